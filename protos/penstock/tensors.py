@@ -1,0 +1,183 @@
+"""Tensors as the Open Inference Protocol carries them: datatype names, raw contents and typed contents.
+
+A tensor's *raw* form is its elements in row-major order, little-endian and unpadded; an element of datatype BYTES is a
+4-byte little-endian length and that many bytes. The raw form of several tensors one after another is the raw form of
+their concatenation along the first axis, which is what makes batching a join of bytes.
+
+Source: Open Inference Protocol v2, gRPC, "Tensor Contents" and "Raw Contents".
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUMPY_TYPES: Final[dict[str, np.dtype[Any]]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+"""Every fixed-size datatype with its numpy type; BYTES has none."""
+
+DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in NUMPY_TYPES.items()}
+
+TYPED_FIELDS: Final[dict[str, str]] = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""The field of `InferTensorContents` that carries each datatype; FP16 travels only raw."""
+
+_LENGTH = struct.Struct("<I")
+
+
+class Tensor(Protocol):
+    """What `InferInputTensor` and `InferOutputTensor` have in common."""
+
+    @property
+    def name(self) -> str:
+        """The tensor's name."""
+
+    @property
+    def datatype(self) -> str:
+        """The protocol's name of its type."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Its dimensions."""
+
+    @property
+    def contents(self) -> Any:
+        """Its typed contents."""
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """The protocol's name for a numpy type; strings, bytes and objects are BYTES.
+
+    Raises:
+        ValueError: the protocol has no such type, as with complex numbers and dates.
+
+    >>> datatype_of(np.dtype("float32")), datatype_of(np.dtype("U7"))
+    ('FP32', 'BYTES')
+    """
+    if dtype.kind in "OUST":
+        return "BYTES"
+    try:
+        return DATATYPES[dtype.newbyteorder("<")]
+    except KeyError:
+        raise ValueError(f"numpy type {dtype} has no datatype in the Open Inference Protocol") from None
+
+
+def to_raw(array: NDArray[Any]) -> bytes:
+    r"""The raw contents of an array of any shape.
+
+    >>> to_raw(np.array([1, 2], np.int16)), to_raw(np.array(["no", "é"]))
+    (b'\x01\x00\x02\x00', b'\x02\x00\x00\x00no\x02\x00\x00\x00\xc3\xa9')
+    """
+    if array.dtype.kind in "OUST":
+        return join_bytes(array.ravel().tolist())
+    little = array.dtype.newbyteorder("<")
+    return np.ascontiguousarray(array, dtype=little).tobytes()
+
+
+def from_raw(raw: bytes, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
+    """The array that raw contents hold: a read-only view, or objects of type `bytes` for BYTES.
+
+    Raises:
+        ValueError: an unknown datatype, or contents that do not fill the shape exactly.
+    """
+    if datatype == "BYTES":
+        values = np.empty(prod(shape), dtype=object)
+        values[:] = split_bytes(raw, prod(shape))
+        return values.reshape(shape)
+    dtype = numpy_type(datatype)
+    if len(raw) != prod(shape) * dtype.itemsize:
+        expected = prod(shape) * dtype.itemsize
+        raise ValueError(f"{datatype} of shape {list(shape)} takes {expected} bytes, got {len(raw)}")
+    return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def numpy_type(datatype: str) -> np.dtype[Any]:
+    """The numpy type of a fixed-size datatype; `ValueError` names those there are."""
+    try:
+        return NUMPY_TYPES[datatype]
+    except KeyError:
+        known = ", ".join((*NUMPY_TYPES, "BYTES"))
+        raise ValueError(f"unknown datatype {datatype!r}; expected one of {known}") from None
+
+
+def typed_to_raw(tensor: Tensor) -> bytes:
+    """A tensor's typed contents in raw form.
+
+    Raises:
+        ValueError: a datatype without typed contents, a field that is not the datatype's, a number of elements that is
+            not the shape's, or a value out of the datatype's range.
+    """
+    field = TYPED_FIELDS.get(tensor.datatype)
+    if field is None:
+        numpy_type(tensor.datatype)
+        raise ValueError(f"datatype {tensor.datatype} travels only in raw_input_contents")
+    set_fields = [descriptor.name for descriptor, _ in tensor.contents.ListFields()]
+    if set_fields not in ([], [field]):
+        raise ValueError(f"datatype {tensor.datatype} is carried by {field}, got {' and '.join(set_fields)}")
+    values = getattr(tensor.contents, field)
+    if len(values) != prod(tensor.shape):
+        raise ValueError(f"shape {list(tensor.shape)} takes {prod(tensor.shape)} elements, got {len(values)}")
+    if tensor.datatype == "BYTES":
+        return join_bytes(values)
+    try:
+        return np.array(values, dtype=NUMPY_TYPES[tensor.datatype]).tobytes()
+    except OverflowError:
+        raise ValueError(f"a value is out of the range of {tensor.datatype}") from None
+
+
+def join_bytes(values: Iterable[object]) -> bytes:
+    """BYTES elements in raw form; text is encoded as UTF-8 and `None` becomes the empty element."""
+    parts: list[bytes] = []
+    for value in values:
+        element = value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
+        parts.append(_LENGTH.pack(len(element)))
+        parts.append(element)
+    return b"".join(parts)
+
+
+def split_bytes(raw: bytes, count: int) -> list[bytes]:
+    """The `count` elements of raw BYTES contents; `ValueError` when there are more, fewer, or a torn one.
+
+    >>> split_bytes(join_bytes(["a", b"bc"]), 2)
+    [b'a', b'bc']
+    """
+    elements: list[bytes] = []
+    at, end = 0, len(raw)
+    while at + 4 <= end and len(elements) < count:
+        (size,) = _LENGTH.unpack_from(raw, at)
+        if at + 4 + size > end:
+            break
+        elements.append(raw[at + 4 : at + 4 + size])
+        at += 4 + size
+    if len(elements) != count or at != end:
+        raise ValueError(
+            f"expected {count} elements, each a 4-byte length and its bytes, got {len(raw)} bytes that are not"
+        )
+    return elements
