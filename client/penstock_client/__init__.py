@@ -1,0 +1,43 @@
+"""Penstock's client: rows in, predictions out, for any server of the Open Inference Protocol v2 over gRPC.
+
+It needs grpcio, protobuf and numpy alone, and takes pandas' and polars' frames without importing either.
+"""
+
+from penstock_client.aio import AsyncClient
+from penstock_client.channel import Tls
+from penstock_client.client import Client
+from penstock_client.errors import (
+    AccessDeniedError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    PenstockClientError,
+    ServerError,
+    ServerUnavailableError,
+    UnsupportedError,
+)
+from penstock_client.metadata import ModelMetadata, ModelState, TensorSpec
+from penstock_client.prediction import Prediction, Timing
+from penstock_client.retry import Backoff
+
+__all__ = [
+    "AccessDeniedError",
+    "AsyncClient",
+    "Backoff",
+    "Client",
+    "DeadlineExceededError",
+    "InvalidRequestError",
+    "ModelMetadata",
+    "ModelNotFoundError",
+    "ModelState",
+    "OverloadedError",
+    "PenstockClientError",
+    "Prediction",
+    "ServerError",
+    "ServerUnavailableError",
+    "TensorSpec",
+    "Timing",
+    "Tls",
+    "UnsupportedError",
+]

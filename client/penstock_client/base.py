@@ -1,0 +1,70 @@
+"""What `Client` and `AsyncClient` share: the settings, checked at birth, and the session made of them."""
+
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Final
+
+from penstock_client.channel import MAX_MESSAGE_BYTES, Tls, channel_options, checked_address
+from penstock_client.errors import PenstockClientError
+from penstock_client.retry import Backoff
+from penstock_client.session import Session
+
+DEFAULT_TIMEOUT_S: Final = 10.0
+DEFAULT_RETRIES: Final = 3
+
+
+@dataclass(eq=False)
+class ClientBase:
+    """The settings of a client.
+
+    Attributes:
+        address: the server's, as "host:port" or any other name that gRPC resolves.
+        tls: True for TLS with gRPC's list of authorities, a `Tls` for more; None or False for plain text.
+        timeout_s: the deadline of a call that names none: attempts, pauses and the fetch of metadata all fall in it.
+        retries: how many attempts may follow a first that found no server.
+        backoff: how the pauses between them grow.
+        headers: sent with every call, such as an authorization.
+        max_message_bytes: the longest message sent or received.
+        options: further channel options of gRPC, which win over the client's.
+
+    Raises:
+        ValueError: a setting out of its range.
+    """
+
+    address: str
+    _: KW_ONLY
+    tls: Tls | bool | None = field(default=None, repr=False)
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    retries: int = DEFAULT_RETRIES
+    backoff: Backoff = field(default_factory=Backoff)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    options: Sequence[tuple[str, Any]] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        """Checks the settings and makes the session."""
+        checked_address(self.address)
+        if self.max_message_bytes <= 0:
+            raise ValueError(f"max_message_bytes is expected above 0, got {self.max_message_bytes}")
+        self._is_closed = False
+        self._session = Session(
+            self.address,
+            timeout_s=self.timeout_s,
+            retries=self.retries,
+            backoff=self.backoff,
+            max_message_bytes=self.max_message_bytes,
+            clock=time.monotonic,
+            fraction=random.random,
+        )
+
+    def _tls(self) -> Tls | None:
+        return self.tls if isinstance(self.tls, Tls) else Tls() if self.tls else None
+
+    def _options(self) -> tuple[tuple[str, Any], ...]:
+        return channel_options(self._tls(), self.max_message_bytes, self.options)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise PenstockClientError("the client is closed", server=self.address)

@@ -1,0 +1,170 @@
+"""The client for ordinary code: carries the session's steps out by blocking."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from penstock_client.base import ClientBase
+from penstock_client.channel import call_metadata
+from penstock_client.metadata import ModelMetadata, ModelState
+from penstock_client.prediction import Prediction
+from penstock_client.request import Question
+from penstock_client.rows import Rows
+from penstock_client.session import METHODS, SERVICE
+from penstock_client.steps import Call, Failure, Pause, Steps, T, failure_of
+
+
+class Client(ClientBase):
+    """Asks a model server for predictions; safe to share between threads, and meant to be kept.
+
+    Each method raises a `PenstockClientError` that says what was wrong, for which model and at which server.
+
+    >>> from penstock_client import Client
+    >>> with Client(address) as client:
+    ...     prediction = client.predict("fares", {"age": [41, 7], "city": ["Oslo", None]})
+    >>> prediction["fare"]
+    array([82., 14.])
+    >>> prediction.version, prediction.role
+    ('3', 'champion')
+    """
+
+    def __post_init__(self) -> None:
+        """Opens the channel; gRPC connects at the first call."""
+        super().__post_init__()
+        tls = self._tls()
+        self._channel = (
+            grpc.insecure_channel(self.address, self._options())
+            if tls is None
+            else grpc.secure_channel(self.address, tls.credentials(), self._options())
+        )
+        self._metadata = call_metadata(self.headers)
+        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {
+            name: self._channel.unary_unary(f"/{SERVICE}/{name}") for name in METHODS
+        }
+
+    def predict(
+        self,
+        model: str,
+        rows: Rows,
+        *,
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        routing_key: str | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+    ) -> Prediction:
+        """The model's outputs for the rows.
+
+        What the model declares is fetched once for each model and version, and the rows are cast to it. A request
+        that does not fit what was fetched earlier, here or at the server, is tried once more if the model's inputs
+        have changed since.
+
+        Args:
+            model: the model's name.
+            rows: a dict of columns, or of single values for one row; a list of dicts; a 2-D array; or a pandas or
+                polars DataFrame. A model with one input of shape `[N, F]` takes columns stacked in their order,
+                unless they are keyed by the input's name; its features have no names that could be checked. A model
+                with an input for each column takes columns by name, or a 2-D array where all of them are numeric, in
+                the order declared. A 1-D array is taken for one column, never for one row.
+            version: a version or an alias such as "@champion"; empty leaves the choice to the server.
+            outputs: the names of the outputs wanted; None for all.
+            routing_key: requests with one key go to one version while a canary grows.
+            request_id: the id that the server echoes and that labels are joined by; none is made up.
+            timeout_s: seconds until the call gives up; None for the client's.
+            priority: the queue priority, 1 the highest; None leaves it to the server.
+
+        Raises:
+            InvalidRequestError: the rows or an option do not fit the model.
+            ModelNotFoundError: the server has no such model or version.
+            OverloadedError: the server's queue is full.
+            DeadlineExceededError: no answer within `timeout_s`.
+            ServerUnavailableError: no server could be reached, retries included.
+            ServerError: the server failed.
+
+        >>> client.predict("iris", [[5.1, 3.5, 1.4, 0.2]])["species"]
+        array(['setosa'], dtype=object)
+        >>> client.predict("fares", {"age": 41, "city": "Oslo"}, request_id="a-17").request_id
+        'a-17'
+        >>> client.predict("fares", {"age": [41]})
+        Traceback (most recent call last):
+        penstock_client.errors.InvalidRequestError: the columns do not match the model's inputs: missing 'city' ...
+        """
+        question = Question(
+            model=model,
+            version=version,
+            outputs=outputs,
+            routing_key=routing_key,
+            request_id=request_id,
+            priority=priority,
+        )
+        return self._run(self._session.predict(question, rows, timeout_s))
+
+    def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
+        """What the model declares now: its versions, inputs and outputs.
+
+        >>> [(spec.name, spec.datatype) for spec in client.metadata("fares").inputs]
+        [('age', 'INT64'), ('city', 'BYTES')]
+        """
+        return self._run(self._session.metadata(model, version, timeout_s))
+
+    def is_ready(self, model: str | None = None, version: str = "", *, timeout_s: float | None = None) -> bool:
+        """Whether the server, or the model named, answers predictions; False too where no server answers.
+
+        >>> client.is_ready(), client.is_ready("fares"), client.is_ready("nothing")
+        (True, True, False)
+        """
+        return self._run(self._session.is_ready(model, version, timeout_s))
+
+    def is_live(self, *, timeout_s: float | None = None) -> bool:
+        """Whether the server answers; one attempt, and False where none does.
+
+        >>> client.is_live()
+        True
+        """
+        return self._run(self._session.is_live(timeout_s))
+
+    def index(self, *, only_ready: bool = False, timeout_s: float | None = None) -> tuple[ModelState, ...]:
+        """The models and versions that the server knows, and their states.
+
+        >>> client.index()[0]
+        ModelState(name='fares', version='3', state='READY', reason='')
+        """
+        return self._run(self._session.index(only_ready=only_ready, timeout_s=timeout_s))
+
+    def close(self) -> None:
+        """Closes the channel; calls of other threads end with an error."""
+        self._is_closed = True
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, steps: Steps[T]) -> T:
+        self._check_open()
+        outcome: bytes | Failure | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as finished:
+                answer: T = finished.value
+                return answer
+            outcome = self._carried_out(step)
+
+    def _carried_out(self, step: Call | Pause) -> bytes | Failure | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        try:
+            reply: bytes = self._methods[step.method](step.payload, timeout=step.timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            return failure_of(error)
+        return reply

@@ -1,0 +1,75 @@
+"""What a server says of its models: the inputs and outputs that one declares, and the index of all.
+
+Read from the protocol's messages into frozen records here; `session` fetches and caches them, `arrange` obeys them.
+"""
+
+from dataclasses import dataclass
+
+from penstock import inference_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor as a model declares it.
+
+    Attributes:
+        shape: the length of each axis, -1 where it varies; empty where the server declares none.
+
+    >>> TensorSpec("age", "INT64", (-1, 1)).is_column, TensorSpec("X", "FP32", (-1, 30)).is_column
+    (True, False)
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    @property
+    def is_column(self) -> bool:
+        """Whether it holds one value a row: shape `[N]` or `[N, 1]`."""
+        return len(self.shape) == 1 or (len(self.shape) == 2 and self.shape[1] == 1)
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its elements are numbers, booleans included."""
+        return self.datatype != "BYTES"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """A model as the server describes it; `versions` are those that it could answer with."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One line of the server's index: `state` is such as READY or LOADING, `reason` says why it is not ready."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+def metadata_of(message: inference_pb2.ModelMetadataResponse) -> ModelMetadata:
+    """The record of a metadata reply."""
+    return ModelMetadata(
+        name=message.name,
+        versions=tuple(message.versions),
+        platform=message.platform,
+        inputs=tuple(map(_spec_of, message.inputs)),
+        outputs=tuple(map(_spec_of, message.outputs)),
+    )
+
+
+def index_of(message: inference_pb2.RepositoryIndexResponse) -> tuple[ModelState, ...]:
+    """The records of an index reply, in its order."""
+    return tuple(ModelState(line.name, line.version, line.state, line.reason) for line in message.models)
+
+
+def _spec_of(tensor: inference_pb2.ModelMetadataResponse.TensorMetadata) -> TensorSpec:
+    return TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape))

@@ -1,0 +1,73 @@
+"""Writes a prediction's request as bytes. Pure; called by `session` with the tensors that `arrange` laid out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock import inference_pb2
+from penstock.tensors import to_raw
+from penstock_client.arrange import InputTensor
+from penstock_client.errors import InvalidRequestError
+
+UINT64_LIMIT = 2**64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked beside the rows.
+
+    Attributes:
+        version: a version's name or an alias such as "@champion"; empty leaves the choice to the server.
+        outputs: the outputs wanted; None for all.
+        routing_key: callers with one key get one version while a canary grows.
+        request_id: sent as the request's id and echoed; None sends none.
+        priority: the server's queue priority, 1 the highest; None leaves it to the server.
+    """
+
+    model: str
+    version: str = ""
+    outputs: Sequence[str] | None = None
+    routing_key: str | None = None
+    request_id: str | None = None
+    priority: int | None = None
+
+    def check(self) -> None:
+        """Raises `InvalidRequestError` for an option of the wrong type or range."""
+        if not self.model:
+            raise InvalidRequestError("the model's name is empty")
+        if isinstance(self.outputs, str):
+            raise InvalidRequestError(f"outputs is expected as a list of names, got the string {self.outputs!r}")
+        for name in ("model", "version", "routing_key", "request_id"):
+            _check_text(name, getattr(self, name))
+        if self.priority is not None and not 0 <= self.priority < UINT64_LIMIT:
+            raise InvalidRequestError(f"priority is expected from 0 to 2**64 - 1, got {self.priority}")
+
+
+def _check_text(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequestError(f"{name} is expected as a string, got {value!r}")
+
+
+def infer_payload(question: Question, tensors: Sequence[InputTensor]) -> bytes:
+    """The serialized `ModelInferRequest`, its tensors raw."""
+    request = inference_pb2.ModelInferRequest(
+        model_name=question.model,
+        model_version=question.version,
+        id=question.request_id or "",
+        inputs=[_tensor(tensor) for tensor in tensors],
+        outputs=[
+            inference_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in question.outputs or ()
+        ],
+        raw_input_contents=[to_raw(tensor.values) for tensor in tensors],
+    )
+    if question.routing_key is not None:
+        request.parameters["routing_key"].string_param = question.routing_key
+    if question.priority is not None:
+        request.parameters["priority"].uint64_param = question.priority
+    return request.SerializeToString()
+
+
+def _tensor(tensor: InputTensor) -> inference_pb2.ModelInferRequest.InferInputTensor:
+    return inference_pb2.ModelInferRequest.InferInputTensor(
+        name=tensor.name, datatype=tensor.datatype, shape=tensor.values.shape
+    )

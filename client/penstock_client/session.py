@@ -1,0 +1,188 @@
+"""The client's decisions, with no I/O in them: what to send, whether to try again, what a reply means.
+
+Each public method is a generator of `Call` and `Pause` steps that returns the answer. `Client` and `AsyncClient` carry
+the steps out, each in its own way of waiting, so both behave alike. It owns the cache of what models declare.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from penstock import inference_pb2
+from penstock_client.arrange import arrange
+from penstock_client.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PenstockClientError,
+    ServerUnavailableError,
+    meaning_of,
+)
+from penstock_client.metadata import ModelMetadata, ModelState, index_of, metadata_of
+from penstock_client.prediction import Prediction
+from penstock_client.reply import parsed, prediction_of
+from penstock_client.request import Question, infer_payload
+from penstock_client.retry import Backoff, pause_before_retry_s
+from penstock_client.rows import Columns, Rows, table_of
+from penstock_client.steps import Call, Failure, Pause, Steps, T
+
+SERVICE: Final = "inference.GRPCInferenceService"
+METHODS: Final = ("ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "ModelInfer", "RepositoryIndex")
+
+
+class Session:
+    """The rules of talking to one server.
+
+    Safe to share between threads: the cache is only ever changed by single assignments, and two callers who miss it at
+    once both fetch, which costs a call and harms nothing.
+
+    Args:
+        server: the server's address, for errors.
+        timeout_s: the deadline of a call that names none.
+        retries: how many attempts may follow the first.
+        backoff: how the pauses between them grow.
+        max_message_bytes: the longest request that is sent.
+        clock: seconds that only go forward.
+        fraction: a random number from 0 to 1 at each call.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        *,
+        timeout_s: float,
+        retries: int,
+        backoff: Backoff,
+        max_message_bytes: int,
+        clock: Callable[[], float],
+        fraction: Callable[[], float],
+    ) -> None:
+        if retries < 0 or not _is_duration(timeout_s):
+            raise ValueError(f"expected retries >= 0 and a finite timeout_s > 0, got {retries} and {timeout_s}")
+        self._server = server
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._backoff = backoff
+        self._max_message_bytes = max_message_bytes
+        self._clock = clock
+        self._fraction = fraction
+        self._declared: dict[tuple[str, str], ModelMetadata] = {}
+
+    def predict(self, question: Question, rows: Rows, timeout_s: float | None) -> Steps[Prediction]:
+        """The prediction for the rows, cast to what the model declares."""
+        return self._asked(question.model, timeout_s, lambda deadline_s: self._predict(question, rows, deadline_s))
+
+    def metadata(self, model: str, version: str, timeout_s: float | None) -> Steps[ModelMetadata]:
+        """What the model declares now; also what later predictions are cast to."""
+        return self._asked(model, timeout_s, lambda deadline_s: self._metadata(model, version, deadline_s))
+
+    def index(self, *, only_ready: bool, timeout_s: float | None) -> Steps[tuple[ModelState, ...]]:
+        """Every model and version that the server knows."""
+        return self._asked("", timeout_s, lambda deadline_s: self._index(only_ready, deadline_s))
+
+    def is_live(self, timeout_s: float | None) -> Steps[bool]:
+        """Whether the server answers and calls itself live; one attempt."""
+        return self._asked("", timeout_s, self._is_live)
+
+    def is_ready(self, model: str | None, version: str, timeout_s: float | None) -> Steps[bool]:
+        """Whether the server, or the model, can answer predictions; one attempt."""
+        return self._asked(model or "", timeout_s, lambda deadline_s: self._is_ready(model, version, deadline_s))
+
+    def _asked(self, model: str, timeout_s: float | None, steps_until: Callable[[float], Steps[T]]) -> Steps[T]:
+        """The steps up to the deadline that begins now; an error that leaves them names the model and server."""
+        try:
+            if timeout_s is not None and not _is_duration(timeout_s):
+                raise InvalidRequestError(f"timeout_s is expected as a finite number above 0, got {timeout_s}")
+            return (yield from steps_until(self._clock() + (timeout_s or self._timeout_s)))
+        except PenstockClientError as error:
+            error.model, error.server = model, self._server
+            raise
+
+    def _predict(self, question: Question, rows: Rows, deadline_s: float) -> Steps[Prediction]:
+        question.check()
+        table = table_of(rows)
+        known = self._declared.get((question.model, question.version))
+        declared = known or (yield from self._metadata(question.model, question.version, deadline_s))
+        try:
+            return (yield from self._infer(question, table, declared, deadline_s))
+        except InvalidRequestError:
+            # What a name or an alias stands for changes while the client lives, and with it the columns.
+            if known is None:
+                raise
+            declared = yield from self._metadata(question.model, question.version, deadline_s)
+            if declared.inputs == known.inputs:
+                raise
+        return (yield from self._infer(question, table, declared, deadline_s))
+
+    def _infer(
+        self, question: Question, table: Columns | NDArray[Any], declared: ModelMetadata, deadline_s: float
+    ) -> Steps[Prediction]:
+        payload = infer_payload(question, arrange(table, declared.inputs))
+        reply, round_trip_s = yield from self._call("ModelInfer", payload, deadline_s, self._retries)
+        return prediction_of(reply, round_trip_s=round_trip_s)
+
+    def _metadata(self, model: str, version: str, deadline_s: float) -> Steps[ModelMetadata]:
+        request = inference_pb2.ModelMetadataRequest(name=model, version=version)
+        reply, _ = yield from self._call("ModelMetadata", request.SerializeToString(), deadline_s, self._retries)
+        declared = metadata_of(parsed(inference_pb2.ModelMetadataResponse, reply))
+        self._declared[model, version] = declared
+        return declared
+
+    def _index(self, only_ready: bool, deadline_s: float) -> Steps[tuple[ModelState, ...]]:
+        request = inference_pb2.RepositoryIndexRequest(ready=only_ready)
+        reply, _ = yield from self._call("RepositoryIndex", request.SerializeToString(), deadline_s, self._retries)
+        return index_of(parsed(inference_pb2.RepositoryIndexResponse, reply))
+
+    def _is_live(self, deadline_s: float) -> Steps[bool]:
+        try:
+            reply, _ = yield from self._call("ServerLive", b"", deadline_s, 0)
+        except (ServerUnavailableError, DeadlineExceededError):
+            return False
+        return parsed(inference_pb2.ServerLiveResponse, reply).live
+
+    def _is_ready(self, model: str | None, version: str, deadline_s: float) -> Steps[bool]:
+        # The three replies and their requests are alike on the wire but for the model's name and version.
+        method = "ServerReady" if model is None else "ModelReady"
+        request = inference_pb2.ModelReadyRequest(name=model or "", version=version)
+        try:
+            reply, _ = yield from self._call(method, request.SerializeToString(), deadline_s, 0)
+        except (ModelNotFoundError, ServerUnavailableError, DeadlineExceededError):
+            return False
+        return parsed(inference_pb2.ModelReadyResponse, reply).ready
+
+    def _call(self, method: str, payload: bytes, deadline_s: float, retries: int) -> Steps[tuple[bytes, float]]:
+        """The reply's bytes, and the seconds that the answered attempt took."""
+        if len(payload) > self._max_message_bytes:
+            raise InvalidRequestError(
+                f"the request takes {len(payload)} bytes, the limit is {self._max_message_bytes}; send fewer rows"
+            )
+        retry, cause = 0, None
+        while (begun_s := self._clock()) < deadline_s:
+            outcome = yield Call(method, payload, deadline_s - begun_s)
+            if isinstance(outcome, bytes):
+                return outcome, self._clock() - begun_s
+            assert outcome is not None, "a call is answered by bytes or a failure"
+            yield Pause(self._pause_s(outcome, retry, retries, deadline_s))
+            retry, cause = retry + 1, outcome.cause
+        raise DeadlineExceededError("no answer before the deadline") from cause
+
+    def _pause_s(self, failure: Failure, retry: int, retries: int, deadline_s: float) -> float:
+        """The pause before the next attempt; raises the failure's meaning where there is to be none."""
+        pause_s = pause_before_retry_s(
+            failure,
+            self._backoff,
+            retry=retry,
+            retries=retries,
+            remaining_s=deadline_s - self._clock(),
+            fraction=self._fraction(),
+        )
+        if pause_s is None:
+            details = failure.details or f"the call failed with {failure.code.name}"
+            raise meaning_of(failure.code, failure.details)(details, code=failure.code) from failure.cause
+        return pause_s
+
+
+def _is_duration(seconds: float) -> bool:
+    return 0 < seconds < math.inf

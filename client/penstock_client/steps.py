@@ -1,0 +1,73 @@
+"""What the session asks of the outside world, as records: one call, or one pause.
+
+A session's methods are generators of these steps; `client` and `aio` carry each out, in their own way of waiting, and
+send back what came of it. So all decisions are made in one place that does no I/O.
+"""
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import grpc
+
+T = TypeVar("T")
+
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One attempt of one unary method; answered by the reply's bytes or a `Failure`."""
+
+    method: str
+    payload: bytes
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A wait before the next attempt; answered by None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt failed.
+
+    Attributes:
+        pushback_s: the seconds to wait that the server asked for; negative where it asked for no further attempt, None
+            where it said nothing.
+        cause: gRPC's exception, if one was raised.
+    """
+
+    code: grpc.StatusCode
+    details: str = ""
+    pushback_s: float | None = None
+    cause: BaseException | None = None
+
+
+Steps = Generator[Call | Pause, bytes | Failure | None, T]
+
+
+def failure_of(error: grpc.RpcError) -> Failure:
+    """The failure that an exception of `grpc` or `grpc.aio` reports."""
+    # grpc and grpc.aio give their trailers in unlike types, both of pairs.
+    trailers: Iterable[tuple[str, str | bytes]] = cast("Any", error.trailing_metadata() or ())
+    pushback = next((value for key, value in trailers if key == PUSHBACK_KEY), None)
+    return Failure(error.code(), error.details() or "", None if pushback is None else pushback_s(pushback), error)
+
+
+def pushback_s(trailer: str | bytes) -> float:
+    """The seconds that a pushback trailer asks for, negative for "never".
+
+    Source: gRPC proposal A6, "Pushback": a value that is no number means that the call is not to be tried again.
+
+    >>> pushback_s("250"), pushback_s("-1"), pushback_s("soon")
+    (0.25, -1.0, -1.0)
+    """
+    try:
+        milliseconds = int(trailer)
+    except ValueError:
+        return -1.0
+    return milliseconds / 1000 if milliseconds >= 0 else -1.0

@@ -1,0 +1,72 @@
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_client.retry import Backoff, pause_before_retry_s
+from penstock_client.steps import Failure
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+OTHERS = [code for code in grpc.StatusCode if code not in (UNAVAILABLE, EXHAUSTED)]
+BACKOFF = Backoff(initial_s=0.1, cap_s=0.5, multiplier=2)
+
+
+def pause_s(code, *, pushback_s=None, retry=0, retries=3, remaining_s=10.0, fraction=1.0):
+    failure = Failure(code, pushback_s=pushback_s)
+    return pause_before_retry_s(
+        failure, BACKOFF, retry=retry, retries=retries, remaining_s=remaining_s, fraction=fraction
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"code": UNAVAILABLE}, 0.1),
+        ({"code": UNAVAILABLE, "fraction": 0.0}, 0.05),
+        ({"code": UNAVAILABLE, "retry": 1}, 0.2),
+        ({"code": UNAVAILABLE, "retry": 2}, 0.4),
+        ({"code": UNAVAILABLE, "retry": 90, "retries": 100}, 0.5),
+        ({"code": UNAVAILABLE, "retry": 3}, None),
+        ({"code": UNAVAILABLE, "retries": 0}, None),
+        ({"code": UNAVAILABLE, "remaining_s": 0.1}, None),
+        ({"code": UNAVAILABLE, "remaining_s": 0.11}, 0.1),
+        ({"code": UNAVAILABLE, "pushback_s": 0.0}, 0.0),
+        ({"code": UNAVAILABLE, "pushback_s": 2.0}, 2.0),
+        ({"code": UNAVAILABLE, "pushback_s": 20.0}, None),
+        ({"code": UNAVAILABLE, "pushback_s": -1.0}, None),
+        ({"code": EXHAUSTED}, None),
+        ({"code": EXHAUSTED, "pushback_s": 0.25}, 0.25),
+        ({"code": EXHAUSTED, "pushback_s": 0.25, "retry": 3}, None),
+        ({"code": EXHAUSTED, "pushback_s": -1.0}, None),
+    ],
+)
+def test_the_table_of_pauses(options, expected):
+    assert pause_s(**options) == expected
+
+
+@pytest.mark.parametrize("code", OTHERS)
+@pytest.mark.parametrize("pushback_s", [None, 0.0, 1.0])
+def test_other_codes_are_final(code, pushback_s):
+    assert pause_s(code, pushback_s=pushback_s) is None
+
+
+@given(
+    retry=st.integers(0, 2000),
+    remaining_s=st.floats(0, 100),
+    fraction=st.floats(0, 1),
+    pushback=st.none() | st.floats(-1, 100),
+)
+def test_a_pause_is_within_the_time_left(retry, remaining_s, fraction, pushback):
+    pause = pause_s(
+        UNAVAILABLE, retry=retry, retries=1000, remaining_s=remaining_s, fraction=fraction, pushback_s=pushback
+    )
+    assert pause is None or 0 <= pause < remaining_s
+    if retry >= 1000:
+        assert pause is None
+
+
+@pytest.mark.parametrize("wrong", [{"initial_s": 0}, {"initial_s": 2, "cap_s": 1}, {"multiplier": 0.5}])
+def test_a_backoff_is_checked_at_birth(wrong):
+    with pytest.raises(ValueError, match="expected 0 < initial_s <= cap_s"):
+        Backoff(**wrong)
