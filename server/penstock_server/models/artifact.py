@@ -1,0 +1,183 @@
+"""A published version on disk: an MLflow ONNX model with, beside it, what Penstock needs to serve it whole.
+
+    model.onnx                 as `mlflow.onnx.save_model` writes it, perhaps with external data beside it
+    penstock/manifest.json     digests of the files, and the classes
+    penstock/features.json     the fitted feature specification
+    penstock/baseline.json     the reference that drift is measured against
+    penstock/golden.json       requests with their expected answers
+
+Decides what a sound version is. `read` is called by the loader before every load, `write` by the tools that publish.
+Whether the graph runs, and whether it fits the features, is the loader's to find out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from penstock_server.errors import InvalidInputError
+from penstock_server.features import baseline as baseline_file
+from penstock_server.features import spec as spec_file
+from penstock_server.features.baseline import Baseline
+from penstock_server.features.spec import FeatureSpec
+from penstock_server.models import golden as golden_file
+from penstock_server.models import manifest as manifest_file
+from penstock_server.models import version_folder
+from penstock_server.models.golden import Golden
+from penstock_server.models.manifest import ClassLabel, Manifest
+
+MODEL = "model.onnx"
+MANIFEST = "penstock/manifest.json"
+FEATURES = "penstock/features.json"
+BASELINE = "penstock/baseline.json"
+GOLDEN = "penstock/golden.json"
+
+MAX_JSON_BYTES = 64 * 2**20
+# A protobuf message ends here; larger models keep their weights in external data, which may have any size.
+MAX_ONNX_BYTES = 2**31 - 1
+
+_Part = TypeVar("_Part")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A version whose files are all there, unchanged, and understood.
+
+    Attributes:
+        path: The version's folder.
+        onnx_path: The model's file in it.
+        manifest: None for a plain ONNX model, which is served as it is; the parts below are None then too.
+        features: From raw columns to the model's input; None where the model takes raw tensors.
+        baseline: The reference for drift.
+        golden: Requests that must give the same answers before the version is served.
+    """
+
+    path: Path
+    onnx_path: Path
+    manifest: Manifest | None = None
+    features: FeatureSpec | None = None
+    baseline: Baseline | None = None
+    golden: Golden | None = None
+
+
+def read(folder: Path) -> Artifact:
+    """The version in `folder`, with every digest checked.
+
+    Raises:
+        InvalidInputError: Something is missing, changed, too large, of an unknown format or outside the folder; the
+            sentence names the file, what was wrong, and what was expected.
+    """
+    onnx_path = _model_file(folder)
+    if not version_folder.has(folder, MANIFEST):
+        _refuse_unlisted(folder, listed=(), why=f"there is no {MANIFEST}")
+        return Artifact(path=folder, onnx_path=onnx_path)
+    manifest = _decoded(MANIFEST, manifest_file.decode, _json_bytes(folder, MANIFEST))
+    _check_names(folder, manifest)
+    raw = {name: _json_bytes(folder, name) for name in (FEATURES, BASELINE, GOLDEN) if name in manifest.files}
+    known = {name: version_folder.digest_of(content) for name, content in raw.items()}
+    manifest_file.verify(manifest, folder, known=known)
+    features = _part(raw, FEATURES, spec_file.decode)
+    return Artifact(
+        path=folder,
+        onnx_path=onnx_path,
+        manifest=manifest,
+        features=features,
+        baseline=_part(raw, BASELINE, partial(_decode_baseline, features)),
+        golden=_part(raw, GOLDEN, golden_file.decode),
+    )
+
+
+def write(
+    folder: Path,
+    *,
+    features: FeatureSpec | None = None,
+    baseline: Baseline | None = None,
+    golden: Golden | None = None,
+    class_output: str | None = None,
+    classes: Sequence[ClassLabel] | None = None,
+    created: datetime | None = None,
+) -> Artifact:
+    """Adds Penstock's files to a folder that holds `model.onnx`, replacing former ones, and reads the result back.
+
+    Args:
+        folder: Nothing that decides answers may be changed in it afterwards.
+        features: The fitted feature specification.
+        baseline: The reference for drift; needs `features`.
+        golden: Requests with their expected answers.
+        class_output: The model output that holds the predicted class.
+        classes: The classes' labels in the order of the model's probabilities.
+        created: The moment of publishing, with a time zone; None is now.
+
+    Raises:
+        InvalidInputError: The result is not a version that `read` accepts.
+    """
+    _model_file(folder)
+    parts = {
+        FEATURES: None if features is None else spec_file.encode(features),
+        BASELINE: None if baseline is None else baseline_file.encode(baseline),
+        GOLDEN: None if golden is None else golden_file.encode(golden),
+    }
+    for name, content in parts.items():
+        _put(folder / name, content)
+    manifest = Manifest(
+        files=manifest_file.digests(folder, besides=(MANIFEST,)),
+        created=created or datetime.now(UTC),
+        class_output=class_output,
+        classes=None if classes is None else tuple(classes),
+    )
+    _put(folder / MANIFEST, manifest_file.encode(manifest))
+    return read(folder)
+
+
+def _model_file(folder: Path) -> Path:
+    path = version_folder.locate(folder, MODEL)
+    size_bytes = path.stat().st_size
+    if not 0 < size_bytes <= MAX_ONNX_BYTES:
+        raise InvalidInputError(f"file '{MODEL}' has {size_bytes:,} bytes; expected 1 to {MAX_ONNX_BYTES:,}")
+    return path
+
+
+def _check_names(folder: Path, manifest: Manifest) -> None:
+    _refuse_unlisted(folder, listed=manifest.files, why=f"{MANIFEST} does not name it")
+    if MODEL not in manifest.files:
+        raise InvalidInputError(f"{MANIFEST} has no digest of {MODEL}; expected one")
+
+
+def _refuse_unlisted(folder: Path, *, listed: Sequence[str] | Mapping[str, str], why: str) -> None:
+    """Refuses parts that no manifest vouches for: to leave features out silently would give wrong answers."""
+    for name in (FEATURES, BASELINE, GOLDEN):
+        if name not in listed and version_folder.has(folder, name):
+            raise InvalidInputError(f"file {name!r} is there, but {why}; expected a digest of it there")
+
+
+def _json_bytes(folder: Path, name: str) -> bytes:
+    return version_folder.read_bytes(folder, name, max_bytes=MAX_JSON_BYTES)
+
+
+def _part(raw: Mapping[str, bytes], name: str, decode: Callable[[bytes], _Part]) -> _Part | None:
+    return _decoded(name, decode, raw[name]) if name in raw else None
+
+
+def _decode_baseline(features: FeatureSpec | None, content: bytes) -> Baseline:
+    if features is None:
+        raise InvalidInputError(f"it stands without {FEATURES}; expected both, or neither")
+    baseline = baseline_file.decode(content)
+    baseline_file.check(baseline, features)
+    return baseline
+
+
+def _decoded(name: str, decode: Callable[[bytes], _Part], content: bytes) -> _Part:
+    try:
+        return decode(content)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"file {name!r}: {error}") from error
+
+
+def _put(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)

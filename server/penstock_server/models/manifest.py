@@ -1,0 +1,113 @@
+"""What a published version says of itself: the files that decide its answers, with their digests, and its classes.
+
+Decides the form of `penstock/manifest.json` and checks it against the folder; what the files mean is `artifact.py`'s.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from penstock_server.errors import InvalidInputError
+from penstock_server.models import strict_json, version_folder
+
+MAX_FILES = 10_000
+MAX_CLASSES = 100_000
+
+ClassLabel = str | int
+
+# What MLflow writes beside the model and may rewrite after publishing; none of it changes an answer.
+_MLFLOW_FILES = frozenset(
+    {
+        "MLmodel",
+        "conda.yaml",
+        "python_env.yaml",
+        "requirements.txt",
+        "registered_model_meta",
+        "environment_variables.txt",
+    }
+)
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of `penstock/manifest.json`.
+
+    Attributes:
+        files: Digest (`sha256:` and 64 hexadecimal digits) of each file that decides the answers, by its path relative
+            to the version's folder; the manifest itself is not among them.
+        created: When it was written, with a time zone.
+        class_output: The model output that holds the predicted class, if it is a classifier.
+        classes: The classes' labels in the order of the model's probabilities.
+        format: The version of this form.
+    """
+
+    files: Mapping[str, Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]]
+    created: Annotated[datetime, msgspec.Meta(tz=True)]
+    class_output: str | None = None
+    classes: tuple[ClassLabel, ...] | None = None
+    format: int = strict_json.FORMAT
+
+    def __post_init__(self) -> None:
+        if len(self.files) > MAX_FILES:
+            raise InvalidInputError(f"names {len(self.files):,} files; expected at most {MAX_FILES:,}")
+        if self.classes is not None:
+            _check_classes(self.classes)
+
+
+def decode(raw: bytes) -> Manifest:
+    """The manifest that these bytes hold.
+
+    Raises:
+        InvalidInputError: They hold none of this form.
+    """
+    return strict_json.decode(raw, Manifest)
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON: people read it in MLflow's pages."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+
+
+def digests(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:
+    """The digest of every file of `folder` that decides the model's answers, external tensor data included.
+
+    Args:
+        folder: A folder as `mlflow.onnx.save_model` writes it.
+        besides: Names to leave out, over and above MLflow's own descriptions.
+
+    Raises:
+        InvalidInputError: A file cannot be read or is a link that leaves the folder.
+    """
+    left_out = _MLFLOW_FILES.union(besides)
+    names = [name for name in version_folder.file_names(folder) if name not in left_out]
+    return {name: version_folder.file_digest(folder, name) for name in names}
+
+
+def verify(manifest: Manifest, folder: Path, *, known: Mapping[str, str]) -> None:
+    """Passes when each file that the manifest names is there and unchanged.
+
+    Args:
+        manifest: The claim.
+        folder: The version's folder.
+        known: Digests computed already, by name, from the very bytes that are used; these files are not read again.
+
+    Raises:
+        InvalidInputError: One is missing, has changed, or lies outside the folder.
+    """
+    for name, expected in manifest.files.items():
+        found = known.get(name) or version_folder.file_digest(folder, name)
+        if found != expected:
+            raise InvalidInputError(
+                f"file {version_folder.shown(name)} has changed since it was published: "
+                f"its digest is {found}; the manifest expects {expected}"
+            )
+
+
+def _check_classes(classes: tuple[ClassLabel, ...]) -> None:
+    if not 1 <= len(classes) <= MAX_CLASSES:
+        raise InvalidInputError(f"classes holds {len(classes):,} labels; expected 1 to {MAX_CLASSES:,}")
+    # Labels become label values of a metric, where 1 and "1" are the same.
+    if len({str(label) for label in classes}) != len(classes):
+        raise InvalidInputError("classes names a label twice; expected each once")
