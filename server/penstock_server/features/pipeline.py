@@ -1,0 +1,162 @@
+"""The feature pipeline: raw columns in, the model's input out, and the drift counts taken in the same pass.
+
+It prepares everything for one specification at construction, so that a batch costs one call of a kernel. Serving calls
+`run` on what requests hold, training calls `transform` on a table, and both go the same way. Whether the raw contents of
+strings are whole is the caller's to ask, of `count_elements`.
+"""
+
+import ctypes
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.tensors import join_bytes
+from penstock_server.errors import InvalidInputError
+from penstock_server.features import baseline as drift
+from penstock_server.features import layout
+from penstock_server.features.baseline import Baseline
+from penstock_server.features.compiled import library
+from penstock_server.features.program import compile_program
+from penstock_server.features.spec import FeatureSpec, NumberColumn, StringColumn
+from penstock_server.features.steps import Bucket, Fill
+from penstock_server.features.table import Table, numbers_of, row_count, strings_of
+
+BRIEF_VALUES: Final = 2048
+"""Up to so many raw values in a batch, about 30 us of work, the kernel keeps the GIL."""
+
+_TAKES_NAN: Final = (Fill, Bucket)
+_LENGTH: Final = struct.Struct("<I")
+_address = ctypes.addressof
+# The cheapest way from an array to its memory; it demands contiguous and writable memory too.
+_exposed: Any = ctypes.c_char.from_buffer
+
+
+class Pipeline:
+    """A specification, ready to run; several threads may use one at once.
+
+    Attributes:
+        spec: what it carries out.
+        baseline: the cells that `run` counts in, or None.
+        columns: the names of the raw columns in the specification's order.
+        numbers: the names of those that are numbers, in the same order.
+        strings: the names of those that are strings, in the same order.
+        required: the numbers that must not be missing: nothing fills them, and the training data lacked none.
+        width: the number of output columns.
+        dtype: of the output: float32 or float64.
+        cells_shape: the shape of the counts: columns, cells; cells is 0 without a baseline.
+
+    Raises:
+        InvalidInputError: the baseline is not of this specification.
+        UnavailableError: the kernels cannot be compiled.
+    """
+
+    def __init__(self, spec: FeatureSpec, baseline: Baseline | None = None) -> None:
+        if baseline is not None:
+            drift.check(baseline, spec)
+        self.spec = spec
+        self.baseline = baseline
+        self.columns = tuple(column.name for column in spec.columns)
+        self.numbers = tuple(column.name for column in spec.columns if isinstance(column, NumberColumn))
+        self.strings = tuple(column.name for column in spec.columns if isinstance(column, StringColumn))
+        self.required = _required(spec, baseline)
+        self.width = spec.width
+        self.dtype: np.dtype[Any] = np.dtype(np.float32 if spec.datatype == "FP32" else np.float64)
+        self.cells_shape = baseline.cells_shape if baseline else (len(spec.columns), 0)
+        self._program = compile_program(spec, baseline)
+        self._at = self._program.ctypes.data
+        self._row_bytes = len(self.numbers) * 8
+        self._brief_rows = BRIEF_VALUES // len(spec.columns)
+        self._run_brief = library().brief[f"run_{spec.datatype}"]
+        self._run_long = library().long[f"run_{spec.datatype}"]
+
+    def run(
+        self, numbers: Any, strings: Sequence[bytes], rows: int, out: NDArray[Any], cells: NDArray[np.int64] | None
+    ) -> None:
+        """Transforms a batch of raw rows, and counts it.
+
+        Args:
+            numbers: bytes or what gives them: float64 [rows, number columns], row-major.
+            strings: for each string column its elements, each a 4-byte little-endian length and its bytes.
+            rows: how many there are.
+            out: `dtype` [rows, width], C-contiguous; filled.
+            cells: int64 `cells_shape`, C-contiguous; added to. Without a baseline there is nothing to count in, and it
+                must be None. Two calls at once that add to the same array may lose counts.
+
+        Raises:
+            InvalidInputError: sizes that do not fit each other; nothing is filled or counted then. A column with an
+                element too many that is made up for by the next passes: `count_elements` tells.
+        """
+        if type(numbers) is not bytes:
+            numbers = bytes(numbers)
+        if (
+            len(numbers) != rows * self._row_bytes
+            or len(strings) != len(self.strings)
+            or out.shape != (rows, self.width)
+            or out.dtype != self.dtype
+        ):
+            raise self._refusal(len(numbers), len(strings), rows, out)
+        if cells is not None and (self.baseline is None or cells.shape != self.cells_shape or cells.dtype != np.int64):
+            raise self._cells_refusal(cells)
+        if rows == 0:
+            return
+        text = b"".join(strings)
+        run = self._run_brief if rows <= self._brief_rows else self._run_long
+        try:
+            out_at = _address(_exposed(out))
+            cells_at = out_at if cells is None else _address(_exposed(cells))
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"out and cells must be C-contiguous and writable: {error}") from None
+        if run(self._at, numbers, text, len(text), rows, out_at, cells_at, cells is not None) != layout.DONE:
+            raise InvalidInputError(f"the string columns hold {len(text)} bytes that are not {rows} elements each")
+
+    def transform(self, table: Table) -> NDArray[Any]:
+        """The output of a whole table of raw columns, `dtype` [rows, width]; columns that are not the spec's are ignored.
+
+        Raises:
+            InvalidInputError: a column is not there, is not of its kind, or is not as long as the others.
+        """
+        rows = row_count(table, self.columns)
+        out = np.empty((rows, self.width), self.dtype)
+        numbers = np.empty((rows, len(self.numbers)), np.float64)
+        for at, name in enumerate(self.numbers):
+            numbers[:, at] = numbers_of(table, name)
+        strings = [join_bytes(strings_of(table, name)) for name in self.strings]
+        self.run(numbers, strings, rows, out, None)
+        return out
+
+    def _refusal(self, numbers: int, strings: int, rows: int, out: NDArray[Any]) -> InvalidInputError:
+        return InvalidInputError(
+            f"a batch of {rows} rows takes {rows * self._row_bytes} bytes of numbers, {len(self.strings)} string columns "
+            f"and {self.dtype} out of shape [{rows}, {self.width}]; "
+            f"got {numbers} bytes, {strings} string columns and {out.dtype} {list(out.shape)}"
+        )
+
+    def _cells_refusal(self, cells: NDArray[Any]) -> InvalidInputError:
+        if self.baseline is None:
+            return InvalidInputError("there is no drift baseline to count by, expected None for cells")
+        return InvalidInputError(
+            f"cells are {cells.dtype} {list(cells.shape)}, expected int64 {list(self.cells_shape)} as the baseline has them"
+        )
+
+
+def count_elements(raw: bytes) -> int:
+    """How many BYTES elements, each a 4-byte little-endian length and its bytes, fill `raw` exactly; -1 when torn."""
+    size = len(raw)
+    if size >= _LENGTH.size and _LENGTH.unpack_from(raw)[0] == size - _LENGTH.size:
+        return 1
+    return library().brief["count_elements"](raw, size)
+
+
+def _required(spec: FeatureSpec, baseline: Baseline | None) -> frozenset[str]:
+    if baseline is None:
+        return frozenset()
+    return frozenset(
+        column.name
+        for column, seen in zip(spec.columns, baseline.columns, strict=True)
+        if isinstance(column, NumberColumn)
+        and not seen.missing
+        and not any(isinstance(s, _TAKES_NAN) for s in column.steps)
+    )

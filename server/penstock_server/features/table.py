@@ -1,0 +1,96 @@
+"""Raw columns of training data, whatever holds them, in the two forms that the pipeline takes: float64 and bytes.
+
+What is missing is None, NaN, NaT or pandas' NA; it becomes NaN among numbers and the empty string among strings. `fit`,
+`baseline` and `Pipeline.transform` call it; requests never come here.
+"""
+
+from collections.abc import Iterable, Mapping
+from math import isnan
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from penstock_server.errors import InvalidInputError
+
+Table = Mapping[str, ArrayLike]
+"""Columns by name: numpy arrays, pandas or polars columns, lists; a pandas or polars frame is one too."""
+
+
+def row_count(table: Table, names: Iterable[str]) -> int:
+    """The rows that all the named columns have.
+
+    Raises:
+        InvalidInputError: a column is not there, has no single axis, or is of another length than the first.
+    """
+    lengths = {name: len(_array(table, name)) for name in names}
+    rows = next(iter(lengths.values()), 0)
+    for name, length in lengths.items():
+        if length != rows:
+            raise InvalidInputError(
+                f"column {name!r} has {length} rows, expected {rows} as {next(iter(lengths))!r} has"
+            )
+    return rows
+
+
+def numbers_of(table: Table, name: str) -> NDArray[np.float64]:
+    """The column as float64 [rows], NaN where it is missing; integers beyond 2**53 are rounded.
+
+    Raises:
+        InvalidInputError: it holds something that is no number.
+    """
+    values = _array(table, name)
+    if values.dtype.kind in "biuf":
+        return values.astype(np.float64)
+    if values.dtype.kind != "O":
+        raise InvalidInputError(f"column {name!r} holds {values.dtype}, expected numbers")
+    return np.array([np.nan if _is_missing(value) else _number(value, name) for value in values.tolist()], np.float64)
+
+
+def strings_of(table: Table, name: str) -> list[bytes]:
+    """The column's values as UTF-8, empty where it is missing.
+
+    Raises:
+        InvalidInputError: it holds something that is neither text nor bytes.
+    """
+    values = _array(table, name)
+    if values.dtype.kind in "biufcmM":
+        raise InvalidInputError(f"column {name!r} holds {values.dtype}, expected strings")
+    return [b"" if _is_missing(value) else _bytes(value, name) for value in values.tolist()]
+
+
+def _array(table: Table, name: str) -> NDArray[Any]:
+    # A frame's own list of columns first: to iterate a polars frame gives the columns themselves.
+    names = [*getattr(table, "columns", table)]
+    if name not in names:
+        raise InvalidInputError(f"the table has no column {name!r}; it has {', '.join(map(str, names))}")
+    column = table[name]
+    # numpy would write the NaN in a list of text as the text "nan".
+    values = np.asarray(column, dtype=object if isinstance(column, (list, tuple)) else None)
+    if values.ndim != 1:
+        raise InvalidInputError(f"column {name!r} has the shape {list(values.shape)}, expected one axis")
+    return values
+
+
+def _is_missing(value: object) -> bool:
+    # pandas' NA is unequal to nothing; its class is the one way to know it without importing pandas.
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and isnan(value)
+
+
+def _number(value: object, name: str) -> float:
+    if isinstance(value, (int, float, np.number, np.bool_)):
+        return float(value)
+    raise InvalidInputError(f"column {name!r} holds {value!r}, expected a number")
+
+
+def _bytes(value: object, name: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    try:
+        if isinstance(value, str):
+            return value.encode()
+    except UnicodeEncodeError:
+        pass
+    raise InvalidInputError(f"column {name!r} holds {value!r}, expected text that UTF-8 can write")
