@@ -1,0 +1,64 @@
+"""What `penstock serve` does once its options are read; also `python -m penstock_server` without a command line."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from penstock_server.app import Addresses, serve
+from penstock_server.models.registry import default_registry
+from penstock_server.observe.log import configure_logging
+from penstock_server.settings import read_settings
+
+
+def run(
+    *,
+    registry: str | None = None,
+    models: Sequence[str] = (),
+    model_repository: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    http_port: int | None = None,
+    workers: int | None = None,
+    transport: str | None = None,
+    config: Path | None = None,
+) -> None:
+    """Serves until stopped. Options that are None are the settings file's, or the defaults.
+
+    Without a registry and without a model repository it follows `MLFLOW_TRACKING_URI`, else the embedded registry.
+
+    Raises:
+        PenstockError: a setting is wrong or a port is taken; the sentence says which.
+    """
+    settings = read_settings(
+        config,
+        registry=registry,
+        models=tuple(models) or None,
+        model_repository=model_repository,
+        host=host,
+        port=port,
+        http_port=http_port,
+        workers=workers,
+        transport=transport,
+    )
+    if settings.registry is None and (settings.model_repository is None or "MLFLOW_TRACKING_URI" in os.environ):
+        settings = replace(settings, registry=default_registry())
+    configure_logging()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, _announce))
+
+
+def _announce(addresses: Addresses) -> None:
+    sys.stdout.write(f"penstock is ready: grpc {addresses.grpc}  http {addresses.http}\n")
+    sys.stdout.flush()
+
+
+def _loop_factory() -> Any:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

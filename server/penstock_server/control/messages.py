@@ -1,0 +1,149 @@
+"""What the supervisor tells a worker, and what a worker tells back: frozen records, framed as length and msgpack."""
+
+import struct
+from typing import Final
+
+import msgspec
+
+from penstock_server.batching.queue import BatchLimits
+from penstock_server.names import VersionState
+from penstock_server.rollout.plan import TrafficPlan
+
+MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
+HEAD: Final = struct.Struct("<I")
+
+
+class WorkerSettings(msgspec.Struct, frozen=True):
+    """What a worker is told at birth."""
+
+    transport: str
+    limits: BatchLimits
+    onnx_threads: int
+    inline_budget_s: float
+    drift_window_rows: int
+    max_message_bytes: int
+    keepalive_s: float
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How a version stands."""
+
+    state: VersionState
+    reason: str = ""
+
+
+class ModelRoutes(msgspec.Struct, frozen=True):
+    """One model's plan and the standing of its versions."""
+
+    plan: TrafficPlan | None
+    statuses: dict[str, Status]
+
+
+class Load(msgspec.Struct, frozen=True, tag=True):
+    """Load a version aside, counting on the board at this path, which watches features x cells for drift."""
+
+    model: str
+    version: str
+    folder: str
+    board: str
+    features: int
+    cells: int
+
+
+class Serve(msgspec.Struct, frozen=True, tag=True):
+    """Serve these models, whole."""
+
+    generation: int
+    models: dict[str, ModelRoutes]
+    is_settled: bool
+
+
+class Unload(msgspec.Struct, frozen=True, tag=True):
+    """Drain and close a version."""
+
+    model: str
+    version: str
+
+
+class Listen(msgspec.Struct, frozen=True, tag=True):
+    """Accept calls at this address."""
+
+    address: str
+
+
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """Finish what runs and end."""
+
+    grace_s: float
+
+
+Command = Load | Serve | Unload | Listen | Drain
+
+
+class Loaded(msgspec.Struct, frozen=True, tag=True):
+    """A version is warm and proven; `is_inline` tells where its batches run."""
+
+    model: str
+    version: str
+    took_s: float
+    is_inline: bool
+    base_us: float
+    row_us: float
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag=True):
+    """A version cannot be served."""
+
+    model: str
+    version: str
+    reason: str
+
+
+class Served(msgspec.Struct, frozen=True, tag=True):
+    """A `Serve` is in force."""
+
+    generation: int
+
+
+class Unloaded(msgspec.Struct, frozen=True, tag=True):
+    """A version is closed."""
+
+    model: str
+    version: str
+
+
+class Listening(msgspec.Struct, frozen=True, tag=True):
+    """Calls are accepted."""
+
+    transport: str
+
+
+class ListenFailed(msgspec.Struct, frozen=True, tag=True):
+    """The address cannot be bound."""
+
+    reason: str
+
+
+Fact = Loaded | LoadFailed | Served | Unloaded | Listening | ListenFailed
+
+_commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
+_facts: Final[msgspec.msgpack.Decoder[Fact]] = msgspec.msgpack.Decoder(Fact)
+
+
+def framed(message: Command | Fact) -> bytes:
+    """A message as it travels."""
+    body = msgspec.msgpack.encode(message)
+    return HEAD.pack(len(body)) + body
+
+
+def command(body: bytes) -> Command:
+    """The command in a frame's body."""
+    return _commands.decode(body)
+
+
+def fact(body: bytes) -> Fact:
+    """The fact in a frame's body."""
+    return _facts.decode(body)

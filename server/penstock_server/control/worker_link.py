@@ -1,0 +1,33 @@
+"""The worker's end of the socket: commands in, facts out, from plain threads."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+from penstock_server.control.messages import HEAD, Command, Fact, command, framed
+
+
+class WorkerLink:
+    """Blocking reads on one thread; writes from any."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._file = connection.makefile("rb")
+        self._lock = threading.Lock()
+
+    def commands(self) -> Iterator[Command]:
+        """Each command as it comes; ends when the supervisor is gone."""
+        while len(head := self._file.read(HEAD.size)) == HEAD.size:
+            (size,) = HEAD.unpack(head)
+            body = self._file.read(size)
+            if len(body) < size:
+                return
+            yield command(body)
+
+    def tell(self, fact: Fact) -> None:
+        """Sends a fact; silently lost when the supervisor is gone, since `commands` has ended then too."""
+        with self._lock:
+            try:
+                self._connection.sendall(framed(fact))
+            except OSError:
+                return

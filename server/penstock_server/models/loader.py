@@ -1,0 +1,152 @@
+"""Loads a version aside, warms it up and proves it, before anybody may ask it.
+
+The order is fixed: digests, session and pipeline, their fit to each other, warm-up, golden requests. Whatever fails ends
+the load with one sentence, and what served before goes on serving.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
+from penstock_server.errors import InvalidInputError, ModelFailedError
+from penstock_server.features.pipeline import Pipeline
+from penstock_server.models import golden as golden_requests
+from penstock_server.models.artifact import read
+from penstock_server.models.golden import Golden
+from penstock_server.models.onnx_model import OnnxModel
+from penstock_server.models.servable import OnnxServable, Shapes
+from penstock_server.models.signature import ANY
+from penstock_server.names import VersionKey
+
+_REPEATS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a batch of n rows takes: `base_s + row_s * n`, fitted at warm-up."""
+
+    base_s: float
+    row_s: float
+
+    def of(self, rows: int) -> float:
+        """Seconds for a batch of this many rows."""
+        return self.base_s + self.row_s * rows
+
+
+def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple[OnnxServable, Cost]:
+    """The version in `folder`, warm and proven, and what its batches cost.
+
+    Args:
+        key: the model's name and the version's.
+        folder: as `models.artifact` describes it.
+        threads: onnxruntime's threads within one operator.
+        max_rows: the largest batch, which is warmed up too.
+
+    Raises:
+        InvalidInputError: the files are damaged, do not fit each other, or the golden requests get other answers.
+    """
+    artifact = read(folder)
+    model = OnnxModel(artifact.onnx_path, threads=threads)
+    pipeline = None if artifact.features is None else Pipeline(artifact.features, artifact.baseline)
+    if pipeline is not None:
+        _check_fit(model, pipeline)
+    servable = OnnxServable(key, artifact, model, pipeline)
+    cost = _warm_up(servable, max_rows)
+    if artifact.golden is not None:
+        _prove(servable, artifact.golden)
+    return servable, cost
+
+
+def _check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
+    inputs = model.signature.inputs
+    expected = f"one input of shape [rows, {pipeline.width}] and type {np.dtype(pipeline.dtype).name}"
+    if len(inputs) != 1:
+        raise InvalidInputError(f"the features give {expected}, but the model has {len(inputs)} inputs")
+    (spec,) = inputs
+    fits = spec.fits((1, pipeline.width)) and spec.shape[0] == ANY
+    if not fits or NUMPY_TYPES.get(spec.datatype) != pipeline.dtype:
+        raise InvalidInputError(
+            f"the features give {expected}, but the model's input {spec.name!r} is {spec.datatype} of shape {list(spec.shape)}"
+        )
+
+
+def _warm_up(servable: OnnxServable, max_rows: int) -> Cost:
+    """Runs the smallest and the largest batch until both are warm, and fits a line through their times."""
+    sizes = (1, max_rows) if servable.is_batched and max_rows > 1 else (1,)
+    times = []
+    for rows in sizes:
+        blocks, shapes = _blank(servable, rows)
+        best = float("inf")
+        for _ in range(_REPEATS):
+            started = time.perf_counter()
+            try:
+                servable.predict(blocks, rows, shapes, None)
+            except ModelFailedError:
+                # Blank rows may be outside what a model knows; golden requests are the proof, this is only warmth.
+                return Cost(0.0, 0.0)
+            best = min(best, time.perf_counter() - started)
+        times.append(best)
+    if len(times) == 1:
+        return Cost(times[0], 0.0)
+    row_s = max(0.0, (times[1] - times[0]) / (max_rows - 1))
+    return Cost(max(0.0, times[0] - row_s), row_s)
+
+
+def _blank(servable: OnnxServable, rows: int) -> tuple[list[bytes], Shapes | None]:
+    """Blocks of zeros and empty strings."""
+    if servable.pipeline is not None:
+        pipeline = servable.pipeline
+        return [bytes(8 * rows * len(pipeline.numbers)), *(join_bytes([""] * rows) for _ in pipeline.strings)], None
+    shapes = []
+    for spec in servable.model.signature.inputs:
+        free = [1 if size == ANY else size for size in spec.shape]
+        shapes.append((rows, *free[1:]) if servable.is_batched else tuple(free))
+    blocks = []
+    for spec, shape in zip(servable.model.signature.inputs, shapes, strict=True):
+        elements = int(np.prod(shape))
+        blocks.append(
+            join_bytes([""] * elements)
+            if spec.datatype == "BYTES"
+            else bytes(elements * NUMPY_TYPES[spec.datatype].itemsize)
+        )
+    return blocks, None if servable.is_batched else shapes
+
+
+def _prove(servable: OnnxServable, golden: Golden) -> None:
+    """The golden requests must get their answers again; `InvalidInputError` says which did not."""
+    blocks, shapes = _golden_blocks(servable, golden.input_arrays(), golden.rows)
+    try:
+        outputs = servable.predict(blocks, golden.rows, shapes, None)
+    except ModelFailedError as error:
+        raise InvalidInputError("the model fails on its golden requests") from error
+    got = {spec.name: array for spec, array in zip(servable.outputs, outputs.arrays, strict=True)}
+    difference = golden_requests.compare(golden, got)
+    if difference is not None:
+        raise InvalidInputError(f"a golden request gets another answer than when it was published: {difference}")
+
+
+def _golden_blocks(
+    servable: OnnxServable, arrays: dict[str, NDArray[Any]], rows: int
+) -> tuple[Sequence[bytes], Shapes | None]:
+    try:
+        if servable.pipeline is not None:
+            numbers = [np.asarray(arrays[name], np.float64).reshape(rows) for name in servable.pipeline.numbers]
+            matrix = np.stack(numbers, axis=1) if numbers else np.empty((rows, 0))
+            return [matrix.tobytes(), *(to_raw(arrays[name].reshape(rows)) for name in servable.pipeline.strings)], None
+        specs = servable.model.signature.inputs
+        typed = [_cast(arrays[spec.name], spec.datatype) for spec in specs]
+    except KeyError as error:
+        raise InvalidInputError(f"the golden requests have no input {error}") from error
+    except ValueError as error:
+        raise InvalidInputError(f"the golden requests do not fit what the version takes: {error}") from error
+    return [to_raw(array) for array in typed], [array.shape for array in typed]
+
+
+def _cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
+    return array if datatype == "BYTES" else array.astype(NUMPY_TYPES[datatype])

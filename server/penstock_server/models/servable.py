@@ -1,0 +1,84 @@
+"""A loaded version: its pipeline, if it has one, and its graph, as one function from blocks of rows to outputs.
+
+Blocks are raw contents, so that a batch of requests is a join of bytes. A version with features takes its numbers as one
+block of float64 rows and each string column as a block of its own; a plain model takes one block an input.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.features.pipeline import Pipeline
+from penstock_server.models.artifact import Artifact
+from penstock_server.models.onnx_model import OnnxModel
+from penstock_server.models.signature import TensorSpec
+from penstock_server.names import VersionKey
+
+Blocks = Sequence[bytes]
+Shapes = Sequence[tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a run gave.
+
+    Attributes:
+        arrays: one an output, in the signature's order, the first axis being the rows of a batched version.
+        features_s, infer_s: what the pipeline and the graph took.
+    """
+
+    arrays: list[NDArray[Any]]
+    features_s: float
+    infer_s: float
+
+
+class Servable(Protocol):
+    """A version that can be asked; what a lane needs of it.
+
+    Attributes:
+        key: the model's name and the version's.
+        outputs: what it gives.
+        is_batched: whether requests may run together.
+    """
+
+    key: VersionKey
+    outputs: tuple[TensorSpec, ...]
+    is_batched: bool
+
+    def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
+        """Runs the rows that the blocks hold, and counts them for drift in `cells`.
+
+        Raises:
+            ModelFailedError: the graph raised.
+        """
+
+
+class OnnxServable:
+    """A graph alone, or behind a feature pipeline."""
+
+    def __init__(self, key: VersionKey, artifact: Artifact, model: OnnxModel, pipeline: Pipeline | None) -> None:
+        self.key = key
+        self.artifact = artifact
+        self.model = model
+        self.pipeline = pipeline
+        self.outputs = model.signature.outputs
+        self.is_batched = model.signature.is_batched
+        self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
+        self._input = model.signature.inputs[0].name
+
+    def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
+        started = time.perf_counter()
+        if self.pipeline is None:
+            feeds = self.model.feeds(blocks, shapes or [(rows, *shape) for shape in self._row_shapes])
+            transformed = started
+        else:
+            matrix = np.empty((rows, self.pipeline.width), self.pipeline.dtype)
+            self.pipeline.run(blocks[0], blocks[1:], rows, matrix, cells)
+            feeds = {self._input: matrix}
+            transformed = time.perf_counter()
+        arrays = self.model.run(feeds)
+        return Outputs(arrays, transformed - started, time.perf_counter() - transformed)

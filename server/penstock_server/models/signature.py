@@ -1,0 +1,40 @@
+"""What a version takes and gives: tensors by name, datatype and shape."""
+
+from dataclasses import dataclass
+
+ANY = -1
+"""A dimension of any size."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor, as metadata shows it.
+
+    Attributes:
+        name: its name in requests and replies.
+        datatype: the protocol's name of its type, such as FP32.
+        shape: its dimensions, -1 for any size. The first of a batched tensor is the rows.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape can be given."""
+        return len(shape) == len(self.shape) and all(
+            size >= 0 and expected in (ANY, size) for expected, size in zip(self.shape, shape, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A version's inputs and outputs.
+
+    Attributes:
+        is_batched: the first dimension of every tensor is the rows, so requests may run together.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    is_batched: bool

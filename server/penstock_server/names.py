@@ -1,0 +1,30 @@
+"""Words that several rooms and the wire share; nothing else."""
+
+from typing import Final, Literal
+
+Role = Literal["champion", "canary", "shadow"]
+CHAMPION: Final = "champion"
+CANARY: Final = "canary"
+SHADOW: Final = "shadow"
+ROLES: Final[tuple[Role, ...]] = (CHAMPION, CANARY, SHADOW)
+
+VersionState = Literal["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"]
+"""A version's state as `RepositoryIndex` reports it (Triton's model repository extension)."""
+
+VersionKey = tuple[str, str]
+"""A model's name and a version's name."""
+
+SERVER_NAME: Final = "penstock"
+PLATFORM: Final = "onnxruntime_onnx"
+
+INFERENCE_SERVICE: Final = "inference.GRPCInferenceService"
+HEALTH_SERVICE: Final = "grpc.health.v1.Health"
+REFLECTION_SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
+
+PARAMETER_ROLE: Final = "penstock_role"
+PARAMETER_QUEUE_US: Final = "penstock_queue_us"
+PARAMETER_COMPUTE_US: Final = "penstock_compute_us"
+PARAMETER_BATCH_ROWS: Final = "penstock_batch_rows"
+
+MATRIX_INPUT: Final = "features"
+"""The name under which metadata shows the one [N, F] tensor that a model of numeric columns also takes."""

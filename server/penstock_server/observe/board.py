@@ -1,0 +1,154 @@
+"""Counters in shared memory: one board a worker and version, written by the worker and read by the supervisor.
+
+A board is a file of 64-bit integers that both map: the worker adds with plain array arithmetic, the supervisor sums
+over workers when it is scraped. The supervisor creates it and hands its path to the worker, so that a worker that
+replaces a dead one goes on counting where the other stopped. Durations are nanoseconds, so that everything is an
+integer and one type does.
+
+A reader may see a histogram's sum before its count; scrapes tolerate that, and a lock on the request path would not pay.
+"""
+
+import mmap
+from bisect import bisect_left
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+
+WORD_BYTES: Final = 8
+MAX_CLASSES: Final = 64
+"""Classes counted by name; rows of any further one fall in the cell after the last."""
+
+LATENCY_EDGES_S: Final[tuple[float, ...]] = (*(50e-6 * 2 ** (i / 2) for i in range(36)), 10.0)
+"""Upper bounds of the latency buckets: 50 us to 10 s by factors of the square root of two."""
+
+ROWS_EDGES: Final[tuple[int, ...]] = tuple(2**i for i in range(13))
+SCORE_EDGES: Final[tuple[float, ...]] = (0.0, 1e-6, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+STAGES: Final = ("total", "queue", "features", "infer")
+REFUSALS: Final = (
+    "invalid_input",
+    "overloaded",
+    "deadline",
+    "cancelled",
+    "model_failed",
+    "not_ready",
+    "not_found",
+    "unsupported",
+    "internal",
+)
+SHADOW_RESULTS: Final = ("agree", "disagree", "failed")
+SHADOW_DROPS: Final = ("busy", "incompatible")
+
+_LATENCY_EDGES_NS: Final = [int(edge * 1e9) for edge in LATENCY_EDGES_S]
+_LATENCY_CELLS: Final = len(LATENCY_EDGES_S) + 1
+_ROWS_CELLS: Final = len(ROWS_EDGES) + 1
+_SCORE_CELLS: Final = len(SCORE_EDGES) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class BoardShape:
+    """What of a board depends on its version: drift's features, their cells, and the ring of sub-windows."""
+
+    features: int = 0
+    cells: int = 0
+    sub_windows: int = 10
+
+    @property
+    def words(self) -> int:
+        """The board's size in 64-bit words."""
+        fixed = (
+            len(STAGES) * (_LATENCY_CELLS + 1)
+            + _ROWS_CELLS
+            + 2
+            + len(REFUSALS)
+            + 2 * MAX_CLASSES
+            + 2
+            + len(SHADOW_RESULTS)
+            + len(SHADOW_DROPS)
+            + _SCORE_CELLS
+            + 1
+            + 2
+            + 2
+            + 1
+        )
+        return fixed + self.sub_windows * (1 + self.features * self.cells)
+
+
+class Board:
+    """A version's counters in one worker. Arrays are views of the shared file; whoever holds the board may add.
+
+    Attributes:
+        latency: [stages, buckets + 1] requests (for `features` and `infer`: batches), the last cell above 10 s.
+        latency_ns: [stages] sums.
+        batch_rows: batches by their rows; `rows` and `requests` are [1], answered.
+        refusals: by reason, in the order of `REFUSALS`.
+        classes: rows by predicted class, [MAX_CLASSES + 1].
+        class_values: the predicted labels that the cells stand for, `class_count` of them so far, in order of appearance
+            (an index into the names when the labels are no numbers).
+        shadow, shadow_drops: rows by result and by reason of the drop.
+        scores, score_sum: rows by distance between the shadow's score and the champion's, the sum in billionths.
+        pair_ns: [champion, shadow] time for the batches that both ran.
+        waiting: [rows, requests] now in the queue.
+        drift_at: [1] the current sub-window.
+        drift_rows: [sub_windows] rows counted in each.
+        drift: [sub_windows, features, cells].
+    """
+
+    def __init__(self, memory: mmap.mmap, shape: BoardShape) -> None:
+        self.shape = shape
+        self._words: Counts = np.frombuffer(memory, np.int64, shape.words)
+        self._at = 0
+        self.latency = self._take(len(STAGES) * _LATENCY_CELLS).reshape(len(STAGES), _LATENCY_CELLS)
+        self.latency_ns = self._take(len(STAGES))
+        self.batch_rows = self._take(_ROWS_CELLS)
+        self.rows = self._take(1)
+        self.requests = self._take(1)
+        self.refusals = self._take(len(REFUSALS))
+        self.classes = self._take(MAX_CLASSES + 1)
+        self.class_values = self._take(MAX_CLASSES)
+        self.class_count = self._take(1)
+        self.shadow = self._take(len(SHADOW_RESULTS))
+        self.shadow_drops = self._take(len(SHADOW_DROPS))
+        self.scores = self._take(_SCORE_CELLS)
+        self.score_sum = self._take(1)
+        self.pair_ns = self._take(2)
+        self.waiting = self._take(2)
+        self.drift_at = self._take(1)
+        self.drift_rows = self._take(shape.sub_windows)
+        cells = self._take(shape.sub_windows * shape.features * shape.cells)
+        self.drift = cells.reshape(shape.sub_windows, shape.features, shape.cells)
+
+    def _take(self, words: int) -> Counts:
+        self._at += words
+        return self._words[self._at - words : self._at]
+
+
+def create_board(path: Path, shape: BoardShape) -> Board:
+    """A new board of zeros at `path`."""
+    with path.open("xb") as file:
+        file.truncate(shape.words * WORD_BYTES)
+    return open_board(path, shape)
+
+
+def open_board(path: Path, shape: BoardShape) -> Board:
+    """The board at `path`; `ValueError` when the file is not of this shape."""
+    with path.open("r+b") as file:
+        memory = mmap.mmap(file.fileno(), 0)
+    if len(memory) != shape.words * WORD_BYTES:
+        raise ValueError(f"the board {path} holds {len(memory)} bytes, its shape takes {shape.words * WORD_BYTES}")
+    return Board(memory, shape)
+
+
+def latency_bucket(duration_ns: int) -> int:
+    """The cell of a latency histogram that counts this duration."""
+    return bisect_left(_LATENCY_EDGES_NS, duration_ns)
+
+
+def rows_bucket(rows: int) -> int:
+    """The cell of the batch size histogram that counts this many rows."""
+    return bisect_left(ROWS_EDGES, rows)

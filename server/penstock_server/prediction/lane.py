@@ -1,0 +1,303 @@
+"""A lane: one loaded version with its queue, from a request's rows to its reply.
+
+An inline lane runs its batches on the reactor's thread, which suits models that take microseconds; a lane beside runs
+them on a thread of its own that takes the next batch when it is free, which suits models that would hold the reactor.
+Both answer through the same code.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from penstock_server.batching.queue import FOREVER_S, Batch, BatchLimits, BatchQueue
+from penstock_server.call import Call
+from penstock_server.clock import Clock
+from penstock_server.errors import DeadlinePassedError, ModelFailedError, OverloadedError, PenstockError
+from penstock_server.models.servable import Outputs, Servable
+from penstock_server.names import Role
+from penstock_server.prediction.decode import Decoder, Rows
+from penstock_server.prediction.encode import (
+    BATCH_ROWS,
+    COMPUTE_US,
+    QUEUE_US,
+    BatchOutputs,
+    ReplyEncoder,
+    encoded_id,
+    raw_output,
+)
+from penstock_server.prediction.report import VersionReport, refusal_reason
+from penstock_server.prediction.shadow import Answered, Mirror, Reader
+
+log = structlog.get_logger(__name__)
+
+_DEADLINE: Final = "the deadline passed while the request waited for its turn"
+
+
+class Prediction:
+    """One request on its way: what waits in a lane's queue, with its reply inside.
+
+    Attributes:
+        is_waiting: it is in the queue; its rows belong to a batch afterwards, whether the caller leaves or not.
+    """
+
+    __slots__ = ("arrived_s", "call", "chosen", "deadline_s", "id_field", "is_waiting", "lane", "rows", "taken")
+
+    def __init__(
+        self,
+        lane: "Lane",
+        call: Call,
+        taken: Rows,
+        *,
+        arrived_s: float,
+        deadline_s: float,
+        request_id: str,
+        chosen: Sequence[int] | None,
+    ) -> None:
+        self.lane = lane
+        self.call = call
+        self.taken = taken
+        self.rows = taken.count
+        self.arrived_s = arrived_s
+        self.deadline_s = deadline_s
+        self.id_field = encoded_id(request_id)
+        self.chosen = chosen
+        self.is_waiting = True
+
+    @property
+    def is_over(self) -> bool:
+        """Answered or cancelled."""
+        return self.call.is_over
+
+    def cancelled(self) -> None:
+        """The caller left."""
+        self.lane.cancelled(self)
+
+
+class Lane:
+    """A version's queue, runner and reports; all of it on the reactor's thread.
+
+    Attributes:
+        encoder: encodes replies in the version's present role.
+        mirror: gets a copy of each answered batch; None when there is no shadow.
+    """
+
+    def __init__(
+        self,
+        servable: Servable,
+        decoder: Decoder,
+        *,
+        limits: BatchLimits,
+        report: VersionReport,
+        reader: Reader,
+        clock: Clock,
+        activate: Callable[["Lane"], None],
+    ) -> None:
+        self.servable = servable
+        self.decoder = decoder
+        self.report = report
+        self.reader = reader
+        self.encoder = ReplyEncoder(servable.key, None, servable.outputs)
+        self.mirror: Mirror | None = None
+        self._limits = limits
+        self._queue: BatchQueue[Prediction] = BatchQueue(limits)
+        self._clock = clock
+        self._activate = activate
+        self._running = 0
+        self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
+
+    def play(self, role: Role | None) -> None:
+        """Takes a part: replies name it, and a copy goes to the shadow only from a champion that has one."""
+        self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
+        self.mirror = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not len(self._queue) and not self._running
+
+    def submit(self, prediction: Prediction) -> None:
+        """Queues a request; `OverloadedError` when it does not fit."""
+        self._add(prediction)
+        if len(self._queue) == 1:
+            self._activate(self)
+
+    def _add(self, prediction: Prediction) -> None:
+        if not self._queue.add(prediction):
+            model, version = self.servable.key
+            full = f"the queue of model {model!r} version {version} is full ({self._limits.queue_rows} rows)"
+            raise OverloadedError(f"{full}; try again later")
+
+    def cancelled(self, prediction: Prediction) -> None:
+        """A caller left; a request whose batch runs keeps its rows, which are between those of others."""
+        if prediction.is_waiting:
+            self._queue.discard(prediction)
+        self.report.refused("cancelled")
+
+    def due_s(self) -> float:
+        """When `run` should be called: the past for now."""
+        return self._queue.due_s()
+
+    def run(self, now_s: float) -> None:
+        """Runs and answers one batch."""
+        batch = self._take(now_s)
+        for prediction in batch.expired:
+            self._refuse(prediction, DeadlinePassedError(_DEADLINE))
+        if batch.items:
+            self._running += 1
+            try:
+                self._answer_all(batch, now_s)
+            except Exception:
+                for prediction in batch.items:
+                    self._refuse(prediction, PenstockError("the batch failed"))
+                raise
+            finally:
+                self._running -= 1
+        self.report.waiting(self._queue.rows, len(self._queue))
+
+    def close(self) -> None:
+        """Gives back what the lane holds; nothing waits any more."""
+
+    def _take(self, now_s: float) -> Batch[Prediction]:
+        batch = self._queue.next_batch(now_s, one=not self.servable.is_batched)
+        for prediction in batch.items:
+            prediction.is_waiting = False
+        for prediction in batch.expired:
+            prediction.is_waiting = False
+        return batch
+
+    def _answer_all(self, batch: Batch[Prediction], started_s: float, *, is_again: bool = False) -> None:
+        items = batch.items
+        blocks = _joined(items)
+        shapes = items[0].taken.shapes
+        cells = None if is_again else self.report.drift_cells()
+        try:
+            outputs = self.servable.predict(blocks, batch.rows, shapes, cells)
+            if self.servable.is_batched and any(len(array) != batch.rows for array in outputs.arrays):
+                raise ModelFailedError("the model gave another number of rows than it got")
+        except ModelFailedError as error:
+            self._counted(cells, batch.rows)
+            self._answer_singly(items, started_s, error)
+            return
+        self._counted(cells, batch.rows)
+        compute_s = outputs.features_s + outputs.infer_s
+        answered = self._reply(items, outputs, batch.rows, started_s, compute_s)
+        self.report.batch(
+            arrived_s=[item.arrived_s for item in answered],
+            rows=batch.rows,
+            started_s=started_s,
+            ended_s=self._clock(),
+            features_s=outputs.features_s,
+            infer_s=outputs.infer_s,
+        )
+        if self.reader.classes is not None:
+            self.report.classes(self.reader.classes(outputs.arrays))
+        if self.mirror is not None:
+            self.mirror.offer(Answered(blocks, shapes, batch.rows, outputs.arrays, compute_s))
+
+    def _answer_singly(self, items: list[Prediction], started_s: float, error: ModelFailedError) -> None:
+        """One request's rows can fail a whole batch; its neighbours are asked again, each alone."""
+        if len(items) == 1:
+            log.warning(
+                "model failed", model=self.servable.key[0], version=self.servable.key[1], cause=repr(error.__cause__)
+            )
+            self._refuse(items[0], error)
+            return
+        for item in items:
+            if not item.is_over:
+                self._answer_all(Batch([item], [], item.rows), started_s, is_again=True)
+
+    def _counted(self, cells: NDArray[np.int64] | None, rows: int) -> None:
+        # The features are counted before the graph runs, so rows that it fails on are in the window too, once.
+        if cells is not None:
+            self.report.drift_counted(rows)
+
+    def _reply(
+        self, items: list[Prediction], outputs: Outputs, rows: int, started_s: float, compute_s: float
+    ) -> list[Prediction]:
+        """Answers each request whose caller is there still; these."""
+        cut = BatchOutputs(outputs.arrays)
+        shapes = [array.shape for array in outputs.arrays]
+        timing = COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows)
+        every = range(len(shapes))
+        answered: list[Prediction] = []
+        start = 0
+        for item in items:
+            stop = start + item.rows
+            call = item.call
+            if not call.is_over:
+                if self.servable.is_batched:
+                    own = [(item.rows, *shape[1:]) for shape in shapes]
+                    raws = [raw_output(cut.rows(at, start, stop)) for at in item.chosen or every]
+                else:
+                    own = shapes
+                    raws = [raw_output(cut.whole(at)) for at in item.chosen or every]
+                queued = QUEUE_US.encode(max(0, int((started_s - item.arrived_s) * 1e6)))
+                prefix = self.encoder.prefix(own, item.chosen)
+                call.pending = None
+                call.finish(b"".join((prefix, item.id_field, timing, queued, *raws)))
+                answered.append(item)
+            start = stop
+        return answered
+
+    def _refuse(self, prediction: Prediction, error: PenstockError) -> None:
+        if prediction.is_over:
+            return
+        prediction.call.pending = None
+        self.report.refused(refusal_reason(error))
+        prediction.call.fail(error)
+
+
+class LaneBeside(Lane):
+    """A lane whose batches run on a thread of its own; the queue is shared with the reactor under a lock."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._condition = threading.Condition()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._loop, name="-".join(self.servable.key), daemon=True)
+        self._thread.start()
+
+    def submit(self, prediction: Prediction) -> None:
+        with self._condition:
+            self._add(prediction)
+            self._condition.notify()
+
+    def cancelled(self, prediction: Prediction) -> None:
+        with self._condition:
+            super().cancelled(prediction)
+
+    def due_s(self) -> float:
+        return FOREVER_S
+
+    def close(self) -> None:
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify()
+        self._thread.join(timeout=60)
+
+    def _take(self, now_s: float) -> Batch[Prediction]:
+        with self._condition:
+            return super()._take(now_s)
+
+    def _loop(self) -> None:
+        while True:
+            with self._condition:
+                while not self._is_closed and (due := self._queue.due_s()) > (now := self._clock()):
+                    self._condition.wait(None if due == FOREVER_S else due - now)
+                if self._is_closed:
+                    return
+            try:
+                self.run(self._clock())
+            except Exception:
+                log.exception("batch failed", model=self.servable.key[0], version=self.servable.key[1])
+
+
+def _joined(items: Sequence[Prediction]) -> tuple[bytes, ...]:
+    """The batch's blocks: each input's raw contents, one request after another."""
+    if len(items) == 1:
+        return items[0].taken.blocks
+    return tuple(map(b"".join, zip(*[item.taken.blocks for item in items], strict=True)))

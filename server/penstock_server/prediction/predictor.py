@@ -1,0 +1,128 @@
+"""From a `ModelInfer` message to a lane: parse, route, decode, admit. One outcome a request.
+
+It runs on the reactor's thread, reads one catalogue a request, and answers only refusals; lanes answer the rest.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+
+from penstock.inference_pb2 import ModelInferRequest
+from penstock_server.call import Call
+from penstock_server.clock import Clock
+from penstock_server.errors import DeadlinePassedError, InvalidInputError, PenstockError
+from penstock_server.prediction.catalogue import Catalogue
+from penstock_server.prediction.lane import Lane, Prediction
+from penstock_server.prediction.report import RefusalReport, refusal_reason
+
+_CHOICE: Final = "parameter_choice"
+_INTEGERS: Final = ("int64_param", "uint64_param")
+_STRINGS: Final = ("string_param",)
+_KNOWN: Final[dict[str, tuple[str, ...]]] = {
+    "routing_key": _STRINGS,
+    "timeout": _INTEGERS,
+    "priority": _INTEGERS,
+    "triton_enable_empty_final_response": ("bool_param",),
+}
+"""The request parameters that mean something here, with the types that may carry them."""
+_SEQUENCES: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+
+
+class Predictor:
+    """Admits requests to lanes.
+
+    Attributes:
+        catalogue: what is served now; swapped by assignment.
+    """
+
+    def __init__(self, *, clock: Clock, report: RefusalReport) -> None:
+        self.catalogue = Catalogue()
+        self._clock = clock
+        self._report = report
+
+    def infer(self, message: bytes, call: Call) -> None:
+        """Takes one request; the call is answered later, or at once with an error."""
+        arrived_s = self._clock()
+        report: RefusalReport = self._report
+        try:
+            request = parse(message)
+            lane = self._lane(request)
+            report = lane.report
+            deadline_s = self._deadline(request, call, arrived_s)
+            prediction = Prediction(
+                lane,
+                call,
+                lane.decoder.decode(request),
+                arrived_s=arrived_s,
+                deadline_s=deadline_s,
+                request_id=request.id,
+                chosen=_chosen(request, lane) if request.outputs else None,
+            )
+            call.pending = prediction
+            lane.submit(prediction)
+        except PenstockError as error:
+            call.pending = None
+            report.refused(refusal_reason(error))
+            call.fail(error)
+
+    def _lane(self, request: ModelInferRequest) -> Lane:
+        key = request.id
+        if request.parameters:
+            key = _checked_parameters(request.parameters) or key
+        return self.catalogue.model(request.model_name).lane(request.model_version, key)
+
+    def _deadline(self, request: ModelInferRequest, call: Call, now_s: float) -> float:
+        """The sooner of the call's deadline and the request's own `timeout` in microseconds."""
+        deadline_s = call.deadline_s
+        if request.parameters and "timeout" in request.parameters:
+            timeout_us = _value(request.parameters["timeout"])
+            if timeout_us > 0:
+                deadline_s = min(deadline_s, now_s + timeout_us * 1e-6)
+        if deadline_s <= now_s:
+            raise DeadlinePassedError("the deadline had passed when the request arrived")
+        return deadline_s
+
+
+def parse(message: bytes) -> ModelInferRequest:
+    """The request that a message holds; `InvalidInputError` when it holds none."""
+    try:
+        return ModelInferRequest.FromString(message)
+    except DecodeError:
+        raise InvalidInputError("the message is not a ModelInferRequest of the Open Inference Protocol") from None
+
+
+def _checked_parameters(parameters: Any) -> str:
+    """Refuses parameters that ask for what is not served; the routing key, or "" for none."""
+    for name, parameter in parameters.items():
+        choice = parameter.WhichOneof(_CHOICE)
+        if name in _KNOWN:
+            if choice not in _KNOWN[name]:
+                raise InvalidInputError(f"parameter {name!r} is a {choice}, expected {' or '.join(_KNOWN[name])}")
+        elif name in _SEQUENCES and getattr(parameter, choice or "", None):
+            raise InvalidInputError(f"parameter {name!r} asks for a stateful sequence, which is not served")
+        elif name.startswith("triton_"):
+            raise InvalidInputError(f"parameter {name!r} is reserved and not known here")
+    return parameters["routing_key"].string_param if "routing_key" in parameters else ""
+
+
+def _value(parameter: Any) -> int:
+    value: int = getattr(parameter, parameter.WhichOneof(_CHOICE))
+    return value
+
+
+def _chosen(request: ModelInferRequest, lane: Lane) -> Sequence[int]:
+    chosen = []
+    for output in request.outputs:
+        at = lane.output_at.get(output.name)
+        if at is None:
+            known = ", ".join(repr(name) for name in lane.output_at)
+            raise InvalidInputError(f"unknown output {output.name!r}; expected some of {known}")
+        if output.parameters and "classification" in output.parameters:
+            raise InvalidInputError(
+                f"output {output.name!r} asks for a classification, which is not served; read the scores"
+            )
+        if output.parameters and "shared_memory_region" in output.parameters:
+            raise InvalidInputError(f"output {output.name!r} asks for shared memory, which is not supported")
+        chosen.append(at)
+    return chosen

@@ -1,0 +1,153 @@
+"""The shadow: runs a copy of what the champion has answered, and compares.
+
+A copy is offered after the answers have left, a whole batch at a time, so the comparison of durations is fair and the
+champion pays one append a batch. One thread runs all shadows of a worker, and when it falls behind, copies are dropped
+and counted. Nothing it does can change an answer. Its priority is the reactor's: a thread that held the interpreter's
+lock while the system let it starve would stop the reactor too.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from numpy.typing import NDArray
+
+from penstock_server.models.servable import Servable, Shapes
+from penstock_server.prediction.classes import ClassReader
+from penstock_server.prediction.compare import agreement
+from penstock_server.prediction.report import VersionReport
+
+log = structlog.get_logger(__name__)
+
+BACKLOG_ROWS: Final = 8192
+GATHER_S: Final = 0.005
+"""How long the thread sleeps before it looks again: waking it for each batch would cost the request path more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How to read a version's answers: its class, and its scores."""
+
+    classes: ClassReader | None
+    score: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A batch that the champion has answered.
+
+    Attributes:
+        blocks, shapes: the batch as the champion's servable took it.
+        arrays: the champion's outputs.
+        took_s: the champion's time for features and graph.
+    """
+
+    blocks: Sequence[bytes]
+    shapes: Shapes | None
+    rows: int
+    arrays: Sequence[NDArray[Any]]
+    took_s: float
+
+
+class ShadowThread:
+    """Runs offered copies, oldest first; `offer` never waits."""
+
+    def __init__(self, backlog_rows: int = BACKLOG_ROWS) -> None:
+        self._backlog_rows = backlog_rows
+        self._waiting: deque[tuple[Mirror, Answered]] = deque()
+        self._taken_rows = 0
+        self._offered_rows = 0
+        self._is_wanted = threading.Event()
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+        self._thread.start()
+
+    def offer(self, mirror: "Mirror", answered: Answered) -> bool:
+        """Takes the copy, or refuses it when too much waits."""
+        if self._offered_rows - self._taken_rows + answered.rows > self._backlog_rows:
+            return False
+        self._offered_rows += answered.rows
+        self._waiting.append((mirror, answered))
+        if not self._is_wanted.is_set():
+            self._is_wanted.set()
+        return True
+
+    def close(self) -> None:
+        """Ends the thread after the copy it is running."""
+        self._is_stopped = True
+        self._is_wanted.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._is_stopped:
+            self._is_wanted.wait()
+            time.sleep(GATHER_S)
+            self._is_wanted.clear()
+            while self._waiting and not self._is_stopped:
+                mirror, answered = self._waiting.popleft()
+                mirror.run(answered)
+                self._taken_rows += answered.rows
+
+
+class Mirror:
+    """One champion's shadow.
+
+    Args:
+        servable, report, reader: the shadow version.
+        order: for each of the shadow's blocks, which of the champion's it is; None when the two take different inputs,
+            and then every copy is dropped as incompatible.
+        champion: how to read the champion's answers.
+    """
+
+    def __init__(
+        self,
+        thread: ShadowThread,
+        *,
+        servable: Servable,
+        report: VersionReport,
+        reader: Reader,
+        champion: Reader,
+        order: Sequence[int] | None,
+    ) -> None:
+        self._thread = thread
+        self._servable = servable
+        self._report = report
+        self._reader = reader
+        self._champion = champion
+        self._order = order
+
+    def offer(self, answered: Answered) -> None:
+        """Copies a batch to the shadow, or counts why not."""
+        if self._order is None:
+            self._report.shadow_dropped("incompatible", answered.rows)
+        elif not self._thread.offer(self, answered):
+            self._report.shadow_dropped("busy", answered.rows)
+
+    def run(self, answered: Answered) -> None:
+        """Asks the shadow and compares; on the shadow's thread."""
+        order = self._order or ()
+        blocks = [answered.blocks[at] for at in order]
+        shapes = None if answered.shapes is None else [answered.shapes[at] for at in order]
+        try:
+            outputs = self._servable.predict(blocks, answered.rows, shapes, None)
+            agree, distance = agreement(
+                answered.arrays,
+                outputs.arrays,
+                classes=(self._champion.classes, self._reader.classes),
+                scores=(self._champion.score, self._reader.score),
+                rows=answered.rows,
+            )
+        except Exception:
+            log.warning("shadow failed", model=self._servable.key[0], version=self._servable.key[1], exc_info=True)
+            self._report.shadow_failed(answered.rows)
+            return
+        self._report.shadow_compared(
+            agree=agree,
+            distance=distance,
+            champion_s=answered.took_s,
+            shadow_s=outputs.features_s + outputs.infer_s,
+        )

@@ -1,0 +1,139 @@
+"""What a server is set to: defaults, then a TOML file, then the command line; checked whole before anything starts."""
+
+import os
+import tomllib
+from dataclasses import dataclass, field, fields, is_dataclass
+from math import inf
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from penstock_server.batching.queue import BatchLimits
+from penstock_server.errors import InvalidInputError
+from penstock_server.transport.settings import TransportSettings
+
+MAX_WORKERS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSettings:
+    """How drift is watched.
+
+    Attributes:
+        window_rows: the sliding window of each version in each worker; ten sub-windows slide.
+    """
+
+    window_rows: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.window_rows < 10:
+            raise InvalidInputError(f"drift.window_rows is {self.window_rows}, expected at least 10")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """How models run.
+
+    Attributes:
+        threads: onnxruntime's threads within one operator of one model.
+        inline_budget_ms: a version whose full batch takes longer runs beside the reactor, on a thread of its own.
+    """
+
+    threads: int = 1
+    inline_budget_ms: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or not self.inline_budget_ms >= 0:
+            raise InvalidInputError(
+                f"models takes threads >= 1 and inline_budget_ms >= 0, got {self.threads} and {self.inline_budget_ms}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """A server's settings; the TOML file has the same names, nested as here.
+
+    Attributes:
+        registry: MLflow's tracking or registry URI; None follows no registry.
+        models: the registered models to follow; all that have a champion when empty.
+        model_repository: a folder of `<model>/<version>/model.onnx`.
+        host, port: the gRPC address; port 0 picks a free one.
+        http_port: metrics, health and state over HTTP, on the same host.
+        workers: processes that share the gRPC port.
+        poll_interval_s: how often the registry is asked.
+        grace_s: how long calls may finish when the server stops.
+    """
+
+    registry: str | None = None
+    models: tuple[str, ...] = ()
+    model_repository: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8001
+    http_port: int = 8002
+    workers: int = 1
+    transport: Literal["completion-queue", "aio"] = "completion-queue"
+    poll_interval_s: float = 2.0
+    grace_s: float = 30.0
+    batching: BatchLimits = field(default_factory=BatchLimits)
+    serving: ModelSettings = field(default_factory=ModelSettings)
+    drift: DriftSettings = field(default_factory=DriftSettings)
+    grpc: TransportSettings = field(default_factory=TransportSettings)
+
+    def __post_init__(self) -> None:
+        for name, port in (("port", self.port), ("http_port", self.http_port)):
+            if not 0 <= port <= 65535:
+                raise InvalidInputError(f"{name} is {port}, expected 0 to 65535")
+        if not 1 <= self.workers <= MAX_WORKERS:
+            raise InvalidInputError(f"workers is {self.workers}, expected 1 to {MAX_WORKERS}")
+        # Written so that NaN, which TOML can say, is refused as well.
+        if not (0 < self.poll_interval_s < inf and 0 <= self.grace_s < inf):
+            raise InvalidInputError(
+                "poll_interval_s takes more than 0 seconds and grace_s 0 or more, "
+                f"got {self.poll_interval_s} and {self.grace_s}"
+            )
+
+
+def read_settings(file: Path | None, **overrides: Any) -> ServerSettings:
+    """The settings of a TOML file, if one is given, with every override that is not None in place of the file's.
+
+    Raises:
+        InvalidInputError: the file cannot be read, or holds a setting that is unknown or out of range; names it.
+    """
+    values: dict[str, Any] = {} if file is None else _read_toml(file)
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    try:
+        return msgspec.convert(values, ServerSettings, dec_hook=_path, strict=True)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"settings{'' if file is None else f' in {file}'}: {error}") from error
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise InvalidInputError(f"cannot read the settings file {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"the settings file {file} is not TOML: {error}") from error
+    _refuse_unknown(values, ServerSettings, file)
+    return values
+
+
+def _refuse_unknown(values: dict[str, Any], kind: type, file: Path, table: str = "") -> None:
+    """Refuses names that mean nothing, which msgspec would pass over in a nested table too."""
+    known = {setting.name: setting.type for setting in fields(kind)}
+    if unknown := [table + name for name in sorted(values.keys() - known.keys())]:
+        expected = ", ".join(table + name for name in sorted(known))
+        raise InvalidInputError(
+            f"the settings file {file} has unknown settings {', '.join(unknown)}; expected some of {expected}"
+        )
+    for name, value in values.items():
+        nested = known[name]
+        if isinstance(value, dict) and isinstance(nested, type) and is_dataclass(nested):
+            _refuse_unknown(value, nested, file, f"{table}{name}.")
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")

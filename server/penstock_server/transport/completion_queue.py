@@ -1,0 +1,355 @@
+"""The fast transport: one thread drives grpcio's own completion queue, the module that `grpc.server` is written on.
+
+Against `grpc.aio` it saves the event loop, its futures and a hand-off a call. The price is that `grpc._cython.cygrpc` is
+internal to grpcio: this file alone touches it, the versions are pinned, and `self_check` exercises it before it is
+trusted. Three habits of that module shape the code:
+
+- An operation holds C memory and is freed once: every batch of operations gets new ones.
+- `poll(0)` gives an event without a tag when nothing is ready; the reactor steps then, so a batch of predictions is what
+  arrived while the last one ran.
+- A tag is whatever was handed in. Here it is the function that takes the event.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+import structlog
+from grpc._cython import cygrpc
+
+from penstock_server.call import Cancellable, Metadata
+from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError, UnsupportedError
+from penstock_server.transport.methods import Methods, Reactor, StreamHandler, UnaryHandler
+from penstock_server.transport.settings import TransportSettings
+from penstock_server.transport.status import UNKNOWN_METHOD, Status, status_of
+
+log = structlog.get_logger(__name__)
+
+NO_FLAGS: Final = 0
+PENDING_CALLS: Final = 128
+"""Calls asked for ahead; each arrival asks for the next."""
+EVENTS_A_STEP: Final = 256
+"""Events taken before the reactor steps even though more are ready, so that a flood of arrivals starves nobody."""
+IDLE_S: Final = 0.05
+"""The longest wait of an idle reactor, which bounds how late a posted action runs."""
+UNANSWERED_MESSAGES: Final = 64
+"""Messages of one stream read ahead of their answers; beyond it the stream waits, and HTTP/2 holds its sender back."""
+
+Event = Any
+"""cygrpc's events carry no types."""
+
+
+def _ignore(_event: Event) -> None:
+    """The tag of operations whose end changes nothing."""
+
+
+class _Call:
+    """What unary calls and streams share: the deadline, the caller's leaving, the status."""
+
+    __slots__ = ("_call", "_metadata", "deadline_s", "is_over", "pending")
+
+    def __init__(self, event: Event, deadline_s: float) -> None:
+        self._call = event.call
+        self._metadata = event.invocation_metadata
+        self.deadline_s = deadline_s
+        self.is_over = False
+        self.pending: Cancellable | None = None
+
+    def metadata(self) -> Metadata:
+        return tuple((key, value) for key, value in self._metadata)
+
+    def watch(self) -> None:
+        """Learns when the caller leaves: without this operation a cancelled call is never noticed."""
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
+
+    def _closed(self, event: Event) -> None:
+        if event.batch_operations[0].cancelled() and not self.is_over:
+            self.is_over = True
+            if self.pending is not None:
+                self.pending.cancelled()
+        self.pending = None
+
+
+class _UnaryCall(_Call):
+    """One message in, one out."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, event: Event, deadline_s: float, handler: UnaryHandler) -> None:
+        super().__init__(event, deadline_s)
+        self._handler = handler
+
+    def open(self) -> None:
+        self.watch()
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._received)
+
+    def _received(self, event: Event) -> None:
+        message = event.batch_operations[0].message()
+        if message is None:
+            # The caller left, or the core refused the message and has answered for us.
+            if not self.is_over:
+                self.fail(InvalidInputError("expected one message, the caller sent none"))
+            return
+        try:
+            self._handler(message, self)
+        except PenstockError as error:
+            self.fail(error)
+        except Exception:
+            log.exception("handler failed")
+            self.fail(PenstockError())
+
+    def send(self, message: bytes) -> None:
+        self.finish(message)
+
+    def finish(self, message: bytes | None = None) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        self._call.start_server_batch(
+            (
+                cygrpc.SendInitialMetadataOperation((), NO_FLAGS),
+                cygrpc.SendMessageOperation(message or b"", NO_FLAGS),
+                cygrpc.SendStatusFromServerOperation((), cygrpc.StatusCode.ok, b"", NO_FLAGS),
+            ),
+            _ignore,
+        )
+
+    def fail(self, error: PenstockError) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        self._call.start_server_batch(
+            (cygrpc.SendInitialMetadataOperation((), NO_FLAGS), _status_operation(status_of(error))), _ignore
+        )
+
+
+class _StreamCall(_Call):
+    """Messages both ways; one operation of each direction at a time, as the core demands.
+
+    Replies may come from the thread that ran the model while the reactor learns that the last one was sent, so the
+    outbox has a lock; unary calls need none.
+    """
+
+    __slots__ = ("_end", "_handler", "_is_sending", "_lock", "_outbox", "_receiver", "_unanswered", "_wants_message")
+
+    def __init__(self, event: Event, deadline_s: float, handler: StreamHandler) -> None:
+        super().__init__(event, deadline_s)
+        self._handler = handler
+        self._receiver: Callable[[bytes | None], None] | None = None
+        self._lock = threading.Lock()
+        self._outbox: deque[bytes] = deque()
+        self._end: Status | None = None
+        self._is_sending = False
+        self._unanswered = 0
+        self._wants_message = False
+
+    def open(self) -> None:
+        self.watch()
+        self._is_sending = True
+        self._call.start_server_batch((cygrpc.SendInitialMetadataOperation((), NO_FLAGS),), self._sent)
+        self._receiver = self._handler(self)
+        if not self.is_over:
+            self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._received)
+
+    def _received(self, event: Event) -> None:
+        if self.is_over or self._receiver is None:
+            return
+        message = event.batch_operations[0].message()
+        if message is not None:
+            with self._lock:
+                self._unanswered += 1
+        self._guarded(self._receiver, message)
+        if message is not None:
+            with self._lock:
+                self._wants_message = True
+                self._receive_more()
+
+    def _guarded(self, receiver: Callable[[bytes | None], None], message: bytes | None) -> None:
+        try:
+            receiver(message)
+        except PenstockError as error:
+            self.fail(error)
+        except Exception:
+            log.exception("handler failed")
+            self.fail(PenstockError())
+
+    def _receive_more(self) -> None:
+        """Asks for the next message unless too many wait for their answers; HTTP/2 then holds the sender back."""
+        if self._wants_message and not self.is_over and self._unanswered < UNANSWERED_MESSAGES:
+            self._wants_message = False
+            self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._received)
+
+    def send(self, message: bytes) -> None:
+        with self._lock:
+            if not self.is_over:
+                self._outbox.append(message)
+                self._unanswered -= 1
+                self._flush()
+                self._receive_more()
+
+    def finish(self, message: bytes | None = None) -> None:
+        with self._lock:
+            if not self.is_over:
+                if message is not None:
+                    self._outbox.append(message)
+                self._close(_OK)
+
+    def fail(self, error: PenstockError) -> None:
+        with self._lock:
+            if not self.is_over:
+                self._close(status_of(error))
+
+    def _close(self, end: Status) -> None:
+        self.is_over = True
+        self._end = end
+        self._flush()
+
+    def _sent(self, event: Event) -> None:
+        with self._lock:
+            self._is_sending = False
+            if event.success:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Starts sending what comes next, unless something is being sent."""
+        if self._is_sending:
+            return
+        if self._outbox:
+            self._is_sending = True
+            operation = cygrpc.SendMessageOperation(self._outbox.popleft(), NO_FLAGS)
+            self._call.start_server_batch((operation,), self._sent)
+        elif self._end is not None:
+            self._is_sending = True
+            self._call.start_server_batch((_status_operation(self._end),), _ignore)
+
+
+_OK: Final = Status(grpc.StatusCode.OK, "")
+
+
+def _status_operation(status: Status) -> Any:
+    return cygrpc.SendStatusFromServerOperation(
+        tuple(status.trailers), status.number, status.details.encode(), NO_FLAGS
+    )
+
+
+class CompletionQueueTransport:
+    """Serves methods from one thread that polls, hands out messages, and steps the reactor when nothing is ready."""
+
+    def __init__(self, methods: Methods, reactor: Reactor, settings: TransportSettings) -> None:
+        self._unary = {path.encode(): handler for path, handler in methods.unary.items()}
+        self._streams = {path.encode(): handler for path, handler in methods.streams.items()}
+        self._reactor = reactor
+        self._posted: deque[Callable[[], None]] = deque()
+        self._queue = cygrpc.CompletionQueue()
+        arguments = tuple((key.encode(), value) for key, value in settings.options())
+        self._server = cygrpc.Server(arguments, False)
+        self._server.register_completion_queue(self._queue)
+        self._credentials = settings.server_credentials()
+        self._is_started = False
+        self._is_draining = False
+        self._is_down = False
+        self._cancel_at_s = float("inf")
+
+    def listen(self, address: str) -> None:
+        self._bind(address)
+
+    def listen_anywhere(self) -> int:
+        """Binds a free port of the loopback interface and tells it."""
+        return self._bind("127.0.0.1:0")
+
+    def _bind(self, address: str) -> int:
+        if self._credentials is None:
+            port = self._server.add_http2_port(address.encode())
+        else:
+            port = self._server.add_http2_port(address.encode(), self._credentials._credentials)  # noqa: SLF001
+        if not port:
+            raise UnavailableError(
+                f"cannot listen on {address}: the port is in use or the address is not this machine's"
+            )
+        self._server.start()
+        for _ in range(PENDING_CALLS):
+            self._server.request_call(self._queue, self._queue, self._arrived)
+        self._is_started = True
+        return int(port)
+
+    def post(self, action: Callable[[], None]) -> None:
+        self._posted.append(action)
+
+    def drain(self, grace_s: float) -> None:
+        self.post(lambda: self._begin_drain(grace_s))
+
+    def _begin_drain(self, grace_s: float) -> None:
+        if self._is_draining:
+            return
+        self._is_draining = True
+        if not self._is_started:
+            self._is_down = True
+            return
+        self._cancel_at_s = time.monotonic() + grace_s
+        self._server.shutdown(self._queue, self._shut_down)
+
+    def _shut_down(self, _event: Event) -> None:
+        self._is_down = True
+
+    def _arrived(self, event: Event) -> None:
+        if self._is_draining or not event.success:
+            return
+        self._server.request_call(self._queue, self._queue, self._arrived)
+        details = event.call_details
+        # cygrpc gives the deadline on the wall clock; infinity stays infinity.
+        deadline_s = details.deadline - time.time() + time.monotonic()
+        call: _UnaryCall | _StreamCall
+        if (unary := self._unary.get(details.method)) is not None:
+            call = _UnaryCall(event, deadline_s, unary)
+        else:
+            call = _StreamCall(event, deadline_s, self._streams.get(details.method, _unknown_method))
+        call.open()
+
+    def run(self) -> None:
+        poll = self._queue.poll
+        wait_s = 0.0
+        while not self._is_down:
+            event = poll(time.time() + wait_s if wait_s > 0 else 0)
+            taken = 0
+            while event.tag is not None:
+                self._take(event)
+                taken += 1
+                if taken >= EVENTS_A_STEP:
+                    break
+                event = poll(0)
+            event = None  # an event keeps its call alive
+            wait_s = min(self._step(), IDLE_S)
+        self._close()
+
+    def _take(self, event: Event) -> None:
+        try:
+            event.tag(event)
+        except Exception:
+            log.exception("handler failed")
+
+    def _step(self) -> float:
+        while self._posted:
+            try:
+                self._posted.popleft()()
+            except Exception:
+                log.exception("posted action failed")
+        if time.monotonic() >= self._cancel_at_s:
+            self._cancel_at_s = float("inf")
+            self._server.cancel_all_calls()
+        return self._reactor.step()
+
+    def _close(self) -> None:
+        self._queue.shutdown()
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            event = self._queue.poll(time.time() + 0.1)
+            if event.completion_type == cygrpc.CompletionType.queue_shutdown:
+                return
+
+
+def _unknown_method(call: Any) -> Callable[[bytes | None], None]:
+    call.fail(UnsupportedError(UNKNOWN_METHOD))
+    return lambda _message: None

@@ -1,0 +1,61 @@
+"""What a transport is set to: limits, keepalive, TLS; the same for both transports."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from penstock_server.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """Limits and identity of the gRPC port.
+
+    Attributes:
+        max_message_bytes: the largest message either way; grpc's own default of 4 MiB surprises people.
+        keepalive_s: how often an idle connection is probed.
+        tls_certificate, tls_key: PEM files; both or neither.
+        tls_client_ca: a PEM file; when given, callers must show a certificate that it signed.
+    """
+
+    max_message_bytes: int = 64 * 1024 * 1024
+    keepalive_s: float = 60.0
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise InvalidInputError("TLS takes a certificate and its key, got only one of them")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise InvalidInputError("a client CA is of use only with a TLS certificate and key")
+
+    def options(self) -> list[tuple[str, int | str]]:
+        """Grpc's channel arguments."""
+        keepalive_ms = int(self.keepalive_s * 1000)
+        return [
+            ("grpc.so_reuseport", 1),
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.keepalive_time_ms", keepalive_ms),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.max_ping_strikes", 0),
+        ]
+
+    def server_credentials(self) -> Any | None:
+        """Grpc's credentials, or None for plain text."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        pair = (_read(self.tls_key), _read(self.tls_certificate))
+        roots = None if self.tls_client_ca is None else _read(self.tls_client_ca)
+        return grpc.ssl_server_credentials([pair], roots, require_client_auth=roots is not None)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"cannot read the TLS file {path}: {error.strerror}") from error

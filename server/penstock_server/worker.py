@@ -1,0 +1,247 @@
+"""A worker process: composes the data plane, and carries out the supervisor's commands on a thread of its own.
+
+The main thread is the reactor's. Loading happens beside it; what the reactor reads is changed only by actions posted to
+it, so the request path has no locks.
+"""
+
+import ctypes
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from penstock_server.clock import monotonic
+from penstock_server.control import messages
+from penstock_server.control.messages import ModelRoutes, WorkerSettings
+from penstock_server.control.worker_link import WorkerLink
+from penstock_server.errors import InvalidInputError, PenstockError
+from penstock_server.models.loader import Cost, load
+from penstock_server.models.servable import OnnxServable
+from penstock_server.names import VersionKey
+from penstock_server.observe.board import BoardShape, open_board
+from penstock_server.observe.log import configure_logging
+from penstock_server.observe.recorder import Recorder
+from penstock_server.prediction.catalogue import Catalogue, ServedModel, VersionStatus
+from penstock_server.prediction.classes import class_reader, score_output
+from penstock_server.prediction.decode import ColumnDecoder, Decoder, TensorDecoder, block_order
+from penstock_server.prediction.lane import Lane, LaneBeside
+from penstock_server.prediction.predictor import Predictor
+from penstock_server.prediction.reactor import LaneReactor
+from penstock_server.prediction.shadow import Mirror, Reader, ShadowThread
+from penstock_server.transport.choose import choose_transport
+from penstock_server.transport.health import Health
+from penstock_server.transport.inference import inference_methods
+from penstock_server.transport.methods import Methods
+from penstock_server.transport.reflection import reflection_methods
+from penstock_server.transport.settings import TransportSettings
+
+log = structlog.get_logger(__name__)
+
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long another thread may keep the interpreter from the reactor; the default of 5 ms would show in the p99."""
+DRAIN_S: Final = 30.0
+
+
+class Worker:
+    """One process of the data plane."""
+
+    def __init__(self, link: WorkerLink, settings: WorkerSettings, board: Path) -> None:
+        self._link = link
+        self._settings = settings
+        self._lanes: dict[VersionKey, Lane] = {}
+        self._reactor = LaneReactor(monotonic)
+        self._predictor = Predictor(clock=monotonic, report=Recorder(open_board(board, BoardShape())))
+        self._health = Health(self._predictor)
+        self._shadow = ShadowThread()
+        methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
+        self._transport_name, self._transport = choose_transport(
+            settings.transport, methods, self._reactor, _transport_settings(settings)
+        )
+
+    def run(self) -> None:
+        """Serves until told to drain, or until the supervisor is gone."""
+        threading.Thread(target=self._obey, name="control", daemon=True).start()
+        self._transport.run()
+
+    def _obey(self) -> None:
+        for command in self._link.commands():
+            try:
+                self._carry_out(command)
+            except Exception:
+                log.exception("command failed", command=type(command).__name__)
+        self._drain(5.0)
+
+    def _carry_out(self, command: messages.Command) -> None:
+        match command:
+            case messages.Load():
+                self._load(command)
+            case messages.Serve():
+                self._serve(command)
+            case messages.Unload():
+                self._unload((command.model, command.version))
+            case messages.Listen():
+                self._listen(command.address)
+            case messages.Drain():
+                self._drain(command.grace_s)
+
+    def _listen(self, address: str) -> None:
+        try:
+            self._transport.listen(address)
+        except PenstockError as error:
+            self._link.tell(messages.ListenFailed(str(error)))
+        else:
+            self._link.tell(messages.Listening(self._transport_name))
+
+    def _drain(self, grace_s: float) -> None:
+        self._transport.post(self._health.drain)
+        self._transport.drain(grace_s)
+
+    def _load(self, command: messages.Load) -> None:
+        started = time.monotonic()
+        try:
+            servable, cost = load(
+                (command.model, command.version),
+                Path(command.folder),
+                threads=self._settings.onnx_threads,
+                max_rows=self._settings.limits.max_rows,
+            )
+            board = open_board(Path(command.board), BoardShape(command.features, command.cells))
+            lane = self._lane(servable, cost, Recorder(board, self._settings.drift_window_rows))
+        except Exception as error:
+            if not isinstance(error, InvalidInputError):
+                log.exception("load failed", model=command.model, version=command.version)
+            reason = str(error) if isinstance(error, PenstockError) else f"loading failed: {type(error).__name__}"
+            self._link.tell(messages.LoadFailed(command.model, command.version, reason))
+            return
+        self._lanes[servable.key] = lane
+        took_s = time.monotonic() - started
+        is_inline = not isinstance(lane, LaneBeside)
+        self._link.tell(
+            messages.Loaded(command.model, command.version, took_s, is_inline, cost.base_s * 1e6, cost.row_s * 1e6)
+        )
+
+    def _lane(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Lane:
+        limits = self._settings.limits
+        kind = Lane if cost.of(limits.max_rows) <= self._settings.inline_budget_s else LaneBeside
+        return kind(
+            servable,
+            _decoder(servable),
+            limits=limits,
+            report=recorder,
+            reader=_reader(servable),
+            clock=monotonic,
+            activate=self._reactor.activate,
+        )
+
+    def _serve(self, command: messages.Serve) -> None:
+        models = {name: self._served(name, routes) for name, routes in command.models.items()}
+        catalogue = Catalogue(models, command.is_settled)
+
+        def swap() -> None:
+            for model in models.values():
+                self._assign_roles(model)
+            self._predictor.catalogue = catalogue
+            self._health.changed()
+
+        self._on_reactor(swap)
+        self._link.tell(messages.Served(command.generation))
+
+    def _served(self, name: str, routes: ModelRoutes) -> ServedModel:
+        lanes = {version: lane for (model, version), lane in self._lanes.items() if model == name}
+        statuses = {version: VersionStatus(status.state, status.reason) for version, status in routes.statuses.items()}
+        return ServedModel(name, routes.plan, lanes, statuses)
+
+    def _assign_roles(self, model: ServedModel) -> None:
+        for version, lane in model.lanes.items():
+            lane.play(model.role(version))
+        if model.plan is not None:
+            champion = model.lanes[model.plan.champion]
+            shadow = model.lanes.get(model.plan.shadow or "")
+            champion.mirror = None if shadow is None else self._mirror(champion, shadow)
+
+    def _mirror(self, champion: Lane, shadow: Lane) -> Mirror:
+        return Mirror(
+            self._shadow,
+            servable=shadow.servable,
+            report=shadow.report,
+            reader=shadow.reader,
+            champion=champion.reader,
+            order=block_order(shadow.decoder, champion.decoder),
+        )
+
+    def _unload(self, key: VersionKey) -> None:
+        lane = self._lanes.pop(key, None)
+        if lane is not None:
+            self._on_reactor(lambda: None)  # whoever read the former catalogue has queued its request now
+            deadline = time.monotonic() + DRAIN_S
+            while not lane.is_idle and time.monotonic() < deadline:
+                time.sleep(0.005)
+            lane.close()
+            del lane
+            _return_memory()
+        self._link.tell(messages.Unloaded(*key))
+
+    def _on_reactor(self, action: Callable[[], None]) -> None:
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                action()
+            finally:
+                done.set()
+
+        self._transport.post(run)
+        if not done.wait(DRAIN_S):
+            log.error("the reactor does not answer", waited_s=DRAIN_S)
+
+
+def _decoder(servable: OnnxServable) -> Decoder:
+    if servable.pipeline is not None:
+        return ColumnDecoder(servable.pipeline)
+    return TensorDecoder(servable.model.signature)
+
+
+def _reader(servable: OnnxServable) -> Reader:
+    manifest = servable.artifact.manifest
+    output = None if manifest is None else manifest.class_output
+    names = () if manifest is None or manifest.classes is None else tuple(str(label) for label in manifest.classes)
+    return Reader(class_reader(servable.outputs, output, names), score_output(servable.outputs))
+
+
+def _transport_settings(settings: WorkerSettings) -> TransportSettings:
+    def path(text: str | None) -> Path | None:
+        return None if text is None else Path(text)
+
+    return TransportSettings(
+        max_message_bytes=settings.max_message_bytes,
+        keepalive_s=settings.keepalive_s,
+        tls_certificate=path(settings.tls_certificate),
+        tls_key=path(settings.tls_key),
+        tls_client_ca=path(settings.tls_client_ca),
+    )
+
+
+def _return_memory() -> None:
+    """Gives freed memory back to the system, which the C library otherwise keeps; glibc only."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def main() -> None:
+    """Runs a worker; started by the supervisor with a socket, its settings and its board."""
+    descriptor, settings, board = sys.argv[1:4]
+    configure_logging()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    link = WorkerLink(socket.socket(fileno=int(descriptor)))
+    Worker(link, msgspec.json.decode(settings, type=WorkerSettings), Path(board)).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""A real server process, a real registry, real models: what the integration tests drive."""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+READY_S = 60.0
+WAIT_S = 30.0
+
+
+class Server:
+    """`penstock serve` as a process; lines of its output are read as they come."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "penstock_tools.cli", "serve", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        self.lines: queue.Queue[str | None] = queue.Queue()
+        self.log: list[str] = []
+        threading.Thread(target=self._read_output, daemon=True).start()
+        self._log_reader = threading.Thread(target=self._read_log, daemon=True)
+        self._log_reader.start()
+
+    def _read_output(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        self.log.extend(self.process.stderr)
+
+    def wait_ready(self) -> "Server":
+        """Waits for the line with the addresses."""
+        line = self.lines.get(timeout=READY_S)
+        assert line is not None, f"the server ended: {self.error()}"
+        words = line.split()
+        self.grpc = words[words.index("grpc") + 1]
+        self.http = words[words.index("http") + 1]
+        return self
+
+    def error(self) -> str:
+        """What it wrote to standard error, once it has ended."""
+        self.process.wait(WAIT_S)
+        self._log_reader.join(WAIT_S)
+        return "".join(self.log)
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://{self.http}{path}", timeout=WAIT_S) as reply:
+            text: str = reply.read().decode()
+            return text
+
+    def models(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(self.get("/v1/models"))["models"]
+        return rows
+
+    def workers(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(self.get("/v1/models"))["workers"]
+        return rows
+
+    def samples(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+        """The samples of this name now, by their labels."""
+        return {
+            tuple(sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(self.get("/metrics"))
+            for sample in family.samples
+            if sample.name == name
+        }
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        return sum(value for found, value in self.samples(name).items() if labels.items() <= dict(found).items())
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(WAIT_S)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(WAIT_S)
+
+
+def _until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
+    """The condition's first true value; another process's state can only be asked for, so it is asked again and again."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
+        threading.Event().wait(0.02)
+    return value
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the test run's own, with the kernels of the user's cache when they are there: compiling takes seconds."""
+    from penstock_server.features.compiled import ensure_compiled
+
+    kernels = ensure_compiled()
+    folder = tmp_path_factory.mktemp("cache")
+    shutil.copy(kernels, folder / kernels.name)
+    return folder
+
+
+Starter = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def environment(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    data = tmp_path_factory.mktemp("data")
+    return {"PENSTOCK_CACHE_DIR": str(cache_folder), "PENSTOCK_DATA_DIR": str(data)}
+
+
+@contextmanager
+def starting(environment: dict[str, str]) -> Iterator[Starter]:
+    """Starts servers on free ports, and ends all of them."""
+    servers: list[Server] = []
+
+    def start(*arguments: str) -> Server:
+        server = Server(["--port", "0", "--http-port", "0", *arguments], environment)
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def start(environment: dict[str, str]) -> Iterator[Starter]:
+    with starting(environment) as starter:
+        yield starter
+
+
+@pytest.fixture(scope="session")
+def flag_model() -> bytes:
+    """A classifier of two columns: class 1 when their sum is positive."""
+    return classifier(sign=1)
+
+
+@pytest.fixture(scope="session")
+def opposite_model() -> bytes:
+    """The same with the classes exchanged, so that answers tell which version gave them."""
+    return classifier(sign=-1)
+
+
+def classifier(sign: int) -> bytes:
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 2)).astype(np.float32)
+    model = LogisticRegression().fit(rows, (sign * rows.sum(axis=1) > 0).astype(int))
+    return bytes(to_onnx(model, rows[:1], options={"zipmap": False}).SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def strings_model() -> bytes:
+    """Gives its strings and its numbers back, [N, 2] each."""
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["text"], ["text_out"]), helper.make_node("Identity", ["x"], ["x_out"])],
+        "identity",
+        [
+            helper.make_tensor_value_info("text", TensorProto.STRING, [None, 2]),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2]),
+        ],
+        [
+            helper.make_tensor_value_info("text_out", TensorProto.STRING, [None, 2]),
+            helper.make_tensor_value_info("x_out", TensorProto.FLOAT, [None, 2]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _put_version(repository: Path, model: str, version: str, onnx: bytes) -> Path:
+    """A version in a model repository, written aside and renamed as a careful publisher does."""
+    folder = repository / model / version
+    aside = repository / f".{model}-{version}"
+    aside.mkdir(parents=True)
+    (aside / "model.onnx").write_bytes(onnx)
+    folder.parent.mkdir(exist_ok=True)
+    aside.rename(folder)
+    return folder
+
+
+class Registry:
+    """A sqlite registry of a test's own, filled through the tools."""
+
+    def __init__(self, uri: str, folder: Path) -> None:
+        self.uri = uri
+        self._folder = folder
+        self._files = 0
+
+    def publish(self, name: str, onnx: bytes, alias: str | None = None, weight: float | None = None) -> str:
+        from penstock_tools.publish import publish
+
+        self._files += 1
+        file = self._folder / f"{self._files}.onnx"
+        file.write_bytes(onnx)
+        return str(publish(name, file, registry=self.uri, alias=alias, weight=weight))
+
+    def promote(self, name: str, version: str, alias: str = "champion", weight: float | None = None) -> None:
+        from penstock_tools.promote import promote
+
+        promote(name, version, alias=alias, weight=weight, registry=self.uri)
+
+    def forget(self, name: str, alias: str) -> None:
+        from mlflow import MlflowClient
+
+        MlflowClient(self.uri, self.uri).delete_registered_model_alias(name, alias)
+
+
+@pytest.fixture(scope="session")
+def empty_registry_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("registry") / "registry.db"
+    MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}").search_registered_models()
+    return path
+
+
+@pytest.fixture
+def registry(empty_registry_file: Path, tmp_path: Path) -> Registry:
+    database = tmp_path / "registry.db"
+    shutil.copy(empty_registry_file, database)
+    return Registry(f"sqlite:///{database}", tmp_path)
+
+
+class RegistryServer:
+    """MLflow's own server over a test's registry, on one port from start to start."""
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        self._arguments = ["--backend-store-uri", registry.uri, "--artifacts-destination", str(folder / "artifacts")]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = str(probe.getsockname()[1])
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._log = folder / "mlflow.log"
+
+    def start(self) -> None:
+        arguments = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self._port, "--workers", "1"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments, *self._arguments], stdout=log, stderr=log, start_new_session=True
+            )
+        _until(self._answers, "the registry's server answers", READY_S)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=WAIT_S):
+                return True
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        # Its workers are processes of the session that it was started in.
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(WAIT_S)
+
+
+@pytest.fixture
+def serve_registry(registry: Registry, tmp_path: Path) -> Iterator[Callable[[], RegistryServer]]:
+    servers: list[RegistryServer] = []
+
+    def serve() -> RegistryServer:
+        server = RegistryServer(registry, tmp_path)
+        server.start()
+        servers.append(server)
+        return server
+
+    yield serve
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def repository_server(
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    flag_model: bytes,
+    strings_model: bytes,
+) -> Iterator[Server]:
+    """A server of two plain models from a folder, for tests that change nothing."""
+    repository = tmp_path_factory.mktemp("repository")
+    _put_version(repository, "flag", "1", flag_model)
+    _put_version(repository, "strings", "3", strings_model)
+    with starting(environment) as starter:
+        yield starter("--model-repository", str(repository)).wait_ready()
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., Any]:
+    return _until
+
+
+@pytest.fixture(scope="session")
+def put_version() -> Callable[..., Path]:
+    return _put_version

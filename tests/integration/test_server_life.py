@@ -1,0 +1,140 @@
+"""A server's life: workers that die, ports in use, files that are damaged, signals."""
+
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock_client import Client
+
+ROWS = np.array([[1.0, 2.0], [-1.0, -3.0]], np.float32)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, flag_model: bytes, put_version: Any) -> Path:
+    put_version(tmp_path / "repository", "flag", "1", flag_model)
+    return tmp_path / "repository"
+
+
+def test_a_killed_worker_is_replaced_and_totals_never_go_back(start: Any, repository: Path, until: Any) -> None:
+    server = start("--model-repository", str(repository), "--workers", "2").wait_ready()
+    with Client(server.grpc) as client:
+        for _ in range(20):
+            client.predict("flag", ROWS)
+        before = server.total("model_predictions_total", model_name="flag")
+        assert before == 40
+        victim, other = server.workers()
+        os.kill(victim["pid"], signal.SIGKILL)
+        for _ in range(50):
+            client.predict("flag", ROWS)  # retried where the connection broke
+        replaced = until(
+            lambda: [row for row in server.workers() if row["restarts"] == 1 and row["listening"]],
+            "the worker is replaced",
+        )
+    assert replaced[0]["slot"] == victim["slot"]
+    assert other["pid"] in [row["pid"] for row in server.workers()]
+    assert server.total("model_predictions_total", model_name="flag") >= before + 100
+    assert server.total("penstock_worker_restarts_total") == 1
+    assert server.stop() == 0
+
+
+def test_two_workers_share_the_port(start: Any, repository: Path) -> None:
+    server = start("--model-repository", str(repository), "--workers", "2").wait_ready()
+    threads = [threading.Thread(target=_call_once, args=(server.grpc,)) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.total("model_predictions_total", model_name="flag") == 64
+    assert len(server.samples("penstock_worker_resident_bytes")) == 2
+
+
+def _call_once(address: str) -> None:
+    with Client(address) as client:
+        client.predict("flag", ROWS)
+
+
+def test_stopping_lets_calls_finish_and_exits_with_zero(start: Any, repository: Path) -> None:
+    server = start("--model-repository", str(repository)).wait_ready()
+    assert "ready" in server.get("/readyz")
+    assert "ok" in server.get("/healthz")
+    assert server.stop() == 0
+
+
+def test_the_supervisor_s_end_ends_its_workers(start: Any, repository: Path, until: Any) -> None:
+    server = start("--model-repository", str(repository)).wait_ready()
+    (worker,) = server.workers()
+    server.kill()
+    until(lambda: not Path(f"/proc/{worker['pid']}").exists(), "the worker ends")
+
+
+@pytest.mark.parametrize("option", ["--port", "--http-port"])
+def test_a_port_in_use_is_one_sentence(start: Any, repository: Path, option: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        server = start("--model-repository", str(repository), option, str(taken.getsockname()[1]))
+        error = server.error()
+    assert server.process.returncode == 1
+    assert f"choose another with {option}" in error
+    assert "Traceback" not in error
+
+
+def test_a_second_server_cannot_share_the_port_by_mistake(start: Any, repository: Path) -> None:
+    first = start("--model-repository", str(repository)).wait_ready()
+    second = start("--model-repository", str(repository), "--port", first.grpc.split(":")[1])
+    assert "for gRPC" in second.error()
+    assert second.process.returncode == 1
+
+
+def test_a_damaged_model_is_told_and_others_serve(
+    start: Any, repository: Path, put_version: Any, flag_model: bytes, until: Any
+) -> None:
+    put_version(repository, "broken", "1", b"this is no ONNX")
+    server = start("--model-repository", str(repository)).wait_ready()
+    with Client(server.grpc) as client:
+        assert client.predict("flag", ROWS)["label"].tolist() == [1, 0]
+        states = {state.name: state for state in client.index()}
+    assert states["broken"].state == "UNAVAILABLE"
+    assert "cannot be loaded by onnxruntime" in states["broken"].reason
+    put_version(repository, "broken", "2", flag_model)
+    until(
+        lambda: [row for row in server.models() if row["name"] == "broken" and row["state"] == "READY"],
+        "a sound version",
+    )
+
+
+def test_a_missing_repository_is_one_sentence(start: Any, tmp_path: Path, until: Any) -> None:
+    server = start("--model-repository", str(tmp_path / "nothing")).wait_ready()
+    assert until(lambda: "nothing" in server.get("/v1/models"), "the folder is named")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("workers = 0\n", "workers is 0, expected 1 to 256"),
+        ("wrokers = 2\n", "unknown settings wrokers"),
+        ("workers = [\n", "is not TOML"),
+        ("[batching]\nmax_rows = 0\n", "max_rows >= 1"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(start: Any, tmp_path: Path, text: str, sentence: str) -> None:
+    config = tmp_path / "penstock.toml"
+    config.write_text(text)
+    server = start("--config", str(config), "--model-repository", str(tmp_path))
+    error = server.error()
+    assert sentence in error
+    assert server.process.returncode in {1, 2}
+    assert "Traceback" not in error
+
+
+def test_the_portable_transport_serves_too(start: Any, repository: Path) -> None:
+    server = start("--model-repository", str(repository), "--transport", "aio").wait_ready()
+    with Client(server.grpc) as client:
+        assert client.predict("flag", ROWS)["label"].tolist() == [1, 0]
+    assert server.stop() == 0

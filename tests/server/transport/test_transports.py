@@ -1,0 +1,340 @@
+"""Both transports, one behaviour: unary and streaming calls, deadlines, cancellation, errors, limits, drain, TLS."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
+import pytest
+
+from penstock_server.call import Call
+from penstock_server.errors import (
+    InvalidInputError,
+    NotFoundError,
+    OverloadedError,
+    PenstockError,
+    UnavailableError,
+)
+from penstock_server.transport.aio import AioTransport
+from penstock_server.transport.completion_queue import UNANSWERED_MESSAGES, CompletionQueueTransport
+from penstock_server.transport.methods import Methods, StreamReceiver, Transport
+from penstock_server.transport.settings import TransportSettings
+
+TIMEOUT_S = 10.0
+KINDS = {"completion-queue": CompletionQueueTransport, "aio": AioTransport}
+
+
+class Actions:
+    """A reactor whose work is whatever the test hands it."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def step(self) -> float:
+        while self.waiting:
+            self.waiting.pop(0)()
+        return 0.01
+
+
+class Service:
+    """Methods that show what a transport does."""
+
+    def __init__(self) -> None:
+        self.reactor = Actions()
+        self.held: list[Call] = []
+        self.received = threading.Semaphore(0)
+        self.cancellations = threading.Semaphore(0)
+        self.deadlines: list[float] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+
+    @property
+    def methods(self) -> Methods:
+        return Methods(
+            {
+                "/t.T/Echo": lambda message, call: call.finish(message),
+                "/t.T/Later": lambda message, call: self.reactor.waiting.append(lambda: call.finish(message)),
+                "/t.T/Beside": self.beside,
+                "/t.T/Hold": self.hold,
+                "/t.T/Refuse": self.refuse,
+                "/t.T/Bug": self.bug,
+            },
+            {"/t.T/EchoAll": self.echo_all, "/t.T/Count": self.count, "/t.T/Broken": self.broken},
+        )
+
+    def beside(self, message: bytes, call: Call) -> None:
+        threading.Thread(target=call.finish, args=(message,)).start()
+
+    def hold(self, _message: bytes, call: Call) -> None:
+        self.metadata.append(dict(call.metadata()))
+        self.deadlines.append(call.deadline_s)
+        call.pending = self
+        self.held.append(call)
+        self.received.release()
+
+    def cancelled(self) -> None:
+        self.cancellations.release()
+
+    def refuse(self, message: bytes, _call: Call) -> None:
+        kinds: dict[bytes, PenstockError] = {
+            b"invalid": InvalidInputError("expected 3 columns, got 2"),
+            b"missing": NotFoundError("no such model"),
+            b"full": OverloadedError("the queue is full"),
+            b"plain": PenstockError("secret"),
+        }
+        raise kinds[message]
+
+    def bug(self, _message: bytes, _call: Call) -> None:
+        raise RuntimeError("secret")
+
+    def echo_all(self, call: Call) -> StreamReceiver:
+        call.pending = self
+        return lambda message: call.finish() if message is None else call.send(message)
+
+    def count(self, call: Call) -> StreamReceiver:
+        def receive(message: bytes | None) -> None:
+            if message is not None:
+                for number in range(int(message)):
+                    call.send(str(number).encode())
+                call.finish()
+
+        return receive
+
+    def broken(self, call: Call) -> StreamReceiver:
+        def receive(message: bytes | None) -> None:
+            call.send(b"one")
+            raise InvalidInputError(f"message {message!r} is wrong")
+
+        return receive
+
+
+@contextmanager
+def running(kind: str, service: Service, settings: TransportSettings | None = None) -> Iterator[tuple[Transport, str]]:
+    transport: Transport = KINDS[kind](service.methods, service.reactor, settings or TransportSettings())
+    thread = threading.Thread(target=transport.run)
+    thread.start()
+    address = f"127.0.0.1:{_free_port()}"
+    try:
+        transport.listen(address)
+        yield transport, address
+    finally:
+        transport.drain(0)
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def channel(kind: str, service: Service) -> Iterator[grpc.Channel]:
+    with running(kind, service) as (_, address), grpc.insecure_channel(address) as opened:
+        yield opened
+
+
+def unary(channel: grpc.Channel, method: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
+    return channel.unary_unary(f"/t.T/{method}", request_serializer=bytes, response_deserializer=bytes)
+
+
+def stream(channel: grpc.Channel, method: str) -> "grpc.StreamStreamMultiCallable[bytes, bytes]":
+    return channel.stream_stream(f"/t.T/{method}", request_serializer=bytes, response_deserializer=bytes)
+
+
+@pytest.mark.parametrize("method", ["Echo", "Later", "Beside"])
+def test_unary_answers_at_once_later_and_from_another_thread(channel: grpc.Channel, method: str) -> None:
+    for message in (b"", b"abc", bytes(100_000)):
+        assert unary(channel, method)(message, timeout=TIMEOUT_S) == message
+
+
+def test_many_calls_at_once(channel: grpc.Channel) -> None:
+    call = unary(channel, "Later")
+    with ThreadPoolExecutor(16) as pool:
+        messages = [str(number).encode() for number in range(500)]
+        assert list(pool.map(lambda message: call(message, timeout=TIMEOUT_S), messages)) == messages
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "details"),
+    [
+        (b"invalid", grpc.StatusCode.INVALID_ARGUMENT, "expected 3 columns, got 2"),
+        (b"missing", grpc.StatusCode.NOT_FOUND, "no such model"),
+        (b"full", grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full"),
+        (b"plain", grpc.StatusCode.INTERNAL, "internal error"),
+    ],
+)
+def test_errors_become_statuses(channel: grpc.Channel, message: bytes, code: grpc.StatusCode, details: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Refuse")(message, timeout=TIMEOUT_S)
+    assert (caught.value.code(), caught.value.details()) == (code, details)
+
+
+def test_a_full_queue_tells_clients_not_to_retry(channel: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Refuse")(b"full", timeout=TIMEOUT_S)
+    assert ("grpc-retry-pushback-ms", "-1") in [tuple(pair) for pair in caught.value.trailing_metadata()]
+
+
+def test_a_bug_shows_nothing_and_harms_nobody_else(channel: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Bug")(b"", timeout=TIMEOUT_S)
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert unary(channel, "Echo")(b"still here", timeout=TIMEOUT_S) == b"still here"
+
+
+def test_unknown_methods_are_unimplemented(channel: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Nothing")(b"", timeout=TIMEOUT_S)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_deadline_and_metadata_reach_the_handler(channel: grpc.Channel, service: Service) -> None:
+    import time
+
+    before = time.monotonic()
+    future = unary(channel, "Hold").future(b"", timeout=5.0, metadata=(("tenant", "a"), ("blob-bin", b"\x00\xff")))
+    assert service.received.acquire(timeout=TIMEOUT_S)
+    assert before + 4.0 < service.deadlines[0] < time.monotonic() + 5.5
+    assert service.metadata[0]["tenant"] == "a"
+    assert service.metadata[0]["blob-bin"] == b"\x00\xff"
+    service.reactor.waiting.append(lambda: service.held[0].finish(b"done"))
+    assert future.result(timeout=TIMEOUT_S) == b"done"
+
+
+def test_no_deadline_is_infinite(channel: grpc.Channel, service: Service) -> None:
+    future = unary(channel, "Hold").future(b"")
+    assert service.received.acquire(timeout=TIMEOUT_S)
+    assert service.deadlines[0] > 1e9
+    future.cancel()
+
+
+def test_cancellation_reaches_what_waits(channel: grpc.Channel, service: Service) -> None:
+    future = unary(channel, "Hold").future(b"", timeout=TIMEOUT_S)
+    assert service.received.acquire(timeout=TIMEOUT_S)
+    future.cancel()
+    assert service.cancellations.acquire(timeout=TIMEOUT_S)
+    assert service.held[0].is_over
+    service.held[0].finish(b"too late")  # dropped, harms nothing
+    assert unary(channel, "Echo")(b"x", timeout=TIMEOUT_S) == b"x"
+
+
+def test_a_passed_deadline_reaches_what_waits(channel: grpc.Channel, service: Service) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Hold")(b"", timeout=0.1)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert service.cancellations.acquire(timeout=TIMEOUT_S)
+
+
+def test_streams_answer_each_message_in_order(channel: grpc.Channel) -> None:
+    messages = [str(number).encode() for number in range(UNANSWERED_MESSAGES * 5)]
+    assert list(stream(channel, "EchoAll")(iter(messages), timeout=TIMEOUT_S)) == messages
+
+
+def test_server_streaming(channel: grpc.Channel) -> None:
+    call = channel.unary_stream("/t.T/Count", request_serializer=bytes, response_deserializer=bytes)
+    assert list(call(b"100", timeout=TIMEOUT_S)) == [str(number).encode() for number in range(100)]
+
+
+def test_a_stream_delivers_what_it_sent_before_its_error(channel: grpc.Channel) -> None:
+    replies = stream(channel, "Broken")(iter([b"a"]), timeout=TIMEOUT_S)
+    assert next(replies) == b"one"
+    with pytest.raises(grpc.RpcError) as caught:
+        next(replies)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_cancelled_stream_reaches_what_waits(channel: grpc.Channel, service: Service) -> None:
+    ended = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield b"a"
+        ended.wait(TIMEOUT_S)
+
+    replies = stream(channel, "EchoAll")(messages(), timeout=TIMEOUT_S)
+    assert next(replies) == b"a"
+    replies.cancel()
+    assert service.cancellations.acquire(timeout=TIMEOUT_S)
+    ended.set()
+
+
+def test_oversized_messages_are_refused_and_the_connection_lives(kind: str, service: Service) -> None:
+    limited = running(kind, service, TransportSettings(max_message_bytes=1000))
+    with limited as (_, address), grpc.insecure_channel(address) as opened:
+        with pytest.raises(grpc.RpcError) as caught:
+            unary(opened, "Echo")(bytes(2000), timeout=TIMEOUT_S)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert unary(opened, "Echo")(bytes(900), timeout=TIMEOUT_S) == bytes(900)
+
+
+def test_gzip_is_understood(kind: str, service: Service) -> None:
+    compressed = grpc.Compression.Gzip
+    with running(kind, service) as (_, address), grpc.insecure_channel(address, compression=compressed) as opened:
+        assert unary(opened, "Echo")(bytes(10_000), timeout=TIMEOUT_S) == bytes(10_000)
+
+
+def test_drain_lets_calls_finish(kind: str, service: Service) -> None:
+    with running(kind, service) as (transport, address), grpc.insecure_channel(address) as opened:
+        future = unary(opened, "Hold").future(b"", timeout=TIMEOUT_S)
+        assert service.received.acquire(timeout=TIMEOUT_S)
+        transport.drain(TIMEOUT_S)
+        service.reactor.waiting.append(lambda: service.held[0].finish(b"finished"))
+        assert future.result(timeout=TIMEOUT_S) == b"finished"
+
+
+def test_drain_cancels_what_outlasts_the_grace(kind: str, service: Service) -> None:
+    with running(kind, service) as (transport, address), grpc.insecure_channel(address) as opened:
+        future = unary(opened, "Hold").future(b"", timeout=TIMEOUT_S)
+        assert service.received.acquire(timeout=TIMEOUT_S)
+        transport.drain(0.05)
+        assert isinstance(future.exception(timeout=TIMEOUT_S), grpc.RpcError)
+
+
+def test_posted_actions_run_on_the_reactor(kind: str, service: Service) -> None:
+    with running(kind, service) as (transport, _):
+        threads: list[str] = []
+        done = threading.Event()
+        transport.post(lambda: 1 / 0)  # logged, and the next one runs
+        transport.post(lambda: (threads.append(threading.current_thread().name), done.set()))
+        assert done.wait(TIMEOUT_S)
+        assert threads != [threading.current_thread().name]
+
+
+def test_an_address_that_cannot_be_bound_is_an_error(kind: str, service: Service) -> None:
+    transport: Transport = KINDS[kind](service.methods, service.reactor, TransportSettings())
+    thread = threading.Thread(target=transport.run)
+    thread.start()
+    try:
+        with pytest.raises(UnavailableError, match="cannot listen on"):
+            transport.listen("192.0.2.1:1")
+    finally:
+        transport.drain(0)
+        thread.join(TIMEOUT_S)
+    assert not thread.is_alive()
+
+
+def test_settings_name_what_is_wrong() -> None:
+    from pathlib import Path
+
+    with pytest.raises(InvalidInputError, match="a certificate and its key"):
+        TransportSettings(tls_certificate=Path("a.pem"))
+    with pytest.raises(InvalidInputError, match="client CA"):
+        TransportSettings(tls_client_ca=Path("a.pem"))
+    missing = TransportSettings(tls_certificate=Path("/nonexistent.pem"), tls_key=Path("/nonexistent.key"))
+    with pytest.raises(InvalidInputError, match="cannot read the TLS file"):
+        missing.server_credentials()
