@@ -1,0 +1,102 @@
+"""Header blocks: the request's, encoded once, and the verdict over a response's trailers.
+
+This client announces a header table of size 0, so every block a server sends stands for itself and equal blocks mean
+equal headers: a block is decoded the first time it is seen and looked up afterwards. Called by `connection`.
+Source: RFC 7541 (HPACK); gRPC over HTTP/2, "Responses".
+"""
+
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError
+
+from bench.load.frames import ProtocolError
+
+OK: Final = ""
+"""The verdict over trailers with grpc-status 0; every other verdict is the reason of a failure."""
+
+_KNOWN_LIMIT: Final = 1024
+_MESSAGE_CHARACTERS: Final = 80
+
+
+def integer(value: int, prefix_bits: int, pattern: int = 0) -> bytes:
+    """An HPACK integer whose first byte carries `pattern` above the prefix (RFC 7541, 5.1)."""
+    limit = (1 << prefix_bits) - 1
+    if value < limit:
+        return bytes((pattern | value,))
+    encoded = bytearray((pattern | limit,))
+    value -= limit
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def literal(name: str, value: str) -> bytes:
+    """A field that neither side remembers (RFC 7541, 6.2.2), without Huffman coding."""
+    texts = (name.encode("ascii"), value.encode("ascii"))
+    return b"\x00" + b"".join(integer(len(text), 7) + text for text in texts)
+
+
+def request_block(path: str, authority: str, extra: Iterable[tuple[str, str]] = ()) -> bytes:
+    """The header block of a gRPC call.
+
+    Literals without indexing: each block is whole in itself, so the same bytes serve every stream and connection.
+    """
+    fields = (
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", authority),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        *extra,
+    )
+    return b"".join(literal(name, value) for name, value in fields)
+
+
+def decode(block: bytes) -> list[tuple[str, str]]:
+    """The fields of a block from a server that was told a header table of size 0.
+
+    Raises:
+        ProtocolError: the block is torn, or refers to a table that must be empty.
+    """
+    decoder = Decoder()
+    decoder.header_table_size = decoder.max_allowed_table_size = 0
+    try:
+        return [(str(name), str(value)) for name, value in decoder.decode(block)]
+    except (HPACKError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"a header block cannot be decoded: {error}") from error
+
+
+def judge(fields: Iterable[tuple[str, str]]) -> str:
+    """The verdict over a response's trailers: `OK`, or one short reason."""
+    values = dict(fields)
+    status = values.get("grpc-status")
+    if status == "0":
+        return OK
+    if status is None:
+        return f"no grpc-status, HTTP status {values.get(':status', 'absent')}"
+    message = unquote(values.get("grpc-message", ""))[:_MESSAGE_CHARACTERS]
+    return f"grpc-status {status}: {message}" if message else f"grpc-status {status}"
+
+
+class Verdicts:
+    """Remembers the verdict over each distinct trailer block."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, str] = {}
+
+    def of(self, block: bytes) -> str:
+        """The verdict over a block; decoded when it was not seen before."""
+        verdict = self._known.get(block)
+        if verdict is None:
+            if len(self._known) >= _KNOWN_LIMIT:  # trailers that differ each time must not fill the memory
+                self._known.clear()
+            verdict = self._known[block] = judge(decode(block))
+        return verdict

@@ -1,0 +1,83 @@
+"""One non-blocking socket under one HTTP/2 connection. Decides nothing; called by `generator`."""
+
+import selectors
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from bench.load.connection import Calls, Connection
+
+_READ_BYTES: Final = 2**18
+
+
+class Link:
+    """Moves bytes between a socket and a connection."""
+
+    __slots__ = ("_selector", "_socket", "_unsent", "connection", "is_open")
+
+    def __init__(self, sock: socket.socket, connection: Connection, selector: selectors.BaseSelector) -> None:
+        self._socket = sock
+        self._selector = selector
+        self._unsent = b""
+        self.connection = connection
+        self.is_open = True
+        selector.register(sock, selectors.EVENT_READ, self)
+
+    def read(self) -> bytes | None:
+        """What has arrived; None when nothing has, empty when the server closed.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        try:
+            return self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
+
+    def flush(self) -> None:
+        """Sends what the connection has for the server, as far as the socket takes it.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        output = self.connection.take_output()
+        if self._unsent:
+            output = self._unsent + output
+        if not output:
+            return
+        try:
+            sent = self._socket.send(output)
+        except BlockingIOError:
+            sent = 0
+        was_waiting, self._unsent = bool(self._unsent), output[sent:]
+        if was_waiting != bool(self._unsent):
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+            self._selector.modify(self._socket, events, self)
+
+    def close(self) -> None:
+        """Gives the socket back; closing twice does no harm."""
+        if self.is_open:
+            self.is_open = False
+            self._selector.unregister(self._socket)
+            self._socket.close()
+
+
+@contextmanager
+def links(address: tuple[str, int], calls: Calls, count: int, selector: selectors.BaseSelector) -> Iterator[list[Link]]:
+    """Open connections to one address, closed on leaving.
+
+    Raises:
+        OSError: the server accepts no connection.
+    """
+    opened: list[Link] = []
+    try:
+        for _ in range(count):
+            sock = socket.create_connection(address, timeout=5)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setblocking(False)
+            opened.append(Link(sock, Connection(calls), selector))
+        yield opened
+    finally:
+        for link in opened:
+            link.close()

@@ -1,0 +1,176 @@
+"""Promotions under load: the registry's alias is moved again and again, and no request may fail.
+
+Decides when to promote: each time the previous promotion is visible in an answer's version. Needs `penstock publish`
+and an MLflow registry, made in a temporary folder. Called by `__main__`.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from bench import inference, models
+from bench.load.generator import LoadError
+from bench.load.plan import LoadPlan, LoadResult
+from bench.load.process import LoadProcess
+from bench.servers import ServerError, ServerProcess, penstock_command
+
+MODEL: Final = "tabular"
+_ALIAS: Final = "champion"
+_LOOK_S: Final = 0.02
+_VISIBLE_WITHIN_S: Final = 60.0
+_PUBLISH_S: Final = 120.0
+_MAX_REQUESTS: Final = 30_000_000
+
+
+class PromotionError(Exception):
+    """A promotion did not become visible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promotions:
+    """What a series of promotions under load did.
+
+    Attributes:
+        visible_s: for each promotion, from the alias written to the first answer of the promoted version.
+        load: of the whole series.
+    """
+
+    visible_s: tuple[float, ...]
+    load: LoadResult
+
+
+def promote_in_turn(
+    versions: Sequence[str],
+    count: int,
+    *,
+    promote: Callable[[str], None],
+    served_version: Callable[[], str],
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], None] = time.sleep,
+) -> list[float]:
+    """Promotes the versions in turn and returns how long each promotion took to be seen, in seconds.
+
+    Args:
+        versions: the first is served already.
+        count: how many promotions.
+        promote: writes the alias.
+        served_version: asks the server.
+        clock: monotonic seconds.
+        wait: sleeps for seconds.
+
+    Raises:
+        PromotionError: a promoted version was not served within a minute.
+    """
+    seen_s = []
+    for number in range(1, count + 1):
+        version = versions[number % len(versions)]
+        promote(version)
+        started = clock()
+        while (served := served_version()) != version:
+            if clock() - started > _VISIBLE_WITHIN_S:
+                raise PromotionError(
+                    f"promotion {number} to version {version} is not visible, {served} is served still"
+                )
+            wait(_LOOK_S)
+        seen_s.append(clock() - started)
+    return seen_s
+
+
+def run(folder: Path, count: int) -> Promotions:
+    """Publishes two versions, serves them, and promotes them in turn under load.
+
+    Args:
+        folder: an empty one, for the registry and its artifacts.
+        count: how many promotions.
+
+    Raises:
+        ServerError: publishing or serving failed.
+        PromotionError: a promotion was not seen.
+        LoadError: the load ended before the promotions did.
+    """
+    registry = f"sqlite:///{folder / 'registry.db'}"
+    env = {"PENSTOCK_DATA_DIR": str(folder), "PENSTOCK_CACHE_DIR": str(folder / "cache")}
+    _publish(folder, registry, env)
+    versions, promote = _registry(registry)
+    ports = ("--host", "127.0.0.1", "--port", "0", "--http-port", "0")
+    serve = penstock_command("serve", "--registry", registry, "--model", MODEL, *ports, "--workers", "1")
+    with ServerProcess(serve, env=env) as server, LoadProcess() as load, _prober(server.grpc) as served_version:
+        promote_in_turn(versions[:1], 1, promote=promote, served_version=served_version)
+        started = time.monotonic()
+        load.start(_plan(server.grpc, count))
+        seen_s = promote_in_turn(versions, count, promote=promote, served_version=served_version)
+        lasted_s = time.monotonic() - started
+        load.stop()
+        result = load.result()
+    if result.window_s < 0.9 * lasted_s:
+        raise LoadError(f"the load ended after {result.window_s:.0f} s, the promotions took {lasted_s:.0f} s")
+    return Promotions(tuple(seen_s), result)
+
+
+def _plan(address: str, count: int) -> LoadPlan:
+    return LoadPlan(
+        address=address,
+        path=inference.METHOD,
+        messages=inference.messages(MODEL, rows=1),
+        connections=4,
+        streams=8,
+        duration_s=count * _VISIBLE_WITHIN_S,
+        max_requests=_MAX_REQUESTS,
+    )
+
+
+def _publish(folder: Path, registry: str, env: dict[str, str]) -> None:
+    for seed in (0, 1):
+        file = folder / f"{MODEL}-{seed}.onnx"
+        file.write_bytes(models.tabular(seed))
+        command = penstock_command("publish", MODEL, str(file), "--alias", _ALIAS, "--registry", registry)
+        try:
+            done = subprocess.run(
+                command,
+                check=False,
+                env={**os.environ, **env},
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=_PUBLISH_S,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ServerError(f"{command[0]} publish failed: {error}") from error
+        if done.returncode:
+            raise ServerError(f"penstock publish failed: {(done.stderr or done.stdout).strip()}")
+
+
+def _registry(uri: str) -> tuple[list[str], Callable[[str], None]]:
+    """The published versions, oldest first, and what moves the alias to one."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = sorted((each.version for each in client.search_model_versions(f"name='{MODEL}'")), key=int)
+
+    def promote(version: str) -> None:
+        client.set_registered_model_alias(MODEL, _ALIAS, version)
+
+    return [str(version) for version in found], promote
+
+
+@contextmanager
+def _prober(address: str) -> Iterator[Callable[[], str]]:
+    """Asks a server which version answers; "" while none does."""
+    message = inference.messages(MODEL, rows=1)[0]
+    with inference.channel(address) as channel:
+        call = inference.infer(channel)
+
+        def served_version() -> str:
+            try:
+                return str(call(message, timeout=10).model_version)
+            except grpc.RpcError:
+                return ""
+
+        yield served_version

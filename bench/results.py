@@ -1,0 +1,114 @@
+"""Measurements and what they say: medians over rounds, and ratios of servers measured in the same round.
+
+Pure. A ratio is the median of the rounds' ratios, each of two neighbours in time, so that a machine which slows down
+during a run changes it little. Called by `compare`, `report` and `floors`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from bench.load.latency import percentile
+from bench.load.plan import LoadResult
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One server under one scenario in one round; None where nothing succeeded.
+
+    Attributes:
+        cpu_us: CPU microseconds of the server and its workers per request.
+    """
+
+    scenario: str
+    server: str
+    round: int
+    requests_per_s: float
+    cpu_us: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    attempted: int
+    failures: dict[str, int]
+
+    @property
+    def failed(self) -> int:
+        """Requests without a good answer."""
+        return sum(self.failures.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One server under one scenario over all rounds; ratios say how many times better it is than the baseline."""
+
+    scenario: str
+    server: str
+    requests_per_s: float
+    cpu_us: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    attempted: int
+    failed: int
+    throughput_ratio: float | None
+    cpu_ratio: float | None
+    p99_ratio: float | None
+
+
+def measurement(scenario: str, server: str, number: int, result: LoadResult) -> Measurement:
+    """What a load run says about a server."""
+    count = result.latencies_s.size
+    p50_s, p99_s = (percentile(result.latencies_s, percent) for percent in (50, 99))
+    return Measurement(
+        scenario=scenario,
+        server=server,
+        round=number,
+        requests_per_s=result.requests_per_s,
+        cpu_us=result.probed * 1e6 / count if count and result.probed is not None else None,
+        p50_ms=None if p50_s is None else p50_s * 1e3,
+        p99_ms=None if p99_s is None else p99_s * 1e3,
+        attempted=result.attempted,
+        failures=result.failures,
+    )
+
+
+def summarise(measurements: Iterable[Measurement], *, baseline: str) -> list[Summary]:
+    """One summary a scenario and server, in the order of first measurement."""
+    groups: dict[tuple[str, str], list[Measurement]] = {}
+    for each in measurements:
+        groups.setdefault((each.scenario, each.server), []).append(each)
+    return [
+        _summary(
+            rounds, {each.round: each for each in groups.get((scenario, baseline), [])} if server != baseline else {}
+        )
+        for (scenario, server), rounds in groups.items()
+    ]
+
+
+def _summary(rounds: list[Measurement], baseline: dict[int, Measurement]) -> Summary:
+    pairs = [(each, baseline[each.round]) for each in rounds if each.round in baseline]
+    return Summary(
+        scenario=rounds[0].scenario,
+        server=rounds[0].server,
+        requests_per_s=median(each.requests_per_s for each in rounds),
+        cpu_us=_median(each.cpu_us for each in rounds),
+        p50_ms=_median(each.p50_ms for each in rounds),
+        p99_ms=_median(each.p99_ms for each in rounds),
+        attempted=sum(each.attempted for each in rounds),
+        failed=sum(each.failed for each in rounds),
+        throughput_ratio=_ratio(pairs, lambda mine, theirs: (mine.requests_per_s, theirs.requests_per_s)),
+        cpu_ratio=_ratio(pairs, lambda mine, theirs: (theirs.cpu_us, mine.cpu_us)),
+        p99_ratio=_ratio(pairs, lambda mine, theirs: (theirs.p99_ms, mine.p99_ms)),
+    )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return median(present) if present else None
+
+
+def _ratio(
+    pairs: list[tuple[Measurement, Measurement]],
+    parts: Callable[[Measurement, Measurement], tuple[float | None, float | None]],
+) -> float | None:
+    """The median of the pairs' ratios; a pair with a part that is absent or zero says nothing."""
+    fractions = [parts(mine, theirs) for mine, theirs in pairs]
+    return _median(above / below for above, below in fractions if above is not None and below)

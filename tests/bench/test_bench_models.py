@@ -1,0 +1,35 @@
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from bench import models
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [
+        pytest.param("tabular", {"label": [5], "probabilities": [5, 2]}, marks=pytest.mark.slow),
+        ("mlp", {"scores": [5, 16]}),
+    ],
+)
+def test_models_are_the_same_each_time_and_answer_any_number_of_rows(name, outputs, tmp_path) -> None:
+    (file,) = models.write(tmp_path / "a", {name}).values()
+    again = models.write(tmp_path / "b", {name})
+    assert file == tmp_path / "a" / name / "1" / "model.onnx"
+    assert file.read_bytes() == again[name].read_bytes()
+    session = ort.InferenceSession(str(file))
+    answers = session.run(list(outputs), {models.INPUT: models.sample(name, rows=5)})
+    assert [list(answer.shape) for answer in answers] == list(outputs.values())
+
+
+@pytest.mark.slow
+def test_another_seed_gives_another_model() -> None:
+    assert models.tabular(0) != models.tabular(1)
+
+
+def test_samples_repeat_with_their_seed() -> None:
+    first = models.sample("tabular", rows=3)
+    assert first.shape == (3, 30)
+    assert first.dtype == np.float32
+    assert np.array_equal(first, models.sample("tabular", rows=3))
+    assert not np.array_equal(first, models.sample("tabular", rows=3, seed=2))

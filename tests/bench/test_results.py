@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from bench.load.plan import LoadResult
+from bench.results import Measurement, measurement, summarise
+
+
+def measured(server: str, number: int, rate: float, *, cpu_us: float | None = 10.0, failures=None) -> Measurement:
+    return Measurement("s", server, number, rate, cpu_us, 1.0, 2.0, 100, failures or {})
+
+
+def test_a_load_result_becomes_rates_and_percentiles() -> None:
+    result = LoadResult(12, 10, {"late": 2}, 2.0, np.arange(1, 11) / 1000, probed=0.5)
+    found = measurement("s", "a", 3, result)
+    assert (found.requests_per_s, found.cpu_us, found.failed, found.round) == (5.0, pytest.approx(50_000), 2, 3)
+    assert (found.p50_ms, found.p99_ms) == (pytest.approx(5.0), pytest.approx(10.0))
+
+
+def test_without_successes_values_are_absent_and_not_zero() -> None:
+    found = measurement("s", "a", 0, LoadResult(1, 0, {"x": 1}, 1.0, np.array([]), probed=0.5))
+    assert (found.cpu_us, found.p50_ms, found.p99_ms) == (None, None, None)
+
+
+def test_ratios_are_medians_of_the_rounds_own_ratios() -> None:
+    """The machine slows down tenfold after the first round: the ratio does not notice."""
+    rounds = [
+        *(measured("base", 0, 1000, cpu_us=100), measured("fast", 0, 4000, cpu_us=20)),
+        *(measured("base", 1, 100, cpu_us=100), measured("fast", 1, 400, cpu_us=20)),
+        *(measured("base", 2, 100, cpu_us=100), measured("fast", 2, 450, cpu_us=20, failures={"x": 3})),
+    ]
+    base, fast = summarise(rounds, baseline="base")
+    assert (base.server, base.throughput_ratio, base.requests_per_s) == ("base", None, 100)
+    assert (fast.throughput_ratio, fast.cpu_ratio, fast.p99_ratio) == (4.0, 5.0, 1.0)
+    assert (fast.failed, fast.attempted) == (3, 300)
+
+
+def test_rounds_without_a_pair_or_a_value_say_nothing() -> None:
+    rounds = [measured("base", 0, 100, cpu_us=None), measured("fast", 0, 300), measured("fast", 1, 9)]
+    fast = summarise(rounds, baseline="base")[1]
+    assert (fast.throughput_ratio, fast.cpu_ratio) == (3.0, None)
+    alone = summarise([measured("fast", 0, 300)], baseline="base")[0]
+    assert alone.throughput_ratio is None
+
+
+def test_a_baseline_that_answered_nothing_gives_no_ratio() -> None:
+    assert summarise([measured("base", 0, 0), measured("fast", 0, 300)], baseline="base")[1].throughput_ratio is None
