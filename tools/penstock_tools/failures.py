@@ -1,0 +1,62 @@
+"""What a person reads when a command fails: one sentence that says what was wrong, and a traceback only on demand.
+
+Decides which failures are the user's or the surroundings' (told in a sentence) and which are Penstock's own (told with
+how to get a traceback). `cli` calls it, once.
+"""
+
+import os
+import sys
+import traceback
+from typing import Final
+
+from penstock_server.errors import PenstockError
+
+DEBUG_VARIABLE: Final = "PENSTOCK_DEBUG"
+"""Set to anything but 0, it asks for tracebacks; `penstock --debug` sets it."""
+
+_SERVER_MODULES: Final = frozenset(
+    {"aiohttp", "grpc_health", "grpc_reflection", "llvmlite", "msgspec", "numba", "onnxruntime", "prometheus_client"}
+    | {"rich", "structlog", "typer", "uvloop"}
+)
+"""What the extra `server` brings; whatever else is missing comes with `tools`."""
+
+
+def report(error: Exception) -> int:
+    """Tells the failure on standard error.
+
+    Returns:
+        The exit code, 1.
+    """
+    if wants_traceback():
+        traceback.print_exception(error)
+    sys.stderr.write(f"penstock: {sentence(error)}\n")
+    return 1
+
+
+def wants_traceback() -> bool:
+    """Whether tracebacks were asked for."""
+    return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+
+
+def sentence(error: Exception) -> str:
+    """The failure in one sentence.
+
+    >>> sentence(ModuleNotFoundError("No module named 'pandas'", name="pandas"))
+    "this command needs pandas, which is not installed; run: pip install 'penstock[tools]'"
+    """
+    if isinstance(error, PenstockError) or _is_client_error(error):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("penstock"):
+        root = error.name.partition(".")[0]
+        extra = "server" if root in _SERVER_MODULES else "tools"
+        return f"this command needs {root}, which is not installed; run: pip install 'penstock[{extra}]'"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    advice = "" if wants_traceback() else "; penstock --debug COMMAND shows where"
+    return f"this should not have happened, {type(error).__name__}: {error}{advice}"
+
+
+def _is_client_error(error: Exception) -> bool:
+    # The client is imported only by the commands that call a server, and its errors exist only then.
+    client = sys.modules.get("penstock_client")
+    return client is not None and isinstance(error, client.PenstockClientError)

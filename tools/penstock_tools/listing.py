@@ -1,0 +1,94 @@
+"""What a server says it has loaded: fetched over HTTP and laid out for people or programs. `penstock models` calls it."""
+
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from penstock_server.errors import InvalidInputError, UnavailableError
+
+TIMEOUT_S: Final = 10.0
+_PATH: Final = "/v1/models"
+_STYLES: Final = {"READY": "green", "LOADING": "yellow", "UNLOADING": "yellow"}
+
+Answer = Mapping[str, Any]
+
+
+def fetch(url: str) -> Answer:
+    """The server's state: `models` and `sources`, each a list of records.
+
+    Args:
+        url: the server's HTTP address, such as http://127.0.0.1:8002.
+
+    Raises:
+        InvalidInputError: it is no HTTP address, or what answers there is no Penstock server.
+        UnavailableError: nothing answers there.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise InvalidInputError(f"--http is {url!r}; expected an address such as http://127.0.0.1:8002")
+    try:
+        with urllib.request.urlopen(url.rstrip("/") + _PATH, timeout=TIMEOUT_S) as reply:  # noqa: S310 - checked above
+            return _decoded(reply.read(), url)
+    except urllib.error.HTTPError as error:
+        raise InvalidInputError(f"{url} answers {error.code} to {_PATH}; is it the --http-port of penstock?") from error
+    except http.client.HTTPException as error:
+        raise InvalidInputError(f"{url} does not speak HTTP; is it the --http-port of penstock?") from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        cause = getattr(reason, "strerror", None) or reason
+        raise UnavailableError(f"no server answers at {url} ({cause}); start one with: penstock serve") from error
+
+
+def as_json(answer: Answer) -> str:
+    """The answer, indented."""
+    return msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
+
+
+def show(answer: Answer) -> None:
+    """Prints a table of the versions, and a line for each source of models that does not answer."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    if answer["models"]:
+        console.print(_table(answer["models"]))
+    else:
+        console.print("no models are loaded; a model is served once a version of it is champion (penstock promote)")
+    for source in answer["sources"]:
+        if source.get("reason"):
+            console.print(Text(f"{source['name']} is {source['state']}: {source['reason']}", style="yellow"))
+
+
+def _table(models: list[Mapping[str, Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("model", "version", "role", "traffic", "state", "why")
+    for model in models:
+        state = str(model.get("state") or "")
+        table.add_row(
+            *(Text(str(model.get(field) or "")) for field in ("name", "version", "role")),
+            _share(model.get("weight")),
+            Text(state, style=_STYLES.get(state, "red")),
+            Text(str(model.get("reason") or "")),
+        )
+    return table
+
+
+def _share(weight: float | None) -> str:
+    return "" if weight is None else f"{weight:g}%"
+
+
+def _decoded(body: bytes, url: str) -> Answer:
+    try:
+        answer: Any = msgspec.json.decode(body)
+        is_known = all(isinstance(record, dict) for part in ("models", "sources") for record in answer[part])
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        is_known = False
+    if not is_known:
+        raise InvalidInputError(f"what {url} answers to {_PATH} is not penstock's; is it its --http-port?")
+    known: Answer = answer
+    return known
