@@ -25,12 +25,15 @@ class Call(Protocol):
     Attributes:
         deadline_s: the caller's deadline on the monotonic clock, infinite when it set none.
         is_over: answered, failed or cancelled.
-        pending: told when the caller leaves; a handler that answers later puts itself here.
+        pending: told when the caller leaves, once it is watched; a handler that answers later puts itself here.
     """
 
     deadline_s: float
     is_over: bool
     pending: Cancellable | None
+
+    def watch(self) -> None:
+        """Learns from now on when the caller leaves; who answers at once need not pay for it."""
 
     def metadata(self) -> Metadata:
         """What the caller sent beside its message."""

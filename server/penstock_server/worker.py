@@ -5,6 +5,7 @@ it, so the request path has no locks.
 """
 
 import ctypes
+import gc
 import socket
 import sys
 import threading
@@ -47,6 +48,9 @@ log = structlog.get_logger(__name__)
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long another thread may keep the interpreter from the reactor; the default of 5 ms would show in the p99."""
 DRAIN_S: Final = 30.0
+GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
+"""A batch keeps some hundred objects alive for a millisecond, and the collector's default of 700 made it walk them, and
+then everything else, several times a batch: a fifth of the CPU. A request leaves no cycle behind."""
 
 
 class Worker:
@@ -121,6 +125,7 @@ class Worker:
             self._link.tell(messages.LoadFailed(command.model, command.version, reason))
             return
         self._lanes[servable.key] = lane
+        gc.freeze()  # what was loaded stays, and need not be walked again
         took_s = time.monotonic() - started
         is_inline = not isinstance(lane, LaneBeside)
         self._link.tell(
@@ -185,6 +190,8 @@ class Worker:
                 time.sleep(0.005)
             lane.close()
             del lane
+            gc.unfreeze()
+            gc.collect()
             _return_memory()
         self._link.tell(messages.Unloaded(*key))
 
@@ -239,6 +246,7 @@ def main() -> None:
     descriptor, settings, board = sys.argv[1:4]
     configure_logging()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     link = WorkerLink(socket.socket(fileno=int(descriptor)))
     Worker(link, msgspec.json.decode(settings, type=WorkerSettings), Path(board)).run()
 

@@ -6,6 +6,7 @@ many and a model's cost follows its rows.
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -94,6 +95,10 @@ class BatchQueue(Generic[ItemT]):
         """Gives back the rows of a waiting item that is over; the item itself is dropped when it comes up."""
         self.rows -= item.rows
         item.rows = 0
+
+    def newest(self) -> Iterator[ItemT]:
+        """What waits, the newest first."""
+        return reversed(self._items)
 
     def due_s(self) -> float:
         """When the next batch should run: the past when it is ready now, `FOREVER_S` when nothing waits."""

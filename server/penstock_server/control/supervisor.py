@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 RESTART_AFTER_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_S: Final = 60.0
 """A worker that lived this long is started again at once."""
+HOPELESS_ENDS: Final = 4
+"""So many quick ends in a row before the server was ever ready are no accident."""
 RECONSIDER_S: Final = 1.0
 _STATES: Final[dict[str, VersionState]] = {
     "ready": "READY",
@@ -80,7 +82,7 @@ class Supervisor:
         self._reloads = 0
         self._failed_reloads = 0
         self.ready = asyncio.Event()
-        self._listen_failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def want(self, desired: Desired) -> None:
         """A new wish."""
@@ -109,8 +111,12 @@ class Supervisor:
                 self._change.clear()
 
     async def failure(self) -> bool:
-        """Waits for ever, unless a worker cannot bind the port; raises `UnavailableError` then."""
-        raise UnavailableError(await self._listen_failure)
+        """Waits for ever, unless workers cannot start or bind the port; raises `UnavailableError` then."""
+        raise UnavailableError(await self._failure)
+
+    def _fail(self, reason: str) -> None:
+        if not self._failure.done():
+            self._failure.set_result(reason)
 
     async def drain(self, grace_s: float) -> None:
         """Lets every worker finish, and ends those that do not."""
@@ -149,6 +155,8 @@ class Supervisor:
             self._restarts[slot] += 1
             quick_ends = 0 if self._clock() - started > STEADY_S else quick_ends + 1
             log.error("worker ended; starting another", slot=slot, pid=worker.pid, code=code)
+            if quick_ends >= HOPELESS_ENDS and not self.ready.is_set():
+                self._fail(f"workers end as soon as they start (exit code {code}); the log above says why")
             await asyncio.sleep(RESTART_AFTER_S[min(quick_ends, len(RESTART_AFTER_S)) - 1] if quick_ends else 0)
 
     def _learn(self, worker: WorkerProcess, fact: messages.Fact) -> None:
@@ -179,8 +187,7 @@ class Supervisor:
                 worker.is_listening = True
                 worker.transport = transport
             case messages.ListenFailed(reason):
-                if not self._listen_failure.done():
-                    self._listen_failure.set_result(reason)
+                self._fail(reason)
         self._change.set()
 
     def _step(self) -> None:

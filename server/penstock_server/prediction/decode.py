@@ -5,9 +5,8 @@ came. Nothing is converted that need not be: raw contents of the right type pass
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,8 +21,7 @@ _FLOAT64: Final = np.dtype("<f8")
 _SHARED_MEMORY: Final = "shared_memory_region"
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(NamedTuple):
     """A request's input: blocks in the order the version takes them, and how many rows they hold.
 
     Attributes:
@@ -31,7 +29,7 @@ class Rows:
     """
 
     blocks: tuple[bytes, ...]
-    count: int
+    rows: int
     shapes: tuple[tuple[int, ...], ...] | None = None
 
 
@@ -46,6 +44,13 @@ class Decoder(Protocol):
 
     def decode(self, request: ModelInferRequest) -> Rows:
         """The request's rows; `InvalidInputError` when it does not hold what the version takes."""
+
+    def again(self, request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
+        """The rows of a request that differs from one taken before, of one tensor, only in its raw contents.
+
+        They have the length that the former's had, so shape and size need no second look. None when the contents decide
+        more than values, as those of strings do: then it must be decoded.
+        """
 
     def block_names(self) -> tuple[tuple[str, ...], ...]:
         """For each block, the inputs that it holds and their types: what two versions must share to take one batch."""
@@ -65,6 +70,7 @@ class TensorDecoder:
         self.inputs = signature.inputs
         self._is_batched = signature.is_batched
         self._names = [spec.name for spec in signature.inputs]
+        self._is_plain = signature.is_batched and len(self.inputs) == 1 and self.inputs[0].datatype != "BYTES"
 
     def decode(self, request: ModelInferRequest) -> Rows:
         tensors = request.inputs
@@ -80,6 +86,9 @@ class TensorDecoder:
             return Rows(blocks, _rows(shapes[0]), shapes)
         counts = {spec.name: shape[0] for spec, shape in zip(self.inputs, shapes, strict=True)}
         return Rows(blocks, _same_rows(counts))
+
+    def again(self, _request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
+        return Rows((raw,), rows) if self._is_plain else None
 
     def block_names(self) -> tuple[tuple[str, ...], ...]:
         return tuple((spec.name, spec.datatype, *map(str, spec.shape[1:])) for spec in self.inputs)
@@ -108,6 +117,12 @@ class ColumnDecoder:
         rows = _same_rows(counts)
         strings = tuple(_string_block(*found[name], rows) for name in self._strings)
         return Rows((self._refuse_missing(self._number_block(found, rows)), *strings), rows)
+
+    def again(self, request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
+        tensor = request.inputs[0]
+        if self._strings or not self._is_matrix(tensor):
+            return None
+        return Rows((self._refuse_missing(_as_float64(raw, NUMPY_TYPES[tensor.datatype])),), rows)
 
     def block_names(self) -> tuple[tuple[str, ...], ...]:
         return (self._numbers, *((name,) for name in self._strings))
@@ -246,6 +261,10 @@ def _float64(tensor: Any, raw: bytes | None) -> bytes:
             f"column {tensor.name!r} has datatype {tensor.datatype!r}, expected a number ({', '.join(NUMPY_TYPES)})"
         )
     block = _raw(tensor, raw, prod(tensor.shape))
+    return _as_float64(block, dtype)
+
+
+def _as_float64(block: bytes, dtype: np.dtype[Any]) -> bytes:
     return block if dtype == _FLOAT64 else np.frombuffer(block, dtype).astype(_FLOAT64).tobytes()
 
 

@@ -8,9 +8,9 @@ Source: Protocol Buffers, "Encoding"; field numbers of `ModelInferResponse`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from math import prod
+from typing import Any, Final, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from penstock.inference_pb2 import InferParameter, ModelInferResponse
@@ -28,39 +28,107 @@ from penstock_server.names import (
 _ID: Final = b"\x1a"  # field 3
 _PARAMETER: Final = b"\x22"  # field 4
 _RAW_OUTPUT: Final = b"\x32"  # field 6
-_MAX_PREFIXES: Final = 512
+_MAX_LAYOUTS: Final = 1024
+_KEPT_VALUES: Final = 4096
+
+Choice = tuple[int, ...] | None
+"""The outputs that a request asked for, by their places; None for all."""
+
+
+class _Layout(NamedTuple):
+    """What replies of as many rows and the same outputs share.
+
+    Attributes:
+        prefix: everything but the id, the timing and the raw outputs.
+        outputs: for each output its place, the bytes of its rows (-1 when they vary, as those of strings), and the head of
+            its entry in `raw_output_contents`.
+    """
+
+    prefix: bytes
+    outputs: tuple[tuple[int, int, bytes], ...]
 
 
 class ReplyEncoder:
     """Encodes the replies of one version in one role."""
 
     def __init__(self, key: VersionKey, role: Role | None, outputs: Sequence[TensorSpec]) -> None:
-        self._outputs = outputs
+        self._specs = outputs
         self._base = ModelInferResponse(model_name=key[0], model_version=key[1])
         if role is not None:
             self._base.parameters[PARAMETER_ROLE].CopyFrom(InferParameter(string_param=role))
-        self._prefixes: dict[tuple[int, ...], bytes] = {}
+        self._tails: list[tuple[int, ...]] = []
+        self._layouts: dict[tuple[int, tuple[int, ...] | None], _Layout] = {}
 
-    def prefix(self, shapes: Sequence[tuple[int, ...]], chosen: Sequence[int] | None = None) -> bytes:
-        """The reply's constant part for outputs of these full shapes; `chosen` are the outputs asked for."""
-        key = (
-            len(chosen) if chosen is not None else -1,
-            *(chosen or ()),
-            *(size for shape in shapes for size in (-2, *shape)),
-        )
-        known = self._prefixes.get(key)
-        if known is not None:
-            return known
+    def batch(self, arrays: Sequence[NDArray[Any]], rows: int, compute_s: float) -> "BatchReplies":
+        """The replies to one batch of requests, which ran as these arrays, rows along their first axes."""
+        tails = [array.shape[1:] for array in arrays]
+        if tails != self._tails or len(self._layouts) > _MAX_LAYOUTS:
+            self._tails = tails
+            self._layouts.clear()
+        return BatchReplies(self, arrays, COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows))
+
+    def whole(
+        self, arrays: Sequence[NDArray[Any]], compute_s: float, id_field: bytes, chosen: Choice, queue_us: int
+    ) -> bytes:
+        """The reply to a request that ran alone, with outputs of any shape."""
+        reply = self._described(tuple(array.shape for array in arrays), chosen)
+        reply.raw_output_contents.extend(to_raw(arrays[at]) for at in _places(arrays, chosen))
+        timing = COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(1) + QUEUE_US.encode(queue_us)
+        encoded: bytes = reply.SerializeToString()
+        return b"".join((encoded, id_field, timing))
+
+    def layout(self, rows: int, chosen: Choice, arrays: Sequence[NDArray[Any]]) -> _Layout:
+        """The layout of replies of this many rows; `chosen` are the outputs asked for, None for all."""
+        known = self._layouts.get((rows, chosen))
+        if known is None:
+            shapes = [(rows, *tail) for tail in self._tails]
+            outputs = []
+            for at in _places(arrays, chosen):
+                size = -1 if arrays[at].dtype.kind in "OUS" else prod(shapes[at]) * arrays[at].itemsize
+                outputs.append((at, size, _RAW_OUTPUT + varint(size) if size >= 0 else b""))
+            known = _Layout(self._described(shapes, chosen).SerializeToString(), tuple(outputs))
+            self._layouts[rows, chosen] = known
+        return known
+
+    def _described(self, shapes: Sequence[tuple[int, ...]], chosen: Choice) -> ModelInferResponse:
         reply = ModelInferResponse()
         reply.CopyFrom(self._base)
-        for at in range(len(self._outputs)) if chosen is None else chosen:
-            spec = self._outputs[at]
-            reply.outputs.add(name=spec.name, datatype=spec.datatype, shape=shapes[at])
-        if len(self._prefixes) >= _MAX_PREFIXES:
-            self._prefixes.clear()
-        encoded: bytes = reply.SerializeToString()
-        self._prefixes[key] = encoded
-        return encoded
+        for at in _places(shapes, chosen):
+            reply.outputs.add(name=self._specs[at].name, datatype=self._specs[at].datatype, shape=shapes[at])
+        return reply
+
+
+class BatchReplies:
+    """One batch's outputs in raw form, cut into replies without a copy more than each reply's own.
+
+    Numbers are put in raw form once for the batch; strings have no fixed size and are encoded for each request.
+    """
+
+    __slots__ = ("_arrays", "_encoder", "_raws", "_timing")
+
+    def __init__(self, encoder: ReplyEncoder, arrays: Sequence[NDArray[Any]], timing: bytes) -> None:
+        self._encoder = encoder
+        self._arrays = arrays
+        self._timing = timing
+        self._raws = [b"" if array.dtype.kind in "OUS" else array.tobytes() for array in arrays]
+
+    def reply(self, start: int, rows: int, id_field: bytes, chosen: Choice, queue_us: int) -> bytes:
+        """The encoded reply to the request whose rows begin at `start`."""
+        layout = self._encoder.layout(rows, chosen, self._arrays)
+        parts = [layout.prefix, id_field, self._timing, QUEUE_US.encode(queue_us)]
+        for at, size, head in layout.outputs:
+            if size >= 0:
+                # Every row has the same size, so a request's begin where as many rows as came before it end.
+                begin = start * size // rows if rows else 0
+                parts += (head, self._raws[at][begin : begin + size])
+            else:
+                raw = to_raw(self._arrays[at][start : start + rows])
+                parts += (_RAW_OUTPUT, varint(len(raw)), raw)
+        return b"".join(parts)
+
+
+def _places(outputs: Sequence[object], chosen: Choice) -> Sequence[int]:
+    return range(len(outputs)) if chosen is None else chosen
 
 
 def varint(value: int) -> bytes:
@@ -90,52 +158,27 @@ def encoded_id(request_id: str) -> bytes:
     return _ID + varint(len(text)) + text
 
 
-def raw_output(raw: bytes) -> bytes:
-    """One entry of `raw_output_contents`."""
-    return _RAW_OUTPUT + varint(len(raw)) + raw
-
-
 class IntegerParameter:
-    """Encodes one integer parameter of a reply: all but the number is constant."""
+    """Encodes one integer parameter of a reply: all but the number is constant, and small numbers are kept."""
 
     def __init__(self, name: str) -> None:
         text = name.encode()
         self._key = b"\x0a" + varint(len(text)) + text + b"\x12"
+        self._known: dict[int, bytes] = {}
 
     def encode(self, value: int) -> bytes:
         """The map entry for a value of 0 or more."""
+        known = self._known.get(value)
+        if known is not None:
+            return known
         number = b"\x10" + varint(value)
         entry = self._key + varint(len(number)) + number
-        return _PARAMETER + varint(len(entry)) + entry
+        encoded = _PARAMETER + varint(len(entry)) + entry
+        if value < _KEPT_VALUES:
+            self._known[value] = encoded
+        return encoded
 
 
 QUEUE_US: Final = IntegerParameter(PARAMETER_QUEUE_US)
 COMPUTE_US: Final = IntegerParameter(PARAMETER_COMPUTE_US)
 BATCH_ROWS: Final = IntegerParameter(PARAMETER_BATCH_ROWS)
-
-
-class BatchOutputs:
-    """A batch's outputs in raw form, cut by rows without a copy more than the reply's own.
-
-    Strings have no fixed size and are encoded for each request; numbers are encoded once.
-    """
-
-    __slots__ = ("_arrays", "_raws", "_strides")
-
-    def __init__(self, arrays: Sequence[NDArray[Any]]) -> None:
-        self._arrays = arrays
-        self._raws = [None if array.dtype.kind in "OUS" else array.tobytes() for array in arrays]
-        self._strides = [array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays]
-
-    def rows(self, at: int, start: int, stop: int) -> bytes:
-        """Rows `start` to `stop` of output `at`, in raw form."""
-        raw = self._raws[at]
-        if raw is None:
-            return to_raw(self._arrays[at][start:stop])
-        stride = self._strides[at]
-        return raw[start * stride : stop * stride]
-
-    def whole(self, at: int) -> bytes:
-        """All of output `at`, in raw form."""
-        raw = self._raws[at]
-        return to_raw(self._arrays[at]) if raw is None else raw

@@ -20,15 +20,7 @@ from penstock_server.errors import DeadlinePassedError, ModelFailedError, Overlo
 from penstock_server.models.servable import Outputs, Servable
 from penstock_server.names import Role
 from penstock_server.prediction.decode import Decoder, Rows
-from penstock_server.prediction.encode import (
-    BATCH_ROWS,
-    COMPUTE_US,
-    QUEUE_US,
-    BatchOutputs,
-    ReplyEncoder,
-    encoded_id,
-    raw_output,
-)
+from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
 from penstock_server.prediction.report import VersionReport, refusal_reason
 from penstock_server.prediction.shadow import Answered, Mirror, Reader
 
@@ -41,10 +33,24 @@ class Prediction:
     """One request on its way: what waits in a lane's queue, with its reply inside.
 
     Attributes:
+        encoder: the version's in the role that it played when the request was routed.
         is_waiting: it is in the queue; its rows belong to a batch afterwards, whether the caller leaves or not.
+        is_watched: it will hear when the caller leaves.
     """
 
-    __slots__ = ("arrived_s", "call", "chosen", "deadline_s", "id_field", "is_waiting", "lane", "rows", "taken")
+    __slots__ = (
+        "arrived_s",
+        "call",
+        "chosen",
+        "deadline_s",
+        "encoder",
+        "id_field",
+        "is_waiting",
+        "is_watched",
+        "lane",
+        "rows",
+        "taken",
+    )
 
     def __init__(
         self,
@@ -55,22 +61,29 @@ class Prediction:
         arrived_s: float,
         deadline_s: float,
         request_id: str,
-        chosen: Sequence[int] | None,
+        chosen: Choice,
     ) -> None:
         self.lane = lane
         self.call = call
         self.taken = taken
-        self.rows = taken.count
+        self.rows = taken.rows
         self.arrived_s = arrived_s
         self.deadline_s = deadline_s
         self.id_field = encoded_id(request_id)
         self.chosen = chosen
+        self.encoder = lane.encoder
         self.is_waiting = True
+        self.is_watched = False
 
     @property
     def is_over(self) -> bool:
         """Answered or cancelled."""
         return self.call.is_over
+
+    def watch(self) -> None:
+        """Asks to hear when the caller leaves."""
+        self.is_watched = True
+        self.call.watch()
 
     def cancelled(self) -> None:
         """The caller left."""
@@ -136,6 +149,13 @@ class Lane:
         if prediction.is_waiting:
             self._queue.discard(prediction)
         self.report.refused("cancelled")
+
+    def watch(self) -> None:
+        """Looks after callers whose requests did not get into a batch at once: they may leave before their turn."""
+        for prediction in self._queue.newest():
+            if prediction.is_watched:
+                break
+            prediction.watch()
 
     def due_s(self) -> float:
         """When `run` should be called: the past for now."""
@@ -219,29 +239,33 @@ class Lane:
         self, items: list[Prediction], outputs: Outputs, rows: int, started_s: float, compute_s: float
     ) -> list[Prediction]:
         """Answers each request whose caller is there still; these."""
-        cut = BatchOutputs(outputs.arrays)
-        shapes = [array.shape for array in outputs.arrays]
-        timing = COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows)
-        every = range(len(shapes))
         answered: list[Prediction] = []
+        if not self.servable.is_batched:
+            (item,) = items
+            if not item.call.is_over:
+                queue_us = _microseconds(started_s - item.arrived_s)
+                reply = item.encoder.whole(outputs.arrays, compute_s, item.id_field, item.chosen, queue_us)
+                self._finish(item, reply, answered)
+            return answered
+        # The role in a reply is that of the moment when its request was routed; a batch rarely spans a change.
+        encoder = items[0].encoder
+        replies = encoder.batch(outputs.arrays, rows, compute_s)
         start = 0
         for item in items:
-            stop = start + item.rows
-            call = item.call
-            if not call.is_over:
-                if self.servable.is_batched:
-                    own = [(item.rows, *shape[1:]) for shape in shapes]
-                    raws = [raw_output(cut.rows(at, start, stop)) for at in item.chosen or every]
-                else:
-                    own = shapes
-                    raws = [raw_output(cut.whole(at)) for at in item.chosen or every]
-                queued = QUEUE_US.encode(max(0, int((started_s - item.arrived_s) * 1e6)))
-                prefix = self.encoder.prefix(own, item.chosen)
-                call.pending = None
-                call.finish(b"".join((prefix, item.id_field, timing, queued, *raws)))
-                answered.append(item)
-            start = stop
+            if item.encoder is not encoder:
+                encoder = item.encoder
+                replies = encoder.batch(outputs.arrays, rows, compute_s)
+            if not item.call.is_over:
+                queue_us = _microseconds(started_s - item.arrived_s)
+                reply = replies.reply(start, item.rows, item.id_field, item.chosen, queue_us)
+                self._finish(item, reply, answered)
+            start += item.rows
         return answered
+
+    def _finish(self, item: Prediction, reply: bytes, answered: list[Prediction]) -> None:
+        item.call.pending = None
+        item.call.finish(reply)
+        answered.append(item)
 
     def _refuse(self, prediction: Prediction, error: PenstockError) -> None:
         if prediction.is_over:
@@ -262,6 +286,7 @@ class LaneBeside(Lane):
         self._thread.start()
 
     def submit(self, prediction: Prediction) -> None:
+        prediction.watch()
         with self._condition:
             self._add(prediction)
             self._condition.notify()
@@ -294,6 +319,10 @@ class LaneBeside(Lane):
                 self.run(self._clock())
             except Exception:
                 log.exception("batch failed", model=self.servable.key[0], version=self.servable.key[1])
+
+
+def _microseconds(duration_s: float) -> int:
+    return max(0, int(duration_s * 1e6))
 
 
 def _joined(items: Sequence[Prediction]) -> tuple[bytes, ...]:

@@ -3,18 +3,21 @@
 It runs on the reactor's thread, reads one catalogue a request, and answers only refusals; lanes answer the rest.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from penstock.inference_pb2 import ModelInferRequest
+from penstock_server.batching.queue import FOREVER_S
 from penstock_server.call import Call
 from penstock_server.clock import Clock
 from penstock_server.errors import DeadlinePassedError, InvalidInputError, PenstockError
 from penstock_server.prediction.catalogue import Catalogue
+from penstock_server.prediction.decode import Rows
+from penstock_server.prediction.encode import Choice
 from penstock_server.prediction.lane import Lane, Prediction
 from penstock_server.prediction.report import RefusalReport, refusal_reason
+from penstock_server.prediction.template import Template, Templates
 
 _CHOICE: Final = "parameter_choice"
 _INTEGERS: Final = ("int64_param", "uint64_param")
@@ -40,24 +43,23 @@ class Predictor:
         self.catalogue = Catalogue()
         self._clock = clock
         self._report = report
+        self._templates = Templates()
 
     def infer(self, message: bytes, call: Call) -> None:
         """Takes one request; the call is answered later, or at once with an error."""
         arrived_s = self._clock()
         report: RefusalReport = self._report
         try:
-            request = parse(message)
-            lane = self._lane(request)
+            template = self._templates.find(message)
+            request = parse(message) if template is None else template.request
+            lane = self._lane(request) if template is None else self._lane_of(template)
             report = lane.report
-            deadline_s = self._deadline(request, call, arrived_s)
+            deadline_s = call.deadline_s
+            if deadline_s != FOREVER_S or request.parameters:
+                deadline_s = _deadline(request, deadline_s, arrived_s)
+            taken, chosen = self._taken(lane, message, request, template)
             prediction = Prediction(
-                lane,
-                call,
-                lane.decoder.decode(request),
-                arrived_s=arrived_s,
-                deadline_s=deadline_s,
-                request_id=request.id,
-                chosen=_chosen(request, lane) if request.outputs else None,
+                lane, call, taken, arrived_s=arrived_s, deadline_s=deadline_s, request_id=request.id, chosen=chosen
             )
             call.pending = prediction
             lane.submit(prediction)
@@ -72,16 +74,38 @@ class Predictor:
             key = _checked_parameters(request.parameters) or key
         return self.catalogue.model(request.model_name).lane(request.model_version, key)
 
-    def _deadline(self, request: ModelInferRequest, call: Call, now_s: float) -> float:
-        """The sooner of the call's deadline and the request's own `timeout` in microseconds."""
-        deadline_s = call.deadline_s
-        if request.parameters and "timeout" in request.parameters:
-            timeout_us = _value(request.parameters["timeout"])
-            if timeout_us > 0:
-                deadline_s = min(deadline_s, now_s + timeout_us * 1e-6)
-        if deadline_s <= now_s:
-            raise DeadlinePassedError("the deadline had passed when the request arrived")
-        return deadline_s
+    def _lane_of(self, template: Template) -> Lane:
+        return self.catalogue.model(template.model).lane(template.version, "")
+
+    def _taken(
+        self, lane: Lane, message: bytes, request: ModelInferRequest, template: Template | None
+    ) -> tuple[Rows, Choice]:
+        """The request's rows and chosen outputs; decoded anew only where no template saw this version take the like."""
+        if template is None:
+            template = self._templates.keep(message, request)
+        elif template.decoder is lane.decoder:
+            again = lane.decoder.again(request, template.rows, message[template.size :])
+            if again is not None:
+                return again, template.chosen
+            request = parse(message)
+        else:
+            request = parse(message)
+        taken = lane.decoder.decode(request)
+        chosen = _chosen(request, lane) if request.outputs else None
+        if template is not None:
+            template.accepted(lane.decoder, taken, chosen)
+        return taken, chosen
+
+
+def _deadline(request: ModelInferRequest, deadline_s: float, now_s: float) -> float:
+    """The sooner of the call's deadline and the request's own `timeout` in microseconds."""
+    if request.parameters and "timeout" in request.parameters:
+        timeout_us = _value(request.parameters["timeout"])
+        if timeout_us > 0:
+            deadline_s = min(deadline_s, now_s + timeout_us * 1e-6)
+    if deadline_s <= now_s:
+        raise DeadlinePassedError("the deadline had passed when the request arrived")
+    return deadline_s
 
 
 def parse(message: bytes) -> ModelInferRequest:
@@ -111,7 +135,7 @@ def _value(parameter: Any) -> int:
     return value
 
 
-def _chosen(request: ModelInferRequest, lane: Lane) -> Sequence[int]:
+def _chosen(request: ModelInferRequest, lane: Lane) -> Choice:
     chosen = []
     for output in request.outputs:
         at = lane.output_at.get(output.name)
@@ -125,4 +149,4 @@ def _chosen(request: ModelInferRequest, lane: Lane) -> Sequence[int]:
         if output.parameters and "shared_memory_region" in output.parameters:
             raise InvalidInputError(f"output {output.name!r} asks for shared memory, which is not supported")
         chosen.append(at)
-    return chosen
+    return tuple(chosen)

@@ -39,5 +39,6 @@ class LaneReactor:
             due_s = lane.due_s()
             if due_s != float("inf"):
                 self._active.append(lane)
+                lane.watch()
                 wait_s = min(wait_s, max(0.0, due_s - now_s))
         return wait_s

@@ -43,6 +43,9 @@ class _Call:
         self._outbox: deque[bytes | Status] = deque()
         self._wake = asyncio.Event()
 
+    def watch(self) -> None:
+        """Nothing to do: grpc.aio cancels the call's task."""
+
     def metadata(self) -> Metadata:
         return tuple((key, value) for key, value in self._context.invocation_metadata() or ())
 

@@ -20,6 +20,7 @@ import grpc
 import structlog
 from grpc._cython import cygrpc
 
+from penstock_server.batching.queue import FOREVER_S
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError, UnsupportedError
 from penstock_server.transport.methods import Methods, Reactor, StreamHandler, UnaryHandler
@@ -35,6 +36,7 @@ EVENTS_A_STEP: Final = 256
 """Events taken before the reactor steps even though more are ready, so that a flood of arrivals starves nobody."""
 IDLE_S: Final = 0.05
 """The longest wait of an idle reactor, which bounds how late a posted action runs."""
+FAR_AWAY_S: Final = 1e11
 UNANSWERED_MESSAGES: Final = 64
 """Messages of one stream read ahead of their answers; beyond it the stream waits, and HTTP/2 holds its sender back."""
 
@@ -46,24 +48,32 @@ def _ignore(_event: Event) -> None:
     """The tag of operations whose end changes nothing."""
 
 
+def _deadline_s(wall_s: float) -> float:
+    """Cygrpc's deadline, on the wall clock and far away when there is none, on the monotonic clock."""
+    return FOREVER_S if wall_s > FAR_AWAY_S else wall_s - time.time() + time.monotonic()
+
+
 class _Call:
-    """What unary calls and streams share: the deadline, the caller's leaving, the status."""
+    """What unary calls and streams share: the deadline and the caller's leaving."""
 
-    __slots__ = ("_call", "_metadata", "deadline_s", "is_over", "pending")
+    __slots__ = ("_call", "_is_watched", "_metadata", "deadline_s", "is_over", "pending")
 
-    def __init__(self, event: Event, deadline_s: float) -> None:
+    def __init__(self, event: Event) -> None:
         self._call = event.call
         self._metadata = event.invocation_metadata
-        self.deadline_s = deadline_s
+        self.deadline_s = _deadline_s(event.call_details.deadline)
         self.is_over = False
         self.pending: Cancellable | None = None
+        self._is_watched = False
 
     def metadata(self) -> Metadata:
         return tuple((key, value) for key, value in self._metadata)
 
     def watch(self) -> None:
-        """Learns when the caller leaves: without this operation a cancelled call is never noticed."""
-        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
+        # An operation and an event of its own: most calls are answered before anybody could leave, and save it.
+        if not self._is_watched and not self.is_over:
+            self._is_watched = True
+            self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
 
     def _closed(self, event: Event) -> None:
         if event.batch_operations[0].cancelled() and not self.is_over:
@@ -78,12 +88,11 @@ class _UnaryCall(_Call):
 
     __slots__ = ("_handler",)
 
-    def __init__(self, event: Event, deadline_s: float, handler: UnaryHandler) -> None:
-        super().__init__(event, deadline_s)
+    def __init__(self, event: Event, handler: UnaryHandler) -> None:
+        super().__init__(event)
         self._handler = handler
 
     def open(self) -> None:
-        self.watch()
         self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._received)
 
     def _received(self, event: Event) -> None:
@@ -108,22 +117,23 @@ class _UnaryCall(_Call):
         if self.is_over:
             return
         self.is_over = True
-        self._call.start_server_batch(
-            (
-                cygrpc.SendInitialMetadataOperation((), NO_FLAGS),
-                cygrpc.SendMessageOperation(message or b"", NO_FLAGS),
-                cygrpc.SendStatusFromServerOperation((), cygrpc.StatusCode.ok, b"", NO_FLAGS),
-            ),
-            _ignore,
+        operations = (
+            cygrpc.SendInitialMetadataOperation((), NO_FLAGS),
+            cygrpc.SendMessageOperation(message or b"", NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation((), cygrpc.StatusCode.ok, b"", NO_FLAGS),
         )
+        self._call.start_server_batch(self._with_close(operations), _ignore)
 
     def fail(self, error: PenstockError) -> None:
         if self.is_over:
             return
         self.is_over = True
-        self._call.start_server_batch(
-            (cygrpc.SendInitialMetadataOperation((), NO_FLAGS), _status_operation(status_of(error))), _ignore
-        )
+        operations = (cygrpc.SendInitialMetadataOperation((), NO_FLAGS), _status_operation(status_of(error)))
+        self._call.start_server_batch(self._with_close(operations), _ignore)
+
+    def _with_close(self, operations: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The core keeps a call until its end was asked for, once."""
+        return operations if self._is_watched else (*operations, cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS))
 
 
 class _StreamCall(_Call):
@@ -135,8 +145,8 @@ class _StreamCall(_Call):
 
     __slots__ = ("_end", "_handler", "_is_sending", "_lock", "_outbox", "_receiver", "_unanswered", "_wants_message")
 
-    def __init__(self, event: Event, deadline_s: float, handler: StreamHandler) -> None:
-        super().__init__(event, deadline_s)
+    def __init__(self, event: Event, handler: StreamHandler) -> None:
+        super().__init__(event)
         self._handler = handler
         self._receiver: Callable[[bytes | None], None] | None = None
         self._lock = threading.Lock()
@@ -298,37 +308,31 @@ class CompletionQueueTransport:
         if self._is_draining or not event.success:
             return
         self._server.request_call(self._queue, self._queue, self._arrived)
-        details = event.call_details
-        # cygrpc gives the deadline on the wall clock; infinity stays infinity.
-        deadline_s = details.deadline - time.time() + time.monotonic()
-        call: _UnaryCall | _StreamCall
-        if (unary := self._unary.get(details.method)) is not None:
-            call = _UnaryCall(event, deadline_s, unary)
+        method = event.call_details.method
+        unary = self._unary.get(method)
+        if unary is not None:
+            _UnaryCall(event, unary).open()
         else:
-            call = _StreamCall(event, deadline_s, self._streams.get(details.method, _unknown_method))
-        call.open()
+            _StreamCall(event, self._streams.get(method, _unknown_method)).open()
 
     def run(self) -> None:
         poll = self._queue.poll
         wait_s = 0.0
         while not self._is_down:
             event = poll(time.time() + wait_s if wait_s > 0 else 0)
-            taken = 0
-            while event.tag is not None:
-                self._take(event)
-                taken += 1
-                if taken >= EVENTS_A_STEP:
-                    break
-                event = poll(0)
+            try:
+                for _ in range(EVENTS_A_STEP):
+                    if event.tag is None:
+                        break
+                    event.tag(event)
+                    event = poll(0)
+                if event.tag is not None:
+                    event.tag(event)
+            except Exception:
+                log.exception("handler failed")
             event = None  # an event keeps its call alive
             wait_s = min(self._step(), IDLE_S)
         self._close()
-
-    def _take(self, event: Event) -> None:
-        try:
-            event.tag(event)
-        except Exception:
-            log.exception("handler failed")
 
     def _step(self) -> float:
         while self._posted:

@@ -164,6 +164,9 @@ class _StreamedCall:
         self.pending: Cancellable | None = None
         self.reply: bytes | PenstockError | None = None
 
+    def watch(self) -> None:
+        """Nothing to do: a stream is watched from its start."""
+
     def metadata(self) -> Metadata:
         return self._stream.call.metadata()
 

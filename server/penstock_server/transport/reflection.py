@@ -51,7 +51,7 @@ def answer(request: Any) -> Any:
     elif kind == "file_by_filename":
         _add_file(reply, lambda pool: pool.FindFileByName(request.file_by_filename))
     elif kind == "file_containing_symbol":
-        _add_file(reply, lambda pool: pool.FindFileContainingSymbol(request.file_containing_symbol))
+        _add_file(reply, lambda pool: _file_of(pool, request.file_containing_symbol))
     else:
         reply.error_response.error_code = _UNIMPLEMENTED
         reply.error_response.error_message = f"{kind} is not served; there are no extensions in proto3"
@@ -70,6 +70,14 @@ def _add_file(reply: Any, find: Callable[[DescriptorPool], Any]) -> None:
             return
     reply.error_response.error_code = _NOT_FOUND
     reply.error_response.error_message = "not found"
+
+
+def _file_of(pool: DescriptorPool, symbol: str) -> Any:
+    try:
+        return pool.FindFileContainingSymbol(symbol)
+    except KeyError:
+        # The protocol's symbols are methods too, which the pool keeps apart.
+        return pool.FindMethodByName(symbol).containing_service.file
 
 
 def _service_names(file: Any) -> list[str]:

@@ -82,7 +82,7 @@ def versions(rows: tuple[VersionRow, ...]) -> Table:
     for name in ("rows", "share", "accuracy so far"):
         shown.add_column(name, justify="right")
     for each in rows:
-        roles = ", ".join(f"{role} {count:,}" for role, count in each.roles.items())
+        roles = ", ".join(f"{role or 'no role'} {count:,}" for role, count in each.roles.items())
         shown.add_row(each.version, roles, f"{each.rows:,}", words.percent(each.share), words.percent(each.accuracy))
     return shown
 

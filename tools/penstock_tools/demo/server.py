@@ -28,6 +28,8 @@ STOP_TIMEOUT_S: Final = 40.0
 
 _READY: Final = re.compile(r"penstock is ready: grpc (\S+)\s+http (\S+)")
 _SCRAPE_TIMEOUT_S: Final = 5.0
+_LINE_CHARACTERS: Final = 1000
+"""A line holds a whole traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,14 @@ async def running(
         await _ended(process)
 
 
-def tail(log: Path, lines: int = 20) -> str:
-    """The last lines of a log; empty if there is none."""
+def tail(log: Path, lines: int = 10) -> str:
+    """The last lines of a log, long ones cut; empty if there is none."""
     try:
         with log.open(errors="replace") as file:
-            return "".join(deque(file, maxlen=lines))
+            last = deque(file, maxlen=lines)
     except OSError:
         return ""
+    return "".join(line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]} ...\n" for line in last)
 
 
 def fetch(url: str) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from penstock_tools.demo import words
 from penstock_tools.demo.metrics import Shadow
-from penstock_tools.demo.onset import Drift
+from penstock_tools.demo.onset import HIGH, Drift
 from penstock_tools.demo.plan import MODEL
 from penstock_tools.demo.server import Addresses
 from penstock_tools.demo.tally import Tally, percentile
@@ -83,8 +83,8 @@ def promotion(tally: Tally) -> str:
 
 def drifted(drift: Drift) -> str:
     """A feature's drift, in words."""
-    began = f", high from {words.month(drift.began)} on" if drift.began is not None else ", never high"
-    return f"{drift.feature} up to {words.number(drift.highest)} in {words.month(drift.highest_month)}{began}"
+    began = f"first over {HIGH:g} in {words.month(drift.began)}" if drift.began is not None else f"never over {HIGH:g}"
+    return f"{drift.feature}: {began}, {words.number(drift.highest)} in {words.month(drift.highest_month)}"
 
 
 def problems(tally: Tally, exit_code: int | None) -> list[str]:
@@ -146,7 +146,7 @@ def _shares(tally: Tally) -> str:
 def _accuracies(tally: Tally) -> str:
     """Of the time when all versions answered, since months differ in how hard they are."""
     shown = [f"version {each} {words.percent(tally.score(each, 'before').accuracy)}" for each in tally.versions]
-    return f"{', '.join(shown)}, before the promotion"
+    return f"{', '.join(shown)}, before the promotion" if shown else words.UNKNOWN
 
 
 def _agreement(shadow: Shadow | None) -> str:

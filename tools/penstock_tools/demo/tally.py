@@ -63,7 +63,6 @@ class Tally:
         month: that of the latest reply; 0 before the first.
         promoted_s: when the registry had the promotion.
         switched_s: when the first reply showed it.
-        former_s: when the last reply of another champion came.
         errors: what failures said, with their numbers.
     """
 
@@ -77,7 +76,6 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     promoted_s: float | None = None
     switched_s: float | None = None
-    former_s: float | None = None
     durations: "array[float]" = field(default_factory=lambda: array("d"))
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 
@@ -103,11 +101,9 @@ class Tally:
         self.recent.append(reply.took_s)
 
     def _note_champion(self, reply: Reply) -> None:
-        if reply.version != self.challenger:
-            self.former_s = reply.at_s
-        elif self.switched_s is None:
+        if reply.version == self.challenger and self.switched_s is None:
             # A server may act on the alias before whoever wrote it has returned.
-            self.promoted_s = reply.at_s if self.promoted_s is None else self.promoted_s
+            self.promoted(reply.at_s)
             self.switched_s = reply.at_s
 
     def failed(self, why: str) -> None:

@@ -1,0 +1,122 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_server.batching.queue import BatchLimits
+from penstock_server.errors import InvalidInputError
+from penstock_server.settings import DriftSettings, ModelSettings, ServerSettings, read_settings
+from penstock_server.transport.settings import TransportSettings
+
+WHOLE = """
+registry = "sqlite:///registry.db"
+models = ["churn", "fraud"]
+model_repository = "models"
+host = "0.0.0.0"
+port = 9000
+http_port = 9001
+workers = 3
+transport = "aio"
+poll_interval_s = 1
+grace_s = 2.5
+
+[batching]
+max_rows = 128
+max_delay_s = 0.002
+queue_rows = 100
+
+[serving]
+threads = 2
+inline_budget_ms = 0
+
+[drift]
+window_rows = 500
+
+[grpc]
+max_message_bytes = 1000000
+tls_certificate = "server.pem"
+tls_key = "server.key"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "penstock.toml"
+
+
+def test_without_a_file_there_are_defaults() -> None:
+    assert read_settings(None) == ServerSettings()
+    assert ServerSettings().batching == BatchLimits()
+
+
+def test_a_file_names_every_setting(file: Path) -> None:
+    file.write_text(WHOLE)
+    assert read_settings(file) == ServerSettings(
+        registry="sqlite:///registry.db", models=("churn", "fraud"), model_repository=Path("models"), host="0.0.0.0",
+        port=9000, http_port=9001, workers=3, transport="aio", poll_interval_s=1.0, grace_s=2.5,
+        batching=BatchLimits(128, 0.002, 100), serving=ModelSettings(2, 0.0), drift=DriftSettings(500),
+        grpc=TransportSettings(1_000_000, tls_certificate=Path("server.pem"), tls_key=Path("server.key")),
+    )  # fmt: skip
+
+
+def test_what_the_command_line_says_wins(file: Path) -> None:
+    file.write_text(WHOLE)
+    settings = read_settings(file, port=1, models=("only",), model_repository=Path("elsewhere"), host=None)
+    assert (settings.port, settings.models, settings.model_repository) == (1, ("only",), Path("elsewhere"))
+    assert settings.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ports = 1", "unknown settings ports; expected some of batching, drift, "),
+        ("[batching]\nmax_row = 5", "unknown settings batching.max_row; expected some of batching.max_delay_s, "),
+        ("[grpc]\na = 1\nb = 2", "unknown settings grpc.a, grpc.b; expected"),
+        ("port = 65536", "port is 65536, expected 0 to 65535"),
+        ("http_port = -1", "http_port is -1, expected 0 to 65535"),
+        ("workers = 0", "workers is 0, expected 1 to 256"),
+        ("workers = 257", "workers is 257, expected 1 to 256"),
+        ("poll_interval_s = 0", "poll_interval_s takes more than 0 seconds and grace_s 0 or more, got 0.0 and 30.0"),
+        ("poll_interval_s = nan", "got nan and 30.0"),
+        ("grace_s = -1", "got 2.0 and -1.0"),
+        ("grace_s = inf", "got 2.0 and inf"),
+        ("[batching]\nmax_rows = 0", "batch limits take max_rows >= 1"),
+        ("[batching]\nmax_delay_s = nan", "max_delay_s >= 0"),
+        ("[serving]\nthreads = 0", "models takes threads >= 1 and inline_budget_ms >= 0, got 0 and 1.0"),
+        ("[serving]\ninline_budget_ms = nan", "got 1 and nan"),
+        ("[drift]\nwindow_rows = 9", "drift.window_rows is 9, expected at least 10"),
+        ("[grpc]\ntls_key = 'k'", "TLS takes a certificate and its key"),
+        ("port = '80'", r"Expected `int`, got `str` - at `\$.port`"),
+        ("port = true", r"Expected `int`, got `bool` - at `\$.port`"),
+        ("transport = 'carrier pigeon'", r"Invalid enum value 'carrier pigeon' - at `\$.transport`"),
+        ("model_repository = 5", r"expected Path, got int - at `\$.model_repository`"),
+        ("batching = 5", r"at `\$.batching`"),
+        ("port =", "is not TOML"),
+        ("port = 1\nport = 2", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(file: Path, text: str, said: str) -> None:
+    file.write_text(text)
+    with pytest.raises(InvalidInputError, match=said):
+        read_settings(file)
+
+
+@pytest.mark.parametrize("text", ["port = '80'", "ports = 1", "port ="])
+def test_the_file_is_named(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(InvalidInputError, match=r"penstock\.toml"):
+        read_settings(file)
+
+
+def test_a_file_that_cannot_be_read(file: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"cannot read the settings file .*penstock\.toml: No such file"):
+        read_settings(file)
+    file.write_bytes(b"host = '\xff'")
+    with pytest.raises(InvalidInputError, match="is not TOML"):
+        read_settings(file)
+
+
+@pytest.mark.parametrize("overrides", [{"port": 70000}, {"workers": 0}, {"transport": "none"}, {"port": "80"}])
+def test_the_command_line_is_checked_too(overrides: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=r"|".join(overrides)):
+        read_settings(None, **overrides)

@@ -1,0 +1,175 @@
+"""The directions of imports, and the one door of each library: what `server/penstock_server` promises of itself."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent
+SOURCES: Final = {
+    "penstock": ROOT / "protos",
+    "penstock_server": ROOT / "server",
+    "penstock_client": ROOT / "client",
+    "penstock_tools": ROOT / "tools",
+}
+
+LEVEL_0: Final = {"names", "errors", "clock", "call", "paths"}
+MAY_IMPORT: Final[dict[str, set[str]]] = {
+    **dict.fromkeys(LEVEL_0, LEVEL_0),
+    "batching": LEVEL_0,
+    "features": LEVEL_0,
+    "rollout": LEVEL_0,
+    "models": LEVEL_0 | {"batching", "features", "rollout"},
+    "prediction": LEVEL_0 | {"batching", "features", "rollout", "models"},
+    "transport": LEVEL_0 | {"batching", "features", "rollout", "models", "prediction"},
+    "observe": LEVEL_0,
+    "control": LEVEL_0 | {"batching", "features", "rollout", "models", "observe"},
+    "settings": LEVEL_0 | {"batching", "transport"},
+    "worker": LEVEL_0 | {"batching", "features", "rollout", "models", "prediction", "transport", "observe", "control"},
+    "app": LEVEL_0 | {"batching", "features", "rollout", "models", "observe", "control", "settings"},
+    "cli": LEVEL_0 | {"models", "observe", "app", "settings"},
+}
+"""For each room and each module beside the rooms, those that it may import; itself always."""
+
+OBSERVERS: Final = {"cli", "worker", "app", "control.boards", "control.supervisor", "observe"}
+"""Who may know the room that observes; the two processes' entries for the log's form too."""
+
+PACKAGES: Final[dict[str, set[str]]] = {
+    "penstock": {"penstock"},
+    "penstock_server": {"penstock", "penstock_server"},
+    "penstock_client": {"penstock", "penstock_client"},
+    "penstock_tools": {"penstock", "penstock_server", "penstock_client", "penstock_tools"},
+}
+
+DOORS: Final[dict[str, set[str]]] = {
+    "grpc": {"penstock_server.transport", "penstock_client"},
+    "grpc_health": {"penstock_server.transport"},
+    "grpc_reflection": {"penstock_server.transport"},
+    "grpc_tools": {"penstock.generate"},
+    "onnxruntime": {"penstock_server.models.onnx_model"},
+    "mlflow": {"penstock_server.models.mlflow_client", "penstock_tools"},
+    "numba": {"penstock_server.features"},
+    "llvmlite": {"penstock_server.features"},
+    "prometheus_client": {"penstock_server.observe", "penstock_server.control.admin", "penstock_tools.demo"},
+    "aiohttp": {"penstock_server.control.admin"},
+    "uvloop": {"penstock_server.transport", "penstock_server.cli", "penstock_server.app"},
+    "onnx": {"penstock_tools"},
+    "sklearn": {"penstock_tools"},
+    "skl2onnx": {"penstock_tools"},
+    "pandas": {"penstock_tools"},
+    "typer": {"penstock_tools", "penstock_server.cli"},
+}
+"""The modules and packages through which each library comes in."""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the four packages, by its dotted name."""
+    for package, root in SOURCES.items():
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+MODULES: Final = dict(modules())
+
+
+def imports(name: str) -> set[str]:
+    """The dotted names that a module imports: wherever in it, and by `importlib.import_module` of a literal too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        match node:
+            case ast.Import():
+                found |= {alias.name for alias in node.names}
+            case ast.ImportFrom(level=0, module=str(module)):
+                found |= {f"{module}.{alias.name}" for alias in node.names}
+            case ast.ImportFrom():
+                pytest.fail(f"{name} has a relative import; expected the module's whole name")
+            case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(module)), *_]):
+                found.add(module)
+    return found
+
+
+IMPORTS: Final = {name: imports(name) for name in MODULES}
+
+
+def imported_modules(name: str) -> set[str]:
+    """The modules of ours among a module's imports: `from a.b import c` is `a.b.c` if that is one, else `a.b`."""
+    found = set()
+    for one in IMPORTS[name]:
+        for candidate in (one, one.rpartition(".")[0]):
+            if candidate in MODULES:
+                found.add(candidate)
+                break
+    return found
+
+
+def is_within(name: str, places: set[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+def in_server(name: str) -> str:
+    return name.removeprefix("penstock_server.")
+
+
+SERVER: Final = sorted(name for name in MODULES if name.startswith("penstock_server."))
+
+
+def test_the_packages_are_found() -> None:
+    assert {name.partition(".")[0] for name in MODULES} == set(SOURCES)
+    assert "penstock_server.errors" in imported_modules("penstock_server.call")
+
+
+def test_every_room_has_its_place() -> None:
+    assert {in_server(name).partition(".")[0] for name in SERVER} <= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("name", SERVER)
+def test_rooms_import_downwards(name: str) -> None:
+    room = in_server(name).partition(".")[0]
+    rooms = {in_server(one).partition(".")[0] for one in imported_modules(name) if one.startswith("penstock_server.")}
+    assert rooms <= MAY_IMPORT[room] | {room}
+
+
+@pytest.mark.parametrize("name", SERVER)
+def test_few_know_who_observes(name: str) -> None:
+    if any(is_within(in_server(one), {"observe"}) for one in imported_modules(name)):
+        assert is_within(in_server(name), OBSERVERS)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_packages_import_downwards(name: str) -> None:
+    ours = {one.partition(".")[0] for one in IMPORTS[name]} & SOURCES.keys()
+    assert ours <= PACKAGES[name.partition(".")[0]]
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_library_comes_in_by_its_door(library: str) -> None:
+    users = {name for name in MODULES if any(one.partition(".")[0] == library for one in IMPORTS[name])}
+    assert [name for name in sorted(users) if not is_within(name, DOORS[library])] == []
+
+
+@pytest.mark.parametrize("name", sorted(LEVEL_0))
+def test_level_0_needs_the_standard_library_alone(name: str) -> None:
+    others = {one.partition(".")[0] for one in IMPORTS[f"penstock_server.{name}"]} - {"penstock_server"}
+    assert others <= sys.stdlib_module_names
+
+
+def test_nobody_waits_for_himself() -> None:
+    try:
+        TopologicalSorter({name: imported_modules(name) - {name} for name in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
+
+
+def test_no_package_imports_its_own_root() -> None:
+    offenders = [
+        name
+        for name in MODULES
+        for one in IMPORTS[name]
+        if one in SOURCES or (one.count(".") == 1 and one.partition(".")[0] in SOURCES and one not in MODULES)
+    ]
+    assert [name for name in offenders if name.partition(".")[0] != "penstock_tools"] == []

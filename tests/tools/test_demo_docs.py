@@ -1,0 +1,12 @@
+import doctest
+
+import pytest
+
+from penstock_tools.demo import plan, tally, words
+
+
+@pytest.mark.parametrize("module", [plan, tally, words])
+def test_the_examples_hold(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
