@@ -1,0 +1,190 @@
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from penstock_server.batching.queue import FOREVER_S, BatchLimits, BatchQueue
+from penstock_server.errors import InvalidInputError
+
+
+@dataclass(eq=False)
+class Item:
+    rows: int = 1
+    deadline_s: float = FOREVER_S
+    arrived_s: float = 0.0
+    is_over: bool = False
+
+
+def queue_of(*items: Item, **limits: Any) -> BatchQueue[Item]:
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(**limits))
+    for item in items:
+        assert queue.add(item)
+    return queue
+
+
+@pytest.mark.parametrize(
+    ("rows", "max_rows", "expected"),
+    [
+        ([], 4, []),
+        ([1, 1, 1], 4, [1, 1, 1]),
+        ([1, 1, 1, 1, 1], 4, [1, 1, 1, 1]),
+        ([3, 2], 4, [3]),
+        ([3, 1, 1], 4, [3, 1]),
+        ([9, 1], 4, [9]),
+        ([1, 9], 4, [1]),
+        ([0, 4, 0], 4, [0, 4, 0]),
+    ],
+)
+def test_a_batch_is_the_longest_prefix_that_fits(rows: list[int], max_rows: int, expected: list[int]) -> None:
+    queue = queue_of(*map(Item, rows), max_rows=max_rows)
+    batch = queue.next_batch(0.0)
+    assert [item.rows for item in batch.items] == expected
+    assert batch.rows == sum(expected)
+    assert (queue.rows, len(queue)) == (sum(rows) - sum(expected), len(rows) - len(expected))
+
+
+def test_one_takes_one_request_whatever_its_rows() -> None:
+    queue = queue_of(Item(1), Item(1))
+    assert len(queue.next_batch(0.0, one=True).items) == 1
+    assert len(queue) == 1
+
+
+@pytest.mark.parametrize(
+    ("waiting", "rows", "queue_rows", "is_taken"),
+    [
+        ([], 1, 4, True),
+        ([3], 1, 4, True),
+        ([4], 1, 4, False),
+        ([3], 2, 4, False),
+        ([], 9, 4, True),
+        ([1], 9, 4, False),
+    ],
+)
+def test_a_full_queue_refuses(waiting: list[int], rows: int, queue_rows: int, is_taken: bool) -> None:
+    queue = queue_of(*map(Item, waiting), queue_rows=queue_rows)
+    assert queue.add(Item(rows)) is is_taken
+    assert queue.rows == sum(waiting) + rows * is_taken
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "limits", "due_s"),
+    [
+        ([], {}, FOREVER_S),
+        ([], {"max_delay_s": 5.0}, FOREVER_S),
+        ([7.0], {}, 0.0),
+        ([7.0, 8.0], {"max_delay_s": 5.0}, 12.0),
+        ([7.0, 8.0], {"max_delay_s": 5.0, "max_rows": 2}, 0.0),
+    ],
+)
+def test_due(arrivals: list[float], limits: dict[str, Any], due_s: float) -> None:
+    assert queue_of(*(Item(arrived_s=arrived_s) for arrived_s in arrivals), **limits).due_s() == due_s
+
+
+def test_newest_first() -> None:
+    items = [Item(), Item(), Item()]
+    assert list(queue_of(*items).newest()) == items[::-1]
+
+
+def test_who_passed_the_deadline_comes_back_apart() -> None:
+    late, exact, early = Item(deadline_s=4.0), Item(deadline_s=5.0), Item(deadline_s=5.1)
+    batch = queue_of(late, early, exact).next_batch(5.0)
+    assert (batch.items, batch.expired, batch.rows) == ([early], [late, exact], 1)
+
+
+def test_a_discarded_item_gives_its_rows_back_at_once() -> None:
+    gone = Item(4)
+    queue = queue_of(gone, queue_rows=4)
+    assert not queue.add(Item())
+    gone.is_over = True
+    queue.discard(gone)
+    assert queue.rows == 0
+    assert queue.add(Item(4))
+    assert [item.rows for item in queue.next_batch(0.0).items] == [4]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_rows": 0}, {"queue_rows": 0}, {"max_delay_s": -1.0},
+        {"max_delay_s": float("nan")}, {"max_delay_s": FOREVER_S},
+    ],
+)  # fmt: skip
+def test_limits_check_themselves(limits: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match="max_rows >= 1, queue_rows >= 1 and max_delay_s >= 0"):
+        BatchLimits(**limits)
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Arrivals, cancellations, time and batches in any order, against a list of what should wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: BatchQueue[Item] = BatchQueue(BatchLimits(max_rows=5, queue_rows=12))
+        self.waiting: list[Item] = []
+        self.now = 0.0
+
+    @rule(rows=st.integers(0, 8), patience_s=st.sampled_from([0.5, 2.0, FOREVER_S]))
+    def arrive(self, rows: int, patience_s: float) -> None:
+        item = Item(rows, self.now + patience_s, self.now)
+        if self.queue.add(item):
+            self.waiting.append(item)
+        else:
+            assert self.living_rows() + rows > 12
+
+    @precondition(lambda self: any(not item.is_over for item in self.waiting))
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        item = data.draw(st.sampled_from([item for item in self.waiting if not item.is_over]))
+        item.is_over = True
+        self.queue.discard(item)
+
+    @rule(passed_s=st.sampled_from([0.1, 1.0, 3.0]))
+    def wait(self, passed_s: float) -> None:
+        self.now += passed_s
+
+    @rule(one=st.booleans())
+    def take(self, one: bool) -> None:
+        batch = self.queue.next_batch(self.now, one=one)
+        taken = {id(item) for item in (*batch.items, *batch.expired)}
+        assert len(taken) == len(batch.items) + len(batch.expired)  # none twice
+        assert not any(item.is_over for item in (*batch.items, *batch.expired))
+        assert all(item.deadline_s > self.now for item in batch.items)  # none late
+        assert all(item.deadline_s <= self.now for item in batch.expired)
+        living = [item for item in self.waiting if not item.is_over]
+        prefix = [item for item in living if id(item) in taken]
+        assert prefix == living[: len(prefix)]  # none overtaken
+        assert batch.items == [item for item in prefix if item.deadline_s > self.now]  # order kept
+        assert batch.rows == sum(item.rows for item in batch.items)
+        assert batch.rows <= 5 or len(batch.items) == 1
+        assert len(batch.items) <= 1 or not one
+        assert batch.items or len(prefix) == len(living)  # nobody waits for nothing
+        self.waiting = living[len(prefix) :]
+
+    @invariant()
+    def counts_what_waits(self) -> None:
+        assert self.queue.rows == self.living_rows()
+        assert len(self.queue) >= sum(not item.is_over for item in self.waiting)
+
+    def living_rows(self) -> int:
+        return sum(item.rows for item in self.waiting if not item.is_over)
+
+    def teardown(self) -> None:
+        while any(not item.is_over for item in self.waiting):
+            before = len(self.waiting)
+            self.take(one=False)
+            assert len(self.waiting) < before  # none lost: the queue gives everything back in the end
+
+
+Interleavings.TestCase.settings = settings(max_examples=40, deadline=None)
+TestInterleavings = Interleavings.TestCase
+
+
+@given(arrivals=st.lists(st.floats(0, 10), min_size=1).map(sorted), delay_s=st.floats(0.001, 5))
+def test_nobody_waits_for_company_longer_than_allowed(arrivals: list[float], delay_s: float) -> None:
+    queue = queue_of(
+        *(Item(arrived_s=at) for at in arrivals), max_delay_s=delay_s, max_rows=len(arrivals) + 1, queue_rows=1000
+    )
+    assert queue.due_s() == arrivals[0] + delay_s

@@ -1,0 +1,185 @@
+"""Doubles that every room's tests share: time that stands still, a call that remembers, a report that keeps facts."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from numpy.typing import NDArray
+
+from penstock_server.call import Cancellable, Metadata
+from penstock_server.errors import PenstockError
+
+# Other work on the machine, or a first compilation, says nothing about the code under test.
+settings.register_profile("steady", deadline=None)
+settings.load_profile("steady")
+
+
+@dataclass
+class FakeClock:
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeCall:
+    """A call without a transport; keeps `call.Call`'s promises, and what it was told."""
+
+    def __init__(self, deadline_s: float = float("inf"), metadata: Metadata = ()) -> None:
+        self.deadline_s = deadline_s
+        self.is_over = False
+        self.pending: Cancellable | None = None
+        self.sent: list[bytes] = []
+        self.answers: list[bytes | PenstockError | None] = []
+        self.late_answers = 0
+        self.is_answered = threading.Event()
+        self.is_watched = False
+        self._metadata = metadata
+
+    def watch(self) -> None:
+        self.is_watched = True
+
+    def metadata(self) -> Metadata:
+        return self._metadata
+
+    def send(self, message: bytes) -> None:
+        if not self.is_over:
+            self.sent.append(message)
+
+    def finish(self, message: bytes | None = None) -> None:
+        self._end(message)
+
+    def fail(self, error: PenstockError) -> None:
+        self._end(error)
+
+    def leave(self) -> None:
+        """The caller leaves, and the transport notices."""
+        if not self.is_over:
+            self.is_over = True
+            if self.pending is not None:
+                self.pending.cancelled()
+
+    @property
+    def answer(self) -> Any:
+        (answer,) = self.answers
+        return answer
+
+    def _end(self, answer: bytes | PenstockError | None) -> None:
+        if self.is_over:
+            self.late_answers += 1
+            return
+        self.is_over = True
+        self.answers.append(answer)
+        self.is_answered.set()
+
+
+class FakeReport:
+    """Keeps what a lane tells; watches drift only when it is given cells."""
+
+    def __init__(self, cells: NDArray[np.int64] | None = None) -> None:
+        self.cells = cells
+        self.refusals: Counter[str] = Counter()
+        self.batches: list[dict[str, Any]] = []
+        self.labels: list[int] = []
+        self.drift_rows = 0
+        self.left_waiting = (0, 0)
+        self.shadow: Counter[str] = Counter()
+        self.distances: list[float] = []
+
+    def refused(self, reason: str, requests: int = 1) -> None:
+        self.refusals[reason] += requests
+
+    def batch(self, *, arrived_s: Sequence[float], **facts: Any) -> None:
+        self.batches.append({"arrived_s": list(arrived_s), **facts})
+
+    def classes(self, labels: NDArray[np.int64]) -> None:
+        self.labels += labels.tolist()
+
+    def waiting(self, rows: int, requests: int) -> None:
+        self.left_waiting = (rows, requests)
+
+    def drift_cells(self) -> NDArray[np.int64] | None:
+        return self.cells
+
+    def drift_counted(self, rows: int) -> None:
+        self.drift_rows += rows
+
+    def shadow_compared(
+        self, *, agree: NDArray[np.bool_], distance: NDArray[np.float64], champion_s: float, shadow_s: float
+    ) -> None:
+        self.shadow["agree"] += int(agree.sum())
+        self.shadow["disagree"] += int((~agree).sum())
+        self.distances += distance.tolist()
+
+    def shadow_failed(self, rows: int) -> None:
+        self.shadow["failed"] += rows
+
+    def shadow_dropped(self, reason: str, rows: int) -> None:
+        self.shadow[reason] += rows
+
+    @property
+    def answered(self) -> int:
+        return sum(len(batch["arrived_s"]) for batch in self.batches)
+
+
+@pytest.fixture(scope="session")
+def fake_clock() -> type[FakeClock]:
+    return FakeClock
+
+
+@pytest.fixture(scope="session")
+def fake_call() -> type[FakeCall]:
+    return FakeCall
+
+
+@pytest.fixture(scope="session")
+def fake_report() -> type[FakeReport]:
+    return FakeReport
+
+
+@pytest.fixture(scope="session")
+def write_onnx(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a graph of these nodes to a folder of its own, and gives its path."""
+    from onnx import TensorProto, helper
+
+    types = {
+        "BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "UINT16": TensorProto.UINT16,
+        "UINT32": TensorProto.UINT32, "UINT64": TensorProto.UINT64, "INT8": TensorProto.INT8,
+        "INT16": TensorProto.INT16, "INT32": TensorProto.INT32, "INT64": TensorProto.INT64,
+        "FP16": TensorProto.FLOAT16, "FP32": TensorProto.FLOAT, "FP64": TensorProto.DOUBLE, "BYTES": TensorProto.STRING,
+    }  # fmt: skip
+
+    def value(name: str, datatype: str, shape: Sequence[int | str]) -> Any:
+        return helper.make_tensor_value_info(name, types[datatype], shape)
+
+    def write(
+        nodes: Sequence[tuple[str, Sequence[str], Sequence[str], dict[str, Any]]],
+        *,
+        inputs: Sequence[tuple[str, str, Sequence[int | str]]],
+        outputs: Sequence[tuple[str, str, Sequence[int | str]]],
+        constants: dict[str, NDArray[Any]] | None = None,
+    ) -> Path:
+        from onnx import numpy_helper
+
+        graph = helper.make_graph(
+            [
+                helper.make_node(kind, list(takes), list(gives), **attributes)
+                for kind, takes, gives, attributes in nodes
+            ],
+            "graph",
+            [value(*tensor) for tensor in inputs],
+            [value(*tensor) for tensor in outputs],
+            [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        path = tmp_path_factory.mktemp("version") / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return write

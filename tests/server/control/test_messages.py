@@ -1,0 +1,67 @@
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_server.batching.queue import BatchLimits
+from penstock_server.control import messages
+from penstock_server.control.messages import HEAD, ModelRoutes, Status, WorkerSettings, command, fact, framed
+from penstock_server.errors import InvalidInputError
+from penstock_server.rollout.plan import TrafficPlan
+
+TEXT = st.text(max_size=20)
+PLANS = st.builds(TrafficPlan, TEXT, TEXT | st.none(), st.floats(0, 1), TEXT | st.none())
+STATES = st.sampled_from(["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"])
+ROUTES = st.builds(ModelRoutes, PLANS | st.none(), st.dictionaries(TEXT, st.builds(Status, STATES, TEXT), max_size=3))
+COUNTS = st.integers(0, 2**40)
+TIMES = st.floats(0, 1e9)
+COMMANDS = st.one_of(
+    st.builds(messages.Load, TEXT, TEXT, TEXT, TEXT, COUNTS, COUNTS),
+    st.builds(messages.Serve, COUNTS, st.dictionaries(TEXT, ROUTES, max_size=3), st.booleans()),
+    st.builds(messages.Unload, TEXT, TEXT),
+    st.builds(messages.Listen, TEXT),
+    st.builds(messages.Drain, TIMES),
+)
+FACTS = st.one_of(
+    st.builds(messages.Loaded, TEXT, TEXT, TIMES, st.booleans(), TIMES, TIMES),
+    st.builds(messages.LoadFailed, TEXT, TEXT, TEXT),
+    st.builds(messages.Served, COUNTS),
+    st.builds(messages.Unloaded, TEXT, TEXT),
+    st.builds(messages.Listening, TEXT),
+    st.builds(messages.ListenFailed, TEXT),
+)
+
+
+def body_of(frame: bytes) -> bytes:
+    (size,) = HEAD.unpack_from(frame)
+    assert len(frame) == HEAD.size + size
+    return frame[HEAD.size :]
+
+
+@given(message=COMMANDS)
+def test_commands_arrive_as_they_were_sent(message: Any) -> None:
+    assert command(body_of(framed(message))) == message
+
+
+@given(message=FACTS)
+def test_facts_arrive_as_they_were_sent(message: Any) -> None:
+    assert fact(body_of(framed(message))) == message
+
+
+def test_a_fact_is_no_command() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        command(body_of(framed(messages.Served(1))))
+
+
+def test_a_plan_is_checked_when_it_arrives() -> None:
+    plan = {"champion": "1", "canary": "2", "canary_weight": 7.0, "shadow": None}
+    serve = {"type": "Serve", "generation": 1, "models": {"m": {"plan": plan, "statuses": {}}}, "is_settled": True}
+    with pytest.raises(InvalidInputError, match="a canary's weight is a share from 0 to 1, got 7"):
+        command(msgspec.msgpack.encode(serve))
+
+
+def test_worker_settings_travel_as_json() -> None:
+    settings = WorkerSettings("aio", BatchLimits(8, 0.5, 99), 2, 0.001, 5000, 1024, 60.0, tls_certificate="c.pem")
+    assert msgspec.json.decode(msgspec.json.encode(settings), type=WorkerSettings) == settings

@@ -1,0 +1,53 @@
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from penstock_server.control import messages
+from penstock_server.control.messages import HEAD, fact, framed
+from penstock_server.control.worker_link import WorkerLink
+
+COMMANDS: list[messages.Command] = [
+    messages.Listen("127.0.0.1:0"), messages.Unload("m", "1"), messages.Load("m", "2", "/folder", "/board", 3, 4),
+]  # fmt: skip
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_commands_end_with_the_supervisor(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    ours.sendall(b"".join(map(framed, COMMANDS)))
+    ours.close()
+    assert list(WorkerLink(theirs).commands()) == COMMANDS
+
+
+@pytest.mark.parametrize("kept", [1, HEAD.size, -1])
+def test_a_torn_command_is_the_end(ends: tuple[socket.socket, socket.socket], kept: int) -> None:
+    ours, theirs = ends
+    ours.sendall(framed(COMMANDS[0]) + framed(COMMANDS[1])[:kept])
+    ours.close()
+    assert list(WorkerLink(theirs).commands()) == COMMANDS[:1]
+
+
+def test_facts_are_whole_frames(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    link = WorkerLink(theirs)
+    facts: list[messages.Fact] = [messages.Served(7), messages.LoadFailed("m", "1", "its digest is wrong")]
+    for one in facts:
+        link.tell(one)
+    with ours.makefile("rb") as file:
+        for one in facts:
+            (size,) = HEAD.unpack(file.read(HEAD.size))
+            assert fact(file.read(size)) == one
+
+
+def test_a_fact_for_nobody_is_dropped(ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    ours.close()
+    WorkerLink(theirs).tell(messages.Served(7))
+    assert list(WorkerLink(theirs).commands()) == []

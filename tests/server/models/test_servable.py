@@ -1,0 +1,65 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from penstock.tensors import join_bytes
+from penstock_server.errors import ModelFailedError
+from penstock_server.features.baseline import fit_baseline
+from penstock_server.features.pipeline import Pipeline
+from penstock_server.features.spec import FeatureSpec, Fill, NumberColumn, StringColumn
+from penstock_server.models.artifact import Artifact
+from penstock_server.models.onnx_model import OnnxModel
+from penstock_server.models.servable import OnnxServable
+
+WriteOnnx = Callable[..., Path]
+SPEC = FeatureSpec((NumberColumn("age", (Fill(7.0),)), StringColumn("port", ("s", "q"), "one_hot")))
+
+
+def servable_of(path: Path, pipeline: Pipeline | None = None) -> OnnxServable:
+    return OnnxServable(("m", "1"), Artifact(path.parent, path), OnnxModel(path), pipeline)
+
+
+@pytest.fixture(scope="module")
+def doubling(write_onnx: WriteOnnx) -> Path:
+    return write_onnx(
+        [("Add", ["x", "x"], ["y"], {})], inputs=[("x", "FP32", ["N", 4])], outputs=[("y", "FP32", ["N", 4])]
+    )
+
+
+def test_a_graph_alone_takes_rows(doubling: Path) -> None:
+    servable = servable_of(doubling)
+    rows = np.arange(8, dtype=np.float32).reshape(2, 4)
+    outputs = servable.predict([rows.tobytes()], 2, None, None)
+    np.testing.assert_array_equal(outputs.arrays[0], rows * 2)
+    assert outputs.features_s == 0
+    assert outputs.infer_s > 0
+    assert servable.is_batched
+    assert [spec.name for spec in servable.outputs] == ["y"]
+
+
+def test_a_graph_that_runs_requests_alone_takes_their_shapes(write_onnx: WriteOnnx) -> None:
+    path = write_onnx(
+        [("Identity", ["x"], ["y"], {})], inputs=[("x", "FP32", ["N", "M"])], outputs=[("y", "FP32", ["N", "M"])]
+    )
+    outputs = servable_of(path).predict([bytes(24)], 2, [(2, 3)], None)
+    assert outputs.arrays[0].shape == (2, 3)
+
+
+def test_features_come_before_the_graph_and_are_counted(doubling: Path) -> None:
+    table = {"age": np.array([1.0, np.nan, 3.0]), "port": np.array(["q", "s", "x"], object)}
+    baseline = fit_baseline(SPEC, table)
+    servable = servable_of(doubling, Pipeline(SPEC, baseline))
+    cells = np.zeros(baseline.cells_shape, np.int64)
+    blocks = [table["age"].astype("<f8").tobytes(), join_bytes(table["port"])]
+    outputs = servable.predict(blocks, 3, None, cells)
+    expected = np.array([[1, 0, 1, 0], [7, 1, 0, 0], [3, 0, 0, 1]]) * 2
+    np.testing.assert_array_equal(outputs.arrays[0], expected)
+    np.testing.assert_array_equal(cells, baseline.reference)
+    assert outputs.features_s > 0
+
+
+def test_a_graph_that_raises_is_a_failed_model(doubling: Path) -> None:
+    with pytest.raises(ModelFailedError):
+        servable_of(doubling).predict([bytes(24)], 2, [(2, 3)], None)

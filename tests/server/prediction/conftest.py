@@ -1,0 +1,143 @@
+"""A version to ask, and the parts around it: real graphs, and doubles for everything else."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from penstock import inference_pb2 as pb
+from penstock.tensors import TYPED_FIELDS, from_raw, to_raw
+from penstock_server.batching.queue import BatchLimits
+from penstock_server.models.artifact import Artifact
+from penstock_server.models.onnx_model import OnnxModel
+from penstock_server.models.servable import OnnxServable, Outputs
+from penstock_server.models.signature import ANY, Signature, TensorSpec
+from penstock_server.prediction.classes import class_reader, score_output
+from penstock_server.prediction.decode import TensorDecoder
+from penstock_server.prediction.lane import Lane, LaneBeside
+from penstock_server.prediction.shadow import Reader
+
+PLAIN = (TensorSpec("x", "FP64", (ANY, 2)),)
+
+
+class FakeServable:
+    """Doubles its one input; `fails` decides by the rows it is given, `on_run` is called before it answers."""
+
+    def __init__(self, *, is_batched: bool = True, key: tuple[str, str] = ("m", "1")) -> None:
+        self.key = key
+        self.inputs = PLAIN
+        self.outputs = (TensorSpec("y", "FP64", (ANY, 2)),)
+        self.is_batched = is_batched
+        self.runs: list[int] = []
+        self.fails: Callable[[NDArray[np.float64]], Exception | None] = lambda rows: None
+        self.on_run: Callable[[], None] = lambda: None
+
+    def predict(self, blocks: Sequence[bytes], rows: int, shapes: Any, cells: NDArray[np.int64] | None) -> Outputs:
+        self.runs.append(rows)
+        x = np.frombuffer(blocks[0], "<f8").reshape(rows, 2)
+        if cells is not None:
+            cells += rows
+        self.on_run()
+        if error := self.fails(x):
+            raise error
+        return Outputs([x * 2], 0.001, 0.002)
+
+
+def reader_of(servable: Any) -> Reader:
+    return Reader(class_reader(servable.outputs), score_output(servable.outputs))
+
+
+@pytest.fixture(scope="session")
+def fake_servable() -> type[FakeServable]:
+    return FakeServable
+
+
+@pytest.fixture(scope="session")
+def lane_of(fake_clock: Any, fake_report: Any) -> Callable[..., Lane]:
+    """A lane for a servable, with doubles for what is not given."""
+
+    def make(
+        servable: Any,
+        *,
+        report: Any = None,
+        clock: Any = None,
+        activate: Callable[[Lane], None] = lambda lane: None,
+        beside: bool = False,
+        **limits: Any,
+    ) -> Lane:
+        inputs = servable.inputs if isinstance(servable, FakeServable) else servable.model.signature.inputs
+        kind = LaneBeside if beside else Lane
+        return kind(
+            servable,
+            TensorDecoder(Signature(inputs, servable.outputs, servable.is_batched)),
+            limits=BatchLimits(**limits),
+            report=report or fake_report(),
+            reader=reader_of(servable),
+            clock=clock or fake_clock(),
+            activate=activate,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mixed(write_onnx: Callable[..., Path]) -> OnnxServable:
+    """Two inputs, and outputs of three types, each row for itself: 2x, a text echoed, and the sign of x's first column."""
+    path = write_onnx(
+        [
+            ("Add", ["x", "x"], ["double"], {}),
+            ("Identity", ["text"], ["echo"], {}),
+            ("ArgMax", ["x"], ["label"], {"axis": 1, "keepdims": 0}),
+        ],
+        inputs=[("x", "FP32", ["N", 3]), ("text", "BYTES", ["N", 1])],
+        outputs=[("double", "FP32", ["N", 3]), ("echo", "BYTES", ["N", 1]), ("label", "INT64", ["N"])],
+    )
+    return OnnxServable(("mixed", "7"), Artifact(path.parent, path), OnnxModel(path), None)
+
+
+@pytest.fixture(scope="session")
+def infer_request() -> Callable[..., pb.ModelInferRequest]:
+    """A `ModelInferRequest` from arrays: raw, or typed where the datatype allows it."""
+
+    def make(
+        arrays: dict[str, NDArray[Any]],
+        datatypes: dict[str, str] | None = None,
+        *,
+        typed: bool = False,
+        outputs: Sequence[str] = (),
+        **fields: Any,
+    ) -> pb.ModelInferRequest:
+        from penstock.tensors import datatype_of
+
+        request = pb.ModelInferRequest(**{"model_name": "m", **fields})
+        for name, array in arrays.items():
+            datatype = (datatypes or {}).get(name) or datatype_of(array.dtype)
+            tensor = request.inputs.add(name=name, datatype=datatype, shape=array.shape)
+            if typed:
+                flat = array.ravel().tolist()
+                values = [text.encode() if isinstance(text, str) else text for text in flat]
+                getattr(tensor.contents, TYPED_FIELDS[datatype]).extend(values)
+            else:
+                request.raw_input_contents.append(to_raw(array))
+        for name in outputs:
+            request.outputs.add(name=name)
+        return request
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def outputs_of() -> Callable[[bytes], dict[str, NDArray[Any]]]:
+    """The arrays of an encoded `ModelInferResponse`."""
+
+    def read(message: bytes) -> dict[str, NDArray[Any]]:
+        reply = pb.ModelInferResponse.FromString(message)
+        return {
+            tensor.name: from_raw(raw, tensor.datatype, tensor.shape)
+            for tensor, raw in zip(reply.outputs, reply.raw_output_contents, strict=True)
+        }
+
+    return read

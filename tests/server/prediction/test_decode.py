@@ -1,0 +1,300 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import inference_pb2 as pb
+from penstock.tensors import NUMPY_TYPES, TYPED_FIELDS, join_bytes, to_raw
+from penstock_server.errors import InvalidInputError
+from penstock_server.features.baseline import fit_baseline
+from penstock_server.features.pipeline import Pipeline
+from penstock_server.features.spec import FeatureSpec, Fill, NumberColumn, StringColumn
+from penstock_server.models.signature import ANY, Signature, TensorSpec
+from penstock_server.prediction.decode import ColumnDecoder, Rows, TensorDecoder, block_order
+
+Make = Callable[..., pb.ModelInferRequest]
+X = TensorSpec("x", "FP32", (ANY, 2))
+S = TensorSpec("s", "BYTES", (ANY, 1))
+
+
+def tensors(*inputs: TensorSpec, is_batched: bool = True) -> TensorDecoder:
+    return TensorDecoder(Signature(inputs, (), is_batched))
+
+
+def columns(*names: str, strings: tuple[str, ...] = (), required: bool = False) -> ColumnDecoder:
+    spec = FeatureSpec(
+        tuple(StringColumn(name, ("s", "q")) if name in strings else NumberColumn(name) for name in names)
+    )
+    table = {name: np.array(["s"], object) if name in strings else np.zeros(1) for name in names}
+    return ColumnDecoder(Pipeline(spec, fit_baseline(spec, table) if required else None))
+
+
+def tensor(name: str, datatype: str, shape: list[int], raw: bytes | None = None, **contents: Any) -> Any:
+    """One input, and its raw contents."""
+    made = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape)
+    if contents:
+        made.contents.CopyFrom(pb.InferTensorContents(**contents))
+    return made, raw
+
+
+def request_of(*inputs: Any) -> pb.ModelInferRequest:
+    raws = [raw for _, raw in inputs if raw is not None]
+    return pb.ModelInferRequest(inputs=[made for made, _ in inputs], raw_input_contents=raws)
+
+
+ARRAYS = {
+    **{name: np.array([[0, 1], [1, 0], [1, 1]]).astype(dtype) for name, dtype in NUMPY_TYPES.items()},
+    "BYTES": np.array([["", "é"], ["no", "x" * 300], ["a", "b"]], object),
+}
+
+
+@pytest.mark.parametrize("datatype", ARRAYS)
+@pytest.mark.parametrize("typed", [False, True])
+def test_every_datatype_raw_and_typed(infer_request: Make, datatype: str, typed: bool) -> None:
+    decoder = tensors(TensorSpec("t", datatype, (ANY, 2)))
+    array = ARRAYS[datatype]
+    if typed and datatype not in TYPED_FIELDS:
+        with pytest.raises(InvalidInputError, match="input 't': datatype FP16 travels only in raw_input_contents"):
+            decoder.decode(request_of(tensor("t", "FP16", [1, 2])))
+    else:
+        request = infer_request({"t": array}, {"t": datatype}, typed=typed)
+        assert decoder.decode(request) == Rows((to_raw(array),), 3)
+
+
+@pytest.mark.parametrize("datatype", NUMPY_TYPES)
+@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+def test_a_column_takes_any_number(infer_request: Make, datatype: str, shape: tuple[int, ...]) -> None:
+    array = np.array([0, 1, 1]).astype(NUMPY_TYPES[datatype]).reshape(shape)
+    rows = columns("age").decode(infer_request({"age": array}))
+    assert rows == Rows((array.astype("<f8").tobytes(),), 3)
+
+
+def test_columns_come_in_any_order_and_leave_in_the_versions(infer_request: Make) -> None:
+    request = infer_request(
+        {"port": np.array(["s", ""], object), "fare": np.array([1.5, 2.5], "<f4"), "age": np.array([[3], [4]], "<i4")}
+    )
+    rows = columns("age", "port", "fare", strings=("port",)).decode(request)
+    assert rows == Rows((np.array([[3, 1.5], [4, 2.5]]).tobytes(), join_bytes(["s", ""])), 2)
+
+
+@pytest.mark.parametrize("name", ["features", "anything"])
+def test_numbers_also_come_as_one_matrix(infer_request: Make, name: str) -> None:
+    matrix = np.array([[1, 2], [3, 4]], "<f4")
+    rows = columns("a", "b").decode(infer_request({name: matrix}))
+    assert rows == Rows((matrix.astype("<f8").tobytes(),), 2)
+
+
+def test_one_column_also_comes_as_a_matrix_of_that_name(infer_request: Make) -> None:
+    assert columns("a").decode(infer_request({"features": np.ones((2, 1))})).rows == 2
+    assert columns("features").decode(infer_request({"features": np.ones(2)})).rows == 2
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_no_rows_are_rows(infer_request: Make, rows: int) -> None:
+    assert columns("a", "b").decode(infer_request({"a": np.ones(rows), "b": np.ones(rows)})).rows == rows
+    assert columns("a", "b").decode(infer_request({"m": np.ones((rows, 2))})).rows == rows
+    assert tensors(X).decode(infer_request({"x": np.ones((rows, 2), "<f4")})).rows == rows
+
+
+def test_what_cannot_be_joined_keeps_its_shapes(infer_request: Make) -> None:
+    free = TensorSpec("x", "FP32", (ANY, ANY))
+    one = TensorSpec("n", "INT64", ())
+    request = infer_request({"n": np.array(3), "x": np.ones((2, 3), "<f4")})
+    rows = tensors(free, one, is_batched=False).decode(request)
+    assert (rows.rows, rows.shapes) == (2, ((2, 3), ()))
+    alone = tensors(one, is_batched=False).decode(infer_request({"n": np.array(3)}))
+    assert (alone.rows, alone.shapes) == (1, ((),))
+
+
+def test_a_required_number_must_be_there(infer_request: Make) -> None:
+    decoder = columns("a", "b", required=True)
+    nan = float("nan")
+    with pytest.raises(InvalidInputError, match="column 'b' is NaN in row 1, and this version was published without"):
+        decoder.decode(infer_request({"a": np.ones(3), "b": np.array([1.0, nan, nan])}))
+    with pytest.raises(InvalidInputError, match="column 'a' is NaN in row 0"):
+        decoder.decode(infer_request({"m": np.array([[nan, 1.0]])}))
+    filled = ColumnDecoder(Pipeline(FeatureSpec((NumberColumn("a", (Fill(0.0),)),))))
+    assert filled.decode(infer_request({"a": np.array([nan])})).rows == 1
+
+
+RAW_2 = bytes(8)
+SHARED = tensor("x", "FP32", [1, 2])
+SHARED[0].parameters["shared_memory_region"].string_param = "r"
+
+REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
+    "missing": (tensors(X, S), [tensor("x", "FP32", [1, 2], RAW_2)], "missing input 's'; expected 'x', 's'"),
+    "unknown": (
+        tensors(X), [tensor("z", "FP32", [1, 2], RAW_2)], "missing input 'x'; unknown input 'z'; expected 'x'"
+    ),
+    "none": (tensors(X), [], "missing input 'x'; expected 'x'"),
+    "twice": (tensors(X, S), [tensor("x", "FP32", [1, 2], RAW_2)] * 2, "input 'x' is given twice"),
+    "datatype": (tensors(X), [tensor("x", "FP64", [1, 2], RAW_2)], "input 'x' has datatype 'FP64', expected FP32"),
+    "nonsense": (tensors(X), [tensor("x", "float", [1, 2], RAW_2)], "input 'x' has datatype 'float', expected FP32"),
+    "width": (
+        tensors(X), [tensor("x", "FP32", [1, 3], RAW_2)], "input 'x' has shape [1, 3], expected [-1, 2] (-1 is any size)"
+    ),
+    "rank": (tensors(X), [tensor("x", "FP32", [2], RAW_2)], "input 'x' has shape [2], expected [-1, 2]"),
+    "negative": (tensors(X), [tensor("x", "FP32", [-1, 2], RAW_2)], "input 'x' has shape [-1, 2], expected [-1, 2]"),
+    "short": (
+        tensors(X), [tensor("x", "FP32", [1, 2], RAW_2[:7])],
+        "input 'x' of shape [1, 2] and datatype FP32 takes 8 bytes, got 7",
+    ),
+    "huge": (tensors(X), [tensor("x", "FP32", [2**62, 2], RAW_2)], "takes 36893488147419103232 bytes, got 8"),
+    "torn": (
+        tensors(S), [tensor("s", "BYTES", [2, 1], b"\1\0\0\0a\2\0\0")],
+        "input 's' takes 2 BYTES elements, each a 4-byte length and its bytes; got a torn element",
+    ),
+    "too few": (tensors(S), [tensor("s", "BYTES", [2, 1], join_bytes("a"))], "takes 2 BYTES elements, .* got 1"),
+    "entries": (
+        tensors(X, S), [tensor("x", "FP32", [1, 2], RAW_2), tensor("s", "BYTES", [1, 1])],
+        "raw_input_contents has 1 entries for 2 inputs, expected one for each",
+    ),
+    "both": (
+        tensors(X), [tensor("x", "FP32", [1, 2], RAW_2, fp32_contents=[1, 2])],
+        "input 'x' has contents although raw_input_contents is used; expected one or the other",
+    ),
+    "shared memory": (tensors(X), [SHARED], "input 'x' is in shared memory, which is not supported; send its contents"),
+    "no contents": (tensors(X), [tensor("x", "FP32", [1, 2])], "input 'x': shape [1, 2] takes 2 elements, got 0"),
+    "typed field": (
+        tensors(X), [tensor("x", "FP32", [1, 2], fp64_contents=[1, 2])],
+        "input 'x': datatype FP32 is carried by fp32_contents, got fp64_contents",
+    ),
+    "typed range": (
+        tensors(TensorSpec("x", "INT8", (ANY,))), [tensor("x", "INT8", [1], int_contents=[300])],
+        "input 'x': a value is out of the range of INT8",
+    ),
+    "rows": (
+        tensors(X, S), [tensor("x", "FP32", [1, 2], RAW_2), tensor("s", "BYTES", [2, 1], join_bytes("ab"))],
+        "inputs differ in their rows, expected the same number in each: 'x' has 1, 's' has 2",
+    ),
+    "column shape": (
+        columns("a"), [tensor("a", "FP64", [1, 2], bytes(16))], "column 'a' has shape [1, 2], expected [rows] or [rows, 1]"
+    ),
+    "column negative": (columns("a"), [tensor("a", "FP64", [-1], b"")], "column 'a' has shape [-1], expected [rows]"),
+    "column datatype": (
+        columns("a"), [tensor("a", "BYTES", [1], join_bytes("a"))], "column 'a' has datatype 'BYTES', expected a number"
+    ),
+    "column text": (
+        columns("p", strings=("p",)), [tensor("p", "FP64", [1], bytes(8))], "column 'p' has datatype 'FP64', expected BYTES"
+    ),
+    "column rows": (
+        columns("a", "p", strings=("p",)),
+        [tensor("a", "FP64", [2], bytes(16)), tensor("p", "BYTES", [1], join_bytes("s"))],
+        "inputs differ in their rows, expected the same number in each: 'a' has 2, 'p' has 1",
+    ),
+    "column bytes": (
+        columns("a"), [tensor("a", "FP64", [2], bytes(8))], "input 'a' of shape [2] and datatype FP64 takes 16 bytes, got 8"
+    ),
+    "matrix width": (
+        columns("a", "b"), [tensor("m", "FP64", [1, 3], bytes(24))],
+        "tensor 'm' has shape [1, 3], expected [rows, 2], one column each for a, b; or one tensor a column",
+    ),
+    "matrix rank": (columns("a", "b"), [tensor("m", "FP64", [2], bytes(16))], "tensor 'm' has shape [2], expected"),
+    "matrix negative": (columns("a", "b"), [tensor("m", "FP64", [-1, 2], b"")], "tensor 'm' has shape [-1, 2]"),
+    "matrix text": (columns("a", "b"), [tensor("m", "BYTES", [0, 2], b"")], "'m' has datatype 'BYTES', expected a number"),
+    "no matrix beside text": (
+        columns("a", "p", strings=("p",)), [tensor("m", "FP64", [1, 2], bytes(16))],
+        "missing input 'a', 'p'; unknown input 'm'; expected 'a', 'p'",
+    ),
+    "many": (
+        columns(*(f"c{at}" for at in range(22)), strings=("c0",)), [tensor("c0", "BYTES", [0], b"")],
+        "'c19' and 2 more",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusals_name_the_tensor_what_was_expected_and_what_came(case: str) -> None:
+    decoder, inputs, said = REFUSALS[case]
+    with pytest.raises(InvalidInputError) as caught:
+        decoder.decode(request_of(*inputs))
+    assert all(part in str(caught.value) for part in said.split(".*")), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shadow", "champion", "expected"),
+    [
+        (tensors(X, S), tensors(S, X), (1, 0)),
+        (tensors(X), tensors(X, S), (0,)),
+        (tensors(X, S), tensors(X), None),
+        (tensors(X), tensors(TensorSpec("x", "FP64", (ANY, 2))), None),
+        (tensors(X), tensors(TensorSpec("x", "FP32", (ANY, 3))), None),
+        (columns("a", "p", strings=("p",)), columns("p", "a", strings=("p",)), (0, 1)),
+        (columns("a", "b"), columns("b", "a"), None),
+        (columns("a"), tensors(TensorSpec("a", "FP64", (ANY, 1))), None),
+    ],
+)
+def test_block_order(shadow: Any, champion: Any, expected: tuple[int, ...] | None) -> None:
+    assert block_order(shadow, champion) == expected
+
+
+@pytest.mark.parametrize(
+    ("decoder", "name", "datatype", "is_plain"),
+    [
+        (tensors(X), "x", "FP32", True),
+        (tensors(X, is_batched=False), "x", "FP32", False),
+        (tensors(S), "s", "BYTES", False),
+        (columns("a", "b"), "m", "FP32", True),
+        (columns("a", "b"), "m", "FP64", True),
+        (columns("a"), "features", "INT8", True),
+        (columns("a"), "a", "FP64", False),
+        (columns("p", strings=("p",)), "p", "BYTES", False),
+    ],
+)
+def test_other_contents_of_a_request_taken_before(
+    infer_request: Make, decoder: Any, name: str, datatype: str, is_plain: bool
+) -> None:
+    shape = (2, 1) if len(decoder.inputs) == 1 and name != "x" else (2, 2)
+    first, second = (
+        np.full(shape, str(value), object) if datatype == "BYTES" else np.full(shape, value, NUMPY_TYPES[datatype])
+        for value in (1, 2)
+    )
+    taken = decoder.decode(infer_request({name: first}))
+    expected = decoder.decode(infer_request({name: second})) if is_plain else None
+    assert decoder.again(infer_request({name: first}), taken.rows, to_raw(second)) == expected
+
+
+def test_a_number_that_is_missing_the_second_time_is_refused_too(infer_request: Make) -> None:
+    decoder = columns("a", "b", required=True)
+    request = infer_request({"m": np.ones((1, 2))})
+    decoder.decode(request)
+    with pytest.raises(InvalidInputError, match="column 'b' is NaN in row 0"):
+        decoder.again(request, 1, np.array([1.0, np.nan]).tobytes())
+
+
+def test_inputs_are_shown_as_they_may_be_sent() -> None:
+    assert columns("a", "p", strings=("p",)).inputs == (
+        TensorSpec("a", "FP64", (ANY, 1)), TensorSpec("p", "BYTES", (ANY, 1)),
+    )  # fmt: skip
+    assert tensors(X, S).inputs == (X, S)
+
+
+DECODERS = [
+    tensors(X),
+    tensors(X, S),
+    columns("a"),
+    columns("a", "p", strings=("p",)),
+    columns("a", "b", required=True),
+]
+DIMENSIONS = st.lists(st.sampled_from([-1, 0, 1, 2, 3, 2**40, 2**62]), max_size=3)
+INPUTS = st.builds(
+    tensor,
+    st.sampled_from(["x", "s", "a", "b", "p", "features", ""]),
+    st.sampled_from([*NUMPY_TYPES, "BYTES", "", "FP128"]),
+    DIMENSIONS,
+    st.none() | st.sampled_from([b"", bytes(4), bytes(8), bytes(16), join_bytes("ab")]) | st.binary(max_size=20),
+)
+
+
+@given(decoder=st.sampled_from(DECODERS), inputs=st.lists(INPUTS, max_size=3))
+def test_anything_is_rows_or_a_refusal(decoder: Any, inputs: list[Any]) -> None:
+    try:
+        rows = decoder.decode(request_of(*inputs))
+    except InvalidInputError:
+        return  # what it says is tested above
+    assert rows.rows >= 0
+    assert len(rows.blocks) == len(decoder.block_names())

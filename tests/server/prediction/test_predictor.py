@@ -1,0 +1,293 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from penstock import inference_pb2 as pb
+from penstock.tensors import NUMPY_TYPES, TYPED_FIELDS
+from penstock_server import errors
+from penstock_server.models.artifact import Artifact
+from penstock_server.models.onnx_model import OnnxModel
+from penstock_server.models.servable import OnnxServable
+from penstock_server.prediction.catalogue import Catalogue, ServedModel, VersionStatus
+from penstock_server.prediction.predictor import Predictor
+from penstock_server.rollout.plan import TrafficPlan
+
+X = np.array([[1.0, 2.0]])
+NEVER = float("inf")
+
+
+class Server:
+    """A predictor before the lanes of a fake champion and canary."""
+
+    def __init__(self, lane_of: Any, fake_servable: Any, fake_report: Any, clock: Any, **limits: Any) -> None:
+        self.clock = clock
+        self.unrouted = fake_report()
+        self.reports = {version: fake_report() for version in "12"}
+        self.lanes = {
+            version: lane_of(fake_servable(key=("m", version)), report=self.reports[version], clock=clock, **limits)
+            for version in "12"
+        }
+        self.predictor = Predictor(clock=clock, report=self.unrouted)
+        plan = TrafficPlan("1", canary="2", canary_weight=0.5)
+        statuses = {"3": VersionStatus("LOADING")}
+        self.predictor.catalogue = Catalogue({"m": ServedModel("m", plan, self.lanes, statuses)})
+
+    def ask(self, request: pb.ModelInferRequest | bytes, call: Any) -> Any:
+        message = request if isinstance(request, bytes) else request.SerializeToString()
+        self.predictor.infer(message, call)
+        return call
+
+    def run(self) -> None:
+        for lane in self.lanes.values():
+            while lane.due_s() != NEVER:
+                lane.run(self.clock.now)
+
+    @property
+    def outcomes(self) -> int:
+        reports = (self.unrouted, *self.reports.values())
+        return sum(report.answered + report.refusals.total() for report in reports)
+
+
+@pytest.fixture
+def server(lane_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any) -> Server:
+    return Server(lane_of, fake_servable, fake_report, fake_clock())
+
+
+def test_an_admitted_request_is_answered_by_its_lane(
+    server: Server, fake_call: Any, infer_request: Any, outputs_of: Any
+) -> None:
+    call = server.ask(infer_request({"x": X}, id="req-1", model_version="1"), fake_call())
+    assert (call.is_over, call.pending is not None) == (False, True)
+    server.run()
+    assert outputs_of(call.answer)["y"].tolist() == [[2.0, 4.0]]
+    assert pb.ModelInferResponse.FromString(call.answer).id == "req-1"
+    assert call.pending is None
+
+
+def test_outputs_are_chosen_in_the_order_asked_for(server: Server, fake_call: Any, infer_request: Any) -> None:
+    call = server.ask(infer_request({"x": X}, outputs=["y", "y"]), fake_call())
+    server.run()
+    assert [tensor.name for tensor in pb.ModelInferResponse.FromString(call.answer).outputs] == ["y", "y"]
+
+
+@pytest.mark.parametrize("field", ["id", "routing_key"])
+def test_a_key_always_meets_the_same_version(server: Server, fake_call: Any, infer_request: Any, field: str) -> None:
+    def version(key: str) -> str:
+        request = infer_request({"x": X}, **({"id": key} if field == "id" else {"id": f"request {key}"}))
+        if field == "routing_key":
+            request.parameters["routing_key"].string_param = key
+        call = server.ask(request, fake_call())
+        server.run()
+        return str(pb.ModelInferResponse.FromString(call.answer).model_version)
+
+    plan = TrafficPlan("1", canary="2", canary_weight=0.5)
+    keys = [f"customer-{number}" for number in range(20)]
+    assert [version(key) for key in keys] == [plan.choose("m", key)[0] for key in keys]
+
+
+def parameter(name: str, **value: Any) -> Callable[[pb.ModelInferRequest], None]:
+    return lambda request: request.parameters[name].CopyFrom(pb.InferParameter(**value))
+
+
+def output(name: str, **value: Any) -> Callable[[pb.ModelInferRequest], None]:
+    def add(request: pb.ModelInferRequest) -> None:
+        made = request.outputs.add(name="y" if value else name)
+        if value:
+            made.parameters[name].CopyFrom(pb.InferParameter(**value))
+
+    return add
+
+
+def model(name: str) -> Callable[[pb.ModelInferRequest], None]:
+    return lambda request: setattr(request, "model_name", name)
+
+
+def version(name: str) -> Callable[[pb.ModelInferRequest], None]:
+    return lambda request: setattr(request, "model_version", name)
+
+
+REFUSALS: list[tuple[Callable[[pb.ModelInferRequest], None], type[errors.PenstockError], str]] = [
+    (model("z"), errors.NotFoundError, "model 'z' is not served; served now: 'm'"),
+    (version("9"), errors.NotFoundError, "has no version '9'"),
+    (version("3"), errors.NotReadyError, "version 3 is loading"),
+    (version("@shadow"), errors.NotFoundError, "has no shadow now"),
+    (output("z"), errors.InvalidInputError, "unknown output 'z'; expected some of 'y'"),
+    (output("classification", int64_param=3), errors.InvalidInputError, "output 'y' asks for a classification"),
+    (output("shared_memory_region", string_param="r"), errors.InvalidInputError, "output 'y' asks for shared memory"),
+    (parameter("sequence_id", int64_param=7), errors.InvalidInputError, "'sequence_id' asks for a stateful sequence"),
+    (parameter("sequence_start", bool_param=True), errors.InvalidInputError, "'sequence_start' asks for a stateful"),
+    (parameter("triton_final_response", bool_param=True), errors.InvalidInputError, "is reserved and not known here"),
+    (parameter("routing_key", int64_param=1), errors.InvalidInputError, "is a int64_param, expected string_param"),
+    (
+        parameter("timeout", string_param="5"), errors.InvalidInputError,
+        "parameter 'timeout' is a string_param, expected int64_param or uint64_param",
+    ),
+    (parameter("timeout"), errors.InvalidInputError, "parameter 'timeout' is a None, expected int64_param"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "kind", "said"), REFUSALS)
+def test_refusals_say_what_is_wrong(
+    server: Server, fake_call: Any, infer_request: Any, change: Any, kind: type[errors.PenstockError], said: str
+) -> None:
+    request = infer_request({"x": X})
+    change(request)
+    call = server.ask(request, fake_call())
+    assert type(call.answer) is kind
+    assert said in str(call.answer)
+    assert (server.outcomes, call.pending) == (1, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        parameter("priority", uint64_param=1),
+        parameter("triton_enable_empty_final_response", bool_param=True),
+        parameter("sequence_id", int64_param=0),
+        parameter("sequence_end", bool_param=False),
+        parameter("sequence_start"),
+        parameter("anything", double_param=0.5),
+        parameter("timeout", int64_param=0),
+        parameter("timeout", int64_param=-5),
+        parameter("timeout", uint64_param=2**64 - 1),
+        version("@champion"),
+        version("@canary"),
+    ],
+)
+def test_harmless_parameters_pass(server: Server, fake_call: Any, infer_request: Any, change: Any) -> None:
+    request = infer_request({"x": X})
+    change(request)
+    call = server.ask(request, fake_call())
+    server.run()
+    assert isinstance(call.answer, bytes)
+
+
+@pytest.mark.parametrize(
+    ("call_deadline_s", "timeout_us", "in_time_s"),
+    [(5.0, 0, 5.0), (5.0, 2_000_000, 2.0), (1.0, 2_000_000, 1.0), (NEVER, 2_000_000, 2.0)],
+)
+def test_the_sooner_deadline_counts(
+    server: Server, fake_call: Any, infer_request: Any, call_deadline_s: float, timeout_us: int, in_time_s: float
+) -> None:
+    start = server.clock.now
+    for elapsed_s, kind in ((in_time_s - 0.25, bytes), (in_time_s, errors.DeadlinePassedError)):
+        server.clock.now = start
+        request = infer_request({"x": X})
+        request.parameters["timeout"].int64_param = timeout_us
+        call = server.ask(request, fake_call(deadline_s=start + call_deadline_s))
+        server.clock.now = start + elapsed_s
+        server.run()
+        assert type(call.answer) is kind
+
+
+def test_a_deadline_that_passed_is_refused_at_once(server: Server, fake_call: Any, infer_request: Any) -> None:
+    call = server.ask(infer_request({"x": X}), fake_call(deadline_s=server.clock.now))
+    assert isinstance(call.answer, errors.DeadlinePassedError)
+
+
+def test_a_full_queue_is_the_versions_refusal(
+    lane_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any
+) -> None:
+    server = Server(lane_of, fake_servable, fake_report, fake_clock(), queue_rows=1)
+    first, second = (server.ask(infer_request({"x": X}, model_version="1"), fake_call()) for _ in range(2))
+    assert isinstance(second.answer, errors.OverloadedError)
+    assert (server.reports["1"].refusals, server.unrouted.refusals) == ({"overloaded": 1}, {})
+    second.leave()
+    server.run()
+    assert isinstance(first.answer, bytes)
+    assert server.outcomes == 2
+
+
+def test_refusals_before_a_version_is_found_count_for_the_server(server: Server, fake_call: Any) -> None:
+    call = server.ask(b"\xff", fake_call())
+    assert str(call.answer) == "the message is not a ModelInferRequest of the Open Inference Protocol"
+    assert server.unrouted.refusals == {"invalid_input": 1}
+
+
+def outcome_of(server: Server, call: Any) -> None:
+    server.run()
+    assert call.is_over
+    assert len(call.answers) == 1
+    assert isinstance(call.answer, bytes | errors.PenstockError)
+    assert call.pending is None
+    assert server.outcomes == 1
+    if isinstance(call.answer, bytes):
+        pb.ModelInferResponse.FromString(call.answer)
+
+
+@settings(max_examples=200)
+@given(message=st.binary(max_size=60))
+def test_random_bytes_end_in_one_outcome(
+    lane_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, message: bytes
+) -> None:
+    server = Server(lane_of, fake_servable, fake_report, fake_clock())
+    outcome_of(server, server.ask(message, fake_call()))
+
+
+@settings(max_examples=200)
+@given(data=st.data(), typed=st.booleans(), rows=st.integers(0, 3))
+def test_damaged_requests_end_in_one_outcome(
+    lane_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any,
+    data: st.DataObject, typed: bool, rows: int,
+) -> None:  # fmt: skip
+    request = infer_request({"x": np.ones((rows, 2))}, typed=typed, outputs=["y"], id="id")
+    request.parameters["timeout"].int64_param = 10**6
+    message = bytearray(request.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(message) - 1))
+        match data.draw(st.sampled_from(["set", "cut", "repeat"])):
+            case "set":
+                message[at] = data.draw(st.integers(0, 255))
+            case "cut":
+                del message[at : at + 2]
+            case "repeat":
+                message[at:at] = message[at : at + 8]
+        if not message:
+            break
+    server = Server(lane_of, fake_servable, fake_report, fake_clock())
+    outcome_of(server, server.ask(bytes(message), fake_call()))
+
+
+VALUES: dict[str, NDArray[Any]] = {
+    **{name: np.array([[0, 1], [1, 0], [1, 1]]).astype(dtype) for name, dtype in NUMPY_TYPES.items()},
+    "BYTES": np.array([["", "é"], ["no", "x" * 300], ["a", "b"]], object),
+}
+
+
+@pytest.fixture(scope="session")
+def identities(write_onnx: Callable[..., Path]) -> dict[str, OnnxServable]:
+    def servable(datatype: str) -> OnnxServable:
+        path = write_onnx(
+            [("Identity", ["x"], ["y"], {})], inputs=[("x", datatype, ["N", 2])], outputs=[("y", datatype, ["N", 2])]
+        )
+        return OnnxServable(("m", "1"), Artifact(path.parent, path), OnnxModel(path), None)
+
+    return {datatype: servable(datatype) for datatype in VALUES}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "typed"),
+    [(name, typed) for name in VALUES for typed in (False, True) if not typed or name in TYPED_FIELDS],
+)
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_every_datatype_goes_through_a_graph_and_back(
+    identities: dict[str, OnnxServable], lane_of: Any, fake_report: Any, fake_clock: Any, fake_call: Any,
+    infer_request: Any, outputs_of: Any, datatype: str, typed: bool, rows: int,
+) -> None:  # fmt: skip
+    lane = lane_of(identities[datatype])
+    predictor = Predictor(clock=fake_clock(), report=fake_report())
+    predictor.catalogue = Catalogue({"m": ServedModel("m", TrafficPlan("1"), {"1": lane})})
+    sent = VALUES[datatype][:rows]
+    call = fake_call()
+    predictor.infer(infer_request({"x": sent}, {"x": datatype}, typed=typed).SerializeToString(), call)
+    lane.run(0.0)
+    got = outputs_of(call.answer)["y"]
+    assert got.shape == (rows, 2)
+    expected = [[text.encode() for text in row] for row in sent] if datatype == "BYTES" else sent.tolist()
+    assert got.tolist() == expected

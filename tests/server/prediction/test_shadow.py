@@ -1,0 +1,137 @@
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock_server.models.signature import TensorSpec
+from penstock_server.prediction.classes import class_reader
+from penstock_server.prediction.shadow import Answered, Mirror, Reader, ShadowThread
+
+TIMEOUT_S = 20.0
+X = np.array([[1.0, 5.0], [2.0, 1.0], [3.0, 4.0]])
+
+
+@pytest.fixture
+def thread() -> Iterator[ShadowThread]:
+    made = ShadowThread(backlog_rows=10)
+    yield made
+    made.close()
+
+
+def answered(y: Any = X * 2, rows: int = 3) -> Answered:
+    return Answered((X[:rows].tobytes(),), None, rows, [np.asarray(y)], took_s=0.01)
+
+
+def mirror(thread: Any, servable: Any, report: Any, order: Any = (0,)) -> Mirror:
+    reader = Reader(class_reader(servable.outputs), 0)
+    return Mirror(thread, servable=servable, report=report, reader=reader, champion=reader, order=order)
+
+
+class Collecting:
+    """Stands where the thread does, and keeps what it is offered."""
+
+    def __init__(self) -> None:
+        self.taken: list[Answered] = []
+
+    def offer(self, _mirror: Mirror, copy: Answered) -> bool:
+        self.taken.append(copy)
+        return len(self.taken) < 2
+
+
+def test_the_shadow_is_compared_row_by_row(fake_servable: Any, fake_report: Any) -> None:
+    report = fake_report()
+    other = X * 2
+    other[1] = [0.0, 1.0]
+    mirror(Collecting(), fake_servable(), report).run(answered(other))
+    assert report.shadow == {"agree": 2, "disagree": 1}
+    assert report.distances == [0.0, 4.0, 0.0]
+
+
+def test_blocks_come_in_the_shadows_order(fake_report: Any) -> None:
+    class Two:
+        key, is_batched = ("m", "2"), True
+        outputs: tuple[TensorSpec, ...] = ()
+        asked: Any = None
+
+        def predict(self, blocks: Any, rows: int, shapes: Any, cells: Any) -> Any:
+            self.asked = (list(blocks), shapes, cells)
+            raise RuntimeError("enough")
+
+    two, report = Two(), fake_report()
+    copy = Answered((b"a", b"b"), ((1,), (2,)), 1, [], 0.0)
+    Mirror(
+        Collecting(),  # type: ignore[arg-type]
+        servable=two, report=report, reader=Reader(None, None), champion=Reader(None, None), order=(1, 0),
+    ).run(copy)  # fmt: skip
+    assert two.asked == ([b"b", b"a"], [(2,), (1,)], None)
+
+
+def test_a_failing_shadow_is_counted_and_kept_apart(fake_servable: Any, fake_report: Any) -> None:
+    servable, report = fake_servable(), fake_report()
+    servable.fails = lambda rows: RuntimeError("a bug")
+    mirror(Collecting(), servable, report).run(answered())
+    assert report.shadow == {"failed": 3}
+
+
+def test_answers_that_cannot_be_compared_are_failures(fake_servable: Any, fake_report: Any) -> None:
+    report = fake_report()
+    mirror(Collecting(), fake_servable(), report).run(answered(np.zeros((2, 2))))
+    assert report.shadow == {"failed": 3}
+
+
+def test_what_is_not_copied_is_counted_by_reason(fake_servable: Any, fake_report: Any) -> None:
+    report = fake_report()
+    mirror(Collecting(), fake_servable(), report, order=None).offer(answered())
+    one = mirror(Collecting(), fake_servable(), report)
+    one.offer(answered())
+    one.offer(answered())
+    assert report.shadow == {"incompatible": 3, "busy": 3}
+
+
+def test_copies_run_on_a_thread_of_their_own_until_too_many_wait(
+    thread: ShadowThread, fake_servable: Any, fake_report: Any
+) -> None:
+    servable, report = fake_servable(), fake_report()
+    runs, may_run, names = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def hold() -> None:
+        names.append(threading.current_thread().name)
+        runs.release()
+        assert may_run.acquire(timeout=TIMEOUT_S)
+
+    servable.on_run = hold
+    one = mirror(thread, servable, report)
+    for _ in range(4):  # three rows each, ten may wait: the last is dropped
+        one.offer(answered())
+    assert report.shadow["busy"] == 3
+    for _ in range(3):
+        assert runs.acquire(timeout=TIMEOUT_S)
+        may_run.release()
+    thread.close()
+    assert report.shadow == {"busy": 3, "agree": 9, "disagree": 0}
+    assert set(names) == {"shadow"}
+
+
+def test_a_closed_thread_runs_nothing_more(thread: ShadowThread, fake_servable: Any, fake_report: Any) -> None:
+    servable, report = fake_servable(), fake_report()
+    thread.close()
+    mirror(thread, servable, report).offer(answered())
+    assert servable.runs == []
+
+
+def test_a_lane_copies_what_it_answered(lane_of: Any, fake_servable: Any, fake_call: Any, infer_request: Any) -> None:
+    from penstock_server.prediction.lane import Prediction
+
+    lane, thread = lane_of(fake_servable()), Collecting()
+    lane.mirror = mirror(thread, fake_servable(), lane.report)
+    call = fake_call()
+    rows = lane.decoder.decode(infer_request({"x": X}))
+    lane.submit(Prediction(lane, call, rows, arrived_s=0.0, deadline_s=9.0, request_id="", chosen=None))
+    lane.run(0.0)
+    (copy,) = thread.taken
+    assert (copy.blocks, copy.rows, copy.took_s) == ((X.tobytes(),), 3, 0.003)
+    np.testing.assert_array_equal(copy.arrays[0], X * 2)
+    lane.play("canary")
+    assert lane.mirror is None
