@@ -37,9 +37,10 @@ class BatchLimits:
 
     Attributes:
         max_rows: rows of one batch; a single request with more runs alone.
-        max_delay_s: how long the oldest request may wait for company. 0 is work-conserving: a batch is what arrived
-            while the last one ran, so batches grow with load and nobody waits without reason.
-        queue_rows: rows that may wait; a request that would exceed it is refused.
+        max_delay_s: how long a request may wait for company, though never for more than half of the time that its
+            deadline leaves. 0 is work-conserving: a batch is what arrived while the last one ran, so batches grow with
+            load and nobody waits without reason.
+        queue_rows: rows that may wait, and requests; one that would exceed it is refused.
     """
 
     max_rows: int = 64
@@ -70,12 +71,13 @@ class BatchQueue(Generic[ItemT]):
     over (answered or cancelled) is dropped silently, so cancellation needs no search through the queue.
     """
 
-    __slots__ = ("_items", "limits", "rows")
+    __slots__ = ("_company_until_s", "_items", "limits", "rows")
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
         self.rows = 0
         self._items: deque[ItemT] = deque()
+        self._company_until_s = FOREVER_S
 
     def __len__(self) -> int:
         return len(self._items)
@@ -85,11 +87,24 @@ class BatchQueue(Generic[ItemT]):
 
         A request larger than the whole queue is taken when nothing else waits: it could never be served otherwise.
         """
-        if self.rows + item.rows > self.limits.queue_rows and self.rows:
+        limits = self.limits
+        if self.rows + item.rows > limits.queue_rows and self.rows:
+            return False
+        if len(self._items) >= limits.queue_rows and not self._swept():
             return False
         self._items.append(item)
         self.rows += item.rows
+        if limits.max_delay_s:
+            self._company_until_s = min(self._company_until_s, self._waits_until_s(item))
         return True
+
+    def _swept(self) -> bool:
+        """Drops the dead, who count no rows but hold a place; whether there is room for a request."""
+        self._items = deque(item for item in self._items if not item.is_over)
+        return len(self._items) < self.limits.queue_rows
+
+    def _waits_until_s(self, item: ItemT) -> float:
+        return item.arrived_s + min(self.limits.max_delay_s, (item.deadline_s - item.arrived_s) / 2)
 
     def discard(self, item: ItemT) -> None:
         """Gives back the rows of a waiting item that is over; the item itself is dropped when it comes up."""
@@ -107,7 +122,7 @@ class BatchQueue(Generic[ItemT]):
         limits = self.limits
         if limits.max_delay_s == 0 or self.rows >= limits.max_rows:
             return 0.0
-        return self._items[0].arrived_s + limits.max_delay_s
+        return self._company_until_s
 
     def next_batch(self, now_s: float, *, one: bool = False) -> Batch[ItemT]:
         """Takes the next batch off the queue; it may be empty when all that waited was over or expired.
@@ -135,4 +150,13 @@ class BatchQueue(Generic[ItemT]):
                 items.append(waiting.popleft())
                 self.rows -= item.rows
                 rows += item.rows
+        if self.limits.max_delay_s:
+            self._company_until_s = min(map(self._waits_until_s, waiting), default=FOREVER_S)
         return Batch(items, expired, rows)
+
+    def clear(self) -> list[ItemT]:
+        """Takes everything off the queue; what of it is not over yet."""
+        left = [item for item in self._items if not item.is_over]
+        self._items.clear()
+        self.rows = 0
+        return left

@@ -6,6 +6,7 @@ unloaded, and with it the version's series.
 
 import shutil
 import tempfile
+from collections.abc import Set as AbstractSet
 from itertools import count
 from pathlib import Path
 from typing import Self
@@ -44,6 +45,12 @@ class BoardStore:
         if (slot, key) not in self._boards:
             self._boards[slot, key] = self._create(shape)
         return self._boards[slot, key][0]
+
+    def keep(self, slot: int, keys: AbstractSet[VersionKey]) -> None:
+        """Forgets the boards of a slot for all versions but these: its worker died, and some are no longer wanted."""
+        for held_slot, key in list(self._boards):
+            if held_slot == slot and key not in keys:
+                self.forget(slot, key)
 
     def forget(self, slot: int, key: VersionKey) -> None:
         """A version was unloaded: its counts end here."""

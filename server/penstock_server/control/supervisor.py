@@ -196,6 +196,7 @@ class Supervisor:
         keys = {(model, version) for model, wish in self._desired.models.items() for version in wish.versions}
         self._preparation.want(keys | self._held())
         for worker in self._workers.values():
+            self._boards.keep(worker.slot, keys | worker.versions.keys())
             self._advance(worker)
         if len(self._workers) == len(self._slots) and all(worker.is_listening for worker in self._workers.values()):
             self.ready.set()

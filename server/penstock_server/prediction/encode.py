@@ -68,12 +68,19 @@ class ReplyEncoder:
         return BatchReplies(self, arrays, COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows))
 
     def whole(
-        self, arrays: Sequence[NDArray[Any]], compute_s: float, id_field: bytes, chosen: Choice, queue_us: int
+        self,
+        arrays: Sequence[NDArray[Any]],
+        rows: int,
+        *,
+        compute_s: float,
+        id_field: bytes,
+        chosen: Choice,
+        queue_us: int,
     ) -> bytes:
         """The reply to a request that ran alone, with outputs of any shape."""
         reply = self._described(tuple(array.shape for array in arrays), chosen)
         reply.raw_output_contents.extend(to_raw(arrays[at]) for at in _places(arrays, chosen))
-        timing = COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(1) + QUEUE_US.encode(queue_us)
+        timing = COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows) + QUEUE_US.encode(queue_us)
         encoded: bytes = reply.SerializeToString()
         return b"".join((encoded, id_field, timing))
 

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 from penstock_server.batching.queue import FOREVER_S, Batch, BatchLimits, BatchQueue
 from penstock_server.call import Call
 from penstock_server.clock import Clock
-from penstock_server.errors import DeadlinePassedError, ModelFailedError, OverloadedError, PenstockError
+from penstock_server.errors import (
+    DeadlinePassedError,
+    ModelFailedError,
+    NotReadyError,
+    OverloadedError,
+    PenstockError,
+)
 from penstock_server.models.servable import Outputs, Servable
 from penstock_server.names import Role
 from penstock_server.prediction.decode import Decoder, Rows
@@ -179,7 +185,9 @@ class Lane:
         self.report.waiting(self._queue.rows, len(self._queue))
 
     def close(self) -> None:
-        """Gives back what the lane holds; nothing waits any more."""
+        """Refuses what still waits, after a drain that was not enough, and gives back what the lane holds."""
+        for prediction in self._queue.clear():
+            self._refuse(prediction, NotReadyError("the version was unloaded before the request had its turn"))
 
     def _take(self, now_s: float) -> Batch[Prediction]:
         batch = self._queue.next_batch(now_s, one=not self.servable.is_batched)
@@ -244,7 +252,14 @@ class Lane:
             (item,) = items
             if not item.call.is_over:
                 queue_us = _microseconds(started_s - item.arrived_s)
-                reply = item.encoder.whole(outputs.arrays, compute_s, item.id_field, item.chosen, queue_us)
+                reply = item.encoder.whole(
+                    outputs.arrays,
+                    rows,
+                    compute_s=compute_s,
+                    id_field=item.id_field,
+                    chosen=item.chosen,
+                    queue_us=queue_us,
+                )
                 self._finish(item, reply, answered)
             return answered
         # The role in a reply is that of the moment when its request was routed; a batch rarely spans a change.
@@ -303,6 +318,7 @@ class LaneBeside(Lane):
             self._is_closed = True
             self._condition.notify()
         self._thread.join(timeout=60)
+        super().close()
 
     def _take(self, now_s: float) -> Batch[Prediction]:
         with self._condition:

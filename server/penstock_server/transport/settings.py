@@ -27,6 +27,11 @@ class TransportSettings:
     tls_client_ca: Path | None = None
 
     def __post_init__(self) -> None:
+        if not 1024 <= self.max_message_bytes < 2**31 or not 1 <= self.keepalive_s <= 86_400:
+            raise InvalidInputError(
+                "the gRPC port takes max_message_bytes from 1,024 to 2,147,483,647 and keepalive_s from 1 to 86,400, got "
+                f"{self.max_message_bytes} and {self.keepalive_s}"
+            )
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InvalidInputError("TLS takes a certificate and its key, got only one of them")
         if self.tls_client_ca is not None and self.tls_certificate is None:

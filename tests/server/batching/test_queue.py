@@ -132,7 +132,8 @@ class Interleavings(RuleBasedStateMachine):
         if self.queue.add(item):
             self.waiting.append(item)
         else:
-            assert self.living_rows() + rows > 12
+            living = sum(not waiting.is_over for waiting in self.waiting)
+            assert self.living_rows() + rows > 12 or living >= 12
 
     @precondition(lambda self: any(not item.is_over for item in self.waiting))
     @rule(data=st.data())
@@ -180,6 +181,25 @@ class Interleavings(RuleBasedStateMachine):
 
 Interleavings.TestCase.settings = settings(max_examples=40, deadline=None)
 TestInterleavings = Interleavings.TestCase
+
+
+def test_requests_without_rows_fill_the_queue_too() -> None:
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(queue_rows=3))
+    items = [Item(rows=0, deadline_s=9.0, arrived_s=0.0) for _ in range(4)]
+    assert [queue.add(item) for item in items] == [True, True, True, False]
+    items[1].is_over = True
+    queue.discard(items[1])
+    assert queue.add(items[3])
+
+
+def test_nobody_waits_for_company_beyond_half_of_the_time_left() -> None:
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(max_rows=8, max_delay_s=1.0))
+    queue.add(Item(rows=1, deadline_s=100.0, arrived_s=10.0))
+    assert queue.due_s() == 11.0
+    queue.add(Item(rows=1, deadline_s=10.6, arrived_s=10.2))
+    assert queue.due_s() == pytest.approx(10.4)
+    queue.next_batch(10.4)
+    assert queue.due_s() == float("inf")
 
 
 @given(arrivals=st.lists(st.floats(0, 10), min_size=1).map(sorted), delay_s=st.floats(0.001, 5))

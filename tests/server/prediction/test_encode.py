@@ -20,6 +20,9 @@ def arrays_of(rows: int, width: int = 2) -> list[Any]:
     return [values, np.array([f"row {at}" for at in range(rows)], object), np.arange(rows)]
 
 
+UNASKED: dict[str, Any] = {"compute_s": 0.0, "id_field": b"", "chosen": None, "queue_us": 0}
+
+
 def parsed(message: bytes) -> pb.ModelInferResponse:
     return pb.ModelInferResponse.FromString(message)
 
@@ -61,7 +64,11 @@ def test_each_reply_holds_its_rows_and_no_others(batches: list[Any]) -> None:
 @given(rows=st.integers(0, 3), chosen=CHOICES, request_id=st.text(max_size=200))
 def test_a_request_that_ran_alone_gets_everything(rows: int, chosen: Choice, request_id: str) -> None:
     arrays = arrays_of(rows)
-    reply = parsed(ReplyEncoder(("m", "3"), None, SPECS).whole(arrays, 0.25, encoded_id(request_id), chosen, 7))
+    reply = parsed(
+        ReplyEncoder(("m", "3"), None, SPECS).whole(
+            arrays, 5, compute_s=0.25, id_field=encoded_id(request_id), chosen=chosen, queue_us=7
+        )
+    )
     check(reply, arrays, chosen)
     assert reply.id == request_id
     assert "penstock_role" not in reply.parameters
@@ -116,9 +123,12 @@ def test_memory_order_does_not_matter(outputs_of: Callable[[bytes], dict[str, An
     array = np.asfortranarray(np.arange(6.0).reshape(3, 2))
     encoder = ReplyEncoder(("m", "3"), None, (TensorSpec("y", "FP64", (ANY, 2)),))
     assert outputs_of(encoder.batch([array], 3, 0.0).reply(1, 2, b"", None, 0))["y"].tolist() == [[2, 3], [4, 5]]
-    assert outputs_of(encoder.whole([array], 0.0, b"", None, 0))["y"].tolist() == array.tolist()
+    assert (
+        outputs_of(encoder.whole([array], 1, compute_s=0.0, id_field=b"", chosen=None, queue_us=0))["y"].tolist()
+        == array.tolist()
+    )
 
 
 def test_scalars_are_whole(outputs_of: Callable[[bytes], dict[str, Any]]) -> None:
     encoder = ReplyEncoder(("m", "3"), None, (TensorSpec("total", "FP32", ()),))
-    assert outputs_of(encoder.whole([np.array(2.5, np.float32)], 0.0, b"", None, 0))["total"] == 2.5
+    assert outputs_of(encoder.whole([np.array(2.5, np.float32)], 1, **UNASKED))["total"] == 2.5

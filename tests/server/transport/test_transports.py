@@ -59,7 +59,12 @@ class Service:
                 "/t.T/Refuse": self.refuse,
                 "/t.T/Bug": self.bug,
             },
-            {"/t.T/EchoAll": self.echo_all, "/t.T/HoldAll": self.hold_all, "/t.T/Count": self.count, "/t.T/Broken": self.broken},
+            {
+                "/t.T/EchoAll": self.echo_all,
+                "/t.T/HoldAll": self.hold_all,
+                "/t.T/Count": self.count,
+                "/t.T/Broken": self.broken,
+            },
         )
 
     def beside(self, message: bytes, call: Call) -> None:
@@ -278,7 +283,7 @@ def test_a_cancelled_stream_reaches_what_waits(channel: grpc.Channel, service: S
 
 
 def test_oversized_messages_are_refused_and_the_connection_lives(kind: str, service: Service) -> None:
-    limited = running(kind, service, TransportSettings(max_message_bytes=1000))
+    limited = running(kind, service, TransportSettings(max_message_bytes=1024))
     with limited as (_, address), grpc.insecure_channel(address) as opened:
         with pytest.raises(grpc.RpcError) as caught:
             unary(opened, "Echo")(bytes(2000), timeout=TIMEOUT_S)
