@@ -6,6 +6,7 @@ it, so the request path has no locks.
 
 import ctypes
 import gc
+import os
 import socket
 import sys
 import threading
@@ -249,6 +250,8 @@ def main() -> None:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     link = WorkerLink(socket.socket(fileno=int(descriptor)))
     Worker(link, msgspec.json.decode(settings, type=WorkerSettings), Path(board)).run()
+    # Everything is answered and nothing is to be saved; taking the interpreter down under grpc's threads can hang.
+    os._exit(0)
 
 
 if __name__ == "__main__":

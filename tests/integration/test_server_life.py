@@ -7,8 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from penstock_client import Client
 
@@ -69,8 +71,11 @@ def test_stopping_lets_calls_finish_and_exits_with_zero(start: Any, repository: 
 def test_the_supervisor_s_end_ends_its_workers(start: Any, repository: Path, until: Any) -> None:
     server = start("--model-repository", str(repository)).wait_ready()
     (worker,) = server.workers()
-    server.kill()
-    until(lambda: not Path(f"/proc/{worker['pid']}").exists(), "the worker ends")
+    with grpc.insecure_channel(server.grpc) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        next(watch)
+        server.kill()
+        until(lambda: not Path(f"/proc/{worker['pid']}").exists(), "the worker ends, whoever is connected")
 
 
 @pytest.mark.parametrize("option", ["--port", "--http-port"])

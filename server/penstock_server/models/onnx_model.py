@@ -15,6 +15,9 @@ from penstock.tensors import NUMPY_TYPES, split_bytes
 from penstock_server.errors import InvalidInputError, ModelFailedError
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 
+# Some builds keep usage events in a database of the user's; what a server is asked is nobody else's business.
+onnxruntime.disable_telemetry_events()
+
 _DATATYPES: Final[dict[str, str]] = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",

@@ -37,6 +37,8 @@ EVENTS_A_STEP: Final = 256
 IDLE_S: Final = 0.05
 """The longest wait of an idle reactor, which bounds how late a posted action runs."""
 FAR_AWAY_S: Final = 1e11
+GIVE_UP_S: Final = 2.0
+"""How long a cancelled call may take to end; a server that is told to stop stops."""
 UNANSWERED_MESSAGES: Final = 64
 """Messages of one stream read ahead of their answers; beyond it the stream waits, and HTTP/2 holds its sender back."""
 
@@ -261,7 +263,8 @@ class CompletionQueueTransport:
         self._is_started = False
         self._is_draining = False
         self._is_down = False
-        self._cancel_at_s = float("inf")
+        self._cancel_at_s = FOREVER_S
+        self._give_up_at_s = FOREVER_S
 
     def listen(self, address: str) -> None:
         self._bind(address)
@@ -340,9 +343,14 @@ class CompletionQueueTransport:
                 self._posted.popleft()()
             except Exception:
                 log.exception("posted action failed")
-        if time.monotonic() >= self._cancel_at_s:
-            self._cancel_at_s = float("inf")
+        now_s = time.monotonic()
+        if now_s >= self._cancel_at_s:
+            self._cancel_at_s = FOREVER_S
+            self._give_up_at_s = now_s + GIVE_UP_S
             self._server.cancel_all_calls()
+        if now_s >= self._give_up_at_s:
+            log.warning("calls did not end when they were cancelled; leaving them")
+            self._is_down = True
         return self._reactor.step()
 
     def _close(self) -> None:
