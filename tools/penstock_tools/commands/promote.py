@@ -17,8 +17,8 @@ def promote(
     """Gives a version of a model its role, which every server of the registry then follows.
 
     The [bold]champion[/bold] answers; a [bold]canary[/bold] answers a share of the traffic in its place; a
-    [bold]shadow[/bold] is asked too and only compared. A version has one role: a canary that becomes champion is
-    canary no longer. To go back, promote the former champion.
+    [bold]shadow[/bold] is asked too and only compared. A canary or shadow that becomes champion is that no
+    longer. To go back, promote the former champion.
 
     Example: [bold]penstock promote fraud 4 --alias canary --weight 5[/bold], and when it does well
     [bold]penstock promote fraud 4[/bold]
