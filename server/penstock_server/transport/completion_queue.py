@@ -319,22 +319,28 @@ class CompletionQueueTransport:
             _StreamCall(event, self._streams.get(method, _unknown_method)).open()
 
     def run(self) -> None:
+        """Takes events one by one; the reactor steps when it has work and nothing more is ready.
+
+        With no work at hand it waits for the next event at once: to ask first whether one is ready already is a system
+        call more for each event, a quarter of the CPU of a caller with one request in flight.
+        """
         poll = self._queue.poll
-        wait_s = 0.0
+        reactor = self._reactor
+        step_at_s = 0.0
+        taken = 0
         while not self._is_down:
-            event = poll(time.time() + wait_s if wait_s > 0 else 0)
-            try:
-                for _ in range(EVENTS_A_STEP):
-                    if event.tag is None:
-                        break
+            now_s = time.time()
+            event = poll(0 if reactor.is_due or now_s >= step_at_s else step_at_s)
+            if event.tag is None or taken >= EVENTS_A_STEP:
+                step_at_s = now_s + min(self._step(), IDLE_S)
+                taken = 0
+            if event.tag is not None:
+                taken += 1
+                try:
                     event.tag(event)
-                    event = poll(0)
-                if event.tag is not None:
-                    event.tag(event)
-            except Exception:
-                log.exception("handler failed")
+                except Exception:
+                    log.exception("handler failed")
             event = None  # an event keeps its call alive
-            wait_s = min(self._step(), IDLE_S)
         self._close()
 
     def _step(self) -> float:

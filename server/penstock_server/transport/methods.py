@@ -47,7 +47,13 @@ class Transport(Protocol):
 
 
 class Reactor(Protocol):
-    """What a transport drives: the work that waits between events."""
+    """What a transport drives: the work that waits between events.
+
+    Attributes:
+        is_due: a step has work to do now.
+    """
+
+    is_due: bool
 
     def step(self) -> float:
         """Runs what is due; the seconds until it should be called again, 0 when work is left."""

@@ -15,6 +15,8 @@ _TIMEOUT_S: Final = 5.0
 
 
 class _Idle:
+    is_due = False
+
     def step(self) -> float:
         return 0.01
 

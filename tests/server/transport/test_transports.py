@@ -31,6 +31,10 @@ class Actions:
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
 
+    @property
+    def is_due(self) -> bool:
+        return bool(self.waiting)
+
     def step(self) -> float:
         while self.waiting:
             self.waiting.pop(0)()
