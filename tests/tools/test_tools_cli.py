@@ -140,3 +140,10 @@ def test_the_module_runs_as_a_program():
     )
     assert done.returncode == 1
     assert done.stderr == "penstock: --http is 'nonsense'; expected an address such as http://127.0.0.1:8002\n"
+
+
+def test_a_server_that_is_not_there_is_one_sentence(tmp_path, capsys):
+    rows = tmp_path / "rows.json"
+    rows.write_text('[{"x": 1}]')
+    assert ran("predict", "fraud", str(rows), "--server", "127.0.0.1:9") == 1
+    assert "no server answers at 127.0.0.1:9; start one with `penstock serve`" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from penstock_client import Client, ModelMetadata, Prediction
-from penstock_server.errors import InvalidInputError
+from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_tools import rows as rows_of_file
 
 SHOWN_ROWS: Final = 50
@@ -31,13 +31,18 @@ def ask(
 
     Raises:
         InvalidInputError: the file holds no rows, or an option is out of its range.
-        PenstockClientError: the rows do not fit the model, or the server does not answer.
+        UnavailableError: nothing answers at that address.
+        PenstockClientError: the rows do not fit the model, or the server refuses them.
     """
     try:
         client = Client(server, timeout_s=timeout_s)
     except ValueError as error:
         raise InvalidInputError(f"the server cannot be asked: {error}") from error
     with client:
+        if not client.is_live(timeout_s=timeout_s):
+            raise UnavailableError(
+                f"no server answers at {server}; start one with `penstock serve`, or name its address with --server"
+            )
         datatypes = _datatypes(client.metadata(model, version))
         table = rows_of_file.read(file, datatypes)
         return client.predict(model, table, version=version, routing_key=key)
