@@ -2,11 +2,15 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from penstock_client import Client, PenstockClientError
 
@@ -44,6 +48,25 @@ class Traffic:
             thread.join()
 
 
+@contextmanager
+def watching(address: str) -> Iterator[list[int]]:
+    """What a load balancer that watches the server's health is told meanwhile."""
+    statuses: list[int] = []
+    with grpc.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        statuses.append(next(watch).status)
+
+        def listen() -> None:
+            with suppress(grpc.RpcError):
+                statuses.extend(reply.status for reply in watch)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        yield statuses
+        watch.cancel()
+        thread.join()
+
+
 def roles(server: Server, model: str) -> dict[str, str]:
     return {row["role"]: row["version"] for row in server.models() if row["name"] == model and row["role"]}
 
@@ -59,12 +82,13 @@ def test_promotions_under_load_lose_no_request(
     first = registry.publish("flag", flag_model, alias="champion")
     second = registry.publish("flag", opposite_model)
     server = start("--registry", registry.uri, "--config", str(_quick_polls(registry))).wait_ready()
-    with Traffic(server.grpc, "flag") as traffic:
+    with Traffic(server.grpc, "flag") as traffic, watching(server.grpc) as statuses:
         for version in (second, first, second):
             registry.promote("flag", version)
             until(lambda version=version: answering(server.grpc, "flag") == version, f"version {version} answers")
     assert traffic.failures == []
     assert set(traffic.versions) == {first, second}
+    assert statuses == [health_pb2.HealthCheckResponse.SERVING]  # a load balancer never heard anything else
     # What nobody needs is unloaded, and its series are gone with it.
     until(lambda: [row["version"] for row in server.models()] == [second], "the old version is unloaded")
     versions = {dict(labels)["model_version"] for labels in server.samples("model_predictions_total")}
@@ -102,6 +126,23 @@ def test_canary_and_shadow_play_their_parts(
     registry.forget("flag", "canary")
     registry.forget("flag", "shadow")
     until(lambda: roles(server, "flag") == {"champion": champion}, "canary and shadow go")
+
+
+def test_one_model_that_cannot_be_loaded_leaves_the_server_ready(
+    start: Any, registry: Any, flag_model: bytes, until: Any
+) -> None:
+    registry.publish("flag", flag_model, alias="champion")
+    broken = registry.publish("broken", flag_model, alias="champion")
+    artifact = _stored_model(registry, "broken", broken)
+    artifact.write_bytes(b"this is no ONNX")
+    server = start("--registry", registry.uri, "--config", str(_quick_polls(registry))).wait_ready()
+    with Client(server.grpc) as client:
+        assert client.is_ready()
+        assert client.is_ready("flag")
+        assert not client.is_ready("broken")
+        with pytest.raises(PenstockClientError, match=r"model 'broken' has no version ready \(version 1: "):
+            client.predict("broken", ROWS)
+    assert "ready" in server.get("/readyz")
 
 
 def test_a_damaged_version_leaves_the_old_one_serving(

@@ -7,7 +7,7 @@ to be remembered between steps, and whatever was lost is said again.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -247,15 +247,21 @@ class Supervisor:
         worker.tell(messages.Serve(self._generation, models, command.is_settled))
 
     def _is_settled(self, worker: WorkerProcess) -> bool:
-        """Whether everything wanted has been tried: loaded, or failed with a reason."""
+        """Whether everything wanted has been tried once: loaded, or failed with a reason.
+
+        It stays so: a version that is loaded later, aside, takes nothing from those that answer.
+        """
+        if worker.has_settled:
+            return True
         if not self._is_asked and not self._desired.models:
             return False
-        return all(
+        worker.has_settled = all(
             worker.versions.get((model, version)) in {"ready", "failed"}
             or self._preparation.reason((model, version)) is not None
             for model, wish in self._desired.models.items()
             for version in wish.versions
         )
+        return worker.has_settled
 
     def _statuses(self, model: str, workers: Iterable[WorkerProcess]) -> dict[str, Status]:
         """How each known version of a model stands, the worst over these workers."""
@@ -285,15 +291,21 @@ class Supervisor:
         return ServerView(
             versions=tuple(versions),
             workers=tuple(
-                WorkerView(worker.slot, worker.pid, worker.is_listening, self._restarts[worker.slot]) for worker in workers
+                WorkerView(worker.slot, worker.pid, worker.is_listening, self._restarts[worker.slot])
+                for worker in workers
             ),
             wanted=dict(self._desired.models),
             problems=dict(self._desired.problems),
-            is_ready=not self._is_stopping and self.ready.is_set() and bool(workers)
-            and all(worker.is_listening and worker.plans.keys() >= self._desired.models.keys() for worker in workers),
+            is_ready=self._is_ready(workers),
             reloads=self._reloads,
             failed_reloads=self._failed_reloads,
-        )  # fmt: skip
+        )
+
+    def _is_ready(self, workers: Sequence[WorkerProcess]) -> bool:
+        """Every worker accepts calls, and has at least one model that answers, if any is wanted."""
+        if self._is_stopping or not self.ready.is_set() or not workers:
+            return False
+        return all(worker.is_listening and (worker.plans or not self._desired.models) for worker in workers)
 
     def artifact(self, key: VersionKey) -> Artifact | None:
         """The files of a version, if they are at hand."""

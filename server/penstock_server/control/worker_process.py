@@ -35,6 +35,7 @@ class WorkerProcess:
     Attributes:
         slot: its place among the workers, kept when its process is replaced.
         versions, reasons, plans: what it holds, as far as its facts tell.
+        has_settled: everything that was wanted at its start has been tried.
         is_listening: whether it accepts calls.
         ended: the process is gone.
     """
@@ -50,6 +51,7 @@ class WorkerProcess:
         self.versions: dict[VersionKey, LoadState] = {}
         self.reasons: dict[VersionKey, str] = {}
         self.plans: dict[str, TrafficPlan] = {}
+        self.has_settled = False
         self.is_listening = False
         self.transport = ""
         self.ended = asyncio.Event()

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 
 from penstock import inference_pb2 as pb
 from penstock_server.call import Call, Cancellable, Metadata
-from penstock_server.errors import InvalidInputError, NotReadyError, PenstockError
+from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.names import INFERENCE_SERVICE, PLATFORM, SERVER_NAME
 from penstock_server.prediction.catalogue import Catalogue
 from penstock_server.prediction.predictor import Predictor
@@ -69,8 +69,6 @@ class _Inference:
     def model_metadata(self, message: bytes, call: Call) -> None:
         request = _parsed(pb.ModelMetadataRequest, message)
         model = self._catalogue.model(request.name)
-        if not request.version and model.plan is None:
-            raise NotReadyError(f"model {request.name!r} has no version ready")
         lane = model.lane(request.version or "@champion", "")
         reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.lanes), platform=PLATFORM)
         for tensor in lane.decoder.inputs:
@@ -90,8 +88,12 @@ class _Inference:
 
 
 def is_server_ready(catalogue: Catalogue) -> bool:
-    """Ready once everything wanted has been tried, and every model has a version that answers."""
-    return catalogue.is_settled and all(model.is_ready for model in catalogue.models.values())
+    """Ready once everything wanted has been tried, and unless nothing of it can answer.
+
+    One model that cannot be loaded must not take traffic from the others: its own readiness tells of it.
+    """
+    models = catalogue.models.values()
+    return catalogue.is_settled and (not models or any(model.is_ready for model in models))
 
 
 def _parsed(kind: type[MessageT], message: bytes) -> MessageT:

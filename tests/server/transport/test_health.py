@@ -40,7 +40,8 @@ def watch(health: Health, call: Any, service: str) -> Callable[[bytes | None], N
     [
         ({"m": "1", "n": "1"}, "", SERVING),
         ({"m": "1", "n": "1"}, INFERENCE, SERVING),
-        ({"m": "1", "n": ""}, "", NOT_SERVING),
+        ({"m": "1", "n": ""}, "", SERVING),
+        ({"m": "", "n": ""}, "", NOT_SERVING),
         ({"m": "1", "n": ""}, "m", SERVING),
         ({"m": "1", "n": ""}, "n", NOT_SERVING),
         ({"m": "1", "is_settled": False}, "", NOT_SERVING),
@@ -78,7 +79,7 @@ def test_watchers_hear_of_changes_alone(health: Health, predictor: Any, catalogu
         health.changed()
     heard = {service: [status_in(message) for message in call.sent] for service, call in calls.items()}
     assert heard == {
-        "": [NOT_SERVING, SERVING, NOT_SERVING, SERVING],
+        "": [SERVING, NOT_SERVING, SERVING],
         "m": [SERVING, NOT_SERVING, UNKNOWN],
         "z": [UNKNOWN, SERVING],
     }

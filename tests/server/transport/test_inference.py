@@ -42,9 +42,15 @@ def test_a_live_server_says_so(ask: Any) -> None:
 
 @pytest.mark.parametrize(
     ("models", "is_ready"),
-    [({"m": "1"}, True), ({"m": "1", "n": ""}, False), ({}, True), ({"m": "1", "is_settled": False}, False)],
+    [
+        ({"m": "1"}, True),
+        ({"m": "1", "n": ""}, True),
+        ({"m": "", "n": ""}, False),
+        ({}, True),
+        ({"m": "1", "is_settled": False}, False),
+    ],
 )
-def test_a_server_is_ready_when_every_model_answers(
+def test_a_server_is_ready_unless_none_of_its_models_answers(
     ask: Any, predictor: Predictor, catalogue_of: Any, models: Any, is_ready: bool
 ) -> None:
     predictor.catalogue = catalogue_of(**models)
