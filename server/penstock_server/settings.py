@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass
 from math import inf
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -63,6 +63,7 @@ class ServerSettings:
         workers: processes that share the gRPC port.
         poll_interval_s: how often the registry is asked.
         grace_s: how long calls may finish when the server stops.
+        batching: as `BatchLimits` says; a table `batching.models.NAME` holds what one model has otherwise.
     """
 
     registry: str | None = None
@@ -131,6 +132,10 @@ def _refuse_unknown(values: dict[str, Any], kind: type, file: Path, table: str =
         nested = known[name]
         if isinstance(value, dict) and isinstance(nested, type) and is_dataclass(nested):
             _refuse_unknown(value, nested, file, f"{table}{name}.")
+        elif isinstance(value, dict) and (kinds := get_args(nested)) and is_dataclass(kinds[-1]):
+            for key, record in value.items():
+                if isinstance(record, dict) and isinstance(kinds[-1], type):
+                    _refuse_unknown(record, kinds[-1], file, f"{table}{name}.{key}.")
 
 
 def _path(kind: type, value: Any) -> Any:

@@ -19,12 +19,13 @@ from typing import Final
 import msgspec
 import structlog
 
+from penstock_server.batching.cost import Cost
 from penstock_server.clock import monotonic
 from penstock_server.control import messages
 from penstock_server.control.messages import ModelRoutes, WorkerSettings
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
-from penstock_server.models.loader import Cost, load
+from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
 from penstock_server.names import VersionKey
 from penstock_server.observe.board import BoardShape, open_board
@@ -115,7 +116,7 @@ class Worker:
                 (command.model, command.version),
                 Path(command.folder),
                 threads=self._settings.onnx_threads,
-                max_rows=self._settings.limits.max_rows,
+                max_rows=self._settings.limits.of(command.model).max_rows,
             )
             board = open_board(Path(command.board), BoardShape(command.features, command.cells))
             lane = self._lane(servable, cost, Recorder(board, self._settings.drift_window_rows))
@@ -134,7 +135,7 @@ class Worker:
         )
 
     def _lane(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Lane:
-        limits = self._settings.limits
+        limits = self._settings.limits.of(servable.key[0])
         kind = Lane if cost.of(limits.max_rows) <= self._settings.inline_budget_s else LaneBeside
         return kind(
             servable,
@@ -144,6 +145,7 @@ class Worker:
             reader=_reader(servable),
             clock=monotonic,
             activate=self._reactor.activate,
+            cost=cost,
         )
 
     def _serve(self, command: messages.Serve) -> None:

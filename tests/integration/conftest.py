@@ -1,11 +1,14 @@
 """A real server process, a real registry, real models: what the integration tests drive."""
 
+import contextlib
+import http.client
 import json
 import os
 import queue
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -130,7 +133,13 @@ Starter = Callable[..., Server]
 @pytest.fixture(scope="session")
 def environment(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     data = tmp_path_factory.mktemp("data")
-    return {"PENSTOCK_CACHE_DIR": str(cache_folder), "PENSTOCK_DATA_DIR": str(data)}
+    return {
+        "PENSTOCK_CACHE_DIR": str(cache_folder),
+        "PENSTOCK_DATA_DIR": str(data),
+        # A registry that is away is told in two seconds instead of twenty.
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "2",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    }
 
 
 @contextmanager
@@ -252,36 +261,88 @@ def registry(empty_registry_file: Path, tmp_path: Path) -> Registry:
 
 
 class RegistryServer:
-    """MLflow's own server over a test's registry, on one port from start to start."""
+    """MLflow's own server over a test's registry, behind a door that a test can shut and open.
+
+    MLflow's server takes many seconds to start; a door that is shut refuses connections just as a stopped server does.
+    """
 
     def __init__(self, registry: Registry, folder: Path) -> None:
-        self._arguments = ["--backend-store-uri", registry.uri, "--artifacts-destination", str(folder / "artifacts")]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = str(probe.getsockname()[1])
-        self.uri = f"http://127.0.0.1:{self._port}"
-        self._log = folder / "mlflow.log"
-
-    def start(self) -> None:
-        arguments = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", self._port, "--workers", "1"]
-        with self._log.open("ab") as log:
+        self._port = _free_port()
+        arguments = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
+        arguments += ["--backend-store-uri", registry.uri, "--artifacts-destination", str(folder / "artifacts")]
+        with (folder / "mlflow.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *arguments, *self._arguments], stdout=log, stderr=log, start_new_session=True
+                [sys.executable, *arguments],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             )
-        _until(self._answers, "the registry's server answers", READY_S)
+        self._door_port = _free_port()
+        self._door: socketserver.ThreadingTCPServer | None = None
+        self._connections: list[socket.socket] = []
+        self.uri = f"http://127.0.0.1:{self._door_port}"
+
+    def open(self) -> None:
+        """Lets callers through; returns when the registry answers."""
+        port = self._port
+        connections = self._connections
+
+        class Relay(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                connections.append(self.request)
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as server:
+                    back = threading.Thread(target=_pump, args=(server, self.request), daemon=True)
+                    back.start()
+                    _pump(self.request, server)
+                    back.join()
+
+        class Door(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+            block_on_close = False
+
+        self._door = Door(("127.0.0.1", self._door_port), Relay)
+        threading.Thread(target=self._door.serve_forever, daemon=True).start()
+        _until(self._answers, "the registry's server answers", READY_S * 2)
+
+    def shut(self) -> None:
+        """Refuses callers from now on, and hangs up on those that are connected."""
+        if self._door is not None:
+            self._door.shutdown()
+            self._door.server_close()
+            self._door = None
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # closed already
+                connection.shutdown(socket.SHUT_RDWR)
+        self._connections.clear()
+
+    def end(self) -> None:
+        self.shut()
+        # Its workers are processes of the session that it was started in.
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(WAIT_S)
 
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.uri}/health", timeout=WAIT_S):
                 return True
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
 
-    def stop(self) -> None:
-        # Its workers are processes of the session that it was started in.
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(WAIT_S)
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture
@@ -290,13 +351,13 @@ def serve_registry(registry: Registry, tmp_path: Path) -> Iterator[Callable[[], 
 
     def serve() -> RegistryServer:
         server = RegistryServer(registry, tmp_path)
-        server.start()
         servers.append(server)
+        server.open()
         return server
 
     yield serve
     for server in servers:
-        server.stop()
+        server.end()
 
 
 @pytest.fixture(scope="module")

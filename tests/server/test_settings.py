@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from penstock_server.batching.queue import BatchLimits
+from penstock_server.batching.queue import BatchLimits, ModelLimits
 from penstock_server.errors import InvalidInputError
 from penstock_server.settings import DriftSettings, ModelSettings, ServerSettings, read_settings
 from penstock_server.transport.settings import TransportSettings
@@ -24,6 +24,11 @@ grace_s = 2.5
 max_rows = 128
 max_delay_s = 0.002
 queue_rows = 100
+objective_ms = 50
+
+[batching.models.fraud]
+max_rows = 8
+objective_ms = 5.5
 
 [serving]
 threads = 2
@@ -54,7 +59,8 @@ def test_a_file_names_every_setting(file: Path) -> None:
     assert read_settings(file) == ServerSettings(
         registry="sqlite:///registry.db", models=("churn", "fraud"), model_repository=Path("models"), host="0.0.0.0",
         port=9000, http_port=9001, workers=3, transport="aio", poll_interval_s=1.0, grace_s=2.5,
-        batching=BatchLimits(128, 0.002, 100), serving=ModelSettings(2, 0.0), drift=DriftSettings(500),
+        batching=BatchLimits(128, 0.002, 100, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5)}),
+        serving=ModelSettings(2, 0.0), drift=DriftSettings(500),
         grpc=TransportSettings(1_000_000, tls_certificate=Path("server.pem"), tls_key=Path("server.key")),
     )  # fmt: skip
 
@@ -82,6 +88,14 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
         ("grace_s = inf", "got 2.0 and inf"),
         ("[batching]\nmax_rows = 0", "batch limits take max_rows >= 1"),
         ("[batching]\nmax_delay_s = nan", "max_delay_s >= 0"),
+        ("[batching]\nobjective_ms = 0", "objective_ms is 0.0, expected more than 0 milliseconds"),
+        ("[batching]\nobjective_ms = nan", "objective_ms is nan"),
+        (
+            "[batching.models.m]\nmax_row = 1",
+            "unknown settings batching.models.m.max_row; expected some of batching.mod",
+        ),
+        ("[batching.models.m]\nmax_rows = 0", "batching.models.m: batch limits take max_rows >= 1"),
+        ("[batching.models]\nm = 5", r"at `\$.batching.models"),
         ("[serving]\nthreads = 0", "models takes threads >= 1 and inline_budget_ms >= 0, got 0 and 1.0"),
         ("[serving]\ninline_budget_ms = nan", "got 1 and nan"),
         ("[drift]\nwindow_rows = 9", "drift.window_rows is 9, expected at least 10"),

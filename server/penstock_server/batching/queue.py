@@ -7,9 +7,13 @@ many and a model's cost follows its rows.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
+from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s
+from penstock_server.batching.cost import Cost, CostModel
+from penstock_server.batching.levels import DEFAULT, OtherLevels
 from penstock_server.errors import InvalidInputError
 
 FOREVER_S = float("inf")
@@ -21,6 +25,7 @@ class Waiting(Protocol):
     rows: int
     deadline_s: float
     arrived_s: float
+    priority: int
 
     @property
     def is_over(self) -> bool:
@@ -32,20 +37,36 @@ ItemT = TypeVar("ItemT", bound=Waiting)
 
 
 @dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What one model has otherwise than `BatchLimits` says; None leaves it as it is there."""
+
+    max_rows: int | None = None
+    max_delay_s: float | None = None
+    queue_rows: int | None = None
+    objective_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a batch and its queue may grow.
+    """How large a batch and its queue may grow, and how soon requests are to be answered.
 
     Attributes:
         max_rows: rows of one batch; a single request with more runs alone.
         max_delay_s: how long a request may wait for company, though never for more than half of the time that its
-            deadline leaves. 0 is work-conserving: a batch is what arrived while the last one ran, so batches grow with
-            load and nobody waits without reason.
+            deadline leaves beside the batch itself. 0 is work-conserving: a batch is what arrived while the last one
+            ran, so batches grow with load and nobody waits without reason.
         queue_rows: rows that may wait, and requests; one that would exceed it is refused.
+        objective_ms: milliseconds from a request's arrival to its answer. A request that what waits would keep longer
+            is refused at once, and a batch is no larger than what is answered within half of it. None sets no
+            objective: only a request's own deadline counts.
+        models: other limits for models of these names.
     """
 
     max_rows: int = 64
     max_delay_s: float = 0.0
     queue_rows: int = 4096
+    objective_ms: float | None = None
+    models: dict[str, ModelLimits] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.max_rows < 1 or self.queue_rows < 1 or not 0 <= self.max_delay_s < FOREVER_S:
@@ -53,11 +74,35 @@ class BatchLimits:
                 "batch limits take max_rows >= 1, queue_rows >= 1 and max_delay_s >= 0, got "
                 f"{self.max_rows}, {self.queue_rows} and {self.max_delay_s}"
             )
+        if self.objective_ms is not None and not 0 < self.objective_ms < FOREVER_S:
+            raise InvalidInputError(f"objective_ms is {self.objective_ms}, expected more than 0 milliseconds")
+        for name in self.models:
+            try:
+                self.of(name)
+            except InvalidInputError as error:
+                raise InvalidInputError(f"batching.models.{name}: {error}") from error
+
+    @property
+    def objective_s(self) -> float:
+        """The objective in seconds; `FOREVER_S` without one."""
+        return FOREVER_S if self.objective_ms is None else self.objective_ms / 1000
+
+    def of(self, model: str) -> "BatchLimits":
+        """The limits of the model of this name."""
+        own = self.models.get(model)
+        if own is None:
+            return self
+        return BatchLimits(
+            self.max_rows if own.max_rows is None else own.max_rows,
+            self.max_delay_s if own.max_delay_s is None else own.max_delay_s,
+            self.queue_rows if own.queue_rows is None else own.queue_rows,
+            self.objective_ms if own.objective_ms is None else own.objective_ms,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Batch(Generic[ItemT]):
-    """The requests to run together, in order of arrival, and those whose deadline passed while they waited."""
+    """The requests to run together, in the order served, and those that can no longer be answered in time."""
 
     items: list[ItemT]
     expired: list[ItemT]
@@ -65,22 +110,54 @@ class Batch(Generic[ItemT]):
 
 
 class BatchQueue(Generic[ItemT]):
-    """First in, first out, by rows.
+    """By priority, first in first out within one, by rows.
 
     Every item that was added leaves exactly once: in a batch, among its expired, or through `discard`. An item that is
-    over (answered or cancelled) is dropped silently, so cancellation needs no search through the queue.
+    over (answered or cancelled) is dropped silently, so cancellation needs no search through the queue. What the cost
+    says is never in doubt here: with an exact one, nobody in a batch is answered after their deadline.
+
+    Attributes:
+        rows: what waits.
+        cost: what batches take; `update` it where `is_timed`.
+        is_timed: a request had a deadline, so that costs matter.
     """
 
-    __slots__ = ("_company_until_s", "_items", "limits", "rows")
+    __slots__ = ("_company_until_s", "_halfway_s", "_items", "_others", "cost", "is_timed", "limits", "rows")
 
-    def __init__(self, limits: BatchLimits) -> None:
+    def __init__(self, limits: BatchLimits, cost: Cost | None = None) -> None:
         self.limits = limits
         self.rows = 0
+        self.cost = CostModel(cost or Cost(0.0, 0.0), limits.max_rows)
+        self.is_timed = limits.objective_ms is not None
         self._items: deque[ItemT] = deque()
+        self._others: OtherLevels[ItemT] = OtherLevels()
         self._company_until_s = FOREVER_S
+        self._halfway_s = FOREVER_S
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items) + self._others.count() if self._others else len(self._items)
+
+    def is_in_time(self, item: ItemT, start_s: float, *, one: bool = False) -> bool:
+        """Whether the item, if added now, would be answered before its deadline.
+
+        Args:
+            item: not added yet.
+            start_s: when the next batch can start: now, or when the one that runs should end.
+            one: requests run one by one.
+        """
+        self.is_timed = True
+        ahead = self.rows
+        if self._others or item.priority != DEFAULT:
+            ahead -= self._others.rows_behind(item.priority, ahead)
+        cost = self.cost.cost
+        if one:
+            end_s = finish_singly_s(start_s, cost, rows=ahead + item.rows, requests=len(self) + 1)
+        else:
+            largest = batch_rows(cost, self.limits.objective_s, self.limits.max_rows)
+            # A request larger than a batch runs alone.
+            largest = max(largest, item.rows)
+            end_s = finish_s(start_s, cost, rows=ahead + item.rows, largest=largest)
+        return end_s < item.deadline_s
 
     def add(self, item: ItemT) -> bool:
         """Takes the item, or refuses it with False when its rows do not fit.
@@ -90,73 +167,112 @@ class BatchQueue(Generic[ItemT]):
         limits = self.limits
         if self.rows + item.rows > limits.queue_rows and self.rows:
             return False
-        if len(self._items) >= limits.queue_rows and not self._swept():
+        if (len(self) if self._others else len(self._items)) >= limits.queue_rows and not self._swept():
             return False
-        self._items.append(item)
+        if item.priority == DEFAULT:
+            self._items.append(item)
+        else:
+            self._others.add(item)
         self.rows += item.rows
         if limits.max_delay_s:
-            self._company_until_s = min(self._company_until_s, self._waits_until_s(item))
+            self._waits(item)
         return True
 
     def _swept(self) -> bool:
         """Drops the dead, who count no rows but hold a place; whether there is room for a request."""
-        self._items = deque(item for item in self._items if not item.is_over)
-        return len(self._items) < self.limits.queue_rows
+        living = [item for item in chain(self._items, self._others.waiting()) if not item.is_over]
+        self._items = deque(item for item in living if item.priority == DEFAULT)
+        self._others.clear()
+        for item in living:
+            if item.priority != DEFAULT:
+                self._others.add(item)
+        return len(living) < self.limits.queue_rows
 
-    def _waits_until_s(self, item: ItemT) -> float:
-        return item.arrived_s + min(self.limits.max_delay_s, (item.deadline_s - item.arrived_s) / 2)
+    def _waits(self, item: ItemT) -> None:
+        self._company_until_s = min(self._company_until_s, item.arrived_s + self.limits.max_delay_s)
+        self._halfway_s = min(self._halfway_s, (item.arrived_s + item.deadline_s) / 2)
 
     def discard(self, item: ItemT) -> None:
         """Gives back the rows of a waiting item that is over; the item itself is dropped when it comes up."""
         self.rows -= item.rows
+        if self._others:
+            self._others.discard(item)
         item.rows = 0
 
-    def newest(self) -> Iterator[ItemT]:
-        """What waits, the newest first."""
-        return reversed(self._items)
+    def newest(self) -> Iterator[Iterator[ItemT]]:
+        """What waits: each level of priority, its newest first."""
+        yield reversed(self._items)
+        if self._others:
+            yield from self._others.newest()
 
     def due_s(self) -> float:
         """When the next batch should run: the past when it is ready now, `FOREVER_S` when nothing waits."""
-        if not self._items:
+        if not self._items and not self._others:
             return FOREVER_S
         limits = self.limits
         if limits.max_delay_s == 0 or self.rows >= limits.max_rows:
             return 0.0
-        return self._company_until_s
+        return min(self._company_until_s, self._halfway_s - self.cost.of(self.rows) / 2)
 
     def next_batch(self, now_s: float, *, one: bool = False) -> Batch[ItemT]:
         """Takes the next batch off the queue; it may be empty when all that waited was over or expired.
 
+        It is as large as can be answered before the earliest deadline in it. With an objective, while a full batch
+        waits, a request that could only go in a smaller one is given up.
+
         Args:
-            now_s: what the deadlines are compared with.
+            now_s: when the batch starts.
             one: at most one request, for models whose requests cannot run together.
         """
         items: list[ItemT] = []
         expired: list[ItemT] = []
         rows = 0
-        waiting = self._items
-        max_rows = self.limits.max_rows
-        while waiting:
+        until_s = FOREVER_S
+        others = self._others
+        cost = self.cost.cost
+        start_s, row_s = now_s + cost.base_s, cost.row_s
+        limits = self.limits
+        has_objective = limits.objective_ms is not None
+        max_rows = batch_rows(cost, limits.objective_s, limits.max_rows) if has_objective else limits.max_rows
+        # Under overload one late request would keep a whole batch small: with an objective it is given up instead.
+        full_s = start_s + row_s * max_rows if has_objective and not one else start_s
+        while waiting := (others.first(self._items) if others else self._items):
             item = waiting[0]
+            deadline_s = item.deadline_s
+            wanted = rows + item.rows
+            end_s = start_s + row_s * wanted
             if item.is_over:
-                waiting.popleft()
-                self.rows -= item.rows
-            elif item.deadline_s <= now_s:
-                expired.append(waiting.popleft())
-                self.rows -= item.rows
-            elif items and (one or rows + item.rows > max_rows):
+                pass
+            elif (end_s >= deadline_s and start_s + row_s * item.rows >= deadline_s) or (
+                deadline_s <= full_s and self.rows - item.rows + rows >= max_rows
+            ):
+                expired.append(item)
+            elif items and (one or wanted > max_rows or end_s >= until_s or end_s >= deadline_s):
                 break
             else:
-                items.append(waiting.popleft())
-                self.rows -= item.rows
-                rows += item.rows
-        if self.limits.max_delay_s:
-            self._company_until_s = min(map(self._waits_until_s, waiting), default=FOREVER_S)
+                items.append(item)
+                rows = wanted
+                if deadline_s != FOREVER_S:
+                    until_s = min(until_s, deadline_s)
+            waiting.popleft()
+            self.rows -= item.rows
+            if others and item.priority != DEFAULT:
+                others.took(item)
+        if expired and not items:
+            self.cost.doubt()
+        if limits.max_delay_s:
+            self._wait_anew()
         return Batch(items, expired, rows)
+
+    def _wait_anew(self) -> None:
+        self._company_until_s = self._halfway_s = FOREVER_S
+        for item in chain(self._items, self._others.waiting()):
+            self._waits(item)
 
     def clear(self) -> list[ItemT]:
         """Takes everything off the queue; what of it is not over yet."""
-        left = [item for item in self._items if not item.is_over]
+        left = [item for item in chain(self._items, self._others.waiting()) if not item.is_over]
         self._items.clear()
+        self._others.clear()
         self.rows = 0
         return left

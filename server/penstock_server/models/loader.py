@@ -6,7 +6,6 @@ the load with one sentence, and what served before goes on serving.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
+from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError, ModelFailedError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
@@ -25,18 +25,6 @@ from penstock_server.models.signature import ANY
 from penstock_server.names import VersionKey
 
 _REPEATS: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a batch of n rows takes: `base_s + row_s * n`, fitted at warm-up."""
-
-    base_s: float
-    row_s: float
-
-    def of(self, rows: int) -> float:
-        """Seconds for a batch of this many rows."""
-        return self.base_s + self.row_s * rows
 
 
 def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple[OnnxServable, Cost]:

@@ -13,6 +13,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from penstock_server.batching.cost import Cost
+from penstock_server.batching.levels import DEFAULT
 from penstock_server.batching.queue import FOREVER_S, Batch, BatchLimits, BatchQueue
 from penstock_server.call import Call
 from penstock_server.clock import Clock
@@ -32,13 +34,15 @@ from penstock_server.prediction.shadow import Answered, Mirror, Reader
 
 log = structlog.get_logger(__name__)
 
-_DEADLINE: Final = "the deadline passed while the request waited for its turn"
+_DEADLINE: Final = "the answer would come after the deadline"
 
 
 class Prediction:
     """One request on its way: what waits in a lane's queue, with its reply inside.
 
     Attributes:
+        deadline_s: when the caller, or the model's objective, no longer waits for the answer.
+        priority: 1 is served first, 9 last.
         encoder: the version's in the role that it played when the request was routed.
         is_waiting: it is in the queue; its rows belong to a batch afterwards, whether the caller leaves or not.
         is_watched: it will hear when the caller leaves.
@@ -54,6 +58,7 @@ class Prediction:
         "is_waiting",
         "is_watched",
         "lane",
+        "priority",
         "rows",
         "taken",
     )
@@ -68,6 +73,7 @@ class Prediction:
         deadline_s: float,
         request_id: str,
         chosen: Choice,
+        priority: int = DEFAULT,
     ) -> None:
         self.lane = lane
         self.call = call
@@ -77,6 +83,7 @@ class Prediction:
         self.deadline_s = deadline_s
         self.id_field = encoded_id(request_id)
         self.chosen = chosen
+        self.priority = priority
         self.encoder = lane.encoder
         self.is_waiting = True
         self.is_watched = False
@@ -114,6 +121,7 @@ class Lane:
         reader: Reader,
         clock: Clock,
         activate: Callable[["Lane"], None],
+        cost: Cost | None = None,
     ) -> None:
         self.servable = servable
         self.decoder = decoder
@@ -122,10 +130,12 @@ class Lane:
         self.encoder = ReplyEncoder(servable.key, None, servable.outputs)
         self.mirror: Mirror | None = None
         self._limits = limits
-        self._queue: BatchQueue[Prediction] = BatchQueue(limits)
+        self._objective_s = limits.objective_s
+        self._queue: BatchQueue[Prediction] = BatchQueue(limits, cost)
         self._clock = clock
         self._activate = activate
         self._running = 0
+        self._busy_until_s = 0.0
         self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
 
     def play(self, role: Role | None) -> None:
@@ -139,16 +149,43 @@ class Lane:
         return not len(self._queue) and not self._running
 
     def submit(self, prediction: Prediction) -> None:
-        """Queues a request; `OverloadedError` when it does not fit."""
+        """Queues a request.
+
+        Raises:
+            OverloadedError: the queue is full, or the model's objective could not be met.
+            DeadlinePassedError: the answer would come after the caller's deadline.
+        """
         self._add(prediction)
         if len(self._queue) == 1:
             self._activate(self)
 
     def _add(self, prediction: Prediction) -> None:
+        if prediction.deadline_s != FOREVER_S or self._objective_s != FOREVER_S:
+            self._check_time(prediction)
         if not self._queue.add(prediction):
             model, version = self.servable.key
             full = f"the queue of model {model!r} version {version} is full ({self._limits.queue_rows} rows)"
             raise OverloadedError(f"{full}; try again later")
+
+    def _check_time(self, prediction: Prediction) -> None:
+        """Refuses what cannot be answered in time while that costs nothing; other lanes' batches are not foreseen."""
+        now_s = prediction.arrived_s
+        prediction.deadline_s = min(prediction.deadline_s, now_s + self._objective_s)
+        start_s = max(now_s, self._busy_until_s)
+        if self._queue.is_in_time(prediction, start_s, one=not self.servable.is_batched):
+            return
+        if self.is_idle:
+            self._queue.cost.doubt()
+        raise self._too_late(prediction)
+
+    def _too_late(self, prediction: Prediction) -> PenstockError:
+        if prediction.deadline_s < prediction.arrived_s + self._objective_s:
+            return DeadlinePassedError(_DEADLINE)
+        model, version = self.servable.key
+        late = (
+            f"model {model!r} version {version} cannot answer within its objective of {self._objective_s * 1000:g} ms"
+        )
+        return OverloadedError(f"{late}; try again later")
 
     def cancelled(self, prediction: Prediction) -> None:
         """A caller left; a request whose batch runs keeps its rows, which are between those of others."""
@@ -158,10 +195,11 @@ class Lane:
 
     def watch(self) -> None:
         """Looks after callers whose requests did not get into a batch at once: they may leave before their turn."""
-        for prediction in self._queue.newest():
-            if prediction.is_watched:
-                break
-            prediction.watch()
+        for level in self._queue.newest():
+            for prediction in level:
+                if prediction.is_watched:
+                    break
+                prediction.watch()
 
     def due_s(self) -> float:
         """When `run` should be called: the past for now."""
@@ -171,7 +209,7 @@ class Lane:
         """Runs and answers one batch."""
         batch = self._take(now_s)
         for prediction in batch.expired:
-            self._refuse(prediction, DeadlinePassedError(_DEADLINE))
+            self._refuse(prediction, self._too_late(prediction))
         if batch.items:
             self._running += 1
             try:
@@ -182,6 +220,7 @@ class Lane:
                 raise
             finally:
                 self._running -= 1
+                self._busy_until_s = 0.0
         self.report.waiting(self._queue.rows, len(self._queue))
 
     def close(self) -> None:
@@ -191,6 +230,8 @@ class Lane:
 
     def _take(self, now_s: float) -> Batch[Prediction]:
         batch = self._queue.next_batch(now_s, one=not self.servable.is_batched)
+        if self._queue.is_timed:
+            self._busy_until_s = now_s + self._queue.cost.of(batch.rows)
         for prediction in batch.items:
             prediction.is_waiting = False
         for prediction in batch.expired:
@@ -213,11 +254,14 @@ class Lane:
         self._counted(cells, batch.rows)
         compute_s = outputs.features_s + outputs.infer_s
         answered = self._reply(items, outputs, batch.rows, started_s, compute_s)
+        ended_s = self._clock()
+        if self._queue.is_timed and not is_again:
+            self._queue.cost.update(batch.rows, ended_s - started_s)
         self.report.batch(
             arrived_s=[item.arrived_s for item in answered],
             rows=batch.rows,
             started_s=started_s,
-            ended_s=self._clock(),
+            ended_s=ended_s,
             features_s=outputs.features_s,
             infer_s=outputs.infer_s,
         )

@@ -8,6 +8,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from penstock.inference_pb2 import ModelInferRequest
+from penstock_server.batching.levels import DEFAULT, LOWEST
 from penstock_server.batching.queue import FOREVER_S
 from penstock_server.call import Call
 from penstock_server.clock import Clock
@@ -55,11 +56,20 @@ class Predictor:
             lane = self._lane(request) if template is None else self._lane_of(template)
             report = lane.report
             deadline_s = call.deadline_s
+            priority = DEFAULT
             if deadline_s != FOREVER_S or request.parameters:
                 deadline_s = _deadline(request, deadline_s, arrived_s)
+                priority = _priority(request)
             taken, chosen = self._taken(lane, message, request, template)
             prediction = Prediction(
-                lane, call, taken, arrived_s=arrived_s, deadline_s=deadline_s, request_id=request.id, chosen=chosen
+                lane,
+                call,
+                taken,
+                arrived_s=arrived_s,
+                deadline_s=deadline_s,
+                request_id=request.id,
+                chosen=chosen,
+                priority=priority,
             )
             call.pending = prediction
             lane.submit(prediction)
@@ -106,6 +116,16 @@ def _deadline(request: ModelInferRequest, deadline_s: float, now_s: float) -> fl
     if deadline_s <= now_s:
         raise DeadlinePassedError("the deadline had passed when the request arrived")
     return deadline_s
+
+
+def _priority(request: ModelInferRequest) -> int:
+    """The request's level: 1 is served first and 9 last; 0, or none, is the middle."""
+    if not request.parameters or "priority" not in request.parameters:
+        return DEFAULT
+    priority = _value(request.parameters["priority"])
+    if not 0 <= priority <= LOWEST:
+        raise InvalidInputError(f"parameter 'priority' is {priority}, expected 0 to {LOWEST}")
+    return priority or DEFAULT
 
 
 def parse(message: bytes) -> ModelInferRequest:

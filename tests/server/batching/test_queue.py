@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock_server.batching.queue import FOREVER_S, BatchLimits, BatchQueue
+from penstock_server.batching.cost import Cost
+from penstock_server.batching.queue import FOREVER_S, BatchLimits, BatchQueue, ModelLimits
 from penstock_server.errors import InvalidInputError
 
 
@@ -16,6 +17,7 @@ class Item:
     deadline_s: float = FOREVER_S
     arrived_s: float = 0.0
     is_over: bool = False
+    priority: int = 5
 
 
 def queue_of(*items: Item, **limits: Any) -> BatchQueue[Item]:
@@ -85,7 +87,7 @@ def test_due(arrivals: list[float], limits: dict[str, Any], due_s: float) -> Non
 
 def test_newest_first() -> None:
     items = [Item(), Item(), Item()]
-    assert list(queue_of(*items).newest()) == items[::-1]
+    assert [list(level) for level in queue_of(*items).newest()] == [items[::-1]]
 
 
 def test_who_passed_the_deadline_comes_back_apart() -> None:
@@ -115,6 +117,60 @@ def test_a_discarded_item_gives_its_rows_back_at_once() -> None:
 def test_limits_check_themselves(limits: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match="max_rows >= 1, queue_rows >= 1 and max_delay_s >= 0"):
         BatchLimits(**limits)
+
+
+def test_a_model_has_its_own_limits() -> None:
+    limits = BatchLimits(8, 0.5, 99, 20.0, {"fraud": ModelLimits(max_rows=2, objective_ms=5.0)})
+    assert limits.of("fraud") == BatchLimits(2, 0.5, 99, 5.0)
+    assert limits.of("other") is limits
+    assert (limits.of("fraud").objective_s, BatchLimits().objective_s) == (0.005, FOREVER_S)
+
+
+COST = Cost(1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "taken", "expired"),
+    [
+        ([9.0, 9.0, 9.0], 3, 0),
+        ([2.1, 9.0, 9.0], 2, 0),  # a third would make the first late
+        ([9.0, 9.0, 2.1], 2, 0),  # which still can go alone, for all that is known now
+        ([1.5, 9.0, 9.0], 2, 1),  # too late even alone
+        ([9.0, 1.4, 9.0], 2, 1),
+    ],
+)
+def test_a_batch_ends_before_the_earliest_deadline(deadlines: list[float], taken: int, expired: int) -> None:
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(), COST)
+    for deadline_s in deadlines:
+        queue.add(Item(deadline_s=deadline_s))
+    batch = queue.next_batch(0.0)
+    assert (len(batch.items), len(batch.expired)) == (taken, expired)
+
+
+def test_with_an_objective_batches_are_small_enough_for_those_who_just_missed_one() -> None:
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(objective_ms=6000.0), COST)
+    for _ in range(9):
+        queue.add(Item(deadline_s=99.0))
+    assert queue.next_batch(0.0).rows == 4
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_in_time_counts_what_waits_before(one: bool) -> None:
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(), COST)
+    for priority in (9, 5, 5, 1):
+        queue.add(Item(priority=priority))
+    for priority, end_s in ((5, 7.0), (1, 6.0)) if one else ((5, 3.0), (1, 2.0)):
+        assert queue.is_in_time(Item(deadline_s=end_s + 0.1, priority=priority), 0.0, one=one)
+        assert not queue.is_in_time(Item(deadline_s=end_s, priority=priority), 0.0, one=one)
+        assert not queue.is_in_time(Item(deadline_s=end_s + 0.1, priority=priority), 0.2, one=one)
+
+
+def test_company_is_waited_for_only_while_the_batch_still_fits() -> None:
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(max_rows=8, max_delay_s=100.0), COST)
+    queue.add(Item(deadline_s=10.0))
+    assert queue.due_s() == pytest.approx((10.0 - 1.5) / 2)
+    queue.add(Item(deadline_s=20.0))
+    assert queue.due_s() == pytest.approx((10.0 - 2.0) / 2)
 
 
 class Interleavings(RuleBasedStateMachine):

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_server.models import artifact, golden
-from penstock_server.models.loader import Cost, load
+from penstock_server.models.loader import load
 
 WriteOnnx = Callable[..., Path]
 KEY = ("m", "1")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from penstock import inference_pb2 as pb
 from penstock.tensors import TYPED_FIELDS, from_raw, to_raw
+from penstock_server.batching.cost import Cost
 from penstock_server.batching.queue import BatchLimits
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
@@ -66,6 +67,7 @@ def lane_of(fake_clock: Any, fake_report: Any) -> Callable[..., Lane]:
         clock: Any = None,
         activate: Callable[[Lane], None] = lambda lane: None,
         beside: bool = False,
+        cost: Cost | None = None,
         **limits: Any,
     ) -> Lane:
         inputs = servable.inputs if isinstance(servable, FakeServable) else servable.model.signature.inputs
@@ -78,6 +80,7 @@ def lane_of(fake_clock: Any, fake_report: Any) -> Callable[..., Lane]:
             reader=reader_of(servable),
             clock=clock or fake_clock(),
             activate=activate,
+            cost=cost,
         )
 
     return make

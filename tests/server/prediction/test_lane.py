@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
+from penstock_server.batching.cost import Cost
 from penstock_server.errors import DeadlinePassedError, ModelFailedError, OverloadedError, PenstockError
 from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.lane import Lane, Prediction
@@ -38,11 +39,19 @@ def ask(fake_call: Any, infer_request: Any) -> Callable[..., Any]:
 
 
 def submit(
-    lane: Lane, call: Any, request: Any, *, chosen: Any = None, deadline_s: float = NEVER, arrived_s: float = 0.0
+    lane: Lane,
+    call: Any,
+    request: Any,
+    *,
+    chosen: Any = None,
+    deadline_s: float = NEVER,
+    arrived_s: float = 0.0,
+    priority: int = 5,
 ) -> Any:
     prediction = Prediction(
         lane, call, lane.decoder.decode(request),
         arrived_s=arrived_s, deadline_s=deadline_s, request_id=request.id, chosen=chosen,
+        priority=priority,
     )  # fmt: skip
     call.pending = prediction
     lane.submit(prediction)
@@ -127,6 +136,67 @@ def test_a_full_queue_refuses_by_name(lane_of: Any, servable: Any, ask: Any) -> 
     ask(lane, 1.0, 2.0)
     with pytest.raises(OverloadedError, match=r"the queue of model 'm' version 1 is full \(2 rows\); try again later"):
         ask(lane, 3.0)
+
+
+def test_what_would_miss_the_objective_is_refused_at_once(
+    lane_of: Any, servable: Any, ask: Any, report: Any, fake_clock: Any
+) -> None:
+    clock = fake_clock(0.0)
+    lane = lane_of(servable, report=report, clock=clock, cost=Cost(1.0, 1.0), objective_ms=4000.0)
+    waits = ask(lane, 1.0)  # one row a batch takes half of the objective
+    with pytest.raises(OverloadedError, match=r"model 'm' version 1 cannot answer within its objective of 4000 ms"):
+        ask(lane, 2.0)
+    with pytest.raises(DeadlinePassedError, match="the answer would come after the deadline"):
+        ask(lane, 3.0, deadline_s=2.5)
+    lane.run(0.0)
+    assert isinstance(waits.answer, bytes)
+    assert servable.runs == [1]
+
+
+def test_an_objective_missed_in_the_queue_is_overload(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
+    lane = lane_of(servable, report=report, objective_ms=4000.0)
+    late = ask(lane, 1.0)
+    lane.run(4.0)
+    assert isinstance(late.answer, OverloadedError)
+    assert report.refusals == {"overloaded": 1}
+
+
+def test_a_lane_learns_what_batches_cost(lane_of: Any, servable: Any, ask: Any, fake_clock: Any) -> None:
+    clock = fake_clock(0.0)
+    lane = lane_of(servable, clock=clock, objective_ms=4000.0)
+    ask(lane, 1.0)
+    servable.on_run = lambda: setattr(clock, "now", 5.0)
+    lane.run(0.0)
+    with pytest.raises(OverloadedError):
+        ask(lane, 1.0, arrived_s=5.0)
+
+
+def test_a_cost_that_refuses_everybody_is_doubted(lane_of: Any, servable: Any, ask: Any) -> None:
+    lane = lane_of(servable, cost=Cost(5.0, 0.0), objective_ms=4000.0)
+    refused = 0
+    while lane.is_idle:
+        try:
+            ask(lane, 1.0)
+        except OverloadedError:
+            refused += 1
+    assert 0 < refused < 30
+
+
+def test_priorities_are_served_first_and_all_are_watched(
+    lane_of: Any, servable: Any, fake_call: Any, infer_request: Any
+) -> None:
+    lane = lane_of(servable, max_rows=1)
+    request = infer_request({"x": np.zeros((1, 2))})
+    calls = {}
+    for priority in (9, 5, 1):
+        calls[priority] = submit(lane, fake_call(), request, priority=priority)
+    lane.watch()
+    assert all(call.is_watched for call in calls.values())
+    order = []
+    while not lane.is_idle:
+        lane.run(0.0)
+        order.append([priority for priority, call in calls.items() if call.is_over])
+    assert order == [[1], [5, 1], [9, 5, 1]]
 
 
 def test_who_passed_the_deadline_is_told(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:

@@ -148,6 +148,7 @@ def test_refusals_say_what_is_wrong(
     "change",
     [
         parameter("priority", uint64_param=1),
+        parameter("priority", int64_param=9),
         parameter("triton_enable_empty_final_response", bool_param=True),
         parameter("sequence_id", int64_param=0),
         parameter("sequence_end", bool_param=False),
@@ -166,6 +167,24 @@ def test_harmless_parameters_pass(server: Server, fake_call: Any, infer_request:
     call = server.ask(request, fake_call())
     server.run()
     assert isinstance(call.answer, bytes)
+
+
+@pytest.mark.parametrize("wrong", [10, -1])
+def test_a_priority_out_of_range_is_refused(server: Server, fake_call: Any, infer_request: Any, wrong: int) -> None:
+    request = infer_request({"x": X})
+    request.parameters["priority"].int64_param = wrong
+    call = server.ask(request, fake_call())
+    assert str(call.answer) == f"parameter 'priority' is {wrong}, expected 0 to 9"
+
+
+@pytest.mark.parametrize(("priority", "level"), [(None, 5), (0, 5), (1, 1), (9, 9)])
+def test_no_priority_is_the_middle(
+    server: Server, fake_call: Any, infer_request: Any, priority: int | None, level: int
+) -> None:
+    request = infer_request({"x": X})
+    if priority is not None:
+        request.parameters["priority"].uint64_param = priority
+    assert server.ask(request, fake_call()).pending.priority == level
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_a_lane_activates_itself_again_after_it_was_empty(
 
     servable = fake_servable()
     reactor = LaneReactor(clock)
-    lane = lane_of(servable, activate=reactor.activate)
+    lane = lane_of(servable, activate=reactor.activate, clock=clock)
     for _ in range(2):
         call = fake_call()
         rows = Rows((bytes(16),), 1)

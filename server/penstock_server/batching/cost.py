@@ -1,0 +1,99 @@
+"""What a batch costs: a line through what batches took, kept current while the version serves.
+
+The loader fits the line at warm-up; a lane whose requests have deadlines or an objective tells it each batch, and the
+queue asks it what a batch of n rows will take. It reads no clock.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+_WEIGHT: Final = 0.02
+"""The newest batch's share in the averages: they span some fifty batches."""
+_OUTLIER: Final = 3.0
+"""A batch counts as at most this many times what was expected: one pause must not close the door, while a lasting
+slowdown still moves the line by 4 % a batch."""
+_STIFFNESS: Final = 0.001
+"""How strongly the former slope holds, in squared mean sizes: batches of one size alone tell nothing about it."""
+_DOUBT: Final = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a batch of n rows takes: `base_s + row_s * n`."""
+
+    base_s: float
+    row_s: float
+
+    def of(self, rows: int) -> float:
+        """Seconds for a batch of this many rows."""
+        return self.base_s + self.row_s * rows
+
+    def rows_within(self, span_s: float, most: int) -> int:
+        """The rows of the largest batch that takes at most `span_s`: at least 1, at most `most`."""
+        left_s = span_s - self.base_s
+        if left_s >= self.row_s * most:
+            return most
+        return max(1, int(left_s / self.row_s)) if self.row_s > 0 else 1
+
+
+class CostModel:
+    """Least squares over the batches seen, older ones weighing exponentially less; O(1) a batch.
+
+    Neither part of the line is ever negative. It starts from the warm-up's fit; from `Cost(0, 0)`, which says that
+    there is none, it starts with the first batch.
+
+    Attributes:
+        cost: the line now; swapped by assignment, so another thread may read it.
+    """
+
+    __slots__ = ("_covariance", "_mean_rows", "_mean_s", "_seen", "_slope_s", "_variance", "cost")
+
+    def __init__(self, cost: Cost, max_rows: int) -> None:
+        """Starts from the warm-up's fit over batches of 1 and of `max_rows` rows."""
+        self.cost = cost
+        self._slope_s = cost.row_s
+        self._mean_rows = (1 + max_rows) / 2
+        self._mean_s = cost.base_s + cost.row_s * self._mean_rows
+        self._variance = ((max_rows - 1) / 2) ** 2
+        self._covariance = cost.row_s * self._variance
+        self._seen = 0 if self._mean_s == 0 else round(1 / _WEIGHT)
+        if not self._seen:
+            self._variance = 0.0
+
+    def of(self, rows: int) -> float:
+        """Seconds for a batch of this many rows; 0 while nothing is known."""
+        return self.cost.of(rows)
+
+    def update(self, rows: int, took_s: float) -> None:
+        """A batch of this many rows took this long."""
+        if self._seen:
+            took_s = min(took_s, _OUTLIER * self.cost.of(rows))
+        self._seen += 1
+        weight = max(_WEIGHT, 1 / self._seen)
+        off_rows = rows - self._mean_rows
+        off_s = took_s - self._mean_s
+        self._mean_rows += weight * off_rows
+        self._mean_s += weight * off_s
+        self._variance = (1 - weight) * (self._variance + weight * off_rows * off_rows)
+        self._covariance = (1 - weight) * (self._covariance + weight * off_rows * off_s)
+        self._fit()
+
+    def doubt(self) -> None:
+        """A request was refused by this line alone: take a little less for granted.
+
+        Nothing runs while everything is refused, so a line that is too high would otherwise never hear of it.
+        """
+        self._mean_s *= _DOUBT
+        self._covariance *= _DOUBT
+        self._slope_s *= _DOUBT
+        self._fit()
+
+    def _fit(self) -> None:
+        mean_rows, mean_s = self._mean_rows, self._mean_s
+        stiffness = _STIFFNESS * mean_rows * mean_rows
+        scale = self._variance + stiffness
+        row_s = (self._covariance + stiffness * self._slope_s) / scale if scale > 0 else 0.0
+        most_s = mean_s / mean_rows if mean_rows > 0 else 0.0
+        row_s = min(max(row_s, 0.0), most_s)
+        self._slope_s += _WEIGHT * (row_s - self._slope_s)
+        self.cost = Cost(max(0.0, mean_s - row_s * mean_rows), row_s)

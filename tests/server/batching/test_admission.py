@@ -1,0 +1,23 @@
+import pytest
+
+from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s
+from penstock_server.batching.cost import Cost
+
+COST = Cost(1.0, 0.5)
+
+
+@pytest.mark.parametrize(("objective_s", "rows"), [(float("inf"), 64), (10.0, 8), (0.5, 1), (1e6, 64)])
+def test_a_batch_takes_half_of_the_objective(objective_s: float, rows: int) -> None:
+    assert batch_rows(COST, objective_s, 64) == rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "end_s"),
+    [(0, 11.0), (1, 11.5), (4, 13.0), (5, 16.0), (8, 16.0), (9, 19.0)],
+)
+def test_behind_a_full_batch_the_next_counts_as_full(rows: int, end_s: float) -> None:
+    assert finish_s(10.0, COST, rows=rows, largest=4) == end_s
+
+
+def test_singly() -> None:
+    assert finish_singly_s(10.0, COST, rows=6, requests=3) == 16.0
