@@ -6,20 +6,22 @@ Decides the exit status: 0, 1 when a floor does not hold, 2 when nothing could b
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import floors, inference, report, session
+from bench import floors, growth, inference, report, session
 from bench.load.generator import LoadError
 from bench.promotions import PromotionError
-from bench.scenarios import FULL, QUICK, SUITES, Scenario
-from bench.servers import BASELINE, CONTESTANTS, ServerError
+from bench.roles import ServerError
+from bench.scenarios import FULL, QUICK, SERVERS, SUITES, Scenario
+from bench.servers import BASELINE, CONTESTANTS
 from bench.session import Order, Run
 
 _SCENARIOS = {scenario.name: scenario for suite in SUITES.values() for scenario in suite}
-_IMPOSSIBLE = (LoadError, PromotionError, ServerError, TimeoutError, inference.WrongAnswerError)
+_IMPOSSIBLE = (LoadError, PromotionError, ServerError, TimeoutError, inference.WrongAnswerError, ValueError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     bounds = floors.read() if options.ci else []
     try:
-        found = _run(order(options, bounds))
+        found = _memory(options) if options.memory else _run(order(options, bounds))
     except _IMPOSSIBLE as error:
         Console(stderr=True).print(f"bench: {error}", style="red", markup=False)
         return 2
@@ -50,13 +52,20 @@ def order(options: argparse.Namespace, bounds: Sequence[floors.Floor]) -> Order:
     if names:
         scenarios = tuple(_SCENARIOS[name] for name in dict.fromkeys(names))
     return Order(
-        servers=tuple(dict.fromkeys(options.server or (BASELINE, "penstock"))),
+        servers=tuple(dict.fromkeys(options.server or SERVERS.get(options.suite, (BASELINE, "penstock")))),
         scenarios=scenarios,
         effort=QUICK if options.quick or options.ci else FULL,
         is_ready_wanted=options.ready,
         are_promotions_wanted=options.promotions,
         load_processes=options.load_processes,
     )
+
+
+def _memory(options: argparse.Namespace) -> Run:
+    console = Console(stderr=True)
+    names = dict.fromkeys(options.server or ("penstock",))
+    sizes = {"requests": options.memory, "abandoned": options.abandoned}
+    return Run(growth=[growth.run(name, **sizes, on_start=console.print) for name in names])
 
 
 def _run(wanted: Order) -> Run:
@@ -88,8 +97,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--ready", action="store_true", help="also measure the time from start to first answer")
     add("--promotions", action="store_true", help="also promote versions under load; no request may fail")
+    add(
+        "--memory",
+        nargs="?",
+        type=_positive,
+        const=2_000_000,
+        metavar="N",
+        help="instead of the loads: how memory grows over N requests (default: 2,000,000)",
+    )
+    add(
+        "--abandoned",
+        type=_positive,
+        default=20_000,
+        metavar="M",
+        help="with --memory: then over M cancelled and killed calls (default: 20,000)",
+    )
     add("--load-processes", type=_positive, default=1, metavar="N", help="processes that send the load (default: 1)")
-    add("--json", type=Path, metavar="FILE", help="write every round's numbers")
+    add(
+        "--json",
+        nargs="?",
+        type=Path,
+        const=report.default_file(datetime.now(tz=UTC)),
+        metavar="FILE",
+        help="write every round's numbers (default: bench/results/, named by the time)",
+    )
     return parser
 
 

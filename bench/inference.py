@@ -4,6 +4,7 @@ A fast server with wrong answers must not enter a table. Called by `__main__`, `
 """
 
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -11,7 +12,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import models
+from bench import models, strings
 from penstock import inference_pb2 as pb
 from penstock.tensors import NUMPY_TYPES
 
@@ -30,9 +31,15 @@ class WrongAnswerError(Exception):
     """A server answered, but not what the model says."""
 
 
-def messages(model: str, *, rows: int) -> tuple[bytes, ...]:
-    """Serialized requests of so many rows each: one raw FP32 tensor [rows, columns]."""
-    return tuple(request(model, part).SerializeToString() for part in _parts(model, rows))
+def messages(model: str, *, rows: int, copies: int = 1) -> tuple[bytes, ...]:
+    """Serialized requests of so many rows each, to the copies of the model in turn."""
+    if model == strings.NAME:
+        table = strings.table(rows * DISTINCT, seed=1)
+        slices = (slice(start, start + rows) for start in range(0, rows * DISTINCT, rows))
+        return tuple(strings.request(table, part).SerializeToString() for part in slices)
+    names, parts = models.copies(model, copies), tensors(model, rows)
+    count = max(copies, DISTINCT)
+    return tuple(request(names[i % copies], parts[i % DISTINCT]).SerializeToString() for i in range(count))
 
 
 def request(model: str, rows: NDArray[np.float32]) -> pb.ModelInferRequest:
@@ -49,7 +56,7 @@ def expected(file: Path, model: str, *, rows: int) -> list[Outputs]:
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    answers = (session.run(names, {models.INPUT: part}) for part in _parts(model, rows))
+    answers = (session.run(names, {models.INPUT: part}) for part in tensors(model, rows))
     return [dict(zip(names, arrays, strict=True)) for arrays in answers]
 
 
@@ -72,14 +79,14 @@ def first_answer(address: str, message: bytes, *, timeout_s: float) -> pb.ModelI
 
 
 def check(address: str, sent: tuple[bytes, ...], outputs: list[Outputs]) -> None:
-    """Sends each message once and compares the answers.
+    """Sends each message once and compares the answers; outputs are taken in turn.
 
     Raises:
         WrongAnswerError: an answer differs from the expected outputs.
     """
     with channel(address) as opened:
         call = infer(opened)
-        for message, wanted in zip(sent, outputs, strict=True):
+        for message, wanted in zip(sent, cycle(outputs), strict=False):
             if difference := compare(wanted, decode(call(message, timeout=10))):
                 raise WrongAnswerError(f"{address} answers wrongly: {difference}")
 
@@ -114,5 +121,8 @@ def infer(opened: grpc.Channel) -> "grpc.UnaryUnaryMultiCallable[bytes, pb.Model
     return opened.unary_unary(METHOD, response_deserializer=pb.ModelInferResponse.FromString)
 
 
-def _parts(model: str, rows: int) -> list[NDArray[np.float32]]:
+def tensors(model: str, rows: int) -> list[NDArray[np.float32]]:
+    """What the model's file takes for each of the distinct requests."""
+    if model == strings.NAME:
+        return list(strings.encoded(strings.table(rows * DISTINCT, seed=1)).reshape(DISTINCT, rows, -1))
     return list(models.sample(model, rows=rows * DISTINCT).reshape(DISTINCT, rows, -1))

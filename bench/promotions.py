@@ -4,8 +4,6 @@ Decides when to promote: each time the previous promotion is visible in an answe
 and an MLflow registry, made in a temporary folder. Called by `__main__`.
 """
 
-import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,13 +17,13 @@ from bench import inference, models
 from bench.load.generator import LoadError
 from bench.load.plan import LoadPlan, LoadResult
 from bench.load.process import LoadProcess
-from bench.servers import ServerError, ServerProcess, penstock_command
+from bench.roles import PORTS, penstock_command, publish
+from bench.servers import ServerProcess
 
 MODEL: Final = "tabular"
 _ALIAS: Final = "champion"
 _LOOK_S: Final = 0.02
 _VISIBLE_WITHIN_S: Final = 60.0
-_PUBLISH_S: Final = 120.0
 _MAX_REQUESTS: Final = 30_000_000
 
 
@@ -97,10 +95,12 @@ def run(folder: Path, count: int) -> Promotions:
     """
     registry = f"sqlite:///{folder / 'registry.db'}"
     env = {"PENSTOCK_DATA_DIR": str(folder), "PENSTOCK_CACHE_DIR": str(folder / "cache")}
-    _publish(folder, registry, env)
+    for seed in (0, 1):
+        file = folder / f"{MODEL}-{seed}.onnx"
+        file.write_bytes(models.tabular(seed))
+        publish(MODEL, file, registry=registry, env=env, alias=_ALIAS)
     versions, promote = _registry(registry)
-    ports = ("--host", "127.0.0.1", "--port", "0", "--http-port", "0")
-    serve = penstock_command("serve", "--registry", registry, "--model", MODEL, *ports, "--workers", "1")
+    serve = penstock_command("serve", "--registry", registry, "--model", MODEL, *PORTS, "--workers", "1")
     with ServerProcess(serve, env=env) as server, LoadProcess() as load, _prober(server.grpc) as served_version:
         promote_in_turn(versions[:1], 1, promote=promote, served_version=served_version)
         started = time.monotonic()
@@ -124,27 +124,6 @@ def _plan(address: str, count: int) -> LoadPlan:
         duration_s=count * _VISIBLE_WITHIN_S,
         max_requests=_MAX_REQUESTS,
     )
-
-
-def _publish(folder: Path, registry: str, env: dict[str, str]) -> None:
-    for seed in (0, 1):
-        file = folder / f"{MODEL}-{seed}.onnx"
-        file.write_bytes(models.tabular(seed))
-        command = penstock_command("publish", MODEL, str(file), "--alias", _ALIAS, "--registry", registry)
-        try:
-            done = subprocess.run(
-                command,
-                check=False,
-                env={**os.environ, **env},
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=_PUBLISH_S,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise ServerError(f"{command[0]} publish failed: {error}") from error
-        if done.returncode:
-            raise ServerError(f"penstock publish failed: {(done.stderr or done.stdout).strip()}")
 
 
 def _registry(uri: str) -> tuple[list[str], Callable[[str], None]]:

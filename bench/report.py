@@ -3,9 +3,11 @@
 import json
 import os
 import platform
+import subprocess
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -15,27 +17,34 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.growth import Growth
 from bench.load.latency import percentile
 from bench.measure import ProcessMemory
 from bench.promotions import Promotions
 from bench.ready import Readiness
 from bench.results import Measurement, Summary
+from bench.servers import ROOT
 from bench.session import Run
 
 _MIB: Final = 2**20
-_LIBRARIES: Final = ("grpcio", "numpy", "onnxruntime", "protobuf", "uvloop")
+_MB: Final = 10**6
+_LIBRARIES: Final = ("grpcio", "numpy", "onnxruntime", "penstock", "protobuf", "uvloop")
 
 
 def show(console: Console, run: Run) -> None:
     """Prints what there is."""
     if run.summaries:
         console.print(comparison(run.summaries))
+        if any(each.capacity_per_s for each in run.summaries):
+            console.print(open_loads(run.summaries))
         for line in reasons(run.measurements):
             console.print(line, style="red", markup=False)
     if run.readiness:
         console.print(starts(run.readiness))
     if run.memory:
         console.print(memory(run.memory))
+    if run.growth:
+        console.print(growth(run.growth))
     if run.promotions:
         console.print(promotions(run.promotions))
 
@@ -62,6 +71,41 @@ def comparison(summaries: Sequence[Summary]) -> Table:
             f"[bold red]{each.failed}" if each.failed else "0",
         )
         last = each.scenario
+    return table
+
+
+def open_loads(summaries: Iterable[Summary]) -> Table:
+    """One row a load that was set by the server's own capacity."""
+    headings = ("capacity/s", "goodput/s", "share", "p99/p50")
+    table = _table("Loads set by each server's own capacity", ("scenario", "server"), headings)
+    for each in summaries:
+        if each.capacity_per_s is not None:
+            tail = each.p99_ms / each.p50_ms if each.p99_ms and each.p50_ms else None
+            table.add_row(
+                each.scenario,
+                each.server,
+                f"{each.capacity_per_s:,.0f}",
+                _number(each.goodput_per_s, "{:,.0f}"),
+                _number(each.goodput_share, "{:.2f}"),
+                _number(tail, "{:.1f}"),
+            )
+    return table
+
+
+def growth(found: Iterable[Growth]) -> Table:
+    """One row a server; growth in MB, of 10^6 bytes."""
+    headings = ("warm MB", "requests", "failed", "growth MB", "abandoned", "growth MB")
+    table = _table("Memory of the workers: over requests, then over abandoned calls", ("server",), headings)
+    for each in found:
+        table.add_row(
+            each.server,
+            f"{each.warm_bytes / _MB:.1f}",
+            f"{each.requests:,}",
+            f"{each.failed:,}",
+            f"{(each.served_bytes - each.warm_bytes) / _MB:+.1f}",
+            f"{each.abandoned:,}",
+            f"{(each.abandoned_bytes - each.served_bytes) / _MB:+.1f}",
+        )
     return table
 
 
@@ -111,15 +155,18 @@ def record(run: Run) -> dict[str, Any]:
     """The run as JSON's types; of a promotions' load the percentiles stand for the latencies."""
     found: dict[str, Any] = {
         "machine": {
+            "cpu": _cpu_model(),
             "cpus": os.cpu_count(),
             "platform": platform.platform(),
             "python": platform.python_version(),
             **{library: version(library) for library in _LIBRARIES},
         },
+        "commit": _commit(),
         "summaries": [asdict(each) for each in run.summaries],
         "measurements": [asdict(each) for each in run.measurements],
         "memory": {name: [asdict(each) for each in processes] for name, processes in run.memory.items()},
         "readiness": [asdict(each) for each in run.readiness],
+        "growth": [asdict(each) for each in run.growth],
     }
     if run.promotions:
         load = run.promotions.load
@@ -133,6 +180,30 @@ def record(run: Run) -> dict[str, Any]:
     return found
 
 
+def default_file(now: datetime) -> Path:
+    """Where a run of this moment is written when no file is named."""
+    return ROOT / "bench" / "results" / f"{now:%Y-%m-%d-%H%M%S}.json"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def _commit() -> str | None:
+    """The checkout's commit, marked when files differ from it; None outside a checkout."""
+    command = ("git", "describe", "--always", "--dirty", "--abbrev=12")
+    try:
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
 def write(run: Run, file: Path) -> None:
     """Writes the record."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +213,7 @@ def write(run: Run, file: Path) -> None:
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in texts:
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=heading != "scenario")  # a long name takes lines, and no number is cut
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

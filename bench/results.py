@@ -18,6 +18,8 @@ class Measurement:
 
     Attributes:
         cpu_us: CPU microseconds of the server and its workers per request.
+        capacity_per_s: what the server answered in a closed loop just before, where the load was set by it.
+        goodput_per_s: answers within the deadline, counted from when each request was due, where there was one.
     """
 
     scenario: str
@@ -29,11 +31,20 @@ class Measurement:
     p99_ms: float | None
     attempted: int
     failures: dict[str, int]
+    capacity_per_s: float | None = None
+    goodput_per_s: float | None = None
 
     @property
     def failed(self) -> int:
         """Requests without a good answer."""
         return sum(self.failures.values())
+
+    @property
+    def goodput_share(self) -> float | None:
+        """Goodput against the capacity measured just before."""
+        return (
+            self.goodput_per_s / self.capacity_per_s if self.goodput_per_s is not None and self.capacity_per_s else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +62,20 @@ class Summary:
     throughput_ratio: float | None
     cpu_ratio: float | None
     p99_ratio: float | None
+    capacity_per_s: float | None = None
+    goodput_per_s: float | None = None
+    goodput_share: float | None = None
 
 
-def measurement(scenario: str, server: str, number: int, result: LoadResult) -> Measurement:
+def measurement(
+    scenario: str,
+    server: str,
+    number: int,
+    result: LoadResult,
+    *,
+    capacity_per_s: float | None = None,
+    deadline_s: float | None = None,
+) -> Measurement:
     """What a load run says about a server."""
     count = result.latencies_s.size
     p50_s, p99_s = (percentile(result.latencies_s, percent) for percent in (50, 99))
@@ -67,7 +89,14 @@ def measurement(scenario: str, server: str, number: int, result: LoadResult) -> 
         p99_ms=None if p99_s is None else p99_s * 1e3,
         attempted=result.attempted,
         failures=result.failures,
+        capacity_per_s=capacity_per_s,
+        goodput_per_s=None if deadline_s is None else goodput_per_s(result, deadline_s),
     )
+
+
+def goodput_per_s(result: LoadResult, deadline_s: float) -> float:
+    """Answers within the deadline per second of the window."""
+    return int((result.latencies_s <= deadline_s).sum()) / result.window_s if result.window_s > 0 else 0.0
 
 
 def summarise(measurements: Iterable[Measurement], *, baseline: str) -> list[Summary]:
@@ -97,6 +126,9 @@ def _summary(rounds: list[Measurement], baseline: dict[int, Measurement]) -> Sum
         throughput_ratio=_ratio(pairs, lambda mine, theirs: (mine.requests_per_s, theirs.requests_per_s)),
         cpu_ratio=_ratio(pairs, lambda mine, theirs: (theirs.cpu_us, mine.cpu_us)),
         p99_ratio=_ratio(pairs, lambda mine, theirs: (theirs.p99_ms, mine.p99_ms)),
+        capacity_per_s=_median(each.capacity_per_s for each in rounds),
+        goodput_per_s=_median(each.goodput_per_s for each in rounds),
+        goodput_share=_median(each.goodput_share for each in rounds),
     )
 
 

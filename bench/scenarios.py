@@ -11,10 +11,14 @@ class Scenario:
     """One load.
 
     Attributes:
-        model: which of `models.COLUMNS`.
+        model: which of `models.NAMES`.
         connections, streams: connections, and calls in flight on each.
         rows: of one request.
         rate_per_s: None for a closed loop, else the mean rate of Poisson arrivals.
+        copies: the load is spread over so many copies of the model.
+        load_factor: Poisson arrivals at this multiple of what the server answered in a closed loop just before.
+        deadline_s: sent with each call; goodput counts the answers within it.
+        beside: a model that one caller asks again and again meanwhile.
     """
 
     model: str
@@ -22,22 +26,40 @@ class Scenario:
     streams: int
     rows: int = 1
     rate_per_s: float | None = None
+    copies: int = 1
+    load_factor: float | None = None
+    deadline_s: float | None = None
+    beside: str | None = None
 
     def __post_init__(self) -> None:
-        if self.model not in models.COLUMNS:
-            raise ValueError(f"no model {self.model!r}; there are {', '.join(models.COLUMNS)}")
-        for name in ("connections", "streams", "rows"):
+        for model in (self.model, self.beside):
+            if model is not None and model not in models.NAMES:
+                raise ValueError(f"no model {model!r}; there are {', '.join(models.NAMES)}")
+        for name in ("connections", "streams", "rows", "copies"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.rate_per_s is not None and not self.rate_per_s > 0:
-            raise ValueError(f"rate_per_s must be positive or absent, got {self.rate_per_s}")
+        for name in ("rate_per_s", "load_factor", "deadline_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive or absent, got {value}")
+        if self.rate_per_s is not None and self.load_factor is not None:
+            raise ValueError("rate_per_s or load_factor must be absent, got both")
 
     @property
     def name(self) -> str:
         """Its name in tables, results and floors, such as `tabular 4x8`."""
         rows = f" {self.rows} rows" if self.rows > 1 else ""
         rate = f" {self.rate_per_s:g}/s" if self.rate_per_s else ""
-        return f"{self.model} {self.connections}x{self.streams}{rows}{rate}"
+        copies = f" {self.copies} models" if self.copies > 1 else ""
+        share = f" {self.load_factor:g}x capacity" if self.load_factor else ""
+        deadline = f" within {self.deadline_s * 1e3:g} ms" if self.deadline_s else ""
+        beside = f" beside {self.beside}" if self.beside else ""
+        return f"{self.model} {self.connections}x{self.streams}{rows}{copies}{rate}{share}{deadline}{beside}"
+
+    @property
+    def models(self) -> set[str]:
+        """The names of all models that it asks."""
+        return {*models.copies(self.model, self.copies), *([self.beside] if self.beside else [])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +85,30 @@ TABULAR: Final = (
     Scenario("tabular", 8, 8),
     Scenario("tabular", 64, 1),
 )
-MLP: Final = (Scenario("mlp", 4, 2), Scenario("mlp", 8, 8))
-SUITES: Final = {"tabular": TABULAR, "mlp": MLP}
+MLP: Final = (Scenario("mlp", 4, 2), Scenario("mlp", 8, 8), Scenario("mlp", 8, 4, rows=64))
+_BUSY: Final = Scenario("tabular", 8, 8)
+SUITES: Final = {
+    "tabular": TABULAR,
+    "mlp": MLP,
+    "strings": (_BUSY, Scenario("strings", 1, 1), Scenario("strings", 8, 8), Scenario("strings", 8, 4, rows=64)),
+    "rows": (Scenario("tabular", 8, 4, rows=64), Scenario("tabular", 4, 2, rows=1024)),
+    "wide": (Scenario("wide-10", 8, 8), Scenario("wide-1000", 8, 8)),
+    "many": (_BUSY, Scenario("tabular", 8, 8, copies=200)),
+    "routing": (_BUSY,),
+    "workers": (_BUSY, Scenario("tabular", 64, 1)),
+    "overload": (
+        Scenario("tabular", 8, 8, rows=64, load_factor=2.0, deadline_s=0.1),
+        Scenario("mlp", 8, 8, load_factor=2.0, deadline_s=0.1),
+    ),
+    "steady": (Scenario("tabular", 8, 8, load_factor=0.5), Scenario("mlp", 8, 8, load_factor=0.5)),
+    "beside": (Scenario("tabular", 4, 2), Scenario("tabular", 4, 2, beside="slow")),
+}
+SERVERS: Final = {
+    "strings": ("penstock",),
+    "routing": ("penstock", "penstock-idle-roles", "penstock-canary-shadow"),
+    "workers": ("penstock", "penstock-2-workers"),
+}
+"""The servers of a suite, where they are others than the baseline and Penstock."""
 
 FULL: Final = Effort(rounds=5, warmup_s=0.5, duration_s=2.0, promotions=50)
 QUICK: Final = Effort(rounds=3, warmup_s=0.25, duration_s=0.75, promotions=10)

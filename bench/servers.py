@@ -18,6 +18,10 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
+from bench import roles
+from bench.roles import PORTS, ServerError, penstock_command
+from bench.wire import GRPC, JSON, Wire
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 """The checkout."""
 
@@ -26,10 +30,7 @@ _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 _KEPT_LINES: Final = 30
 _KEPT_CHARACTERS: Final = 500
 _END_S: Final = 10.0
-
-
-class ServerError(Exception):
-    """A server did not start."""
+_SPOKEN: Final = {"grpc": "gRPC", "http": "HTTP"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +40,35 @@ class Contestant:
     Attributes:
         name: in tables and results.
         command: the command line that serves these model files, found in this repository folder.
+        wire: how it is asked.
     """
 
     name: str
     command: Callable[[Path, Mapping[str, Path]], list[str]]
+    wire: Wire = GRPC
 
 
-def penstock_command(*arguments: str) -> list[str]:
-    """The `penstock` command of this environment with arguments."""
-    return [str(Path(sys.executable).with_name("penstock")), *arguments]
-
-
-def _serve_penstock(*more: str) -> Callable[[Path, Mapping[str, Path]], list[str]]:
+def _serve_penstock(*more: str, workers: int = 1) -> Callable[[Path, Mapping[str, Path]], list[str]]:
     def command(repository: Path, files: Mapping[str, Path]) -> list[str]:  # noqa: ARG001
-        ports = ("--host", "127.0.0.1", "--port", "0", "--http-port", "0")
-        return penstock_command("serve", "--model-repository", str(repository), *ports, "--workers", "1", *more)
+        folder = ("--model-repository", str(repository))
+        return penstock_command("serve", *folder, *PORTS, "--workers", str(workers), *more)
 
     return command
 
 
-def _serve_baseline(repository: Path, files: Mapping[str, Path]) -> list[str]:  # noqa: ARG001
-    pairs = (f"{name}={file}" for name, file in files.items())
-    return [sys.executable, "-m", "bench.baselines.aio_server", *pairs]
+def _serve_baseline(module: str) -> Callable[[Path, Mapping[str, Path]], list[str]]:
+    def command(repository: Path, files: Mapping[str, Path]) -> list[str]:  # noqa: ARG001
+        return [sys.executable, "-m", f"bench.baselines.{module}", *(f"{name}={file}" for name, file in files.items())]
+
+    return command
+
+
+def _serve_roles(*, are_idle: bool) -> Callable[[Path, Mapping[str, Path]], list[str]]:
+    def command(repository: Path, files: Mapping[str, Path]) -> list[str]:
+        folder = repository.parent / ("idle-roles" if are_idle else "busy-roles")
+        return roles.serve(folder, files, are_idle=are_idle)
+
+    return command
 
 
 BASELINE: Final = "baseline"
@@ -68,9 +76,13 @@ CONTESTANTS: Final[Mapping[str, Contestant]] = MappingProxyType(
     {
         contestant.name: contestant
         for contestant in (
-            Contestant(BASELINE, _serve_baseline),
+            Contestant(BASELINE, _serve_baseline("aio_server")),
+            Contestant("fastapi", _serve_baseline("fastapi_server"), JSON),
             Contestant("penstock", _serve_penstock()),
             Contestant("penstock-aio", _serve_penstock("--transport", "aio")),
+            Contestant("penstock-2-workers", _serve_penstock(workers=2)),
+            Contestant("penstock-idle-roles", _serve_roles(are_idle=True)),
+            Contestant("penstock-canary-shadow", _serve_roles(are_idle=False)),
         )
     }
 )
@@ -90,7 +102,15 @@ class ServerProcess:
         ready_s: from the start of the process to the line that names its gRPC address.
     """
 
-    def __init__(self, command: Sequence[str], *, timeout_s: float = 60, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        timeout_s: float = 60,
+        env: Mapping[str, str] | None = None,
+        protocol: str = "grpc",
+    ) -> None:
+        self._protocol = protocol
         self._found: dict[str, str] = {}
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._is_ready = threading.Event()
@@ -114,12 +134,17 @@ class ServerProcess:
         self._reader.start()
         self._is_ready.wait(timeout_s)
         self.ready_s = time.perf_counter() - started
-        if "grpc" not in self._found:
+        if protocol not in self._found:
             self.close()
             when = f"within {timeout_s:g} s" if self.ready_s >= timeout_s else "before it ended"
             raise ServerError(
-                f"{' '.join(command)} named no gRPC address {when}; it said:\n{self.last_lines or 'nothing'}"
+                f"{' '.join(command)} named no {_SPOKEN[protocol]} address {when}; it said:\n{self.last_lines or 'nothing'}"
             )
+
+    @property
+    def address(self) -> str:
+        """Of the protocol that was awaited."""
+        return self._found[self._protocol]
 
     @property
     def grpc(self) -> str:
@@ -152,7 +177,7 @@ class ServerProcess:
                 self._lines.append(line.rstrip()[:_KEPT_CHARACTERS])
                 if not self._is_ready.is_set():
                     self._found |= addresses(line)
-                    if "grpc" in self._found:
+                    if self._protocol in self._found:
                         self._is_ready.set()
         self._is_ready.set()
 

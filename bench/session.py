@@ -11,12 +11,14 @@ from pathlib import Path
 
 from bench import inference, measure, models, promotions
 from bench.compare import compare
+from bench.growth import Growth
 from bench.load.process import LoadPool
 from bench.promotions import Promotions
 from bench.ready import Readiness, readiness
 from bench.results import Measurement, Summary, summarise
 from bench.scenarios import Effort, Scenario
 from bench.servers import CONTESTANTS, ServerProcess
+from bench.wire import GRPC
 
 _FIRST_ANSWER_S = 60.0
 
@@ -55,6 +57,7 @@ class Run:
     summaries: list[Summary] = field(default_factory=list)
     memory: dict[str, list[measure.ProcessMemory]] = field(default_factory=dict)
     readiness: list[Readiness] = field(default_factory=list)
+    growth: list[Growth] = field(default_factory=list)
     promotions: Promotions | None = None
 
 
@@ -75,13 +78,16 @@ def run(order: Order, *, on_start: Callable[[str], None], on_measured: Callable[
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         on_start("making models")
         repository = Path(folder) / "models"
-        files = models.write(repository, {scenario.model for scenario in order.scenarios})
+        files = models.write(repository, {model for scenario in order.scenarios for model in scenario.models})
         commands = {name: CONTESTANTS[name].command(repository, files) for name in order.servers}
         if order.is_ready_wanted:
             found.readiness = _starts(commands, order.scenarios[0], on_start)
         on_start("starting servers")
         with ExitStack() as stack:
-            servers = {name: stack.enter_context(ServerProcess(command)) for name, command in commands.items()}
+            servers = {
+                name: stack.enter_context(ServerProcess(command, protocol=CONTESTANTS[name].wire.protocol))
+                for name, command in commands.items()
+            }
             _check(servers, files, order.scenarios)
             pool = stack.enter_context(LoadPool(order.load_processes))
             for each in compare(servers, order.scenarios, order.effort, pool=pool, on_start=on_start):
@@ -100,18 +106,21 @@ def run(order: Order, *, on_start: Callable[[str], None], on_measured: Callable[
 def _starts(
     commands: Mapping[str, Sequence[str]], scenario: Scenario, on_start: Callable[[str], None]
 ) -> list[Readiness]:
-    message = inference.messages(scenario.model, rows=1)[0]
+    message = inference.messages(scenario.model, rows=1, copies=scenario.copies)[0]
     found = []
     for name, command in commands.items():
-        on_start(f"starting {name}")
-        found.append(readiness(name, command, message))
+        if CONTESTANTS[name].wire is GRPC:
+            on_start(f"starting {name}")
+            found.append(readiness(name, command, message))
     return found
 
 
 def _check(servers: Mapping[str, ServerProcess], files: Mapping[str, Path], scenarios: Sequence[Scenario]) -> None:
-    for model, rows in sorted({(scenario.model, scenario.rows) for scenario in scenarios}):
-        sent = inference.messages(model, rows=rows)
-        outputs = inference.expected(files[model], model, rows=rows)
-        for server in servers.values():
-            inference.first_answer(server.grpc, sent[0], timeout_s=_FIRST_ANSWER_S)
-            inference.check(server.grpc, sent, outputs)
+    asked = {(scenario.model, scenario.rows, scenario.copies) for scenario in scenarios}
+    asked |= {(scenario.beside, 1, 1) for scenario in scenarios if scenario.beside}
+    for model, rows, copies in sorted(asked):
+        outputs = inference.expected(files[models.copies(model, copies)[0]], model, rows=rows)
+        for name, server in servers.items():
+            wire = CONTESTANTS[name].wire
+            sent = wire.messages(model, rows=rows, copies=copies)
+            wire.check(server.address, sent, outputs, _FIRST_ANSWER_S)

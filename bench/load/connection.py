@@ -51,6 +51,10 @@ class Calls:
         self.tails = tuple(block + frames.frame_start(DATA, END_STREAM, len(body)) for body in self.bodies)
         self.verdicts = Verdicts()
 
+    def connect(self, number: int) -> "Connection":  # noqa: ARG002 - all connections begin alike
+        """The state of a new connection."""
+        return Connection(self)
+
 
 @dataclass(slots=True)
 class _Unsent:

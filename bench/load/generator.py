@@ -19,6 +19,7 @@ import numpy as np
 from bench.load.connection import Calls, Outcome
 from bench.load.frames import ProtocolError
 from bench.load.headers import request_block
+from bench.load.http1 import HttpCalls
 from bench.load.link import Link, links
 from bench.load.pace import Pace, pace_of
 from bench.load.plan import LoadPlan, LoadResult, endpoint
@@ -44,14 +45,21 @@ def run(
     Raises:
         LoadError: the server accepts no connection, or fewer streams than planned.
     """
-    headers = () if plan.timeout_s is None else (("grpc-timeout", f"{max(1, round(plan.timeout_s * 1e6))}u"),)
-    calls = Calls(request_block(plan.path, plan.address, headers), plan.messages)
+    calls = calls_of(plan)
     with selectors.EpollSelector() as selector, _without_collector():
         try:
             with links(endpoint(plan.address), calls, plan.connections, selector) as opened:
                 return _Run(plan, opened, selector, probe, should_stop).result()
         except OSError as error:
             raise LoadError(f"no connection to {plan.address}: {error}") from error
+
+
+def calls_of(plan: LoadPlan) -> Calls | HttpCalls:
+    """The bytes of a plan's calls."""
+    if plan.is_http1:
+        return HttpCalls(plan.path, plan.address, plan.messages)
+    headers = () if plan.timeout_s is None else (("grpc-timeout", f"{max(1, round(plan.timeout_s * 1e6))}u"),)
+    return Calls(request_block(plan.path, plan.address, headers), plan.messages)
 
 
 @contextmanager

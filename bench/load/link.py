@@ -1,4 +1,4 @@
-"""One non-blocking socket under one HTTP/2 connection. Decides nothing; called by `generator`."""
+"""One non-blocking socket under one connection. Decides nothing; called by `generator`."""
 
 import selectors
 import socket
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from bench.load.connection import Calls, Connection
+from bench.load.http1 import HttpCalls, HttpConnection
 
 _READ_BYTES: Final = 2**18
 
@@ -16,7 +17,9 @@ class Link:
 
     __slots__ = ("_selector", "_socket", "_unsent", "connection", "is_open")
 
-    def __init__(self, sock: socket.socket, connection: Connection, selector: selectors.BaseSelector) -> None:
+    def __init__(
+        self, sock: socket.socket, connection: Connection | HttpConnection, selector: selectors.BaseSelector
+    ) -> None:
         self._socket = sock
         self._selector = selector
         self._unsent = b""
@@ -64,7 +67,9 @@ class Link:
 
 
 @contextmanager
-def links(address: tuple[str, int], calls: Calls, count: int, selector: selectors.BaseSelector) -> Iterator[list[Link]]:
+def links(
+    address: tuple[str, int], calls: Calls | HttpCalls, count: int, selector: selectors.BaseSelector
+) -> Iterator[list[Link]]:
     """Open connections to one address, closed on leaving.
 
     Raises:
@@ -72,11 +77,11 @@ def links(address: tuple[str, int], calls: Calls, count: int, selector: selector
     """
     opened: list[Link] = []
     try:
-        for _ in range(count):
+        for number in range(count):
             sock = socket.create_connection(address, timeout=5)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
-            opened.append(Link(sock, Connection(calls), selector))
+            opened.append(Link(sock, calls.connect(number), selector))
         yield opened
     finally:
         for link in opened:

@@ -27,6 +27,7 @@ class LoadPlan:
         timeout_s: the deadline sent with every call, if any.
         grace_s: how long answers are awaited after the last request; what is missing then has failed.
         seed: of the arrivals.
+        is_http1: the messages are bodies of HTTP/1.1 requests, one at a time on a connection; `timeout_s` is not sent.
     """
 
     address: str
@@ -41,6 +42,7 @@ class LoadPlan:
     timeout_s: float | None = None
     grace_s: float = 5.0
     seed: int = 0
+    is_http1: bool = False
 
     def __post_init__(self) -> None:
         endpoint(self.address)

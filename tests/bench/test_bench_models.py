@@ -10,6 +10,7 @@ from bench import models
     [
         pytest.param("tabular", {"label": [5], "probabilities": [5, 2]}, marks=pytest.mark.slow),
         ("mlp", {"scores": [5, 16]}),
+        ("slow", {"scores": [5, 256]}),
     ],
 )
 def test_models_are_the_same_each_time_and_answer_any_number_of_rows(name, outputs, tmp_path) -> None:
@@ -20,6 +21,16 @@ def test_models_are_the_same_each_time_and_answer_any_number_of_rows(name, outpu
     session = ort.InferenceSession(str(file))
     answers = session.run(list(outputs), {models.INPUT: models.sample(name, rows=5)})
     assert [list(answer.shape) for answer in answers] == list(outputs.values())
+
+
+def test_copies_of_a_model_are_the_same_file(tmp_path) -> None:
+    names = models.copies("mlp", 3)
+    assert names == ("mlp-000", "mlp-001", "mlp-002")
+    assert models.copies("wide-10", 1) == ("wide-10",)
+    assert {models.kind(name) for name in names} == {"mlp"}
+    assert models.kind("wide-1000") == "wide-1000"
+    files = models.write(tmp_path, set(names))
+    assert len({file.read_bytes() for file in files.values()}) == 1
 
 
 @pytest.mark.slow

@@ -16,6 +16,14 @@ def test_a_load_result_becomes_rates_and_percentiles() -> None:
     assert (found.p50_ms, found.p99_ms) == (pytest.approx(5.0), pytest.approx(10.0))
 
 
+def test_goodput_counts_answers_within_the_deadline_against_capacity() -> None:
+    result = LoadResult(12, 10, {"late": 2}, 2.0, np.arange(1, 11) / 1000)
+    found = measurement("s", "a", 0, result, capacity_per_s=4.0, deadline_s=0.004)
+    assert (found.goodput_per_s, found.goodput_share) == (2.0, 0.5)
+    assert summarise([found], baseline="b")[0].goodput_share == 0.5
+    assert measurement("s", "a", 0, result).goodput_share is None
+
+
 def test_without_successes_values_are_absent_and_not_zero() -> None:
     found = measurement("s", "a", 0, LoadResult(1, 0, {"x": 1}, 1.0, np.array([]), probed=0.5))
     assert (found.cpu_us, found.p50_ms, found.p99_ms) == (None, None, None)

@@ -1,6 +1,7 @@
 import pytest
 
-from bench.scenarios import FULL, QUICK, SUITES, TABULAR, Scenario
+from bench.scenarios import FULL, QUICK, SERVERS, SUITES, TABULAR, Scenario
+from bench.servers import CONTESTANTS
 
 
 @pytest.mark.parametrize(
@@ -9,6 +10,9 @@ from bench.scenarios import FULL, QUICK, SUITES, TABULAR, Scenario
         (Scenario("tabular", 4, 8), "tabular 4x8"),
         (Scenario("mlp", 1, 1, rows=16), "mlp 1x1 16 rows"),
         (Scenario("tabular", 2, 2, rate_per_s=5000), "tabular 2x2 5000/s"),
+        (Scenario("tabular", 8, 8, copies=200), "tabular 8x8 200 models"),
+        (Scenario("mlp", 8, 8, load_factor=2.0, deadline_s=0.1), "mlp 8x8 2x capacity within 100 ms"),
+        (Scenario("tabular", 4, 2, beside="slow"), "tabular 4x2 beside slow"),
     ],
 )
 def test_a_scenario_is_named_by_its_load(scenario, name) -> None:
@@ -24,6 +28,11 @@ def test_a_scenario_is_named_by_its_load(scenario, name) -> None:
         {"rows": 0},
         {"rate_per_s": 0},
         {"rate_per_s": float("nan")},
+        {"copies": 0},
+        {"load_factor": -1.0},
+        {"deadline_s": 0},
+        {"beside": "other"},
+        {"rate_per_s": 5.0, "load_factor": 2.0},
     ],
 )
 def test_a_scenario_is_checked_when_made(wrong) -> None:
@@ -31,10 +40,19 @@ def test_a_scenario_is_checked_when_made(wrong) -> None:
         Scenario(**({"model": "tabular", "connections": 1, "streams": 1} | wrong))
 
 
-def test_names_are_unique_and_the_tabular_shapes_are_the_published_ones() -> None:
-    names = [scenario.name for suite in SUITES.values() for scenario in suite]
-    assert len(names) == len(set(names))
+def test_a_name_means_one_load_and_the_tabular_shapes_are_the_published_ones() -> None:
+    scenarios = {scenario for suite in SUITES.values() for scenario in suite}
+    assert len({scenario.name for scenario in scenarios}) == len(scenarios)
     assert [(each.connections, each.streams) for each in TABULAR] == [(1, 1), (4, 2), (4, 8), (8, 8), (64, 1)]
+
+
+def test_the_servers_of_suites_exist() -> None:
+    assert SERVERS.keys() <= SUITES.keys()
+    assert {name for names in SERVERS.values() for name in names} <= CONTESTANTS.keys()
+
+
+def test_a_scenario_names_all_models_that_it_asks() -> None:
+    assert Scenario("tabular", 1, 1, copies=2, beside="slow").models == {"tabular-000", "tabular-001", "slow"}
 
 
 def test_a_quick_comparison_of_two_servers_takes_less_than_a_minute_of_load() -> None:

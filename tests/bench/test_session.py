@@ -144,14 +144,14 @@ def test_wrong_options_are_refused(arguments, capsys) -> None:
     assert "error: argument" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("ratio", "failed", "status"), [(3.5, 0, 0), (2.5, 0, 1), (3.5, 1, 1)])
+@pytest.mark.parametrize(("ratio", "failed", "status"), [(5.5, 0, 0), (2.5, 0, 1), (5.5, 1, 1)])
 def test_ci_holds_the_floors(ratio, failed, status, monkeypatch, capsys) -> None:
-    def measured(server: str, rate: float) -> Measurement:
-        return Measurement("tabular 4x8", server, 0, rate, 1.0, 1.0, 1.0, 9, {"x": failed} if failed else {})
+    def measured(scenario: str, server: str, rate: float) -> Measurement:
+        return Measurement(scenario, server, 0, rate, 1e4 / rate, 1.0, 1.0, 9, {"x": failed} if failed else {})
 
-    run = session.Run(
-        summaries=summarise([measured("baseline", 100), measured("penstock", 100 * ratio)], baseline="baseline")
-    )
+    names = ("tabular 4x8", "tabular 8x8")
+    rounds = [measured(name, *each) for name in names for each in (("baseline", 100), ("penstock", 100 * ratio))]
+    run = session.Run(summaries=summarise(rounds, baseline="baseline"))
     monkeypatch.setattr(command, "_run", lambda order: run)
     assert command.main(["--ci"]) == status
     assert command.main([]) == 0

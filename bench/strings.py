@@ -1,0 +1,79 @@
+"""Rows of ten numbers and five strings for the feature pipeline: each string one-hot over 20 categories.
+
+Decides the columns, their specification and what they become; `models` makes the trees on top, `inference` the
+requests. What they become is computed here with numpy alone, as the oracle for the server's answers.
+"""
+
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock import inference_pb2 as pb
+from penstock.tensors import join_bytes
+
+NAME: Final = "strings"
+NUMBERS: Final = tuple(f"number{index}" for index in range(10))
+STRINGS: Final = tuple(f"string{index}" for index in range(5))
+CATEGORIES: Final = tuple(f"category-{index:02}" for index in range(20))
+_UNSEEN_SHARE: Final = 0.02
+_MISSING_SHARE: Final = 0.02
+_MEAN, _SCALE = 0.5, 2.0
+
+Table: TypeAlias = dict[str, NDArray[np.float64] | list[bytes]]
+"""Raw columns by name, all of one length; NaN and unseen strings among them."""
+
+
+def table(rows: int, *, seed: int) -> Table:
+    """Raw rows."""
+    random = np.random.default_rng(seed)
+    columns: Table = {}
+    for name in NUMBERS:
+        values = random.normal(_MEAN, _SCALE, rows).astype(np.float32).astype(np.float64)
+        values[random.random(rows) < _MISSING_SHARE] = np.nan
+        columns[name] = values
+    for name in STRINGS:
+        codes = random.integers(len(CATEGORIES), size=rows)
+        unseen = random.random(rows) < _UNSEEN_SHARE
+        columns[name] = [b"new" if new else CATEGORIES[code].encode() for code, new in zip(codes, unseen, strict=True)]
+    return columns
+
+
+def encoded(columns: Table) -> NDArray[np.float32]:
+    """What the model takes of them: float32 [rows, 10 + 5 * 21]."""
+    known = {category.encode(): code for code, category in enumerate(CATEGORIES)}
+    one_hot = np.eye(len(CATEGORIES) + 1)
+    parts = [((np.nan_to_num(np.asarray(columns[name]), nan=_MEAN) - _MEAN) / _SCALE)[:, None] for name in NUMBERS]
+    parts += [one_hot[[known.get(bytes(value), len(known)) for value in columns[name]]] for name in STRINGS]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def describe(folder: Path) -> None:
+    """Adds the specification and the drift baseline to a folder that holds the model, as publishing does."""
+    from penstock_server.features.baseline import fit_baseline
+    from penstock_server.features.spec import FeatureSpec, Fill, NumberColumn, Standardise, StringColumn
+    from penstock_server.models import artifact
+
+    steps = (Fill(_MEAN), Standardise(_MEAN, _SCALE))
+    spec = FeatureSpec(
+        (
+            *(NumberColumn(name, steps) for name in NUMBERS),
+            *(StringColumn(name, CATEGORIES, "one_hot") for name in STRINGS),
+        )
+    )
+    artifact.write(folder, features=spec, baseline=fit_baseline(spec, table(2000, seed=0)))
+
+
+def request(columns: Table, rows: slice) -> pb.ModelInferRequest:
+    """A request with one tensor a column, of these rows."""
+    message = pb.ModelInferRequest(model_name=NAME)
+    for name in NUMBERS:
+        values = np.asarray(columns[name][rows], np.float32)
+        message.inputs.add(name=name, datatype="FP32", shape=[len(values)])
+        message.raw_input_contents.append(values.tobytes())
+    for name in STRINGS:
+        texts = columns[name][rows]
+        message.inputs.add(name=name, datatype="BYTES", shape=[len(texts)])
+        message.raw_input_contents.append(join_bytes(texts))
+    return message

@@ -1,0 +1,104 @@
+"""The ways to ask a server: gRPC with raw tensors, or JSON over HTTP. Decides the bytes; `servers` says who speaks which.
+
+Both ask for the same rows and hold the answers against the same outputs.
+"""
+
+import http.client
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import cycle
+from typing import Final, Protocol
+
+import numpy as np
+
+from bench import inference, models, strings
+from bench.load.plan import LoadPlan
+
+_HTTP_PATH: Final = "/infer"
+_PATIENCE_S: Final = 0.05
+
+
+class Wire(Protocol):
+    """A way to ask."""
+
+    protocol: str
+
+    def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
+        """Serialized requests, as many and of the same rows as `inference.messages`."""
+        ...
+
+    def adapt(self, plan: LoadPlan) -> LoadPlan:
+        """The plan for gRPC as one for this wire, with as many requests in flight."""
+        ...
+
+    def check(self, address: str, sent: Sequence[bytes], outputs: list[inference.Outputs], timeout_s: float) -> None:
+        """Waits for the first answer, then holds every answer against the outputs, taken in turn."""
+        ...
+
+
+class GrpcWire:
+    """The Open Inference Protocol."""
+
+    protocol = "grpc"
+
+    def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
+        return inference.messages(model, rows=rows, copies=copies)
+
+    def adapt(self, plan: LoadPlan) -> LoadPlan:
+        return plan
+
+    def check(self, address: str, sent: Sequence[bytes], outputs: list[inference.Outputs], timeout_s: float) -> None:
+        for message in sent:  # each copy of a model becomes ready at its own time
+            inference.first_answer(address, message, timeout_s=timeout_s)
+        inference.check(address, tuple(sent), outputs)
+
+
+class JsonWire:
+    """A JSON object of rows to /infer, answered by one of outputs."""
+
+    protocol = "http"
+
+    def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
+        if model == strings.NAME:
+            raise ValueError("the JSON servers take no string columns, expected a model of one tensor")
+        names, parts = models.copies(model, copies), inference.tensors(model, rows)
+        count = max(copies, inference.DISTINCT)
+        bodies = ({"model": names[i % copies], "rows": parts[i % len(parts)].tolist()} for i in range(count))
+        return tuple(json.dumps(body, separators=(",", ":")).encode() for body in bodies)
+
+    def adapt(self, plan: LoadPlan) -> LoadPlan:
+        """HTTP/1.1 carries one request at a time on a connection: a stream becomes a connection."""
+        return replace(plan, path=_HTTP_PATH, connections=plan.connections * plan.streams, streams=1, is_http1=True)
+
+    def check(self, address: str, sent: Sequence[bytes], outputs: list[inference.Outputs], timeout_s: float) -> None:
+        give_up_at = time.monotonic() + timeout_s
+        while True:
+            try:
+                _ask(address, sent[0])
+                break
+            except OSError as error:
+                if time.monotonic() >= give_up_at:
+                    raise TimeoutError(f"no answer from {address} within {timeout_s} s: {error}") from error
+                time.sleep(_PATIENCE_S)
+        for message, wanted in zip(sent, cycle(outputs), strict=False):
+            if difference := inference.compare(wanted, _ask(address, message)):
+                raise inference.WrongAnswerError(f"{address} answers wrongly: {difference}")
+
+
+def _ask(address: str, body: bytes) -> inference.Outputs:
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        connection.request("POST", _HTTP_PATH, body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        text = response.read()
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        raise inference.WrongAnswerError(f"{address} answers with HTTP status {response.status}: {text[:200]!r}")
+    return {name: np.asarray(values) for name, values in json.loads(text)["outputs"].items()}
+
+
+GRPC: Final = GrpcWire()
+JSON: Final = JsonWire()
