@@ -127,7 +127,6 @@ class Worker:
             self._link.tell(messages.LoadFailed(command.model, command.version, reason))
             return
         self._lanes[servable.key] = lane
-        gc.freeze()  # what was loaded stays, and need not be walked again
         took_s = time.monotonic() - started
         is_inline = not isinstance(lane, LaneBeside)
         self._link.tell(
@@ -191,10 +190,12 @@ class Worker:
             deadline = time.monotonic() + DRAIN_S
             while not lane.is_idle and time.monotonic() < deadline:
                 time.sleep(0.005)
-            lane.close()
+            if isinstance(lane, LaneBeside):
+                lane.close()  # waits for its thread, which the reactor must not
+            else:
+                self._on_reactor(lane.close)
             del lane
-            gc.unfreeze()
-            gc.collect()
+            gc.collect()  # walks only what came after the start; the rest is frozen
             _return_memory()
         self._link.tell(messages.Unloaded(*key))
 
@@ -251,7 +252,10 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     link = WorkerLink(socket.socket(fileno=int(descriptor)))
-    Worker(link, msgspec.json.decode(settings, type=WorkerSettings), Path(board)).run()
+    worker = Worker(link, msgspec.json.decode(settings, type=WorkerSettings), Path(board))
+    gc.collect()
+    gc.freeze()  # modules and their like stay, and need not be walked again
+    worker.run()
     # Everything is answered and nothing is to be saved; taking the interpreter down under grpc's threads can hang.
     os._exit(0)
 
