@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from penstock_client import ModelMetadata, Prediction, ServerUnavailableError, TensorSpec, Timing
-from penstock_server.errors import InvalidInputError
+from penstock_client import ModelMetadata, Prediction, TensorSpec, Timing
+from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_tools import asking
 
 
@@ -60,7 +60,7 @@ def test_rows_of_a_file_are_sent_in_the_declared_datatypes(asked, tmp_path):
 
 @pytest.mark.parametrize("server", ["", "models:port"])
 def test_an_address_that_is_none_is_a_sentence(server, tmp_path):
-    with pytest.raises((InvalidInputError, ServerUnavailableError)):
+    with pytest.raises((InvalidInputError, UnavailableError)):
         asking.ask("fraud", str(tmp_path / "rows.csv"), server=server, timeout_s=0.2)
 
 

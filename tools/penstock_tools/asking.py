@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from penstock_client import Client, ModelMetadata, Prediction
+from penstock_client import Client, ModelMetadata, Prediction, ServerUnavailableError
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_tools import rows as rows_of_file
 
@@ -39,11 +39,14 @@ def ask(
     except ValueError as error:
         raise InvalidInputError(f"the server cannot be asked: {error}") from error
     with client:
-        if not client.is_live(timeout_s=timeout_s):
+        try:
+            datatypes = _datatypes(client.metadata(model, version))
+        except ServerUnavailableError as error:
+            if client.is_live():
+                raise  # the server is there, and says itself what is not
             raise UnavailableError(
                 f"no server answers at {server}; start one with `penstock serve`, or name its address with --server"
-            )
-        datatypes = _datatypes(client.metadata(model, version))
+            ) from error
         table = rows_of_file.read(file, datatypes)
         return client.predict(model, table, version=version, routing_key=key)
 
