@@ -77,12 +77,14 @@ class Worker:
         self._transport.run()
 
     def _obey(self) -> None:
-        for command in self._link.commands():
-            try:
-                self._carry_out(command)
-            except Exception:
-                log.exception("command failed", command=type(command).__name__)
-        self._drain(5.0)
+        try:
+            for command in self._link.commands():
+                try:
+                    self._carry_out(command)
+                except Exception:
+                    log.exception("command failed", command=type(command).__name__)
+        finally:
+            self._drain(5.0)  # whatever ended the commands, a worker that hears none must not serve on
 
     def _carry_out(self, command: messages.Command) -> None:
         match command:

@@ -25,7 +25,7 @@ def repository(tmp_path: Path, flag_model: bytes, put_version: Any) -> Path:
 
 def test_a_killed_worker_is_replaced_and_totals_never_go_back(start: Any, repository: Path, until: Any) -> None:
     server = start("--model-repository", str(repository), "--workers", "2").wait_ready()
-    with Client(server.grpc) as client:
+    with Client(server.grpc, timeout_s=60) as client:
         for _ in range(20):
             client.predict("flag", ROWS)
         before = server.total("model_predictions_total", model_name="flag")

@@ -17,12 +17,19 @@ class WorkerLink:
 
     def commands(self) -> Iterator[Command]:
         """Each command as it comes; ends when the supervisor is gone."""
-        while len(head := self._file.read(HEAD.size)) == HEAD.size:
+        while len(head := self._read(HEAD.size)) == HEAD.size:
             (size,) = HEAD.unpack(head)
-            body = self._file.read(size)
+            body = self._read(size)
             if len(body) < size:
                 return
             yield command(body)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except OSError:
+            # A supervisor that is killed with facts unread resets the socket instead of ending it.
+            return b""
 
     def tell(self, fact: Fact) -> None:
         """Sends a fact; silently lost when the supervisor is gone, since `commands` has ended then too."""

@@ -51,3 +51,11 @@ def test_a_fact_for_nobody_is_dropped(ends: tuple[socket.socket, socket.socket])
     ours.close()
     WorkerLink(theirs).tell(messages.Served(7))
     assert list(WorkerLink(theirs).commands()) == []
+
+
+def test_a_reset_socket_ends_the_commands_like_a_closed_one() -> None:
+    ours, theirs = socket.socketpair()
+    link = WorkerLink(theirs)
+    theirs.sendall(b"unread")  # what the supervisor has not read when it is killed makes the kernel reset
+    ours.close()
+    assert list(link.commands()) == []
