@@ -319,10 +319,9 @@ class CompletionQueueTransport:
             _StreamCall(event, self._streams.get(method, _unknown_method)).open()
 
     def run(self) -> None:
-        """Takes events one by one; the reactor steps when it has work and nothing more is ready.
+        """Takes events one by one until none is ready; then the reactor steps, and the next event is waited for.
 
-        With no work at hand it waits for the next event at once: to ask first whether one is ready already is a system
-        call more for each event, a quarter of the CPU of a caller with one request in flight.
+        To wait right after an event, whenever no batch is due, was tried: it cost 8 us a request more at 8 x 8.
         """
         poll = self._queue.poll
         reactor = self._reactor
@@ -330,7 +329,7 @@ class CompletionQueueTransport:
         taken = 0
         while not self._is_down:
             now_s = time.time()
-            event = poll(0 if reactor.is_due or now_s >= step_at_s else step_at_s)
+            event = poll(0 if taken or reactor.is_due or now_s >= step_at_s else step_at_s)
             if event.tag is None or taken >= EVENTS_A_STEP:
                 step_at_s = now_s + min(self._step(), IDLE_S)
                 taken = 0
