@@ -52,16 +52,16 @@ def encoded(columns: Table) -> NDArray[np.float32]:
 def describe(folder: Path) -> None:
     """Adds the specification and the drift baseline to a folder that holds the model, as publishing does."""
     from penstock_server.features.baseline import fit_baseline
-    from penstock_server.features.spec import FeatureSpec, Fill, NumberColumn, Standardise, StringColumn
+    from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+    from penstock_server.features.steps import Fill, OneHot, Standardise
     from penstock_server.models import artifact
 
-    steps = (Fill(_MEAN), Standardise(_MEAN, _SCALE))
-    spec = FeatureSpec(
-        (
-            *(NumberColumn(name, steps) for name in NUMBERS),
-            *(StringColumn(name, CATEGORIES, "one_hot") for name in STRINGS),
-        )
-    )
+    width = len(CATEGORIES) + 1
+    one_hot = OneHot((tuple(range(width)),), (width,))
+    numbers = Take(NUMBERS, (Fill((_MEAN,)), Standardise((_MEAN,), (_SCALE,))))
+    strings = [Text(name, Categories(CATEGORIES), (one_hot,)) for name in STRINGS]
+    columns = (*map(NumberColumn, NUMBERS), *map(StringColumn, STRINGS))
+    spec = FeatureSpec(columns, Join((numbers, *strings)))
     artifact.write(folder, features=spec, baseline=fit_baseline(spec, table(2000, seed=0)))
 
 

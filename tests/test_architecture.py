@@ -26,7 +26,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "models": LEVEL_0 | {"batching", "features", "rollout"},
     "prediction": LEVEL_0 | {"batching", "features", "rollout", "models"},
     "transport": LEVEL_0 | {"batching", "features", "rollout", "models", "prediction"},
-    "observe": LEVEL_0,
+    "observe": LEVEL_0 | {"features"},
     "control": LEVEL_0 | {"batching", "features", "rollout", "models", "observe"},
     "settings": LEVEL_0 | {"batching", "transport"},
     "worker": LEVEL_0 | {"batching", "features", "rollout", "models", "prediction", "transport", "observe", "control"},
@@ -35,7 +35,16 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
 }
 """For each room and each module beside the rooms, those that it may import; itself always."""
 
-OBSERVERS: Final = {"cli", "worker", "app", "control.boards", "control.supervisor", "observe"}
+OBSERVERS: Final = {
+    "cli",
+    "worker",
+    "app",
+    "control.boards",
+    "control.drift",
+    "control.facts",
+    "control.supervisor",
+    "observe",
+}
 """Who may know the room that observes; the two processes' entries for the log's form too."""
 
 PACKAGES: Final[dict[str, set[str]]] = {
@@ -54,8 +63,10 @@ DOORS: Final[dict[str, set[str]]] = {
     "mlflow": {"penstock_server.models.mlflow_client", "penstock_tools"},
     "numba": {"penstock_server.features"},
     "llvmlite": {"penstock_server.features"},
+    "yaml": {"penstock_server.features.yaml_text"},
     "prometheus_client": {"penstock_server.observe", "penstock_server.control.admin", "penstock_tools.demo"},
     "aiohttp": {"penstock_server.control.admin"},
+    "pyarrow": {"penstock_server.observe.request_log_parquet", "penstock_tools"},
     "uvloop": {"penstock_server.transport", "penstock_server.cli", "penstock_server.app"},
     "onnx": {"penstock_tools"},
     "sklearn": {"penstock_tools"},

@@ -8,13 +8,14 @@ from typing import Self
 import grpc
 import grpc.aio
 
+from penstock import penstock_pb2
 from penstock_client.base import ClientBase
 from penstock_client.channel import call_metadata
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
 from penstock_client.request import Question
 from penstock_client.rows import Rows
-from penstock_client.session import METHODS, SERVICE
+from penstock_client.session import METHODS
 from penstock_client.steps import Call, Failure, Pause, Steps, T, failure_of
 
 
@@ -79,6 +80,12 @@ class AsyncClient(ClientBase):
         """The models and versions that the server knows; see `Client.index`."""
         return await self._run(self._session.index(only_ready=only_ready, timeout_s=timeout_s))
 
+    async def drift_state(
+        self, model: str = "", version: str = "", *, timeout_s: float | None = None
+    ) -> penstock_pb2.DriftStateResponse:
+        """How far the rows served lie from those trained on; see `Client.drift_state`."""
+        return await self._run(self._session.drift_state(model, version, timeout_s))
+
     async def close(self) -> None:
         """Closes the channel; calls of other tasks end with an error."""
         self._is_closed = True
@@ -123,7 +130,7 @@ class AsyncClient(ClientBase):
     def _method(self, name: str) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
         if self._channel is None:
             self._channel = self._opened()
-            self._methods = {name: self._channel.unary_unary(f"/{SERVICE}/{name}") for name in METHODS}
+            self._methods = {name: self._channel.unary_unary(path) for name, path in METHODS.items()}
         return self._methods[name]
 
     def _opened(self) -> grpc.aio.Channel:

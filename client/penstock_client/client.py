@@ -7,13 +7,14 @@ from typing import Self
 
 import grpc
 
+from penstock import penstock_pb2
 from penstock_client.base import ClientBase
 from penstock_client.channel import call_metadata
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
 from penstock_client.request import Question
 from penstock_client.rows import Rows
-from penstock_client.session import METHODS, SERVICE
+from penstock_client.session import METHODS
 from penstock_client.steps import Call, Failure, Pause, Steps, T, failure_of
 
 
@@ -42,7 +43,7 @@ class Client(ClientBase):
         )
         self._metadata = call_metadata(self.headers)
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {
-            name: self._channel.unary_unary(f"/{SERVICE}/{name}") for name in METHODS
+            name: self._channel.unary_unary(path) for name, path in METHODS.items()
         }
 
     def predict(
@@ -134,6 +135,22 @@ class Client(ClientBase):
         ModelState(name='fares', version='3', state='READY', reason='')
         """
         return self._run(self._session.index(only_ready=only_ready, timeout_s=timeout_s))
+
+    def drift_state(
+        self, model: str = "", version: str = "", *, timeout_s: float | None = None
+    ) -> penstock_pb2.DriftStateResponse:
+        """How far the rows served lie from those trained on, over all of a Penstock server's workers.
+
+        Args:
+            model: the model's name; empty for all.
+            version: a version or an alias such as "@champion"; empty for all.
+            timeout_s: seconds until the call gives up; None for the client's.
+
+        Raises:
+            ModelNotFoundError: the server has no such model or version.
+            UnsupportedError: the server is not Penstock.
+        """
+        return self._run(self._session.drift_state(model, version, timeout_s))
 
     def close(self) -> None:
         """Closes the channel; calls of other threads end with an error."""

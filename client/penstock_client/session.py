@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from penstock import inference_pb2
+from penstock import inference_pb2, penstock_pb2
 from penstock_client.arrange import arrange
 from penstock_client.errors import (
     DeadlineExceededError,
@@ -29,7 +29,10 @@ from penstock_client.rows import Columns, Rows, table_of
 from penstock_client.steps import Call, Failure, Pause, Steps, T
 
 SERVICE: Final = "inference.GRPCInferenceService"
-METHODS: Final = ("ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "ModelInfer", "RepositoryIndex")
+OWN_SERVICE: Final = "penstock.v1.Penstock"
+_NAMES: Final = ("ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "ModelInfer", "RepositoryIndex")
+METHODS: Final = {**{name: f"/{SERVICE}/{name}" for name in _NAMES}, "DriftState": f"/{OWN_SERVICE}/DriftState"}
+"""The path of each method called, by its name."""
 
 
 class Session:
@@ -81,6 +84,10 @@ class Session:
     def index(self, *, only_ready: bool, timeout_s: float | None) -> Steps[tuple[ModelState, ...]]:
         """Every model and version that the server knows."""
         return self._asked("", timeout_s, lambda deadline_s: self._index(only_ready, deadline_s))
+
+    def drift_state(self, model: str, version: str, timeout_s: float | None) -> Steps[penstock_pb2.DriftStateResponse]:
+        """What the server says of drift; a Penstock server alone knows the method."""
+        return self._asked(model, timeout_s, lambda deadline_s: self._drift_state(model, version, deadline_s))
 
     def is_live(self, timeout_s: float | None) -> Steps[bool]:
         """Whether the server answers and calls itself live; one attempt."""
@@ -134,6 +141,11 @@ class Session:
         request = inference_pb2.RepositoryIndexRequest(ready=only_ready)
         reply, _ = yield from self._call("RepositoryIndex", request.SerializeToString(), deadline_s, self._retries)
         return index_of(parsed(inference_pb2.RepositoryIndexResponse, reply))
+
+    def _drift_state(self, model: str, version: str, deadline_s: float) -> Steps[penstock_pb2.DriftStateResponse]:
+        request = penstock_pb2.DriftStateRequest(model=model, version=version)
+        reply, _ = yield from self._call("DriftState", request.SerializeToString(), deadline_s, self._retries)
+        return parsed(penstock_pb2.DriftStateResponse, reply)
 
     def _is_live(self, deadline_s: float) -> Steps[bool]:
         try:

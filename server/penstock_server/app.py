@@ -6,22 +6,39 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
+import msgspec
+import structlog
+
+from penstock_server.control import drift
 from penstock_server.control.admin import Admin
 from penstock_server.control.boards import BoardStore
-from penstock_server.control.messages import WorkerSettings
+from penstock_server.control.desk import Desk
+from penstock_server.control.facts import Facts
+from penstock_server.control.helper_process import HelperProcess
+from penstock_server.control.messages import RequestLogging, WorkerSettings
 from penstock_server.control.supervisor import Supervisor
 from penstock_server.control.watcher import Watcher
-from penstock_server.errors import UnavailableError
+from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.features.compiled import ensure_compiled
 from penstock_server.models.combined_source import CombinedSource
 from penstock_server.models.directory_source import DirectorySource
 from penstock_server.models.memory import Memory
 from penstock_server.models.mlflow_source import MlflowSource
 from penstock_server.models.source import Source
-from penstock_server.observe.exposition import ServerFacts, VersionFacts, registry_of
-from penstock_server.settings import ServerSettings
+from penstock_server.observe.drift_evaluation import DriftRules
+from penstock_server.observe.drift_watch import DriftWatch
+from penstock_server.observe.exposition import registry_of
+from penstock_server.observe.request_log_files import SPOOL
+from penstock_server.settings import DriftSettings, RequestLogSettings, ServerSettings
+
+log = structlog.get_logger(__name__)
+
+LOOK_S: Final = 1.0
+"""How often drift is looked for; a look that finds no new window costs some microseconds a version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +58,62 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
 
     Raises:
         UnavailableError: a port cannot be bound.
+        InvalidInputError: a setting asks for what is not installed.
     """
     async with AsyncExitStack() as stack:
+        _keep_request_log(stack, settings.request_log)
         reservation = stack.enter_context(_reserve(settings.host, settings.port))
         grpc_address = _shown(settings.host, reservation.getsockname()[1])
         # Compiled before any worker starts: they would all wait for the same file.
         await asyncio.to_thread(ensure_compiled)
         boards = stack.enter_context(BoardStore())
         source = CombinedSource(_sources(settings), memory=Memory())
+        desk = Desk({"DriftState": lambda body: drift.answer(body, facts.drift)})
+        stack.push_async_callback(desk.close)
         supervisor = Supervisor(
             address=grpc_address,
             workers=settings.workers,
             settings=_worker_settings(settings),
             source=source,
             boards=boards,
+            desk=desk,
+        )
+        facts = Facts(
+            supervisor=supervisor,
+            boards=boards,
+            sources=lambda: source.states,
+            watch=DriftWatch(_drift_rules(settings.drift), settings.drift.window_rows),
+            drift_series=settings.drift.series,
         )
         admin = Admin(
             view=supervisor.view,
             sources=lambda: source.states,
-            registry=registry_of(lambda: _facts(supervisor, boards, source)),
+            registry=registry_of(facts.of_server),
+            drift=lambda model, version: drift.as_json(facts.drift().of(model, version)),
         )
         stack.push_async_callback(admin.close)
         http_port = await admin.start(settings.host, settings.http_port)
         watcher = Watcher(source, interval_s=settings.poll_interval_s, wanted=supervisor.want, asked=supervisor.asked)
+        looking = asyncio.create_task(_look(facts))
+        stack.callback(looking.cancel)
         await _run(
             settings, supervisor, watcher, lambda: on_ready(Addresses(grpc_address, _shown(settings.host, http_port)))
         )
+
+
+def _keep_request_log(stack: AsyncExitStack, settings: RequestLogSettings) -> None:
+    """Starts the process that makes Parquet of what workers log, if anything is to be logged."""
+    if settings.directory is None:
+        return
+    if find_spec("pyarrow") is None:
+        raise InvalidInputError(
+            "request_log.directory needs pyarrow, which is not installed; run: pip install 'penstock[log]'"
+        )
+    argument = msgspec.json.encode((str(settings.directory.absolute()), settings.max_bytes)).decode()
+    helper = HelperProcess("penstock_server.observe.request_log_process", argument)
+    # Closed last, after the workers have closed their segments.
+    stack.push_async_callback(helper.close)
+    helper.start()
 
 
 async def _run(
@@ -137,6 +184,20 @@ def _sources(settings: ServerSettings) -> list[Source]:
     return sources
 
 
+async def _look(facts: Facts) -> None:
+    """Looks for drift once a second until cancelled; what goes wrong with it stops nothing else."""
+    while True:
+        try:
+            await asyncio.to_thread(facts.look)
+        except Exception:
+            log.exception("the drift watch failed")
+        await asyncio.sleep(LOOK_S)
+
+
+def _drift_rules(settings: DriftSettings) -> DriftRules:
+    return DriftRules(settings.rate, settings.minimum_effect)
+
+
 def _worker_settings(settings: ServerSettings) -> WorkerSettings:
     def text(path: Path | None) -> str | None:
         return None if path is None else str(path)
@@ -152,53 +213,18 @@ def _worker_settings(settings: ServerSettings) -> WorkerSettings:
         tls_certificate=text(settings.grpc.tls_certificate),
         tls_key=text(settings.grpc.tls_key),
         tls_client_ca=text(settings.grpc.tls_client_ca),
+        request_log=_request_logging(settings.request_log),
     )
 
 
-def _facts(supervisor: Supervisor, boards: BoardStore, source: CombinedSource) -> ServerFacts:
-    view = supervisor.view()
-    versions = []
-    for version in view.versions:
-        key = (version.model, version.version)
-        held = boards.of_version(key)
-        if not held:
-            continue
-        artifact = supervisor.artifact(key)
-        manifest = None if artifact is None else artifact.manifest
-        baseline = None if artifact is None else artifact.baseline
-        has_names = (
-            manifest is not None
-            and manifest.classes is not None
-            and any(isinstance(label, str) for label in manifest.classes)
-        )
-        versions.append(
-            VersionFacts(
-                model=version.model,
-                version=version.version,
-                roles=version.roles,
-                weight=version.weight,
-                boards=held,
-                class_names=[str(label) for label in manifest.classes or ()]
-                if manifest is not None and has_names
-                else (),
-                features=() if baseline is None else [column.name for column in baseline.columns],
-                reference=None if baseline is None else baseline.reference,
-            )
-        )
-    return ServerFacts(
-        versions=versions,
-        slots=boards.of_slots(),
-        restarts={worker.slot: worker.restarts for worker in view.workers},
-        resident_bytes={worker.slot: size for worker in view.workers if (size := _resident_bytes(worker.pid))},
-        sources={state.name: state.state == "answers" for state in source.states},
-        reloads=view.reloads,
-        failed_reloads=view.failed_reloads,
+def _request_logging(settings: RequestLogSettings) -> RequestLogging | None:
+    if settings.directory is None:
+        return None
+    return RequestLogging(
+        spool=str(settings.directory.absolute() / SPOOL),
+        sample_ratio=settings.sample_ratio,
+        # What waits to become Parquet may not crowd out what did.
+        spool_bytes=settings.max_bytes // 2,
+        rotate_bytes=settings.rotate_bytes,
+        rotate_s=settings.rotate_s,
     )
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * 4096

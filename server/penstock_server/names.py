@@ -20,6 +20,7 @@ PLATFORM: Final = "onnxruntime_onnx"
 INFERENCE_SERVICE: Final = "inference.GRPCInferenceService"
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 REFLECTION_SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
+CONTROL_SERVICE: Final = "penstock.v1.Penstock"
 
 PARAMETER_ROLE: Final = "penstock_role"
 PARAMETER_QUEUE_US: Final = "penstock_queue_us"

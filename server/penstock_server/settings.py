@@ -21,14 +21,61 @@ class DriftSettings:
     """How drift is watched.
 
     Attributes:
-        window_rows: the sliding window of each version in each worker; ten sub-windows slide.
+        window_rows: the sliding window of each version in each worker; ten sub-windows slide. An alarm's windows hold as
+            many rows over all workers, and share none.
+        rate: the share of the features called drifted that may be wrong.
+        minimum_effect: the population stability index that is still no drift; None is as each baseline says, 0.1 if
+            nobody chose otherwise.
+        series: the features of a version that have metrics of their own, those with the strongest evidence.
     """
 
     window_rows: int = 10_000
+    rate: float = 0.05
+    minimum_effect: float | None = None
+    series: int = 50
 
     def __post_init__(self) -> None:
         if self.window_rows < 10:
             raise InvalidInputError(f"drift.window_rows is {self.window_rows}, expected at least 10")
+        # Written so that NaN is refused as well.
+        if not 0 < self.rate < 1:
+            raise InvalidInputError(f"drift.rate is {self.rate}, expected a share above 0 and below 1")
+        if self.minimum_effect is not None and not 0 <= self.minimum_effect < inf:
+            raise InvalidInputError(f"drift.minimum_effect is {self.minimum_effect}, expected 0 or more")
+        if self.series < 0:
+            raise InvalidInputError(f"drift.series is {self.series}, expected 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLogSettings:
+    """What of the answered requests is kept, raw columns and answers, as Parquet files.
+
+    Attributes:
+        directory: where; None logs nothing.
+        sample_ratio: the share of requests that are kept, each with all its rows.
+        max_bytes: what all files take at most; the oldest go first.
+        rotate_bytes, rotate_s: a file is closed, and can be read, when it is so large or so old.
+    """
+
+    directory: Path | None = None
+    sample_ratio: float = 0.01
+    max_bytes: int = 1024**3
+    rotate_bytes: int = 32 * 1024**2
+    rotate_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        # Written so that NaN is refused as well.
+        if not 0 < self.sample_ratio <= 1:
+            raise InvalidInputError(
+                f"request_log.sample_ratio is {self.sample_ratio}, expected a share above 0 and at most 1"
+            )
+        if not 0 < self.rotate_s < inf:
+            raise InvalidInputError(f"request_log.rotate_s is {self.rotate_s}, expected more than 0 seconds")
+        if not 4096 <= self.rotate_bytes <= self.max_bytes // 4:
+            raise InvalidInputError(
+                f"request_log.rotate_bytes is {self.rotate_bytes}, expected from 4096 to a quarter of max_bytes, which is "
+                f"{self.max_bytes}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +126,7 @@ class ServerSettings:
     batching: BatchLimits = field(default_factory=BatchLimits)
     serving: ModelSettings = field(default_factory=ModelSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
+    request_log: RequestLogSettings = field(default_factory=RequestLogSettings)
     grpc: TransportSettings = field(default_factory=TransportSettings)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -22,15 +22,20 @@ import structlog
 from penstock_server.batching.cost import Cost
 from penstock_server.clock import monotonic
 from penstock_server.control import messages
-from penstock_server.control.messages import ModelRoutes, WorkerSettings
+from penstock_server.control.messages import ModelRoutes, RequestLogging, WorkerSettings
+from penstock_server.control.relay import Relay
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
+from penstock_server.models.signature import ANY, TensorSpec
 from penstock_server.names import VersionKey
-from penstock_server.observe.board import BoardShape, open_board
+from penstock_server.observe.board import Board, BoardShape, open_board
 from penstock_server.observe.log import configure_logging
 from penstock_server.observe.recorder import Recorder
+from penstock_server.observe.request_log import RequestTap, tensor_of
+from penstock_server.observe.request_log_segment import LoggedTensor, SegmentHeader
+from penstock_server.observe.request_log_thread import RequestLogThread
 from penstock_server.prediction.catalogue import Catalogue, ServedModel, VersionStatus
 from penstock_server.prediction.classes import class_reader, score_output
 from penstock_server.prediction.decode import ColumnDecoder, Decoder, TensorDecoder, block_order
@@ -39,6 +44,7 @@ from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.reactor import LaneReactor
 from penstock_server.prediction.shadow import Mirror, Reader, ShadowThread
 from penstock_server.transport.choose import choose_transport
+from penstock_server.transport.control import control_methods
 from penstock_server.transport.health import Health
 from penstock_server.transport.inference import inference_methods
 from penstock_server.transport.methods import Methods
@@ -66,7 +72,11 @@ class Worker:
         self._predictor = Predictor(clock=monotonic, report=Recorder(open_board(board, BoardShape())))
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
+        self._request_log = _request_log(settings.request_log)
+        self._taps: dict[VersionKey, RequestTap] = {}
+        self._relay = Relay(link.tell, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
+        methods |= control_methods(self._relay.ask)
         self._transport_name, self._transport = choose_transport(
             settings.transport, methods, self._reactor, _transport_settings(settings)
         )
@@ -75,6 +85,8 @@ class Worker:
         """Serves until told to drain, or until the supervisor is gone."""
         threading.Thread(target=self._obey, name="control", daemon=True).start()
         self._transport.run()
+        if self._request_log is not None:
+            self._request_log.close()
 
     def _obey(self) -> None:
         try:
@@ -98,6 +110,8 @@ class Worker:
                 self._listen(command.address)
             case messages.Drain():
                 self._drain(command.grace_s)
+            case messages.Answer() | messages.Refusal():
+                self._relay.answered(command)
 
     def _listen(self, address: str) -> None:
         try:
@@ -121,7 +135,9 @@ class Worker:
                 max_rows=self._settings.limits.of(command.model).max_rows,
             )
             board = open_board(Path(command.board), BoardShape(command.features, command.cells))
-            lane = self._lane(servable, cost, Recorder(board, self._settings.drift_window_rows))
+            recorder = self._recorder(servable, board)
+            lane = self._lane(servable, cost, recorder)
+            self._log_requests(lane, servable, recorder)
         except Exception as error:
             if not isinstance(error, InvalidInputError):
                 log.exception("load failed", model=command.model, version=command.version)
@@ -149,6 +165,21 @@ class Worker:
             cost=cost,
         )
 
+    def _log_requests(self, lane: Lane, servable: OnnxServable, recorder: Recorder) -> None:
+        settings, thread = self._settings.request_log, self._request_log
+        if settings is not None and thread is not None:
+            is_batched = servable.is_batched
+            inputs, outputs = _logged_inputs(lane.decoder, is_batched), _logged(servable.outputs, is_batched)
+            header = SegmentHeader(*servable.key, inputs, outputs)
+            tap = RequestTap(header, sample_ratio=settings.sample_ratio, report=recorder, wake=thread.wake)
+            lane.request_log = self._taps[servable.key] = tap
+            thread.add(tap)
+
+    def _recorder(self, servable: OnnxServable, board: Board) -> Recorder:
+        baseline = servable.artifact.baseline
+        predictions = None if baseline is None else baseline.predictions
+        return Recorder(board, self._settings.drift_window_rows, predictions)
+
     def _serve(self, command: messages.Serve) -> None:
         models = {name: self._served(name, routes) for name, routes in command.models.items()}
         catalogue = Catalogue(models, command.is_settled)
@@ -169,7 +200,10 @@ class Worker:
 
     def _assign_roles(self, model: ServedModel) -> None:
         for version, lane in model.lanes.items():
-            lane.play(model.role(version))
+            role = model.role(version)
+            lane.play(role)
+            if (tap := self._taps.get(lane.servable.key)) is not None:
+                tap.role = role or ""
         if model.plan is not None:
             champion = model.lanes[model.plan.champion]
             shadow = model.lanes.get(model.plan.shadow or "")
@@ -196,10 +230,15 @@ class Worker:
                 lane.close()  # waits for its thread, which the reactor must not
             else:
                 self._on_reactor(lane.close)
+            if (tap := self._taps.pop(key, None)) is not None:
+                tap.close()
             del lane
             gc.collect()  # walks only what came after the start; the rest is frozen
             _return_memory()
         self._link.tell(messages.Unloaded(*key))
+
+    def _post(self, action: Callable[[], None]) -> None:
+        self._transport.post(action)
 
     def _on_reactor(self, action: Callable[[], None]) -> None:
         done = threading.Event()
@@ -219,6 +258,33 @@ def _decoder(servable: OnnxServable) -> Decoder:
     if servable.pipeline is not None:
         return ColumnDecoder(servable.pipeline)
     return TensorDecoder(servable.model.signature)
+
+
+def _request_log(settings: RequestLogging | None) -> RequestLogThread | None:
+    if settings is None:
+        return None
+    thread = RequestLogThread(
+        Path(settings.spool),
+        rotate_bytes=settings.rotate_bytes,
+        rotate_s=settings.rotate_s,
+        spool_bytes=settings.spool_bytes,
+    )
+    thread.start()
+    return thread
+
+
+def _logged_inputs(decoder: Decoder, is_batched: bool) -> tuple[LoggedTensor, ...]:
+    """The blocks that a decoder makes of a request, as the log describes them."""
+    if isinstance(decoder, ColumnDecoder):
+        numbers, strings = decoder.pipeline.numbers, decoder.pipeline.strings
+        return (tensor_of(numbers, "FP64", ()), *(tensor_of((name,), "BYTES", ()) for name in strings))
+    return _logged(decoder.inputs, is_batched)
+
+
+def _logged(specs: Sequence[TensorSpec], is_batched: bool) -> tuple[LoggedTensor, ...]:
+    """A request that runs alone is one row of the log, so each of its tensors is a list there."""
+    tails = [spec.shape[1:] if is_batched else (ANY,) for spec in specs]
+    return tuple(tensor_of((spec.name,), spec.datatype, tail) for spec, tail in zip(specs, tails, strict=True))
 
 
 def _reader(servable: OnnxServable) -> Reader:

@@ -87,6 +87,7 @@ class FakeReport:
         self.refusals: Counter[str] = Counter()
         self.batches: list[dict[str, Any]] = []
         self.labels: list[int] = []
+        self.scored: list[float] = []
         self.drift_rows = 0
         self.left_waiting = (0, 0)
         self.shadow: Counter[str] = Counter()
@@ -100,6 +101,9 @@ class FakeReport:
 
     def classes(self, labels: NDArray[np.int64]) -> None:
         self.labels += labels.tolist()
+
+    def scores(self, values: NDArray[Any]) -> None:
+        self.scored += values.reshape(-1).tolist()
 
     def waiting(self, rows: int, requests: int) -> None:
         self.left_waiting = (rows, requests)

@@ -5,7 +5,13 @@ import pytest
 
 from penstock_server.batching.queue import BatchLimits, ModelLimits
 from penstock_server.errors import InvalidInputError
-from penstock_server.settings import DriftSettings, ModelSettings, ServerSettings, read_settings
+from penstock_server.settings import (
+    DriftSettings,
+    ModelSettings,
+    RequestLogSettings,
+    ServerSettings,
+    read_settings,
+)
 from penstock_server.transport.settings import TransportSettings
 
 WHOLE = """
@@ -36,6 +42,9 @@ inline_budget_ms = 0
 
 [drift]
 window_rows = 500
+rate = 0.01
+minimum_effect = 0.2
+series = 20
 
 [grpc]
 max_message_bytes = 1000000
@@ -60,7 +69,7 @@ def test_a_file_names_every_setting(file: Path) -> None:
         registry="sqlite:///registry.db", models=("churn", "fraud"), model_repository=Path("models"), host="0.0.0.0",
         port=9000, http_port=9001, workers=3, transport="aio", poll_interval_s=1.0, grace_s=2.5,
         batching=BatchLimits(128, 0.002, 100, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5)}),
-        serving=ModelSettings(2, 0.0), drift=DriftSettings(500),
+        serving=ModelSettings(2, 0.0), drift=DriftSettings(500, 0.01, 0.2, 20),
         grpc=TransportSettings(1_000_000, tls_certificate=Path("server.pem"), tls_key=Path("server.key")),
     )  # fmt: skip
 
@@ -99,6 +108,20 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
         ("[serving]\nthreads = 0", "models takes threads >= 1 and inline_budget_ms >= 0, got 0 and 1.0"),
         ("[serving]\ninline_budget_ms = nan", "got 1 and nan"),
         ("[drift]\nwindow_rows = 9", "drift.window_rows is 9, expected at least 10"),
+        ("[drift]\nrate = 0", "drift.rate is 0.0, expected a share above 0 and below 1"),
+        ("[drift]\nrate = nan", "drift.rate is nan, expected a share"),
+        ("[drift]\nminimum_effect = -0.1", "drift.minimum_effect is -0.1, expected 0 or more"),
+        ("[drift]\nminimum_effect = inf", "drift.minimum_effect is inf, expected 0 or more"),
+        ("[drift]\nseries = -1", "drift.series is -1, expected 0 or more"),
+        ("[request_log]\nsample_ratio = 0", "request_log.sample_ratio is 0.0, expected a share above 0 and at most 1"),
+        ("[request_log]\nsample_ratio = 1.5", "request_log.sample_ratio is 1.5"),
+        ("[request_log]\nsample_ratio = nan", "request_log.sample_ratio is nan"),
+        ("[request_log]\nrotate_s = 0", "request_log.rotate_s is 0.0, expected more than 0 seconds"),
+        ("[request_log]\nrotate_s = inf", "request_log.rotate_s is inf"),
+        ("[request_log]\nrotate_bytes = 4095", "request_log.rotate_bytes is 4095, expected from 4096 to a quarter"),
+        ("[request_log]\nmax_bytes = 100000000", "a quarter of max_bytes, which is 100000000"),
+        ("[request_log]\ndirectory = 1", r"expected Path, got int - at `\$.request_log.directory`"),
+        ("[request_log]\nratio = 1", "unknown settings request_log.ratio; expected some of request_log.directory, "),
         ("[grpc]\ntls_key = 'k'", "TLS takes a certificate and its key"),
         ("port = '80'", r"Expected `int`, got `str` - at `\$.port`"),
         ("port = true", r"Expected `int`, got `bool` - at `\$.port`"),
@@ -134,3 +157,12 @@ def test_a_file_that_cannot_be_read(file: Path) -> None:
 def test_the_command_line_is_checked_too(overrides: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match=r"|".join(overrides)):
         read_settings(None, **overrides)
+
+
+def test_requests_are_logged_where_a_directory_says(file: Path) -> None:
+    assert ServerSettings().request_log.directory is None
+    file.write_text(
+        "[request_log]\ndirectory = 'requests'\nsample_ratio = 1\nmax_bytes = 400000\nrotate_bytes = 100000"
+    )
+    expected = RequestLogSettings(Path("requests"), 1.0, 400_000, 100_000)
+    assert read_settings(file).request_log == expected

@@ -1,4 +1,4 @@
-"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, /v1/models for people and tools."""
+"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, /v1/models and /v1/drift for people and tools."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from penstock_server.control.state import ServerView
-from penstock_server.errors import UnavailableError
+from penstock_server.errors import NotFoundError, UnavailableError
 from penstock_server.models.combined_source import SourceState
 
 
@@ -21,6 +21,7 @@ class Admin:
         view: what the server holds now.
         sources: how the sources of models stand.
         registry: the metrics.
+        drift: the JSON of what /v1/drift tells of a model and a version, "" for all; raises `NotFoundError`.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class Admin:
         view: Callable[[], ServerView],
         sources: Callable[[], tuple[SourceState, ...]],
         registry: CollectorRegistry,
+        drift: Callable[[str, str], bytes],
     ) -> None:
         self._view = view
         self._sources = sources
         self._registry = registry
+        self._drift_of = drift
         app = web.Application()
         app.add_routes(
             [
@@ -40,6 +43,8 @@ class Admin:
                 web.get("/healthz", self._health),
                 web.get("/readyz", self._ready),
                 web.get("/v1/models", self._models),
+                web.get("/v1/drift", self._drift),
+                web.get("/v1/drift/{model}", self._drift),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None)
@@ -79,6 +84,15 @@ class Admin:
 
     async def _models(self, _request: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(self.state()), content_type="application/json")
+
+    async def _drift(self, request: web.Request) -> web.Response:
+        """`/v1/drift/{model}?version=V`, where V is a number or an alias such as @champion."""
+        model, version = request.match_info.get("model", ""), request.query.get("version", "")
+        try:
+            body, status = await asyncio.to_thread(self._drift_of, model, version), 200
+        except NotFoundError as error:
+            body, status = msgspec.json.encode({"error": str(error)}), 404
+        return web.Response(body=body, status=status, content_type="application/json")
 
     def state(self) -> dict[str, Any]:
         """What /v1/models shows: a row for each version and role, weights in percent."""

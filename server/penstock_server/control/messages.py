@@ -13,6 +13,19 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 HEAD: Final = struct.Struct("<I")
 
 
+class RequestLogging(msgspec.Struct, frozen=True):
+    """Where a worker writes the requests that it samples, and how many.
+
+    `spool_bytes` is what that folder may hold, of all workers; a file is closed at `rotate_bytes` or after `rotate_s`.
+    """
+
+    spool: str
+    sample_ratio: float
+    spool_bytes: int
+    rotate_bytes: int
+    rotate_s: float
+
+
 class WorkerSettings(msgspec.Struct, frozen=True):
     """What a worker is told at birth."""
 
@@ -26,6 +39,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     tls_certificate: str | None = None
     tls_key: str | None = None
     tls_client_ca: str | None = None
+    request_log: RequestLogging | None = None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -80,7 +94,22 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
     grace_s: float
 
 
-Command = Load | Serve | Unload | Listen | Drain
+class Answer(msgspec.Struct, frozen=True, tag=True):
+    """The reply to a `Question`, as it is on the wire."""
+
+    number: int
+    body: bytes
+
+
+class Refusal(msgspec.Struct, frozen=True, tag=True):
+    """There is no reply to a `Question`: the class of the error by its name, and its sentence."""
+
+    number: int
+    kind: str
+    reason: str
+
+
+Command = Load | Serve | Unload | Listen | Drain | Answer | Refusal
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
@@ -127,7 +156,15 @@ class ListenFailed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Fact = Loaded | LoadFailed | Served | Unloaded | Listening | ListenFailed
+class Question(msgspec.Struct, frozen=True, tag=True):
+    """A caller asks what the supervisor alone knows: a method of the control plane and its message."""
+
+    number: int
+    method: str
+    body: bytes
+
+
+Fact = Loaded | LoadFailed | Served | Unloaded | Listening | ListenFailed | Question
 
 _commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
 _facts: Final[msgspec.msgpack.Decoder[Fact]] = msgspec.msgpack.Decoder(Fact)

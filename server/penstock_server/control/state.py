@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from penstock_server.models.source import WantedModel
-from penstock_server.names import Role, VersionState
+from penstock_server.names import Role, VersionKey, VersionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,11 @@ class VersionView:
     roles: tuple[Role, ...] = ()
     weight: float | None = None
     reason: str = ""
+
+    @property
+    def key(self) -> VersionKey:
+        """Its model's name and its own."""
+        return self.model, self.version
 
 
 @dataclass(frozen=True, slots=True)

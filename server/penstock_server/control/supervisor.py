@@ -15,6 +15,7 @@ import structlog
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
 from penstock_server.control.boards import BoardStore
+from penstock_server.control.desk import Desk
 from penstock_server.control.messages import ModelRoutes, Status, WorkerSettings
 from penstock_server.control.preparation import Preparation
 from penstock_server.control.state import ServerView, VersionView, WorkerView
@@ -52,6 +53,7 @@ class Supervisor:
         settings: what each is told at birth.
         source: where versions' files come from.
         boards: where they count.
+        desk: answers what they are asked and cannot know.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Supervisor:
         settings: WorkerSettings,
         source: Source,
         boards: BoardStore,
+        desk: Desk,
         clock: Clock = monotonic,
     ) -> None:
         self._address = address
         self._settings = settings
         self._boards = boards
+        self._desk = desk
         self._clock = clock
         self._desired = Desired()
         self._is_asked = False
@@ -188,6 +192,9 @@ class Supervisor:
                 worker.transport = transport
             case messages.ListenFailed(reason):
                 self._fail(reason)
+            case messages.Question():
+                self._desk.take(fact, worker.tell)
+                return  # nothing changed
         self._change.set()
 
     def _step(self) -> None:

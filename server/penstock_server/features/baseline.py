@@ -1,14 +1,12 @@
 """The drift baseline: how the training data lay in the cells that serving counts rows in.
 
-Fitted beside a specification and published with it. This module decides the cells; the kernels count in them, and
-`observe.drift` compares counts. Cells are int64 [columns, C], a row for each column in the specification's order: first
-its bins, then zeros up to the last three, which count the missing, the infinite and the unseen.
+Fitted beside a specification and published with it. This module holds the file's form and what is refused, and
+`baseline_fit` counts the rows of a column; the kernels count in the same cells, and `observe.drift` compares counts.
 
 A number's bin is how many edges are <= x (`numpy.searchsorted(edges, x, side="right")`), of the raw value before any
-step. A string's bins are the most frequent categories in `codes`, and one for the other categories.
+step. A string's bins are the most frequent values of training, and one for the other values that training saw.
 """
 
-from collections import Counter
 from typing import Final
 
 import msgspec
@@ -16,17 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features import layout, limits
-from penstock_server.features.baseline_columns import ColumnBaseline, NumberBaseline, StringBaseline
+from penstock_server.features import layout_counts, limits
+from penstock_server.features.baseline_columns import (
+    MAX_BINS,
+    MINIMUM_EFFECT,
+    ColumnBaseline,
+    NumberBaseline,
+    PredictionBaseline,
+    StringBaseline,
+)
+from penstock_server.features.baseline_fit import fit_number, fit_string
 from penstock_server.features.spec import Column, FeatureSpec, NumberColumn, StringColumn, digest, read_format
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
 
-FORMAT: Final = 1
-MAX_CODES: Final = 50
-"""The categories that are watched one by one."""
-
-# Wider than float32 rounds, so that a value on an edge falls in the same bin whether it is sent as FP32 or FP64.
-_ROUNDING = 1e-6
+FORMAT: Final = 2
+MAX_WORDS: Final = 1 << 19
+"""The 64-bit words of one set of counts, 4 MiB; every worker holds eleven of them in shared memory."""
 
 
 class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,31 +37,40 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         columns: one for each column of the specification.
-        spec_digest: of the specification that the codes belong to.
+        spec_digest: of the specification.
+        predictions: of what the model answered to the training rows; None where nobody asked it.
         format: the format's version.
     """
 
     columns: tuple[ColumnBaseline, ...]
     spec_digest: str
+    predictions: PredictionBaseline | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(f"format {self.format} is unknown, expected {FORMAT}")
         limits.at_most("columns", len(self.columns), limits.MAX_COLUMNS)
+        limits.at_most("words of counts", (len(self.columns) + 1) * self.cells_shape[1], MAX_WORDS)
+
+    @property
+    def bins(self) -> int:
+        """B: the bins of the column, or of the predictions, with most of them."""
+        watched = (*self.columns, *(() if self.predictions is None else (self.predictions,)))
+        return max((len(column.bins) for column in watched), default=0)
 
     @property
     def cells_shape(self) -> tuple[int, int]:
-        """The shape of its counts: columns, and the cells of the one with most."""
-        return len(self.columns), max((len(c.bins) for c in self.columns), default=0) + layout.EXTRA_CELLS
+        """The shape of its columns' counts, int64: columns, and words as `layout_counts` lays them out."""
+        return len(self.columns), layout_counts.words(self.bins)
 
     @property
     def reference(self) -> NDArray[np.int64]:
-        """The training rows in each cell, int64 [columns, C]."""
-        cells = np.zeros(self.cells_shape, np.int64)
+        """The training rows in each cell of each column, int64 [columns, B + 3]."""
+        cells = np.zeros((len(self.columns), self.bins + layout_counts.EXTRA_CELLS), np.int64)
         for row, column in zip(cells, self.columns, strict=True):
             row[: len(column.bins)] = column.bins
-            row[-layout.EXTRA_CELLS :] = column.extra
+            row[-layout_counts.EXTRA_CELLS :] = column.extra
         return cells
 
 
@@ -82,7 +94,7 @@ def decode(data: bytes) -> Baseline:
 
 
 def check(baseline: Baseline, spec: FeatureSpec) -> None:
-    """Demands that the baseline is of this specification: its digest, its columns, its codes.
+    """Demands that the baseline is of this specification: its digest, and its columns.
 
     Raises:
         InvalidInputError: it is another's, and the sentence names what differs.
@@ -96,70 +108,40 @@ def check(baseline: Baseline, spec: FeatureSpec) -> None:
     if found != expected:
         names = ", ".join(column.name for column in spec.columns)
         raise InvalidInputError(f"the drift baseline has other columns than the specification, expected {names}")
-    for column, known in zip(baseline.columns, spec.columns, strict=True):
-        if isinstance(column, StringBaseline) and isinstance(known, StringColumn):
-            _check_codes(column, len(known.categories))
-
-
-def _check_codes(column: StringBaseline, categories: int) -> None:
-    wrong = [code for code in column.codes if code >= categories]
-    if wrong:
-        raise InvalidInputError(
-            f"the drift baseline's column {column.name!r} has the code {wrong[0]}, expected below {categories}"
-        )
 
 
 _KINDS: Final[dict[type[Column], type[ColumnBaseline]]] = {NumberColumn: NumberBaseline, StringColumn: StringBaseline}
 
 
-def fit_baseline(spec: FeatureSpec, table: Table, bins: int = 20) -> Baseline:
+def fit_baseline(
+    spec: FeatureSpec, table: Table, bins: int = 20, *, minimum_effect: float = MINIMUM_EFFECT
+) -> Baseline:
     """The baseline of the training rows in `table`.
 
     Args:
         spec: the specification that serves them.
-        table: a column for each of the specification's, raw.
+        table: a column for each of the specification's, raw; its rows in the order of time, as they would be served: how
+            much rows that follow each other are alike decides how large a difference is no drift.
         bins: how many bins a number's quantiles make at most.
+        minimum_effect: the population stability index that is called no drift, for every column.
 
     Raises:
-        InvalidInputError: a column is not there or not of its kind.
+        InvalidInputError: a column is not there or not of its kind, or `bins` is not 1 to 254.
     """
+    if not 1 <= bins <= MAX_BINS - 2:
+        raise InvalidInputError(f"bins is {bins}, expected 1 to {MAX_BINS - 2}")
+    if not minimum_effect >= 0:
+        raise InvalidInputError(f"minimum_effect is {minimum_effect}, expected 0 or more")
     row_count(table, [column.name for column in spec.columns])
     fitted = (
-        _fit_number(column.name, numbers_of(table, column.name), bins)
+        fit_number(column.name, numbers_of(table, column.name), bins, minimum_effect)
         if isinstance(column, NumberColumn)
-        else _fit_string(column, strings_of(table, column.name))
+        else fit_string(column.name, strings_of(table, column.name), minimum_effect)
         for column in spec.columns
     )
     return Baseline(tuple(fitted), digest(spec))
 
 
-def _fit_number(name: str, values: NDArray[np.float64], bins: int) -> NumberBaseline:
-    finite = values[np.isfinite(values)]
-    edges = _edges(finite, bins)
-    counts = np.bincount(np.searchsorted(edges, finite, side="right"), minlength=len(edges) + 1)
-    missing = int(np.isnan(values).sum())
-    return NumberBaseline(name, tuple(edges), tuple(counts.tolist()), missing, len(values) - len(finite) - missing)
-
-
-def _edges(finite: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
-    """Edges just below the quantiles, and just above a value that several quantiles fall on: it has a bin of its own."""
-    if not len(finite):
-        return np.empty(0)
-    shares = np.linspace(0, 1, bins + 1)[1:-1]
-    quantiles, times = np.unique(np.quantile(finite, shares, method="inverted_cdf"), return_counts=True)
-    margin = _ROUNDING * np.abs(quantiles)
-    with np.errstate(over="ignore"):
-        above = np.nextafter((quantiles + margin)[times > 1], np.inf)
-        edges: NDArray[np.float64] = np.unique(np.concatenate([quantiles - margin, above]))
-    return edges[np.isfinite(edges)]
-
-
-def _fit_string(column: StringColumn, values: list[bytes]) -> StringBaseline:
-    codes = {category.encode(): code for code, category in enumerate(column.categories)}
-    counted = Counter(values)
-    missing = counted.pop(b"", 0)
-    seen = Counter({codes[value]: count for value, count in counted.items() if value in codes})
-    kept = sorted(seen, key=lambda code: (-seen[code], code))[:MAX_CODES]
-    counts = tuple(seen[code] for code in kept)
-    other = seen.total() - sum(counts)
-    return StringBaseline(column.name, tuple(kept), counts, other, missing, counted.total() - seen.total())
+def with_predictions(baseline: Baseline, predictions: PredictionBaseline) -> Baseline:
+    """The baseline, with what the model answered to its rows."""
+    return msgspec.structs.replace(baseline, predictions=predictions)

@@ -28,12 +28,11 @@ _RUN = (
     ctypes.c_char_p,
     ctypes.c_char_p,
     *[ctypes.c_int64] * 2,
-    *[ctypes.c_void_p] * 2,
+    *[ctypes.c_void_p] * 4,
     ctypes.c_int64,
 )
 _ARGUMENTS: Final[dict[str, tuple[Any, ...]]] = {
-    "run_FP32": _RUN,
-    "run_FP64": _RUN,
+    "run": _RUN,
     "count_elements": (ctypes.c_char_p, ctypes.c_int64),
 }
 

@@ -20,7 +20,7 @@ from penstock_server.paths import cache_dir
 
 MAGIC: Final = b"penstock kernels 1\n"
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
-_SOURCES: Final = ("kernel_base.py", "kernels.py", "kernels_number.py", "kernels_string.py", "layout.py", "build.py")
+_SOURCES: Final = ("kernel*.py", "layout*.py", "build.py")
 
 
 class CompiledObject(msgspec.Struct, frozen=True):
@@ -49,7 +49,8 @@ class CompiledFile(msgspec.Struct, frozen=True):
 def current_key() -> str:
     """The digest of all that the machine code depends on: sources, compiler, interpreter and processor."""
     folder = Path(__file__).parent
-    parts = [hashlib.sha256((folder / source).read_bytes()).hexdigest() for source in _SOURCES]
+    sources = sorted(path for pattern in _SOURCES for path in folder.glob(pattern))
+    parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
     parts += [version("numba"), version("llvmlite"), version("numpy"), sys.implementation.cache_tag or "", sys.platform]
     parts += [llvm.get_default_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

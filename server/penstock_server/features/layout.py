@@ -1,69 +1,155 @@
-"""How a program lies in memory: the one thing that `program`, which writes it, and `kernels`, which reads it, agree on.
+"""How a program lies in memory: the one thing that `program`, which writes it, and the kernels, which read it, agree on.
 
-A program is one block of 64-bit words, addressed by word: a header, a record for each column, then what the records
-point to. Real parameters are the bits of a float64; text is little-endian words, filled up with zeros. Positions are
-words from the block's start. Only integers stand here: the kernels see them as constants.
+A program is one block of 64-bit words, addressed by word: a header, data, then instructions. An instruction is its
+operation, the position after it, and entries that are all alike for one operation: one for each column that it makes.
+Registers are numbered blocks of float64, one for each row of a block of rows. Real numbers are the bits of a float64;
+text is little-endian words, filled up with zeros. Only integers stand here: the kernels see them as constants.
 """
 
 from typing import Final
 
-# The header.
+# The header. CODE is the position of the first instruction; ZEROED whether outputs must be zero before they are written.
 WORDS: Final = 0
-COLUMNS: Final = 1
-NUMBERS: Final = 2
-STRINGS: Final = 3
-WIDTH: Final = 4
+NUMBERS: Final = 1
+STRINGS: Final = 2
+WIDTH: Final = 3
+COLUMNS: Final = 4
 CELLS: Final = 5
-HEADER_WORDS: Final = 6
+REGISTERS: Final = 6
+BLOCK_ROWS: Final = 7
+CODE: Final = 8
+IS_DOUBLE: Final = 9
+ZEROED: Final = 10
+HEADER_WORDS: Final = 11
 
-# A column's record. SOURCE counts among the number columns; DATA and CELL_DATA are positions.
-KIND: Final = 0
-SOURCE: Final = 1
-TARGET: Final = 2
-DATA: Final = 3
-COUNT: Final = 4
-CELL_DATA: Final = 5
-CELL_COUNT: Final = 6
-COLUMN_WORDS: Final = 7
+# An instruction, before its entries.
+OPERATION: Final = 0
+NEXT: Final = 1
+ENTRIES: Final = 2
 
-# Kinds. A number's data are COUNT steps; its cell data are CELL_COUNT edges.
-NUMBER: Final = 0
-# COUNT categories in the table at DATA; the cell data are the cell of each category's code.
-ORDINAL: Final = 1
-ONE_HOT: Final = 2
+# Operations, and the words of an entry: what is read comes first, then the register that is written, the first of several
+# in a row where an entry makes more than one. `@x` is the position of x, K the code of the unseen.
+END: Final = 0
+# Every value alike.
+ONE: Final = 1  # register
+FILL: Final = 2  # source, register, value
+FILL_EQUAL: Final = 3  # source, register, value, missing
+IS_NAN: Final = 4  # source, register
+IS_EQUAL: Final = 5  # source, register, missing
+CLIP: Final = 6  # source, register, low, high
+STANDARDISE: Final = 7  # source, register, mean, scale
+LINEAR: Final = 8  # source, register, scale, offset
+BINARISE: Final = 9  # source, register, threshold
+APPLY: Final = 10  # source, register, function
+# Other columns of columns.
+FIRST_COLUMN: Final = 11
+CYCLIC: Final = 11  # source, two registers, period
+YEO_JOHNSON: Final = 12  # source, register, lambda
+BOX_COX: Final = 13  # source, register, lambda
+QUANTILES: Final = 14  # source, register, n, @quantiles, @references, is normal
+SPLINE: Final = 15  # source, registers, @spline
+BUCKET: Final = 16  # source, register, n, @edges
+MATCH: Final = 17  # source, register, n, @increasing values, @their codes and that of others, NaN's code
+ONE_HOT: Final = 18  # source, registers, width, K, @places of the codes 0 to K
+LOOKUP: Final = 19  # source, registers, m, K, @m numbers for each of the codes 0 to K
+PRODUCT: Final = 20  # left, right, register
+NORMALISE: Final = 21  # source, register, norm; all entries are a row
+# What touches the batch.
+FIRST_EDGE: Final = 22
+LOAD: Final = 22  # register, number column, column, @counts
+FIND: Final = 23  # register, string column, column, @counts, @table
+HASH: Final = 24  # registers, string column, width, is signed, whether "" gives zeros, @prefix, its bytes
+STORE: Final = 25  # source, output
+ONE_HOT_OUT: Final = 26  # source, first output, K, @places
+LOOKUP_OUT: Final = 27  # source, first output, m, K, @numbers
+REFUSE_CODE: Final = 28  # source, K, refusal
+REFUSE_OUTSIDE: Final = 29  # source, low, high, refusal
 
-# A step: its operation, the number of its parameters, and the parameters.
-STEP_WORDS: Final = 2
-FILL: Final = 0
-CLIP: Final = 1
-LOG1P: Final = 2
-STANDARDISE: Final = 3
-BUCKET: Final = 4
+ENTRY_WORDS: Final = (
+    0, 1, 3, 4, 2, 3, 4, 4, 4, 3, 3, 3, 3, 3, 6, 3, 4, 6, 5, 5, 3, 3, 4, 5, 7, 2, 4, 5, 3, 4,
+)  # fmt: skip
+"""The words of an entry, by operation."""
 
-# A table of categories: a mask and the longest category's length, then mask + 1 slots, a power of two and at least four
-# times the categories, so that a search always ends at a free one. A free slot has the code -1.
+# Functions; those from FIRST_EXACT on are exact in IEEE 754.
+ARCCOS: Final = 0
+ARCCOSH: Final = 1
+ARCSIN: Final = 2
+ARCSINH: Final = 3
+ARCTAN: Final = 4
+ARCTANH: Final = 5
+CBRT: Final = 6
+COS: Final = 7
+COSH: Final = 8
+EXP: Final = 9
+EXP2: Final = 10
+EXPM1: Final = 11
+LOG: Final = 12
+LOG10: Final = 13
+LOG1P: Final = 14
+LOG2: Final = 15
+SIN: Final = 16
+SINH: Final = 17
+TAN: Final = 18
+TANH: Final = 19
+FIRST_EXACT: Final = 20
+ABS: Final = 20
+CEIL: Final = 21
+FLOOR: Final = 22
+ISFINITE: Final = 23
+ISINF: Final = 24
+ISNAN: Final = 25
+NEGATIVE: Final = 26
+RECIPROCAL: Final = 27
+RINT: Final = 28
+SIGN: Final = 29
+SQRT: Final = 30
+SQUARE: Final = 31
+TRUNC: Final = 32
+
+# The norms.
+L1: Final = 0
+L2: Final = 1
+MAX: Final = 2
+
+# A spline: its words, then the knots, then what stands at the ends where that is asked: functions before the periodic join
+# values at the low end, their slopes, values at the high end, their slopes.
+SPLINE_DEGREE: Final = 0
+SPLINE_KNOTS: Final = 1
+SPLINE_KIND: Final = 2
+SPLINE_WIDTH: Final = 3
+SPLINE_ZEROS: Final = 4
+SPLINE_WORDS: Final = 5
+CONTINUE: Final = 0
+CONSTANT: Final = 1
+SLOPE: Final = 2
+PERIODIC: Final = 3
+
+# A table of strings: a mask, the longest string's length and the number of strings, then mask + 1 slots, a power of two
+# and at least four times the strings, so that a search always ends at a free one. A free slot has the code -1.
 TABLE_MASK: Final = 0
 TABLE_LONGEST: Final = 1
-TABLE_WORDS: Final = 2
+TABLE_COUNT: Final = 2
+TABLE_WORDS: Final = 3
 SLOT_CODE: Final = 0
 SLOT_TEXT: Final = 1
 SLOT_LENGTH_BYTES: Final = 2
-SLOT_WORDS: Final = 3
+SLOT_HASH: Final = 3
+SLOT_WORDS: Final = 4
 
 # The hash of a string: for each word of it, xor, multiply, and fold the high half, which knows most, on the low one.
 HASH_START: Final = 0xCBF29CE484222325
 HASH_PRIME: Final = 0x9E3779B97F4A7C15
 WORD_BYTES: Final = 8
-
-# The last cells of every row of counts, from its end.
-MISSING_FROM_END: Final = 3
-INFINITE_FROM_END: Final = 2
-UNSEEN_FROM_END: Final = 1
-EXTRA_CELLS: Final = 3
+"""Of a string's text; as many bytes stand behind all strings, so that the last is read in words too."""
 
 # What each raw string costs before its bytes: a little-endian length.
 LENGTH_BYTES: Final = 4
 
+# What `run` is asked to do beside: count the raw values, and write down which rows are refused.
+COUNTING: Final = 1
+RECORDING: Final = 2
+
 # What `run` answers.
 DONE: Final = 0
 TORN: Final = 1
+REFUSED: Final = 2

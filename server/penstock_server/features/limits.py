@@ -1,12 +1,14 @@
 """What a file about features may ask for at most, and the checks that its parts share.
 
 Everything here raises `ValueError` with half a sentence; msgspec adds the path when it decodes, and `failure` makes one
-sentence of both. `steps`, `spec` and `baseline` call it.
+sentence of both. The steps, blocks and encoders, `spec` and `baseline` call it.
 """
 
 import re
-from math import isfinite
-from typing import Final
+from collections import Counter
+from collections.abc import Sequence
+from math import isfinite, isnan
+from typing import Any, Final
 
 import msgspec
 
@@ -18,32 +20,81 @@ MAX_STEPS: Final = 32
 MAX_EDGES: Final = 4096
 MAX_CATEGORIES: Final = 65536
 MAX_WIDTH: Final = 65536
+MAX_DEPTH: Final = 8
+MAX_DEGREE: Final = 16
+MAX_SPLINE_DEGREE: Final = 7
 MAX_NAME: Final = 256
 MAX_CATEGORY_BYTES: Final = 1024
 MAX_COUNT: Final = 2**53
 
-_PLACE = re.compile(r"`\$\.columns\[(\d+)\](?:\.steps\[(\d+)\])?")
+Real = float | None
+"""A number where NaN has a meaning: None, since JSON has no word for it."""
+
+_PATH = re.compile(r"`\$\.([^`]+)`")
+_PART = re.compile(r"(\w+)(?:\[(\d+)\])?")
 
 
 def finite(struct: msgspec.Struct, field: str) -> float:
     """The number in `field`, set to a plain float there, so that equal structs encode alike."""
-    value = float(getattr(struct, field)) + 0.0
-    if not isfinite(value):
-        raise ValueError(f"{field} is {value}, expected a finite number")
+    value = _finite(field, getattr(struct, field))
     msgspec.structs.force_setattr(struct, field, value)
     return value
 
 
+def finite_each(struct: msgspec.Struct, field: str) -> tuple[float, ...]:
+    """The numbers in `field`, one at least, set to plain floats there."""
+    values = tuple(_finite(f"{field}[{at}]", value) for at, value in enumerate(some(struct, field)))
+    msgspec.structs.force_setattr(struct, field, values)
+    return values
+
+
+def real(struct: msgspec.Struct, field: str) -> Real:
+    """The number in `field`, finite or NaN, which becomes None there."""
+    value = real_of(field, getattr(struct, field))
+    msgspec.structs.force_setattr(struct, field, value)
+    return value
+
+
+def real_each(struct: msgspec.Struct, field: str) -> tuple[Real, ...]:
+    """The numbers in `field`, one at least, finite or NaN, which becomes None there."""
+    values = tuple(real_of(f"{field}[{at}]", value) for at, value in enumerate(some(struct, field)))
+    msgspec.structs.force_setattr(struct, field, values)
+    return values
+
+
+def real_of(what: str, value: Real) -> Real:
+    """A finite number as a plain float, NaN as None."""
+    return None if value is None or isnan(value) else _finite(what, value)
+
+
+def some(struct: msgspec.Struct, field: str) -> tuple[Any, ...]:
+    """What is in `field`, a tuple that is not empty."""
+    values = tuple(getattr(struct, field))
+    if not values:
+        raise ValueError(f"{field} is empty, expected one for each column, or one for all")
+    return values
+
+
+def _finite(what: str, value: float) -> float:
+    plain = float(value) + 0.0
+    if not isfinite(plain):
+        raise ValueError(f"{what} is {plain}, expected a finite number")
+    return plain
+
+
 def increasing(struct: msgspec.Struct, field: str) -> None:
     """Demands finite numbers that strictly increase, and sets them to plain floats."""
-    values = tuple(float(value) + 0.0 for value in getattr(struct, field))
-    at_most(f"{field}", len(values), MAX_EDGES)
-    for at, value in enumerate(values):
-        if not isfinite(value):
-            raise ValueError(f"{field}[{at}] is {value}, expected a finite number")
-        if at and value <= values[at - 1]:
-            raise ValueError(f"{field}[{at}] is {value} after {values[at - 1]}, expected them to increase")
-    msgspec.structs.force_setattr(struct, field, values)
+    msgspec.structs.force_setattr(struct, field, increasing_of(field, getattr(struct, field)))
+
+
+def increasing_of(what: str, given: Sequence[float], *, strictly: bool = True) -> tuple[float, ...]:
+    """Finite numbers that increase, as plain floats; not `strictly` allows equal neighbours."""
+    at_most(what, len(given), MAX_EDGES)
+    values = tuple(_finite(f"{what}[{at}]", value) for at, value in enumerate(given))
+    for at in range(1, len(values)):
+        if values[at] < values[at - 1] or (strictly and values[at] == values[at - 1]):
+            raise ValueError(f"{what}[{at}] is {values[at]} after {values[at - 1]}, expected them to increase")
+    return values
 
 
 def at_most(what: str, count: int, limit: int) -> None:
@@ -52,10 +103,16 @@ def at_most(what: str, count: int, limit: int) -> None:
         raise ValueError(f"{count} {what}, expected at most {limit}")
 
 
+def between(what: str, value: int, low: int, high: int) -> None:
+    """Demands a whole number from `low` to `high`."""
+    if not low <= value <= high:
+        raise ValueError(f"{what} is {value}, expected {low} to {high}")
+
+
 def distinct(what: str, values: tuple[str, ...]) -> None:
     """Demands that no value is there twice."""
     if len(set(values)) < len(values):
-        twice = next(value for at, value in enumerate(values) if value in values[:at])
+        twice = Counter(values).most_common(1)[0][0]
         raise ValueError(f"{what} {twice!r} is there twice")
 
 
@@ -76,19 +133,49 @@ def utf8(what: str, value: str, limit: int) -> bytes:
     return data
 
 
-def failure(what: str, error: Exception, data: bytes) -> InvalidInputError:
-    """The error of decoding `data`, naming the column and the step that its path points into."""
+def failure(what: str, error: Exception, data: object) -> InvalidInputError:
+    """The error of decoding `data`, JSON or what YAML held, naming the column, block and step that its path leads to."""
     return InvalidInputError(f"the {what} is refused: {_place(error, data)}{error}")
 
 
-def _place(error: Exception, data: bytes) -> str:
-    found = _PLACE.search(str(error))
+def _place(error: Exception, data: object) -> str:
+    found = _PATH.search(str(error))
     if not found:
         return ""
     try:
-        column = msgspec.json.decode(data)["columns"][int(found[1])]
-        place = f"column {column['name']!r}, "
-        return f"{place}step {found[2]} ({column['steps'][int(found[2])]['step']}), " if found[2] else place
+        node: Any = msgspec.json.decode(data) if isinstance(data, bytes) else data
+        parts: list[str] = []
+        pending: list[str] = []
+        for field, index in _PART.findall(found[1]):
+            node = node[field][int(index)] if index else node[field]
+            # What is wrong with a block as a whole says so itself.
+            parts += pending
+            pending = _block(node)
+            parts += _column_or_step(index, node)
     except (LookupError, TypeError, ValueError, RecursionError):
         # What does not decode may not have the form that the path speaks of either.
         return ""
+    return "".join(f"{part}, " for part in parts)
+
+
+def _column_or_step(index: str, node: Any) -> list[str]:
+    """What people call it; nothing for what they have no name for."""
+    if isinstance(node, dict) and "name" in node:
+        return [f"column {node['name']!r}"]
+    if isinstance(node, dict) and "step" in node:
+        return [f"step {index} ({node['step']})"]
+    return []
+
+
+def _block(node: Any) -> list[str]:
+    """What a block with columns of its own is called."""
+    if not isinstance(node, dict) or "block" not in node:
+        return []
+    columns = [node["column"]] if "column" in node else node.get("columns", [])
+    return [f"the block of {listed(columns)}"] if columns else []
+
+
+def listed(names: Sequence[object]) -> str:
+    """Some names for a sentence: the first three, and how many there are."""
+    shown = ", ".join(repr(name) for name in names[:3])
+    return f"{shown}, ... ({len(names)} columns)" if len(names) > 3 else shown

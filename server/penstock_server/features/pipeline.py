@@ -19,15 +19,16 @@ from penstock_server.features import baseline as drift
 from penstock_server.features import layout
 from penstock_server.features.baseline import Baseline
 from penstock_server.features.compiled import library
+from penstock_server.features.missing import reaching
 from penstock_server.features.program import compile_program
+from penstock_server.features.refusal import Refusal
 from penstock_server.features.spec import FeatureSpec, NumberColumn, StringColumn
-from penstock_server.features.steps import Bucket, Fill
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
 
 BRIEF_VALUES: Final = 2048
 """Up to so many raw values in a batch, about 30 us of work, the kernel keeps the GIL."""
 
-_TAKES_NAN: Final = (Fill, Bucket)
+_PADDING: Final = bytes(layout.WORD_BYTES)
 _LENGTH: Final = struct.Struct("<I")
 _address = ctypes.addressof
 # The cheapest way from an array to its memory; it demands contiguous and writable memory too.
@@ -43,7 +44,7 @@ class Pipeline:
         columns: the names of the raw columns in the specification's order.
         numbers: the names of those that are numbers, in the same order.
         strings: the names of those that are strings, in the same order.
-        required: the numbers that must not be missing: nothing fills them, and the training data lacked none.
+        required: the numbers that must not be missing: a NaN would reach the model, and the training data had none.
         width: the number of output columns.
         dtype: of the output: float32 or float64.
         cells_shape: the shape of the counts: columns, cells; cells is 0 without a baseline.
@@ -65,16 +66,21 @@ class Pipeline:
         self.width = spec.width
         self.dtype: np.dtype[Any] = np.dtype(np.float32 if spec.datatype == "FP32" else np.float64)
         self.cells_shape = baseline.cells_shape if baseline else (len(spec.columns), 0)
+        self._last_cells: tuple[NDArray[Any] | None, int] = (None, 0)
         self._program = compile_program(spec, baseline)
-        self._at = self._program.ctypes.data
+        self._at = self._program.words.ctypes.data
+        # A brief call keeps the GIL, and so has this to itself; long ones take one of the others.
+        self._scratch = self._new_scratch()
+        self._scratch_at = self._scratch.ctypes.data
+        self._spare: list[NDArray[np.float64]] = []
         self._row_bytes = len(self.numbers) * 8
         self._brief_rows = BRIEF_VALUES // len(spec.columns)
-        self._run_brief = library().brief[f"run_{spec.datatype}"]
-        self._run_long = library().long[f"run_{spec.datatype}"]
+        self._run_brief = library().brief["run"]
+        self._run_long = library().long["run"]
 
     def run(
         self, numbers: Any, strings: Sequence[bytes], rows: int, out: NDArray[Any], cells: NDArray[np.int64] | None
-    ) -> None:
+    ) -> Refusal | None:
         """Transforms a batch of raw rows, and counts it.
 
         Args:
@@ -84,6 +90,10 @@ class Pipeline:
             out: `dtype` [rows, width], C-contiguous; filled.
             cells: int64 `cells_shape`, C-contiguous; added to. Without a baseline there is nothing to count in, and it
                 must be None. Two calls at once that add to the same array may lose counts.
+
+        Returns:
+            The rows that the specification refuses, if there are any; they are filled and counted like the others, and
+            their outputs mean nothing.
 
         Raises:
             InvalidInputError: sizes that do not fit each other; nothing is filled or counted then. A column with an
@@ -98,25 +108,58 @@ class Pipeline:
             or out.dtype != self.dtype
         ):
             raise self._refusal(len(numbers), len(strings), rows, out)
-        if cells is not None and (self.baseline is None or cells.shape != self.cells_shape or cells.dtype != np.int64):
-            raise self._cells_refusal(cells)
         if rows == 0:
-            return
-        text = b"".join(strings)
-        run = self._run_brief if rows <= self._brief_rows else self._run_long
+            return None
+        text = b"".join((*strings, _PADDING))
         try:
             out_at = _address(_exposed(out))
-            cells_at = out_at if cells is None else _address(_exposed(cells))
+            cells_at = out_at if cells is None else self._cells_address(cells)
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"out and cells must be C-contiguous and writable: {error}") from None
-        if run(self._at, numbers, text, len(text), rows, out_at, cells_at, cells is not None) != layout.DONE:
-            raise InvalidInputError(f"the string columns hold {len(text)} bytes that are not {rows} elements each")
+        asked = layout.COUNTING if cells is not None else 0
+        answer = self._call(numbers, text, rows, out_at, cells_at, out_at, asked)
+        if answer == layout.DONE:
+            return None
+        if answer == layout.TORN:
+            size = sum(map(len, strings))
+            raise InvalidInputError(f"the string columns hold {size} bytes that are not {rows} elements each")
+        return self._refused(numbers, text, rows, out_at)
+
+    def _call(  # noqa: PLR0917 - as the kernel has them
+        self, numbers: bytes, text: bytes, rows: int, out_at: int, cells_at: int, refused_at: int, asked: int
+    ) -> int:
+        """The kernel's answer; long calls have memory of their own, which is kept for the next."""
+        if rows <= self._brief_rows:
+            at = self._scratch_at
+            return self._run_brief(
+                self._at, numbers, text, len(text) - layout.WORD_BYTES, rows, out_at, cells_at, at, refused_at, asked
+            )
+        try:
+            scratch = self._spare.pop()
+        except IndexError:
+            scratch = self._new_scratch()
+        at = scratch.ctypes.data
+        answer = self._run_long(
+            self._at, numbers, text, len(text) - layout.WORD_BYTES, rows, out_at, cells_at, at, refused_at, asked
+        )
+        self._spare.append(scratch)
+        return answer
+
+    def _refused(self, numbers: bytes, text: bytes, rows: int, out_at: int) -> Refusal:
+        """Which rows were refused: asked in a second run, so that the usual one need not write it down."""
+        found = np.full(rows, -1, np.int64)
+        self._call(numbers, text, rows, out_at, out_at, found.ctypes.data, layout.RECORDING)
+        return Refusal(found, self._program.refusals)
+
+    def _new_scratch(self) -> NDArray[np.float64]:
+        return np.empty(self._program.scratch_words)
 
     def transform(self, table: Table) -> NDArray[Any]:
         """The output of a whole table of raw columns, `dtype` [rows, width]; columns that are not the spec's are ignored.
 
         Raises:
-            InvalidInputError: a column is not there, is not of its kind, or is not as long as the others.
+            InvalidInputError: a column is not there, is not of its kind, or is not as long as the others, or a row is
+                refused.
         """
         rows = row_count(table, self.columns)
         out = np.empty((rows, self.width), self.dtype)
@@ -124,7 +167,9 @@ class Pipeline:
         for at, name in enumerate(self.numbers):
             numbers[:, at] = numbers_of(table, name)
         strings = [join_bytes(strings_of(table, name)) for name in self.strings]
-        self.run(numbers, strings, rows, out, None)
+        refusal = self.run(numbers, strings, rows, out, None)
+        if refusal is not None:
+            raise refusal.error(0, rows)
         return out
 
     def _refusal(self, numbers: int, strings: int, rows: int, out: NDArray[Any]) -> InvalidInputError:
@@ -133,6 +178,17 @@ class Pipeline:
             f"and {self.dtype} out of shape [{rows}, {self.width}]; "
             f"got {numbers} bytes, {strings} string columns and {out.dtype} {list(out.shape)}"
         )
+
+    def _cells_address(self, cells: NDArray[Any]) -> int:
+        """Where the counts are; remembered, since whoever counts comes with the same array a thousand times in a row."""
+        known, at = self._last_cells
+        if cells is known:
+            return at
+        if self.baseline is None or cells.shape != self.cells_shape or cells.dtype != np.int64:
+            raise self._cells_refusal(cells)
+        at = _address(_exposed(cells))
+        self._last_cells = (cells, at)
+        return at
 
     def _cells_refusal(self, cells: NDArray[Any]) -> InvalidInputError:
         if self.baseline is None:
@@ -153,10 +209,9 @@ def count_elements(raw: bytes) -> int:
 def _required(spec: FeatureSpec, baseline: Baseline | None) -> frozenset[str]:
     if baseline is None:
         return frozenset()
+    unfilled = reaching(spec)
     return frozenset(
         column.name
         for column, seen in zip(spec.columns, baseline.columns, strict=True)
-        if isinstance(column, NumberColumn)
-        and not seen.missing
-        and not any(isinstance(s, _TAKES_NAN) for s in column.steps)
+        if column.name in unfilled and not seen.missing
     )

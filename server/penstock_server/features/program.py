@@ -1,124 +1,93 @@
 """Writes a specification, and the baseline if there is one, as the program that the kernels read.
 
-It decides nothing about features: `spec` says what is meant, `layout` where it lies. `pipeline` calls it once a version.
+It decides nothing about features: `lowering` says what is done, `registers` where, and `layout` how that lies in memory.
+`pipeline` calls it once a version.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features import layout
+from penstock_server.errors import InvalidInputError
+from penstock_server.features import layout, registers
 from penstock_server.features.baseline import Baseline
-from penstock_server.features.baseline_columns import NumberBaseline, StringBaseline
-from penstock_server.features.spec import FeatureSpec, NumberColumn, StringColumn
-from penstock_server.features.steps import Bucket, Clip, Fill, Log1p, Standardise, Step
+from penstock_server.features.instructions import Entry, Instruction
+from penstock_server.features.lowering import lower
+from penstock_server.features.merging import merged
+from penstock_server.features.spec import FeatureSpec, NumberColumn
 
-_MASK_64 = 2**64 - 1
-
-
-def compile_program(spec: FeatureSpec, baseline: Baseline | None) -> NDArray[np.int64]:
-    """The program as one block of words, to be kept as long as a kernel may read it."""
-    return _Writer(spec, baseline).program()
+# A block's registers stay in the second-level cache; more rows than the most win nothing, fewer than the least lose.
+_SCRATCH_BYTES = 128 << 10
+_MOST_ROWS, _LEAST_ROWS = 256, 16
 
 
-def parameters(step: Step) -> tuple[int, tuple[float, ...]]:
-    """A step's operation and parameters; an open side of a clip is an infinity."""
-    match step:
-        case Fill(value):
-            return layout.FILL, (value,)
-        case Clip(low, high):
-            return layout.CLIP, (-np.inf if low is None else low, np.inf if high is None else high)
-        case Log1p():
-            return layout.LOG1P, ()
-        case Standardise(mean, scale):
-            return layout.STANDARDISE, (mean, scale)
-        case Bucket(edges):
-            return layout.BUCKET, edges
+@dataclass(frozen=True, slots=True)
+class CompiledProgram:
+    """A program, to be kept as long as a kernel may read it.
+
+    Attributes:
+        words: int64, as `layout` has it.
+        scratch_words: how many words of memory of its own each call needs.
+        refusals: for each refusal that it can answer with, the raw columns that it is about.
+    """
+
+    words: NDArray[np.int64]
+    scratch_words: int
+    refusals: tuple[str, ...]
 
 
-def first_slot(text: list[int], mask: int) -> int:
-    """Where in a table of `mask` + 1 slots the search for a category begins, given as words."""
-    mixed = layout.HASH_START
-    for word in text:
-        mixed = (mixed ^ word) * layout.HASH_PRIME & _MASK_64
-        mixed ^= mixed >> 32
-    return mixed & mask
+def compile_program(spec: FeatureSpec, baseline: Baseline | None) -> CompiledProgram:
+    """The program of a specification.
+
+    Raises:
+        InvalidInputError: it would take more memory than a specification may.
+    """
+    try:
+        draft = lower(spec, baseline)
+    except ValueError as error:
+        raise InvalidInputError(f"the feature specification is too large: {error}") from error
+    instructions = merged(draft.instructions, draft.values)
+    places, height = registers.assign(instructions, draft.values)
+    rows = block_rows(height)
+    code = _code(instructions, draft.size, places)
+    strings = sum(not isinstance(column, NumberColumn) for column in spec.columns)
+    header = [
+        draft.size + len(code),
+        len(spec.columns) - strings,
+        strings,
+        spec.width,
+        len(spec.columns),
+        baseline.cells_shape[1] if baseline else 0,
+        height,
+        rows,
+        draft.size,
+        int(spec.datatype == "FP64"),
+        int(any(each.operation == layout.ONE_HOT_OUT for each in draft.instructions)),
+    ]
+    words = np.concatenate([np.array(header, np.int64), *draft.data, code])
+    return CompiledProgram(words, 2 * strings + height * rows, tuple(draft.refusals))
 
 
-class _Writer:
-    """The words and the text written so far; positions are known once something is appended."""
-
-    def __init__(self, spec: FeatureSpec, baseline: Baseline | None) -> None:
-        self._spec = spec
-        self._baseline = baseline
-        self._words = [0] * (layout.HEADER_WORDS + len(spec.columns) * layout.COLUMN_WORDS)
-
-    def program(self) -> NDArray[np.int64]:
-        numbers = strings = target = 0
-        for at, column in enumerate(self._spec.columns):
-            if isinstance(column, NumberColumn):
-                self._number(at, column, numbers, target)
-                numbers += 1
-            else:
-                self._string(at, column, strings, target)
-                strings += 1
-            target += column.width
-        cells = self._baseline.cells_shape[1] if self._baseline else 0
-        self._words[: layout.HEADER_WORDS] = [len(self._words), at + 1, numbers, strings, target, cells]
-        return np.array(self._words, np.int64)
-
-    def _record(self, at: int, *values: int) -> None:
-        start = layout.HEADER_WORDS + at * layout.COLUMN_WORDS
-        self._words[start : start + layout.COLUMN_WORDS] = values
-
-    def _append(self, words: list[int]) -> int:
-        at = len(self._words)
-        self._words += words
-        return at
-
-    def _number(self, at: int, column: NumberColumn, source: int, target: int) -> None:
-        data = len(self._words)
-        for step in column.steps:
-            operation, values = parameters(step)
-            self._append([operation, len(values), *_bits(values)])
-        drift = self._baseline.columns[at] if self._baseline else None
-        edges = drift.edges if isinstance(drift, NumberBaseline) else ()
-        cells = self._append(_bits(edges))
-        self._record(at, layout.NUMBER, source, target, data, len(column.steps), cells, len(edges))
-
-    def _string(self, at: int, column: StringColumn, source: int, target: int) -> None:
-        kind = layout.ONE_HOT if column.encoding == "one_hot" else layout.ORDINAL
-        count = len(column.categories)
-        table = self._table([category.encode() for category in column.categories])
-        drift = self._baseline.columns[at] if self._baseline else None
-        cells = self._append(drift.cell_of_code(count) if isinstance(drift, StringBaseline) else [])
-        self._record(at, kind, source, target, table, count, cells, count)
-
-    def _table(self, categories: list[bytes]) -> int:
-        size = 2
-        while size < 4 * len(categories):
-            size *= 2
-        slots = [[-1, 0, 0] for _ in range(size)]
-        for code, category in enumerate(categories):
-            text = _text(category)
-            slot = first_slot(text, size - 1)
-            while slots[slot][layout.SLOT_CODE] >= 0:
-                slot = (slot + 1) & (size - 1)
-            slots[slot] = [code, self._append(_signed(text)), len(category)]
-        table = self._append([size - 1, max(map(len, categories), default=0)])
-        self._append([word for slot in slots for word in slot])
-        return table
+def block_rows(height: int) -> int:
+    """How many rows go through the program together: a power of two."""
+    rows = _MOST_ROWS
+    while rows > _LEAST_ROWS and rows * height * 8 > _SCRATCH_BYTES:
+        rows //= 2
+    return rows
 
 
-def _text(category: bytes) -> list[int]:
-    parts = (category[at : at + layout.WORD_BYTES] for at in range(0, len(category), layout.WORD_BYTES))
-    return [int.from_bytes(part, "little") for part in parts]
+def _code(instructions: Sequence[Instruction], start: int, places: list[int]) -> NDArray[np.int64]:
+    """The instructions as words, for the position `start`."""
+    code: list[int] = []
+    for instruction in instructions:
+        size = layout.ENTRIES + len(instruction.entries) * layout.ENTRY_WORDS[instruction.operation]
+        code += [instruction.operation, start + len(code) + size]
+        code += chain.from_iterable(_words(entry, places) for entry in instruction.entries)
+    return np.array([*code, layout.END, 0], np.int64)
 
 
-def _signed(words: list[int]) -> list[int]:
-    signed: list[int] = np.array(words, np.uint64).view(np.int64).tolist()
-    return signed
-
-
-def _bits(values: tuple[float, ...]) -> list[int]:
-    words: list[int] = np.array(values, np.float64).view(np.int64).tolist()
-    return words
+def _words(entry: Entry, places: list[int]) -> list[int]:
+    return [*(places[value] for value in entry.reads), *(places[value] for value in entry.writes[:1]), *entry.words]

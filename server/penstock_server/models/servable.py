@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.features.pipeline import Pipeline
+from penstock_server.features.refusal import Refusal
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.signature import TensorSpec
@@ -29,11 +30,13 @@ class Outputs:
     Attributes:
         arrays: one an output, in the signature's order, the first axis being the rows of a batched version.
         features_s, infer_s: what the pipeline and the graph took.
+        refusal: the rows that the feature specification refuses; their outputs mean nothing.
     """
 
     arrays: list[NDArray[Any]]
     features_s: float
     infer_s: float
+    refusal: Refusal | None = None
 
 
 class Servable(Protocol):
@@ -72,13 +75,14 @@ class OnnxServable:
 
     def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         started = time.perf_counter()
+        refusal = None
         if self.pipeline is None:
             feeds = self.model.feeds(blocks, shapes or [(rows, *shape) for shape in self._row_shapes])
             transformed = started
         else:
             matrix = np.empty((rows, self.pipeline.width), self.pipeline.dtype)
-            self.pipeline.run(blocks[0], blocks[1:], rows, matrix, cells)
+            refusal = self.pipeline.run(blocks[0], blocks[1:], rows, matrix, cells)
             feeds = {self._input: matrix}
             transformed = time.perf_counter()
         arrays = self.model.run(feeds)
-        return Outputs(arrays, transformed - started, time.perf_counter() - transformed)
+        return Outputs(arrays, transformed - started, time.perf_counter() - transformed, refusal)

@@ -11,6 +11,7 @@ A reader may see a histogram's sum before its count; scrapes tolerate that, and 
 import mmap
 from bisect import bisect_left
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,7 @@ REFUSALS: Final = (
 )
 SHADOW_RESULTS: Final = ("agree", "disagree", "failed")
 SHADOW_DROPS: Final = ("busy", "incompatible")
+LOG_DROPS: Final = ("busy", "disk")
 
 _LATENCY_EDGES_NS: Final = [int(edge * 1e9) for edge in LATENCY_EDGES_S]
 _LATENCY_CELLS: Final = len(LATENCY_EDGES_S) + 1
@@ -52,11 +54,16 @@ _SCORE_CELLS: Final = len(SCORE_EDGES) + 1
 
 @dataclass(frozen=True, slots=True)
 class BoardShape:
-    """What of a board depends on its version: drift's features, their cells, and the ring of sub-windows."""
+    """What of a board depends on its version: drift's features, a row of counts' words, and the ring of sub-windows."""
 
     features: int = 0
     cells: int = 0
     sub_windows: int = 10
+
+    @property
+    def drift(self) -> tuple[int, int, int]:
+        """The shape of the ring; the row after the features counts predictions."""
+        return self.sub_windows, self.features + 1 if self.features else 0, self.cells
 
     @property
     def words(self) -> int:
@@ -75,8 +82,10 @@ class BoardShape:
             + 2
             + 2
             + 1
+            + 1
+            + len(LOG_DROPS)
         )
-        return fixed + self.sub_windows * (1 + self.features * self.cells)
+        return fixed + self.sub_windows + prod(self.drift)
 
 
 class Board:
@@ -94,9 +103,11 @@ class Board:
         scores, score_sum: rows by distance between the shadow's score and the champion's, the sum in billionths.
         pair_ns: [champion, shadow] time for the batches that both ran.
         waiting: [rows, requests] now in the queue.
-        drift_at: [1] the current sub-window.
+        log_rows, log_drops: [1] rows written to the request log, and sampled rows that were not, by reason.
+        drift_at: [1] the number of the current sub-window, counted from 0 for ever; its place in the ring is the rest by
+            their number.
         drift_rows: [sub_windows] rows counted in each.
-        drift: [sub_windows, features, cells].
+        drift: [sub_windows, features + 1, words], as `features.counts` takes them apart; the last row is of predictions.
     """
 
     def __init__(self, memory: mmap.mmap, shape: BoardShape) -> None:
@@ -118,10 +129,11 @@ class Board:
         self.score_sum = self._take(1)
         self.pair_ns = self._take(2)
         self.waiting = self._take(2)
+        self.log_rows = self._take(1)
+        self.log_drops = self._take(len(LOG_DROPS))
         self.drift_at = self._take(1)
         self.drift_rows = self._take(shape.sub_windows)
-        cells = self._take(shape.sub_windows * shape.features * shape.cells)
-        self.drift = cells.reshape(shape.sub_windows, shape.features, shape.cells)
+        self.drift = self._take(prod(shape.drift)).reshape(shape.drift)
 
     def _take(self, words: int) -> Counts:
         self._at += words

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from penstock_server.observe.board import (
     LATENCY_EDGES_S,
+    LOG_DROPS,
     MAX_CLASSES,
     REFUSALS,
     ROWS_EDGES,
@@ -26,7 +27,8 @@ from penstock_server.observe.board import (
     STAGES,
     Board,
 )
-from penstock_server.observe.drift import drift_scores
+from penstock_server.observe.drift_exposition import SERIES, drift_families
+from penstock_server.observe.drift_state import VersionDrift
 
 VERSION: Final = ["model_name", "model_version"]
 _BILLION: Final = 1e9
@@ -41,8 +43,7 @@ class VersionFacts:
     Attributes:
         boards: one a worker.
         class_names: names for class labels that are indices; empty when labels are numbers.
-        features: the watched columns' names.
-        reference: the baseline's counts [features, cells], or None.
+        drift: what is said of its window; None without a baseline.
     """
 
     model: str
@@ -51,8 +52,7 @@ class VersionFacts:
     weight: float | None
     boards: Sequence[Board]
     class_names: Sequence[str] = ()
-    features: Sequence[str] = ()
-    reference: NDArray[np.int64] | None = None
+    drift: VersionDrift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class ServerFacts:
         restarts: by slot.
         resident_bytes: each worker's resident memory, by slot.
         sources: by name, whether it answers.
+        drift_series: the columns of a version that have series of their own.
     """
 
     versions: Sequence[VersionFacts]
@@ -73,6 +74,7 @@ class ServerFacts:
     sources: dict[str, bool] = field(default_factory=dict)
     reloads: int = 0
     failed_reloads: int = 0
+    drift_series: int = SERIES
 
 
 class BoardCollector(Collector):
@@ -91,7 +93,9 @@ class BoardCollector(Collector):
         yield from _predictions(facts.versions)
         yield from _queues(facts.versions)
         yield from _shadows(facts.versions)
-        yield from _drift(facts.versions)
+        yield from _request_log(facts.versions)
+        watched = [version.drift for version in facts.versions if version.drift is not None]
+        yield from drift_families(watched, facts.drift_series)
         yield from _roles(facts.versions)
         yield from _server(facts)
 
@@ -218,42 +222,21 @@ def _shadows(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
     yield from (results, drops, agreement, distance, latency)
 
 
-def _drift(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
-    score = GaugeMetricFamily(
-        "data_drift_score", "Jensen-Shannon distance, base 2, between the window and the baseline: 0 none, 1 full.",
-        labels=[*VERSION, "feature_name"],
-    )  # fmt: skip
-    window = GaugeMetricFamily("penstock_drift_window_rows", "Rows in the drift window.", labels=VERSION)
-    missing = GaugeMetricFamily(
-        "penstock_feature_missing_ratio",
-        "Share of the window's rows without a value.",
-        labels=[*VERSION, "feature_name"],
+def _request_log(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+    """Nothing of versions of which nothing was ever sampled."""
+    rows = CounterMetricFamily("penstock_request_log_rows", "Rows written to the request log.", labels=VERSION)
+    drops = CounterMetricFamily(
+        "penstock_request_log_dropped",
+        "Sampled rows that were not written to the request log, by reason.",
+        labels=[*VERSION, "reason"],
     )
-    unseen = GaugeMetricFamily(
-        "penstock_feature_unseen_ratio", "Share of the window's rows with a value that training never saw.",
-        labels=[*VERSION, "feature_name"],
-    )  # fmt: skip
     for version in versions:
-        if version.reference is None:
-            continue
-        labels = _labels(version)
-        current = window_counts(version.boards)
-        rows = int(sum(int(board.drift_rows.sum()) for board in version.boards))
-        window.add_metric(labels, rows)
-        for feature, value, counts in zip(
-            version.features, drift_scores(version.reference, current), current, strict=True
-        ):
-            if value is not None:  # too few rows to say is an absent gauge, not a zero
-                score.add_metric([*labels, feature], value)
-                missing.add_metric([*labels, feature], counts[-3] / max(counts.sum(), 1))
-                unseen.add_metric([*labels, feature], counts[-1] / max(counts.sum(), 1))
-    yield from (score, window, missing, unseen)
-
-
-def window_counts(boards: Sequence[Board]) -> NDArray[np.int64]:
-    """The drift window's counts [features, cells], over sub-windows and workers."""
-    total: NDArray[np.int64] = np.sum([board.drift.sum(axis=0) for board in boards], axis=0)
-    return total
+        written, dropped = int(_summed(version.boards, "log_rows")[0]), _summed(version.boards, "log_drops")
+        if written or dropped.any():
+            rows.add_metric(_labels(version), written)
+            for reason, count in zip(LOG_DROPS, dropped.tolist(), strict=True):
+                drops.add_metric([*_labels(version), reason], count)
+    yield from (rows, drops)
 
 
 def _roles(versions: Sequence[VersionFacts]) -> Iterator[Metric]:

@@ -5,12 +5,14 @@ written through memoryviews, which cost half of what numpy's scalars do.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.features.baseline_columns import ClassBaseline, PredictionBaseline
 from penstock_server.observe.board import (
+    LOG_DROPS,
     MAX_CLASSES,
     REFUSALS,
     SCORE_EDGES,
@@ -21,9 +23,11 @@ from penstock_server.observe.board import (
     latency_bucket,
     rows_bucket,
 )
+from penstock_server.observe.prediction_counts import ClassCounts, ScoreCounts
 
 _REFUSAL_CELL: Final = {reason: cell for cell, reason in enumerate(REFUSALS)}
 _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
+_LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
 _AGREE, _DISAGREE, _FAILED = range(len(SHADOW_RESULTS))
 _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
 _BILLION: Final = 1_000_000_000
@@ -35,9 +39,12 @@ class Recorder:
     Args:
         board: where to count.
         drift_window_rows: rows of the whole drift window, spread over the board's sub-windows.
+        predictions: what answers are counted by, or None.
     """
 
-    def __init__(self, board: Board, drift_window_rows: int = 10_000) -> None:
+    def __init__(
+        self, board: Board, drift_window_rows: int = 10_000, predictions: PredictionBaseline | None = None
+    ) -> None:
         self._board = board
         self._latency = [row.data for row in board.latency]
         self._latency_ns = board.latency_ns.data
@@ -50,7 +57,17 @@ class Recorder:
         self._class_cells: dict[int, int] = {
             int(value): cell for cell, value in enumerate(board.class_values[: int(board.class_count[0])])
         }
+        self._sub_windows = board.shape.sub_windows
+        self._drift_at = board.drift_at.data
+        self._drift_rows = board.drift_rows.data
+        features = board.shape.features
+        self._drift_cells = [window[:features] for window in board.drift] if features else []
         self._sub_window_rows = max(1, drift_window_rows // board.shape.sub_windows)
+        self._class_counts = self._score_counts = None
+        if isinstance(predictions, ClassBaseline):
+            self._class_counts = ClassCounts(predictions, board.drift[:, -1])
+        elif predictions is not None:
+            self._score_counts = ScoreCounts(predictions, board.drift[:, -1])
 
     def batch(
         self,
@@ -86,12 +103,21 @@ class Recorder:
     def classes(self, labels: NDArray[np.int64]) -> None:
         """The predicted class of each row, int64 [N]."""
         if len(labels) > MAX_CLASSES:
-            values, counts = np.unique(labels, return_counts=True)
-            for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+            found, times = np.unique(labels, return_counts=True)
+            values, counts = found.tolist(), times.tolist()
+            for value, count in zip(values, counts, strict=True):
                 self._classes[self._class_cell(value)] += count
         else:
-            for value in labels.tolist():
+            values, counts = labels.tolist(), None
+            for value in values:
                 self._classes[self._class_cell(value)] += 1
+        if self._class_counts is not None:
+            self._class_counts.add(self._drift_place(), values, counts)
+
+    def scores(self, values: NDArray[Any]) -> None:
+        """The output of each row of a version without classes, floats of any shape."""
+        if self._score_counts is not None:
+            self._score_counts.add(self._drift_place(), values.reshape(-1))
 
     def _class_cell(self, value: int) -> int:
         cell = self._class_cells.get(value)
@@ -114,22 +140,28 @@ class Recorder:
         self._waiting[1] = requests
 
     def drift_cells(self) -> NDArray[np.int64] | None:
-        """The [features, cells] counts that a pipeline adds its rows to; None when nothing is watched."""
-        if not self._board.shape.features:
-            return None
-        cells: NDArray[np.int64] = self._board.drift[int(self._board.drift_at[0])]
-        return cells
+        """The [features, words] counts that a pipeline adds its rows to; None when nothing is watched.
+
+        The same array until the window moves on: a pipeline remembers where that is.
+        """
+        return self._drift_cells[self._drift_at[0] % self._sub_windows] if self._drift_cells else None
 
     def drift_counted(self, rows: int) -> None:
         """Rows were added to `drift_cells`; a full sub-window makes room for the next by forgetting the oldest."""
         board = self._board
-        at = int(board.drift_at[0])
-        board.drift_rows[at] += rows
-        if board.drift_rows[at] >= self._sub_window_rows:
-            at = (at + 1) % board.shape.sub_windows
-            board.drift[at] = 0
-            board.drift_rows[at] = 0
-            board.drift_at[0] = at
+        place = self._drift_place()
+        self._drift_rows[place] += rows
+        if self._drift_rows[place] >= self._sub_window_rows:
+            # Emptied before the number goes up: who copies meanwhile may miss old rows, but takes none for new.
+            following = (place + 1) % self._sub_windows
+            board.drift[following] = 0
+            self._drift_rows[following] = 0
+            self._drift_at[0] += 1
+
+    def _drift_place(self) -> int:
+        """The current sub-window's place in the ring."""
+        place: int = self._drift_at[0] % self._sub_windows
+        return place
 
     def shadow_compared(
         self, *, agree: NDArray[np.bool_], distance: NDArray[np.float64], champion_s: float, shadow_s: float
@@ -152,3 +184,11 @@ class Recorder:
     def shadow_dropped(self, reason: str, rows: int) -> None:
         """These rows were not copied to the shadow, by a reason of `SHADOW_DROPS`."""
         self._board.shadow_drops[_DROP_CELL[reason]] += rows
+
+    def request_logged(self, rows: int) -> None:
+        """Sampled rows were written to the request log; from its thread alone."""
+        self._board.log_rows[0] += rows
+
+    def request_log_dropped(self, reason: str, rows: int) -> None:
+        """Sampled rows were not, by a reason of `LOG_DROPS`: "busy" from the lane, "disk" from the log's thread."""
+        self._board.log_drops[_LOG_DROP_CELL[reason]] += rows

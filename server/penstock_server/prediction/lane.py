@@ -29,7 +29,7 @@ from penstock_server.models.servable import Outputs, Servable
 from penstock_server.names import Role
 from penstock_server.prediction.decode import Decoder, Rows
 from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
-from penstock_server.prediction.report import VersionReport, refusal_reason
+from penstock_server.prediction.report import RequestLog, VersionReport, refusal_reason
 from penstock_server.prediction.shadow import Answered, Mirror, Reader
 
 log = structlog.get_logger(__name__)
@@ -109,6 +109,7 @@ class Lane:
     Attributes:
         encoder: encodes replies in the version's present role.
         mirror: gets a copy of each answered batch; None when there is no shadow.
+        request_log: keeps a sample of what is answered; None when nothing is logged.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Lane:
         self.reader = reader
         self.encoder = ReplyEncoder(servable.key, None, servable.outputs)
         self.mirror: Mirror | None = None
+        self.request_log: RequestLog | None = None
         self._limits = limits
         self._objective_s = limits.objective_s
         self._queue: BatchQueue[Prediction] = BatchQueue(limits, cost)
@@ -265,8 +267,13 @@ class Lane:
             features_s=outputs.features_s,
             infer_s=outputs.infer_s,
         )
+        if self.request_log is not None:
+            self.request_log.offer(items, answered, outputs.arrays)
+        given = outputs.arrays if outputs.refusal is None else self._given(outputs)
         if self.reader.classes is not None:
-            self.report.classes(self.reader.classes(outputs.arrays))
+            self.report.classes(self.reader.classes(given))
+        elif self.reader.score is not None:
+            self.report.scores(given[self.reader.score])
         if self.mirror is not None:
             self.mirror.offer(Answered(blocks, shapes, batch.rows, outputs.arrays, compute_s))
 
@@ -287,6 +294,13 @@ class Lane:
         if cells is not None:
             self.report.drift_counted(rows)
 
+    def _given(self, outputs: Outputs) -> list[NDArray[Any]]:
+        """The outputs of the rows that are not refused."""
+        if outputs.refusal is None or not self.servable.is_batched:
+            return outputs.arrays
+        kept = outputs.refusal.found < 0
+        return [array[kept] for array in outputs.arrays]
+
     def _reply(
         self, items: list[Prediction], outputs: Outputs, rows: int, started_s: float, compute_s: float
     ) -> list[Prediction]:
@@ -294,7 +308,9 @@ class Lane:
         answered: list[Prediction] = []
         if not self.servable.is_batched:
             (item,) = items
-            if not item.call.is_over:
+            if outputs.refusal is not None:
+                self._refuse(item, outputs.refusal.error(0, rows))
+            elif not item.call.is_over:
                 queue_us = _microseconds(started_s - item.arrived_s)
                 reply = item.encoder.whole(
                     outputs.arrays,
@@ -314,7 +330,9 @@ class Lane:
             if item.encoder is not encoder:
                 encoder = item.encoder
                 replies = encoder.batch(outputs.arrays, rows, compute_s)
-            if not item.call.is_over:
+            if outputs.refusal is not None and outputs.refusal.touches(start, item.rows):
+                self._refuse(item, outputs.refusal.error(start, item.rows))
+            elif not item.call.is_over:
                 queue_us = _microseconds(started_s - item.arrived_s)
                 reply = replies.reply(start, item.rows, item.id_field, item.chosen, queue_us)
                 self._finish(item, reply, answered)

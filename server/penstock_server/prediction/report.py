@@ -1,7 +1,7 @@
 """What the request path tells whoever counts: facts, once a batch or a refusal, and nothing of how they are kept."""
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,9 @@ class VersionReport(RefusalReport, Protocol):
     def classes(self, labels: NDArray[np.int64]) -> None:
         """The predicted class of each row."""
 
+    def scores(self, values: NDArray[Any]) -> None:
+        """The output of each row, of a version without classes."""
+
     def waiting(self, rows: int, requests: int) -> None:
         """What waits in the queue now."""
 
@@ -69,3 +72,10 @@ class VersionReport(RefusalReport, Protocol):
 
     def shadow_dropped(self, reason: str, rows: int) -> None:
         """Rows were not copied to this version."""
+
+
+class RequestLog(Protocol):
+    """Keeps a sample of what one version answered."""
+
+    def offer(self, items: Sequence[Any], answered: Sequence[Any], arrays: Sequence[NDArray[Any]]) -> None:
+        """A batch ran: its predictions in the order of its rows, those that got their answer, and the outputs."""

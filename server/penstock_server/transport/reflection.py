@@ -11,14 +11,15 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as _health  # noqa: F401 - registers its file in the default pool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
+from penstock import penstock_pb2 as _control  # noqa: F401 - registers its file in our pool
 from penstock.inference_pb2 import DESCRIPTOR
 from penstock.pool import POOL
 from penstock_server.call import Call
 from penstock_server.errors import InvalidInputError
-from penstock_server.names import HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICE
+from penstock_server.names import CONTROL_SERVICE, HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICE
 from penstock_server.transport.methods import Methods, StreamReceiver
 
-SERVICES: Final = (INFERENCE_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)
+SERVICES: Final = (INFERENCE_SERVICE, CONTROL_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)
 _NOT_FOUND: Final = 5
 _UNIMPLEMENTED: Final = 12
 

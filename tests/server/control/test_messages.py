@@ -23,6 +23,8 @@ COMMANDS = st.one_of(
     st.builds(messages.Unload, TEXT, TEXT),
     st.builds(messages.Listen, TEXT),
     st.builds(messages.Drain, TIMES),
+    st.builds(messages.Answer, COUNTS, st.binary(max_size=20)),
+    st.builds(messages.Refusal, COUNTS, TEXT, TEXT),
 )
 FACTS = st.one_of(
     st.builds(messages.Loaded, TEXT, TEXT, TIMES, st.booleans(), TIMES, TIMES),
@@ -31,6 +33,7 @@ FACTS = st.one_of(
     st.builds(messages.Unloaded, TEXT, TEXT),
     st.builds(messages.Listening, TEXT),
     st.builds(messages.ListenFailed, TEXT),
+    st.builds(messages.Question, COUNTS, TEXT, st.binary(max_size=20)),
 )
 
 

@@ -143,8 +143,9 @@ def test_a_compiler_that_does_not_end_or_start_is_an_error(empty_cache: Path, mo
 SERVE = """
 import sys
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import FeatureSpec, Log1p, NumberColumn
-pipeline = Pipeline(FeatureSpec((NumberColumn("x", (Log1p(),)),), "FP64"))
+from penstock_server.features.spec import FeatureSpec, NumberColumn, Take
+from penstock_server.features.steps import Apply
+pipeline = Pipeline(FeatureSpec((NumberColumn("x"),), Take(("x",), (Apply("log1p"),)), "FP64"))
 print(pipeline.transform({"x": [0.0, 1.0]})[1, 0], "numba" in sys.modules)
 """
 

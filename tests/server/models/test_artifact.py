@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.spec import FeatureSpec, Fill, NumberColumn, StringColumn
+from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+from penstock_server.features.steps import Fill
 from penstock_server.models import artifact, golden, version_folder
 
-SPEC = FeatureSpec(columns=(NumberColumn("delay", (Fill(0.0),)), StringColumn("carrier", ("AA", "UA"))))
+COLUMNS = (NumberColumn("delay"), StringColumn("carrier"))
+CARRIER = Text("carrier", Categories(("AA", "UA")))
+SPEC = FeatureSpec(COLUMNS, Join((Take(("delay",), (Fill((0.0,)),)), CARRIER)))
 TABLE = {
     "delay": np.arange(200, dtype=np.float64),
     "carrier": np.array(["AA", "UA"] * 100, dtype=object),
@@ -154,7 +157,7 @@ def test_every_damage_is_named(said: str, damage: Callable[[Path], object], whol
 
 
 def test_a_baseline_of_other_features_is_refused(plain: Path) -> None:
-    other = FeatureSpec(columns=(NumberColumn("delay"), StringColumn("carrier", ("AA", "UA"))))
+    other = FeatureSpec(COLUMNS, Join((Take(("delay",)), CARRIER)))
     with pytest.raises(InvalidInputError, match=r"'penstock/baseline.json': "):
         artifact.write(plain, features=other, baseline=BASELINE)
 

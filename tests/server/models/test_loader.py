@@ -8,13 +8,15 @@ import pytest
 from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.spec import FeatureSpec, NumberColumn, StringColumn
+from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
 from penstock_server.models import artifact, golden
 from penstock_server.models.loader import load
 
 WriteOnnx = Callable[..., Path]
 KEY = ("m", "1")
-SPEC = FeatureSpec((NumberColumn("age"), StringColumn("port", ("s", "q"))))
+SPEC = FeatureSpec(
+    (NumberColumn("age"), StringColumn("port")), Join((Take(("age",)), Text("port", Categories(("s", "q")))))
+)
 TABLE: dict[str, Any] = {"age": np.array([1.0, 2.0]), "port": np.array(["s", "x"], object)}
 
 

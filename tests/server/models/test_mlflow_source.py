@@ -4,12 +4,12 @@ from typing import Any
 import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.features.spec import FeatureSpec, NumberColumn
+from penstock_server.features.spec import FeatureSpec, NumberColumn, Take
 from penstock_server.models import artifact, mlflow_client
 from penstock_server.models.mlflow_source import MlflowSource
 from penstock_server.models.source import Desired, WantedModel
 
-SPEC = FeatureSpec(columns=(NumberColumn("a"), NumberColumn("b")))
+SPEC = FeatureSpec((NumberColumn("a"), NumberColumn("b")), Take(("a", "b")))
 AWAY = "http://127.0.0.1:9"
 
 

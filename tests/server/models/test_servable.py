@@ -7,14 +7,17 @@ import pytest
 from penstock.tensors import join_bytes
 from penstock_server.errors import ModelFailedError
 from penstock_server.features.baseline import fit_baseline
+from penstock_server.features.counts import counts_of
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import FeatureSpec, Fill, NumberColumn, StringColumn
+from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+from penstock_server.features.steps import Fill, OneHot
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
 
 WriteOnnx = Callable[..., Path]
-SPEC = FeatureSpec((NumberColumn("age", (Fill(7.0),)), StringColumn("port", ("s", "q"), "one_hot")))
+PORT = Text("port", Categories(("s", "q")), (OneHot(((0, 1, 2),), (3,)),))
+SPEC = FeatureSpec((NumberColumn("age"), StringColumn("port")), Join((Take(("age",), (Fill((7.0,)),)), PORT)))
 
 
 def servable_of(path: Path, pipeline: Pipeline | None = None) -> OnnxServable:
@@ -56,7 +59,7 @@ def test_features_come_before_the_graph_and_are_counted(doubling: Path) -> None:
     outputs = servable.predict(blocks, 3, None, cells)
     expected = np.array([[1, 0, 1, 0], [7, 1, 0, 0], [3, 0, 0, 1]]) * 2
     np.testing.assert_array_equal(outputs.arrays[0], expected)
-    np.testing.assert_array_equal(cells, baseline.reference)
+    np.testing.assert_array_equal(counts_of(cells).cells, baseline.reference)
     assert outputs.features_s > 0
 
 

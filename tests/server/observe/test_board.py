@@ -18,9 +18,10 @@ from penstock_server.observe.board import (
 
 PARTS = [
     "latency", "latency_ns", "batch_rows", "rows", "requests", "refusals", "classes", "class_values", "class_count",
-    "shadow", "shadow_drops", "scores", "score_sum", "pair_ns", "waiting", "drift_at", "drift_rows", "drift",
+    "shadow", "shadow_drops", "scores", "score_sum", "pair_ns", "waiting", "log_rows", "log_drops", "drift_at",
+    "drift_rows", "drift",
 ]  # fmt: skip
-SHAPES = [BoardShape(), BoardShape(3, 7), BoardShape(1, 1, 2)]
+SHAPES = [BoardShape(), BoardShape(3, 9), BoardShape(1, 7, 2)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -29,7 +30,8 @@ def test_a_new_board_is_zeros_of_its_size(tmp_path: Path, shape: BoardShape) -> 
     assert (tmp_path / "board").stat().st_size == shape.words * 8
     assert sum(getattr(board, part).size for part in PARTS) == shape.words
     assert all(not getattr(board, part).any() for part in PARTS)
-    assert board.drift.shape == (shape.sub_windows, shape.features, shape.cells)
+    rows = shape.features + 1 if shape.features else 0  # the last is of predictions
+    assert board.drift.shape == (shape.sub_windows, rows, shape.cells)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +6,8 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock_server.observe.board import MAX_CLASSES, REFUSALS, Board, BoardShape
+from penstock_server.observe.board import MAX_CLASSES, REFUSALS, Board
+from penstock_server.observe.drift_state import VersionDrift
 from penstock_server.observe.exposition import ServerFacts, VersionFacts, class_counts, registry_of
 from penstock_server.observe.recorder import Recorder
 
@@ -17,8 +17,12 @@ FAMILIES = {
     "model_predictions", "model_prediction_latency_seconds", "penstock_batch_rows", "penstock_requests",
     "penstock_queue_rows", "penstock_queue_requests", "penstock_refusals", "penstock_shadow_comparisons",
     "penstock_shadow_dropped", "penstock_shadow_agreement_ratio", "penstock_shadow_score_distance",
-    "penstock_shadow_latency_ratio", "data_drift_score", "penstock_drift_window_rows",
-    "penstock_feature_missing_ratio", "penstock_feature_unseen_ratio", "penstock_model_role",
+    "penstock_shadow_latency_ratio", "data_drift_score", "penstock_feature_drift_psi_unbiased",
+    "penstock_feature_drift_p_value", "penstock_feature_drift_wasserstein", "penstock_feature_missing_ratio",
+    "penstock_feature_unseen_ratio", "penstock_feature_infinite_ratio", "penstock_feature_out_of_range_ratio",
+    "penstock_prediction_drift_score", "penstock_prediction_drift_p_value", "penstock_drift_window_rows",
+    "penstock_drifted_features", "penstock_drift_tested_features", "penstock_drift_alarm",
+    "penstock_drift_series_left_out", "penstock_request_log_rows", "penstock_request_log_dropped", "penstock_model_role",
     "penstock_canary_weight_ratio", "penstock_unrouted_refusals", "penstock_worker_restarts",
     "penstock_worker_resident_bytes", "penstock_source_up", "penstock_loads",
 }  # fmt: skip
@@ -193,44 +197,11 @@ def test_who_was_never_a_shadow_has_no_shadow_series(new_board: NewBoard) -> Non
     assert scrape(version_of(new_board())).labels("penstock_shadow_comparisons_total") == []
 
 
-REFERENCE = np.array([[500, 500, 0, 0, 0], [900, 100, 0, 0, 0]])
-
-
-def drifted(new_board: NewBoard, *counts: Any) -> VersionFacts:
-    """A version of two features, a worker for each of `counts`, spread over two sub-windows."""
-    boards = [new_board(BoardShape(2, 5, 4)) for _ in counts]
-    for board, rows in zip(boards, counts, strict=True):
-        half = np.array(rows) // 2
-        board.drift[0], board.drift[3] = half, np.array(rows) - half
-        board.drift_rows[:2] = half[0].sum(), np.array(rows)[0].sum() - half[0].sum()
-    return version_of(*boards, features=("age", "port"), reference=REFERENCE)
-
-
-def test_drift_is_measured_over_all_workers(new_board: NewBoard) -> None:
-    shown = scrape(drifted(new_board, [[300, 0, 0, 0, 0]] * 2, [[0, 100, 200, 0, 0], [0, 0, 0, 150, 150]]))
-    assert shown("penstock_drift_window_rows", **VERSION) == 600
-    age, port = ({**VERSION, "feature_name": name} for name in ("age", "port"))
-    assert 0 < (shown("data_drift_score", **age) or 0) < (shown("data_drift_score", **port) or 0) <= 1
-    assert shown("penstock_feature_missing_ratio", **age) == pytest.approx(1 / 3)
-    assert shown("penstock_feature_unseen_ratio", **age) == 0
-    assert shown("penstock_feature_unseen_ratio", **port) == pytest.approx(0.25)
-
-
-def test_no_drift_is_zero(new_board: NewBoard) -> None:
-    shown = scrape(drifted(new_board, REFERENCE))
-    assert shown("data_drift_score", **VERSION, feature_name="age") == pytest.approx(0.0, abs=1e-6)
-
-
-def test_too_few_rows_are_absent_and_not_zero(new_board: NewBoard) -> None:
-    shown = scrape(drifted(new_board, [[1, 0, 0, 0, 0]] * 2))
-    for name in ("data_drift_score", "penstock_feature_missing_ratio", "penstock_feature_unseen_ratio"):
-        assert shown.labels(name) == []
-    assert shown("penstock_drift_window_rows", **VERSION) == 1
-
-
-def test_a_version_without_a_baseline_has_no_drift(new_board: NewBoard) -> None:
-    facts = replace(drifted(new_board, REFERENCE), reference=None)
-    assert scrape(facts).labels("penstock_drift_window_rows") == []
+def test_a_version_shows_what_is_said_of_its_drift(new_board: NewBoard) -> None:
+    said = VersionDrift("m", "1", ("champion",), 7, 10, 0.05, (), None, 0, None, None)
+    shown = scrape(version_of(new_board(), drift=said), version_of(new_board(), version="2"))
+    assert shown("penstock_drift_window_rows", **VERSION) == 7
+    assert shown.labels("penstock_drift_window_rows") == [VERSION]
 
 
 def test_the_server_itself(new_board: NewBoard) -> None:

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.errors import PenstockError
+from penstock_server.features import layout_counts as layout
+from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
 from penstock_server.observe.board import (
     MAX_CLASSES,
     REFUSALS,
@@ -109,7 +111,7 @@ def test_without_features_nothing_is_watched(new_board: NewBoard) -> None:
 
 @pytest.mark.parametrize(("window_rows", "sub_windows"), [(30, 3), (10, 10), (2, 4)])
 def test_the_window_slides_and_forgets_the_oldest(new_board: NewBoard, window_rows: int, sub_windows: int) -> None:
-    board = new_board(BoardShape(1, 1, sub_windows))
+    board = new_board(BoardShape(1, 7, sub_windows))
     recorder = Recorder(board, window_rows)
     size = max(1, window_rows // sub_windows)
     for rows in range(1, 10 * window_rows):
@@ -118,16 +120,45 @@ def test_the_window_slides_and_forgets_the_oldest(new_board: NewBoard, window_ro
         recorder.drift_counted(1)
         held = int(board.drift_rows.sum())
         assert board.drift.sum() == held
+        assert board.drift_at[0] == rows // size
         assert held <= size * sub_windows
         assert held == rows if rows < size * (sub_windows - 1) else held >= size * (sub_windows - 1)
 
 
 def test_a_batch_larger_than_a_sub_window_stays_whole(new_board: NewBoard) -> None:
-    board = new_board(BoardShape(1, 1, 3))
+    board = new_board(BoardShape(1, 7, 3))
     recorder = Recorder(board, 9)
     recorder.drift_counted(100)
     assert board.drift_rows.tolist() == [100, 0, 0]
     assert board.drift_at[0] == 1
+
+
+def test_the_pipelines_cells_leave_out_the_row_of_predictions(new_board: NewBoard) -> None:
+    board = new_board(BoardShape(2, 7, 3))
+    cells: Any = Recorder(board).drift_cells()
+    cells[...] = 1
+    assert cells.flags.c_contiguous
+    assert board.drift.sum(axis=(0, 2)).tolist() == [7, 7, 0]
+
+
+@pytest.mark.parametrize("labels", [[7, 9, 7, 5], [7, 9, 7, 5] * 30])
+def test_predicted_classes_are_counted_in_the_window(new_board: NewBoard, labels: list[int]) -> None:
+    board = new_board(BoardShape(1, layout.words(3), 3))
+    recorder = Recorder(board, 300, ClassBaseline("label", (7, 9), (1, 1)))
+    recorder.classes(np.array(labels))
+    recorder.scores(np.array([1.0]))  # of a version with classes nobody asks for scores
+    times = len(labels) // 4
+    assert board.drift[0, 1].tolist() == [2 * times, times, 0, 0, 0, times, *[0] * 5]
+    assert classes_of(board) == {7: 2 * times, 9: times, 5: times}
+
+
+def test_predictions_are_counted_where_the_window_is(new_board: NewBoard) -> None:
+    board = new_board(BoardShape(1, layout.words(2), 3))
+    recorder = Recorder(board, 3, NumberBaseline("y", (0.0,), (1, 1), (0.0, 0.0)))
+    for value in range(5):
+        recorder.scores(np.array([[value]], np.float32))
+        recorder.drift_counted(1)
+    assert board.drift[:, 1, 1].tolist() == [1, 1, 0]
 
 
 def test_shadow_comparisons(new_board: NewBoard) -> None:

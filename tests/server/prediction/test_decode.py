@@ -11,7 +11,8 @@ from penstock.tensors import NUMPY_TYPES, TYPED_FIELDS, join_bytes, to_raw
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import FeatureSpec, Fill, NumberColumn, StringColumn
+from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+from penstock_server.features.steps import Fill
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.decode import ColumnDecoder, Rows, TensorDecoder, block_order
 
@@ -26,7 +27,8 @@ def tensors(*inputs: TensorSpec, is_batched: bool = True) -> TensorDecoder:
 
 def columns(*names: str, strings: tuple[str, ...] = (), required: bool = False) -> ColumnDecoder:
     spec = FeatureSpec(
-        tuple(StringColumn(name, ("s", "q")) if name in strings else NumberColumn(name) for name in names)
+        tuple(StringColumn(name) if name in strings else NumberColumn(name) for name in names),
+        Join(tuple(Text(name, Categories(("s", "q"))) if name in strings else Take((name,)) for name in names)),
     )
     table = {name: np.array(["s"], object) if name in strings else np.zeros(1) for name in names}
     return ColumnDecoder(Pipeline(spec, fit_baseline(spec, table) if required else None))
@@ -116,7 +118,7 @@ def test_a_required_number_must_be_there(infer_request: Make) -> None:
         decoder.decode(infer_request({"a": np.ones(3), "b": np.array([1.0, nan, nan])}))
     with pytest.raises(InvalidInputError, match="column 'a' is NaN in row 0"):
         decoder.decode(infer_request({"m": np.array([[nan, 1.0]])}))
-    filled = ColumnDecoder(Pipeline(FeatureSpec((NumberColumn("a", (Fill(0.0),)),))))
+    filled = ColumnDecoder(Pipeline(FeatureSpec((NumberColumn("a"),), Take(("a",), (Fill((0.0,)),)))))
     assert filled.decode(infer_request({"a": np.array([nan])})).rows == 1
 
 

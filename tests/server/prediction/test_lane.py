@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,16 @@ from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
 from penstock_server.batching.cost import Cost
-from penstock_server.errors import DeadlinePassedError, ModelFailedError, OverloadedError, PenstockError
+from penstock_server.errors import (
+    DeadlinePassedError,
+    InvalidInputError,
+    ModelFailedError,
+    OverloadedError,
+    PenstockError,
+)
+from penstock_server.features.refusal import Refusal
 from penstock_server.models.servable import OnnxServable
+from penstock_server.models.signature import ANY, TensorSpec
 from penstock_server.prediction.lane import Lane, Prediction
 
 TIMEOUT_S = 20.0
@@ -107,6 +116,43 @@ def test_only_those_who_wait_longer_are_watched(lane_of: Any, servable: Any, ask
     calls.append(ask(lane, 4.0))
     lane.watch()
     assert calls[3].is_watched
+
+
+def refusing(fake_servable: Any, **settings: Any) -> Any:
+    """A servable whose features refuse 13."""
+
+    class Refusing(fake_servable):  # type: ignore[misc]
+        def predict(self, blocks: Any, rows: int, *rest: Any) -> Any:
+            found = np.where(np.frombuffer(blocks[0], "<f8").reshape(rows, 2)[:, 0] == 13, 0, -1)
+            outputs = super().predict(blocks, rows, *rest)
+            return replace(outputs, refusal=Refusal(found, ("'carrier'",)) if (found >= 0).any() else None)
+
+    return Refusing(**settings)
+
+
+def test_a_refused_row_refuses_its_request_and_leaves_the_neighbours_their_answers(
+    lane_of: Any, fake_servable: Any, ask: Any, outputs_of: Any, report: Any
+) -> None:
+    servable = refusing(fake_servable)
+    lane = lane_of(servable, report=report)
+    calls = [ask(lane, 1.0), ask(lane, 2.0, 13.0, 3.0), ask(lane), ask(lane, 4.0, 5.0)]
+    lane.run(0.0)
+    assert servable.runs == [6]
+    assert [values_in(calls[at], outputs_of) for at in (0, 2, 3)] == [[2.0], [], [8.0, 10.0]]
+    assert isinstance(calls[1].answer, InvalidInputError)
+    assert str(calls[1].answer).startswith("row 1 holds a value of 'carrier' that the training data did not have")
+    assert (report.answered, report.refusals) == (3, {"invalid_input": 1})
+    assert 26.0 not in report.scored
+    assert [call.pending for call in calls] == [None] * 4
+
+
+def test_a_request_that_runs_alone_is_refused_alone(lane_of: Any, fake_servable: Any, ask: Any, report: Any) -> None:
+    lane = lane_of(refusing(fake_servable, is_batched=False), report=report)
+    calls = [ask(lane, 13.0), ask(lane, 1.0)]
+    drain(lane)
+    assert isinstance(calls[0].answer, InvalidInputError)
+    assert isinstance(calls[1].answer, bytes)
+    assert report.refusals == {"invalid_input": 1}
 
 
 def test_a_lane_is_activated_when_its_queue_fills(lane_of: Any, servable: Any, ask: Any) -> None:
@@ -259,6 +305,14 @@ def test_rows_are_counted_for_drift_once(lane_of: Any, servable: Any, ask: Any, 
     assert (int(report.cells[0, 0]), report.drift_rows) == (4, 4)
 
 
+def test_the_output_of_a_version_without_classes_is_told(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
+    servable.outputs = (TensorSpec("y", "FP64", (ANY, 1)),)
+    lane = lane_of(servable, report=report)
+    ask(lane, 1.0, 2.0)
+    lane.run(0.0)
+    assert (report.scored, report.labels) == ([2.0, -2.0, 4.0, -4.0], [])
+
+
 def test_a_bug_fails_its_batch_and_no_more(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
     servable.fails = lambda rows: RuntimeError("secret") if (rows == 13.0).any() else None
     lane = lane_of(servable, report=report)
@@ -352,3 +406,34 @@ def without_timing(message: bytes) -> Any:
     reply = pb.ModelInferResponse.FromString(message)
     reply.ClearField("parameters")
     return reply
+
+
+class KeptBatches:
+    """A request log that keeps what it is offered."""
+
+    def __init__(self) -> None:
+        self.offers: list[tuple[list[Any], list[Any], list[Any]]] = []
+
+    def offer(self, items: Any, answered: Any, arrays: Any) -> None:
+        self.offers.append((list(items), list(answered), [array.tolist() for array in arrays]))
+
+
+def test_the_request_log_is_offered_what_was_answered(lane_of: Any, servable: Any, ask: Any) -> None:
+    lane = lane_of(servable)
+    lane.request_log = log = KeptBatches()
+    calls = [ask(lane, 1.0), ask(lane, 2.0, 3.0), ask(lane, 4.0)]
+    servable.on_run = calls[1].leave
+    lane.run(0.0)
+    ((items, answered, arrays),) = log.offers
+    assert ([item.call for item in items], [item.call for item in answered]) == (calls, [calls[0], calls[2]])
+    assert arrays == [[[2.0, -2.0], [4.0, -4.0], [6.0, -6.0], [8.0, -8.0]]]
+
+
+def test_nothing_failed_is_logged(lane_of: Any, servable: Any, ask: Any) -> None:
+    lane = lane_of(servable)
+    lane.request_log = log = KeptBatches()
+    servable.fails = lambda rows: ModelFailedError("no") if 2.0 in rows else None
+    for value in (1.0, 2.0, 3.0):
+        ask(lane, value)
+    lane.run(0.0)
+    assert [arrays for _, _, arrays in log.offers] == [[[[2.0, -2.0]]], [[[6.0, -6.0]]]]

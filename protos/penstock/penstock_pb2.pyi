@@ -1,0 +1,115 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DriftStateRequest(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class DriftStateResponse(_message.Message):
+    __slots__ = ("versions", "unwatched")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    UNWATCHED_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[VersionDrift]
+    unwatched: _containers.RepeatedCompositeFieldContainer[UnwatchedVersion]
+    def __init__(self, versions: _Optional[_Iterable[_Union[VersionDrift, _Mapping]]] = ..., unwatched: _Optional[_Iterable[_Union[UnwatchedVersion, _Mapping]]] = ...) -> None: ...
+
+class UnwatchedVersion(_message.Message):
+    __slots__ = ("model", "version", "roles")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    roles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class VersionDrift(_message.Message):
+    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_ROWS_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    TESTED_FIELD_NUMBER: _ClassVar[int]
+    DRIFTED_FIELD_NUMBER: _ClassVar[int]
+    GLOBAL_P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    ALARMS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    roles: _containers.RepeatedScalarFieldContainer[str]
+    rows: int
+    window_rows: int
+    rate: float
+    columns: _containers.RepeatedCompositeFieldContainer[ColumnDrift]
+    predictions: ColumnDrift
+    tested: int
+    drifted: int
+    global_p_value: float
+    alarms: Alarms
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ...) -> None: ...
+
+class Alarms(_message.Message):
+    __slots__ = ("columns",)
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, columns: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ColumnDrift(_message.Message):
+    __slots__ = ("name", "kind", "rows", "rows_needed", "enough_rows", "jensen_shannon", "psi", "psi_unbiased", "ks", "ks_slack", "wasserstein", "missing_ratio", "unseen_ratio", "infinite_ratio", "out_of_range_ratio", "p_value", "drifted", "dispersion", "minimum_effect", "labels", "reference", "current")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    ENOUGH_ROWS_FIELD_NUMBER: _ClassVar[int]
+    JENSEN_SHANNON_FIELD_NUMBER: _ClassVar[int]
+    PSI_FIELD_NUMBER: _ClassVar[int]
+    PSI_UNBIASED_FIELD_NUMBER: _ClassVar[int]
+    KS_FIELD_NUMBER: _ClassVar[int]
+    KS_SLACK_FIELD_NUMBER: _ClassVar[int]
+    WASSERSTEIN_FIELD_NUMBER: _ClassVar[int]
+    MISSING_RATIO_FIELD_NUMBER: _ClassVar[int]
+    UNSEEN_RATIO_FIELD_NUMBER: _ClassVar[int]
+    INFINITE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_RANGE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DRIFTED_FIELD_NUMBER: _ClassVar[int]
+    DISPERSION_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_EFFECT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    rows: int
+    rows_needed: int
+    enough_rows: bool
+    jensen_shannon: float
+    psi: float
+    psi_unbiased: float
+    ks: float
+    ks_slack: float
+    wasserstein: float
+    missing_ratio: float
+    unseen_ratio: float
+    infinite_ratio: float
+    out_of_range_ratio: float
+    p_value: float
+    drifted: bool
+    dispersion: float
+    minimum_effect: float
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    reference: _containers.RepeatedScalarFieldContainer[float]
+    current: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., enough_rows: bool = ..., jensen_shannon: _Optional[float] = ..., psi: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., ks: _Optional[float] = ..., ks_slack: _Optional[float] = ..., wasserstein: _Optional[float] = ..., missing_ratio: _Optional[float] = ..., unseen_ratio: _Optional[float] = ..., infinite_ratio: _Optional[float] = ..., out_of_range_ratio: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., dispersion: _Optional[float] = ..., minimum_effect: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ...) -> None: ...

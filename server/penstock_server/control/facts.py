@@ -1,0 +1,121 @@
+"""Puts together what the supervisor, its boards and the drift watch know, for metrics and for questions.
+
+It decides nothing and keeps nothing but a form of each baseline that is dear to make. `app` hands it to whoever shows the
+server: it is read from several threads.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from penstock_server.control.boards import BoardStore
+from penstock_server.control.drift import DriftReport, UnwatchedVersion
+from penstock_server.control.state import VersionView
+from penstock_server.control.supervisor import Supervisor
+from penstock_server.features.reference import Reference, reference_of
+from penstock_server.models.artifact import Artifact
+from penstock_server.models.combined_source import SourceState
+from penstock_server.names import VersionKey
+from penstock_server.observe.drift_watch import DriftWatch, Watched
+from penstock_server.observe.exposition import ServerFacts, VersionFacts
+
+_PAGE_BYTES = 4096
+
+
+class Facts:
+    """What is known of the whole server at the moment of asking.
+
+    Args:
+        supervisor: who knows the versions and workers.
+        boards: the workers' counts.
+        sources: how the sources of models stand.
+        watch: the drift of all versions.
+        drift_series: the features of a version that have metrics of their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        supervisor: Supervisor,
+        boards: BoardStore,
+        sources: Callable[[], tuple[SourceState, ...]],
+        watch: DriftWatch,
+        drift_series: int,
+    ) -> None:
+        self._supervisor = supervisor
+        self._boards = boards
+        self._sources = sources
+        self._watch = watch
+        self._drift_series = drift_series
+        self._references: dict[VersionKey, tuple[Artifact, Reference]] = {}
+
+    def of_server(self) -> ServerFacts:
+        """What a scrape shows."""
+        view = self._supervisor.view()
+        return ServerFacts(
+            versions=[self._version(version) for version in view.versions if self._boards.of_version(version.key)],
+            slots=self._boards.of_slots(),
+            restarts={worker.slot: worker.restarts for worker in view.workers},
+            resident_bytes={worker.slot: size for worker in view.workers if (size := _resident_bytes(worker.pid))},
+            sources={state.name: state.state == "answers" for state in self._sources()},
+            reloads=view.reloads,
+            failed_reloads=view.failed_reloads,
+            drift_series=self._drift_series,
+        )
+
+    def drift(self) -> DriftReport:
+        """What is said of the drift of every loaded version."""
+        loaded = [version for version in self._supervisor.view().versions if self._boards.of_version(version.key)]
+        watched = [(version, self._watched(version)) for version in loaded]
+        return DriftReport(
+            tuple(self._watch.drift_of(found) for _, found in watched if found is not None),
+            tuple(
+                UnwatchedVersion(version.model, version.version, version.roles)
+                for version, found in watched
+                if found is None
+            ),
+        )
+
+    def look(self) -> None:
+        """Lets the watch look at every version that has a baseline."""
+        found = [self._watched(version) for version in self._supervisor.view().versions]
+        self._watch.look([one for one in found if one is not None])
+        kept = {one.key for one in found if one is not None}
+        for key in self._references.keys() - kept:
+            self._references.pop(key, None)
+
+    def _version(self, version: VersionView) -> VersionFacts:
+        watched = self._watched(version)
+        return VersionFacts(
+            model=version.model,
+            version=version.version,
+            roles=version.roles,
+            weight=version.weight,
+            boards=self._boards.of_version(version.key),
+            class_names=_class_names(self._supervisor.artifact(version.key)),
+            drift=None if watched is None else self._watch.drift_of(watched),
+        )
+
+    def _watched(self, version: VersionView) -> Watched | None:
+        artifact, boards = self._supervisor.artifact(version.key), self._boards.of_version(version.key)
+        if artifact is None or artifact.baseline is None or not boards:
+            return None
+        held = self._references.get(version.key)
+        if held is None or held[0] is not artifact:
+            held = (artifact, reference_of(artifact.baseline))
+            self._references[version.key] = held
+        return Watched(version.key, version.roles, boards, held[1])
+
+
+def _class_names(artifact: Artifact | None) -> list[str]:
+    """Names for labels that are indices; none where labels are numbers."""
+    manifest = None if artifact is None else artifact.manifest
+    classes = () if manifest is None else manifest.classes or ()
+    return [str(label) for label in classes] if any(isinstance(label, str) for label in classes) else []
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * _PAGE_BYTES

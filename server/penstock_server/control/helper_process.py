@@ -1,0 +1,81 @@
+"""A process beside the workers that is kept alive: started again when it ends, told to end by closing its input.
+
+The supervisor's room knows nothing of what such a process does. It gets one argument, and it ends by itself when its
+standard input does, so that it cannot outlive a supervisor that is killed.
+"""
+
+import asyncio
+import sys
+from typing import Final
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+RESTART_AFTER_S: Final = 5.0
+GRACE_S: Final = 20.0
+
+
+class HelperProcess:
+    """Runs `python -m MODULE ARGUMENT` until it is closed.
+
+    Args:
+        module: what to run.
+        argument: the one argument that it gets.
+        restart_after_s: the pause before it is started again.
+    """
+
+    def __init__(self, module: str, argument: str, *, restart_after_s: float = RESTART_AFTER_S) -> None:
+        self._module = module
+        self._argument = argument
+        self._restart_after_s = restart_after_s
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self._is_closing = asyncio.Event()
+
+    def start(self) -> None:
+        """Starts it and keeps it going."""
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """Ends its input and waits for it; one that does not end in time is killed."""
+        self._is_closing.set()
+        self._end_input()
+        if self._keeping is None:
+            return
+        try:
+            await asyncio.wait_for(asyncio.shield(self._keeping), GRACE_S)
+        except TimeoutError:
+            log.warning("a helper did not end in time; it is killed", module=self._module)
+            if self._process is not None:
+                self._process.kill()
+            await self._keeping
+
+    def _end_input(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    async def _keep(self) -> None:
+        while not self._is_closing.is_set():
+            self._process = await self._started()
+            if self._is_closing.is_set():
+                self._end_input()  # closed while it was being started
+            code = await self._process.wait()
+            if self._is_closing.is_set():
+                return
+            log.error("helper ended; starting it again", module=self._module, code=code)
+            try:
+                await asyncio.wait_for(self._is_closing.wait(), self._restart_after_s)
+            except TimeoutError:
+                continue
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            self._module,
+            self._argument,
+            stdin=asyncio.subprocess.PIPE,
+            # Ctrl-C in a terminal reaches the whole group; the supervisor alone decides how its helpers end.
+            start_new_session=True,
+        )

@@ -1,0 +1,64 @@
+"""YAML as people write it, bounded and plain: what a hostile file could do with more is refused.
+
+Only `spec` calls it. It knows nothing of features.
+"""
+
+import re
+from typing import Any, Final
+
+import yaml
+
+MAX_BYTES: Final = 1 << 20
+"""Hand-written files are small; the parser takes seconds for a megabyte."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases, which can make a small file a huge tree, and keys that are there twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias, expected it written out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise yaml.YAMLError(f"the key {key.value!r} is there twice")
+            keys.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes 1e-3 for a text, since it has no point.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a list of plain values on one line, and never an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - as the base has it
+        return True
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: Any = None) -> Any:  # noqa: ARG002 - as the base
+        is_flat = not any(isinstance(item, dict) for item in sequence)
+        return super().represent_sequence(tag, sequence, flow_style=is_flat)
+
+
+def load(data: bytes) -> Any:
+    """What the text holds, as dicts, lists and plain values.
+
+    Raises:
+        ValueError: it is too large, is no YAML, or has an alias, a key twice or a tag of its own.
+    """
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{len(data)} bytes of YAML, expected at most {MAX_BYTES}")
+    try:
+        return yaml.load(data, _Loader)  # noqa: S506 - it is a safe loader
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not YAML as expected: {error}") from error
+
+
+def dump(tree: Any) -> bytes:
+    """The tree as text, its keys in their order."""
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text.encode()

@@ -1,0 +1,123 @@
+"""The form of the request log between a worker and the process that makes Parquet of it: appended frames in a file.
+
+A segment begins with a line that names the format, then come frames: length, CRC-32, and a msgpack body. The first body
+is the header, every other one a logged request. A worker that dies leaves a torn last frame, and a reader stops before
+it; nothing here trusts a length further than the file goes. Workers write segments through `request_log`,
+`request_log_parquet` reads them.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from penstock_server.errors import InvalidInputError
+
+FORMAT: Final = b"penstock request log 1\n"
+MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
+"""More than the largest request with its answer takes."""
+MAX_COLUMNS: Final = 65_536
+_HEAD: Final = struct.Struct("<II")
+
+
+class LoggedTensor(msgspec.Struct, frozen=True, array_like=True):
+    """A block of a request or an answer.
+
+    Attributes:
+        names: the columns that share the block, side by side in each row; one for most.
+        datatype: the protocol's name of its type.
+        is_list: a row of a column holds several elements, or as many as it likes.
+    """
+
+    names: tuple[str, ...]
+    datatype: str
+    is_list: bool = False
+
+
+class SegmentHeader(msgspec.Struct, frozen=True, array_like=True):
+    """What all requests of a segment share: the version that answered, and its blocks."""
+
+    model: str
+    version: str
+    inputs: tuple[LoggedTensor, ...]
+    outputs: tuple[LoggedTensor, ...]
+
+    def __post_init__(self) -> None:
+        columns = sum(len(tensor.names) for tensor in (*self.inputs, *self.outputs))
+        if columns > MAX_COLUMNS:
+            raise ValueError(f"{columns} columns, expected at most {MAX_COLUMNS}")
+
+
+class LoggedRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A request and its answer.
+
+    Attributes:
+        answered_s: when it was answered, seconds since 1970.
+        rows: how many rows its blocks hold.
+        inputs, outputs: raw contents in the order of the header's blocks, as they are on the wire.
+    """
+
+    answered_s: float
+    request_id: str
+    role: str
+    rows: int
+    inputs: tuple[bytes, ...]
+    outputs: tuple[bytes, ...]
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_headers: Final = msgspec.msgpack.Decoder(SegmentHeader)
+_requests: Final = msgspec.msgpack.Decoder(LoggedRequest)
+
+
+def framed(body: SegmentHeader | LoggedRequest) -> bytes:
+    """A header or a request as it is appended."""
+    encoded = _encoder.encode(body)
+    return _HEAD.pack(len(encoded), zlib.crc32(encoded)) + encoded
+
+
+def read_segment(path: Path) -> tuple[SegmentHeader, Iterator[LoggedRequest]]:
+    """A segment's header, and its requests as far as they are whole, read as they are asked for.
+
+    Raises:
+        InvalidInputError: the file is no segment, or not even its header is whole.
+    """
+    bodies = _bodies(path)
+    try:
+        header = _headers.decode(next(bodies))
+    except (StopIteration, msgspec.DecodeError, ValueError) as error:
+        raise InvalidInputError(f"{path} is no segment of a request log, or torn in its header") from error
+    return header, _read_requests(bodies)
+
+
+def _read_requests(bodies: Iterator[bytes]) -> Iterator[LoggedRequest]:
+    for body in bodies:
+        try:
+            yield _requests.decode(body)
+        except msgspec.DecodeError:
+            return
+
+
+def _bodies(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        left = path.stat().st_size - len(FORMAT)
+        if file.read(len(FORMAT)) != FORMAT:
+            return
+        while (body := _body(file, left)) is not None:
+            left -= _HEAD.size + len(body)
+            yield body
+
+
+def _body(file: BinaryIO, left: int) -> bytes | None:
+    """The next frame's body, or None where the file ends or is torn."""
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    size, checksum = _HEAD.unpack(head)
+    if size > min(left - _HEAD.size, MAX_FRAME_BYTES):
+        return None
+    body = file.read(size)
+    return body if len(body) == size and zlib.crc32(body) == checksum else None

@@ -1,0 +1,115 @@
+"""What is known of the whole server, from a supervisor's view, real boards and a real baseline."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock_server.control.boards import BoardStore
+from penstock_server.control.facts import Facts
+from penstock_server.control.state import ServerView, VersionView, WorkerView
+from penstock_server.features import layout_counts as layout
+from penstock_server.features.baseline import Baseline, with_predictions
+from penstock_server.features.baseline_columns import ClassBaseline, StringBaseline
+from penstock_server.models.artifact import Artifact
+from penstock_server.models.combined_source import SourceState
+from penstock_server.observe.board import BoardShape, open_board
+from penstock_server.observe.drift_evaluation import DriftRules
+from penstock_server.observe.drift_watch import DriftWatch
+from penstock_server.observe.recorder import Recorder
+
+KEY, PLAIN = ("m", "1"), ("n", "7")
+BASELINE = with_predictions(
+    Baseline((StringBaseline("word", ("a", "b"), (500, 500)),), "digest"), ClassBaseline("label", (0, 1), (500, 500))
+)
+SHAPE = BoardShape(1, layout.words(BASELINE.bins))
+
+
+class FakeSupervisor:
+    """Two versions loaded by one worker, and one that nobody has loaded yet."""
+
+    def __init__(self) -> None:
+        self.versions = [
+            VersionView("m", "1", "READY", ("champion",)),
+            VersionView("n", "7", "READY", ("canary",), 0.25),
+            VersionView("n", "8", "LOADING"),
+        ]
+        self.artifacts: dict[Any, Any] = {
+            KEY: Artifact(Path(), Path(), manifest=SimpleNamespace(classes=("no", "yes")), baseline=BASELINE),  # type: ignore[arg-type]
+            PLAIN: Artifact(Path(), Path()),
+        }
+
+    def view(self) -> ServerView:
+        return ServerView(
+            versions=tuple(self.versions), workers=(WorkerView(0, 0, True, 3),), wanted={}, problems={}, is_ready=True,
+            reloads=5, failed_reloads=1,
+        )  # fmt: skip
+
+    def artifact(self, key: Any) -> Artifact | None:
+        return self.artifacts.get(key)
+
+
+@pytest.fixture
+def boards() -> Iterator[BoardStore]:
+    with BoardStore() as store:
+        store.version(0, PLAIN, BoardShape())
+        board = open_board(store.version(0, KEY, SHAPE), SHAPE)
+        recorder = Recorder(board, 1000, BASELINE.predictions)
+        cells: Any = recorder.drift_cells()
+        cells[0, 1] = 600
+        recorder.classes(np.zeros(600, np.int64))
+        recorder.drift_counted(600)
+        yield store
+
+
+@pytest.fixture
+def supervisor() -> FakeSupervisor:
+    return FakeSupervisor()
+
+
+@pytest.fixture
+def facts(supervisor: FakeSupervisor, boards: BoardStore) -> Facts:
+    return Facts(
+        supervisor=supervisor,  # type: ignore[arg-type]
+        boards=boards,
+        sources=lambda: (SourceState("models/", "answers"), SourceState("registry", "starting")),
+        watch=DriftWatch(DriftRules(), 500),
+        drift_series=9,
+    )
+
+
+def test_a_scrape_shows_the_versions_that_count(facts: Facts) -> None:
+    found = facts.of_server()
+    watched, plain = found.versions
+    assert (watched.model, watched.roles, watched.class_names) == ("m", ("champion",), ["no", "yes"])
+    assert watched.drift is not None
+    assert (watched.drift.rows, watched.drift.columns[0].drifted) == (600, True)
+    assert watched.drift.predictions is not None
+    assert watched.drift.predictions.drifted
+    assert (plain.version, plain.weight, plain.class_names, plain.drift) == ("7", 0.25, [], None)
+    assert (found.reloads, found.failed_reloads, found.drift_series) == (5, 1, 9)
+    assert (found.restarts, found.sources) == ({0: 3}, {"models/": True, "registry": False})
+
+
+def test_a_report_names_what_is_watched_and_what_is_not(facts: Facts) -> None:
+    found = facts.drift()
+    assert [(one.model, one.version, one.roles) for one in found.versions] == [("m", "1", ("champion",))]
+    assert [(one.model, one.version, one.roles) for one in found.unwatched] == [("n", "7", ("canary",))]
+
+
+def test_a_version_loaded_anew_is_held_against_its_new_baseline(facts: Facts, supervisor: FakeSupervisor) -> None:
+    assert facts.drift().versions[0].columns[0].drifted
+    now = Baseline((StringBaseline("word", ("a", "b"), (0, 1000)),), "digest", BASELINE.predictions)
+    supervisor.artifacts[KEY] = Artifact(Path(), Path(), baseline=now)
+    assert not facts.drift().versions[0].columns[0].drifted
+
+
+def test_a_look_keeps_the_alarms_of_what_is_loaded(facts: Facts, supervisor: FakeSupervisor) -> None:
+    facts.look()
+    assert facts.drift().versions[0].alarmed == ()
+    supervisor.versions = []
+    facts.look()
+    assert facts.drift().versions == ()
