@@ -163,6 +163,13 @@ def start(environment: dict[str, str]) -> Iterator[Starter]:
         yield starter
 
 
+@pytest.fixture(scope="module")
+def start_shared(environment: dict[str, str]) -> Iterator[Starter]:
+    """For servers that all tests of a module ask."""
+    with starting(environment) as starter:
+        yield starter
+
+
 @pytest.fixture(scope="session")
 def flag_model() -> bytes:
     """A classifier of two columns: class 1 when their sum is positive."""

@@ -1,0 +1,151 @@
+"""Asks a server for its drift, over gRPC or HTTP, and gives the records that the server made.
+
+Decides nothing about them but which version is meant when nobody says so. `penstock drift` calls it, once or again and
+again.
+"""
+
+import http.client
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any, Final
+
+import msgspec
+
+from penstock import penstock_pb2 as pb
+from penstock_client import Client, ModelNotFoundError, ServerUnavailableError, UnsupportedError
+from penstock_server.control.drift import DriftReport, UnwatchedVersion
+from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.names import CHAMPION
+from penstock_server.observe.drift_state import ColumnDrift, VersionDrift
+
+TIMEOUT_S: Final = 10.0
+MAX_BYTES: Final = 64 * 1024 * 1024
+_HTTP: Final = ("http://", "https://")
+
+
+def fetch(server: str, model: str) -> DriftReport:
+    """What a server says of a model's versions.
+
+    Args:
+        server: its gRPC address as host:port, or its HTTP address as http://host:port.
+        model: the model's name.
+
+    Raises:
+        InvalidInputError: it is no address, or what answers there is no Penstock server.
+        NotFoundError: it has no such model.
+        UnavailableError: nothing answers there.
+    """
+    return _over_http(server, model) if server.startswith(_HTTP) else _over_grpc(server, model)
+
+
+def version_of(report: DriftReport, model: str, version: str = "") -> VersionDrift:
+    """The version meant: the one named by number or alias, else the champion, else the only one, else the first.
+
+    Raises:
+        NotFoundError: it is not loaded, or was published without a baseline; says what to do.
+    """
+    try:
+        meant = report.of(model, version)
+    except NotFoundError as error:
+        loaded = ", ".join(f"{one.version} ({', '.join(one.roles) or 'no role'})" for one in _all(report.of(model)))
+        raise NotFoundError(f"{error}; there are {loaded}") from error
+    candidates = _all(meant)
+    first = min(candidates, key=lambda one: CHAMPION not in one.roles)
+    if isinstance(first, VersionDrift):
+        return first
+    raise NotFoundError(
+        f"version {first.version} of model {model!r} was published without a drift baseline, so there is nothing to "
+        "compare with; publish it with baseline=fit_baseline(spec, table)"
+    )
+
+
+def _all(report: DriftReport) -> list[VersionDrift | UnwatchedVersion]:
+    return [*report.versions, *report.unwatched]
+
+
+def _over_grpc(server: str, model: str) -> DriftReport:
+    try:
+        client = Client(server, timeout_s=TIMEOUT_S)
+    except ValueError as error:
+        raise InvalidInputError(f"--server is {server!r}: {error}") from error
+    with client:
+        try:
+            return report_of(client.drift_state(model))
+        except ModelNotFoundError as error:
+            raise _unknown(server, error.details) from error
+        except UnsupportedError as error:
+            raise InvalidInputError(
+                f"the server at {server} knows nothing of drift; is it a Penstock server?"
+            ) from error
+        except ServerUnavailableError as error:
+            if client.is_live():
+                raise  # the server is there, and says itself what is not
+            raise _nobody(server) from error
+
+
+def _over_http(server: str, model: str) -> DriftReport:
+    url = f"{server.rstrip('/')}/v1/drift/{urllib.parse.quote(model, safe='')}"
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:  # noqa: S310 - the scheme is checked
+            found: DriftReport = _decoded(reply.read(MAX_BYTES), DriftReport, server)
+            return found
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.NOT_FOUND:
+            raise _unknown(server, _decoded(error.read(MAX_BYTES), dict[str, str], server).get("error", "")) from error
+        raise InvalidInputError(f"{server} answers {error.code}; is it the --http-port of penstock?") from error
+    except (http.client.HTTPException, ValueError) as error:
+        raise InvalidInputError(f"{server} does not speak HTTP; is it the --http-port of penstock?") from error
+    except OSError as error:
+        raise _nobody(server) from error
+
+
+def _decoded(body: bytes, kind: Any, server: str) -> Any:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"what {server} answers is not penstock's; is it its --http-port?") from error
+
+
+def _unknown(server: str, details: str) -> NotFoundError:
+    return NotFoundError(f"{details} at {server}; `penstock models` shows what is")
+
+
+def _nobody(server: str) -> UnavailableError:
+    return UnavailableError(
+        f"no server answers at {server}; start one with `penstock serve`, or name its address with --server"
+    )
+
+
+def report_of(message: pb.DriftStateResponse) -> DriftReport:
+    """The records of a reply."""
+    return DriftReport(
+        tuple(_version(version) for version in message.versions),
+        tuple(UnwatchedVersion(one.model, one.version, tuple(one.roles)) for one in message.unwatched),
+    )
+
+
+def _version(version: pb.VersionDrift) -> VersionDrift:
+    return VersionDrift(
+        **{
+            **_fields(version),
+            "columns": tuple(map(_column, version.columns)),
+            "predictions": _column(version.predictions) if version.HasField("predictions") else None,
+            "alarmed": tuple(version.alarms.columns) if version.HasField("alarms") else None,
+        }
+    )
+
+
+def _column(column: pb.ColumnDrift) -> ColumnDrift:
+    return ColumnDrift(**_fields(column))
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    """A message's own values by name; None where one is absent, and messages within are left to the caller."""
+    found: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        if field.message_type is None:
+            value = getattr(message, field.name)
+            is_absent = field.has_presence and not message.HasField(field.name)
+            found[field.name] = None if is_absent else value if isinstance(value, str | int | float) else tuple(value)
+    return found
