@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.svm import LinearSVC
 
-from penstock_server.errors import ModelFailedError
+from penstock_server.errors import ModelFailedError, UnsupportedError
 from penstock_tools import convert, graph
 
 ROWS = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
@@ -37,3 +39,40 @@ def test_an_answer_that_is_no_number_does_not_pass(fitted, monkeypatch):
     monkeypatch.setattr(fitted, "predict_proba", lambda rows: np.full((len(rows), 2), np.nan))
     with pytest.raises(ModelFailedError, match="nan"):
         convert.hold_parity(fitted, convert.to_onnx(fitted, 4), ROWS)
+
+
+OUTPUTS = {
+    "a regressor": (LinearRegression(), "FP32", [("prediction", "FP32")]),
+    "a regressor in doubles": (LinearRegression(), "FP64", [("prediction", "FP64")]),
+    "scores of a converter with an option": (LinearSVC(), "FP32", [("label", "INT64"), ("scores", "FP32")]),
+    "scores of one without": (RidgeClassifier(), "FP32", [("label", "INT64"), ("scores", "FP32")]),
+    "trees, which answer in floats": (
+        RandomForestClassifier(2),
+        "FP64",
+        [("label", "INT64"), ("probabilities", "FP32")],
+    ),
+    "boosted trees, too": (
+        HistGradientBoostingClassifier(max_iter=2),
+        "FP64",
+        [("label", "INT64"), ("probabilities", "FP32")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("estimator", "datatype", "outputs"), OUTPUTS.values(), ids=OUTPUTS)
+def test_what_each_kind_of_estimator_gives(estimator, datatype, outputs):
+    found = graph.read(convert.to_onnx(estimator.fit(ROWS, ANSWERS), 4, datatype))
+    assert [spec.datatype for spec in found.signature.inputs] == [datatype]
+    assert [(spec.name, spec.datatype) for spec in found.signature.outputs] == outputs
+    rows = ROWS.astype(np.float32 if datatype == "FP32" else np.float64)
+    got = np.ravel(found.runtime.run({"features": rows})[0])
+    expected = estimator.predict(ROWS)
+    if expected.dtype.kind == "f":
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    else:
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_what_has_no_converter_is_named():
+    with pytest.raises(UnsupportedError, match="IsotonicRegression does not become FP32 ONNX"):
+        convert.to_onnx(IsotonicRegression().fit(ROWS[:, :1], ANSWERS), 1)

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.spec import FeatureSpec, NumberColumn
+from penstock_server.features.spec import FeatureSpec, NumberColumn, Take
 from penstock_tools import graph
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
@@ -120,7 +120,8 @@ def test_a_map_for_output_is_refused_with_advice(classifier):
 
 
 def spec(width, datatype="FP32"):
-    return FeatureSpec(tuple(NumberColumn(f"c{at}") for at in range(width)), datatype)
+    names = tuple(f"c{at}" for at in range(width))
+    return FeatureSpec(tuple(map(NumberColumn, names)), Take(names), datatype)
 
 
 def test_features_of_the_models_width_fit(onnx_model):

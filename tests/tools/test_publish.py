@@ -7,14 +7,16 @@ import pytest
 
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.spec import FeatureSpec, Fill, NumberColumn, StringColumn
+from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+from penstock_server.features.steps import Fill, OneHot
 from penstock_server.models import artifact
 from penstock_server.models.golden import compare
 from penstock_server.models.mlflow_source import MlflowSource
 from penstock_server.models.source import WantedModel
 from penstock_tools.publish import Record, publish
 
-SPEC = FeatureSpec((NumberColumn("age", (Fill(0.0),)), StringColumn("city", ("Oslo",), "one_hot")))
+CITY = Text("city", Categories(("Oslo",)), (OneHot(((0, 1),), (2,)),))
+SPEC = FeatureSpec((NumberColumn("age"), StringColumn("city")), Join((Take(("age",), (Fill((0.0,)),)), CITY)))
 TABLE = {"age": np.array([1.0, np.nan, -3.0, 0.5]), "city": np.array(["Oslo", "", "Rome", "Oslo"], object)}
 
 
@@ -115,7 +117,7 @@ REFUSED = {
     "a canary without weight": ({"alias": "canary"}, "give its weight"),
     "a weight without a role": ({"weight": 5}, "a weight without a role"),
     "a baseline without features": ({"baseline": fit_baseline(SPEC, TABLE)}, "give the feature specification"),
-    "another width": ({"features": FeatureSpec((NumberColumn("a"),))}, r"\[-1, 1\].*\[-1, 3\]"),
+    "another width": ({"features": FeatureSpec((NumberColumn("a"),), Take(("a",)))}, r"\[-1, 1\].*\[-1, 3\]"),
     "an unknown output": ({"class_output": "klass"}, "no output 'klass'; it has label, probabilities"),
     "a sample without a column": ({"features": SPEC, "sample": {"age": [1.0]}}, "lacks column 'city'"),
     "a sample without the input": ({"sample": {"x": [1.0]}}, "lacks input 'X'; expected X"),

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from penstock_tools.cli import main
 from penstock_tools.commands import app
 
-COMMANDS = ("serve", "models", "predict", "demo", "train", "publish", "promote")
+COMMANDS = ("serve", "models", "predict", "demo", "train", "publish", "features", "promote")
 OPTIONS = {
     "serve": (
         *("--registry", "--model", "--model-repository", "--host", "--port", "--http-port", "--workers"),
@@ -18,7 +18,11 @@ OPTIONS = {
     "predict": ("NAME", "ROWS", "--server", "--version", "--key", "--timeout", "--json"),
     "demo": (),
     "train": ("--name", "--registry", "--min-auc", "--champion"),
-    "publish": ("NAME", "FILE.onnx", "--alias", "--weight", "--registry"),
+    "publish": (
+        *("NAME", "FILE", "--sample", "--labels", "--features", "--alias", "--weight", "--registry", "--precision"),
+        "--trust",
+    ),
+    "features": ("FILE", "--sample", "--precision", "--yaml", "--trust"),
     "promote": ("NAME", "VERSION", "--alias", "--weight", "--registry"),
 }
 

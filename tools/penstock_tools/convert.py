@@ -1,7 +1,8 @@
-"""From a fitted scikit-learn classifier to ONNX, and the proof that both answer alike.
+"""From a fitted estimator to ONNX, and the proof that both answer alike.
 
-Decides the form of the graph (one FP32 matrix in, `label` and `probabilities` out) and how far the two may differ.
-Training calls it; `publish` takes what comes out.
+Decides the form of the graph: one matrix `features` in; `label` and `probabilities` out of a classifier (`scores` where it
+knows no probabilities), `prediction` out of a regressor. Estimators of LightGBM and XGBoost come through
+`foreign_estimators`. Training and the pipelines call it; `publish` takes what comes out.
 """
 
 import warnings
@@ -10,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.errors import ModelFailedError
-from penstock_tools import graph
+from penstock_server.errors import ModelFailedError, UnsupportedError
+from penstock_server.features.spec import Datatype
+from penstock_tools import foreign_estimators, graph, target_transform
 
 INPUT: Final = "features"
 OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
@@ -20,24 +22,31 @@ OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
 TOLERANCE: Final = 1e-5
 """How far a probability may be off: float32 sums over some hundred terms leave an error of 1e-6."""
 
+_SCORES: Final[tuple[dict[str, bool], ...]] = ({"zipmap": False, "raw_scores": True}, {"raw_scores": True})
+_PLAIN: Final[tuple[dict[str, bool], ...]] = ({"zipmap": False}, {})
 
-def to_onnx(classifier: Any, width: int) -> Any:
-    """The `onnx.ModelProto` of a fitted classifier.
 
-    Input `features` is FP32 [rows, width]; outputs are `label` (INT64 [rows], or strings where the labels are) and
-    `probabilities` (FP32 [rows, classes]).
+def to_onnx(estimator: Any, width: int, datatype: Datatype = "FP32") -> Any:
+    """The `onnx.ModelProto` of a fitted estimator, or of a pipeline that ends in one.
+
+    Input `features` is of the datatype and the shape [rows, width]. A classifier's outputs are `label` (INT64 [rows], or
+    strings where the labels are) and `probabilities` or `scores` [rows, classes]; a regressor's is `prediction`
+    [rows, targets]; others keep the names that skl2onnx gives.
+
+    Raises:
+        UnsupportedError: there is no converter for it; says what is missing.
     """
-    import skl2onnx
-    from skl2onnx.common.data_types import FloatTensorType
+    from sklearn.base import is_classifier, is_regressor
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return skl2onnx.convert_sklearn(
-            classifier,
-            initial_types=[(INPUT, FloatTensorType([None, width]))],
-            options={id(classifier): {"zipmap": False}},
-            target_opset=OPSETS,
-        )
+    fitted, inverse = target_transform.split(estimator)
+    foreign_estimators.register(fitted)
+    model = _converted(fitted, width, datatype)
+    if is_regressor(estimator):
+        _rename(model, "variable", "prediction")
+        target_transform.append(model, "prediction", inverse)
+    if is_classifier(estimator) and not hasattr(estimator, "predict_proba"):
+        _rename(model, "probabilities", "scores")
+    return model
 
 
 def hold_parity(classifier: Any, model: Any, features: NDArray[np.float32]) -> float:
@@ -63,3 +72,62 @@ def hold_parity(classifier: Any, model: Any, features: NDArray[np.float32]) -> f
             f"the ONNX model differs from scikit-learn's by {worst:.2g} in a probability; at most {TOLERANCE:g} is due"
         )
     return worst
+
+
+def _converted(estimator: Any, width: int, datatype: Datatype) -> Any:
+    import skl2onnx
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    from sklearn.base import is_classifier
+
+    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    tensor = FloatTensorType if datatype == "FP32" else DoubleTensorType
+    choices = (
+        (_PLAIN if hasattr(estimator, "predict_proba") else _SCORES + _PLAIN) if is_classifier(estimator) else ({},)
+    )
+    for options in choices:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = skl2onnx.convert_sklearn(
+                    estimator,
+                    initial_types=[(INPUT, tensor([None, width]))],
+                    options={id(last): options} if options else None,
+                    target_opset=OPSETS,
+                )
+        except NameError:
+            # The converter knows no such option; the next choice asks for less.
+            continue
+        except Exception as error:
+            raise UnsupportedError(f"{type(last).__name__} does not become {datatype} ONNX: {_first(error)}") from error
+        return _with_true_types(model) if datatype == "FP64" else model
+    raise UnsupportedError(f"{type(last).__name__} does not become ONNX: no options of its converter fit")
+
+
+def _with_true_types(model: Any) -> Any:
+    """Declares as float what a tree ensemble gives: it takes doubles and answers in float32, which skl2onnx overlooks."""
+    import onnx
+
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for output in model.graph.output:
+        node = makers[output.name]
+        while node.op_type in ("Identity", "Reshape") and node.input[0] in makers:
+            node = makers[node.input[0]]
+        if node.op_type in ("TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap"):
+            tensor = output.type.tensor_type
+            if tensor.elem_type == onnx.TensorProto.DOUBLE:
+                tensor.elem_type = onnx.TensorProto.FLOAT
+    return model
+
+
+def _rename(model: Any, old: str, new: str) -> None:
+    """Gives an output another name; nothing happens where there is no such output."""
+    for output in model.graph.output:
+        if output.name == old:
+            output.name = new
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+
+
+def _first(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -83,7 +83,9 @@ def publish(
         InvalidInputError: the model, its parts or the role do not fit; nothing was registered.
         UnavailableError: the registry does not answer.
     """
-    _check_request(name, alias, weight, features, baseline)
+    check_request(name, alias, weight)
+    if baseline is not None and features is None:
+        raise InvalidInputError("a drift baseline counts raw columns; give the feature specification too")
     found = graph.read(model)
     if features is not None:
         graph.hold_fit(found.signature, features)
@@ -107,17 +109,18 @@ def publish(
     return version
 
 
-def _check_request(
-    name: str, alias: str | None, weight: float | None, features: FeatureSpec | None, baseline: Baseline | None
-) -> None:
+def check_request(name: str, alias: str | None, weight: float | None) -> None:
+    """Holds that a version may be registered under this name and given this role.
+
+    Raises:
+        InvalidInputError: the name is no name, there is no such role, or the weight does not go with it.
+    """
     if not name or not name.isprintable() or "/" in name or ":" in name:
         raise InvalidInputError(f"the model's name is {name!r}; expected printable characters without '/' and ':'")
     if alias is not None:
         promote.check_role(alias, weight)
     elif weight is not None:
         raise InvalidInputError("a weight without a role says nothing; give the alias canary too")
-    if baseline is not None and features is None:
-        raise InvalidInputError("a drift baseline counts raw columns; give the feature specification too")
 
 
 def _check_class_output(found: graph.Graph, class_output: str | None) -> None:

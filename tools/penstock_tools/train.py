@@ -17,7 +17,7 @@ from penstock_server.features.fit import fit
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec import FeatureSpec
 from penstock_server.names import CHAMPION
-from penstock_tools import convert, evaluate, flights, promote, publish
+from penstock_tools import answers_baseline, convert, evaluate, flights, graph, promote, publish
 from penstock_tools import registry as registries
 from penstock_tools.candidates import Candidate, boosted_trees, logistic_regression
 
@@ -126,7 +126,9 @@ def fit_candidate(candidate: Candidate, frame: "pd.DataFrame", report: Report = 
         scores=scores,
         model=model,
         features=features,
-        baseline=fit_baseline(features, flights.table(early)),
+        baseline=answers_baseline.with_answers(
+            fit_baseline(features, flights.table(early)), graph.read(model), features, flights.table(early)
+        ),
         sample=flights.table(later.iloc[:: max(1, len(later) // GOLDEN_ROWS)].head(GOLDEN_ROWS)),
         record=_record(candidate, scores, later, probabilities, difference),
     )

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from penstock_tools.commands.demo import demo
+from penstock_tools.commands.drift import drift
+from penstock_tools.commands.features import features
 from penstock_tools.commands.models import models
 from penstock_tools.commands.predict import predict
 from penstock_tools.commands.promote import promote
@@ -57,7 +59,9 @@ _RELEASE = "Train and release"
 app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(predict)
+app.command(rich_help_panel=_RUN)(drift)
 app.command(rich_help_panel=_RUN)(demo)
 app.command(rich_help_panel=_RELEASE)(train)
 app.command(rich_help_panel=_RELEASE)(publish)
+app.command(rich_help_panel=_RELEASE)(features)
 app.command(rich_help_panel=_RELEASE)(promote)

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,3 +23,25 @@ Weight = Annotated[
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.", show_default=False)]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+SampleFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DATA",
+        help="Rows as the model was trained on, .csv or .parquet, in the order of time.",
+        show_default=False,
+    ),
+]
+
+Precision = Annotated[
+    Literal["FP32", "FP64"] | None,
+    typer.Option(
+        help="What the graph computes in. Default: FP32, or FP64 where FP32 answers too differently.",
+        show_default=False,
+    ),
+]
+
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Load the file even if it can run code: a pickle, or unknown types in a .skops file."),
+]

@@ -1,0 +1,129 @@
+"""Pipelines and samples in files: what may be loaded, and what a person must agree to first.
+
+A .skops file says which types it holds, and only known ones are made; a .joblib or .pkl file runs whatever code it holds,
+which is why loading one must be agreed to. The commands call it.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from penstock_server.errors import InvalidInputError, UnsupportedError
+
+PICKLES: Final = frozenset({".joblib", ".pkl", ".pickle"})
+SUFFIXES: Final = PICKLES | {".skops"}
+
+KNOWN_TYPES: Final = frozenset(
+    {
+        "numpy.asarray",
+        "numpy.clip",
+        "numpy.dtype",
+        "numpy.nan_to_num",
+        "penstock_tools.functions.cyclical",
+        "scipy._lib.array_api_compat.numpy._aliases.asarray",
+        "scipy.interpolate._bsplines.BSpline",
+    }
+)
+"""Types that skops does not list as harmless and that are: plain data, and functions of arrays alone.
+
+Trees and other models in C are not among them: they believe the indices that a file gives them.
+"""
+
+Agree = Callable[[str], bool]
+"""Asked in a sentence before code of a file may run; its answer is the person's."""
+
+
+def load_pipeline(path: Path, agree: Agree) -> Any:
+    """The fitted pipeline in a file.
+
+    Args:
+        path: .skops, .joblib, .pkl or .pickle.
+        agree: asked before anything that the file could do harm with.
+
+    Raises:
+        InvalidInputError: no such file, another kind of file, not agreed to, or not a pipeline that loads here.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InvalidInputError(f"{path} is no pipeline; expected one of {', '.join(sorted(SUFFIXES))}")
+    if not path.is_file():
+        raise InvalidInputError(f"there is no file {path}; expected a pipeline saved with skops or joblib")
+    loaded = _from_skops(path, agree) if path.suffix == ".skops" else _from_pickle(path, agree)
+    if not hasattr(loaded, "predict") and not hasattr(loaded, "transform"):
+        raise InvalidInputError(f"{path} holds a {type(loaded).__name__}, expected a fitted scikit-learn pipeline")
+    return loaded
+
+
+def read_sample(path: Path) -> pd.DataFrame:
+    """The rows in a .csv or .parquet file; an empty field of a CSV is missing, and so is what pandas takes for it.
+
+    Raises:
+        InvalidInputError: no such file, another kind of file, or no rows.
+    """
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise InvalidInputError(f"{path} is no sample; expected .csv or .parquet")
+    if not path.is_file():
+        raise InvalidInputError(f"there is no file {path}; expected sample rows as .csv or .parquet")
+    try:
+        frame = readers[path.suffix](path)
+    except (ValueError, OSError, UnicodeError) as error:
+        raise InvalidInputError(f"{path} does not read as {path.suffix[1:]}: {_first_line(error)}") from error
+    if not len(frame):
+        raise InvalidInputError(f"{path} holds no rows; expected one at least")
+    return frame
+
+
+def with_labels(frame: pd.DataFrame, labels: str | None) -> tuple[pd.DataFrame, pd.Series | None]:
+    """The frame without its column of labels, and that column; None where none is asked for.
+
+    Raises:
+        InvalidInputError: there is no such column.
+    """
+    if labels is None:
+        return frame, None
+    if labels not in frame.columns:
+        raise InvalidInputError(f"the sample has no column {labels!r}; it has {', '.join(map(str, frame.columns))}")
+    return frame.drop(columns=labels), frame[labels]
+
+
+def _from_skops(path: Path, agree: Agree) -> Any:
+    import skops.io
+
+    try:
+        unknown = sorted(set(skops.io.get_untrusted_types(file=path)) - KNOWN_TYPES)
+    except Exception as error:
+        # Whatever the bytes make of zip and JSON; the file is not one that skops wrote.
+        raise InvalidInputError(f"{path} is no skops file: {_first_line(error)}") from error
+    if unknown and not agree(_types_warning(path, unknown)):
+        raise InvalidInputError(f"{path} was not loaded: it holds {', '.join(unknown)}; --trust loads it all the same")
+    return _loaded(path, lambda: skops.io.load(path, trusted=[*KNOWN_TYPES, *unknown]))
+
+
+def _from_pickle(path: Path, agree: Agree) -> Any:
+    import joblib
+
+    if not agree(f"Loading {path} runs whatever code the file holds; load it only if you trust where it comes from."):
+        raise InvalidInputError(
+            f"{path} was not loaded: that would run its code; --trust agrees, and .skops files need not"
+        )
+    return _loaded(path, lambda: joblib.load(path))
+
+
+def _loaded(path: Path, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(f"{path} needs the module {error.name}, which is not installed here") from error
+    except Exception as error:
+        # Unpickling raises what it likes.
+        raise InvalidInputError(f"{path} does not load: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _types_warning(path: Path, unknown: Sequence[str]) -> str:
+    return f"{path} holds types that are not known to be harmless: {', '.join(unknown)}."
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
