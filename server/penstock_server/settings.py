@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from penstock_server.batching.queue import BatchLimits
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.errors import InvalidInputError
 from penstock_server.transport.settings import TransportSettings
 
@@ -84,7 +84,8 @@ class ModelSettings:
 
     Attributes:
         threads: onnxruntime's threads within one operator of one model.
-        inline_budget_ms: a version whose full batch takes longer runs beside the reactor, on a thread of its own.
+        inline_budget_ms: a version whose batch of 64 rows takes longer runs beside the reactor, on a thread of its own;
+            batches of the others grow as far as it allows.
     """
 
     threads: int = 1

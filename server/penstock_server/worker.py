@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from penstock_server.batching.cost import Cost
+from penstock_server.batching.limits import settled
 from penstock_server.clock import monotonic
 from penstock_server.control import messages
 from penstock_server.control.messages import ModelRoutes, RequestLogging, WorkerSettings
@@ -132,7 +133,7 @@ class Worker:
                 (command.model, command.version),
                 Path(command.folder),
                 threads=self._settings.onnx_threads,
-                max_rows=self._settings.limits.of(command.model).max_rows,
+                max_rows=self._settings.limits.of(command.model).most_rows,
             )
             board = open_board(Path(command.board), BoardShape(command.features, command.cells))
             recorder = self._recorder(servable, board)
@@ -152,8 +153,9 @@ class Worker:
         )
 
     def _lane(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Lane:
-        limits = self._settings.limits.of(servable.key[0])
-        kind = Lane if cost.of(limits.max_rows) <= self._settings.inline_budget_s else LaneBeside
+        settings = self._settings
+        limits, is_inline = settled(settings.limits.of(servable.key[0]), cost, settings.inline_budget_s)
+        kind = Lane if is_inline else LaneBeside
         return kind(
             servable,
             _decoder(servable),

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from penstock_server.batching.queue import BatchLimits, ModelLimits
+from penstock_server.batching.limits import BatchLimits, ModelLimits
 from penstock_server.errors import InvalidInputError
 from penstock_server.settings import (
     DriftSettings,
@@ -30,6 +30,8 @@ grace_s = 2.5
 max_rows = 128
 max_delay_s = 0.002
 queue_rows = 100
+queue_requests = 50
+queue_mib = 2
 objective_ms = 50
 
 [batching.models.fraud]
@@ -68,7 +70,7 @@ def test_a_file_names_every_setting(file: Path) -> None:
     assert read_settings(file) == ServerSettings(
         registry="sqlite:///registry.db", models=("churn", "fraud"), model_repository=Path("models"), host="0.0.0.0",
         port=9000, http_port=9001, workers=3, transport="aio", poll_interval_s=1.0, grace_s=2.5,
-        batching=BatchLimits(128, 0.002, 100, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5)}),
+        batching=BatchLimits(128, 0.002, 100, 50, 2, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5)}),
         serving=ModelSettings(2, 0.0), drift=DriftSettings(500, 0.01, 0.2, 20),
         grpc=TransportSettings(1_000_000, tls_certificate=Path("server.pem"), tls_key=Path("server.key")),
     )  # fmt: skip
@@ -95,15 +97,15 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
         ("poll_interval_s = nan", "got nan and 30.0"),
         ("grace_s = -1", "got 2.0 and -1.0"),
         ("grace_s = inf", "got 2.0 and inf"),
-        ("[batching]\nmax_rows = 0", "batch limits take max_rows >= 1"),
-        ("[batching]\nmax_delay_s = nan", "max_delay_s >= 0"),
+        ("[batching]\nmax_rows = 0", "max_rows is 0, expected 1 at least"),
+        ("[batching]\nmax_delay_s = nan", "max_delay_s is nan, expected 0 or more seconds"),
         ("[batching]\nobjective_ms = 0", "objective_ms is 0.0, expected more than 0 milliseconds"),
         ("[batching]\nobjective_ms = nan", "objective_ms is nan"),
         (
             "[batching.models.m]\nmax_row = 1",
             "unknown settings batching.models.m.max_row; expected some of batching.mod",
         ),
-        ("[batching.models.m]\nmax_rows = 0", "batching.models.m: batch limits take max_rows >= 1"),
+        ("[batching.models.m]\nmax_rows = 0", "batching.models.m: max_rows is 0, expected 1 at least"),
         ("[batching.models]\nm = 5", r"at `\$.batching.models"),
         ("[serving]\nthreads = 0", "models takes threads >= 1 and inline_budget_ms >= 0, got 0 and 1.0"),
         ("[serving]\ninline_budget_ms = nan", "got 1 and nan"),

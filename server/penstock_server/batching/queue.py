@@ -7,22 +7,21 @@ many and a model's cost follows its rows.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s
 from penstock_server.batching.cost import Cost, CostModel
 from penstock_server.batching.levels import DEFAULT, OtherLevels
-from penstock_server.errors import InvalidInputError
-
-FOREVER_S = float("inf")
+from penstock_server.batching.limits import FOREVER_S, BatchLimits
 
 
 class Waiting(Protocol):
     """What the queue needs to know of a request."""
 
     rows: int
+    size_bytes: int
     deadline_s: float
     arrived_s: float
     priority: int
@@ -34,70 +33,6 @@ class Waiting(Protocol):
 
 
 ItemT = TypeVar("ItemT", bound=Waiting)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelLimits:
-    """What one model has otherwise than `BatchLimits` says; None leaves it as it is there."""
-
-    max_rows: int | None = None
-    max_delay_s: float | None = None
-    queue_rows: int | None = None
-    objective_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """How large a batch and its queue may grow, and how soon requests are to be answered.
-
-    Attributes:
-        max_rows: rows of one batch; a single request with more runs alone.
-        max_delay_s: how long a request may wait for company, though never for more than half of the time that its
-            deadline leaves beside the batch itself. 0 is work-conserving: a batch is what arrived while the last one
-            ran, so batches grow with load and nobody waits without reason.
-        queue_rows: rows that may wait, and requests; one that would exceed it is refused.
-        objective_ms: milliseconds from a request's arrival to its answer. A request that what waits would keep longer
-            is refused at once, and a batch is no larger than what is answered within half of it. None sets no
-            objective: only a request's own deadline counts.
-        models: other limits for models of these names.
-    """
-
-    max_rows: int = 64
-    max_delay_s: float = 0.0
-    queue_rows: int = 4096
-    objective_ms: float | None = None
-    models: dict[str, ModelLimits] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        if self.max_rows < 1 or self.queue_rows < 1 or not 0 <= self.max_delay_s < FOREVER_S:
-            raise InvalidInputError(
-                "batch limits take max_rows >= 1, queue_rows >= 1 and max_delay_s >= 0, got "
-                f"{self.max_rows}, {self.queue_rows} and {self.max_delay_s}"
-            )
-        if self.objective_ms is not None and not 0 < self.objective_ms < FOREVER_S:
-            raise InvalidInputError(f"objective_ms is {self.objective_ms}, expected more than 0 milliseconds")
-        for name in self.models:
-            try:
-                self.of(name)
-            except InvalidInputError as error:
-                raise InvalidInputError(f"batching.models.{name}: {error}") from error
-
-    @property
-    def objective_s(self) -> float:
-        """The objective in seconds; `FOREVER_S` without one."""
-        return FOREVER_S if self.objective_ms is None else self.objective_ms / 1000
-
-    def of(self, model: str) -> "BatchLimits":
-        """The limits of the model of this name."""
-        own = self.models.get(model)
-        if own is None:
-            return self
-        return BatchLimits(
-            self.max_rows if own.max_rows is None else own.max_rows,
-            self.max_delay_s if own.max_delay_s is None else own.max_delay_s,
-            self.queue_rows if own.queue_rows is None else own.queue_rows,
-            self.objective_ms if own.objective_ms is None else own.objective_ms,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +52,30 @@ class BatchQueue(Generic[ItemT]):
     says is never in doubt here: with an exact one, nobody in a batch is answered after their deadline.
 
     Attributes:
-        rows: what waits.
+        rows, size_bytes: what waits.
         cost: what batches take; `update` it where `is_timed`.
         is_timed: a request had a deadline, so that costs matter.
     """
 
-    __slots__ = ("_company_until_s", "_halfway_s", "_items", "_others", "cost", "is_timed", "limits", "rows")
+    __slots__ = (
+        "_company_until_s",
+        "_halfway_s",
+        "_items",
+        "_others",
+        "cost",
+        "is_timed",
+        "limits",
+        "max_rows",
+        "rows",
+        "size_bytes",
+    )
 
     def __init__(self, limits: BatchLimits, cost: Cost | None = None) -> None:
         self.limits = limits
+        self.max_rows = limits.most_rows
         self.rows = 0
-        self.cost = CostModel(cost or Cost(0.0, 0.0), limits.max_rows)
+        self.size_bytes = 0
+        self.cost = CostModel(cost or Cost(0.0, 0.0), self.max_rows)
         self.is_timed = limits.objective_ms is not None
         self._items: deque[ItemT] = deque()
         self._others: OtherLevels[ItemT] = OtherLevels()
@@ -153,7 +101,7 @@ class BatchQueue(Generic[ItemT]):
         if one:
             end_s = finish_singly_s(start_s, cost, rows=ahead + item.rows, requests=len(self) + 1)
         else:
-            largest = batch_rows(cost, self.limits.objective_s, self.limits.max_rows)
+            largest = batch_rows(cost, self.limits.objective_s, self.max_rows)
             # A request larger than a batch runs alone.
             largest = max(largest, item.rows)
             end_s = finish_s(start_s, cost, rows=ahead + item.rows, largest=largest)
@@ -167,13 +115,16 @@ class BatchQueue(Generic[ItemT]):
         limits = self.limits
         if self.rows + item.rows > limits.queue_rows and self.rows:
             return False
-        if (len(self) if self._others else len(self._items)) >= limits.queue_rows and not self._swept():
+        if self.size_bytes + item.size_bytes > limits.queue_bytes and self.size_bytes:
+            return False
+        if (len(self) if self._others else len(self._items)) >= limits.queue_requests and not self._swept():
             return False
         if item.priority == DEFAULT:
             self._items.append(item)
         else:
             self._others.add(item)
         self.rows += item.rows
+        self.size_bytes += item.size_bytes
         if limits.max_delay_s:
             self._waits(item)
         return True
@@ -186,7 +137,7 @@ class BatchQueue(Generic[ItemT]):
         for item in living:
             if item.priority != DEFAULT:
                 self._others.add(item)
-        return len(living) < self.limits.queue_rows
+        return len(living) < self.limits.queue_requests
 
     def _waits(self, item: ItemT) -> None:
         self._company_until_s = min(self._company_until_s, item.arrived_s + self.limits.max_delay_s)
@@ -195,9 +146,10 @@ class BatchQueue(Generic[ItemT]):
     def discard(self, item: ItemT) -> None:
         """Gives back the rows of a waiting item that is over; the item itself is dropped when it comes up."""
         self.rows -= item.rows
+        self.size_bytes -= item.size_bytes
         if self._others:
             self._others.discard(item)
-        item.rows = 0
+        item.rows = item.size_bytes = 0
 
     def newest(self) -> Iterator[Iterator[ItemT]]:
         """What waits: each level of priority, its newest first."""
@@ -210,7 +162,7 @@ class BatchQueue(Generic[ItemT]):
         if not self._items and not self._others:
             return FOREVER_S
         limits = self.limits
-        if limits.max_delay_s == 0 or self.rows >= limits.max_rows:
+        if limits.max_delay_s == 0 or self.rows >= self.max_rows:
             return 0.0
         return min(self._company_until_s, self._halfway_s - self.cost.of(self.rows) / 2)
 
@@ -233,7 +185,7 @@ class BatchQueue(Generic[ItemT]):
         start_s, row_s = now_s + cost.base_s, cost.row_s
         limits = self.limits
         has_objective = limits.objective_ms is not None
-        max_rows = batch_rows(cost, limits.objective_s, limits.max_rows) if has_objective else limits.max_rows
+        max_rows = batch_rows(cost, limits.objective_s, self.max_rows) if has_objective else self.max_rows
         # Under overload one late request would keep a whole batch small: with an objective it is given up instead.
         full_s = start_s + row_s * max_rows if has_objective and not one else start_s
         while waiting := (others.first(self._items) if others else self._items):
@@ -256,6 +208,7 @@ class BatchQueue(Generic[ItemT]):
                     until_s = min(until_s, deadline_s)
             waiting.popleft()
             self.rows -= item.rows
+            self.size_bytes -= item.size_bytes
             if others and item.priority != DEFAULT:
                 others.took(item)
         if expired and not items:
@@ -274,5 +227,5 @@ class BatchQueue(Generic[ItemT]):
         left = [item for item in chain(self._items, self._others.waiting()) if not item.is_over]
         self._items.clear()
         self._others.clear()
-        self.rows = 0
+        self.rows = self.size_bytes = 0
         return left

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from penstock_server.batching.queue import BatchLimits
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.names import VersionState
 from penstock_server.rollout.plan import TrafficPlan
 

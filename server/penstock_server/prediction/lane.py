@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.levels import DEFAULT
-from penstock_server.batching.queue import FOREVER_S, Batch, BatchLimits, BatchQueue
+from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.queue import Batch, BatchQueue
 from penstock_server.call import Call
 from penstock_server.clock import Clock
 from penstock_server.errors import (
@@ -43,6 +44,7 @@ class Prediction:
     Attributes:
         deadline_s: when the caller, or the model's objective, no longer waits for the answer.
         priority: 1 is served first, 9 last.
+        size_bytes: of its message.
         encoder: the version's in the role that it played when the request was routed.
         is_waiting: it is in the queue; its rows belong to a batch afterwards, whether the caller leaves or not.
         is_watched: it will hear when the caller leaves.
@@ -60,6 +62,7 @@ class Prediction:
         "lane",
         "priority",
         "rows",
+        "size_bytes",
         "taken",
     )
 
@@ -74,11 +77,13 @@ class Prediction:
         request_id: str,
         chosen: Choice,
         priority: int = DEFAULT,
+        size_bytes: int = 0,
     ) -> None:
         self.lane = lane
         self.call = call
         self.taken = taken
         self.rows = taken.rows
+        self.size_bytes = size_bytes
         self.arrived_s = arrived_s
         self.deadline_s = deadline_s
         self.id_field = encoded_id(request_id)
@@ -131,7 +136,6 @@ class Lane:
         self.encoder = ReplyEncoder(servable.key, None, servable.outputs)
         self.mirror: Mirror | None = None
         self.request_log: RequestLog | None = None
-        self._limits = limits
         self._objective_s = limits.objective_s
         self._queue: BatchQueue[Prediction] = BatchQueue(limits, cost)
         self._clock = clock
@@ -166,8 +170,8 @@ class Lane:
             self._check_time(prediction)
         if not self._queue.add(prediction):
             model, version = self.servable.key
-            full = f"the queue of model {model!r} version {version} is full ({self._limits.queue_rows} rows)"
-            raise OverloadedError(f"{full}; try again later")
+            waiting = f"{len(self._queue):,} requests of {self._queue.rows:,} rows wait"
+            raise OverloadedError(f"the queue of model {model!r} version {version} is full: {waiting}; try again later")
 
     def _check_time(self, prediction: Prediction) -> None:
         """Refuses what cannot be answered in time while that costs nothing; other lanes' batches are not foreseen."""

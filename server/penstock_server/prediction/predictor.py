@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from penstock.inference_pb2 import ModelInferRequest
 from penstock_server.batching.levels import DEFAULT, LOWEST
-from penstock_server.batching.queue import FOREVER_S
+from penstock_server.batching.limits import FOREVER_S
 from penstock_server.call import Call
 from penstock_server.clock import Clock
 from penstock_server.errors import DeadlinePassedError, InvalidInputError, PenstockError
@@ -70,6 +70,7 @@ class Predictor:
                 request_id=request.id,
                 chosen=chosen,
                 priority=priority,
+                size_bytes=len(message),
             )
             call.pending = prediction
             lane.submit(prediction)

@@ -20,7 +20,7 @@ import grpc
 import structlog
 from grpc._cython import cygrpc
 
-from penstock_server.batching.queue import FOREVER_S
+from penstock_server.batching.limits import FOREVER_S
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError, UnsupportedError
 from penstock_server.transport.methods import Methods, Reactor, StreamHandler, UnaryHandler

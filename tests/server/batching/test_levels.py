@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.batching.levels import DEFAULT, HIGHEST, LEVEL_S, LOWEST
-from penstock_server.batching.queue import FOREVER_S, BatchLimits, BatchQueue
+from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.queue import BatchQueue
 
 
 @dataclass(eq=False)
@@ -15,6 +16,7 @@ class Item:
     rows: int = 1
     deadline_s: float = FOREVER_S
     is_over: bool = False
+    size_bytes: int = 0
 
 
 def served(items: list[Item], max_rows: int = 3) -> list[Item]:
@@ -67,7 +69,7 @@ def test_all_are_served_once_by_rank(pairs: list[tuple[int, float]], max_rows: i
 
 
 def test_the_dead_and_discarded_give_their_rows_back() -> None:
-    queue: BatchQueue[Item] = BatchQueue(BatchLimits(queue_rows=3))
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(queue_rows=3, queue_requests=3))
     items = [Item(1), Item(5), Item(9)]
     assert all(map(queue.add, items))
     for item in items[::2]:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.batching.cost import Cost, CostModel
-from penstock_server.batching.queue import FOREVER_S, BatchLimits, BatchQueue
+from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.queue import BatchQueue
 
 COST = Cost(0.001, 0.0001)
 MAX_ROWS = 64
@@ -22,6 +23,7 @@ class Item:
     rows: int = 1
     priority: int = 5
     is_over: bool = False
+    size_bytes: int = 0
 
 
 class Exact(CostModel):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.queue import FOREVER_S, BatchLimits, BatchQueue, ModelLimits
-from penstock_server.errors import InvalidInputError
+from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.queue import BatchQueue
 
 
 @dataclass(eq=False)
@@ -18,6 +18,7 @@ class Item:
     arrived_s: float = 0.0
     is_over: bool = False
     priority: int = 5
+    size_bytes: int = 0
 
 
 def queue_of(*items: Item, **limits: Any) -> BatchQueue[Item]:
@@ -107,25 +108,6 @@ def test_a_discarded_item_gives_its_rows_back_at_once() -> None:
     assert [item.rows for item in queue.next_batch(0.0).items] == [4]
 
 
-@pytest.mark.parametrize(
-    "limits",
-    [
-        {"max_rows": 0}, {"queue_rows": 0}, {"max_delay_s": -1.0},
-        {"max_delay_s": float("nan")}, {"max_delay_s": FOREVER_S},
-    ],
-)  # fmt: skip
-def test_limits_check_themselves(limits: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match="max_rows >= 1, queue_rows >= 1 and max_delay_s >= 0"):
-        BatchLimits(**limits)
-
-
-def test_a_model_has_its_own_limits() -> None:
-    limits = BatchLimits(8, 0.5, 99, 20.0, {"fraud": ModelLimits(max_rows=2, objective_ms=5.0)})
-    assert limits.of("fraud") == BatchLimits(2, 0.5, 99, 5.0)
-    assert limits.of("other") is limits
-    assert (limits.of("fraud").objective_s, BatchLimits().objective_s) == (0.005, FOREVER_S)
-
-
 COST = Cost(1.0, 0.5)
 
 
@@ -178,18 +160,19 @@ class Interleavings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue: BatchQueue[Item] = BatchQueue(BatchLimits(max_rows=5, queue_rows=12))
+        self.queue: BatchQueue[Item] = BatchQueue(BatchLimits(5, queue_rows=12, queue_requests=12, queue_mib=1))
         self.waiting: list[Item] = []
         self.now = 0.0
 
-    @rule(rows=st.integers(0, 8), patience_s=st.sampled_from([0.5, 2.0, FOREVER_S]))
-    def arrive(self, rows: int, patience_s: float) -> None:
-        item = Item(rows, self.now + patience_s, self.now)
+    @rule(rows=st.integers(0, 8), patience_s=st.sampled_from([0.5, 2.0, FOREVER_S]), kib=st.integers(0, 400))
+    def arrive(self, rows: int, patience_s: float, kib: int) -> None:
+        item = Item(rows, self.now + patience_s, self.now, size_bytes=kib * 1024)
         if self.queue.add(item):
             self.waiting.append(item)
         else:
             living = sum(not waiting.is_over for waiting in self.waiting)
-            assert self.living_rows() + rows > 12 or living >= 12
+            too_large = self.living_bytes() + item.size_bytes > 1 << 20
+            assert self.living_rows() + rows > 12 or living >= 12 or too_large
 
     @precondition(lambda self: any(not item.is_over for item in self.waiting))
     @rule(data=st.data())
@@ -223,7 +206,11 @@ class Interleavings(RuleBasedStateMachine):
     @invariant()
     def counts_what_waits(self) -> None:
         assert self.queue.rows == self.living_rows()
+        assert self.queue.size_bytes == self.living_bytes()
         assert len(self.queue) >= sum(not item.is_over for item in self.waiting)
+
+    def living_bytes(self) -> int:
+        return sum(item.size_bytes for item in self.waiting if not item.is_over)
 
     def living_rows(self) -> int:
         return sum(item.rows for item in self.waiting if not item.is_over)
@@ -240,7 +227,7 @@ TestInterleavings = Interleavings.TestCase
 
 
 def test_requests_without_rows_fill_the_queue_too() -> None:
-    queue: BatchQueue[Item] = BatchQueue(BatchLimits(queue_rows=3))
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(queue_rows=3, queue_requests=3))
     items = [Item(rows=0, deadline_s=9.0, arrived_s=0.0) for _ in range(4)]
     assert [queue.add(item) for item in items] == [True, True, True, False]
     items[1].is_over = True

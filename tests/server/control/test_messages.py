@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_server.batching.queue import BatchLimits
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.control import messages
 from penstock_server.control.messages import HEAD, ModelRoutes, Status, WorkerSettings, command, fact, framed
 from penstock_server.errors import InvalidInputError

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from penstock import inference_pb2 as pb
 from penstock.tensors import TYPED_FIELDS, from_raw, to_raw
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.queue import BatchLimits
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable, Outputs

@@ -180,7 +180,9 @@ def test_what_cannot_be_joined_runs_alone(lane_of: Any, fake_servable: Any, ask:
 def test_a_full_queue_refuses_by_name(lane_of: Any, servable: Any, ask: Any) -> None:
     lane = lane_of(servable, queue_rows=2)
     ask(lane, 1.0, 2.0)
-    with pytest.raises(OverloadedError, match=r"the queue of model 'm' version 1 is full \(2 rows\); try again later"):
+    with pytest.raises(
+        OverloadedError, match="the queue of model 'm' version 1 is full: 1 requests of 2 rows wait; try again later"
+    ):
         ask(lane, 3.0)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from penstock import inference_pb2 as pb
-from penstock_server.batching.queue import BatchLimits
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.catalogue import Catalogue, ServedModel, VersionStatus

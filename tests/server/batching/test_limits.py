@@ -1,0 +1,64 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_server.batching.cost import Cost
+from penstock_server.batching.limits import BESIDE_ROWS, FOREVER_S, UNIT_ROWS, BatchLimits, ModelLimits, settled
+from penstock_server.errors import InvalidInputError
+
+BUDGET_S = 0.001
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ({"max_rows": 0}, "max_rows is 0, expected 1 at least"),
+        ({"queue_rows": 0}, "queue_rows is 0, expected 1 at least"),
+        ({"queue_requests": -1}, "queue_requests is -1, expected 1 at least"),
+        ({"queue_mib": 0}, "queue_mib is 0, expected 1 at least"),
+        ({"max_delay_s": -1.0}, "max_delay_s is -1.0, expected 0 or more seconds"),
+        ({"max_delay_s": float("nan")}, "max_delay_s is nan"),
+        ({"max_delay_s": FOREVER_S}, "max_delay_s is inf"),
+        ({"objective_ms": 0.0}, "objective_ms is 0.0, expected more than 0 milliseconds"),
+        ({"models": {"churn": ModelLimits(queue_mib=0)}}, "batching.models.churn: queue_mib is 0"),
+    ],
+)
+def test_limits_check_themselves(limits: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        BatchLimits(**limits)
+
+
+def test_a_model_has_its_own_limits() -> None:
+    limits = BatchLimits(8, 0.5, 99, objective_ms=20.0, models={"fraud": ModelLimits(max_rows=2, objective_ms=5.0)})
+    assert limits.of("fraud") == BatchLimits(2, 0.5, 99, objective_ms=5.0)
+    assert limits.of("other") is limits
+    assert (limits.of("fraud").objective_s, BatchLimits().objective_s) == (0.005, FOREVER_S)
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "cost", "rows", "is_inline"),
+    [
+        (None, Cost(20e-6, 1e-6), 980, True),  # as far as the budget allows
+        (None, Cost(0.0, 0.0), 4096, True),  # unknown, or next to nothing
+        (None, Cost(300e-6, 10e-6), 70, True),
+        (None, Cost(900e-6, 10e-6), BESIDE_ROWS, False),
+        (None, Cost(0.02, 0.0), BESIDE_ROWS, False),
+        (8, Cost(900e-6, 10e-6), 8, True),  # what is set stays, and decides
+        (512, Cost(100e-6, 10e-6), 512, False),
+    ],
+)
+def test_what_a_cost_makes_of_the_limits(max_rows: int | None, cost: Cost, rows: int, is_inline: bool) -> None:
+    assert settled(BatchLimits(max_rows, queue_rows=7), cost, BUDGET_S) == (
+        BatchLimits(rows, queue_rows=7),
+        is_inline,
+    )
+
+
+@given(base_s=st.floats(0, 0.01), row_s=st.floats(0, 1e-4))
+def test_a_chosen_inline_batch_keeps_the_budget(base_s: float, row_s: float) -> None:
+    cost = Cost(base_s, row_s)
+    limits, is_inline = settled(BatchLimits(), cost, BUDGET_S)
+    assert limits.most_rows >= UNIT_ROWS
+    assert not is_inline or cost.of(limits.most_rows) <= BUDGET_S * (1 + 1e-9)
