@@ -26,3 +26,12 @@ def finish_s(start_s: float, cost: Cost, *, rows: int, largest: int) -> float:
 def finish_singly_s(start_s: float, cost: Cost, *, rows: int, requests: int) -> float:
     """The same for a model whose requests run one by one."""
     return start_s + requests * cost.base_s + rows * cost.row_s
+
+
+def is_patient(arrived_s: float, end_s: float, deadline_s: float, *, own_s: float) -> bool:
+    """Whether a request waits for no more than half of what its deadline leaves beside its own run of `own_s`.
+
+    The other half belongs to what is not seen here: under overload a request waits in the socket before it is read, and
+    its answer waits in another. A queue that reaches to the deadline answers everybody just too late.
+    """
+    return 2 * (end_s - own_s - arrived_s) <= deadline_s - arrived_s - own_s

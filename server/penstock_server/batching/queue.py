@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
-from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s
+from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s, is_patient
 from penstock_server.batching.cost import Cost, CostModel
 from penstock_server.batching.levels import DEFAULT, OtherLevels
 from penstock_server.batching.limits import FOREVER_S, BatchLimits
@@ -86,7 +86,7 @@ class BatchQueue(Generic[ItemT]):
         return len(self._items) + self._others.count() if self._others else len(self._items)
 
     def is_in_time(self, item: ItemT, start_s: float, *, one: bool = False) -> bool:
-        """Whether the item, if added now, would be answered before its deadline.
+        """Whether the item, if added now, would be answered before its deadline, and not wait all too long for that.
 
         Args:
             item: not added yet.
@@ -105,7 +105,9 @@ class BatchQueue(Generic[ItemT]):
             # A request larger than a batch runs alone.
             largest = max(largest, item.rows)
             end_s = finish_s(start_s, cost, rows=ahead + item.rows, largest=largest)
-        return end_s < item.deadline_s
+        if self.limits.objective_ms is not None or end_s >= item.deadline_s:
+            return end_s < item.deadline_s
+        return is_patient(item.arrived_s, end_s, item.deadline_s, own_s=cost.of(item.rows))
 
     def add(self, item: ItemT) -> bool:
         """Takes the item, or refuses it with False when its rows do not fit.

@@ -1,6 +1,6 @@
 import pytest
 
-from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s
+from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s, is_patient
 from penstock_server.batching.cost import Cost
 
 COST = Cost(1.0, 0.5)
@@ -21,3 +21,17 @@ def test_behind_a_full_batch_the_next_counts_as_full(rows: int, end_s: float) ->
 
 def test_singly() -> None:
     assert finish_singly_s(10.0, COST, rows=6, requests=3) == 16.0
+
+
+@pytest.mark.parametrize(
+    ("end_s", "own_s", "is_fine"),
+    [
+        (1.0, 1.0, True),  # nothing waits before it
+        (9.9, 9.9, True),  # its own run takes nearly all there is
+        (5.5, 1.0, True),  # waits for half of the nine seconds beside its own run
+        (5.6, 1.0, False),
+        (10.0, 1.0, False),
+    ],
+)
+def test_half_of_what_a_deadline_leaves_may_be_waited(end_s: float, own_s: float, is_fine: bool) -> None:
+    assert is_patient(100.0, 100.0 + end_s, 110.0, own_s=own_s) is is_fine

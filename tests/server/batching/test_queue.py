@@ -138,7 +138,7 @@ def test_with_an_objective_batches_are_small_enough_for_those_who_just_missed_on
 
 @pytest.mark.parametrize("one", [False, True])
 def test_in_time_counts_what_waits_before(one: bool) -> None:
-    queue: BatchQueue[Item] = BatchQueue(BatchLimits(), COST)
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(objective_ms=1e6), COST)
     for priority in (9, 5, 5, 1):
         queue.add(Item(priority=priority))
     for priority, end_s in ((5, 7.0), (1, 6.0)) if one else ((5, 3.0), (1, 2.0)):
