@@ -4,6 +4,7 @@ Decides the exit status: 0, 1 when a floor does not hold, 2 when nothing could b
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ _IMPOSSIBLE = (LoadError, PromotionError, ServerError, TimeoutError, inference.W
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the bench and returns the exit status."""
     options = _parser().parse_args(arguments)
+    # Unhandled, it would leave the servers behind; as an interrupt it leaves through every context.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     bounds = floors.read() if options.ci else []
     try:
         found = _memory(options) if options.memory else _run(order(options, bounds))

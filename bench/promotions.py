@@ -98,7 +98,7 @@ def run(folder: Path, count: int) -> Promotions:
     for seed in (0, 1):
         file = folder / f"{MODEL}-{seed}.onnx"
         file.write_bytes(models.tabular(seed))
-        publish(MODEL, file, registry=registry, env=env, alias=_ALIAS)
+        publish(MODEL, file, registry=registry, alias=_ALIAS)
     versions, promote = _registry(registry)
     serve = penstock_command("serve", "--registry", registry, "--model", MODEL, *PORTS, "--workers", "1")
     with ServerProcess(serve, env=env) as server, LoadProcess() as load, _prober(server.grpc) as served_version:

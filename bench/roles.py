@@ -4,8 +4,6 @@ All versions are the same file, so that every answer can be checked whoever gave
 `promotions`.
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +13,6 @@ PORTS: Final = ("--host", "127.0.0.1", "--port", "0", "--http-port", "0")
 IDLE: Final = "unasked"
 """A model that nobody asks."""
 
-_PUBLISH_S: Final = 120.0
 _CANARY_PERCENT: Final = 10
 
 
@@ -44,7 +41,7 @@ def serve(folder: Path, files: Mapping[str, Path], *, are_idle: bool) -> list[st
     env = {"PENSTOCK_DATA_DIR": str(folder), "PENSTOCK_CACHE_DIR": str(folder / "cache")}
     for model, alias, weight in plan(tuple(files), are_idle=are_idle):
         file = files[model] if model in files else next(iter(files.values()))
-        publish(model, file, registry=registry, env=env, alias=alias, weight=weight)
+        publish(model, file, registry=registry, alias=alias, weight=weight)
     setting = [f"{name}={value}" for name, value in env.items()]
     return ["env", *setting, *penstock_command("serve", "--registry", registry, *PORTS, "--workers", "1")]
 
@@ -57,27 +54,17 @@ def plan(models: tuple[str, ...], *, are_idle: bool) -> list[tuple[str, str, flo
     return alone + [(model, alias, weight) for model in with_roles for alias, weight in roles]
 
 
-def publish(
-    model: str, file: Path, *, registry: str, env: Mapping[str, str], alias: str, weight: float | None = None
-) -> None:
+def publish(model: str, file: Path, *, registry: str, alias: str, weight: float | None = None) -> None:
     """Publishes a file as a model's next version, with its role.
 
     Raises:
-        ServerError: it failed; quotes the command.
+        ServerError: it failed; says why.
     """
-    share = () if weight is None else ("--weight", f"{weight:g}")
-    command = penstock_command("publish", model, str(file), "--alias", alias, *share, "--registry", registry)
+    # In this process: MLflow takes seconds to import, once instead of for each version.
+    from penstock_server.errors import PenstockError
+    from penstock_tools import publish as tool
+
     try:
-        done = subprocess.run(
-            command,
-            check=False,
-            env={**os.environ, **env},
-            cwd=env["PENSTOCK_DATA_DIR"],
-            capture_output=True,
-            text=True,
-            timeout=_PUBLISH_S,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ServerError(f"{command[0]} publish failed: {error}") from error
-    if done.returncode:
-        raise ServerError(f"penstock publish failed: {(done.stderr or done.stdout).strip()}")
+        tool.publish(model, file, registry=registry, alias=alias, weight=weight)
+    except (PenstockError, OSError) as error:
+        raise ServerError(f"publishing {model} failed: {error}") from error

@@ -206,6 +206,7 @@ def _worker_settings(settings: ServerSettings) -> WorkerSettings:
         transport=settings.transport,
         limits=settings.batching,
         onnx_threads=settings.serving.threads,
+        onnx_threads_of={name: own.threads for name, own in settings.serving.models.items()},
         inline_budget_s=settings.serving.inline_budget_ms / 1000,
         drift_window_rows=settings.drift.window_rows,
         max_message_bytes=settings.grpc.max_message_bytes,

@@ -79,19 +79,31 @@ class RequestLogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnModelSettings:
+    """What one model has otherwise than `ModelSettings` says."""
+
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSettings:
     """How models run.
 
     Attributes:
-        threads: onnxruntime's threads within one operator of one model.
+        threads: onnxruntime's threads within one operator of one model. More than one pays for large models alone.
         inline_budget_ms: a version whose batch of 64 rows takes longer runs beside the reactor, on a thread of its own;
             batches of the others grow as far as it allows.
+        models: other threads for models of these names.
     """
 
     threads: int = 1
     inline_budget_ms: float = 1.0
+    models: dict[str, OwnModelSettings] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        for name, own in self.models.items():
+            if own.threads < 1:
+                raise InvalidInputError(f"serving.models.{name}.threads is {own.threads}, expected 1 at least")
         if self.threads < 1 or not self.inline_budget_ms >= 0:
             raise InvalidInputError(
                 f"models takes threads >= 1 and inline_budget_ms >= 0, got {self.threads} and {self.inline_budget_ms}"
@@ -111,7 +123,7 @@ class ServerSettings:
         workers: processes that share the gRPC port.
         poll_interval_s: how often the registry is asked.
         grace_s: how long calls may finish when the server stops.
-        batching: as `BatchLimits` says; a table `batching.models.NAME` holds what one model has otherwise.
+        batching, serving: a table `batching.models.NAME` or `serving.models.NAME` holds what one model has otherwise.
     """
 
     registry: str | None = None

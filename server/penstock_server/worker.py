@@ -132,7 +132,7 @@ class Worker:
             servable, cost = load(
                 (command.model, command.version),
                 Path(command.folder),
-                threads=self._settings.onnx_threads,
+                threads=self._settings.onnx_threads_of.get(command.model, self._settings.onnx_threads),
                 max_rows=self._settings.limits.of(command.model).most_rows,
             )
             board = open_board(Path(command.board), BoardShape(command.features, command.cells))

@@ -22,6 +22,6 @@ def test_roles_are_held_by_the_asked_model_or_by_one_that_nobody_asks(are_idle, 
     assert roles.plan(("a",), are_idle=are_idle) == published
 
 
-def test_a_failed_publication_is_quoted(tmp_path) -> None:
-    with pytest.raises(roles.ServerError, match="publish failed"):
-        roles.publish("a", tmp_path / "none.onnx", registry="x", env={"PENSTOCK_DATA_DIR": str(tmp_path)}, alias="no")
+def test_a_failed_publication_says_why(tmp_path) -> None:
+    with pytest.raises(roles.ServerError, match="publishing a failed: .*none.onnx"):
+        roles.publish("a", tmp_path / "none.onnx", registry=f"sqlite:///{tmp_path}/r.db", alias="champion")

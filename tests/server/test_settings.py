@@ -8,6 +8,7 @@ from penstock_server.errors import InvalidInputError
 from penstock_server.settings import (
     DriftSettings,
     ModelSettings,
+    OwnModelSettings,
     RequestLogSettings,
     ServerSettings,
     read_settings,
@@ -42,6 +43,9 @@ objective_ms = 5.5
 threads = 2
 inline_budget_ms = 0
 
+[serving.models.fraud]
+threads = 4
+
 [drift]
 window_rows = 500
 rate = 0.01
@@ -71,7 +75,7 @@ def test_a_file_names_every_setting(file: Path) -> None:
         registry="sqlite:///registry.db", models=("churn", "fraud"), model_repository=Path("models"), host="0.0.0.0",
         port=9000, http_port=9001, workers=3, transport="aio", poll_interval_s=1.0, grace_s=2.5,
         batching=BatchLimits(128, 0.002, 100, 50, 2, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5)}),
-        serving=ModelSettings(2, 0.0), drift=DriftSettings(500, 0.01, 0.2, 20),
+        serving=ModelSettings(2, 0.0, {"fraud": OwnModelSettings(4)}), drift=DriftSettings(500, 0.01, 0.2, 20),
         grpc=TransportSettings(1_000_000, tls_certificate=Path("server.pem"), tls_key=Path("server.key")),
     )  # fmt: skip
 
@@ -109,6 +113,7 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
         ("[batching.models]\nm = 5", r"at `\$.batching.models"),
         ("[serving]\nthreads = 0", "models takes threads >= 1 and inline_budget_ms >= 0, got 0 and 1.0"),
         ("[serving]\ninline_budget_ms = nan", "got 1 and nan"),
+        ("[serving.models.m]\nthreads = 0", "serving.models.m.threads is 0, expected 1 at least"),
         ("[drift]\nwindow_rows = 9", "drift.window_rows is 9, expected at least 10"),
         ("[drift]\nrate = 0", "drift.rate is 0.0, expected a share above 0 and below 1"),
         ("[drift]\nrate = nan", "drift.rate is nan, expected a share"),

@@ -32,6 +32,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     transport: str
     limits: BatchLimits
     onnx_threads: int
+    onnx_threads_of: dict[str, int]
     inline_budget_s: float
     drift_window_rows: int
     max_message_bytes: int

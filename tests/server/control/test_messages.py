@@ -66,5 +66,7 @@ def test_a_plan_is_checked_when_it_arrives() -> None:
 
 
 def test_worker_settings_travel_as_json() -> None:
-    settings = WorkerSettings("aio", BatchLimits(8, 0.5, 99), 2, 0.001, 5000, 1024, 60.0, tls_certificate="c.pem")
+    settings = WorkerSettings(
+        "aio", BatchLimits(8, 0.5, 99), 2, {"m": 4}, 0.001, 5000, 1024, 60.0, tls_certificate="c.pem"
+    )
     assert msgspec.json.decode(msgspec.json.encode(settings), type=WorkerSettings) == settings
