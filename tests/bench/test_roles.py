@@ -23,5 +23,5 @@ def test_roles_are_held_by_the_asked_model_or_by_one_that_nobody_asks(are_idle, 
 
 
 def test_a_failed_publication_says_why(tmp_path) -> None:
-    with pytest.raises(roles.ServerError, match="publishing a failed: .*none.onnx"):
+    with pytest.raises(roles.ServerError, match=r"publishing a failed: .*none\.onnx"):
         roles.publish("a", tmp_path / "none.onnx", registry=f"sqlite:///{tmp_path}/r.db", alias="champion")
