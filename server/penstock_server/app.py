@@ -211,6 +211,8 @@ def _worker_settings(settings: ServerSettings) -> WorkerSettings:
         drift_window_rows=settings.drift.window_rows,
         max_message_bytes=settings.grpc.max_message_bytes,
         keepalive_s=settings.grpc.keepalive_s,
+        connection_age_s=settings.grpc.connection_age_s,
+        max_streams=settings.grpc.max_streams,
         tls_certificate=text(settings.grpc.tls_certificate),
         tls_key=text(settings.grpc.tls_key),
         tls_client_ca=text(settings.grpc.tls_client_ca),

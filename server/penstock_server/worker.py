@@ -303,6 +303,8 @@ def _transport_settings(settings: WorkerSettings) -> TransportSettings:
     return TransportSettings(
         max_message_bytes=settings.max_message_bytes,
         keepalive_s=settings.keepalive_s,
+        connection_age_s=settings.connection_age_s,
+        max_streams=settings.max_streams,
         tls_certificate=path(settings.tls_certificate),
         tls_key=path(settings.tls_key),
         tls_client_ca=path(settings.tls_client_ca),

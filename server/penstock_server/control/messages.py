@@ -37,6 +37,8 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     drift_window_rows: int
     max_message_bytes: int
     keepalive_s: float
+    connection_age_s: float | None = None
+    max_streams: int | None = None
     tls_certificate: str | None = None
     tls_key: str | None = None
     tls_client_ca: str | None = None

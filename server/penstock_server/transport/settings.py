@@ -1,12 +1,15 @@
-"""What a transport is set to: limits, keepalive, TLS; the same for both transports."""
+"""What a transport is set to: limits, the life of connections, TLS; the same for both transports."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
 from penstock_server.errors import InvalidInputError
+
+_LAST_CALLS_MS: Final = 30_000
+"""How long the calls of a connection that was told to go away may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +19,17 @@ class TransportSettings:
     Attributes:
         max_message_bytes: the largest message either way; grpc's own default of 4 MiB surprises people.
         keepalive_s: how often an idle connection is probed.
+        connection_age_s: after about so long (a tenth more or less) a connection is told to go away, gently: its calls end
+            and the client connects anew. It spreads clients over replicas that came later. None lets connections live.
+        max_streams: calls in flight on one connection; more wait at the client. None leaves it open.
         tls_certificate, tls_key: PEM files; both or neither.
         tls_client_ca: a PEM file; when given, callers must show a certificate that it signed.
     """
 
     max_message_bytes: int = 64 * 1024 * 1024
     keepalive_s: float = 60.0
+    connection_age_s: float | None = None
+    max_streams: int | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -32,6 +40,10 @@ class TransportSettings:
                 "the gRPC port takes max_message_bytes from 1,024 to 2,147,483,647 and keepalive_s from 1 to 86,400, got "
                 f"{self.max_message_bytes} and {self.keepalive_s}"
             )
+        if self.connection_age_s is not None and not 0.1 <= self.connection_age_s <= 1e6:
+            raise InvalidInputError(f"connection_age_s is {self.connection_age_s}, expected 0.1 to 1,000,000 seconds")
+        if self.max_streams is not None and not 1 <= self.max_streams < 2**31:
+            raise InvalidInputError(f"max_streams is {self.max_streams}, expected 1 to 2,147,483,647")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InvalidInputError("TLS takes a certificate and its key, got only one of them")
         if self.tls_client_ca is not None and self.tls_certificate is None:
@@ -40,7 +52,16 @@ class TransportSettings:
     def options(self) -> list[tuple[str, int | str]]:
         """Grpc's channel arguments."""
         keepalive_ms = int(self.keepalive_s * 1000)
+        options: list[tuple[str, int | str]] = []
+        if self.connection_age_s is not None:
+            options += [
+                ("grpc.max_connection_age_ms", int(self.connection_age_s * 1000)),
+                ("grpc.max_connection_age_grace_ms", _LAST_CALLS_MS),
+            ]
+        if self.max_streams is not None:
+            options.append(("grpc.max_concurrent_streams", self.max_streams))
         return [
+            *options,
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),

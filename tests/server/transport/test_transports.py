@@ -1,5 +1,6 @@
 """Both transports, one behaviour: unary and streaming calls, deadlines, cancellation, errors, limits, drain, TLS."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -137,8 +138,6 @@ def running(kind: str, service: Service, settings: TransportSettings | None = No
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -339,6 +338,46 @@ def test_an_address_that_cannot_be_bound_is_an_error(kind: str, service: Service
         transport.drain(0)
         thread.join(TIMEOUT_S)
     assert not thread.is_alive()
+
+
+def frames(opened: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """The type and payload of each HTTP/2 frame that the server sends, which is told that a client is there."""
+    opened.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    with opened.makefile("rb") as file:
+        while len(head := file.read(9)) == 9:
+            yield head[3], file.read(int.from_bytes(head[:3], "big"))
+
+
+def test_an_old_connection_is_told_to_go_away(kind: str, service: Service) -> None:
+    with running(kind, service, TransportSettings(connection_age_s=0.1)) as (_, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as opened:
+            goaway = next(payload for type_, payload in frames(opened) if type_ == 7)
+        assert goaway[4:8] == bytes(4)  # no error
+
+
+def test_a_connection_is_told_how_many_calls_it_may_have(kind: str, service: Service) -> None:
+    with running(kind, service, TransportSettings(max_streams=7)) as (_, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as opened:
+            settings = next(payload for type_, payload in frames(opened) if type_ == 4)
+        assert (3).to_bytes(2, "big") + (7).to_bytes(4, "big") in [
+            settings[at : at + 6] for at in range(0, len(settings), 6)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"connection_age_s": 0.0}, "connection_age_s is 0.0, expected 0.1 to"),
+        ({"connection_age_s": float("nan")}, "connection_age_s is nan"),
+        ({"max_streams": 0}, "max_streams is 0, expected 1 to"),
+        ({"max_message_bytes": 1}, "max_message_bytes from 1,024"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(settings: dict[str, float], sentence: str) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        TransportSettings(**settings)  # type: ignore[arg-type]
 
 
 def test_settings_name_what_is_wrong() -> None:
