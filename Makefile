@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 CODE := protos server client tools bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint check protos bench bench-ci clean
+.PHONY: help install demo test lint check protos bench bench-ci bench-peers clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv with everything for development
 
@@ -44,6 +44,9 @@ bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of p
 
 bench-ci: $(STAMP) ## Measure quickly, and fail when a ratio falls below its floor
 	$(BIN)/python -m bench --ci
+
+bench-peers: $(STAMP) ## Measure other model servers beside Penstock, each installed apart; ARGS="--help" tells more
+	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove .venv, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

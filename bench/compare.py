@@ -13,7 +13,7 @@ from bench.load.plan import LoadPlan
 from bench.load.process import LoadPool, LoadProcess
 from bench.results import Measurement, measurement
 from bench.scenarios import Effort, Scenario
-from bench.servers import CONTESTANTS, ServerProcess
+from bench.servers import CONTESTANTS, Contestant, ServerProcess
 from bench.wire import Wire
 
 _OPEN_STREAMS = 512  # on each connection: more than any server here takes in before it refuses
@@ -26,6 +26,7 @@ def compare(
     *,
     pool: LoadPool,
     on_start: Callable[[str], None] = lambda _: None,
+    contestants: Mapping[str, Contestant] = CONTESTANTS,
 ) -> Iterator[Measurement]:
     """Each server's measurements, one after another.
 
@@ -35,13 +36,14 @@ def compare(
         effort: how many rounds, and how long each.
         pool: what sends the load.
         on_start: told what is measured next.
+        contestants: who the servers are.
     """
     for scenario in scenarios:
         messages: dict[Wire, tuple[bytes, ...]] = {}
         for number in range(effort.rounds):
             for name, server in servers.items():
                 on_start(f"{scenario.name}, {name}")
-                wire = CONTESTANTS[name].wire
+                wire = contestants[name].wire
                 if wire not in messages:
                     messages[wire] = wire.messages(scenario.model, rows=scenario.rows, copies=scenario.copies)
                 plan = wire.adapt(plan_of(scenario, effort, server.address, messages[wire]))

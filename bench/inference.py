@@ -4,6 +4,7 @@ A fast server with wrong answers must not enter a table. Called by `__main__`, `
 """
 
 import time
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -78,8 +79,14 @@ def first_answer(address: str, message: bytes, *, timeout_s: float) -> pb.ModelI
             time.sleep(_PATIENCE_S)
 
 
-def check(address: str, sent: tuple[bytes, ...], outputs: list[Outputs]) -> None:
-    """Sends each message once and compares the answers; outputs are taken in turn.
+def check(
+    address: str,
+    sent: tuple[bytes, ...],
+    outputs: list[Outputs],
+    *,
+    read: Callable[[pb.ModelInferResponse], Outputs] | None = None,
+) -> None:
+    """Sends each message once and compares the answers, read by `decode` or another; outputs are taken in turn.
 
     Raises:
         WrongAnswerError: an answer differs from the expected outputs.
@@ -87,7 +94,7 @@ def check(address: str, sent: tuple[bytes, ...], outputs: list[Outputs]) -> None
     with channel(address) as opened:
         call = infer(opened)
         for message, wanted in zip(sent, cycle(outputs), strict=False):
-            if difference := compare(wanted, decode(call(message, timeout=10))):
+            if difference := compare(wanted, (read or decode)(call(message, timeout=10))):
                 raise WrongAnswerError(f"{address} answers wrongly: {difference}")
 
 

@@ -17,7 +17,7 @@ from bench.promotions import Promotions
 from bench.ready import Readiness, readiness
 from bench.results import Measurement, Summary, summarise
 from bench.scenarios import Effort, Scenario
-from bench.servers import CONTESTANTS, ServerProcess
+from bench.servers import CONTESTANTS, Contestant, ServerProcess
 from bench.wire import GRPC
 
 _FIRST_ANSWER_S = 60.0
@@ -61,13 +61,20 @@ class Run:
     promotions: Promotions | None = None
 
 
-def run(order: Order, *, on_start: Callable[[str], None], on_measured: Callable[[], None]) -> Run:
+def run(
+    order: Order,
+    *,
+    on_start: Callable[[str], None],
+    on_measured: Callable[[], None],
+    contestants: Mapping[str, Contestant] = CONTESTANTS,
+) -> Run:
     """Carries out an order.
 
     Args:
         order: what to measure.
         on_start: told what begins.
         on_measured: called after each of the order's measurements.
+        contestants: whom the order names.
 
     Raises:
         ServerError, TimeoutError: a server did not start or answer.
@@ -79,18 +86,21 @@ def run(order: Order, *, on_start: Callable[[str], None], on_measured: Callable[
         on_start("making models")
         repository = Path(folder) / "models"
         files = models.write(repository, {model for scenario in order.scenarios for model in scenario.models})
-        commands = {name: CONTESTANTS[name].command(repository, files) for name in order.servers}
+        commands = {name: contestants[name].command(repository, files) for name in order.servers}
         if order.is_ready_wanted:
             found.readiness = _starts(commands, order.scenarios[0], on_start)
         on_start("starting servers")
         with ExitStack() as stack:
             servers = {
-                name: stack.enter_context(ServerProcess(command, protocol=CONTESTANTS[name].wire.protocol))
+                name: stack.enter_context(ServerProcess(command, protocol=contestants[name].wire.protocol))
                 for name, command in commands.items()
             }
-            _check(servers, files, order.scenarios)
+            _check(servers, files, order.scenarios, contestants)
             pool = stack.enter_context(LoadPool(order.load_processes))
-            for each in compare(servers, order.scenarios, order.effort, pool=pool, on_start=on_start):
+            measured = compare(
+                servers, order.scenarios, order.effort, pool=pool, on_start=on_start, contestants=contestants
+            )
+            for each in measured:
                 found.measurements.append(each)
                 on_measured()
             found.memory = {name: measure.memory(server.pid) for name, server in servers.items()}
@@ -115,12 +125,20 @@ def _starts(
     return found
 
 
-def _check(servers: Mapping[str, ServerProcess], files: Mapping[str, Path], scenarios: Sequence[Scenario]) -> None:
+def _check(
+    servers: Mapping[str, ServerProcess],
+    files: Mapping[str, Path],
+    scenarios: Sequence[Scenario],
+    contestants: Mapping[str, Contestant],
+) -> None:
     asked = {(scenario.model, scenario.rows, scenario.copies) for scenario in scenarios}
     asked |= {(scenario.beside, 1, 1) for scenario in scenarios if scenario.beside}
     for model, rows, copies in sorted(asked):
         outputs = inference.expected(files[models.copies(model, copies)[0]], model, rows=rows)
         for name, server in servers.items():
-            wire = CONTESTANTS[name].wire
+            wire = contestants[name].wire
             sent = wire.messages(model, rows=rows, copies=copies)
-            wire.check(server.address, sent, outputs, _FIRST_ANSWER_S)
+            try:
+                wire.check(server.address, sent, outputs, _FIRST_ANSWER_S)
+            except TimeoutError as error:
+                raise TimeoutError(f"{name}: {error}\nit said:\n{server.last_lines or 'nothing'}") from error

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -83,11 +83,15 @@ class JsonWire:
                     raise TimeoutError(f"no answer from {address} within {timeout_s} s: {error}") from error
                 time.sleep(_PATIENCE_S)
         for message, wanted in zip(sent, cycle(outputs), strict=False):
-            if difference := inference.compare(wanted, _ask(address, message)):
+            if difference := inference.compare(wanted, self.read(_ask(address, message))):
                 raise inference.WrongAnswerError(f"{address} answers wrongly: {difference}")
 
+    def read(self, answer: Any) -> inference.Outputs:
+        """The outputs in an answer's JSON."""
+        return {name: np.asarray(values) for name, values in answer["outputs"].items()}
 
-def _ask(address: str, body: bytes) -> inference.Outputs:
+
+def _ask(address: str, body: bytes) -> Any:
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
         connection.request("POST", _HTTP_PATH, body, {"content-type": "application/json"})
@@ -97,7 +101,7 @@ def _ask(address: str, body: bytes) -> inference.Outputs:
         connection.close()
     if response.status != http.HTTPStatus.OK:
         raise inference.WrongAnswerError(f"{address} answers with HTTP status {response.status}: {text[:200]!r}")
-    return {name: np.asarray(values) for name, values in json.loads(text)["outputs"].items()}
+    return json.loads(text)
 
 
 GRPC: Final = GrpcWire()

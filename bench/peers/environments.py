@@ -1,0 +1,92 @@
+"""The peers' environments: one each, made by uv in the user's cache, kept between runs and made anew when pins change.
+
+Decides where they lie and when one is fresh; what is in them says `catalogue`. Called by `running` and `__main__`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from bench.peers.catalogue import Peer
+
+_INSTALL_S: Final = 1800.0
+_QUOTED_LINES: Final = 12
+_STAMP: Final = ".penstock-bench"
+
+
+class InstallError(Exception):
+    """An environment could not be made."""
+
+
+def cache() -> Path:
+    """Where all of them lie."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock" / "bench-peers"
+
+
+def folder(peer: Peer) -> Path:
+    """Where a peer's environment lies."""
+    return cache() / peer.name
+
+
+def python(peer: Peer) -> Path:
+    """The interpreter of a peer's environment."""
+    return folder(peer) / "bin" / "python"
+
+
+def is_fresh(peer: Peer) -> bool:
+    """Whether the environment is there, with just the pinned packages asked for."""
+    stamp = folder(peer) / _STAMP
+    return stamp.is_file() and stamp.read_text() == _stamp(peer)
+
+
+def make(peer: Peer) -> None:
+    """Installs a peer, unless its environment is fresh.
+
+    Raises:
+        InstallError: it cannot be installed; quotes the installer.
+    """
+    if is_fresh(peer):
+        return
+    remove(peer)
+    for command in commands(peer):
+        _run(command)
+    (folder(peer) / _STAMP).write_text(_stamp(peer))
+
+
+def commands(peer: Peer) -> list[list[str]]:
+    """The command lines that make an environment."""
+    uv = str(Path(sys.executable).with_name("uv"))
+    return [
+        [uv, "venv", "--quiet", "--python", peer.python or sys.executable, str(folder(peer))],
+        [uv, "pip", "install", "--quiet", "--python", str(python(peer)), *peer.packages],
+    ]
+
+
+def installed(peer: Peer) -> list[str]:
+    """Every package of a peer's environment, as NAME==VERSION."""
+    uv = str(Path(sys.executable).with_name("uv"))
+    return _run([uv, "pip", "freeze", "--quiet", "--python", str(python(peer))]).split()
+
+
+def remove(peer: Peer) -> None:
+    """Deletes an environment, if it is there."""
+    if folder(peer).exists():
+        shutil.rmtree(folder(peer))
+
+
+def _stamp(peer: Peer) -> str:
+    return "\n".join((peer.python or sys.version, *peer.packages))
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_INSTALL_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InstallError(f"{Path(command[0]).name} {command[1]} failed: {error}") from error
+    if done.returncode:
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[:_QUOTED_LINES])
+        raise InstallError(f"{Path(command[0]).name} {command[1]} failed: {said}")
+    return done.stdout
