@@ -25,4 +25,7 @@ def register(serialized_file: bytes) -> Mapping[str, Any]:
     classes = {
         message: message_factory.GetMessageClass(found) for message, found in descriptor.message_types_by_name.items()
     }
+    for found in classes.values():
+        # As protoc's own classes have it; without it, pickle looks for a message's class in every module there is.
+        found.__module__ = name.removesuffix(".proto").replace("/", ".") + "_pb2"
     return {"DESCRIPTOR": descriptor, **classes}

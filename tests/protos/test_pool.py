@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 from google.protobuf.descriptor_pool import Default, DescriptorPool
 
@@ -15,3 +17,9 @@ def test_registering_gives_each_top_level_message(monkeypatch: pytest.MonkeyPatc
     assert set(found) == {"DESCRIPTOR", *inference_pb2.DESCRIPTOR.message_types_by_name}
     message = found["ModelInferRequest"](model_name="m")
     assert inference_pb2.ModelInferRequest.FromString(message.SerializeToString()).model_name == "m"
+
+
+def test_a_message_can_be_pickled() -> None:
+    message = inference_pb2.ModelInferRequest(model_name="m")
+    assert type(message).__module__ == "penstock.inference_pb2"
+    assert pickle.loads(pickle.dumps(message)) == message
