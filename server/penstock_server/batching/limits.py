@@ -16,6 +16,9 @@ UNIT_ROWS: Final = 64
 INLINE_ROWS: Final = 4096
 BESIDE_ROWS: Final = 256
 """The largest batches where none are set: inline, what also fits in the budget; beside, no more than a model gains from."""
+BESIDE_S: Final = 0.05
+BESIDE_SINGLES: Final = 4
+"""Beside, a batch takes no longer than this either, or than four rows take one by one: who waits, waits for a whole batch."""
 _MEBIBYTE: Final = 1 << 20
 
 
@@ -106,5 +109,8 @@ def settled(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> tuple[Ba
     is_inline = cost.of(limits.max_rows or UNIT_ROWS) <= inline_budget_s
     if limits.max_rows is not None:
         return limits, is_inline
-    rows = max(UNIT_ROWS, cost.rows_within(inline_budget_s, INLINE_ROWS)) if is_inline else BESIDE_ROWS
+    if is_inline:
+        rows = max(UNIT_ROWS, cost.rows_within(inline_budget_s, INLINE_ROWS))
+    else:
+        rows = cost.rows_within(max(BESIDE_S, BESIDE_SINGLES * cost.of(1)), BESIDE_ROWS)
     return replace(limits, max_rows=rows), is_inline

@@ -25,6 +25,7 @@ from penstock_server.models.signature import ANY
 from penstock_server.names import VersionKey
 
 _REPEATS: Final = 3
+_WARM_S: Final = 0.25
 
 
 def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple[OnnxServable, Cost]:
@@ -34,7 +35,7 @@ def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple
         key: the model's name and the version's.
         folder: as `models.artifact` describes it.
         threads: onnxruntime's threads within one operator.
-        max_rows: the largest batch, which is warmed up too.
+        max_rows: the largest batch, which is warmed up too unless it would take long.
 
     Raises:
         InvalidInputError: the files are damaged, do not fit each other, or the golden requests get other answers.
@@ -65,25 +66,39 @@ def _check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
 
 
 def _warm_up(servable: OnnxServable, max_rows: int) -> Cost:
-    """Runs the smallest and the largest batch until both are warm, and fits a line through their times."""
-    sizes = (1, max_rows) if servable.is_batched and max_rows > 1 else (1,)
-    times = []
-    for rows in sizes:
-        blocks, shapes = _blank(servable, rows)
-        best = float("inf")
-        for _ in range(_REPEATS):
-            started = time.perf_counter()
-            try:
-                servable.predict(blocks, rows, shapes, None)
-            except ModelFailedError:
-                # Blank rows may be outside what a model knows; golden requests are the proof, this is only warmth.
-                return Cost(0.0, 0.0)
-            best = min(best, time.perf_counter() - started)
-        times.append(best)
-    if len(times) == 1:
-        return Cost(times[0], 0.0)
-    row_s = max(0.0, (times[1] - times[0]) / (max_rows - 1))
-    return Cost(max(0.0, times[0] - row_s), row_s)
+    """Runs one row, and a large batch, until both are warm, and fits a line through their times.
+
+    The batch is smaller where, from what one row takes, it would take longer than `_WARM_S`: a model of 20 ms a row would
+    otherwise keep its load, and memory for hundreds of rows, for nothing.
+    """
+    first_s = _best_s(servable, 1)
+    if first_s is None:
+        return Cost(0.0, 0.0)
+    rows = min(max_rows, max(2, int(_WARM_S / max(first_s, 1e-9))))
+    if not servable.is_batched or max_rows < 2:
+        return Cost(first_s, 0.0)
+    last_s = _best_s(servable, rows)
+    if last_s is None:
+        return Cost(0.0, 0.0)
+    row_s = max(0.0, (last_s - first_s) / (rows - 1))
+    return Cost(max(0.0, first_s - row_s), row_s)
+
+
+def _best_s(servable: OnnxServable, rows: int) -> float | None:
+    """The shortest time that this many blank rows take; None when the model fails on them.
+
+    Blank rows may be outside what a model knows; golden requests are the proof, this is only warmth.
+    """
+    blocks, shapes = _blank(servable, rows)
+    best_s = float("inf")
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        try:
+            servable.predict(blocks, rows, shapes, None)
+        except ModelFailedError:
+            return None
+        best_s = min(best_s, time.perf_counter() - started)
+    return best_s
 
 
 def _blank(servable: OnnxServable, rows: int) -> tuple[list[bytes], Shapes | None]:

@@ -45,6 +45,9 @@ def test_a_model_has_its_own_limits() -> None:
         (None, Cost(300e-6, 10e-6), 70, True),
         (None, Cost(900e-6, 10e-6), BESIDE_ROWS, False),
         (None, Cost(0.02, 0.0), BESIDE_ROWS, False),
+        (None, Cost(0.0, 0.001), 50, False),  # 50 ms
+        (None, Cost(0.0, 0.02), 4, False),  # four rows, since one takes long already
+        (None, Cost(0.1, 0.001), BESIDE_ROWS, False),  # a batch costs hardly more than a row
         (8, Cost(900e-6, 10e-6), 8, True),  # what is set stays, and decides
         (512, Cost(100e-6, 10e-6), 512, False),
     ],
