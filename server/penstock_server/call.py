@@ -26,11 +26,14 @@ class Call(Protocol):
         deadline_s: the caller's deadline on the monotonic clock, infinite when it set none.
         is_over: answered, failed or cancelled.
         pending: told when the caller leaves, once it is watched; a handler that answers later puts itself here.
+        headers, trailers: metadata to send, before the first reply and with the status; nothing unless a handler sets them.
     """
 
     deadline_s: float
     is_over: bool
     pending: Cancellable | None
+    headers: Metadata
+    trailers: Metadata
 
     def watch(self) -> None:
         """Learns from now on when the caller leaves; who answers at once need not pay for it."""

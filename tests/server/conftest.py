@@ -40,6 +40,8 @@ class FakeCall:
         self.late_answers = 0
         self.is_answered = threading.Event()
         self.is_watched = False
+        self.headers: Metadata = ()
+        self.trailers: Metadata = ()
         self._metadata = metadata
 
     def watch(self) -> None:

@@ -37,6 +37,8 @@ class _Call:
         self.deadline_s = float("inf") if remaining is None else time.monotonic() + remaining
         self.is_over = False
         self.pending: Cancellable | None = None
+        self.headers: Metadata = ()
+        self.trailers: Metadata = ()
         self._context = context
         self._loop = loop
         self._thread = threading.get_ident()
@@ -77,6 +79,9 @@ class _Call:
                 self._wake.clear()
                 await self._wake.wait()
             reply = self._outbox.popleft()
+            if self.headers:
+                await self._context.send_initial_metadata(tuple(self.headers))
+                self.headers = ()
             if isinstance(reply, Status):
                 await self._end(reply)
                 return
@@ -84,7 +89,9 @@ class _Call:
 
     async def _end(self, status: Status) -> None:
         if status.code is not grpc.StatusCode.OK:
-            await self._context.abort(status.code, status.details, tuple(status.trailers))
+            await self._context.abort(status.code, status.details, (*self.trailers, *status.trailers))
+        elif self.trailers:
+            self._context.set_trailing_metadata(tuple(self.trailers))
 
     def leave(self) -> None:
         """The caller is gone, or the call ended."""

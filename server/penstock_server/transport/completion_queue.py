@@ -58,7 +58,7 @@ def _deadline_s(wall_s: float) -> float:
 class _Call:
     """What unary calls and streams share: the deadline and the caller's leaving."""
 
-    __slots__ = ("_call", "_is_watched", "_metadata", "deadline_s", "is_over", "pending")
+    __slots__ = ("_call", "_is_watched", "_metadata", "deadline_s", "headers", "is_over", "pending", "trailers")
 
     def __init__(self, event: Event) -> None:
         self._call = event.call
@@ -66,6 +66,8 @@ class _Call:
         self.deadline_s = _deadline_s(event.call_details.deadline)
         self.is_over = False
         self.pending: Cancellable | None = None
+        self.headers: Metadata = ()
+        self.trailers: Metadata = ()
         self._is_watched = False
 
     def metadata(self) -> Metadata:
@@ -120,9 +122,9 @@ class _UnaryCall(_Call):
             return
         self.is_over = True
         operations = (
-            cygrpc.SendInitialMetadataOperation((), NO_FLAGS),
+            cygrpc.SendInitialMetadataOperation(self.headers, NO_FLAGS),
             cygrpc.SendMessageOperation(message or b"", NO_FLAGS),
-            cygrpc.SendStatusFromServerOperation((), cygrpc.StatusCode.ok, b"", NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(self.trailers, cygrpc.StatusCode.ok, b"", NO_FLAGS),
         )
         self._call.start_server_batch(self._with_close(operations), _ignore)
 
@@ -130,7 +132,8 @@ class _UnaryCall(_Call):
         if self.is_over:
             return
         self.is_over = True
-        operations = (cygrpc.SendInitialMetadataOperation((), NO_FLAGS), _status_operation(status_of(error)))
+        opening = cygrpc.SendInitialMetadataOperation(self.headers, NO_FLAGS)
+        operations = (opening, _status_operation(status_of(error), self.trailers))
         self._call.start_server_batch(self._with_close(operations), _ignore)
 
     def _with_close(self, operations: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -161,8 +164,8 @@ class _StreamCall(_Call):
     def open(self) -> None:
         self.watch()
         self._is_sending = True
-        self._call.start_server_batch((cygrpc.SendInitialMetadataOperation((), NO_FLAGS),), self._sent)
         self._receiver = self._handler(self)
+        self._call.start_server_batch((cygrpc.SendInitialMetadataOperation(self.headers, NO_FLAGS),), self._sent)
         if not self.is_over:
             self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._received)
 
@@ -235,15 +238,15 @@ class _StreamCall(_Call):
             self._call.start_server_batch((operation,), self._sent)
         elif self._end is not None:
             self._is_sending = True
-            self._call.start_server_batch((_status_operation(self._end),), _ignore)
+            self._call.start_server_batch((_status_operation(self._end, self.trailers),), _ignore)
 
 
 _OK: Final = Status(grpc.StatusCode.OK, "")
 
 
-def _status_operation(status: Status) -> Any:
+def _status_operation(status: Status, trailers: Metadata) -> Any:
     return cygrpc.SendStatusFromServerOperation(
-        tuple(status.trailers), status.number, status.details.encode(), NO_FLAGS
+        (*trailers, *status.trailers), status.number, status.details.encode(), NO_FLAGS
     )
 
 

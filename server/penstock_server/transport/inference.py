@@ -164,6 +164,9 @@ class _StreamedCall:
         self.deadline_s = stream.call.deadline_s
         self.is_over = False
         self.pending: Cancellable | None = None
+        # Metadata belong to the stream, not to one of its requests: what a handler sets here goes nowhere.
+        self.headers: Metadata = ()
+        self.trailers: Metadata = ()
         self.reply: bytes | PenstockError | None = None
 
     def watch(self) -> None:

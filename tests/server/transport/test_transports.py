@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -63,12 +64,14 @@ class Service:
                 "/t.T/Hold": self.hold,
                 "/t.T/Refuse": self.refuse,
                 "/t.T/Bug": self.bug,
+                "/t.T/Tell": self.tell,
             },
             {
                 "/t.T/EchoAll": self.echo_all,
                 "/t.T/HoldAll": self.hold_all,
                 "/t.T/Count": self.count,
                 "/t.T/Broken": self.broken,
+                "/t.T/TellAll": self.tell_all,
             },
         )
 
@@ -97,6 +100,18 @@ class Service:
 
     def bug(self, _message: bytes, _call: Call) -> None:
         raise RuntimeError("secret")
+
+    def tell(self, message: bytes, call: Call) -> None:
+        call.headers = (("x-header", "h"), ("x-bytes-bin", bytes(3)))
+        call.trailers = (("x-trailer", "t"),)
+        if message == b"fail":
+            raise OverloadedError("the queue is full")
+        call.finish(message)
+
+    def tell_all(self, call: Call) -> StreamReceiver:
+        call.headers = (("x-header", "h"),)
+        call.trailers = (("x-trailer", "t"),)
+        return self.echo_all(call)
 
     def hold_all(self, call: Call) -> StreamReceiver:
         call.pending = self
@@ -251,6 +266,33 @@ def test_a_passed_deadline_reaches_what_waits(channel: grpc.Channel, service: Se
         unary(channel, "Hold")(b"", timeout=0.1)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert service.cancellations.acquire(timeout=TIMEOUT_S)
+
+
+def told(metadata: Any) -> dict[str, str | bytes]:
+    return {key: value for key, value in metadata or () if key.startswith("x-")}
+
+
+def test_metadata_go_before_and_after_a_reply(channel: grpc.Channel) -> None:
+    reply, call = unary(channel, "Tell").with_call(b"a", timeout=TIMEOUT_S)
+    assert reply == b"a"
+    assert told(call.initial_metadata()) == {"x-header": "h", "x-bytes-bin": bytes(3)}
+    assert told(call.trailing_metadata()) == {"x-trailer": "t"}
+
+
+def test_a_failed_call_has_its_metadata_beside_those_of_the_status(channel: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Tell")(b"fail", timeout=TIMEOUT_S)
+    assert told(caught.value.initial_metadata()) == {"x-header": "h", "x-bytes-bin": bytes(3)}
+    trailers = dict(caught.value.trailing_metadata())
+    assert trailers["x-trailer"] == "t"
+    assert "grpc-retry-pushback-ms" in trailers
+
+
+def test_a_stream_has_metadata_too(channel: grpc.Channel) -> None:
+    replies = stream(channel, "TellAll")(iter([b"a", b"b"]), timeout=TIMEOUT_S)
+    assert list(replies) == [b"a", b"b"]
+    assert told(replies.initial_metadata()) == {"x-header": "h"}
+    assert told(replies.trailing_metadata()) == {"x-trailer": "t"}
 
 
 def test_streams_answer_each_message_in_order(channel: grpc.Channel) -> None:
