@@ -20,8 +20,16 @@ from penstock_server.features.baseline_fit import fit_number
 from penstock_server.features.counts import Counts
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.reference import reference_of
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Fill, OneHot, Standardise
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Fill, OneHot, Standardise
 
 NUMBERS: Final = tuple(f"n{at}" for at in range(10))
 STRINGS: Final = tuple(f"s{at}" for at in range(5))

@@ -17,8 +17,16 @@ from bench import strings
 from penstock.tensors import join_bytes
 from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Fill, OneHot, Standardise
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Fill, OneHot, Standardise
 
 ROWS: Final = (1, 64, 1024)
 PATIENCE_S: Final = 1.0

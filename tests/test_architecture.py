@@ -63,7 +63,7 @@ DOORS: Final[dict[str, set[str]]] = {
     "mlflow": {"penstock_server.models.mlflow_client", "penstock_tools"},
     "numba": {"penstock_server.features"},
     "llvmlite": {"penstock_server.features"},
-    "yaml": {"penstock_server.features.yaml_text"},
+    "yaml": {"penstock_server.features.specification.yaml_text"},
     "prometheus_client": {"penstock_server.observe", "penstock_server.control.admin", "penstock_tools.demo"},
     "aiohttp": {"penstock_server.control.admin"},
     "pyarrow": {"penstock_server.observe.request_log_parquet", "penstock_tools"},

@@ -4,7 +4,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
-from penstock_server.features.spec import FeatureSpec, NumberColumn, Take
+from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, Take
 from penstock_tools import convert, graph
 from penstock_tools.answers_baseline import with_answers
 

@@ -7,8 +7,16 @@ import pytest
 
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Fill, OneHot
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Fill, OneHot
 from penstock_server.models import artifact
 from penstock_server.models.golden import compare
 from penstock_server.models.mlflow_source import MlflowSource

@@ -9,10 +9,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features import spec
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Fill, OneHot
+from penstock_server.features.specification import spec
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Fill, OneHot
 from penstock_server.models import artifact
 from penstock_server.models.mlflow_source import MlflowSource
 from penstock_tools import feature_file

@@ -9,7 +9,7 @@ import numpy as np
 from penstock_server.features.baseline import Baseline, with_predictions
 from penstock_server.features.baseline_fit import fit_classes, fit_number
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import FeatureSpec
+from penstock_server.features.specification.spec import FeatureSpec
 from penstock_server.features.table import Table
 from penstock_server.prediction.classes import class_reader, score_output
 from penstock_tools.graph import Graph

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.spec import Datatype
+from penstock_server.features.specification.spec import Datatype
 from penstock_tools import consent, progress
 from penstock_tools import publish as publishing
 

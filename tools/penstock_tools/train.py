@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from penstock_server.features.baseline import Baseline, fit_baseline
 from penstock_server.features.fit import fit
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import FeatureSpec
+from penstock_server.features.specification.spec import FeatureSpec
 from penstock_server.names import CHAMPION
 from penstock_tools import answers_baseline, convert, evaluate, flights, graph, promote, publish
 from penstock_tools import registry as registries

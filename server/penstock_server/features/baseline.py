@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features import layout_counts, limits
 from penstock_server.features.baseline_columns import (
     MAX_BINS,
     MINIMUM_EFFECT,
@@ -24,7 +23,16 @@ from penstock_server.features.baseline_columns import (
     StringBaseline,
 )
 from penstock_server.features.baseline_fit import fit_number, fit_string
-from penstock_server.features.spec import Column, FeatureSpec, NumberColumn, StringColumn, digest, read_format
+from penstock_server.features.lowering import layout_counts
+from penstock_server.features.specification import limits
+from penstock_server.features.specification.spec import (
+    Column,
+    FeatureSpec,
+    NumberColumn,
+    StringColumn,
+    digest,
+    read_format,
+)
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
 
 FORMAT: Final = 2

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penstock_server.features import limits
 from penstock_server.features.baseline_columns import (
     MAX_BINS,
     MAX_WATCHED,
@@ -22,6 +21,7 @@ from penstock_server.features.baseline_columns import (
     storable,
 )
 from penstock_server.features.baseline_dispersion import dispersion
+from penstock_server.features.specification import limits
 
 OWN_BINS: Final = 50
 """The values of a string column that are counted one by one."""

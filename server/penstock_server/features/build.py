@@ -14,7 +14,7 @@ from penstock_server.features.compiled_file import CompiledFile, CompiledObject
 
 def compile_kernels() -> CompiledFile:
     """The entry points compiled for this machine; takes seconds."""
-    from penstock_server.features import kernels
+    from penstock_server.features.kernels import entries as kernels
 
     objects = (_object(name, function) for name, function in kernels.ENTRIES.items())
     return CompiledFile(compiled_file.current_key(), tuple(objects))

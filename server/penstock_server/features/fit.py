@@ -11,7 +11,16 @@ from collections.abc import Iterable
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.fit_number import NumberRecipe, number, numbers
 from penstock_server.features.fit_string import StringRecipe, string
-from penstock_server.features.spec import Block, Column, Datatype, FeatureSpec, Join, NumberColumn, StringColumn, Take
+from penstock_server.features.specification.spec import (
+    Block,
+    Column,
+    Datatype,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+)
 from penstock_server.features.table import Table, row_count
 
 __all__ = ["NumberRecipe", "Recipe", "StringRecipe", "fit", "number", "numbers", "string"]

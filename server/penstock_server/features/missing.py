@@ -3,9 +3,9 @@
 `pipeline` refuses a missing value of such a column where training saw none.
 """
 
-from penstock_server.features import steps
-from penstock_server.features.blocks import Block, Join, Take, Text
-from penstock_server.features.spec import FeatureSpec
+from penstock_server.features.specification import steps
+from penstock_server.features.specification.blocks import Block, Join, Take, Text
+from penstock_server.features.specification.spec import FeatureSpec
 
 _TAKE_NAN = (steps.Bucket, steps.Match, steps.OneHot, steps.Lookup, steps.Binarise)
 _ANSWERS = frozenset({"isnan", "isinf", "isfinite"})

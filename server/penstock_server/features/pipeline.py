@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from penstock.tensors import join_bytes
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import baseline as drift
-from penstock_server.features import layout
 from penstock_server.features.baseline import Baseline
 from penstock_server.features.compiled import library
+from penstock_server.features.lowering import layout
+from penstock_server.features.lowering.program import compile_program
 from penstock_server.features.missing import reaching
-from penstock_server.features.program import compile_program
 from penstock_server.features.refusal import Refusal
-from penstock_server.features.spec import FeatureSpec, NumberColumn, StringColumn
+from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
 
 BRIEF_VALUES: Final = 2048

@@ -20,7 +20,7 @@ from penstock_server.features.baseline_columns import (
     PredictionBaseline,
     StringBaseline,
 )
-from penstock_server.features.layout_counts import EXTRA_CELLS
+from penstock_server.features.lowering.layout_counts import EXTRA_CELLS
 
 EXTRA_LABELS: Final = ("(missing)", "(infinite)", "(unseen)")
 _OTHERS: Final = "(others)"

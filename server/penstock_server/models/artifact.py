@@ -19,9 +19,9 @@ from typing import TypeVar
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import baseline as baseline_file
-from penstock_server.features import spec as spec_file
 from penstock_server.features.baseline import Baseline
-from penstock_server.features.spec import FeatureSpec
+from penstock_server.features.specification import spec as spec_file
+from penstock_server.features.specification.spec import FeatureSpec
 from penstock_server.models import golden as golden_file
 from penstock_server.models import manifest as manifest_file
 from penstock_server.models import version_folder

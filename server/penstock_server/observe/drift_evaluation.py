@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.features.counts import Counts
-from penstock_server.features.layout_counts import EXTRA_CELLS, INFINITE, MISSING, UNSEEN
+from penstock_server.features.lowering.layout_counts import EXTRA_CELLS, INFINITE, MISSING, UNSEEN
 from penstock_server.features.reference import EXTRA_LABELS, Reference
 from penstock_server.observe import drift_evidence
 from penstock_server.observe.drift_figures import Figures, Said, figures_of

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.features.counts import Counts
-from penstock_server.features.layout_counts import EXTRA_CELLS
+from penstock_server.features.lowering.layout_counts import EXTRA_CELLS
 from penstock_server.features.reference import Reference
 from penstock_server.observe import drift, drift_evidence
 from penstock_server.observe.drift import Reals

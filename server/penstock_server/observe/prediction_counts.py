@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features import layout_counts as layout
 from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
-from penstock_server.features.program_counts import reference_range
+from penstock_server.features.lowering import layout_counts as layout
+from penstock_server.features.lowering.program_counts import reference_range
 
 FEW_ROWS: Final = 16
 """Up to so many, a loop takes less than numpy's calls do."""

@@ -11,9 +11,9 @@ import pytest
 from penstock_server.control.boards import BoardStore
 from penstock_server.control.facts import Facts
 from penstock_server.control.state import ServerView, VersionView, WorkerView
-from penstock_server.features import layout_counts as layout
 from penstock_server.features.baseline import Baseline, with_predictions
 from penstock_server.features.baseline_columns import ClassBaseline, StringBaseline
+from penstock_server.features.lowering import layout_counts as layout
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.combined_source import SourceState
 from penstock_server.observe.board import BoardShape, open_board

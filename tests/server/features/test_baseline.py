@@ -13,7 +13,15 @@ from penstock_server.errors import InvalidInputError
 from penstock_server.features.baseline import MAX_WORDS, Baseline, check, decode, encode, fit_baseline, with_predictions
 from penstock_server.features.baseline_columns import MAX_WATCHED, ClassBaseline, NumberBaseline, StringBaseline
 from penstock_server.features.baseline_fit import OWN_BINS, fit_classes, fit_number, fit_string
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
 
 NAN, INF = float("nan"), float("inf")
 SPEC = FeatureSpec((NumberColumn("x"), StringColumn("s")), Join((Take(("x",)), Text("s", Categories(("a", "b", "c"))))))

@@ -8,8 +8,17 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.fit import Recipe, fit, number, numbers, string
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import Block, Categories, FeatureSpec, Hash, Join, NumberColumn, Take, Text
-from penstock_server.features.steps import (
+from penstock_server.features.specification.spec import (
+    Block,
+    Categories,
+    FeatureSpec,
+    Hash,
+    Join,
+    NumberColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import (
     Apply,
     Bucket,
     Clip,

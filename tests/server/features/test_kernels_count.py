@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.tensors import join_bytes
-from penstock_server.features import layout_counts as layout
 from penstock_server.features.baseline import Baseline, fit_baseline
 from penstock_server.features.baseline_columns import NumberBaseline, StringBaseline
 from penstock_server.features.counts import Counts, counts_of
+from penstock_server.features.lowering import layout_counts as layout
+from penstock_server.features.lowering.program_counts import number_words, place_in_guide, string_words
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.program_counts import number_words, place_in_guide, string_words
 from penstock_server.features.reference import reference_of
-from penstock_server.features.spec import (
+from penstock_server.features.specification.spec import (
     Categories,
     FeatureSpec,
     Hash,

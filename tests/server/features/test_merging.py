@@ -1,12 +1,12 @@
 from hypothesis import given
 
-from penstock_server.features import layout, merging
-from penstock_server.features.instructions import Entry, Instruction
-from penstock_server.features.lowering import lower
-from penstock_server.features.merging import merged
-from penstock_server.features.registers import assign
-from penstock_server.features.spec import FeatureSpec, Join, NumberColumn, Take
-from penstock_server.features.steps import Fill, Normalise
+from penstock_server.features.lowering import layout, merging
+from penstock_server.features.lowering.instructions import Entry, Instruction
+from penstock_server.features.lowering.lowering import lower
+from penstock_server.features.lowering.merging import merged
+from penstock_server.features.lowering.registers import assign
+from penstock_server.features.specification.spec import FeatureSpec, Join, NumberColumn, Take
+from penstock_server.features.specification.steps import Fill, Normalise
 from tests.server.features.random_specs import SPECS
 
 

@@ -1,8 +1,17 @@
 import pytest
 
-from penstock_server.features import steps
 from penstock_server.features.missing import reaching
-from penstock_server.features.spec import Block, Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+from penstock_server.features.specification import steps
+from penstock_server.features.specification.spec import (
+    Block,
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
 
 A, B = Take(("a",)), Take(("b",))
 BOTH = ("a", "b")

@@ -14,8 +14,17 @@ from penstock_server.features import pipeline as module
 from penstock_server.features.baseline import Baseline, fit_baseline
 from penstock_server.features.counts import Counts, added, counts_of
 from penstock_server.features.pipeline import Pipeline, count_elements
-from penstock_server.features.spec import Categories, Column, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Apply, Bucket, Clip, Fill, OneHot, Standardise
+from penstock_server.features.specification.spec import (
+    Categories,
+    Column,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Apply, Bucket, Clip, Fill, OneHot, Standardise
 
 NAN, INF = float("nan"), float("inf")
 

@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features import layout, program
+from penstock_server.features.lowering import layout, program
+from penstock_server.features.lowering.program import block_rows, compile_program
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.program import block_rows, compile_program
-from penstock_server.features.spec import Block, Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Fill, Lookup, OneHot, Polynomial, Standardise
+from penstock_server.features.specification.spec import (
+    Block,
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Fill, Lookup, OneHot, Polynomial, Standardise
 
 NUMBERS = ("a", "b", "c")
 COLUMNS = (*map(NumberColumn, NUMBERS), StringColumn("s"))

@@ -5,9 +5,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock.tensors import join_bytes
-from penstock_server.features import steps
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import FeatureSpec, NumberColumn, Take, decode, decode_yaml, encode, encode_yaml
+from penstock_server.features.specification import steps
+from penstock_server.features.specification.spec import (
+    FeatureSpec,
+    NumberColumn,
+    Take,
+    decode,
+    decode_yaml,
+    encode,
+    encode_yaml,
+)
 from tests.server.features.meaning import meaning
 from tests.server.features.random_specs import NEAR, NUMBERS, REALS, ROWS, SPECS, STRINGS, near_steps, table_of
 

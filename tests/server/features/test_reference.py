@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from penstock_server.features import layout_counts as layout
 from penstock_server.features.baseline import fit_baseline, with_predictions
 from penstock_server.features.baseline_fit import fit_classes, fit_number
 from penstock_server.features.counts import Counts, added, counts_of
+from penstock_server.features.lowering import layout_counts as layout
 from penstock_server.features.reference import bin_labels, reference_of
-from penstock_server.features.spec import FeatureSpec, Join, NumberColumn, StringColumn, Take
+from penstock_server.features.specification.spec import FeatureSpec, Join, NumberColumn, StringColumn, Take
 
 SPEC = FeatureSpec((NumberColumn("x"), StringColumn("s"), NumberColumn("gone")), Join((Take(("x",)),)))
 TABLE = {

@@ -6,8 +6,16 @@ from penstock_server.errors import InvalidInputError
 from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.counts import counts_of
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Match, Spline
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Match, Spline
 
 NAN, INF = float("nan"), float("inf")
 SPEC = FeatureSpec(

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features import limits
-from penstock_server.features.spec import (
+from penstock_server.features.specification import limits
+from penstock_server.features.specification.spec import (
     Categories,
     FeatureSpec,
     Join,
@@ -23,7 +23,7 @@ from penstock_server.features.spec import (
     encode,
     encode_yaml,
 )
-from penstock_server.features.steps import Apply, Bucket, Clip, Fill, OneHot, Standardise
+from penstock_server.features.specification.steps import Apply, Bucket, Clip, Fill, OneHot, Standardise
 
 DELAY = Take(("delay",), (Fill((1.5,)), Clip((0,), (90,)), Apply("log1p"), Standardise((2,), (3,)), Bucket(((1, 2),))))
 SPEC = FeatureSpec(

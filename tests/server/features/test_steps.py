@@ -2,8 +2,8 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock_server.features import limits, steps
-from penstock_server.features.spec import Categories, Hash, Join, Take, Text
+from penstock_server.features.specification import limits, steps
+from penstock_server.features.specification.spec import Categories, Hash, Join, Take, Text
 
 NAN, INF = float("nan"), float("inf")
 KNOTS = (0, 1, 2, 3, 4, 5)

@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Fill
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Fill
 from penstock_server.models import artifact, golden, version_folder
 
 COLUMNS = (NumberColumn("delay"), StringColumn("carrier"))

@@ -8,7 +8,15 @@ import pytest
 from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
 from penstock_server.models import artifact, golden
 from penstock_server.models.loader import load
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.features.spec import FeatureSpec, NumberColumn, Take
+from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, Take
 from penstock_server.models import artifact, mlflow_client
 from penstock_server.models.mlflow_source import MlflowSource
 from penstock_server.models.source import Desired, WantedModel

@@ -9,8 +9,16 @@ from penstock_server.errors import ModelFailedError
 from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.counts import counts_of
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Fill, OneHot
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Fill, OneHot
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable

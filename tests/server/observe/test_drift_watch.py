@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_server.features import layout_counts as layout
 from penstock_server.features.baseline import Baseline, with_predictions
 from penstock_server.features.baseline_columns import ClassBaseline, StringBaseline
+from penstock_server.features.lowering import layout_counts as layout
 from penstock_server.features.reference import reference_of
 from penstock_server.observe.board import Board, BoardShape
 from penstock_server.observe.drift_alarm import AlarmState

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_server.features import layout_counts as layout
+from penstock_server.features.lowering import layout_counts as layout
 from penstock_server.observe.board import Board, BoardShape, create_board
 from penstock_server.observe.drift_window import window_of
 from penstock_server.observe.recorder import Recorder

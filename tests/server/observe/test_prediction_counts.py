@@ -2,10 +2,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_server.features import layout_counts as layout
 from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
 from penstock_server.features.baseline_fit import fit_number
 from penstock_server.features.counts import counts_of
+from penstock_server.features.lowering import layout_counts as layout
 from penstock_server.observe.prediction_counts import FEW_ROWS, ClassCounts, ScoreCounts
 
 BINS = 6

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.errors import PenstockError
-from penstock_server.features import layout_counts as layout
 from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
+from penstock_server.features.lowering import layout_counts as layout
 from penstock_server.observe.board import (
     MAX_CLASSES,
     REFUSALS,

@@ -11,8 +11,16 @@ from penstock.tensors import NUMPY_TYPES, TYPED_FIELDS, join_bytes, to_raw
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import Categories, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.steps import Fill
+from penstock_server.features.specification.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.specification.steps import Fill
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.decode import ColumnDecoder, Rows, TensorDecoder, block_order
 

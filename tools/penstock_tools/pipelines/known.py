@@ -7,8 +7,8 @@ its categories that is, is decided here; the rules of the encoders call it.
 from collections.abc import Sequence
 from typing import Any
 
-from penstock_server.features.spec import Categories
-from penstock_server.features.step_base import Unseen
+from penstock_server.features.specification.spec import Categories
+from penstock_server.features.specification.step_base import Unseen
 from penstock_tools.pipelines.parts import Strings
 from penstock_tools.pipelines.refusals import Refused
 from penstock_tools.pipelines.sample import Missing, missing_kind

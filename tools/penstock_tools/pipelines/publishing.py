@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
 from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.spec import Datatype, FeatureSpec
+from penstock_server.features.specification.spec import Datatype, FeatureSpec
 from penstock_tools import answers_baseline, convert, graph, publish
 from penstock_tools.pipelines import proof, scoring
 from penstock_tools.pipelines.compiler import Compiled, compile_pipeline

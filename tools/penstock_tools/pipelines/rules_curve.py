@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock_server.features import limits
-from penstock_server.features.steps import Bucket, OneHot, Polynomial, Power, Quantiles, Spline, Step
+from penstock_server.features.specification import limits
+from penstock_server.features.specification.steps import Bucket, OneHot, Polynomial, Power, Quantiles, Spline, Step
 from penstock_tools.pipelines.refusals import NotCompiled
 from penstock_tools.pipelines.rules_scale import floats, standard
 

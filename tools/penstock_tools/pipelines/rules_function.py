@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock_server.features import spec
-from penstock_server.features.limits import Real
-from penstock_server.features.spec import Hash
-from penstock_server.features.steps import Apply, Clip, Cyclic, Fill, Step
-from penstock_server.features.steps_value import FUNCTIONS
+from penstock_server.features.specification import spec
+from penstock_server.features.specification.limits import Real
+from penstock_server.features.specification.spec import Hash
+from penstock_server.features.specification.steps import Apply, Clip, Cyclic, Fill, Step
+from penstock_server.features.specification.steps_value import FUNCTIONS
 from penstock_tools import functions
 from penstock_tools.pipelines.parts import Numbers, Parts, Strings, numbers, then
 from penstock_tools.pipelines.refusals import Refused

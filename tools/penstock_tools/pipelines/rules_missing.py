@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock_server.features import spec
-from penstock_server.features.spec import Categories
-from penstock_server.features.steps import Fill, IsMissing, Lookup
+from penstock_server.features.specification import spec
+from penstock_server.features.specification.spec import Categories
+from penstock_server.features.specification.steps import Fill, IsMissing, Lookup
 from penstock_tools.pipelines.parts import InGraph, Numbers, Part, Parts, Strings, pick, then
 from penstock_tools.pipelines.refusals import NotCompiled, Refused
 from penstock_tools.pipelines.sample import Missing, missing_kind

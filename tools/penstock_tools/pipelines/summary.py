@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import FeatureSpec, NumberColumn, StringColumn
+from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_tools.pipelines.proof import MAX_ROWS
 from penstock_tools.pipelines.publishing import Prepared
 from penstock_tools.pipelines.sample import Sample

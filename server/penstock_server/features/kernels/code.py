@@ -1,0 +1,175 @@
+"""The kernels between values and codes, and of the rows that are refused.
+
+A code that is none, whatever the registers hold, counts as the unseen one: no value can reach memory that is not its
+table's.
+"""
+
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from penstock_server.features.kernels.base import Batch, Block, Program, inlined, kernel
+from penstock_server.features.kernels.value import bring
+from penstock_server.features.lowering import layout
+
+
+@inlined
+def code_of(value: float, unseen: int) -> Any:
+    """The value as one of the codes 0 to `unseen`, unsigned: as a place it is not asked whether it counts from the end."""
+    code = np.int64(value if 0.0 <= value <= unseen else unseen)
+    return np.uint64(code if code == value else unseen)
+
+
+@inlined
+def count_below(reals: Any, first: int, last: int, value: float) -> int:
+    """How many of the increasing numbers from `first` to `last` are <= the value."""
+    low, high = first, last
+    while low < high:
+        middle = (low + high) // 2
+        if reals[middle] <= value:
+            low = middle + 1
+        else:
+            high = middle
+    return low - first
+
+
+@kernel
+def bucket(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`BUCKET`: few edges are all compared with a block of values, with no branch to mispredict."""
+    reals = program.reals
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.BUCKET]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        edges, first = program.words[entry + 2], program.words[entry + 3]
+        if edges > 64 or count < 8:
+            for row in range(count):
+                value = values[row]
+                values[row] = edges + 1 if isnan(value) else count_below(reals, first, first + edges, value)
+            continue
+        found = registers[0]
+        for row in range(count):
+            found[row] = edges + 1.0 if isnan(values[row]) else 0.0
+        for edge in range(first, first + edges):
+            for row in range(count):
+                found[row] += 1.0 if reals[edge] <= values[row] else 0.0
+        for row in range(count):
+            values[row] = found[row]
+
+
+@kernel
+def match(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`MATCH`: a search among the increasing values; the one below is the equal one or there is none."""
+    reals = program.reals
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.MATCH]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        known, first, codes = program.words[entry + 2], program.words[entry + 3], program.words[entry + 4]
+        unseen, missing = reals[codes + known], reals[entry + 5]
+        for row in range(count):
+            value = values[row]
+            below = count_below(reals, first, first + known, value) - 1
+            if isnan(value):
+                values[row] = missing
+            elif below >= 0 and reals[first + below] == value:
+                values[row] = reals[codes + below]
+            else:
+                values[row] = unseen
+
+
+@kernel
+def one_hot(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`ONE_HOT`."""
+    words = program.words
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.ONE_HOT]):
+        codes, target, width = registers[words[entry]], words[entry + 1], words[entry + 2]
+        unseen, places = words[entry + 3], np.uint64(words[entry + 4])
+        for column in range(target, target + width):
+            values = registers[column]
+            for row in range(count):
+                values[row] = 0.0
+        for row in range(count):
+            place = words[places + code_of(codes[row], unseen)]
+            if place >= 0:
+                registers[target + place, row] = 1.0
+
+
+@inlined
+def one_hot_out(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+    """`ONE_HOT_OUT`, to outputs that are zero."""
+    words, first = program.words, np.uint64(block.first)
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.ONE_HOT_OUT]):
+        codes, target = registers[words[entry]], words[entry + 1]
+        unseen, places = words[entry + 2], np.uint64(words[entry + 3])
+        for row in range(block.rows):
+            place = words[places + code_of(codes[row], unseen)]
+            if place >= 0:
+                if batch.is_double:
+                    batch.doubles[first + np.uint64(row), np.uint64(target + place)] = 1.0
+                else:
+                    batch.singles[first + np.uint64(row), np.uint64(target + place)] = np.float32(1.0)
+
+
+@kernel
+def lookup(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`LOOKUP`; the source may be the first register that is written."""
+    words, reals = program.words, program.reals
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.LOOKUP]):
+        codes, target, width = registers[words[entry]], words[entry + 1], words[entry + 2]
+        unseen, numbers = words[entry + 3], np.uint64(words[entry + 4])
+        for row in range(count):
+            place = numbers + code_of(codes[row], unseen) * np.uint64(width)
+            for column in range(np.uint64(width)):
+                registers[np.uint64(target) + column, row] = reals[place + column]
+
+
+@inlined
+def lookup_out(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+    """`LOOKUP_OUT`."""
+    words, reals, first = program.words, program.reals, np.uint64(block.first)
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.LOOKUP_OUT]):
+        codes, target, width = registers[words[entry]], words[entry + 1], words[entry + 2]
+        unseen, numbers = words[entry + 3], np.uint64(words[entry + 4])
+        for row in range(block.rows):
+            place = numbers + code_of(codes[row], unseen) * np.uint64(width)
+            for column in range(np.uint64(width)):
+                if batch.is_double:
+                    batch.doubles[first + np.uint64(row), np.uint64(target) + column] = reals[place + column]
+                else:
+                    batch.singles[first + np.uint64(row), np.uint64(target) + column] = np.float32(
+                        reals[place + column]
+                    )
+
+
+@kernel
+def refuse_row(batch: Batch, row: int, refusal: int) -> None:
+    """Writes down the row's first refusal, in the order of the blocks, where that is asked."""
+    if batch.is_recording and (batch.refused[row] < 0 or refusal < batch.refused[row]):
+        batch.refused[row] = refusal
+
+
+@inlined
+def refuse_code(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> int:  # noqa: PLR0917 - the memory and a range
+    """`REFUSE_CODE`: how many rows hold a code that is none of 0 to K - 1."""
+    refused = 0
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.REFUSE_CODE]):
+        codes, unseen = registers[program.words[entry]], program.words[entry + 1]
+        for row in range(block.rows):
+            if not codes[row] < unseen:
+                refused += 1
+                refuse_row(batch, block.first + row, program.words[entry + 2])
+    return refused
+
+
+@kernel
+def refuse_outside(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> int:  # noqa: PLR0917 - the memory and a range
+    """`REFUSE_OUTSIDE`: how many rows hold a number below `low` or above `high`; NaN passes."""
+    refused = 0
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.REFUSE_OUTSIDE]):
+        values = registers[program.words[entry]]
+        low, high = program.reals[entry + 1], program.reals[entry + 2]
+        for row in range(block.rows):
+            if values[row] < low or values[row] > high:
+                refused += 1
+                refuse_row(batch, block.first + row, program.words[entry + 3])
+    return refused

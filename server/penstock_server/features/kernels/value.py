@@ -1,0 +1,142 @@
+"""The kernels of steps that treat every value alike, and those that bring values in and out.
+
+A step works in place on a block of a column's values at once, in a loop plain enough for the compiler to use wide
+registers. An entry's words are said in `layout`.
+"""
+
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from penstock_server.features.kernels.base import Batch, Block, Program, inlined, kernel
+from penstock_server.features.lowering import layout
+
+
+@inlined
+def bring(program: Program, registers: Any, entry: int, count: int) -> None:
+    """Copies an entry's source to the register that it writes, where they are not the same."""
+    source, target = program.words[entry], program.words[entry + 1]
+    if source != target:
+        given, values = registers[source], registers[target]
+        for row in range(count):
+            values[row] = given[row]
+
+
+@inlined
+def load(batch: Batch, block: Block, column: int, values: Any) -> None:
+    """A raw number column's values."""
+    first, place = np.uint64(block.first), np.uint64(column)
+    for row in range(block.rows):
+        values[row] = batch.numbers[first + np.uint64(row), place]
+
+
+@inlined
+def store(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+    """`STORE`: what is too large for a float32 becomes an infinity."""
+    first = np.uint64(block.first)
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.STORE]):
+        values, output = registers[program.words[entry]], np.uint64(program.words[entry + 1])
+        if batch.is_double:
+            for row in range(block.rows):
+                batch.doubles[first + np.uint64(row), output] = values[row]
+        else:
+            for row in range(block.rows):
+                batch.singles[first + np.uint64(row), output] = np.float32(values[row])
+
+
+@kernel
+def one(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`ONE`."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.ONE]):
+        values = registers[program.words[entry]]
+        for row in range(count):
+            values[row] = 1.0
+
+
+@kernel
+def fill(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`FILL`."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.FILL]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        value = program.reals[entry + 2]
+        for row in range(count):
+            values[row] = value if isnan(values[row]) else values[row]
+
+
+@kernel
+def fill_equal(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`FILL_EQUAL`."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.FILL_EQUAL]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        value, missing = program.reals[entry + 2], program.reals[entry + 3]
+        for row in range(count):
+            values[row] = value if values[row] == missing else values[row]
+
+
+@kernel
+def is_nan(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`IS_NAN`."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.IS_NAN]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        for row in range(count):
+            values[row] = 1.0 if isnan(values[row]) else 0.0
+
+
+@kernel
+def is_equal(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`IS_EQUAL`."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.IS_EQUAL]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        missing = program.reals[entry + 2]
+        for row in range(count):
+            values[row] = 1.0 if values[row] == missing else 0.0
+
+
+@kernel
+def clip(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`CLIP`: NaN compares false with both sides, and passes."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.CLIP]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        low, high = program.reals[entry + 2], program.reals[entry + 3]
+        for row in range(count):
+            above = max(values[row], low)
+            values[row] = high if above > high else above  # noqa: FURB136 - min() of NaN is not said to be NaN
+
+
+@kernel
+def standardise(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`STANDARDISE`."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.STANDARDISE]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        mean, scale = program.reals[entry + 2], program.reals[entry + 3]
+        for row in range(count):
+            values[row] = (values[row] - mean) / scale
+
+
+@kernel
+def linear(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`LINEAR`."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.LINEAR]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        scale, offset = program.reals[entry + 2], program.reals[entry + 3]
+        for row in range(count):
+            values[row] = values[row] * scale + offset
+
+
+@kernel
+def binarise(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`BINARISE`."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.BINARISE]):
+        bring(program, registers, entry, count)
+        values = registers[program.words[entry + 1]]
+        threshold = program.reals[entry + 2]
+        for row in range(count):
+            values[row] = 1.0 if values[row] > threshold else 0.0
