@@ -26,6 +26,9 @@ POLLER: Final = {
     # One thread a library: cores are used by processes.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    # One arena of memory: connections that broke with 10,000 calls in flight left 13 to 20 MB more each time, now nothing
+    # after the first, and a request costs the same.
+    "MALLOC_ARENA_MAX": "1",
 }
 
 
