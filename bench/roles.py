@@ -62,7 +62,7 @@ def publish(model: str, file: Path, *, registry: str, alias: str, weight: float 
     """
     # In this process: MLflow takes seconds to import, once instead of for each version.
     from penstock_server.errors import PenstockError
-    from penstock_tools import publish as tool
+    from penstock_tools.publish import onnx as tool
 
     try:
         tool.publish(model, file, registry=registry, alias=alias, weight=weight)

@@ -34,7 +34,7 @@ class Server:
 
     def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "penstock_tools.cli", "serve", *arguments],
+            [sys.executable, "-m", "penstock_tools.cli.main", "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -233,7 +233,7 @@ class Registry:
         self._files = 0
 
     def publish(self, name: str, onnx: bytes, alias: str | None = None, weight: float | None = None) -> str:
-        from penstock_tools.publish import publish
+        from penstock_tools.publish.onnx import publish
 
         self._files += 1
         file = self._folder / f"{self._files}.onnx"
@@ -241,7 +241,7 @@ class Registry:
         return str(publish(name, file, registry=self.uri, alias=alias, weight=weight))
 
     def promote(self, name: str, version: str, alias: str = "champion", weight: float | None = None) -> None:
-        from penstock_tools.promote import promote
+        from penstock_tools.publish.promote import promote
 
         promote(name, version, alias=alias, weight=weight, registry=self.uri)
 

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from penstock import penstock_pb2 as pb
 from penstock_client import Client, ModelNotFoundError
 from penstock_server.control.drift import as_message
-from penstock_tools.drift import source
+from penstock_tools.drift import fetch as source
 
 Server = Any  # the process that conftest starts
 
@@ -138,7 +138,7 @@ def test_reflection_describes_it(server: Server) -> None:
 @pytest.mark.parametrize("address", ["grpc", "http"])
 def test_the_command_shows_it(server: Server, address: str) -> None:
     where = server.grpc if address == "grpc" else f"http://{server.http}"
-    command = [sys.executable, "-m", "penstock_tools.cli", "drift", "fares", "--server", where, "--fail-on-drift"]
+    command = [sys.executable, "-m", "penstock_tools.cli.main", "drift", "fares", "--server", where, "--fail-on-drift"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (3, "")
     assert "1 of 3 features drifted" in done.stdout

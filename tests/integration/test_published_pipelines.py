@@ -49,7 +49,7 @@ def fitted_pipeline(handle_unknown):
 
 def command(*arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "penstock_tools.cli", *map(str, arguments)],
+        [sys.executable, "-m", "penstock_tools.cli.main", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

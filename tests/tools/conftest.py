@@ -8,7 +8,7 @@ import pytest
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
-from penstock_tools import registry as registries
+from penstock_tools.publish import registry as registries
 
 
 @pytest.fixture(scope="session")

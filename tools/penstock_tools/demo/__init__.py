@@ -17,6 +17,6 @@ def run(plan: Plan | None = None) -> int:
     Raises:
         PenstockError: a step cannot be done; says which and why.
     """
-    from penstock_tools.demo import story
+    from penstock_tools.demo import run as story
 
     return story.tell(plan or Plan())

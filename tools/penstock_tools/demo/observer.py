@@ -8,8 +8,8 @@ from penstock_server.errors import UnavailableError
 from penstock_tools.demo import metrics
 from penstock_tools.demo.onset import DriftLog
 from penstock_tools.demo.plan import MODEL, Plan
-from penstock_tools.demo.server import ServerProcess
-from penstock_tools.demo.tally import Tally
+from penstock_tools.demo.results import Tally
+from penstock_tools.server_process import ServerProcess
 
 SCRAPE_S: Final = 1.0
 

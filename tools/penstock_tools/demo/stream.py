@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_tools import flights
+from penstock_tools.demo import flights
 
 if TYPE_CHECKING:
     import pandas as pd

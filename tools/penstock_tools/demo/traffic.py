@@ -15,8 +15,8 @@ import numpy as np
 
 from penstock_client import AsyncClient, PenstockClientError
 from penstock_tools.demo.plan import CONNECTIONS, IN_FLIGHT, MODEL, due_s
+from penstock_tools.demo.results import Reply, Tally
 from penstock_tools.demo.stream import Batch
-from penstock_tools.demo.tally import Reply, Tally
 
 GIVE_UP_FAILURES: Final = 100
 """The demo has failed at the first; there is no point in sending the rest to a server that is gone."""

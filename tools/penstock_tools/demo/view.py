@@ -8,7 +8,7 @@ from typing import Final
 from penstock_tools.demo.metrics import Facts, Shadow
 from penstock_tools.demo.onset import highest
 from penstock_tools.demo.plan import Plan
-from penstock_tools.demo.tally import Phase, Tally, percentile
+from penstock_tools.demo.results import Phase, Tally, percentile
 
 RATE_S: Final = 3.0
 TOP_FEATURES: Final = 3

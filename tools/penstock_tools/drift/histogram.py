@@ -9,7 +9,7 @@ from html import escape
 from typing import Final
 
 from penstock_server.observe.drift_state import ColumnDrift
-from penstock_tools.drift import words
+from penstock_tools.drift import format as words
 
 WIDTH: Final = 480
 HEIGHT: Final = 120

@@ -9,7 +9,8 @@ from html import escape
 from typing import Final
 
 from penstock_server.observe.drift_state import ColumnDrift, VersionDrift
-from penstock_tools.drift import histogram, words
+from penstock_tools.drift import format as words
+from penstock_tools.drift import histogram
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _STYLE: Final = """

@@ -1,0 +1,83 @@
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from penstock_server.errors import NotFoundError
+from penstock_tools.drift import table as screen
+from tests.tools.drift.drift_records import CANARY, CHAMPION, DELAY
+
+
+def drawn(renderable, width=110):
+    console = Console(width=width, record=True, file=None, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def line_of(text, name):
+    (line,) = [line for line in text.splitlines() if name in line.split()]
+    return line
+
+
+def test_a_line_for_each_feature_by_evidence():
+    text = drawn(screen.overview(CHAMPION, 112))
+    assert text.splitlines()[0].strip() == "flights version 1 (champion)"
+    order = [text.index(f" {name} ") for name in ("delay", "carrier", "gust", "(predictions)")]
+    assert order == sorted(order)
+    assert line_of(text, "delay").split() == [
+        "●", "delay", "▄▄▄▄", "▂▂▂█▂", "0.310", "0.490", "<0.001", "10%", "2.0%",
+    ]  # fmt: skip
+    assert line_of(text, "carrier").split() == ["carrier", "█▅▄", "█▅▃", "0.020", "-0.001", "0.970", "0.3%"]
+    assert line_of(text, "gust").split()[-4:] == ["40", "of", "125", "rows"]
+    assert "alarm, two windows in a row: delay, (predictions)" in text
+
+
+def test_no_rows_are_no_error():
+    text = drawn(screen.overview(CANARY))
+    assert "no rows were counted yet" in text
+    assert "nothing can be said yet" in text
+    assert "alarm" not in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 112, 140])
+def test_it_fits_a_terminal(width):
+    wide = replace(DELAY, name="a" * 15, labels=("x",) * 23, reference=(1 / 23,) * 23, current=(1 / 23,) * 23)
+    text = drawn(screen.overview(replace(CHAMPION, columns=(wide,)), width), width)
+    assert line_of(text, "a" * 15).split() == [
+        "●", "a" * 15, *["█" * 23 if width >= screen.NARROW else "███████▆"] * 2, "0.310", "0.490", "<0.001", "10%", "2.0%"
+    ]  # fmt: skip
+    text = drawn(screen.feature(replace(CHAMPION, columns=(wide,)), wide.name), width)
+    assert "…" not in text
+
+
+def test_one_feature_in_full():
+    text = drawn(screen.feature(CHAMPION, "delay"))
+    assert "delay, a number: drifted" in text
+    assert "Wasserstein distance, deviations: 0.7000" in text
+    cells = {line.strip().split("  ")[0]: line for line in text.splitlines() if "█" in line}
+    assert list(cells) == ["< 1", "1 to 2", "2 to 5", ">= 5", "missing"]
+    assert cells[">= 5"].split()[2] == "25.0%"
+    assert cells[">= 5"].count("█") == 20 + 8
+    quiet = drawn(screen.feature(CHAMPION, "gust"))
+    assert "gust, a number: too few rows to say, 40 of 125" in quiet
+    assert drawn(screen.feature(CHAMPION, "label")).count("a class") == 1
+
+
+def test_an_unknown_feature_is_told_with_those_there_are():
+    with pytest.raises(NotFoundError, match="watches no feature 'dealy'; it watches gust, carrier, delay, label"):
+        screen.feature(CHAMPION, "dealy")
+    many = replace(CANARY, columns=tuple(replace(DELAY, name=f"c{at}") for at in range(22)))
+    with pytest.raises(NotFoundError, match="c19 and 2 more"):
+        screen.named(many, "x")
+
+
+def test_hostile_names_stay_text():
+    hostile = replace(DELAY, name="\x1b[2J[red]x[/red]", labels=("\x07", "[bold]", "c", "d", "e"))
+    text = drawn(screen.overview(replace(CHAMPION, columns=(hostile,)))) + drawn(
+        screen.feature(replace(CHAMPION, columns=(hostile,)), hostile.name)
+    )
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "�[2J[red]x[/red]" in text
+    assert "[bold]" in text

@@ -1,0 +1,220 @@
+"""Pipelines prepared and registered: what goes into the graph, which datatype, and what a server fetches."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from lightgbm import LGBMClassifier, LGBMRegressor
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.feature_selection import SelectKBest
+from sklearn.impute import KNNImputer, SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.svm import LinearSVC
+from xgboost import XGBClassifier
+
+from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
+from penstock_server.models import artifact
+from penstock_server.models.golden import compare
+from penstock_server.models.mlflow_source import MlflowSource
+from penstock_tools.publish import onnx_graph as graph
+from penstock_tools.publish import pipeline as publishing
+from penstock_tools.publish.pipeline import prepare, publish_pipeline
+from penstock_tools.sklearn_compiler import walk
+
+COLUMNS = ["age", "fare", "class", "sex", "city"]
+
+
+def columns(numbers=None):
+    numbers = numbers or make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    text = OneHotEncoder(handle_unknown="ignore")
+    return ColumnTransformer([("num", numbers, ["age", "fare", "class"]), ("text", text, ["sex", "city"])])
+
+
+@pytest.fixture(scope="session")
+def pipeline(frame, answers):
+    return Pipeline([("preprocess", columns()), ("model", LogisticRegression())]).fit(frame[COLUMNS], answers["binary"])
+
+
+MODELS = {
+    "linear": (make_pipeline(columns(), LogisticRegression()), "three"),
+    "trees": (make_pipeline(columns(SimpleImputer()), HistGradientBoostingClassifier(max_iter=5)), "binary"),
+    "forest": (make_pipeline(columns(SimpleImputer()), RandomForestClassifier(5, random_state=0)), "three"),
+    "without probabilities": (make_pipeline(columns(), RidgeClassifier()), "binary"),
+    "without probabilities, three": (make_pipeline(columns(), LinearSVC()), "three"),
+    "a number": (make_pipeline(columns(), Ridge()), "number"),
+    "a number, trees": (make_pipeline(columns(SimpleImputer()), HistGradientBoostingRegressor(max_iter=5)), "number"),
+    "in place": (
+        make_pipeline(
+            columns(make_pipeline(SimpleImputer(copy=False), StandardScaler(copy=False))), LogisticRegression()
+        ),
+        "boolean",
+    ),
+    "labels that are floats": (make_pipeline(columns(), LogisticRegression()), "float"),
+    "labels that are text": (make_pipeline(columns(), LogisticRegression()), "text"),
+    "a transformed number": (
+        make_pipeline(columns(), TransformedTargetRegressor(Ridge(), func=np.log1p, inverse_func=np.expm1)),
+        "number",
+    ),
+    "a transformed number around a pipeline": (
+        TransformedTargetRegressor(make_pipeline(columns(), Ridge()), transformer=StandardScaler()),
+        "number",
+    ),
+    "clusters": (make_pipeline(columns(), KMeans(3, n_init=1, random_state=0)), "binary"),
+    "LightGBM": (make_pipeline(columns(SimpleImputer()), LGBMClassifier(n_estimators=5, verbose=-1)), "binary"),
+    "LightGBM, a number": (
+        make_pipeline(columns(SimpleImputer()), LGBMRegressor(n_estimators=5, verbose=-1)),
+        "number",
+    ),
+    "XGBoost": (make_pipeline(columns(SimpleImputer()), XGBClassifier(n_estimators=5)), "binary"),
+}
+
+
+@pytest.mark.parametrize(("model", "answer"), MODELS.values(), ids=MODELS)
+def test_models_answer_as_they_did(frame, answers, model, answer):
+    prepared = prepare(model.fit(frame[COLUMNS], answers[answer]), frame)
+    assert prepared.features.datatype == "FP32"
+    assert prepared.difference <= 1e-5
+    assert prepared.compiled.in_graph == ()
+
+
+IN_GRAPH = {
+    "components": (
+        make_pipeline(columns(), PCA(3), LogisticRegression()),
+        ("PCA",),
+    ),
+    "components, scaled again": (
+        make_pipeline(columns(), PCA(3), StandardScaler(), LogisticRegression()),
+        ("PCA", "StandardScaler"),
+    ),
+    "a branch": (
+        make_pipeline(columns(make_pipeline(KNNImputer(), StandardScaler())), LogisticRegression()),
+        ("columntransformer → num → KNNImputer", "columntransformer → num → StandardScaler"),
+    ),
+    "a branch, and a choice of what it makes": (
+        make_pipeline(columns(make_pipeline(SimpleImputer(), PCA(3))), SelectKBest(k=4), LogisticRegression()),
+        ("columntransformer → num → PCA", "SelectKBest"),
+    ),
+    "two branches": (
+        make_pipeline(
+            ColumnTransformer(
+                [
+                    ("a", make_pipeline(SimpleImputer(), PCA(1)), ["age", "fare"]),
+                    ("b", OneHotEncoder(), ["sex"]),
+                    ("c", make_pipeline(StandardScaler(), PCA(1)), ["fare", "class"]),
+                ]
+            ),
+            LogisticRegression(),
+        ),
+        ("columntransformer → a → PCA", "columntransformer → c → PCA"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "places"), IN_GRAPH.values(), ids=IN_GRAPH)
+def test_what_is_not_compiled_goes_into_the_graph(frame, answers, model, places):
+    prepared = prepare(model.fit(frame[COLUMNS], answers["binary"]), frame)
+    assert prepared.compiled.in_graph == places
+    assert prepared.difference <= 1e-5
+
+
+def test_the_wide_datatype_is_taken_where_the_narrow_one_does_not_do():
+    rows = pd.DataFrame({"at": 1.7e9 + np.arange(50.0), "x": np.arange(50.0) % 7})
+    model = LinearRegression().fit(rows, rows["at"] - 1.7e9)
+    prepared = prepare(model, rows)
+    assert prepared.features.datatype == "FP64"
+    assert "differs from the pipeline by" in prepared.refused
+    with pytest.raises(ModelFailedError, match=r"differs from the pipeline by .* in a prediction, .* row"):
+        prepare(model, rows, datatype="FP32")
+
+
+def test_the_datatype_that_is_asked_for_is_taken(pipeline, frame):
+    prepared = prepare(pipeline, frame, datatype="FP64")
+    assert graph.read(prepared.model).signature.inputs[0].datatype == "FP64"
+    assert prepared.difference < 1e-14
+
+
+def test_a_difference_is_told_with_the_step_and_the_column(pipeline, frame, monkeypatch):
+    original = walk.rules.of
+
+    def bent(transformer):
+        rule = original(transformer)
+        if not isinstance(transformer, StandardScaler):
+            return rule
+        scaled = StandardScaler()
+        scaled.mean_, scaled.scale_ = transformer.mean_, transformer.scale_ * [1, 1 + 1e-6, 1, 1]
+        return lambda _, parts: rule(scaled, parts)
+
+    monkeypatch.setattr(walk.rules, "of", bent)
+    with pytest.raises(
+        ModelFailedError, match="preprocess → num → StandardScaler differs from scikit-learn's in 'fare', row"
+    ):
+        prepare(pipeline, frame)
+
+
+def test_another_model_does_not_pass(pipeline, frame, answers, monkeypatch):
+    to_onnx = publishing.convert.to_onnx
+    other = Pipeline([("preprocess", columns()), ("model", LogisticRegression())])
+    other.fit(frame[COLUMNS], 1 - answers["binary"])
+    monkeypatch.setattr(publishing.convert, "to_onnx", lambda _, *form: to_onnx(other[-1], *form))
+    with pytest.raises(ModelFailedError, match=r"differs from the pipeline by .* in a probability"):
+        prepare(pipeline, frame)
+
+
+def test_scikit_learns_own_refusal_is_passed_on(frame, answers):
+    rows = frame[["class", "sex"]]
+    model = make_pipeline(ColumnTransformer([("s", OrdinalEncoder(), ["sex"])]), LogisticRegression())
+    model.fit(rows, answers["binary"])
+    with pytest.raises(InvalidInputError, match=r"columntransformer → s \(OrdinalEncoder\) itself refuses the sample"):
+        prepare(model, rows.assign(sex="x"))
+
+
+def test_a_pipeline_without_a_model(frame):
+    with pytest.raises(InvalidInputError, match="ends in no estimator"):
+        prepare(make_pipeline(columns()).fit(frame[COLUMNS]), frame)
+
+
+def test_a_model_without_a_converter(frame, answers):
+    from sklearn.isotonic import IsotonicRegression
+
+    model = IsotonicRegression().fit(frame["fare"], answers["number"])
+    with pytest.raises(UnsupportedError, match="IsotonicRegression does not become FP32 ONNX"):
+        prepare(model, frame[["fare"]])
+
+
+def test_a_server_reads_what_was_published(registry, client, pipeline, frame, answers, tmp_path):
+    published = publish_pipeline("fraud", pipeline, frame, answers["binary"], alias="canary", weight=5)
+    found = artifact.read(MlflowSource(registry, cache_dir=tmp_path / "cache").fetch("fraud", published.version))
+    assert found.features == published.prepared.features
+    assert found.baseline.predictions.counts == tuple(np.bincount(pipeline.predict(frame)).tolist())
+    assert (found.manifest.class_output, found.manifest.classes) == ("label", (0, 1))
+    sample = frame.iloc[np.linspace(0, len(frame) - 1, 16).astype(int)]
+    right = {"label": pipeline.predict(sample), "probabilities": pipeline.predict_proba(sample)}
+    assert compare(found.golden, right) is None
+    run = client.get_run(client.get_model_version("fraud", published.version).run_id).data
+    assert run.metrics["accuracy"] == pytest.approx(pipeline.score(frame, answers["binary"]))
+    assert {"auc", "log_loss", "onnx_difference"} <= run.metrics.keys()
+    assert run.params["estimator"] == "LogisticRegression"
+
+
+def test_numbers_are_scored_as_numbers(registry, client, frame, answers):
+    model = make_pipeline(columns(), Ridge()).fit(frame[COLUMNS], answers["number"])
+    published = publish_pipeline("price", model, frame, answers["number"])
+    assert published.scores["r2"] == pytest.approx(model.score(frame[COLUMNS], answers["number"]))
+
+
+LABELS = {
+    "too few": (lambda truth: truth[:-1], "there are 239 labels for 240 rows"),
+    "a class that the model does not know": (lambda truth: truth + 1, "the label 2 is none of the model's classes"),
+    "one missing": (lambda truth: np.where(np.arange(len(truth)) == 3, np.nan, truth), "the label of row 3 is missing"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), LABELS.values(), ids=LABELS)
+def test_labels_that_are_not_the_samples(registry, client, pipeline, frame, answers, change, message):
+    with pytest.raises(InvalidInputError, match=message):
+        publish_pipeline("fraud", pipeline, frame, change(answers["binary"]))
+    assert client.search_registered_models() == []

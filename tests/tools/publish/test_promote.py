@@ -1,0 +1,125 @@
+import pytest
+
+from penstock_server.errors import InvalidInputError, NotFoundError
+from penstock_server.models.aliases import WEIGHT_TAG, parse_weight
+from penstock_tools.publish.promote import Promotion, check_role, promote
+
+
+@pytest.fixture
+def fraud(client):
+    """A model with the versions 1 to 3."""
+    client.create_registered_model("fraud")
+    for _ in range(3):
+        client.create_model_version("fraud", "file:///nowhere")
+    return client
+
+
+def roles(client):
+    return {alias: str(version) for alias, version in client.get_registered_model("fraud").aliases.items()}
+
+
+def test_the_first_champion(fraud):
+    assert promote("fraud", 1) == Promotion("fraud", "1", "champion", None, None, ())
+    assert roles(fraud) == {"champion": "1"}
+
+
+def test_a_champion_takes_the_place_of_the_former(fraud):
+    promote("fraud", 1)
+    done = promote("fraud", "2")
+    assert (done.former, roles(fraud)) == ("1", {"champion": "2"})
+    assert str(done) == "fraud version 2 is now champion, in place of version 1"
+
+
+def test_a_canary_carries_its_weight(fraud):
+    promote("fraud", 1)
+    done = promote("fraud", 2, "canary", 12.5)
+    assert roles(fraud) == {"champion": "1", "canary": "2"}
+    assert fraud.get_model_version("fraud", "2").tags[WEIGHT_TAG] == "12.5"
+    assert str(done) == "fraud version 2 is now canary with 12.5% of the traffic"
+
+
+def test_the_weight_is_written_before_the_alias(fraud, monkeypatch):
+    from mlflow import MlflowClient
+
+    calls = []
+    for method in ("set_model_version_tag", "set_registered_model_alias"):
+        monkeypatch.setattr(MlflowClient, method, lambda *args, method=method: calls.append((method, args[-1])))
+    promote("fraud", 2, "canary", 5)
+    assert calls == [("set_model_version_tag", "5"), ("set_registered_model_alias", "2")]
+
+
+@pytest.mark.parametrize("weight", [0, 0.00001, 0.1 + 0.2, 33.333333333, 100])
+def test_the_server_reads_every_weight(fraud, weight):
+    promote("fraud", 2, "canary", weight)
+    text = fraud.get_model_version("fraud", "2").tags[WEIGHT_TAG]
+    assert parse_weight(text) == pytest.approx(weight / 100, abs=1e-11)
+
+
+def test_a_canary_that_becomes_champion_is_canary_no_longer(fraud):
+    promote("fraud", 1)
+    promote("fraud", 2, "canary", 50)
+    done = promote("fraud", 2)
+    assert roles(fraud) == {"champion": "2"}
+    assert str(done) == "fraud version 2 is now champion, in place of version 1; it is no longer canary"
+
+
+def test_a_version_may_be_canary_and_shadow_at_once(fraud):
+    promote("fraud", 1)
+    promote("fraud", 2, "shadow")
+    assert promote("fraud", 2, "canary", 1).given_up == ()
+    assert roles(fraud) == {"champion": "1", "canary": "2", "shadow": "2"}
+    assert promote("fraud", 2).given_up == ("canary", "shadow")
+
+
+def test_other_versions_keep_their_roles(fraud):
+    promote("fraud", 1)
+    promote("fraud", 2, "canary", 5)
+    promote("fraud", 3, "shadow")
+    assert roles(fraud) == {"champion": "1", "canary": "2", "shadow": "3"}
+
+
+def test_doing_it_again_changes_nothing(fraud):
+    promote("fraud", 1)
+    assert str(promote("fraud", 1)) == "fraud version 1 is now champion"
+    assert roles(fraud) == {"champion": "1"}
+
+
+@pytest.mark.parametrize(("alias", "weight"), [("canary", 5), ("shadow", None)])
+def test_the_champion_stays_champion(fraud, alias, weight):
+    promote("fraud", 1)
+    with pytest.raises(InvalidInputError, match="version 1 of fraud is its champion"):
+        promote("fraud", 1, alias, weight)
+    assert roles(fraud) == {"champion": "1"}
+
+
+def test_an_unknown_model_is_told_with_those_there_are(fraud):
+    with pytest.raises(NotFoundError, match="no model 'freud' in the registry; the models are fraud"):
+        promote("freud", 1)
+
+
+def test_an_empty_registry_says_so(registry):
+    with pytest.raises(NotFoundError, match="there are no models yet"):
+        promote("fraud", 1)
+
+
+@pytest.mark.parametrize("version", ["4", "0", "latest", "-1", ""])
+def test_an_unknown_version_is_told_with_those_there_are(fraud, version):
+    with pytest.raises(NotFoundError, match=f"no version {version} of fraud; the versions are 1, 2, 3"):
+        promote("fraud", version)
+
+
+@pytest.mark.parametrize(
+    ("alias", "weight", "message"),
+    [
+        ("king", None, "no role 'king'; expected champion, canary, shadow"),
+        ("champion", 5.0, "a champion has no weight"),
+        ("shadow", 5.0, "a shadow has no weight"),
+        ("canary", None, "give its weight"),
+        ("canary", -1.0, "expected 0 to 100"),
+        ("canary", 100.5, "expected 0 to 100"),
+        ("canary", float("nan"), "expected 0 to 100"),
+    ],
+)
+def test_roles_and_weights_that_do_not_fit(alias, weight, message):
+    with pytest.raises(InvalidInputError, match=message):
+        check_role(alias, weight)

@@ -1,0 +1,145 @@
+"""What cannot be published is refused in one sentence: where it is, which column, and what would do."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - makes the next import work
+from sklearn.feature_extraction import FeatureHasher
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.impute import IterativeImputer, SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PolynomialFeatures,
+    SplineTransformer,
+    StandardScaler,
+)
+
+from penstock_server.errors import InvalidInputError, UnsupportedError
+from penstock_tools.sklearn_compiler.compiler import compile_pipeline
+from penstock_tools.sklearn_compiler.sample_reading import read
+
+
+class OwnScaler(StandardScaler):
+    """A subclass may do anything."""
+
+
+def upper(values):
+    return values
+
+
+def of(transformer, columns):
+    return Pipeline([("preprocess", ColumnTransformer([("num", transformer, columns)]))])
+
+
+UNSUPPORTED = {
+    "no rule and no converter": (
+        of(Pipeline([("fill", IterativeImputer(max_iter=1))]), ["age", "fare"]),
+        r"preprocess → num → fill \(IterativeImputer\) cannot be published: .* SimpleImputer and KNNImputer work",
+    ),
+    "words of text": (
+        of(CountVectorizer(), "long"),
+        r"preprocess → num \(CountVectorizer\) .* column 'long' is text .*FeatureHasher, OneHotEncoder and TargetEncoder",
+    ),
+    "a function of one's own": (
+        of(FunctionTransformer(upper), ["age"]),
+        "the function upper is not one that Penstock knows; numpy's functions",
+    ),
+    "an argument of a function": (
+        of(FunctionTransformer(np.nan_to_num, kw_args={"posinf": 3}), ["age"]),
+        "the argument 'posinf' of its function",
+    ),
+    "a class of one's own": (of(OwnScaler(), ["age"]), "no rule for OwnScaler"),
+    "hashed numbers": (
+        of(make_pipeline(FunctionTransformer(np.asarray), FeatureHasher(4, input_type="string")), ["sex", "deck"]),
+        "give each text column a FeatureHasher",
+    ),
+    "two kinds of nothing": (
+        of(OneHotEncoder(), ["nothings"]),
+        "column 'nothings' has the categories '' and None, which are one on the wire",
+    ),
+    "numbers filled with text": (
+        of(SimpleImputer(strategy="constant", fill_value="x"), ["hollow"]),
+        "fills 'x' into numbers",
+    ),
+    "columns of what the graph makes": (
+        make_pipeline(
+            ColumnTransformer([("p", PCA(2), ["fare", "class"])]), ColumnTransformer([("z", StandardScaler(), [1])])
+        ),
+        r"columntransformer-2 → z \(StandardScaler\) .* picks some of what the graph makes; choose columns before that",
+    ),
+    "a crooked spline": (
+        of(SplineTransformer(degree=1, extrapolation="linear"), ["class", "fare"]),
+        "extrapolation='linear' of degree 0 or 1 compiles for one column",
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def wide(frame):
+    nothings = frame["city"].where(frame.index % 4 != 0, "").astype(object)
+    hollow = pd.Series([None, 1.5] * (len(frame) // 2), dtype=object)
+    return frame.assign(nothings=nothings, hollow=hollow, long="x" * 2000)
+
+
+@pytest.mark.parametrize(("pipeline", "message"), UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_a_transformer_that_nobody_can_carry_out(wide, pipeline, message):
+    with pytest.raises(UnsupportedError, match=message):
+        compile_pipeline(pipeline.fit(wide), wide)
+
+
+INVALID = {
+    "text that reaches the model": (of("passthrough", ["sex"]), "column 'sex' reaches the model as text; encode it"),
+    "no columns": (of("drop", ["sex"]), "no columns reach the model"),
+    "a category that is too long": (of(OneHotEncoder(), ["long"]), r"preprocess → num \(OneHotEncoder\) does not fit"),
+    "too many columns": (
+        of(make_pipeline(PolynomialFeatures(5), PolynomialFeatures(3)), ["fare", "class", "alone", "age"]),
+        "PolynomialFeatures does not fit a feature specification: .* expected at most 65536",
+    ),
+    "a factor too many": (of(PolynomialFeatures(20), ["fare"]), "expected at most 16"),
+}
+
+
+@pytest.mark.parametrize(("pipeline", "message"), INVALID.values(), ids=INVALID)
+def test_what_goes_beyond_a_specification(wide, pipeline, message):
+    few = wide.iloc[1:4]
+    with pytest.raises(InvalidInputError, match=message):
+        compile_pipeline(pipeline.fit(few), few)
+
+
+SAMPLES = {
+    "no rows": (lambda frame: frame.head(0), "has no rows"),
+    "a column lacks": (
+        lambda frame: frame.drop(columns="age"),
+        "lacks column 'age'; the pipeline was fitted on age, sex",
+    ),
+    "numbers and text in one": (
+        lambda frame: frame.assign(sex=pd.Series(["f", 1.5] * (len(frame) // 2), dtype=object)),
+        "column 'sex' holds 1.5 of float",
+    ),
+    "dates": (lambda frame: frame.assign(age=pd.Timestamp("2026-01-01")), "column 'age' holds datetime64"),
+    "other things": (lambda frame: frame.assign(sex=[(1, 2)] * len(frame)), r"column 'sex' holds \(1, 2\) of tuple"),
+    "one axis": (lambda frame: np.zeros(3), r"the shape \[3\], expected rows and columns"),
+    "another width": (lambda frame: np.zeros((3, 5)), "has 5 columns, expected 2: age, sex"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), SAMPLES.values(), ids=SAMPLES)
+def test_a_sample_that_is_not_the_pipelines(frame, answers, change, message):
+    rows = frame[["age", "sex"]]
+    pipeline = make_pipeline(
+        ColumnTransformer([("n", SimpleImputer(), ["age"]), ("s", OrdinalEncoder(), ["sex"])]), LogisticRegression()
+    ).fit(rows, answers["binary"])
+    with pytest.raises(InvalidInputError, match=message):
+        read(pipeline, change(rows))
+
+
+def test_a_column_that_is_empty_in_the_sample_alone(frame):
+    fitted = OneHotEncoder().fit(frame[["gate"]])
+    with pytest.raises(UnsupportedError, match="column 'gate' holds numbers or nothing in the sample"):
+        compile_pipeline(fitted, frame[["gate"]][frame["gate"].isna()])

@@ -1,0 +1,38 @@
+"""`penstock features`: shows and checks a feature specification, without publishing anything."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock_tools.cli.options import Precision, SampleFile, Trust
+
+
+def features(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A specification (.yaml or .json), or a fitted pipeline (.skops, .joblib or .pkl).",
+            show_default=False,
+        ),
+    ],
+    *,
+    sample: SampleFile = None,
+    precision: Precision = None,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print the specification as YAML, to read or to change by hand.")
+    ] = False,
+    trust: Trust = False,
+) -> None:
+    """Shows what a feature specification takes and gives, and runs it on a sample.
+
+    Of a pipeline it shows what [bold]penstock publish[/bold] would make: each transformer is compiled and compared with
+    scikit-learn's on the sample, which a pipeline needs.
+
+    Examples: [bold]penstock features fraud.skops --sample train.csv[/bold], or
+    [bold]penstock features fraud.skops --sample train.csv --yaml > fraud.yaml[/bold]
+    """
+    from penstock_tools.publish import feature_file
+
+    feature_file.show(file, sample, precision, as_yaml=as_yaml, trust=trust)

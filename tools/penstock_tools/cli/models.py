@@ -1,0 +1,26 @@
+"""`penstock models`: what a server has loaded, and why not what it has not."""
+
+from typing import Annotated
+
+import typer
+
+from penstock_tools.cli.options import Json
+
+
+def models(
+    http: Annotated[
+        str, typer.Option(metavar="URL", help="The server's HTTP address (its --http-port).")
+    ] = "http://127.0.0.1:8002",
+    as_json: Json = False,
+) -> None:
+    """Shows what a server has loaded: each version's role, share of the traffic and state, and why.
+
+    Example: [bold]penstock models --http http://models:8002[/bold]
+    """
+    from penstock_tools.client_commands import models as listing
+
+    answer = listing.fetch(http)
+    if as_json:
+        typer.echo(listing.as_json(answer))
+    else:
+        listing.show(answer)

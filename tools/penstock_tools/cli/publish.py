@@ -1,0 +1,63 @@
+"""`penstock publish`: registers a scikit-learn pipeline or an ONNX file as a model's next version."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock_tools.cli.options import ModelName, Precision, Registry, SampleFile, Trust, Weight
+
+
+def publish(
+    name: ModelName,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A fitted pipeline (.skops, or .joblib and .pkl), or an ONNX model (.onnx).",
+            show_default=False,
+        ),
+    ],
+    *,
+    sample: SampleFile = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The sample's column with the true answers; the scores on them are logged with the run.",
+            show_default=False,
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SPEC",
+            help="For an ONNX file: the feature specification before it, .yaml or .json.",
+            show_default=False,
+        ),
+    ] = None,
+    alias: Annotated[
+        str | None,
+        typer.Option(metavar="A", help="The role to give it: champion, canary or shadow.", show_default=False),
+    ] = None,
+    weight: Weight = None,
+    registry: Registry = None,
+    precision: Precision = None,
+    trust: Trust = False,
+) -> None:
+    """Registers a fitted scikit-learn pipeline, or an ONNX file, as the next version of a model.
+
+    A pipeline is compiled: its transformers to a feature specification, its estimator to ONNX. Both are proven equal
+    to the pipeline on the sample, which also gives the drift baseline and the golden requests; nothing is registered
+    that answers differently. An ONNX file is checked and registered as it is, with [bold]--features[/bold] and
+    [bold]--sample[/bold] behind a feature specification. Servers that follow the registry load a version once it has a
+    role.
+
+    Examples: [bold]penstock publish fraud fraud.skops --sample train.parquet --labels is_fraud --alias champion[/bold],
+    or [bold]penstock publish fraud fraud.onnx --alias canary --weight 5[/bold]
+    """
+    from penstock_tools.publish import files as publish_file
+
+    publish_file.publish(
+        publish_file.Request(name, file, sample, labels, features, alias, weight, registry, precision, trust)
+    )

@@ -1,0 +1,1 @@
+"""Publishing: models and pipelines become registered versions, and versions get their roles."""

@@ -1,0 +1,171 @@
+"""Publishing: an ONNX model becomes a registered version that the server can load, with all that belongs to it.
+
+Decides the order: everything that can be checked is checked before anything is written, the files are made aside, logged
+as the artifacts of a run, and registered last; a role is given when the version is there. What the files hold is decided
+by the server's `models.artifact`, what a role means by `promote`. Training, the demo and the command call it.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from numpy.typing import ArrayLike
+
+from penstock_server.errors import InvalidInputError
+from penstock_server.features.baseline import Baseline
+from penstock_server.features.specification.spec import FeatureSpec
+from penstock_server.models import artifact
+from penstock_server.models.golden import Golden
+from penstock_server.models.manifest import ClassLabel
+from penstock_tools.publish import golden as samples
+from penstock_tools.publish import mlflow_folder, promote
+from penstock_tools.publish import onnx_graph as graph
+from penstock_tools.publish import registry as registries
+
+ARTIFACTS: Final = "model"
+"""The folder among the run's artifacts that holds the version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a run tells of how a model came about.
+
+    Attributes:
+        title: the run's name.
+        params: settings by name.
+        metrics: scores by name.
+        figures: `matplotlib` figures by file name, such as `evaluation.png`.
+    """
+
+    title: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def publish(
+    name: str,
+    model: Any,
+    *,
+    registry: str | None = None,
+    alias: str | None = None,
+    weight: float | None = None,
+    features: FeatureSpec | None = None,
+    baseline: Baseline | None = None,
+    golden: Golden | None = None,
+    sample: Mapping[str, ArrayLike] | None = None,
+    classes: Sequence[ClassLabel] | None = None,
+    class_output: str | None = None,
+    record: Record | None = None,
+) -> str:
+    """Registers a model's next version.
+
+    Args:
+        name: the registered model, made when it is not there.
+        model: a path to an ONNX file, or an `onnx.ModelProto`.
+        registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
+        alias: the role to give it: "champion", "canary" or "shadow"; None for none.
+        weight: a canary's share of the traffic in percent.
+        features: the fitted feature specification, whose width the model's one input has.
+        baseline: the reference that drift is measured against; needs `features`.
+        golden: requests with the answers that a server must get before it serves the version.
+        sample: a few rows by raw column, or by input where there are no features; when `golden` is None the model is
+            asked for its answers to them, and these become the golden requests.
+        classes: the labels in the order of the scores; None to read them from the graph.
+        class_output: the output that holds the predicted label; None to read it from the graph.
+        record: what the run is to tell.
+
+    Returns:
+        The version's name, such as "3".
+
+    Raises:
+        InvalidInputError: the model, its parts or the role do not fit; nothing was registered.
+        UnavailableError: the registry does not answer.
+    """
+    check_request(name, alias, weight)
+    if baseline is not None and features is None:
+        raise InvalidInputError("a drift baseline counts raw columns; give the feature specification too")
+    found = graph.read(model)
+    if features is not None:
+        graph.hold_fit(found.signature, features)
+    _check_class_output(found, class_output)
+    if golden is None and sample is not None:
+        golden = samples.golden_requests(found.runtime, sample, features)
+    with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
+        folder = Path(scratch) / ARTIFACTS
+        mlflow_folder.save(found, folder)
+        artifact.write(
+            folder,
+            features=features,
+            baseline=baseline,
+            golden=golden,
+            class_output=class_output or found.class_output,
+            classes=classes or found.classes,
+        )
+        version = _register(name, folder, registry, record or Record())
+    if alias is not None:
+        promote.promote(name, version, alias, weight, registry)
+    return version
+
+
+def check_request(name: str, alias: str | None, weight: float | None) -> None:
+    """Holds that a version may be registered under this name and given this role.
+
+    Raises:
+        InvalidInputError: the name is no name, there is no such role, or the weight does not go with it.
+    """
+    if not name or not name.isprintable() or "/" in name or ":" in name:
+        raise InvalidInputError(f"the model's name is {name!r}; expected printable characters without '/' and ':'")
+    if alias is not None:
+        promote.check_role(alias, weight)
+    elif weight is not None:
+        raise InvalidInputError("a weight without a role says nothing; give the alias canary too")
+
+
+def _check_class_output(found: graph.Graph, class_output: str | None) -> None:
+    names = [spec.name for spec in found.signature.outputs]
+    if class_output is not None and class_output not in names:
+        raise InvalidInputError(f"the model has no output {class_output!r}; it has {', '.join(names)}")
+
+
+def _register(name: str, folder: Path, registry: str | None, record: Record) -> str:
+    with registries.opened(registry) as client:
+        with _run(client, record.title or name) as run:
+            _log(client, run.info.run_id, record)
+            client.log_artifacts(run.info.run_id, str(folder), ARTIFACTS)
+        _ensure_model(client, name)
+        source = f"{run.info.artifact_uri}/{ARTIFACTS}"
+        return str(client.create_model_version(name, source, run.info.run_id).version)
+
+
+@contextmanager
+def _run(client: Any, title: str) -> Iterator[Any]:
+    run = client.create_run(registries.experiment_id(client), run_name=title)
+    try:
+        yield run
+    except BaseException:
+        client.set_terminated(run.info.run_id, "FAILED")
+        raise
+    client.set_terminated(run.info.run_id)
+
+
+def _log(client: Any, run_id: str, record: Record) -> None:
+    for key, value in record.params.items():
+        client.log_param(run_id, key, value)
+    for key, number in record.metrics.items():
+        client.log_metric(run_id, key, float(number))
+    for file_name, figure in record.figures.items():
+        client.log_figure(run_id, figure, file_name)
+
+
+def _ensure_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

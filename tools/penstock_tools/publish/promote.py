@@ -1,0 +1,134 @@
+"""Promotion: gives a version of a model its role by writing the registry's aliases, which every server follows.
+
+Decides what a promotion means for the roles that were there before. Carrying it out is the servers' business: they see
+the alias at their next look at the registry. `publish`, training, the demo and the command call it.
+
+A role is held by one version. A version may be canary and shadow at once, asked for real by some and compared on the
+rest; the champion is nothing else besides:
+
+- champion: the former champion keeps no role (it stays registered: promote it again to go back). A canary or shadow that
+  becomes champion gives those roles up, so that the ramp ends there.
+- canary: its share of the traffic, the tag `penstock.weight`, is written before the alias: a server that looks in between
+  sees the new share with the old canary, never the new canary with an old share.
+- shadow: takes no share, so it has no weight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock_server.errors import InvalidInputError, NotFoundError
+from penstock_server.models.aliases import WEIGHT_TAG
+from penstock_server.names import CANARY, CHAMPION, ROLES
+from penstock_tools.publish import registry as registries
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What was done.
+
+    Attributes:
+        alias: the role that the version was given.
+        weight: the canary's share in percent; None for other roles.
+        former: the version that had the role before; None if none did.
+        given_up: roles that the version gave up.
+    """
+
+    name: str
+    version: str
+    alias: str
+    weight: float | None
+    former: str | None
+    given_up: tuple[str, ...]
+
+    def __str__(self) -> str:
+        share = f" with {self.weight:g}% of the traffic" if self.weight is not None else ""
+        former = f", in place of version {self.former}" if self.former not in (None, self.version) else ""
+        given_up = f"; it is no longer {' and '.join(self.given_up)}" if self.given_up else ""
+        return f"{self.name} version {self.version} is now {self.alias}{share}{former}{given_up}"
+
+
+def promote(
+    name: str, version: str | int, alias: str = CHAMPION, weight: float | None = None, registry: str | None = None
+) -> Promotion:
+    """Gives a version a role.
+
+    Args:
+        name: the registered model.
+        version: its version.
+        alias: "champion", "canary" or "shadow".
+        weight: the canary's share of the traffic in percent, 0 to 100; required for a canary, and for no other role.
+        registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
+
+    Raises:
+        NotFoundError: no such model or version; names those there are.
+        InvalidInputError: an unknown role, a weight missing or out of place, or the champion was to become canary or
+            shadow, which would leave the model without a champion.
+        UnavailableError: the registry does not answer.
+    """
+    check_role(alias, weight)
+    with registries.opened(registry) as client:
+        return _promote(client, name, str(version), alias, weight)
+
+
+def check_role(alias: str, weight: float | None) -> None:
+    """Holds that a role is one of the three and has a weight if, and only if, it takes one.
+
+    Raises:
+        InvalidInputError: it does not; says what to give.
+    """
+    if alias not in ROLES:
+        raise InvalidInputError(f"there is no role {alias!r}; expected {', '.join(ROLES)}")
+    if alias != CANARY and weight is not None:
+        raise InvalidInputError(f"a {alias} has no weight: only a canary takes a share of the traffic")
+    if alias == CANARY and weight is None:
+        raise InvalidInputError("a canary takes a share of the traffic: give its weight, 0 to 100 percent")
+    if weight is not None and not 0 <= weight <= 100:
+        raise InvalidInputError(f"the weight is {weight:g}; expected 0 to 100 percent")
+
+
+def _promote(client: Any, name: str, version: str, alias: str, weight: float | None) -> Promotion:
+    roles = _roles(client, name)
+    _hold_version(client, name, version)
+    if alias != CHAMPION and roles.get(CHAMPION) == version:
+        raise InvalidInputError(
+            f"version {version} of {name} is its champion; promote another version to champion first"
+        )
+    if weight is not None:
+        client.set_model_version_tag(name, version, WEIGHT_TAG, _percent(weight))
+    client.set_registered_model_alias(name, alias, version)
+    others = (role for role in ROLES if role != CHAMPION and roles.get(role) == version)
+    given_up = tuple(others) if alias == CHAMPION else ()
+    for role in given_up:
+        client.delete_registered_model_alias(name, role)
+    return Promotion(name, version, alias, weight, roles.get(alias), given_up)
+
+
+def _percent(weight: float) -> str:
+    """The weight as the tag has it: digits and a point, never an exponent."""
+    return f"{weight:.9f}".rstrip("0").removesuffix(".")
+
+
+def _roles(client: Any, name: str) -> dict[str, str]:
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except Exception as error:
+        if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        known = [found.name for found in client.search_registered_models(max_results=100)]
+        raise NotFoundError(f"there is no model {name!r} in the registry; {_there_are('models', known)}") from error
+    return {str(alias): str(version) for alias, version in aliases.items()}
+
+
+def _hold_version(client: Any, name: str, version: str) -> None:
+    quoted = name.replace("'", "\\'")
+    found = client.search_model_versions(f"name='{quoted}'", max_results=200)
+    known = sorted((str(each.version) for each in found), key=int)
+    if version not in known:
+        raise NotFoundError(f"there is no version {version} of {name}; {_there_are('versions', known)}")
+
+
+def _there_are(what: str, known: Sequence[str]) -> str:
+    if not known:
+        return f"there are no {what} yet"
+    return f"the {what} are {', '.join(known[-20:])}"

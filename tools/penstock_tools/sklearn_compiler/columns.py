@@ -1,0 +1,140 @@
+"""What a pipeline makes of its columns, on the way through: columns of numbers, columns of text, and what the graph makes.
+
+A transformer takes parts, side by side as scikit-learn stacks them, and gives others. This module decides how parts are
+picked and put together; what a transformer does to them is the rules' business.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from penstock_server.features.specification.blocks import Block, Join, Take
+from penstock_server.features.specification.steps import Select, Step
+from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
+from penstock_tools.sklearn_compiler.sample import Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Columns of numbers that a block of the specification gives."""
+
+    block: Block
+
+    @property
+    def width(self) -> int:
+        """How many columns it has."""
+        return self.block.width
+
+
+@dataclass(frozen=True, slots=True)
+class Strings:
+    """One raw column of text that nothing has made numbers of yet.
+
+    Attributes:
+        column: its name.
+        becomes: what texts on the wire stand for by now, where that is not the text itself. At first "" alone: it stands
+            for any of these kinds of missing value, and for another text once an imputer has replaced them.
+    """
+
+    column: str
+    becomes: Mapping[str, str | frozenset[Missing]]
+
+    @property
+    def width(self) -> int:
+        """How many columns it has."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class InGraph:
+    """Columns that the ONNX graph computes from a block's.
+
+    Attributes:
+        block: what goes in.
+        transformer: the fitted scikit-learn transformer that the graph carries out.
+        width: how many columns come out.
+    """
+
+    block: Block
+    transformer: Any
+    width: int
+
+
+Part = Numbers | Strings | InGraph
+Parts = tuple[Part, ...]
+
+
+def numbers(parts: Sequence[Part]) -> Block:
+    """The block of parts that are all numbers.
+
+    Raises:
+        Refused: one is text.
+        NotCompiled: one is made by the graph, or there are none.
+    """
+    for part in parts:
+        if isinstance(part, Strings):
+            raise Refused(f"column {part.column!r} is text when it gets there; make numbers of it first")
+        if isinstance(part, InGraph):
+            raise NotCompiled("what comes before it is in the graph")
+    if not parts:
+        raise NotCompiled("no columns reach it")
+    return join([part.block for part in parts if isinstance(part, Numbers)])
+
+
+def then(block: Block, *steps: Step) -> Block:
+    """The block with further steps."""
+    return msgspec.structs.replace(block, steps=(*block.steps, *steps))
+
+
+def join(blocks: Sequence[Block]) -> Block:
+    """The blocks side by side; raw columns next to each other are taken together."""
+    merged: list[Block] = []
+    for block in (inner for one in blocks for inner in _flattened(one)):
+        last = merged[-1] if merged else None
+        if isinstance(last, Take) and isinstance(block, Take) and not last.steps and not block.steps:
+            merged[-1] = Take((*last.columns, *block.columns))
+        else:
+            merged.append(block)
+    return merged[0] if len(merged) == 1 else Join(tuple(merged))
+
+
+def together(parts: Iterable[Part]) -> Parts:
+    """The parts with those of numbers next to each other made one, so that one step serves all their columns."""
+    made: list[Part] = []
+    for is_numbers, run in groupby(parts, key=lambda part: isinstance(part, Numbers)):
+        members = list(run)
+        made += [Numbers(numbers(members))] if is_numbers else members
+    return tuple(made)
+
+
+def pick(parts: Sequence[Part], columns: Sequence[int]) -> Parts:
+    """These columns of the parts, in this order; runs within one part stay together."""
+    owners = [(at, column) for at, part in enumerate(parts) for column in range(part.width)]
+    runs = groupby((owners[column] for column in columns), key=lambda owner: owner[0])
+    return together(_picked(parts[at], [column for _, column in run]) for at, run in runs)
+
+
+def _picked(part: Part, columns: list[int]) -> Part:
+    if columns == list(range(part.width)):
+        return part
+    if isinstance(part, Numbers):
+        return Numbers(_selected(part.block, columns))
+    if isinstance(part, InGraph):
+        raise NotCompiled("it picks some of what the graph makes")
+    raise Refused(f"column {part.column!r} is picked more than once in a row")
+
+
+def _selected(block: Block, columns: list[int]) -> Block:
+    """Some columns of a block: raw ones are taken, and blocks of a join left out, before a step must select."""
+    if isinstance(block, Take) and not block.steps:
+        return Take(tuple(block.columns[at] for at in columns))
+    if isinstance(block, Join) and not block.steps:
+        return numbers(pick([Numbers(inner) for inner in block.blocks], columns))
+    return then(block, Select(tuple(columns)))
+
+
+def _flattened(block: Block) -> Sequence[Block]:
+    return block.blocks if isinstance(block, Join) and not block.steps else (block,)

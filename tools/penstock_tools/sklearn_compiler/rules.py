@@ -1,0 +1,67 @@
+"""What each of scikit-learn's transformers becomes: one rule a class, by its very type.
+
+A subclass may do something else and has no rule. Rules take the fitted transformer and the parts that reach it, and
+give the parts that come out; where they raise `NotCompiled`, the graph may take the transformer. The compiler calls `of`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from sklearn import preprocessing
+from sklearn.feature_extraction import FeatureHasher
+from sklearn.feature_selection import SelectorMixin
+from sklearn.impute import MissingIndicator, SimpleImputer
+
+from penstock_server.features.specification.steps import Step
+from penstock_tools.sklearn_compiler import rules_curve, rules_encode, rules_function, rules_missing, rules_scale
+from penstock_tools.sklearn_compiler.columns import Numbers, Parts, numbers, pick, then
+from penstock_tools.sklearn_compiler.refusals import NotCompiled
+
+Rule = Callable[[Any, Parts], Parts]
+
+
+def of(transformer: Any) -> Rule:
+    """The rule of a transformer; one that gives up where there is none."""
+    if isinstance(transformer, SelectorMixin) and type(transformer).transform is SelectorMixin.transform:
+        return _select
+    return RULES.get(type(transformer), _none)
+
+
+def _on_numbers(make: Callable[[Any], list[Step]]) -> Rule:
+    return partial(_stepped, make)
+
+
+def _stepped(make: Callable[[Any], list[Step]], transformer: Any, parts: Parts) -> Parts:
+    block = numbers(parts)
+    return (Numbers(then(block, *make(transformer))),)
+
+
+def _select(transformer: Any, parts: Parts) -> Parts:
+    return pick(parts, transformer.get_support(indices=True).tolist())
+
+
+def _none(transformer: Any, parts: Parts) -> Parts:  # noqa: ARG001 - a rule
+    raise NotCompiled(f"Penstock has no rule for {type(transformer).__name__}")
+
+
+RULES: Final[dict[type, Rule]] = {
+    SimpleImputer: rules_missing.simple_imputer,
+    MissingIndicator: rules_missing.missing_indicator,
+    preprocessing.StandardScaler: _on_numbers(rules_scale.standard),
+    preprocessing.RobustScaler: _on_numbers(rules_scale.robust),
+    preprocessing.MaxAbsScaler: _on_numbers(rules_scale.max_abs),
+    preprocessing.MinMaxScaler: _on_numbers(rules_scale.min_max),
+    preprocessing.Normalizer: _on_numbers(rules_scale.normalizer),
+    preprocessing.Binarizer: _on_numbers(rules_scale.binarizer),
+    preprocessing.PowerTransformer: _on_numbers(rules_curve.power),
+    preprocessing.QuantileTransformer: _on_numbers(rules_curve.quantile),
+    preprocessing.KBinsDiscretizer: _on_numbers(rules_curve.bins),
+    preprocessing.PolynomialFeatures: _on_numbers(rules_curve.polynomial),
+    preprocessing.SplineTransformer: _on_numbers(rules_curve.spline),
+    preprocessing.OneHotEncoder: rules_encode.one_hot,
+    preprocessing.OrdinalEncoder: rules_encode.ordinal,
+    preprocessing.TargetEncoder: rules_encode.target,
+    preprocessing.FunctionTransformer: rules_function.function,
+    FeatureHasher: rules_function.hasher,
+}

@@ -1,0 +1,99 @@
+"""Rules of the transformers about missing values: SimpleImputer and MissingIndicator, of numbers and of text.
+
+On the wire a missing number is NaN and a missing text is "". What an imputer looks for (None, NaN, pandas.NA, "") is
+compared with what stood for the missing texts of the sample; where none was missing there, each of these is meant.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from penstock_server.features.specification import spec
+from penstock_server.features.specification.spec import Categories
+from penstock_server.features.specification.steps import Fill, IsMissing, Lookup
+from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Parts, Strings, pick, then
+from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
+from penstock_tools.sklearn_compiler.sample import Missing, missing_kind
+
+_FOUND_BY_NA: Final = frozenset({Missing.NONE, Missing.NAN, Missing.NA})
+
+
+def simple_imputer(imputer: Any, parts: Parts) -> Parts:
+    """SimpleImputer: a column that had no value in training is left out, and indicators come after all columns."""
+    statistics = list(imputer.statistics_)
+    is_kept = [imputer.keep_empty_features or missing_kind(value) in (None, Missing.EMPTY) for value in statistics]
+    kept = [at for at, stays in enumerate(is_kept) if stays]
+    filled = _filled(pick(parts, kept), [statistics[at] for at in kept], imputer)
+    indicators = missing_indicator(imputer.indicator_, parts) if imputer.add_indicator else ()
+    return (*filled, *indicators)
+
+
+def missing_indicator(indicator: Any, parts: Parts) -> Parts:
+    """MissingIndicator; its `error_on_new` is not kept: a column that lacked nothing in training may lack a value."""
+    chosen = pick(parts, [int(at) for at in indicator.features_])
+    return tuple(_indicated(part, indicator.missing_values) for part in chosen)
+
+
+def _filled(parts: Parts, values: Sequence[Any], imputer: Any) -> Parts:
+    made, at = [], 0
+    for part in parts:
+        made.append(_filled_part(part, values[at : at + part.width], imputer))
+        at += part.width
+    return tuple(made)
+
+
+def _filled_part(part: Part, values: Sequence[Any], imputer: Any) -> Part:
+    if isinstance(part, InGraph):
+        raise NotCompiled("what comes before it is in the graph")
+    if isinstance(part, Strings):
+        return _replaced(part, imputer.missing_values, values[0])
+    if any(isinstance(value, str) for value in values):
+        raise Refused(f"it fills {next(value for value in values if isinstance(value, str))!r} into numbers")
+    # An imputer of whole numbers cuts its fill value to one.
+    as_fitted = np.asarray(values).astype(getattr(imputer, "_fill_dtype", np.float64), copy=False)
+    fill = tuple(float(value) for value in as_fitted)
+    return Numbers(then(part.block, Fill(fill, _number_marker(imputer.missing_values))))
+
+
+def _indicated(part: Part, marker: Any) -> Part:
+    if isinstance(part, InGraph):
+        raise NotCompiled("what comes before it is in the graph")
+    if isinstance(part, Numbers):
+        return Numbers(then(part.block, IsMissing(_number_marker(marker))))
+    found = tuple(text for text, stands_for in _candidates(part, marker) if _is_marked(stands_for, marker))
+    table = (((1.0,),) * len(found)) + ((0.0,),)
+    return Numbers(spec.Text(part.column, Categories(found), (Lookup((table,)),)))
+
+
+def _replaced(part: Strings, marker: Any, fill: Any) -> Strings:
+    if not isinstance(fill, str):
+        raise Refused(f"it fills {fill!r} into column {part.column!r}, which is text; fill a text")
+    became = {
+        text: fill if _is_marked(stands_for, marker) else stands_for for text, stands_for in _candidates(part, marker)
+    }
+    return Strings(part.column, became)
+
+
+def _candidates(part: Strings, marker: Any) -> list[tuple[str, str | frozenset[Missing]]]:
+    """What texts on the wire stand for, where that is not the text itself or the text is the marker."""
+    known = dict(part.becomes)
+    if isinstance(marker, str) and marker:
+        known.setdefault(marker, marker)
+    return list(known.items())
+
+
+def _is_marked(stands_for: str | frozenset[Missing], marker: Any) -> bool:
+    kind = missing_kind(marker)
+    if isinstance(stands_for, str):
+        return isinstance(marker, str) and stands_for == marker
+    return not stands_for.isdisjoint(_FOUND_BY_NA) if kind is Missing.NA else kind in stands_for
+
+
+def _number_marker(marker: Any) -> float | None:
+    kind = missing_kind(marker)
+    if kind in _FOUND_BY_NA:
+        return None
+    if isinstance(marker, str):
+        raise Refused(f"it looks for the text {marker!r} among numbers")
+    return float(marker)

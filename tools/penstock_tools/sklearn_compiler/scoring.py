@@ -1,0 +1,60 @@
+"""How good a pipeline is on rows whose answers are known, in the scores that its kind of answer has.
+
+Decides the scores alone; whether they are good enough is the publisher's to say. `publishing` logs them.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import metrics
+from sklearn.base import is_classifier
+
+from penstock_server.errors import InvalidInputError
+from penstock_tools.sklearn_compiler.compiler import Compiled
+
+
+def scores(compiled: Compiled, labels: ArrayLike) -> dict[str, float]:
+    """The scores by name: accuracy, log loss and, of two classes, AUC; of numbers R², mean absolute and squared error.
+
+    Args:
+        compiled: a compiled pipeline, with its sample.
+        labels: the truth for the sample's rows [rows].
+
+    Raises:
+        InvalidInputError: another number of labels than rows, a label is missing, or one is not among the classes.
+    """
+    truth = np.asarray(labels)
+    if truth.shape[:1] != (compiled.sample.rows,):
+        raise InvalidInputError(f"there are {len(truth)} labels for {compiled.sample.rows} rows; expected as many")
+    if truth.dtype.kind == "f" and np.isnan(truth).any():
+        raise InvalidInputError(
+            f"the label of row {int(np.argmax(np.isnan(truth)))} is missing; expected one for each row"
+        )
+    score = _of_classes if is_classifier(compiled.pipeline) else _of_numbers
+    return score(compiled.pipeline, compiled.sample.given, truth)
+
+
+def _of_classes(pipeline: Any, given: Any, truth: NDArray[Any]) -> dict[str, float]:
+    classes = np.asarray(pipeline.classes_)
+    if not np.isin(truth, classes).all():
+        strange = truth[~np.isin(truth, classes)][0]
+        known = ", ".join(map(str, classes[:10]))
+        raise InvalidInputError(f"the label {strange} is none of the model's classes; expected {known}")
+    found = {"accuracy": float(metrics.accuracy_score(truth, pipeline.predict(given)))}
+    if not hasattr(pipeline, "predict_proba"):
+        return found
+    probabilities = pipeline.predict_proba(given)
+    found["log_loss"] = float(metrics.log_loss(truth, probabilities, labels=classes))
+    if len(classes) == 2 and len(np.unique(truth)) == 2:
+        found["auc"] = float(metrics.roc_auc_score(truth == classes[1], probabilities[:, 1]))
+    return found
+
+
+def _of_numbers(pipeline: Any, given: Any, truth: NDArray[Any]) -> dict[str, float]:
+    predicted = np.asarray(pipeline.predict(given)).reshape(truth.shape)
+    return {
+        "r2": float(metrics.r2_score(truth, predicted)),
+        "mean_absolute_error": float(metrics.mean_absolute_error(truth, predicted)),
+        "root_mean_squared_error": float(np.sqrt(metrics.mean_squared_error(truth, predicted))),
+    }
