@@ -15,12 +15,12 @@ from typing import Any, Final
 import numpy as np
 
 from penstock.tensors import join_bytes
-from penstock_server.features.baseline import Baseline, fit_baseline
-from penstock_server.features.baseline_fit import fit_number
+from penstock_server.drift.baseline import Baseline, fit_baseline
+from penstock_server.drift.fit import fit_number
+from penstock_server.drift.reference import reference_of
 from penstock_server.features.counts import Counts
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.reference import reference_of
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
     Join,
@@ -29,7 +29,7 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import Fill, OneHot, Standardise
+from penstock_server.features.spec.steps import Fill, OneHot, Standardise
 
 NUMBERS: Final = tuple(f"n{at}" for at in range(10))
 STRINGS: Final = tuple(f"s{at}" for at in range(5))
@@ -101,8 +101,8 @@ def scraping(repeats: int) -> dict[str, float]:
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.registry import Collector
 
-    from penstock_server.observe.drift_evaluation import DriftRules, version_drift
-    from penstock_server.observe.drift_exposition import drift_families
+    from penstock_server.drift.evaluate import DriftRules, version_drift
+    from penstock_server.drift.gauges import drift_families
 
     baseline, window = wide()
     reference = reference_of(baseline)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features.baseline_dispersion import dispersion
-from penstock_server.observe.drift import psi_smoothed
-from penstock_server.observe.drift_alarm import AlarmState, after_window
-from penstock_server.observe.drift_evidence import benjamini_hochberg, p_value
+from penstock_server.drift.alarm import AlarmState, after_window
+from penstock_server.drift.dispersion import dispersion
+from penstock_server.drift.significance import benjamini_hochberg, p_value
+from penstock_server.drift.statistics import psi_smoothed
 
 REFERENCE_ROWS = 5000
 NAIVE = 0.1

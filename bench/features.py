@@ -15,9 +15,9 @@ import numpy as np
 
 from bench import strings
 from penstock.tensors import join_bytes
-from penstock_server.features.baseline import fit_baseline
+from penstock_server.drift.baseline import fit_baseline
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
     Join,
@@ -26,7 +26,7 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import Fill, OneHot, Standardise
+from penstock_server.features.spec.steps import Fill, OneHot, Standardise
 
 ROWS: Final = (1, 64, 1024)
 PATIENCE_S: Final = 1.0

@@ -51,8 +51,8 @@ def encoded(columns: Table) -> NDArray[np.float32]:
 
 def describe(folder: Path) -> None:
     """Adds the specification and the drift baseline to a folder that holds the model, as publishing does."""
-    from penstock_server.features.baseline import fit_baseline
-    from penstock_server.features.specification.spec import (
+    from penstock_server.drift.baseline import fit_baseline
+    from penstock_server.features.spec.spec import (
         Categories,
         FeatureSpec,
         Join,
@@ -61,7 +61,7 @@ def describe(folder: Path) -> None:
         Take,
         Text,
     )
-    from penstock_server.features.specification.steps import Fill, OneHot, Standardise
+    from penstock_server.features.spec.steps import Fill, OneHot, Standardise
     from penstock_server.models import artifact
 
     width = len(CATEGORIES) + 1

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from bench.pictures import heatmap
 from penstock.tensors import join_bytes
-from penstock_server.features.baseline import fit_baseline
+from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.evaluate import DriftRules, columns_drift
+from penstock_server.drift.reference import reference_of
+from penstock_server.drift.report import ColumnDrift
 from penstock_server.features.counts import Counts, counts_of
 from penstock_server.features.fit import Recipe, fit
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.reference import reference_of
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
-from penstock_server.observe.drift_evaluation import DriftRules, columns_drift
-from penstock_server.observe.drift_state import ColumnDrift
 from penstock_tools.demo import flights
 from penstock_tools.demo.candidates import boosted_trees
 from penstock_tools.demo.train import TRAINING_MONTHS

@@ -13,27 +13,27 @@ from typing import Final
 import msgspec
 import structlog
 
-from penstock_server.control import drift
-from penstock_server.control.admin import Admin
-from penstock_server.control.boards import BoardStore
 from penstock_server.control.desk import Desk
 from penstock_server.control.facts import Facts
 from penstock_server.control.helper_process import HelperProcess
+from penstock_server.control.http import Admin
 from penstock_server.control.messages import RequestLogging, WorkerSettings
 from penstock_server.control.supervisor import Supervisor
 from penstock_server.control.watcher import Watcher
+from penstock_server.drift import answer as drift
+from penstock_server.drift.evaluate import DriftRules
+from penstock_server.drift.monitor import DriftWatch
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.features.compiled import ensure_compiled
-from penstock_server.models.combined_source import CombinedSource
-from penstock_server.models.directory_source import DirectorySource
-from penstock_server.models.memory import Memory
-from penstock_server.models.mlflow_source import MlflowSource
-from penstock_server.models.source import Source
-from penstock_server.observe.drift_evaluation import DriftRules
-from penstock_server.observe.drift_watch import DriftWatch
-from penstock_server.observe.exposition import registry_of
-from penstock_server.observe.request_log_files import SPOOL
+from penstock_server.metrics.prometheus import registry_of
+from penstock_server.metrics.store import BoardStore
+from penstock_server.request_log.files import SPOOL
 from penstock_server.settings import DriftSettings, RequestLogSettings, ServerSettings
+from penstock_server.sources.combined_source import CombinedSource
+from penstock_server.sources.directory_source import DirectorySource
+from penstock_server.sources.memory import Memory
+from penstock_server.sources.mlflow_source import MlflowSource
+from penstock_server.sources.source import Source
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +110,7 @@ def _keep_request_log(stack: AsyncExitStack, settings: RequestLogSettings) -> No
             "request_log.directory needs pyarrow, which is not installed; run: pip install 'penstock[log]'"
         )
     argument = msgspec.json.encode((str(settings.directory.absolute()), settings.max_bytes)).decode()
-    helper = HelperProcess("penstock_server.observe.request_log_process", argument)
+    helper = HelperProcess("penstock_server.request_log.compactor", argument)
     # Closed last, after the workers have closed their segments.
     stack.push_async_callback(helper.close)
     helper.start()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from penstock_server.app import Addresses, serve
-from penstock_server.models.registry import default_registry
-from penstock_server.observe.log import configure_logging
+from penstock_server.log_setup import configure_logging
 from penstock_server.settings import read_settings
+from penstock_server.sources.registry import default_registry
 
 
 def run(

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from penstock.names import VersionKey
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import settled
 from penstock_server.clock import monotonic
@@ -27,29 +28,28 @@ from penstock_server.control.messages import ModelRoutes, RequestLogging, Worker
 from penstock_server.control.relay import Relay
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
+from penstock_server.log_setup import configure_logging
+from penstock_server.metrics.counters import Board, BoardShape, open_board
+from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, TensorSpec
-from penstock_server.names import VersionKey
-from penstock_server.observe.board import Board, BoardShape, open_board
-from penstock_server.observe.log import configure_logging
-from penstock_server.observe.recorder import Recorder
-from penstock_server.observe.request_log import RequestTap, tensor_of
-from penstock_server.observe.request_log_segment import LoggedTensor, SegmentHeader
-from penstock_server.observe.request_log_thread import RequestLogThread
-from penstock_server.prediction.catalogue import Catalogue, ServedModel, VersionStatus
-from penstock_server.prediction.classes import class_reader, score_output
 from penstock_server.prediction.decode import ColumnDecoder, Decoder, TensorDecoder, block_order
-from penstock_server.prediction.lane import Lane, LaneBeside
+from penstock_server.prediction.executor import Lane, LaneBeside
+from penstock_server.prediction.outputs import class_reader, score_output
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.reactor import LaneReactor
+from penstock_server.prediction.routing_table import Catalogue, ServedModel, VersionStatus
+from penstock_server.prediction.scheduler import LaneReactor
 from penstock_server.prediction.shadow import Mirror, Reader, ShadowThread
+from penstock_server.request_log.sampler import RequestTap, tensor_of
+from penstock_server.request_log.segment import LoggedTensor, SegmentHeader
+from penstock_server.request_log.writer import RequestLogThread
+from penstock_server.services.health import Health
+from penstock_server.services.inference import inference_methods
+from penstock_server.services.penstock import control_methods
+from penstock_server.services.reflection import reflection_methods
 from penstock_server.transport.choose import choose_transport
-from penstock_server.transport.control import control_methods
-from penstock_server.transport.health import Health
-from penstock_server.transport.inference import inference_methods
-from penstock_server.transport.methods import Methods
-from penstock_server.transport.reflection import reflection_methods
+from penstock_server.transport.interface import Methods
 from penstock_server.transport.settings import TransportSettings
 
 log = structlog.get_logger(__name__)

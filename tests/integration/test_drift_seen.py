@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from penstock import penstock_pb2 as pb
 from penstock_client import Client, ModelNotFoundError
-from penstock_server.control.drift import as_message
+from penstock_server.drift.answer import as_message
 from penstock_tools.drift import fetch as source
 
 Server = Any  # the process that conftest starts
@@ -43,7 +43,7 @@ def put_fares(repository: Path, put_version: Callable[..., Path]) -> None:
     from skl2onnx import to_onnx
     from sklearn.linear_model import LogisticRegression
 
-    from penstock_server.features.baseline import fit_baseline
+    from penstock_server.drift.baseline import fit_baseline
     from penstock_server.features.fit import fit, number, string
     from penstock_server.features.pipeline import Pipeline
     from penstock_server.models import artifact

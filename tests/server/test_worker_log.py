@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from penstock_server.models.signature import Signature, TensorSpec
-from penstock_server.observe.request_log_segment import LoggedTensor
 from penstock_server.prediction.decode import ColumnDecoder, TensorDecoder
+from penstock_server.request_log.segment import LoggedTensor
 from penstock_server.worker import _logged_inputs
 
 SPECS = (TensorSpec("x", "FP32", (-1, 1)), TensorSpec("y", "FP64", (-1, 3)), TensorSpec("z", "BYTES", (-1,)))

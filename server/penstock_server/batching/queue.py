@@ -13,8 +13,8 @@ from typing import Generic, Protocol, TypeVar
 
 from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s, is_patient
 from penstock_server.batching.cost import Cost, CostModel
-from penstock_server.batching.levels import DEFAULT, OtherLevels
 from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.priorities import DEFAULT, OtherLevels
 
 
 class Waiting(Protocol):

@@ -7,16 +7,16 @@ server: it is read from several threads.
 from collections.abc import Callable
 from pathlib import Path
 
-from penstock_server.control.boards import BoardStore
-from penstock_server.control.drift import DriftReport, UnwatchedVersion
+from penstock.names import VersionKey
 from penstock_server.control.state import VersionView
 from penstock_server.control.supervisor import Supervisor
-from penstock_server.features.reference import Reference, reference_of
+from penstock_server.drift.answer import DriftReport, UnwatchedVersion
+from penstock_server.drift.monitor import DriftWatch, Watched
+from penstock_server.drift.reference import Reference, reference_of
+from penstock_server.metrics.prometheus import ServerFacts, VersionFacts
+from penstock_server.metrics.store import BoardStore
 from penstock_server.models.artifact import Artifact
-from penstock_server.models.combined_source import SourceState
-from penstock_server.names import VersionKey
-from penstock_server.observe.drift_watch import DriftWatch, Watched
-from penstock_server.observe.exposition import ServerFacts, VersionFacts
+from penstock_server.sources.combined_source import SourceState
 
 _PAGE_BYTES = 4096
 

@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
+from penstock.names import VersionState
 from penstock_server.batching.limits import BatchLimits
-from penstock_server.names import VersionState
 from penstock_server.rollout.plan import TrafficPlan
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from penstock_server.models.source import WantedModel
-from penstock_server.names import Role, VersionKey, VersionState
+from penstock.names import Role, VersionKey, VersionState
+from penstock_server.sources.source import WantedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,21 +12,21 @@ from typing import Final
 
 import structlog
 
+from penstock.names import ROLES, VersionKey, VersionState
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
-from penstock_server.control.boards import BoardStore
 from penstock_server.control.desk import Desk
+from penstock_server.control.fetcher import Preparation
 from penstock_server.control.messages import ModelRoutes, Status, WorkerSettings
-from penstock_server.control.preparation import Preparation
+from penstock_server.control.reconcile import Load, Serve, Unload, next_steps
 from penstock_server.control.state import ServerView, VersionView, WorkerView
 from penstock_server.control.worker_process import WorkerProcess, start_worker
 from penstock_server.errors import UnavailableError
+from penstock_server.metrics.counters import BoardShape
+from penstock_server.metrics.store import BoardStore
 from penstock_server.models.artifact import Artifact
-from penstock_server.models.lifecycle import Load, Serve, Unload, next_steps
-from penstock_server.models.source import Desired, Source
-from penstock_server.names import ROLES, VersionKey, VersionState
-from penstock_server.observe.board import BoardShape
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.sources.source import Desired, Source
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import structlog
 
 from penstock_server.errors import UnavailableError
-from penstock_server.models.combined_source import CombinedSource
-from penstock_server.models.source import Desired
+from penstock_server.sources.combined_source import CombinedSource
+from penstock_server.sources.source import Desired
 
 log = structlog.get_logger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 import structlog
 
+from penstock.names import VersionKey
 from penstock_server.control.messages import HEAD, MAX_FRAME_BYTES, Command, Fact, WorkerSettings, fact, framed
-from penstock_server.models.lifecycle import LoadState, WorkerSnapshot
-from penstock_server.names import VersionKey
+from penstock_server.control.reconcile import LoadState, WorkerSnapshot
 from penstock_server.rollout.plan import TrafficPlan
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from penstock_server.features.specification import limits
+from penstock_server.features.spec import limits
 
 MAX_BINS: Final = 256
 MAX_WATCHED: Final = 4096

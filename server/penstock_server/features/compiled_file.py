@@ -20,7 +20,7 @@ from penstock_server.paths import cache_dir
 
 MAGIC: Final = b"penstock kernels 1\n"
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
-_SOURCES: Final = ("kernels/*.py", "lowering/layout*.py", "build.py")
+_SOURCES: Final = ("kernels/*.py", "layout_counts.py", "compiler/layout.py", "build.py")
 
 
 class CompiledObject(msgspec.Struct, frozen=True):

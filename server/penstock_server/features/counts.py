@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features.lowering import layout_counts as layout
+from penstock_server.features import layout_counts as layout
 
 
 @dataclass(frozen=True, slots=True, eq=False)

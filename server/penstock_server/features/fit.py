@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.fit_number import NumberRecipe, number, numbers
 from penstock_server.features.fit_string import StringRecipe, string
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Block,
     Column,
     Datatype,

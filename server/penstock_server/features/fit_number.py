@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification import steps
-from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, Take
-from penstock_server.features.specification.steps import Step
-from penstock_server.features.specification.steps_value import Function
+from penstock_server.features.spec import steps
+from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
+from penstock_server.features.spec.steps import Step
+from penstock_server.features.spec.steps_value import Function
 from penstock_server.features.table import Table, numbers_of
 
 Values = NDArray[np.float64]

@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from penstock_server.features.specification.encoders import Categories, Hash
-from penstock_server.features.specification.spec import Block, Text
-from penstock_server.features.specification.steps import OneHot
+from penstock_server.features.spec.encoders import Categories, Hash
+from penstock_server.features.spec.spec import Block, Text
+from penstock_server.features.spec.steps import OneHot
 from penstock_server.features.table import Table, strings_of
 
 Encoding = Literal["ordinal", "one_hot", "hash"]

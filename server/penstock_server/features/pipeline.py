@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.tensors import join_bytes
+from penstock_server.drift import baseline as drift
+from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
-from penstock_server.features import baseline as drift
-from penstock_server.features.baseline import Baseline
 from penstock_server.features.compiled import library
-from penstock_server.features.lowering import layout
-from penstock_server.features.lowering.program import compile_program
-from penstock_server.features.missing import reaching
+from penstock_server.features.compiler import layout
+from penstock_server.features.compiler.missing import reaching
+from penstock_server.features.compiler.program import compile_program
 from penstock_server.features.refusal import Refusal
-from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, StringColumn
+from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
 
 BRIEF_VALUES: Final = 2048

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.names import VersionKey
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
 from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError, ModelFailedError
@@ -22,7 +23,6 @@ from penstock_server.models.golden import Golden
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable, Shapes
 from penstock_server.models.signature import ANY
-from penstock_server.names import VersionKey
 
 _REPEATS: Final = 3
 _WARM_S: Final = 0.25

@@ -11,7 +11,8 @@ from typing import Annotated
 import msgspec
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.models import strict_json, version_folder
+from penstock_server.models import folder as version_folder
+from penstock_server.models import strict_json
 
 MAX_FILES = 10_000
 MAX_CLASSES = 100_000

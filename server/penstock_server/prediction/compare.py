@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.prediction.classes import ClassReader
+from penstock_server.prediction.outputs import ClassReader
 
 TOLERANCE = 1e-3
 """Scores within this distance agree, when there are no classes to compare."""

@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 
 from penstock.inference_pb2 import ModelInferRequest
+from penstock.names import MATRIX_INPUT
 from penstock.tensors import NUMPY_TYPES, typed_to_raw
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline, count_elements
 from penstock_server.models.signature import ANY, Signature, TensorSpec
-from penstock_server.names import MATRIX_INPUT
 
 _FLOAT64: Final = np.dtype("<f8")
 _SHARED_MEMORY: Final = "shared_memory_region"

@@ -14,9 +14,7 @@ from typing import Any, Final, NamedTuple
 from numpy.typing import NDArray
 
 from penstock.inference_pb2 import InferParameter, ModelInferResponse
-from penstock.tensors import to_raw
-from penstock_server.models.signature import TensorSpec
-from penstock_server.names import (
+from penstock.names import (
     PARAMETER_BATCH_ROWS,
     PARAMETER_COMPUTE_US,
     PARAMETER_QUEUE_US,
@@ -24,6 +22,8 @@ from penstock_server.names import (
     Role,
     VersionKey,
 )
+from penstock.tensors import to_raw
+from penstock_server.models.signature import TensorSpec
 
 _ID: Final = b"\x1a"  # field 3
 _PARAMETER: Final = b"\x22"  # field 4

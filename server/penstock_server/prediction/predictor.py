@@ -8,17 +8,17 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from penstock.inference_pb2 import ModelInferRequest
-from penstock_server.batching.levels import DEFAULT, LOWEST
 from penstock_server.batching.limits import FOREVER_S
+from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
 from penstock_server.errors import DeadlinePassedError, InvalidInputError, PenstockError
-from penstock_server.prediction.catalogue import Catalogue
 from penstock_server.prediction.decode import Rows
 from penstock_server.prediction.encode import Choice
-from penstock_server.prediction.lane import Lane, Prediction
+from penstock_server.prediction.executor import Lane, Prediction
+from penstock_server.prediction.parse_cache import Template, Templates
 from penstock_server.prediction.report import RefusalReport, refusal_reason
-from penstock_server.prediction.template import Template, Templates
+from penstock_server.prediction.routing_table import Catalogue
 
 _CHOICE: Final = "parameter_choice"
 _INTEGERS: Final = ("int64_param", "uint64_param")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from random import random
 
+from penstock.names import CANARY, CHAMPION, Role
 from penstock_server.errors import InvalidInputError
-from penstock_server.names import CANARY, CHAMPION, Role
 
 # A float64 holds 53 bits: more would round the last places up to 1, and off a canary of weight 1.
 _PLACE_BITS = 53

@@ -18,7 +18,7 @@ import structlog
 
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import PenstockError, UnavailableError
-from penstock_server.transport.methods import Methods, Reactor, StreamHandler, UnaryHandler
+from penstock_server.transport.interface import Methods, Reactor, StreamHandler, UnaryHandler
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.status import Status, status_of
 

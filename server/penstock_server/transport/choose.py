@@ -5,7 +5,7 @@ from typing import Final, Literal
 import structlog
 
 from penstock_server.transport.aio import AioTransport
-from penstock_server.transport.methods import Methods, Reactor, Transport
+from penstock_server.transport.interface import Methods, Reactor, Transport
 from penstock_server.transport.settings import TransportSettings
 
 log = structlog.get_logger(__name__)

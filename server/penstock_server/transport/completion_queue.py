@@ -23,7 +23,7 @@ from grpc._cython import cygrpc
 from penstock_server.batching.limits import FOREVER_S
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError, UnsupportedError
-from penstock_server.transport.methods import Methods, Reactor, StreamHandler, UnaryHandler
+from penstock_server.transport.interface import Methods, Reactor, StreamHandler, UnaryHandler
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.status import UNKNOWN_METHOD, Status, status_of
 

@@ -7,7 +7,7 @@ import grpc
 
 from penstock_server.call import Call
 from penstock_server.transport.completion_queue import CompletionQueueTransport
-from penstock_server.transport.methods import Methods
+from penstock_server.transport.interface import Methods
 from penstock_server.transport.settings import TransportSettings
 
 _PATH: Final = "/penstock.SelfCheck/Echo"

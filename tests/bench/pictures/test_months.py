@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.pictures import heatmap, months
-from penstock_server.features.baseline import fit_baseline
+from penstock_server.drift.baseline import fit_baseline
 from penstock_server.features.fit import fit, number, string
 from penstock_server.features.pipeline import Pipeline
 from penstock_tools.demo import flights

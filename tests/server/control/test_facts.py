@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_server.control.boards import BoardStore
 from penstock_server.control.facts import Facts
 from penstock_server.control.state import ServerView, VersionView, WorkerView
-from penstock_server.features.baseline import Baseline, with_predictions
+from penstock_server.drift.baseline import Baseline, with_predictions
+from penstock_server.drift.evaluate import DriftRules
+from penstock_server.drift.monitor import DriftWatch
+from penstock_server.features import layout_counts as layout
 from penstock_server.features.baseline_columns import ClassBaseline, StringBaseline
-from penstock_server.features.lowering import layout_counts as layout
+from penstock_server.metrics.counters import BoardShape, open_board
+from penstock_server.metrics.recorder import Recorder
+from penstock_server.metrics.store import BoardStore
 from penstock_server.models.artifact import Artifact
-from penstock_server.models.combined_source import SourceState
-from penstock_server.observe.board import BoardShape, open_board
-from penstock_server.observe.drift_evaluation import DriftRules
-from penstock_server.observe.drift_watch import DriftWatch
-from penstock_server.observe.recorder import Recorder
+from penstock_server.sources.combined_source import SourceState
 
 KEY, PLAIN = ("m", "1"), ("n", "7")
 BASELINE = with_predictions(

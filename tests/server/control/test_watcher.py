@@ -5,8 +5,8 @@ import pytest
 
 from penstock_server.control.watcher import Watcher
 from penstock_server.errors import UnavailableError
-from penstock_server.models.combined_source import SourceState
-from penstock_server.models.source import Desired, WantedModel
+from penstock_server.sources.combined_source import SourceState
+from penstock_server.sources.source import Desired, WantedModel
 
 TIMEOUT_S = 20.0
 FIRST = Desired({"m": WantedModel("1")})

@@ -9,8 +9,8 @@ from scipy import special, stats
 from scipy.interpolate import BSpline
 from sklearn.utils import murmurhash3_32
 
-from penstock_server.features.specification import spec as s
-from penstock_server.features.specification import steps
+from penstock_server.features.spec import spec as s
+from penstock_server.features.spec import steps
 
 Matrix = NDArray[np.float64]
 NAN = float("nan")

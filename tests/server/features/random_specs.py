@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from penstock_server.features.specification import limits, steps
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec import limits, steps
+from penstock_server.features.spec.spec import (
     Block,
     Categories,
     FeatureSpec,
@@ -17,7 +17,7 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps_value import FUNCTIONS
+from penstock_server.features.spec.steps_value import FUNCTIONS
 
 NAN, INF = float("nan"), float("inf")
 NUMBERS, STRINGS = ("a", "b", "c"), ("s", "t")

@@ -143,8 +143,8 @@ def test_a_compiler_that_does_not_end_or_start_is_an_error(empty_cache: Path, mo
 SERVE = """
 import sys
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, Take
-from penstock_server.features.specification.steps import Apply
+from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
+from penstock_server.features.spec.steps import Apply
 pipeline = Pipeline(FeatureSpec((NumberColumn("x"),), Take(("x",), (Apply("log1p"),)), "FP64"))
 print(pipeline.transform({"x": [0.0, 1.0]})[1, 0], "numba" in sys.modules)
 """

@@ -8,7 +8,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.fit import Recipe, fit, number, numbers, string
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Block,
     Categories,
     FeatureSpec,
@@ -18,7 +18,7 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import (
+from penstock_server.features.spec.steps import (
     Apply,
     Bucket,
     Clip,

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock.tensors import join_bytes
+from penstock_server.drift.baseline import Baseline, fit_baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import pipeline as module
-from penstock_server.features.baseline import Baseline, fit_baseline
 from penstock_server.features.counts import Counts, added, counts_of
 from penstock_server.features.pipeline import Pipeline, count_elements
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Categories,
     Column,
     FeatureSpec,
@@ -24,7 +24,7 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import Apply, Bucket, Clip, Fill, OneHot, Standardise
+from penstock_server.features.spec.steps import Apply, Bucket, Clip, Fill, OneHot, Standardise
 
 NAN, INF = float("nan"), float("inf")
 

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from penstock.tensors import join_bytes
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification import steps
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec import steps
+from penstock_server.features.spec.spec import (
     FeatureSpec,
     NumberColumn,
     Take,

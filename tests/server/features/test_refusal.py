@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from penstock.tensors import join_bytes
+from penstock_server.drift.baseline import fit_baseline
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.counts import counts_of
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
     Join,
@@ -15,7 +15,7 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import Match, Spline
+from penstock_server.features.spec.steps import Match, Spline
 
 NAN, INF = float("nan"), float("inf")
 SPEC = FeatureSpec(

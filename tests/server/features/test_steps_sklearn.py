@@ -10,10 +10,10 @@ from sklearn.feature_extraction import FeatureHasher
 from sklearn.impute import MissingIndicator, SimpleImputer
 
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification import steps
-from penstock_server.features.specification.spec import FeatureSpec, Hash, NumberColumn, StringColumn, Take, Text
-from penstock_server.features.specification.steps import Step
-from penstock_server.features.specification.steps_value import FUNCTIONS
+from penstock_server.features.spec import steps
+from penstock_server.features.spec.spec import FeatureSpec, Hash, NumberColumn, StringColumn, Take, Text
+from penstock_server.features.spec.steps import Step
+from penstock_server.features.spec.steps_value import FUNCTIONS
 from tests.server.features.random_specs import EXACT
 
 NAN = float("nan")

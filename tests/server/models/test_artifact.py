@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penstock_server.drift.baseline import fit_baseline
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
     Join,
@@ -19,8 +19,9 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import Fill
-from penstock_server.models import artifact, golden, version_folder
+from penstock_server.features.spec.steps import Fill
+from penstock_server.models import artifact, golden
+from penstock_server.models import folder as version_folder
 
 COLUMNS = (NumberColumn("delay"), StringColumn("carrier"))
 CARRIER = Text("carrier", Categories(("AA", "UA")))

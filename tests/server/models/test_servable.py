@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from penstock.tensors import join_bytes
+from penstock_server.drift.baseline import fit_baseline
 from penstock_server.errors import ModelFailedError
-from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.counts import counts_of
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
     Join,
@@ -18,7 +18,7 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import Fill, OneHot
+from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable

@@ -16,9 +16,9 @@ from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable, Outputs
 from penstock_server.models.signature import ANY, Signature, TensorSpec
-from penstock_server.prediction.classes import class_reader, score_output
 from penstock_server.prediction.decode import TensorDecoder
-from penstock_server.prediction.lane import Lane, LaneBeside
+from penstock_server.prediction.executor import Lane, LaneBeside
+from penstock_server.prediction.outputs import class_reader, score_output
 from penstock_server.prediction.shadow import Reader
 
 PLAIN = (TensorSpec("x", "FP64", (ANY, 2)),)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
 from penstock.tensors import NUMPY_TYPES, TYPED_FIELDS, join_bytes, to_raw
+from penstock_server.drift.baseline import fit_baseline
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.baseline import fit_baseline
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
     Join,
@@ -20,7 +20,7 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import Fill
+from penstock_server.features.spec.steps import Fill
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.decode import ColumnDecoder, Rows, TensorDecoder, block_order
 

@@ -14,8 +14,8 @@ from penstock_server import errors
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
-from penstock_server.prediction.catalogue import Catalogue, ServedModel, VersionStatus
 from penstock_server.prediction.predictor import Predictor
+from penstock_server.prediction.routing_table import Catalogue, ServedModel, VersionStatus
 from penstock_server.rollout.plan import TrafficPlan
 
 X = np.array([[1.0, 2.0]])

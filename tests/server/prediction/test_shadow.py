@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from penstock_server.models.signature import TensorSpec
-from penstock_server.prediction.classes import class_reader
+from penstock_server.prediction.outputs import class_reader
 from penstock_server.prediction.shadow import Answered, Mirror, Reader, ShadowThread
 
 TIMEOUT_S = 20.0
@@ -122,7 +122,7 @@ def test_a_closed_thread_runs_nothing_more(thread: ShadowThread, fake_servable: 
 
 
 def test_a_lane_copies_what_it_answered(lane_of: Any, fake_servable: Any, fake_call: Any, infer_request: Any) -> None:
-    from penstock_server.prediction.lane import Prediction
+    from penstock_server.prediction.executor import Prediction
 
     lane, thread = lane_of(fake_servable()), Collecting()
     lane.mirror = mirror(thread, fake_servable(), lane.report)

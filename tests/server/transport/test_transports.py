@@ -20,7 +20,7 @@ from penstock_server.errors import (
 )
 from penstock_server.transport.aio import AioTransport
 from penstock_server.transport.completion_queue import UNANSWERED_MESSAGES, CompletionQueueTransport
-from penstock_server.transport.methods import Methods, StreamReceiver, Transport
+from penstock_server.transport.interface import Methods, StreamReceiver, Transport
 from penstock_server.transport.settings import TransportSettings
 
 TIMEOUT_S = 10.0

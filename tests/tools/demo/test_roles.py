@@ -1,6 +1,6 @@
 import pytest
 
-from penstock_server.names import ROLES
+from penstock.names import ROLES
 from penstock_tools.demo import roles
 from penstock_tools.demo.plan import CANARY_PERCENT, MODEL
 from penstock_tools.publish import registry as registries

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from penstock_server.models import artifact
-from penstock_server.models.mlflow_source import MlflowSource
+from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.demo import flights
 from penstock_tools.demo.candidates import boosted_trees, logistic_regression
 from penstock_tools.demo.evaluate import QualityError

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from penstock_server.observe.drift_state import ColumnDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, VersionDrift
 
 DELAY = ColumnDrift(
     name="delay", kind="number", rows=900, rows_needed=125, enough_rows=True, jensen_shannon=0.31, psi=0.52,

@@ -5,7 +5,7 @@ import pytest
 from rich.text import Text
 from typer.testing import CliRunner
 
-from penstock_server.control.drift import DriftReport
+from penstock_server.drift.answer import DriftReport
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_tools.cli.app import app
 from penstock_tools.drift import command as telling

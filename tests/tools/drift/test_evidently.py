@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from penstock.tensors import to_raw
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.observe.request_log_files import CLOSED, SPOOL
-from penstock_server.observe.request_log_process import RequestLogFolder
-from penstock_server.observe.request_log_segment import FORMAT, LoggedRequest, LoggedTensor, SegmentHeader, framed
+from penstock_server.request_log.compactor import RequestLogFolder
+from penstock_server.request_log.files import CLOSED, SPOOL
+from penstock_server.request_log.segment import FORMAT, LoggedRequest, LoggedTensor, SegmentHeader, framed
 from penstock_tools.cli.app import app
 from penstock_tools.drift import evidently as evidently_report
 from penstock_tools.drift import log_rows

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from penstock import penstock_pb2 as pb
-from penstock_server.control.drift import DriftReport, UnwatchedVersion, answer, as_json, as_message
+from penstock_server.drift.answer import DriftReport, UnwatchedVersion, answer, as_json, as_message
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_tools.drift import fetch as source
 from tests.tools.drift.drift_records import CANARY, CHAMPION

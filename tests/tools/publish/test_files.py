@@ -10,8 +10,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification import spec
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec import spec
+from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
     Join,
@@ -20,9 +20,9 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import Fill, OneHot
+from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_server.models import artifact
-from penstock_server.models.mlflow_source import MlflowSource
+from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.publish import feature_file
 from penstock_tools.publish.files import Request, publish
 

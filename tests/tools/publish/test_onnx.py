@@ -5,9 +5,9 @@ import numpy as np
 import onnx
 import pytest
 
+from penstock_server.drift.baseline import fit_baseline
 from penstock_server.errors import InvalidInputError, UnavailableError
-from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.specification.spec import (
+from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
     Join,
@@ -16,11 +16,11 @@ from penstock_server.features.specification.spec import (
     Take,
     Text,
 )
-from penstock_server.features.specification.steps import Fill, OneHot
+from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_server.models import artifact
 from penstock_server.models.golden import compare
-from penstock_server.models.mlflow_source import MlflowSource
-from penstock_server.models.source import WantedModel
+from penstock_server.sources.mlflow_source import MlflowSource
+from penstock_server.sources.source import WantedModel
 from penstock_tools.publish.onnx import Record, publish
 
 CITY = Text("city", Categories(("Oslo",)), (OneHot(((0, 1),), (2,)),))

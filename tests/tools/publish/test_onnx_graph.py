@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, Take
+from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
 from penstock_tools.publish import onnx_graph as graph
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)

@@ -19,7 +19,7 @@ from xgboost import XGBClassifier
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
 from penstock_server.models import artifact
 from penstock_server.models.golden import compare
-from penstock_server.models.mlflow_source import MlflowSource
+from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.publish import onnx_graph as graph
 from penstock_tools.publish import pipeline as publishing
 from penstock_tools.publish.pipeline import prepare, publish_pipeline

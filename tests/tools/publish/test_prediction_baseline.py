@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from penstock_server.features.baseline import fit_baseline
+from penstock_server.drift.baseline import fit_baseline
 from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
-from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, Take
+from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
 from penstock_tools.publish import onnx_graph as graph
 from penstock_tools.publish import to_onnx as convert
 from penstock_tools.publish.prediction_baseline import with_answers

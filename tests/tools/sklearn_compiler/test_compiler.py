@@ -21,8 +21,8 @@ from sklearn.preprocessing import (
 )
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.specification.spec import Join, NumberColumn, StringColumn, Take
-from penstock_server.features.specification.steps import Linear, Select, Standardise
+from penstock_server.features.spec.spec import Join, NumberColumn, StringColumn, Take
+from penstock_server.features.spec.steps import Linear, Select, Standardise
 from penstock_tools.sklearn_compiler import proof
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline, halves, unwrapped
 

@@ -28,7 +28,7 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
-from penstock_server.features.specification.steps_value import FUNCTIONS
+from penstock_server.features.spec.steps_value import FUNCTIONS
 from penstock_tools.functions import cyclical
 
 GAPS = ["age", "fare"]

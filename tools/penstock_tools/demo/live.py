@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from penstock_server.names import SHADOW
+from penstock.names import SHADOW
 from penstock_tools.demo import format as words
 from penstock_tools.demo.metrics import Shadow
 from penstock_tools.demo.onset import HIGH

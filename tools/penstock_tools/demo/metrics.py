@@ -7,7 +7,7 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock_server.names import CHAMPION
+from penstock.names import CHAMPION
 
 _DISTANCE: Final = "penstock_shadow_score_distance"
 

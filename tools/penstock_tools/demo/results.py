@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Final, Literal
 
-from penstock_server.names import CHAMPION
+from penstock.names import CHAMPION
 
 RECENT: Final = 4_000
 """Requests whose durations make the percentiles of the moment."""

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.names import CANARY, CHAMPION, SHADOW
 from penstock_server.errors import UnavailableError
-from penstock_server.names import CANARY, CHAMPION, SHADOW
 from penstock_tools.demo.plan import CANARY_PERCENT, MODEL
 from penstock_tools.publish.promote import Promotion, promote
 from penstock_tools.server_process import fetch

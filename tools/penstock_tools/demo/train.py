@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features.baseline import Baseline, fit_baseline
+from penstock.names import CHAMPION
+from penstock_server.drift.baseline import Baseline, fit_baseline
 from penstock_server.features.fit import fit
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import FeatureSpec
-from penstock_server.names import CHAMPION
+from penstock_server.features.spec.spec import FeatureSpec
 from penstock_tools.demo import evaluate, flights
 from penstock_tools.demo.candidates import Candidate, boosted_trees, logistic_regression
 from penstock_tools.publish import onnx as publish

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock_server.drift.report import VersionDrift
 from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError
-from penstock_server.observe.drift_state import VersionDrift
 from penstock_tools.drift import fetch as source
 from penstock_tools.drift import format as words
 from penstock_tools.drift import table as screen

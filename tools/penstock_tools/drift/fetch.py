@@ -13,11 +13,11 @@ from typing import Any, Final
 import msgspec
 
 from penstock import penstock_pb2 as pb
+from penstock.names import CHAMPION
 from penstock_client import Client, ModelNotFoundError, ServerUnavailableError, UnsupportedError
-from penstock_server.control.drift import DriftReport, UnwatchedVersion
+from penstock_server.drift.answer import DriftReport, UnwatchedVersion
+from penstock_server.drift.report import ColumnDrift, VersionDrift
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.names import CHAMPION
-from penstock_server.observe.drift_state import ColumnDrift, VersionDrift
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 64 * 1024 * 1024

@@ -7,7 +7,7 @@ replaced. What a verdict rests on is decided in the server.
 from collections.abc import Iterable
 from typing import Final
 
-from penstock_server.observe.drift_state import ColumnDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, VersionDrift
 
 LONGEST_NAME: Final = 40
 PREDICTIONS: Final = "(predictions)"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from penstock_server.observe.drift_state import ColumnDrift
+from penstock_server.drift.report import ColumnDrift
 from penstock_tools.drift import format as words
 
 WIDTH: Final = 480

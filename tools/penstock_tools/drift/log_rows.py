@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.observe.request_log_files import PARQUET
-from penstock_server.observe.request_log_parquet import INPUT
 from penstock_server.paths import file_name_for
+from penstock_server.request_log.files import PARQUET
+from penstock_server.request_log.parquet import INPUT
 
 if TYPE_CHECKING:
     import pandas as pd

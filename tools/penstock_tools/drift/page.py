@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Final
 
-from penstock_server.observe.drift_state import ColumnDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, VersionDrift
 from penstock_tools.drift import format as words
 from penstock_tools.drift import histogram
 

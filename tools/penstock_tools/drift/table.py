@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
+from penstock_server.drift.report import ColumnDrift, VersionDrift
 from penstock_server.errors import NotFoundError
-from penstock_server.observe.drift_state import ColumnDrift, VersionDrift
 from penstock_tools.drift import bars
 from penstock_tools.drift import format as words
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.specification import limits, spec
-from penstock_server.features.specification.spec import Datatype, FeatureSpec
+from penstock_server.features.spec import limits, spec
+from penstock_server.features.spec.spec import Datatype, FeatureSpec
 
 _YAML: Final = frozenset({".yaml", ".yml"})
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from penstock.tensors import NUMPY_TYPES
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import FeatureSpec, StringColumn
+from penstock_server.features.spec.spec import FeatureSpec, StringColumn
 from penstock_server.models import golden
 from penstock_server.models.onnx_model import OnnxModel
 

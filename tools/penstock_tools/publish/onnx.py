@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from numpy.typing import ArrayLike
 
+from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.baseline import Baseline
-from penstock_server.features.specification.spec import FeatureSpec
+from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models import artifact
 from penstock_server.models.golden import Golden
 from penstock_server.models.manifest import ClassLabel

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.specification.spec import FeatureSpec
+from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models.manifest import ClassLabel
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.signature import ANY, Signature

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from numpy.typing import ArrayLike
 
+from penstock_server.drift.baseline import fit_baseline
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
-from penstock_server.features.baseline import fit_baseline
-from penstock_server.features.specification.spec import Datatype, FeatureSpec
+from penstock_server.features.spec.spec import Datatype, FeatureSpec
 from penstock_tools.publish import onnx as publish
 from penstock_tools.publish import onnx_graph as graph
 from penstock_tools.publish import prediction_baseline as answers_baseline

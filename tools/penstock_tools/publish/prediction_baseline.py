@@ -6,12 +6,12 @@ row. Training and publishing call it, on the rows in the order of time.
 
 import numpy as np
 
-from penstock_server.features.baseline import Baseline, with_predictions
-from penstock_server.features.baseline_fit import fit_classes, fit_number
+from penstock_server.drift.baseline import Baseline, with_predictions
+from penstock_server.drift.fit import fit_classes, fit_number
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import FeatureSpec
+from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.features.table import Table
-from penstock_server.prediction.classes import class_reader, score_output
+from penstock_server.prediction.outputs import class_reader, score_output
 from penstock_tools.publish.onnx_graph import Graph
 
 

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.names import CANARY, CHAMPION, ROLES
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.models.aliases import WEIGHT_TAG
-from penstock_server.names import CANARY, CHAMPION, ROLES
+from penstock_server.sources.aliases import WEIGHT_TAG
 from penstock_tools.publish import registry as registries
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
-from penstock_server.models.registry import artifact_location, default_registry, redacted, without_secrets
 from penstock_server.paths import data_dir
+from penstock_server.sources.registry import artifact_location, default_registry, redacted, without_secrets
 
 EXPERIMENT: Final = "penstock"
 """The MLflow experiment that holds the runs."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.errors import ModelFailedError, UnsupportedError
-from penstock_server.features.specification.spec import Datatype
+from penstock_server.features.spec.spec import Datatype
 from penstock_tools.publish import foreign_estimators, target_transform
 from penstock_tools.publish import onnx_graph as graph
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from penstock_server.features.specification.blocks import Block, Join, Take
-from penstock_server.features.specification.steps import Select, Step
+from penstock_server.features.spec.blocks import Block, Join, Take
+from penstock_server.features.spec.steps import Select, Step
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.sample import Missing
 

@@ -13,8 +13,8 @@ from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.specification.blocks import Block, Take
-from penstock_server.features.specification.spec import Column, Datatype, FeatureSpec, NumberColumn, StringColumn
+from penstock_server.features.spec.blocks import Block, Take
+from penstock_server.features.spec.spec import Column, Datatype, FeatureSpec, NumberColumn, StringColumn
 from penstock_tools.sklearn_compiler import fitted, in_graph
 from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, Strings
 from penstock_tools.sklearn_compiler.refusals import place

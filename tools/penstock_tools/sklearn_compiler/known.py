@@ -7,8 +7,8 @@ its categories that is, is decided here; the rules of the encoders call it.
 from collections.abc import Sequence
 from typing import Any
 
-from penstock_server.features.specification.spec import Categories
-from penstock_server.features.specification.step_base import Unseen
+from penstock_server.features.spec.spec import Categories
+from penstock_server.features.spec.step_base import Unseen
 from penstock_tools.sklearn_compiler.columns import Strings
 from penstock_tools.sklearn_compiler.refusals import Refused
 from penstock_tools.sklearn_compiler.sample import Missing, missing_kind

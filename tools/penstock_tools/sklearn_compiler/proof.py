@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline as Steps
 
 from penstock_server.errors import ModelFailedError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import FeatureSpec
+from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_tools.publish.to_onnx import INPUT, TOLERANCE
 from penstock_tools.sklearn_compiler import trace

@@ -13,7 +13,7 @@ from sklearn.feature_extraction import FeatureHasher
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 
-from penstock_server.features.specification.steps import Step
+from penstock_server.features.spec.steps import Step
 from penstock_tools.sklearn_compiler import rules_curve, rules_encode, rules_function, rules_missing, rules_scale
 from penstock_tools.sklearn_compiler.columns import Numbers, Parts, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from penstock_server.features.specification import limits
-from penstock_server.features.specification.steps import Bucket, OneHot, Polynomial, Power, Quantiles, Spline, Step
+from penstock_server.features.spec import limits
+from penstock_server.features.spec.steps import Bucket, OneHot, Polynomial, Power, Quantiles, Spline, Step
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
 from penstock_tools.sklearn_compiler.rules_scale import floats, standard
 

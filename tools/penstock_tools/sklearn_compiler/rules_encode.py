@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from penstock_server.features.specification import spec
-from penstock_server.features.specification.step_base import Unseen
-from penstock_server.features.specification.steps import Lookup, Match, OneHot, Step
+from penstock_server.features.spec import spec
+from penstock_server.features.spec.step_base import Unseen
+from penstock_server.features.spec.steps import Lookup, Match, OneHot, Step
 from penstock_tools.sklearn_compiler import known, probe
 from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Parts, Strings, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock_server.features.specification import spec
-from penstock_server.features.specification.limits import Real
-from penstock_server.features.specification.spec import Hash
-from penstock_server.features.specification.steps import Apply, Clip, Cyclic, Fill, Step
-from penstock_server.features.specification.steps_value import FUNCTIONS
+from penstock_server.features.spec import spec
+from penstock_server.features.spec.limits import Real
+from penstock_server.features.spec.spec import Hash
+from penstock_server.features.spec.steps import Apply, Clip, Cyclic, Fill, Step
+from penstock_server.features.spec.steps_value import FUNCTIONS
 from penstock_tools import functions
 from penstock_tools.sklearn_compiler.columns import Numbers, Parts, Strings, numbers, then
 from penstock_tools.sklearn_compiler.refusals import Refused

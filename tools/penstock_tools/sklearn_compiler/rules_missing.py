@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock_server.features.specification import spec
-from penstock_server.features.specification.spec import Categories
-from penstock_server.features.specification.steps import Fill, IsMissing, Lookup
+from penstock_server.features.spec import spec
+from penstock_server.features.spec.spec import Categories
+from penstock_server.features.spec.steps import Fill, IsMissing, Lookup
 from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Parts, Strings, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.sample import Missing, missing_kind

@@ -5,7 +5,7 @@ The order of operations is scikit-learn's, so that results are equal to the last
 
 from typing import Any
 
-from penstock_server.features.specification.steps import Binarise, Clip, Linear, Normalise, Standardise, Step
+from penstock_server.features.spec.steps import Binarise, Clip, Linear, Normalise, Standardise, Step
 
 
 def standard(scaler: Any) -> list[Step]:

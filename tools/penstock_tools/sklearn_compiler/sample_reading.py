@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.specification.spec import FeatureSpec, StringColumn
+from penstock_server.features.spec.spec import FeatureSpec, StringColumn
 from penstock_tools.sklearn_compiler.sample import Missing, RawColumn, Sample, missing_kind
 
 _NUMBERS: Final = (bool, int, float, np.number, np.bool_)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.specification.spec import FeatureSpec, NumberColumn, StringColumn
+from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_tools.publish.pipeline import Prepared
 from penstock_tools.sklearn_compiler.proof import MAX_ROWS
 from penstock_tools.sklearn_compiler.sample import Sample

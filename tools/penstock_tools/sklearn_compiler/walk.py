@@ -12,7 +12,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.specification.steps import Linear
+from penstock_server.features.spec.steps import Linear
 from penstock_tools.sklearn_compiler import in_graph, rules
 from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Parts, numbers, pick, then, together
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Path, Refused, place, step_of

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from penstock_server.features.compiler import layout
 from penstock_server.features.kernels.base import Batch, Block, Program, inlined, kernel
 from penstock_server.features.kernels.value import bring
-from penstock_server.features.lowering import layout
 
 
 @inlined

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, cast
 import numba
 import numpy as np
 
+from penstock_server.features import layout_counts as layout
 from penstock_server.features.kernels.base import Function, Program, kernel
-from penstock_server.features.lowering import layout_counts as layout
 
 # numba's own types describe its plainest use only.
 _numba: Any = numba

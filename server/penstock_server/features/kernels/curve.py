@@ -3,11 +3,11 @@
 from math import isnan, pi
 from typing import Any, Final
 
+from penstock_server.features.compiler import layout
 from penstock_server.features.kernels.base import Program, c_function, kernel
 from penstock_server.features.kernels.code import count_below
 from penstock_server.features.kernels.normal import normal_quantile
 from penstock_server.features.kernels.value import bring
-from penstock_server.features.lowering import layout
 
 _sin: Final = c_function("sin")
 _cos: Final = c_function("cos")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from penstock_server.features.compiler import layout
 from penstock_server.features.kernels.base import INT64, POINTER, Batch, Block, Program, carray, entry, inlined, kernel
 from penstock_server.features.kernels.code import (
     bucket,
@@ -40,7 +41,6 @@ from penstock_server.features.kernels.value import (
     standardise,
     store,
 )
-from penstock_server.features.lowering import layout
 
 
 @inlined

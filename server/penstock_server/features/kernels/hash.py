@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from penstock_server.features.compiler import layout
 from penstock_server.features.kernels.base import Batch, Block, Program, kernel
 from penstock_server.features.kernels.string import length_at
-from penstock_server.features.lowering import layout
 
 
 @kernel

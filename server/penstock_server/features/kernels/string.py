@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from penstock_server.features.compiler import layout
 from penstock_server.features.kernels.base import Batch, Block, Program, half_word_at, inlined, kernel, word_at
-from penstock_server.features.lowering import layout
 
 
 @inlined

@@ -1,0 +1,101 @@
+"""The answer to "has it drifted?", as a message of `penstock.v1` and as JSON, for the models and versions asked for.
+
+What is said of a version is `observe`'s; here it is chosen and put into words that travel. The RPC and the HTTP port
+answer through the same functions, on a thread of the supervisor.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import msgspec
+
+from penstock import penstock_pb2 as pb
+from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.errors import NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class UnwatchedVersion:
+    """A loaded version that was published without a baseline."""
+
+    model: str
+    version: str
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """Every loaded version: those with a baseline and what is said of them, and those without."""
+
+    versions: tuple[VersionDrift, ...] = ()
+    unwatched: tuple[UnwatchedVersion, ...] = ()
+
+    def of(self, model: str, version: str = "") -> "DriftReport":
+        """The part about a model and a version.
+
+        Args:
+            model: its name; "" for all.
+            version: its number or an alias such as "@champion"; "" for all.
+
+        Raises:
+            NotFoundError: nothing like it is loaded.
+        """
+
+        def is_asked(one: VersionDrift | UnwatchedVersion) -> bool:
+            return model in ("", one.model) and (
+                version in ("", one.version) or (version.startswith("@") and version[1:] in one.roles)
+            )
+
+        found = DriftReport(tuple(filter(is_asked, self.versions)), tuple(filter(is_asked, self.unwatched)))
+        if (model or version) and not (found.versions or found.unwatched):
+            wanted = f"version {version!r}" if version else "version"
+            raise NotFoundError(f"no {wanted} of {f'model {model!r}' if model else 'any model'} is loaded")
+        return found
+
+
+def answer(body: bytes, report: Callable[[], DriftReport]) -> bytes:
+    """The `DriftStateResponse` to a `DriftStateRequest`, both as they are on the wire.
+
+    Raises:
+        NotFoundError: nothing like what it asks for is loaded.
+    """
+    request = pb.DriftStateRequest.FromString(body)
+    return as_message(report().of(request.model, request.version)).SerializeToString()
+
+
+def as_message(report: DriftReport) -> pb.DriftStateResponse:
+    """A report as it answers the RPC."""
+    return pb.DriftStateResponse(
+        versions=[_version(version) for version in report.versions],
+        unwatched=[
+            pb.UnwatchedVersion(model=one.model, version=one.version, roles=one.roles) for one in report.unwatched
+        ],
+    )
+
+
+def as_json(report: DriftReport) -> bytes:
+    """A report as JSON: the records' fields by their names; what cannot be said is null."""
+    return msgspec.json.encode(report)
+
+
+def _version(version: VersionDrift) -> pb.VersionDrift:
+    predictions, alarmed = version.predictions, version.alarmed
+    return pb.VersionDrift(
+        model=version.model,
+        version=version.version,
+        roles=version.roles,
+        rows=version.rows,
+        window_rows=version.window_rows,
+        rate=version.rate,
+        columns=[_column(column) for column in version.columns],
+        predictions=None if predictions is None else _column(predictions),
+        tested=version.tested,
+        drifted=version.drifted,
+        global_p_value=version.global_p_value,
+        alarms=None if alarmed is None else pb.Alarms(columns=alarmed),
+    )
+
+
+def _column(column: ColumnDrift) -> pb.ColumnDrift:
+    """The record's fields have the message's names, and None is an absent field."""
+    return pb.ColumnDrift(**{field.name: getattr(column, field.name) for field in fields(column)})

@@ -1,0 +1,121 @@
+"""Fits one column's drift baseline: takes the training rows in the order of time, and counts them as serving will.
+
+`baseline` calls it for raw columns; who publishes calls it for what the model answered. Serving never does.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from penstock_server.drift.dispersion import dispersion
+from penstock_server.features.baseline_columns import (
+    MAX_BINS,
+    MAX_WATCHED,
+    MINIMUM_EFFECT,
+    ROUNDING,
+    ClassBaseline,
+    NumberBaseline,
+    StringBaseline,
+    storable,
+)
+from penstock_server.features.spec import limits
+
+OWN_BINS: Final = 50
+"""The values of a string column that are counted one by one."""
+
+
+def fit_classes(
+    name: str, labels: ArrayLike, names: Sequence[str] = (), *, minimum_effect: float = MINIMUM_EFFECT
+) -> ClassBaseline:
+    """The baseline of predicted classes.
+
+    Args:
+        name: of the output that holds them.
+        labels: integers [rows], the rows in the order of time.
+        names: what people call each label, if labels count these; a label beyond them is called by its number.
+        minimum_effect: the population stability index that is called no drift.
+    """
+    values = np.asarray(labels, np.int64).reshape(-1)
+    classes, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    kept = np.sort(np.argsort(-counts, kind="stable")[:MAX_BINS])
+    shown = [names[at] if 0 <= at < len(names) else str(at) for at in classes[kept].tolist()]
+    return ClassBaseline(
+        name,
+        tuple(classes[kept].tolist()),
+        tuple(counts[kept].tolist()),
+        tuple(shown),
+        dispersion(codes.astype(np.int64)),
+        minimum_effect,
+    )
+
+
+def fit_number(
+    name: str, values: NDArray[np.float64], bins: int = 20, minimum_effect: float = MINIMUM_EFFECT
+) -> NumberBaseline:
+    """The baseline of numbers, float64 [rows] in the order of time: a raw column, or a model's output."""
+    is_finite = np.isfinite(values)
+    finite = values[is_finite]
+    edges = _edges(finite, bins)
+    cells = np.searchsorted(edges, values, side="right")
+    cells[~is_finite] = len(edges) + 1 + np.isinf(values[~is_finite])
+    counts = np.bincount(cells, minlength=len(edges) + 3).tolist()
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = np.bincount(cells[is_finite], finite, minlength=len(edges) + 1).tolist()
+        deviation = float(finite.std()) if len(finite) else 0.0
+    return NumberBaseline(
+        name,
+        tuple(edges.tolist()),
+        tuple(counts[: len(edges) + 1]),
+        tuple(map(storable, sums)),
+        missing=counts[-2],
+        infinite=counts[-1],
+        smallest=float(finite.min()) if len(finite) else None,
+        largest=float(finite.max()) if len(finite) else None,
+        deviation=storable(deviation),
+        dispersion=dispersion(cells),
+        minimum_effect=minimum_effect,
+    )
+
+
+def _edges(finite: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Edges just below the quantiles, and just above a value that several quantiles fall on: it has a bin of its own."""
+    if not len(finite):
+        return np.empty(0)
+    shares = np.linspace(0, 1, bins + 1)[1:-1]
+    quantiles, times = np.unique(np.quantile(finite, shares, method="inverted_cdf"), return_counts=True)
+    margin = ROUNDING * np.abs(quantiles)
+    with np.errstate(over="ignore"):
+        above = np.nextafter((quantiles + margin)[times > 1], np.inf)
+        edges: NDArray[np.float64] = np.unique(np.concatenate([quantiles - margin, above]))
+    return edges[np.isfinite(edges)]
+
+
+def fit_string(name: str, values: list[bytes], minimum_effect: float = MINIMUM_EFFECT) -> StringBaseline:
+    """The baseline of strings as UTF-8, in the order of time; the empty one is missing."""
+    counted = Counter(values)
+    missing = counted.pop(b"", 0)
+    frequent = sorted((value for value in counted if _is_watchable(value)), key=lambda value: (-counted[value], value))
+    watched = frequent[:MAX_WATCHED]
+    counts = [counted[value] for value in watched]
+    cells = {value: min(cell, OWN_BINS) for cell, value in enumerate(watched)} | {b"": OWN_BINS + 1}
+    return StringBaseline(
+        name,
+        tuple(value.decode() for value in watched),
+        tuple(counts[:OWN_BINS]),
+        other=sum(counts[OWN_BINS:]),
+        missing=missing,
+        unseen=counted.total() - sum(counts),
+        dispersion=dispersion(np.array([cells.get(value, OWN_BINS + 2) for value in values], np.int64)),
+        minimum_effect=minimum_effect,
+    )
+
+
+def _is_watchable(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return len(value) <= limits.MAX_CATEGORY_BYTES

@@ -1,0 +1,112 @@
+"""The metrics of drift: families of gauges from what is said of each version, and no more series than are asked for.
+
+A wide model has thousands of columns and a metrics store takes dozens well, so only those with the strongest evidence are
+shown, and how many were left out. What cannot be said is an absent gauge, not a zero. `exposition` calls it at scrape.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from penstock_server.drift.report import ColumnDrift, VersionDrift
+
+SERIES: Final = 50
+"""The columns of a version that are shown, where nobody says otherwise."""
+
+_VERSION: Final = ("model_name", "model_version")
+_COLUMN: Final = (*_VERSION, "feature_name")
+_COLUMN_GAUGES: Final = {
+    "data_drift_score": (
+        "jensen_shannon",
+        "Jensen-Shannon distance, base 2, between the window and the baseline: 0 none, 1 full.",
+    ),
+    "penstock_feature_drift_psi_unbiased": (
+        "psi_unbiased",
+        "Population stability index between the window and the baseline, less its mean without drift.",
+    ),
+    "penstock_feature_drift_p_value": (
+        "p_value",
+        "How likely so large an index is, if the true one is the smallest that is called drift.",
+    ),
+    "penstock_feature_drift_wasserstein": (
+        "wasserstein",
+        "Lower bound of the Wasserstein distance, in standard deviations of the baseline.",
+    ),
+    "penstock_feature_missing_ratio": ("missing_ratio", "Share of the window's rows without a value."),
+    "penstock_feature_unseen_ratio": (
+        "unseen_ratio",
+        "Share of the window's rows with a value that training never saw.",
+    ),
+    "penstock_feature_infinite_ratio": ("infinite_ratio", "Share of the window's rows with an infinite number."),
+    "penstock_feature_out_of_range_ratio": (
+        "out_of_range_ratio",
+        "Share of the window's rows beyond the smallest and the largest value of training.",
+    ),
+}
+"""Each gauge of columns: the field that it shows, and its description."""
+_PREDICTION_GAUGES: Final = {
+    "penstock_prediction_drift_score": (
+        "jensen_shannon",
+        "Jensen-Shannon distance, base 2, between the answers in the window and those to the training rows.",
+    ),
+    "penstock_prediction_drift_p_value": ("p_value", "As penstock_feature_drift_p_value, of the model's answers."),
+}
+
+
+def drift_families(versions: Sequence[VersionDrift], series: int = SERIES) -> Iterator[Metric]:
+    """Every family, with at most `series` columns of each version."""
+    chosen = [(version, by_evidence(version.columns)[:series]) for version in versions]
+    for name, (field, text) in _COLUMN_GAUGES.items():
+        family = GaugeMetricFamily(name, text, labels=_COLUMN)
+        for version, columns in chosen:
+            for column in columns:
+                _add(family, [version.model, version.version, column.name], getattr(column, field))
+        yield family
+    for name, (field, text) in _PREDICTION_GAUGES.items():
+        family = GaugeMetricFamily(name, text, labels=_VERSION)
+        for version in versions:
+            _add(family, [version.model, version.version], getattr(version.predictions, field, None))
+        yield family
+    yield from _of_versions(versions, series)
+
+
+def by_evidence(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    """The columns with the smallest p-value first, of equal ones those at the largest distance; the untested last."""
+
+    def evidence(column: ColumnDrift) -> tuple[float, float]:
+        return (
+            2.0 if column.p_value is None else column.p_value,
+            0.0 if column.jensen_shannon is None else -column.jensen_shannon,
+        )
+
+    return sorted(columns, key=evidence)
+
+
+def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:
+    window = GaugeMetricFamily("penstock_drift_window_rows", "Rows in the drift window.", labels=_VERSION)
+    drifted = GaugeMetricFamily(
+        "penstock_drifted_features", "Features that drifted, judged together at the configured rate.", labels=_VERSION
+    )
+    tested = GaugeMetricFamily(
+        "penstock_drift_tested_features", "Features with enough rows in the window to be judged.", labels=_VERSION
+    )
+    alarm = GaugeMetricFamily(
+        "penstock_drift_alarm", "1 while a feature drifts in windows in a row that share no row.", labels=_VERSION
+    )
+    left_out = GaugeMetricFamily(
+        "penstock_drift_series_left_out", "Features without series of their own here.", labels=_VERSION
+    )
+    for version in versions:
+        labels = [version.model, version.version]
+        window.add_metric(labels, version.rows)
+        tested.add_metric(labels, version.tested)
+        left_out.add_metric(labels, max(len(version.columns) - series, 0))
+        _add(drifted, labels, version.drifted)
+        _add(alarm, labels, None if version.alarmed is None else int(bool(version.alarmed)))
+    yield from (window, drifted, tested, alarm, left_out)
+
+
+def _add(family: GaugeMetricFamily, labels: list[str], value: float | None) -> None:
+    if value is not None:
+        family.add_metric(labels, value)

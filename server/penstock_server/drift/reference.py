@@ -1,0 +1,123 @@
+"""A drift baseline as arrays, ready to be compared with windows of the same columns, and in words for people.
+
+`observe` compares, and knows nothing of files; the supervisor makes one of each version's baseline.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.drift.baseline import Baseline
+from penstock_server.features.baseline_columns import (
+    ROUNDING,
+    ClassBaseline,
+    ColumnBaseline,
+    NumberBaseline,
+    PredictionBaseline,
+    StringBaseline,
+)
+from penstock_server.features.layout_counts import EXTRA_CELLS
+
+EXTRA_LABELS: Final = ("(missing)", "(infinite)", "(unseen)")
+_OTHERS: Final = "(others)"
+Kind = Literal["number", "string", "class", "score"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """The training rows of R columns, and of the predictions after them if `has_predictions`; B bins are the most.
+
+    Attributes:
+        names, kinds: of each.
+        labels: what each of a column's bins holds.
+        cells: int64 [R, B + 3]: each column's bins, zeros up to B, then the missing, the infinite and the unseen.
+        sums: float64 [R, B]: of the values in each bin; zeros where there are no numbers.
+        edges: float64 [R, B]: where each bin ends, the last edge again where it has no end; zeros without numbers.
+        is_number: bool [R].
+        deviation, dispersion, minimum_effect: float64 [R].
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    labels: tuple[tuple[str, ...], ...]
+    cells: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    edges: NDArray[np.float64]
+    is_number: NDArray[np.bool_]
+    deviation: NDArray[np.float64]
+    dispersion: NDArray[np.float64]
+    minimum_effect: NDArray[np.float64]
+    has_predictions: bool
+
+
+def reference_of(baseline: Baseline) -> Reference:
+    """The arrays of a baseline."""
+    predictions = () if baseline.predictions is None else (baseline.predictions,)
+    columns: list[ColumnBaseline | PredictionBaseline] = [*baseline.columns, *predictions]
+    cells = np.zeros((len(columns), baseline.bins + EXTRA_CELLS), np.int64)
+    sums, edges = np.zeros((2, len(columns), baseline.bins))
+    for at, column in enumerate(columns):
+        cells[at, : len(column.bins)] = column.bins
+        cells[at, -EXTRA_CELLS:] = column.extra
+        if isinstance(column, NumberBaseline):
+            sums[at, : len(column.sums)] = column.sums
+            edges[at] = [
+                *column.edges,
+                *[column.edges[-1] if column.edges else 0.0] * (baseline.bins - len(column.edges)),
+            ]
+    kinds = [_kind(column, is_prediction=at >= len(baseline.columns)) for at, column in enumerate(columns)]
+    return Reference(
+        names=tuple(column.name for column in columns),
+        kinds=tuple(kinds),
+        labels=tuple(map(bin_labels, columns)),
+        cells=cells,
+        sums=sums,
+        edges=edges,
+        is_number=np.array([isinstance(column, NumberBaseline) for column in columns], np.bool_),
+        deviation=np.array([getattr(column, "deviation", 0.0) for column in columns], np.float64),
+        dispersion=np.array([column.dispersion for column in columns], np.float64),
+        minimum_effect=np.array([column.minimum_effect for column in columns], np.float64),
+        has_predictions=bool(predictions),
+    )
+
+
+def bin_labels(column: ColumnBaseline | PredictionBaseline) -> tuple[str, ...]:
+    """What each bin of a column holds, in words."""
+    match column:
+        case NumberBaseline():
+            return _ranges(column.edges)
+        case StringBaseline():
+            return (*column.watched[: len(column.counts)], _OTHERS)
+        case ClassBaseline():
+            return column.names or tuple(map(str, column.classes))
+
+
+def _kind(column: ColumnBaseline | PredictionBaseline, *, is_prediction: bool) -> Kind:
+    if isinstance(column, ClassBaseline):
+        return "class"
+    if isinstance(column, StringBaseline):
+        return "string"
+    return "score" if is_prediction else "number"
+
+
+def _ranges(edges: Sequence[float]) -> tuple[str, ...]:
+    if not edges:
+        return ("any",)
+    between = [_between(low, high) for low, high in pairwise(edges)]
+    sign = ">" if between and between[-1].startswith("=") else ">="
+    return (f"< {_short(edges[0])}", *between, f"{sign} {_short(edges[-1])}")
+
+
+def _between(low: float, high: float) -> str:
+    # A bin as narrow as the rounding that it allows for was made for one value.
+    if high - low <= 3 * ROUNDING * max(abs(low), abs(high)):
+        return f"= {_short(low / 2 + high / 2)}"
+    return f"{_short(low)} to {_short(high)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.5g}"

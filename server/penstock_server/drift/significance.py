@@ -1,0 +1,149 @@
+"""How sure one can be that rows drifted: tests with error control, over columns and over time; pure functions.
+
+A column is tested against a smallest effect that matters, not against no change at all, which with enough rows is always
+found. The smoothed index over its noise is then noncentral chi-square. Columns are judged together, so that of those called
+drifted at most a chosen share is expected to be wrong.
+"""
+
+from math import erfc, exp, lgamma, log, sqrt
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from penstock_server.drift.statistics import Counts, Reals, degrees_of_freedom, psi_smoothed, sampling_noise
+
+MINIMUM_EFFECT: Final = 0.1
+"""The PSI that is still called no drift, by `p_value`."""
+
+_SPREADS: Final = 9
+"""Deviations beyond which the terms of a Poisson distribution add less than 1e-17."""
+_LEAST_EXPONENT: Final = -700.0
+_TERMS_AT_ONCE: Final = 1 << 20
+
+
+def p_value(reference: Counts, current: Counts, minimum_effect: Any = MINIMUM_EFFECT, dispersion: Any = 1.0) -> Reals:
+    """How likely so large an index is, if the true one is `minimum_effect`: noncentral chi-square's upper tail.
+
+    Args:
+        reference: int64 [..., cells], the training rows in each cell.
+        current: the rows served.
+        minimum_effect: the true PSI that is tolerated; 0 is the ordinary chi-square test.
+        dispersion: how much more the counts vary than independent rows would; 1 or more.
+    """
+    noise = dispersion * sampling_noise(reference, current)
+    freedom = degrees_of_freedom(reference, current)
+    return noncentral_tail(psi_smoothed(reference, current) / noise, freedom, minimum_effect / noise)
+
+
+def benjamini_hochberg(p_values: ArrayLike, rate: float) -> NDArray[np.bool_]:
+    """Which hypotheses to reject so that of those rejected at most the share `rate` is expected to be wrong."""
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    passing = np.flatnonzero(values[order] <= rate * np.arange(1, len(values) + 1) / max(len(values), 1))
+    rejected = np.zeros(len(values), np.bool_)
+    rejected[order[: passing[-1] + 1 if len(passing) else 0]] = True
+    return rejected
+
+
+def simes(p_values: ArrayLike) -> float:
+    """One p-value of the hypothesis that nothing drifted: below a rate exactly where `benjamini_hochberg` rejects any."""
+    values = np.sort(np.asarray(p_values, np.float64))
+    if not len(values):
+        raise ValueError("there are no p-values, expected one at least")
+    return float(min((values * len(values) / np.arange(1, len(values) + 1)).min(), 1.0))
+
+
+def alpha_of_run(looks: float, columns: int) -> float:
+    """The level for each column's test, so that a false alarm comes after `looks` looks on average, or later.
+
+    1 / (columns * looks) by the union bound; looks at windows that overlap are alike, and wait 1.7 to 3.5 times longer.
+    """
+    if not (looks >= 1 and columns >= 1):
+        raise ValueError(f"{looks} looks at {columns} columns, expected one at least of both")
+    return 1 / (columns * looks)
+
+
+def noncentral_tail(value: Any, freedom: Any, noncentrality: Any) -> Reals:
+    """P(X > value) of noncentral chi-square distributions: central tails in a Poisson mixture.
+
+    Args:
+        value: float64 [...], broadcast with the others.
+        freedom: whole numbers.
+        noncentrality: 0 is the central distribution.
+
+    Returns:
+        float64 [...], 1 where there is no value or no freedom, 0 below 1e-300.
+    """
+    given = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in (value, freedom, noncentrality)))
+    half, shape, mean = (np.ravel(each) / 2 for each in given)
+    tails = np.ones(len(half))
+    possible = (half > 0) & (shape > 0)
+    least = np.zeros(len(half))
+    least[possible] = _chernoff(half[possible], shape[possible], mean[possible])
+    tails[possible & (least < _LEAST_EXPONENT)] = 0.0
+    # So far below the middle that nothing but rounding is missing from 1.
+    middle, spread = shape + mean, np.sqrt(shape + 2 * mean)
+    open_ones = np.flatnonzero(possible & (least >= _LEAST_EXPONENT) & (half > middle - 9 * spread))
+    starts, widths = _windows(half[open_ones], mean[open_ones])
+    step = max(1, _TERMS_AT_ONCE // int(widths.max(initial=1)))
+    for at in range(0, len(open_ones), step):
+        some, part = open_ones[at : at + step], slice(at, at + step)
+        tails[some] = _mixtures(half[some], shape[some], mean[some], starts[part], int(widths[part].max()))
+    found: Reals = tails.reshape(given[0].shape)[()]
+    return found
+
+
+def _chernoff(half: Reals, shape: Reals, mean: Reals) -> Reals:
+    """The logarithm of a bound of the tail above the middle; 0 below."""
+    root = (shape + np.sqrt(shape**2 + 4 * mean * half)) / (2 * half)
+    tilt = (1 - np.minimum(root, 1.0)) / 2
+    left = 1 - 2 * tilt
+    bound: Reals = -2 * tilt * half - shape * np.log(left) + 2 * mean * tilt / left
+    return bound
+
+
+def _windows(half: Reals, mean: Reals) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The terms of a mixture that count: from below both the weights' middle and the tails', to beyond their product's."""
+    low, high = np.minimum(half, mean), np.sqrt(mean * np.maximum(half, mean))
+    start = np.maximum(low - _SPREADS * np.sqrt(low) - 60, 0).astype(np.int64)
+    end = (high + _SPREADS * np.sqrt(high) + 60).astype(np.int64)
+    return start, end - start
+
+
+def _mixtures(half: Reals, shape: Reals, mean: Reals, start: NDArray[np.int64], width: int) -> Reals:
+    """Sums of weights times tails over `width` terms from `start`, a row for each distribution.
+
+    The tails with 2, 4, 6 ... more degrees of freedom follow from the first by adding one positive term each, so nothing
+    cancels.
+    """
+    terms = start[:, None] + np.arange(width)
+    factorials = _log_gammas(start.astype(np.float64) + 1, width)
+    # ln of half^(shape + j) e^-half / Gamma(shape + j + 1): what the j-th tail adds to make the next.
+    added = np.exp(
+        (shape[:, None] + terms) * np.log(half)[:, None] - half[:, None] - _log_gammas(shape + start + 1, width)
+    )
+    first = [_central_tail(one, 2 * form) if at == 0 else 0.0 for one, form, at in zip(half, shape, start, strict=True)]
+    tails = np.array(first)[:, None] + np.cumsum(added, axis=1) - added
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponents = np.where(terms > 0, terms * np.log(mean)[:, None], 0.0) - mean[:, None] - factorials
+    total: Reals = np.minimum((np.exp(exponents) * tails).sum(axis=1), 1.0)
+    return total
+
+
+def _log_gammas(first: Reals, width: int) -> Reals:
+    """The logarithms of Gamma of `first`, `first` + 1, ..., a row for each."""
+    steps = np.log(first[:, None] + np.arange(width - 1))
+    starts = np.array([lgamma(one) for one in first])[:, None]
+    return np.concatenate([starts, starts + np.cumsum(steps, axis=1)], axis=1)
+
+
+def _central_tail(half: float, freedom: float) -> float:
+    """P(chi-square > 2 half): from the closed form of one or two degrees of freedom, up by two at a time."""
+    is_odd = int(freedom) % 2
+    shape = 0.5 if is_odd else 1.0
+    tail = erfc(sqrt(half)) if is_odd else exp(-half)
+    while shape < freedom / 2:
+        tail += exp(shape * log(half) - half - lgamma(shape + 1))
+        shape += 1
+    return tail

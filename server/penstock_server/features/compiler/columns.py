@@ -1,0 +1,113 @@
+"""The columns of a matrix while its program is written: values in registers, and those that codes only stand for.
+
+What a code stands for is kept as a map as long as nobody asks for the numbers: then maps of maps are one map, and a map
+that comes last writes its outputs by itself. `lowering` makes and asks for them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.features.compiler import layout
+from penstock_server.features.compiler.instructions import Draft, Entry, Value
+
+
+@dataclass(eq=False, slots=True)
+class Hot:
+    """Columns of zeros and at most a one: for each code 0 to K of `source` the column of the one, -1 for none."""
+
+    source: Value
+    places: NDArray[np.int64]
+    width: int
+    made: tuple[Value, ...] | None = field(default=None, repr=False)
+
+    def make(self, draft: Draft) -> tuple[Value, ...]:
+        """Its columns as values, made once."""
+        if self.made is None:
+            self.made = draft.new(self.width)
+            words = (self.width, len(self.places) - 1, draft.put(self.places))
+            draft.append(layout.ONE_HOT, [Entry((self.source,), self.made, words)])
+        return self.made
+
+    def write(self, draft: Draft, columns: Sequence[int], output: int) -> None:
+        """Writes some of its columns, each once, to outputs side by side from `output` on."""
+        where = np.full(self.width + 1, -1)
+        where[np.asarray(columns)] = np.arange(len(columns))
+        words = (output, len(self.places) - 1, draft.put(where[self.places]))
+        draft.append(layout.ONE_HOT_OUT, [Entry((self.source,), (), words)])
+
+
+@dataclass(eq=False, slots=True)
+class Table:
+    """Columns of numbers: `numbers` [K + 1, m] has those of each code 0 to K of `source`."""
+
+    source: Value
+    numbers: NDArray[np.float64]
+    made: tuple[Value, ...] | None = field(default=None, repr=False)
+
+    def make(self, draft: Draft) -> tuple[Value, ...]:
+        """Its columns as values, made once."""
+        if self.made is None:
+            count, width = self.numbers.shape
+            self.made = draft.new(width)
+            words = (width, count - 1, draft.put_reals(self.numbers))
+            draft.append(layout.LOOKUP, [Entry((self.source,), self.made, words)])
+        return self.made
+
+    def write(self, draft: Draft, columns: Sequence[int], output: int) -> None:
+        """Writes some of its columns to outputs side by side from `output` on."""
+        words = (output, len(columns), len(self.numbers) - 1, draft.put_reals(self.numbers[:, columns]))
+        draft.append(layout.LOOKUP_OUT, [Entry((self.source,), (), words)])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One column of those that codes stand for."""
+
+    group: Hot | Table
+    at: int
+
+
+Column = Value | Place
+
+
+def values_of(draft: Draft, columns: Sequence[Column]) -> list[Value]:
+    """The columns as values."""
+    return [column.group.make(draft)[column.at] if isinstance(column, Place) else column for column in columns]
+
+
+def write_outputs(draft: Draft, columns: Sequence[Column], first: int) -> None:
+    """Writes the columns to the outputs from `first` on."""
+    stores = []
+    at = 0
+    while at < len(columns):
+        column = columns[at]
+        if isinstance(column, Place):
+            run = _run(columns, at)
+            column.group.write(draft, run, first + at)
+            at += len(run)
+        else:
+            stores.append(Entry((column,), (), (first + at,)))
+            at += 1
+    draft.append(layout.STORE, stores)
+
+
+def _run(columns: Sequence[Column], first: int) -> list[int]:
+    """The columns of one group that stand side by side from `first` on, up to where one comes again."""
+    start = columns[first]
+    run: dict[int, None] = {}
+    for column in columns[first:]:
+        if not (isinstance(column, Place) and isinstance(start, Place) and column.group is start.group):
+            break
+        if column.at in run:
+            break
+        run[column.at] = None
+    return list(run)
+
+
+def codes_of(values: NDArray[np.float64], unseen: int) -> NDArray[np.int64]:
+    """Numbers as the codes 0 to `unseen` that the kernels take them for."""
+    is_code = (values >= 0) & (values <= unseen) & (values == np.floor(values))
+    return np.where(is_code, values, unseen).astype(np.int64)

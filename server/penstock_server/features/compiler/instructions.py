@@ -1,0 +1,103 @@
+"""What a program is made of before it is words: instructions over numbered values, and the data that they point to.
+
+`lowering` appends to a `Draft` and `program` makes words of it. A value is written once; which register it lies in is
+decided later, by `registers`, from where it is read last.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from penstock_server.features.compiler import layout
+from penstock_server.features.spec import limits
+
+MAX_WORDS: Final = 1 << 24
+"""What a program may take while it is written: 128 MiB."""
+MAX_ENTRIES: Final = 1 << 18
+"""For how many columns its instructions may work, each counted as often as one does."""
+
+Value = int
+"""A column of numbers while a program is written, by its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One column's part of an instruction: what it reads, what it writes, and the words after that.
+
+    Attributes:
+        writes: values whose registers must stand side by side.
+    """
+
+    reads: tuple[Value, ...]
+    writes: tuple[Value, ...]
+    words: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One operation for several columns; `layout` says what its entries' words mean."""
+
+    operation: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(slots=True)
+class Draft:
+    """The instructions and data so far.
+
+    Attributes:
+        refusals: for each refusal the column that it is about.
+    """
+
+    instructions: list[Instruction] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    values: int = 0
+    size: int = layout.HEADER_WORDS
+    data: list[NDArray[np.int64]] = field(default_factory=list)
+    taken: int = 0
+    entries: int = 0
+
+    def new(self, count: int = 1) -> tuple[Value, ...]:
+        """Values that nothing has written yet."""
+        self.take(count)
+        first = self.values
+        self.values += count
+        return tuple(range(first, first + count))
+
+    def append(self, operation: int, entries: Sequence[Entry]) -> None:
+        """Appends an instruction, unless it would do nothing."""
+        self.entries += len(entries)
+        limits.at_most("columns to work on", self.entries, MAX_ENTRIES)
+        if entries:
+            self.instructions.append(Instruction(operation, tuple(entries)))
+
+    def put(self, words: ArrayLike) -> int:
+        """The position of these words among the data."""
+        block = np.asarray(words, np.int64)
+        self.take(len(block))
+        at = self.size
+        self.size += len(block)
+        self.data.append(block)
+        return at
+
+    def put_reals(self, values: ArrayLike) -> int:
+        """The position of these numbers among the data, None as NaN."""
+        return self.put(np.asarray(values, np.float64).ravel().view(np.int64))
+
+    def take(self, words: int) -> None:
+        """Demands room for so many words more; asked before they are made."""
+        self.taken += words
+        limits.at_most("words in its program", self.taken, MAX_WORDS)
+
+    def refusal(self, column: str) -> int:
+        """The number of a new refusal about this column."""
+        self.refusals.append(column)
+        return len(self.refusals) - 1
+
+
+def bits(value: float | None) -> int:
+    """A real number as a word, None as NaN."""
+    return int(np.float64(np.nan if value is None else value).view(np.int64))

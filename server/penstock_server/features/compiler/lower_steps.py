@@ -1,0 +1,238 @@
+"""Turns one step into instructions over the columns that reach it.
+
+Each function takes the columns and gives those that leave the step. `lowering` calls `lower_step` in the order of the
+steps.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from penstock_server.features.compiler import layout, spline_ends
+from penstock_server.features.compiler.columns import Column, Hot, Place, Table, codes_of, values_of
+from penstock_server.features.compiler.instructions import Draft, Entry, Value, bits
+from penstock_server.features.spec import steps
+from penstock_server.features.spec.step_base import StepBase, spread
+
+Words = Iterable[tuple[int, ...]]
+
+
+def lower_step(draft: Draft, step: Any, columns: list[Column], about: str) -> list[Column]:
+    """Appends the step; `about` names the raw columns, for refusals."""
+    if isinstance(step, steps.Match) and step.unseen == "refuse":
+        return _refused_match(draft, step, columns, about)
+    if isinstance(step, steps.Spline) and step.extrapolation == "refuse":
+        _refuse_outside(draft, step, columns, about)
+    return _LOWER[type(step)](draft, step, columns)
+
+
+def _each(draft: Draft, operation: int, columns: Sequence[Column], words: Words) -> list[Column]:
+    """One instruction, column by column, each with its words."""
+    read = values_of(draft, columns)
+    written = draft.new(len(read))
+    pairs = zip(read, written, words, strict=True)
+    draft.append(operation, [Entry((source,), (target,), each) for source, target, each in pairs])
+    return list(written)
+
+
+def _parameters(columns: Sequence[Column], *fields: tuple[float | None, ...]) -> Words:
+    """The parameters of each column as words, one after another."""
+    spreads = [spread(field, len(columns)) for field in fields]
+    return (tuple(map(bits, each)) for each in zip(*spreads, strict=True))
+
+
+def _select(_draft: Draft, step: steps.Select, columns: list[Column]) -> list[Column]:
+    return [columns[at] for at in step.columns]
+
+
+def _fill(draft: Draft, step: steps.Fill, columns: list[Column]) -> list[Column]:
+    if step.missing is None:
+        return _each(draft, layout.FILL, columns, _parameters(columns, step.values))
+    return _each(draft, layout.FILL_EQUAL, columns, _parameters(columns, step.values, (step.missing,)))
+
+
+def _is_missing(draft: Draft, step: steps.IsMissing, columns: list[Column]) -> list[Column]:
+    if step.missing is None:
+        return _each(draft, layout.IS_NAN, columns, [()] * len(columns))
+    return _each(draft, layout.IS_EQUAL, columns, _parameters(columns, (step.missing,)))
+
+
+def _clip(draft: Draft, step: steps.Clip, columns: list[Column]) -> list[Column]:
+    low = tuple(-np.inf if side is None else side for side in step.low or (None,))
+    high = tuple(np.inf if side is None else side for side in step.high or (None,))
+    return _each(draft, layout.CLIP, columns, _parameters(columns, low, high))
+
+
+def _standardise(draft: Draft, step: steps.Standardise, columns: list[Column]) -> list[Column]:
+    # To subtract 0 and to divide by 1 changes no bit.
+    parameters = _parameters(columns, step.mean or (0.0,), step.scale or (1.0,))
+    return _each(draft, layout.STANDARDISE, columns, parameters)
+
+
+def _linear(draft: Draft, step: steps.Linear, columns: list[Column]) -> list[Column]:
+    # To multiply by 1 and to add -0 changes no bit.
+    parameters = _parameters(columns, step.scale or (1.0,), step.offset or (-0.0,))
+    return _each(draft, layout.LINEAR, columns, parameters)
+
+
+def _binarise(draft: Draft, step: steps.Binarise, columns: list[Column]) -> list[Column]:
+    return _each(draft, layout.BINARISE, columns, _parameters(columns, step.threshold))
+
+
+def _apply(draft: Draft, step: steps.Apply, columns: list[Column]) -> list[Column]:
+    code = getattr(layout, step.function.upper())
+    return _each(draft, layout.APPLY, columns, [(code,)] * len(columns))
+
+
+def _cyclic(draft: Draft, step: steps.Cyclic, columns: list[Column]) -> list[Column]:
+    return _wider(draft, layout.CYCLIC, columns, 2, _parameters(columns, step.period))
+
+
+def _wider(draft: Draft, operation: int, columns: Sequence[Column], width: int, words: Words) -> list[Column]:
+    """One instruction that makes `width` columns of each."""
+    entries = [
+        Entry((source,), draft.new(width), each) for source, each in zip(values_of(draft, columns), words, strict=True)
+    ]
+    draft.append(operation, entries)
+    return [value for entry in entries for value in entry.writes]
+
+
+def _power(draft: Draft, step: steps.Power, columns: list[Column]) -> list[Column]:
+    operation = layout.YEO_JOHNSON if step.method == "yeo-johnson" else layout.BOX_COX
+    return _each(draft, operation, columns, _parameters(columns, step.lambdas))
+
+
+def _quantiles(draft: Draft, step: steps.Quantiles, columns: list[Column]) -> list[Column]:
+    shares, is_normal = draft.put_reals(step.references), int(step.distribution == "normal")
+    places = [(len(each), draft.put_reals(each), shares, is_normal) for each in step.quantiles]
+    return _each(draft, layout.QUANTILES, columns, spread(tuple(places), len(columns)))
+
+
+def _spline(draft: Draft, step: steps.Spline, columns: list[Column]) -> list[Column]:
+    kinds = {"constant": layout.CONSTANT, "linear": layout.SLOPE, "periodic": layout.PERIODIC}
+    kind = kinds.get(step.extrapolation, layout.CONTINUE)
+    places = []
+    for knots in step.knots:
+        head = [step.degree, len(knots), kind, step.functions, int(step.missing == "zeros")]
+        ends = spline_ends.ends(knots, step.degree) if kind in {layout.CONSTANT, layout.SLOPE} else []
+        places.append((draft.put([*head, *map(bits, knots), *map(bits, ends)]),))
+    return _wider(draft, layout.SPLINE, columns, step.functions, spread(tuple(places), len(columns)))
+
+
+def _refuse_outside(draft: Draft, step: steps.Spline, columns: list[Column], about: str) -> None:
+    ends = tuple((knots[step.degree], knots[-step.degree - 1]) for knots in step.knots)
+    refusal = draft.refusal(about)
+    pairs = zip(values_of(draft, columns), spread(ends, len(columns)), strict=True)
+    entries = [Entry((value,), (), (bits(low), bits(high), refusal)) for value, (low, high) in pairs]
+    draft.append(layout.REFUSE_OUTSIDE, entries)
+
+
+def _bucket(draft: Draft, step: steps.Bucket, columns: list[Column]) -> list[Column]:
+    places = tuple((len(edges), draft.put_reals(edges)) for edges in step.edges)
+    return _each(draft, layout.BUCKET, columns, spread(places, len(columns)))
+
+
+def _match(draft: Draft, step: steps.Match, columns: list[Column]) -> list[Column]:
+    places = []
+    for values in step.values:
+        known = [(value, code) for code, value in enumerate(values) if value is not None]
+        known.sort()
+        missing = float(values.index(None) if None in values else len(values))
+        increasing = draft.put_reals([value for value, _ in known])
+        codes = draft.put_reals([*(code for _, code in known), len(values)])
+        places.append((len(known), increasing, codes, bits(missing)))
+    return _each(draft, layout.MATCH, columns, spread(tuple(places), len(columns)))
+
+
+def _refused_match(draft: Draft, step: steps.Match, columns: list[Column], about: str) -> list[Column]:
+    found = _match(draft, step, columns)
+    refusal = draft.refusal(about)
+    unseen = spread(tuple(len(values) for values in step.values), len(columns))
+    pairs = zip(values_of(draft, found), unseen, strict=True)
+    draft.append(layout.REFUSE_CODE, [Entry((value,), (), (code, refusal)) for value, code in pairs])
+    return found
+
+
+def _one_hot(draft: Draft, step: steps.OneHot, columns: list[Column]) -> list[Column]:
+    given, widths = spread(step.columns, len(columns)), spread(step.widths, len(columns))
+    made: list[Column] = []
+    for column, places, width in zip(columns, given, widths, strict=True):
+        draft.take(len(places))
+        source, codes = _codes(draft, column, len(places) - 1)
+        group = Hot(source, np.asarray(places, np.int64)[codes], width)
+        made += [Place(group, at) for at in range(width)]
+    return made
+
+
+def _lookup(draft: Draft, step: steps.Lookup, columns: list[Column]) -> list[Column]:
+    made: list[Column] = []
+    for column, rows in zip(columns, spread(step.values, len(columns)), strict=True):
+        source, codes = _codes(draft, column, len(rows) - 1)
+        draft.take((len(rows) if isinstance(codes, slice) else len(codes)) * len(rows[0]))
+        group = Table(source, np.asarray(rows, np.float64)[codes])
+        made += [Place(group, at) for at in range(len(rows[0]))]
+    return made
+
+
+def _codes(draft: Draft, column: Column, unseen: int) -> tuple[Value, Any]:
+    """Where a column's codes come from, and which of 0 to `unseen` each of them is: as it is, or by a map."""
+    if isinstance(column, Place) and isinstance(column.group, Table):
+        draft.take(len(column.group.numbers))
+        return column.group.source, codes_of(column.group.numbers[:, column.at], unseen)
+    return values_of(draft, [column])[0], slice(None)
+
+
+def _polynomial(draft: Draft, step: steps.Polynomial, columns: list[Column]) -> list[Column]:
+    return list(_Products(draft, values_of(draft, columns)).of(step.terms))
+
+
+class _Products:
+    """The products so far, each made once: a longer one is its first factor times the rest."""
+
+    def __init__(self, draft: Draft, columns: Sequence[Value]) -> None:
+        self._draft = draft
+        self._made: dict[tuple[int, ...], Value] = {(at,): value for at, value in enumerate(columns)}
+
+    def of(self, terms: Sequence[tuple[int, ...]]) -> list[Value]:
+        # Shorter ones first, so that an instruction makes all products of one length.
+        needed = {term[at:] for term in terms for at in range(len(term) or 1)} - self._made.keys()
+        for length in sorted(set(map(len, needed))):
+            self._make([term for term in sorted(needed) if len(term) == length])
+        return [self._made[term] for term in terms]
+
+    def _make(self, terms: list[tuple[int, ...]]) -> None:
+        written = self._draft.new(len(terms))
+        entries = []
+        for term, value in zip(terms, written, strict=True):
+            self._made[term] = value
+            reads = (self._made[term[1:]], self._made[term[:1]]) if term else ()
+            entries.append(Entry(reads, (value,)))
+        self._draft.append(layout.PRODUCT if terms[0] else layout.ONE, entries)
+
+
+def _normalise(draft: Draft, step: steps.Normalise, columns: list[Column]) -> list[Column]:
+    kind = {"l1": layout.L1, "l2": layout.L2, "max": layout.MAX}[step.norm]
+    return _each(draft, layout.NORMALISE, columns, [(kind,)] * len(columns))
+
+
+_LOWER: Final[dict[type[StepBase], Callable[[Draft, Any, list[Column]], list[Column]]]] = {
+    steps.Apply: _apply,
+    steps.Binarise: _binarise,
+    steps.Bucket: _bucket,
+    steps.Clip: _clip,
+    steps.Cyclic: _cyclic,
+    steps.Fill: _fill,
+    steps.IsMissing: _is_missing,
+    steps.Linear: _linear,
+    steps.Lookup: _lookup,
+    steps.Match: _match,
+    steps.Normalise: _normalise,
+    steps.OneHot: _one_hot,
+    steps.Polynomial: _polynomial,
+    steps.Power: _power,
+    steps.Quantiles: _quantiles,
+    steps.Select: _select,
+    steps.Spline: _spline,
+    steps.Standardise: _standardise,
+}

@@ -1,0 +1,85 @@
+"""Which register each value of a program lies in: as few as the lives of the values allow.
+
+A value lives from the instruction that writes it to the last that reads it. Register 0 is nobody's: kernels scribble there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Final
+
+from penstock_server.features.compiler import layout
+from penstock_server.features.compiler.instructions import Entry, Instruction, Value
+
+IN_PLACE: Final = frozenset(range(layout.FILL, layout.FIRST_COLUMN)) | {
+    layout.YEO_JOHNSON,
+    layout.BOX_COX,
+    layout.QUANTILES,
+    layout.BUCKET,
+    layout.MATCH,
+    layout.LOOKUP,
+    layout.NORMALISE,
+}
+"""Operations that may write where they read."""
+
+
+def assign(instructions: Sequence[Instruction], values: int) -> tuple[list[int], int]:
+    """The register of each value, and how many registers there are."""
+    assignment = _Assignment([0] * values, _last_reads(instructions, values))
+    for at, instruction in enumerate(instructions):
+        assignment.take(at, instruction)
+    return assignment.registers, assignment.height
+
+
+def _last_reads(instructions: Sequence[Instruction], values: int) -> list[int]:
+    last = [-1] * values
+    for at, instruction in enumerate(instructions):
+        for entry in instruction.entries:
+            for value in entry.reads:
+                last[value] = at
+    return last
+
+
+@dataclass(slots=True)
+class _Assignment:
+    registers: list[int]
+    last_reads: list[int]
+    height: int = 1
+    free: list[int] = field(default_factory=list)
+
+    def take(self, at: int, instruction: Instruction) -> None:
+        """Gives registers to what an instruction writes, and frees those of what nobody reads after it."""
+        times: dict[Value, int] = {}
+        for entry in instruction.entries:
+            for value in entry.reads:
+                times[value] = times.get(value, 0) + 1
+        kept = set()
+        for entry in instruction.entries:
+            if self._is_reusable(at, instruction, entry, times):
+                self.registers[entry.writes[0]] = self.registers[entry.reads[0]]
+                kept.add(entry.reads[0])
+            else:
+                self._place(entry.writes)
+        for value in times:
+            if self.last_reads[value] == at and value not in kept:
+                heappush(self.free, self.registers[value])
+        for entry in instruction.entries:
+            for value in entry.writes:
+                # Written and never read: a column that is only counted, or one of several that nobody wants.
+                if self.last_reads[value] < 0:
+                    heappush(self.free, self.registers[value])
+
+    def _is_reusable(self, at: int, instruction: Instruction, entry: Entry, times: dict[Value, int]) -> bool:
+        if instruction.operation not in IN_PLACE or len(entry.writes) != 1:
+            return False
+        source = entry.reads[0]
+        return self.last_reads[source] == at and times[source] == 1
+
+    def _place(self, values: Sequence[Value]) -> None:
+        if len(values) == 1 and self.free:
+            self.registers[values[0]] = heappop(self.free)
+            return
+        # Side by side: on top, rather than to search for a gap.
+        for value in values:
+            self.registers[value] = self.height
+            self.height += 1

@@ -1,0 +1,169 @@
+"""The blocks that a specification is built of: number columns side by side, a string column, and blocks side by side.
+
+A block gives a matrix [rows, width], through its steps in turn. It checks at birth that each step fits what reaches it,
+raises `ValueError` that names its columns and the step, and knows nothing of the columns' kinds, which `spec` checks.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Union
+
+import msgspec
+
+from penstock_server.features.spec import limits
+from penstock_server.features.spec.encoders import Encoder
+from penstock_server.features.spec.steps import Name, Step, tag_of
+
+
+class BlockBase(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True, tag_field="block"
+):
+    """What all blocks share; `dict` is where the properties below keep what they found."""
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """How many columns reach each step, and at last how many the block gives."""
+        widths = [self.first_width]
+        for at, step in enumerate(self.all_steps):
+            try:
+                step.check(widths[-1])
+                widths.append(step.width(widths[-1]))
+                limits.at_most("columns", widths[-1], limits.MAX_WIDTH)
+            except ValueError as error:
+                columns = limits.listed(list(dict.fromkeys(self.raw_columns)))
+                raise ValueError(f"the block of {columns}, step {at} ({tag_of(step)}): {error}") from error
+        return tuple(widths)
+
+    @property
+    def width(self) -> int:
+        """How many columns it gives."""
+        return self.widths[-1]
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        """The names of the columns that it gives."""
+        names = self.first_names
+        for step in self.all_steps:
+            names = step.names(names)
+        return names
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        """Its steps."""
+        raise NotImplementedError
+
+    @property
+    def first_width(self) -> int:
+        """How many columns reach its first step."""
+        raise NotImplementedError
+
+    @property
+    def first_names(self) -> tuple[Name, ...]:
+        """The names of these."""
+        raise NotImplementedError
+
+    @property
+    def depth(self) -> int:
+        """How many blocks stand in each other."""
+        return 1
+
+    @property
+    def raw_columns(self) -> Iterator[str]:
+        """The raw columns that it reads, some perhaps more than once."""
+        raise NotImplementedError
+
+    def __post_init__(self) -> None:
+        limits.at_most("steps", len(self.all_steps), limits.MAX_STEPS)
+        limits.at_most("columns", self.first_width, limits.MAX_WIDTH)
+        # Demands that the steps fit.
+        _ = self.widths
+
+
+class Take(BlockBase, frozen=True, tag="take"):
+    """Number columns side by side, by their names."""
+
+    columns: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ValueError("columns is empty, expected one at least")
+        limits.at_most("columns", len(self.columns), limits.MAX_COLUMNS)
+        super().__post_init__()
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        return self.steps
+
+    @property
+    def first_width(self) -> int:
+        return len(self.columns)
+
+    @property
+    def first_names(self) -> tuple[Name, ...]:
+        return tuple(Name(column) for column in self.columns)
+
+    @property
+    def raw_columns(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+class Text(BlockBase, frozen=True, tag="text"):
+    """A string column, made numbers by `encode`."""
+
+    column: str
+    encode: Encoder
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        return self.steps
+
+    @property
+    def first_width(self) -> int:
+        return self.encode.width
+
+    @property
+    def first_names(self) -> tuple[Name, ...]:
+        return self.encode.names(self.column)
+
+    @property
+    def raw_columns(self) -> Iterator[str]:
+        return iter((self.column,))
+
+
+class Join(BlockBase, frozen=True, tag="join"):
+    """Blocks side by side, in their order; a block inside may be a join itself, up to `limits.MAX_DEPTH`."""
+
+    blocks: tuple["Block", ...]
+    steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.blocks:
+            raise ValueError("blocks is empty, expected one at least")
+        limits.at_most("blocks in each other", self.depth, limits.MAX_DEPTH)
+        limits.at_most("blocks", len(self.blocks), limits.MAX_WIDTH)
+        super().__post_init__()
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        return self.steps
+
+    @property
+    def first_width(self) -> int:
+        return sum(block.width for block in self.blocks)
+
+    @property
+    def first_names(self) -> tuple[Name, ...]:
+        return tuple(name for block in self.blocks for name in block.names)
+
+    @cached_property
+    def depth(self) -> int:
+        return 1 + max(block.depth for block in self.blocks)
+
+    @property
+    def raw_columns(self) -> Iterator[str]:
+        return (column for block in self.blocks for column in block.raw_columns)
+
+
+Block = Union[Take, Text, Join]  # noqa: UP007 - its members refer to it by name

@@ -1,0 +1,79 @@
+"""How the strings of a column become numbers: codes of known categories, or a hash into columns.
+
+Strings are compared byte by byte as UTF-8. On the wire a missing string is the empty one.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from penstock_server.features.spec import limits
+from penstock_server.features.spec.step_base import Name, Unseen
+
+
+class EncoderBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="encode"):
+    """Gives `width` columns of numbers."""
+
+
+class Categories(EncoderBase, frozen=True, tag="categories"):
+    """One column: the index of the string among the K `values`, K when it is none of them.
+
+    The empty string is missing. Its code is that of the category "" if there is one, else `missing`, else it is unseen.
+
+    Attributes:
+        values: the categories, distinct.
+        missing: the code of what is missing.
+        unseen: "refuse" refuses the row's request where the string has no code.
+    """
+
+    values: tuple[str, ...]
+    missing: int | None = None
+    unseen: Unseen = "code"
+
+    def __post_init__(self) -> None:
+        limits.at_most("values", len(self.values), limits.MAX_CATEGORIES)
+        for value in self.values:
+            limits.utf8("value", value, limits.MAX_CATEGORY_BYTES)
+        limits.distinct("value", self.values)
+        if self.missing is not None:
+            limits.between("missing", self.missing, 0, len(self.values))
+            if "" in self.values:
+                raise ValueError('missing is given, and "" is a category; expected one of the two')
+
+    @property
+    def width(self) -> int:
+        """How many columns it gives."""
+        return 1
+
+    def names(self, column: str) -> tuple[Name, ...]:
+        """The name of its column."""
+        return (Name(column, self.values),)
+
+
+class Hash(EncoderBase, frozen=True, tag="hash"):
+    """`width` columns, of which one has 1 or -1: scikit-learn's FeatureHasher of one string a row.
+
+    With h the signed 32-bit MurmurHash3 of prefix + string, seed 0, the column is |h| mod width.
+
+    Attributes:
+        width: how many columns.
+        signed: whether a negative h gives -1; else all are 1.
+        prefix: what is put before the string; `name=` is what FeatureHasher puts before the values of a dict.
+        missing: what the empty string gives: zeros, or the hash of the prefix alone.
+    """
+
+    width: int
+    signed: bool = True
+    prefix: str = ""
+    missing: Literal["hash", "zeros"] = "hash"
+
+    def __post_init__(self) -> None:
+        limits.between("width", self.width, 1, limits.MAX_WIDTH)
+        limits.utf8("prefix", self.prefix, limits.MAX_CATEGORY_BYTES)
+
+    def names(self, column: str) -> tuple[Name, ...]:
+        """The names of its columns."""
+        return tuple(Name(f"{column}_{at}") for at in range(self.width))
+
+
+Encoder = Categories | Hash

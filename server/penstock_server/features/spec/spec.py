@@ -1,0 +1,183 @@
+"""The feature specification: the raw columns of a request, and the blocks of fitted steps that make a model's input of them.
+
+It is the file that training writes and serving reads. This module decides its form and what is refused; `blocks`,
+`encoders` and `steps` hold what it is built of, `fit` makes one from data, `pipeline` carries it out. A missing number is
+NaN and a missing string is the empty string.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, Final, Literal
+
+import msgspec
+
+from penstock_server.features.spec import limits, yaml_text
+from penstock_server.features.spec.blocks import Block, Join, Take, Text
+from penstock_server.features.spec.encoders import Categories, Encoder, Hash
+
+__all__ = [
+    "FORMAT", "Block", "Categories", "Column", "Encoder", "FeatureSpec", "Hash", "Join", "NumberColumn", "StringColumn",
+    "Take", "Text", "decode", "decode_yaml", "digest", "encode", "encode_yaml", "read_format",
+]  # fmt: skip
+
+FORMAT: Final = 2
+"""The format's version that this code writes, and the only one that it reads."""
+
+Datatype = Literal["FP32", "FP64"]
+
+
+class NumberColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="number"):
+    """A raw column of numbers; NaN is missing."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        limits.name(self.name)
+
+
+class StringColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="string"):
+    """A raw column of strings; the empty string is missing."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        limits.name(self.name)
+
+
+Column = NumberColumn | StringColumn
+
+
+class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """The raw columns in a request's order, and the block that gives the model's input, as `datatype`.
+
+    The steps are always carried out in float64; a value that is too large for FP32 becomes an infinity of its sign. A raw
+    column may be read by several blocks, or by none: then it is only watched for drift. Like all its parts it checks
+    itself at birth and raises `ValueError`.
+    """
+
+    columns: tuple[Column, ...]
+    features: Block
+    datatype: Datatype = "FP32"
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ValueError(f"format {self.format} is unknown, expected {FORMAT}")
+        if not self.columns:
+            raise ValueError("there are no columns, expected one at least")
+        limits.at_most("columns", len(self.columns), limits.MAX_COLUMNS)
+        limits.distinct("column", tuple(column.name for column in self.columns))
+        if not self.width:
+            raise ValueError("the features have no columns, expected one at least")
+        self._check_kinds(self.features)
+
+    @property
+    def width(self) -> int:
+        """The number of output columns."""
+        return self.features.width
+
+    @cached_property
+    def output_names(self) -> tuple[str, ...]:
+        """A name for each output column, for people to read."""
+        return tuple(name.text for name in self.features.names)
+
+    def values_of(self, column: str) -> tuple[str, ...]:
+        """The categories that any encoder of this string column knows, in the order of the encoders, none twice."""
+        found: dict[str, None] = {}
+        for text in texts(self.features):
+            if text.column == column and isinstance(text.encode, Categories):
+                found |= dict.fromkeys(text.encode.values)
+        return tuple(found)
+
+    def _check_kinds(self, block: Block) -> None:
+        kinds = {column.name: type(column) for column in self.columns}
+        for name, expected in _kinds_read(block):
+            if name not in kinds:
+                raise ValueError(f"a block reads {name!r}, expected one of the columns {limits.listed(list(kinds))}")
+            if kinds[name] is not expected:
+                raise ValueError(
+                    f"a block reads the column {name!r} as a {_WORDS[expected]}, expected a {_WORDS[kinds[name]]}"
+                )
+
+
+_WORDS: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "string"}
+
+
+def texts(block: Block) -> Iterator[Text]:
+    """The blocks of strings in a block, in their order."""
+    if isinstance(block, Text):
+        yield block
+    elif isinstance(block, Join):
+        for each in block.blocks:
+            yield from texts(each)
+
+
+def _kinds_read(block: Block) -> Iterator[tuple[str, type[Column]]]:
+    match block:
+        case Take(columns):
+            yield from ((column, NumberColumn) for column in columns)
+        case Text(column):
+            yield column, StringColumn
+        case Join(blocks):
+            for each in blocks:
+                yield from _kinds_read(each)
+
+
+class _Header(msgspec.Struct):
+    format: int
+
+
+def encode(spec: FeatureSpec) -> bytes:
+    """The specification as JSON, the same bytes for equal specifications."""
+    return msgspec.json.encode(spec)
+
+
+def digest(spec: FeatureSpec) -> str:
+    """What names the specification: the SHA-256 of its encoding, as `sha256:` and 64 hexadecimal digits."""
+    return f"sha256:{hashlib.sha256(encode(spec)).hexdigest()}"
+
+
+def decode(data: bytes) -> FeatureSpec:
+    """The specification that `data`, JSON from anywhere, holds.
+
+    Raises:
+        InvalidInputError: not JSON, another format, or not sound; it names the column and the step.
+    """
+    try:
+        limits.at_most("bytes", len(data), limits.MAX_BYTES)
+        read_format(data, FORMAT)
+        return msgspec.json.decode(data, type=FeatureSpec)
+    except (ValueError, RecursionError) as error:
+        raise limits.failure("feature specification", error, data) from error
+
+
+def decode_yaml(data: bytes) -> FeatureSpec:
+    """The specification that `data`, YAML as people write it, holds: no aliases, no tags, no key twice.
+
+    Raises:
+        InvalidInputError: not YAML, another format, or not sound; it names the column and the step.
+    """
+    tree: Any = None
+    try:
+        tree = yaml_text.load(data)
+        check_format(msgspec.convert(tree, _Header).format, FORMAT)
+        return msgspec.convert(tree, FeatureSpec)
+    except (ValueError, RecursionError) as error:
+        raise limits.failure("feature specification", error, tree) from error
+
+
+def encode_yaml(spec: FeatureSpec) -> bytes:
+    """The specification as YAML for people to read and change; `decode_yaml` gives an equal one back."""
+    return yaml_text.dump(msgspec.to_builtins(spec))
+
+
+def read_format(data: bytes, expected: int) -> None:
+    """Demands a format's version before the rest is read, so that a later format is named and not picked to pieces."""
+    check_format(msgspec.json.decode(data, type=_Header).format, expected)
+
+
+def check_format(found: int, expected: int) -> None:
+    """Demands this version of a format."""
+    if found != expected:
+        raise ValueError(f"format {found} is unknown, expected {expected}")

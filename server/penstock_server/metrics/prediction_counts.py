@@ -1,0 +1,93 @@
+"""Counts a model's answers in the cells of their baseline: classes by label, or the output's values in bins.
+
+A batch is counted once it is answered, so the few rows of the usual batch go through plain Python, which is done before
+numpy has begun. `recorder` owns one for a version whose baseline holds predictions.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from math import isfinite, isnan
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.features import layout_counts as layout
+from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
+from penstock_server.features.program_counts import reference_range
+
+FEW_ROWS: Final = 16
+"""Up to so many, a loop takes less than numpy's calls do."""
+
+
+class ClassCounts:
+    """Counts labels; one that the training rows never got is unseen.
+
+    Args:
+        baseline: whose classes are the cells.
+        rows: int64 [sub-windows, words], the rows of counts to add to.
+    """
+
+    def __init__(self, baseline: ClassBaseline, rows: NDArray[np.int64]) -> None:
+        self._rows = [row.data for row in rows]
+        self._cells = {label: cell for cell, label in enumerate(baseline.classes)}
+        self._unseen = layout.bins(rows.shape[1]) + layout.UNSEEN
+
+    def add(self, place: int, labels: Sequence[int], counts: Sequence[int] | None = None) -> None:
+        """Adds labels to the row at this place, each once or as often as `counts` says."""
+        row, cells, unseen = self._rows[place], self._cells, self._unseen
+        if counts is None:
+            for label in labels:
+                row[cells.get(label, unseen)] += 1
+        else:
+            for label, count in zip(labels, counts, strict=True):
+                row[cells.get(label, unseen)] += count
+
+
+class ScoreCounts:
+    """Counts numbers, and adds them to the sums of their bins.
+
+    Args:
+        baseline: whose bins are the cells.
+        rows: int64 [sub-windows, words], the rows of counts to add to.
+    """
+
+    def __init__(self, baseline: NumberBaseline, rows: NDArray[np.int64]) -> None:
+        self._rows = rows
+        self._sums = rows.view(np.float64)
+        self._edges = np.array(baseline.edges, np.float64)
+        self._known = baseline.edges
+        self._bins = layout.bins(rows.shape[1])
+        self._first_sum = self._bins + layout.EXTRA_CELLS + layout.TALLIES
+        self._smallest, self._largest = reference_range(baseline)
+
+    def add(self, place: int, values: NDArray[Any]) -> None:
+        """Adds values, floats [N], to the row at this place."""
+        if len(values) <= FEW_ROWS:
+            for value in values.tolist():
+                self._add_one(place, value)
+        else:
+            self._add_many(place, values.astype(np.float64))
+
+    def _add_one(self, place: int, value: float) -> None:
+        row = self._rows[place]
+        if not isfinite(value):
+            row[self._bins + (layout.MISSING if isnan(value) else layout.INFINITE)] += 1
+            return
+        cell = bisect_right(self._known, value)
+        row[cell] += 1
+        self._sums[place, self._first_sum + cell] += value
+        if not self._smallest <= value <= self._largest:
+            row[self._bins + (layout.BELOW if value < self._smallest else layout.ABOVE)] += 1
+
+    def _add_many(self, place: int, values: NDArray[np.float64]) -> None:
+        row, sums = self._rows[place], self._sums[place, self._first_sum :]
+        finite = values[np.isfinite(values)]
+        missing = int(np.isnan(values).sum())
+        cells = np.searchsorted(self._edges, finite, side="right")
+        row[: self._bins] += np.bincount(cells, minlength=self._bins)
+        sums += np.bincount(cells, finite, minlength=self._bins)
+        row[self._bins + layout.MISSING] += missing
+        row[self._bins + layout.INFINITE] += len(values) - len(finite) - missing
+        row[self._bins + layout.BELOW] += np.count_nonzero(finite < self._smallest)
+        row[self._bins + layout.ABOVE] += np.count_nonzero(finite > self._largest)

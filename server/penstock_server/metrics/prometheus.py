@@ -1,0 +1,274 @@
+"""The metrics: sums the boards over workers at scrape, and renders what Prometheus reads.
+
+A custom collector makes the families anew from what is loaded now, so totals over workers are exact and an unloaded
+version's series are gone at the next scrape. Labels come from loaded versions and fixed lists, never from a request.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from penstock_server.drift.gauges import SERIES, drift_families
+from penstock_server.drift.report import VersionDrift
+from penstock_server.metrics.counters import (
+    LATENCY_EDGES_S,
+    LOG_DROPS,
+    MAX_CLASSES,
+    REFUSALS,
+    ROWS_EDGES,
+    SCORE_EDGES,
+    SHADOW_DROPS,
+    SHADOW_RESULTS,
+    STAGES,
+    Board,
+)
+
+VERSION: Final = ["model_name", "model_version"]
+_BILLION: Final = 1e9
+_OTHER: Final = "other"
+"""Rows of classes that have no name, or no cell of their own; one series, whatever the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFacts:
+    """A loaded version and its boards.
+
+    Attributes:
+        boards: one a worker.
+        class_names: names for class labels that are indices; empty when labels are numbers.
+        drift: what is said of its window; None without a baseline.
+    """
+
+    model: str
+    version: str
+    roles: Sequence[str]
+    weight: float | None
+    boards: Sequence[Board]
+    class_names: Sequence[str] = ()
+    drift: VersionDrift | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What a scrape shows.
+
+    Attributes:
+        slots: each worker slot's own board.
+        restarts: by slot.
+        resident_bytes: each worker's resident memory, by slot.
+        sources: by name, whether it answers.
+        drift_series: the columns of a version that have series of their own.
+    """
+
+    versions: Sequence[VersionFacts]
+    slots: dict[int, Board]
+    restarts: dict[int, int] = field(default_factory=dict)
+    resident_bytes: dict[int, int] = field(default_factory=dict)
+    sources: dict[str, bool] = field(default_factory=dict)
+    reloads: int = 0
+    failed_reloads: int = 0
+    drift_series: int = SERIES
+
+
+class BoardCollector(Collector):
+    """Makes metric families from the facts of the moment."""
+
+    def __init__(self, facts: Callable[[], ServerFacts]) -> None:
+        self._facts = facts
+
+    def describe(self) -> list[Metric]:
+        """Nothing: prometheus-client would otherwise scrape at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family."""
+        facts = self._facts()
+        yield from _predictions(facts.versions)
+        yield from _queues(facts.versions)
+        yield from _shadows(facts.versions)
+        yield from _request_log(facts.versions)
+        watched = [version.drift for version in facts.versions if version.drift is not None]
+        yield from drift_families(watched, facts.drift_series)
+        yield from _roles(facts.versions)
+        yield from _server(facts)
+
+
+def registry_of(facts: Callable[[], ServerFacts]) -> CollectorRegistry:
+    """A registry of its own with one collector; nothing is registered globally."""
+    registry = CollectorRegistry()
+    registry.register(BoardCollector(facts))
+    return registry
+
+
+def _summed(boards: Sequence[Board], name: str) -> NDArray[np.int64]:
+    total: NDArray[np.int64] = np.sum([getattr(board, name) for board in boards], axis=0)
+    return total
+
+
+def _labels(version: VersionFacts) -> list[str]:
+    return [version.model, version.version]
+
+
+def _predictions(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+    predictions = CounterMetricFamily(
+        "model_predictions", "Rows answered, by predicted class (none for models without classes).",
+        labels=[*VERSION, "prediction_class"],
+    )  # fmt: skip
+    latency = HistogramMetricFamily(
+        "model_prediction_latency_seconds",
+        "Time by stage: total and queue of each request, features and infer of each batch.",
+        labels=[*VERSION, "stage"],
+    )
+    rows = HistogramMetricFamily("penstock_batch_rows", "Rows of each batch that ran.", labels=VERSION)
+    requests = CounterMetricFamily("penstock_requests", "Requests answered.", labels=VERSION)
+    for version in versions:
+        labels = _labels(version)
+        for name, count in class_counts(version):
+            predictions.add_metric([*labels, name], count)
+        counts, sums = _summed(version.boards, "latency"), _summed(version.boards, "latency_ns")
+        for at, stage in enumerate(STAGES):
+            latency.add_metric([*labels, stage], _buckets(LATENCY_EDGES_S, counts[at]), sum_value=sums[at] / _BILLION)
+        answered = int(_summed(version.boards, "rows")[0])
+        rows.add_metric(labels, _buckets(ROWS_EDGES, _summed(version.boards, "batch_rows")), sum_value=answered)
+        requests.add_metric(labels, int(_summed(version.boards, "requests")[0]))
+    yield from (predictions, latency, rows, requests)
+
+
+def class_counts(version: VersionFacts) -> list[tuple[str, int]]:
+    """Rows by class name over all boards; one unnamed class when the version has none."""
+    totals: Counter[str] = Counter()
+    for board in version.boards:
+        known = int(board.class_count[0])
+        for value, count in zip(board.class_values[:known].tolist(), board.classes[:known].tolist(), strict=True):
+            totals[_class_name(value, version.class_names)] += count
+        if more := int(board.classes[MAX_CLASSES]):
+            totals[_OTHER] += more
+    if not totals:
+        return [("", int(_summed(version.boards, "rows")[0]))]
+    return list(totals.items())
+
+
+def _class_name(value: int, names: Sequence[str]) -> str:
+    if not names:
+        return str(value)
+    return names[value] if 0 <= value < len(names) else _OTHER
+
+
+def _buckets(edges: Sequence[float], counts: NDArray[np.int64]) -> list[tuple[str, float]]:
+    names = [*(f"{edge:.6g}" for edge in edges), "+Inf"]
+    return list(zip(names, np.cumsum(counts).tolist(), strict=True))
+
+
+def _queues(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+    depth = GaugeMetricFamily("penstock_queue_rows", "Rows that wait for a batch.", labels=VERSION)
+    requests = GaugeMetricFamily("penstock_queue_requests", "Requests that wait for a batch.", labels=VERSION)
+    refusals = CounterMetricFamily(
+        "penstock_refusals", "Requests without an answer, by reason.", labels=[*VERSION, "reason"]
+    )
+    for version in versions:
+        waiting = _summed(version.boards, "waiting")
+        depth.add_metric(_labels(version), int(waiting[0]))
+        requests.add_metric(_labels(version), int(waiting[1]))
+        for reason, count in zip(REFUSALS, _summed(version.boards, "refusals").tolist(), strict=True):
+            refusals.add_metric([*_labels(version), reason], count)
+    yield from (depth, requests, refusals)
+
+
+def _shadows(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+    results = CounterMetricFamily(
+        "penstock_shadow_comparisons",
+        "Rows that the shadow ran after the champion, by result.",
+        labels=[*VERSION, "result"],
+    )
+    drops = CounterMetricFamily(
+        "penstock_shadow_dropped", "Rows not copied to the shadow, by reason.", labels=[*VERSION, "reason"]
+    )
+    agreement = GaugeMetricFamily(
+        "penstock_shadow_agreement_ratio", "Share of compared rows with the champion's class.", labels=VERSION
+    )
+    distance = HistogramMetricFamily(
+        "penstock_shadow_score_distance",
+        "Largest difference between a row's scores and the champion's.",
+        labels=VERSION,
+    )
+    latency = GaugeMetricFamily(
+        "penstock_shadow_latency_ratio",
+        "The shadow's time for the batches it ran, over the champion's.",
+        labels=VERSION,
+    )
+    for version in versions:
+        counts, dropped = _summed(version.boards, "shadow"), _summed(version.boards, "shadow_drops")
+        if "shadow" not in version.roles and not counts.any() and not dropped.any():
+            continue
+        labels = _labels(version)
+        for result, count in zip(SHADOW_RESULTS, counts.tolist(), strict=True):
+            results.add_metric([*labels, result], count)
+        for reason, count in zip(SHADOW_DROPS, dropped.tolist(), strict=True):
+            drops.add_metric([*labels, reason], count)
+        if compared := int(counts[0] + counts[1]):
+            agreement.add_metric(labels, counts[0] / compared)
+        scores, total = _summed(version.boards, "scores"), int(_summed(version.boards, "score_sum")[0])
+        distance.add_metric(labels, _buckets(SCORE_EDGES, scores), sum_value=total / _BILLION)
+        champion_ns, shadow_ns = _summed(version.boards, "pair_ns").tolist()
+        if champion_ns:
+            latency.add_metric(labels, shadow_ns / champion_ns)
+    yield from (results, drops, agreement, distance, latency)
+
+
+def _request_log(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+    """Nothing of versions of which nothing was ever sampled."""
+    rows = CounterMetricFamily("penstock_request_log_rows", "Rows written to the request log.", labels=VERSION)
+    drops = CounterMetricFamily(
+        "penstock_request_log_dropped",
+        "Sampled rows that were not written to the request log, by reason.",
+        labels=[*VERSION, "reason"],
+    )
+    for version in versions:
+        written, dropped = int(_summed(version.boards, "log_rows")[0]), _summed(version.boards, "log_drops")
+        if written or dropped.any():
+            rows.add_metric(_labels(version), written)
+            for reason, count in zip(LOG_DROPS, dropped.tolist(), strict=True):
+                drops.add_metric([*_labels(version), reason], count)
+    yield from (rows, drops)
+
+
+def _roles(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+    roles = GaugeMetricFamily("penstock_model_role", "1 for each part that a version plays.", labels=[*VERSION, "role"])
+    weight = GaugeMetricFamily("penstock_canary_weight_ratio", "Share of keys that the canary answers.", labels=VERSION)
+    for version in versions:
+        for role in version.roles:
+            roles.add_metric([*_labels(version), role], 1)
+        if version.weight is not None:
+            weight.add_metric(_labels(version), version.weight)
+    yield from (roles, weight)
+
+
+def _server(facts: ServerFacts) -> Iterator[Metric]:
+    refusals = CounterMetricFamily(
+        "penstock_unrouted_refusals", "Requests refused before a version was found, by reason.", labels=["reason"]
+    )
+    total = (
+        np.sum([board.refusals for board in facts.slots.values()], axis=0) if facts.slots else np.zeros(len(REFUSALS))
+    )
+    for reason, count in zip(REFUSALS, total.tolist(), strict=True):
+        refusals.add_metric([reason], count)
+    restarts = CounterMetricFamily("penstock_worker_restarts", "Workers that had to be replaced.", labels=["worker"])
+    resident = GaugeMetricFamily("penstock_worker_resident_bytes", "Resident memory of each worker.", labels=["worker"])
+    for slot, count in facts.restarts.items():
+        restarts.add_metric([str(slot)], count)
+    for slot, size in facts.resident_bytes.items():
+        resident.add_metric([str(slot)], size)
+    sources = GaugeMetricFamily("penstock_source_up", "1 while the source of models answers.", labels=["source"])
+    for name, is_up in facts.sources.items():
+        sources.add_metric([name], int(is_up))
+    reloads = CounterMetricFamily("penstock_loads", "Versions loaded by workers, by result.", labels=["result"])
+    reloads.add_metric(["ok"], facts.reloads)
+    reloads.add_metric(["failed"], facts.failed_reloads)
+    yield from (refusals, restarts, resident, sources, reloads)

@@ -1,0 +1,194 @@
+"""Writes what the lanes report on a board: the only writer of the request path.
+
+A lane reports once a batch, with all that the batch knows; here it becomes additions to shared arrays. Single cells are
+written through memoryviews, which cost half of what numpy's scalars do.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.features.baseline_columns import ClassBaseline, PredictionBaseline
+from penstock_server.metrics.counters import (
+    LOG_DROPS,
+    MAX_CLASSES,
+    REFUSALS,
+    SCORE_EDGES,
+    SHADOW_DROPS,
+    SHADOW_RESULTS,
+    STAGES,
+    Board,
+    latency_bucket,
+    rows_bucket,
+)
+from penstock_server.metrics.prediction_counts import ClassCounts, ScoreCounts
+
+_REFUSAL_CELL: Final = {reason: cell for cell, reason in enumerate(REFUSALS)}
+_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
+_LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
+_AGREE, _DISAGREE, _FAILED = range(len(SHADOW_RESULTS))
+_TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
+_BILLION: Final = 1_000_000_000
+
+
+class Recorder:
+    """One version's facts, on its board.
+
+    Args:
+        board: where to count.
+        drift_window_rows: rows of the whole drift window, spread over the board's sub-windows.
+        predictions: what answers are counted by, or None.
+    """
+
+    def __init__(
+        self, board: Board, drift_window_rows: int = 10_000, predictions: PredictionBaseline | None = None
+    ) -> None:
+        self._board = board
+        self._latency = [row.data for row in board.latency]
+        self._latency_ns = board.latency_ns.data
+        self._batch_rows = board.batch_rows.data
+        self._rows = board.rows.data
+        self._requests = board.requests.data
+        self._refusals = board.refusals.data
+        self._waiting = board.waiting.data
+        self._classes = board.classes.data
+        self._class_cells: dict[int, int] = {
+            int(value): cell for cell, value in enumerate(board.class_values[: int(board.class_count[0])])
+        }
+        self._sub_windows = board.shape.sub_windows
+        self._drift_at = board.drift_at.data
+        self._drift_rows = board.drift_rows.data
+        features = board.shape.features
+        self._drift_cells = [window[:features] for window in board.drift] if features else []
+        self._sub_window_rows = max(1, drift_window_rows // board.shape.sub_windows)
+        self._class_counts = self._score_counts = None
+        if isinstance(predictions, ClassBaseline):
+            self._class_counts = ClassCounts(predictions, board.drift[:, -1])
+        elif predictions is not None:
+            self._score_counts = ScoreCounts(predictions, board.drift[:, -1])
+
+    def batch(
+        self,
+        *,
+        arrived_s: Sequence[float],
+        rows: int,
+        started_s: float,
+        ended_s: float,
+        features_s: float,
+        infer_s: float,
+    ) -> None:
+        """A batch was answered: when its requests arrived, its rows, and what its stages took."""
+        total, queue = self._latency[_TOTAL], self._latency[_QUEUE]
+        total_ns = queue_ns = 0
+        for arrived in arrived_s:
+            waited, took = int((started_s - arrived) * 1e9), int((ended_s - arrived) * 1e9)
+            queue[latency_bucket(waited)] += 1
+            total[latency_bucket(took)] += 1
+            queue_ns += waited
+            total_ns += took
+        features_ns, infer_ns = int(features_s * 1e9), int(infer_s * 1e9)
+        self._latency[_FEATURES][latency_bucket(features_ns)] += 1
+        self._latency[_INFER][latency_bucket(infer_ns)] += 1
+        sums = self._latency_ns
+        sums[_TOTAL] += total_ns
+        sums[_QUEUE] += queue_ns
+        sums[_FEATURES] += features_ns
+        sums[_INFER] += infer_ns
+        self._batch_rows[rows_bucket(rows)] += 1
+        self._rows[0] += rows
+        self._requests[0] += len(arrived_s)
+
+    def classes(self, labels: NDArray[np.int64]) -> None:
+        """The predicted class of each row, int64 [N]."""
+        if len(labels) > MAX_CLASSES:
+            found, times = np.unique(labels, return_counts=True)
+            values, counts = found.tolist(), times.tolist()
+            for value, count in zip(values, counts, strict=True):
+                self._classes[self._class_cell(value)] += count
+        else:
+            values, counts = labels.tolist(), None
+            for value in values:
+                self._classes[self._class_cell(value)] += 1
+        if self._class_counts is not None:
+            self._class_counts.add(self._drift_place(), values, counts)
+
+    def scores(self, values: NDArray[Any]) -> None:
+        """The output of each row of a version without classes, floats of any shape."""
+        if self._score_counts is not None:
+            self._score_counts.add(self._drift_place(), values.reshape(-1))
+
+    def _class_cell(self, value: int) -> int:
+        cell = self._class_cells.get(value)
+        if cell is None:
+            cell = len(self._class_cells)
+            if cell >= MAX_CLASSES:
+                return MAX_CLASSES
+            self._class_cells[value] = cell
+            self._board.class_values[cell] = value
+            self._board.class_count[0] = cell + 1
+        return cell
+
+    def refused(self, reason: str, requests: int = 1) -> None:
+        """Requests that got no answer, by a reason of `REFUSALS`."""
+        self._refusals[_REFUSAL_CELL[reason]] += requests
+
+    def waiting(self, rows: int, requests: int) -> None:
+        """What waits in the queue now."""
+        self._waiting[0] = rows
+        self._waiting[1] = requests
+
+    def drift_cells(self) -> NDArray[np.int64] | None:
+        """The [features, words] counts that a pipeline adds its rows to; None when nothing is watched.
+
+        The same array until the window moves on: a pipeline remembers where that is.
+        """
+        return self._drift_cells[self._drift_at[0] % self._sub_windows] if self._drift_cells else None
+
+    def drift_counted(self, rows: int) -> None:
+        """Rows were added to `drift_cells`; a full sub-window makes room for the next by forgetting the oldest."""
+        board = self._board
+        place = self._drift_place()
+        self._drift_rows[place] += rows
+        if self._drift_rows[place] >= self._sub_window_rows:
+            # Emptied before the number goes up: who copies meanwhile may miss old rows, but takes none for new.
+            following = (place + 1) % self._sub_windows
+            board.drift[following] = 0
+            self._drift_rows[following] = 0
+            self._drift_at[0] += 1
+
+    def _drift_place(self) -> int:
+        """The current sub-window's place in the ring."""
+        place: int = self._drift_at[0] % self._sub_windows
+        return place
+
+    def shadow_compared(
+        self, *, agree: NDArray[np.bool_], distance: NDArray[np.float64], champion_s: float, shadow_s: float
+    ) -> None:
+        """A shadow ran a batch that the champion had answered: agreement and score distance by row, both durations."""
+        board = self._board
+        agreeing = int(np.count_nonzero(agree))
+        board.shadow[_AGREE] += agreeing
+        board.shadow[_DISAGREE] += len(agree) - agreeing
+        cells = np.searchsorted(SCORE_EDGES, distance, side="left")
+        board.scores += np.bincount(cells, minlength=len(board.scores))
+        board.score_sum[0] += int(np.minimum(np.nan_to_num(distance, nan=1.0), 1e6).sum() * _BILLION)
+        board.pair_ns[0] += int(champion_s * 1e9)
+        board.pair_ns[1] += int(shadow_s * 1e9)
+
+    def shadow_failed(self, rows: int) -> None:
+        """The shadow raised on these rows."""
+        self._board.shadow[_FAILED] += rows
+
+    def shadow_dropped(self, reason: str, rows: int) -> None:
+        """These rows were not copied to the shadow, by a reason of `SHADOW_DROPS`."""
+        self._board.shadow_drops[_DROP_CELL[reason]] += rows
+
+    def request_logged(self, rows: int) -> None:
+        """Sampled rows were written to the request log; from its thread alone."""
+        self._board.log_rows[0] += rows
+
+    def request_log_dropped(self, reason: str, rows: int) -> None:
+        """Sampled rows were not, by a reason of `LOG_DROPS`: "busy" from the lane, "disk" from the log's thread."""
+        self._board.log_drops[_LOG_DROP_CELL[reason]] += rows

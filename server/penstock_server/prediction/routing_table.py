@@ -1,0 +1,104 @@
+"""What a worker serves at one moment: an immutable map that the reactor swaps by one assignment.
+
+A reader holds one catalogue for as long as it needs and never sees half a change.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from penstock.names import ROLES, Role, VersionState
+from penstock_server.errors import NotFoundError, NotReadyError
+from penstock_server.prediction.executor import Lane
+from penstock_server.rollout.plan import TrafficPlan
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """How a version stands, as the index tells it."""
+
+    state: VersionState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model: its plan, its loaded versions, and how all its versions stand.
+
+    Attributes:
+        plan: None while no champion is loaded.
+        lanes: the loaded versions, by version.
+        statuses: every version that the server knows of.
+    """
+
+    name: str
+    plan: TrafficPlan | None
+    lanes: Mapping[str, Lane]
+    statuses: Mapping[str, VersionStatus] = field(default_factory=dict)
+
+    def lane(self, version: str, key: str) -> Lane:
+        """The lane for a request that names this version ("" for the plan's choice, `@alias` for a role's).
+
+        Raises:
+            NotFoundError: there is no such version or alias.
+            NotReadyError: it is known but not loaded.
+        """
+        if version and not version.startswith("@"):
+            return self._loaded(version)
+        plan = self.plan
+        if plan is None:
+            raise NotReadyError(f"model {self.name!r} has no version ready{self._why()}")
+        if not version:
+            return self._loaded(plan.choose(self.name, key)[0])
+        alias = version[1:]
+        if alias not in ROLES:
+            raise NotFoundError(f"model {self.name!r} has no alias {version!r}; expected one of @{', @'.join(ROLES)}")
+        named: str | None = getattr(plan, alias)
+        if named is None:
+            raise NotFoundError(f"model {self.name!r} has no {alias} now")
+        return self._loaded(named)
+
+    def role(self, version: str) -> Role | None:
+        """The part that a version plays now; the first of champion, canary and shadow when it plays several."""
+        if self.plan is None:
+            return None
+        return next((role for role in ROLES if getattr(self.plan, role) == version), None)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request that names no version is answered."""
+        return self.plan is not None
+
+    def _loaded(self, version: str) -> Lane:
+        lane = self.lanes.get(version)
+        if lane is not None:
+            return lane
+        status = self.statuses.get(version)
+        if status is None:
+            known = ", ".join(sorted(self.lanes)) or "none yet"
+            raise NotFoundError(f"model {self.name!r} has no version {version!r}; served now: {known}")
+        reason = f": {status.reason}" if status.reason else ""
+        raise NotReadyError(f"model {self.name!r} version {version} is {status.state.lower()}{reason}")
+
+    def _why(self) -> str:
+        reasons = [f"version {version}: {status.reason}" for version, status in self.statuses.items() if status.reason]
+        return f" ({'; '.join(reasons)})" if reasons else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All models of a worker.
+
+    Attributes:
+        is_settled: everything wanted has been loaded or has failed at least once, so the server counts as ready.
+    """
+
+    models: Mapping[str, ServedModel] = field(default_factory=dict)
+    is_settled: bool = False
+
+    def model(self, name: str) -> ServedModel:
+        """The model of this name; `NotFoundError` names those there are."""
+        model = self.models.get(name)
+        if model is None:
+            served = ", ".join(repr(known) for known in sorted(self.models)) or "no model yet"
+            raise NotFoundError(f"model {name!r} is not served; served now: {served}")
+        return model

@@ -1,0 +1,1 @@
+"""The request log: a sample of what was answered, kept as Parquet."""

@@ -1,0 +1,140 @@
+"""The process that turns the workers' segments into Parquet and keeps the folder within its size.
+
+The supervisor starts it when requests are logged, at a low priority, and again should it end; what it was doing is
+done anew, since a segment goes only when its Parquet file is whole. It ends when its standard input does, after a last
+look: so it outlives the workers and not the server.
+"""
+
+import fcntl
+import os
+import select
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+import structlog
+
+from penstock_server.errors import InvalidInputError
+from penstock_server.log_setup import configure_logging
+from penstock_server.paths import file_name_for
+from penstock_server.request_log.files import (
+    DAMAGED,
+    LOCK,
+    PARQUET,
+    SPOOL,
+    UNFINISHED,
+    finished_segments,
+    sized_files,
+)
+from penstock_server.request_log.parquet import convert
+from penstock_server.request_log.segment import read_segment
+
+log = structlog.get_logger(__name__)
+
+LOOK_S: Final = 1.0
+NICENESS: Final = 10
+"""A tenth of a worker's share when all cores are busy; at the lowest priority a segment could wait for minutes."""
+
+
+class RequestLogFolder:
+    """A folder of logged requests: `MODEL/VERSION/TIME-*.parquet`, and the segments that become such files.
+
+    Args:
+        folder: made by whoever first writes to it.
+        max_bytes: what all files in it may take, segments included; the oldest Parquet goes first.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._spool = folder / SPOOL
+        self._max_bytes = max_bytes
+
+    def tidy(self) -> None:
+        """Removes what a process that was killed left half written."""
+        for path in self._folder.rglob(f"*{UNFINISHED}"):
+            path.unlink(missing_ok=True)
+
+    def step(self) -> None:
+        """Converts every finished segment, and makes room. A disk that refuses leaves segments for the next look."""
+        self.make_room()
+        for segment in finished_segments(self._spool):
+            try:
+                self._convert(segment)
+            except InvalidInputError as error:
+                log.error("a segment of the request log cannot be read", reason=str(error))
+                # Out of the spool, whose size says whether workers may write.
+                segment.rename(self._folder / f"{segment.stem}{DAMAGED}")
+            self.make_room()
+
+    def _convert(self, segment: Path) -> None:
+        if segment.stat().st_size == 0:
+            segment.unlink()  # its worker died before the first byte
+            return
+        header, _ = read_segment(segment)
+        place = self._folder / file_name_for(header.model) / file_name_for(header.version)
+        convert(segment, place / f"{segment.stem}{PARQUET}")
+        segment.unlink()
+
+    def make_room(self) -> None:
+        """Deletes the oldest files until the folder is within its size; never a segment, which is not read yet."""
+        files = sized_files(self._folder)
+        excess = sum(size for _, size in files) - self._max_bytes
+        done = [(path, size) for path, size in files if path.suffix in (PARQUET, DAMAGED)]
+        for path, size in sorted(done, key=lambda each: each[0].name):
+            if excess <= 0:
+                return
+            path.unlink(missing_ok=True)
+            excess -= size
+
+
+def main() -> None:
+    """Looks once a second until standard input ends, and once more then."""
+    folder, max_bytes = msgspec.json.decode(sys.argv[1], type=tuple[str, int])
+    configure_logging()
+    with suppress(OSError):
+        os.nice(NICENESS)
+    kept = RequestLogFolder(Path(folder), max_bytes)
+    lock = None
+    has_ended = False
+    while not has_ended:
+        has_ended = _has_ended(LOOK_S)
+        if lock is None and (lock := _lock(Path(folder))) is not None:
+            kept.tidy()
+        if lock is not None:
+            _guarded_step(kept)
+
+
+def _lock(folder: Path) -> BinaryIO | None:
+    """The right to convert in this folder; None when another server's process has it, or there is no folder yet."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("ab")
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _guarded_step(kept: RequestLogFolder) -> None:
+    try:
+        kept.step()
+    except OSError as error:
+        log.warning("the request log waits", reason=str(error))
+    except Exception:
+        log.exception("the request log waits")
+
+
+def _has_ended(timeout_s: float) -> bool:
+    """Whether standard input ended; waits so long for it."""
+    ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
+    return bool(ready) and not os.read(sys.stdin.fileno(), 1)
+
+
+if __name__ == "__main__":
+    main()

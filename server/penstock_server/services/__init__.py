@@ -1,0 +1,1 @@
+"""The gRPC services: what each method takes and gives; transports carry them."""

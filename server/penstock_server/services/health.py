@@ -1,0 +1,100 @@
+"""grpc.health.v1: Check and Watch, for the server ("" and its service's name) and for each model by name.
+
+Source: grpc/health/v1/health.proto.
+"""
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2 as pb
+
+from penstock.names import HEALTH_SERVICE, INFERENCE_SERVICE
+from penstock_server.call import Call
+from penstock_server.errors import InvalidInputError, NotFoundError
+from penstock_server.prediction.predictor import Predictor
+from penstock_server.services.inference import is_server_ready
+from penstock_server.transport.interface import Methods, StreamReceiver
+
+_Status = pb.HealthCheckResponse
+
+
+class Health:
+    """Answers checks from the predictor's catalogue, and tells watchers when it changed.
+
+    `drain` makes every service NOT_SERVING, so that whoever balances load sends no more.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._watchers: list[_Watcher] = []
+        self._is_draining = False
+
+    @property
+    def methods(self) -> Methods:
+        """Check and Watch."""
+        return Methods({f"/{HEALTH_SERVICE}/Check": self.check}, {f"/{HEALTH_SERVICE}/Watch": self._watch})
+
+    def check(self, message: bytes, call: Call) -> None:
+        """One status; NOT_FOUND for a service that is not known."""
+        service = _service(message)
+        status = self.status(service)
+        if status == _Status.SERVICE_UNKNOWN:
+            raise NotFoundError(f"no service or model {service!r}")
+        call.finish(_Status(status=status).SerializeToString())
+
+    def status(self, service: str) -> int:
+        """The status of a service or model now."""
+        catalogue = self._predictor.catalogue
+        if service in {"", INFERENCE_SERVICE}:
+            serves = is_server_ready(catalogue)
+        elif service in catalogue.models:
+            serves = catalogue.models[service].is_ready
+        else:
+            return int(_Status.SERVICE_UNKNOWN)
+        return int(_Status.SERVING if serves and not self._is_draining else _Status.NOT_SERVING)
+
+    def changed(self) -> None:
+        """The catalogue was swapped: watchers hear of what differs. On the reactor's thread."""
+        self._watchers = [watcher for watcher in self._watchers if not watcher.call.is_over]
+        for watcher in self._watchers:
+            watcher.tell(self)
+
+    def drain(self) -> None:
+        """Everything is NOT_SERVING from now on, and watches end."""
+        self._is_draining = True
+        self.changed()
+        for watcher in self._watchers:
+            watcher.call.finish()
+
+    def _watch(self, call: Call) -> StreamReceiver:
+        watcher = _Watcher(call)
+
+        def receive(message: bytes | None) -> None:
+            if message is not None and watcher.service is None:
+                watcher.service = _service(message)
+                # Those that left are dropped here too: probes come and go while nothing changes.
+                self._watchers = [*(known for known in self._watchers if not known.call.is_over), watcher]
+                watcher.tell(self)
+
+        return receive
+
+
+class _Watcher:
+    """One Watch call and what it was told last."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.service: str | None = None
+        self._told: int | None = None
+
+    def tell(self, health: Health) -> None:
+        status = health.status(self.service or "")
+        if status != self._told:
+            self._told = status
+            self.call.send(_Status(status=status).SerializeToString())
+
+
+def _service(message: bytes) -> str:
+    try:
+        service: str = pb.HealthCheckRequest.FromString(message).service
+    except DecodeError:
+        raise InvalidInputError("the message is not a HealthCheckRequest") from None
+    return service

@@ -1,0 +1,208 @@
+"""The Open Inference Protocol's methods over a predictor: thin, since the predictor decides and the call answers."""
+
+import threading
+from collections import deque
+from importlib.metadata import version as installed_version
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from penstock import inference_pb2 as pb
+from penstock.names import INFERENCE_SERVICE, PLATFORM, SERVER_NAME
+from penstock_server.call import Call, Cancellable, Metadata
+from penstock_server.errors import InvalidInputError, PenstockError
+from penstock_server.prediction.predictor import Predictor
+from penstock_server.prediction.routing_table import Catalogue
+from penstock_server.transport.interface import Methods
+from penstock_server.transport.status import status_of
+
+EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "parameters")
+_REAL_STATUS: Final = "triton_grpc_error"
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+def inference_methods(predictor: Predictor) -> Methods:
+    """Every method of `inference.GRPCInferenceService` that is served."""
+    service = _Inference(predictor)
+    path = f"/{INFERENCE_SERVICE}/"
+    return Methods(
+        unary={
+            path + "ModelInfer": predictor.infer,
+            path + "ServerLive": service.server_live,
+            path + "ServerReady": service.server_ready,
+            path + "ModelReady": service.model_ready,
+            path + "ServerMetadata": service.server_metadata,
+            path + "ModelMetadata": service.model_metadata,
+            path + "RepositoryIndex": service.repository_index,
+        },
+        streams={path + "ModelStreamInfer": lambda call: _Stream(predictor, call).receive},
+    )
+
+
+class _Inference:
+    """The methods that only look; each answers at once."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._version = installed_version("penstock")
+
+    @property
+    def _catalogue(self) -> Catalogue:
+        return self._predictor.catalogue
+
+    def server_live(self, _message: bytes, call: Call) -> None:
+        call.finish(pb.ServerLiveResponse(live=True).SerializeToString())
+
+    def server_ready(self, _message: bytes, call: Call) -> None:
+        call.finish(pb.ServerReadyResponse(ready=is_server_ready(self._catalogue)).SerializeToString())
+
+    def model_ready(self, message: bytes, call: Call) -> None:
+        request = _parsed(pb.ModelReadyRequest, message)
+        self._catalogue.model(request.name).lane(request.version, "")
+        call.finish(pb.ModelReadyResponse(ready=True).SerializeToString())
+
+    def server_metadata(self, _message: bytes, call: Call) -> None:
+        reply = pb.ServerMetadataResponse(name=SERVER_NAME, version=self._version, extensions=EXTENSIONS)
+        call.finish(reply.SerializeToString())
+
+    def model_metadata(self, message: bytes, call: Call) -> None:
+        request = _parsed(pb.ModelMetadataRequest, message)
+        model = self._catalogue.model(request.name)
+        lane = model.lane(request.version or "@champion", "")
+        reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.lanes), platform=PLATFORM)
+        for tensor in lane.decoder.inputs:
+            reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        for tensor in lane.servable.outputs:
+            reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        call.finish(reply.SerializeToString())
+
+    def repository_index(self, message: bytes, call: Call) -> None:
+        request = _parsed(pb.RepositoryIndexRequest, message)
+        reply = pb.RepositoryIndexResponse()
+        for name, model in sorted(self._catalogue.models.items()):
+            for version, status in sorted(model.statuses.items()):
+                if status.state == "READY" or not request.ready:
+                    reply.models.add(name=name, version=version, state=status.state, reason=status.reason)
+        call.finish(reply.SerializeToString())
+
+
+def is_server_ready(catalogue: Catalogue) -> bool:
+    """Ready once everything wanted has been tried, and unless nothing of it can answer.
+
+    One model that cannot be loaded must not take traffic from the others: its own readiness tells of it.
+    """
+    models = catalogue.models.values()
+    return catalogue.is_settled and (not models or any(model.is_ready for model in models))
+
+
+def _parsed(kind: type[MessageT], message: bytes) -> MessageT:
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise InvalidInputError(f"the message is not a {kind.__name__} of the Open Inference Protocol") from None
+
+
+class _Stream:
+    """`ModelStreamInfer`: many requests over one call, answered in the order they came.
+
+    Triton's envelope carries an error in its text and goes on; a caller that sets the metadata `triton_grpc_error` gets a
+    gRPC status instead, which ends the stream. Answers may come from a lane's thread beside the reactor's, hence the lock.
+    """
+
+    def __init__(self, predictor: Predictor, call: Call) -> None:
+        self._predictor = predictor
+        self._call = call
+        self._answers: deque[_StreamedCall] = deque()
+        self._lock = threading.RLock()
+        self._is_half_closed = False
+        self._wants_status = any(key == _REAL_STATUS and value == "true" for key, value in call.metadata())
+        call.pending = self
+
+    def receive(self, message: bytes | None) -> None:
+        if message is None:
+            self._is_half_closed = True
+            self.flush()
+            return
+        answer = _StreamedCall(self)
+        self._answers.append(answer)
+        self._predictor.infer(message, answer)
+
+    def cancelled(self) -> None:
+        with self._lock:
+            for answer in self._answers:
+                answer.leave()
+            self._answers.clear()
+
+    @property
+    def call(self) -> Call:
+        return self._call
+
+    def flush(self) -> None:
+        with self._lock:
+            while self._answers and self._answers[0].reply is not None:
+                self._send(self._answers.popleft().reply)
+            if self._is_half_closed and not self._answers:
+                self._call.pending = None
+                self._call.finish()
+
+    def _send(self, reply: bytes | PenstockError | None) -> None:
+        if isinstance(reply, bytes):
+            self._call.send(_enveloped(reply))
+        elif reply is not None and self._wants_status:
+            self._call.fail(reply)
+            self.cancelled()
+        elif reply is not None:
+            self._call.send(pb.ModelStreamInferResponse(error_message=status_of(reply).details).SerializeToString())
+
+
+class _StreamedCall:
+    """One request of a stream, in the form of a unary call: the predictor knows no difference."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+        self.deadline_s = stream.call.deadline_s
+        self.is_over = False
+        self.pending: Cancellable | None = None
+        # Metadata belong to the stream, not to one of its requests: what a handler sets here goes nowhere.
+        self.headers: Metadata = ()
+        self.trailers: Metadata = ()
+        self.reply: bytes | PenstockError | None = None
+
+    def watch(self) -> None:
+        """Nothing to do: a stream is watched from its start."""
+
+    def metadata(self) -> Metadata:
+        return self._stream.call.metadata()
+
+    def send(self, message: bytes) -> None:
+        self.finish(message)
+
+    def finish(self, message: bytes | None = None) -> None:
+        self._end(message or b"")
+
+    def fail(self, error: PenstockError) -> None:
+        self._end(error)
+
+    def leave(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            if self.pending is not None:
+                self.pending.cancelled()
+
+    def _end(self, reply: bytes | PenstockError) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.reply = reply
+            self._stream.flush()
+
+
+def _enveloped(reply: bytes) -> bytes:
+    """`ModelStreamInferResponse` with field 2 set to the encoded response, which is copied and not parsed."""
+    size = len(reply)
+    head = bytearray(b"\x12")
+    while size > 127:
+        head.append(size & 127 | 128)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + reply

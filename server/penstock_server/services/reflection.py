@@ -1,0 +1,85 @@
+"""Server reflection, so that grpcurl and its like can list and call what is served without our .proto files.
+
+Source: grpc/reflection/v1alpha/reflection.proto.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from google.protobuf.descriptor_pool import Default, DescriptorPool
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2 as _health  # noqa: F401 - registers its file in the default pool
+from grpc_reflection.v1alpha import reflection_pb2 as pb
+
+from penstock import penstock_pb2 as _control  # noqa: F401 - registers its file in our pool
+from penstock.inference_pb2 import DESCRIPTOR
+from penstock.names import CONTROL_SERVICE, HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICE
+from penstock.pool import POOL
+from penstock_server.call import Call
+from penstock_server.errors import InvalidInputError
+from penstock_server.transport.interface import Methods, StreamReceiver
+
+SERVICES: Final = (INFERENCE_SERVICE, CONTROL_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)
+_NOT_FOUND: Final = 5
+_UNIMPLEMENTED: Final = 12
+
+
+def reflection_methods() -> Methods:
+    """The one method of reflection."""
+    return Methods({}, {f"/{REFLECTION_SERVICE}/ServerReflectionInfo": _reflect})
+
+
+def _reflect(call: Call) -> StreamReceiver:
+    def receive(message: bytes | None) -> None:
+        if message is None:
+            call.finish()
+            return
+        try:
+            request = pb.ServerReflectionRequest.FromString(message)
+        except DecodeError:
+            raise InvalidInputError("the message is not a ServerReflectionRequest") from None
+        call.send(answer(request).SerializeToString())
+
+    return receive
+
+
+def answer(request: Any) -> Any:
+    """The `ServerReflectionResponse` to a request."""
+    reply = pb.ServerReflectionResponse(valid_host=request.host, original_request=request)
+    kind = request.WhichOneof("message_request")
+    if kind == "list_services":
+        reply.list_services_response.service.extend(pb.ServiceResponse(name=name) for name in SERVICES)
+    elif kind == "file_by_filename":
+        _add_file(reply, lambda pool: pool.FindFileByName(request.file_by_filename))
+    elif kind == "file_containing_symbol":
+        _add_file(reply, lambda pool: _file_of(pool, request.file_containing_symbol))
+    else:
+        reply.error_response.error_code = _UNIMPLEMENTED
+        reply.error_response.error_message = f"{kind} is not served; there are no extensions in proto3"
+    return reply
+
+
+def _add_file(reply: Any, find: Callable[[DescriptorPool], Any]) -> None:
+    for pool in (POOL, Default()):
+        try:
+            found = find(pool)
+        except KeyError:
+            continue
+        # Only what is served: other packages of this process also register files in the default pool.
+        if found.name == DESCRIPTOR.name or any(name in SERVICES for name in _service_names(found)):
+            reply.file_descriptor_response.file_descriptor_proto.append(found.serialized_pb)
+            return
+    reply.error_response.error_code = _NOT_FOUND
+    reply.error_response.error_message = "not found"
+
+
+def _file_of(pool: DescriptorPool, symbol: str) -> Any:
+    try:
+        return pool.FindFileContainingSymbol(symbol)
+    except KeyError:
+        # The protocol's symbols are methods too, which the pool keeps apart.
+        return pool.FindMethodByName(symbol).containing_service.file
+
+
+def _service_names(file: Any) -> list[str]:
+    return [service.full_name for service in file.services_by_name.values()]

@@ -1,0 +1,1 @@
+"""Where versions come from: registries and folders, and the copies of what was fetched."""

@@ -1,0 +1,90 @@
+"""A folder of ONNX files as a source: `<folder>/<model>/<version>/model.onnx`, the highest version is the champion.
+
+For models that no registry knows. Versions are whole numbers without leading zeros; names that begin with a dot, and
+files, are passed over. Whoever publishes copies a version aside and renames it, or the copy may be met half done.
+"""
+
+import re
+from pathlib import Path
+
+from penstock_server.errors import NotFoundError, UnavailableError
+from penstock_server.sources.source import Desired, WantedModel
+
+_MODEL_FILE = "model.onnx"
+_VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
+
+
+class DirectorySource:
+    """What a folder wants served; its files are used where they are.
+
+    Attributes:
+        name: What logs and the index call it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self.name = f"directory {self._folder}"
+
+    def poll(self) -> Desired:
+        """All that the folder wants now.
+
+        Raises:
+            UnavailableError: There is no such folder, or it cannot be read.
+        """
+        models: dict[str, WantedModel] = {}
+        problems: dict[str, str] = {}
+        for path in self._folders():
+            if not path.name.isprintable():
+                problems[ascii(path.name)] = "the folder's name is no printable text, so nobody could ask for the model"
+                continue
+            try:
+                models[path.name], problem = _wanted(path)
+            except OSError as error:
+                problem = f"its folder cannot be read: {error.strerror}"
+            if problem is not None:
+                problems[path.name] = problem
+        return Desired(models=models, problems=problems)
+
+    def fetch(self, model: str, version: str) -> Path:
+        """The version's own folder.
+
+        Raises:
+            NotFoundError: It is not there, or holds no `model.onnx`.
+        """
+        folder = self._folder / model / version
+        is_plain = model not in ("", ".", "..") and not re.search(r"[/\\\0]", model) and _VERSION.fullmatch(version)
+        if not is_plain or not (folder / _MODEL_FILE).is_file():
+            raise NotFoundError(f"version {version!r} of model {model!r} is not in {self.name}")
+        return folder
+
+    def _folders(self) -> list[Path]:
+        try:
+            return _visible_folders(self._folder)
+        except OSError as error:
+            raise UnavailableError(
+                f"the model repository {self._folder} cannot be read ({error.strerror}); "
+                f"expected a folder with <model>/<version>/{_MODEL_FILE} in it"
+            ) from error
+
+
+def _wanted(model: Path) -> tuple[WantedModel, str | None]:
+    """The highest whole version, and one sentence if there is none or a newer one cannot be used."""
+    versions = sorted((int(path.name), path) for path in _visible_folders(model) if _VERSION.fullmatch(path.name))
+    if not versions:
+        return WantedModel(), f"there is no version; expected <model>/<version>/{_MODEL_FILE}, as in {model.name}/1"
+    unusable = None
+    for number, path in reversed(versions):
+        if (path / _MODEL_FILE).is_file():
+            return WantedModel(champion=str(number)), unusable
+        unusable = unusable or _unusable(path)
+    return WantedModel(), unusable or f"no version holds {_MODEL_FILE} yet"
+
+
+def _unusable(version: Path) -> str | None:
+    """None for a folder that is empty so far, and will be filled."""
+    held = sorted(path.name for path in version.iterdir() if not path.name.startswith("."))
+    return f"version {version.name} holds {held[0]!a} and no {_MODEL_FILE}; it is passed over" if held else None
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())

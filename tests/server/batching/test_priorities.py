@@ -1,0 +1,86 @@
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.priorities import DEFAULT, HIGHEST, LEVEL_S, LOWEST
+from penstock_server.batching.queue import BatchQueue
+
+
+@dataclass(eq=False)
+class Item:
+    priority: int = DEFAULT
+    arrived_s: float = 0.0
+    rows: int = 1
+    deadline_s: float = FOREVER_S
+    is_over: bool = False
+    size_bytes: int = 0
+
+
+def served(items: list[Item], max_rows: int = 3) -> list[Item]:
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(max_rows=max_rows))
+    for item in items:
+        assert queue.add(item)
+    order = []
+    while len(queue):
+        order += queue.next_batch(0.0).items
+    assert queue.rows == 0
+    return order
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "expected"),
+    [
+        ([5, 5, 5], [0, 1, 2]),
+        ([5, 1, 5, 1], [1, 3, 0, 2]),
+        ([9, 5, 1], [2, 1, 0]),
+        ([9, 9, 8], [2, 0, 1]),
+        ([1, 9, 1], [0, 2, 1]),
+    ],
+)
+def test_higher_first_and_in_order_within_one(arrivals: list[int], expected: list[int]) -> None:
+    items = [Item(priority) for priority in arrivals]
+    assert served(items) == [items[at] for at in expected]
+
+
+def test_nobody_is_passed_over_for_ever() -> None:
+    low = Item(LOWEST)
+    span_s = (LOWEST - HIGHEST) * LEVEL_S
+    early, late = Item(HIGHEST, arrived_s=span_s - 0.1), Item(HIGHEST, arrived_s=span_s + 0.1)
+    assert served([low, early, late]) == [early, low, late]
+
+
+@given(
+    st.lists(st.tuples(st.integers(HIGHEST, LOWEST), st.floats(0, 20)), max_size=40).map(
+        lambda pairs: sorted(pairs, key=lambda pair: pair[1])
+    ),
+    st.integers(1, 8),
+)
+def test_all_are_served_once_by_rank(pairs: list[tuple[int, float]], max_rows: int) -> None:
+    items = [Item(priority, at) for priority, at in pairs]
+    order = served(items, max_rows)
+    assert sorted(map(id, order)) == sorted(map(id, items))
+    ranks = [item.arrived_s + item.priority * LEVEL_S for item in order]
+    assert ranks == sorted(ranks)
+    for priority in range(HIGHEST, LOWEST + 1):
+        assert [i for i in order if i.priority == priority] == [i for i in items if i.priority == priority]
+
+
+def test_the_dead_and_discarded_give_their_rows_back() -> None:
+    queue: BatchQueue[Item] = BatchQueue(BatchLimits(queue_rows=3, queue_requests=3))
+    items = [Item(1), Item(5), Item(9)]
+    assert all(map(queue.add, items))
+    for item in items[::2]:
+        item.is_over = True
+        queue.discard(item)
+    assert (queue.rows, len(queue)) == (1, 3)
+    more = Item(1)
+    assert queue.add(more)  # sweeps
+    assert (queue.rows, len(queue)) == (2, 2)
+    assert [list(level) for level in queue.newest()] == [[items[1]], [more]]
+    assert queue.next_batch(0.0).items == [more, items[1]]
+    assert queue.add(Item(9))
+    assert len(queue.clear()) == 1
+    assert (queue.rows, len(queue)) == (0, 0)

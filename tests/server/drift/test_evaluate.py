@@ -1,0 +1,165 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock_server.drift import significance as drift_evidence
+from penstock_server.drift import statistics as drift
+from penstock_server.drift.baseline import Baseline, with_predictions
+from penstock_server.drift.evaluate import DriftRules, columns_drift, version_drift
+from penstock_server.drift.fit import fit_classes, fit_number
+from penstock_server.drift.reference import Reference, reference_of
+from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.features.baseline_columns import StringBaseline
+from penstock_server.features.counts import Counts
+
+RNG = np.random.default_rng(5)
+ROWS = 20_000
+SAMPLE = RNG.normal(10, 2, ROWS)
+WORDS = StringBaseline("word", ("a", "b"), (15_000, 5000))
+BASELINE = with_predictions(
+    Baseline((fit_number("same", SAMPLE), fit_number("moved", SAMPLE), WORDS), "digest"),
+    fit_classes("label", RNG.integers(0, 2, ROWS), ("no", "yes")),
+)
+REFERENCE = reference_of(BASELINE)
+
+
+def counted(reference: Reference, **columns: Any) -> Counts:
+    """Rows in a reference's cells; numbers as values, other columns as cells."""
+    cells, outside = np.zeros_like(reference.cells), np.zeros((len(reference.names), 2), np.int64)
+    sums = np.zeros_like(reference.sums)
+    for name, values in columns.items():
+        at = reference.names.index(name)
+        if not reference.is_number[at]:
+            cells[at] = np.bincount(values, minlength=cells.shape[1])
+            continue
+        column = next(one for one in BASELINE.columns if one.name == name)
+        finite = values[np.isfinite(values)]
+        places = np.searchsorted(column.edges, finite, side="right")  # type: ignore[union-attr]
+        bins = sums.shape[1]
+        cells[at, :bins] = np.bincount(places, minlength=bins)
+        cells[at, bins:] = np.isnan(values).sum(), np.isinf(values).sum(), 0
+        sums[at] = np.bincount(places, finite, minlength=bins)
+        outside[at] = (finite < SAMPLE.min()).sum(), (finite > SAMPLE.max()).sum()
+    return Counts(cells, outside, sums)
+
+
+def evaluated(rules: DriftRules = DriftRules(), **columns: Any) -> VersionDrift:  # noqa: B008 - frozen
+    window = counted(REFERENCE, **columns)
+    return version_drift(
+        "m", "1", ("champion",), reference=REFERENCE, window=window, rows=2000, window_rows=2000, rules=rules
+    )
+
+
+def by_name(found: VersionDrift) -> dict[str, ColumnDrift]:
+    return {column.name: column for column in found.columns}
+
+
+def usual(**other: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(6)
+    rows = 2000
+    return {
+        "same": rng.normal(10, 2, rows),
+        "moved": rng.normal(12, 2, rows),
+        "word": rng.choice([0, 1], rows, p=[0.75, 0.25]),
+        "label": rng.integers(0, 2, rows),
+        **other,
+    }
+
+
+def test_what_moved_drifted_and_the_rest_did_not() -> None:
+    found = evaluated(**usual())
+    same, moved, word = found.columns
+    assert (same.drifted, moved.drifted, word.drifted) == (False, True, False)
+    assert (found.tested, found.drifted, found.alarmed) == (3, 1, None)
+    assert found.global_p_value == pytest.approx(3 * (moved.p_value or 0), abs=1e-30)
+    assert found.predictions is not None
+    assert (found.predictions.kind, found.predictions.drifted) == ("class", False)
+    assert found.predictions.labels == ("no", "yes")
+
+
+def test_figures_are_those_of_the_plain_functions() -> None:
+    columns = usual()
+    window = counted(REFERENCE, **columns)
+    moved = by_name(evaluated(**columns))["moved"]
+    pair = REFERENCE.cells[1], window.cells[1]
+    assert moved.jensen_shannon == drift.jensen_shannon(*pair)
+    assert moved.psi == drift.psi(*pair)
+    assert moved.psi_unbiased == drift.psi_unbiased(*pair)
+    assert moved.p_value == drift_evidence.p_value(*pair, 0.1, REFERENCE.dispersion[1])
+    assert moved.wasserstein == pytest.approx(1.0, abs=0.05)  # a shift by one deviation
+    assert moved.ks == pytest.approx(0.38, abs=0.03)
+    assert (moved.rows, moved.rows_needed) == (2000, 25 * 20)
+    assert sum(moved.current) == pytest.approx(1)
+    assert len(moved.labels) == len(moved.reference) == len(moved.current) == 20
+
+
+def test_odd_values_have_cells_and_shares_of_their_own() -> None:
+    values = usual()["same"]
+    values[:400], values[400:500], values[500:700] = np.nan, np.inf, 1e9
+    words = np.full(2000, REFERENCE.sums.shape[1] + 2)
+    found = by_name(evaluated(**usual(same=values, word=words)))
+    same, word = found["same"], found["word"]
+    assert (same.missing_ratio, same.infinite_ratio, same.out_of_range_ratio) == (0.2, 0.05, 0.1)
+    assert (word.missing_ratio, word.unseen_ratio) == (0.0, 1.0)
+    assert same.labels[-2:] == ("(missing)", "(infinite)")
+    assert (same.reference[-2:], same.current[-2:]) == ((0.0, 0.0), (0.2, 0.05))
+    assert (word.labels[-1], word.current) == ("(unseen)", (0.0, 0.0, 0.0, 1.0))
+
+
+def test_a_figure_that_a_kind_has_not_is_none() -> None:
+    found = by_name(evaluated(**usual()))
+    assert (found["word"].ks, found["word"].ks_slack, found["word"].wasserstein) == (None, None, None)
+    assert (found["word"].infinite_ratio, found["word"].out_of_range_ratio) == (None, None)
+    assert found["same"].unseen_ratio is None
+    constant = reference_of(Baseline((fit_number("x", np.ones(1000)),), "digest"))
+    (column,), predictions = columns_drift(
+        constant, Counts(constant.cells, np.zeros((1, 2), np.int64), constant.sums), DriftRules()
+    )
+    assert (column.ks, column.wasserstein, predictions) == (0.0, None, None)
+
+
+def test_too_few_rows_say_nothing_and_are_no_part_of_the_judgement() -> None:
+    found = evaluated(**usual(moved=np.full(499, 12.0)))
+    moved = by_name(found)["moved"]
+    assert (moved.rows, moved.enough_rows, moved.rows_needed) == (499, False, 500)
+    figures = (
+        moved.jensen_shannon, moved.psi, moved.psi_unbiased, moved.ks, moved.ks_slack, moved.wasserstein, moved.p_value,
+        moved.missing_ratio, moved.unseen_ratio, moved.infinite_ratio, moved.out_of_range_ratio, moved.drifted,
+    )  # fmt: skip
+    assert set(figures) == {None}
+    assert (found.tested, found.drifted) == (2, 0)
+
+
+def test_nothing_served_is_nothing_said() -> None:
+    found = evaluated()
+    assert (found.tested, found.drifted, found.global_p_value) == (0, None, None)
+    assert all(column.current == (0.0,) * len(column.labels) for column in found.columns)
+
+
+def test_rules_and_baselines_say_what_is_too_small_to_matter() -> None:
+    rng = np.random.default_rng(7)
+    slightly = usual(same=rng.normal(10.3, 2, 2000))
+    assert by_name(evaluated(**slightly))["same"].drifted is False
+    strict = evaluated(DriftRules(minimum_effect=0.0), **slightly)
+    assert by_name(strict)["same"].drifted is True
+    assert by_name(strict)["same"].minimum_effect == 0.0
+
+
+def test_a_column_that_goes_missing_is_drift() -> None:
+    """A7: 60 % of the rows without a value."""
+    values = usual()["same"]
+    values[: 3 * len(values) // 5] = np.nan
+    same = by_name(evaluated(**usual(same=values)))["same"]
+    assert same.drifted
+    assert same.missing_ratio == 0.6
+
+
+def test_one_outlier_changes_next_to_nothing() -> None:
+    """A8: one row of a thousand."""
+    values = RNG.normal(10, 2, 1000)
+    calm = by_name(evaluated(**usual(same=values)))["same"]
+    values[0] = 1e4
+    hit = by_name(evaluated(**usual(same=values)))["same"]
+    assert abs((hit.psi or 0) - (calm.psi or 0)) < 1e-3
+    assert abs((hit.psi_unbiased or 0) - (calm.psi_unbiased or 0)) < 1e-3

@@ -1,0 +1,90 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from prometheus_client.core import Metric
+
+from penstock_server.drift.gauges import by_evidence, drift_families
+from penstock_server.drift.report import ColumnDrift, VersionDrift
+
+NUMBER = ColumnDrift(
+    name="age", kind="number", rows=600, rows_needed=500, enough_rows=True, jensen_shannon=0.2, psi=0.3,
+    psi_unbiased=0.25, ks=0.1, ks_slack=0.05, wasserstein=0.5, missing_ratio=0.01, unseen_ratio=None,
+    infinite_ratio=0.0, out_of_range_ratio=0.02, p_value=0.001, drifted=True, dispersion=1.0, minimum_effect=0.1,
+    labels=("a",), reference=(1.0,), current=(1.0,),
+)  # fmt: skip
+STRING = replace(
+    NUMBER, name="port", kind="string", jensen_shannon=0.1, p_value=0.5, wasserstein=None, infinite_ratio=None,
+    out_of_range_ratio=None, unseen_ratio=0.03, drifted=False,
+)  # fmt: skip
+SILENT = replace(
+    NUMBER, name="new", rows=3, enough_rows=False, jensen_shannon=None, psi=None, psi_unbiased=None, ks=None,
+    ks_slack=None, wasserstein=None, missing_ratio=None, infinite_ratio=None, out_of_range_ratio=None, p_value=None,
+    drifted=None,
+)  # fmt: skip
+VERSION = VersionDrift(
+    "m", "1", ("champion",), 600, 1000, 0.05, (STRING, SILENT, NUMBER), replace(NUMBER, name="label", kind="class"), 2, 1,
+    0.002, (),
+)  # fmt: skip
+
+
+def values(versions: list[VersionDrift], series: int = 200) -> dict[str, dict[tuple[str, ...], float]]:
+    """Each family's values by their labels after the model and the version."""
+
+    def of(family: Metric) -> dict[tuple[str, ...], float]:
+        return {tuple(sample.labels.values())[2:]: sample.value for sample in family.samples}
+
+    return {family.name: of(family) for family in drift_families(versions, series)}
+
+
+def test_each_figure_has_its_gauge_and_what_cannot_be_said_has_none() -> None:
+    found = values([VERSION])
+    assert found["data_drift_score"] == {("age",): 0.2, ("port",): 0.1}
+    assert found["penstock_feature_drift_psi_unbiased"] == {("age",): 0.25, ("port",): 0.25}
+    assert found["penstock_feature_drift_p_value"] == {("age",): 0.001, ("port",): 0.5}
+    assert found["penstock_feature_drift_wasserstein"] == {("age",): 0.5}
+    assert found["penstock_feature_missing_ratio"] == {("age",): 0.01, ("port",): 0.01}
+    assert found["penstock_feature_unseen_ratio"] == {("port",): 0.03}
+    assert found["penstock_feature_infinite_ratio"] == {("age",): 0.0}
+    assert found["penstock_feature_out_of_range_ratio"] == {("age",): 0.02}
+    assert found["penstock_prediction_drift_score"] == {(): 0.2}
+    assert found["penstock_prediction_drift_p_value"] == {(): 0.001}
+    assert found["penstock_drift_window_rows"] == {(): 600}
+    assert found["penstock_drifted_features"] == {(): 1}
+    assert found["penstock_drift_tested_features"] == {(): 2}
+    assert found["penstock_drift_alarm"] == {(): 0}
+    assert found["penstock_drift_series_left_out"] == {(): 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "gone"),
+    [
+        ({"predictions": None}, "penstock_prediction_drift_score"),
+        ({"drifted": None}, "penstock_drifted_features"),
+        ({"alarmed": None}, "penstock_drift_alarm"),
+    ],
+)
+def test_what_a_version_does_not_know_is_absent(change: dict[str, Any], gone: str) -> None:
+    assert values([replace(VERSION, **change)])[gone] == {}
+
+
+def test_an_alarm_is_one() -> None:
+    assert values([replace(VERSION, alarmed=("",))])["penstock_drift_alarm"] == {(): 1}
+
+
+@pytest.mark.parametrize(("series", "shown"), [(0, set()), (1, {"age"}), (2, {"age", "port"}), (3, {"age", "port"})])
+def test_the_strongest_evidence_is_shown_and_the_rest_counted(series: int, shown: set[str]) -> None:
+    found = values([VERSION], series)
+    assert {name for (name,) in found["data_drift_score"]} == shown
+    assert found["penstock_drift_series_left_out"] == {(): 3 - series}
+
+
+def test_columns_by_evidence() -> None:
+    closer = replace(NUMBER, name="closer", jensen_shannon=0.1)
+    assert [one.name for one in by_evidence([SILENT, STRING, closer, NUMBER])] == ["age", "closer", "port", "new"]
+
+
+def test_every_family_is_described_without_any_version() -> None:
+    families = list(drift_families([]))
+    assert all(family.documentation and not family.samples for family in families)
+    assert len({family.name for family in families}) == len(families)

@@ -1,0 +1,158 @@
+"""The drift counts that a pipeline takes, against a recount with numpy of the same rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.tensors import join_bytes
+from penstock_server.drift.baseline import Baseline, fit_baseline
+from penstock_server.drift.reference import reference_of
+from penstock_server.features import layout_counts as layout
+from penstock_server.features.baseline_columns import NumberBaseline, StringBaseline
+from penstock_server.features.counts import Counts, counts_of
+from penstock_server.features.pipeline import Pipeline
+from penstock_server.features.program_counts import number_words, place_in_guide, string_words
+from penstock_server.features.spec.spec import (
+    Categories,
+    FeatureSpec,
+    Hash,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+    digest,
+)  # fmt: skip
+
+NUMBER = FeatureSpec((NumberColumn("x"),), Take(("x",)))
+STRING = FeatureSpec((StringColumn("s"),), Join((Text("s", Categories(("a", "b", "longer than eight"))),)))
+LARGEST = np.finfo(np.float64).max
+
+
+def run(spec: FeatureSpec, baseline: Baseline, numbers: Any, strings: Sequence[Sequence[bytes]] = ()) -> Counts:
+    """What a pipeline counts in these rows."""
+    pipeline = Pipeline(spec, baseline)
+    rows = len(strings[0]) if strings else len(numbers)
+    cells = np.zeros(baseline.cells_shape, np.int64)
+    out = np.empty((rows, pipeline.width), pipeline.dtype)
+    pipeline.run(np.array(numbers, np.float64).tobytes(), [join_bytes(each) for each in strings], rows, out, cells)
+    return counts_of(cells)
+
+
+def of_edges(edges: Sequence[float], low: float | None = None, high: float | None = None) -> Baseline:
+    bins = len(edges) + 1
+    column = NumberBaseline("x", tuple(edges), (0,) * bins, (0.0,) * bins, smallest=low, largest=high)
+    return Baseline((column,), digest(NUMBER))
+
+
+def recounted(edges: Sequence[float], values: Sequence[float], low: float, high: float) -> Counts:
+    """The same of one column of numbers, with numpy."""
+    given_values = np.array(values, np.float64)
+    finite = given_values[np.isfinite(given_values)]
+    places = np.searchsorted(np.array(edges, np.float64), finite, side="right")
+    odd = [int(np.isnan(given_values).sum()), int(np.isinf(given_values).sum()), 0]
+    return Counts(
+        np.array([[*np.bincount(places, minlength=len(edges) + 1), *odd]]),
+        np.array([[(finite < low).sum(), (finite > high).sum()]]),
+        np.array([np.bincount(places, finite, minlength=len(edges) + 1)]),
+    )
+
+
+ODD = [0.0, -0.0, 1.0, 1.0000001, -1.0, 1e308, -1e308, LARGEST, 5e-324, -5e-324, np.inf, -np.inf, np.nan]
+REALS = st.floats() | st.sampled_from(ODD) | st.floats(-2, 2, width=16)
+FINITE = st.floats(allow_nan=False, allow_infinity=False) | st.floats(-2, 2, width=16)
+
+
+@given(
+    st.lists(FINITE, unique_by=lambda value: value + 0.0, max_size=40).map(sorted),
+    st.lists(REALS, max_size=40) | st.lists(REALS, min_size=250, max_size=600),
+    st.floats(-2, 0),
+    st.floats(0, 2),
+)
+def test_every_value_falls_in_the_bin_that_searchsorted_says(edges, values, low, high) -> None:
+    found = run(NUMBER, of_edges(edges, low, high), values)
+    wider = low - 1e-6 * abs(low), high + 1e-6 * abs(high)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = recounted(edges, values, *wider)
+    np.testing.assert_array_equal(found.cells, expected.cells)
+    np.testing.assert_array_equal(found.outside, expected.outside)
+    scale = np.abs([value for value in values if np.isfinite(value)] or [0.0]).max()
+    if scale < 1e300:
+        np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-12, atol=1e-12 * scale * max(len(values), 1))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 255, 256, 257, 1000])
+@pytest.mark.parametrize("bins", [1, 2, 5, 9, 10, 20, 250])
+def test_a_fitted_baseline_counts_its_own_rows_as_its_reference(rows: int, bins: int) -> None:
+    values = np.random.default_rng(rows).lognormal(0, 2, rows)
+    values[: rows // 10] = np.nan
+    baseline = fit_baseline(NUMBER, {"x": values}, bins)
+    found, reference = run(NUMBER, baseline, values), reference_of(baseline)
+    np.testing.assert_array_equal(found.cells, reference.cells)
+    np.testing.assert_allclose(found.sums, reference.sums, rtol=1e-12)
+    assert not found.outside.any()
+
+
+def test_an_overflowing_neighbour_spoils_no_other_bins_sum() -> None:
+    found = run(NUMBER, of_edges((0.0, 10.0)), [5.0, 1e308, 1e308, -3.0])
+    assert found.sums[0].tolist() == [-3.0, 5.0, np.inf]
+
+
+def test_two_runs_add_up() -> None:
+    baseline = of_edges((0.0,), -1.0, 1.0)
+    pipeline = Pipeline(NUMBER, baseline)
+    cells = np.zeros(baseline.cells_shape, np.int64)
+    for _ in range(3):
+        out = np.empty((2, 1), np.float32)
+        pipeline.run(np.array([0.5, 7.0]).tobytes(), (), 2, out, cells)
+    found = counts_of(cells)
+    assert (found.cells.tolist(), found.outside.tolist(), found.sums.tolist()) == (
+        [[0, 6, 0, 0, 0]], [[0, 3]], [[0.0, 22.5]],
+    )  # fmt: skip
+
+
+KNOWN = ("b", "a", "z", "only here, and long enough")
+WORDS = StringBaseline("s", KNOWN, (5, 4, 3))
+TEXT = st.sampled_from(["a", "b", "z", "longer than eight", "only here, and long enough", "", "?", "ab"])
+
+
+@given(st.lists(TEXT, max_size=30) | st.lists(TEXT, min_size=250, max_size=600), st.booleans())
+def test_every_string_falls_in_its_cell_however_it_is_encoded(values: list[str], hashed: bool) -> None:
+    spec = STRING
+    if hashed:
+        spec = FeatureSpec((StringColumn("s"),), Join((Text("s", Hash(4)),)))
+    found = run(spec, Baseline((WORDS,), digest(spec)), np.empty((len(values), 0)), [[v.encode() for v in values]])
+    others = values.count("only here, and long enough")
+    unseen = sum(value not in ("", *KNOWN) for value in values)
+    expected = [values.count("b"), values.count("a"), values.count("z"), others, values.count(""), 0, unseen]
+    assert found.cells[0].tolist() == expected
+
+
+def test_a_column_that_no_block_reads_is_watched_all_the_same() -> None:
+    spec = FeatureSpec((NumberColumn("x"), StringColumn("s"), NumberColumn("y")), Take(("x",)))
+    table = {"x": [1.0, 2.0], "s": ["a", ""], "y": [3.0, np.nan]}
+    baseline = fit_baseline(spec, table, 1)
+    found = run(spec, baseline, [[1.0, 3.0], [2.0, np.nan]], [[b"a", b""]])
+    np.testing.assert_array_equal(found.cells, reference_of(baseline).cells)
+
+
+@given(st.lists(FINITE, unique_by=lambda value: value + 0.0, min_size=1, max_size=60).map(sorted), st.lists(REALS))
+def test_a_guide_leads_to_the_first_edge_that_may_be_larger(edges: list[float], values: list[float]) -> None:
+    words = number_words(of_edges(edges).columns[0])  # type: ignore[arg-type]
+    low, scale, top = np.array(words[layout.LOW : layout.TOP + 1], np.int64).view(np.float64).tolist()
+    size = words[layout.EDGES_AT] - layout.GUIDE
+    guide = np.array(words[layout.GUIDE : words[layout.EDGES_AT]])
+    finite = np.array([value for value in values if np.isfinite(value)], np.float64)
+    places = place_in_guide(finite, low, scale, int(top))
+    assert ((places >= 0) & (places < size)).all()
+    exact = np.searchsorted(np.array(edges), finite, side="right")
+    assert ((guide[places] <= exact) & (exact <= guide[places] + words[layout.REACH])).all()
+
+
+def test_words_of_strings_name_a_cell_for_every_code() -> None:
+    found = string_words(WORDS, ["", "z", "?", "a", "only here, and long enough"], 7)
+    assert found == [7, 2, 9, 1, 3, 9]

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_server.metrics.counters import (
+    LATENCY_EDGES_S,
+    ROWS_EDGES,
+    SCORE_EDGES,
+    BoardShape,
+    create_board,
+    latency_bucket,
+    open_board,
+    rows_bucket,
+)
+
+PARTS = [
+    "latency", "latency_ns", "batch_rows", "rows", "requests", "refusals", "classes", "class_values", "class_count",
+    "shadow", "shadow_drops", "scores", "score_sum", "pair_ns", "waiting", "log_rows", "log_drops", "drift_at",
+    "drift_rows", "drift",
+]  # fmt: skip
+SHAPES = [BoardShape(), BoardShape(3, 9), BoardShape(1, 7, 2)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_new_board_is_zeros_of_its_size(tmp_path: Path, shape: BoardShape) -> None:
+    board = create_board(tmp_path / "board", shape)
+    assert (tmp_path / "board").stat().st_size == shape.words * 8
+    assert sum(getattr(board, part).size for part in PARTS) == shape.words
+    assert all(not getattr(board, part).any() for part in PARTS)
+    rows = shape.features + 1 if shape.features else 0  # the last is of predictions
+    assert board.drift.shape == (shape.sub_windows, rows, shape.cells)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_parts_do_not_overlap(tmp_path: Path, shape: BoardShape) -> None:
+    board = create_board(tmp_path / "board", shape)
+    for number, part in enumerate(PARTS, 1):
+        getattr(board, part)[...] = number
+    for number, part in enumerate(PARTS, 1):
+        assert (getattr(board, part) == number).all()
+
+
+def test_what_one_writes_the_other_reads(tmp_path: Path) -> None:
+    shape = BoardShape(2, 5)
+    supervisor = create_board(tmp_path / "board", shape)
+    worker = open_board(tmp_path / "board", shape)
+    worker.rows[0] += 3
+    worker.drift[1, 0, 4] += 2
+    assert (supervisor.rows[0], supervisor.drift.sum()) == (3, 2)
+    del worker
+    assert open_board(tmp_path / "board", shape).rows[0] == 3  # the next worker counts on
+
+
+def test_a_board_of_another_shape_is_refused(tmp_path: Path) -> None:
+    create_board(tmp_path / "board", BoardShape())
+    with pytest.raises(ValueError, match=r"holds \d+ bytes, its shape takes \d+"):
+        open_board(tmp_path / "board", BoardShape(1, 1))
+
+
+def test_a_board_is_made_once(tmp_path: Path) -> None:
+    create_board(tmp_path / "board", BoardShape())
+    with pytest.raises(FileExistsError):
+        create_board(tmp_path / "board", BoardShape())
+
+
+def test_edges_are_increasing_and_cover_what_is_promised() -> None:
+    for edges in (LATENCY_EDGES_S, ROWS_EDGES, SCORE_EDGES):
+        assert list(edges) == sorted(set(edges))
+    assert (LATENCY_EDGES_S[0], LATENCY_EDGES_S[-1]) == (50e-6, 10.0)
+    ratios = np.diff(np.log2(LATENCY_EDGES_S[:-1]))
+    np.testing.assert_allclose(ratios, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("duration_ns", "expected"),
+    [(-5, 0), (0, 0), (50_000, 0), (50_001, 1), (100_000, 2), (10**10, 36), (10**10 + 1, 37), (10**15, 37)],
+)
+def test_latency_bucket(duration_ns: int, expected: int) -> None:
+    assert latency_bucket(duration_ns) == expected
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (4096, 12), (4097, 13)])
+def test_rows_bucket(rows: int, expected: int) -> None:
+    assert rows_bucket(rows) == expected
+
+
+@given(duration_ns=st.integers(0, 10**11), rows=st.integers(0, 10**6))
+def test_every_value_has_a_cell(duration_ns: int, rows: int) -> None:
+    assert 0 <= latency_bucket(duration_ns) <= len(LATENCY_EDGES_S)
+    assert 0 <= rows_bucket(rows) <= len(ROWS_EDGES)
+
+
+def test_a_board_may_be_held_by_its_parts_alone(tmp_path: Path) -> None:
+    rows = create_board(tmp_path / "board", BoardShape()).rows
+    rows[0] += 1
+    assert open_board(tmp_path / "board", BoardShape()).rows[0] == 1

@@ -1,0 +1,228 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from penstock_server.drift.report import VersionDrift
+from penstock_server.metrics.counters import MAX_CLASSES, REFUSALS, Board
+from penstock_server.metrics.prometheus import ServerFacts, VersionFacts, class_counts, registry_of
+from penstock_server.metrics.recorder import Recorder
+
+NewBoard = Callable[..., Board]
+VERSION = {"model_name": "m", "model_version": "1"}
+FAMILIES = {
+    "model_predictions", "model_prediction_latency_seconds", "penstock_batch_rows", "penstock_requests",
+    "penstock_queue_rows", "penstock_queue_requests", "penstock_refusals", "penstock_shadow_comparisons",
+    "penstock_shadow_dropped", "penstock_shadow_agreement_ratio", "penstock_shadow_score_distance",
+    "penstock_shadow_latency_ratio", "data_drift_score", "penstock_feature_drift_psi_unbiased",
+    "penstock_feature_drift_p_value", "penstock_feature_drift_wasserstein", "penstock_feature_missing_ratio",
+    "penstock_feature_unseen_ratio", "penstock_feature_infinite_ratio", "penstock_feature_out_of_range_ratio",
+    "penstock_prediction_drift_score", "penstock_prediction_drift_p_value", "penstock_drift_window_rows",
+    "penstock_drifted_features", "penstock_drift_tested_features", "penstock_drift_alarm",
+    "penstock_drift_series_left_out", "penstock_request_log_rows", "penstock_request_log_dropped", "penstock_model_role",
+    "penstock_canary_weight_ratio", "penstock_unrouted_refusals", "penstock_worker_restarts",
+    "penstock_worker_resident_bytes", "penstock_source_up", "penstock_loads",
+}  # fmt: skip
+
+
+class Scrape:
+    """The text of one scrape, parsed."""
+
+    def __init__(self, facts: ServerFacts) -> None:
+        text = generate_latest(registry_of(lambda: facts)).decode()
+        self.families = {family.name: family for family in text_string_to_metric_families(text)}
+        samples = [sample for family in self.families.values() for sample in family.samples]
+        self.values = {(one.name, frozenset(one.labels.items())): one.value for one in samples}
+        assert len(self.values) == len(samples), "a series is there twice"
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        return self.values.get((name, frozenset(labels.items())))
+
+    def labels(self, name: str) -> list[dict[str, str]]:
+        return [dict(labels) for sample, labels in self.values if sample == name]
+
+
+def version_of(*boards: Board, **facts: Any) -> VersionFacts:
+    return VersionFacts(
+        **{"model": "m", "version": "1", "roles": ("champion",), "weight": None, "boards": boards, **facts}
+    )
+
+
+def scrape(*versions: VersionFacts, **facts: Any) -> Scrape:
+    return Scrape(ServerFacts(versions, **{"slots": {}, **facts}))
+
+
+def batch(board: Board, requests: int, rows: int, infer_s: float = 0.001) -> None:
+    Recorder(board).batch(
+        arrived_s=[1.0] * requests, rows=rows, started_s=1.25, ended_s=1.5, features_s=0.0, infer_s=infer_s
+    )
+
+
+def test_every_family_is_there_before_anything_is_served() -> None:
+    assert scrape().families.keys() == FAMILIES
+    assert all(family.documentation for family in scrape().families.values())
+
+
+def test_nothing_is_registered_for_the_whole_process() -> None:
+    from prometheus_client import REGISTRY
+
+    registry_of(lambda: ServerFacts([], {}))
+    assert "penstock_loads" not in generate_latest(REGISTRY).decode()
+
+
+def test_the_collector_is_not_scraped_when_it_is_registered() -> None:
+    def facts() -> ServerFacts:
+        raise AssertionError("asked too early")
+
+    registry_of(facts)
+
+
+def test_totals_are_sums_over_workers(new_board: NewBoard) -> None:
+    one, two = new_board(), new_board()
+    batch(one, requests=2, rows=5)
+    batch(two, requests=1, rows=3)
+    batch(two, requests=1, rows=64)
+    Recorder(one).waiting(4, 2)
+    Recorder(two).waiting(1, 1)
+    Recorder(one).refused("deadline", 2)
+    Recorder(two).refused("deadline")
+    shown = scrape(version_of(one, two))
+    assert shown("penstock_requests_total", **VERSION) == 4
+    assert shown("model_predictions_total", **VERSION, prediction_class="") == 72
+    assert shown("penstock_batch_rows_sum", **VERSION) == 72
+    assert shown("penstock_batch_rows_count", **VERSION) == 3
+    assert shown("penstock_batch_rows_bucket", **VERSION, le="4") == 1
+    assert shown("penstock_batch_rows_bucket", **VERSION, le="8") == 2
+    assert (shown("penstock_queue_rows", **VERSION), shown("penstock_queue_requests", **VERSION)) == (5, 3)
+    refusals = {one["reason"] for one in shown.labels("penstock_refusals_total")}
+    assert refusals == set(REFUSALS)
+    assert shown("penstock_refusals_total", **VERSION, reason="deadline") == 3
+
+
+def test_latency_is_a_histogram_by_stage(new_board: NewBoard) -> None:
+    board = new_board()
+    batch(board, requests=3, rows=3, infer_s=0.002)
+    shown = scrape(version_of(board))
+    name = "model_prediction_latency_seconds"
+    sums = {"total": 1.5, "queue": 0.75, "features": 0.0, "infer": 0.002}
+    counts = {"total": 3, "queue": 3, "features": 1, "infer": 1}
+    for stage, total in sums.items():
+        labels = {**VERSION, "stage": stage}
+        assert shown(f"{name}_sum", **labels) == pytest.approx(total)
+        assert shown(f"{name}_count", **labels) == counts[stage]
+        assert shown(f"{name}_bucket", **labels, le="+Inf") == counts[stage]
+        buckets = [
+            (float(one["le"]), shown(f"{name}_bucket", **one) or 0.0)
+            for one in shown.labels(f"{name}_bucket")
+            if one["stage"] == stage
+        ]
+        values = [value for _, value in sorted(buckets)]
+        assert len(values) == 38
+        assert values == sorted(values)  # cumulative
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        ([], (), {"": 0}),
+        ([0, 2, 2], (), {"0": 1, "2": 2}),
+        ([-1, 7], (), {"-1": 1, "7": 1}),
+        ([0, 1, 1], ("ham", "eggs"), {"ham": 1, "eggs": 2}),
+        ([0, 2, 5, -1], ("ham", "eggs"), {"ham": 1, "other": 3}),
+        ([0, 2], ("other", "eggs"), {"other": 2}),
+        (list(range(MAX_CLASSES + 3)), tuple(map(str, range(MAX_CLASSES))), None),
+    ],
+)
+def test_classes_have_one_series_each(new_board: NewBoard, labels: list[int], names: Any, expected: Any) -> None:
+    one, two = new_board(), new_board()
+    Recorder(one).classes(np.array(labels, np.int64))
+    facts = version_of(one, two, class_names=names)
+    if expected is None:
+        expected = {str(label): 1 for label in range(MAX_CLASSES)} | {"other": 3}
+    assert dict(class_counts(facts)) == expected
+    Recorder(two).classes(np.array(labels[::-1], np.int64))
+    shown = scrape(facts)
+    for name, count in expected.items():
+        assert shown("model_predictions_total", **VERSION, prediction_class=name) == 2 * count
+
+
+def test_an_unloaded_versions_series_are_gone(new_board: NewBoard) -> None:
+    first, second = version_of(new_board()), version_of(new_board(), version="2", roles=("shadow",), weight=0.1)
+    both, one = scrape(first, second), scrape(first)
+    assert any(labels.get("model_version") == "2" for labels in map(dict, (key[1] for key in both.values)))
+    assert not any(dict(labels).get("model_version") == "2" for _, labels in one.values)
+    assert one.families.keys() == FAMILIES
+
+
+def test_roles_and_weight(new_board: NewBoard) -> None:
+    shown = scrape(version_of(new_board(), roles=("canary", "shadow"), weight=0.25))
+    assert shown("penstock_model_role", **VERSION, role="canary") == 1
+    assert shown("penstock_model_role", **VERSION, role="shadow") == 1
+    assert shown("penstock_model_role", **VERSION, role="champion") is None
+    assert shown("penstock_canary_weight_ratio", **VERSION) == 0.25
+    assert scrape(version_of(new_board())).labels("penstock_canary_weight_ratio") == []
+
+
+def test_shadows(new_board: NewBoard) -> None:
+    board = new_board()
+    recorder = Recorder(board)
+    recorder.shadow_compared(
+        agree=np.array([True, True, False, True]), distance=np.array([0.0, 0.0, 0.4, 0.1]), champion_s=0.2, shadow_s=0.3
+    )
+    recorder.shadow_failed(2)
+    recorder.shadow_dropped("busy", 5)
+    shown = scrape(version_of(board, new_board(), roles=("shadow",)))
+    assert shown("penstock_shadow_comparisons_total", **VERSION, result="agree") == 3
+    assert shown("penstock_shadow_comparisons_total", **VERSION, result="disagree") == 1
+    assert shown("penstock_shadow_comparisons_total", **VERSION, result="failed") == 2
+    assert shown("penstock_shadow_dropped_total", **VERSION, reason="busy") == 5
+    assert shown("penstock_shadow_agreement_ratio", **VERSION) == 0.75
+    assert shown("penstock_shadow_latency_ratio", **VERSION) == pytest.approx(1.5)
+    assert shown("penstock_shadow_score_distance_sum", **VERSION) == pytest.approx(0.5)
+    assert shown("penstock_shadow_score_distance_bucket", **VERSION, le="0") == 2
+    assert shown("penstock_shadow_score_distance_count", **VERSION) == 4
+
+
+def test_a_shadow_without_copies_has_no_ratio(new_board: NewBoard) -> None:
+    shown = scrape(version_of(new_board(), roles=("shadow",)))
+    assert shown("penstock_shadow_comparisons_total", **VERSION, result="agree") == 0
+    assert shown("penstock_shadow_agreement_ratio", **VERSION) is None
+    assert shown("penstock_shadow_latency_ratio", **VERSION) is None
+
+
+def test_who_was_never_a_shadow_has_no_shadow_series(new_board: NewBoard) -> None:
+    assert scrape(version_of(new_board())).labels("penstock_shadow_comparisons_total") == []
+
+
+def test_a_version_shows_what_is_said_of_its_drift(new_board: NewBoard) -> None:
+    said = VersionDrift("m", "1", ("champion",), 7, 10, 0.05, (), None, 0, None, None)
+    shown = scrape(version_of(new_board(), drift=said), version_of(new_board(), version="2"))
+    assert shown("penstock_drift_window_rows", **VERSION) == 7
+    assert shown.labels("penstock_drift_window_rows") == [VERSION]
+
+
+def test_the_server_itself(new_board: NewBoard) -> None:
+    one, two = new_board(), new_board()
+    Recorder(one).refused("not_found", 2)
+    Recorder(two).refused("not_found", 3)
+    shown = scrape(
+        slots={0: one, 1: two}, restarts={0: 0, 1: 4}, resident_bytes={0: 10**8},
+        sources={"models/": True, "https://registry": False}, reloads=7, failed_reloads=2,
+    )  # fmt: skip
+    assert shown("penstock_unrouted_refusals_total", reason="not_found") == 5
+    assert shown("penstock_unrouted_refusals_total", reason="internal") == 0
+    assert shown("penstock_worker_restarts_total", worker="1") == 4
+    assert shown("penstock_worker_resident_bytes", worker="0") == 10**8
+    assert shown("penstock_source_up", source="models/") == 1
+    assert shown("penstock_source_up", source="https://registry") == 0
+    assert shown("penstock_loads_total", result="ok") == 7
+    assert shown("penstock_loads_total", result="failed") == 2
+
+
+def test_names_from_outside_are_escaped(new_board: NewBoard) -> None:
+    name = 'a "model"\nwith \\ more'
+    shown = scrape(version_of(new_board(), model=name))
+    assert shown("penstock_requests_total", model_name=name, model_version="1") == 0

@@ -1,0 +1,135 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock import inference_pb2 as pb
+from penstock_server.models.signature import ANY, TensorSpec
+from penstock_server.prediction.parse_cache import MAX_HEAD_BYTES, MAX_HEADS, MAX_LENGTHS, Templates
+from penstock_server.prediction.predictor import Predictor
+from penstock_server.prediction.routing_table import Catalogue, ServedModel
+from penstock_server.rollout.plan import TrafficPlan
+
+
+def message_of(x: Any, **fields: Any) -> bytes:
+    array = np.asarray(x, "<f8")
+    request = pb.ModelInferRequest(**{"model_name": "m", **fields})
+    request.inputs.add(name="x", datatype="FP64", shape=array.shape)
+    request.raw_input_contents.append(array.tobytes())
+    encoded: bytes = request.SerializeToString()
+    return encoded
+
+
+def kept(templates: Templates, message: bytes) -> Any:
+    return templates.keep(message, pb.ModelInferRequest.FromString(message))
+
+
+ROW, OTHER = message_of([[1, 2]]), message_of([[3, 4]])
+
+
+def test_a_message_with_other_contents_is_of_the_same_template() -> None:
+    templates = Templates()
+    assert templates.find(ROW) is None
+    template: Any = kept(templates, ROW)
+    assert OTHER[template.size :] == np.array([3.0, 4.0]).tobytes()
+    assert (template.model, template.version) == ("m", "")
+    assert templates.find(OTHER) is template
+
+
+@pytest.mark.parametrize(
+    "message",
+    [message_of([[1, 2], [3, 4]]), message_of([[3, 4]], model_name="n"), OTHER[:-1], OTHER + b"\0", b""],
+)
+def test_another_request_is_of_none(message: bytes) -> None:
+    templates = Templates()
+    kept(templates, ROW)
+    assert templates.find(message) is None
+
+
+PARAMETERS = {"timeout": pb.InferParameter(int64_param=5)}
+TYPED = pb.ModelInferRequest(model_name="m")
+TYPED.inputs.add(name="x", datatype="FP64", shape=[1, 2]).contents.fp64_contents.extend([1, 2])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        message_of([[1, 2]], id="7"),
+        message_of([[1, 2]], parameters=PARAMETERS),
+        message_of(np.empty((0, 2))),
+        message_of([[1, 2]], model_name="m" * MAX_HEAD_BYTES),
+        TYPED.SerializeToString(),
+        ROW + ROW,
+        # Raw contents first, and a name that ends as they do.
+        b"\x3a\x02ab" + pb.ModelInferRequest(model_name="\x3a\x02ab").SerializeToString(),
+    ],
+)
+def test_what_differs_in_more_than_its_contents_is_not_kept(message: bytes) -> None:
+    templates = Templates()
+    assert kept(templates, message) is None
+    assert templates.find(message) is None
+
+
+def test_what_is_kept_is_bounded_and_holds_no_contents() -> None:
+    templates = Templates()
+    for length in range(2 * MAX_LENGTHS):
+        for name in "abcdefg":
+            kept(templates, message_of(np.ones(length + 1), model_name=name))
+    held = templates._by_length
+    assert len(held) <= MAX_LENGTHS
+    assert all(len(heads) <= MAX_HEADS for heads in held.values())
+    assert all(template.request.ByteSize() < MAX_HEAD_BYTES for heads in held.values() for template in heads)
+
+
+MESSAGES = st.builds(
+    message_of,
+    st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=2),
+    model_name=st.sampled_from(["m", "m", "n", "z"]),
+    model_version=st.sampled_from(["", "", "1", "2", "@champion"]),
+    outputs=st.lists(st.just({"name": "y"}) | st.just({"name": "z"}), max_size=2),
+    id=st.sampled_from(["", "", "7"]),
+)
+DAMAGED = st.tuples(MESSAGES, st.integers(0, 200), st.integers(0, 255)).map(
+    lambda drawn: drawn[0][: drawn[1] % len(drawn[0])] + bytes([drawn[2]]) + drawn[0][drawn[1] % len(drawn[0]) + 1 :]
+)
+
+
+@settings(max_examples=150)
+@given(messages=st.lists(MESSAGES | DAMAGED, max_size=8).map(lambda some: some * 2), swap=st.booleans())
+def test_answers_do_not_depend_on_what_was_asked_before(
+    lane_of: Any,
+    fake_servable: Any,
+    fake_report: Any,
+    fake_clock: Any,
+    fake_call: Any,
+    messages: list[bytes],
+    swap: bool,
+) -> None:
+    wide, narrow = fake_servable(key=("m", "1")), fake_servable(key=("m", "2"))
+    narrow.inputs = (TensorSpec("x", "FP64", (ANY, 1)),)
+    lanes = {"1": lane_of(wide), "2": lane_of(narrow)}
+    catalogues = [
+        Catalogue({name: ServedModel(name, TrafficPlan(champion), lanes) for name in "mn"}) for champion in "12"
+    ]
+
+    def new() -> Predictor:
+        return Predictor(clock=fake_clock(), report=fake_report())
+
+    def answer(predictor: Predictor, message: bytes, catalogue: Catalogue) -> str:
+        call = fake_call()
+        predictor.catalogue = catalogue
+        predictor.infer(message, call)
+        for lane in lanes.values():
+            lane.run(0.0)
+        if not isinstance(call.answer, bytes):
+            return repr(call.answer)
+        reply = pb.ModelInferResponse.FromString(call.answer)
+        reply.ClearField("parameters")
+        return str(reply)
+
+    predictor = new()
+    for number, message in enumerate(messages):
+        catalogue = catalogues[number % 2 if swap else 0]
+        assert answer(predictor, message, catalogue) == answer(new(), message, catalogue)

@@ -1,0 +1,71 @@
+from typing import Any
+
+import pytest
+
+from penstock_server.errors import NotFoundError, NotReadyError, PenstockError
+from penstock_server.prediction.routing_table import Catalogue, ServedModel, VersionStatus
+from penstock_server.rollout.plan import TrafficPlan
+
+ONE: Any = "the lane of version 1"
+TWO: Any = "the lane of version 2"
+STATUSES = {
+    "1": VersionStatus("READY"), "2": VersionStatus("READY"),
+    "3": VersionStatus("LOADING"), "4": VersionStatus("UNAVAILABLE", "its digest is wrong"),
+}  # fmt: skip
+MODEL = ServedModel("m", TrafficPlan("1", canary="2", canary_weight=1.0), {"1": ONE, "2": TWO}, STATUSES)
+STARTING = ServedModel("m", None, {"2": TWO}, STATUSES)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("", TWO), ("1", ONE), ("2", TWO), ("@champion", ONE), ("@canary", TWO)]
+)
+def test_a_request_finds_its_lane(version: str, expected: Any) -> None:
+    assert MODEL.lane(version, "customer-7") is expected
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "kind", "said"),
+    [
+        (MODEL, "9", NotFoundError, "model 'm' has no version '9'; served now: 1, 2"),
+        (MODEL, "3", NotReadyError, "model 'm' version 3 is loading"),
+        (MODEL, "4", NotReadyError, "model 'm' version 4 is unavailable: its digest is wrong"),
+        (MODEL, "@newest", NotFoundError, "no alias '@newest'; expected one of @champion, @canary, @shadow"),
+        (MODEL, "@", NotFoundError, "no alias '@'"),
+        (MODEL, "@shadow", NotFoundError, "model 'm' has no shadow now"),
+        (STARTING, "", NotReadyError, r"no version ready \(version 4: its digest is wrong\)"),
+        (STARTING, "@champion", NotReadyError, "model 'm' has no version ready"),
+        (ServedModel("m", None, {}), "1", NotFoundError, "served now: none yet"),
+        (ServedModel("m", None, {}), "", NotReadyError, "model 'm' has no version ready$"),
+    ],
+)
+def test_who_finds_none_learns_why(model: ServedModel, version: str, kind: type[PenstockError], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        model.lane(version, "")
+
+
+def test_a_loaded_version_is_asked_by_name_before_anything_is_planned() -> None:
+    assert STARTING.lane("2", "") is TWO
+    assert not STARTING.is_ready
+    assert MODEL.is_ready
+
+
+@pytest.mark.parametrize(
+    ("plan", "roles"),
+    [
+        (TrafficPlan("1", "2", 0.1, "3"), ["champion", "canary", "shadow", None]),
+        (TrafficPlan("1", "2", 0.1, "2"), ["champion", "canary", None, None]),
+        (None, [None] * 4),
+    ],
+)
+def test_a_version_plays_its_first_role(plan: TrafficPlan | None, roles: list[str | None]) -> None:
+    model = ServedModel("m", plan, {})
+    assert [model.role(version) for version in "1234"] == roles
+
+
+def test_unknown_models_are_told_which_there_are() -> None:
+    catalogue = Catalogue({"b": MODEL, "a": STARTING})
+    assert catalogue.model("b") is MODEL
+    with pytest.raises(NotFoundError, match="model 'c' is not served; served now: 'a', 'b'"):
+        catalogue.model("c")
+    with pytest.raises(NotFoundError, match="no model yet"):
+        Catalogue().model("c")

@@ -1,0 +1,37 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from penstock_server.metrics.counters import Board
+from penstock_server.metrics.prometheus import ServerFacts, VersionFacts, registry_of
+from penstock_server.metrics.recorder import Recorder
+
+
+def lines(*boards: Board) -> list[str]:
+    facts = ServerFacts([VersionFacts("m", "1", ("champion",), None, boards)], {})
+    text = generate_latest(registry_of(lambda: facts)).decode()
+    return [line for line in text.splitlines() if line.startswith("penstock_request_log")]
+
+
+def test_what_was_written_and_dropped_is_summed_over_workers(new_board: Callable[..., Any]) -> None:
+    boards = [new_board(), new_board()]
+    assert lines(*boards) == []
+    for board in boards:
+        recorder = Recorder(board)
+        recorder.request_logged(3)
+        recorder.request_logged(4)
+        recorder.request_log_dropped("busy", 2)
+    Recorder(boards[1]).request_log_dropped("disk", 5)
+    labels = 'model_name="m",model_version="1"'
+    assert lines(*boards) == [
+        f"penstock_request_log_rows_total{{{labels}}} 14.0",
+        f'penstock_request_log_dropped_total{{{labels},reason="busy"}} 4.0',
+        f'penstock_request_log_dropped_total{{{labels},reason="disk"}} 5.0',
+    ]
+
+
+def test_only_known_reasons_are_counted(new_board: Callable[..., Any]) -> None:
+    with pytest.raises(KeyError):
+        Recorder(new_board()).request_log_dropped("tired", 1)

@@ -1,0 +1,91 @@
+"""A predictor whose catalogue a test swaps, before lanes of a fake version."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock import inference_pb2 as pb
+from penstock_server.batching.limits import BatchLimits
+from penstock_server.models.servable import Outputs
+from penstock_server.models.signature import ANY, Signature, TensorSpec
+from penstock_server.prediction.decode import TensorDecoder
+from penstock_server.prediction.executor import Lane
+from penstock_server.prediction.predictor import Predictor
+from penstock_server.prediction.routing_table import Catalogue, ServedModel, VersionStatus
+from penstock_server.prediction.shadow import Reader
+from penstock_server.rollout.plan import TrafficPlan
+
+
+class Doubler:
+    """Doubles its one input, [N, 1]."""
+
+    is_batched = True
+    outputs: tuple[TensorSpec, ...] = (TensorSpec("y", "FP64", (ANY, 1)),)
+
+    def __init__(self, version: str) -> None:
+        self.key = ("m", version)
+
+    def predict(self, blocks: Any, rows: int, shapes: Any, cells: Any) -> Outputs:
+        return Outputs([np.frombuffer(blocks[0], "<f8").reshape(rows, 1) * 2], 0.0, 0.0)
+
+
+@pytest.fixture
+def new_lane(fake_clock: Any, fake_report: Any) -> Callable[[str], Lane]:
+    def make(version: str) -> Lane:
+        servable = Doubler(version)
+        return Lane(
+            servable,
+            TensorDecoder(Signature((TensorSpec("x", "FP64", (ANY, 1)),), servable.outputs, True)),
+            limits=BatchLimits(),
+            report=fake_report(),
+            reader=Reader(None, None),
+            clock=fake_clock(),
+            activate=lambda lane: None,
+        )
+
+    return make
+
+
+@pytest.fixture
+def catalogue_of(new_lane: Callable[[str], Lane]) -> Callable[..., Catalogue]:
+    """A settled catalogue of models, each with its ready versions; the first of them is the champion."""
+
+    def make(is_settled: bool = True, **models: str) -> Catalogue:
+        return Catalogue(
+            {
+                name: ServedModel(
+                    name,
+                    TrafficPlan(versions[0]) if versions else None,
+                    {version: new_lane(version) for version in versions},
+                    {
+                        **{version: VersionStatus("READY") for version in versions},
+                        "9": VersionStatus("UNAVAILABLE", "damaged"),
+                    },
+                )
+                for name, versions in models.items()
+            },
+            is_settled,
+        )
+
+    return make
+
+
+@pytest.fixture
+def predictor(fake_clock: Any, fake_report: Any, catalogue_of: Any) -> Predictor:
+    made = Predictor(clock=fake_clock(), report=fake_report())
+    made.catalogue = catalogue_of(m="12", n="")
+    return made
+
+
+@pytest.fixture(scope="session")
+def infer_message() -> Callable[..., bytes]:
+    def make(value: float, **fields: Any) -> bytes:
+        request = pb.ModelInferRequest(**{"model_name": "m", "model_version": "1", **fields})
+        request.inputs.add(name="x", datatype="FP64", shape=[1, 1])
+        request.raw_input_contents.append(np.array([value]).tobytes())
+        encoded: bytes = request.SerializeToString()
+        return encoded
+
+    return make

@@ -1,0 +1,99 @@
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from penstock import penstock_pb2 as pb
+from penstock_server.call import Call
+from penstock_server.errors import InvalidInputError, NotFoundError
+from penstock_server.services.penstock import MAX_MESSAGE_BYTES, control_methods
+from penstock_server.transport.aio import AioTransport
+from penstock_server.transport.completion_queue import CompletionQueueTransport
+from penstock_server.transport.settings import TransportSettings
+
+PATH = "/penstock.v1.Penstock/DriftState"
+TIMEOUT_S = 10.0
+
+
+class Idle:
+    """A reactor without work."""
+
+    is_due = False
+
+    def step(self) -> float:
+        return 0.01
+
+
+def ask(name: str, message: bytes, call: Call) -> None:
+    """Answers later, from another thread's point of view, with what was asked."""
+    request = pb.DriftStateRequest.FromString(message)
+    if request.model == "unknown":
+        raise NotFoundError("no model 'unknown'")
+    version = pb.VersionDrift(model=request.model, version=request.version, rows=len(name))
+    reply = pb.DriftStateResponse(versions=[version]).SerializeToString()
+    threading.Thread(target=call.finish, args=(reply,)).start()
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (b"\xff", r"the message is not a DriftStateRequest of penstock\.v1\.Penstock"),
+        (b"\n\x01\xff", "the message is not a DriftStateRequest"),
+        (
+            b"\n" + bytes(MAX_MESSAGE_BYTES),
+            f"takes {MAX_MESSAGE_BYTES + 1} bytes, expected at most {MAX_MESSAGE_BYTES}",
+        ),
+    ],
+)
+def test_bad_messages_go_nowhere(message: bytes, said: str, fake_call: Any) -> None:
+    asked: list[str] = []
+    methods = control_methods(lambda name, _message, _call: asked.append(name))
+    with pytest.raises(InvalidInputError, match=said):
+        methods.unary[PATH](message, fake_call())
+    assert asked == []
+
+
+def test_a_message_goes_on_as_it_came(fake_call: Any) -> None:
+    asked: list[tuple[str, bytes, Call]] = []
+    call = fake_call()
+    # An unknown field, of a later version of the contract, is not lost on its way.
+    message = pb.DriftStateRequest(model="m").SerializeToString() + b"\xf8\x07\x01"
+    control_methods(lambda *question: asked.append(question)).unary[PATH](message, call)
+    assert asked == [("DriftState", message, call)]
+
+
+@pytest.fixture(params=[CompletionQueueTransport, AioTransport])
+def channel(request: pytest.FixtureRequest) -> Iterator[grpc.Channel]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    transport = request.param(control_methods(ask), Idle(), TransportSettings())
+    thread = threading.Thread(target=transport.run)
+    thread.start()
+    transport.listen(address)
+    with contextlib.closing(grpc.insecure_channel(address)) as opened:
+        yield opened
+    transport.drain(0)
+    thread.join(TIMEOUT_S)
+    assert not thread.is_alive()
+
+
+def call_of(channel: grpc.Channel) -> Any:
+    return channel.unary_unary(
+        PATH,
+        request_serializer=pb.DriftStateRequest.SerializeToString,
+        response_deserializer=pb.DriftStateResponse.FromString,
+    )
+
+
+def test_both_transports_serve_it(channel: grpc.Channel) -> None:
+    drift_state = call_of(channel)
+    reply = drift_state(pb.DriftStateRequest(model="m", version="@champion"), timeout=TIMEOUT_S, wait_for_ready=True)
+    assert reply.versions == [pb.VersionDrift(model="m", version="@champion", rows=len("DriftState"))]
+    with pytest.raises(grpc.RpcError) as refused:
+        drift_state(pb.DriftStateRequest(model="unknown"), timeout=TIMEOUT_S)
+    assert (refused.value.code(), refused.value.details()) == (grpc.StatusCode.NOT_FOUND, "no model 'unknown'")

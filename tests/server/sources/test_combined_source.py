@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import pytest
+
+from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.sources.combined_source import CombinedSource, SourceState, combine
+from penstock_server.sources.memory import Memory
+from penstock_server.sources.source import Desired, WantedModel
+
+ONE, TWO = WantedModel("1"), WantedModel("2")
+
+
+class Puppet:
+    """A source that says what it is told to, or that it is away."""
+
+    def __init__(self, name: str, desired: Desired | None = None) -> None:
+        self.name = name
+        self.desired = desired
+
+    def poll(self) -> Desired:
+        if self.desired is None:
+            raise UnavailableError(f"{self.name} does not answer")
+        return self.desired
+
+    def fetch(self, model: str, version: str) -> Path:
+        return Path(self.name, model, version)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "models", "owners", "problems"),
+    [
+        (Desired({"a": ONE}), Desired({"b": TWO}), {"a": ONE, "b": TWO}, {"a": 0, "b": 1}, {}),
+        (
+            Desired({"a": ONE}),
+            Desired({"a": TWO}),
+            {"a": ONE},
+            {"a": 0},
+            {"a": "F and S both want it; the first is followed"},
+        ),
+        (Desired({"a": WantedModel()}, {"a": "p"}), Desired({"a": TWO}), {"a": TWO}, {"a": 1}, {"a": "p"}),
+        (Desired({"a": ONE}), Desired({"a": WantedModel()}, {"a": "p"}), {"a": ONE}, {"a": 0}, {"a": "p"}),
+        (Desired({}, {"a": "p"}), Desired({}, {"a": "q"}), {}, {}, {"a": "p; q"}),
+    ],
+)
+def test_wishes_are_joined(
+    first: Desired,
+    second: Desired,
+    models: dict[str, WantedModel],
+    owners: dict[str, int],
+    problems: dict[str, str],
+) -> None:
+    desired, found_owners = combine([("F", first), ("S", second)])
+    assert (desired.models, found_owners, desired.problems) == (models, owners, problems)
+
+
+def test_files_come_from_the_source_that_is_followed() -> None:
+    combined = CombinedSource([Puppet("F", Desired({"a": ONE})), Puppet("S", Desired({"a": TWO, "b": TWO}))])
+    assert combined.name == "F + S"
+    combined.poll()
+    assert combined.fetch("a", "1") == Path("F/a/1")
+    assert combined.fetch("b", "2") == Path("S/b/2")
+    with pytest.raises(NotFoundError, match="model 'c' is not wanted by F"):
+        combined.fetch("c", "1")
+
+
+def test_a_source_that_goes_away_keeps_its_wish_and_hurts_no_other() -> None:
+    first, second = Puppet("F", Desired({"a": ONE})), Puppet("S", Desired({"b": ONE}))
+    combined = CombinedSource([first, second])
+    combined.poll()
+    first.desired, second.desired = None, Desired({"b": TWO})
+    assert combined.poll().models == {"a": ONE, "b": TWO}
+    assert combined.states == (SourceState("F", "away", "F does not answer"), SourceState("S", "answers"))
+    first.desired = Desired()
+    assert combined.poll().models == {"b": TWO}
+    assert combined.states[0] == SourceState("F", "answers")
+
+
+def test_a_source_that_never_answered_leaves_the_rest() -> None:
+    combined = CombinedSource([Puppet("F"), Puppet("S", Desired({"b": ONE}))])
+    assert combined.states == (SourceState("F", "starting"), SourceState("S", "starting"))
+    assert combined.poll().models == {"b": ONE}
+
+
+def test_nobody_answering_and_nothing_known_is_an_error_with_every_reason() -> None:
+    with pytest.raises(UnavailableError, match="F does not answer; S does not answer"):
+        CombinedSource([Puppet("F"), Puppet("S")]).poll()
+
+
+def test_a_model_that_cannot_be_told_about_keeps_its_former_wish() -> None:
+    source = Puppet("F", Desired({"a": ONE, "b": ONE}))
+    combined = CombinedSource([source])
+    combined.poll()
+    source.desired = Desired({"b": TWO}, {"a": "forbidden"})
+    for _ in range(2):
+        assert combined.poll() == Desired({"a": ONE, "b": TWO}, {"a": "forbidden"})
+
+
+def test_a_restart_goes_on_from_the_last_known_state(tmp_path: Path) -> None:
+    CombinedSource([Puppet("F", Desired({"a": ONE})), Puppet("S", Desired())], memory=Memory(tmp_path)).poll()
+    again = CombinedSource([Puppet("F"), Puppet("S", Desired({"b": TWO}))], memory=Memory(tmp_path))
+    assert again.recall().models == {"a": ONE}
+    assert again.fetch("a", "1") == Path("F/a/1")
+    assert again.poll().models == {"a": ONE, "b": TWO}
+
+
+def test_nothing_remembered_is_nothing_wanted(tmp_path: Path) -> None:
+    assert CombinedSource([Puppet("F")], memory=Memory(tmp_path)).recall() == Desired()
+    assert CombinedSource([Puppet("F")]).recall() == Desired()
+
+
+def test_a_damaged_memory_is_told_and_replaced(tmp_path: Path) -> None:
+    source = Puppet("F", Desired({"a": ONE}))
+    CombinedSource([source], memory=Memory(tmp_path)).poll()
+    (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    path.write_text("{")
+    combined = CombinedSource([source], memory=Memory(tmp_path))
+    assert combined.recall() == Desired()
+    assert "is damaged and ignored" in combined.states[0].reason
+    combined.poll()
+    assert combined.states == (SourceState("F", "answers"),)
+    assert Memory(tmp_path).recall("F") == source.desired
+
+
+def test_a_memory_that_cannot_be_written_is_told_and_serving_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], memory=Memory(tmp_path / "file"))
+    for _ in range(2):
+        assert combined.poll().models == {"a": ONE}
+        assert combined.states[0].state == "answers"
+        assert "cannot be written" in combined.states[0].reason
+
+
+def test_the_memory_is_written_only_when_something_changed(tmp_path: Path) -> None:
+    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], memory=Memory(tmp_path))
+    combined.poll()
+    (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    path.unlink()
+    combined.poll()
+    assert not path.exists()
+
+
+def test_a_source_is_needed() -> None:
+    with pytest.raises(InvalidInputError, match="nowhere to get models from"):
+        CombinedSource([])
