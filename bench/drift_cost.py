@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 
 from penstock.tensors import join_bytes
-from penstock_server.drift.baseline import Baseline, fit_baseline
-from penstock_server.drift.fit import fit_number
+from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.fit import fit_baseline, fit_number
 from penstock_server.drift.reference import reference_of
-from penstock_server.features.counts import Counts
+from penstock_server.features.counting import Counts
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
     Categories,
@@ -67,7 +67,7 @@ def table(rows: int, seed: int) -> dict[str, Any]:
 def counting(rows: int, repeats: int) -> tuple[float, float]:
     """Microseconds of a batch without counting and with it, the medians of `repeats` turns."""
     spec = specification()
-    pipeline = Pipeline(spec, fit_baseline(spec, table(20_000, 0)))
+    pipeline = Pipeline(spec, fit_baseline(spec, table(20_000, 0)).cells)
     batch = table(rows, 1)
     numbers = np.column_stack([batch[name] for name in NUMBERS]).tobytes()
     strings = [join_bytes([value.encode() for value in batch[name]]) for name in STRINGS]

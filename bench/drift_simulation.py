@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.drift.alarm import AlarmState, after_window
-from penstock_server.drift.dispersion import dispersion
+from penstock_server.drift.fit import dispersion
 from penstock_server.drift.significance import benjamini_hochberg, p_value
 from penstock_server.drift.statistics import psi_smoothed
 

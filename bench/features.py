@@ -15,7 +15,7 @@ import numpy as np
 
 from bench import strings
 from penstock.tensors import join_bytes
-from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
     Categories,
@@ -168,7 +168,9 @@ def measure(patience_s: float = PATIENCE_S) -> dict[str, list[float]]:
     rows = requests(table)
     contenders = (
         Contender("Penstock", by_pipeline(Pipeline(spec))),
-        Contender("Penstock, counting drift", by_pipeline(Pipeline(spec, fit_baseline(spec, table)), is_counting=True)),
+        Contender(
+            "Penstock, counting drift", by_pipeline(Pipeline(spec, fit_baseline(spec, table).cells), is_counting=True)
+        ),
         Contender("onnxruntime", by_onnx(transformer)),
         Contender("scikit-learn", by_sklearn(transformer)),
     )

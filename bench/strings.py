@@ -51,7 +51,7 @@ def encoded(columns: Table) -> NDArray[np.float32]:
 
 def describe(folder: Path) -> None:
     """Adds the specification and the drift baseline to a folder that holds the model, as publishing does."""
-    from penstock_server.drift.baseline import fit_baseline
+    from penstock_server.drift.fit import fit_baseline
     from penstock_server.features.spec.spec import (
         Categories,
         FeatureSpec,

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from bench.pictures import heatmap
 from penstock.tensors import join_bytes
-from penstock_server.drift.baseline import fit_baseline
 from penstock_server.drift.evaluate import DriftRules, columns_drift
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.drift.reference import reference_of
 from penstock_server.drift.report import ColumnDrift
-from penstock_server.features.counts import Counts, counts_of
+from penstock_server.features.counting import Counts, counts_of
 from penstock_server.features.fit import Recipe, fit
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
@@ -65,7 +65,7 @@ def measure(
     early = flights.table(flights.by_months(frame, TRAINING_MONTHS))
     spec = fit(boosted_trees().recipes if recipes is None else recipes, early)
     baseline = fit_baseline(spec, early)
-    pipeline, reference = Pipeline(spec, baseline), reference_of(baseline)
+    pipeline, reference = Pipeline(spec, baseline.cells_for(spec)), reference_of(baseline)
     found = []
     for month in months:
         counts = counted(pipeline, flights.table(flights.by_months(frame, [month])))

@@ -13,25 +13,25 @@ from typing import Final
 import msgspec
 import structlog
 
-from penstock_server.control.desk import Desk
-from penstock_server.control.facts import Facts
+from penstock_server.control.forwarding import Desk
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import Admin
 from penstock_server.control.messages import RequestLogging, WorkerSettings
+from penstock_server.control.status import Facts
 from penstock_server.control.supervisor import Supervisor
 from penstock_server.control.watcher import Watcher
 from penstock_server.drift import answer as drift
 from penstock_server.drift.evaluate import DriftRules
+from penstock_server.drift.gauges import DriftCollector
 from penstock_server.drift.monitor import DriftWatch
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.features.compiled import ensure_compiled
-from penstock_server.metrics.prometheus import registry_of
+from penstock_server.metrics.prometheus import BoardCollector, registry_of
 from penstock_server.metrics.store import BoardStore
 from penstock_server.request_log.files import SPOOL
 from penstock_server.settings import DriftSettings, RequestLogSettings, ServerSettings
-from penstock_server.sources.combined_source import CombinedSource
+from penstock_server.sources.combined_source import CombinedSource, Memory
 from penstock_server.sources.directory_source import DirectorySource
-from penstock_server.sources.memory import Memory
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_server.sources.source import Source
 
@@ -79,16 +79,19 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             desk=desk,
         )
         facts = Facts(
-            supervisor=supervisor,
+            view=supervisor.view,
+            artifact=supervisor.artifact,
             boards=boards,
             sources=lambda: source.states,
             watch=DriftWatch(_drift_rules(settings.drift), settings.drift.window_rows),
-            drift_series=settings.drift.series,
         )
         admin = Admin(
             view=supervisor.view,
             sources=lambda: source.states,
-            registry=registry_of(facts.of_server),
+            registry=registry_of(
+                BoardCollector(facts.of_server),
+                DriftCollector(lambda: facts.drift().versions, settings.drift.series),
+            ),
             drift=lambda model, version: drift.as_json(facts.drift().of(model, version)),
         )
         stack.push_async_callback(admin.close)

@@ -24,8 +24,8 @@ from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import settled
 from penstock_server.clock import monotonic
 from penstock_server.control import messages
+from penstock_server.control.forwarding import Relay
 from penstock_server.control.messages import ModelRoutes, RequestLogging, WorkerSettings
-from penstock_server.control.relay import Relay
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.log_setup import configure_logging
@@ -179,7 +179,7 @@ class Worker:
 
     def _recorder(self, servable: OnnxServable, board: Board) -> Recorder:
         baseline = servable.artifact.baseline
-        predictions = None if baseline is None else baseline.predictions
+        predictions = None if baseline is None else baseline.cells.predictions
         return Recorder(board, self._settings.drift_window_rows, predictions)
 
     def _serve(self, command: messages.Serve) -> None:

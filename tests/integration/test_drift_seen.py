@@ -43,7 +43,7 @@ def put_fares(repository: Path, put_version: Callable[..., Path]) -> None:
     from skl2onnx import to_onnx
     from sklearn.linear_model import LogisticRegression
 
-    from penstock_server.drift.baseline import fit_baseline
+    from penstock_server.drift.fit import fit_baseline
     from penstock_server.features.fit import fit, number, string
     from penstock_server.features.pipeline import Pipeline
     from penstock_server.models import artifact

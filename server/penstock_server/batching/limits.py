@@ -4,12 +4,11 @@ Pure. The settings read it, `loader` warms up what it allows, and the worker ask
 """
 
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from typing import Final
 
 from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError
-
-FOREVER_S: Final = float("inf")
 
 UNIT_ROWS: Final = 64
 """The batch whose cost decides where a version runs: as many small requests are often in flight."""
@@ -65,9 +64,9 @@ class BatchLimits:
         for name, value in least.items():
             if value < 1:
                 raise InvalidInputError(f"{name} is {value}, expected 1 at least")
-        if not 0 <= self.max_delay_s < FOREVER_S:
+        if not 0 <= self.max_delay_s < inf:
             raise InvalidInputError(f"max_delay_s is {self.max_delay_s}, expected 0 or more seconds")
-        if self.objective_ms is not None and not 0 < self.objective_ms < FOREVER_S:
+        if self.objective_ms is not None and not 0 < self.objective_ms < inf:
             raise InvalidInputError(f"objective_ms is {self.objective_ms}, expected more than 0 milliseconds")
         for name in self.models:
             try:
@@ -87,8 +86,8 @@ class BatchLimits:
 
     @property
     def objective_s(self) -> float:
-        """The objective in seconds; `FOREVER_S` without one."""
-        return FOREVER_S if self.objective_ms is None else self.objective_ms / 1000
+        """The objective in seconds; infinite without one."""
+        return inf if self.objective_ms is None else self.objective_ms / 1000
 
     def of(self, model: str) -> "BatchLimits":
         """The limits of the model of this name."""

@@ -5,6 +5,7 @@ The queue that owns it decides how much is taken and when; nothing here knows ti
 
 from collections import deque
 from collections.abc import Iterator
+from math import inf
 from typing import Final, Generic, Protocol, TypeVar
 
 HIGHEST: Final = 1
@@ -72,7 +73,7 @@ class OtherLevels(dict[int, _Level[RankedT]]):
 
     def first(self, default: deque[RankedT]) -> deque[RankedT]:
         """The level whose first item goes next; `default` when no level holds any."""
-        best, best_s = default, default[0].arrived_s + DEFAULT * LEVEL_S if default else float("inf")
+        best, best_s = default, default[0].arrived_s + DEFAULT * LEVEL_S if default else inf
         for priority, level in self.items():
             rank_s = level.items[0].arrived_s + priority * LEVEL_S
             if rank_s < best_s or (rank_s == best_s and priority < best[0].priority):

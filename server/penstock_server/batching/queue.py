@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
-from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s, is_patient
-from penstock_server.batching.cost import Cost, CostModel
-from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.cost import Cost, CostModel, batch_rows, finish_s, finish_singly_s, is_patient
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.priorities import DEFAULT, OtherLevels
 
 
@@ -79,8 +79,8 @@ class BatchQueue(Generic[ItemT]):
         self.is_timed = limits.objective_ms is not None
         self._items: deque[ItemT] = deque()
         self._others: OtherLevels[ItemT] = OtherLevels()
-        self._company_until_s = FOREVER_S
-        self._halfway_s = FOREVER_S
+        self._company_until_s = inf
+        self._halfway_s = inf
 
     def __len__(self) -> int:
         return len(self._items) + self._others.count() if self._others else len(self._items)
@@ -160,9 +160,9 @@ class BatchQueue(Generic[ItemT]):
             yield from self._others.newest()
 
     def due_s(self) -> float:
-        """When the next batch should run: the past when it is ready now, `FOREVER_S` when nothing waits."""
+        """When the next batch should run: the past when it is ready now, infinite when nothing waits."""
         if not self._items and not self._others:
-            return FOREVER_S
+            return inf
         limits = self.limits
         if limits.max_delay_s == 0 or self.rows >= self.max_rows:
             return 0.0
@@ -181,7 +181,7 @@ class BatchQueue(Generic[ItemT]):
         items: list[ItemT] = []
         expired: list[ItemT] = []
         rows = 0
-        until_s = FOREVER_S
+        until_s = inf
         others = self._others
         cost = self.cost.cost
         start_s, row_s = now_s + cost.base_s, cost.row_s
@@ -206,7 +206,7 @@ class BatchQueue(Generic[ItemT]):
             else:
                 items.append(item)
                 rows = wanted
-                if deadline_s != FOREVER_S:
+                if deadline_s != inf:
                     until_s = min(until_s, deadline_s)
             waiting.popleft()
             self.rows -= item.rows
@@ -220,7 +220,7 @@ class BatchQueue(Generic[ItemT]):
         return Batch(items, expired, rows)
 
     def _wait_anew(self) -> None:
-        self._company_until_s = self._halfway_s = FOREVER_S
+        self._company_until_s = self._halfway_s = inf
         for item in chain(self._items, self._others.waiting()):
             self._waits(item)
 

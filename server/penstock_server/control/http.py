@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from penstock_server.control.state import ServerView
+from penstock_server.control.status import ServerView
 from penstock_server.errors import NotFoundError, UnavailableError
 from penstock_server.sources.combined_source import SourceState
 

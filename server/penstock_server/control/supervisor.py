@@ -15,11 +15,11 @@ import structlog
 from penstock.names import ROLES, VersionKey, VersionState
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
-from penstock_server.control.desk import Desk
 from penstock_server.control.fetcher import Preparation
+from penstock_server.control.forwarding import Desk
 from penstock_server.control.messages import ModelRoutes, Status, WorkerSettings
 from penstock_server.control.reconcile import Load, Serve, Unload, next_steps
-from penstock_server.control.state import ServerView, VersionView, WorkerView
+from penstock_server.control.status import ServerView, VersionView, WorkerView
 from penstock_server.control.worker_process import WorkerProcess, start_worker
 from penstock_server.errors import UnavailableError
 from penstock_server.metrics.counters import BoardShape

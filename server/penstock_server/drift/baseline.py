@@ -1,43 +1,201 @@
 """The drift baseline: how the training data lay in the cells that serving counts rows in.
 
-Fitted beside a specification and published with it. This module holds the file's form and what is refused, and
-`baseline_fit` counts the rows of a column; the kernels count in the same cells, and `observe.drift` compares counts.
-
-A number's bin is how many edges are <= x (`numpy.searchsorted(edges, x, side="right")`), of the raw value before any
-step. A string's bins are the most frequent values of training, and one for the other values that training saw.
+Fitted beside a specification and published with it. This module holds the file's form and what is refused: its parts
+check themselves at birth and raise `ValueError`. `fit` makes one from rows, the kernels count in the same cells, and
+`statistics` compares counts.
 """
 
-from typing import Final
+from math import inf
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.drift.fit import fit_number, fit_string
 from penstock_server.errors import InvalidInputError
-from penstock_server.features import layout_counts
-from penstock_server.features.baseline_columns import (
-    MAX_BINS,
-    MINIMUM_EFFECT,
-    ColumnBaseline,
-    NumberBaseline,
-    PredictionBaseline,
-    StringBaseline,
-)
+from penstock_server.features import counting
+from penstock_server.features.cells import Cells, ClassCells, NumberCells, StringCells
 from penstock_server.features.spec import limits
-from penstock_server.features.spec.spec import (
-    Column,
-    FeatureSpec,
-    NumberColumn,
-    StringColumn,
-    digest,
-    read_format,
-)
-from penstock_server.features.table import Table, numbers_of, row_count, strings_of
+from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn, digest, read_format
 
 FORMAT: Final = 2
 MAX_WORDS: Final = 1 << 19
 """The 64-bit words of one set of counts, 4 MiB; every worker holds eleven of them in shared memory."""
+MAX_BINS: Final = 256
+MAX_WATCHED: Final = 4096
+"""The values of a string column that are told from unseen ones."""
+MINIMUM_EFFECT: Final = 0.1
+"""The population stability index that is still called no drift, where nobody says otherwise."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_COUNT)]
+Dispersion = Annotated[float, msgspec.Meta(ge=1, le=1e9)]
+Effect = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+
+
+class NumberBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="number"):
+    """A number column: a value's bin is how many edges are <= it.
+
+    Attributes:
+        name: the column's.
+        edges: finite and increasing; `len(edges) + 1` bins, of which the end ones are open.
+        counts: the finite training rows in each bin.
+        sums: of their values.
+        missing, infinite: the other training rows.
+        smallest, largest: of the finite rows; None where there are none.
+        deviation: their standard deviation, that of the population.
+        dispersion: how much more the counts vary in time than independent rows would.
+        minimum_effect: the index that is called no drift.
+    """
+
+    name: str
+    edges: tuple[float, ...]
+    counts: tuple[Count, ...]
+    sums: tuple[float, ...]
+    missing: Count = 0
+    infinite: Count = 0
+    smallest: float | None = None
+    largest: float | None = None
+    deviation: float = 0.0
+    dispersion: Dispersion = 1.0
+    minimum_effect: Effect = MINIMUM_EFFECT
+
+    def __post_init__(self) -> None:
+        limits.name(self.name)
+        limits.at_most("bins", len(self.counts), MAX_BINS)
+        limits.increasing(self, "edges")
+        if not len(self.counts) == len(self.sums) == len(self.edges) + 1:
+            raise ValueError(
+                f"{len(self.counts)} counts and {len(self.sums)} sums for {len(self.edges)} edges, "
+                "expected one more than edges"
+            )
+        if self.sums:
+            limits.finite_each(self, "sums")
+        if limits.finite(self, "deviation") < 0:
+            raise ValueError(f"deviation is {self.deviation}, expected 0 or more")
+        _check_range(self.smallest, self.largest)
+
+    @property
+    def cells(self) -> NumberCells:
+        """What it is counted in."""
+        return NumberCells(self.edges, self.smallest, self.largest, has_missing=self.missing > 0)
+
+    @property
+    def bins(self) -> tuple[int, ...]:
+        """The rows in each bin."""
+        return self.counts
+
+    @property
+    def extra(self) -> tuple[int, int, int]:
+        """The rows that are missing, infinite and unseen."""
+        return self.missing, self.infinite, 0
+
+
+class StringBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="string"):
+    """A string column: the values that training saw, the most frequent first.
+
+    Attributes:
+        name: the column's.
+        watched: the values, never the empty string, which is missing.
+        counts: the training rows of the first values, which have a bin each; the others share the bin after.
+        other: the rows of those others.
+        missing: the rows without a value.
+        unseen: the rows of values that are not watched, being too many or too long.
+        dispersion: how much more the counts vary in time than independent rows would.
+        minimum_effect: the index that is called no drift.
+    """
+
+    name: str
+    watched: tuple[str, ...]
+    counts: tuple[Count, ...]
+    other: Count = 0
+    missing: Count = 0
+    unseen: Count = 0
+    dispersion: Dispersion = 1.0
+    minimum_effect: Effect = MINIMUM_EFFECT
+
+    def __post_init__(self) -> None:
+        limits.name(self.name)
+        limits.at_most("counts", len(self.counts), MAX_BINS - 1)
+        limits.at_most("watched", len(self.watched), MAX_WATCHED)
+        if len(self.counts) > len(self.watched):
+            raise ValueError(f"{len(self.counts)} counts for {len(self.watched)} watched values, expected no more")
+        for value in self.watched:
+            limits.utf8("watched", value, limits.MAX_CATEGORY_BYTES)
+        limits.distinct("watched", self.watched)
+        if "" in self.watched:
+            raise ValueError("the empty string is watched, expected it among the missing")
+
+    @property
+    def cells(self) -> StringCells:
+        """What it is counted in."""
+        return StringCells(self.watched, len(self.counts), has_missing=self.missing > 0)
+
+    @property
+    def bins(self) -> tuple[int, ...]:
+        """The rows of each value with a bin of its own, and of the others together."""
+        return (*self.counts, self.other)
+
+    @property
+    def extra(self) -> tuple[int, int, int]:
+        """The rows that are missing, infinite and unseen."""
+        return self.missing, 0, self.unseen
+
+
+class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="class"):
+    """The classes that a model predicted for the training rows.
+
+    Attributes:
+        name: of the output that holds them.
+        classes: as labels are read from the output: the label itself, or its place among the model's class names.
+        counts: the rows of each.
+        names: what people call them, if the labels are no names themselves.
+        dispersion: how much more the counts vary in time than independent rows would.
+        minimum_effect: the index that is called no drift.
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    counts: tuple[Count, ...]
+    names: tuple[str, ...] = ()
+    dispersion: Dispersion = 1.0
+    minimum_effect: Effect = MINIMUM_EFFECT
+
+    def __post_init__(self) -> None:
+        limits.at_most("classes", len(self.classes), MAX_BINS)
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class is there twice")
+        if len(self.counts) != len(self.classes) or len(self.names) not in {0, len(self.classes)}:
+            raise ValueError(
+                f"{len(self.counts)} counts and {len(self.names)} names for {len(self.classes)} classes, "
+                "expected as many, or no names"
+            )
+
+    @property
+    def cells(self) -> ClassCells:
+        """What it is counted in."""
+        return ClassCells(self.classes)
+
+    @property
+    def bins(self) -> tuple[int, ...]:
+        """The rows of each class."""
+        return self.counts
+
+    @property
+    def extra(self) -> tuple[int, int, int]:
+        """The rows that are missing, infinite and unseen: none."""
+        return 0, 0, 0
+
+
+ColumnBaseline = NumberBaseline | StringBaseline
+PredictionBaseline = NumberBaseline | ClassBaseline
+"""Of the model's output where it has no classes, and of its classes."""
+
+
+def _check_range(smallest: float | None, largest: float | None) -> None:
+    if smallest is None and largest is None:
+        return
+    if smallest is None or largest is None or not -inf < smallest <= largest < inf:
+        raise ValueError(f"smallest is {smallest} and largest {largest}, expected a finite range, or neither")
 
 
 class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -68,17 +226,32 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return max((len(column.bins) for column in watched), default=0)
 
     @property
+    def cells(self) -> Cells:
+        """What rows and answers are counted in."""
+        predictions = None if self.predictions is None else self.predictions.cells
+        return Cells(tuple(column.cells for column in self.columns), self.bins, predictions)
+
+    def cells_for(self, spec: FeatureSpec) -> Cells:
+        """The same, for this specification's pipeline.
+
+        Raises:
+            InvalidInputError: the baseline is another specification's.
+        """
+        check(self, spec)
+        return self.cells
+
+    @property
     def cells_shape(self) -> tuple[int, int]:
-        """The shape of its columns' counts, int64: columns, and words as `layout_counts` lays them out."""
-        return len(self.columns), layout_counts.words(self.bins)
+        """The shape of its columns' counts, int64: columns, words."""
+        return len(self.columns), counting.words(self.bins)
 
     @property
     def reference(self) -> NDArray[np.int64]:
         """The training rows in each cell of each column, int64 [columns, B + 3]."""
-        cells = np.zeros((len(self.columns), self.bins + layout_counts.EXTRA_CELLS), np.int64)
+        cells = np.zeros((len(self.columns), self.bins + counting.EXTRA_CELLS), np.int64)
         for row, column in zip(cells, self.columns, strict=True):
             row[: len(column.bins)] = column.bins
-            row[-layout_counts.EXTRA_CELLS :] = column.extra
+            row[-counting.EXTRA_CELLS :] = column.extra
         return cells
 
 
@@ -119,37 +292,3 @@ def check(baseline: Baseline, spec: FeatureSpec) -> None:
 
 
 _KINDS: Final[dict[type[Column], type[ColumnBaseline]]] = {NumberColumn: NumberBaseline, StringColumn: StringBaseline}
-
-
-def fit_baseline(
-    spec: FeatureSpec, table: Table, bins: int = 20, *, minimum_effect: float = MINIMUM_EFFECT
-) -> Baseline:
-    """The baseline of the training rows in `table`.
-
-    Args:
-        spec: the specification that serves them.
-        table: a column for each of the specification's, raw; its rows in the order of time, as they would be served: how
-            much rows that follow each other are alike decides how large a difference is no drift.
-        bins: how many bins a number's quantiles make at most.
-        minimum_effect: the population stability index that is called no drift, for every column.
-
-    Raises:
-        InvalidInputError: a column is not there or not of its kind, or `bins` is not 1 to 254.
-    """
-    if not 1 <= bins <= MAX_BINS - 2:
-        raise InvalidInputError(f"bins is {bins}, expected 1 to {MAX_BINS - 2}")
-    if not minimum_effect >= 0:
-        raise InvalidInputError(f"minimum_effect is {minimum_effect}, expected 0 or more")
-    row_count(table, [column.name for column in spec.columns])
-    fitted = (
-        fit_number(column.name, numbers_of(table, column.name), bins, minimum_effect)
-        if isinstance(column, NumberColumn)
-        else fit_string(column.name, strings_of(table, column.name), minimum_effect)
-        for column in spec.columns
-    )
-    return Baseline(tuple(fitted), digest(spec))
-
-
-def with_predictions(baseline: Baseline, predictions: PredictionBaseline) -> Baseline:
-    """The baseline, with what the model answered to its rows."""
-    return msgspec.structs.replace(baseline, predictions=predictions)

@@ -5,17 +5,85 @@ Pure. `drift_watch` calls it at a scrape, and for alarms; the figures are `drift
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.drift import significance as drift_evidence
-from penstock_server.drift.figures import Figures, Said, figures_of
+from penstock_server.drift import significance, statistics
 from penstock_server.drift.reference import EXTRA_LABELS, Reference
 from penstock_server.drift.report import ColumnDrift, VersionDrift
-from penstock_server.features.counts import Counts
-from penstock_server.features.layout_counts import EXTRA_CELLS, INFINITE, MISSING, UNSEEN
+from penstock_server.drift.statistics import Reals
+from penstock_server.features.counting import EXTRA_CELLS, INFINITE, MISSING, UNSEEN, Counts
+
+Said = list[float | None]
+"""A figure for each column; None where it cannot be said."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Figures:
+    """A list for each figure of `drift_state.ColumnDrift`, in the columns' order."""
+
+    is_enough: list[bool]
+    needed: list[int]
+    effect: list[float]
+    jensen_shannon: Said
+    psi: Said
+    psi_unbiased: Said
+    p_value: Said
+    ks: Said
+    ks_slack: Said
+    wasserstein: Said
+
+
+def figures_of(reference: Reference, now: Counts, minimum_effect: float | None) -> Figures:
+    """The figures of a window.
+
+    Args:
+        reference: what it is held against.
+        now: the counts of the same columns.
+        minimum_effect: the index that is called no drift, for all columns; None as the reference says.
+    """
+    known = reference.cells
+    is_enough = statistics.enough_rows(known, now.cells)
+    effect = reference.minimum_effect if minimum_effect is None else np.full(len(known), minimum_effect)
+    pair = known[is_enough], now.cells[is_enough]
+    p_value = significance.p_value(*pair, effect[is_enough], reference.dispersion[is_enough])
+    ks, slack, distance = _of_numbers(reference, now, is_enough)
+    return Figures(
+        is_enough=is_enough.tolist(),
+        needed=statistics.rows_needed(known, now.cells).tolist(),
+        effect=effect.tolist(),
+        jensen_shannon=_spread(statistics.jensen_shannon(*pair), is_enough),
+        psi=_spread(statistics.psi(*pair), is_enough),
+        psi_unbiased=_spread(statistics.psi_unbiased(*pair), is_enough),
+        p_value=_spread(p_value, is_enough),
+        ks=ks,
+        ks_slack=slack,
+        wasserstein=distance,
+    )
+
+
+def _of_numbers(reference: Reference, now: Counts, is_enough: NDArray[np.bool_]) -> tuple[Said, Said, Said]:
+    """The figures of finite numbers, where both sides have some."""
+    known, current = reference.cells[:, :-EXTRA_CELLS], now.cells[:, :-EXTRA_CELLS]
+    chosen = reference.is_number & is_enough & known.any(axis=1) & current.any(axis=1)
+    pair = known[chosen], current[chosen]
+    ks, slack = statistics.kolmogorov_smirnov(*pair)
+    distance = statistics.wasserstein(*pair, (reference.sums[chosen], now.sums[chosen]), reference.edges[chosen])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        in_deviations = distance / reference.deviation[chosen]
+    return _spread(ks, chosen), _spread(slack, chosen), _spread(in_deviations, chosen)
+
+
+def _spread(values: Reals, chosen: NDArray[np.bool_]) -> Said:
+    """Values of the chosen columns at their places; None at the others', and where a value is none."""
+    found: Said = [None] * len(chosen)
+    for at, value in zip(np.flatnonzero(chosen).tolist(), values.tolist(), strict=True):
+        found[at] = value if isfinite(value) else None
+    return found
+
 
 RATE: Final = 0.05
 _Reals = NDArray[np.float64]
@@ -83,7 +151,7 @@ def version_drift(
         predictions=predictions,
         tested=len(tested),
         drifted=sum(bool(column.drifted) for column in tested) if tested else None,
-        global_p_value=drift_evidence.simes(p_values) if tested else None,
+        global_p_value=significance.simes(p_values) if tested else None,
         alarmed=alarmed,
     )
 
@@ -109,7 +177,7 @@ def columns_drift(
 def _drifted(p_values: Said, columns: int, rate: float) -> list[bool | None]:
     """Whether each column drifted, those tested judged together, and what is after them alone."""
     tested = [at for at in range(columns) if p_values[at] is not None]
-    rejected = drift_evidence.benjamini_hochberg([p_values[at] or 0.0 for at in tested], rate)
+    rejected = significance.benjamini_hochberg([p_values[at] or 0.0 for at in tested], rate)
     found: list[bool | None] = [None] * columns
     for at, is_rejected in zip(tested, rejected.tolist(), strict=True):
         found[at] = is_rejected

@@ -1,15 +1,16 @@
 """The metrics of drift: families of gauges from what is said of each version, and no more series than are asked for.
 
 A wide model has thousands of columns and a metrics store takes dozens well, so only those with the strongest evidence are
-shown, and how many were left out. What cannot be said is an absent gauge, not a zero. `exposition` calls it at scrape.
+shown, and how many were left out. What cannot be said is an absent gauge, not a zero.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.drift.report import VersionDrift, by_evidence
 
 SERIES: Final = 50
 """The columns of a version that are shown, where nobody says otherwise."""
@@ -54,6 +55,27 @@ _PREDICTION_GAUGES: Final = {
 }
 
 
+class DriftCollector(Collector):
+    """Makes the families of drift at each scrape.
+
+    Args:
+        versions: what is said of each watched version now.
+        series: the columns of a version that have series of their own.
+    """
+
+    def __init__(self, versions: Callable[[], Sequence[VersionDrift]], series: int = SERIES) -> None:
+        self._versions = versions
+        self._series = series
+
+    def describe(self) -> list[Metric]:
+        """Nothing: prometheus-client would otherwise scrape at registration."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family."""
+        yield from drift_families(self._versions(), self._series)
+
+
 def drift_families(versions: Sequence[VersionDrift], series: int = SERIES) -> Iterator[Metric]:
     """Every family, with at most `series` columns of each version."""
     chosen = [(version, by_evidence(version.columns)[:series]) for version in versions]
@@ -69,18 +91,6 @@ def drift_families(versions: Sequence[VersionDrift], series: int = SERIES) -> It
             _add(family, [version.model, version.version], getattr(version.predictions, field, None))
         yield family
     yield from _of_versions(versions, series)
-
-
-def by_evidence(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
-    """The columns with the smallest p-value first, of equal ones those at the largest distance; the untested last."""
-
-    def evidence(column: ColumnDrift) -> tuple[float, float]:
-        return (
-            2.0 if column.p_value is None else column.p_value,
-            0.0 if column.jensen_shannon is None else -column.jensen_shannon,
-        )
-
-    return sorted(columns, key=evidence)
 
 
 def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:

@@ -11,16 +11,16 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.drift.baseline import Baseline
-from penstock_server.features.baseline_columns import (
-    ROUNDING,
+from penstock_server.drift.baseline import (
+    Baseline,
     ClassBaseline,
     ColumnBaseline,
     NumberBaseline,
     PredictionBaseline,
     StringBaseline,
 )
-from penstock_server.features.layout_counts import EXTRA_CELLS
+from penstock_server.features.cells import ROUNDING
+from penstock_server.features.counting import EXTRA_CELLS
 
 EXTRA_LABELS: Final = ("(missing)", "(infinite)", "(unseen)")
 _OTHERS: Final = "(others)"

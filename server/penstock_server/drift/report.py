@@ -4,6 +4,7 @@
 always means that it cannot be said: too few rows, or a figure that this kind of column does not have.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,3 +98,15 @@ class VersionDrift:
     drifted: int | None
     global_p_value: float | None
     alarmed: tuple[str, ...] | None = None
+
+
+def by_evidence(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    """The columns with the smallest p-value first, of equal ones those at the largest distance; the untested last."""
+
+    def evidence(column: ColumnDrift) -> tuple[float, float]:
+        return (
+            2.0 if column.p_value is None else column.p_value,
+            0.0 if column.jensen_shannon is None else -column.jensen_shannon,
+        )
+
+    return sorted(columns, key=evidence)

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features.counts import Counts, counts_of
+from penstock_server.features.counting import Counts, counts_of
 from penstock_server.metrics.counters import Board
 
 Marks = tuple[int, ...]

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from penstock_server.features import compiled_file
-from penstock_server.features.compiled_file import CompiledFile, CompiledObject
+from penstock_server.features import compiled
+from penstock_server.features.compiled import CompiledFile, CompiledObject
 
 
 def compile_kernels() -> CompiledFile:
@@ -17,7 +17,7 @@ def compile_kernels() -> CompiledFile:
     from penstock_server.features.kernels import entries as kernels
 
     objects = (_object(name, function) for name, function in kernels.ENTRIES.items())
-    return CompiledFile(compiled_file.current_key(), tuple(objects))
+    return CompiledFile(compiled.current_key(), tuple(objects))
 
 
 def _object(name: str, function: Any) -> CompiledObject:
@@ -30,8 +30,8 @@ def _object(name: str, function: Any) -> CompiledObject:
 
 def main() -> int:
     """Compiles and writes the file named on the command line, by default the one that this machine's servers read."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else compiled_file.default_path(compiled_file.current_key())
-    compiled_file.write(path, compile_kernels())
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else compiled.default_path(compiled.current_key())
+    compiled.write(path, compile_kernels())
     return 0
 
 

@@ -8,22 +8,48 @@ strings are whole is the caller's to ask, of `count_elements`.
 import ctypes
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.tensors import join_bytes
-from penstock_server.drift import baseline as drift
-from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
+from penstock_server.features import counting
+from penstock_server.features.cells import Cells
 from penstock_server.features.compiled import library
 from penstock_server.features.compiler import layout
 from penstock_server.features.compiler.missing import reaching
 from penstock_server.features.compiler.program import compile_program
-from penstock_server.features.refusal import Refusal
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refusal:
+    """What is refused.
+
+    Attributes:
+        found: int64 [rows], for each row the first reason among `columns`, or -1.
+        columns: for each reason the raw columns that it is about.
+    """
+
+    found: NDArray[np.int64]
+    columns: tuple[str, ...]
+
+    def error(self, first: int, count: int) -> InvalidInputError:
+        """The error of the rows from `first` on, of which one at least is refused."""
+        at = int(np.argmax(self.found[first : first + count] >= 0))
+        about = self.columns[self.found[first + at]]
+        return InvalidInputError(
+            f"row {at} holds a value of {about} that the training data did not have, expected one that it had"
+        )
+
+    def touches(self, first: int, count: int) -> bool:
+        """Whether any of the rows from `first` on is refused."""
+        return bool((self.found[first : first + count] >= 0).any())
+
 
 BRIEF_VALUES: Final = 2048
 """Up to so many raw values in a batch, about 30 us of work, the kernel keeps the GIL."""
@@ -38,36 +64,36 @@ _exposed: Any = ctypes.c_char.from_buffer
 class Pipeline:
     """A specification, ready to run; several threads may use one at once.
 
+    Args:
+        spec: what it carries out.
+        cells: what `run` counts in, of this specification's columns; None counts nothing.
+
     Attributes:
         spec: what it carries out.
-        baseline: the cells that `run` counts in, or None.
         columns: the names of the raw columns in the specification's order.
         numbers: the names of those that are numbers, in the same order.
         strings: the names of those that are strings, in the same order.
         required: the numbers that must not be missing: a NaN would reach the model, and the training data had none.
         width: the number of output columns.
         dtype: of the output: float32 or float64.
-        cells_shape: the shape of the counts: columns, cells; cells is 0 without a baseline.
+        cells_shape: the shape of the counts: columns, words; words is 0 where nothing is counted.
 
     Raises:
-        InvalidInputError: the baseline is not of this specification.
         UnavailableError: the kernels cannot be compiled.
     """
 
-    def __init__(self, spec: FeatureSpec, baseline: Baseline | None = None) -> None:
-        if baseline is not None:
-            drift.check(baseline, spec)
+    def __init__(self, spec: FeatureSpec, cells: Cells | None = None) -> None:
         self.spec = spec
-        self.baseline = baseline
+        self._is_counting = cells is not None
         self.columns = tuple(column.name for column in spec.columns)
         self.numbers = tuple(column.name for column in spec.columns if isinstance(column, NumberColumn))
         self.strings = tuple(column.name for column in spec.columns if isinstance(column, StringColumn))
-        self.required = _required(spec, baseline)
+        self.required = _required(spec, cells)
         self.width = spec.width
         self.dtype: np.dtype[Any] = np.dtype(np.float32 if spec.datatype == "FP32" else np.float64)
-        self.cells_shape = baseline.cells_shape if baseline else (len(spec.columns), 0)
+        self.cells_shape = counting.shape(cells) if cells else (len(spec.columns), 0)
         self._last_cells: tuple[NDArray[Any] | None, int] = (None, 0)
-        self._program = compile_program(spec, baseline)
+        self._program = compile_program(spec, cells)
         self._at = self._program.words.ctypes.data
         # A brief call keeps the GIL, and so has this to itself; long ones take one of the others.
         self._scratch = self._new_scratch()
@@ -88,7 +114,7 @@ class Pipeline:
             strings: for each string column its elements, each a 4-byte little-endian length and its bytes.
             rows: how many there are.
             out: `dtype` [rows, width], C-contiguous; filled.
-            cells: int64 `cells_shape`, C-contiguous; added to. Without a baseline there is nothing to count in, and it
+            cells: int64 `cells_shape`, C-contiguous; added to. Without cells there is nothing to count in, and it
                 must be None. Two calls at once that add to the same array may lose counts.
 
         Returns:
@@ -184,17 +210,17 @@ class Pipeline:
         known, at = self._last_cells
         if cells is known:
             return at
-        if self.baseline is None or cells.shape != self.cells_shape or cells.dtype != np.int64:
+        if not self._is_counting or cells.shape != self.cells_shape or cells.dtype != np.int64:
             raise self._cells_refusal(cells)
         at = _address(_exposed(cells))
         self._last_cells = (cells, at)
         return at
 
     def _cells_refusal(self, cells: NDArray[Any]) -> InvalidInputError:
-        if self.baseline is None:
-            return InvalidInputError("there is no drift baseline to count by, expected None for cells")
+        if not self._is_counting:
+            return InvalidInputError("this pipeline has no cells to count in, expected None for cells")
         return InvalidInputError(
-            f"cells are {cells.dtype} {list(cells.shape)}, expected int64 {list(self.cells_shape)} as the baseline has them"
+            f"cells are {cells.dtype} {list(cells.shape)}, expected int64 {list(self.cells_shape)} as the pipeline counts"
         )
 
 
@@ -206,12 +232,12 @@ def count_elements(raw: bytes) -> int:
     return library().brief["count_elements"](raw, size)
 
 
-def _required(spec: FeatureSpec, baseline: Baseline | None) -> frozenset[str]:
-    if baseline is None:
+def _required(spec: FeatureSpec, cells: Cells | None) -> frozenset[str]:
+    if cells is None:
         return frozenset()
     unfilled = reaching(spec)
     return frozenset(
         column.name
-        for column, seen in zip(spec.columns, baseline.columns, strict=True)
-        if column.name in unfilled and not seen.missing
+        for column, seen in zip(spec.columns, cells.columns, strict=True)
+        if column.name in unfilled and not seen.has_missing
     )

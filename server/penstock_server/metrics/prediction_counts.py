@@ -1,7 +1,7 @@
-"""Counts a model's answers in the cells of their baseline: classes by label, or the output's values in bins.
+"""Counts a model's answers in their cells: classes by label, or the output's values in bins.
 
 A batch is counted once it is answered, so the few rows of the usual batch go through plain Python, which is done before
-numpy has begun. `recorder` owns one for a version whose baseline holds predictions.
+numpy has begun. `recorder` owns one for a version whose answers are watched.
 """
 
 from bisect import bisect_right
@@ -12,9 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features import layout_counts as layout
-from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
-from penstock_server.features.program_counts import reference_range
+from penstock_server.features import counting as layout
+from penstock_server.features.cells import ClassCells, NumberCells
 
 FEW_ROWS: Final = 16
 """Up to so many, a loop takes less than numpy's calls do."""
@@ -24,13 +23,13 @@ class ClassCounts:
     """Counts labels; one that the training rows never got is unseen.
 
     Args:
-        baseline: whose classes are the cells.
+        cells: a bin for each label.
         rows: int64 [sub-windows, words], the rows of counts to add to.
     """
 
-    def __init__(self, baseline: ClassBaseline, rows: NDArray[np.int64]) -> None:
+    def __init__(self, cells: ClassCells, rows: NDArray[np.int64]) -> None:
         self._rows = [row.data for row in rows]
-        self._cells = {label: cell for cell, label in enumerate(baseline.classes)}
+        self._cells = {label: cell for cell, label in enumerate(cells.labels)}
         self._unseen = layout.bins(rows.shape[1]) + layout.UNSEEN
 
     def add(self, place: int, labels: Sequence[int], counts: Sequence[int] | None = None) -> None:
@@ -48,18 +47,18 @@ class ScoreCounts:
     """Counts numbers, and adds them to the sums of their bins.
 
     Args:
-        baseline: whose bins are the cells.
+        cells: what they fall in.
         rows: int64 [sub-windows, words], the rows of counts to add to.
     """
 
-    def __init__(self, baseline: NumberBaseline, rows: NDArray[np.int64]) -> None:
+    def __init__(self, cells: NumberCells, rows: NDArray[np.int64]) -> None:
         self._rows = rows
         self._sums = rows.view(np.float64)
-        self._edges = np.array(baseline.edges, np.float64)
-        self._known = baseline.edges
+        self._edges = np.array(cells.edges, np.float64)
+        self._known = cells.edges
         self._bins = layout.bins(rows.shape[1])
         self._first_sum = self._bins + layout.EXTRA_CELLS + layout.TALLIES
-        self._smallest, self._largest = reference_range(baseline)
+        self._smallest, self._largest = cells.range
 
     def add(self, place: int, values: NDArray[Any]) -> None:
         """Adds values, floats [N], to the row at this place."""

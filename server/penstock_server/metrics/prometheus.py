@@ -15,8 +15,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from penstock_server.drift.gauges import SERIES, drift_families
-from penstock_server.drift.report import VersionDrift
 from penstock_server.metrics.counters import (
     LATENCY_EDGES_S,
     LOG_DROPS,
@@ -43,7 +41,6 @@ class VersionFacts:
     Attributes:
         boards: one a worker.
         class_names: names for class labels that are indices; empty when labels are numbers.
-        drift: what is said of its window; None without a baseline.
     """
 
     model: str
@@ -52,7 +49,6 @@ class VersionFacts:
     weight: float | None
     boards: Sequence[Board]
     class_names: Sequence[str] = ()
-    drift: VersionDrift | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,6 @@ class ServerFacts:
         restarts: by slot.
         resident_bytes: each worker's resident memory, by slot.
         sources: by name, whether it answers.
-        drift_series: the columns of a version that have series of their own.
     """
 
     versions: Sequence[VersionFacts]
@@ -74,7 +69,6 @@ class ServerFacts:
     sources: dict[str, bool] = field(default_factory=dict)
     reloads: int = 0
     failed_reloads: int = 0
-    drift_series: int = SERIES
 
 
 class BoardCollector(Collector):
@@ -94,16 +88,15 @@ class BoardCollector(Collector):
         yield from _queues(facts.versions)
         yield from _shadows(facts.versions)
         yield from _request_log(facts.versions)
-        watched = [version.drift for version in facts.versions if version.drift is not None]
-        yield from drift_families(watched, facts.drift_series)
         yield from _roles(facts.versions)
         yield from _server(facts)
 
 
-def registry_of(facts: Callable[[], ServerFacts]) -> CollectorRegistry:
-    """A registry of its own with one collector; nothing is registered globally."""
+def registry_of(*collectors: Collector) -> CollectorRegistry:
+    """A registry of its own with these collectors; nothing is registered globally."""
     registry = CollectorRegistry()
-    registry.register(BoardCollector(facts))
+    for collector in collectors:
+        registry.register(collector)
     return registry
 
 

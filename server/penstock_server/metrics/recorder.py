@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features.baseline_columns import ClassBaseline, PredictionBaseline
+from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
     LOG_DROPS,
     MAX_CLASSES,
@@ -39,11 +39,11 @@ class Recorder:
     Args:
         board: where to count.
         drift_window_rows: rows of the whole drift window, spread over the board's sub-windows.
-        predictions: what answers are counted by, or None.
+        predictions: the cells that answers are counted in, or None.
     """
 
     def __init__(
-        self, board: Board, drift_window_rows: int = 10_000, predictions: PredictionBaseline | None = None
+        self, board: Board, drift_window_rows: int = 10_000, predictions: NumberCells | ClassCells | None = None
     ) -> None:
         self._board = board
         self._latency = [row.data for row in board.latency]
@@ -64,7 +64,7 @@ class Recorder:
         self._drift_cells = [window[:features] for window in board.drift] if features else []
         self._sub_window_rows = max(1, drift_window_rows // board.shape.sub_windows)
         self._class_counts = self._score_counts = None
-        if isinstance(predictions, ClassBaseline):
+        if isinstance(predictions, ClassCells):
             self._class_counts = ClassCounts(predictions, board.drift[:, -1])
         elif predictions is not None:
             self._score_counts = ScoreCounts(predictions, board.drift[:, -1])

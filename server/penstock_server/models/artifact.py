@@ -22,9 +22,9 @@ from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec import spec as spec_file
 from penstock_server.features.spec.spec import FeatureSpec
-from penstock_server.models import folder as version_folder
 from penstock_server.models import golden as golden_file
 from penstock_server.models import manifest as manifest_file
+from penstock_server.models import version_folder
 from penstock_server.models.golden import Golden
 from penstock_server.models.manifest import ClassLabel, Manifest
 

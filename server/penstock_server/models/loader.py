@@ -6,6 +6,7 @@ the load with one sentence, and what served before goes on serving.
 
 import time
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +43,11 @@ def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple
     """
     artifact = read(folder)
     model = OnnxModel(artifact.onnx_path, threads=threads)
-    pipeline = None if artifact.features is None else Pipeline(artifact.features, artifact.baseline)
+    pipeline = (
+        None
+        if artifact.features is None
+        else Pipeline(artifact.features, None if artifact.baseline is None else artifact.baseline.cells)
+    )
     if pipeline is not None:
         _check_fit(model, pipeline)
     servable = OnnxServable(key, artifact, model, pipeline)
@@ -90,7 +95,7 @@ def _best_s(servable: OnnxServable, rows: int) -> float | None:
     Blank rows may be outside what a model knows; golden requests are the proof, this is only warmth.
     """
     blocks, shapes = _blank(servable, rows)
-    best_s = float("inf")
+    best_s = inf
     for _ in range(_REPEATS):
         started = time.perf_counter()
         try:

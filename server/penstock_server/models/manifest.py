@@ -11,8 +11,7 @@ from typing import Annotated
 import msgspec
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.models import folder as version_folder
-from penstock_server.models import strict_json
+from penstock_server.models import strict_json, version_folder
 
 MAX_FILES = 10_000
 MAX_CLASSES = 100_000

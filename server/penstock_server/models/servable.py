@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.names import VersionKey
-from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.refusal import Refusal
+from penstock_server.features.pipeline import Pipeline, Refusal
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.signature import TensorSpec

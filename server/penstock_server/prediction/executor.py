@@ -7,6 +7,7 @@ Both answer through the same code.
 
 import threading
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from penstock.names import Role
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.priorities import DEFAULT
 from penstock_server.batching.queue import Batch, BatchQueue
 from penstock_server.call import Call
@@ -166,7 +167,7 @@ class Lane:
             self._activate(self)
 
     def _add(self, prediction: Prediction) -> None:
-        if prediction.deadline_s != FOREVER_S or self._objective_s != FOREVER_S:
+        if prediction.deadline_s != inf or self._objective_s != inf:
             self._check_time(prediction)
         if not self._queue.add(prediction):
             model, version = self.servable.key
@@ -377,7 +378,7 @@ class LaneBeside(Lane):
             super().cancelled(prediction)
 
     def due_s(self) -> float:
-        return FOREVER_S
+        return inf
 
     def close(self) -> None:
         with self._condition:
@@ -394,7 +395,7 @@ class LaneBeside(Lane):
         while True:
             with self._condition:
                 while not self._is_closed and (due := self._queue.due_s()) > (now := self._clock()):
-                    self._condition.wait(None if due == FOREVER_S else due - now)
+                    self._condition.wait(None if due == inf else due - now)
                 if self._is_closed:
                     return
             try:

@@ -3,12 +3,12 @@
 It runs on the reactor's thread, reads one catalogue a request, and answers only refusals; lanes answer the rest.
 """
 
+from math import inf
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from penstock.inference_pb2 import ModelInferRequest
-from penstock_server.batching.limits import FOREVER_S
 from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
@@ -57,7 +57,7 @@ class Predictor:
             report = lane.report
             deadline_s = call.deadline_s
             priority = DEFAULT
-            if deadline_s != FOREVER_S or request.parameters:
+            if deadline_s != inf or request.parameters:
                 deadline_s = _deadline(request, deadline_s, arrived_s)
                 priority = _priority(request)
             taken, chosen = self._taken(lane, message, request, template)

@@ -1,6 +1,7 @@
 """What the transport drives between events: the lanes whose batches are due, one batch each in turn."""
 
 from collections import deque
+from math import inf
 
 import structlog
 
@@ -41,7 +42,7 @@ class LaneReactor:
                 except Exception:
                     log.exception("batch failed", model=lane.servable.key[0], version=lane.servable.key[1])
             due_s = lane.due_s()
-            if due_s != float("inf"):
+            if due_s != inf:
                 self._active.append(lane)
                 lane.watch()
                 wait_s = min(wait_s, max(0.0, due_s - now_s))

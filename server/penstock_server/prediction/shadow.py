@@ -17,8 +17,7 @@ import structlog
 from numpy.typing import NDArray
 
 from penstock_server.models.servable import Servable, Shapes
-from penstock_server.prediction.compare import agreement
-from penstock_server.prediction.outputs import ClassReader
+from penstock_server.prediction.outputs import ClassReader, agreement
 from penstock_server.prediction.report import VersionReport
 
 log = structlog.get_logger(__name__)

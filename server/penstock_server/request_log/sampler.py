@@ -11,6 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Final, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -126,7 +127,7 @@ class RequestTap:
         self._wake = wake
         self._clock = clock
         self._fraction = fraction
-        self._log_passing = -math.inf if sample_ratio >= 1 else math.log1p(-sample_ratio)
+        self._log_passing = -inf if sample_ratio >= 1 else math.log1p(-sample_ratio)
         self._to_pass = self._gap()
         self._waiting: deque[Kept] = deque()
         self._offered_bytes = 0
@@ -183,7 +184,7 @@ class RequestTap:
 
     def _gap(self) -> int:
         """How many requests to let pass before the next: geometric, as if each were drawn for itself."""
-        if self._log_passing == -math.inf:
+        if self._log_passing == -inf:
             return 0
         return int(math.log1p(-self._fraction()) / self._log_passing)
 

@@ -20,8 +20,7 @@ import msgspec
 
 from penstock_server import atomic
 from penstock_server.errors import InvalidInputError, UnavailableError
-from penstock_server.models import folder as version_folder
-from penstock_server.models import strict_json
+from penstock_server.models import strict_json, version_folder
 from penstock_server.paths import file_name_for
 
 _PARTIAL = ".partial-"

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from math import inf
 from typing import Any, Final
 
 import grpc
@@ -34,7 +35,7 @@ class _Call:
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", loop: asyncio.AbstractEventLoop) -> None:
         remaining = context.time_remaining()
-        self.deadline_s = float("inf") if remaining is None else time.monotonic() + remaining
+        self.deadline_s = inf if remaining is None else time.monotonic() + remaining
         self.is_over = False
         self.pending: Cancellable | None = None
         self.headers: Metadata = ()

@@ -14,13 +14,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 import grpc
 import structlog
 from grpc._cython import cygrpc
 
-from penstock_server.batching.limits import FOREVER_S
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError, UnsupportedError
 from penstock_server.transport.interface import Methods, Reactor, StreamHandler, UnaryHandler
@@ -52,7 +52,7 @@ def _ignore(_event: Event) -> None:
 
 def _deadline_s(wall_s: float) -> float:
     """Cygrpc's deadline, on the wall clock and far away when there is none, on the monotonic clock."""
-    return FOREVER_S if wall_s > FAR_AWAY_S else wall_s - time.time() + time.monotonic()
+    return inf if wall_s > FAR_AWAY_S else wall_s - time.time() + time.monotonic()
 
 
 class _Call:
@@ -266,8 +266,8 @@ class CompletionQueueTransport:
         self._is_started = False
         self._is_draining = False
         self._is_down = False
-        self._cancel_at_s = FOREVER_S
-        self._give_up_at_s = FOREVER_S
+        self._cancel_at_s = inf
+        self._give_up_at_s = inf
 
     def listen(self, address: str) -> None:
         self._bind(address)
@@ -353,7 +353,7 @@ class CompletionQueueTransport:
                 log.exception("posted action failed")
         now_s = time.monotonic()
         if now_s >= self._cancel_at_s:
-            self._cancel_at_s = FOREVER_S
+            self._cancel_at_s = inf
             self._give_up_at_s = now_s + GIVE_UP_S
             self._server.cancel_all_calls()
         if now_s >= self._give_up_at_s:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.pictures import heatmap, months
-from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.features.fit import fit, number, string
 from penstock_server.features.pipeline import Pipeline
 from penstock_tools.demo import flights
@@ -38,7 +38,7 @@ def test_batches_count_what_the_table_holds(frame):
     table = flights.table(flights.by_months(frame, [1]))
     spec = fit([number("temp").fill("median"), string("origin").ordinal()], table)
     baseline = fit_baseline(spec, table)
-    counts = months.counted(Pipeline(spec, baseline), table)
+    counts = months.counted(Pipeline(spec, baseline.cells_for(spec)), table)
     np.testing.assert_array_equal(counts.cells, baseline.reference)
 
 

@@ -1,7 +1,6 @@
 import pytest
 
-from penstock_server.batching.admission import batch_rows, finish_s, finish_singly_s, is_patient
-from penstock_server.batching.cost import Cost
+from penstock_server.batching.cost import Cost, batch_rows, finish_s, finish_singly_s, is_patient
 
 COST = Cost(1.0, 0.5)
 

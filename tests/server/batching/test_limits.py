@@ -1,3 +1,4 @@
+from math import inf
 from typing import Any
 
 import pytest
@@ -5,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import BESIDE_ROWS, FOREVER_S, UNIT_ROWS, BatchLimits, ModelLimits, settled
+from penstock_server.batching.limits import BESIDE_ROWS, UNIT_ROWS, BatchLimits, ModelLimits, settled
 from penstock_server.errors import InvalidInputError
 
 BUDGET_S = 0.001
@@ -20,7 +21,7 @@ BUDGET_S = 0.001
         ({"queue_mib": 0}, "queue_mib is 0, expected 1 at least"),
         ({"max_delay_s": -1.0}, "max_delay_s is -1.0, expected 0 or more seconds"),
         ({"max_delay_s": float("nan")}, "max_delay_s is nan"),
-        ({"max_delay_s": FOREVER_S}, "max_delay_s is inf"),
+        ({"max_delay_s": inf}, "max_delay_s is inf"),
         ({"objective_ms": 0.0}, "objective_ms is 0.0, expected more than 0 milliseconds"),
         ({"models": {"churn": ModelLimits(queue_mib=0)}}, "batching.models.churn: queue_mib is 0"),
     ],
@@ -34,7 +35,7 @@ def test_a_model_has_its_own_limits() -> None:
     limits = BatchLimits(8, 0.5, 99, objective_ms=20.0, models={"fraud": ModelLimits(max_rows=2, objective_ms=5.0)})
     assert limits.of("fraud") == BatchLimits(2, 0.5, 99, objective_ms=5.0)
     assert limits.of("other") is limits
-    assert (limits.of("fraud").objective_s, BatchLimits().objective_s) == (0.005, FOREVER_S)
+    assert (limits.of("fraud").objective_s, BatchLimits().objective_s) == (0.005, inf)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """A simulated lane under more load than it can serve: exact costs, time that jumps from event to event."""
 
 from dataclasses import dataclass
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.batching.cost import Cost, CostModel
-from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.queue import BatchQueue
 
 COST = Cost(0.001, 0.0001)
@@ -58,7 +59,7 @@ class Simulation:
                 assert self.queue.add(item)
             else:
                 self.refused.append(item)
-        self.serve_until(FOREVER_S)
+        self.serve_until(inf)
 
     def serve_until(self, until_s: float) -> None:
         while len(self.queue):

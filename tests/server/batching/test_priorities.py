@@ -1,10 +1,11 @@
 from dataclasses import dataclass
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.priorities import DEFAULT, HIGHEST, LEVEL_S, LOWEST
 from penstock_server.batching.queue import BatchQueue
 
@@ -14,7 +15,7 @@ class Item:
     priority: int = DEFAULT
     arrived_s: float = 0.0
     rows: int = 1
-    deadline_s: float = FOREVER_S
+    deadline_s: float = inf
     is_over: bool = False
     size_bytes: int = 0
 

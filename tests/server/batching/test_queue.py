@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import pytest
@@ -7,14 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import FOREVER_S, BatchLimits
+from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.queue import BatchQueue
 
 
 @dataclass(eq=False)
 class Item:
     rows: int = 1
-    deadline_s: float = FOREVER_S
+    deadline_s: float = inf
     arrived_s: float = 0.0
     is_over: bool = False
     priority: int = 5
@@ -75,8 +76,8 @@ def test_a_full_queue_refuses(waiting: list[int], rows: int, queue_rows: int, is
 @pytest.mark.parametrize(
     ("arrivals", "limits", "due_s"),
     [
-        ([], {}, FOREVER_S),
-        ([], {"max_delay_s": 5.0}, FOREVER_S),
+        ([], {}, inf),
+        ([], {"max_delay_s": 5.0}, inf),
         ([7.0], {}, 0.0),
         ([7.0, 8.0], {"max_delay_s": 5.0}, 12.0),
         ([7.0, 8.0], {"max_delay_s": 5.0, "max_rows": 2}, 0.0),
@@ -164,7 +165,7 @@ class Interleavings(RuleBasedStateMachine):
         self.waiting: list[Item] = []
         self.now = 0.0
 
-    @rule(rows=st.integers(0, 8), patience_s=st.sampled_from([0.5, 2.0, FOREVER_S]), kib=st.integers(0, 400))
+    @rule(rows=st.integers(0, 8), patience_s=st.sampled_from([0.5, 2.0, inf]), kib=st.integers(0, 400))
     def arrive(self, rows: int, patience_s: float, kib: int) -> None:
         item = Item(rows, self.now + patience_s, self.now, size_bytes=kib * 1024)
         if self.queue.add(item):

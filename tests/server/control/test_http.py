@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from penstock_server.control.http import Admin
-from penstock_server.control.state import ServerView
+from penstock_server.control.status import ServerView
 from penstock_server.errors import NotFoundError
 
 VIEW = ServerView((), (), {}, {}, is_ready=True, reloads=0, failed_reloads=0)

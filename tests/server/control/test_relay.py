@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from penstock_server.control.forwarding import MAX_WAITING, Relay, error_of
 from penstock_server.control.messages import Answer, Fact, Question, Refusal
-from penstock_server.control.relay import MAX_WAITING, Relay, error_of
 from penstock_server.errors import InvalidInputError, NotFoundError, OverloadedError, PenstockError
 
 

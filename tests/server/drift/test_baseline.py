@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_server.drift.baseline import MAX_WORDS, Baseline, check, decode, encode, fit_baseline, with_predictions
-from penstock_server.drift.fit import OWN_BINS, fit_classes, fit_number, fit_string
+from penstock_server.drift.baseline import (
+    MAX_WATCHED,
+    MAX_WORDS,
+    Baseline,
+    ClassBaseline,
+    NumberBaseline,
+    StringBaseline,
+    check,
+    decode,
+    encode,
+)
+from penstock_server.drift.fit import OWN_BINS, fit_baseline, fit_classes, fit_number, fit_string, with_predictions
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.baseline_columns import MAX_WATCHED, ClassBaseline, NumberBaseline, StringBaseline
 from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,

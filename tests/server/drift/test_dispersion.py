@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from penstock_server.drift.dispersion import dispersion
+from penstock_server.drift.fit import dispersion
 
 
 @given(arrays(np.int64, st.integers(0, 200), elements=st.integers(0, 5)))

@@ -3,15 +3,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_server.drift import significance as drift_evidence
-from penstock_server.drift import statistics as drift
-from penstock_server.drift.baseline import Baseline, with_predictions
+from penstock_server.drift import significance, statistics
+from penstock_server.drift.baseline import Baseline, StringBaseline
 from penstock_server.drift.evaluate import DriftRules, columns_drift, version_drift
-from penstock_server.drift.fit import fit_classes, fit_number
+from penstock_server.drift.fit import fit_classes, fit_number, with_predictions
 from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.drift.report import ColumnDrift, VersionDrift
-from penstock_server.features.baseline_columns import StringBaseline
-from penstock_server.features.counts import Counts
+from penstock_server.features.counting import Counts
 
 RNG = np.random.default_rng(5)
 ROWS = 20_000
@@ -83,10 +81,10 @@ def test_figures_are_those_of_the_plain_functions() -> None:
     window = counted(REFERENCE, **columns)
     moved = by_name(evaluated(**columns))["moved"]
     pair = REFERENCE.cells[1], window.cells[1]
-    assert moved.jensen_shannon == drift.jensen_shannon(*pair)
-    assert moved.psi == drift.psi(*pair)
-    assert moved.psi_unbiased == drift.psi_unbiased(*pair)
-    assert moved.p_value == drift_evidence.p_value(*pair, 0.1, REFERENCE.dispersion[1])
+    assert moved.jensen_shannon == statistics.jensen_shannon(*pair)
+    assert moved.psi == statistics.psi(*pair)
+    assert moved.psi_unbiased == statistics.psi_unbiased(*pair)
+    assert moved.p_value == significance.p_value(*pair, 0.1, REFERENCE.dispersion[1])
     assert moved.wasserstein == pytest.approx(1.0, abs=0.05)  # a shift by one deviation
     assert moved.ks == pytest.approx(0.38, abs=0.03)
     assert (moved.rows, moved.rows_needed) == (2000, 25 * 20)

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 from prometheus_client.core import Metric
 
-from penstock_server.drift.gauges import by_evidence, drift_families
-from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.drift.gauges import DriftCollector, drift_families
+from penstock_server.drift.report import ColumnDrift, VersionDrift, by_evidence
+from penstock_server.metrics.prometheus import registry_of
 
 NUMBER = ColumnDrift(
     name="age", kind="number", rows=600, rows_needed=500, enough_rows=True, jensen_shannon=0.2, psi=0.3,
@@ -26,6 +27,8 @@ VERSION = VersionDrift(
     "m", "1", ("champion",), 600, 1000, 0.05, (STRING, SILENT, NUMBER), replace(NUMBER, name="label", kind="class"), 2, 1,
     0.002, (),
 )  # fmt: skip
+
+LABELS = {"model_name": "m", "model_version": "1"}
 
 
 def values(versions: list[VersionDrift], series: int = 200) -> dict[str, dict[tuple[str, ...], float]]:
@@ -88,3 +91,12 @@ def test_every_family_is_described_without_any_version() -> None:
     families = list(drift_families([]))
     assert all(family.documentation and not family.samples for family in families)
     assert len({family.name for family in families}) == len(families)
+
+
+def test_a_scrape_asks_what_is_said_now() -> None:
+    said: list[VersionDrift] = []
+    registry = registry_of(DriftCollector(lambda: said, series=1))
+    assert registry.get_sample_value("penstock_drift_window_rows", LABELS) is None
+    said.append(VERSION)
+    assert registry.get_sample_value("penstock_drift_window_rows", LABELS) == 600
+    assert registry.get_sample_value("penstock_drift_series_left_out", LABELS) == 2

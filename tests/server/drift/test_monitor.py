@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from penstock_server.drift.alarm import AlarmState
-from penstock_server.drift.baseline import Baseline, with_predictions
+from penstock_server.drift.baseline import Baseline, ClassBaseline, StringBaseline
 from penstock_server.drift.evaluate import DriftRules
+from penstock_server.drift.fit import with_predictions
 from penstock_server.drift.monitor import PREDICTIONS, DriftWatch, Watched
 from penstock_server.drift.reference import reference_of
-from penstock_server.features import layout_counts as layout
-from penstock_server.features.baseline_columns import ClassBaseline, StringBaseline
+from penstock_server.features import counting as layout
 from penstock_server.metrics.counters import Board, BoardShape
 from penstock_server.metrics.recorder import Recorder
 
@@ -32,7 +32,7 @@ class Story:
 
     def __init__(self, new_board: NewBoard, clock: Any) -> None:
         self.boards = [new_board(SHAPE), new_board(SHAPE)]
-        self.recorders = [Recorder(board, WINDOW_ROWS, BASELINE.predictions) for board in self.boards]
+        self.recorders = [Recorder(board, WINDOW_ROWS, BASELINE.cells.predictions) for board in self.boards]
         self.told: list[tuple[Any, AlarmState]] = []
         self.watch = DriftWatch(
             DriftRules(), WINDOW_ROWS, clock=clock, changed=lambda key, alarm: self.told.append((key, alarm))

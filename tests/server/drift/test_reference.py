@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 
-from penstock_server.drift.baseline import fit_baseline, with_predictions
-from penstock_server.drift.fit import fit_classes, fit_number
+from penstock_server.drift.fit import fit_baseline, fit_classes, fit_number, with_predictions
 from penstock_server.drift.reference import bin_labels, reference_of
-from penstock_server.features import layout_counts as layout
-from penstock_server.features.counts import Counts, added, counts_of
+from penstock_server.features import counting as layout
+from penstock_server.features.counting import Counts, added, counts_of
 from penstock_server.features.spec.spec import FeatureSpec, Join, NumberColumn, StringColumn, Take
 
 SPEC = FeatureSpec((NumberColumn("x"), StringColumn("s"), NumberColumn("gone")), Join((Take(("x",)),)))

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial import distance
 from scipy.stats import ks_2samp, wasserstein_distance
 
-from penstock_server.drift import statistics as drift
+from penstock_server.drift import statistics
 from penstock_server.drift.fit import fit_number
 from penstock_server.drift.statistics import Counts
 
@@ -22,28 +22,28 @@ COUNTS = arrays(np.int64, CELLS, elements=st.integers(0, 10_000)).filter(lambda 
 def test_jensen_shannon_is_scipys_in_base_two(reference: Counts, current: Counts) -> None:
     expected = distance.jensenshannon(reference, current, base=2)
     # scipy gives NaN where rounding makes an equal pair's divergence negative.
-    assert drift.jensen_shannon(reference, current) == pytest.approx(np.nan_to_num(expected), abs=3e-8)
+    assert statistics.jensen_shannon(reference, current) == pytest.approx(np.nan_to_num(expected), abs=3e-8)
 
 
 @given(COUNTS, COUNTS)
 def test_jensen_shannon_is_a_bounded_symmetric_distance(reference: Counts, current: Counts) -> None:
-    found = drift.jensen_shannon(reference, current)
+    found = statistics.jensen_shannon(reference, current)
     assert 0 <= found <= 1
-    assert found == pytest.approx(drift.jensen_shannon(current, reference), abs=1e-7)
-    assert drift.jensen_shannon(reference, 3 * reference) == pytest.approx(0, abs=3e-8)
+    assert found == pytest.approx(statistics.jensen_shannon(current, reference), abs=1e-7)
+    assert statistics.jensen_shannon(reference, 3 * reference) == pytest.approx(0, abs=3e-8)
 
 
 def test_disjoint_shares_are_at_distance_one() -> None:
-    assert drift.jensen_shannon(np.array([5, 0]), np.array([0, 9])) == 1
+    assert statistics.jensen_shannon(np.array([5, 0]), np.array([0, 9])) == 1
 
 
 def test_psi_by_hand() -> None:
     reference, current = np.array([50, 50, 0]), np.array([75, 25, 0])
-    assert drift.psi(reference, current) == pytest.approx(0.25 * np.log(1.5) + 0.25 * np.log(2))
+    assert statistics.psi(reference, current) == pytest.approx(0.25 * np.log(1.5) + 0.25 * np.log(2))
     p, q = np.array([50.5, 50.5]) / 101, np.array([75.5, 25.5]) / 101
     smoothed = float(np.sum((p - q) * np.log(p / q)))
-    assert drift.psi_smoothed(reference, current) == pytest.approx(smoothed)
-    assert drift.psi_unbiased(reference, current) == pytest.approx(smoothed - 2 / 100)
+    assert statistics.psi_smoothed(reference, current) == pytest.approx(smoothed)
+    assert statistics.psi_unbiased(reference, current) == pytest.approx(smoothed - 2 / 100)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,21 @@ def test_psi_fills_an_empty_share_as_evidently_does(current: list[int], fill: fl
     p = np.array([0.5, 0.25, 0.25])
     q = np.array(current) / sum(current)
     q[2] = fill
-    assert drift.psi(np.array([2, 1, 1]), np.array(current)) == pytest.approx(float(np.sum((p - q) * np.log(p / q))))
+    assert statistics.psi(np.array([2, 1, 1]), np.array(current)) == pytest.approx(
+        float(np.sum((p - q) * np.log(p / q)))
+    )
 
 
 @given(st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=5))
 def test_many_columns_at_once_are_each_alone(pairs: list[tuple[Counts, Counts]]) -> None:
     reference, current = (np.array(side) for side in zip(*pairs, strict=True))
-    for measure in (drift.jensen_shannon, drift.psi, drift.psi_unbiased, drift.rows_needed, drift.enough_rows):
+    for measure in (
+        statistics.jensen_shannon,
+        statistics.psi,
+        statistics.psi_unbiased,
+        statistics.rows_needed,
+        statistics.enough_rows,
+    ):
         each: Any = [measure(*pair) for pair in pairs]
         np.testing.assert_allclose(measure(reference, current), each, rtol=1e-12, atol=1e-12)
 
@@ -71,7 +79,7 @@ def test_many_columns_at_once_are_each_alone(pairs: list[tuple[Counts, Counts]])
 @given(COUNTS, COUNTS, st.integers(1, 4))
 def test_cells_that_nobody_has_rows_in_do_not_exist(reference: Counts, current: Counts, empty: int) -> None:
     wider = [np.concatenate([side, np.zeros(empty, np.int64)]) for side in (reference, current)]
-    for measure in (drift.jensen_shannon, drift.psi, drift.psi_unbiased, drift.rows_needed):
+    for measure in (statistics.jensen_shannon, statistics.psi, statistics.psi_unbiased, statistics.rows_needed):
         assert measure(*wider) == pytest.approx(measure(reference, current), rel=1e-12, abs=1e-12)
 
 
@@ -79,8 +87,8 @@ def test_unbiased_psi_without_drift_is_around_zero() -> None:
     rng = np.random.default_rng(4)
     shares = np.full(10, 0.1)
     reference, current = rng.multinomial(5000, shares, 400), rng.multinomial(500, shares, 400)
-    assert abs(np.mean(drift.psi_unbiased(reference, current))) < 0.002
-    assert np.mean(drift.psi(reference, current)) > 0.01
+    assert abs(np.mean(statistics.psi_unbiased(reference, current))) < 0.002
+    assert np.mean(statistics.psi(reference, current)) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -95,14 +103,14 @@ def test_unbiased_psi_without_drift_is_around_zero() -> None:
     ],
 )
 def test_25_rows_a_cell_are_needed(reference: list[int], current: list[int], is_enough: bool) -> None:
-    assert bool(drift.enough_rows(np.array(reference), np.array(current))) is is_enough
+    assert bool(statistics.enough_rows(np.array(reference), np.array(current))) is is_enough
 
 
 def test_counts_of_two_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="expected one shape"):
-        drift.enough_rows(np.zeros((1, 3), np.int64), np.zeros((1, 4), np.int64))
+        statistics.enough_rows(np.zeros((1, 3), np.int64), np.zeros((1, 4), np.int64))
     with pytest.raises(ValueError, match="no rows"):
-        drift.jensen_shannon(np.array([1]), np.array([0]))
+        statistics.jensen_shannon(np.array([1]), np.array([0]))
 
 
 def binned(values: Any, edges: Any) -> tuple[Counts, Any]:
@@ -123,11 +131,11 @@ SAMPLE = arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6, wi
 @given(SAMPLE, SAMPLE, st.integers(1, 12))
 def test_bins_bound_both_exact_distances(reference: Any, current: Any, bins: int) -> None:
     counts, sums, ends = in_bins(reference, current, bins)
-    found, slack = drift.kolmogorov_smirnov(*counts)
+    found, slack = statistics.kolmogorov_smirnov(*counts)
     exact = ks_2samp(reference, current, method="asymp").statistic
     assert found - 1e-12 <= exact <= found + slack + 1e-12
     scale = max(1.0, np.abs(reference).max(), np.abs(current).max())
-    assert drift.wasserstein(*counts, sums, ends) <= wasserstein_distance(reference, current) + 1e-9 * scale
+    assert statistics.wasserstein(*counts, sums, ends) <= wasserstein_distance(reference, current) + 1e-9 * scale
 
 
 GENERATORS = {
@@ -145,19 +153,19 @@ def test_sums_keep_the_wasserstein_distance_within_a_twenty_fifth_of_a_deviation
     for _ in range(20):
         reference, current = GENERATORS[name](rng, 5000, 0.0), GENERATORS[name](rng, 1000, shift)
         counts, sums, ends = in_bins(reference, current, 20)
-        lost = wasserstein_distance(reference, current) - drift.wasserstein(*counts, sums, ends)
+        lost = wasserstein_distance(reference, current) - statistics.wasserstein(*counts, sums, ends)
         assert -1e-9 <= lost <= 0.04 * reference.std()
-        found, slack = drift.kolmogorov_smirnov(*counts)
+        found, slack = statistics.kolmogorov_smirnov(*counts)
         assert 0 <= ks_2samp(reference, current).statistic - found + 1e-12 <= slack + 1e-12
 
 
 def test_a_shift_in_one_open_bin_is_seen_in_its_sum() -> None:
     edges = np.array([0.0, 0.0])
     counts = np.array([50, 50])
-    moved = drift.wasserstein(counts, counts, (np.array([-50.0, 50.0]), np.array([-50.0, 250.0])), edges)
+    moved = statistics.wasserstein(counts, counts, (np.array([-50.0, 50.0]), np.array([-50.0, 250.0])), edges)
     assert moved == pytest.approx(2.0)
 
 
 def test_sums_that_overflowed_say_nothing() -> None:
     counts, edges = np.array([1, 1]), np.array([0.0, 0.0])
-    assert np.isnan(drift.wasserstein(counts, counts, (np.array([0.0, np.inf]), np.array([0.0, np.inf])), edges))
+    assert np.isnan(statistics.wasserstein(counts, counts, (np.array([0.0, np.inf]), np.array([0.0, np.inf])), edges))

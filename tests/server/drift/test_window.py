@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.drift.window import window_of
-from penstock_server.features import layout_counts as layout
+from penstock_server.features import counting as layout
 from penstock_server.metrics.counters import Board, BoardShape, create_board
 from penstock_server.metrics.recorder import Recorder
 

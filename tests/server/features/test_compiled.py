@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from penstock_server.errors import UnavailableError
-from penstock_server.features import compiled, compiled_file
-from penstock_server.features.compiled_file import CompiledFile, CompiledObject
+from penstock_server.features import compiled
+from penstock_server.features.compiled import CompiledFile, CompiledObject
 
 STUB = CompiledFile("the key", (CompiledObject("run", "cfunc.run", ("log1p",), b"\x7fELF"),))
 
@@ -28,57 +28,57 @@ def real() -> bytes:
 
 def test_reads_what_it_writes(tmp_path: Path) -> None:
     path = tmp_path / "new" / "kernels.bin"
-    compiled_file.write(path, STUB)
-    assert compiled_file.read(path, "the key") == STUB
+    compiled.write(path, STUB)
+    assert compiled.read(path, "the key") == STUB
     assert [file.name for file in path.parent.iterdir()] == ["kernels.bin"]
 
 
 @pytest.mark.parametrize("keep", [0, 5, 30, 60, -1])
 def test_a_torn_file_is_no_file(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "kernels.bin"
-    compiled_file.write(path, STUB)
+    compiled.write(path, STUB)
     path.write_bytes(path.read_bytes()[:keep])
-    assert compiled_file.read(path, "the key") is None
+    assert compiled.read(path, "the key") is None
 
 
 def test_a_flipped_bit_another_key_and_no_file_are_no_file(tmp_path: Path) -> None:
     path = tmp_path / "kernels.bin"
-    assert compiled_file.read(path, "the key") is None
-    compiled_file.write(path, STUB)
-    assert compiled_file.read(path, "another key") is None
+    assert compiled.read(path, "the key") is None
+    compiled.write(path, STUB)
+    assert compiled.read(path, "another key") is None
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    assert compiled_file.read(path, "the key") is None
+    assert compiled.read(path, "the key") is None
 
 
 def test_a_whole_file_of_another_form_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "kernels.bin"
     monkeypatch.setattr(msgspec.msgpack, "encode", lambda _content: b"\xc1")
-    compiled_file.write(path, STUB)
-    assert compiled_file.read(path, "the key") is None
+    compiled.write(path, STUB)
+    assert compiled.read(path, "the key") is None
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "kernels.bin"
     path.mkdir()
     with pytest.raises(OSError, match=r"kernels\.bin"):
-        compiled_file.write(path, STUB)
+        compiled.write(path, STUB)
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_key_follows_the_processor_and_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = compiled_file.current_key()
-    assert compiled_file.current_key() == key
+    key = compiled.current_key()
+    assert compiled.current_key() == key
     monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "another")
-    assert compiled_file.current_key() != key
+    assert compiled.current_key() != key
     monkeypatch.undo()
-    monkeypatch.setattr(compiled_file, "version", lambda _name: "0.0")
-    assert compiled_file.current_key() != key
+    monkeypatch.setattr(compiled, "version", lambda _name: "0.0")
+    assert compiled.current_key() != key
 
 
 def test_what_is_there_is_not_built_again(real: bytes, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = compiled_file.default_path(compiled_file.current_key())
+    path = compiled.default_path(compiled.current_key())
     path.parent.mkdir()
     path.write_bytes(real)
     monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: pytest.fail("built again"))
@@ -87,13 +87,13 @@ def test_what_is_there_is_not_built_again(real: bytes, empty_cache: Path, monkey
 
 @pytest.mark.slow
 def test_a_corrupted_file_is_built_anew(empty_cache: Path) -> None:
-    key = compiled_file.current_key()
-    path = compiled_file.default_path(key)
+    key = compiled.current_key()
+    path = compiled.default_path(key)
     path.parent.mkdir()
     path.write_bytes(b"no kernels")
     assert compiled.ensure_compiled() == path
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    found = compiled_file.read(path, key)
+    found = compiled.read(path, key)
     assert found is not None
     functions = compiled.load(found)
     raw = b"\1\0\0\0a" * 3
@@ -105,8 +105,8 @@ def test_several_that_write_at_once_leave_one_whole_file(tmp_path: Path) -> None
     path = tmp_path / "kernels.bin"
     contents = [CompiledFile("the key", (CompiledObject("run", "run", (), bytes([at]) * 300_000),)) for at in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda at: compiled_file.write(path, contents[at % 4]), range(40)))
-    assert compiled_file.read(path, "the key") in contents
+        list(pool.map(lambda at: compiled.write(path, contents[at % 4]), range(40)))
+    assert compiled.read(path, "the key") in contents
     assert list(tmp_path.iterdir()) == [path]
 
 

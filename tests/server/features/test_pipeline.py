@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock.tensors import join_bytes
-from penstock_server.drift.baseline import Baseline, fit_baseline
+from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import pipeline as module
-from penstock_server.features.counts import Counts, added, counts_of
+from penstock_server.features.counting import Counts, added, counts_of
 from penstock_server.features.pipeline import Pipeline, count_elements
 from penstock_server.features.spec.spec import (
     Categories,
@@ -75,7 +76,7 @@ TRAINING = {
     "t": ["p", ""] * 50,
 }
 BASELINE = fit_baseline(SPEC, TRAINING)
-PIPELINE = Pipeline(SPEC, BASELINE)
+PIPELINE = Pipeline(SPEC, BASELINE.cells_for(SPEC))
 
 ROWS = st.lists(
     st.tuples(REALS, REALS, REALS, st.sampled_from(["x", "yy", "zzz", "", "no"]), st.sampled_from(["", "p", "é"])),
@@ -106,7 +107,7 @@ def test_what_a_pipeline_says_of_itself() -> None:
 def test_required_are_the_numbers_that_nothing_fills_and_that_training_never_lacked() -> None:
     assert PIPELINE.required == {"c"}
     lacking = fit_baseline(SPEC, TRAINING | {"c": [NAN] * 100})
-    assert Pipeline(SPEC, lacking).required == set()
+    assert Pipeline(SPEC, lacking.cells_for(SPEC)).required == set()
     assert Pipeline(SPEC).required == set()
 
 
@@ -169,7 +170,7 @@ def test_a_baseline_with_many_bins_counts_like_one_with_few() -> None:
     values = np.random.default_rng(1).normal(size=3000)
     spec = FeatureSpec((NumberColumn("x"),), Take(("x",)))
     baseline = fit_baseline(spec, {"x": values}, bins=200)
-    pipeline = Pipeline(spec, baseline)
+    pipeline = Pipeline(spec, baseline.cells_for(spec))
     cells = np.zeros(pipeline.cells_shape, np.int64)
     pipeline.run(values, (), 3000, np.empty((3000, 1), np.float32), cells)
     np.testing.assert_array_equal(counts_of(cells).cells, baseline.reference)
@@ -240,16 +241,16 @@ def test_without_a_baseline_there_is_nothing_to_count_in() -> None:
     pipeline = Pipeline(SPEC)
     assert pipeline.cells_shape == (5, 0)
     pipeline.run(**good() | {"cells": None})
-    with pytest.raises(InvalidInputError, match="no drift baseline"):
+    with pytest.raises(InvalidInputError, match="no cells to count in"):
         pipeline.run(**good() | {"cells": np.zeros((5, 0), np.int64)})
 
 
 def test_another_specifications_baseline_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="drift baseline is of the feature specification sha256:"):
-        Pipeline(FeatureSpec(COLUMNS, FEATURES, "FP64"), BASELINE)
+        BASELINE.cells_for(FeatureSpec(COLUMNS, FEATURES, "FP64"))
     forged = Baseline(BASELINE.columns[::-1], BASELINE.spec_digest)
     with pytest.raises(InvalidInputError, match="other columns"):
-        Pipeline(SPEC, forged)
+        Pipeline(SPEC, forged.cells_for(SPEC))
 
 
 def test_transform_names_what_is_missing() -> None:
@@ -264,7 +265,7 @@ def test_no_rows_give_no_rows() -> None:
 @pytest.mark.parametrize("brief_values", [0, module.BRIEF_VALUES])
 def test_threads_at_once_get_their_own_answers(brief_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BRIEF_VALUES", brief_values)
-    pipeline = Pipeline(SPEC, BASELINE)
+    pipeline = Pipeline(SPEC, BASELINE.cells_for(SPEC))
     rng = np.random.default_rng(5)
     batches: list[Rows] = [
         [(*rng.normal(size=3).tolist(), str(rng.choice(["x", "no"])), str(rng.choice(["p", ""]))) for _ in range(size)]

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from penstock.tensors import join_bytes
-from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.counts import counts_of
+from penstock_server.features.counting import counts_of
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
     Categories,
@@ -74,7 +74,7 @@ def test_the_error_names_the_row_of_the_request_and_the_column() -> None:
 
 def test_refused_rows_are_counted_once() -> None:
     training = {"s": ["a", "b"], "x": [1.0, NAN], "y": [1.5, 2.5]}
-    pipeline = Pipeline(SPEC, fit_baseline(SPEC, training))
+    pipeline = Pipeline(SPEC, fit_baseline(SPEC, training).cells)
     cells = np.zeros(pipeline.cells_shape, np.int64)
     pipeline.run(np.array([[1.0, 2.0]] * 2), [join_bytes(["a", "new"])], 2, np.empty((2, 5), np.float32), cells)
     assert counts_of(cells).rows.tolist() == [2, 2, 2]

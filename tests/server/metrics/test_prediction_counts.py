@@ -2,10 +2,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock_server.drift.baseline import ClassBaseline
 from penstock_server.drift.fit import fit_number
-from penstock_server.features import layout_counts as layout
-from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
-from penstock_server.features.counts import counts_of
+from penstock_server.features import counting as layout
+from penstock_server.features.cells import NumberCells
+from penstock_server.features.counting import counts_of
 from penstock_server.metrics.prediction_counts import FEW_ROWS, ClassCounts, ScoreCounts
 
 BINS = 6
@@ -16,7 +17,7 @@ BASELINE = fit_number("y", np.linspace(-2, 2, 101), 4)
 @given(st.lists(VALUES, max_size=4))
 def test_scores_of_small_and_large_batches_lie_where_a_recount_puts_them(batches: list[list[float]]) -> None:
     rows = np.zeros((2, layout.words(BINS)), np.int64)
-    counts = ScoreCounts(BASELINE, rows)
+    counts = ScoreCounts(BASELINE.cells, rows)
     for batch in batches:
         counts.add(1, np.array(batch, np.float64))
     found = counts_of(rows[:, None, :])
@@ -33,7 +34,7 @@ def test_scores_of_small_and_large_batches_lie_where_a_recount_puts_them(batches
 
 def test_a_score_without_a_range_is_outside_of_nothing() -> None:
     rows = np.zeros((1, layout.words(1)), np.int64)
-    ScoreCounts(NumberBaseline("y", (), (0,), (0.0,)), rows).add(0, np.array([1e300, -5.0]))
+    ScoreCounts(NumberCells(()), rows).add(0, np.array([1e300, -5.0]))
     assert rows[0].tolist() == [2, 0, 0, 0, 0, 0, rows[0, -1]]
 
 
@@ -41,7 +42,7 @@ def test_a_score_without_a_range_is_outside_of_nothing() -> None:
 def test_labels_one_by_one_and_by_their_counts(labels: list[int]) -> None:
     baseline = ClassBaseline("label", (3, 0, -1), (1, 1, 1))
     rows = np.zeros((2, layout.words(BINS)), np.int64)
-    counts = ClassCounts(baseline, rows)
+    counts = ClassCounts(baseline.cells, rows)
     counts.add(0, labels)
     values, times = np.unique(labels, return_counts=True)
     counts.add(1, values.astype(int).tolist(), times.tolist())

@@ -6,9 +6,8 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock_server.drift.report import VersionDrift
 from penstock_server.metrics.counters import MAX_CLASSES, REFUSALS, Board
-from penstock_server.metrics.prometheus import ServerFacts, VersionFacts, class_counts, registry_of
+from penstock_server.metrics.prometheus import BoardCollector, ServerFacts, VersionFacts, class_counts, registry_of
 from penstock_server.metrics.recorder import Recorder
 
 NewBoard = Callable[..., Board]
@@ -17,12 +16,11 @@ FAMILIES = {
     "model_predictions", "model_prediction_latency_seconds", "penstock_batch_rows", "penstock_requests",
     "penstock_queue_rows", "penstock_queue_requests", "penstock_refusals", "penstock_shadow_comparisons",
     "penstock_shadow_dropped", "penstock_shadow_agreement_ratio", "penstock_shadow_score_distance",
-    "penstock_shadow_latency_ratio", "data_drift_score", "penstock_feature_drift_psi_unbiased",
-    "penstock_feature_drift_p_value", "penstock_feature_drift_wasserstein", "penstock_feature_missing_ratio",
-    "penstock_feature_unseen_ratio", "penstock_feature_infinite_ratio", "penstock_feature_out_of_range_ratio",
-    "penstock_prediction_drift_score", "penstock_prediction_drift_p_value", "penstock_drift_window_rows",
-    "penstock_drifted_features", "penstock_drift_tested_features", "penstock_drift_alarm",
-    "penstock_drift_series_left_out", "penstock_request_log_rows", "penstock_request_log_dropped", "penstock_model_role",
+    "penstock_shadow_latency_ratio",
+
+
+
+    "penstock_request_log_rows", "penstock_request_log_dropped", "penstock_model_role",
     "penstock_canary_weight_ratio", "penstock_unrouted_refusals", "penstock_worker_restarts",
     "penstock_worker_resident_bytes", "penstock_source_up", "penstock_loads",
 }  # fmt: skip
@@ -32,7 +30,7 @@ class Scrape:
     """The text of one scrape, parsed."""
 
     def __init__(self, facts: ServerFacts) -> None:
-        text = generate_latest(registry_of(lambda: facts)).decode()
+        text = generate_latest(registry_of(BoardCollector(lambda: facts))).decode()
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
         samples = [sample for family in self.families.values() for sample in family.samples]
         self.values = {(one.name, frozenset(one.labels.items())): one.value for one in samples}
@@ -69,7 +67,7 @@ def test_every_family_is_there_before_anything_is_served() -> None:
 def test_nothing_is_registered_for_the_whole_process() -> None:
     from prometheus_client import REGISTRY
 
-    registry_of(lambda: ServerFacts([], {}))
+    registry_of(BoardCollector(lambda: ServerFacts([], {})))
     assert "penstock_loads" not in generate_latest(REGISTRY).decode()
 
 
@@ -77,7 +75,7 @@ def test_the_collector_is_not_scraped_when_it_is_registered() -> None:
     def facts() -> ServerFacts:
         raise AssertionError("asked too early")
 
-    registry_of(facts)
+    registry_of(BoardCollector(facts))
 
 
 def test_totals_are_sums_over_workers(new_board: NewBoard) -> None:
@@ -195,13 +193,6 @@ def test_a_shadow_without_copies_has_no_ratio(new_board: NewBoard) -> None:
 
 def test_who_was_never_a_shadow_has_no_shadow_series(new_board: NewBoard) -> None:
     assert scrape(version_of(new_board())).labels("penstock_shadow_comparisons_total") == []
-
-
-def test_a_version_shows_what_is_said_of_its_drift(new_board: NewBoard) -> None:
-    said = VersionDrift("m", "1", ("champion",), 7, 10, 0.05, (), None, 0, None, None)
-    shown = scrape(version_of(new_board(), drift=said), version_of(new_board(), version="2"))
-    assert shown("penstock_drift_window_rows", **VERSION) == 7
-    assert shown.labels("penstock_drift_window_rows") == [VERSION]
 
 
 def test_the_server_itself(new_board: NewBoard) -> None:

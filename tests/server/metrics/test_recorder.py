@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.errors import PenstockError
-from penstock_server.features import layout_counts as layout
-from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
+from penstock_server.features import counting as layout
+from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
     MAX_CLASSES,
     REFUSALS,
@@ -144,7 +144,7 @@ def test_the_pipelines_cells_leave_out_the_row_of_predictions(new_board: NewBoar
 @pytest.mark.parametrize("labels", [[7, 9, 7, 5], [7, 9, 7, 5] * 30])
 def test_predicted_classes_are_counted_in_the_window(new_board: NewBoard, labels: list[int]) -> None:
     board = new_board(BoardShape(1, layout.words(3), 3))
-    recorder = Recorder(board, 300, ClassBaseline("label", (7, 9), (1, 1)))
+    recorder = Recorder(board, 300, ClassCells((7, 9)))
     recorder.classes(np.array(labels))
     recorder.scores(np.array([1.0]))  # of a version with classes nobody asks for scores
     times = len(labels) // 4
@@ -154,7 +154,7 @@ def test_predicted_classes_are_counted_in_the_window(new_board: NewBoard, labels
 
 def test_predictions_are_counted_where_the_window_is(new_board: NewBoard) -> None:
     board = new_board(BoardShape(1, layout.words(2), 3))
-    recorder = Recorder(board, 3, NumberBaseline("y", (0.0,), (1, 1), (0.0, 0.0)))
+    recorder = Recorder(board, 3, NumberCells((0.0,)))
     for value in range(5):
         recorder.scores(np.array([[value]], np.float32))
         recorder.drift_counted(1)

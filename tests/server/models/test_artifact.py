@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.spec import (
     Categories,
@@ -20,8 +20,7 @@ from penstock_server.features.spec.spec import (
     Text,
 )
 from penstock_server.features.spec.steps import Fill
-from penstock_server.models import artifact, golden
-from penstock_server.models import folder as version_folder
+from penstock_server.models import artifact, golden, version_folder
 
 COLUMNS = (NumberColumn("delay"), StringColumn("carrier"))
 CARRIER = Text("carrier", Categories(("AA", "UA")))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from penstock_server.batching.cost import Cost
-from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.spec import (
     Categories,

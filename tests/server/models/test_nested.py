@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.models.nested import to_array, to_lists
+from penstock_server.models.golden import to_array, to_lists
 
 shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=3)
 

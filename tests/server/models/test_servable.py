@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from penstock.tensors import join_bytes
-from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import ModelFailedError
-from penstock_server.features.counts import counts_of
+from penstock_server.features.counting import counts_of
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
     Categories,
@@ -61,7 +61,7 @@ def test_a_graph_that_runs_requests_alone_takes_their_shapes(write_onnx: WriteOn
 def test_features_come_before_the_graph_and_are_counted(doubling: Path) -> None:
     table = {"age": np.array([1.0, np.nan, 3.0]), "port": np.array(["q", "s", "x"], object)}
     baseline = fit_baseline(SPEC, table)
-    servable = servable_of(doubling, Pipeline(SPEC, baseline))
+    servable = servable_of(doubling, Pipeline(SPEC, baseline.cells_for(SPEC)))
     cells = np.zeros(baseline.cells_shape, np.int64)
     blocks = [table["age"].astype("<f8").tobytes(), join_bytes(table["port"])]
     outputs = servable.predict(blocks, 3, None, cells)

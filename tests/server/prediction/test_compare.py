@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from penstock_server.prediction.compare import TOLERANCE, agreement
+from penstock_server.prediction.outputs import TOLERANCE, agreement
 
 
 def by_scores(left: Any, right: Any, rows: int) -> tuple[list[bool], list[float]]:

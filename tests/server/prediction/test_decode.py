@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
 from penstock.tensors import NUMPY_TYPES, TYPED_FIELDS, join_bytes, to_raw
-from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
@@ -39,7 +39,7 @@ def columns(*names: str, strings: tuple[str, ...] = (), required: bool = False) 
         Join(tuple(Text(name, Categories(("s", "q"))) if name in strings else Take((name,)) for name in names)),
     )
     table = {name: np.array(["s"], object) if name in strings else np.zeros(1) for name in names}
-    return ColumnDecoder(Pipeline(spec, fit_baseline(spec, table) if required else None))
+    return ColumnDecoder(Pipeline(spec, fit_baseline(spec, table).cells if required else None))
 
 
 def tensor(name: str, datatype: str, shape: list[int], raw: bytes | None = None, **contents: Any) -> Any:

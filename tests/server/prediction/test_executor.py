@@ -17,7 +17,7 @@ from penstock_server.errors import (
     OverloadedError,
     PenstockError,
 )
-from penstock_server.features.refusal import Refusal
+from penstock_server.features.pipeline import Refusal
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, TensorSpec
 from penstock_server.prediction.executor import Lane, Prediction

@@ -5,13 +5,13 @@ import pytest
 from prometheus_client import generate_latest
 
 from penstock_server.metrics.counters import Board
-from penstock_server.metrics.prometheus import ServerFacts, VersionFacts, registry_of
+from penstock_server.metrics.prometheus import BoardCollector, ServerFacts, VersionFacts, registry_of
 from penstock_server.metrics.recorder import Recorder
 
 
 def lines(*boards: Board) -> list[str]:
     facts = ServerFacts([VersionFacts("m", "1", ("champion",), None, boards)], {})
-    text = generate_latest(registry_of(lambda: facts)).decode()
+    text = generate_latest(registry_of(BoardCollector(lambda: facts))).decode()
     return [line for line in text.splitlines() if line.startswith("penstock_request_log")]
 
 

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.sources.combined_source import CombinedSource, SourceState, combine
-from penstock_server.sources.memory import Memory
+from penstock_server.sources.combined_source import CombinedSource, Memory, SourceState, combine
 from penstock_server.sources.source import Desired, WantedModel
 
 ONE, TWO = WantedModel("1"), WantedModel("2")

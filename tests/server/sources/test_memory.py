@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError, UnavailableError
-from penstock_server.sources.memory import Memory
+from penstock_server.sources.combined_source import Memory
 from penstock_server.sources.source import Desired, WantedModel
 
 WISH = Desired(models={"m/../é": WantedModel("1", "2", 0.25, "3")}, problems={"x": "y"})

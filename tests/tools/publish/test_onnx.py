@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 
-from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.features.spec.spec import (
     Categories,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from penstock_server.drift.baseline import fit_baseline
-from penstock_server.features.baseline_columns import ClassBaseline, NumberBaseline
+from penstock_server.drift.baseline import ClassBaseline, NumberBaseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
 from penstock_tools.publish import onnx_graph as graph
 from penstock_tools.publish import to_onnx as convert

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.names import CHAMPION
-from penstock_server.drift.baseline import Baseline, fit_baseline
+from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.features.fit import fit
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec

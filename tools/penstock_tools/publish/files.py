@@ -65,7 +65,7 @@ def _behind_features(request: Request) -> dict[str, Any]:
         return {}
     if request.features is None:
         raise InvalidInputError("--sample of an ONNX model needs --features, which says what the columns are")
-    from penstock_server.drift.baseline import fit_baseline
+    from penstock_server.drift.fit import fit_baseline
     from penstock_tools.publish import feature_file
     from penstock_tools.publish import onnx_graph as graph
     from penstock_tools.publish import prediction_baseline as answers_baseline

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from numpy.typing import ArrayLike
 
-from penstock_server.drift.baseline import fit_baseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
 from penstock_server.features.spec.spec import Datatype, FeatureSpec
 from penstock_tools.publish import onnx as publish

@@ -6,8 +6,8 @@ row. Training and publishing call it, on the rows in the order of time.
 
 import numpy as np
 
-from penstock_server.drift.baseline import Baseline, with_predictions
-from penstock_server.drift.fit import fit_classes, fit_number
+from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.fit import fit_classes, fit_number, with_predictions
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.features.table import Table

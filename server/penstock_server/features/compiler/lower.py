@@ -8,34 +8,33 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from penstock_server.drift.baseline import Baseline
-from penstock_server.features.baseline_columns import NumberBaseline, StringBaseline
-from penstock_server.features.compiler import layout, string_table
+from penstock_server.features.cells import Cells, NumberCells, StringCells
+from penstock_server.features.compiler import layout, tables
 from penstock_server.features.compiler.columns import Column, Place, Table, values_of, write_outputs
 from penstock_server.features.compiler.instructions import Draft, Entry, Value
 from penstock_server.features.compiler.lower_steps import lower_step
-from penstock_server.features.program_counts import number_words, string_words
+from penstock_server.features.counting import number_words, string_words
 from penstock_server.features.spec.blocks import Block, Join, Take, Text
 from penstock_server.features.spec.encoders import Categories, Hash
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, texts
 from penstock_server.features.spec.steps import Step
 
 
-def lower(spec: FeatureSpec, baseline: Baseline | None) -> Draft:
-    """The instructions of a specification, which count by the baseline if there is one.
+def lower(spec: FeatureSpec, cells: Cells | None) -> Draft:
+    """The instructions of a specification, which count in the cells if there are any.
 
     Raises:
         ValueError: its program would take too much.
     """
-    return _Lowering(spec, baseline).lower()
+    return _Lowering(spec, cells).lower()
 
 
 class _Lowering:
     """The values of the raw columns, and for each string column what its codes mean."""
 
-    def __init__(self, spec: FeatureSpec, baseline: Baseline | None) -> None:
+    def __init__(self, spec: FeatureSpec, cells: Cells | None) -> None:
         self._spec = spec
-        self._baseline = baseline
+        self._cells = cells
         self._draft = Draft()
         self._raw: dict[str, Value] = {}
         self._string_at: dict[str, int] = {}
@@ -54,15 +53,15 @@ class _Lowering:
         numbers = [(at, c) for at, c in enumerate(self._spec.columns) if isinstance(c, NumberColumn)]
         entries = []
         for source, (at, column) in enumerate(numbers):
-            if column.name not in read and self._baseline is None:
+            if column.name not in read and self._cells is None:
                 continue
             (self._raw[column.name],) = written = self._draft.new()
             entries.append(Entry((), written, (source, at, self._draft.put(self._number_words(at)))))
         self._draft.append(layout.LOAD, entries)
 
     def _number_words(self, at: int) -> list[int]:
-        drift = self._baseline.columns[at] if self._baseline else None
-        return number_words(drift) if isinstance(drift, NumberBaseline) else []
+        cells = self._cells.columns[at] if self._cells else None
+        return number_words(cells) if isinstance(cells, NumberCells) else []
 
     def _find(self) -> None:
         """Brings in the codes of the string columns that are encoded as categories or counted."""
@@ -71,30 +70,30 @@ class _Lowering:
         entries = []
         for source, (at, column) in enumerate(strings):
             self._string_at[column.name] = source
-            drift = self._baseline.columns[at] if self._baseline else None
-            if column.name not in known and drift is None:
+            cells = self._cells.columns[at] if self._cells else None
+            if column.name not in known and cells is None:
                 continue
             values = known.get(column.name, {})
-            if isinstance(drift, StringBaseline):
-                values |= dict.fromkeys(drift.watched)
+            if isinstance(cells, StringCells):
+                values |= dict.fromkeys(cells.watched)
             # The empty string always has a code: it counts as missing.
             values[""] = None
             self._codes[column.name] = {value: code for code, value in enumerate(values)}
             (self._raw[column.name],) = written = self._draft.new()
             entries.append(
-                Entry((), written, (source, at, self._string_words(drift, list(values)), self._table(values)))
+                Entry((), written, (source, at, self._string_words(cells, list(values)), self._table(values)))
             )
         self._draft.append(layout.FIND, entries)
 
-    def _string_words(self, drift: object, values: list[str]) -> int:
-        if self._baseline is None or not isinstance(drift, StringBaseline):
+    def _string_words(self, cells: object, values: list[str]) -> int:
+        if self._cells is None or not isinstance(cells, StringCells):
             return 0
-        return self._draft.put(string_words(drift, values, self._baseline.bins))
+        return self._draft.put(string_words(cells, values, self._cells.bins))
 
     def _table(self, values: Iterable[str]) -> int:
         encoded = [value.encode() for value in values]
-        self._draft.take(string_table.size_words(encoded))
-        return self._draft.put(string_table.table_words(encoded, self._draft.size))
+        self._draft.take(tables.size_words(encoded))
+        return self._draft.put(tables.table_words(encoded, self._draft.size))
 
     def _top(self, block: Block) -> None:
         """Writes a block's outputs; a join without steps has none of its own."""
@@ -147,7 +146,7 @@ class _Lowering:
     def _hash(self, column: str, encode: Hash) -> list[Column]:
         prefix = encode.prefix.encode()
         written = self._draft.new(encode.width)
-        at = self._draft.put(np.array(string_table.words_of(prefix), np.uint64).view(np.int64))
+        at = self._draft.put(np.array(tables.words_of(prefix), np.uint64).view(np.int64))
         leaves_zeros = encode.missing == "zeros"
         words = (self._string_at[column], encode.width, int(encode.signed), int(leaves_zeros), at, len(prefix))
         self._draft.append(layout.HASH, [Entry((), written, words)])

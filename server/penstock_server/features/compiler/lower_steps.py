@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock_server.features.compiler import layout, spline_ends
+from penstock_server.features.compiler import layout, tables
 from penstock_server.features.compiler.columns import Column, Hot, Place, Table, codes_of, values_of
 from penstock_server.features.compiler.instructions import Draft, Entry, Value, bits
 from penstock_server.features.spec import steps
@@ -115,7 +115,7 @@ def _spline(draft: Draft, step: steps.Spline, columns: list[Column]) -> list[Col
     places = []
     for knots in step.knots:
         head = [step.degree, len(knots), kind, step.functions, int(step.missing == "zeros")]
-        ends = spline_ends.ends(knots, step.degree) if kind in {layout.CONSTANT, layout.SLOPE} else []
+        ends = tables.ends(knots, step.degree) if kind in {layout.CONSTANT, layout.SLOPE} else []
         places.append((draft.put([*head, *map(bits, knots), *map(bits, ends)]),))
     return _wider(draft, layout.SPLINE, columns, step.functions, spread(tuple(places), len(columns)))
 

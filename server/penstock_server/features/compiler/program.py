@@ -1,6 +1,6 @@
-"""Writes a specification, and the baseline if there is one, as the program that the kernels read.
+"""Writes a specification, and the cells to count in if there are any, as the program that the kernels read.
 
-It decides nothing about features: `lowering` says what is done, `registers` where, and `layout` how that lies in memory.
+It decides nothing about features: `lower` says what is done, `passes` where, and `layout` how that lies in memory.
 `pipeline` calls it once a version.
 """
 
@@ -11,12 +11,13 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.compiler import layout, registers
+from penstock_server.features import counting
+from penstock_server.features.cells import Cells
+from penstock_server.features.compiler import layout, passes
 from penstock_server.features.compiler.instructions import Entry, Instruction
 from penstock_server.features.compiler.lower import lower
-from penstock_server.features.compiler.merging import merged
+from penstock_server.features.compiler.passes import merged
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn
 
 # A block's registers stay in the second-level cache; more rows than the most win nothing, fewer than the least lose.
@@ -39,18 +40,18 @@ class CompiledProgram:
     refusals: tuple[str, ...]
 
 
-def compile_program(spec: FeatureSpec, baseline: Baseline | None) -> CompiledProgram:
+def compile_program(spec: FeatureSpec, cells: Cells | None) -> CompiledProgram:
     """The program of a specification.
 
     Raises:
         InvalidInputError: it would take more memory than a specification may.
     """
     try:
-        draft = lower(spec, baseline)
+        draft = lower(spec, cells)
     except ValueError as error:
         raise InvalidInputError(f"the feature specification is too large: {error}") from error
     instructions = merged(draft.instructions, draft.values)
-    places, height = registers.assign(instructions, draft.values)
+    places, height = passes.assign(instructions, draft.values)
     rows = block_rows(height)
     code = _code(instructions, draft.size, places)
     strings = sum(not isinstance(column, NumberColumn) for column in spec.columns)
@@ -60,7 +61,7 @@ def compile_program(spec: FeatureSpec, baseline: Baseline | None) -> CompiledPro
         strings,
         spec.width,
         len(spec.columns),
-        baseline.cells_shape[1] if baseline else 0,
+        counting.words(cells.bins) if cells else 0,
         height,
         rows,
         draft.size,

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, cast
 import numba
 import numpy as np
 
-from penstock_server.features import layout_counts as layout
+from penstock_server.features import counting as layout
 from penstock_server.features.kernels.base import Function, Program, kernel
 
 # numba's own types describe its plainest use only.

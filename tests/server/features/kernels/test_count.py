@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.tensors import join_bytes
-from penstock_server.drift.baseline import Baseline, fit_baseline
+from penstock_server.drift.baseline import Baseline, NumberBaseline, StringBaseline
+from penstock_server.drift.fit import fit_baseline
 from penstock_server.drift.reference import reference_of
-from penstock_server.features import layout_counts as layout
-from penstock_server.features.baseline_columns import NumberBaseline, StringBaseline
-from penstock_server.features.counts import Counts, counts_of
+from penstock_server.features import counting as layout
+from penstock_server.features.cells import NumberCells
+from penstock_server.features.counting import Counts, counts_of, number_words, place_in_guide, string_words
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.program_counts import number_words, place_in_guide, string_words
 from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
@@ -35,7 +35,7 @@ LARGEST = np.finfo(np.float64).max
 
 def run(spec: FeatureSpec, baseline: Baseline, numbers: Any, strings: Sequence[Sequence[bytes]] = ()) -> Counts:
     """What a pipeline counts in these rows."""
-    pipeline = Pipeline(spec, baseline)
+    pipeline = Pipeline(spec, baseline.cells_for(spec))
     rows = len(strings[0]) if strings else len(numbers)
     cells = np.zeros(baseline.cells_shape, np.int64)
     out = np.empty((rows, pipeline.width), pipeline.dtype)
@@ -104,7 +104,7 @@ def test_an_overflowing_neighbour_spoils_no_other_bins_sum() -> None:
 
 def test_two_runs_add_up() -> None:
     baseline = of_edges((0.0,), -1.0, 1.0)
-    pipeline = Pipeline(NUMBER, baseline)
+    pipeline = Pipeline(NUMBER, baseline.cells_for(NUMBER))
     cells = np.zeros(baseline.cells_shape, np.int64)
     for _ in range(3):
         out = np.empty((2, 1), np.float32)
@@ -142,7 +142,7 @@ def test_a_column_that_no_block_reads_is_watched_all_the_same() -> None:
 
 @given(st.lists(FINITE, unique_by=lambda value: value + 0.0, min_size=1, max_size=60).map(sorted), st.lists(REALS))
 def test_a_guide_leads_to_the_first_edge_that_may_be_larger(edges: list[float], values: list[float]) -> None:
-    words = number_words(of_edges(edges).columns[0])  # type: ignore[arg-type]
+    words = number_words(NumberCells(tuple(edges)))
     low, scale, top = np.array(words[layout.LOW : layout.TOP + 1], np.int64).view(np.float64).tolist()
     size = words[layout.EDGES_AT] - layout.GUIDE
     guide = np.array(words[layout.GUIDE : words[layout.EDGES_AT]])
@@ -154,5 +154,5 @@ def test_a_guide_leads_to_the_first_edge_that_may_be_larger(edges: list[float], 
 
 
 def test_words_of_strings_name_a_cell_for_every_code() -> None:
-    found = string_words(WORDS, ["", "z", "?", "a", "only here, and long enough"], 7)
+    found = string_words(WORDS.cells, ["", "z", "?", "a", "only here, and long enough"], 7)
     assert found == [7, 2, 9, 1, 3, 9]

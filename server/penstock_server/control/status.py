@@ -5,11 +5,10 @@ server: it is read from several threads.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.names import VersionKey
-from penstock_server.control.state import VersionView
-from penstock_server.control.supervisor import Supervisor
+from penstock.names import Role, VersionKey, VersionState
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion
 from penstock_server.drift.monitor import DriftWatch, Watched
 from penstock_server.drift.reference import Reference, reference_of
@@ -17,6 +16,54 @@ from penstock_server.metrics.prometheus import ServerFacts, VersionFacts
 from penstock_server.metrics.store import BoardStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.sources.combined_source import SourceState
+from penstock_server.sources.source import WantedModel
+
+
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    """One version over all workers.
+
+    Attributes:
+        roles: the parts it plays in the plans in force; a version may be canary and shadow at once.
+        weight: the canary's share, 0 to 1; None for other roles.
+        reason: why it is not ready, or what is wrong about it.
+    """
+
+    model: str
+    version: str
+    state: VersionState
+    roles: tuple[Role, ...] = ()
+    weight: float | None = None
+    reason: str = ""
+
+    @property
+    def key(self) -> VersionKey:
+        """Its model's name and its own."""
+        return self.model, self.version
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker slot."""
+
+    slot: int
+    pid: int
+    is_listening: bool
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """The whole server."""
+
+    versions: tuple[VersionView, ...]
+    workers: tuple[WorkerView, ...]
+    wanted: dict[str, WantedModel]
+    problems: dict[str, str]
+    is_ready: bool
+    reloads: int
+    failed_reloads: int
+
 
 _PAGE_BYTES = 4096
 
@@ -25,32 +72,32 @@ class Facts:
     """What is known of the whole server at the moment of asking.
 
     Args:
-        supervisor: who knows the versions and workers.
+        view: what the supervisor knows now.
+        artifact: the files of a version, if they are at hand.
         boards: the workers' counts.
         sources: how the sources of models stand.
         watch: the drift of all versions.
-        drift_series: the features of a version that have metrics of their own.
     """
 
     def __init__(
         self,
         *,
-        supervisor: Supervisor,
+        view: Callable[[], ServerView],
+        artifact: Callable[[VersionKey], Artifact | None],
         boards: BoardStore,
         sources: Callable[[], tuple[SourceState, ...]],
         watch: DriftWatch,
-        drift_series: int,
     ) -> None:
-        self._supervisor = supervisor
+        self._view = view
+        self._artifact = artifact
         self._boards = boards
         self._sources = sources
         self._watch = watch
-        self._drift_series = drift_series
         self._references: dict[VersionKey, tuple[Artifact, Reference]] = {}
 
     def of_server(self) -> ServerFacts:
         """What a scrape shows."""
-        view = self._supervisor.view()
+        view = self._view()
         return ServerFacts(
             versions=[self._version(version) for version in view.versions if self._boards.of_version(version.key)],
             slots=self._boards.of_slots(),
@@ -59,12 +106,11 @@ class Facts:
             sources={state.name: state.state == "answers" for state in self._sources()},
             reloads=view.reloads,
             failed_reloads=view.failed_reloads,
-            drift_series=self._drift_series,
         )
 
     def drift(self) -> DriftReport:
         """What is said of the drift of every loaded version."""
-        loaded = [version for version in self._supervisor.view().versions if self._boards.of_version(version.key)]
+        loaded = [version for version in self._view().versions if self._boards.of_version(version.key)]
         watched = [(version, self._watched(version)) for version in loaded]
         return DriftReport(
             tuple(self._watch.drift_of(found) for _, found in watched if found is not None),
@@ -77,26 +123,24 @@ class Facts:
 
     def look(self) -> None:
         """Lets the watch look at every version that has a baseline."""
-        found = [self._watched(version) for version in self._supervisor.view().versions]
+        found = [self._watched(version) for version in self._view().versions]
         self._watch.look([one for one in found if one is not None])
         kept = {one.key for one in found if one is not None}
         for key in self._references.keys() - kept:
             self._references.pop(key, None)
 
     def _version(self, version: VersionView) -> VersionFacts:
-        watched = self._watched(version)
         return VersionFacts(
             model=version.model,
             version=version.version,
             roles=version.roles,
             weight=version.weight,
             boards=self._boards.of_version(version.key),
-            class_names=_class_names(self._supervisor.artifact(version.key)),
-            drift=None if watched is None else self._watch.drift_of(watched),
+            class_names=_class_names(self._artifact(version.key)),
         )
 
     def _watched(self, version: VersionView) -> Watched | None:
-        artifact, boards = self._supervisor.artifact(version.key), self._boards.of_version(version.key)
+        artifact, boards = self._artifact(version.key), self._boards.of_version(version.key)
         if artifact is None or artifact.baseline is None or not boards:
             return None
         held = self._references.get(version.key)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.models import folder as version_folder
+from penstock_server.models import version_folder
 
 
 @pytest.fixture

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_server.control.facts import Facts
-from penstock_server.control.state import ServerView, VersionView, WorkerView
-from penstock_server.drift.baseline import Baseline, with_predictions
+from penstock_server.control.status import Facts, ServerView, VersionView, WorkerView
+from penstock_server.drift.baseline import Baseline, ClassBaseline, StringBaseline
 from penstock_server.drift.evaluate import DriftRules
+from penstock_server.drift.fit import with_predictions
 from penstock_server.drift.monitor import DriftWatch
-from penstock_server.features import layout_counts as layout
-from penstock_server.features.baseline_columns import ClassBaseline, StringBaseline
+from penstock_server.features import counting as layout
 from penstock_server.metrics.counters import BoardShape, open_board
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.metrics.store import BoardStore
@@ -57,7 +56,7 @@ def boards() -> Iterator[BoardStore]:
     with BoardStore() as store:
         store.version(0, PLAIN, BoardShape())
         board = open_board(store.version(0, KEY, SHAPE), SHAPE)
-        recorder = Recorder(board, 1000, BASELINE.predictions)
+        recorder = Recorder(board, 1000, BASELINE.cells.predictions)
         cells: Any = recorder.drift_cells()
         cells[0, 1] = 600
         recorder.classes(np.zeros(600, np.int64))
@@ -73,11 +72,11 @@ def supervisor() -> FakeSupervisor:
 @pytest.fixture
 def facts(supervisor: FakeSupervisor, boards: BoardStore) -> Facts:
     return Facts(
-        supervisor=supervisor,  # type: ignore[arg-type]
+        view=supervisor.view,
+        artifact=supervisor.artifact,
         boards=boards,
         sources=lambda: (SourceState("models/", "answers"), SourceState("registry", "starting")),
         watch=DriftWatch(DriftRules(), 500),
-        drift_series=9,
     )
 
 
@@ -85,18 +84,18 @@ def test_a_scrape_shows_the_versions_that_count(facts: Facts) -> None:
     found = facts.of_server()
     watched, plain = found.versions
     assert (watched.model, watched.roles, watched.class_names) == ("m", ("champion",), ["no", "yes"])
-    assert watched.drift is not None
-    assert (watched.drift.rows, watched.drift.columns[0].drifted) == (600, True)
-    assert watched.drift.predictions is not None
-    assert watched.drift.predictions.drifted
-    assert (plain.version, plain.weight, plain.class_names, plain.drift) == ("7", 0.25, [], None)
-    assert (found.reloads, found.failed_reloads, found.drift_series) == (5, 1, 9)
+    assert (plain.version, plain.weight, plain.class_names) == ("7", 0.25, [])
+    assert (found.reloads, found.failed_reloads) == (5, 1)
     assert (found.restarts, found.sources) == ({0: 3}, {"models/": True, "registry": False})
 
 
 def test_a_report_names_what_is_watched_and_what_is_not(facts: Facts) -> None:
     found = facts.drift()
     assert [(one.model, one.version, one.roles) for one in found.versions] == [("m", "1", ("champion",))]
+    (watched,) = found.versions
+    assert (watched.rows, watched.columns[0].drifted) == (600, True)
+    assert watched.predictions is not None
+    assert watched.predictions.drifted
     assert [(one.model, one.version, one.roles) for one in found.unwatched] == [("n", "7", ("canary",))]
 
 

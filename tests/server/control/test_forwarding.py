@@ -3,8 +3,8 @@ import threading
 
 import pytest
 
-from penstock_server.control import desk as desks
-from penstock_server.control.desk import Desk
+from penstock_server.control import forwarding as desks
+from penstock_server.control.forwarding import Desk
 from penstock_server.control.messages import Answer, Question, Refusal
 from penstock_server.errors import NotFoundError
 

@@ -1,10 +1,9 @@
 from hypothesis import given
 
-from penstock_server.features.compiler import layout, merging
+from penstock_server.features.compiler import layout, passes
 from penstock_server.features.compiler.instructions import Entry, Instruction
 from penstock_server.features.compiler.lower import lower
-from penstock_server.features.compiler.merging import merged
-from penstock_server.features.compiler.registers import assign
+from penstock_server.features.compiler.passes import assign, merged
 from penstock_server.features.spec.spec import FeatureSpec, Join, NumberColumn, Take
 from penstock_server.features.spec.steps import Fill, Normalise
 from tests.server.features.random_specs import SPECS
@@ -30,7 +29,7 @@ def test_rows_that_are_normed_apart_stay_apart() -> None:
 
 
 def test_large_programs_stay_as_they_are() -> None:
-    instructions = [Instruction(layout.ONE, (Entry((), (at,)),)) for at in range(merging.MOST_VALUES + 1)]
+    instructions = [Instruction(layout.ONE, (Entry((), (at,)),)) for at in range(passes.MOST_VALUES + 1)]
     assert merged(instructions, len(instructions)) == instructions
 
 
