@@ -13,24 +13,24 @@ from typing import Final
 import msgspec
 import structlog
 
-from penstock_server.control.forwarding import Desk
+from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
-from penstock_server.control.http import Admin
+from penstock_server.control.http import AdminServer
 from penstock_server.control.messages import RequestLogging, WorkerSettings
-from penstock_server.control.status import Facts
+from penstock_server.control.status import ServerStatus
 from penstock_server.control.supervisor import Supervisor
 from penstock_server.control.watcher import Watcher
 from penstock_server.drift import answer as drift
 from penstock_server.drift.evaluate import DriftRules
 from penstock_server.drift.gauges import DriftCollector
-from penstock_server.drift.monitor import DriftWatch
+from penstock_server.drift.monitor import DriftMonitor
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.features.compiled import ensure_compiled
-from penstock_server.metrics.prometheus import BoardCollector, registry_of
-from penstock_server.metrics.store import BoardStore
+from penstock_server.metrics.prometheus import MetricsCollector, registry_of
+from penstock_server.metrics.store import CounterStore
 from penstock_server.request_log.files import SPOOL
 from penstock_server.settings import DriftSettings, RequestLogSettings, ServerSettings
-from penstock_server.sources.combined_source import CombinedSource, Memory
+from penstock_server.sources.combined_source import CombinedSource, LastKnownState
 from penstock_server.sources.directory_source import DirectorySource
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_server.sources.source import Source
@@ -66,9 +66,9 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         grpc_address = _shown(settings.host, reservation.getsockname()[1])
         # Compiled before any worker starts: they would all wait for the same file.
         await asyncio.to_thread(ensure_compiled)
-        boards = stack.enter_context(BoardStore())
-        source = CombinedSource(_sources(settings), memory=Memory())
-        desk = Desk({"DriftState": lambda body: drift.answer(body, facts.drift)})
+        boards = stack.enter_context(CounterStore())
+        source = CombinedSource(_sources(settings), memory=LastKnownState())
+        desk = ControlResponder({"DriftState": lambda body: drift.answer(body, facts.drift)})
         stack.push_async_callback(desk.close)
         supervisor = Supervisor(
             address=grpc_address,
@@ -78,18 +78,18 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             boards=boards,
             desk=desk,
         )
-        facts = Facts(
+        facts = ServerStatus(
             view=supervisor.view,
             artifact=supervisor.artifact,
             boards=boards,
             sources=lambda: source.states,
-            watch=DriftWatch(_drift_rules(settings.drift), settings.drift.window_rows),
+            watch=DriftMonitor(_drift_rules(settings.drift), settings.drift.window_rows),
         )
-        admin = Admin(
+        admin = AdminServer(
             view=supervisor.view,
             sources=lambda: source.states,
             registry=registry_of(
-                BoardCollector(facts.of_server),
+                MetricsCollector(facts.of_server),
                 DriftCollector(lambda: facts.drift().versions, settings.drift.series),
             ),
             drift=lambda model, version: drift.as_json(facts.drift().of(model, version)),
@@ -187,7 +187,7 @@ def _sources(settings: ServerSettings) -> list[Source]:
     return sources
 
 
-async def _look(facts: Facts) -> None:
+async def _look(facts: ServerStatus) -> None:
     """Looks for drift once a second until cancelled; what goes wrong with it stops nothing else."""
     while True:
         try:

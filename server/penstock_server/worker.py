@@ -21,25 +21,25 @@ import structlog
 
 from penstock.names import VersionKey
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import settled
+from penstock_server.batching.limits import resolve
 from penstock_server.clock import monotonic
 from penstock_server.control import messages
-from penstock_server.control.forwarding import Relay
+from penstock_server.control.forwarding import ForwardedCalls
 from penstock_server.control.messages import ModelRoutes, RequestLogging, WorkerSettings
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.log_setup import configure_logging
-from penstock_server.metrics.counters import Board, BoardShape, open_board
+from penstock_server.metrics.counters import CountersShape, SharedCounters, open_counters
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, TensorSpec
 from penstock_server.prediction.decode import ColumnDecoder, Decoder, TensorDecoder, block_order
-from penstock_server.prediction.executor import Lane, LaneBeside
+from penstock_server.prediction.executor import Executor, ThreadedExecutor
 from penstock_server.prediction.outputs import class_reader, score_output
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.routing_table import Catalogue, ServedModel, VersionStatus
-from penstock_server.prediction.scheduler import LaneReactor
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
+from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.prediction.shadow import Mirror, Reader, ShadowThread
 from penstock_server.request_log.sampler import RequestTap, tensor_of
 from penstock_server.request_log.segment import LoggedTensor, SegmentHeader
@@ -68,14 +68,14 @@ class Worker:
     def __init__(self, link: WorkerLink, settings: WorkerSettings, board: Path) -> None:
         self._link = link
         self._settings = settings
-        self._lanes: dict[VersionKey, Lane] = {}
-        self._reactor = LaneReactor(monotonic)
-        self._predictor = Predictor(clock=monotonic, report=Recorder(open_board(board, BoardShape())))
+        self._executors: dict[VersionKey, Executor] = {}
+        self._reactor = BatchScheduler(monotonic)
+        self._predictor = Predictor(clock=monotonic, report=Recorder(open_counters(board, CountersShape())))
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
         self._request_log = _request_log(settings.request_log)
         self._taps: dict[VersionKey, RequestTap] = {}
-        self._relay = Relay(link.tell, self._post)
+        self._relay = ForwardedCalls(link.tell, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= control_methods(self._relay.ask)
         self._transport_name, self._transport = choose_transport(
@@ -111,7 +111,7 @@ class Worker:
                 self._listen(command.address)
             case messages.Drain():
                 self._drain(command.grace_s)
-            case messages.Answer() | messages.Refusal():
+            case messages.ControlReply() | messages.ControlError():
                 self._relay.answered(command)
 
     def _listen(self, address: str) -> None:
@@ -135,27 +135,27 @@ class Worker:
                 threads=self._settings.onnx_threads_of.get(command.model, self._settings.onnx_threads),
                 max_rows=self._settings.limits.of(command.model).most_rows,
             )
-            board = open_board(Path(command.board), BoardShape(command.features, command.cells))
+            board = open_counters(Path(command.board), CountersShape(command.features, command.cells))
             recorder = self._recorder(servable, board)
-            lane = self._lane(servable, cost, recorder)
-            self._log_requests(lane, servable, recorder)
+            executor = self._executor(servable, cost, recorder)
+            self._log_requests(executor, servable, recorder)
         except Exception as error:
             if not isinstance(error, InvalidInputError):
                 log.exception("load failed", model=command.model, version=command.version)
             reason = str(error) if isinstance(error, PenstockError) else f"loading failed: {type(error).__name__}"
             self._link.tell(messages.LoadFailed(command.model, command.version, reason))
             return
-        self._lanes[servable.key] = lane
+        self._executors[servable.key] = executor
         took_s = time.monotonic() - started
-        is_inline = not isinstance(lane, LaneBeside)
+        is_inline = not isinstance(executor, ThreadedExecutor)
         self._link.tell(
             messages.Loaded(command.model, command.version, took_s, is_inline, cost.base_s * 1e6, cost.row_s * 1e6)
         )
 
-    def _lane(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Lane:
+    def _executor(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
-        limits, is_inline = settled(settings.limits.of(servable.key[0]), cost, settings.inline_budget_s)
-        kind = Lane if is_inline else LaneBeside
+        limits, is_inline = resolve(settings.limits.of(servable.key[0]), cost, settings.inline_budget_s)
+        kind = Executor if is_inline else ThreadedExecutor
         return kind(
             servable,
             _decoder(servable),
@@ -167,51 +167,51 @@ class Worker:
             cost=cost,
         )
 
-    def _log_requests(self, lane: Lane, servable: OnnxServable, recorder: Recorder) -> None:
+    def _log_requests(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> None:
         settings, thread = self._settings.request_log, self._request_log
         if settings is not None and thread is not None:
             is_batched = servable.is_batched
-            inputs, outputs = _logged_inputs(lane.decoder, is_batched), _logged(servable.outputs, is_batched)
+            inputs, outputs = _logged_inputs(executor.decoder, is_batched), _logged(servable.outputs, is_batched)
             header = SegmentHeader(*servable.key, inputs, outputs)
             tap = RequestTap(header, sample_ratio=settings.sample_ratio, report=recorder, wake=thread.wake)
-            lane.request_log = self._taps[servable.key] = tap
+            executor.request_log = self._taps[servable.key] = tap
             thread.add(tap)
 
-    def _recorder(self, servable: OnnxServable, board: Board) -> Recorder:
+    def _recorder(self, servable: OnnxServable, board: SharedCounters) -> Recorder:
         baseline = servable.artifact.baseline
         predictions = None if baseline is None else baseline.cells.predictions
         return Recorder(board, self._settings.drift_window_rows, predictions)
 
     def _serve(self, command: messages.Serve) -> None:
         models = {name: self._served(name, routes) for name, routes in command.models.items()}
-        catalogue = Catalogue(models, command.is_settled)
+        routing_table = RoutingTable(models, command.is_settled)
 
         def swap() -> None:
             for model in models.values():
                 self._assign_roles(model)
-            self._predictor.catalogue = catalogue
+            self._predictor.routing_table = routing_table
             self._health.changed()
 
         self._on_reactor(swap)
         self._link.tell(messages.Served(command.generation))
 
     def _served(self, name: str, routes: ModelRoutes) -> ServedModel:
-        lanes = {version: lane for (model, version), lane in self._lanes.items() if model == name}
+        executors = {version: executor for (model, version), executor in self._executors.items() if model == name}
         statuses = {version: VersionStatus(status.state, status.reason) for version, status in routes.statuses.items()}
-        return ServedModel(name, routes.plan, lanes, statuses)
+        return ServedModel(name, routes.plan, executors, statuses)
 
     def _assign_roles(self, model: ServedModel) -> None:
-        for version, lane in model.lanes.items():
+        for version, executor in model.executors.items():
             role = model.role(version)
-            lane.play(role)
-            if (tap := self._taps.get(lane.servable.key)) is not None:
+            executor.play(role)
+            if (tap := self._taps.get(executor.servable.key)) is not None:
                 tap.role = role or ""
         if model.plan is not None:
-            champion = model.lanes[model.plan.champion]
-            shadow = model.lanes.get(model.plan.shadow or "")
+            champion = model.executors[model.plan.champion]
+            shadow = model.executors.get(model.plan.shadow or "")
             champion.mirror = None if shadow is None else self._mirror(champion, shadow)
 
-    def _mirror(self, champion: Lane, shadow: Lane) -> Mirror:
+    def _mirror(self, champion: Executor, shadow: Executor) -> Mirror:
         return Mirror(
             self._shadow,
             servable=shadow.servable,
@@ -222,19 +222,19 @@ class Worker:
         )
 
     def _unload(self, key: VersionKey) -> None:
-        lane = self._lanes.pop(key, None)
-        if lane is not None:
-            self._on_reactor(lambda: None)  # whoever read the former catalogue has queued its request now
+        executor = self._executors.pop(key, None)
+        if executor is not None:
+            self._on_reactor(lambda: None)  # whoever read the former routing_table has queued its request now
             deadline = time.monotonic() + DRAIN_S
-            while not lane.is_idle and time.monotonic() < deadline:
+            while not executor.is_idle and time.monotonic() < deadline:
                 time.sleep(0.005)
-            if isinstance(lane, LaneBeside):
-                lane.close()  # waits for its thread, which the reactor must not
+            if isinstance(executor, ThreadedExecutor):
+                executor.close()  # waits for its thread, which the reactor must not
             else:
-                self._on_reactor(lane.close)
+                self._on_reactor(executor.close)
             if (tap := self._taps.pop(key, None)) is not None:
                 tap.close()
-            del lane
+            del executor
             gc.collect()  # walks only what came after the start; the rest is frozen
             _return_memory()
         self._link.tell(messages.Unloaded(*key))

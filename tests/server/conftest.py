@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import PenstockError
-from penstock_server.metrics.counters import Board, BoardShape, create_board
+from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 
 # Other work on the machine, or a first compilation, says nothing about the code under test.
 settings.register_profile("steady", deadline=None)
@@ -86,7 +86,7 @@ class FakeCall:
 
 
 class FakeReport:
-    """Keeps what a lane tells; watches drift only when it is given cells."""
+    """Keeps what an executor tells; watches drift only when it is given cells."""
 
     def __init__(self, cells: NDArray[np.int64] | None = None) -> None:
         self.cells = cells
@@ -195,13 +195,13 @@ def write_onnx(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return write
 
 
-PLAIN = BoardShape()
+PLAIN = CountersShape()
 
 
 @pytest.fixture
-def new_board(tmp_path: Path) -> Callable[..., Board]:
+def new_counters(tmp_path: Path) -> Callable[..., SharedCounters]:
     numbers = count()
-    return lambda shape=PLAIN: create_board(tmp_path / f"board-{next(numbers)}", shape)
+    return lambda shape=PLAIN: create_counters(tmp_path / f"board-{next(numbers)}", shape)
 
 
 # mlflow asks for a terminal's progress bars and usage reports unless told otherwise before its import.

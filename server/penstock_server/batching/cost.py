@@ -1,6 +1,6 @@
 """What a batch costs: a line through what batches took, kept current while the version serves.
 
-The loader fits the line at warm-up; a lane whose requests have deadlines or an objective tells it each batch, and the
+The loader fits the line at warm-up; an executor whose requests have deadlines or an objective tells it each batch, and the
 queue asks it what a batch of n rows will take. It reads no clock.
 """
 

@@ -38,7 +38,7 @@ class BatchLimits:
     """How large a batch and its queue may grow, and how soon requests are to be answered.
 
     Attributes:
-        max_rows: rows of one batch; a single request with more runs alone. None leaves it to the cost (`settled`).
+        max_rows: rows of one batch; a single request with more runs alone. None leaves it to the cost (`resolve`).
         max_delay_s: how long a request may wait for company, though never for more than half of the time that its
             deadline leaves beside the batch itself. 0 is work-conserving: a batch is what arrived while the last one
             ran, so batches grow with load and nobody waits without reason.
@@ -98,7 +98,7 @@ class BatchLimits:
         return replace(self, models={}, **said)
 
 
-def settled(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> tuple[BatchLimits, bool]:
+def resolve(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> tuple[BatchLimits, bool]:
     """The limits with a size for batches, and whether they run inline.
 
     A version runs inline when a batch of 64 rows (or of `max_rows`, where that is set) takes no longer than the budget.

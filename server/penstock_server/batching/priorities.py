@@ -36,7 +36,7 @@ class _Level(Generic[RankedT]):
         self.rows = 0
 
 
-class OtherLevels(dict[int, _Level[RankedT]]):
+class PriorityLevels(dict[int, _Level[RankedT]]):
     """What waits at another level than the default, which is the queue's own list; levels without any are absent.
 
     A dict, since its truth is asked several times a request and where nobody uses priorities it is empty.

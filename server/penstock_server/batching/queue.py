@@ -1,6 +1,6 @@
 """The queue of one version: which waiting requests form the next batch, and when that batch is due.
 
-It decides without doing: no clock of its own, no thread, no answer to anybody. The lane that owns it adds what arrives,
+It decides without doing: no clock of its own, no thread, no answer to anybody. The executor that owns it adds what arrives,
 asks for the next batch when it is free, and answers whatever comes back. Sizes count rows, since a request may hold
 many and a model's cost follows its rows.
 """
@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from penstock_server.batching.cost import Cost, CostModel, batch_rows, finish_s, finish_singly_s, is_patient
 from penstock_server.batching.limits import BatchLimits
-from penstock_server.batching.priorities import DEFAULT, OtherLevels
+from penstock_server.batching.priorities import DEFAULT, PriorityLevels
 
 
 class Waiting(Protocol):
@@ -78,7 +78,7 @@ class BatchQueue(Generic[ItemT]):
         self.cost = CostModel(cost or Cost(0.0, 0.0), self.max_rows)
         self.is_timed = limits.objective_ms is not None
         self._items: deque[ItemT] = deque()
-        self._others: OtherLevels[ItemT] = OtherLevels()
+        self._others: PriorityLevels[ItemT] = PriorityLevels()
         self._company_until_s = inf
         self._halfway_s = inf
 

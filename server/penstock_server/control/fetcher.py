@@ -25,7 +25,7 @@ class _Failure:
     retry_at_s: float
 
 
-class Preparation:
+class ArtifactFetcher:
     """Artifacts by version, for the versions that are wanted.
 
     Args:

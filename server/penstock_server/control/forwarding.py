@@ -13,7 +13,7 @@ import structlog
 
 from penstock_server import errors
 from penstock_server.call import Call
-from penstock_server.control.messages import MAX_FRAME_BYTES, Answer, Fact, Question, Refusal
+from penstock_server.control.messages import MAX_FRAME_BYTES, ControlError, ControlReply, ControlRequest, Event
 from penstock_server.errors import InvalidInputError, OverloadedError, PenstockError, UnsupportedError
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ Responder = Callable[[bytes], bytes]
 """From a method's message to its reply, both as they are on the wire; raises a `PenstockError` to refuse."""
 
 
-class Desk:
+class ControlResponder:
     """Answers questions with the responders of their methods, two at a time: the rest of the supervisor goes on."""
 
     def __init__(self, responders: Mapping[str, Responder]) -> None:
@@ -32,7 +32,7 @@ class Desk:
         self._running: set[asyncio.Task[None]] = set()
         self._two_at_a_time = asyncio.Semaphore(2)
 
-    def take(self, question: Question, tell: Callable[[Answer | Refusal], None]) -> None:
+    def take(self, question: ControlRequest, tell: Callable[[ControlReply | ControlError], None]) -> None:
         """Answers a question soon; `tell` gets the answer on the loop."""
         task = asyncio.create_task(self._answer(question, tell))
         self._running.add(task)
@@ -42,12 +42,12 @@ class Desk:
         """Waits for the answers that are being made, which a thread cannot abandon."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _answer(self, question: Question, tell: Callable[[Answer | Refusal], None]) -> None:
+    async def _answer(self, question: ControlRequest, tell: Callable[[ControlReply | ControlError], None]) -> None:
         async with self._two_at_a_time:
             answer = await asyncio.to_thread(self.answer, question)
         tell(answer)
 
-    def answer(self, question: Question) -> Answer | Refusal:
+    def answer(self, question: ControlRequest) -> ControlReply | ControlError:
         """The answer to a question, or why there is none."""
         try:
             responder = self._responders.get(question.method)
@@ -56,27 +56,27 @@ class Desk:
             body = responder(question.body)
             if len(body) > MAX_ANSWER_BYTES:
                 raise InvalidInputError(f"the answer takes {len(body)} bytes, at most {MAX_ANSWER_BYTES}; ask for less")
-            return Answer(question.number, body)
+            return ControlReply(question.number, body)
         except PenstockError as error:
-            return Refusal(question.number, type(error).__name__, str(error))
+            return ControlError(question.number, type(error).__name__, str(error))
         except Exception:
             log.exception("question failed", method=question.method)
-            return Refusal(question.number, PenstockError.__name__, "the question failed")
+            return ControlError(question.number, PenstockError.__name__, "the question failed")
 
 
 MAX_WAITING: Final = 32
 """Questions on their way at once: so few frames fit the socket's buffer, and asking can never hold the reactor."""
 
 
-class Relay:
+class ForwardedCalls:
     """Questions on their way; all of it on the reactor's thread.
 
     Args:
-        tell: sends a fact to the supervisor.
+        tell: sends a event to the supervisor.
         post: runs an action soon on the reactor's thread.
     """
 
-    def __init__(self, tell: Callable[[Fact], None], post: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, tell: Callable[[Event], None], post: Callable[[Callable[[], None]], None]) -> None:
         self._tell = tell
         self._post = post
         self._numbers = count(1)
@@ -94,9 +94,9 @@ class Relay:
         self._waiting[number] = call
         call.pending = _Waiting(self, number)
         call.watch()
-        self._tell(Question(number, method, message))
+        self._tell(ControlRequest(number, method, message))
 
-    def answered(self, answer: Answer | Refusal) -> None:
+    def answered(self, answer: ControlReply | ControlError) -> None:
         """The supervisor has answered; from any thread."""
         self._post(lambda: self._pass_on(answer))
 
@@ -104,12 +104,12 @@ class Relay:
         """The caller left; its answer will be dropped."""
         self._waiting.pop(number, None)
 
-    def _pass_on(self, answer: Answer | Refusal) -> None:
+    def _pass_on(self, answer: ControlReply | ControlError) -> None:
         call = self._waiting.pop(answer.number, None)
         if call is None:
             return
         call.pending = None
-        if isinstance(answer, Answer):
+        if isinstance(answer, ControlReply):
             call.finish(answer.body)
         else:
             call.fail(error_of(answer))
@@ -120,7 +120,7 @@ class _Waiting:
 
     __slots__ = ("_number", "_relay")
 
-    def __init__(self, relay: Relay, number: int) -> None:
+    def __init__(self, relay: ForwardedCalls, number: int) -> None:
         self._relay = relay
         self._number = number
 
@@ -128,7 +128,7 @@ class _Waiting:
         self._relay.forget(self._number)
 
 
-def error_of(refusal: Refusal) -> PenstockError:
+def error_of(refusal: ControlError) -> PenstockError:
     """The error that the supervisor raised; one that it has no class for shows nothing of the server's insides."""
     kind = getattr(errors, refusal.kind, PenstockError)
     if isinstance(kind, type) and issubclass(kind, PenstockError):

@@ -14,7 +14,7 @@ from penstock_server.errors import NotFoundError, UnavailableError
 from penstock_server.sources.combined_source import SourceState
 
 
-class Admin:
+class AdminServer:
     """The HTTP server of the supervisor.
 
     Args:

@@ -97,22 +97,22 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
     grace_s: float
 
 
-class Answer(msgspec.Struct, frozen=True, tag=True):
-    """The reply to a `Question`, as it is on the wire."""
+class ControlReply(msgspec.Struct, frozen=True, tag=True):
+    """The reply to a `ControlRequest`, as it is on the wire."""
 
     number: int
     body: bytes
 
 
-class Refusal(msgspec.Struct, frozen=True, tag=True):
-    """There is no reply to a `Question`: the class of the error by its name, and its sentence."""
+class ControlError(msgspec.Struct, frozen=True, tag=True):
+    """There is no reply to a `ControlRequest`: the class of the error by its name, and its sentence."""
 
     number: int
     kind: str
     reason: str
 
 
-Command = Load | Serve | Unload | Listen | Drain | Answer | Refusal
+Command = Load | Serve | Unload | Listen | Drain | ControlReply | ControlError
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
@@ -159,7 +159,7 @@ class ListenFailed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-class Question(msgspec.Struct, frozen=True, tag=True):
+class ControlRequest(msgspec.Struct, frozen=True, tag=True):
     """A caller asks what the supervisor alone knows: a method of the control plane and its message."""
 
     number: int
@@ -167,13 +167,13 @@ class Question(msgspec.Struct, frozen=True, tag=True):
     body: bytes
 
 
-Fact = Loaded | LoadFailed | Served | Unloaded | Listening | ListenFailed | Question
+Event = Loaded | LoadFailed | Served | Unloaded | Listening | ListenFailed | ControlRequest
 
 _commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
-_facts: Final[msgspec.msgpack.Decoder[Fact]] = msgspec.msgpack.Decoder(Fact)
+_events: Final[msgspec.msgpack.Decoder[Event]] = msgspec.msgpack.Decoder(Event)
 
 
-def framed(message: Command | Fact) -> bytes:
+def framed(message: Command | Event) -> bytes:
     """A message as it travels."""
     body = msgspec.msgpack.encode(message)
     return HEAD.pack(len(body)) + body
@@ -184,6 +184,6 @@ def command(body: bytes) -> Command:
     return _commands.decode(body)
 
 
-def fact(body: bytes) -> Fact:
-    """The fact in a frame's body."""
-    return _facts.decode(body)
+def event(body: bytes) -> Event:
+    """The event in a frame's body."""
+    return _events.decode(body)

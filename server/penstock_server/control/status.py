@@ -10,10 +10,10 @@ from pathlib import Path
 
 from penstock.names import Role, VersionKey, VersionState
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion
-from penstock_server.drift.monitor import DriftWatch, Watched
+from penstock_server.drift.monitor import DriftMonitor, Watched
 from penstock_server.drift.reference import Reference, reference_of
-from penstock_server.metrics.prometheus import ServerFacts, VersionFacts
-from penstock_server.metrics.store import BoardStore
+from penstock_server.metrics.prometheus import MetricsSnapshot, VersionSnapshot
+from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.sources.combined_source import SourceState
 from penstock_server.sources.source import WantedModel
@@ -68,7 +68,7 @@ class ServerView:
 _PAGE_BYTES = 4096
 
 
-class Facts:
+class ServerStatus:
     """What is known of the whole server at the moment of asking.
 
     Args:
@@ -84,9 +84,9 @@ class Facts:
         *,
         view: Callable[[], ServerView],
         artifact: Callable[[VersionKey], Artifact | None],
-        boards: BoardStore,
+        boards: CounterStore,
         sources: Callable[[], tuple[SourceState, ...]],
-        watch: DriftWatch,
+        watch: DriftMonitor,
     ) -> None:
         self._view = view
         self._artifact = artifact
@@ -95,10 +95,10 @@ class Facts:
         self._watch = watch
         self._references: dict[VersionKey, tuple[Artifact, Reference]] = {}
 
-    def of_server(self) -> ServerFacts:
+    def of_server(self) -> MetricsSnapshot:
         """What a scrape shows."""
         view = self._view()
-        return ServerFacts(
+        return MetricsSnapshot(
             versions=[self._version(version) for version in view.versions if self._boards.of_version(version.key)],
             slots=self._boards.of_slots(),
             restarts={worker.slot: worker.restarts for worker in view.workers},
@@ -129,8 +129,8 @@ class Facts:
         for key in self._references.keys() - kept:
             self._references.pop(key, None)
 
-    def _version(self, version: VersionView) -> VersionFacts:
-        return VersionFacts(
+    def _version(self, version: VersionView) -> VersionSnapshot:
+        return VersionSnapshot(
             model=version.model,
             version=version.version,
             roles=version.roles,

@@ -1,6 +1,6 @@
 """The supervisor: keeps every worker alive and serving what is wanted.
 
-It reacts to four things: a new wish, a version fetched, a worker's fact, a worker's end. Each changes a record and asks
+It reacts to four things: a new wish, a version fetched, a worker's event, a worker's end. Each changes a record and asks
 for a step; the step compares wish and records through `lifecycle.next_steps` and sends what is missing. So nothing has
 to be remembered between steps, and whatever was lost is said again.
 """
@@ -15,15 +15,15 @@ import structlog
 from penstock.names import ROLES, VersionKey, VersionState
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
-from penstock_server.control.fetcher import Preparation
-from penstock_server.control.forwarding import Desk
+from penstock_server.control.fetcher import ArtifactFetcher
+from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.messages import ModelRoutes, Status, WorkerSettings
 from penstock_server.control.reconcile import Load, Serve, Unload, next_steps
 from penstock_server.control.status import ServerView, VersionView, WorkerView
 from penstock_server.control.worker_process import WorkerProcess, start_worker
 from penstock_server.errors import UnavailableError
-from penstock_server.metrics.counters import BoardShape
-from penstock_server.metrics.store import BoardStore
+from penstock_server.metrics.counters import CountersShape
+from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.source import Desired, Source
@@ -63,8 +63,8 @@ class Supervisor:
         workers: int,
         settings: WorkerSettings,
         source: Source,
-        boards: BoardStore,
-        desk: Desk,
+        boards: CounterStore,
+        desk: ControlResponder,
         clock: Clock = monotonic,
     ) -> None:
         self._address = address
@@ -82,7 +82,7 @@ class Supervisor:
         self._sent: dict[int, messages.Serve] = {}
         self._pending: dict[int, tuple[int, dict[str, TrafficPlan]]] = {}
         self._change = asyncio.Event()
-        self._preparation = Preparation(source, clock=clock, changed=self._change.set)
+        self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._change.set)
         self._reloads = 0
         self._failed_reloads = 0
         self.ready = asyncio.Event()
@@ -125,7 +125,7 @@ class Supervisor:
     async def drain(self, grace_s: float) -> None:
         """Lets every worker finish, and ends those that do not."""
         self._is_stopping = True
-        await self._preparation.close()
+        await self._fetcher.close()
         workers = list(self._workers.values())
         for worker in workers:
             worker.tell(messages.Drain(grace_s))
@@ -163,14 +163,14 @@ class Supervisor:
                 self._fail(f"workers end as soon as they start (exit code {code}); the log above says why")
             await asyncio.sleep(RESTART_AFTER_S[min(quick_ends, len(RESTART_AFTER_S)) - 1] if quick_ends else 0)
 
-    def _learn(self, worker: WorkerProcess, fact: messages.Fact) -> None:
-        match fact:
+    def _learn(self, worker: WorkerProcess, event: messages.Event) -> None:
+        match event:
             case messages.Loaded(model, version):
                 worker.versions[model, version] = "ready"
                 self._reloads += 1
                 log.info(
-                    "version loaded", slot=worker.slot, model=model, version=version, took_s=round(fact.took_s, 3),
-                    runs="inline" if fact.is_inline else "beside", cost_us=f"{fact.base_us:.0f} + {fact.row_us:.2f} n",
+                    "version loaded", slot=worker.slot, model=model, version=version, took_s=round(event.took_s, 3),
+                    runs="inline" if event.is_inline else "beside", cost_us=f"{event.base_us:.0f} + {event.row_us:.2f} n",
                 )  # fmt: skip
             case messages.LoadFailed(model, version, reason):
                 worker.versions[model, version] = "failed"
@@ -192,8 +192,8 @@ class Supervisor:
                 worker.transport = transport
             case messages.ListenFailed(reason):
                 self._fail(reason)
-            case messages.Question():
-                self._desk.take(fact, worker.tell)
+            case messages.ControlRequest():
+                self._desk.take(event, worker.tell)
                 return  # nothing changed
         self._change.set()
 
@@ -201,7 +201,7 @@ class Supervisor:
         if self._is_stopping:
             return
         keys = {(model, version) for model, wish in self._desired.models.items() for version in wish.versions}
-        self._preparation.want(keys | self._held())
+        self._fetcher.want(keys | self._held())
         for worker in self._workers.values():
             self._boards.keep(worker.slot, keys | worker.versions.keys())
             self._advance(worker)
@@ -210,13 +210,11 @@ class Supervisor:
 
     def _held(self) -> set[VersionKey]:
         """Versions that some worker holds: their baselines are read at scrape, even while they go."""
-        return {
-            key for worker in self._workers.values() for key in worker.versions
-        } & self._preparation.artifacts.keys()
+        return {key for worker in self._workers.values() for key in worker.versions} & self._fetcher.artifacts.keys()
 
     def _advance(self, worker: WorkerProcess) -> None:
         """Tells one worker what comes next; a plan on its way is awaited before anything follows it."""
-        artifacts = self._preparation.artifacts
+        artifacts = self._fetcher.artifacts
         if worker.slot in self._pending:
             return
         for step in next_steps(self._desired.models, artifacts.keys(), worker.snapshot()):
@@ -236,7 +234,7 @@ class Supervisor:
 
     def _load(self, slot: int, key: VersionKey, artifact: Artifact) -> messages.Load:
         features, cells = (0, 0) if artifact.baseline is None else artifact.baseline.cells_shape
-        board = self._boards.version(slot, key, BoardShape(features, cells))
+        board = self._boards.version(slot, key, CountersShape(features, cells))
         return messages.Load(*key, folder=str(artifact.path), board=str(board), features=features, cells=cells)
 
     def _serve(self, worker: WorkerProcess, plans: dict[str, TrafficPlan]) -> None:
@@ -264,7 +262,7 @@ class Supervisor:
             return False
         worker.has_settled = all(
             worker.versions.get((model, version)) in {"ready", "failed"}
-            or self._preparation.reason((model, version)) is not None
+            or self._fetcher.reason((model, version)) is not None
             for model, wish in self._desired.models.items()
             for version in wish.versions
         )
@@ -275,7 +273,7 @@ class Supervisor:
         statuses: dict[str, Status] = {}
         wish = self._desired.models.get(model)
         for version in () if wish is None else wish.versions:
-            reason = self._preparation.reason((model, version))
+            reason = self._fetcher.reason((model, version))
             statuses[version] = Status("LOADING") if reason is None else Status("UNAVAILABLE", reason)
         for worker in workers:
             for (name, version), state in worker.versions.items():
@@ -316,7 +314,7 @@ class Supervisor:
 
     def artifact(self, key: VersionKey) -> Artifact | None:
         """The files of a version, if they are at hand."""
-        return self._preparation.artifacts.get(key)
+        return self._fetcher.artifacts.get(key)
 
     def _version_view(self, model: str, version: str, status: Status) -> VersionView:
         plans = [worker.plans[model] for worker in self._workers.values() if model in worker.plans]

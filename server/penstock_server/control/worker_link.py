@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from penstock_server.control.messages import HEAD, Command, Fact, command, framed
+from penstock_server.control.messages import HEAD, Command, Event, command, framed
 
 
 class WorkerLink:
@@ -31,10 +31,10 @@ class WorkerLink:
             # A supervisor that is killed with facts unread resets the socket instead of ending it.
             return b""
 
-    def tell(self, fact: Fact) -> None:
-        """Sends a fact; silently lost when the supervisor is gone, since `commands` has ended then too."""
+    def tell(self, event: Event) -> None:
+        """Sends a event; silently lost when the supervisor is gone, since `commands` has ended then too."""
         with self._lock:
             try:
-                self._connection.sendall(framed(fact))
+                self._connection.sendall(framed(event))
             except OSError:
                 return

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from penstock.names import VersionKey
-from penstock_server.control.messages import HEAD, MAX_FRAME_BYTES, Command, Fact, WorkerSettings, fact, framed
+from penstock_server.control.messages import HEAD, MAX_FRAME_BYTES, Command, Event, WorkerSettings, event, framed
 from penstock_server.control.reconcile import LoadState, WorkerSnapshot
 from penstock_server.rollout.plan import TrafficPlan
 
@@ -76,12 +76,12 @@ class WorkerProcess:
         if not self._writer.is_closing():
             self._writer.write(framed(command))
 
-    async def listen(self, on_fact: Callable[["WorkerProcess", Fact], None]) -> int:
-        """Hands on each fact until the process ends; its exit code."""
+    async def listen(self, on_event: Callable[["WorkerProcess", Event], None]) -> int:
+        """Hands on each event until the process ends; its exit code."""
         try:
             while True:
                 (size,) = HEAD.unpack(await self._reader.readexactly(HEAD.size))
-                on_fact(self, fact(await self._reader.readexactly(size)))
+                on_event(self, event(await self._reader.readexactly(size)))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:

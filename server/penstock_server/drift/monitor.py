@@ -18,7 +18,7 @@ from penstock_server.drift.evaluate import DriftRules, columns_drift, version_dr
 from penstock_server.drift.reference import Reference
 from penstock_server.drift.report import VersionDrift
 from penstock_server.drift.window import Marks, window_of
-from penstock_server.metrics.counters import Board
+from penstock_server.metrics.counters import SharedCounters
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class Watched:
 
     key: VersionKey
     roles: tuple[str, ...]
-    boards: Sequence[Board]
+    boards: Sequence[SharedCounters]
     reference: Reference
 
 
@@ -53,7 +53,7 @@ class _Memory:
     found: VersionDrift | None = None
 
 
-class DriftWatch:
+class DriftMonitor:
     """The drift of all versions.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.features.counting import Counts, counts_of
-from penstock_server.metrics.counters import Board
+from penstock_server.metrics.counters import SharedCounters
 
 Marks = tuple[int, ...]
 """For each board the number of its current sub-window, when somebody looked."""
@@ -37,7 +37,7 @@ class Window:
     counted: tuple[tuple[int, int], ...]
 
 
-def window_of(boards: Sequence[Board], after: Marks | None = None) -> Window:
+def window_of(boards: Sequence[SharedCounters], after: Marks | None = None) -> Window:
     """The boards' windows, all of one shape; with `after` only the sub-windows that began after those marks."""
     places = (-1,) * len(boards) if after is None or len(after) != len(boards) else after
     copies = [_copy(board, place) for board, place in zip(boards, places, strict=True)]
@@ -49,7 +49,7 @@ def window_of(boards: Sequence[Board], after: Marks | None = None) -> Window:
     )
 
 
-def _copy(board: Board, after: int) -> tuple[NDArray[np.int64], int, int]:
+def _copy(board: SharedCounters, after: int) -> tuple[NDArray[np.int64], int, int]:
     """The words of the sub-windows later than `after`, their rows, and the number of the current one."""
     for _ in range(_ATTEMPTS):
         at = int(board.drift_at[0])

@@ -53,7 +53,7 @@ _SCORE_CELLS: Final = len(SCORE_EDGES) + 1
 
 
 @dataclass(frozen=True, slots=True)
-class BoardShape:
+class CountersShape:
     """What of a board depends on its version: drift's features, a row of counts' words, and the ring of sub-windows."""
 
     features: int = 0
@@ -88,7 +88,7 @@ class BoardShape:
         return fixed + self.sub_windows + prod(self.drift)
 
 
-class Board:
+class SharedCounters:
     """A version's counters in one worker. Arrays are views of the shared file; whoever holds the board may add.
 
     Attributes:
@@ -110,7 +110,7 @@ class Board:
         drift: [sub_windows, features + 1, words], as `features.counts` takes them apart; the last row is of predictions.
     """
 
-    def __init__(self, memory: mmap.mmap, shape: BoardShape) -> None:
+    def __init__(self, memory: mmap.mmap, shape: CountersShape) -> None:
         self.shape = shape
         self._words: Counts = np.frombuffer(memory, np.int64, shape.words)
         self._at = 0
@@ -140,20 +140,20 @@ class Board:
         return self._words[self._at - words : self._at]
 
 
-def create_board(path: Path, shape: BoardShape) -> Board:
+def create_counters(path: Path, shape: CountersShape) -> SharedCounters:
     """A new board of zeros at `path`."""
     with path.open("xb") as file:
         file.truncate(shape.words * WORD_BYTES)
-    return open_board(path, shape)
+    return open_counters(path, shape)
 
 
-def open_board(path: Path, shape: BoardShape) -> Board:
+def open_counters(path: Path, shape: CountersShape) -> SharedCounters:
     """The board at `path`; `ValueError` when the file is not of this shape."""
     with path.open("r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)
     if len(memory) != shape.words * WORD_BYTES:
         raise ValueError(f"the board {path} holds {len(memory)} bytes, its shape takes {shape.words * WORD_BYTES}")
-    return Board(memory, shape)
+    return SharedCounters(memory, shape)
 
 
 def latency_bucket(duration_ns: int) -> int:

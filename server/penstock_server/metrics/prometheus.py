@@ -25,7 +25,7 @@ from penstock_server.metrics.counters import (
     SHADOW_DROPS,
     SHADOW_RESULTS,
     STAGES,
-    Board,
+    SharedCounters,
 )
 
 VERSION: Final = ["model_name", "model_version"]
@@ -35,7 +35,7 @@ _OTHER: Final = "other"
 
 
 @dataclass(frozen=True, slots=True)
-class VersionFacts:
+class VersionSnapshot:
     """A loaded version and its boards.
 
     Attributes:
@@ -47,12 +47,12 @@ class VersionFacts:
     version: str
     roles: Sequence[str]
     weight: float | None
-    boards: Sequence[Board]
+    boards: Sequence[SharedCounters]
     class_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class ServerFacts:
+class MetricsSnapshot:
     """What a scrape shows.
 
     Attributes:
@@ -62,8 +62,8 @@ class ServerFacts:
         sources: by name, whether it answers.
     """
 
-    versions: Sequence[VersionFacts]
-    slots: dict[int, Board]
+    versions: Sequence[VersionSnapshot]
+    slots: dict[int, SharedCounters]
     restarts: dict[int, int] = field(default_factory=dict)
     resident_bytes: dict[int, int] = field(default_factory=dict)
     sources: dict[str, bool] = field(default_factory=dict)
@@ -71,10 +71,10 @@ class ServerFacts:
     failed_reloads: int = 0
 
 
-class BoardCollector(Collector):
+class MetricsCollector(Collector):
     """Makes metric families from the facts of the moment."""
 
-    def __init__(self, facts: Callable[[], ServerFacts]) -> None:
+    def __init__(self, facts: Callable[[], MetricsSnapshot]) -> None:
         self._facts = facts
 
     def describe(self) -> list[Metric]:
@@ -100,16 +100,16 @@ def registry_of(*collectors: Collector) -> CollectorRegistry:
     return registry
 
 
-def _summed(boards: Sequence[Board], name: str) -> NDArray[np.int64]:
+def _summed(boards: Sequence[SharedCounters], name: str) -> NDArray[np.int64]:
     total: NDArray[np.int64] = np.sum([getattr(board, name) for board in boards], axis=0)
     return total
 
 
-def _labels(version: VersionFacts) -> list[str]:
+def _labels(version: VersionSnapshot) -> list[str]:
     return [version.model, version.version]
 
 
-def _predictions(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+def _predictions(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     predictions = CounterMetricFamily(
         "model_predictions", "Rows answered, by predicted class (none for models without classes).",
         labels=[*VERSION, "prediction_class"],
@@ -134,7 +134,7 @@ def _predictions(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
     yield from (predictions, latency, rows, requests)
 
 
-def class_counts(version: VersionFacts) -> list[tuple[str, int]]:
+def class_counts(version: VersionSnapshot) -> list[tuple[str, int]]:
     """Rows by class name over all boards; one unnamed class when the version has none."""
     totals: Counter[str] = Counter()
     for board in version.boards:
@@ -159,7 +159,7 @@ def _buckets(edges: Sequence[float], counts: NDArray[np.int64]) -> list[tuple[st
     return list(zip(names, np.cumsum(counts).tolist(), strict=True))
 
 
-def _queues(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+def _queues(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     depth = GaugeMetricFamily("penstock_queue_rows", "Rows that wait for a batch.", labels=VERSION)
     requests = GaugeMetricFamily("penstock_queue_requests", "Requests that wait for a batch.", labels=VERSION)
     refusals = CounterMetricFamily(
@@ -174,7 +174,7 @@ def _queues(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
     yield from (depth, requests, refusals)
 
 
-def _shadows(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+def _shadows(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     results = CounterMetricFamily(
         "penstock_shadow_comparisons",
         "Rows that the shadow ran after the champion, by result.",
@@ -215,7 +215,7 @@ def _shadows(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
     yield from (results, drops, agreement, distance, latency)
 
 
-def _request_log(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+def _request_log(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     """Nothing of versions of which nothing was ever sampled."""
     rows = CounterMetricFamily("penstock_request_log_rows", "Rows written to the request log.", labels=VERSION)
     drops = CounterMetricFamily(
@@ -232,7 +232,7 @@ def _request_log(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
     yield from (rows, drops)
 
 
-def _roles(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
+def _roles(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     roles = GaugeMetricFamily("penstock_model_role", "1 for each part that a version plays.", labels=[*VERSION, "role"])
     weight = GaugeMetricFamily("penstock_canary_weight_ratio", "Share of keys that the canary answers.", labels=VERSION)
     for version in versions:
@@ -243,7 +243,7 @@ def _roles(versions: Sequence[VersionFacts]) -> Iterator[Metric]:
     yield from (roles, weight)
 
 
-def _server(facts: ServerFacts) -> Iterator[Metric]:
+def _server(facts: MetricsSnapshot) -> Iterator[Metric]:
     refusals = CounterMetricFamily(
         "penstock_unrouted_refusals", "Requests refused before a version was found, by reason.", labels=["reason"]
     )

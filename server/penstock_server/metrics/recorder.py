@@ -1,6 +1,6 @@
-"""Writes what the lanes report on a board: the only writer of the request path.
+"""Writes what the executors report on a board: the only writer of the request path.
 
-A lane reports once a batch, with all that the batch knows; here it becomes additions to shared arrays. Single cells are
+An executor reports once a batch, with all that the batch knows; here it becomes additions to shared arrays. Single cells are
 written through memoryviews, which cost half of what numpy's scalars do.
 """
 
@@ -19,7 +19,7 @@ from penstock_server.metrics.counters import (
     SHADOW_DROPS,
     SHADOW_RESULTS,
     STAGES,
-    Board,
+    SharedCounters,
     latency_bucket,
     rows_bucket,
 )
@@ -43,7 +43,10 @@ class Recorder:
     """
 
     def __init__(
-        self, board: Board, drift_window_rows: int = 10_000, predictions: NumberCells | ClassCells | None = None
+        self,
+        board: SharedCounters,
+        drift_window_rows: int = 10_000,
+        predictions: NumberCells | ClassCells | None = None,
     ) -> None:
         self._board = board
         self._latency = [row.data for row in board.latency]
@@ -190,5 +193,5 @@ class Recorder:
         self._board.log_rows[0] += rows
 
     def request_log_dropped(self, reason: str, rows: int) -> None:
-        """Sampled rows were not, by a reason of `LOG_DROPS`: "busy" from the lane, "disk" from the log's thread."""
+        """Sampled rows were not, by a reason of `LOG_DROPS`: "busy" from the executor, "disk" from the log's thread."""
         self._board.log_drops[_LOG_DROP_CELL[reason]] += rows

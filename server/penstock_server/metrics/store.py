@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Self
 
 from penstock.names import VersionKey
-from penstock_server.metrics.counters import Board, BoardShape, create_board
+from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - the system's shared memory; the folder in it is ours alone
 
 
-class BoardStore:
+class CounterStore:
     """Boards by worker slot and version, in a private folder that goes with the store."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="penstock-", dir=_MEMORY if _MEMORY.is_dir() else None))
         self._numbers = count()
-        self._boards: dict[tuple[int, VersionKey], tuple[Path, Board]] = {}
-        self._slots: dict[int, tuple[Path, Board]] = {}
+        self._boards: dict[tuple[int, VersionKey], tuple[Path, SharedCounters]] = {}
+        self._slots: dict[int, tuple[Path, SharedCounters]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -37,10 +37,10 @@ class BoardStore:
     def slot(self, slot: int) -> Path:
         """The board for what a worker refuses before it knows a version."""
         if slot not in self._slots:
-            self._slots[slot] = self._create(BoardShape())
+            self._slots[slot] = self._create(CountersShape())
         return self._slots[slot][0]
 
-    def version(self, slot: int, key: VersionKey, shape: BoardShape) -> Path:
+    def version(self, slot: int, key: VersionKey, shape: CountersShape) -> Path:
         """A version's board in a slot; the same one again when its worker was replaced."""
         if (slot, key) not in self._boards:
             self._boards[slot, key] = self._create(shape)
@@ -58,14 +58,14 @@ class BoardStore:
         if found is not None:
             found[0].unlink(missing_ok=True)
 
-    def of_version(self, key: VersionKey) -> list[Board]:
+    def of_version(self, key: VersionKey) -> list[SharedCounters]:
         """Every slot's board of a version."""
         return [board for (_, held), (_, board) in list(self._boards.items()) if held == key]
 
-    def of_slots(self) -> dict[int, Board]:
+    def of_slots(self) -> dict[int, SharedCounters]:
         """Each slot's own board."""
         return {slot: board for slot, (_, board) in list(self._slots.items())}
 
-    def _create(self, shape: BoardShape) -> tuple[Path, Board]:
+    def _create(self, shape: CountersShape) -> tuple[Path, SharedCounters]:
         path = self._folder / str(next(self._numbers))
-        return path, create_board(path, shape)
+        return path, create_counters(path, shape)

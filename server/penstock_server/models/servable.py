@@ -39,7 +39,7 @@ class Outputs:
 
 
 class Servable(Protocol):
-    """A version that can be asked; what a lane needs of it.
+    """A version that can be asked; what an executor needs of it.
 
     Attributes:
         key: the model's name and the version's.

@@ -1,6 +1,6 @@
-"""A lane: one loaded version with its queue, from a request's rows to its reply.
+"""An executor: one loaded version with its queue, from a request's rows to its reply.
 
-An inline lane runs its batches on the reactor's thread, which suits models that take microseconds; a lane beside runs
+An inline executor runs its batches on the reactor's thread, which suits models that take microseconds; an executor beside runs
 them on a thread of its own that takes the next batch when it is free, which suits models that would hold the reactor.
 Both answer through the same code.
 """
@@ -39,8 +39,8 @@ log = structlog.get_logger(__name__)
 _DEADLINE: Final = "the answer would come after the deadline"
 
 
-class Prediction:
-    """One request on its way: what waits in a lane's queue, with its reply inside.
+class PendingRequest:
+    """One request on its way: what waits in an executor's queue, with its reply inside.
 
     Attributes:
         deadline_s: when the caller, or the model's objective, no longer waits for the answer.
@@ -57,10 +57,10 @@ class Prediction:
         "chosen",
         "deadline_s",
         "encoder",
+        "executor",
         "id_field",
         "is_waiting",
         "is_watched",
-        "lane",
         "priority",
         "rows",
         "size_bytes",
@@ -69,7 +69,7 @@ class Prediction:
 
     def __init__(
         self,
-        lane: "Lane",
+        executor: "Executor",
         call: Call,
         taken: Rows,
         *,
@@ -80,7 +80,7 @@ class Prediction:
         priority: int = DEFAULT,
         size_bytes: int = 0,
     ) -> None:
-        self.lane = lane
+        self.executor = executor
         self.call = call
         self.taken = taken
         self.rows = taken.rows
@@ -90,7 +90,7 @@ class Prediction:
         self.id_field = encoded_id(request_id)
         self.chosen = chosen
         self.priority = priority
-        self.encoder = lane.encoder
+        self.encoder = executor.encoder
         self.is_waiting = True
         self.is_watched = False
 
@@ -106,10 +106,10 @@ class Prediction:
 
     def cancelled(self) -> None:
         """The caller left."""
-        self.lane.cancelled(self)
+        self.executor.cancelled(self)
 
 
-class Lane:
+class Executor:
     """A version's queue, runner and reports; all of it on the reactor's thread.
 
     Attributes:
@@ -127,7 +127,7 @@ class Lane:
         report: VersionReport,
         reader: Reader,
         clock: Clock,
-        activate: Callable[["Lane"], None],
+        activate: Callable[["Executor"], None],
         cost: Cost | None = None,
     ) -> None:
         self.servable = servable
@@ -138,7 +138,7 @@ class Lane:
         self.mirror: Mirror | None = None
         self.request_log: RequestLog | None = None
         self._objective_s = limits.objective_s
-        self._queue: BatchQueue[Prediction] = BatchQueue(limits, cost)
+        self._queue: BatchQueue[PendingRequest] = BatchQueue(limits, cost)
         self._clock = clock
         self._activate = activate
         self._running = 0
@@ -155,7 +155,7 @@ class Lane:
         """Whether nothing waits and nothing runs."""
         return not len(self._queue) and not self._running
 
-    def submit(self, prediction: Prediction) -> None:
+    def submit(self, prediction: PendingRequest) -> None:
         """Queues a request.
 
         Raises:
@@ -166,7 +166,7 @@ class Lane:
         if len(self._queue) == 1:
             self._activate(self)
 
-    def _add(self, prediction: Prediction) -> None:
+    def _add(self, prediction: PendingRequest) -> None:
         if prediction.deadline_s != inf or self._objective_s != inf:
             self._check_time(prediction)
         if not self._queue.add(prediction):
@@ -174,8 +174,8 @@ class Lane:
             waiting = f"{len(self._queue):,} requests of {self._queue.rows:,} rows wait"
             raise OverloadedError(f"the queue of model {model!r} version {version} is full: {waiting}; try again later")
 
-    def _check_time(self, prediction: Prediction) -> None:
-        """Refuses what cannot be answered in time while that costs nothing; other lanes' batches are not foreseen."""
+    def _check_time(self, prediction: PendingRequest) -> None:
+        """Refuses what cannot be answered in time while that costs nothing; other executors' batches are not foreseen."""
         now_s = prediction.arrived_s
         prediction.deadline_s = min(prediction.deadline_s, now_s + self._objective_s)
         start_s = max(now_s, self._busy_until_s)
@@ -185,7 +185,7 @@ class Lane:
             self._queue.cost.doubt()
         raise self._too_late(prediction)
 
-    def _too_late(self, prediction: Prediction) -> PenstockError:
+    def _too_late(self, prediction: PendingRequest) -> PenstockError:
         if prediction.deadline_s < prediction.arrived_s + self._objective_s:
             return DeadlinePassedError(_DEADLINE)
         model, version = self.servable.key
@@ -194,7 +194,7 @@ class Lane:
         )
         return OverloadedError(f"{late}; try again later")
 
-    def cancelled(self, prediction: Prediction) -> None:
+    def cancelled(self, prediction: PendingRequest) -> None:
         """A caller left; a request whose batch runs keeps its rows, which are between those of others."""
         if prediction.is_waiting:
             self._queue.discard(prediction)
@@ -231,11 +231,11 @@ class Lane:
         self.report.waiting(self._queue.rows, len(self._queue))
 
     def close(self) -> None:
-        """Refuses what still waits, after a drain that was not enough, and gives back what the lane holds."""
+        """Refuses what still waits, after a drain that was not enough, and gives back what the executor holds."""
         for prediction in self._queue.clear():
             self._refuse(prediction, NotReadyError("the version was unloaded before the request had its turn"))
 
-    def _take(self, now_s: float) -> Batch[Prediction]:
+    def _take(self, now_s: float) -> Batch[PendingRequest]:
         batch = self._queue.next_batch(now_s, one=not self.servable.is_batched)
         if self._queue.is_timed:
             self._busy_until_s = now_s + self._queue.cost.of(batch.rows)
@@ -245,7 +245,7 @@ class Lane:
             prediction.is_waiting = False
         return batch
 
-    def _answer_all(self, batch: Batch[Prediction], started_s: float, *, is_again: bool = False) -> None:
+    def _answer_all(self, batch: Batch[PendingRequest], started_s: float, *, is_again: bool = False) -> None:
         items = batch.items
         blocks = _joined(items)
         shapes = items[0].taken.shapes
@@ -282,7 +282,7 @@ class Lane:
         if self.mirror is not None:
             self.mirror.offer(Answered(blocks, shapes, batch.rows, outputs.arrays, compute_s))
 
-    def _answer_singly(self, items: list[Prediction], started_s: float, error: ModelFailedError) -> None:
+    def _answer_singly(self, items: list[PendingRequest], started_s: float, error: ModelFailedError) -> None:
         """One request's rows can fail a whole batch; its neighbours are asked again, each alone."""
         if len(items) == 1:
             log.warning(
@@ -307,10 +307,10 @@ class Lane:
         return [array[kept] for array in outputs.arrays]
 
     def _reply(
-        self, items: list[Prediction], outputs: Outputs, rows: int, started_s: float, compute_s: float
-    ) -> list[Prediction]:
+        self, items: list[PendingRequest], outputs: Outputs, rows: int, started_s: float, compute_s: float
+    ) -> list[PendingRequest]:
         """Answers each request whose caller is there still; these."""
-        answered: list[Prediction] = []
+        answered: list[PendingRequest] = []
         if not self.servable.is_batched:
             (item,) = items
             if outputs.refusal is not None:
@@ -344,12 +344,12 @@ class Lane:
             start += item.rows
         return answered
 
-    def _finish(self, item: Prediction, reply: bytes, answered: list[Prediction]) -> None:
+    def _finish(self, item: PendingRequest, reply: bytes, answered: list[PendingRequest]) -> None:
         item.call.pending = None
         item.call.finish(reply)
         answered.append(item)
 
-    def _refuse(self, prediction: Prediction, error: PenstockError) -> None:
+    def _refuse(self, prediction: PendingRequest, error: PenstockError) -> None:
         if prediction.is_over:
             return
         prediction.call.pending = None
@@ -357,8 +357,8 @@ class Lane:
         prediction.call.fail(error)
 
 
-class LaneBeside(Lane):
-    """A lane whose batches run on a thread of its own; the queue is shared with the reactor under a lock."""
+class ThreadedExecutor(Executor):
+    """An executor whose batches run on a thread of its own; the queue is shared with the reactor under a lock."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -367,13 +367,13 @@ class LaneBeside(Lane):
         self._thread = threading.Thread(target=self._loop, name="-".join(self.servable.key), daemon=True)
         self._thread.start()
 
-    def submit(self, prediction: Prediction) -> None:
+    def submit(self, prediction: PendingRequest) -> None:
         prediction.watch()
         with self._condition:
             self._add(prediction)
             self._condition.notify()
 
-    def cancelled(self, prediction: Prediction) -> None:
+    def cancelled(self, prediction: PendingRequest) -> None:
         with self._condition:
             super().cancelled(prediction)
 
@@ -387,7 +387,7 @@ class LaneBeside(Lane):
         self._thread.join(timeout=60)
         super().close()
 
-    def _take(self, now_s: float) -> Batch[Prediction]:
+    def _take(self, now_s: float) -> Batch[PendingRequest]:
         with self._condition:
             return super()._take(now_s)
 
@@ -408,7 +408,7 @@ def _microseconds(duration_s: float) -> int:
     return max(0, int(duration_s * 1e6))
 
 
-def _joined(items: Sequence[Prediction]) -> tuple[bytes, ...]:
+def _joined(items: Sequence[PendingRequest]) -> tuple[bytes, ...]:
     """The batch's blocks: each input's raw contents, one request after another."""
     if len(items) == 1:
         return items[0].taken.blocks

@@ -1,6 +1,6 @@
-"""From a `ModelInfer` message to a lane: parse, route, decode, admit. One outcome a request.
+"""From a `ModelInfer` message to an executor: parse, route, decode, admit. One outcome a request.
 
-It runs on the reactor's thread, reads one catalogue a request, and answers only refusals; lanes answer the rest.
+It runs on the reactor's thread, reads one routing_table a request, and answers only refusals; executors answer the rest.
 """
 
 from math import inf
@@ -15,10 +15,10 @@ from penstock_server.clock import Clock
 from penstock_server.errors import DeadlinePassedError, InvalidInputError, PenstockError
 from penstock_server.prediction.decode import Rows
 from penstock_server.prediction.encode import Choice
-from penstock_server.prediction.executor import Lane, Prediction
+from penstock_server.prediction.executor import Executor, PendingRequest
 from penstock_server.prediction.parse_cache import Template, Templates
 from penstock_server.prediction.report import RefusalReport, refusal_reason
-from penstock_server.prediction.routing_table import Catalogue
+from penstock_server.prediction.routing_table import RoutingTable
 
 _CHOICE: Final = "parameter_choice"
 _INTEGERS: Final = ("int64_param", "uint64_param")
@@ -34,14 +34,14 @@ _SEQUENCES: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 
 
 class Predictor:
-    """Admits requests to lanes.
+    """Admits requests to executors.
 
     Attributes:
-        catalogue: what is served now; swapped by assignment.
+        routing_table: what is served now; swapped by assignment.
     """
 
     def __init__(self, *, clock: Clock, report: RefusalReport) -> None:
-        self.catalogue = Catalogue()
+        self.routing_table = RoutingTable()
         self._clock = clock
         self._report = report
         self._templates = Templates()
@@ -53,16 +53,16 @@ class Predictor:
         try:
             template = self._templates.find(message)
             request = parse(message) if template is None else template.request
-            lane = self._lane(request) if template is None else self._lane_of(template)
-            report = lane.report
+            executor = self._executor(request) if template is None else self._lane_of(template)
+            report = executor.report
             deadline_s = call.deadline_s
             priority = DEFAULT
             if deadline_s != inf or request.parameters:
                 deadline_s = _deadline(request, deadline_s, arrived_s)
                 priority = _priority(request)
-            taken, chosen = self._taken(lane, message, request, template)
-            prediction = Prediction(
-                lane,
+            taken, chosen = self._taken(executor, message, request, template)
+            prediction = PendingRequest(
+                executor,
                 call,
                 taken,
                 arrived_s=arrived_s,
@@ -73,38 +73,38 @@ class Predictor:
                 size_bytes=len(message),
             )
             call.pending = prediction
-            lane.submit(prediction)
+            executor.submit(prediction)
         except PenstockError as error:
             call.pending = None
             report.refused(refusal_reason(error))
             call.fail(error)
 
-    def _lane(self, request: ModelInferRequest) -> Lane:
+    def _executor(self, request: ModelInferRequest) -> Executor:
         key = request.id
         if request.parameters:
             key = _checked_parameters(request.parameters) or key
-        return self.catalogue.model(request.model_name).lane(request.model_version, key)
+        return self.routing_table.model(request.model_name).executor(request.model_version, key)
 
-    def _lane_of(self, template: Template) -> Lane:
-        return self.catalogue.model(template.model).lane(template.version, "")
+    def _lane_of(self, template: Template) -> Executor:
+        return self.routing_table.model(template.model).executor(template.version, "")
 
     def _taken(
-        self, lane: Lane, message: bytes, request: ModelInferRequest, template: Template | None
+        self, executor: Executor, message: bytes, request: ModelInferRequest, template: Template | None
     ) -> tuple[Rows, Choice]:
         """The request's rows and chosen outputs; decoded anew only where no template saw this version take the like."""
         if template is None:
             template = self._templates.keep(message, request)
-        elif template.decoder is lane.decoder:
-            again = lane.decoder.again(request, template.rows, message[template.size :])
+        elif template.decoder is executor.decoder:
+            again = executor.decoder.again(request, template.rows, message[template.size :])
             if again is not None:
                 return again, template.chosen
             request = parse(message)
         else:
             request = parse(message)
-        taken = lane.decoder.decode(request)
-        chosen = _chosen(request, lane) if request.outputs else None
+        taken = executor.decoder.decode(request)
+        chosen = _chosen(request, executor) if request.outputs else None
         if template is not None:
-            template.accepted(lane.decoder, taken, chosen)
+            template.accepted(executor.decoder, taken, chosen)
         return taken, chosen
 
 
@@ -156,12 +156,12 @@ def _value(parameter: Any) -> int:
     return value
 
 
-def _chosen(request: ModelInferRequest, lane: Lane) -> Choice:
+def _chosen(request: ModelInferRequest, executor: Executor) -> Choice:
     chosen = []
     for output in request.outputs:
-        at = lane.output_at.get(output.name)
+        at = executor.output_at.get(output.name)
         if at is None:
-            known = ", ".join(repr(name) for name in lane.output_at)
+            known = ", ".join(repr(name) for name in executor.output_at)
             raise InvalidInputError(f"unknown output {output.name!r}; expected some of {known}")
         if output.parameters and "classification" in output.parameters:
             raise InvalidInputError(

@@ -1,6 +1,6 @@
 """What a worker serves at one moment: an immutable map that the reactor swaps by one assignment.
 
-A reader holds one catalogue for as long as it needs and never sees half a change.
+A reader holds one routing_table for as long as it needs and never sees half a change.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from penstock.names import ROLES, Role, VersionState
 from penstock_server.errors import NotFoundError, NotReadyError
-from penstock_server.prediction.executor import Lane
+from penstock_server.prediction.executor import Executor
 from penstock_server.rollout.plan import TrafficPlan
 
 
@@ -26,17 +26,17 @@ class ServedModel:
 
     Attributes:
         plan: None while no champion is loaded.
-        lanes: the loaded versions, by version.
+        executors: the loaded versions, by version.
         statuses: every version that the server knows of.
     """
 
     name: str
     plan: TrafficPlan | None
-    lanes: Mapping[str, Lane]
+    executors: Mapping[str, Executor]
     statuses: Mapping[str, VersionStatus] = field(default_factory=dict)
 
-    def lane(self, version: str, key: str) -> Lane:
-        """The lane for a request that names this version ("" for the plan's choice, `@alias` for a role's).
+    def executor(self, version: str, key: str) -> Executor:
+        """The executor for a request that names this version ("" for the plan's choice, `@alias` for a role's).
 
         Raises:
             NotFoundError: there is no such version or alias.
@@ -68,13 +68,13 @@ class ServedModel:
         """Whether a request that names no version is answered."""
         return self.plan is not None
 
-    def _loaded(self, version: str) -> Lane:
-        lane = self.lanes.get(version)
-        if lane is not None:
-            return lane
+    def _loaded(self, version: str) -> Executor:
+        executor = self.executors.get(version)
+        if executor is not None:
+            return executor
         status = self.statuses.get(version)
         if status is None:
-            known = ", ".join(sorted(self.lanes)) or "none yet"
+            known = ", ".join(sorted(self.executors)) or "none yet"
             raise NotFoundError(f"model {self.name!r} has no version {version!r}; served now: {known}")
         reason = f": {status.reason}" if status.reason else ""
         raise NotReadyError(f"model {self.name!r} version {version} is {status.state.lower()}{reason}")
@@ -85,7 +85,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class RoutingTable:
     """All models of a worker.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What the transport drives between events: the lanes whose batches are due, one batch each in turn."""
+"""What the transport drives between events: the executors whose batches are due, one batch each in turn."""
 
 from collections import deque
 from math import inf
@@ -6,15 +6,15 @@ from math import inf
 import structlog
 
 from penstock_server.clock import Clock
-from penstock_server.prediction.executor import Lane
+from penstock_server.prediction.executor import Executor
 
 log = structlog.get_logger(__name__)
 
 IDLE_S = 1.0
 
 
-class LaneReactor:
-    """Runs inline lanes fairly: every lane that is due gets one batch a step, whatever the others hold.
+class BatchScheduler:
+    """Runs inline executors fairly: every executor that is due gets one batch a step, whatever the others hold.
 
     Attributes:
         is_due: a step has work to do now.
@@ -22,29 +22,29 @@ class LaneReactor:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._active: deque[Lane] = deque()
+        self._active: deque[Executor] = deque()
         self.is_due = False
 
-    def activate(self, lane: Lane) -> None:
-        """A lane's queue is no longer empty."""
-        self._active.append(lane)
+    def activate(self, executor: Executor) -> None:
+        """An executor's queue is no longer empty."""
+        self._active.append(executor)
         self.is_due = True
 
     def step(self) -> float:
-        """Runs one batch of each lane that is due; the seconds until the next is, 0 when one is left."""
+        """Runs one batch of each executor that is due; the seconds until the next is, 0 when one is left."""
         wait_s = IDLE_S
         for _ in range(len(self._active)):
-            lane = self._active.popleft()
+            executor = self._active.popleft()
             now_s = self._clock()
-            if lane.due_s() <= now_s:
+            if executor.due_s() <= now_s:
                 try:
-                    lane.run(now_s)
+                    executor.run(now_s)
                 except Exception:
-                    log.exception("batch failed", model=lane.servable.key[0], version=lane.servable.key[1])
-            due_s = lane.due_s()
+                    log.exception("batch failed", model=executor.servable.key[0], version=executor.servable.key[1])
+            due_s = executor.due_s()
             if due_s != inf:
-                self._active.append(lane)
-                lane.watch()
+                self._active.append(executor)
+                executor.watch()
                 wait_s = min(wait_s, max(0.0, due_s - now_s))
         self.is_due = wait_s <= 0
         return wait_s

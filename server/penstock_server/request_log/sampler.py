@@ -1,6 +1,6 @@
 """The request log in a worker: which answered requests are kept, and how they leave the request path.
 
-A tap belongs to one version's lane. It draws how many requests to let pass until the next one is kept, so a batch of
+A tap belongs to one version's executor. It draws how many requests to let pass until the next one is kept, so a batch of
 which none is kept costs a comparison; of the kept it takes references to the request's own bytes and copies its part of
 the answer. A thread writes them to segments; when it falls behind, or the disk refuses, requests are dropped and
 counted, and nothing waits. What becomes of a segment is decided by another process.
@@ -26,7 +26,7 @@ REQUEST_BYTES: Final = 512
 
 
 class Taken(Protocol):
-    """A request's input as the lane holds it."""
+    """A request's input as the executor holds it."""
 
     @property
     def blocks(self) -> Sequence[bytes]:
@@ -38,7 +38,7 @@ class Taken(Protocol):
 
 
 class Answered(Protocol):
-    """A request of a batch, as the lane holds it."""
+    """A request of a batch, as the executor holds it."""
 
     @property
     def rows(self) -> int:

@@ -17,7 +17,7 @@ _Status = pb.HealthCheckResponse
 
 
 class Health:
-    """Answers checks from the predictor's catalogue, and tells watchers when it changed.
+    """Answers checks from the predictor's routing_table, and tells watchers when it changed.
 
     `drain` makes every service NOT_SERVING, so that whoever balances load sends no more.
     """
@@ -42,17 +42,17 @@ class Health:
 
     def status(self, service: str) -> int:
         """The status of a service or model now."""
-        catalogue = self._predictor.catalogue
+        routing_table = self._predictor.routing_table
         if service in {"", INFERENCE_SERVICE}:
-            serves = is_server_ready(catalogue)
-        elif service in catalogue.models:
-            serves = catalogue.models[service].is_ready
+            serves = is_server_ready(routing_table)
+        elif service in routing_table.models:
+            serves = routing_table.models[service].is_ready
         else:
             return int(_Status.SERVICE_UNKNOWN)
         return int(_Status.SERVING if serves and not self._is_draining else _Status.NOT_SERVING)
 
     def changed(self) -> None:
-        """The catalogue was swapped: watchers hear of what differs. On the reactor's thread."""
+        """The routing_table was swapped: watchers hear of what differs. On the reactor's thread."""
         self._watchers = [watcher for watcher in self._watchers if not watcher.call.is_over]
         for watcher in self._watchers:
             watcher.tell(self)

@@ -12,7 +12,7 @@ from penstock.names import INFERENCE_SERVICE, PLATFORM, SERVER_NAME
 from penstock_server.call import Call, Cancellable, Metadata
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.routing_table import Catalogue
+from penstock_server.prediction.routing_table import RoutingTable
 from penstock_server.transport.interface import Methods
 from penstock_server.transport.status import status_of
 
@@ -48,18 +48,18 @@ class _Inference:
         self._version = installed_version("penstock")
 
     @property
-    def _catalogue(self) -> Catalogue:
-        return self._predictor.catalogue
+    def _routing_table(self) -> RoutingTable:
+        return self._predictor.routing_table
 
     def server_live(self, _message: bytes, call: Call) -> None:
         call.finish(pb.ServerLiveResponse(live=True).SerializeToString())
 
     def server_ready(self, _message: bytes, call: Call) -> None:
-        call.finish(pb.ServerReadyResponse(ready=is_server_ready(self._catalogue)).SerializeToString())
+        call.finish(pb.ServerReadyResponse(ready=is_server_ready(self._routing_table)).SerializeToString())
 
     def model_ready(self, message: bytes, call: Call) -> None:
         request = _parsed(pb.ModelReadyRequest, message)
-        self._catalogue.model(request.name).lane(request.version, "")
+        self._routing_table.model(request.name).executor(request.version, "")
         call.finish(pb.ModelReadyResponse(ready=True).SerializeToString())
 
     def server_metadata(self, _message: bytes, call: Call) -> None:
@@ -68,32 +68,32 @@ class _Inference:
 
     def model_metadata(self, message: bytes, call: Call) -> None:
         request = _parsed(pb.ModelMetadataRequest, message)
-        model = self._catalogue.model(request.name)
-        lane = model.lane(request.version or "@champion", "")
-        reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.lanes), platform=PLATFORM)
-        for tensor in lane.decoder.inputs:
+        model = self._routing_table.model(request.name)
+        executor = model.executor(request.version or "@champion", "")
+        reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.executors), platform=PLATFORM)
+        for tensor in executor.decoder.inputs:
             reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-        for tensor in lane.servable.outputs:
+        for tensor in executor.servable.outputs:
             reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         call.finish(reply.SerializeToString())
 
     def repository_index(self, message: bytes, call: Call) -> None:
         request = _parsed(pb.RepositoryIndexRequest, message)
         reply = pb.RepositoryIndexResponse()
-        for name, model in sorted(self._catalogue.models.items()):
+        for name, model in sorted(self._routing_table.models.items()):
             for version, status in sorted(model.statuses.items()):
                 if status.state == "READY" or not request.ready:
                     reply.models.add(name=name, version=version, state=status.state, reason=status.reason)
         call.finish(reply.SerializeToString())
 
 
-def is_server_ready(catalogue: Catalogue) -> bool:
+def is_server_ready(routing_table: RoutingTable) -> bool:
     """Ready once everything wanted has been tried, and unless nothing of it can answer.
 
     One model that cannot be loaded must not take traffic from the others: its own readiness tells of it.
     """
-    models = catalogue.models.values()
-    return catalogue.is_settled and (not models or any(model.is_ready for model in models))
+    models = routing_table.models.values()
+    return routing_table.is_settled and (not models or any(model.is_ready for model in models))
 
 
 def _parsed(kind: type[MessageT], message: bytes) -> MessageT:
@@ -107,7 +107,7 @@ class _Stream:
     """`ModelStreamInfer`: many requests over one call, answered in the order they came.
 
     Triton's envelope carries an error in its text and goes on; a caller that sets the metadata `triton_grpc_error` gets a
-    gRPC status instead, which ends the stream. Answers may come from a lane's thread beside the reactor's, hence the lock.
+    gRPC status instead, which ends the stream. Answers may come from an executor's thread beside the reactor's, hence the lock.
     """
 
     def __init__(self, predictor: Predictor, call: Call) -> None:

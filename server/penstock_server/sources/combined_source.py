@@ -25,7 +25,7 @@ class _Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int = strict_json.FORMAT
 
 
-class Memory:
+class LastKnownState:
     """The last known states, one file a source."""
 
     def __init__(self, cache_dir: Path | None = None) -> None:
@@ -117,7 +117,7 @@ class CombinedSource:
         name: The sources' names, joined.
     """
 
-    def __init__(self, sources: Sequence[Source], *, memory: Memory | None = None) -> None:
+    def __init__(self, sources: Sequence[Source], *, memory: LastKnownState | None = None) -> None:
         """Asks nobody yet.
 
         Args:
@@ -172,7 +172,7 @@ class CombinedSource:
 class _Member:
     """A source, what is known of its wish, and how it is doing."""
 
-    def __init__(self, source: Source, memory: Memory | None) -> None:
+    def __init__(self, source: Source, memory: LastKnownState | None) -> None:
         self.source = source
         self.known: Desired | None = None
         self.state = SourceState(source.name, "starting")

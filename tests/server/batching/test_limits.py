@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import BESIDE_ROWS, UNIT_ROWS, BatchLimits, ModelLimits, settled
+from penstock_server.batching.limits import BESIDE_ROWS, UNIT_ROWS, BatchLimits, ModelLimits, resolve
 from penstock_server.errors import InvalidInputError
 
 BUDGET_S = 0.001
@@ -54,7 +54,7 @@ def test_a_model_has_its_own_limits() -> None:
     ],
 )
 def test_what_a_cost_makes_of_the_limits(max_rows: int | None, cost: Cost, rows: int, is_inline: bool) -> None:
-    assert settled(BatchLimits(max_rows, queue_rows=7), cost, BUDGET_S) == (
+    assert resolve(BatchLimits(max_rows, queue_rows=7), cost, BUDGET_S) == (
         BatchLimits(rows, queue_rows=7),
         is_inline,
     )
@@ -63,6 +63,6 @@ def test_what_a_cost_makes_of_the_limits(max_rows: int | None, cost: Cost, rows:
 @given(base_s=st.floats(0, 0.01), row_s=st.floats(0, 1e-4))
 def test_a_chosen_inline_batch_keeps_the_budget(base_s: float, row_s: float) -> None:
     cost = Cost(base_s, row_s)
-    limits, is_inline = settled(BatchLimits(), cost, BUDGET_S)
+    limits, is_inline = resolve(BatchLimits(), cost, BUDGET_S)
     assert limits.most_rows >= UNIT_ROWS
     assert not is_inline or cost.of(limits.most_rows) <= BUDGET_S * (1 + 1e-9)

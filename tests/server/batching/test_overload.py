@@ -1,4 +1,4 @@
-"""A simulated lane under more load than it can serve: exact costs, time that jumps from event to event."""
+"""A simulated executor under more load than it can serve: exact costs, time that jumps from event to event."""
 
 from dataclasses import dataclass
 from math import inf

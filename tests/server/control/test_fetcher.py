@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock_server.control.fetcher import RETRY_AWAY_S, RETRY_DAMAGED_S, Preparation
+from penstock_server.control.fetcher import RETRY_AWAY_S, RETRY_DAMAGED_S, ArtifactFetcher
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.sources.source import Desired
 
@@ -48,7 +48,7 @@ class Watched:
 
     def __init__(self, source: FakeSource, clock: Any) -> None:
         self.changes = asyncio.Queue[None]()
-        self.preparation = Preparation(source, clock=clock, changed=lambda: self.changes.put_nowait(None))
+        self.preparation = ArtifactFetcher(source, clock=clock, changed=lambda: self.changes.put_nowait(None))
 
     async def want(self, *keys: tuple[str, str], changes: int = 0) -> None:
         self.preparation.want(keys)

@@ -5,7 +5,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
-from penstock_server.control.http import Admin
+from penstock_server.control.http import AdminServer
 from penstock_server.control.status import ServerView
 from penstock_server.errors import NotFoundError
 
@@ -20,7 +20,7 @@ def drift(model: str, version: str) -> bytes:
 
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
-    admin = Admin(view=lambda: VIEW, sources=lambda: (), registry=CollectorRegistry(), drift=drift)
+    admin = AdminServer(view=lambda: VIEW, sources=lambda: (), registry=CollectorRegistry(), drift=drift)
     port = await admin.start("127.0.0.1", 0)
     yield f"http://127.0.0.1:{port}"
     await admin.close()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.control import messages
-from penstock_server.control.messages import HEAD, ModelRoutes, Status, WorkerSettings, command, fact, framed
+from penstock_server.control.messages import HEAD, ModelRoutes, Status, WorkerSettings, command, event, framed
 from penstock_server.errors import InvalidInputError
 from penstock_server.rollout.plan import TrafficPlan
 
@@ -23,8 +23,8 @@ COMMANDS = st.one_of(
     st.builds(messages.Unload, TEXT, TEXT),
     st.builds(messages.Listen, TEXT),
     st.builds(messages.Drain, TIMES),
-    st.builds(messages.Answer, COUNTS, st.binary(max_size=20)),
-    st.builds(messages.Refusal, COUNTS, TEXT, TEXT),
+    st.builds(messages.ControlReply, COUNTS, st.binary(max_size=20)),
+    st.builds(messages.ControlError, COUNTS, TEXT, TEXT),
 )
 FACTS = st.one_of(
     st.builds(messages.Loaded, TEXT, TEXT, TIMES, st.booleans(), TIMES, TIMES),
@@ -33,7 +33,7 @@ FACTS = st.one_of(
     st.builds(messages.Unloaded, TEXT, TEXT),
     st.builds(messages.Listening, TEXT),
     st.builds(messages.ListenFailed, TEXT),
-    st.builds(messages.Question, COUNTS, TEXT, st.binary(max_size=20)),
+    st.builds(messages.ControlRequest, COUNTS, TEXT, st.binary(max_size=20)),
 )
 
 
@@ -50,7 +50,7 @@ def test_commands_arrive_as_they_were_sent(message: Any) -> None:
 
 @given(message=FACTS)
 def test_facts_arrive_as_they_were_sent(message: Any) -> None:
-    assert fact(body_of(framed(message))) == message
+    assert event(body_of(framed(message))) == message
 
 
 def test_a_fact_is_no_command() -> None:

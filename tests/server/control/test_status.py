@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_server.control.status import Facts, ServerView, VersionView, WorkerView
+from penstock_server.control.status import ServerStatus, ServerView, VersionView, WorkerView
 from penstock_server.drift.baseline import Baseline, ClassBaseline, StringBaseline
 from penstock_server.drift.evaluate import DriftRules
 from penstock_server.drift.fit import with_predictions
-from penstock_server.drift.monitor import DriftWatch
+from penstock_server.drift.monitor import DriftMonitor
 from penstock_server.features import counting as layout
-from penstock_server.metrics.counters import BoardShape, open_board
+from penstock_server.metrics.counters import CountersShape, open_counters
 from penstock_server.metrics.recorder import Recorder
-from penstock_server.metrics.store import BoardStore
+from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.sources.combined_source import SourceState
 
@@ -24,7 +24,7 @@ KEY, PLAIN = ("m", "1"), ("n", "7")
 BASELINE = with_predictions(
     Baseline((StringBaseline("word", ("a", "b"), (500, 500)),), "digest"), ClassBaseline("label", (0, 1), (500, 500))
 )
-SHAPE = BoardShape(1, layout.words(BASELINE.bins))
+SHAPE = CountersShape(1, layout.words(BASELINE.bins))
 
 
 class FakeSupervisor:
@@ -52,10 +52,10 @@ class FakeSupervisor:
 
 
 @pytest.fixture
-def boards() -> Iterator[BoardStore]:
-    with BoardStore() as store:
-        store.version(0, PLAIN, BoardShape())
-        board = open_board(store.version(0, KEY, SHAPE), SHAPE)
+def boards() -> Iterator[CounterStore]:
+    with CounterStore() as store:
+        store.version(0, PLAIN, CountersShape())
+        board = open_counters(store.version(0, KEY, SHAPE), SHAPE)
         recorder = Recorder(board, 1000, BASELINE.cells.predictions)
         cells: Any = recorder.drift_cells()
         cells[0, 1] = 600
@@ -70,17 +70,17 @@ def supervisor() -> FakeSupervisor:
 
 
 @pytest.fixture
-def facts(supervisor: FakeSupervisor, boards: BoardStore) -> Facts:
-    return Facts(
+def facts(supervisor: FakeSupervisor, boards: CounterStore) -> ServerStatus:
+    return ServerStatus(
         view=supervisor.view,
         artifact=supervisor.artifact,
         boards=boards,
         sources=lambda: (SourceState("models/", "answers"), SourceState("registry", "starting")),
-        watch=DriftWatch(DriftRules(), 500),
+        watch=DriftMonitor(DriftRules(), 500),
     )
 
 
-def test_a_scrape_shows_the_versions_that_count(facts: Facts) -> None:
+def test_a_scrape_shows_the_versions_that_count(facts: ServerStatus) -> None:
     found = facts.of_server()
     watched, plain = found.versions
     assert (watched.model, watched.roles, watched.class_names) == ("m", ("champion",), ["no", "yes"])
@@ -89,7 +89,7 @@ def test_a_scrape_shows_the_versions_that_count(facts: Facts) -> None:
     assert (found.restarts, found.sources) == ({0: 3}, {"models/": True, "registry": False})
 
 
-def test_a_report_names_what_is_watched_and_what_is_not(facts: Facts) -> None:
+def test_a_report_names_what_is_watched_and_what_is_not(facts: ServerStatus) -> None:
     found = facts.drift()
     assert [(one.model, one.version, one.roles) for one in found.versions] == [("m", "1", ("champion",))]
     (watched,) = found.versions
@@ -99,14 +99,16 @@ def test_a_report_names_what_is_watched_and_what_is_not(facts: Facts) -> None:
     assert [(one.model, one.version, one.roles) for one in found.unwatched] == [("n", "7", ("canary",))]
 
 
-def test_a_version_loaded_anew_is_held_against_its_new_baseline(facts: Facts, supervisor: FakeSupervisor) -> None:
+def test_a_version_loaded_anew_is_held_against_its_new_baseline(
+    facts: ServerStatus, supervisor: FakeSupervisor
+) -> None:
     assert facts.drift().versions[0].columns[0].drifted
     now = Baseline((StringBaseline("word", ("a", "b"), (0, 1000)),), "digest", BASELINE.predictions)
     supervisor.artifacts[KEY] = Artifact(Path(), Path(), baseline=now)
     assert not facts.drift().versions[0].columns[0].drifted
 
 
-def test_a_look_keeps_the_alarms_of_what_is_loaded(facts: Facts, supervisor: FakeSupervisor) -> None:
+def test_a_look_keeps_the_alarms_of_what_is_loaded(facts: ServerStatus, supervisor: FakeSupervisor) -> None:
     facts.look()
     assert facts.drift().versions[0].alarmed == ()
     supervisor.versions = []

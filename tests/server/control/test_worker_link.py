@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from penstock_server.control import messages
-from penstock_server.control.messages import HEAD, fact, framed
+from penstock_server.control.messages import HEAD, event, framed
 from penstock_server.control.worker_link import WorkerLink
 
 COMMANDS: list[messages.Command] = [
@@ -37,13 +37,13 @@ def test_a_torn_command_is_the_end(ends: tuple[socket.socket, socket.socket], ke
 def test_facts_are_whole_frames(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
     link = WorkerLink(theirs)
-    facts: list[messages.Fact] = [messages.Served(7), messages.LoadFailed("m", "1", "its digest is wrong")]
+    facts: list[messages.Event] = [messages.Served(7), messages.LoadFailed("m", "1", "its digest is wrong")]
     for one in facts:
         link.tell(one)
     with ours.makefile("rb") as file:
         for one in facts:
             (size,) = HEAD.unpack(file.read(HEAD.size))
-            assert fact(file.read(size)) == one
+            assert event(file.read(size)) == one
 
 
 def test_a_fact_for_nobody_is_dropped(ends: tuple[socket.socket, socket.socket]) -> None:

@@ -10,31 +10,31 @@ from penstock_server.drift.alarm import AlarmState
 from penstock_server.drift.baseline import Baseline, ClassBaseline, StringBaseline
 from penstock_server.drift.evaluate import DriftRules
 from penstock_server.drift.fit import with_predictions
-from penstock_server.drift.monitor import PREDICTIONS, DriftWatch, Watched
+from penstock_server.drift.monitor import PREDICTIONS, DriftMonitor, Watched
 from penstock_server.drift.reference import reference_of
 from penstock_server.features import counting as layout
-from penstock_server.metrics.counters import Board, BoardShape
+from penstock_server.metrics.counters import CountersShape, SharedCounters
 from penstock_server.metrics.recorder import Recorder
 
-NewBoard = Callable[..., Board]
+NewBoard = Callable[..., SharedCounters]
 BASELINE = with_predictions(
     Baseline((StringBaseline("word", ("a", "b"), (5000, 5000)),), "digest"),
     ClassBaseline("label", (0, 1), (9000, 1000)),
 )
 REFERENCE = reference_of(BASELINE)
 WINDOW_ROWS = 1000
-SHAPE = BoardShape(1, layout.words(BASELINE.bins))
+SHAPE = CountersShape(1, layout.words(BASELINE.bins))
 KEY = ("m", "1")
 
 
 class Story:
     """Two workers, a watch, and what it told."""
 
-    def __init__(self, new_board: NewBoard, clock: Any) -> None:
-        self.boards = [new_board(SHAPE), new_board(SHAPE)]
+    def __init__(self, new_counters: NewBoard, clock: Any) -> None:
+        self.boards = [new_counters(SHAPE), new_counters(SHAPE)]
         self.recorders = [Recorder(board, WINDOW_ROWS, BASELINE.cells.predictions) for board in self.boards]
         self.told: list[tuple[Any, AlarmState]] = []
-        self.watch = DriftWatch(
+        self.watch = DriftMonitor(
             DriftRules(), WINDOW_ROWS, clock=clock, changed=lambda key, alarm: self.told.append((key, alarm))
         )
 
@@ -57,8 +57,8 @@ class Story:
 
 
 @pytest.fixture
-def story(new_board: NewBoard, fake_clock: Any) -> Story:
-    return Story(new_board, fake_clock())
+def story(new_counters: NewBoard, fake_clock: Any) -> Story:
+    return Story(new_counters, fake_clock())
 
 
 def test_the_sliding_window_is_over_all_workers(story: Story) -> None:
@@ -133,7 +133,7 @@ def test_a_version_that_is_gone_is_forgotten(story: Story) -> None:
 
 
 def test_what_is_told_by_default_is_logged(capsys: Any, story: Story, fake_clock: Any) -> None:
-    watch = DriftWatch(DriftRules(), WINDOW_ROWS, clock=fake_clock())
+    watch = DriftMonitor(DriftRules(), WINDOW_ROWS, clock=fake_clock())
     for share in (1.0, 1.0, 0.5, 0.5):
         story.serve(1100, share)
         watch.look([story.watched()])

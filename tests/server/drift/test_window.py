@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from penstock_server.drift.window import window_of
 from penstock_server.features import counting as layout
-from penstock_server.metrics.counters import Board, BoardShape, create_board
+from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 from penstock_server.metrics.recorder import Recorder
 
-NewBoard = Callable[..., Board]
+NewBoard = Callable[..., SharedCounters]
 BINS, SUB_WINDOWS, WINDOW_ROWS = 3, 4, 40
-SHAPE = BoardShape(2, layout.words(BINS), SUB_WINDOWS)
+SHAPE = CountersShape(2, layout.words(BINS), SUB_WINDOWS)
 BATCHES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 25)), max_size=60)
 
 
@@ -28,7 +28,7 @@ def count(recorder: Recorder, cell: int, rows: int, value: float = 0.0) -> None:
 def test_the_ring_is_what_a_recount_of_its_batches_gives(tmp_path_factory, batches: list[tuple[int, int]]) -> None:
     """Exact integers after any sequence of rotations, over two workers."""
     folder = tmp_path_factory.mktemp("boards")
-    boards = [create_board(folder / str(at), SHAPE) for at in range(2)]
+    boards = [create_counters(folder / str(at), SHAPE) for at in range(2)]
     recorders = [Recorder(board, WINDOW_ROWS) for board in boards]
     held: list[list[list[int]]] = [[[]], [[]]]
     for worker, rows in batches:
@@ -49,7 +49,7 @@ def test_the_ring_is_what_a_recount_of_its_batches_gives(tmp_path_factory, batch
 
 @given(before=BATCHES, after=BATCHES)
 def test_later_sub_windows_share_no_row_with_the_last_look(tmp_path_factory, before, after) -> None:
-    board = create_board(tmp_path_factory.mktemp("boards") / "board", SHAPE)
+    board = create_counters(tmp_path_factory.mktemp("boards") / "board", SHAPE)
     recorder = Recorder(board, WINDOW_ROWS)
     for _, rows in before:
         count(recorder, 0, rows)
@@ -63,14 +63,14 @@ def test_later_sub_windows_share_no_row_with_the_last_look(tmp_path_factory, bef
     assert later.rows >= min(sum(rows for _, rows in after), WINDOW_ROWS) - 2 * 34
 
 
-def test_marks_of_other_boards_hide_nothing(new_board: NewBoard) -> None:
-    boards = [new_board(SHAPE), new_board(SHAPE)]
+def test_marks_of_other_boards_hide_nothing(new_counters: NewBoard) -> None:
+    boards = [new_counters(SHAPE), new_counters(SHAPE)]
     count(Recorder(boards[1], WINDOW_ROWS), 2, 5)
     assert window_of(boards, (7,)).rows == window_of(boards).rows == 5
 
 
-def test_it_tells_whether_anything_was_counted(new_board: NewBoard) -> None:
-    board = new_board(SHAPE)
+def test_it_tells_whether_anything_was_counted(new_counters: NewBoard) -> None:
+    board = new_counters(SHAPE)
     recorder = Recorder(board, WINDOW_ROWS)
     empty = window_of([board]).counted
     count(recorder, 0, 3)

@@ -9,10 +9,10 @@ from penstock_server.metrics.counters import (
     LATENCY_EDGES_S,
     ROWS_EDGES,
     SCORE_EDGES,
-    BoardShape,
-    create_board,
+    CountersShape,
+    create_counters,
     latency_bucket,
-    open_board,
+    open_counters,
     rows_bucket,
 )
 
@@ -21,12 +21,12 @@ PARTS = [
     "shadow", "shadow_drops", "scores", "score_sum", "pair_ns", "waiting", "log_rows", "log_drops", "drift_at",
     "drift_rows", "drift",
 ]  # fmt: skip
-SHAPES = [BoardShape(), BoardShape(3, 9), BoardShape(1, 7, 2)]
+SHAPES = [CountersShape(), CountersShape(3, 9), CountersShape(1, 7, 2)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_new_board_is_zeros_of_its_size(tmp_path: Path, shape: BoardShape) -> None:
-    board = create_board(tmp_path / "board", shape)
+def test_a_new_board_is_zeros_of_its_size(tmp_path: Path, shape: CountersShape) -> None:
+    board = create_counters(tmp_path / "board", shape)
     assert (tmp_path / "board").stat().st_size == shape.words * 8
     assert sum(getattr(board, part).size for part in PARTS) == shape.words
     assert all(not getattr(board, part).any() for part in PARTS)
@@ -35,8 +35,8 @@ def test_a_new_board_is_zeros_of_its_size(tmp_path: Path, shape: BoardShape) -> 
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_parts_do_not_overlap(tmp_path: Path, shape: BoardShape) -> None:
-    board = create_board(tmp_path / "board", shape)
+def test_parts_do_not_overlap(tmp_path: Path, shape: CountersShape) -> None:
+    board = create_counters(tmp_path / "board", shape)
     for number, part in enumerate(PARTS, 1):
         getattr(board, part)[...] = number
     for number, part in enumerate(PARTS, 1):
@@ -44,26 +44,26 @@ def test_parts_do_not_overlap(tmp_path: Path, shape: BoardShape) -> None:
 
 
 def test_what_one_writes_the_other_reads(tmp_path: Path) -> None:
-    shape = BoardShape(2, 5)
-    supervisor = create_board(tmp_path / "board", shape)
-    worker = open_board(tmp_path / "board", shape)
+    shape = CountersShape(2, 5)
+    supervisor = create_counters(tmp_path / "board", shape)
+    worker = open_counters(tmp_path / "board", shape)
     worker.rows[0] += 3
     worker.drift[1, 0, 4] += 2
     assert (supervisor.rows[0], supervisor.drift.sum()) == (3, 2)
     del worker
-    assert open_board(tmp_path / "board", shape).rows[0] == 3  # the next worker counts on
+    assert open_counters(tmp_path / "board", shape).rows[0] == 3  # the next worker counts on
 
 
 def test_a_board_of_another_shape_is_refused(tmp_path: Path) -> None:
-    create_board(tmp_path / "board", BoardShape())
+    create_counters(tmp_path / "board", CountersShape())
     with pytest.raises(ValueError, match=r"holds \d+ bytes, its shape takes \d+"):
-        open_board(tmp_path / "board", BoardShape(1, 1))
+        open_counters(tmp_path / "board", CountersShape(1, 1))
 
 
 def test_a_board_is_made_once(tmp_path: Path) -> None:
-    create_board(tmp_path / "board", BoardShape())
+    create_counters(tmp_path / "board", CountersShape())
     with pytest.raises(FileExistsError):
-        create_board(tmp_path / "board", BoardShape())
+        create_counters(tmp_path / "board", CountersShape())
 
 
 def test_edges_are_increasing_and_cover_what_is_promised() -> None:
@@ -94,6 +94,6 @@ def test_every_value_has_a_cell(duration_ns: int, rows: int) -> None:
 
 
 def test_a_board_may_be_held_by_its_parts_alone(tmp_path: Path) -> None:
-    rows = create_board(tmp_path / "board", BoardShape()).rows
+    rows = create_counters(tmp_path / "board", CountersShape()).rows
     rows[0] += 1
-    assert open_board(tmp_path / "board", BoardShape()).rows[0] == 1
+    assert open_counters(tmp_path / "board", CountersShape()).rows[0] == 1

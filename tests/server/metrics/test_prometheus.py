@@ -6,11 +6,17 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock_server.metrics.counters import MAX_CLASSES, REFUSALS, Board
-from penstock_server.metrics.prometheus import BoardCollector, ServerFacts, VersionFacts, class_counts, registry_of
+from penstock_server.metrics.counters import MAX_CLASSES, REFUSALS, SharedCounters
+from penstock_server.metrics.prometheus import (
+    MetricsCollector,
+    MetricsSnapshot,
+    VersionSnapshot,
+    class_counts,
+    registry_of,
+)
 from penstock_server.metrics.recorder import Recorder
 
-NewBoard = Callable[..., Board]
+NewBoard = Callable[..., SharedCounters]
 VERSION = {"model_name": "m", "model_version": "1"}
 FAMILIES = {
     "model_predictions", "model_prediction_latency_seconds", "penstock_batch_rows", "penstock_requests",
@@ -29,8 +35,8 @@ FAMILIES = {
 class Scrape:
     """The text of one scrape, parsed."""
 
-    def __init__(self, facts: ServerFacts) -> None:
-        text = generate_latest(registry_of(BoardCollector(lambda: facts))).decode()
+    def __init__(self, facts: MetricsSnapshot) -> None:
+        text = generate_latest(registry_of(MetricsCollector(lambda: facts))).decode()
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
         samples = [sample for family in self.families.values() for sample in family.samples]
         self.values = {(one.name, frozenset(one.labels.items())): one.value for one in samples}
@@ -43,17 +49,17 @@ class Scrape:
         return [dict(labels) for sample, labels in self.values if sample == name]
 
 
-def version_of(*boards: Board, **facts: Any) -> VersionFacts:
-    return VersionFacts(
+def version_of(*boards: SharedCounters, **facts: Any) -> VersionSnapshot:
+    return VersionSnapshot(
         **{"model": "m", "version": "1", "roles": ("champion",), "weight": None, "boards": boards, **facts}
     )
 
 
-def scrape(*versions: VersionFacts, **facts: Any) -> Scrape:
-    return Scrape(ServerFacts(versions, **{"slots": {}, **facts}))
+def scrape(*versions: VersionSnapshot, **facts: Any) -> Scrape:
+    return Scrape(MetricsSnapshot(versions, **{"slots": {}, **facts}))
 
 
-def batch(board: Board, requests: int, rows: int, infer_s: float = 0.001) -> None:
+def batch(board: SharedCounters, requests: int, rows: int, infer_s: float = 0.001) -> None:
     Recorder(board).batch(
         arrived_s=[1.0] * requests, rows=rows, started_s=1.25, ended_s=1.5, features_s=0.0, infer_s=infer_s
     )
@@ -67,19 +73,19 @@ def test_every_family_is_there_before_anything_is_served() -> None:
 def test_nothing_is_registered_for_the_whole_process() -> None:
     from prometheus_client import REGISTRY
 
-    registry_of(BoardCollector(lambda: ServerFacts([], {})))
+    registry_of(MetricsCollector(lambda: MetricsSnapshot([], {})))
     assert "penstock_loads" not in generate_latest(REGISTRY).decode()
 
 
 def test_the_collector_is_not_scraped_when_it_is_registered() -> None:
-    def facts() -> ServerFacts:
+    def facts() -> MetricsSnapshot:
         raise AssertionError("asked too early")
 
-    registry_of(BoardCollector(facts))
+    registry_of(MetricsCollector(facts))
 
 
-def test_totals_are_sums_over_workers(new_board: NewBoard) -> None:
-    one, two = new_board(), new_board()
+def test_totals_are_sums_over_workers(new_counters: NewBoard) -> None:
+    one, two = new_counters(), new_counters()
     batch(one, requests=2, rows=5)
     batch(two, requests=1, rows=3)
     batch(two, requests=1, rows=64)
@@ -100,8 +106,8 @@ def test_totals_are_sums_over_workers(new_board: NewBoard) -> None:
     assert shown("penstock_refusals_total", **VERSION, reason="deadline") == 3
 
 
-def test_latency_is_a_histogram_by_stage(new_board: NewBoard) -> None:
-    board = new_board()
+def test_latency_is_a_histogram_by_stage(new_counters: NewBoard) -> None:
+    board = new_counters()
     batch(board, requests=3, rows=3, infer_s=0.002)
     shown = scrape(version_of(board))
     name = "model_prediction_latency_seconds"
@@ -134,8 +140,8 @@ def test_latency_is_a_histogram_by_stage(new_board: NewBoard) -> None:
         (list(range(MAX_CLASSES + 3)), tuple(map(str, range(MAX_CLASSES))), None),
     ],
 )
-def test_classes_have_one_series_each(new_board: NewBoard, labels: list[int], names: Any, expected: Any) -> None:
-    one, two = new_board(), new_board()
+def test_classes_have_one_series_each(new_counters: NewBoard, labels: list[int], names: Any, expected: Any) -> None:
+    one, two = new_counters(), new_counters()
     Recorder(one).classes(np.array(labels, np.int64))
     facts = version_of(one, two, class_names=names)
     if expected is None:
@@ -147,32 +153,32 @@ def test_classes_have_one_series_each(new_board: NewBoard, labels: list[int], na
         assert shown("model_predictions_total", **VERSION, prediction_class=name) == 2 * count
 
 
-def test_an_unloaded_versions_series_are_gone(new_board: NewBoard) -> None:
-    first, second = version_of(new_board()), version_of(new_board(), version="2", roles=("shadow",), weight=0.1)
+def test_an_unloaded_versions_series_are_gone(new_counters: NewBoard) -> None:
+    first, second = version_of(new_counters()), version_of(new_counters(), version="2", roles=("shadow",), weight=0.1)
     both, one = scrape(first, second), scrape(first)
     assert any(labels.get("model_version") == "2" for labels in map(dict, (key[1] for key in both.values)))
     assert not any(dict(labels).get("model_version") == "2" for _, labels in one.values)
     assert one.families.keys() == FAMILIES
 
 
-def test_roles_and_weight(new_board: NewBoard) -> None:
-    shown = scrape(version_of(new_board(), roles=("canary", "shadow"), weight=0.25))
+def test_roles_and_weight(new_counters: NewBoard) -> None:
+    shown = scrape(version_of(new_counters(), roles=("canary", "shadow"), weight=0.25))
     assert shown("penstock_model_role", **VERSION, role="canary") == 1
     assert shown("penstock_model_role", **VERSION, role="shadow") == 1
     assert shown("penstock_model_role", **VERSION, role="champion") is None
     assert shown("penstock_canary_weight_ratio", **VERSION) == 0.25
-    assert scrape(version_of(new_board())).labels("penstock_canary_weight_ratio") == []
+    assert scrape(version_of(new_counters())).labels("penstock_canary_weight_ratio") == []
 
 
-def test_shadows(new_board: NewBoard) -> None:
-    board = new_board()
+def test_shadows(new_counters: NewBoard) -> None:
+    board = new_counters()
     recorder = Recorder(board)
     recorder.shadow_compared(
         agree=np.array([True, True, False, True]), distance=np.array([0.0, 0.0, 0.4, 0.1]), champion_s=0.2, shadow_s=0.3
     )
     recorder.shadow_failed(2)
     recorder.shadow_dropped("busy", 5)
-    shown = scrape(version_of(board, new_board(), roles=("shadow",)))
+    shown = scrape(version_of(board, new_counters(), roles=("shadow",)))
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="agree") == 3
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="disagree") == 1
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="failed") == 2
@@ -184,19 +190,19 @@ def test_shadows(new_board: NewBoard) -> None:
     assert shown("penstock_shadow_score_distance_count", **VERSION) == 4
 
 
-def test_a_shadow_without_copies_has_no_ratio(new_board: NewBoard) -> None:
-    shown = scrape(version_of(new_board(), roles=("shadow",)))
+def test_a_shadow_without_copies_has_no_ratio(new_counters: NewBoard) -> None:
+    shown = scrape(version_of(new_counters(), roles=("shadow",)))
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="agree") == 0
     assert shown("penstock_shadow_agreement_ratio", **VERSION) is None
     assert shown("penstock_shadow_latency_ratio", **VERSION) is None
 
 
-def test_who_was_never_a_shadow_has_no_shadow_series(new_board: NewBoard) -> None:
-    assert scrape(version_of(new_board())).labels("penstock_shadow_comparisons_total") == []
+def test_who_was_never_a_shadow_has_no_shadow_series(new_counters: NewBoard) -> None:
+    assert scrape(version_of(new_counters())).labels("penstock_shadow_comparisons_total") == []
 
 
-def test_the_server_itself(new_board: NewBoard) -> None:
-    one, two = new_board(), new_board()
+def test_the_server_itself(new_counters: NewBoard) -> None:
+    one, two = new_counters(), new_counters()
     Recorder(one).refused("not_found", 2)
     Recorder(two).refused("not_found", 3)
     shown = scrape(
@@ -213,7 +219,7 @@ def test_the_server_itself(new_board: NewBoard) -> None:
     assert shown("penstock_loads_total", result="failed") == 2
 
 
-def test_names_from_outside_are_escaped(new_board: NewBoard) -> None:
+def test_names_from_outside_are_escaped(new_counters: NewBoard) -> None:
     name = 'a "model"\nwith \\ more'
-    shown = scrape(version_of(new_board(), model=name))
+    shown = scrape(version_of(new_counters(), model=name))
     assert shown("penstock_requests_total", model_name=name, model_version="1") == 0

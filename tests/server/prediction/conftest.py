@@ -17,7 +17,7 @@ from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable, Outputs
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.decode import TensorDecoder
-from penstock_server.prediction.executor import Lane, LaneBeside
+from penstock_server.prediction.executor import Executor, ThreadedExecutor
 from penstock_server.prediction.outputs import class_reader, score_output
 from penstock_server.prediction.shadow import Reader
 
@@ -57,21 +57,21 @@ def fake_servable() -> type[FakeServable]:
 
 
 @pytest.fixture(scope="session")
-def lane_of(fake_clock: Any, fake_report: Any) -> Callable[..., Lane]:
-    """A lane for a servable, with doubles for what is not given."""
+def lane_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
+    """An executor for a servable, with doubles for what is not given."""
 
     def make(
         servable: Any,
         *,
         report: Any = None,
         clock: Any = None,
-        activate: Callable[[Lane], None] = lambda lane: None,
+        activate: Callable[[Executor], None] = lambda executor: None,
         beside: bool = False,
         cost: Cost | None = None,
         **limits: Any,
-    ) -> Lane:
+    ) -> Executor:
         inputs = servable.inputs if isinstance(servable, FakeServable) else servable.model.signature.inputs
-        kind = LaneBeside if beside else Lane
+        kind = ThreadedExecutor if beside else Executor
         return kind(
             servable,
             TensorDecoder(Signature(inputs, servable.outputs, servable.is_batched)),

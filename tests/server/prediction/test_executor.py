@@ -20,7 +20,7 @@ from penstock_server.errors import (
 from penstock_server.features.pipeline import Refusal
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, TensorSpec
-from penstock_server.prediction.executor import Lane, Prediction
+from penstock_server.prediction.executor import Executor, PendingRequest
 
 TIMEOUT_S = 20.0
 NEVER = float("inf")
@@ -38,17 +38,17 @@ def report(fake_report: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def ask(fake_call: Any, infer_request: Any) -> Callable[..., Any]:
-    """Puts a request of the fake servable in a lane; `values` are x's first column."""
+    """Puts a request of the fake servable in an executor; `values` are x's first column."""
 
-    def put(lane: Lane, *values: float, deadline_s: float = NEVER, arrived_s: float = 0.0) -> Any:
+    def put(executor: Executor, *values: float, deadline_s: float = NEVER, arrived_s: float = 0.0) -> Any:
         x = np.array([[value, -value] for value in values]).reshape(len(values), 2)
-        return submit(lane, fake_call(), infer_request({"x": x}), deadline_s=deadline_s, arrived_s=arrived_s)
+        return submit(executor, fake_call(), infer_request({"x": x}), deadline_s=deadline_s, arrived_s=arrived_s)
 
     return put
 
 
 def submit(
-    lane: Lane,
+    executor: Executor,
     call: Any,
     request: Any,
     *,
@@ -57,19 +57,19 @@ def submit(
     arrived_s: float = 0.0,
     priority: int = 5,
 ) -> Any:
-    prediction = Prediction(
-        lane, call, lane.decoder.decode(request),
+    prediction = PendingRequest(
+        executor, call, executor.decoder.decode(request),
         arrived_s=arrived_s, deadline_s=deadline_s, request_id=request.id, chosen=chosen,
         priority=priority,
     )  # fmt: skip
     call.pending = prediction
-    lane.submit(prediction)
+    executor.submit(prediction)
     return call
 
 
-def drain(lane: Lane) -> None:
-    while lane.due_s() != NEVER:
-        lane.run(0.0)
+def drain(executor: Executor) -> None:
+    while executor.due_s() != NEVER:
+        executor.run(0.0)
 
 
 def values_in(call: Any, outputs_of: Any) -> list[float]:
@@ -78,22 +78,22 @@ def values_in(call: Any, outputs_of: Any) -> list[float]:
 
 
 def test_waiting_requests_run_together(lane_of: Any, servable: Any, ask: Any, outputs_of: Any, report: Any) -> None:
-    lane = lane_of(servable, report=report)
-    calls = [ask(lane, 1.0), ask(lane), ask(lane, 2.0, 3.0)]
-    lane.run(0.0)
+    executor = lane_of(servable, report=report)
+    calls = [ask(executor, 1.0), ask(executor), ask(executor, 2.0, 3.0)]
+    executor.run(0.0)
     assert servable.runs == [3]
     assert [values_in(call, outputs_of) for call in calls] == [[2.0], [], [4.0, 6.0]]
-    assert lane.is_idle
+    assert executor.is_idle
     assert [call.pending for call in calls] == [None] * 3
     assert (report.answered, report.left_waiting) == (3, (0, 0))
 
 
 def test_a_reply_tells_who_answered_and_what_it_took(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
-    lane = lane_of(servable, report=report)
-    lane.play("canary")
-    call = ask(lane, 1.0, arrived_s=99.5)
-    ask(lane, 2.0, 3.0)
-    lane.run(100.0)
+    executor = lane_of(servable, report=report)
+    executor.play("canary")
+    call = ask(executor, 1.0, arrived_s=99.5)
+    ask(executor, 2.0, 3.0)
+    executor.run(100.0)
     reply = pb.ModelInferResponse.FromString(call.answer)
     parameters = {
         name: getattr(value, value.WhichOneof("parameter_choice")) for name, value in reply.parameters.items()
@@ -107,14 +107,14 @@ def test_a_reply_tells_who_answered_and_what_it_took(lane_of: Any, servable: Any
 
 
 def test_only_those_who_wait_longer_are_watched(lane_of: Any, servable: Any, ask: Any) -> None:
-    lane = lane_of(servable, max_rows=1)
-    calls = [ask(lane, float(number)) for number in range(3)]
+    executor = lane_of(servable, max_rows=1)
+    calls = [ask(executor, float(number)) for number in range(3)]
     assert not any(call.is_watched for call in calls)
-    lane.run(0.0)
-    lane.watch()
+    executor.run(0.0)
+    executor.watch()
     assert [call.is_watched for call in calls] == [False, True, True]
-    calls.append(ask(lane, 4.0))
-    lane.watch()
+    calls.append(ask(executor, 4.0))
+    executor.watch()
     assert calls[3].is_watched
 
 
@@ -134,9 +134,9 @@ def test_a_refused_row_refuses_its_request_and_leaves_the_neighbours_their_answe
     lane_of: Any, fake_servable: Any, ask: Any, outputs_of: Any, report: Any
 ) -> None:
     servable = refusing(fake_servable)
-    lane = lane_of(servable, report=report)
-    calls = [ask(lane, 1.0), ask(lane, 2.0, 13.0, 3.0), ask(lane), ask(lane, 4.0, 5.0)]
-    lane.run(0.0)
+    executor = lane_of(servable, report=report)
+    calls = [ask(executor, 1.0), ask(executor, 2.0, 13.0, 3.0), ask(executor), ask(executor, 4.0, 5.0)]
+    executor.run(0.0)
     assert servable.runs == [6]
     assert [values_in(calls[at], outputs_of) for at in (0, 2, 3)] == [[2.0], [], [8.0, 10.0]]
     assert isinstance(calls[1].answer, InvalidInputError)
@@ -147,84 +147,84 @@ def test_a_refused_row_refuses_its_request_and_leaves_the_neighbours_their_answe
 
 
 def test_a_request_that_runs_alone_is_refused_alone(lane_of: Any, fake_servable: Any, ask: Any, report: Any) -> None:
-    lane = lane_of(refusing(fake_servable, is_batched=False), report=report)
-    calls = [ask(lane, 13.0), ask(lane, 1.0)]
-    drain(lane)
+    executor = lane_of(refusing(fake_servable, is_batched=False), report=report)
+    calls = [ask(executor, 13.0), ask(executor, 1.0)]
+    drain(executor)
     assert isinstance(calls[0].answer, InvalidInputError)
     assert isinstance(calls[1].answer, bytes)
     assert report.refusals == {"invalid_input": 1}
 
 
 def test_a_lane_is_activated_when_its_queue_fills(lane_of: Any, servable: Any, ask: Any) -> None:
-    activations: list[Lane] = []
-    lane = lane_of(servable, activate=activations.append)
-    ask(lane, 1.0)
-    ask(lane, 2.0)
-    assert activations == [lane]
-    lane.run(0.0)
-    ask(lane, 3.0)
-    assert activations == [lane, lane]
+    activations: list[Executor] = []
+    executor = lane_of(servable, activate=activations.append)
+    ask(executor, 1.0)
+    ask(executor, 2.0)
+    assert activations == [executor]
+    executor.run(0.0)
+    ask(executor, 3.0)
+    assert activations == [executor, executor]
 
 
 def test_what_cannot_be_joined_runs_alone(lane_of: Any, fake_servable: Any, ask: Any, outputs_of: Any) -> None:
     servable = fake_servable(is_batched=False)
-    lane = lane_of(servable)
-    calls = [ask(lane, 1.0), ask(lane, 2.0, 3.0)]
-    lane.run(0.0)
+    executor = lane_of(servable)
+    calls = [ask(executor, 1.0), ask(executor, 2.0, 3.0)]
+    executor.run(0.0)
     assert [call.is_over for call in calls] == [True, False]
-    lane.run(0.0)
+    executor.run(0.0)
     assert servable.runs == [1, 2]
     assert values_in(calls[1], outputs_of) == [4.0, 6.0]
 
 
 def test_a_full_queue_refuses_by_name(lane_of: Any, servable: Any, ask: Any) -> None:
-    lane = lane_of(servable, queue_rows=2)
-    ask(lane, 1.0, 2.0)
+    executor = lane_of(servable, queue_rows=2)
+    ask(executor, 1.0, 2.0)
     with pytest.raises(
         OverloadedError, match="the queue of model 'm' version 1 is full: 1 requests of 2 rows wait; try again later"
     ):
-        ask(lane, 3.0)
+        ask(executor, 3.0)
 
 
 def test_what_would_miss_the_objective_is_refused_at_once(
     lane_of: Any, servable: Any, ask: Any, report: Any, fake_clock: Any
 ) -> None:
     clock = fake_clock(0.0)
-    lane = lane_of(servable, report=report, clock=clock, cost=Cost(1.0, 1.0), objective_ms=4000.0)
-    waits = ask(lane, 1.0)  # one row a batch takes half of the objective
+    executor = lane_of(servable, report=report, clock=clock, cost=Cost(1.0, 1.0), objective_ms=4000.0)
+    waits = ask(executor, 1.0)  # one row a batch takes half of the objective
     with pytest.raises(OverloadedError, match=r"model 'm' version 1 cannot answer within its objective of 4000 ms"):
-        ask(lane, 2.0)
+        ask(executor, 2.0)
     with pytest.raises(DeadlinePassedError, match="the answer would come after the deadline"):
-        ask(lane, 3.0, deadline_s=2.5)
-    lane.run(0.0)
+        ask(executor, 3.0, deadline_s=2.5)
+    executor.run(0.0)
     assert isinstance(waits.answer, bytes)
     assert servable.runs == [1]
 
 
 def test_an_objective_missed_in_the_queue_is_overload(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
-    lane = lane_of(servable, report=report, objective_ms=4000.0)
-    late = ask(lane, 1.0)
-    lane.run(4.0)
+    executor = lane_of(servable, report=report, objective_ms=4000.0)
+    late = ask(executor, 1.0)
+    executor.run(4.0)
     assert isinstance(late.answer, OverloadedError)
     assert report.refusals == {"overloaded": 1}
 
 
 def test_a_lane_learns_what_batches_cost(lane_of: Any, servable: Any, ask: Any, fake_clock: Any) -> None:
     clock = fake_clock(0.0)
-    lane = lane_of(servable, clock=clock, objective_ms=4000.0)
-    ask(lane, 1.0)
+    executor = lane_of(servable, clock=clock, objective_ms=4000.0)
+    ask(executor, 1.0)
     servable.on_run = lambda: setattr(clock, "now", 5.0)
-    lane.run(0.0)
+    executor.run(0.0)
     with pytest.raises(OverloadedError):
-        ask(lane, 1.0, arrived_s=5.0)
+        ask(executor, 1.0, arrived_s=5.0)
 
 
 def test_a_cost_that_refuses_everybody_is_doubted(lane_of: Any, servable: Any, ask: Any) -> None:
-    lane = lane_of(servable, cost=Cost(5.0, 0.0), objective_ms=4000.0)
+    executor = lane_of(servable, cost=Cost(5.0, 0.0), objective_ms=4000.0)
     refused = 0
-    while lane.is_idle:
+    while executor.is_idle:
         try:
-            ask(lane, 1.0)
+            ask(executor, 1.0)
         except OverloadedError:
             refused += 1
     assert 0 < refused < 30
@@ -233,24 +233,24 @@ def test_a_cost_that_refuses_everybody_is_doubted(lane_of: Any, servable: Any, a
 def test_priorities_are_served_first_and_all_are_watched(
     lane_of: Any, servable: Any, fake_call: Any, infer_request: Any
 ) -> None:
-    lane = lane_of(servable, max_rows=1)
+    executor = lane_of(servable, max_rows=1)
     request = infer_request({"x": np.zeros((1, 2))})
     calls = {}
     for priority in (9, 5, 1):
-        calls[priority] = submit(lane, fake_call(), request, priority=priority)
-    lane.watch()
+        calls[priority] = submit(executor, fake_call(), request, priority=priority)
+    executor.watch()
     assert all(call.is_watched for call in calls.values())
     order = []
-    while not lane.is_idle:
-        lane.run(0.0)
+    while not executor.is_idle:
+        executor.run(0.0)
         order.append([priority for priority, call in calls.items() if call.is_over])
     assert order == [[1], [5, 1], [9, 5, 1]]
 
 
 def test_who_passed_the_deadline_is_told(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
-    lane = lane_of(servable, report=report)
-    late, early = ask(lane, 1.0, deadline_s=5.0), ask(lane, 2.0, deadline_s=6.0)
-    lane.run(5.0)
+    executor = lane_of(servable, report=report)
+    late, early = ask(executor, 1.0, deadline_s=5.0), ask(executor, 2.0, deadline_s=6.0)
+    executor.run(5.0)
     assert isinstance(late.answer, DeadlinePassedError)
     assert isinstance(early.answer, bytes)
     assert report.refusals == {"deadline": 1}
@@ -258,10 +258,10 @@ def test_who_passed_the_deadline_is_told(lane_of: Any, servable: Any, ask: Any, 
 
 
 def test_a_cancelled_request_is_not_run(lane_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any) -> None:
-    lane = lane_of(servable, report=report)
-    gone, stays = ask(lane, 1.0), ask(lane, 2.0)
+    executor = lane_of(servable, report=report)
+    gone, stays = ask(executor, 1.0), ask(executor, 2.0)
     gone.leave()
-    lane.run(0.0)
+    executor.run(0.0)
     assert servable.runs == [1]
     assert (gone.answers, values_in(stays, outputs_of)) == ([], [4.0])
     assert report.refusals == {"cancelled": 1}
@@ -271,14 +271,14 @@ def test_a_cancelled_request_is_not_run(lane_of: Any, servable: Any, ask: Any, r
 def test_a_caller_that_leaves_while_its_batch_runs_moves_nobodys_rows(
     lane_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any, beside: bool
 ) -> None:
-    lane = lane_of(servable, report=report, max_rows=4, max_delay_s=3600.0, beside=beside)
-    first = ask(lane, 1.0)
+    executor = lane_of(servable, report=report, max_rows=4, max_delay_s=3600.0, beside=beside)
+    first = ask(executor, 1.0)
     servable.on_run = first.leave
-    others = [ask(lane, 2.0, 3.0), ask(lane, 4.0)]
+    others = [ask(executor, 2.0, 3.0), ask(executor, 4.0)]
     if not beside:
-        lane.run(0.0)
+        executor.run(0.0)
     assert all(call.is_answered.wait(TIMEOUT_S) for call in others)
-    lane.close()
+    executor.close()
     assert [values_in(call, outputs_of) for call in others] == [[4.0, 6.0], [8.0]]
     assert (first.answers, first.late_answers) == ([], 0)
     assert (report.answered, report.refusals, report.left_waiting) == (2, {"cancelled": 1}, (0, 0))
@@ -286,9 +286,9 @@ def test_a_caller_that_leaves_while_its_batch_runs_moves_nobodys_rows(
 
 def test_a_failing_request_fails_alone(lane_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any) -> None:
     servable.fails = lambda rows: ModelFailedError("the model failed on this input") if (rows == 13.0).any() else None
-    lane = lane_of(servable, report=report)
-    calls = [ask(lane, 1.0), ask(lane, 13.0), ask(lane, 2.0)]
-    lane.run(0.0)
+    executor = lane_of(servable, report=report)
+    calls = [ask(executor, 1.0), ask(executor, 13.0), ask(executor, 2.0)]
+    executor.run(0.0)
     assert [values_in(call, outputs_of) for call in (calls[0], calls[2])] == [[2.0], [4.0]]
     assert isinstance(calls[1].answer, ModelFailedError)
     assert (report.answered, report.refusals) == (2, {"model_failed": 1})
@@ -297,45 +297,45 @@ def test_a_failing_request_fails_alone(lane_of: Any, servable: Any, ask: Any, re
 
 def test_rows_are_counted_for_drift_once(lane_of: Any, servable: Any, ask: Any, fake_report: Any) -> None:
     report = fake_report(cells=np.zeros((1, 1), np.int64))
-    lane = lane_of(servable, report=report)
+    executor = lane_of(servable, report=report)
     servable.fails = lambda rows: ModelFailedError("no") if (rows == 13.0).any() else None
     for values in ([1.0, 2.0], [13.0]):
-        ask(lane, *values)
-    lane.run(0.0)
-    ask(lane, 3.0)
-    lane.run(0.0)
+        ask(executor, *values)
+    executor.run(0.0)
+    ask(executor, 3.0)
+    executor.run(0.0)
     assert (int(report.cells[0, 0]), report.drift_rows) == (4, 4)
 
 
 def test_the_output_of_a_version_without_classes_is_told(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
     servable.outputs = (TensorSpec("y", "FP64", (ANY, 1)),)
-    lane = lane_of(servable, report=report)
-    ask(lane, 1.0, 2.0)
-    lane.run(0.0)
+    executor = lane_of(servable, report=report)
+    ask(executor, 1.0, 2.0)
+    executor.run(0.0)
     assert (report.scored, report.labels) == ([2.0, -2.0, 4.0, -4.0], [])
 
 
 def test_a_bug_fails_its_batch_and_no_more(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
     servable.fails = lambda rows: RuntimeError("secret") if (rows == 13.0).any() else None
-    lane = lane_of(servable, report=report)
-    calls = [ask(lane, 13.0), ask(lane, 1.0)]
+    executor = lane_of(servable, report=report)
+    calls = [ask(executor, 13.0), ask(executor, 1.0)]
     with pytest.raises(RuntimeError):
-        lane.run(0.0)
+        executor.run(0.0)
     assert [type(call.answer) for call in calls] == [PenstockError] * 2
     assert "secret" not in str(calls[0].answer)
     assert report.refusals == {"internal": 2}
-    assert lane.is_idle
-    after = ask(lane, 2.0)
-    lane.run(0.0)
+    assert executor.is_idle
+    after = ask(executor, 2.0)
+    executor.run(0.0)
     assert isinstance(after.answer, bytes)
 
 
 def test_another_number_of_rows_is_a_failed_model(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
     honest = servable.predict
     servable.predict = lambda blocks, rows, shapes, cells: honest([blocks[0] * 2], rows * 2, shapes, cells)
-    lane = lane_of(servable, report=report)
-    call = ask(lane, 1.0)
-    lane.run(0.0)
+    executor = lane_of(servable, report=report)
+    call = ask(executor, 1.0)
+    executor.run(0.0)
     assert isinstance(call.answer, ModelFailedError)
     assert report.refusals == {"model_failed": 1}
 
@@ -343,25 +343,25 @@ def test_another_number_of_rows_is_a_failed_model(lane_of: Any, servable: Any, a
 def test_a_lane_beside_answers_on_its_own_thread(lane_of: Any, servable: Any, ask: Any, outputs_of: Any) -> None:
     threads: list[str] = []
     servable.on_run = lambda: threads.append(threading.current_thread().name)
-    lane = lane_of(servable, beside=True)
-    assert lane.due_s() == NEVER
-    calls = [ask(lane, float(number)) for number in range(20)]
+    executor = lane_of(servable, beside=True)
+    assert executor.due_s() == NEVER
+    calls = [ask(executor, float(number)) for number in range(20)]
     assert all(call.is_watched for call in calls)
     assert all(call.is_answered.wait(TIMEOUT_S) for call in calls)
-    lane.close()
+    executor.close()
     assert [values_in(call, outputs_of) for call in calls] == [[2.0 * number] for number in range(20)]
     assert set(threads) == {"m-1"}
-    assert lane.is_idle
+    assert executor.is_idle
 
 
 def test_a_lane_beside_outlives_a_bug(lane_of: Any, servable: Any, ask: Any) -> None:
     servable.fails = lambda rows: RuntimeError("secret") if (rows == 13.0).any() else None
-    lane = lane_of(servable, beside=True)
-    broken = ask(lane, 13.0)
+    executor = lane_of(servable, beside=True)
+    broken = ask(executor, 13.0)
     assert broken.is_answered.wait(TIMEOUT_S)
-    fine = ask(lane, 1.0)
+    fine = ask(executor, 1.0)
     assert fine.is_answered.wait(TIMEOUT_S)
-    lane.close()
+    executor.close()
     assert (type(broken.answer), type(fine.answer)) == (PenstockError, bytes)
 
 
@@ -380,7 +380,7 @@ def test_batched_answers_equal_answers_alone(
     lane_of: Any, fake_call: Any, fake_report: Any, infer_request: Any, mixed: OnnxServable, events: list[Any]
 ) -> None:
     report = fake_report()
-    lane, alone = lane_of(mixed, report=report, max_rows=6), lane_of(mixed)
+    executor, alone = lane_of(mixed, report=report, max_rows=6), lane_of(mixed)
     calls: list[Any] = []
     expected: list[Any] = []
     for event in events:
@@ -389,15 +389,15 @@ def test_batched_answers_equal_answers_alone(
                 x = np.array([[value, 1, -value] for value, _ in rows], "<f4").reshape(len(rows), 3)
                 texts = np.array([text for _, text in rows], object).reshape(len(rows), 1)
                 request = infer_request({"x": x, "text": texts}, id=str(len(calls)))
-                calls.append(submit(lane, fake_call(), request, chosen=chosen))
+                calls.append(submit(executor, fake_call(), request, chosen=chosen))
                 expected.append(submit(alone, fake_call(), request, chosen=chosen))
                 drain(alone)
             case ("leave", at) if at < len(calls):
                 calls[at].leave()
             case ("run",):
-                lane.run(0.0)
-    drain(lane)
-    assert lane.is_idle
+                executor.run(0.0)
+    drain(executor)
+    assert executor.is_idle
     stayed = [(got, single) for got, single in zip(calls, expected, strict=True) if got.answers]
     assert len(stayed) == report.answered == len(calls) - report.refusals.total()
     for got, single in stayed:
@@ -421,21 +421,21 @@ class KeptBatches:
 
 
 def test_the_request_log_is_offered_what_was_answered(lane_of: Any, servable: Any, ask: Any) -> None:
-    lane = lane_of(servable)
-    lane.request_log = log = KeptBatches()
-    calls = [ask(lane, 1.0), ask(lane, 2.0, 3.0), ask(lane, 4.0)]
+    executor = lane_of(servable)
+    executor.request_log = log = KeptBatches()
+    calls = [ask(executor, 1.0), ask(executor, 2.0, 3.0), ask(executor, 4.0)]
     servable.on_run = calls[1].leave
-    lane.run(0.0)
+    executor.run(0.0)
     ((items, answered, arrays),) = log.offers
     assert ([item.call for item in items], [item.call for item in answered]) == (calls, [calls[0], calls[2]])
     assert arrays == [[[2.0, -2.0], [4.0, -4.0], [6.0, -6.0], [8.0, -8.0]]]
 
 
 def test_nothing_failed_is_logged(lane_of: Any, servable: Any, ask: Any) -> None:
-    lane = lane_of(servable)
-    lane.request_log = log = KeptBatches()
+    executor = lane_of(servable)
+    executor.request_log = log = KeptBatches()
     servable.fails = lambda rows: ModelFailedError("no") if 2.0 in rows else None
     for value in (1.0, 2.0, 3.0):
-        ask(lane, value)
-    lane.run(0.0)
+        ask(executor, value)
+    executor.run(0.0)
     assert [arrays for _, _, arrays in log.offers] == [[[[2.0, -2.0]]], [[[6.0, -6.0]]]]

@@ -9,7 +9,7 @@ from penstock import inference_pb2 as pb
 from penstock_server.models.signature import ANY, TensorSpec
 from penstock_server.prediction.parse_cache import MAX_HEAD_BYTES, MAX_HEADS, MAX_LENGTHS, Templates
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.routing_table import Catalogue, ServedModel
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan
 
 
@@ -109,20 +109,20 @@ def test_answers_do_not_depend_on_what_was_asked_before(
 ) -> None:
     wide, narrow = fake_servable(key=("m", "1")), fake_servable(key=("m", "2"))
     narrow.inputs = (TensorSpec("x", "FP64", (ANY, 1)),)
-    lanes = {"1": lane_of(wide), "2": lane_of(narrow)}
+    executors = {"1": lane_of(wide), "2": lane_of(narrow)}
     catalogues = [
-        Catalogue({name: ServedModel(name, TrafficPlan(champion), lanes) for name in "mn"}) for champion in "12"
+        RoutingTable({name: ServedModel(name, TrafficPlan(champion), executors) for name in "mn"}) for champion in "12"
     ]
 
     def new() -> Predictor:
         return Predictor(clock=fake_clock(), report=fake_report())
 
-    def answer(predictor: Predictor, message: bytes, catalogue: Catalogue) -> str:
+    def answer(predictor: Predictor, message: bytes, routing_table: RoutingTable) -> str:
         call = fake_call()
-        predictor.catalogue = catalogue
+        predictor.routing_table = routing_table
         predictor.infer(message, call)
-        for lane in lanes.values():
-            lane.run(0.0)
+        for executor in executors.values():
+            executor.run(0.0)
         if not isinstance(call.answer, bytes):
             return repr(call.answer)
         reply = pb.ModelInferResponse.FromString(call.answer)
@@ -131,5 +131,5 @@ def test_answers_do_not_depend_on_what_was_asked_before(
 
     predictor = new()
     for number, message in enumerate(messages):
-        catalogue = catalogues[number % 2 if swap else 0]
-        assert answer(predictor, message, catalogue) == answer(new(), message, catalogue)
+        routing_table = catalogues[number % 2 if swap else 0]
+        assert answer(predictor, message, routing_table) == answer(new(), message, routing_table)

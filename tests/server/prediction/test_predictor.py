@@ -15,7 +15,7 @@ from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.routing_table import Catalogue, ServedModel, VersionStatus
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
 from penstock_server.rollout.plan import TrafficPlan
 
 X = np.array([[1.0, 2.0]])
@@ -23,20 +23,20 @@ NEVER = float("inf")
 
 
 class Server:
-    """A predictor before the lanes of a fake champion and canary."""
+    """A predictor before the executors of a fake champion and canary."""
 
     def __init__(self, lane_of: Any, fake_servable: Any, fake_report: Any, clock: Any, **limits: Any) -> None:
         self.clock = clock
         self.unrouted = fake_report()
         self.reports = {version: fake_report() for version in "12"}
-        self.lanes = {
+        self.executors = {
             version: lane_of(fake_servable(key=("m", version)), report=self.reports[version], clock=clock, **limits)
             for version in "12"
         }
         self.predictor = Predictor(clock=clock, report=self.unrouted)
         plan = TrafficPlan("1", canary="2", canary_weight=0.5)
         statuses = {"3": VersionStatus("LOADING")}
-        self.predictor.catalogue = Catalogue({"m": ServedModel("m", plan, self.lanes, statuses)})
+        self.predictor.routing_table = RoutingTable({"m": ServedModel("m", plan, self.executors, statuses)})
 
     def ask(self, request: pb.ModelInferRequest | bytes, call: Any) -> Any:
         message = request if isinstance(request, bytes) else request.SerializeToString()
@@ -44,9 +44,9 @@ class Server:
         return call
 
     def run(self) -> None:
-        for lane in self.lanes.values():
-            while lane.due_s() != NEVER:
-                lane.run(self.clock.now)
+        for executor in self.executors.values():
+            while executor.due_s() != NEVER:
+                executor.run(self.clock.now)
 
     @property
     def outcomes(self) -> int:
@@ -299,13 +299,13 @@ def test_every_datatype_goes_through_a_graph_and_back(
     identities: dict[str, OnnxServable], lane_of: Any, fake_report: Any, fake_clock: Any, fake_call: Any,
     infer_request: Any, outputs_of: Any, datatype: str, typed: bool, rows: int,
 ) -> None:  # fmt: skip
-    lane = lane_of(identities[datatype])
+    executor = lane_of(identities[datatype])
     predictor = Predictor(clock=fake_clock(), report=fake_report())
-    predictor.catalogue = Catalogue({"m": ServedModel("m", TrafficPlan("1"), {"1": lane})})
+    predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("1"), {"1": executor})})
     sent = VALUES[datatype][:rows]
     call = fake_call()
     predictor.infer(infer_request({"x": sent}, {"x": datatype}, typed=typed).SerializeToString(), call)
-    lane.run(0.0)
+    executor.run(0.0)
     got = outputs_of(call.answer)["y"]
     assert got.shape == (rows, 2)
     expected = [[text.encode() for text in row] for row in sent] if datatype == "BYTES" else sent.tolist()

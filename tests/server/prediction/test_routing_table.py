@@ -3,11 +3,11 @@ from typing import Any
 import pytest
 
 from penstock_server.errors import NotFoundError, NotReadyError, PenstockError
-from penstock_server.prediction.routing_table import Catalogue, ServedModel, VersionStatus
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
 from penstock_server.rollout.plan import TrafficPlan
 
-ONE: Any = "the lane of version 1"
-TWO: Any = "the lane of version 2"
+ONE: Any = "the executor of version 1"
+TWO: Any = "the executor of version 2"
 STATUSES = {
     "1": VersionStatus("READY"), "2": VersionStatus("READY"),
     "3": VersionStatus("LOADING"), "4": VersionStatus("UNAVAILABLE", "its digest is wrong"),
@@ -20,7 +20,7 @@ STARTING = ServedModel("m", None, {"2": TWO}, STATUSES)
     ("version", "expected"), [("", TWO), ("1", ONE), ("2", TWO), ("@champion", ONE), ("@canary", TWO)]
 )
 def test_a_request_finds_its_lane(version: str, expected: Any) -> None:
-    assert MODEL.lane(version, "customer-7") is expected
+    assert MODEL.executor(version, "customer-7") is expected
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,11 @@ def test_a_request_finds_its_lane(version: str, expected: Any) -> None:
 )
 def test_who_finds_none_learns_why(model: ServedModel, version: str, kind: type[PenstockError], said: str) -> None:
     with pytest.raises(kind, match=said):
-        model.lane(version, "")
+        model.executor(version, "")
 
 
 def test_a_loaded_version_is_asked_by_name_before_anything_is_planned() -> None:
-    assert STARTING.lane("2", "") is TWO
+    assert STARTING.executor("2", "") is TWO
     assert not STARTING.is_ready
     assert MODEL.is_ready
 
@@ -63,9 +63,9 @@ def test_a_version_plays_its_first_role(plan: TrafficPlan | None, roles: list[st
 
 
 def test_unknown_models_are_told_which_there_are() -> None:
-    catalogue = Catalogue({"b": MODEL, "a": STARTING})
-    assert catalogue.model("b") is MODEL
+    routing_table = RoutingTable({"b": MODEL, "a": STARTING})
+    assert routing_table.model("b") is MODEL
     with pytest.raises(NotFoundError, match="model 'c' is not served; served now: 'a', 'b'"):
-        catalogue.model("c")
+        routing_table.model("c")
     with pytest.raises(NotFoundError, match="no model yet"):
-        Catalogue().model("c")
+        RoutingTable().model("c")

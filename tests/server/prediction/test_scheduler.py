@@ -2,13 +2,13 @@ from typing import Any
 
 import pytest
 
-from penstock_server.prediction.scheduler import IDLE_S, LaneReactor
+from penstock_server.prediction.scheduler import IDLE_S, BatchScheduler
 
 
 class PuppetLane:
-    """A lane of which the test says when it is due; each run takes one of its batches."""
+    """An executor of which the test says when it is due; each run takes one of its batches."""
 
-    class servable:  # noqa: N801 - stands where a lane has its servable
+    class servable:  # noqa: N801 - stands where an executor has its servable
         key = ("m", "1")
 
     def __init__(self, name: str, ran: list[str], batches: int = 1, due_s: float = 0.0, broken: bool = False) -> None:
@@ -34,14 +34,14 @@ def clock(fake_clock: Any) -> Any:
 
 
 def test_nothing_to_do_is_idle(clock: Any) -> None:
-    assert LaneReactor(clock).step() == IDLE_S
+    assert BatchScheduler(clock).step() == IDLE_S
 
 
 def test_every_lane_gets_one_batch_a_step(clock: Any) -> None:
-    reactor = LaneReactor(clock)
+    reactor = BatchScheduler(clock)
     ran: list[str] = []
-    for lane in (PuppetLane("busy", ran, batches=3), PuppetLane("calm", ran)):
-        reactor.activate(lane)  # type: ignore[arg-type]
+    for executor in (PuppetLane("busy", ran, batches=3), PuppetLane("calm", ran)):
+        reactor.activate(executor)  # type: ignore[arg-type]
     assert reactor.step() == 0
     assert ran == ["busy", "calm"]
     assert reactor.step() == 0
@@ -52,7 +52,7 @@ def test_every_lane_gets_one_batch_a_step(clock: Any) -> None:
 
 @pytest.mark.parametrize(("due_s", "expected"), [(10.25, 0.25), (100.0, IDLE_S)])
 def test_a_lane_that_waits_for_company_is_looked_at_in_time(clock: Any, due_s: float, expected: float) -> None:
-    reactor = LaneReactor(clock)
+    reactor = BatchScheduler(clock)
     ran: list[str] = []
     reactor.activate(PuppetLane("slow", ran, due_s=due_s))  # type: ignore[arg-type]
     assert reactor.step() == expected
@@ -63,19 +63,19 @@ def test_a_lane_that_waits_for_company_is_looked_at_in_time(clock: Any, due_s: f
 
 
 def test_whoever_has_to_wait_is_watched(clock: Any) -> None:
-    reactor = LaneReactor(clock)
+    reactor = BatchScheduler(clock)
     busy, calm, slow = PuppetLane("busy", [], batches=2), PuppetLane("calm", []), PuppetLane("slow", [], due_s=99.0)
-    for lane in (busy, calm, slow):
-        reactor.activate(lane)  # type: ignore[arg-type]
+    for executor in (busy, calm, slow):
+        reactor.activate(executor)  # type: ignore[arg-type]
     reactor.step()
     assert [busy.watches, calm.watches, slow.watches] == [1, 0, 1]
 
 
 def test_a_bug_in_one_lane_stops_no_other(clock: Any) -> None:
-    reactor = LaneReactor(clock)
+    reactor = BatchScheduler(clock)
     ran: list[str] = []
-    for lane in (PuppetLane("broken", ran, batches=2, broken=True), PuppetLane("fine", ran)):
-        reactor.activate(lane)  # type: ignore[arg-type]
+    for executor in (PuppetLane("broken", ran, batches=2, broken=True), PuppetLane("fine", ran)):
+        reactor.activate(executor)  # type: ignore[arg-type]
     assert reactor.step() == 0
     assert ran == ["broken", "fine"]
     reactor.step()
@@ -87,15 +87,17 @@ def test_a_lane_activates_itself_again_after_it_was_empty(
     clock: Any, lane_of: Any, fake_servable: Any, fake_call: Any
 ) -> None:
     from penstock_server.prediction.decode import Rows
-    from penstock_server.prediction.executor import Prediction
+    from penstock_server.prediction.executor import PendingRequest
 
     servable = fake_servable()
-    reactor = LaneReactor(clock)
-    lane = lane_of(servable, activate=reactor.activate, clock=clock)
+    reactor = BatchScheduler(clock)
+    executor = lane_of(servable, activate=reactor.activate, clock=clock)
     for _ in range(2):
         call = fake_call()
         rows = Rows((bytes(16),), 1)
-        lane.submit(Prediction(lane, call, rows, arrived_s=10.0, deadline_s=99.0, request_id="", chosen=None))
+        executor.submit(
+            PendingRequest(executor, call, rows, arrived_s=10.0, deadline_s=99.0, request_id="", chosen=None)
+        )
         assert reactor.step() == IDLE_S
         assert call.is_over
     assert servable.runs == [1, 1]

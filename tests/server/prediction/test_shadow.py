@@ -122,16 +122,16 @@ def test_a_closed_thread_runs_nothing_more(thread: ShadowThread, fake_servable: 
 
 
 def test_a_lane_copies_what_it_answered(lane_of: Any, fake_servable: Any, fake_call: Any, infer_request: Any) -> None:
-    from penstock_server.prediction.executor import Prediction
+    from penstock_server.prediction.executor import PendingRequest
 
-    lane, thread = lane_of(fake_servable()), Collecting()
-    lane.mirror = mirror(thread, fake_servable(), lane.report)
+    executor, thread = lane_of(fake_servable()), Collecting()
+    executor.mirror = mirror(thread, fake_servable(), executor.report)
     call = fake_call()
-    rows = lane.decoder.decode(infer_request({"x": X}))
-    lane.submit(Prediction(lane, call, rows, arrived_s=0.0, deadline_s=9.0, request_id="", chosen=None))
-    lane.run(0.0)
+    rows = executor.decoder.decode(infer_request({"x": X}))
+    executor.submit(PendingRequest(executor, call, rows, arrived_s=0.0, deadline_s=9.0, request_id="", chosen=None))
+    executor.run(0.0)
     (copy,) = thread.taken
     assert (copy.blocks, copy.rows, copy.took_s) == ((X.tobytes(),), 3, 0.003)
     np.testing.assert_array_equal(copy.arrays[0], X * 2)
-    lane.play("canary")
-    assert lane.mirror is None
+    executor.play("canary")
+    assert executor.mirror is None

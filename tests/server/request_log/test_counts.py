@@ -4,19 +4,19 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
-from penstock_server.metrics.counters import Board
-from penstock_server.metrics.prometheus import BoardCollector, ServerFacts, VersionFacts, registry_of
+from penstock_server.metrics.counters import SharedCounters
+from penstock_server.metrics.prometheus import MetricsCollector, MetricsSnapshot, VersionSnapshot, registry_of
 from penstock_server.metrics.recorder import Recorder
 
 
-def lines(*boards: Board) -> list[str]:
-    facts = ServerFacts([VersionFacts("m", "1", ("champion",), None, boards)], {})
-    text = generate_latest(registry_of(BoardCollector(lambda: facts))).decode()
+def lines(*boards: SharedCounters) -> list[str]:
+    facts = MetricsSnapshot([VersionSnapshot("m", "1", ("champion",), None, boards)], {})
+    text = generate_latest(registry_of(MetricsCollector(lambda: facts))).decode()
     return [line for line in text.splitlines() if line.startswith("penstock_request_log")]
 
 
-def test_what_was_written_and_dropped_is_summed_over_workers(new_board: Callable[..., Any]) -> None:
-    boards = [new_board(), new_board()]
+def test_what_was_written_and_dropped_is_summed_over_workers(new_counters: Callable[..., Any]) -> None:
+    boards = [new_counters(), new_counters()]
     assert lines(*boards) == []
     for board in boards:
         recorder = Recorder(board)
@@ -32,6 +32,6 @@ def test_what_was_written_and_dropped_is_summed_over_workers(new_board: Callable
     ]
 
 
-def test_only_known_reasons_are_counted(new_board: Callable[..., Any]) -> None:
+def test_only_known_reasons_are_counted(new_counters: Callable[..., Any]) -> None:
     with pytest.raises(KeyError):
-        Recorder(new_board()).request_log_dropped("tired", 1)
+        Recorder(new_counters()).request_log_dropped("tired", 1)

@@ -24,7 +24,7 @@ class Taken:
 
 @dataclass(eq=False)
 class Item:
-    """A request as a lane holds it."""
+    """A request as an executor holds it."""
 
     rows: int
     taken: Taken
@@ -66,7 +66,7 @@ def test_each_request_gets_its_own_rows() -> None:
     items = [item(1.0, 2, "a"), item(2.0, 0), item(3.0, 1, "é" * 100)]
     answers = np.arange(3, dtype=np.float32)
     tap.offer(items, items, [answers])
-    answers[:] = -1  # the lane may use its memory again
+    answers[:] = -1  # the executor may use its memory again
     assert taken(tap) == [
         LoggedRequest(
             1000.5, "a", "canary", 2, (np.full(2, 1.0).tobytes(),), (np.array([0, 1], np.float32).tobytes(),)

@@ -1,4 +1,4 @@
-"""A predictor whose catalogue a test swaps, before lanes of a fake version."""
+"""A predictor whose routing_table a test swaps, before executors of a fake version."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,9 @@ from penstock_server.batching.limits import BatchLimits
 from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.decode import TensorDecoder
-from penstock_server.prediction.executor import Lane
+from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.routing_table import Catalogue, ServedModel, VersionStatus
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
 from penstock_server.prediction.shadow import Reader
 from penstock_server.rollout.plan import TrafficPlan
 
@@ -32,33 +32,33 @@ class Doubler:
 
 
 @pytest.fixture
-def new_lane(fake_clock: Any, fake_report: Any) -> Callable[[str], Lane]:
-    def make(version: str) -> Lane:
+def new_executor(fake_clock: Any, fake_report: Any) -> Callable[[str], Executor]:
+    def make(version: str) -> Executor:
         servable = Doubler(version)
-        return Lane(
+        return Executor(
             servable,
             TensorDecoder(Signature((TensorSpec("x", "FP64", (ANY, 1)),), servable.outputs, True)),
             limits=BatchLimits(),
             report=fake_report(),
             reader=Reader(None, None),
             clock=fake_clock(),
-            activate=lambda lane: None,
+            activate=lambda executor: None,
         )
 
     return make
 
 
 @pytest.fixture
-def catalogue_of(new_lane: Callable[[str], Lane]) -> Callable[..., Catalogue]:
-    """A settled catalogue of models, each with its ready versions; the first of them is the champion."""
+def catalogue_of(new_executor: Callable[[str], Executor]) -> Callable[..., RoutingTable]:
+    """A settled routing_table of models, each with its ready versions; the first of them is the champion."""
 
-    def make(is_settled: bool = True, **models: str) -> Catalogue:
-        return Catalogue(
+    def make(is_settled: bool = True, **models: str) -> RoutingTable:
+        return RoutingTable(
             {
                 name: ServedModel(
                     name,
                     TrafficPlan(versions[0]) if versions else None,
-                    {version: new_lane(version) for version in versions},
+                    {version: new_executor(version) for version in versions},
                     {
                         **{version: VersionStatus("READY") for version in versions},
                         "9": VersionStatus("UNAVAILABLE", "damaged"),
@@ -75,7 +75,7 @@ def catalogue_of(new_lane: Callable[[str], Lane]) -> Callable[..., Catalogue]:
 @pytest.fixture
 def predictor(fake_clock: Any, fake_report: Any, catalogue_of: Any) -> Predictor:
     made = Predictor(clock=fake_clock(), report=fake_report())
-    made.catalogue = catalogue_of(m="12", n="")
+    made.routing_table = catalogue_of(m="12", n="")
     return made
 
 

@@ -5,7 +5,7 @@ import pytest
 from grpc_health.v1 import health_pb2 as pb
 
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.prediction.routing_table import Catalogue
+from penstock_server.prediction.routing_table import RoutingTable
 from penstock_server.services.health import Health
 
 SERVING, NOT_SERVING, UNKNOWN = (
@@ -52,7 +52,7 @@ def watch(health: Health, call: Any, service: str) -> Callable[[bytes | None], N
 def test_check(
     health: Health, predictor: Any, catalogue_of: Any, fake_call: Any, models: Any, service: str, expected: int
 ) -> None:
-    predictor.catalogue = catalogue_of(**models)
+    predictor.routing_table = catalogue_of(**models)
     call = fake_call()
     health.methods.unary["/grpc.health.v1.Health/Check"](asked(service), call)
     assert status_in(call.answer) == expected
@@ -66,7 +66,7 @@ def test_unknown_services_are_not_found(health: Health, fake_call: Any) -> None:
 
 
 def test_before_anything_is_known_nothing_serves(health: Health, predictor: Any) -> None:
-    predictor.catalogue = Catalogue()
+    predictor.routing_table = RoutingTable()
     assert health.status("") == NOT_SERVING
 
 
@@ -75,7 +75,7 @@ def test_watchers_hear_of_changes_alone(health: Health, predictor: Any, catalogu
     for service, call in calls.items():
         watch(health, call, service)
     for models in ({"m": "1"}, {"m": "2"}, {"m": ""}, {"z": "1"}):
-        predictor.catalogue = catalogue_of(**models)
+        predictor.routing_table = catalogue_of(**models)
         health.changed()
     heard = {service: [status_in(message) for message in call.sent] for service, call in calls.items()}
     assert heard == {

@@ -53,7 +53,7 @@ def test_a_live_server_says_so(ask: Any) -> None:
 def test_a_server_is_ready_unless_none_of_its_models_answers(
     ask: Any, predictor: Predictor, catalogue_of: Any, models: Any, is_ready: bool
 ) -> None:
-    predictor.catalogue = catalogue_of(**models)
+    predictor.routing_table = catalogue_of(**models)
     assert ask("ServerReady", b"", pb.ServerReadyResponse).ready is is_ready
 
 
@@ -116,16 +116,16 @@ def test_repository_index(ask: Any, only_ready: bool, expected: Any) -> None:
 
 
 class Stream:
-    """A `ModelStreamInfer` call and the lane behind it."""
+    """A `ModelStreamInfer` call and the executor behind it."""
 
     def __init__(self, predictor: Predictor, call: Any) -> None:
         self.call = call
         self.receive = inference_methods(predictor).streams[PATH + "ModelStreamInfer"](call)
-        self.lanes = predictor.catalogue.models["m"].lanes
+        self.executors = predictor.routing_table.models["m"].executors
 
     def run(self, version: str = "1") -> None:
-        while self.lanes[version].due_s() != float("inf"):
-            self.lanes[version].run(100.0)
+        while self.executors[version].due_s() != float("inf"):
+            self.executors[version].run(100.0)
 
     @property
     def replies(self) -> list[Any]:
@@ -199,12 +199,12 @@ def test_a_stream_that_fails_moves_no_other_callers_rows(
     stream.receive(infer_message(2.0))
     other = fake_call()
     predictor.infer(infer_message(3.0), other)
-    lane = stream.lanes["1"]
-    lane.run(200.0)  # the first request's time is over, which ends the stream while the others' batch is formed
+    executor = stream.executors["1"]
+    executor.run(200.0)  # the first request's time is over, which ends the stream while the others' batch is formed
     assert isinstance(stream.call.answer, DeadlinePassedError)
     assert np.frombuffer(pb.ModelInferResponse.FromString(other.answer).raw_output_contents[0]).tolist() == [6.0]
-    assert lane.is_idle
-    assert lane.report.left_waiting == (0, 0)  # type: ignore[attr-defined]
+    assert executor.is_idle
+    assert executor.report.left_waiting == (0, 0)  # type: ignore[attr-defined]
 
 
 def test_a_stream_that_is_left_gives_its_requests_up(stream: Stream, infer_message: Any) -> None:
@@ -212,7 +212,7 @@ def test_a_stream_that_is_left_gives_its_requests_up(stream: Stream, infer_messa
         stream.receive(infer_message(value))
     stream.call.leave()
     stream.run()
-    report: Any = stream.lanes["1"].report
+    report: Any = stream.executors["1"].report
     assert report.refusals == {"cancelled": 2}
     assert report.batches == []
     assert stream.call.sent == []

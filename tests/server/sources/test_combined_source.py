@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.sources.combined_source import CombinedSource, Memory, SourceState, combine
+from penstock_server.sources.combined_source import CombinedSource, LastKnownState, SourceState, combine
 from penstock_server.sources.source import Desired, WantedModel
 
 ONE, TWO = WantedModel("1"), WantedModel("2")
@@ -95,34 +95,34 @@ def test_a_model_that_cannot_be_told_about_keeps_its_former_wish() -> None:
 
 
 def test_a_restart_goes_on_from_the_last_known_state(tmp_path: Path) -> None:
-    CombinedSource([Puppet("F", Desired({"a": ONE})), Puppet("S", Desired())], memory=Memory(tmp_path)).poll()
-    again = CombinedSource([Puppet("F"), Puppet("S", Desired({"b": TWO}))], memory=Memory(tmp_path))
+    CombinedSource([Puppet("F", Desired({"a": ONE})), Puppet("S", Desired())], memory=LastKnownState(tmp_path)).poll()
+    again = CombinedSource([Puppet("F"), Puppet("S", Desired({"b": TWO}))], memory=LastKnownState(tmp_path))
     assert again.recall().models == {"a": ONE}
     assert again.fetch("a", "1") == Path("F/a/1")
     assert again.poll().models == {"a": ONE, "b": TWO}
 
 
 def test_nothing_remembered_is_nothing_wanted(tmp_path: Path) -> None:
-    assert CombinedSource([Puppet("F")], memory=Memory(tmp_path)).recall() == Desired()
+    assert CombinedSource([Puppet("F")], memory=LastKnownState(tmp_path)).recall() == Desired()
     assert CombinedSource([Puppet("F")]).recall() == Desired()
 
 
 def test_a_damaged_memory_is_told_and_replaced(tmp_path: Path) -> None:
     source = Puppet("F", Desired({"a": ONE}))
-    CombinedSource([source], memory=Memory(tmp_path)).poll()
+    CombinedSource([source], memory=LastKnownState(tmp_path)).poll()
     (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
     path.write_text("{")
-    combined = CombinedSource([source], memory=Memory(tmp_path))
+    combined = CombinedSource([source], memory=LastKnownState(tmp_path))
     assert combined.recall() == Desired()
     assert "is damaged and ignored" in combined.states[0].reason
     combined.poll()
     assert combined.states == (SourceState("F", "answers"),)
-    assert Memory(tmp_path).recall("F") == source.desired
+    assert LastKnownState(tmp_path).recall("F") == source.desired
 
 
 def test_a_memory_that_cannot_be_written_is_told_and_serving_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], memory=Memory(tmp_path / "file"))
+    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], memory=LastKnownState(tmp_path / "file"))
     for _ in range(2):
         assert combined.poll().models == {"a": ONE}
         assert combined.states[0].state == "answers"
@@ -130,7 +130,7 @@ def test_a_memory_that_cannot_be_written_is_told_and_serving_goes_on(tmp_path: P
 
 
 def test_the_memory_is_written_only_when_something_changed(tmp_path: Path) -> None:
-    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], memory=Memory(tmp_path))
+    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], memory=LastKnownState(tmp_path))
     combined.poll()
     (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
     path.unlink()

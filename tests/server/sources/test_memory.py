@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError, UnavailableError
-from penstock_server.sources.combined_source import Memory
+from penstock_server.sources.combined_source import LastKnownState
 from penstock_server.sources.source import Desired, WantedModel
 
 WISH = Desired(models={"m/../é": WantedModel("1", "2", 0.25, "3")}, problems={"x": "y"})
@@ -18,18 +18,18 @@ def only_file(folder: Path) -> Path:
 
 
 def test_each_source_is_remembered_for_itself(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
+    memory = LastKnownState(tmp_path)
     memory.remember("mlflow http://../a", WISH)
     memory.remember("directory /b", Desired())
-    assert Memory(tmp_path).recall("mlflow http://../a") == WISH
-    assert Memory(tmp_path).recall("directory /b") == Desired()
-    assert Memory(tmp_path).recall("directory /c") is None
+    assert LastKnownState(tmp_path).recall("mlflow http://../a") == WISH
+    assert LastKnownState(tmp_path).recall("directory /b") == Desired()
+    assert LastKnownState(tmp_path).recall("directory /c") is None
 
 
 @given(raw=st.binary(max_size=100))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_file_is_ignored_with_a_reason(raw: bytes, tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
+    memory = LastKnownState(tmp_path)
     memory.remember("s", WISH)
     only_file(tmp_path).write_bytes(raw)
     with pytest.raises(InvalidInputError, match="is damaged and ignored"):
@@ -39,7 +39,7 @@ def test_a_damaged_file_is_ignored_with_a_reason(raw: bytes, tmp_path: Path) -> 
 @given(data=st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_cut_or_changed_file_raises_nothing_else(data: st.DataObject, tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
+    memory = LastKnownState(tmp_path)
     memory.remember("s", WISH)
     raw = bytearray(only_file(tmp_path).read_bytes())
     raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
@@ -49,7 +49,7 @@ def test_a_cut_or_changed_file_raises_nothing_else(data: st.DataObject, tmp_path
 
 
 def test_a_weight_out_of_range_is_damage(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
+    memory = LastKnownState(tmp_path)
     memory.remember("s", WISH)
     path = only_file(tmp_path)
     path.write_bytes(path.read_bytes().replace(b"0.25", b"2.5"))
@@ -60,4 +60,4 @@ def test_a_weight_out_of_range_is_damage(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnavailableError, match="cannot be written"):
-        Memory(tmp_path / "file").remember("s", WISH)
+        LastKnownState(tmp_path / "file").remember("s", WISH)
