@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 CODE := protos server client tools bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint check protos bench bench-ci bench-peers clean
+.PHONY: help install demo test lint check protos architecture bench bench-ci bench-peers clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ check: lint test ## Prove everything: lint and tests
 
 protos: $(STAMP) ## Write the generated code anew from the .proto files
 	$(BIN)/python -m penstock.generate
+
+architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md anew
+	$(BIN)/python -m tests.architecture
 
 bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of python -m bench
 	$(BIN)/python -m bench $(ARGS)
