@@ -20,7 +20,7 @@ SOURCES: Final = {
     "penstock_tools": ROOT / "tools",
 }
 
-GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "log_setup"}
+GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "log_setup", "parse"}
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     **dict.fromkeys(GROUND, GROUND),
     "batching": GROUND,
@@ -33,17 +33,17 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "features": GROUND,
     "metrics": GROUND | {"features"},
     "drift": GROUND | {"features", "metrics"},
-    "request_log": GROUND,
+    "request_log": GROUND | {"metrics"},
     "models": GROUND | {"batching", "features", "drift"},
     "sources": GROUND | {"rollout", "models"},
-    "prediction": GROUND | {"batching", "features", "rollout", "models"},
+    "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
     "transport": GROUND,
     "services": GROUND | {"prediction", "transport"},
     "control": GROUND | {"batching", "rollout", "features", "metrics", "drift", "models", "sources"},
-    "settings": GROUND | {"batching", "transport"},
+    "settings": GROUND | {"batching", "drift.report", "transport", "request_log"},
     "worker": GROUND
     | {"batching", "features", "rollout", "metrics", "drift", "request_log", "models", "prediction", "transport"}
-    | {"services", "control"},
+    | {"services", "control", "settings"},
     "app": GROUND | {"features", "metrics", "drift", "request_log", "sources", "control", "settings"},
     "cli": GROUND | {"sources", "settings", "app"},
 }
