@@ -223,3 +223,26 @@ def test_names_from_outside_are_escaped(new_counters: NewBoard) -> None:
     name = 'a "model"\nwith \\ more'
     shown = scrape(version_of(new_counters(), model=name))
     assert shown("penstock_requests_total", model_name=name, model_version="1") == 0
+
+
+def log_lines(*boards: SharedCounters) -> list[str]:
+    facts = MetricsSnapshot([VersionSnapshot("m", "1", ("champion",), None, boards)], {})
+    text = generate_latest(registry_of(MetricsCollector(lambda: facts))).decode()
+    return [line for line in text.splitlines() if line.startswith("penstock_request_log")]
+
+
+def test_what_was_written_and_dropped_is_summed_over_workers(new_counters: Callable[..., Any]) -> None:
+    boards = [new_counters(), new_counters()]
+    assert log_lines(*boards) == []
+    for board in boards:
+        recorder = Recorder(board)
+        recorder.request_logged(3)
+        recorder.request_logged(4)
+        recorder.request_log_dropped("busy", 2)
+    Recorder(boards[1]).request_log_dropped("disk", 5)
+    labels = 'model_name="m",model_version="1"'
+    assert log_lines(*boards) == [
+        f"penstock_request_log_rows_total{{{labels}}} 14.0",
+        f'penstock_request_log_dropped_total{{{labels},reason="busy"}} 4.0',
+        f'penstock_request_log_dropped_total{{{labels},reason="disk"}} 5.0',
+    ]

@@ -190,3 +190,8 @@ def test_drops_by_reason(new_counters: NewBoard, reason: str) -> None:
     Recorder(board).shadow_dropped(reason, 7)
     assert board.shadow_drops[SHADOW_DROPS.index(reason)] == 7
     assert board.shadow_drops.sum() == 7
+
+
+def test_only_known_reasons_are_counted(new_counters: Callable[..., Any]) -> None:
+    with pytest.raises(KeyError):
+        Recorder(new_counters()).request_log_dropped("tired", 1)
