@@ -37,7 +37,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "transport": GROUND,
     "services": GROUND | {"prediction", "transport"},
     "control": GROUND | {"batching", "rollout", "features", "metrics", "drift", "models", "sources"},
-    "settings": GROUND | {"batching", "transport"},
+    "settings": GROUND | {"batching", "drift.report", "transport"},
     "worker": GROUND
     | {"batching", "features", "rollout", "metrics", "drift", "request_log", "models", "prediction", "transport"}
     | {"services", "control"},

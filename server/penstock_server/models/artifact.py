@@ -38,7 +38,7 @@ MAX_JSON_BYTES = 64 * 2**20
 # A protobuf message ends here; larger models keep their weights in external data, which may have any size.
 MAX_ONNX_BYTES = 2**31 - 1
 
-_Part = TypeVar("_Part")
+_Decoded = TypeVar("_Decoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def _json_bytes(folder: Path, name: str) -> bytes:
     return version_folder.read_bytes(folder, name, max_bytes=MAX_JSON_BYTES)
 
 
-def _part(raw: Mapping[str, bytes], name: str, decode: Callable[[bytes], _Part]) -> _Part | None:
+def _part(raw: Mapping[str, bytes], name: str, decode: Callable[[bytes], _Decoded]) -> _Decoded | None:
     return _decoded(name, decode, raw[name]) if name in raw else None
 
 
@@ -168,7 +168,7 @@ def _decode_baseline(features: FeatureSpec | None, content: bytes) -> Baseline:
     return baseline
 
 
-def _decoded(name: str, decode: Callable[[bytes], _Part], content: bytes) -> _Part:
+def _decoded(name: str, decode: Callable[[bytes], _Decoded], content: bytes) -> _Decoded:
     try:
         return decode(content)
     except InvalidInputError as error:

@@ -10,26 +10,26 @@ import msgspec
 from penstock_server.errors import InvalidInputError
 
 FORMAT = 1
-Value = TypeVar("Value")
+_Content = TypeVar("_Content")
 
 
-class _Header(msgspec.Struct):
+class _Versioned(msgspec.Struct):
     format: int
 
 
-def decode(raw: bytes, kind: type[Value]) -> Value:
+def decode(raw: bytes, kind: type[_Content]) -> _Content:
     """The value of type `kind` that `raw` holds.
 
     Raises:
         InvalidInputError: It is not JSON, not of this shape, or of another format than `FORMAT`.
     """
-    found = _decode(raw, _Header).format
+    found = _decode(raw, _Versioned).format
     if found != FORMAT:
         raise InvalidInputError(f"format is {found}; this release reads format {FORMAT}")
     return _decode(raw, kind)
 
 
-def _decode(raw: bytes, kind: type[Value]) -> Value:
+def _decode(raw: bytes, kind: type[_Content]) -> _Content:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

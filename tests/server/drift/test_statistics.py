@@ -14,21 +14,21 @@ from scipy.stats import ks_2samp, wasserstein_distance
 
 from penstock_server.drift import statistics
 from penstock_server.drift.fit import fit_number
-from penstock_server.drift.statistics import Counts
+from penstock_server.drift.statistics import CellCounts
 
 CELLS = 8
 COUNTS = arrays(np.int64, CELLS, elements=st.integers(0, 10_000)).filter(lambda counts: counts.sum() > 0)
 
 
 @given(COUNTS, COUNTS)
-def test_jensen_shannon_is_scipys_in_base_two(reference: Counts, current: Counts) -> None:
+def test_jensen_shannon_is_scipys_in_base_two(reference: CellCounts, current: CellCounts) -> None:
     expected = distance.jensenshannon(reference, current, base=2)
     # scipy gives NaN where rounding makes an equal pair's divergence negative.
     assert statistics.jensen_shannon(reference, current) == pytest.approx(np.nan_to_num(expected), abs=3e-8)
 
 
 @given(COUNTS, COUNTS)
-def test_jensen_shannon_is_a_bounded_symmetric_distance(reference: Counts, current: Counts) -> None:
+def test_jensen_shannon_is_a_bounded_symmetric_distance(reference: CellCounts, current: CellCounts) -> None:
     found = statistics.jensen_shannon(reference, current)
     assert 0 <= found <= 1
     assert found == pytest.approx(statistics.jensen_shannon(current, reference), abs=1e-7)
@@ -65,7 +65,7 @@ def test_psi_fills_an_empty_share_as_evidently_does(current: list[int], fill: fl
 
 
 @given(st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=5))
-def test_many_columns_at_once_are_each_alone(pairs: list[tuple[Counts, Counts]]) -> None:
+def test_many_columns_at_once_are_each_alone(pairs: list[tuple[CellCounts, CellCounts]]) -> None:
     reference, current = (np.array(side) for side in zip(*pairs, strict=True))
     for measure in (
         statistics.jensen_shannon,
@@ -79,7 +79,7 @@ def test_many_columns_at_once_are_each_alone(pairs: list[tuple[Counts, Counts]])
 
 
 @given(COUNTS, COUNTS, st.integers(1, 4))
-def test_cells_that_nobody_has_rows_in_do_not_exist(reference: Counts, current: Counts, empty: int) -> None:
+def test_cells_that_nobody_has_rows_in_do_not_exist(reference: CellCounts, current: CellCounts, empty: int) -> None:
     wider = [np.concatenate([side, np.zeros(empty, np.int64)]) for side in (reference, current)]
     for measure in (statistics.jensen_shannon, statistics.psi, statistics.psi_unbiased, statistics.rows_needed):
         assert measure(*wider) == pytest.approx(measure(reference, current), rel=1e-12, abs=1e-12)
@@ -115,7 +115,7 @@ def test_counts_of_two_shapes_are_refused() -> None:
         statistics.jensen_shannon(np.array([1]), np.array([0]))
 
 
-def binned(values: Any, edges: Any) -> tuple[Counts, Any]:
+def binned(values: Any, edges: Any) -> tuple[CellCounts, Any]:
     cells = np.searchsorted(edges, values, side="right")
     return np.bincount(cells, minlength=len(edges) + 1), np.bincount(cells, values, minlength=len(edges) + 1)
 

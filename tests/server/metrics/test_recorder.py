@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.errors import PenstockError
-from penstock_server.features import counting as layout
+from penstock_server.features import counting
 from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
     MAX_CLASSES,
@@ -143,7 +143,7 @@ def test_the_pipelines_cells_leave_out_the_row_of_predictions(new_counters: NewB
 
 @pytest.mark.parametrize("labels", [[7, 9, 7, 5], [7, 9, 7, 5] * 30])
 def test_predicted_classes_are_counted_in_the_window(new_counters: NewBoard, labels: list[int]) -> None:
-    board = new_counters(CountersShape(1, layout.words(3), 3))
+    board = new_counters(CountersShape(1, counting.row_words(3), 3))
     recorder = Recorder(board, 300, ClassCells((7, 9)))
     recorder.classes(np.array(labels))
     recorder.scores(np.array([1.0]))  # of a version with classes nobody asks for scores
@@ -153,7 +153,7 @@ def test_predicted_classes_are_counted_in_the_window(new_counters: NewBoard, lab
 
 
 def test_predictions_are_counted_where_the_window_is(new_counters: NewBoard) -> None:
-    board = new_counters(CountersShape(1, layout.words(2), 3))
+    board = new_counters(CountersShape(1, counting.row_words(2), 3))
     recorder = Recorder(board, 3, NumberCells((0.0,)))
     for value in range(5):
         recorder.scores(np.array([[value]], np.float32))
