@@ -1,7 +1,7 @@
-"""Counts a model's answers in their cells: classes by label, or the output's values in bins.
+"""Counts a model's predictions in their cells: classes by label, or the output's values in bins.
 
-A batch is counted once it is answered, so the few rows of the usual batch go through plain Python, which is done before
-numpy has begun. `recorder` owns one for a version whose answers are watched.
+A batch is counted after it is answered. The few rows of the usual batch are counted in plain Python, which is faster than one
+call of numpy. `Recorder` has one counter for a version whose baseline has predictions.
 """
 
 from bisect import bisect_right
@@ -16,11 +16,11 @@ from penstock_server.features import counting
 from penstock_server.features.cells import ClassCells, NumberCells
 
 FEW_ROWS: Final = 16
-"""Up to so many, a loop takes less than numpy's calls do."""
+"""Up to this many rows, a loop takes less time than numpy's calls."""
 
 
 class ClassCounts:
-    """Counts labels; one that the training rows never got is unseen.
+    """Counts labels; one that was not predicted for any training row is unseen.
 
     Args:
         cells: a bin for each label.
@@ -33,7 +33,7 @@ class ClassCounts:
         self._unseen = counting.bins_of(rows.shape[1]) + counting.UNSEEN
 
     def add(self, place: int, labels: Sequence[int], counts: Sequence[int] | None = None) -> None:
-        """Adds labels to the row at this place, each once or as often as `counts` says."""
+        """Adds labels to the row at this position, each once or as often as `counts` says."""
         row, cells, unseen = self._rows[place], self._cells, self._unseen
         if counts is None:
             for label in labels:
@@ -47,7 +47,7 @@ class ScoreCounts:
     """Counts numbers, and adds them to the sums of their bins.
 
     Args:
-        cells: what they fall in.
+        cells: the bins.
         rows: int64 [sub-windows, words], the rows of counts to add to.
     """
 
@@ -61,7 +61,7 @@ class ScoreCounts:
         self._smallest, self._largest = cells.range
 
     def add(self, place: int, values: NDArray[Any]) -> None:
-        """Adds values, floats [N], to the row at this place."""
+        """Adds values, floats [N], to the row at this position."""
         if len(values) <= FEW_ROWS:
             for value in values.tolist():
                 self._add_one(place, value)

@@ -63,7 +63,7 @@ def test_later_sub_windows_share_no_row_with_the_last_look(tmp_path_factory, bef
     assert later.rows >= min(sum(rows for _, rows in after), WINDOW_ROWS) - 2 * 34
 
 
-def test_marks_of_other_boards_hide_nothing(new_counters: NewCounters) -> None:
+def test_marks_of_other_workers_hide_nothing(new_counters: NewCounters) -> None:
     workers = [new_counters(SHAPE), new_counters(SHAPE)]
     count(Recorder(workers[1], WINDOW_ROWS), 2, 5)
     assert window_of(workers, (7,)).rows == window_of(workers).rows == 5
