@@ -1,6 +1,6 @@
-"""Decodes the JSON files of Penstock: any bytes give the value or one sentence, and newer formats are refused by name.
+"""Decodes the manifest and the golden requests: any bytes give the value, or an error of one sentence.
 
-Every such file carries `"format"`, so that an old server meets a new file with a clear refusal, not with half of it.
+Each file has a `"format"`. It is read first, so that an old server refuses a newer file by its format and not by a field.
 """
 
 from typing import TypeVar

@@ -7,6 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from penstock.tensors import join_bytes
 from penstock_server.drift.baseline import Baseline
@@ -30,6 +34,22 @@ from penstock_server.features.spec.steps import Apply, Bucket, Clip, Fill, Match
 NAN, INF = float("nan"), float("inf")
 
 REALS = st.floats(width=64) | st.sampled_from([NAN, INF, -INF, 0.0, -0.0, -1.0, 5e-324, 1e308, -1e308])
+
+
+def test_it_gives_what_a_scikit_learn_pipeline_gives() -> None:
+    rng = np.random.default_rng(2)
+    delays, carriers = rng.lognormal(1, 1, 400), rng.choice(["UA", "AA", "DL"], 400)
+    delays[::7] = NAN
+    numbers = make_pipeline(SimpleImputer(strategy="median"), FunctionTransformer(np.log1p), StandardScaler())
+    fitted = ColumnTransformer([("x", numbers, [0]), ("s", OneHotEncoder(sparse_output=False), [1])])
+    expected = fitted.fit_transform(np.array([delays, carriers], object).T)
+    fill, scaler = fitted.named_transformers_["x"][0].statistics_, fitted.named_transformers_["x"][-1]
+    scaled = (Fill(tuple(fill)), Apply("log1p"), Standardise(tuple(scaler.mean_), tuple(scaler.scale_)))
+    one_hot = Text("carrier", Categories(("AA", "DL", "UA")), (OneHot(((0, 1, 2, -1),), (3,)),))
+    columns = (NumberColumn("delay"), StringColumn("carrier"))
+    pipeline = Pipeline(FeatureSpec(columns, Join((Take(("delay",), scaled), one_hot)), "FP64"))
+    found = pipeline.transform({"delay": delays, "carrier": carriers})
+    np.testing.assert_allclose(found, expected.astype(float), rtol=1e-12, atol=1e-12)
 
 
 def test_too_large_for_fp32_becomes_an_infinity() -> None:
