@@ -101,8 +101,9 @@ def scraping(repeats: int) -> dict[str, float]:
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.registry import Collector
 
-    from penstock_server.drift.evaluate import DriftRules, version_drift
+    from penstock_server.drift.evaluate import version_drift
     from penstock_server.drift.gauges import drift_families
+    from penstock_server.drift.report import DriftRules
 
     baseline, window = wide()
     reference = reference_of(baseline)
@@ -123,7 +124,7 @@ def scraping(repeats: int) -> dict[str, float]:
 
     class Families(Collector):
         def collect(self) -> Any:
-            return drift_families([found])
+            return drift_families([found], 50)
 
     registry = CollectorRegistry()
     registry.register(Families())

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from bench.pictures import heatmap
 from penstock.tensors import join_bytes
-from penstock_server.drift.evaluate import DriftRules, columns_drift
+from penstock_server.drift.evaluate import columns_drift
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.drift.reference import reference_of
-from penstock_server.drift.report import ColumnDrift
+from penstock_server.drift.report import ColumnDrift, DriftRules
 from penstock_server.features.counting import Counts, counts_of
 from penstock_server.features.fit import Recipe, fit
 from penstock_server.features.pipeline import Pipeline

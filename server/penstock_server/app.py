@@ -21,9 +21,9 @@ from penstock_server.control.status import ServerStatus
 from penstock_server.control.supervisor import Supervisor
 from penstock_server.control.watcher import Watcher
 from penstock_server.drift import answer as drift
-from penstock_server.drift.evaluate import DriftRules
 from penstock_server.drift.gauges import DriftCollector
 from penstock_server.drift.monitor import DriftMonitor
+from penstock_server.drift.report import DriftRules
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.features.compiled import ensure_compiled
 from penstock_server.metrics.prometheus import MetricsCollector, registry_of

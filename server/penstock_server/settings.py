@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from penstock_server.batching.limits import BatchLimits
+from penstock_server.drift.report import RATE
 from penstock_server.errors import InvalidInputError
 from penstock_server.transport.settings import TransportSettings
 
@@ -30,7 +31,7 @@ class DriftSettings:
     """
 
     window_rows: int = 10_000
-    rate: float = 0.05
+    rate: float = RATE
     minimum_effect: float | None = None
     series: int = 50
 

@@ -135,7 +135,7 @@ class ServerStatus:
             version=version.version,
             roles=version.roles,
             weight=version.weight,
-            boards=self._boards.of_version(version.key),
+            counters=self._boards.of_version(version.key),
             class_names=_class_names(self._artifact(version.key)),
         )
 

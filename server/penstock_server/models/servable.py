@@ -1,7 +1,7 @@
 """A loaded version: its pipeline, if it has one, and its graph, as one function from blocks of rows to outputs.
 
-Blocks are raw contents, so that a batch of requests is a join of bytes. A version with features takes its numbers as one
-block of float64 rows and each string column as a block of its own; a plain model takes one block an input.
+Blocks are raw bytes, so a batch of requests is their concatenation. A version with features takes one block of float64 rows
+for its numbers and one block per string column; a plain model takes one block per input.
 """
 
 import time
@@ -24,11 +24,11 @@ Shapes = Sequence[tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a run gave.
+    """The outputs of a run.
 
     Attributes:
-        arrays: one an output, in the signature's order, the first axis being the rows of a batched version.
-        features_s, infer_s: what the pipeline and the graph took.
+        arrays: one per output, in the signature's order; the first axis of a batched version is its rows.
+        features_s, infer_s: the time of the pipeline and of the graph.
         refusal: the rows that the feature specification refuses; their outputs mean nothing.
     """
 

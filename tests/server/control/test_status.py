@@ -10,10 +10,10 @@ import pytest
 
 from penstock_server.control.status import ServerStatus, ServerView, VersionView, WorkerView
 from penstock_server.drift.baseline import Baseline, ClassBaseline, StringBaseline
-from penstock_server.drift.evaluate import DriftRules
 from penstock_server.drift.fit import with_predictions
 from penstock_server.drift.monitor import DriftMonitor
-from penstock_server.features import counting as layout
+from penstock_server.drift.report import DriftRules
+from penstock_server.features import counting
 from penstock_server.metrics.counters import CountersShape, open_counters
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.metrics.store import CounterStore
@@ -24,7 +24,7 @@ KEY, PLAIN = ("m", "1"), ("n", "7")
 BASELINE = with_predictions(
     Baseline((StringBaseline("word", ("a", "b"), (500, 500)),), "digest"), ClassBaseline("label", (0, 1), (500, 500))
 )
-SHAPE = CountersShape(1, layout.words(BASELINE.bins))
+SHAPE = CountersShape(1, counting.row_words(BASELINE.bins))
 
 
 class FakeSupervisor:

@@ -17,7 +17,18 @@ from penstock_server.features.spec.spec import (
     encode_yaml,
 )
 from tests.server.features.meaning import meaning
-from tests.server.features.random_specs import NEAR, NUMBERS, REALS, ROWS, SPECS, STRINGS, near_steps, table_of
+from tests.server.features.random_specs import (
+    COLUMNS,
+    NAN,
+    NEAR,
+    NUMBERS,
+    REALS,
+    ROWS,
+    SPECS,
+    STRINGS,
+    near_steps,
+    table_of,
+)
 
 Rows = list[tuple[float, float, float, str, str]]
 
@@ -70,6 +81,18 @@ def test_steps_of_the_c_library_are_near_their_meaning(data: st.DataObject, rows
     expected, _ = meaning(spec, table)
     far = isinstance(step, steps.Spline) or (isinstance(step, steps.Apply) and step.function in {"sin", "cos", "tan"})
     np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12 if far else 1e-300)
+
+
+@pytest.mark.parametrize("codes", [steps.Bucket(((-1, 0),)), steps.Match(((-1, 1),)), steps.Binarise((-1,))])
+def test_codes_are_real_numbers_to_the_next_step(codes: steps.Step) -> None:
+    rows: Rows = [(value, 0.0, 0.0, "", "") for value in (-2.0, -1.0, 0.0, NAN)]
+    spec = FeatureSpec(COLUMNS, Take(("a",), (codes, steps.Apply("reciprocal"))), "FP64")
+    np.testing.assert_array_equal(run(spec, rows)[0], meaning(spec, table_of(rows))[0])
+
+
+def test_the_reciprocal_of_a_bucket_is_no_whole_number() -> None:
+    spec = FeatureSpec((NumberColumn("a"),), Take(("a",), (steps.Bucket(((-1, 0),)), steps.Apply("reciprocal"))))
+    assert Pipeline(spec).transform({"a": [0.0]}).tolist() == [[0.5]]
 
 
 def test_no_rows_are_no_work() -> None:

@@ -1,8 +1,8 @@
-"""The compiled program: every instruction over a block of rows, block after block, and the drift counts on the way.
+"""Runs a program: every instruction over a block of rows, block after block; `run` is what Python calls.
 
-The kernels read a program (`layout`) and raw memory, allocate nothing and raise nothing, so that the compiled object needs
-no numba to run. Only `build` imports this module; `compiled` loads what it wrote. Sizes are the caller's promise, except
-those inside the strings, which come from a request and are checked before the first row.
+The kernels read a program (`layout`) and raw memory. They allocate nothing and raise nothing, so the compiled object needs
+no numba to run. Only `build` imports this module; `compiled` loads what `build` wrote. Callers guarantee the sizes, except
+those inside the strings: these come from a request and are checked before the first row.
 """
 
 from typing import Any, Final
@@ -10,7 +10,17 @@ from typing import Any, Final
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import INT64, POINTER, Batch, Block, Program, carray, entry, inlined, kernel
+from penstock_server.features.kernels.base import (
+    INT64,
+    POINTER,
+    BatchMemory,
+    Program,
+    RowBlock,
+    carray,
+    entry_point,
+    inlined,
+    kernel,
+)
 from penstock_server.features.kernels.code import (
     bucket,
     lookup,
@@ -21,7 +31,7 @@ from penstock_server.features.kernels.code import (
     refuse_code,
     refuse_outside,
 )
-from penstock_server.features.kernels.count import Counts, count_codes, count_numbers
+from penstock_server.features.kernels.count import CountsMemory, count_codes, count_numbers
 from penstock_server.features.kernels.curve import box_cox, cyclic, quantiles, yeo_johnson
 from penstock_server.features.kernels.function import apply
 from penstock_server.features.kernels.hash import hash_block
@@ -44,7 +54,7 @@ from penstock_server.features.kernels.value import (
 
 
 @inlined
-def run_loads(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def run_loads(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
     """`LOAD`: brings raw numbers in, and counts them."""
     words = program.words
     for place in range(at, end, layout.ENTRY_WORDS[layout.LOAD]):
@@ -55,7 +65,7 @@ def run_loads(program: Program, batch: Batch, block: Block, registers: Any, at: 
 
 
 @inlined
-def run_finds(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def run_finds(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
     """`FIND`: brings the codes of strings in, and counts them."""
     words = program.words
     for place in range(at, end, layout.ENTRY_WORDS[layout.FIND]):
@@ -118,7 +128,9 @@ def run_column(operation: int, program: Program, registers: Any, at: int, end: i
 
 
 @inlined
-def run_edge(operation: int, program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> int:  # noqa: PLR0917 - the memory and a range
+def run_edge(  # noqa: PLR0917 - the memory and a range
+    operation: int, program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int
+) -> int:
     """An instruction that touches the batch; returns how many rows it refuses."""
     if operation == layout.LOAD:
         run_loads(program, batch, block, registers, at, end)
@@ -140,7 +152,7 @@ def run_edge(operation: int, program: Program, batch: Batch, block: Block, regis
 
 
 @inlined
-def run_block(program: Program, batch: Batch, block: Block, registers: Any) -> int:
+def run_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any) -> int:
     """All instructions over a block; returns how many times a row is refused."""
     refused = 0
     at = program.words[layout.CODE]
@@ -159,7 +171,7 @@ def run_block(program: Program, batch: Batch, block: Block, registers: Any) -> i
 
 
 @inlined
-def clear(batch: Batch, block: Block) -> None:
+def clear(batch: BatchMemory, block: RowBlock) -> None:
     """Sets a block's outputs to zero."""
     last = block.first + block.rows
     if batch.is_double:
@@ -169,11 +181,11 @@ def clear(batch: Batch, block: Block) -> None:
 
 
 @inlined
-def run_rows(program: Program, batch: Batch, registers: Any, rows: int) -> int:
-    """Block after block; returns how many times a row is refused."""
+def run_rows(program: Program, batch: BatchMemory, registers: Any, rows: int) -> int:
+    """RowBlock after block; returns how many times a row is refused."""
     refused = 0
     for first in range(0, rows, registers.shape[1]):
-        block = Block(first, min(registers.shape[1], rows - first))
+        block = RowBlock(first, min(registers.shape[1], rows - first))
         if program.words[layout.ZEROED]:
             clear(batch, block)
         refused += run_block(program, batch, block, registers)
@@ -182,13 +194,13 @@ def run_rows(program: Program, batch: Batch, registers: Any, rows: int) -> int:
     return refused
 
 
-@entry(POINTER, INT64)
+@entry_point(POINTER, INT64)
 def count_elements(strings: Any, size: int) -> int:
     """`count_strings` of `size` bytes."""
     return count_strings(carray(strings, (size,), np.uint8), size)
 
 
-@entry(POINTER, POINTER, POINTER, INT64, INT64, POINTER, POINTER, POINTER, POINTER, INT64)
+@entry_point(POINTER, POINTER, POINTER, INT64, INT64, POINTER, POINTER, POINTER, POINTER, INT64)
 def run(  # noqa: PLR0917 - the arguments of a C function
     at: Any,
     numbers: Any,
@@ -199,12 +211,12 @@ def run(  # noqa: PLR0917 - the arguments of a C function
     cells: Any,
     scratch: Any,
     refused: Any,
-    asked: int,
+    flags: int,
 ) -> int:
     """One batch; refuses torn strings before anything is written. A word of padding stands behind the strings.
 
-    `scratch` is the registers, and then the strings' cursors; `refused` holds -1 for each row where `asked` says
-    that refusals are recorded, and is not touched otherwise.
+    `scratch` holds the registers, then the strings' cursors. With the flag `RECORDING`, `refused`
+    holds -1 for each row; without it, `refused` is not touched.
     """
     header = carray(at, (layout.HEADER_WORDS,), np.int64)
     size, width, columns = header[layout.WORDS], header[layout.WIDTH], header[layout.STRINGS]
@@ -214,7 +226,7 @@ def run(  # noqa: PLR0917 - the arguments of a C function
     if not are_whole(text, strings_size, rows, cursors, height * block_rows, columns):
         return layout.TORN
     program = Program(carray(at, (size,), np.int64), carray(at, (size,), np.float64))
-    batch = Batch(
+    batch = BatchMemory(
         carray(numbers, (rows, header[layout.NUMBERS]), np.float64),
         text,
         cursors,
@@ -222,18 +234,18 @@ def run(  # noqa: PLR0917 - the arguments of a C function
         columns,
         carray(out, (rows, width), np.float32),
         carray(out, (rows, width), np.float64),
-        Counts(
+        CountsMemory(
             carray(cells, (header[layout.COLUMNS], header[layout.CELLS]), np.int64),
             carray(cells, (header[layout.COLUMNS], header[layout.CELLS]), np.float64),
         ),
         carray(refused, (rows,), np.int64),
         header[layout.IS_DOUBLE] != 0,
-        asked & layout.COUNTING != 0,
-        asked & layout.RECORDING != 0,
+        flags & layout.COUNTING != 0,
+        flags & layout.RECORDING != 0,
     )
     registers = carray(scratch, (height, block_rows), np.float64)
     return layout.DONE if run_rows(program, batch, registers, rows) == 0 else layout.REFUSED
 
 
-ENTRIES: Final = {"run": run, "count_elements": count_elements}
-"""What C may call, by the names that `compiled` looks for."""
+ENTRY_POINTS: Final = {"run": run, "count_elements": count_elements}
+"""What Python calls through C, by the names that `compiled` looks for."""
