@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -33,16 +33,15 @@ from penstock_server.metrics.counters import CountersShape, SharedCounters, open
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
-from penstock_server.models.signature import ANY, TensorSpec
-from penstock_server.prediction.decode import ColumnDecoder, Decoder, TensorDecoder, block_order
+from penstock_server.prediction.decode import block_of, block_order, decoder_of
 from penstock_server.prediction.executor import Executor, ThreadedExecutor
-from penstock_server.prediction.outputs import class_reader, score_output
+from penstock_server.prediction.outputs import reader_of
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
 from penstock_server.prediction.scheduler import BatchScheduler
-from penstock_server.prediction.shadow import Mirror, Reader, ShadowThread
-from penstock_server.request_log.sampler import RequestTap, tensor_of
-from penstock_server.request_log.segment import LoggedTensor, SegmentHeader
+from penstock_server.prediction.shadow import Mirror, ShadowThread
+from penstock_server.request_log.sampler import RequestTap
+from penstock_server.request_log.segment import header_of
 from penstock_server.request_log.writer import RequestLogThread
 from penstock_server.services.health import Health
 from penstock_server.services.inference import inference_methods
@@ -158,10 +157,10 @@ class Worker:
         kind = Executor if is_inline else ThreadedExecutor
         return kind(
             servable,
-            _decoder(servable),
+            decoder_of(servable),
             limits=limits,
             report=recorder,
-            reader=_reader(servable),
+            reader=reader_of(servable),
             clock=monotonic,
             activate=self._reactor.activate,
             cost=cost,
@@ -170,9 +169,8 @@ class Worker:
     def _log_requests(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> None:
         settings, thread = self._settings.request_log, self._request_log
         if settings is not None and thread is not None:
-            is_batched = servable.is_batched
-            inputs, outputs = _logged_inputs(executor.decoder, is_batched), _logged(servable.outputs, is_batched)
-            header = SegmentHeader(*servable.key, inputs, outputs)
+            outputs = [block_of(spec, is_batched=servable.is_batched) for spec in servable.outputs]
+            header = header_of(servable.key, executor.decoder.blocks, outputs)
             tap = RequestTap(header, sample_ratio=settings.sample_ratio, report=recorder, wake=thread.wake)
             executor.request_log = self._taps[servable.key] = tap
             thread.add(tap)
@@ -256,12 +254,6 @@ class Worker:
             log.error("the reactor does not answer", waited_s=DRAIN_S)
 
 
-def _decoder(servable: OnnxServable) -> Decoder:
-    if servable.pipeline is not None:
-        return ColumnDecoder(servable.pipeline)
-    return TensorDecoder(servable.model.signature)
-
-
 def _request_log(settings: RequestLogging | None) -> RequestLogThread | None:
     if settings is None:
         return None
@@ -273,27 +265,6 @@ def _request_log(settings: RequestLogging | None) -> RequestLogThread | None:
     )
     thread.start()
     return thread
-
-
-def _logged_inputs(decoder: Decoder, is_batched: bool) -> tuple[LoggedTensor, ...]:
-    """The blocks that a decoder makes of a request, as the log describes them."""
-    if isinstance(decoder, ColumnDecoder):
-        numbers, strings = decoder.pipeline.numbers, decoder.pipeline.strings
-        return (tensor_of(numbers, "FP64", ()), *(tensor_of((name,), "BYTES", ()) for name in strings))
-    return _logged(decoder.inputs, is_batched)
-
-
-def _logged(specs: Sequence[TensorSpec], is_batched: bool) -> tuple[LoggedTensor, ...]:
-    """A request that runs alone is one row of the log, so each of its tensors is a list there."""
-    tails = [spec.shape[1:] if is_batched else (ANY,) for spec in specs]
-    return tuple(tensor_of((spec.name,), spec.datatype, tail) for spec, tail in zip(specs, tails, strict=True))
-
-
-def _reader(servable: OnnxServable) -> Reader:
-    manifest = servable.artifact.manifest
-    output = None if manifest is None else manifest.class_output
-    names = () if manifest is None or manifest.classes is None else tuple(str(label) for label in manifest.classes)
-    return Reader(class_reader(servable.outputs, output, names), score_output(servable.outputs))
 
 
 def _transport_settings(settings: WorkerSettings) -> TransportSettings:

@@ -15,6 +15,7 @@ from penstock.names import MATRIX_INPUT
 from penstock.tensors import NUMPY_TYPES, typed_to_raw
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline, count_elements
+from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 
 _FLOAT64: Final = np.dtype("<f8")
@@ -33,14 +34,37 @@ class Rows(NamedTuple):
     shapes: tuple[tuple[int, ...], ...] | None = None
 
 
+class Block(NamedTuple):
+    """What one block of a version's rows holds.
+
+    Attributes:
+        names: the inputs side by side in each row; one for most.
+        datatype: the protocol's name of their type.
+        row_shape: a row's dimensions, -1 for any size.
+        is_whole: the block is one tensor of any shape, since the version's requests run alone.
+    """
+
+    names: tuple[str, ...]
+    datatype: str
+    row_shape: tuple[int, ...] = ()
+    is_whole: bool = False
+
+
+def block_of(spec: TensorSpec, *, is_batched: bool) -> Block:
+    """The block that carries this tensor."""
+    return Block((spec.name,), spec.datatype, spec.shape[1:], not is_batched)
+
+
 class Decoder(Protocol):
     """Reads requests for one version.
 
     Attributes:
         inputs: what it takes, as metadata shows it.
+        blocks: what it makes of a request.
     """
 
     inputs: tuple[TensorSpec, ...]
+    blocks: tuple[Block, ...]
 
     def decode(self, request: ModelInferRequest) -> Rows:
         """The request's rows; `InvalidInputError` when it does not hold what the version takes."""
@@ -52,14 +76,18 @@ class Decoder(Protocol):
         more than values, as those of strings do: then it must be decoded.
         """
 
-    def block_names(self) -> tuple[tuple[str, ...], ...]:
-        """For each block, the inputs that it holds and their types: what two versions must share to take one batch."""
+
+def decoder_of(servable: OnnxServable) -> Decoder:
+    """The decoder for a version: columns for a feature pipeline, else the graph's own inputs."""
+    if servable.pipeline is not None:
+        return ColumnDecoder(servable.pipeline)
+    return TensorDecoder(servable.model.signature)
 
 
 def block_order(shadow: Decoder, champion: Decoder) -> tuple[int, ...] | None:
     """For each block of the shadow, the champion's block that holds the same; None when one has no such block."""
-    places = {name: at for at, name in enumerate(champion.block_names())}
-    order = tuple(places.get(name, -1) for name in shadow.block_names())
+    places = {block[:3]: at for at, block in enumerate(champion.blocks)}
+    order = tuple(places.get(block[:3], -1) for block in shadow.blocks)
     return None if -1 in order else order
 
 
@@ -68,6 +96,7 @@ class TensorDecoder:
 
     def __init__(self, signature: Signature) -> None:
         self.inputs = signature.inputs
+        self.blocks = tuple(block_of(spec, is_batched=signature.is_batched) for spec in signature.inputs)
         self._is_batched = signature.is_batched
         self._names = [spec.name for spec in signature.inputs]
         self._is_plain = signature.is_batched and len(self.inputs) == 1 and self.inputs[0].datatype != "BYTES"
@@ -90,12 +119,9 @@ class TensorDecoder:
     def again(self, _request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
         return Rows((raw,), rows) if self._is_plain else None
 
-    def block_names(self) -> tuple[tuple[str, ...], ...]:
-        return tuple((spec.name, spec.datatype, *map(str, spec.shape[1:])) for spec in self.inputs)
-
 
 class ColumnDecoder:
-    """For a version with features: one tensor a column, or one matrix when all columns are numbers."""
+    """For a version with features: one tensor per column, or one matrix when all columns are numbers."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -104,6 +130,7 @@ class ColumnDecoder:
         self.inputs = tuple(
             TensorSpec(name, "BYTES" if name in set(self._strings) else "FP64", (ANY, 1)) for name in pipeline.columns
         )
+        self.blocks = (Block(pipeline.numbers, "FP64"), *(Block((name,), "BYTES") for name in pipeline.strings))
         self._names = list(pipeline.columns)
         self._required = [at for at, name in enumerate(self._numbers) if name in pipeline.required]
 
@@ -123,9 +150,6 @@ class ColumnDecoder:
         if self._strings or not self._is_matrix(tensor):
             return None
         return Rows((self._refuse_missing(_as_float64(raw, NUMPY_TYPES[tensor.datatype])),), rows)
-
-    def block_names(self) -> tuple[tuple[str, ...], ...]:
-        return (self._numbers, *((name,) for name in self._strings))
 
     def _is_matrix(self, tensor: Any) -> bool:
         return len(self._names) > 1 or (tensor.name == MATRIX_INPUT and tensor.name not in self._names)

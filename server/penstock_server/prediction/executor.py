@@ -31,8 +31,9 @@ from penstock_server.errors import (
 from penstock_server.models.servable import Outputs, Servable
 from penstock_server.prediction.decode import Decoder, Rows
 from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
+from penstock_server.prediction.outputs import OutputReader
 from penstock_server.prediction.report import RequestLog, VersionReport, refusal_reason
-from penstock_server.prediction.shadow import Answered, Mirror, Reader
+from penstock_server.prediction.shadow import Answered, Mirror
 
 log = structlog.get_logger(__name__)
 
@@ -125,7 +126,7 @@ class Executor:
         *,
         limits: BatchLimits,
         report: VersionReport,
-        reader: Reader,
+        reader: OutputReader,
         clock: Clock,
         activate: Callable[["Executor"], None],
         cost: Cost | None = None,

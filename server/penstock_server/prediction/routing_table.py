@@ -89,11 +89,19 @@ class RoutingTable:
     """All models of a worker.
 
     Attributes:
-        is_settled: everything wanted has been loaded or has failed at least once, so the server counts as ready.
+        is_settled: every desired version was loaded or failed at least once.
     """
 
     models: Mapping[str, ServedModel] = field(default_factory=dict)
     is_settled: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything desired was tried, and something of it can answer or nothing is desired.
+
+        One model that cannot be loaded must not take traffic from the others, so readiness per model is its own.
+        """
+        return self.is_settled and (not self.models or any(model.is_ready for model in self.models.values()))
 
     def model(self, name: str) -> ServedModel:
         """The model of this name; `NotFoundError` names those there are."""

@@ -17,7 +17,7 @@ import structlog
 from numpy.typing import NDArray
 
 from penstock_server.models.servable import Servable, Shapes
-from penstock_server.prediction.outputs import ClassReader, agreement
+from penstock_server.prediction.outputs import OutputReader, agreement
 from penstock_server.prediction.report import VersionReport
 
 log = structlog.get_logger(__name__)
@@ -25,14 +25,6 @@ log = structlog.get_logger(__name__)
 BACKLOG_ROWS: Final = 8192
 GATHER_S: Final = 0.005
 """How long the thread sleeps before it looks again: waking it for each batch would cost the request path more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """How to read a version's answers: its class, and its scores."""
-
-    classes: ClassReader | None
-    score: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +100,8 @@ class Mirror:
         *,
         servable: Servable,
         report: VersionReport,
-        reader: Reader,
-        champion: Reader,
+        reader: OutputReader,
+        champion: OutputReader,
         order: Sequence[int] | None,
     ) -> None:
         self._thread = thread

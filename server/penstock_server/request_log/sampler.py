@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from numpy.typing import NDArray
 
 from penstock.tensors import to_raw
-from penstock_server.request_log.segment import LoggedRequest, LoggedTensor, SegmentHeader
+from penstock_server.request_log.segment import LoggedRequest, SegmentHeader
 
 QUEUE_BYTES: Final = 8 * 1024 * 1024
 """What may wait for the thread, a version."""
@@ -199,8 +199,3 @@ def id_text(id_field: bytes) -> str:
     while at < len(id_field) and id_field[at] & 128:
         at += 1
     return id_field[at + 1 :].decode("utf-8", "replace")
-
-
-def tensor_of(names: Sequence[str], datatype: str, tail: Sequence[int]) -> LoggedTensor:
-    """A block's description; `tail` are a row's dimensions, -1 for any size."""
-    return LoggedTensor(tuple(names), datatype, is_list=any(size != 1 for size in tail))

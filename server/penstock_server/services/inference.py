@@ -55,7 +55,7 @@ class _Inference:
         call.finish(pb.ServerLiveResponse(live=True).SerializeToString())
 
     def server_ready(self, _message: bytes, call: Call) -> None:
-        call.finish(pb.ServerReadyResponse(ready=is_server_ready(self._routing_table)).SerializeToString())
+        call.finish(pb.ServerReadyResponse(ready=self._routing_table.is_ready).SerializeToString())
 
     def model_ready(self, message: bytes, call: Call) -> None:
         request = _parsed(pb.ModelReadyRequest, message)
@@ -85,15 +85,6 @@ class _Inference:
                 if status.state == "READY" or not request.ready:
                     reply.models.add(name=name, version=version, state=status.state, reason=status.reason)
         call.finish(reply.SerializeToString())
-
-
-def is_server_ready(routing_table: RoutingTable) -> bool:
-    """Ready once everything wanted has been tried, and unless nothing of it can answer.
-
-    One model that cannot be loaded must not take traffic from the others: its own readiness tells of it.
-    """
-    models = routing_table.models.values()
-    return routing_table.is_settled and (not models or any(model.is_ready for model in models))
 
 
 def _parsed(kind: type[MessageT], message: bytes) -> MessageT:

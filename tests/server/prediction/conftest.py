@@ -18,8 +18,7 @@ from penstock_server.models.servable import OnnxServable, Outputs
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor, ThreadedExecutor
-from penstock_server.prediction.outputs import class_reader, score_output
-from penstock_server.prediction.shadow import Reader
+from penstock_server.prediction.outputs import OutputReader, class_reader, score_output
 
 PLAIN = (TensorSpec("x", "FP64", (ANY, 2)),)
 
@@ -47,8 +46,8 @@ class FakeServable:
         return Outputs([x * 2], 0.001, 0.002)
 
 
-def reader_of(servable: Any) -> Reader:
-    return Reader(class_reader(servable.outputs), score_output(servable.outputs))
+def reader_of(servable: Any) -> OutputReader:
+    return OutputReader(class_reader(servable.outputs), score_output(servable.outputs))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from penstock_server.features.spec.spec import (
 )
 from penstock_server.features.spec.steps import Fill
 from penstock_server.models.signature import ANY, Signature, TensorSpec
-from penstock_server.prediction.decode import ColumnDecoder, Rows, TensorDecoder, block_order
+from penstock_server.prediction.decode import Block, ColumnDecoder, Rows, TensorDecoder, block_order
 
 Make = Callable[..., pb.ModelInferRequest]
 X = TensorSpec("x", "FP32", (ANY, 2))
@@ -283,6 +283,14 @@ def test_inputs_are_shown_as_they_may_be_sent() -> None:
     assert tensors(X, S).inputs == (X, S)
 
 
+def test_blocks_describe_what_a_request_becomes() -> None:
+    assert columns("a", "s", "b", "t", strings=("s", "t")).blocks == (
+        Block(("a", "b"), "FP64"), Block(("s",), "BYTES"), Block(("t",), "BYTES"),
+    )  # fmt: skip
+    assert tensors(X, S).blocks == (Block(("x",), "FP32", (2,)), Block(("s",), "BYTES", (1,)))
+    assert tensors(X, is_batched=False).blocks == (Block(("x",), "FP32", (2,), is_whole=True),)
+
+
 DECODERS = [
     tensors(X),
     tensors(X, S),
@@ -307,4 +315,4 @@ def test_anything_is_rows_or_a_refusal(decoder: Any, inputs: list[Any]) -> None:
     except InvalidInputError:
         return  # what it says is tested above
     assert rows.rows >= 0
-    assert len(rows.blocks) == len(decoder.block_names())
+    assert len(rows.blocks) == len(decoder.blocks)

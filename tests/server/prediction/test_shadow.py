@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from penstock_server.models.signature import TensorSpec
-from penstock_server.prediction.outputs import class_reader
-from penstock_server.prediction.shadow import Answered, Mirror, Reader, ShadowThread
+from penstock_server.prediction.outputs import OutputReader, class_reader
+from penstock_server.prediction.shadow import Answered, Mirror, ShadowThread
 
 TIMEOUT_S = 20.0
 X = np.array([[1.0, 5.0], [2.0, 1.0], [3.0, 4.0]])
@@ -25,7 +25,7 @@ def answered(y: Any = X * 2, rows: int = 3) -> Answered:
 
 
 def mirror(thread: Any, servable: Any, report: Any, order: Any = (0,)) -> Mirror:
-    reader = Reader(class_reader(servable.outputs), 0)
+    reader = OutputReader(class_reader(servable.outputs), 0)
     return Mirror(thread, servable=servable, report=report, reader=reader, champion=reader, order=order)
 
 
@@ -63,7 +63,7 @@ def test_blocks_come_in_the_shadows_order(fake_report: Any) -> None:
     copy = Answered((b"a", b"b"), ((1,), (2,)), 1, [], 0.0)
     Mirror(
         Collecting(),  # type: ignore[arg-type]
-        servable=two, report=report, reader=Reader(None, None), champion=Reader(None, None), order=(1, 0),
+        servable=two, report=report, reader=OutputReader(None, None), champion=OutputReader(None, None), order=(1, 0),
     ).run(copy)  # fmt: skip
     assert two.asked == ([b"b", b"a"], [(2,), (1,)], None)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from penstock.tensors import from_raw
 from penstock_server.prediction.encode import encoded_id
 from penstock_server.request_log import sampler as request_log
-from penstock_server.request_log.sampler import RequestTap, id_text, tensor_of
+from penstock_server.request_log.sampler import RequestTap, id_text
 from penstock_server.request_log.segment import LoggedRequest, LoggedTensor, SegmentHeader
 
 HEADER = SegmentHeader("m", "1", (LoggedTensor(("x",), "FP64"),), (LoggedTensor(("y",), "FP32"),))
@@ -139,10 +139,3 @@ def test_a_full_queue_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(text=st.text(max_size=300).filter(lambda text: text.isprintable()))
 def test_ids_are_read_back(text: str) -> None:
     assert id_text(encoded_id(text)) == text
-
-
-@pytest.mark.parametrize(
-    ("tail", "is_list"), [((), False), ((1,), False), ((1, 1), False), ((3,), True), ((-1,), True), ((1, 2), True)]
-)
-def test_several_elements_a_row_are_a_list(tail: tuple[int, ...], is_list: bool) -> None:
-    assert tensor_of(["x"], "FP32", tail) == LoggedTensor(("x",), "FP32", is_list)

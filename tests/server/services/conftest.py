@@ -12,9 +12,9 @@ from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor
+from penstock_server.prediction.outputs import OutputReader
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
-from penstock_server.prediction.shadow import Reader
 from penstock_server.rollout.plan import TrafficPlan
 
 
@@ -40,7 +40,7 @@ def new_executor(fake_clock: Any, fake_report: Any) -> Callable[[str], Executor]
             TensorDecoder(Signature((TensorSpec("x", "FP64", (ANY, 1)),), servable.outputs, True)),
             limits=BatchLimits(),
             report=fake_report(),
-            reader=Reader(None, None),
+            reader=OutputReader(None, None),
             clock=fake_clock(),
             activate=lambda executor: None,
         )
