@@ -40,9 +40,9 @@ from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.prediction.shadow import Mirror, ShadowThread
-from penstock_server.request_log.sampler import RequestTap
+from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
-from penstock_server.request_log.writer import RequestLogThread
+from penstock_server.request_log.writer import RequestLogWriter
 from penstock_server.services.health import Health
 from penstock_server.services.inference import inference_methods
 from penstock_server.services.penstock import control_methods
@@ -73,7 +73,7 @@ class Worker:
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
         self._request_log = _request_log(settings.request_log)
-        self._taps: dict[VersionKey, RequestTap] = {}
+        self._samplers: dict[VersionKey, RequestSampler] = {}
         self._relay = ForwardedCalls(link.tell, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= control_methods(self._relay.ask)
@@ -167,13 +167,13 @@ class Worker:
         )
 
     def _log_requests(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> None:
-        settings, thread = self._settings.request_log, self._request_log
-        if settings is not None and thread is not None:
+        settings, writer = self._settings.request_log, self._request_log
+        if settings is not None and writer is not None:
             outputs = [block_of(spec, is_batched=servable.is_batched) for spec in servable.outputs]
             header = header_of(servable.key, executor.decoder.blocks, outputs)
-            tap = RequestTap(header, sample_ratio=settings.sample_ratio, report=recorder, wake=thread.wake)
-            executor.request_log = self._taps[servable.key] = tap
-            thread.add(tap)
+            sampler = RequestSampler(header, sample_ratio=settings.sample_ratio, report=recorder, wake=writer.wake)
+            executor.sampler = self._samplers[servable.key] = sampler
+            writer.add(sampler)
 
     def _recorder(self, servable: OnnxServable, board: SharedCounters) -> Recorder:
         baseline = servable.artifact.baseline
@@ -202,8 +202,8 @@ class Worker:
         for version, executor in model.executors.items():
             role = model.role(version)
             executor.play(role)
-            if (tap := self._taps.get(executor.servable.key)) is not None:
-                tap.role = role or ""
+            if (sampler := self._samplers.get(executor.servable.key)) is not None:
+                sampler.role = role or ""
         if model.plan is not None:
             champion = model.executors[model.plan.champion]
             shadow = model.executors.get(model.plan.shadow or "")
@@ -230,8 +230,8 @@ class Worker:
                 executor.close()  # waits for its thread, which the reactor must not
             else:
                 self._on_reactor(executor.close)
-            if (tap := self._taps.pop(key, None)) is not None:
-                tap.close()
+            if (sampler := self._samplers.pop(key, None)) is not None:
+                sampler.close()
             del executor
             gc.collect()  # walks only what came after the start; the rest is frozen
             _return_memory()
@@ -254,17 +254,17 @@ class Worker:
             log.error("the reactor does not answer", waited_s=DRAIN_S)
 
 
-def _request_log(settings: RequestLogging | None) -> RequestLogThread | None:
+def _request_log(settings: RequestLogging | None) -> RequestLogWriter | None:
     if settings is None:
         return None
-    thread = RequestLogThread(
+    writer = RequestLogWriter(
         Path(settings.spool),
         rotate_bytes=settings.rotate_bytes,
         rotate_s=settings.rotate_s,
         spool_bytes=settings.spool_bytes,
     )
-    thread.start()
-    return thread
+    writer.start()
+    return writer
 
 
 def _transport_settings(settings: WorkerSettings) -> TransportSettings:

@@ -28,12 +28,13 @@ from penstock_server.errors import (
     OverloadedError,
     PenstockError,
 )
-from penstock_server.models.servable import Outputs, Servable
+from penstock_server.metrics.recorder import Recorder, refusal_reason
+from penstock_server.models.servable import OnnxServable, Outputs
 from penstock_server.prediction.decode import Decoder, Rows
 from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
 from penstock_server.prediction.outputs import OutputReader
-from penstock_server.prediction.report import RequestLog, VersionReport, refusal_reason
 from penstock_server.prediction.shadow import Answered, Mirror
+from penstock_server.request_log.sampler import RequestSampler
 
 log = structlog.get_logger(__name__)
 
@@ -116,16 +117,16 @@ class Executor:
     Attributes:
         encoder: encodes replies in the version's present role.
         mirror: gets a copy of each answered batch; None when there is no shadow.
-        request_log: keeps a sample of what is answered; None when nothing is logged.
+        sampler: keeps a sample of what is answered for the request log; None when nothing is logged.
     """
 
     def __init__(
         self,
-        servable: Servable,
+        servable: OnnxServable,
         decoder: Decoder,
         *,
         limits: BatchLimits,
-        report: VersionReport,
+        report: Recorder,
         reader: OutputReader,
         clock: Clock,
         activate: Callable[["Executor"], None],
@@ -137,7 +138,7 @@ class Executor:
         self.reader = reader
         self.encoder = ReplyEncoder(servable.key, None, servable.outputs)
         self.mirror: Mirror | None = None
-        self.request_log: RequestLog | None = None
+        self.sampler: RequestSampler | None = None
         self._objective_s = limits.objective_s
         self._queue: BatchQueue[PendingRequest] = BatchQueue(limits, cost)
         self._clock = clock
@@ -273,8 +274,8 @@ class Executor:
             features_s=outputs.features_s,
             infer_s=outputs.infer_s,
         )
-        if self.request_log is not None:
-            self.request_log.offer(items, answered, outputs.arrays)
+        if self.sampler is not None and (drawn := self.sampler.draw(len(items))):
+            self._log(self.sampler, drawn, items, answered, outputs.arrays)
         given = outputs.arrays if outputs.refusal is None else self._given(outputs)
         if self.reader.classes is not None:
             self.report.classes(self.reader.classes(given))
@@ -282,6 +283,24 @@ class Executor:
             self.report.scores(given[self.reader.score])
         if self.mirror is not None:
             self.mirror.offer(Answered(blocks, shapes, batch.rows, outputs.arrays, compute_s))
+
+    def _log(
+        self,
+        sampler: RequestSampler,
+        drawn: Sequence[int],
+        items: list[PendingRequest],
+        answered: list[PendingRequest],
+        arrays: Sequence[NDArray[Any]],
+    ) -> None:
+        start = 0
+        for at, item in enumerate(items):
+            if at in drawn and (len(answered) == len(items) or item in answered):
+                is_whole = item.taken.shapes is not None
+                own = arrays if is_whole else [array[start : start + item.rows] for array in arrays]
+                sampler.keep(
+                    id_field=item.id_field, rows=item.rows, blocks=item.taken.blocks, arrays=own, is_whole=is_whole
+                )
+            start += item.rows
 
     def _answer_singly(self, items: list[PendingRequest], started_s: float, error: ModelFailedError) -> None:
         """One request's rows can fail a whole batch; its neighbours are asked again, each alone."""

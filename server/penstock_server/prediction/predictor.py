@@ -13,11 +13,11 @@ from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
 from penstock_server.errors import DeadlinePassedError, InvalidInputError, PenstockError
+from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.prediction.decode import Rows
 from penstock_server.prediction.encode import Choice
 from penstock_server.prediction.executor import Executor, PendingRequest
 from penstock_server.prediction.parse_cache import Template, Templates
-from penstock_server.prediction.report import RefusalReport, refusal_reason
 from penstock_server.prediction.routing_table import RoutingTable
 
 _CHOICE: Final = "parameter_choice"
@@ -40,7 +40,7 @@ class Predictor:
         routing_table: what is served now; swapped by assignment.
     """
 
-    def __init__(self, *, clock: Clock, report: RefusalReport) -> None:
+    def __init__(self, *, clock: Clock, report: Recorder) -> None:
         self.routing_table = RoutingTable()
         self._clock = clock
         self._report = report
@@ -49,7 +49,7 @@ class Predictor:
     def infer(self, message: bytes, call: Call) -> None:
         """Takes one request; the call is answered later, or at once with an error."""
         arrived_s = self._clock()
-        report: RefusalReport = self._report
+        report = self._report
         try:
             template = self._templates.find(message)
             request = parse(message) if template is None else template.request

@@ -16,9 +16,9 @@ from typing import Any, Final
 import structlog
 from numpy.typing import NDArray
 
-from penstock_server.models.servable import Servable, Shapes
+from penstock_server.metrics.recorder import Recorder
+from penstock_server.models.servable import OnnxServable, Shapes
 from penstock_server.prediction.outputs import OutputReader, agreement
-from penstock_server.prediction.report import VersionReport
 
 log = structlog.get_logger(__name__)
 
@@ -98,8 +98,8 @@ class Mirror:
         self,
         thread: ShadowThread,
         *,
-        servable: Servable,
-        report: VersionReport,
+        servable: OnnxServable,
+        report: Recorder,
         reader: OutputReader,
         champion: OutputReader,
         order: Sequence[int] | None,

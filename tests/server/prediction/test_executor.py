@@ -410,32 +410,58 @@ def without_timing(message: bytes) -> Any:
     return reply
 
 
-class KeptBatches:
-    """A request log that keeps what it is offered."""
+class FakeSampler:
+    """Draws the places that it is given, and keeps what it gets."""
 
-    def __init__(self) -> None:
-        self.offers: list[tuple[list[Any], list[Any], list[Any]]] = []
+    def __init__(self, *places: int) -> None:
+        self.places = places
+        self.drawn_from: list[int] = []
+        self.kept: list[dict[str, Any]] = []
 
-    def offer(self, items: Any, answered: Any, arrays: Any) -> None:
-        self.offers.append((list(items), list(answered), [array.tolist() for array in arrays]))
+    def draw(self, requests: int) -> tuple[int, ...]:
+        self.drawn_from.append(requests)
+        return self.places
+
+    def keep(self, *, arrays: Any, **fields: Any) -> None:
+        self.kept.append({"arrays": [array.tolist() for array in arrays], **fields})
 
 
-def test_the_request_log_is_offered_what_was_answered(lane_of: Any, servable: Any, ask: Any) -> None:
+def test_each_logged_request_has_its_own_rows(lane_of: Any, servable: Any, ask: Any) -> None:
     executor = lane_of(servable)
-    executor.request_log = log = KeptBatches()
+    executor.sampler = sampler = FakeSampler(0, 2)
+    for values in ([1.0], [2.0, 3.0], [4.0, 5.0]):
+        ask(executor, *values)
+    executor.run(0.0)
+    assert sampler.drawn_from == [3]
+    assert [(one["rows"], one["blocks"], one["arrays"]) for one in sampler.kept] == [
+        (1, (np.array([1.0, -1.0]).tobytes(),), [[[2.0, -2.0]]]),
+        (2, (np.array([4.0, -4.0, 5.0, -5.0]).tobytes(),), [[[8.0, -8.0], [10.0, -10.0]]]),
+    ]
+
+
+def test_only_what_was_answered_is_logged(lane_of: Any, servable: Any, ask: Any) -> None:
+    executor = lane_of(servable)
+    executor.sampler = sampler = FakeSampler(0, 1, 2)
     calls = [ask(executor, 1.0), ask(executor, 2.0, 3.0), ask(executor, 4.0)]
     servable.on_run = calls[1].leave
     executor.run(0.0)
-    ((items, answered, arrays),) = log.offers
-    assert ([item.call for item in items], [item.call for item in answered]) == (calls, [calls[0], calls[2]])
-    assert arrays == [[[2.0, -2.0], [4.0, -4.0], [6.0, -6.0], [8.0, -8.0]]]
+    assert [one["arrays"] for one in sampler.kept] == [[[[2.0, -2.0]]], [[[8.0, -8.0]]]]
+
+
+def test_a_request_that_runs_alone_is_logged_whole(lane_of: Any, fake_servable: Any, ask: Any) -> None:
+    executor = lane_of(fake_servable(is_batched=False))
+    executor.sampler = sampler = FakeSampler(0)
+    ask(executor, 1.0, 2.0)
+    executor.run(0.0)
+    (one,) = sampler.kept
+    assert (one["is_whole"], one["rows"], one["arrays"]) == (True, 2, [[[2.0, -2.0], [4.0, -4.0]]])
 
 
 def test_nothing_failed_is_logged(lane_of: Any, servable: Any, ask: Any) -> None:
     executor = lane_of(servable)
-    executor.request_log = log = KeptBatches()
+    executor.sampler = sampler = FakeSampler(0)
     servable.fails = lambda rows: ModelFailedError("no") if 2.0 in rows else None
     for value in (1.0, 2.0, 3.0):
         ask(executor, value)
     executor.run(0.0)
-    assert [arrays for _, _, arrays in log.offers] == [[[[2.0, -2.0]]], [[[6.0, -6.0]]]]
+    assert [one["arrays"] for one in sampler.kept] == [[[[2.0, -2.0]]], [[[6.0, -6.0]]]]
