@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +40,7 @@ from penstock_server.prediction.outputs import reader_of
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
 from penstock_server.prediction.scheduler import BatchScheduler
-from penstock_server.prediction.shadow import Mirror, ShadowThread
+from penstock_server.prediction.shadow import ShadowTarget, ShadowThread
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.request_log.writer import RequestLogWriter
@@ -154,15 +155,16 @@ class Worker:
     def _executor(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
         limits, is_inline = resolve(settings.limits.of(servable.key[0]), cost, settings.inline_budget_s)
-        kind = Executor if is_inline else ThreadedExecutor
-        return kind(
+        make: Callable[..., Executor] = (
+            partial(Executor, activate=self._reactor.activate) if is_inline else ThreadedExecutor
+        )
+        return make(
             servable,
             decoder_of(servable),
             limits=limits,
             report=recorder,
             reader=reader_of(servable),
             clock=monotonic,
-            activate=self._reactor.activate,
             cost=cost,
         )
 
@@ -201,16 +203,16 @@ class Worker:
     def _assign_roles(self, model: ServedModel) -> None:
         for version, executor in model.executors.items():
             role = model.role(version)
-            executor.play(role)
+            executor.set_role(role)
             if (sampler := self._samplers.get(executor.servable.key)) is not None:
                 sampler.role = role or ""
         if model.plan is not None:
             champion = model.executors[model.plan.champion]
             shadow = model.executors.get(model.plan.shadow or "")
-            champion.mirror = None if shadow is None else self._mirror(champion, shadow)
+            champion.shadow = None if shadow is None else self._shadow_target(champion, shadow)
 
-    def _mirror(self, champion: Executor, shadow: Executor) -> Mirror:
-        return Mirror(
+    def _shadow_target(self, champion: Executor, shadow: Executor) -> ShadowTarget:
+        return ShadowTarget(
             self._shadow,
             servable=shadow.servable,
             report=shadow.report,

@@ -1,7 +1,7 @@
 """From a request's tensors to blocks of rows, checked against what the version takes.
 
-Everything here is bad input's first meeting with the server: each error names the tensor, what was expected and what
-came. Nothing is converted that need not be: raw contents of the right type pass through as they are.
+Most bad input is refused here: each error names the tensor, what was expected and what came. Raw contents of the right
+type pass through as they are.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ _FLOAT64: Final = np.dtype("<f8")
 _SHARED_MEMORY: Final = "shared_memory_region"
 
 
-class Rows(NamedTuple):
-    """A request's input: blocks in the order the version takes them, and how many rows they hold.
+class DecodedRows(NamedTuple):
+    """A request's input: blocks in the order that the version takes them, and how many rows they hold.
 
     Attributes:
         shapes: each block's full shape, for a version whose requests run alone; None for a batched one.
@@ -66,14 +66,14 @@ class Decoder(Protocol):
     inputs: tuple[TensorSpec, ...]
     blocks: tuple[Block, ...]
 
-    def decode(self, request: ModelInferRequest) -> Rows:
-        """The request's rows; `InvalidInputError` when it does not hold what the version takes."""
+    def decode(self, request: ModelInferRequest) -> DecodedRows:
+        """The request's rows; `InvalidInputError` when they are not what the version takes."""
 
-    def again(self, request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
-        """The rows of a request that differs from one taken before, of one tensor, only in its raw contents.
+    def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
+        """The rows of a request that differs from one decoded before only in the raw contents of its one tensor.
 
-        They have the length that the former's had, so shape and size need no second look. None when the contents decide
-        more than values, as those of strings do: then it must be decoded.
+        They have the former's length, so shape and size need no second check. None when the contents decide more than
+        values, as those of strings do: then the request must be decoded.
         """
 
 
@@ -101,23 +101,25 @@ class TensorDecoder:
         self._names = [spec.name for spec in signature.inputs]
         self._is_plain = signature.is_batched and len(self.inputs) == 1 and self.inputs[0].datatype != "BYTES"
 
-    def decode(self, request: ModelInferRequest) -> Rows:
+    def decode(self, request: ModelInferRequest) -> DecodedRows:
         tensors = request.inputs
         raws = _raw_contents(request)
         if len(tensors) == 1 and len(self.inputs) == 1 and tensors[0].name == self._names[0]:
             spec = self.inputs[0]
             block, shape = _checked(tensors[0], raws[0] if raws else None, spec)
-            return Rows((block,), shape[0]) if self._is_batched else Rows((block,), _rows(shape), (shape,))
+            return (
+                DecodedRows((block,), shape[0]) if self._is_batched else DecodedRows((block,), _rows(shape), (shape,))
+            )
         found = _by_name(tensors, raws, self._names)
         checked = [_checked(*found[spec.name], spec) for spec in self.inputs]
         blocks, shapes = tuple(block for block, _ in checked), tuple(shape for _, shape in checked)
         if not self._is_batched:
-            return Rows(blocks, _rows(shapes[0]), shapes)
+            return DecodedRows(blocks, _rows(shapes[0]), shapes)
         counts = {spec.name: shape[0] for spec, shape in zip(self.inputs, shapes, strict=True)}
-        return Rows(blocks, _same_rows(counts))
+        return DecodedRows(blocks, _same_rows(counts))
 
-    def again(self, _request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
-        return Rows((raw,), rows) if self._is_plain else None
+    def decode_like(self, _request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
+        return DecodedRows((raw,), rows) if self._is_plain else None
 
 
 class ColumnDecoder:
@@ -134,22 +136,22 @@ class ColumnDecoder:
         self._names = list(pipeline.columns)
         self._required = [at for at, name in enumerate(self._numbers) if name in pipeline.required]
 
-    def decode(self, request: ModelInferRequest) -> Rows:
+    def decode(self, request: ModelInferRequest) -> DecodedRows:
         raws = _raw_contents(request)
         if not self._strings and len(request.inputs) == 1 and self._is_matrix(request.inputs[0]):
             numbers, rows = self._matrix(request.inputs[0], raws[0] if raws else None)
-            return Rows((self._refuse_missing(numbers),), rows)
+            return DecodedRows((self._refuse_missing(numbers),), rows)
         found = _by_name(request.inputs, raws, self._names)
         counts = {name: _column_rows(found[name][0]) for name in self._names}
         rows = _same_rows(counts)
         strings = tuple(_string_block(*found[name], rows) for name in self._strings)
-        return Rows((self._refuse_missing(self._number_block(found, rows)), *strings), rows)
+        return DecodedRows((self._refuse_missing(self._number_block(found, rows)), *strings), rows)
 
-    def again(self, request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
+    def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
         tensor = request.inputs[0]
         if self._strings or not self._is_matrix(tensor):
             return None
-        return Rows((self._refuse_missing(_as_float64(raw, NUMPY_TYPES[tensor.datatype])),), rows)
+        return DecodedRows((self._refuse_missing(_as_float64(raw, NUMPY_TYPES[tensor.datatype])),), rows)
 
     def _is_matrix(self, tensor: Any) -> bool:
         return len(self._names) > 1 or (tensor.name == MATRIX_INPUT and tensor.name not in self._names)

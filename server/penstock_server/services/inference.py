@@ -59,7 +59,7 @@ class _Inference:
 
     def model_ready(self, message: bytes, call: Call) -> None:
         request = _parsed(pb.ModelReadyRequest, message)
-        self._routing_table.model(request.name).executor(request.version, "")
+        self._routing_table.model(request.name).resolve(request.version, "")
         call.finish(pb.ModelReadyResponse(ready=True).SerializeToString())
 
     def server_metadata(self, _message: bytes, call: Call) -> None:
@@ -69,7 +69,7 @@ class _Inference:
     def model_metadata(self, message: bytes, call: Call) -> None:
         request = _parsed(pb.ModelMetadataRequest, message)
         model = self._routing_table.model(request.name)
-        executor = model.executor(request.version or "@champion", "")
+        executor = model.resolve(request.version or "@champion", "")
         reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.executors), platform=PLATFORM)
         for tensor in executor.decoder.inputs:
             reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)

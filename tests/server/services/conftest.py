@@ -49,7 +49,7 @@ def new_executor(fake_clock: Any, fake_report: Any) -> Callable[[str], Executor]
 
 
 @pytest.fixture
-def catalogue_of(new_executor: Callable[[str], Executor]) -> Callable[..., RoutingTable]:
+def routing_table_of(new_executor: Callable[[str], Executor]) -> Callable[..., RoutingTable]:
     """A settled routing_table of models, each with its ready versions; the first of them is the champion."""
 
     def make(is_settled: bool = True, **models: str) -> RoutingTable:
@@ -73,9 +73,9 @@ def catalogue_of(new_executor: Callable[[str], Executor]) -> Callable[..., Routi
 
 
 @pytest.fixture
-def predictor(fake_clock: Any, fake_report: Any, catalogue_of: Any) -> Predictor:
+def predictor(fake_clock: Any, fake_report: Any, routing_table_of: Any) -> Predictor:
     made = Predictor(clock=fake_clock(), report=fake_report())
-    made.routing_table = catalogue_of(m="12", n="")
+    made.routing_table = routing_table_of(m="12", n="")
     return made
 
 
