@@ -17,7 +17,7 @@ SOURCES: Final = {
     "penstock_tools": ROOT / "tools",
 }
 
-GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "log_setup"}
+GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "log_setup", "parse"}
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     **dict.fromkeys(GROUND, GROUND),
     "batching": GROUND,
@@ -170,7 +170,7 @@ def test_a_library_comes_in_by_its_door(library: str) -> None:
     assert [name for name in sorted(users) if not is_within(name, DOORS[library])] == []
 
 
-@pytest.mark.parametrize("name", sorted(GROUND - {"log_setup"}))
+@pytest.mark.parametrize("name", sorted(GROUND - {"log_setup", "parse"}))
 def test_the_ground_needs_the_standard_library_alone(name: str) -> None:
     others = {one.partition(".")[0] for one in IMPORTS[f"penstock_server.{name}"]} - {"penstock_server"}
     assert others <= sys.stdlib_module_names

@@ -11,8 +11,9 @@ Source: Protocol Buffers, "Encoding": a message is its fields one after another,
 from typing import Final
 
 from penstock.inference_pb2 import ModelInferRequest
+from penstock.wire import varint
 from penstock_server.prediction.decode import Decoder
-from penstock_server.prediction.encode import Choice, varint
+from penstock_server.prediction.encode import Choice
 
 _RAW_CONTENTS: Final = b"\x3a"
 MAX_HEAD_BYTES: Final = 1024

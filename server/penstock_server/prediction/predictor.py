@@ -6,14 +6,13 @@ It runs on the reactor's thread, reads one routing table per request, and answer
 from math import inf
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
-
 from penstock.inference_pb2 import ModelInferRequest
 from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
 from penstock_server.errors import DeadlinePassedError, InvalidInputError, PenstockError
 from penstock_server.metrics.recorder import Recorder
+from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import Choice
 from penstock_server.prediction.executor import Executor, PendingRequest, refuse
@@ -52,7 +51,7 @@ class Predictor:
         report = self._report
         try:
             cached = self._cache.find(message)
-            request = parse(message) if cached is None else cached.request
+            request = parse(ModelInferRequest, message, OPEN_INFERENCE) if cached is None else cached.request
             executor = self._executor(request) if cached is None else self._executor_of(cached)
             report = executor.report
             deadline_s = call.deadline_s
@@ -96,9 +95,9 @@ class Predictor:
             decoded = executor.decoder.decode_like(request, cached.rows, message[cached.size :])
             if decoded is not None:
                 return decoded, cached.chosen
-            request = parse(message)
+            request = parse(ModelInferRequest, message, OPEN_INFERENCE)
         else:
-            request = parse(message)
+            request = parse(ModelInferRequest, message, OPEN_INFERENCE)
         decoded = executor.decoder.decode(request)
         chosen = _chosen(request, executor) if request.outputs else None
         if cached is not None:
@@ -125,14 +124,6 @@ def _priority(request: ModelInferRequest) -> int:
     if not 0 <= priority <= LOWEST:
         raise InvalidInputError(f"parameter 'priority' is {priority}, expected 0 to {LOWEST}")
     return priority or DEFAULT
-
-
-def parse(message: bytes) -> ModelInferRequest:
-    """The request that a message holds; `InvalidInputError` when it holds none."""
-    try:
-        return ModelInferRequest.FromString(message)
-    except DecodeError:
-        raise InvalidInputError("the message is not a ModelInferRequest of the Open Inference Protocol") from None
 
 
 def _checked_parameters(parameters: Any) -> str:

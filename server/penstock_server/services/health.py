@@ -3,12 +3,12 @@
 Source: grpc/health/v1/health.proto.
 """
 
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as pb
 
 from penstock.names import HEALTH_SERVICE, INFERENCE_SERVICE
 from penstock_server.call import Call
-from penstock_server.errors import InvalidInputError, NotFoundError
+from penstock_server.errors import NotFoundError
+from penstock_server.parse import parse
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.transport.interface import Methods, StreamReceiver
 
@@ -92,8 +92,5 @@ class _Watcher:
 
 
 def _service(message: bytes) -> str:
-    try:
-        service: str = pb.HealthCheckRequest.FromString(message).service
-    except DecodeError:
-        raise InvalidInputError("the message is not a HealthCheckRequest") from None
+    service: str = parse(pb.HealthCheckRequest, message, "grpc.health.v1").service
     return service

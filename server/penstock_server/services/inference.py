@@ -3,14 +3,14 @@
 import threading
 from collections import deque
 from importlib.metadata import version as installed_version
-from typing import Final, TypeVar
-
-from google.protobuf.message import DecodeError, Message
+from typing import Final
 
 from penstock import inference_pb2 as pb
 from penstock.names import INFERENCE_SERVICE, PLATFORM, SERVER_NAME
+from penstock.wire import varint
 from penstock_server.call import Call, Cancellable, Metadata
-from penstock_server.errors import InvalidInputError, PenstockError
+from penstock_server.errors import PenstockError
+from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable
 from penstock_server.transport.interface import Methods
@@ -18,8 +18,6 @@ from penstock_server.transport.status import status_of
 
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "parameters")
 _REAL_STATUS: Final = "triton_grpc_error"
-
-MessageT = TypeVar("MessageT", bound=Message)
 
 
 def inference_methods(predictor: Predictor) -> Methods:
@@ -58,7 +56,7 @@ class _Inference:
         call.finish(pb.ServerReadyResponse(ready=self._routing_table.is_ready).SerializeToString())
 
     def model_ready(self, message: bytes, call: Call) -> None:
-        request = _parsed(pb.ModelReadyRequest, message)
+        request = parse(pb.ModelReadyRequest, message, OPEN_INFERENCE)
         self._routing_table.model(request.name).resolve(request.version, "")
         call.finish(pb.ModelReadyResponse(ready=True).SerializeToString())
 
@@ -67,7 +65,7 @@ class _Inference:
         call.finish(reply.SerializeToString())
 
     def model_metadata(self, message: bytes, call: Call) -> None:
-        request = _parsed(pb.ModelMetadataRequest, message)
+        request = parse(pb.ModelMetadataRequest, message, OPEN_INFERENCE)
         model = self._routing_table.model(request.name)
         executor = model.resolve(request.version or "@champion", "")
         reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.executors), platform=PLATFORM)
@@ -78,20 +76,13 @@ class _Inference:
         call.finish(reply.SerializeToString())
 
     def repository_index(self, message: bytes, call: Call) -> None:
-        request = _parsed(pb.RepositoryIndexRequest, message)
+        request = parse(pb.RepositoryIndexRequest, message, OPEN_INFERENCE)
         reply = pb.RepositoryIndexResponse()
         for name, model in sorted(self._routing_table.models.items()):
             for version, status in sorted(model.statuses.items()):
                 if status.state == "READY" or not request.ready:
                     reply.models.add(name=name, version=version, state=status.state, reason=status.reason)
         call.finish(reply.SerializeToString())
-
-
-def _parsed(kind: type[MessageT], message: bytes) -> MessageT:
-    try:
-        return kind.FromString(message)
-    except DecodeError:
-        raise InvalidInputError(f"the message is not a {kind.__name__} of the Open Inference Protocol") from None
 
 
 class _Stream:
@@ -190,10 +181,4 @@ class _StreamedCall:
 
 def _enveloped(reply: bytes) -> bytes:
     """`ModelStreamInferResponse` with field 2 set to the encoded response, which is copied and not parsed."""
-    size = len(reply)
-    head = bytearray(b"\x12")
-    while size > 127:
-        head.append(size & 127 | 128)
-        size >>= 7
-    head.append(size)
-    return bytes(head) + reply
+    return b"\x12" + varint(len(reply)) + reply
