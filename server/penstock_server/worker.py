@@ -11,8 +11,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,17 +34,16 @@ from penstock_server.metrics.counters import CountersShape, SharedCounters, open
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
-from penstock_server.models.signature import ANY, TensorSpec
-from penstock_server.prediction.decode import ColumnDecoder, Decoder, TensorDecoder, block_order
+from penstock_server.prediction.decode import block_of, block_order, decoder_of
 from penstock_server.prediction.executor import Executor, ThreadedExecutor
-from penstock_server.prediction.outputs import class_reader, score_output
+from penstock_server.prediction.outputs import reader_of
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
 from penstock_server.prediction.scheduler import BatchScheduler
-from penstock_server.prediction.shadow import Mirror, Reader, ShadowThread
-from penstock_server.request_log.sampler import RequestTap, tensor_of
-from penstock_server.request_log.segment import LoggedTensor, SegmentHeader
-from penstock_server.request_log.writer import RequestLogThread
+from penstock_server.prediction.shadow import ShadowTarget, ShadowThread
+from penstock_server.request_log.sampler import RequestSampler
+from penstock_server.request_log.segment import header_of
+from penstock_server.request_log.writer import RequestLogWriter
 from penstock_server.services.health import Health
 from penstock_server.services.inference import inference_methods
 from penstock_server.services.penstock import control_methods
@@ -74,7 +74,7 @@ class Worker:
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
         self._request_log = _request_log(settings.request_log)
-        self._taps: dict[VersionKey, RequestTap] = {}
+        self._samplers: dict[VersionKey, RequestSampler] = {}
         self._relay = ForwardedCalls(link.tell, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= control_methods(self._relay.ask)
@@ -155,27 +155,27 @@ class Worker:
     def _executor(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
         limits, is_inline = resolve(settings.limits.of(servable.key[0]), cost, settings.inline_budget_s)
-        kind = Executor if is_inline else ThreadedExecutor
-        return kind(
+        make: Callable[..., Executor] = (
+            partial(Executor, activate=self._reactor.activate) if is_inline else ThreadedExecutor
+        )
+        return make(
             servable,
-            _decoder(servable),
+            decoder_of(servable),
             limits=limits,
             report=recorder,
-            reader=_reader(servable),
+            reader=reader_of(servable),
             clock=monotonic,
-            activate=self._reactor.activate,
             cost=cost,
         )
 
     def _log_requests(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> None:
-        settings, thread = self._settings.request_log, self._request_log
-        if settings is not None and thread is not None:
-            is_batched = servable.is_batched
-            inputs, outputs = _logged_inputs(executor.decoder, is_batched), _logged(servable.outputs, is_batched)
-            header = SegmentHeader(*servable.key, inputs, outputs)
-            tap = RequestTap(header, sample_ratio=settings.sample_ratio, report=recorder, wake=thread.wake)
-            executor.request_log = self._taps[servable.key] = tap
-            thread.add(tap)
+        settings, writer = self._settings.request_log, self._request_log
+        if settings is not None and writer is not None:
+            outputs = [block_of(spec, is_batched=servable.is_batched) for spec in servable.outputs]
+            header = header_of(servable.key, executor.decoder.blocks, outputs)
+            sampler = RequestSampler(header, sample_ratio=settings.sample_ratio, report=recorder, wake=writer.wake)
+            executor.sampler = self._samplers[servable.key] = sampler
+            writer.add(sampler)
 
     def _recorder(self, servable: OnnxServable, board: SharedCounters) -> Recorder:
         baseline = servable.artifact.baseline
@@ -203,16 +203,16 @@ class Worker:
     def _assign_roles(self, model: ServedModel) -> None:
         for version, executor in model.executors.items():
             role = model.role(version)
-            executor.play(role)
-            if (tap := self._taps.get(executor.servable.key)) is not None:
-                tap.role = role or ""
+            executor.set_role(role)
+            if (sampler := self._samplers.get(executor.servable.key)) is not None:
+                sampler.role = role or ""
         if model.plan is not None:
             champion = model.executors[model.plan.champion]
             shadow = model.executors.get(model.plan.shadow or "")
-            champion.mirror = None if shadow is None else self._mirror(champion, shadow)
+            champion.shadow = None if shadow is None else self._shadow_target(champion, shadow)
 
-    def _mirror(self, champion: Executor, shadow: Executor) -> Mirror:
-        return Mirror(
+    def _shadow_target(self, champion: Executor, shadow: Executor) -> ShadowTarget:
+        return ShadowTarget(
             self._shadow,
             servable=shadow.servable,
             report=shadow.report,
@@ -232,8 +232,8 @@ class Worker:
                 executor.close()  # waits for its thread, which the reactor must not
             else:
                 self._on_reactor(executor.close)
-            if (tap := self._taps.pop(key, None)) is not None:
-                tap.close()
+            if (sampler := self._samplers.pop(key, None)) is not None:
+                sampler.close()
             del executor
             gc.collect()  # walks only what came after the start; the rest is frozen
             _return_memory()
@@ -256,44 +256,17 @@ class Worker:
             log.error("the reactor does not answer", waited_s=DRAIN_S)
 
 
-def _decoder(servable: OnnxServable) -> Decoder:
-    if servable.pipeline is not None:
-        return ColumnDecoder(servable.pipeline)
-    return TensorDecoder(servable.model.signature)
-
-
-def _request_log(settings: RequestLogging | None) -> RequestLogThread | None:
+def _request_log(settings: RequestLogging | None) -> RequestLogWriter | None:
     if settings is None:
         return None
-    thread = RequestLogThread(
+    writer = RequestLogWriter(
         Path(settings.spool),
         rotate_bytes=settings.rotate_bytes,
         rotate_s=settings.rotate_s,
         spool_bytes=settings.spool_bytes,
     )
-    thread.start()
-    return thread
-
-
-def _logged_inputs(decoder: Decoder, is_batched: bool) -> tuple[LoggedTensor, ...]:
-    """The blocks that a decoder makes of a request, as the log describes them."""
-    if isinstance(decoder, ColumnDecoder):
-        numbers, strings = decoder.pipeline.numbers, decoder.pipeline.strings
-        return (tensor_of(numbers, "FP64", ()), *(tensor_of((name,), "BYTES", ()) for name in strings))
-    return _logged(decoder.inputs, is_batched)
-
-
-def _logged(specs: Sequence[TensorSpec], is_batched: bool) -> tuple[LoggedTensor, ...]:
-    """A request that runs alone is one row of the log, so each of its tensors is a list there."""
-    tails = [spec.shape[1:] if is_batched else (ANY,) for spec in specs]
-    return tuple(tensor_of((spec.name,), spec.datatype, tail) for spec, tail in zip(specs, tails, strict=True))
-
-
-def _reader(servable: OnnxServable) -> Reader:
-    manifest = servable.artifact.manifest
-    output = None if manifest is None else manifest.class_output
-    names = () if manifest is None or manifest.classes is None else tuple(str(label) for label in manifest.classes)
-    return Reader(class_reader(servable.outputs, output, names), score_output(servable.outputs))
+    writer.start()
+    return writer
 
 
 def _transport_settings(settings: WorkerSettings) -> TransportSettings:

@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server import errors
+from penstock_server.errors import PenstockError
 from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
     LOG_DROPS,
@@ -24,12 +26,26 @@ from penstock_server.metrics.counters import (
 )
 from penstock_server.metrics.prediction_counts import ClassCounts, ScoreCounts
 
+_REASONS: Final[dict[type[PenstockError], str]] = {
+    errors.InvalidInputError: "invalid_input",
+    errors.OverloadedError: "overloaded",
+    errors.DeadlinePassedError: "deadline",
+    errors.ModelFailedError: "model_failed",
+    errors.NotReadyError: "not_ready",
+    errors.NotFoundError: "not_found",
+    errors.UnsupportedError: "unsupported",
+}
 _REFUSAL_CELL: Final = {reason: cell for cell, reason in enumerate(REFUSALS)}
 _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
 _LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
 _AGREE, _DISAGREE, _FAILED = range(len(SHADOW_RESULTS))
 _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
 _BILLION: Final = 1_000_000_000
+
+
+def refusal_reason(error: PenstockError) -> str:
+    """The reason of `REFUSALS` under which a refusal with this error is counted."""
+    return _REASONS.get(type(error), "internal")
 
 
 class Recorder:

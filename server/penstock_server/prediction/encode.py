@@ -1,8 +1,8 @@
 """From a batch's outputs to each request's reply.
 
 All but the id, the timing and the raw outputs of a reply is the same for every request of a version with as many rows,
-so that prefix is encoded once and kept. Protobuf fields may come in any order and its messages may be joined, which
-makes a reply a handful of joins of bytes.
+so that prefix is encoded once and cached. Protobuf fields may come in any order and encoded messages may be joined, so a
+reply is a few joins of bytes.
 
 Source: Protocol Buffers, "Encoding"; field numbers of `ModelInferResponse`.
 """
@@ -23,6 +23,7 @@ from penstock.names import (
     VersionKey,
 )
 from penstock.tensors import to_raw
+from penstock.wire import varint
 from penstock_server.models.signature import TensorSpec
 
 _ID: Final = b"\x1a"  # field 3
@@ -136,25 +137,6 @@ class BatchReplies:
 
 def _places(outputs: Sequence[object], chosen: Choice) -> Sequence[int]:
     return range(len(outputs)) if chosen is None else chosen
-
-
-def varint(value: int) -> bytes:
-    r"""A non-negative integer in protobuf's base-128 form.
-
-    >>> varint(300)
-    b'\xac\x02'
-    """
-    if value < 128:
-        return _SMALL[value]
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-_SMALL: Final = tuple(bytes((value,)) for value in range(128))
 
 
 def encoded_id(request_id: str) -> bytes:

@@ -8,12 +8,13 @@ it; nothing here trusts a length further than the file goes. Workers write segme
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
+from penstock.names import VersionKey
 from penstock_server.errors import InvalidInputError
 
 FORMAT: Final = b"penstock request log 1\n"
@@ -66,6 +67,21 @@ class LoggedRequest(msgspec.Struct, frozen=True, array_like=True):
     rows: int
     inputs: tuple[bytes, ...]
     outputs: tuple[bytes, ...]
+
+
+BlockForm = tuple[tuple[str, ...], str, tuple[int, ...], bool]
+"""The names, the datatype and a row's dimensions of a block, and whether it is one tensor of a request that runs alone."""
+
+
+def header_of(key: VersionKey, inputs: Iterable[BlockForm], outputs: Iterable[BlockForm]) -> SegmentHeader:
+    """The header for a version with these blocks."""
+    return SegmentHeader(*key, tuple(map(_logged, inputs)), tuple(map(_logged, outputs)))
+
+
+def _logged(block: BlockForm) -> LoggedTensor:
+    names, datatype, row_shape, is_whole = block
+    # A request that runs alone is one row of the log, so each of its tensors is a list there.
+    return LoggedTensor(names, datatype, is_list=is_whole or any(size != 1 for size in row_shape))
 
 
 _encoder: Final = msgspec.msgpack.Encoder()

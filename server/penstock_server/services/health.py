@@ -3,14 +3,13 @@
 Source: grpc/health/v1/health.proto.
 """
 
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as pb
 
 from penstock.names import HEALTH_SERVICE, INFERENCE_SERVICE
 from penstock_server.call import Call
-from penstock_server.errors import InvalidInputError, NotFoundError
+from penstock_server.errors import NotFoundError
+from penstock_server.parse import parse
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.services.inference import is_server_ready
 from penstock_server.transport.interface import Methods, StreamReceiver
 
 _Status = pb.HealthCheckResponse
@@ -44,7 +43,7 @@ class Health:
         """The status of a service or model now."""
         routing_table = self._predictor.routing_table
         if service in {"", INFERENCE_SERVICE}:
-            serves = is_server_ready(routing_table)
+            serves = routing_table.is_ready
         elif service in routing_table.models:
             serves = routing_table.models[service].is_ready
         else:
@@ -93,8 +92,5 @@ class _Watcher:
 
 
 def _service(message: bytes) -> str:
-    try:
-        service: str = pb.HealthCheckRequest.FromString(message).service
-    except DecodeError:
-        raise InvalidInputError("the message is not a HealthCheckRequest") from None
+    service: str = parse(pb.HealthCheckRequest, message, "grpc.health.v1").service
     return service

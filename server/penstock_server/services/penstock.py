@@ -1,18 +1,18 @@
-"""The methods of `penstock.v1.Penstock`: checked here, and answered by whoever sees the whole server.
+"""The methods of `penstock.v1.Penstock`: checked here, and answered by the supervisor, which sees the whole server.
 
-A worker holds a part of the counts, so its answer would be a part of the truth. Each message is read once, so that a bad
-one is refused at the door, and handed on as it came.
+A worker has only its own counts. It parses each message once, to refuse a bad one early, and forwards it as it came.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from penstock import penstock_pb2 as pb
 from penstock.names import CONTROL_SERVICE
 from penstock_server.call import Call
 from penstock_server.errors import InvalidInputError
+from penstock_server.parse import parse
 from penstock_server.transport.interface import Methods, UnaryHandler
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -31,10 +31,7 @@ def _checked(name: str, kind: type[Message], ask: Ask) -> UnaryHandler:
     def handle(message: bytes, call: Call) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
             raise InvalidInputError(f"the message takes {len(message)} bytes, expected at most {MAX_MESSAGE_BYTES}")
-        try:
-            kind.FromString(message)
-        except DecodeError:
-            raise InvalidInputError(f"the message is not a {kind.__name__} of {CONTROL_SERVICE}") from None
+        parse(kind, message, CONTROL_SERVICE)
         ask(name, message, call)
 
     return handle

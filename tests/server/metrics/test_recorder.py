@@ -19,8 +19,7 @@ from penstock_server.metrics.counters import (
     create_counters,
     latency_bucket,
 )
-from penstock_server.metrics.recorder import Recorder
-from penstock_server.prediction.report import refusal_reason
+from penstock_server.metrics.recorder import Recorder, refusal_reason
 
 NewCounters = Callable[..., SharedCounters]
 

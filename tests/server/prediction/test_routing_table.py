@@ -19,8 +19,8 @@ STARTING = ServedModel("m", None, {"2": TWO}, STATUSES)
 @pytest.mark.parametrize(
     ("version", "expected"), [("", TWO), ("1", ONE), ("2", TWO), ("@champion", ONE), ("@canary", TWO)]
 )
-def test_a_request_finds_its_lane(version: str, expected: Any) -> None:
-    assert MODEL.executor(version, "customer-7") is expected
+def test_a_request_finds_its_executor(version: str, expected: Any) -> None:
+    assert MODEL.resolve(version, "customer-7") is expected
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,11 @@ def test_a_request_finds_its_lane(version: str, expected: Any) -> None:
 )
 def test_who_finds_none_learns_why(model: ServedModel, version: str, kind: type[PenstockError], said: str) -> None:
     with pytest.raises(kind, match=said):
-        model.executor(version, "")
+        model.resolve(version, "")
 
 
 def test_a_loaded_version_is_asked_by_name_before_anything_is_planned() -> None:
-    assert STARTING.executor("2", "") is TWO
+    assert STARTING.resolve("2", "") is TWO
     assert not STARTING.is_ready
     assert MODEL.is_ready
 

@@ -20,7 +20,7 @@ TIMEOUT_S = 10.0
 
 
 class Idle:
-    """A reactor without work."""
+    """A scheduler without work."""
 
     is_due = False
 
