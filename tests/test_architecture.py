@@ -37,10 +37,10 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "transport": GROUND,
     "services": GROUND | {"prediction", "transport"},
     "control": GROUND | {"batching", "rollout", "features", "metrics", "drift", "models", "sources"},
-    "settings": GROUND | {"batching", "transport"},
+    "settings": GROUND | {"batching", "transport", "request_log"},
     "worker": GROUND
     | {"batching", "features", "rollout", "metrics", "drift", "request_log", "models", "prediction", "transport"}
-    | {"services", "control"},
+    | {"services", "control", "settings"},
     "app": GROUND | {"features", "metrics", "drift", "request_log", "sources", "control", "settings"},
     "cli": GROUND | {"sources", "settings", "app"},
 }

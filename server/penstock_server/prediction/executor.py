@@ -145,7 +145,7 @@ class Executor:
         self._busy_until_s = 0.0
         self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
 
-    def play(self, role: Role | None) -> None:
+    def set_role(self, role: Role | None) -> None:
         """Takes a part: replies name it, and a copy goes to the shadow only from a champion that has one."""
         self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
         self.mirror = None

@@ -90,7 +90,7 @@ def test_waiting_requests_run_together(lane_of: Any, servable: Any, ask: Any, ou
 
 def test_a_reply_tells_who_answered_and_what_it_took(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
     executor = lane_of(servable, report=report)
-    executor.play("canary")
+    executor.set_role("canary")
     call = ask(executor, 1.0, arrived_s=99.5)
     ask(executor, 2.0, 3.0)
     executor.run(100.0)

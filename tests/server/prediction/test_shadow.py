@@ -133,5 +133,5 @@ def test_a_lane_copies_what_it_answered(lane_of: Any, fake_servable: Any, fake_c
     (copy,) = thread.taken
     assert (copy.blocks, copy.rows, copy.took_s) == ((X.tobytes(),), 3, 0.003)
     np.testing.assert_array_equal(copy.arrays[0], X * 2)
-    executor.play("canary")
+    executor.set_role("canary")
     assert executor.mirror is None
