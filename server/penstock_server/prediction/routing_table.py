@@ -6,18 +6,11 @@ A reader holds one table for as long as it needs and never sees half a change.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from penstock.names import ROLES, Role, VersionState
+from penstock.names import ROLES, Role
 from penstock_server.errors import NotFoundError, NotReadyError
 from penstock_server.prediction.executor import Executor
 from penstock_server.rollout.plan import TrafficPlan
-
-
-@dataclass(frozen=True, slots=True)
-class VersionStatus:
-    """A version's state, as the repository index shows it."""
-
-    state: VersionState
-    reason: str = ""
+from penstock_server.rollout.routes import VersionStatus
 
 
 @dataclass(frozen=True, slots=True)

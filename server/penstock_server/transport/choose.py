@@ -4,7 +4,7 @@ The queue's module is internal to grpcio, so one real call tests it first.
 """
 
 import threading
-from typing import Final, Literal
+from typing import Final
 
 import grpc
 import structlog
@@ -12,11 +12,10 @@ import structlog
 from penstock_server.call import Call
 from penstock_server.transport.aio import AioTransport
 from penstock_server.transport.interface import Methods, Scheduler, Transport
-from penstock_server.transport.settings import TransportSettings
+from penstock_server.transport.settings import TransportName, TransportSettings
 
 log = structlog.get_logger(__name__)
 
-TransportName = Literal["completion-queue", "aio"]
 COMPLETION_QUEUE: Final = "completion-queue"
 AIO: Final = "aio"
 

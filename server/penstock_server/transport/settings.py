@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 
 from penstock_server.errors import InvalidInputError
 
+TransportName = Literal["completion-queue", "aio"]
 _LAST_CALLS_MS: Final = 30_000
 """How long the calls of a connection may still take after it was told to close."""
 

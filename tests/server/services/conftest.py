@@ -14,8 +14,9 @@ from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.outputs import OutputReader
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.routes import VersionStatus
 
 
 class Doubler:

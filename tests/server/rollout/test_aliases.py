@@ -1,8 +1,8 @@
 import pytest
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.sources.aliases import canary_version, interpret, parse_weight
-from penstock_server.sources.source import WantedModel
+from penstock_server.rollout.aliases import canary_version, interpret, parse_weight
+from penstock_server.rollout.plan import TrafficPlan
 
 TEN_PERCENT = {"penstock.weight": "10"}
 
@@ -25,21 +25,21 @@ def test_any_other_weight_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("aliases", "tags", "wanted", "problem"),
     [
-        ({"champion": "1"}, {}, WantedModel("1"), None),
-        ({"champion": "1", "other": "7"}, {}, WantedModel("1"), None),
-        ({"champion": "1", "canary": "2"}, TEN_PERCENT, WantedModel("1", "2", 0.1), None),
-        ({"champion": "1", "canary": "2"}, {}, WantedModel("1", "2"), "canary 2 has no tag 'penstock.weight'"),
-        ({"champion": "1", "canary": "2"}, {"penstock.weight": "many"}, WantedModel("1", "2"), "is 'many'"),
-        ({"champion": "1", "shadow": "3"}, {}, WantedModel("1", shadow="3"), None),
-        ({"champion": "1", "canary": "2", "shadow": "2"}, TEN_PERCENT, WantedModel("1", "2", 0.1, "2"), None),
-        ({"champion": "2", "canary": "2"}, TEN_PERCENT, WantedModel("2"), None),
-        ({"champion": "2", "shadow": "2"}, {}, WantedModel("2"), None),
-        ({}, {}, WantedModel(), "no version has the alias 'champion'"),
-        ({"canary": "2", "shadow": "3"}, TEN_PERCENT, WantedModel(), "only 'canary' and 'shadow'"),
+        ({"champion": "1"}, {}, TrafficPlan("1"), None),
+        ({"champion": "1", "other": "7"}, {}, TrafficPlan("1"), None),
+        ({"champion": "1", "canary": "2"}, TEN_PERCENT, TrafficPlan("1", "2", 0.1), None),
+        ({"champion": "1", "canary": "2"}, {}, TrafficPlan("1", "2"), "canary 2 has no tag 'penstock.weight'"),
+        ({"champion": "1", "canary": "2"}, {"penstock.weight": "many"}, TrafficPlan("1", "2"), "is 'many'"),
+        ({"champion": "1", "shadow": "3"}, {}, TrafficPlan("1", shadow="3"), None),
+        ({"champion": "1", "canary": "2", "shadow": "2"}, TEN_PERCENT, TrafficPlan("1", "2", 0.1, "2"), None),
+        ({"champion": "2", "canary": "2"}, TEN_PERCENT, TrafficPlan("2"), None),
+        ({"champion": "2", "shadow": "2"}, {}, TrafficPlan("2"), None),
+        ({}, {}, TrafficPlan(), "no version has the alias 'champion'"),
+        ({"canary": "2", "shadow": "3"}, TEN_PERCENT, TrafficPlan(), "only 'canary' and 'shadow'"),
     ],
 )
 def test_aliases_say_what_is_wanted(
-    aliases: dict[str, str], tags: dict[str, str], wanted: WantedModel, problem: str | None
+    aliases: dict[str, str], tags: dict[str, str], wanted: TrafficPlan, problem: str | None
 ) -> None:
     found, sentence = interpret(aliases, tags)
     assert found == wanted
