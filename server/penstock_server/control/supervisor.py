@@ -222,8 +222,9 @@ class Supervisor:
             worker.send(self._load_command(worker.slot, key, artifacts[key]))
         for key in steps.unload:
             worker.versions[key] = VersionStatus("UNLOADING")
-            worker.send(messages.Unload(*key))
         self._serve(worker, worker.plans if steps.plans is None else dict(steps.plans))
+        for key in steps.unload:
+            worker.send(messages.Unload(*key))  # after the statuses, which tell callers why it does not answer
         if self._is_settled(worker) and not worker.is_serve_pending:
             worker.listen(self._address)
 
