@@ -78,6 +78,7 @@ class Worker:
         self._link = link
         self._settings = settings
         self._executors: dict[VersionKey, Executor] = {}
+        self._serving = messages.Serve(0, {}, False)
         self._reactor = BatchScheduler(monotonic)
         self._predictor = Predictor(clock=monotonic, report=Recorder(open_counters(counters, CountersShape())))
         self._health = Health(self._predictor)
@@ -193,8 +194,14 @@ class Worker:
         return Recorder(counters, self._settings.drift.window_rows, predictions)
 
     def _serve(self, command: messages.Serve) -> None:
-        models = {name: self._served(name, routes) for name, routes in command.models.items()}
-        routing_table = RoutingTable(models, command.is_settled)
+        self._serving = command
+        self._swap_routes()
+        self._link.send(messages.Served(command.generation))
+
+    def _swap_routes(self) -> None:
+        """Puts the last plans in force, over the versions that are loaded now."""
+        models = {name: self._served(name, routes) for name, routes in self._serving.models.items()}
+        routing_table = RoutingTable(models, self._serving.is_settled)
 
         def swap() -> None:
             for model in models.values():
@@ -203,7 +210,6 @@ class Worker:
             self._health.changed()
 
         self._on_reactor(swap)
-        self._link.send(messages.Served(command.generation))
 
     def _served(self, name: str, routes: ModelRoutes) -> ServedModel:
         executors = {version: executor for (model, version), executor in self._executors.items() if model == name}
@@ -233,7 +239,8 @@ class Worker:
     def _unload(self, key: VersionKey) -> None:
         executor = self._executors.pop(key, None)
         if executor is not None:
-            self._on_reactor(lambda: None)  # a request that was routed by the former table is queued now
+            # From now on no request reaches the version, and each that was routed by the former table is queued.
+            self._swap_routes()
             deadline = time.monotonic() + DRAIN_S
             while not executor.is_idle and time.monotonic() < deadline:
                 time.sleep(0.005)

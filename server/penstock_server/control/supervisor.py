@@ -8,6 +8,7 @@ missing. Nothing has to be remembered between two rounds, and the next round rep
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,8 @@ STEADY_S: Final = 60.0
 """A worker that ends after this time did not end quickly."""
 HOPELESS_ENDS: Final = 4
 """This many quick ends in one slot, before the server was ever ready, are no accident: the server gives up."""
+KILL_AFTER_S: Final = 2.0
+"""A worker that outlives the grace by this time is killed."""
 RECONCILE_S: Final = 1.0
 """The longest time between two rounds, so that fetches that failed are tried again."""
 
@@ -108,10 +111,10 @@ class Supervisor:
                 tasks.create_task(self._keep_alive(slot))
             while True:
                 self._reconcile()
-                try:
-                    await asyncio.wait_for(self._change.wait(), RECONCILE_S)
-                except TimeoutError:
-                    continue
+                # Not wait_for, which in Python 3.11 loses a cancellation that comes together with a change.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(RECONCILE_S):
+                        await self._change.wait()
                 self._change.clear()
 
     async def failure(self) -> bool:
@@ -126,7 +129,7 @@ class Supervisor:
         for worker in workers:
             worker.send(messages.Drain(grace_s))
         try:
-            await asyncio.wait_for(asyncio.gather(*(worker.ended.wait() for worker in workers)), grace_s + 2.0)
+            await asyncio.wait_for(asyncio.gather(*(worker.ended.wait() for worker in workers)), grace_s + KILL_AFTER_S)
         except TimeoutError:
             log.warning("workers did not end in time; they are killed", grace_s=grace_s)
         for worker in self._workers.values():
@@ -219,8 +222,9 @@ class Supervisor:
             worker.send(self._load_command(worker.slot, key, artifacts[key]))
         for key in steps.unload:
             worker.versions[key] = VersionStatus("UNLOADING")
-            worker.send(messages.Unload(*key))
         self._serve(worker, worker.plans if steps.plans is None else dict(steps.plans))
+        for key in steps.unload:
+            worker.send(messages.Unload(*key))  # after the statuses, which tell callers why it does not answer
         if self._is_settled(worker) and not worker.is_serve_pending:
             worker.listen(self._address)
 

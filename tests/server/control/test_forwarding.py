@@ -49,7 +49,7 @@ async def test_replies_are_made_on_a_few_threads_and_sent_on_the_loop() -> None:
 
     def slow(body: bytes) -> bytes:
         threads.append(threading.current_thread())
-        together.wait(10)  # goes on only when as many as may be are made at once
+        together.wait(10)  # goes on when two are made at once
         return body
 
     responder = ControlResponder({"Slow": slow})
