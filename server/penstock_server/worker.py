@@ -46,7 +46,7 @@ from penstock_server.request_log.segment import header_of
 from penstock_server.request_log.writer import RequestLogWriter
 from penstock_server.services.health import Health
 from penstock_server.services.inference import inference_methods
-from penstock_server.services.penstock import control_methods
+from penstock_server.services.penstock import penstock_methods
 from penstock_server.services.reflection import reflection_methods
 from penstock_server.transport.choose import choose_transport
 from penstock_server.transport.interface import Methods
@@ -77,7 +77,7 @@ class Worker:
         self._samplers: dict[VersionKey, RequestSampler] = {}
         self._relay = ForwardedCalls(link.tell, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
-        methods |= control_methods(self._relay.ask)
+        methods |= penstock_methods(self._relay.ask)
         self._transport_name, self._transport = choose_transport(
             settings.transport, methods, self._reactor, _transport_settings(settings)
         )

@@ -192,19 +192,19 @@ class BatchQueue(Generic[ItemT]):
         while waiting := (levels.first() if others else self._default):
             item = waiting[0]
             deadline_s = item.deadline_s
-            wanted = rows + item.rows
-            end_s = start_s + row_s * wanted
+            with_item = rows + item.rows
+            end_s = start_s + row_s * with_item
             if item.is_over:
                 pass
             elif (end_s >= deadline_s and start_s + row_s * item.rows >= deadline_s) or (
                 deadline_s <= full_s and self.rows - item.rows + rows >= max_rows
             ):
                 expired.append(item)
-            elif items and (one or wanted > max_rows or end_s >= until_s or end_s >= deadline_s):
+            elif items and (one or with_item > max_rows or end_s >= until_s or end_s >= deadline_s):
                 break
             else:
                 items.append(item)
-                rows = wanted
+                rows = with_item
                 if deadline_s != inf:
                     until_s = min(until_s, deadline_s)
             waiting.popleft()

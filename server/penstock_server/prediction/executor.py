@@ -338,7 +338,7 @@ class Executor:
                 )
                 self._finish(item, reply, answered)
             return answered
-        # The role in a reply is that of the moment when its request was routed; a batch rarely spans a change.
+        # A reply names the role at the time when its request was routed; a batch rarely spans a change.
         encoder = items[0].encoder
         replies = encoder.batch(outputs.arrays, rows, compute_s)
         start = 0
