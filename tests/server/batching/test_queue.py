@@ -437,6 +437,7 @@ def test_a_request_waits_for_the_batch_that_runs() -> None:
 
 def test_an_empty_batch_keeps_nobody_waiting() -> None:
     queue = known(objective_ms=1e6)
+    assert queue.is_idle
     queue.add(Item(is_over=True))
     assert queue.next_batch(0.0).items == []
     assert queue.is_idle
