@@ -216,18 +216,18 @@ class Executor:
     def run(self, now_s: float) -> None:
         """Runs and answers one batch."""
         batch = self._take(now_s)
-        for request in batch.expired:
-            self._refuse(request, self._too_late(request))
-        if batch.items:
-            took_s = None
-            try:
+        took_s = None
+        try:
+            for request in batch.expired:
+                self._refuse(request, self._too_late(request))
+            if batch.items:
                 took_s = self._answer_all(batch, now_s)
-            except Exception:
-                for request in batch.items:
-                    self._refuse(request, PenstockError("the batch failed"))
-                raise
-            finally:
-                self._queue.ended(batch.rows, took_s)
+        except Exception:
+            for request in batch.items:
+                self._refuse(request, PenstockError("the batch failed"))
+            raise
+        finally:
+            self._queue.ended(batch.rows, took_s)
         self.report.waiting(self._queue.rows, len(self._queue))
 
     def close(self) -> None:

@@ -337,6 +337,18 @@ def test_a_bug_fails_its_batch_and_no_more(executor_of: Any, servable: Any, ask:
     assert isinstance(after.answer, bytes)
 
 
+def test_a_bug_while_a_late_request_is_refused_loses_nobody(
+    executor_of: Any, servable: Any, ask: Any, report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = executor_of(servable, report=report)
+    late, fine = ask(executor, 1.0, deadline_s=5.0), ask(executor, 2.0)
+    monkeypatch.setattr(late, "fail", lambda error: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        executor.run(5.0)
+    assert type(fine.answer) is PenstockError
+    assert executor.is_idle
+
+
 def test_another_number_of_rows_is_a_failed_model(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
     honest = servable.predict
     servable.predict = lambda blocks, rows, shapes, cells: honest([blocks[0] * 2], rows * 2, shapes, cells)
