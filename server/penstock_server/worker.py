@@ -46,7 +46,7 @@ from penstock_server.request_log.writer import RequestLogWriter
 from penstock_server.rollout.routes import ModelRoutes
 from penstock_server.services.health import Health
 from penstock_server.services.inference import inference_methods
-from penstock_server.services.penstock import control_methods
+from penstock_server.services.penstock import penstock_methods
 from penstock_server.services.reflection import reflection_methods
 from penstock_server.settings import WorkerSettings
 from penstock_server.transport.choose import choose_transport
@@ -87,7 +87,7 @@ class Worker:
         self._samplers: dict[VersionKey, RequestSampler] = {}
         self._forwarded = ForwardedCalls(link.send, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
-        methods |= control_methods(self._forwarded.forward)
+        methods |= penstock_methods(self._forwarded.forward)
         self._transport_name, self._transport = choose_transport(
             settings.transport, methods, self._reactor, settings.grpc
         )

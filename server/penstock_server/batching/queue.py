@@ -100,12 +100,14 @@ class BatchQueue(Generic[ItemT]):
             # A request larger than a batch runs alone.
             largest = max(largest, item.rows)
             end_s = finish_s(start_s, cost, rows=ahead + item.rows, largest=largest)
-        is_in_time = end_s < item.deadline_s
-        if is_in_time and self.limits.objective_ms is None:
-            is_in_time = is_patient(item.arrived_s, end_s, item.deadline_s, own_s=cost.of(item.rows))
-        if not is_in_time and self.is_idle:
+        if end_s < item.deadline_s and (
+            self.limits.objective_ms is not None
+            or is_patient(item.arrived_s, end_s, item.deadline_s, own_s=cost.of(item.rows))
+        ):
+            return True
+        if self.is_idle:
             self.cost.doubt()
-        return is_in_time
+        return False
 
     def add(self, item: ItemT) -> bool:
         """Takes the item, or refuses it with False when its rows do not fit.
@@ -192,19 +194,19 @@ class BatchQueue(Generic[ItemT]):
         while waiting := (levels.first() if others else self._default):
             item = waiting[0]
             deadline_s = item.deadline_s
-            wanted = rows + item.rows
-            end_s = start_s + row_s * wanted
+            with_item = rows + item.rows
+            end_s = start_s + row_s * with_item
             if item.is_over:
                 pass
             elif (end_s >= deadline_s and start_s + row_s * item.rows >= deadline_s) or (
                 deadline_s <= full_s and self.rows - item.rows + rows >= max_rows
             ):
                 expired.append(item)
-            elif items and (one or wanted > max_rows or end_s >= until_s or end_s >= deadline_s):
+            elif items and (one or with_item > max_rows or end_s >= until_s or end_s >= deadline_s):
                 break
             else:
                 items.append(item)
-                rows = wanted
+                rows = with_item
                 if deadline_s != inf:
                     until_s = min(until_s, deadline_s)
             waiting.popleft()
@@ -227,15 +229,13 @@ class BatchQueue(Generic[ItemT]):
         for item in self._levels:
             self._waits(item)
 
-    def learn(self, rows: int, took_s: float) -> None:
-        """Says what the batch that runs took."""
-        if self._is_timed:
-            self.cost.update(rows, took_s)
-
-    def ended(self) -> None:
-        """Says that the batch that ran is over, however it ended."""
+    def ended(self, rows: int, took_s: float | None) -> None:
+        """Says that the batch that ran is over, and what its rows took; None when that says nothing of the cost."""
         self._is_running = False
-        self._busy_until_s = -inf
+        if self._is_timed:
+            self._busy_until_s = -inf
+            if took_s is not None:
+                self.cost.update(rows, took_s)
 
     def clear(self) -> list[ItemT]:
         """Takes everything off the queue; what of it is not over yet."""

@@ -161,7 +161,7 @@ class ColumnDecoder:
         if len(tensor.shape) != 2 or tensor.shape[1] != width or tensor.shape[0] < 0:
             raise InvalidInputError(
                 f"tensor {tensor.name!r} has shape {list(tensor.shape)}, expected [rows, {width}], one column each for "
-                f"{', '.join(self._numbers)}; or one tensor a column"
+                f"{', '.join(self._numbers)}; or one tensor per column"
             )
         return _float64(tensor, raw), tensor.shape[0]
 

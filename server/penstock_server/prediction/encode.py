@@ -33,15 +33,15 @@ _MAX_LAYOUTS: Final = 1024
 _KEPT_VALUES: Final = 4096
 
 Choice = tuple[int, ...] | None
-"""The outputs that a request asked for, by their places; None for all."""
+"""The outputs that a request names, by their places; None for all."""
 
 
 class _Layout(NamedTuple):
-    """What replies of as many rows and the same outputs share.
+    """What replies with the same number of rows and the same outputs share.
 
     Attributes:
         prefix: everything but the id, the timing and the raw outputs.
-        outputs: for each output its place, the bytes of its rows (-1 when they vary, as those of strings), and the head of
+        outputs: for each output its place, the bytes of its rows (-1 where they vary, as for strings), and the head of
             its entry in `raw_output_contents`.
     """
 
@@ -86,7 +86,7 @@ class ReplyEncoder:
         return b"".join((encoded, id_field, timing))
 
     def layout(self, rows: int, chosen: Choice, arrays: Sequence[NDArray[Any]]) -> _Layout:
-        """The layout of replies of this many rows; `chosen` are the outputs asked for, None for all."""
+        """The layout of replies of this many rows and these outputs."""
         known = self._layouts.get((rows, chosen))
         if known is None:
             shapes = [(rows, *tail) for tail in self._tails]
@@ -107,7 +107,7 @@ class ReplyEncoder:
 
 
 class BatchReplies:
-    """One batch's outputs in raw form, cut into replies without a copy more than each reply's own.
+    """One batch's outputs in raw form, cut into replies with one copy per reply.
 
     Numbers are put in raw form once for the batch; strings have no fixed size and are encoded for each request.
     """
@@ -126,7 +126,7 @@ class BatchReplies:
         parts = [layout.prefix, id_field, self._timing, QUEUE_US.encode(queue_us)]
         for at, size, head in layout.outputs:
             if size >= 0:
-                # Every row has the same size, so a request's begin where as many rows as came before it end.
+                # Every row has the same size, so the request's first row begins where `start` rows end.
                 begin = start * size // rows if rows else 0
                 parts += (head, self._raws[at][begin : begin + size])
             else:
@@ -148,7 +148,7 @@ def encoded_id(request_id: str) -> bytes:
 
 
 class IntegerParameter:
-    """Encodes one integer parameter of a reply: all but the number is constant, and small numbers are kept."""
+    """Encodes one integer parameter of a reply: all but the number is constant, and small numbers are cached."""
 
     def __init__(self, name: str) -> None:
         text = name.encode()

@@ -95,7 +95,7 @@ class PendingRequest:
         self.size_bytes = size_bytes
         self.arrived_s = arrived_s
         self.deadline_s = deadline_s
-        self.id_field = encoded_id(request_id)
+        self.id_field = encoded_id(request_id) if request_id else b""
         self.chosen = chosen
         self.priority = priority
         self.encoder = executor.encoder
@@ -216,17 +216,18 @@ class Executor:
     def run(self, now_s: float) -> None:
         """Runs and answers one batch."""
         batch = self._take(now_s)
-        for request in batch.expired:
-            self._refuse(request, self._too_late(request))
-        if batch.items:
-            try:
-                self._answer_all(batch, now_s)
-            except Exception:
-                for request in batch.items:
-                    self._refuse(request, PenstockError("the batch failed"))
-                raise
-            finally:
-                self._queue.ended()
+        took_s = None
+        try:
+            for request in batch.expired:
+                self._refuse(request, self._too_late(request))
+            if batch.items:
+                took_s = self._answer_all(batch, now_s)
+        except Exception:
+            for request in batch.items:
+                self._refuse(request, PenstockError("the batch failed"))
+            raise
+        finally:
+            self._queue.ended(batch.rows, took_s)
         self.report.waiting(self._queue.rows, len(self._queue))
 
     def close(self) -> None:
@@ -237,7 +238,8 @@ class Executor:
     def _take(self, now_s: float) -> Batch[PendingRequest]:
         return self._queue.next_batch(now_s, one=not self.servable.is_batched)
 
-    def _answer_all(self, batch: Batch[PendingRequest], started_s: float, *, is_again: bool = False) -> None:
+    def _answer_all(self, batch: Batch[PendingRequest], started_s: float, *, is_again: bool = False) -> float | None:
+        """Runs the batch and answers its requests; what that took, or None when they had to run singly."""
         items = batch.items
         blocks = _joined(items)
         shapes = items[0].decoded.shapes
@@ -249,13 +251,11 @@ class Executor:
         except ModelFailedError as error:
             self._counted(cells, batch.rows)
             self._answer_singly(items, started_s, error)
-            return
+            return None
         self._counted(cells, batch.rows)
         compute_s = outputs.features_s + outputs.infer_s
         answered = self._reply(items, outputs, batch.rows, started_s, compute_s)
         ended_s = self._clock()
-        if not is_again:
-            self._queue.learn(batch.rows, ended_s - started_s)
         self.report.batch(
             arrived_s=[item.arrived_s for item in answered],
             rows=batch.rows,
@@ -273,6 +273,7 @@ class Executor:
             self.report.scores(given[self.reader.score])
         if self.shadow is not None:
             self.shadow.offer(AnsweredBatch(blocks, shapes, batch.rows, outputs.arrays, compute_s))
+        return ended_s - started_s
 
     def _log(
         self,
@@ -338,7 +339,7 @@ class Executor:
                 )
                 self._finish(item, reply, answered)
             return answered
-        # The role in a reply is that of the moment when its request was routed; a batch rarely spans a change.
+        # A reply names the role at the time when its request was routed; a batch rarely spans a change.
         encoder = items[0].encoder
         replies = encoder.batch(outputs.arrays, rows, compute_s)
         start = 0

@@ -23,7 +23,7 @@ from penstock_server.request_log.segment import LoggedRequest, SegmentHeader
 QUEUE_BYTES: Final = 8 * 1024 * 1024
 """What may wait for the thread, per version."""
 REQUEST_BYTES: Final = 512
-"""What a waiting request takes beside its contents."""
+"""What a waiting request takes besides its contents."""
 
 
 class SampledRequest(NamedTuple):

@@ -1,9 +1,8 @@
-"""The form of the request log between a worker and the process that makes Parquet of it: appended frames in a file.
+"""A segment: the file format between a worker, which logs requests, and the compactor, which makes Parquet of them.
 
 A segment begins with a line that names the format, then come frames: length, CRC-32, and a msgpack body. The first body
 is the header, every other one a logged request. A worker that dies leaves a torn last frame, and a reader stops before
-it; nothing here trusts a length further than the file goes. Workers write segments through `request_log`,
-`request_log_parquet` reads them.
+it. No length is trusted beyond the end of the file.
 """
 
 import struct
@@ -19,7 +18,7 @@ from penstock_server.errors import InvalidInputError
 
 FORMAT: Final = b"penstock request log 1\n"
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
-"""More than the largest request with its answer takes."""
+"""More than the largest request takes with its answer."""
 MAX_COLUMNS: Final = 65_536
 _HEAD: Final = struct.Struct("<II")
 
@@ -30,7 +29,7 @@ class LoggedTensor(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         names: the columns that share the block, side by side in each row; one for most.
         datatype: the protocol's name of its type.
-        is_list: a row of a column holds several elements, or as many as it likes.
+        is_list: a row of a column holds several elements, or any number of them.
     """
 
     names: tuple[str, ...]
@@ -96,7 +95,7 @@ def framed(body: SegmentHeader | LoggedRequest) -> bytes:
 
 
 def read_segment(path: Path) -> tuple[SegmentHeader, Iterator[LoggedRequest]]:
-    """A segment's header, and its requests as far as they are whole, read as they are asked for.
+    """A segment's header, and its whole requests, read one by one.
 
     Raises:
         InvalidInputError: the file is no segment, or not even its header is whole.

@@ -16,9 +16,9 @@ _Status = pb.HealthCheckResponse
 
 
 class Health:
-    """Answers checks from the predictor's routing_table, and tells watchers when it changed.
+    """Answers checks from the predictor's routing table, and notifies watchers when it changed.
 
-    `drain` makes every service NOT_SERVING, so that whoever balances load sends no more.
+    `drain` makes every service NOT_SERVING, so that load balancers send no more calls.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -28,7 +28,7 @@ class Health:
 
     @property
     def methods(self) -> Methods:
-        """Check and Watch."""
+        """The service's methods."""
         return Methods({f"/{HEALTH_SERVICE}/Check": self.check}, {f"/{HEALTH_SERVICE}/Watch": self._watch})
 
     def check(self, message: bytes, call: Call) -> None:
@@ -51,13 +51,13 @@ class Health:
         return int(_Status.SERVING if serves and not self._is_draining else _Status.NOT_SERVING)
 
     def changed(self) -> None:
-        """The routing_table was swapped: watchers hear of what differs. On the reactor's thread."""
+        """Notifies the watchers of services whose status differs, after a swap of the table; on the reactor's thread."""
         self._watchers = [watcher for watcher in self._watchers if not watcher.call.is_over]
         for watcher in self._watchers:
-            watcher.tell(self)
+            watcher.notify(self)
 
     def drain(self) -> None:
-        """Everything is NOT_SERVING from now on, and watches end."""
+        """Makes everything NOT_SERVING, and ends all watches."""
         self._is_draining = True
         self.changed()
         for watcher in self._watchers:
@@ -69,25 +69,25 @@ class Health:
         def receive(message: bytes | None) -> None:
             if message is not None and watcher.service is None:
                 watcher.service = _service(message)
-                # Those that left are dropped here too: probes come and go while nothing changes.
+                # Watchers that left are dropped here too: probes come and go while nothing changes.
                 self._watchers = [*(known for known in self._watchers if not known.call.is_over), watcher]
-                watcher.tell(self)
+                watcher.notify(self)
 
         return receive
 
 
 class _Watcher:
-    """One Watch call and what it was told last."""
+    """One Watch call and the status that it was sent last."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.service: str | None = None
-        self._told: int | None = None
+        self._sent: int | None = None
 
-    def tell(self, health: Health) -> None:
+    def notify(self, health: Health) -> None:
         status = health.status(self.service or "")
-        if status != self._told:
-            self._told = status
+        if status != self._sent:
+            self._sent = status
             self.call.send(_Status(status=status).SerializeToString())
 
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's methods over a predictor: thin, since the predictor decides and the call answers."""
+"""The methods of the Open Inference Protocol, over a predictor."""
 
 import threading
 from collections import deque
@@ -39,7 +39,7 @@ def inference_methods(predictor: Predictor) -> Methods:
 
 
 class _Inference:
-    """The methods that only look; each answers at once."""
+    """The methods that only read the routing table; each answers at once."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -86,10 +86,10 @@ class _Inference:
 
 
 class _Stream:
-    """`ModelStreamInfer`: many requests over one call, answered in the order they came.
+    """`ModelStreamInfer`: many requests over one call, answered in the order in which they came.
 
-    Triton's envelope carries an error in its text and goes on; a caller that sets the metadata `triton_grpc_error` gets a
-    gRPC status instead, which ends the stream. Answers may come from an executor's thread beside the reactor's, hence the lock.
+    As with Triton, an error is a message of the stream, which goes on; a caller that sets the metadata `triton_grpc_error`
+    gets a gRPC status instead, which ends the stream. The lock is there since answers may come from an executor's thread.
     """
 
     def __init__(self, predictor: Predictor, call: Call) -> None:
@@ -139,14 +139,14 @@ class _Stream:
 
 
 class _StreamedCall:
-    """One request of a stream, in the form of a unary call: the predictor knows no difference."""
+    """One request of a stream, in the form of a unary call, so that the predictor need not know."""
 
     def __init__(self, stream: _Stream) -> None:
         self._stream = stream
         self.deadline_s = stream.call.deadline_s
         self.is_over = False
         self.pending: Cancellable | None = None
-        # Metadata belong to the stream, not to one of its requests: what a handler sets here goes nowhere.
+        # Metadata belong to the stream, not to one of its requests: what a handler sets here is not sent.
         self.headers: Metadata = ()
         self.trailers: Metadata = ()
         self.reply: bytes | PenstockError | None = None
@@ -180,5 +180,5 @@ class _StreamedCall:
 
 
 def _enveloped(reply: bytes) -> bytes:
-    """`ModelStreamInferResponse` with field 2 set to the encoded response, which is copied and not parsed."""
+    """`ModelStreamInferResponse` with the encoded response as field 2, copied without being parsed."""
     return b"\x12" + varint(len(reply)) + reply

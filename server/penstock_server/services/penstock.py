@@ -18,20 +18,22 @@ from penstock_server.transport.interface import Methods, UnaryHandler
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 _REQUESTS: Final[dict[str, type[Message]]] = {"DriftState": pb.DriftStateRequest}
 
-Ask = Callable[[str, bytes, Call], None]
+Forward = Callable[[str, bytes, Call], None]
 """Takes a method's name, its message and the call, which it answers later."""
 
 
-def control_methods(ask: Ask) -> Methods:
+def penstock_methods(forward: Forward) -> Methods:
     """Every method of `penstock.v1.Penstock`."""
-    return Methods({f"/{CONTROL_SERVICE}/{name}": _checked(name, kind, ask) for name, kind in _REQUESTS.items()}, {})
+    return Methods(
+        {f"/{CONTROL_SERVICE}/{name}": _checked(name, kind, forward) for name, kind in _REQUESTS.items()}, {}
+    )
 
 
-def _checked(name: str, kind: type[Message], ask: Ask) -> UnaryHandler:
+def _checked(name: str, kind: type[Message], forward: Forward) -> UnaryHandler:
     def handle(message: bytes, call: Call) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
             raise InvalidInputError(f"the message takes {len(message)} bytes, expected at most {MAX_MESSAGE_BYTES}")
         parse(kind, message, CONTROL_SERVICE)
-        ask(name, message, call)
+        forward(name, message, call)
 
     return handle

@@ -18,7 +18,7 @@ import grpc.aio
 import structlog
 
 from penstock_server.call import Cancellable, Metadata
-from penstock_server.errors import PenstockError, UnavailableError
+from penstock_server.errors import PenstockError
 from penstock_server.transport.interface import (
     IDLE_S,
     UNANSWERED_MESSAGES,
@@ -26,6 +26,7 @@ from penstock_server.transport.interface import (
     Scheduler,
     StreamHandler,
     UnaryHandler,
+    cannot_listen,
 )
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.status import OK, Status, status_of
@@ -144,7 +145,7 @@ class AioTransport:
 
     async def _listen(self, address: str) -> None:
         server = grpc.aio.server(options=self._settings.options())
-        server.add_generic_rpc_handlers((_Handlers(self),))
+        server.add_generic_rpc_handlers((_Handlers(self, self._methods),))
         credentials = self._settings.server_credentials()
         try:
             if credentials is None:
@@ -152,9 +153,7 @@ class AioTransport:
             else:
                 server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise UnavailableError(
-                f"cannot listen on {address}: the port is in use or the address is not this machine's"
-            ) from error
+            raise cannot_listen(address) from error
         await server.start()
         self._server = server
 
@@ -241,9 +240,9 @@ class AioTransport:
 class _Handlers(grpc.GenericRpcHandler):
     """Finds a method's handler by its path, with messages left as bytes."""
 
-    def __init__(self, transport: AioTransport) -> None:
+    def __init__(self, transport: AioTransport, methods: Methods) -> None:
         self._transport = transport
-        self._methods = transport._methods  # noqa: SLF001 - both live in this module
+        self._methods = methods
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         path = handler_call_details.method

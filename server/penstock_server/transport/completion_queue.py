@@ -21,7 +21,7 @@ import structlog
 from grpc._cython import cygrpc
 
 from penstock_server.call import Cancellable, Metadata
-from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError, UnsupportedError
+from penstock_server.errors import InvalidInputError, PenstockError, UnsupportedError
 from penstock_server.transport.interface import (
     IDLE_S,
     UNANSWERED_MESSAGES,
@@ -29,6 +29,7 @@ from penstock_server.transport.interface import (
     Scheduler,
     StreamHandler,
     UnaryHandler,
+    cannot_listen,
 )
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.status import OK, Status, status_of
@@ -281,9 +282,7 @@ class CompletionQueueTransport:
         else:
             port = self._server.add_http2_port(address.encode(), self._credentials._credentials)  # noqa: SLF001
         if not port:
-            raise UnavailableError(
-                f"cannot listen on {address}: the port is in use or the address is not this machine's"
-            )
+            raise cannot_listen(address)
         self._server.start()
         for _ in range(PENDING_CALLS):
             self._server.request_call(self._queue, self._queue, self._arrived)

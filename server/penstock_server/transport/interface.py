@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from penstock_server.call import Call
+from penstock_server.errors import UnavailableError
 
 UnaryHandler = Callable[[bytes, Call], None]
 
@@ -34,6 +35,11 @@ class Methods:
     def __or__(self, other: "Methods") -> "Methods":
         """Both tables as one."""
         return Methods({**self.unary, **other.unary}, {**self.streams, **other.streams})
+
+
+def cannot_listen(address: str) -> UnavailableError:
+    """The error of a transport that cannot bind an address."""
+    return UnavailableError(f"cannot listen on {address}: the port is in use or the address is not this machine's")
 
 
 class Transport(Protocol):

@@ -418,7 +418,7 @@ def test_a_refusal_of_an_idle_queue_doubts_the_cost() -> None:
     queue.next_batch(0.0)
     assert not queue.is_in_time(late, 0.0)  # something runs
     assert queue.cost.of(1) == COST.of(1)
-    queue.ended()
+    queue.ended(1, None)
     assert queue.is_idle
     assert not queue.is_in_time(late, 0.0)
     assert queue.cost.of(1) < COST.of(1)
@@ -431,12 +431,13 @@ def test_a_request_waits_for_the_batch_that_runs() -> None:
     assert not queue.is_in_time(Item(deadline_s=3.0), 0.0)
     assert queue.is_in_time(Item(deadline_s=3.1), 0.0)
     assert not queue.is_in_time(Item(deadline_s=3.1), 1.7)
-    queue.ended()
+    queue.ended(1, None)
     assert queue.is_in_time(Item(deadline_s=1.6), 0.0)
 
 
 def test_an_empty_batch_keeps_nobody_waiting() -> None:
     queue = known(objective_ms=1e6)
+    assert queue.is_idle
     queue.add(Item(is_over=True))
     assert queue.next_batch(0.0).items == []
     assert queue.is_idle
@@ -445,16 +446,18 @@ def test_an_empty_batch_keeps_nobody_waiting() -> None:
 
 def test_costs_are_learned_once_a_request_has_a_deadline() -> None:
     queue = known()
-    queue.learn(1, 4.0)
+    queue.ended(1, 4.0)
     assert queue.cost.of(1) == COST.of(1)
     queue.is_in_time(Item(deadline_s=9.0), 0.0)
-    queue.learn(1, 4.0)
+    queue.ended(1, None)
+    assert queue.cost.of(1) == COST.of(1)
+    queue.ended(1, 4.0)
     assert queue.cost.of(1) > COST.of(1)
 
 
 def test_costs_are_learned_for_an_objective() -> None:
     queue = known(objective_ms=1e6)
-    queue.learn(1, 4.0)
+    queue.ended(1, 4.0)
     assert queue.cost.of(1) > COST.of(1)
 
 

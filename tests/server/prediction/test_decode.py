@@ -200,7 +200,7 @@ REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
     ),
     "matrix width": (
         columns("a", "b"), [tensor("m", "FP64", [1, 3], bytes(24))],
-        "tensor 'm' has shape [1, 3], expected [rows, 2], one column each for a, b; or one tensor a column",
+        "tensor 'm' has shape [1, 3], expected [rows, 2], one column each for a, b; or one tensor per column",
     ),
     "matrix rank": (columns("a", "b"), [tensor("m", "FP64", [2], bytes(16))], "tensor 'm' has shape [2], expected"),
     "matrix negative": (columns("a", "b"), [tensor("m", "FP64", [-1, 2], b"")], "tensor 'm' has shape [-1, 2]"),

@@ -14,6 +14,7 @@ from penstock_server.errors import (
     DeadlinePassedError,
     InvalidInputError,
     ModelFailedError,
+    NotReadyError,
     OverloadedError,
     PenstockError,
 )
@@ -336,6 +337,18 @@ def test_a_bug_fails_its_batch_and_no_more(executor_of: Any, servable: Any, ask:
     assert isinstance(after.answer, bytes)
 
 
+def test_a_bug_while_a_late_request_is_refused_loses_nobody(
+    executor_of: Any, servable: Any, ask: Any, report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = executor_of(servable, report=report)
+    late, fine = ask(executor, 1.0, deadline_s=5.0), ask(executor, 2.0)
+    monkeypatch.setattr(late, "fail", lambda error: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        executor.run(5.0)
+    assert type(fine.answer) is PenstockError
+    assert executor.is_idle
+
+
 def test_another_number_of_rows_is_a_failed_model(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
     honest = servable.predict
     servable.predict = lambda blocks, rows, shapes, cells: honest([blocks[0] * 2], rows * 2, shapes, cells)
@@ -370,6 +383,34 @@ def test_a_threaded_executor_outlives_a_bug(executor_of: Any, servable: Any, ask
     assert fine.is_answered.wait(TIMEOUT_S)
     executor.close()
     assert (type(broken.answer), type(fine.answer)) == (PenstockError, bytes)
+
+
+@pytest.mark.parametrize("is_threaded", [False, True])
+def test_what_still_waits_when_a_version_closes_is_refused(
+    executor_of: Any, servable: Any, ask: Any, report: Any, is_threaded: bool
+) -> None:
+    executor = executor_of(servable, report=report, is_threaded=is_threaded, max_delay_s=3600.0, max_rows=9)
+    waits, gone = ask(executor, 1.0), ask(executor, 2.0)
+    gone.leave()
+    executor.close()
+    assert isinstance(waits.answer, NotReadyError)
+    assert str(waits.answer) == "the version was unloaded before the request had its turn"
+    assert report.refusals == {"cancelled": 1, "not_ready": 1}
+    assert executor.is_idle
+    assert servable.runs == []
+
+
+def test_a_batch_whose_neighbours_fail_teaches_nothing_of_the_cost(
+    executor_of: Any, servable: Any, ask: Any, fake_clock: Any
+) -> None:
+    clock = fake_clock(0.0)
+    executor = executor_of(servable, clock=clock, cost=Cost(1.0, 0.0), objective_ms=4000.0)
+    servable.fails = lambda rows: ModelFailedError("no") if (rows == 13.0).any() else None
+    servable.on_run = lambda: setattr(clock, "now", clock.now + 50.0)
+    for value in (1.0, 13.0):
+        ask(executor, value)
+    executor.run(0.0)
+    ask(executor, 1.0, arrived_s=clock.now)  # not refused: the cost is still the warm-up's
 
 
 TEXTS = st.text(max_size=4)

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
 from penstock_server.models.signature import ANY, TensorSpec
+from penstock_server.parse import parse
+from penstock_server.prediction import predictor as predictor_module
 from penstock_server.prediction.parse_cache import MAX_HEAD_BYTES, MAX_HEADS, MAX_LENGTHS, ParseCache
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
@@ -81,6 +83,79 @@ def test_what_is_cached_is_bounded_and_holds_no_contents() -> None:
     assert len(held) <= MAX_LENGTHS
     assert all(len(heads) <= MAX_HEADS for heads in held.values())
     assert all(cached.request.ByteSize() < MAX_HEAD_BYTES for heads in held.values() for cached in heads)
+
+
+def test_the_oldest_head_of_a_length_makes_room() -> None:
+    cache = ParseCache()
+    messages = [message_of([[1, 2]], model_name=name) for name in "abcdefgh"[: MAX_HEADS + 1]]
+    for message in messages:
+        put(cache, message)
+    assert cache.find(messages[0]) is None
+    found = [cache.find(message) for message in messages[1:]]
+    assert [cached and cached.model for cached in found] == list("abcdefgh"[1 : MAX_HEADS + 1])
+
+
+def test_too_many_lengths_start_over() -> None:
+    cache = ParseCache()
+    messages = [message_of(np.ones(length + 1)) for length in range(MAX_LENGTHS + 1)]
+    for message in messages[:MAX_LENGTHS]:
+        put(cache, message)
+    put(cache, message_of(np.ones(1), model_name="n"))  # a length that is known needs no room
+    assert all(cache.find(message) for message in messages[:MAX_LENGTHS])
+    put(cache, messages[MAX_LENGTHS])
+    assert cache.find(messages[MAX_LENGTHS])
+    assert not any(cache.find(message) for message in messages[:MAX_LENGTHS])
+
+
+class CountingDecoder:
+    """Counts how a decoder is asked."""
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+        self.asked: list[str] = []
+
+    def decode(self, request: Any) -> Any:
+        self.asked.append("decode")
+        return self.decoder.decode(request)
+
+    def decode_like(self, *others: Any) -> Any:
+        self.asked.append("decode_like")
+        return self.decoder.decode_like(*others)
+
+
+def test_the_second_request_is_neither_parsed_nor_decoded_in_full(
+    executor_of: Any,
+    fake_servable: Any,
+    fake_report: Any,
+    fake_clock: Any,
+    fake_call: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[bytes] = []
+
+    def counted_parse(kind: Any, message: bytes, protocol: str) -> Any:
+        parsed.append(message)
+        return parse(kind, message, protocol)
+
+    monkeypatch.setattr(predictor_module, "parse", counted_parse)
+    executors = {version: executor_of(fake_servable(key=("m", version))) for version in "12"}
+    for executor in executors.values():
+        executor.decoder = CountingDecoder(executor.decoder)
+    predictor = Predictor(clock=fake_clock(), report=fake_report())
+
+    def ask(message: bytes, champion: str) -> list[str]:
+        predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan(champion), executors)})
+        asked = executors[champion].decoder.asked
+        asked.clear()
+        predictor.infer(message, fake_call())
+        return list(asked)
+
+    assert ask(ROW, "1") == ["decode"]
+    assert ask(OTHER, "1") == ["decode_like"]
+    assert parsed == [ROW]
+    assert ask(OTHER, "2") == ["decode"]  # another version has not seen the head
+    assert ask(ROW, "2") == ["decode_like"]
+    assert parsed == [ROW, OTHER]
 
 
 MESSAGES = st.builds(

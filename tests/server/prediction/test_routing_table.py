@@ -44,7 +44,7 @@ def test_who_finds_none_learns_why(model: ServedModel, version: str, kind: type[
         model.resolve(version, "")
 
 
-def test_a_loaded_version_is_asked_by_name_before_anything_is_planned() -> None:
+def test_a_loaded_version_is_found_by_name_before_anything_is_planned() -> None:
     assert STARTING.resolve("2", "") is TWO
     assert not STARTING.is_ready
     assert MODEL.is_ready
@@ -58,7 +58,7 @@ def test_a_loaded_version_is_asked_by_name_before_anything_is_planned() -> None:
         (None, [None] * 4),
     ],
 )
-def test_a_version_plays_its_first_role(plan: TrafficPlan | None, roles: list[str | None]) -> None:
+def test_a_version_has_its_first_role(plan: TrafficPlan | None, roles: list[str | None]) -> None:
     model = ServedModel("m", plan, {})
     assert [model.role(version) for version in "1234"] == roles
 
@@ -70,3 +70,22 @@ def test_unknown_models_are_told_which_there_are() -> None:
         routing_table.model("c")
     with pytest.raises(NotFoundError, match="no model yet"):
         RoutingTable().model("c")
+
+
+@pytest.mark.parametrize(
+    ("models", "is_settled", "is_ready"),
+    [
+        ([], True, True),
+        ([MODEL], True, True),
+        ([STARTING], True, False),
+        ([MODEL, STARTING], True, True),  # one model that cannot be loaded takes no traffic from the others
+        ([STARTING, STARTING], True, False),
+        ([MODEL], False, False),
+        ([], False, False),
+    ],
+)
+def test_a_server_is_ready_once_settled_unless_nothing_answers(
+    models: list[ServedModel], is_settled: bool, is_ready: bool
+) -> None:
+    table = RoutingTable({str(at): model for at, model in enumerate(models)}, is_settled)
+    assert table.is_ready is is_ready
