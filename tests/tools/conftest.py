@@ -1,9 +1,10 @@
-"""An MLflow registry in sqlite and small models for the tools' tests."""
+"""An MLflow registry in sqlite, small models, and rows with everything that columns hold."""
 
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
@@ -54,3 +55,53 @@ def onnx_file(onnx_model, tmp_path: Path) -> Path:
     path = tmp_path / "small.onnx"
     path.write_bytes(onnx_model.SerializeToString())
     return path
+
+
+ROWS = 240
+
+
+@pytest.fixture(scope="session")
+def frame():
+    """Passengers: numbers with and without gaps, whole numbers, booleans, text with None, NaN and "" for what is missing."""
+    draw = np.random.default_rng(7)
+    age = draw.normal(40, 12, ROWS).round(1)
+    age[::9] = np.nan
+    city = draw.choice(["Oslo", "Rome", "Łódź", "Bern"], ROWS, p=[0.5, 0.3, 0.18, 0.02]).astype(object)
+    city[::11] = None
+    deck = draw.choice(["A", "B", "C"], ROWS).astype(object)
+    deck[::5] = ""
+    gate = draw.choice(["g1", "g2", "?"], ROWS).astype(object)
+    gate[3::13] = np.nan
+    maybe = draw.choice([True, False], ROWS).astype(object)
+    maybe[::10] = None
+    return pd.DataFrame(
+        {
+            "age": age,
+            "fare": draw.lognormal(2, 1, ROWS),
+            "year": draw.integers(1990, 2030, ROWS).astype(float),
+            "class": draw.integers(1, 4, ROWS),
+            "alone": draw.choice([True, False], ROWS),
+            "maybe": pd.Series(maybe, dtype=object),
+            "hole": np.full(ROWS, np.nan),
+            "sex": draw.choice(["f", "m"], ROWS).astype(object),
+            "city": pd.Series(city, dtype=object),
+            "deck": deck,
+            "gate": pd.Series(gate, dtype=object),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def answers(frame):
+    """Answers of every kind for each row."""
+    draw = np.random.default_rng(8)
+    number = np.nan_to_num(frame["age"].to_numpy()) / 40 + frame["class"].to_numpy() + draw.normal(0, 0.3, ROWS)
+    is_high = number > np.median(number)
+    return {
+        "binary": is_high.astype(int),
+        "boolean": is_high,
+        "float": is_high + 1.0,
+        "text": np.where(is_high, "high", "low"),
+        "three": np.digitize(number, [2, 3]),
+        "number": number,
+    }

@@ -55,8 +55,8 @@ def show(file: Path, sample: Path | None, precision: Datatype | None, *, as_yaml
         raise InvalidInputError("a pipeline is compiled with sample rows; give --sample DATA")
     from penstock_tools.cli import consent, progress
     from penstock_tools.publish import pipeline as publishing
+    from penstock_tools.publish import summary
     from penstock_tools.sklearn_compiler import load as files
-    from penstock_tools.sklearn_compiler import summary
 
     pipeline = files.load_pipeline(file, consent.asker(trusts=trust))
     with progress.steps() as report:
@@ -70,9 +70,9 @@ def show(file: Path, sample: Path | None, precision: Datatype | None, *, as_yaml
 
 
 def _show_specification(features: FeatureSpec, sample: Path | None, *, as_yaml: bool) -> None:
+    from penstock_tools.publish import summary
     from penstock_tools.sklearn_compiler import load as files
     from penstock_tools.sklearn_compiler import sample_reading as samples
-    from penstock_tools.sklearn_compiler import summary
 
     rows = None if sample is None else samples.of_specification(features, files.read_sample(sample))
     if as_yaml:

@@ -90,8 +90,9 @@ def _publish_pipeline(request: Request) -> str:
     if request.sample is None:
         raise InvalidInputError("a pipeline is published with sample rows; give --sample DATA")
     from penstock_tools.publish import pipeline as pipeline_publishing
+    from penstock_tools.publish import summary
     from penstock_tools.sklearn_compiler import load as files
-    from penstock_tools.sklearn_compiler import scoring, summary
+    from penstock_tools.sklearn_compiler import scoring
 
     # Before the steps are shown: a question on the terminal and a spinner do not go together.
     pipeline = files.load_pipeline(request.file, consent.asker(trusts=request.trust))

@@ -14,7 +14,9 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 
 from penstock_server.features.spec.steps import Step
-from penstock_tools.sklearn_compiler import rules_curve, rules_encode, rules_function, rules_missing, rules_scale
+from penstock_tools.sklearn_compiler import rules_curve, rules_function, rules_missing
+from penstock_tools.sklearn_compiler import rules_numbers
+from penstock_tools.sklearn_compiler import rules_text
 from penstock_tools.sklearn_compiler.columns import Numbers, Parts, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
 
@@ -48,20 +50,20 @@ def _none(transformer: Any, parts: Parts) -> Parts:  # noqa: ARG001 - a rule
 RULES: Final[dict[type, Rule]] = {
     SimpleImputer: rules_missing.simple_imputer,
     MissingIndicator: rules_missing.missing_indicator,
-    preprocessing.StandardScaler: _on_numbers(rules_scale.standard),
-    preprocessing.RobustScaler: _on_numbers(rules_scale.robust),
-    preprocessing.MaxAbsScaler: _on_numbers(rules_scale.max_abs),
-    preprocessing.MinMaxScaler: _on_numbers(rules_scale.min_max),
-    preprocessing.Normalizer: _on_numbers(rules_scale.normalizer),
-    preprocessing.Binarizer: _on_numbers(rules_scale.binarizer),
+    preprocessing.StandardScaler: _on_numbers(rules_numbers.standard),
+    preprocessing.RobustScaler: _on_numbers(rules_numbers.robust),
+    preprocessing.MaxAbsScaler: _on_numbers(rules_numbers.max_abs),
+    preprocessing.MinMaxScaler: _on_numbers(rules_numbers.min_max),
+    preprocessing.Normalizer: _on_numbers(rules_numbers.normalizer),
+    preprocessing.Binarizer: _on_numbers(rules_numbers.binarizer),
     preprocessing.PowerTransformer: _on_numbers(rules_curve.power),
     preprocessing.QuantileTransformer: _on_numbers(rules_curve.quantile),
     preprocessing.KBinsDiscretizer: _on_numbers(rules_curve.bins),
     preprocessing.PolynomialFeatures: _on_numbers(rules_curve.polynomial),
     preprocessing.SplineTransformer: _on_numbers(rules_curve.spline),
-    preprocessing.OneHotEncoder: rules_encode.one_hot,
-    preprocessing.OrdinalEncoder: rules_encode.ordinal,
-    preprocessing.TargetEncoder: rules_encode.target,
+    preprocessing.OneHotEncoder: rules_text.one_hot,
+    preprocessing.OrdinalEncoder: rules_text.ordinal,
+    preprocessing.TargetEncoder: rules_text.target,
     preprocessing.FunctionTransformer: rules_function.function,
     FeatureHasher: rules_function.hasher,
 }

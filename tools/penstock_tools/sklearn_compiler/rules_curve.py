@@ -7,7 +7,7 @@ import numpy as np
 from penstock_server.features.spec import limits
 from penstock_server.features.spec.steps import Bucket, OneHot, Polynomial, Power, Quantiles, Spline, Step
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
-from penstock_tools.sklearn_compiler.rules_scale import floats, standard
+from penstock_tools.sklearn_compiler.rules_numbers import floats, standard
 
 
 def power(transformer: Any) -> list[Step]:
