@@ -3,12 +3,28 @@
 import shutil
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from skl2onnx import to_onnx
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from penstock_server.features.spec import spec
+from penstock_server.features.spec.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_tools.publish import registry as registries
 
 
@@ -105,3 +121,42 @@ def answers(frame):
         "three": np.digitize(number, [2, 3]),
         "number": number,
     }
+
+
+@pytest.fixture(scope="session")
+def before_onnx() -> FeatureSpec:
+    """A specification of the width that `onnx_model` takes."""
+    return FeatureSpec(
+        (NumberColumn("age"), StringColumn("city")),
+        Join((Take(("age",), (Fill((0.0,)),)), Text("city", Categories(("Oslo",)), (OneHot(((0, 1),), (2,)),)))),
+    )
+
+
+@pytest.fixture(scope="session")
+def small_frame() -> pd.DataFrame:
+    draw = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "age": draw.normal(40, 10, 200),
+            "city": draw.choice(["Oslo", "Rome"], 200),
+            "id": np.arange(200),
+            "truth": draw.integers(0, 2, 200),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def small_pipeline(small_frame):
+    columns = ColumnTransformer([("n", StandardScaler(), ["age"]), ("s", OneHotEncoder(), ["city"])])
+    return make_pipeline(columns, LogisticRegression()).fit(small_frame, small_frame["truth"])
+
+
+@pytest.fixture
+def files(tmp_path: Path, small_frame, small_pipeline, before_onnx, onnx_file) -> Path:
+    """A folder with a pipeline as skops and joblib, its sample, a specification and an ONNX model of its width."""
+    skops.io.dump(small_pipeline, tmp_path / "p.skops")
+    joblib.dump(small_pipeline, tmp_path / "p.joblib")
+    small_frame.to_csv(tmp_path / "s.csv", index=False)
+    (tmp_path / "before.yaml").write_bytes(spec.encode_yaml(before_onnx))
+    (tmp_path / "before.json").write_bytes(spec.encode(before_onnx))
+    return tmp_path

@@ -49,7 +49,7 @@ def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple
         else Pipeline(artifact.features, None if artifact.baseline is None else artifact.baseline.cells)
     )
     if pipeline is not None:
-        _check_fit(model, pipeline)
+        check_fit(model, pipeline)
     servable = OnnxServable(key, artifact, model, pipeline)
     cost = _warm_up(servable, max_rows)
     if artifact.golden is not None:
@@ -57,7 +57,12 @@ def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple
     return servable, cost
 
 
-def _check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
+def check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
+    """Checks that the model takes what the pipeline gives: one matrix of its width and datatype, with any number of rows.
+
+    Raises:
+        InvalidInputError: it does not.
+    """
     inputs = model.signature.inputs
     expected = f"one input of shape [rows, {pipeline.width}] and type {np.dtype(pipeline.dtype).name}"
     if len(inputs) != 1:

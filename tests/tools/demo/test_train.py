@@ -32,7 +32,7 @@ def test_a_candidate_learns_what_there_is_to_learn(frame, candidate):
     trained = fit_candidate(candidate, frame)
     assert trained.scores.auc > 0.75
     assert trained.scores.rows == frame["month"].isin(LATER_MONTHS).sum()
-    assert [column.name for column in trained.features.columns] == list(flights.COLUMNS)
+    assert trained.pipeline.columns == tuple(flights.COLUMNS)
 
 
 def test_what_is_logged_is_what_was_done(frame):

@@ -7,15 +7,15 @@ import pytest
 from scipy import sparse
 
 from penstock_server.features.pipeline import Pipeline
-from penstock_tools.sklearn_compiler import sample_reading as samples
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
+from penstock_tools.sklearn_compiler.sample import pipeline_sample
 
 
 def both(transformer, frame, rows=None):
     """What scikit-learn's fitted transformer gives for the rows, and what its compiled specification gives."""
     rows = frame if rows is None else rows
     compiled = compile_pipeline(transformer, frame)
-    given = samples.read(transformer, rows)
+    given = pipeline_sample(transformer, rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = transformer.transform(given.as_float64())
@@ -24,10 +24,10 @@ def both(transformer, frame, rows=None):
 
 
 @pytest.fixture
-def hold_equal():
-    """Holds that both sides give the same: every bit, or within `ulps` units in the last place of a column's largest."""
+def assert_equal():
+    """Asserts that both sides give the same: every bit, or within `ulps` units in the last place of a column's largest."""
 
-    def hold(transformer, frame, rows=None, ulps=0):
+    def check(transformer, frame, rows=None, ulps=0):
         expected, got = both(transformer, frame, rows)
         assert got.shape == expected.shape
         if not ulps:
@@ -40,4 +40,4 @@ def hold_equal():
         assert not np.isnan(off).any()
         assert off.max() <= ulps
 
-    return hold
+    return check

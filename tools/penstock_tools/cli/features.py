@@ -33,6 +33,15 @@ def features(
     Examples: [bold]penstock features fraud.skops --sample train.csv[/bold], or
     [bold]penstock features fraud.skops --sample train.csv --yaml > fraud.yaml[/bold]
     """
-    from penstock_tools.publish import feature_file
+    from penstock_server.features.spec import spec
+    from penstock_tools.cli import consent, progress
+    from penstock_tools.publish import files, summary
 
-    feature_file.show(file, sample, precision, as_yaml=as_yaml, trust=trust)
+    with progress.steps() as report:
+        found = files.read_features(file, sample, precision, consent.asker(trusts=trust), report)
+    if as_yaml:
+        typer.echo(spec.encode_yaml(found.features).decode(), nl=False)
+        return
+    summary.show_columns(found.features, found.matrix)
+    if found.prepared is not None:
+        summary.show(found.prepared, {})

@@ -56,8 +56,17 @@ def publish(
     Examples: [bold]penstock publish fraud fraud.skops --sample train.parquet --labels is_fraud --alias champion[/bold],
     or [bold]penstock publish fraud fraud.onnx --alias canary --weight 5[/bold]
     """
-    from penstock_tools.publish import files as publish_file
+    from penstock_tools.cli import consent, progress
+    from penstock_tools.publish import files, summary
 
-    publish_file.publish(
-        publish_file.Request(name, file, sample, labels, features, alias, weight, registry, precision, trust)
-    )
+    request = files.Request(name, file, sample, labels, features, alias, weight, registry, precision)
+    with progress.steps() as report:
+        version, pipeline = files.publish(request, consent.asker(trusts=trust), report)
+    if pipeline is not None:
+        summary.show(pipeline.prepared, pipeline.scores)
+    if alias is None:
+        role = f"it is served once you run: penstock promote {name} {version}"
+        typer.echo(f"{name} version {version} is registered; {role}")
+    else:
+        share = "" if weight is None else f" with {weight:g}% of the traffic"
+        typer.echo(f"{name} version {version} is registered and is now {alias}{share}")

@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 
 from penstock.names import CHAMPION
 from penstock_server.drift.baseline import Baseline
-from penstock_server.drift.fit import fit_baseline
 from penstock_server.features.fit import fit
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec.spec import FeatureSpec
 from penstock_tools.demo import evaluate, flights
 from penstock_tools.demo.candidates import Candidate, boosted_trees, logistic_regression
+from penstock_tools.publish import golden, onnx_graph, promote
 from penstock_tools.publish import onnx as publish
-from penstock_tools.publish import onnx_graph as graph
-from penstock_tools.publish import prediction_baseline as answers_baseline
-from penstock_tools.publish import promote
 from penstock_tools.publish import registry as registries
 from penstock_tools.publish import to_onnx as convert
+from penstock_tools.sklearn_compiler import proof
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +31,6 @@ MODEL_NAME: Final = "flights"
 TRAINING_MONTHS: Final = (1, 2, 3)
 LATER_MONTHS: Final = (4, 5, 6)
 MIN_AUC: Final = 0.65
-GOLDEN_ROWS: Final = 16
 
 Report = Callable[[str], None]
 """Told what is being done, a line a step."""
@@ -46,8 +42,8 @@ class Trained:
 
     Attributes:
         scores: on the later months.
-        model: the `onnx.ModelProto`.
-        features: the fitted feature specification.
+        graph: the ONNX model, opened.
+        pipeline: the fitted feature specification, ready to run.
         baseline: how the training rows were distributed.
         sample: rows of the later months by raw column, for golden requests.
         record: what its run is to tell.
@@ -55,8 +51,8 @@ class Trained:
 
     title: str
     scores: evaluate.Scores
-    model: Any
-    features: FeatureSpec
+    graph: onnx_graph.Graph
+    pipeline: Pipeline
     baseline: Baseline
     sample: Mapping[str, NDArray[Any]]
     record: publish.Record
@@ -120,22 +116,20 @@ def fit_candidate(candidate: Candidate, frame: "pd.DataFrame", report: Report = 
     features = fit(candidate.recipes, flights.table(early))
     pipeline = Pipeline(features)
     classifier = candidate.classifier().fit(pipeline.transform(flights.table(early)), flights.answers(early))
-    model = convert.to_onnx(classifier, features.width)
+    graph = onnx_graph.read(convert.to_onnx(classifier, features.width))
     report(f"judging the {candidate.title} on {len(later):,} later flights")
     matrix = pipeline.transform(flights.table(later))
-    difference = convert.hold_parity(classifier, model, matrix)
+    difference = proof.check_probabilities(classifier, graph.runtime, matrix)
     probabilities = classifier.predict_proba(matrix)[:, 1]
     scores = evaluate.score(flights.answers(later), probabilities)
     report(f"AUC of the {candidate.title}: {scores.auc:.3f}")
     return Trained(
         title=candidate.title,
         scores=scores,
-        model=model,
-        features=features,
-        baseline=answers_baseline.with_answers(
-            fit_baseline(features, flights.table(early)), graph.read(model), features, flights.table(early)
-        ),
-        sample=flights.table(later.iloc[:: max(1, len(later) // GOLDEN_ROWS)].head(GOLDEN_ROWS)),
+        graph=graph,
+        pipeline=pipeline,
+        baseline=golden.fit_baseline(graph, pipeline, flights.table(early)),
+        sample=flights.table(later.iloc[:: max(1, len(later) // golden.GOLDEN_ROWS)].head(golden.GOLDEN_ROWS)),
         record=_record(candidate, scores, later, probabilities, difference),
     )
 
@@ -170,9 +164,9 @@ def _register(name: str, trained: Trained, registry: str | None, report: Report)
     report(f"registering the {trained.title}")
     version = publish.publish(
         name,
-        trained.model,
+        trained.graph,
         registry=registry,
-        features=trained.features,
+        features=trained.pipeline,
         baseline=trained.baseline,
         sample=trained.sample,
         record=trained.record,

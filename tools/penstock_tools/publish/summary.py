@@ -1,7 +1,4 @@
-"""What people are told of a specification and of a published pipeline: tables, on standard output.
-
-Decides the words alone; `publishing` knows what was done.
-"""
+"""Shows a specification, and what a published pipeline became: tables on standard output."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,18 +6,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_tools.publish.pipeline import Prepared
 from penstock_tools.sklearn_compiler.proof import MAX_ROWS
-from penstock_tools.sklearn_compiler.sample import Sample
 
 SHOWN: Final = 40
 """The output columns that are shown one by one."""
 
 
 def show(prepared: Prepared, scores: Mapping[str, float]) -> None:
-    """Prints what a pipeline became: columns in, features out, what is compiled, what is in the graph, how equal it is."""
+    """Prints what a pipeline became: columns in, features out, what is compiled, what is in the graph, how far both differ."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -31,13 +26,18 @@ def show(prepared: Prepared, scores: Mapping[str, float]) -> None:
     Console(highlight=False).print(table)
 
 
-def show_columns(features: FeatureSpec, rows: Sample | None) -> None:
-    """Prints the raw columns that requests hold and the columns that the model gets, with what the sample becomes."""
+def show_columns(features: FeatureSpec, matrix: NDArray[Any] | None) -> None:
+    """Prints the raw columns of requests and the columns that the model gets.
+
+    Args:
+        features: the specification.
+        matrix: what it makes of a sample [rows, width], for statistics of each column; None without a sample.
+    """
     from rich.console import Console
 
     console = Console(highlight=False)
     console.print(_columns_in(features))
-    console.print(_columns_out(features, rows))
+    console.print(_columns_out(features, matrix))
 
 
 def _lines(prepared: Prepared, scores: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -71,11 +71,10 @@ def _columns_in(features: FeatureSpec) -> Any:
     return table
 
 
-def _columns_out(features: FeatureSpec, rows: Sample | None) -> Any:
+def _columns_out(features: FeatureSpec, matrix: NDArray[Any] | None) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    matrix = None if rows is None else Pipeline(features).transform(rows.on_the_wire())
     heads = ("#", "feature", *(() if matrix is None else ("first row", "mean", "smallest", "largest", "missing")))
     title = f"{features.width} features out, {features.datatype}"
     table = Table(*heads, title=title, title_justify="left")

@@ -15,11 +15,10 @@ from sklearn.pipeline import Pipeline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.blocks import Block, Take
 from penstock_server.features.spec.spec import Column, Datatype, FeatureSpec, NumberColumn, StringColumn
-from penstock_tools.sklearn_compiler import fitted, in_graph
+from penstock_tools.sklearn_compiler import in_graph
 from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, Strings
 from penstock_tools.sklearn_compiler.refusals import place
-from penstock_tools.sklearn_compiler.sample import Missing, RawColumn, Sample
-from penstock_tools.sklearn_compiler.sample_reading import read
+from penstock_tools.sklearn_compiler.sample import Missing, RawColumn, Sample, pipeline_sample
 from penstock_tools.sklearn_compiler.walk import Stage, Walk, fitted_branches
 
 
@@ -75,13 +74,13 @@ def compile_pipeline(pipeline: Any, sample: Any) -> Compiled:
     """
     found = unwrapped(pipeline)
     transformers, estimator = halves(found)
-    rows = read(found, sample, _dropped(transformers))
+    rows = pipeline_sample(found, sample, _dropped(transformers))
     walk = Walk()
     parts = walk.through(Pipeline(transformers), _raw(rows.columns), ()) if transformers else _raw(rows.columns)
-    _hold_no_text(parts)
+    _check_no_text(parts)
     whole = in_graph.stacked(parts)
     if whole.transformer is not None and estimator is not None:
-        estimator = fitted.chained(whole.transformer, estimator)
+        estimator = in_graph.chained(whole.transformer, estimator)
     elif whole.transformer is not None:
         estimator = whole.transformer
     return Compiled(found, rows, whole.block, estimator, tuple(walk.stages), _unused(rows, whole.block))
@@ -157,7 +156,7 @@ def _column(column: RawColumn) -> Column:
     return StringColumn(column.name) if column.is_text else NumberColumn(column.name)
 
 
-def _hold_no_text(parts: Parts) -> None:
+def _check_no_text(parts: Parts) -> None:
     texts = [part.column for part in parts if isinstance(part, Strings)]
     if texts:
         raise InvalidInputError(f"column {texts[0]!r} reaches the model as text; encode it in the pipeline")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from penstock_server.errors import InvalidInputError, UnsupportedError
+from penstock_server.errors import InvalidInputError, UnsupportedError, first_line
 
 PICKLES: Final = frozenset({".joblib", ".pkl", ".pickle"})
 SUFFIXES: Final = PICKLES | {".skops"}
@@ -32,7 +32,7 @@ Trees and other models in C are not among them: they believe the indices that a 
 """
 
 Agree = Callable[[str], bool]
-"""Asked in a sentence before code of a file may run; its answer is the person's."""
+"""Called with a warning before code of a file may run; returns whether the person agrees."""
 
 
 def load_pipeline(path: Path, agree: Agree) -> Any:
@@ -40,7 +40,7 @@ def load_pipeline(path: Path, agree: Agree) -> Any:
 
     Args:
         path: .skops, .joblib, .pkl or .pickle.
-        agree: asked before anything that the file could do harm with.
+        agree: called with a warning before anything that a harmful file could use.
 
     Raises:
         InvalidInputError: no such file, another kind of file, not agreed to, or not a pipeline that loads here.
@@ -69,7 +69,7 @@ def read_sample(path: Path) -> pd.DataFrame:
     try:
         frame = readers[path.suffix](path)
     except (ValueError, OSError, UnicodeError) as error:
-        raise InvalidInputError(f"{path} does not read as {path.suffix[1:]}: {_first_line(error)}") from error
+        raise InvalidInputError(f"{path} does not read as {path.suffix[1:]}: {first_line(error)}") from error
     if not len(frame):
         raise InvalidInputError(f"{path} holds no rows; expected one at least")
     return frame
@@ -95,7 +95,7 @@ def _from_skops(path: Path, agree: Agree) -> Any:
         unknown = sorted(set(skops.io.get_untrusted_types(file=path)) - KNOWN_TYPES)
     except Exception as error:
         # Whatever the bytes make of zip and JSON; the file is not one that skops wrote.
-        raise InvalidInputError(f"{path} is no skops file: {_first_line(error)}") from error
+        raise InvalidInputError(f"{path} is no skops file: {first_line(error)}") from error
     if unknown and not agree(_types_warning(path, unknown)):
         raise InvalidInputError(f"{path} was not loaded: it holds {', '.join(unknown)}; --trust loads it all the same")
     return _loaded(path, lambda: skops.io.load(path, trusted=[*KNOWN_TYPES, *unknown]))
@@ -118,12 +118,8 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
         raise UnsupportedError(f"{path} needs the module {error.name}, which is not installed here") from error
     except Exception as error:
         # Unpickling raises what it likes.
-        raise InvalidInputError(f"{path} does not load: {type(error).__name__}: {_first_line(error)}") from error
+        raise InvalidInputError(f"{path} does not load: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _types_warning(path: Path, unknown: Sequence[str]) -> str:
     return f"{path} holds types that are not known to be harmless: {', '.join(unknown)}."
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -14,9 +14,8 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 
 from penstock_server.features.spec.steps import Step
-from penstock_tools.sklearn_compiler import rules_curve, rules_function, rules_missing
-from penstock_tools.sklearn_compiler import rules_numbers
-from penstock_tools.sklearn_compiler import rules_text
+from penstock_tools.sklearn_compiler import rules_function, rules_missing, rules_numbers, rules_text
+from penstock_tools.sklearn_compiler import rules_numbers as rules_curve
 from penstock_tools.sklearn_compiler.columns import Numbers, Parts, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
 

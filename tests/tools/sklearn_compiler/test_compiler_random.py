@@ -26,8 +26,8 @@ from sklearn.preprocessing import (
 )
 
 from penstock_server.features.pipeline import Pipeline as Compiled
-from penstock_tools.sklearn_compiler import sample_reading as samples
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
+from penstock_tools.sklearn_compiler.sample import pipeline_sample
 
 NUMBERS = ("a", "b", "c")
 TEXTS = ("s", "t")
@@ -134,5 +134,5 @@ def test_every_bit_is_scikit_learns(transformer, seed, missing):
             raise
     compiled = compile_pipeline(transformer, frame)
     expected = expected.toarray() if sparse.issparse(expected) else np.asarray(expected, np.float64)
-    got = Compiled(compiled.features("FP64")).transform(samples.read(transformer, rows).on_the_wire())
+    got = Compiled(compiled.features("FP64")).transform(pipeline_sample(transformer, rows).on_the_wire())
     np.testing.assert_array_equal(got, expected)
