@@ -3,9 +3,9 @@ import json
 import pytest
 
 from penstock_server.errors import InvalidInputError
-from penstock_tools.client_commands import models as listing
+from penstock_tools.client_commands import models
 
-ANSWER = {
+STATUS = {
     "models": [
         {"name": "fraud", "version": "3", "role": "champion", "weight": None, "state": "READY", "reason": ""},
         {"name": "fraud", "version": "4", "role": "canary", "weight": 12.5, "state": "READY", "reason": ""},
@@ -20,8 +20,8 @@ ANSWER = {
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_fetch_asks_for_the_models(serving, slash):
-    serving.body = json.dumps(ANSWER).encode()
-    assert listing.fetch(serving.url + slash) == ANSWER
+    serving.body = json.dumps(STATUS).encode()
+    assert models.fetch(serving.url + slash) == STATUS
     assert serving.asked == ["/v1/models"]
 
 
@@ -32,18 +32,18 @@ def test_fetch_asks_for_the_models(serving, slash):
 def test_another_service_is_told_apart(serving, body):
     serving.body = body
     with pytest.raises(InvalidInputError, match="is not penstock's; is it its --http-port"):
-        listing.fetch(serving.url)
+        models.fetch(serving.url)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8002", "file:///etc/passwd", ""])
 def test_other_addresses_are_refused(url):
     with pytest.raises(InvalidInputError, match="expected an address such as"):
-        listing.fetch(url)
+        models.fetch(url)
 
 
 def test_the_table_shows_every_version_and_why(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    listing.show(ANSWER)
+    models.show(STATUS)
     text = capsys.readouterr().out
     rows = [line.strip("│┃ ").replace("│", " ").split() for line in text.splitlines() if "│" in line]
     assert rows == [
@@ -55,9 +55,9 @@ def test_the_table_shows_every_version_and_why(capsys, monkeypatch):
 
 
 def test_no_models_is_said(capsys):
-    listing.show({"models": [], "sources": []})
+    models.show({"models": [], "sources": []})
     assert "no models are loaded" in capsys.readouterr().out
 
 
 def test_json_is_the_answer():
-    assert json.loads(listing.as_json(ANSWER)) == ANSWER
+    assert json.loads(models.as_json(STATUS)) == STATUS

@@ -51,7 +51,7 @@ def asked(monkeypatch):
 def test_rows_of_a_file_are_sent_in_the_declared_datatypes(asked, tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("age,city\n41,7\n")
-    predict.ask("fraud", str(path), server="models:8001", version="@canary", key="k", timeout_s=3)
+    predict.predict("fraud", str(path), server="models:8001", version="@canary", key="k", timeout_s=3)
     assert asked == {
         "server": "models:8001",
         "timeout_s": 3,
@@ -64,12 +64,12 @@ def test_rows_of_a_file_are_sent_in_the_declared_datatypes(asked, tmp_path):
 @pytest.mark.parametrize("server", ["", "models:port"])
 def test_an_address_that_is_none_is_a_sentence(server, tmp_path):
     with pytest.raises((InvalidInputError, UnavailableError)):
-        predict.ask("fraud", str(tmp_path / "rows.csv"), server=server, timeout_s=0.2)
+        predict.predict("fraud", str(tmp_path / "rows.csv"), server=server, timeout_s=0.2)
 
 
 def test_a_timeout_out_of_range_is_a_sentence(tmp_path):
-    with pytest.raises(InvalidInputError, match=r"the server cannot be asked: .*timeout"):
-        predict.ask("fraud", str(tmp_path / "rows.csv"), server="models:8001", timeout_s=-1)
+    with pytest.raises(InvalidInputError, match=r"--server is 'models:8001', --timeout -1: .*timeout"):
+        predict.predict("fraud", str(tmp_path / "rows.csv"), server="models:8001", timeout_s=-1)
 
 
 def test_json_holds_outputs_and_who_answered():

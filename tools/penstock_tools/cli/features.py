@@ -1,4 +1,4 @@
-"""`penstock features`: shows and checks a feature specification, without publishing anything."""
+"""`penstock features`: shows and checks a feature specification."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,17 +21,18 @@ def features(
     sample: SampleFile = None,
     precision: Precision = None,
     as_yaml: Annotated[
-        bool, typer.Option("--yaml", help="Print the specification as YAML, to read or to change by hand.")
+        bool, typer.Option("--yaml", help="Print the specification as YAML, to read or to edit.")
     ] = False,
     trust: Trust = False,
 ) -> None:
     """Shows what a feature specification takes and gives, and runs it on a sample.
 
-    Of a pipeline it shows what [bold]penstock publish[/bold] would make: each transformer is compiled and compared with
-    scikit-learn's on the sample, which a pipeline needs.
+    For a pipeline it shows what [bold]penstock publish[/bold] would register. That needs a sample, on which each compiled
+    transformer is compared with scikit-learn's.
 
-    Examples: [bold]penstock features fraud.skops --sample train.csv[/bold], or
-    [bold]penstock features fraud.skops --sample train.csv --yaml > fraud.yaml[/bold]
+    Example: [bold]penstock features fraud.skops --sample train.csv[/bold]
+
+    Example: [bold]penstock features fraud.skops --sample train.csv --yaml > fraud.yaml[/bold]
     """
     from penstock_server.features.spec import spec
     from penstock_tools.cli import consent, progress

@@ -1,7 +1,7 @@
-"""One prediction from the command line: rows from a file, a server asked, the answer laid out.
+"""What `penstock predict` does: reads rows from a file, gets their predictions from a server, and shows them.
 
-Decides what is shown of a prediction. Reading rows is `rows`'s, the call is the client library's. `penstock predict`
-calls it.
+CSV holds only text, so the model's declaration says which columns are numbers. Any other mistake, such as a column too
+many, is left to the client, which refuses it.
 """
 
 import csv
@@ -21,7 +21,7 @@ from penstock_server.errors import InvalidInputError, UnavailableError
 SHOWN_ROWS: Final = 50
 
 
-def ask(
+def predict(
     model: str, file: str, *, server: str, version: str = "", key: str | None = None, timeout_s: float = 10.0
 ) -> Prediction:
     """The model's prediction for the rows in a file.
@@ -42,13 +42,14 @@ def ask(
     try:
         client = Client(server, timeout_s=timeout_s)
     except ValueError as error:
-        raise InvalidInputError(f"the server cannot be asked: {error}") from error
+        raise InvalidInputError(f"--server is {server!r}, --timeout {timeout_s:g}: {error}") from error
     with client:
         try:
             datatypes = _datatypes(client.metadata(model, version))
         except ServerUnavailableError as error:
             if client.is_live():
-                raise  # the server is there, and says itself what is not
+                # The server answers; its own sentence says what does not.
+                raise
             raise UnavailableError(
                 f"no server answers at {server}; start one with `penstock serve`, or name its address with --server"
             ) from error
@@ -69,7 +70,7 @@ def as_json(prediction: Prediction) -> str:
 
 
 def show(prediction: Prediction) -> None:
-    """Prints a table with a row for each row asked, and a line on who answered and how fast."""
+    """Prints a table of the predictions, and a line on which version answered and how fast."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -98,7 +99,7 @@ def _cell(value: Any) -> str:
 
 
 def _plain(array: Any) -> Any:
-    """Nested lists; what JSON cannot hold becomes null, and bytes that are no text lose what is not UTF-8."""
+    """Nested lists. NaN and the infinities become null; bytes that are not UTF-8 become replacement characters."""
     if array.dtype.kind == "f":
         values = array.astype(object)
         values[~np.isfinite(array)] = None
