@@ -31,7 +31,7 @@ from penstock_tools.publish import registry as registries
 from penstock_tools.publish.golden import golden_requests
 
 ARTIFACTS: Final = "model"
-"""The folder among the run's artifacts that holds the version."""
+"""The version's folder among the run's artifacts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,11 @@ def publish(
         weight: a canary's share of the traffic in percent.
         features: the fitted feature specification, or the pipeline compiled from it, whose width the model's one input has.
         baseline: the reference that drift is measured against; needs `features`.
-        golden: requests with the answers that a server must get before it serves the version.
-        sample: a few rows by raw column, or by input where there are no features; when `golden` is None the model is
-            asked for its answers to them, and these become the golden requests.
+        golden: requests with the answers that a server must give before it serves the version.
+        sample: a few rows by raw column, or by input where there are no features. If `golden` is None, these rows with
+            the model's answers become the golden requests.
         classes: the labels in the order of the scores; None to read them from the graph.
-        class_output: the output that holds the predicted label; None to read it from the graph.
+        class_output: the output with the predicted label; None to read it from the graph.
         record: what the run records.
 
     Returns:

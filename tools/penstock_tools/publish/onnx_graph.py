@@ -31,7 +31,7 @@ class Graph:
         model: the `onnx.ModelProto`, its external weights loaded.
         runtime: the model opened as the server opens it.
         classes: the class labels in the order of the scores; None where the graph does not say.
-        class_output: the output that holds the predicted label; None when there is no such output.
+        class_output: the output with the predicted label; None when there is no such output.
     """
 
     model: Any
@@ -101,7 +101,7 @@ def _check(model: Any) -> None:
 
 
 def _class_output(graph: Any, signature: Signature) -> tuple[str | None, tuple[ClassLabel, ...] | None]:
-    """The first output that holds a predicted label, and the labels in the order of the scores."""
+    """The first output with a predicted label, and the labels in the order of the scores."""
     for found in signature.outputs:
         if found.datatype in _CLASS_DATATYPES and (labels := _labels_behind(found.name, graph)):
             return found.name, labels

@@ -177,9 +177,8 @@ def _converted(compiled: Compiled, datatype: Datatype) -> Any:
 
 def _params(prepared: Prepared) -> dict[str, Any]:
     compiled = prepared.compiled
-    last = compiled.estimator.steps[-1][1] if hasattr(compiled.estimator, "steps") else compiled.estimator
     return {
-        "estimator": type(last).__name__,
+        "estimator": compiled.estimator_name,
         "raw_columns": len(prepared.features.columns),
         "features": prepared.features.width,
         "datatype": prepared.features.datatype,

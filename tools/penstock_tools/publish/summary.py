@@ -49,7 +49,7 @@ def _lines(prepared: Prepared, scores: Mapping[str, float]) -> list[tuple[str, s
         ("columns in", f"{len(prepared.features.columns)} ({columns})"),
         ("features out", f"{prepared.features.width}, {prepared.features.datatype}"),
         ("compiled", _count(len(compiled_stages), "transformer")),
-        ("in the graph", ", ".join((*compiled.in_graph, _estimator(compiled.estimator)))),
+        ("in the graph", ", ".join((*compiled.in_graph, compiled.estimator_name))),
         ("rows compared", f"{min(compiled.sample.rows, MAX_ROWS):,}"),
         ("transformers differ by", f"{prepared.step_difference:.2g} of a column's largest value"),
         ("answers differ by", f"{prepared.difference:.2g}"),
@@ -91,10 +91,6 @@ def _statistics(values: NDArray[np.float64]) -> tuple[str, ...]:
     if not len(there):
         return first, "", "", "", str(len(values))
     return first, f"{there.mean():.6g}", f"{there.min():.6g}", f"{there.max():.6g}", str(len(values) - len(there))
-
-
-def _estimator(estimator: Any) -> str:
-    return type(estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator).__name__
 
 
 def _count(number: int, what: str) -> str:

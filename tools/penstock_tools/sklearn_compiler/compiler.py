@@ -1,7 +1,7 @@
 """Compiles a fitted scikit-learn pipeline: a feature specification, and an estimator that becomes the ONNX graph.
 
-Decides where a pipeline ends and its model begins, and which raw columns requests must hold. Nothing is fitted and nothing
-is changed; `proof` asks afterwards whether both halves together answer as the pipeline does.
+It finds where the transformers end and the model begins, and which raw columns requests must have. Nothing is fitted or
+changed. `proof` checks afterwards that both halves together answer as the pipeline does.
 """
 
 import copy
@@ -27,13 +27,13 @@ class Compiled:
     """A pipeline in two halves.
 
     Attributes:
-        pipeline: the fitted pipeline, without what only searched for it.
+        pipeline: the fitted pipeline, without a search around it.
         sample: the rows that it was compiled for.
-        block: what gives the graph's input.
-        estimator: the fitted estimator for the graph, with the transformers before it that the graph carries out; None
+        block: computes the graph's input.
+        estimator: the fitted estimator for the graph, with the transformers in front of it that are in the graph; None
             where the pipeline has none.
         stages: what each transformer became, in order.
-        unused: raw columns that nothing reads; requests need not hold them.
+        unused: raw columns that nothing reads; requests may leave them out.
     """
 
     pipeline: Any
@@ -45,14 +45,19 @@ class Compiled:
 
     @property
     def in_graph(self) -> tuple[str, ...]:
-        """The places of the transformers that the graph carries out."""
+        """The places of the transformers that are in the graph."""
         return tuple(place(stage.path) for stage in self.stages if stage.is_in_graph)
 
+    @property
+    def estimator_name(self) -> str:
+        """The class of the estimator, without transformers in front of it."""
+        return type(self.estimator.steps[-1][1] if hasattr(self.estimator, "steps") else self.estimator).__name__
+
     def features(self, datatype: Datatype = "FP32") -> FeatureSpec:
-        """The specification whose output has this type.
+        """The specification with an output of this type.
 
         Raises:
-            InvalidInputError: it goes beyond what one may hold.
+            InvalidInputError: it exceeds a limit of specifications.
         """
         return _specification(self.sample.columns, self.block, datatype, self.unused)
 
@@ -66,11 +71,11 @@ def compile_pipeline(pipeline: Any, sample: Any) -> Compiled:
 
     Args:
         pipeline: a fitted `Pipeline`, or an estimator alone; of a search, the best one that it found.
-        sample: rows as the pipeline takes them, a frame or an array; they tell numbers from text.
+        sample: rows as the pipeline takes them, a frame or an array; they show which columns are text.
 
     Raises:
-        UnsupportedError: a transformer can neither be compiled nor put in the graph; names its place and what would do.
-        InvalidInputError: the sample is not the pipeline's, text reaches the model, or a limit is passed.
+        UnsupportedError: a transformer can neither be compiled nor put in the graph; names its place and what would work.
+        InvalidInputError: the sample is not the pipeline's, text reaches the model, or a limit is exceeded.
     """
     found = unwrapped(pipeline)
     transformers, estimator = halves(found)
@@ -165,7 +170,7 @@ def _check_no_text(parts: Parts) -> None:
 
 
 def _unused(rows: Sample, block: Block) -> tuple[str, ...]:
-    """In a frame the columns that nothing reads; those of an array must be sent, since only their places name them."""
+    """The columns of a frame that nothing reads. All columns of an array must be sent, since only their places name them."""
     read_by_block = set(block.raw_columns)
     if not rows.has_names:
         return ()

@@ -16,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from penstock_server.errors import UnsupportedError
 from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Strings, join
-from penstock_tools.sklearn_compiler.refusals import NotCompiled, Path, place
+from penstock_tools.sklearn_compiler.refusals import NotCompiled, StepPath, place
 
 _INSTEAD: Final = {
     # skl2onnx picks columns of the graph's input alone.
@@ -30,7 +30,7 @@ _INSTEAD: Final = {
 _ELSE: Final = "expected a transformer that Penstock compiles or skl2onnx converts, fitted on what requests can hold"
 
 
-def applied(transformer: Any, parts: Sequence[Part], path: Path, reason: NotCompiled) -> InGraph:
+def applied(transformer: Any, parts: Sequence[Part], path: StepPath, reason: NotCompiled) -> InGraph:
     """What the transformer makes of the parts, in the graph.
 
     Raises:
@@ -46,7 +46,7 @@ def applied(transformer: Any, parts: Sequence[Part], path: Path, reason: NotComp
     return InGraph(before.block, whole, _width_out(whole, before.block.width))
 
 
-def refusal(transformer: Any, path: Path, reason: str) -> UnsupportedError:
+def refusal(transformer: Any, path: StepPath, reason: str) -> UnsupportedError:
     """The error of a transformer that neither side can carry out: where it is, why, and what would work."""
     instead = _INSTEAD.get(type(transformer).__name__, _ELSE)
     return UnsupportedError(f"{place(path)} cannot be published: {reason}; {instead}")

@@ -1,7 +1,7 @@
-"""Pipelines and samples in files: what may be loaded, and what a person must agree to first.
+"""Loads pipelines and samples from files.
 
-A .skops file says which types it holds, and only known ones are made; a .joblib or .pkl file runs whatever code it holds,
-which is why loading one must be agreed to. The commands call it.
+A .skops file lists its types, and types that are not known to be harmless need a person's agreement. A .joblib or .pkl file
+runs any code in it, so that it always needs one.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ KNOWN_TYPES: Final = frozenset(
         "scipy.interpolate._bsplines.BSpline",
     }
 )
-"""Types that skops does not list as harmless and that are: plain data, and functions of arrays alone.
+"""Harmless types that skops does not list as such: plain data, and functions of arrays.
 
-Trees and other models in C are not among them: they believe the indices that a file gives them.
+Trees and other models in C are not among them: they use the indices in a file unchecked.
 """
 
 Agree = Callable[[str], bool]
@@ -56,7 +56,7 @@ def load_pipeline(path: Path, agree: Agree) -> Any:
 
 
 def read_sample(path: Path) -> pd.DataFrame:
-    """The rows in a .csv or .parquet file; an empty field of a CSV is missing, and so is what pandas takes for it.
+    """The rows in a .csv or .parquet file. An empty field of a CSV is missing, and so is any text that pandas reads so.
 
     Raises:
         InvalidInputError: no such file, another kind of file, or no rows.
@@ -76,7 +76,7 @@ def read_sample(path: Path) -> pd.DataFrame:
 
 
 def with_labels(frame: pd.DataFrame, labels: str | None) -> tuple[pd.DataFrame, pd.Series | None]:
-    """The frame without its column of labels, and that column; None where none is asked for.
+    """The frame without its column of labels, and that column; None if `labels` is None.
 
     Raises:
         InvalidInputError: there is no such column.
@@ -94,7 +94,7 @@ def _from_skops(path: Path, agree: Agree) -> Any:
     try:
         unknown = sorted(set(skops.io.get_untrusted_types(file=path)) - KNOWN_TYPES)
     except Exception as error:
-        # Whatever the bytes make of zip and JSON; the file is not one that skops wrote.
+        # Bytes that skops did not write raise errors of zip, JSON and more.
         raise InvalidInputError(f"{path} is no skops file: {first_line(error)}") from error
     if unknown and not agree(_types_warning(path, unknown)):
         raise InvalidInputError(f"{path} was not loaded: it holds {', '.join(unknown)}; --trust loads it all the same")
@@ -117,7 +117,7 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
     except ModuleNotFoundError as error:
         raise UnsupportedError(f"{path} needs the module {error.name}, which is not installed here") from error
     except Exception as error:
-        # Unpickling raises what it likes.
+        # Unpickling may raise anything.
         raise InvalidInputError(f"{path} does not load: {type(error).__name__}: {first_line(error)}") from error
 
 

@@ -23,7 +23,7 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_tools.sklearn_compiler.columns import Numbers, numbers
 from penstock_tools.sklearn_compiler.compiler import Compiled, halves
-from penstock_tools.sklearn_compiler.refusals import Path, place
+from penstock_tools.sklearn_compiler.refusals import StepPath, place
 from penstock_tools.sklearn_compiler.sample import Sample, spread
 from penstock_tools.sklearn_compiler.walk import Stage, branch_path, fitted_branches
 
@@ -81,7 +81,7 @@ def check_answers(compiled: Compiled, pipeline: Pipeline, model: OnnxModel) -> f
     names = (spec.name for spec in model.signature.outputs)
     answers = dict(zip(names, model.run({MATRIX_INPUT: matrix}), strict=True))
     with warnings.catch_warnings():
-        # Of unknown categories, or of columns without names: the pipeline's own business.
+        # Of unknown categories, or of columns without names.
         warnings.simplefilter("ignore")
         if is_classifier(compiled.pipeline):
             return _check_classes(compiled.pipeline, rows, answers)
@@ -238,8 +238,8 @@ def difference(got: NDArray[Any], expected: NDArray[Any], *, is_share: bool = Tr
     return Difference(float(share[row, column]), int(row), int(column))
 
 
-def _transformer_outputs(transformer: Any, rows: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """The path of each transformer that is no container, and what it gives, in the order of the walk.
+def _transformer_outputs(transformer: Any, rows: Any, path: StepPath = ()) -> Iterator[tuple[StepPath, Any]]:
+    """What scikit-learn's transformers give for the rows, with their paths, in the order of `Walk`.
 
     Raises:
         InvalidInputError: scikit-learn refuses the rows; says where and why.
@@ -261,7 +261,7 @@ def _transformer_outputs(transformer: Any, rows: Any, path: Path = ()) -> Iterat
         yield path, _transformed(transformer, rows, path)
 
 
-def _transformed(transformer: Any, rows: Any, path: Path) -> Any:
+def _transformed(transformer: Any, rows: Any, path: StepPath) -> Any:
     """What scikit-learn gives.
 
     Raises:
@@ -270,7 +270,7 @@ def _transformed(transformer: Any, rows: Any, path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # A copy, because some are told to work in place.
+            # A copy, because some transformers work in place.
             return transformer.transform(rows.copy())
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"{place(path)} itself refuses the sample: {error}") from error

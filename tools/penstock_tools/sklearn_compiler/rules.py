@@ -1,7 +1,7 @@
-"""What each of scikit-learn's transformers becomes: one rule a class, by its very type.
+"""What each of scikit-learn's transformers becomes: one rule per class.
 
-A subclass may do something else and has no rule. Rules take the fitted transformer and the parts that reach it, and
-give the parts that come out; where they raise `NotCompiled`, the graph may take the transformer. The compiler calls `of`.
+A rule takes the fitted transformer and the parts that reach it, and gives the parts that come out. If it raises
+`NotCompiled`, the transformer may go into the graph. A subclass may do something else, so it has no rule.
 """
 
 from collections.abc import Callable

@@ -212,18 +212,18 @@ def _outputs_by_category(encoder: Any) -> Any:
 
     Row r has each column's category r, or its last one where it has fewer.
     """
-    asked = copy.deepcopy(encoder).set_output(transform="default")
-    if hasattr(asked, "sparse_output"):
+    encoder = copy.deepcopy(encoder).set_output(transform="default")
+    if hasattr(encoder, "sparse_output"):
         # Thousands of categories square are too much for a dense matrix.
-        asked.sparse_output = True
-    rows = max(len(categories) for categories in asked.categories_)
-    table = np.empty((rows, len(asked.categories_)), object)
-    for at, categories in enumerate(asked.categories_):
+        encoder.sparse_output = True
+    rows = max(len(categories) for categories in encoder.categories_)
+    table = np.empty((rows, len(encoder.categories_)), object)
+    for at, categories in enumerate(encoder.categories_):
         table[:, at] = [*categories, *([categories[-1]] * (rows - len(categories)))]
     with warnings.catch_warnings():
-        # It was fitted on named columns and is asked about a bare matrix.
+        # It was fitted on named columns and gets a bare matrix.
         warnings.simplefilter("ignore")
-        return sparse.csc_array(asked.transform(table))
+        return sparse.csc_array(encoder.transform(table))
 
 
 def _one_hot_width(encoder: Any, column: int) -> int:

@@ -1,7 +1,7 @@
 """Sample rows in both forms: as the fitted pipeline takes them, and as raw columns of requests.
 
 Whether a column holds numbers or text is decided by what the rows hold; a column that is neither is refused. The compiler
-reads the kinds of the columns, the proof asks both sides about the same rows.
+reads the kinds of the columns, the proof gives both sides the same rows.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -66,7 +66,7 @@ class Sample:
 
     @property
     def has_names(self) -> bool:
-        """Whether the pipeline tells the columns apart by name."""
+        """Whether the pipeline knows its columns by name."""
         return isinstance(self.given, pd.DataFrame)
 
     def some(self, rows: int) -> "Sample":
@@ -91,7 +91,7 @@ class Sample:
             ~np.any([np.isinf(values) for values in numbers], axis=0) if numbers else np.ones(self.rows, np.bool_)
         )
         if not is_finite.any():
-            raise InvalidInputError("every row of the sample holds an infinity; give one at least without")
+            raise InvalidInputError("every row of the sample has an infinite value, expected at least one without")
         return self.chosen(np.flatnonzero(is_finite))
 
     def on_the_wire(self) -> dict[str, NDArray[Any]]:
@@ -140,7 +140,7 @@ def pipeline_sample(pipeline: Any, given: Any, dispensable: Container[str] = ())
     Args:
         pipeline: fitted; it says what its columns are called, where it knows.
         given: a pandas or polars frame, which may have further columns, or an array [rows, columns].
-        dispensable: columns that the pipeline was fitted on and drops; a frame need not have them.
+        dispensable: columns that the pipeline was fitted on and drops; a frame may lack them.
 
     Raises:
         InvalidInputError: no rows, a column is not there, or it holds neither numbers nor text alone.
