@@ -61,7 +61,7 @@ def test_debug_shows_the_traceback(registry, capsys, run):
 
 def test_a_missing_extra_is_named(monkeypatch, capsys, run):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    assert run("train") == 1
+    assert run("demo", "train") == 1
     assert capsys.readouterr().err.endswith(
         "needs pandas, which is not installed; run: pip install 'penstock[tools]'\n"
     )

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_tools.cli.demo import demo
+from penstock_tools.cli import demo
 from penstock_tools.cli.drift import drift
 from penstock_tools.cli.errors import DEBUG_VARIABLE
 from penstock_tools.cli.features import features
@@ -19,7 +19,6 @@ from penstock_tools.cli.predict import predict
 from penstock_tools.cli.promote import promote
 from penstock_tools.cli.publish import publish
 from penstock_tools.cli.serve import serve
-from penstock_tools.cli.train import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +45,9 @@ def penstock(
 ) -> None:
     """Serves ONNX models over gRPC from an MLflow registry, and shows when their input drifts.
 
-    For a first look, [bold]penstock demo[/bold] shows everything on this machine.
+    For a first look, [bold]penstock demo[/bold] shows everything on this machine. To serve models yourself, run
+    [bold]penstock demo train[/bold], then [bold]penstock serve[/bold], and in another terminal
+    [bold]penstock models[/bold].
     """
     if debug:
         # In the environment, so that it reaches the processes that a server starts.
@@ -74,8 +75,8 @@ app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(predict)
 app.command(rich_help_panel=_RUN)(drift)
-app.command(rich_help_panel=_RUN)(demo)
-app.command(rich_help_panel=_RELEASE)(train)
+app.add_typer(demo.app, name="demo", rich_help_panel=_RUN)
+app.command("train", hidden=True)(demo.former_train)
 app.command(rich_help_panel=_RELEASE)(publish)
 app.command(rich_help_panel=_RELEASE)(features)
 app.command(rich_help_panel=_RELEASE)(promote)
