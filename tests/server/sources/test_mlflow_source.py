@@ -121,7 +121,7 @@ class TestFetch:
         publisher.publish("a", "champion")
         folder = source.fetch("a", "1")
         again = MlflowSource(publisher.uri, cache_dir=tmp_path / "cache")
-        monkeypatch.setattr(mlflow_client, "_connect", pytest.fail)
+        monkeypatch.setattr(mlflow_client, "connect", pytest.fail)
         assert again.fetch("a", "1") == folder
 
     @pytest.mark.parametrize("answered_before", [False, True])

@@ -125,7 +125,14 @@ REFUSED = {
     "a canary without weight": ({"alias": "canary"}, "give its weight"),
     "a weight without a role": ({"weight": 5}, "a weight without a role"),
     "a baseline without features": ({"baseline": fit_baseline(SPEC, TABLE)}, "give the feature specification"),
-    "another width": ({"features": FeatureSpec((NumberColumn("a"),), Take(("a",)))}, r"\[-1, 1\].*\[-1, 3\]"),
+    "another width": (
+        {"features": FeatureSpec((NumberColumn("a"),), Take(("a",)))},
+        r"shape \[rows, 1\] .* shape \[-1, 3\]",
+    ),
+    "another datatype": (
+        {"features": FeatureSpec((NumberColumn("a"),), Take(("a", "a", "a")), "FP64")},
+        "type float64, but the model's input 'X' is FP32",
+    ),
     "an unknown output": ({"class_output": "klass"}, "no output 'klass'; it has label, probabilities"),
     "a sample without a column": ({"features": SPEC, "sample": {"age": [1.0]}}, "lacks column 'city'"),
     "a sample without the input": ({"sample": {"x": [1.0]}}, "lacks input 'X'; expected X"),
