@@ -1,16 +1,13 @@
 """What a server says it has loaded: fetched over HTTP and laid out for people or programs. `penstock models` calls it."""
 
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
-from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.errors import InvalidInputError
+from penstock_tools.client_commands import http
 
-TIMEOUT_S: Final = 10.0
 _PATH: Final = "/v1/models"
 _STYLES: Final = {"READY": "green", "LOADING": "yellow", "UNLOADING": "yellow"}
 
@@ -29,17 +26,7 @@ def fetch(url: str) -> Answer:
     """
     if not url.startswith(("http://", "https://")):
         raise InvalidInputError(f"--http is {url!r}; expected an address such as http://127.0.0.1:8002")
-    try:
-        with urllib.request.urlopen(url.rstrip("/") + _PATH, timeout=TIMEOUT_S) as reply:  # noqa: S310 - checked above
-            return _decoded(reply.read(), url)
-    except urllib.error.HTTPError as error:
-        raise InvalidInputError(f"{url} answers {error.code} to {_PATH}; is it the --http-port of penstock?") from error
-    except http.client.HTTPException as error:
-        raise InvalidInputError(f"{url} does not speak HTTP; is it the --http-port of penstock?") from error
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        cause = getattr(reason, "strerror", None) or reason
-        raise UnavailableError(f"no server answers at {url} ({cause}); start one with: penstock serve") from error
+    return _decoded(http.get(url.rstrip("/") + _PATH), url)
 
 
 def as_json(answer: Answer) -> str:
