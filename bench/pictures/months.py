@@ -22,12 +22,12 @@ from penstock_server.drift.fit import fit_baseline
 from penstock_server.drift.reference import reference_of
 from penstock_server.drift.report import ColumnDrift
 from penstock_server.features.counting import Counts, counts_of
-from penstock_server.features.fit import Recipe, fit
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
 from penstock_tools.demo import flights
-from penstock_tools.demo.candidates import boosted_trees
+from penstock_tools.demo.flights import boosted_trees
 from penstock_tools.demo.train import TRAINING_MONTHS
+from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,19 +52,17 @@ class Month:
     columns: tuple[ColumnDrift, ...]
 
 
-def measure(
-    frame: "pd.DataFrame", recipes: Sequence[Recipe] | None = None, months: Sequence[int] = MONTHS
-) -> list[Month]:
+def measure(frame: "pd.DataFrame", months: Sequence[int] = MONTHS) -> list[Month]:
     """Each month's drift from the training months.
 
     Args:
         frame: flights as `flights.load` gives them.
-        recipes: what the pipeline does with the columns; None as the boosted trees want them.
         months: those to measure.
     """
-    early = flights.table(flights.by_months(frame, TRAINING_MONTHS))
-    spec = fit(boosted_trees().recipes if recipes is None else recipes, early)
-    baseline = fit_baseline(spec, early)
+    training = flights.by_months(frame, TRAINING_MONTHS)
+    transformers = boosted_trees().pipeline(training)[:-1].fit(training[list(flights.COLUMNS)])
+    spec = compile_pipeline(transformers, training).features()
+    baseline = fit_baseline(spec, flights.table(training))
     pipeline, reference = Pipeline(spec, baseline.cells_for(spec)), reference_of(baseline)
     found = []
     for month in months:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from penstock_tools.cli.app import app
 from penstock_tools.cli.main import main
 
-COMMANDS = ("serve", "models", "predict", "demo", "train", "publish", "features", "promote")
+COMMANDS = ("serve", "models", "predict", "demo", "publish", "features", "promote")
 OPTIONS = {
     "serve": (
         *("--registry", "--model", "--model-repository", "--host", "--port", "--http-port", "--workers"),
@@ -16,8 +16,7 @@ OPTIONS = {
     ),
     "models": ("--http", "--json"),
     "predict": ("NAME", "ROWS", "--server", "--version", "--key", "--timeout", "--json"),
-    "demo": (),
-    "train": ("--name", "--registry", "--min-auc", "--champion"),
+    "demo": ("--rows", "--seconds", "--workers", "--port", "--keep", "--folder", "train"),
     "publish": (
         *("NAME", "FILE", "--sample", "--labels", "--features", "--alias", "--weight", "--registry", "--precision"),
         "--trust",
@@ -109,7 +108,7 @@ def test_debug_shows_the_traceback(registry, capsys):
 
 def test_a_missing_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    assert ran("train") == 1
+    assert ran("demo", "train") == 1
     assert capsys.readouterr().err.endswith(
         "needs pandas, which is not installed; run: pip install 'penstock[tools]'\n"
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_tools.cli.demo import demo
+from penstock_tools.cli import demo
 from penstock_tools.cli.drift import drift
 from penstock_tools.cli.errors import DEBUG_VARIABLE
 from penstock_tools.cli.features import features
@@ -18,7 +18,6 @@ from penstock_tools.cli.predict import predict
 from penstock_tools.cli.promote import promote
 from penstock_tools.cli.publish import publish
 from penstock_tools.cli.serve import serve
-from penstock_tools.cli.train import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +44,7 @@ def penstock(
 ) -> None:
     """Serves ONNX models over gRPC from an MLflow registry, and says when they stop being right.
 
-    A first look: [bold]penstock train[/bold], then [bold]penstock serve[/bold], and in another terminal
+    A first look: [bold]penstock demo train[/bold], then [bold]penstock serve[/bold], and in another terminal
     [bold]penstock models[/bold].
     """
     if debug:
@@ -60,8 +59,8 @@ app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(predict)
 app.command(rich_help_panel=_RUN)(drift)
-app.command(rich_help_panel=_RUN)(demo)
-app.command(rich_help_panel=_RELEASE)(train)
+app.add_typer(demo.app, name="demo", rich_help_panel=_RUN)
+app.command("train", hidden=True)(demo.former_train)
 app.command(rich_help_panel=_RELEASE)(publish)
 app.command(rich_help_panel=_RELEASE)(features)
 app.command(rich_help_panel=_RELEASE)(promote)
