@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from penstock import penstock_pb2 as pb
 from penstock_client import Client, ModelNotFoundError
 from penstock_server.drift.answer import as_message
-from penstock_tools.drift import fetch as source
+from penstock_tools.drift import evidently, fetch
 
 Server = Any  # the process that conftest starts
 
@@ -108,8 +108,8 @@ def test_every_worker_answers_for_all(server: Server) -> None:
 
 def test_http_says_the_same(server: Server) -> None:
     with Client(server.grpc) as client:
-        over_grpc = source.report_of(client.drift_state("fares"))
-    found = source.fetch(f"http://{server.http}", "fares")
+        over_grpc = fetch.report_of(client.drift_state("fares"))
+    found = fetch.fetch(f"http://{server.http}", "fares")
     assert as_message(found) == as_message(over_grpc)
     everything = json.loads(server.get("/v1/drift"))
     assert [one["model"] for one in everything["versions"]] == ["fares"]
@@ -145,13 +145,11 @@ def test_the_command_shows_it(server: Server, address: str) -> None:
 
 
 def test_requests_are_logged(server: Server, log_folder: Path, until: Any) -> None:
-    from penstock_tools.drift import log_rows
-
     def logged() -> bool:
         return sum(path.suffix == ".parquet" for path in log_folder.rglob("*")) > 0 and len(frame()) == 2000
 
     def frame() -> Any:
-        return log_rows.read(log_folder, "fares", "@champion")
+        return evidently.read_log(log_folder, "fares", "@champion")
 
     until(logged, "the log is written")
     assert server.total("penstock_request_log_rows_total", model_name="fares") == 2000
