@@ -1,8 +1,6 @@
 """What a server says of drift, by every way of asking, and the requests that it logs."""
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -136,12 +134,11 @@ def test_reflection_describes_it(server: Server) -> None:
 
 
 @pytest.mark.parametrize("address", ["grpc", "http"])
-def test_the_command_shows_it(server: Server, address: str) -> None:
+def test_the_command_shows_it(server: Server, penstock: Any, address: str) -> None:
     where = server.grpc if address == "grpc" else f"http://{server.http}"
-    command = [sys.executable, "-m", "penstock_tools.cli.main", "drift", "fares", "--server", where, "--fail-on-drift"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (3, "")
-    assert "1 of 3 features drifted" in done.stdout
+    code, output, error = penstock("drift", "fares", "--server", where, "--fail-on-drift")
+    assert (code, error) == (3, "")
+    assert "1 of 3 features drifted" in output
 
 
 def test_requests_are_logged(server: Server, log_folder: Path, until: Any) -> None:
