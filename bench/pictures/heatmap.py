@@ -9,12 +9,11 @@ from html import escape
 from typing import Final
 
 from penstock_server.drift.report import ColumnDrift
-from penstock_tools.drift import format as words
+from penstock_tools import formatting
 
 Months = Sequence[tuple[int, Sequence[ColumnDrift]]]
 """Months by number with their columns, the same in each."""
 
-NAMES: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 CELL_WIDTH: Final = 58
 CELL_HEIGHT: Final = 26
 LEFT: Final = 150
@@ -60,10 +59,13 @@ def ranked(months: Months, trained: Collection[int]) -> list[int]:
 
 def _told(months: Months, trained: Collection[int]) -> str:
     """The picture in words, for who cannot see it."""
-    return " ".join(
-        f"{NAMES[month - 1]}: {', '.join(words.safe(each.name) for each in columns if each.drifted) or 'none'} drifted."
+    drifted = {
+        month: [formatting.safe(each.name) for each in columns if each.drifted]
         for month, columns in months
         if month not in trained
+    }
+    return " ".join(
+        f"{formatting.month(month)}: {', '.join(names) or 'none'} drifted." for month, names in drifted.items()
     )
 
 
@@ -74,7 +76,7 @@ def _head(months: Months, trained: Collection[int]) -> str:
     for at, (month, _) in enumerate(months):
         style = "soft" if month in trained else "bold"
         parts.append(
-            f'<text class="{style}" x="{_middle(at)}" y="{TOP - 8}" text-anchor="middle">{NAMES[month - 1]}</text>'
+            f'<text class="{style}" x="{_middle(at)}" y="{TOP - 8}" text-anchor="middle">{formatting.month(month)}</text>'
         )
     known = [at for at, (month, _) in enumerate(months) if month in trained]
     if known:
@@ -87,12 +89,16 @@ def _head(months: Months, trained: Collection[int]) -> str:
 
 def _span(trained: Collection[int]) -> str:
     known = sorted(trained)
-    return NAMES[known[0] - 1] if len(known) == 1 else f"{NAMES[known[0] - 1]} to {NAMES[known[-1] - 1]}"
+    return (
+        formatting.month(known[0])
+        if len(known) == 1
+        else f"{formatting.month(known[0])} to {formatting.month(known[-1])}"
+    )
 
 
 def _row(months: Months, place: int, at: int) -> str:
     top = TOP + at * CELL_HEIGHT
-    name = escape(words.safe(months[0][1][place].name, 20))
+    name = escape(formatting.safe(months[0][1][place].name, 20))
     label = f'<text x="{LEFT - 10}" y="{top + 17}" text-anchor="end">{name}</text>'
     return label + "".join(_cell(columns[place], column, top) for column, (_, columns) in enumerate(months))
 
