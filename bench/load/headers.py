@@ -13,6 +13,7 @@ from hpack import Decoder
 from hpack.exceptions import HPACKError
 
 from bench.load.frames import ProtocolError
+from penstock.wire import varint
 
 OK: Final = ""
 """The verdict over trailers with grpc-status 0; every other verdict is the reason of a failure."""
@@ -26,13 +27,7 @@ def integer(value: int, prefix_bits: int, pattern: int = 0) -> bytes:
     limit = (1 << prefix_bits) - 1
     if value < limit:
         return bytes((pattern | value,))
-    encoded = bytearray((pattern | limit,))
-    value -= limit
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return bytes((pattern | limit,)) + varint(value - limit)
 
 
 def literal(name: str, value: str) -> bytes:
