@@ -1,4 +1,4 @@
-"""The session without a server: a table of scripted outcomes, and a clock that moves only when told."""
+"""The session without a server: scripted outcomes, and a clock that only pauses and calls move."""
 
 import contextlib
 from collections import deque
@@ -18,7 +18,7 @@ from penstock_client.errors import (
     PenstockClientError,
     ServerUnavailableError,
 )
-from penstock_client.request import Question
+from penstock_client.request import RequestOptions
 from penstock_client.retry import Backoff
 from penstock_client.session import Session
 from penstock_client.steps import Failure, Pause
@@ -39,8 +39,8 @@ def declares(**inputs):
     return pb.ModelMetadataResponse(name="m", inputs=specs).SerializeToString()
 
 
-class Play:
-    """Carries a session's steps out from a script; every call takes `call_s` of the play's own time."""
+class Script:
+    """Performs a session's steps; each attempt takes `call_s` and ends in the next outcome."""
 
     def __init__(self, *outcomes, call_s=0.0, **settings):
         self.outcomes = deque(outcomes)
@@ -64,9 +64,9 @@ class Play:
                 step = steps.send(outcome)
             except StopIteration as finished:
                 return finished.value
-            outcome = self.carried_out(step)
+            outcome = self.perform(step)
 
-    def carried_out(self, step):
+    def perform(self, step):
         if isinstance(step, Pause):
             self.pauses.append(step.seconds)
             self.now_s += step.seconds
@@ -76,7 +76,7 @@ class Play:
         return self.outcomes.popleft()
 
     def predict(self, rows=None, timeout_s=None, **options):
-        return self.run(self.session.predict(Question(model="m", **options), rows or {"a": [1]}, timeout_s))
+        return self.run(self.session.predict(RequestOptions(model="m", **options), rows or {"a": [1]}, timeout_s))
 
     @property
     def methods(self):
@@ -84,63 +84,63 @@ class Play:
 
 
 def test_metadata_is_fetched_once_for_each_model_and_version():
-    play = Play(declares(a="FP32"), ANSWER, ANSWER, declares(a="FP32"), ANSWER)
-    play.predict()
-    play.predict()
-    play.predict(version="2")
-    assert play.methods == ["ModelMetadata", "ModelInfer", "ModelInfer", "ModelMetadata", "ModelInfer"]
+    script = Script(declares(a="FP32"), ANSWER, ANSWER, declares(a="FP32"), ANSWER)
+    script.predict()
+    script.predict()
+    script.predict(version="2")
+    assert script.methods == ["ModelMetadata", "ModelInfer", "ModelInfer", "ModelMetadata", "ModelInfer"]
 
 
 def test_a_refusal_from_old_metadata_is_tried_again_with_new():
-    play = Play(declares(a="FP32"), ANSWER, INVALID, declares(a="INT64"), ANSWER)
-    play.predict()
-    play.predict()
-    assert play.methods[-3:] == ["ModelInfer", "ModelMetadata", "ModelInfer"]
-    request = pb.ModelInferRequest.FromString(play.calls[-1].payload)
+    script = Script(declares(a="FP32"), ANSWER, INVALID, declares(a="INT64"), ANSWER)
+    script.predict()
+    script.predict()
+    assert script.methods[-3:] == ["ModelInfer", "ModelMetadata", "ModelInfer"]
+    request = pb.ModelInferRequest.FromString(script.calls[-1].payload)
     assert request.inputs[0].datatype == "INT64"
 
 
 def test_a_refusal_here_from_old_metadata_is_tried_again_with_new():
-    play = Play(declares(a="FP32"), ANSWER, declares(a="FP32", b="FP32"), ANSWER)
-    play.predict()
-    play.predict({"a": [1], "b": [2]})
-    assert play.methods[-2:] == ["ModelMetadata", "ModelInfer"]
+    script = Script(declares(a="FP32"), ANSWER, declares(a="FP32", b="FP32"), ANSWER)
+    script.predict()
+    script.predict({"a": [1], "b": [2]})
+    assert script.methods[-2:] == ["ModelMetadata", "ModelInfer"]
 
 
 def test_a_refusal_stands_when_the_metadata_is_the_same():
-    play = Play(declares(a="FP32"), ANSWER, INVALID, declares(a="FP32"))
-    play.predict()
+    script = Script(declares(a="FP32"), ANSWER, INVALID, declares(a="FP32"))
+    script.predict()
     with pytest.raises(InvalidRequestError, match="wrong tensor"):
-        play.predict()
-    assert play.methods[-1] == "ModelMetadata"
+        script.predict()
+    assert script.methods[-1] == "ModelMetadata"
 
 
 def test_a_refusal_from_fresh_metadata_stands_at_once():
-    play = Play(declares(a="FP32"), INVALID)
+    script = Script(declares(a="FP32"), INVALID)
     with pytest.raises(InvalidRequestError, match=r"wrong tensor \(model 'm' at s:1\)"):
-        play.predict()
-    assert play.methods == ["ModelMetadata", "ModelInfer"]
+        script.predict()
+    assert script.methods == ["ModelMetadata", "ModelInfer"]
 
 
 def test_a_second_refusal_stands():
-    play = Play(declares(a="FP32"), ANSWER, INVALID, declares(a="INT64"), INVALID)
-    play.predict()
+    script = Script(declares(a="FP32"), ANSWER, INVALID, declares(a="INT64"), INVALID)
+    script.predict()
     with pytest.raises(InvalidRequestError):
-        play.predict()
-    assert len(play.calls) == 5
+        script.predict()
+    assert len(script.calls) == 5
 
 
 def test_an_absent_server_is_tried_again_with_growing_pauses():
-    play = Play(UNAVAILABLE, UNAVAILABLE, declares(a="FP32"), UNAVAILABLE, ANSWER, timeout_s=10.0)
-    assert play.predict().version == "1"
-    assert play.pauses == pytest.approx([0.1, 0.2, 0.1])
+    script = Script(UNAVAILABLE, UNAVAILABLE, declares(a="FP32"), UNAVAILABLE, ANSWER, timeout_s=10.0)
+    assert script.predict().version == "1"
+    assert script.pauses == pytest.approx([0.1, 0.2, 0.1])
 
 
 def test_the_retries_end():
-    play = Play(*[UNAVAILABLE] * 4, timeout_s=10.0)
+    script = Script(*[UNAVAILABLE] * 4, timeout_s=10.0)
     with pytest.raises(ServerUnavailableError, match=r"gone \(model 'm' at s:1\)"):
-        play.predict()
-    assert len(play.calls) == 4
+        script.predict()
+    assert len(script.calls) == 4
 
 
 @pytest.mark.parametrize(
@@ -153,77 +153,77 @@ def test_the_retries_end():
     ],
 )
 def test_other_failures_are_final(failure, meaning, code):
-    play = Play(failure)
+    script = Script(failure)
     with pytest.raises(meaning) as failed:
-        play.predict()
+        script.predict()
     assert failed.value.code is code
     assert failed.value.details == (failure.details or "the call failed with INTERNAL")
-    assert play.pauses == []
+    assert script.pauses == []
 
 
 def test_overload_with_a_time_is_tried_again_then():
-    play = Play(declares(a="FP32"), FULL, ANSWER)
-    play.predict()
-    assert play.pauses == [0.2]
+    script = Script(declares(a="FP32"), FULL, ANSWER)
+    script.predict()
+    assert script.pauses == [0.2]
 
 
 def test_the_deadline_covers_all_attempts():
-    play = Play(declares(a="FP32"), UNAVAILABLE, ANSWER, call_s=0.3)
-    play.predict(timeout_s=2.0)
-    assert [call.timeout_s for call in play.calls] == pytest.approx([2.0, 1.7, 1.3])
+    script = Script(declares(a="FP32"), UNAVAILABLE, ANSWER, call_s=0.3)
+    script.predict(timeout_s=2.0)
+    assert [call.timeout_s for call in script.calls] == pytest.approx([2.0, 1.7, 1.3])
 
 
 def test_no_pause_outlives_the_deadline():
-    play = Play(UNAVAILABLE, UNAVAILABLE, call_s=0.45)
+    script = Script(UNAVAILABLE, UNAVAILABLE, call_s=0.45)
     with pytest.raises(ServerUnavailableError):
-        play.predict(timeout_s=1.0)
-    assert play.pauses == [0.1]
-    assert play.now_s <= 101.0
+        script.predict(timeout_s=1.0)
+    assert script.pauses == [0.1]
+    assert script.now_s <= 101.0
 
 
 def test_a_deadline_that_passed_between_calls_is_seen():
-    play = Play(declares(a="FP32"), call_s=2.0)
+    script = Script(declares(a="FP32"), call_s=2.0)
     with pytest.raises(DeadlineExceededError, match="no answer before the deadline"):
-        play.predict(timeout_s=1.0)
-    assert play.methods == ["ModelMetadata"]
+        script.predict(timeout_s=1.0)
+    assert script.methods == ["ModelMetadata"]
 
 
 def test_the_cause_of_the_last_failure_is_kept():
     cause = ConnectionError()
-    play = Play(Failure(grpc.StatusCode.INTERNAL, "x", cause=cause))
+    script = Script(Failure(grpc.StatusCode.INTERNAL, "x", cause=cause))
     with pytest.raises(PenstockClientError) as failed:
-        play.predict()
+        script.predict()
     assert failed.value.__cause__ is cause
 
 
 def test_round_trip_is_the_answered_attempt():
-    play = Play(declares(a="FP32"), UNAVAILABLE, ANSWER, call_s=0.25)
-    assert play.predict(timeout_s=5.0).timing.round_trip_s == pytest.approx(0.25)
+    script = Script(declares(a="FP32"), UNAVAILABLE, ANSWER, call_s=0.25)
+    assert script.predict(timeout_s=5.0).timing.round_trip_s == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan")])
 def test_a_timeout_is_finite_and_positive(timeout_s):
     with pytest.raises(InvalidRequestError, match="timeout_s is expected as a finite number above 0"):
-        Play().predict(timeout_s=timeout_s)
+        Script().predict(timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize("settings", [{"timeout_s": 0.0}, {"retries": -1}, {"timeout_s": float("inf")}])
 def test_settings_are_checked_at_birth(settings):
     with pytest.raises(ValueError, match="expected retries >= 0"):
-        Play(**settings)
+        Script(**settings)
 
 
 def test_a_request_beyond_the_limit_is_refused_before_it_is_sent():
-    play = Play(declares(a="FP32"))
+    script = Script(declares(a="FP32"))
     with pytest.raises(InvalidRequestError, match="the limit is 1000; send fewer rows"):
-        play.predict({"a": np.zeros(1000)})
+        script.predict({"a": np.zeros(1000)})
 
 
 @pytest.mark.parametrize(("outcome", "expected"), [(TRUE, True), (b"", False), (UNAVAILABLE, False), (LATE, False)])
 def test_is_live_asks_once(outcome, expected):
-    play = Play(outcome)
-    assert play.run(play.session.is_live(None)) is expected
-    assert play.methods == ["ServerLive"]
+    script = Script(outcome)
+    assert script.run(script.session.is_live(None)) is expected
+    assert script.methods == ["ServerLive"]
 
 
 @pytest.mark.parametrize(("model", "method"), [(None, "ServerReady"), ("m", "ModelReady")])
@@ -231,15 +231,15 @@ def test_is_live_asks_once(outcome, expected):
     ("outcome", "expected"), [(TRUE, True), (b"", False), (UNAVAILABLE, False), (LATE, False), (MISSING, False)]
 )
 def test_is_ready_asks_once(model, method, outcome, expected):
-    play = Play(outcome)
-    assert play.run(play.session.is_ready(model, "", None)) is expected
-    assert play.methods == [method]
+    script = Script(outcome)
+    assert script.run(script.session.is_ready(model, "", None)) is expected
+    assert script.methods == [method]
 
 
 def test_is_live_does_not_hide_a_broken_server():
-    play = Play(BROKEN)
+    script = Script(BROKEN)
     with pytest.raises(PenstockClientError, match="INTERNAL"):
-        play.run(play.session.is_live(None))
+        script.run(script.session.is_live(None))
 
 
 @given(
@@ -250,9 +250,9 @@ def test_is_live_does_not_hide_a_broken_server():
 )
 def test_every_script_ends_in_time_in_an_answer_or_a_known_error(outcomes, call_s, timeout_s, retries):
     replies = [declares(a="FP32") if outcome == "metadata" else outcome for outcome in outcomes]
-    play = Play(*replies, *[BROKEN] * 2, call_s=call_s, retries=retries)
+    script = Script(*replies, *[BROKEN] * 2, call_s=call_s, retries=retries)
     with contextlib.suppress(PenstockClientError):
-        play.predict(timeout_s=timeout_s)
-    assert len(play.calls) <= 2 * (1 + retries)
-    assert play.now_s <= 100.0 + timeout_s + call_s + 1e-9
-    assert all(call.timeout_s <= timeout_s + 1e-9 for call in play.calls)
+        script.predict(timeout_s=timeout_s)
+    assert len(script.calls) <= 2 * (1 + retries)
+    assert script.now_s <= 100.0 + timeout_s + call_s + 1e-9
+    assert all(call.timeout_s <= timeout_s + 1e-9 for call in script.calls)

@@ -3,7 +3,7 @@ import pytest
 
 from penstock.inference_pb2 import InferTensorContents, ModelInferResponse
 from penstock_client.errors import ServerError
-from penstock_client.reply import prediction_of
+from penstock_client.prediction import prediction_of
 
 Output = ModelInferResponse.InferOutputTensor
 
@@ -93,5 +93,5 @@ def test_a_malformed_reply_is_the_servers_fault(fields, words):
 
 
 def test_bytes_that_are_no_message_are_the_servers_fault():
-    with pytest.raises(ServerError, match="no ModelInferResponse"):
+    with pytest.raises(ServerError, match="not a ModelInferResponse"):
         prediction_of(b"\xff\xff\xff", round_trip_s=0.0)

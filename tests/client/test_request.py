@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from penstock import inference_pb2
-from penstock_client.arrange import InputTensor
 from penstock_client.errors import InvalidRequestError
-from penstock_client.request import Question, infer_payload
+from penstock_client.request import RequestOptions, infer_payload
+from penstock_client.tensors import InputTensor
 
 TENSOR = InputTensor("x", "INT16", np.array([[1], [2]], "<i2"))
 
 
 def sent(**options):
-    return inference_pb2.ModelInferRequest.FromString(infer_payload(Question(model="m", **options), [TENSOR]))
+    return inference_pb2.ModelInferRequest.FromString(infer_payload(RequestOptions(model="m", **options), [TENSOR]))
 
 
 def test_a_plain_request_has_the_tensors_and_nothing_else():
@@ -45,5 +45,5 @@ def test_every_option_has_its_place():
 )
 def test_an_option_that_cannot_be_sent_is_refused(options, words):
     with pytest.raises(InvalidRequestError) as refused:
-        Question(**{"model": "m"} | options).check()
+        RequestOptions(**{"model": "m"} | options).check()
     assert words in str(refused.value)

@@ -146,3 +146,9 @@ def test_a_client_may_be_made_before_the_loop(server):
             return await client.predict("fares", ROWS)
 
     assert asyncio.run(ask()).version == "3"
+
+
+async def test_the_drift_report_comes_back(drift_address):
+    async with AsyncClient(drift_address) as client:
+        (version,) = (await client.drift_state("m", "@champion")).versions
+    assert (version.model, version.version, version.columns[0].name) == ("m", "@champion", "delay")

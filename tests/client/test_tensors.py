@@ -7,8 +7,93 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.tensors import NUMPY_TYPES
-from penstock_client.casting import cast
 from penstock_client.errors import InvalidRequestError
+from penstock_client.metadata import TensorSpec
+from penstock_client.tensors import arrange, cast
+
+MATRIX = (TensorSpec("X", "FP32", (-1, 2)),)
+ANY_MATRIX = (TensorSpec("X", "FP32", (-1, -1)),)
+TEXT_MATRIX = (TensorSpec("X", "BYTES", (-1, 2)),)
+COLUMNS = (TensorSpec("a", "FP64", (-1,)), TensorSpec("b", "INT64", (-1, 1)))
+MIXED = (TensorSpec("a", "FP64", (-1,)), TensorSpec("t", "BYTES", (-1,)))
+IMAGE = (TensorSpec("pixels", "UINT8", (-1, 2, 2)),)
+PAIR = (TensorSpec("ids", "INT64", (-1, -1)), TensorSpec("mask", "BOOL", (-1, -1)))
+LONE = (TensorSpec("a", "FP64", (-1, 1)),)
+SILENT = (TensorSpec("x", "FP32", ()),)
+
+
+def laid_out(table, inputs):
+    return [(t.name, t.datatype, t.values.shape, t.values.ravel().tolist()) for t in arrange(table, inputs)]
+
+
+@pytest.mark.parametrize(
+    ("table", "inputs", "expected"),
+    [
+        (np.array([[1, 2]]), MATRIX, [("X", "FP32", (1, 2), [1, 2])]),
+        ({"p": [1, 2], "q": [3, None]}, MATRIX, [("X", "FP32", (2, 2), [1, 3, 2, pytest.approx(np.nan, nan_ok=True)])]),
+        ({"p": np.array([[1], [2]]), "q": [3, 4]}, MATRIX, [("X", "FP32", (2, 2), [1, 3, 2, 4])]),
+        ({"X": [[1, 2], [3, 4]]}, MATRIX, [("X", "FP32", (2, 2), [1, 2, 3, 4])]),
+        ({"p": [1], "q": [2], "r": [3]}, ANY_MATRIX, [("X", "FP32", (1, 3), [1, 2, 3])]),
+        ({"p": ["x"], "q": [None]}, TEXT_MATRIX, [("X", "BYTES", (1, 2), [b"x", b""])]),
+        ({"b": [3, 4], "a": [1, 2]}, COLUMNS, [("a", "FP64", (2,), [1, 2]), ("b", "INT64", (2, 1), [3, 4])]),
+        ({"a": np.array([[1.0]]), "b": [2]}, COLUMNS, [("a", "FP64", (1,), [1]), ("b", "INT64", (1, 1), [2])]),
+        ({"a": [], "b": []}, COLUMNS, [("a", "FP64", (0,), []), ("b", "INT64", (0, 1), [])]),
+        (np.array([[1, 2]]), COLUMNS, [("features", "FP64", (1, 2), [1, 2])]),
+        (np.array([[1, 2]], np.float32), COLUMNS, [("features", "FP32", (1, 2), [1, 2])]),
+        (np.zeros((1, 2, 2)), IMAGE, [("pixels", "UINT8", (1, 2, 2), [0] * 4)]),
+        ({"pixels": np.zeros((1, 2, 2))}, IMAGE, [("pixels", "UINT8", (1, 2, 2), [0] * 4)]),
+        (
+            {"ids": [[5, 6, 7]], "mask": [[1, 1, 0]]},
+            PAIR,
+            [("ids", "INT64", (1, 3), [5, 6, 7]), ("mask", "BOOL", (1, 3), [True, True, False])],
+        ),
+        ({"a": [1, 2]}, LONE, [("a", "FP64", (2, 1), [1, 2])]),
+        (np.array([1, 2]), LONE, [("a", "FP64", (2, 1), [1, 2])]),
+        (np.array([[1, 2], [3, 4]]), SILENT, [("x", "FP32", (2, 2), [1, 2, 3, 4])]),
+        (
+            {"z": [1, 2], "t": ["x", "y"]},
+            (),
+            [("z", "INT64", (2,), [1, 2]), ("t", "BYTES", (2,), [b"x", b"y"])],
+        ),
+    ],
+)
+def test_rows_are_laid_out_as_declared(table, inputs, expected):
+    assert laid_out(table, inputs) == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "inputs", "words"),
+    [
+        ({"a": [1], "c": [1]}, COLUMNS, "missing 'b'; unexpected 'c'"),
+        ({"a": [1]}, COLUMNS, "missing 'b'"),
+        ({"a": [1], "b": [1], "d": [1], "c": [1]}, COLUMNS, "unexpected 'c', 'd'"),
+        ({"wrong": [1]}, LONE, "missing 'a'; unexpected 'wrong'"),
+        ({"X": [[1, 2]], "y": [1]}, MATRIX, "unexpected 'y'"),
+        ({"a": [1, 2], "b": [1]}, COLUMNS, "'b' has 1 rows, 'a' has 2"),
+        ({"p": [1, 2], "q": [1]}, MATRIX, "'q' has 1 rows, 'p' has 2"),
+        ({"p": [1], "q": [2], "r": [3]}, MATRIX, "input 'X' takes 2 columns, got 3: ['p', 'q', 'r']"),
+        ({}, ANY_MATRIX, "got 0"),
+        ({"p": [1], "q": ["x"]}, MATRIX, "column 'q' is FP32 and takes numbers, got 'x' at row 0"),
+        ({"p": [1], "q": [[1, 2]]}, MATRIX, "column 'q' takes shape [-1], got [1, 2]"),
+        ({"a": ["x"], "b": [1]}, COLUMNS, "column 'a' is FP64"),
+        ({"a": [[1, 2]], "b": [1]}, COLUMNS, "column 'a' takes shape [-1], got [1, 2]"),
+        (np.zeros((1, 3)), MATRIX, "input 'X' takes shape [-1, 2], got [1, 3]"),
+        (np.zeros(2), MATRIX, "got [2]; pass one row as rows.reshape(1, -1)"),
+        (np.zeros((1, 3)), COLUMNS, "expected an array of shape [-1, 2], a column each for ['a', 'b'], got [1, 3]"),
+        (np.zeros(2), COLUMNS, "got [2]"),
+        (np.array([["x", "y"]]), COLUMNS, "the array is FP64 and takes numbers, got 'x' at row 0"),
+        (np.zeros((1, 2)), MIXED, "inputs are ['a', 't']; pass a dict of columns"),
+        (np.zeros((1, 2)), PAIR, "pass a dict of columns"),
+        (np.zeros((1, 2)), (), "pass a dict of columns"),
+        (np.zeros((1, 2, 3)), IMAGE, "takes shape [-1, 2, 2], got [1, 2, 3]"),
+        ({"z": np.array([1j])}, (), "column 'z' cannot be sent"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(table, inputs, words):
+    with pytest.raises(InvalidRequestError) as refused:
+        arrange(table, inputs)
+    assert words in str(refused.value)
+
 
 INTEGERS = {name: dtype for name, dtype in NUMPY_TYPES.items() if dtype.kind in "iu"}
 
