@@ -1,6 +1,7 @@
 import pytest
 
-from penstock_tools.demo.metrics import Facts, Shadow, excerpt, read
+from penstock_server.errors import UnavailableError
+from penstock_tools.demo.metrics import Facts, Shadow, excerpt, fetch, read
 
 TEXT = """
 # TYPE data_drift_score gauge
@@ -70,3 +71,8 @@ def test_an_excerpt_has_the_highest_lines_of_each_family_in_the_order_asked():
 
 def test_an_excerpt_takes_whole_names():
     assert excerpt("penstock_rows_total 3\npenstock_rows 2\n", ["penstock_rows"], 9) == ["penstock_rows 2"]
+
+
+def test_a_page_that_is_not_served_is_unavailable():
+    with pytest.raises(UnavailableError, match="does not answer"):
+        fetch("http://127.0.0.1:9/metrics")

@@ -1,3 +1,4 @@
+import sys
 import tomllib
 
 import msgspec
@@ -44,3 +45,15 @@ def test_requests_hold_all_rows_and_none_is_empty(rows):
 
 def test_requests_are_spread_evenly_and_repeats_go_on_at_the_same_pace():
     assert [due_s(at, 4, 8.0) for at in (0, 1, 4, 5)] == [0.0, 2.0, 8.0, 10.0]
+
+
+def test_the_command_line_of_the_server(tmp_path):
+    line = Plan(workers=3, port=4567).command(registry="sqlite:///r.db", config=tmp_path / "c.toml")
+    assert line[:4] == [sys.executable, "-m", "penstock_tools.cli.main", "serve"]
+    assert dict(zip(line[4::2], line[5::2], strict=True)) == {
+        "--registry": "sqlite:///r.db",
+        "--config": str(tmp_path / "c.toml"),
+        "--port": "4567",
+        "--http-port": "0",
+        "--workers": "3",
+    }

@@ -8,7 +8,6 @@ from penstock_tools.demo import report as summary
 from penstock_tools.demo.metrics import Shadow
 from penstock_tools.demo.onset import Drift
 from penstock_tools.demo.results import Reply, Tally
-from penstock_tools.server_process import Addresses
 
 PLACE = summary.Place(commands="", registry="sqlite:////tmp/my demo/registry.db", rows=Path("/tmp/my demo/rows.json"))
 
@@ -76,7 +75,7 @@ def test_a_promotion_without_a_reply_is_said():
 
 
 def test_commands_can_be_pasted():
-    commands = [command for command, _ in summary.commands_now(PLACE, Addresses("h:1", "h:2"), "1")]
+    commands = [command for command, _ in summary.commands_now(PLACE, "h:1", "h:2", "1")]
     assert "penstock promote flights 1 --registry 'sqlite:////tmp/my demo/registry.db'" in commands
     assert "penstock predict flights '/tmp/my demo/rows.json' --server h:1" in commands
     assert "penstock models --http http://h:2" in commands

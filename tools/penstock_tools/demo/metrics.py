@@ -1,5 +1,6 @@
 """What the server's metrics say, as far as the demo shows it: read from the text that Prometheus reads; pure."""
 
+import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,9 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.names import CHAMPION
+from penstock_server.errors import UnavailableError
 
+_SCRAPE_TIMEOUT_S: Final = 5.0
 _DISTANCE: Final = "penstock_shadow_score_distance"
 
 
@@ -61,6 +64,20 @@ class _Sample:
     version: str
     labels: Mapping[str, str]
     value: float
+
+
+def fetch(url: str) -> str:
+    """What a page of the server holds.
+
+    Raises:
+        UnavailableError: it does not answer.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=_SCRAPE_TIMEOUT_S) as reply:  # noqa: S310 - a http address of our own
+            body: bytes = reply.read()
+    except OSError as error:
+        raise UnavailableError(f"{url} does not answer: {error}") from error
+    return body.decode()
 
 
 def read(text: str, model: str) -> Facts:

@@ -9,7 +9,6 @@ from penstock_tools.demo import metrics
 from penstock_tools.demo.onset import DriftLog
 from penstock_tools.demo.plan import MODEL, Plan
 from penstock_tools.demo.results import Tally
-from penstock_tools.server_process import ServerProcess
 
 SCRAPE_S: Final = 1.0
 
@@ -22,9 +21,9 @@ class Observer:
         drift: of all scrapes.
     """
 
-    def __init__(self, plan: Plan, process: ServerProcess, tally: Tally) -> None:
+    def __init__(self, plan: Plan, http: str, tally: Tally) -> None:
         self._plan = plan
-        self._process = process
+        self._url = f"http://{http}/metrics"
         self._tally = tally
         self.facts = metrics.Facts()
         self.drift = DriftLog()
@@ -43,7 +42,7 @@ class Observer:
             UnavailableError: the server does not answer.
         """
         month = self._tally.month
-        text = await self._process.metrics()
+        text = await asyncio.to_thread(metrics.fetch, self._url)
         self.facts = metrics.read(text, MODEL)
         if month:
             self.drift.look(month, self.facts.settled_drift(self._plan.settled_rows))

@@ -11,7 +11,7 @@ from rich.text import Text
 from penstock_tools.demo import report as summary
 from penstock_tools.demo.plan import CANARY_PERCENT
 from penstock_tools.demo.setup import Stage
-from penstock_tools.server_process import Addresses, tail
+from penstock_tools.server_process import ServerProcess, tail
 
 
 def announce(console: Console) -> None:
@@ -29,9 +29,9 @@ def introduce(ready: Stage, console: Console) -> None:
         _say(console, f"version {each.version} is {role}: {each.title}, AUC {each.scores.auc:.3f} on April to June")
 
 
-def say_where(addresses: Addresses, console: Console) -> None:
+def say_where(server: ServerProcess, console: Console) -> None:
     """Tells where the server listens."""
-    _say(console, f"the server is ready: grpc {addresses.grpc}  http {addresses.http}\n")
+    _say(console, f"the server is ready: grpc {server.grpc}  http {server.http}\n")
 
 
 def sum_up(outcome: summary.Outcome, console: Console) -> None:
@@ -43,10 +43,10 @@ def sum_up(outcome: summary.Outcome, console: Console) -> None:
     console.print(summary.table(outcome))
 
 
-def say_commands_now(ready: Stage, addresses: Addresses, console: Console) -> None:
+def say_commands_now(ready: Stage, server: ServerProcess, console: Console) -> None:
     """Says what to try while the server runs."""
     _say(console, "\nThe server goes on until Ctrl-C. To try in another terminal:", style="bold")
-    _say_commands(summary.commands_now(_place(ready), addresses, ready.first.version), console)
+    _say_commands(summary.commands_now(_place(ready), server.grpc, server.http, ready.first.version), console)
 
 
 def say_end(ready: Stage, problems: Sequence[str], console: Console) -> int:

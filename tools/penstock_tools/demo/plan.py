@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock_server.errors import InvalidInputError
+from penstock_tools.server_process import PENSTOCK
 
 MODEL: Final = "flights"
 MONTHS: Final = tuple(range(4, 13))
@@ -64,6 +65,13 @@ class Plan:
     def settled_rows(self) -> int:
         """Rows in the window from which its scores are taken: a few days' weather differs from any season."""
         return self.window_rows * 3 // 4
+
+    def command(self, *, registry: str, config: Path) -> list[str]:
+        """The command line of the server."""
+        return [
+            *(*PENSTOCK, "serve", "--registry", registry, "--config", str(config)),
+            *("--port", str(self.port), "--http-port", "0", "--workers", str(self.workers)),
+        ]
 
     def settings(self) -> str:
         """The server's settings, as TOML."""

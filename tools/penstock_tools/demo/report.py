@@ -12,7 +12,6 @@ from penstock_tools.demo.metrics import Shadow
 from penstock_tools.demo.onset import HIGH, Drift
 from penstock_tools.demo.plan import MODEL
 from penstock_tools.demo.results import Tally, percentile
-from penstock_tools.server_process import Addresses
 
 EXCERPT = (
     "model_predictions_total",
@@ -105,17 +104,17 @@ def problems(tally: Tally, exit_code: int | None) -> list[str]:
     return found
 
 
-def commands_now(place: Place, addresses: Addresses, former: str) -> list[tuple[str, str]]:
+def commands_now(place: Place, grpc: str, http: str, former: str) -> list[tuple[str, str]]:
     """What to try while the server runs: commands, each with what it does; `former` is the first champion."""
-    penstock, http = f"{place.commands}penstock", f"http://{addresses.http}"
+    penstock, url = f"{place.commands}penstock", f"http://{http}"
     registry = shlex.quote(place.registry)
     return [
-        (f"{penstock} models --http {http}", "show what is loaded, in which role"),
+        (f"{penstock} models --http {url}", "show what is loaded, in which role"),
         (
-            f"{penstock} predict {MODEL} {shlex.quote(str(place.rows))} --server {addresses.grpc}",
+            f"{penstock} predict {MODEL} {shlex.quote(str(place.rows))} --server {grpc}",
             "ask about a few flights",
         ),
-        (f"curl -s {http}/metrics | grep ^data_drift_score", "see what Prometheus reads"),
+        (f"curl -s {url}/metrics | grep ^data_drift_score", "see what Prometheus reads"),
         (f"{penstock} promote {MODEL} {former} --registry {registry}", "go back to the former champion"),
     ]
 

@@ -8,9 +8,9 @@ import msgspec
 
 from penstock.names import CANARY, CHAMPION, SHADOW
 from penstock_server.errors import UnavailableError
+from penstock_tools.demo.metrics import fetch
 from penstock_tools.demo.plan import CANARY_PERCENT, MODEL
 from penstock_tools.publish.promote import Promotion, promote
-from penstock_tools.server_process import fetch
 
 LOOK_S: Final = 0.2
 

@@ -6,6 +6,7 @@ Decides what follows on what, and what the demo ends in; each step is another mo
 import asyncio
 import gc
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,6 @@ from rich.console import Console
 from rich.text import Text
 
 from penstock_server.errors import PenstockError, UnavailableError
-from penstock_tools import server_process as server
 from penstock_tools.demo import live as screen
 from penstock_tools.demo import metrics, roles, steps
 from penstock_tools.demo import output as telling
@@ -28,6 +28,7 @@ from penstock_tools.demo.setup import Stage
 from penstock_tools.demo.stream import batches, until
 from penstock_tools.demo.traffic import Pace, connected, send
 from penstock_tools.demo.view import TOP_FEATURES, Viewer
+from penstock_tools.server_process import ServerProcess
 
 INTERRUPTED: Final = 130
 
@@ -42,7 +43,7 @@ def tell(plan: Plan) -> int:
                 with steps.told(console) as report:
                     ready = stage.build(plan, folder, report)
                 telling.introduce(ready, console)
-                return asyncio.run(_perform(ready, console))
+                return _serve(ready, console)
         except KeyboardInterrupt:
             console.print("interrupted; nothing of the demo is left running")
             return INTERRUPTED
@@ -58,30 +59,33 @@ def _termination_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-async def _perform(ready: Stage, console: Console) -> int:
-    line = server.command(ready.plan, registry=ready.registry, config=ready.settings)
+def _serve(ready: Stage, console: Console) -> int:
+    command = ready.plan.command(registry=ready.registry, config=ready.settings)
     try:
-        async with server.running(line, environment=ready.environment(), log=ready.log) as process:
-            await roles.played(ready.first.version, ready.second.version, process.addresses.http)
-            telling.say_where(process.addresses, console)
-            outcome = await _stream(ready, process, console)
+        with ServerProcess(command, env=ready.environment(), log=ready.log) as server:
+            server.wait_ready()
+            outcome = asyncio.run(_stream(ready, server, console))
             telling.sum_up(outcome, console)
             if ready.plan.keep and not summary.problems(outcome.tally, None):
-                telling.say_commands_now(ready, process.addresses, console)
-                await _until_interrupted()
-            exit_code = await process.stop()
+                telling.say_commands_now(ready, server, console)
+                # Ctrl-C ends the wait; what remains is to stop in order.
+                with suppress(KeyboardInterrupt):
+                    threading.Event().wait()
+            exit_code = server.stop()
     except Exception:
         telling.show_log(ready, console)
         raise
     return telling.say_end(ready, summary.problems(outcome.tally, exit_code), console)
 
 
-async def _stream(ready: Stage, process: server.ServerProcess, console: Console) -> summary.Outcome:
+async def _stream(ready: Stage, server: ServerProcess, console: Console) -> summary.Outcome:
     """Sends the flights, promotes half-way, and looks at the server meanwhile and at the end."""
+    await roles.played(ready.first.version, ready.second.version, server.http)
+    telling.say_where(server, console)
     plan, tally = ready.plan, Tally(ready.second.version)
     requests = request_count(len(ready.frame))
     pace = Pace(requests, plan.seconds, asyncio.Event())
-    viewer, observer = Viewer(plan, tally, requests), Observer(plan, process, tally)
+    viewer, observer = Viewer(plan, tally, requests), Observer(plan, server.http, tally)
     # A stream that is over before the promotion shows goes on until it does.
     stream = until(
         lambda: tally.switched_s is not None,
@@ -92,7 +96,7 @@ async def _stream(ready: Stage, process: server.ServerProcess, console: Console)
     gc.collect()
     gc.freeze()
     started = time.monotonic()
-    async with connected(process.addresses.grpc) as clients:
+    async with connected(server.grpc) as clients:
         with _one_error():
             async with asyncio.TaskGroup() as tasks:
                 beside = [
@@ -135,9 +139,3 @@ def _one_error() -> Iterator[None]:
 
 def _first(group: BaseException) -> BaseException:
     return _first(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
-
-
-async def _until_interrupted() -> None:
-    # Ctrl-C cancels this task; what remains is to stop in order.
-    with suppress(asyncio.CancelledError):
-        await asyncio.Event().wait()
