@@ -13,12 +13,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import floors, growth, inference, report, session
+from bench import inference, report, session
+from bench import memory as growth
+from bench import thresholds as floors
 from bench.load.generator import LoadError
 from bench.promotions import PromotionError
-from bench.roles import ServerError
 from bench.scenarios import FULL, QUICK, SERVERS, SUITES, Scenario
-from bench.servers import BASELINE, CONTESTANTS
+from bench.servers.measured import BASELINE, CONTESTANTS
+from bench.servers.roles import ServerError
 from bench.session import Order, Run
 
 _SCENARIOS = {scenario.name: scenario for suite in SUITES.values() for scenario in suite}

@@ -17,8 +17,8 @@ from bench import inference, models
 from bench.load.generator import LoadError
 from bench.load.plan import LoadPlan, LoadResult
 from bench.load.process import LoadProcess
-from bench.roles import PORTS, penstock_command, publish
-from bench.servers import ServerProcess
+from bench.servers.measured import ServerProcess
+from bench.servers.roles import PORTS, penstock_command, publish
 
 MODEL: Final = "tabular"
 _ALIAS: Final = "champion"

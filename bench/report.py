@@ -17,14 +17,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.growth import Growth
 from bench.load.latency import percentile
 from bench.measure import ProcessMemory
+from bench.memory import Growth
 from bench.promotions import Promotions
-from bench.ready import Readiness
 from bench.results import Measurement, Summary
-from bench.servers import ROOT
+from bench.servers.measured import ROOT
 from bench.session import Run
+from bench.startup import Readiness
 
 _MIB: Final = 2**20
 _MB: Final = 10**6

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import inference, measure, models, promotions
-from bench.compare import compare
-from bench.growth import Growth
 from bench.load.process import LoadPool
+from bench.memory import Growth
 from bench.promotions import Promotions
-from bench.ready import Readiness, readiness
+from bench.protocols import GRPC
 from bench.results import Measurement, Summary, summarise
+from bench.rounds import compare
 from bench.scenarios import Effort, Scenario
-from bench.servers import CONTESTANTS, Contestant, ServerProcess
-from bench.wire import GRPC
+from bench.servers.measured import CONTESTANTS, Contestant, ServerProcess
+from bench.startup import Readiness, readiness
 
 _FIRST_ANSWER_S = 60.0
 

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from bench.load.arrivals import Pace, pace_of
 from bench.load.connection import Calls, Outcome
 from bench.load.frames import ProtocolError
 from bench.load.headers import request_block
 from bench.load.http1 import HttpCalls
 from bench.load.link import Link, links
-from bench.load.pace import Pace, pace_of
 from bench.load.plan import LoadPlan, LoadResult, endpoint
 
 _LOOK_S = 0.05  # how often a quiet run looks at the clock and at `should_stop`

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import report
-from bench.peers import catalogue, environments, running, table
-from bench.peers.catalogue import Peer
+from bench.peers import environments, running, table
+from bench.peers import peer as catalogue
+from bench.peers.peer import Peer
 from bench.peers.running import Finding
 from bench.scenarios import FULL, QUICK, Effort
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from bench.peers.catalogue import Peer
+from bench.peers.peer import Peer
 
 _INSTALL_S: Final = 1800.0
 _QUOTED_LINES: Final = 12

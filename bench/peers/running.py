@@ -17,12 +17,12 @@ import psutil
 from bench import inference, session
 from bench.load.generator import LoadError
 from bench.peers import environments
-from bench.peers.catalogue import Peer
 from bench.peers.environments import InstallError
-from bench.peers.servers.shared import free_port
-from bench.roles import ServerError
+from bench.peers.peer import Peer
 from bench.scenarios import Effort, Scenario
-from bench.servers import BASELINE, CONTESTANTS, ROOT, Contestant
+from bench.servers.measured import BASELINE, CONTESTANTS, ROOT, Contestant
+from bench.servers.peers.shared import free_port
+from bench.servers.roles import ServerError
 from bench.session import Order, Run
 
 PENSTOCK: Final = "penstock"

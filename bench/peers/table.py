@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import report
-from bench.peers.catalogue import Peer
+from bench.peers.peer import Peer
 from bench.peers.running import Finding
 from bench.session import Run
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench import inference
-from bench.wire import GRPC, JSON, GrpcWire, JsonWire, Wire
+from bench.protocols import GRPC, JSON, GrpcWire, JsonWire, Wire
 from penstock import inference_pb2 as pb
 
 

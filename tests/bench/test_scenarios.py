@@ -1,7 +1,7 @@
 import pytest
 
 from bench.scenarios import FULL, QUICK, SERVERS, SUITES, TABULAR, Scenario
-from bench.servers import CONTESTANTS
+from bench.servers.measured import CONTESTANTS
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from bench import __main__ as command
 from bench import inference, models, report, session
-from bench.floors import Floor
 from bench.load import generator
 from bench.load.plan import LoadPlan
 from bench.results import Measurement, summarise
 from bench.scenarios import SUITES, Effort, Scenario
-from bench.servers import BASELINE, CONTESTANTS, ServerProcess
+from bench.servers.measured import BASELINE, CONTESTANTS, ServerProcess
+from bench.thresholds import Floor
 
 
 @pytest.fixture(scope="module")
