@@ -1,23 +1,27 @@
-"""What drift costs: counting in the pipeline by batch size, and one evaluation and scrape of a wide model.
+"""`python -m bench.drift.cost [--repeats N]`: what drift detection costs.
 
-python -m bench.drift.cost [--repeats N]
-
-The pipeline is ten columns of numbers (filled, standardised) and five of strings (one-hot of twenty). Counting is what a
-batch takes longer with cells to count in than without, both measured in turns. Prints one line a measurement.
+It measures the counting in the pipeline by batch size, and one evaluation and one scrape of a wide model. The pipeline has
+ten number columns (filled, standardised) and five string columns (one-hot of twenty). The cost of counting is the
+difference between a batch with cells to count in and one without, measured in turns.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 from penstock.tensors import join_bytes
 from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.evaluate import DriftRules, version_drift
 from penstock_server.drift.fit import fit_baseline, fit_number
-from penstock_server.drift.reference import reference_of
+from penstock_server.drift.gauges import drift_families
+from penstock_server.drift.reference import Reference, reference_of
+from penstock_server.drift.report import VersionDrift
 from penstock_server.features.counting import Counts
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
@@ -36,12 +40,13 @@ STRINGS: Final = tuple(f"s{at}" for at in range(5))
 CATEGORIES: Final = tuple(f"category {at}" for at in range(20))
 ROWS: Final = (1, 8, 64, 1024)
 FEATURES: Final = 200
+WINDOW_ROWS: Final = 10_000
 
 
 def specification() -> FeatureSpec:
-    """The columns and steps that are measured."""
-    places = (*range(len(CATEGORIES)), -1)
-    one_hot = OneHot((places,), (len(CATEGORIES),))
+    """The measured columns and steps."""
+    codes = (*range(len(CATEGORIES)), -1)
+    one_hot = OneHot((codes,), (len(CATEGORIES),))
     return FeatureSpec(
         (*map(NumberColumn, NUMBERS), *map(StringColumn, STRINGS)),
         Join(
@@ -54,23 +59,29 @@ def specification() -> FeatureSpec:
 
 
 def table(rows: int, seed: int) -> dict[str, Any]:
-    """Raw columns: normal numbers of which one in a hundred is missing, and equally frequent categories."""
+    """Raw columns: normal numbers of which 1 % are missing, and equally frequent categories."""
     rng = np.random.default_rng(seed)
     numbers = rng.normal(size=(rows, len(NUMBERS)))
     numbers[rng.random(numbers.shape) < 0.01] = np.nan
-    words = rng.choice(CATEGORIES, (rows, len(STRINGS)))
+    texts = rng.choice(CATEGORIES, (rows, len(STRINGS)))
     return {name: numbers[:, at] for at, name in enumerate(NUMBERS)} | {
-        name: words[:, at].tolist() for at, name in enumerate(STRINGS)
+        name: texts[:, at].tolist() for at, name in enumerate(STRINGS)
     }
 
 
-def counting(rows: int, repeats: int) -> tuple[float, float]:
-    """Microseconds of a batch without counting and with it, the medians of `repeats` turns."""
+def batch(rows: int) -> tuple[Pipeline, bytes, list[bytes]]:
+    """The pipeline, with cells to count in, and a batch's numbers and strings as it takes them."""
     spec = specification()
     pipeline = Pipeline(spec, fit_baseline(spec, table(20_000, 0)).cells)
-    batch = table(rows, 1)
-    numbers = np.column_stack([batch[name] for name in NUMBERS]).tobytes()
-    strings = [join_bytes([value.encode() for value in batch[name]]) for name in STRINGS]
+    columns = table(rows, 1)
+    numbers = np.column_stack([columns[name] for name in NUMBERS]).tobytes()
+    strings = [join_bytes([value.encode() for value in columns[name]]) for name in STRINGS]
+    return pipeline, numbers, strings
+
+
+def counting(rows: int, repeats: int) -> tuple[float, float]:
+    """Microseconds per batch without counting and with it, the medians of `repeats` turns."""
+    pipeline, numbers, strings = batch(rows)
     out = np.empty((rows, pipeline.width), pipeline.dtype)
     cells = np.zeros(pipeline.cells_shape, np.int64)
     calls = max(3, 2000 // (rows + 3))
@@ -81,54 +92,57 @@ def counting(rows: int, repeats: int) -> tuple[float, float]:
     return median(plain), median(counted)
 
 
-def wide() -> tuple[Baseline, Counts]:
-    """A baseline of many numbers, and a window in which a tenth of them drifted."""
+def wide() -> tuple[Reference, Counts]:
+    """The reference of many number columns, and a window in which every tenth column drifted."""
     rng = np.random.default_rng(2)
     columns = tuple(fit_number(f"feature {at}", rng.normal(size=20_000)) for at in range(FEATURES))
-    baseline = Baseline(columns, "digest")
-    reference = reference_of(baseline)
+    reference = reference_of(Baseline(columns, "digest"))
     cells, sums = np.zeros_like(reference.cells), np.zeros_like(reference.sums)
     for at, column in enumerate(columns):
-        values = rng.normal(0.6 if at % 10 == 0 else rng.uniform(0, 0.35), 1, 10_000)
-        places = np.searchsorted(column.edges, values, side="right")
-        cells[at, : len(column.counts)] = np.bincount(places, minlength=len(column.counts))
-        sums[at] = np.bincount(places, values, minlength=reference.sums.shape[1])
-    return baseline, Counts(cells, np.zeros((FEATURES, 2), np.int64), sums)
+        values = rng.normal(0.6 if at % 10 == 0 else rng.uniform(0, 0.35), 1, WINDOW_ROWS)
+        bins = np.searchsorted(column.edges, values, side="right")
+        cells[at, : len(column.counts)] = np.bincount(bins, minlength=len(column.counts))
+        sums[at] = np.bincount(bins, values, minlength=reference.sums.shape[1])
+    return reference, Counts(cells, np.zeros((FEATURES, 2), np.int64), sums)
+
+
+def evaluate(reference: Reference, window: Counts) -> VersionDrift:
+    """One evaluation of a version, as at a scrape."""
+    return version_drift(
+        "m",
+        "1",
+        ("champion",),
+        reference=reference,
+        window=window,
+        rows=WINDOW_ROWS,
+        window_rows=WINDOW_ROWS,
+        rules=DriftRules(),
+    )
+
+
+class _Families(Collector):
+    """The drift gauges of one version."""
+
+    def __init__(self, drift: VersionDrift) -> None:
+        self._drift = drift
+
+    def collect(self) -> Iterator[Metric]:
+        yield from drift_families([self._drift])
+
+
+def gauges_of(drift: VersionDrift) -> CollectorRegistry:
+    """A registry of the drift gauges of one version."""
+    registry = CollectorRegistry()
+    registry.register(_Families(drift))
+    return registry
 
 
 def scraping(repeats: int) -> dict[str, float]:
     """Milliseconds of the parts of a scrape of a wide version."""
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.registry import Collector
-
-    from penstock_server.drift.evaluate import DriftRules, version_drift
-    from penstock_server.drift.gauges import drift_families
-
-    baseline, window = wide()
-    reference = reference_of(baseline)
-
-    def evaluate() -> Any:
-        return version_drift(
-            "m",
-            "1",
-            ("champion",),
-            reference=reference,
-            window=window,
-            rows=10_000,
-            window_rows=10_000,
-            rules=DriftRules(),
-        )
-
-    found = evaluate()
-
-    class Families(Collector):
-        def collect(self) -> Any:
-            return drift_families([found])
-
-    registry = CollectorRegistry()
-    registry.register(Families())
+    reference, window = wide()
+    registry = gauges_of(evaluate(reference, window))
     return {
-        "evaluate": median(_took_us(evaluate, 1) for _ in range(repeats)) / 1000,
+        "evaluate": median(_took_us(lambda: evaluate(reference, window), 1) for _ in range(repeats)) / 1000,
         "render": median(_took_us(lambda: generate_latest(registry), 1) for _ in range(repeats)) / 1000,
     }
 

@@ -1,7 +1,6 @@
-"""Simulations of the drift rules on counts whose truth is known; pure but for the generator handed in.
+"""Simulations of the drift rules on counts whose true index is known.
 
-Shares at a chosen index from the reference's are an exponential tilt of them. `drift_calibration` puts the results beside
-what they should be.
+Shares at a chosen population stability index from the reference's are an exponential tilt of the reference's.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from penstock_server.drift.statistics import psi_smoothed
 
 REFERENCE_ROWS = 5000
 NAIVE = 0.1
-"""The rule of thumb: a smoothed index above it is called drift, however few rows it is of; a raw one errs more often."""
+"""The rule of thumb: a smoothed index above this is drift, whatever the number of rows. A raw index errs more often."""
 
 _Counts = NDArray[np.int64]
 _Reals = NDArray[np.float64]
@@ -41,7 +40,7 @@ def drawn(rng: np.random.Generator, bins: int, rows: int, index: float, runs: in
 
 @dataclass(frozen=True, slots=True)
 class Rejections:
-    """How often each rule called drift."""
+    """How often each rule reported drift."""
 
     at_5: float
     at_1: float
@@ -71,10 +70,10 @@ def ordinary_size(rng: np.random.Generator, bins: int, rows: int, runs: int) -> 
 
 
 def run_lengths(rng: np.random.Generator, alpha: float, streams: int, most_looks: int) -> tuple[float, int]:
-    """The looks until the first false alarm of the test of no change, a window of 12 sub-windows slid one at a look.
+    """The looks until the first false alarm of the test of no change, for a window that slides by one of 12 parts per look.
 
     Returns:
-        The mean by exposure, looks over alarms, streams that end without one counted in full; and the alarms.
+        Looks divided by alarms, which counts streams without an alarm in full; and the alarms.
     """
     bins, rows, width = 10, 100, 12
     shares = np.full(bins, 1 / bins)
@@ -95,7 +94,7 @@ def run_lengths(rng: np.random.Generator, alpha: float, streams: int, most_looks
 
 @dataclass(frozen=True, slots=True)
 class Discoveries:
-    """Over windows of many features: false share of those called drifted, power, windows with a false one, alarms."""
+    """Over windows of many features: the false share of reported drift, power, windows with a false report, false alarms."""
 
     false_share: float
     power: float
@@ -104,7 +103,7 @@ class Discoveries:
 
 
 def discoveries(rng: np.random.Generator, rate: float, quiet_index: float, drifted: int, windows: int) -> Discoveries:
-    """Twenty features, of which some drift by 0.25 and the others by `quiet_index`, judged together in each window."""
+    """Twenty features in each window, of which some drift by 0.25 and the others by `quiet_index`."""
     features, bins, rows = 20, 20, 1000
     shares = np.full(bins, 1 / bins)
     truth = np.arange(features) < drifted
@@ -126,7 +125,7 @@ def discoveries(rng: np.random.Generator, rate: float, quiet_index: float, drift
 def clumped_size(rng: np.random.Generator, length: int, runs: int) -> tuple[float, float]:
     """False alarms at 5 % of the test of no change where rows come in clumps: without a dispersion, and with one.
 
-    The dispersion is what a baseline estimates from its own rows in the order of time.
+    The dispersion is the one that a baseline estimates from its own rows in the order of time.
     """
     bins, rows = 10, 1000
     plain, known = 0, 0
