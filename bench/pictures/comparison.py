@@ -1,7 +1,7 @@
-"""Draws a run's record for the README: `python -m bench.pictures.comparison RESULTS.json OUT.svg`.
+"""`python -m bench.pictures.comparison RESULTS.json OUT.svg`: draws the record of a run, for the README.
 
-Left, requests per second as bars side by side, a group a scenario; right, the 99th percentile against throughput, a
-curve a server. Decides nothing about the numbers.
+On the left are requests per second as bars, one group per scenario; on the right the 99th percentile against throughput,
+one curve per server.
 """
 
 import argparse
@@ -13,24 +13,25 @@ from typing import Any, Final
 _COLOURS: Final = ("#9aa5b1", "#0b7285", "#e8590c", "#5f3dc4", "#2b8a3e")
 _BAR_SPACE: Final = 0.8
 
-Summary = Mapping[str, Any]
+Record = Mapping[str, Any]
+"""A summary as JSON, one of `report.record`'s."""
 
 
-def by_server(summaries: Iterable[Summary]) -> dict[str, dict[str, Summary]]:
+def by_server(summaries: Iterable[Record]) -> dict[str, dict[str, Record]]:
     """Summaries by server and scenario, in the order of the record."""
-    found: dict[str, dict[str, Summary]] = {}
+    found: dict[str, dict[str, Record]] = {}
     for each in summaries:
         found.setdefault(each["server"], {})[each["scenario"]] = each
     return found
 
 
-def curve(summaries: Iterable[Summary]) -> list[tuple[float, float]]:
-    """Requests per second and p99 in ms of one server, by rising throughput; without what was not answered."""
+def curve(summaries: Iterable[Record]) -> list[tuple[float, float]]:
+    """Requests per second and p99 in ms of one server, by rising throughput; without scenarios that got no answer."""
     return sorted((each["requests_per_s"], each["p99_ms"]) for each in summaries if each["p99_ms"] is not None)
 
 
 def draw(record: Mapping[str, Any], file: Path) -> None:
-    """Draws a record, as `report.record` made it, in the format that the file's name says.
+    """Draws a record of `report.record`, in the format of the file's suffix.
 
     Raises:
         ValueError: the record holds no measurement.
@@ -40,7 +41,7 @@ def draw(record: Mapping[str, Any], file: Path) -> None:
 
     servers = by_server(record["summaries"])
     if not servers:
-        raise ValueError("the record holds no measurement, expected one at least")
+        raise ValueError("the record holds no measurement, expected at least one")
     scenarios = list(dict.fromkeys(each["scenario"] for each in record["summaries"]))
     mpl.rcParams.update({"font.family": "sans-serif", "font.size": 9, "svg.hashsalt": "penstock"})
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -56,7 +57,7 @@ def draw(record: Mapping[str, Any], file: Path) -> None:
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
-def _bars(axes: Any, servers: Mapping[str, Mapping[str, Summary]], scenarios: Sequence[str]) -> None:
+def _bars(axes: Any, servers: Mapping[str, Mapping[str, Record]], scenarios: Sequence[str]) -> None:
     width = _BAR_SPACE / len(servers)
     for index, (server, found) in enumerate(servers.items()):
         places = [place - _BAR_SPACE / 2 + (index + 0.5) * width for place in range(len(scenarios))]
@@ -67,7 +68,7 @@ def _bars(axes: Any, servers: Mapping[str, Mapping[str, Summary]], scenarios: Se
     axes.legend(frameon=False)
 
 
-def _curves(axes: Any, servers: Mapping[str, Mapping[str, Summary]]) -> None:
+def _curves(axes: Any, servers: Mapping[str, Mapping[str, Record]]) -> None:
     for index, (server, found) in enumerate(servers.items()):
         points = curve(found.values())
         if points:
