@@ -1,4 +1,4 @@
-"""CPU seconds and memory of a process and all that it started, as /proc tells them. Linux only.
+"""CPU seconds and memory of a process and all its descendants, read from /proc. Linux only.
 
 Source: proc(5), /proc/PID/stat and /proc/PID/smaps_rollup.
 """
@@ -21,9 +21,9 @@ class ProcessMemory:
 
     Attributes:
         pid: its id.
-        command: its name, as the kernel keeps it.
-        rss_bytes: resident, pages shared with others counted in full.
-        pss_bytes: resident, shared pages divided among those who share them; None where the kernel does not say.
+        command: its name in the kernel.
+        rss_bytes: resident, with shared pages counted in full.
+        pss_bytes: resident, with each shared page divided by its sharers; None if the kernel does not say.
     """
 
     pid: int
@@ -39,7 +39,7 @@ def parse_stat(text: str) -> tuple[str, list[int]]:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and its living descendants; empty when it is gone."""
+    """The process and its living descendants; empty if it has ended."""
     children: dict[int, list[int]] = {}
     alive = set()
     for entry in _PROC.iterdir():
@@ -52,20 +52,13 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def cpu_s(pid: int) -> float:
-    """User and system seconds of the process and its descendants, in steps of a clock tick (10 ms).
-
-    Children that ended count through the parent that waited for them.
-    """
-    return cpu_reader(pid)()
-
-
 def cpu_reader(pid: int) -> Callable[[], float]:
-    """Reads `cpu_s` again and again of the processes that there are now.
+    """Reads user and system seconds of the process and its current descendants, in steps of a clock tick (10 ms).
 
-    Looking for descendants means reading all of /proc, milliseconds during which a load generator would answer nobody;
-    reading a few known processes takes microseconds.
+    Descendants that ended count through the parent that waited for them.
     """
+    # To find descendants takes milliseconds, since all of /proc is read, and the load generator could do nothing
+    # meanwhile. To read known processes takes microseconds.
     pids = tree(pid)
 
     def read() -> float:
@@ -88,7 +81,7 @@ def memory(pid: int) -> list[ProcessMemory]:
 def _stat(pid: int) -> tuple[str, list[int]] | None:
     try:
         return parse_stat((_PROC / str(pid) / "stat").read_text(errors="replace"))
-    except OSError:  # it ended in between
+    except OSError:  # it has ended
         return None
 
 

@@ -1,7 +1,6 @@
-"""How a server's memory grows: over many requests, and over calls that are cancelled or whose client is killed.
+"""How the memory of a server's workers grows: over many requests, then over calls that are cancelled or cut off.
 
-Decides what is sent and what is compared: resident memory of its workers, after a warm-up that lets caches fill.
-Called by `__main__`.
+Resident memory is read after a warm-up, which lets caches fill.
 """
 
 import selectors
@@ -18,7 +17,7 @@ from bench.load.link import links
 from bench.load.plan import LoadPlan, endpoint
 from bench.load.process import LoadPool
 from bench.protocols import GRPC
-from bench.servers.measured import CONTESTANTS, ServerProcess
+from bench.servers.measured import SERVERS, running
 
 MODEL: Final = "tabular"
 WARMUP_REQUESTS: Final = 50_000
@@ -28,13 +27,13 @@ _ABANDONED_AT_ONCE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class MemoryGrowth:
     """The workers' resident memory at four moments of one server's life.
 
     Attributes:
         requests: answered between `warm_bytes` and `served_bytes`.
-        failed: of these.
-        abandoned: calls between `served_bytes` and `abandoned_bytes`: half cancelled, half with their client killed.
+        failed: how many more failed there.
+        abandoned: calls between `served_bytes` and `abandoned_bytes`: half cancelled, half on a connection that is cut.
     """
 
     server: str
@@ -48,23 +47,23 @@ class Growth:
 
 
 def workers_bytes(processes: Sequence[measure.ProcessMemory]) -> int:
-    """Resident memory of the processes that answer: all but the first, which supervises, or the first if alone."""
+    """Resident memory of the processes that answer: all but the supervisor, which is first, or the first if it is alone."""
     return sum(process.rss_bytes for process in (processes[1:] or processes))
 
 
-def run(name: str, *, requests: int, abandoned: int, on_start: Callable[[str], None] = lambda _: None) -> Growth:
+def run(name: str, *, requests: int, abandoned: int, on_start: Callable[[str], None] = lambda _: None) -> MemoryGrowth:
     """Serves a model, sends the requests, then the abandoned calls.
 
     Raises:
-        ValueError: the server is not asked over gRPC.
-        ServerError, TimeoutError, LoadError: it could not be measured.
+        ValueError: the server does not speak gRPC.
+        UnavailableError, TimeoutError, LoadError: it could not be measured.
     """
-    if CONTESTANTS[name].wire is not GRPC:
+    if SERVERS[name].protocol is not GRPC:
         raise ValueError(f"memory is measured over gRPC, and {name} does not speak it")
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
         files = models.write(Path(folder) / "models", {MODEL})
         sent = inference.messages(MODEL, rows=1)
-        with ServerProcess(CONTESTANTS[name].command(Path(folder) / "models", files)) as server, LoadPool() as pool:
+        with running(SERVERS[name].command(Path(folder) / "models", files)) as server, LoadPool() as pool:
 
             def memory_bytes() -> int:
                 return workers_bytes(measure.memory(server.pid))
@@ -79,10 +78,10 @@ def run(name: str, *, requests: int, abandoned: int, on_start: Callable[[str], N
             served = memory_bytes()
             on_start(f"{name}: {abandoned:,} abandoned calls")
             cancel(server.grpc, sent, abandoned // 2)
-            kill(server.grpc, sent, abandoned - abandoned // 2)
+            cut_off(server.grpc, sent, abandoned - abandoned // 2)
             inference.first_answer(server.grpc, sent[0], timeout_s=60)
             left = memory_bytes()
-    return Growth(name, result.succeeded, result.failed, abandoned, started, warm, served, left)
+    return MemoryGrowth(name, result.succeeded, result.failed, abandoned, started, warm, served, left)
 
 
 def cancel(address: str, messages: Sequence[bytes], count: int) -> None:
@@ -96,8 +95,8 @@ def cancel(address: str, messages: Sequence[bytes], count: int) -> None:
                 each.cancel()
 
 
-def kill(address: str, messages: tuple[bytes, ...], count: int) -> None:
-    """Sends calls and closes their connection without a word."""
+def cut_off(address: str, messages: tuple[bytes, ...], count: int) -> None:
+    """Sends calls and closes their connection at once."""
     calls = calls_of(LoadPlan(address, inference.METHOD, messages))
     for start in range(0, count, _ABANDONED_AT_ONCE):
         with selectors.DefaultSelector() as selector, links(endpoint(address), calls, 1, selector) as opened:

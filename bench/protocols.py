@@ -1,6 +1,6 @@
-"""The ways to ask a server: gRPC with raw tensors, or JSON over HTTP. Decides the bytes; `servers` says who speaks which.
+"""The protocols that servers are measured with: gRPC with raw tensors, or JSON over HTTP.
 
-Both ask for the same rows and hold the answers against the same outputs.
+Both send the same rows and compare the answers with the same outputs.
 """
 
 import http.client
@@ -9,39 +9,47 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 
 from bench import inference, models, strings
 from bench.load.plan import LoadPlan
+from penstock_tools.server_process import ServerProcess
 
 _HTTP_PATH: Final = "/infer"
-_PATIENCE_S: Final = 0.05
+_POLL_S: Final = 0.05
 
 
-class Wire(Protocol):
-    """A way to ask."""
+class RequestProtocol(Protocol):
+    """How requests are sent to a server."""
 
-    protocol: str
+    name: Literal["grpc", "http"]
+
+    def address(self, server: ServerProcess) -> str:
+        """Where the server listens for this protocol."""
+        ...
 
     def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
-        """Serialized requests, as many and of the same rows as `inference.messages`."""
+        """Serialized requests, as many and with the same rows as `inference.messages`."""
         ...
 
     def adapt(self, plan: LoadPlan) -> LoadPlan:
-        """The plan for gRPC as one for this wire, with as many requests in flight."""
+        """A plan for gRPC, changed for this protocol, with as many requests in flight."""
         ...
 
     def check(self, address: str, sent: Sequence[bytes], outputs: list[inference.Outputs], timeout_s: float) -> None:
-        """Waits for the first answer, then holds every answer against the outputs, taken in turn."""
+        """Waits for the first answer, then compares every answer with the outputs, taken in turn."""
         ...
 
 
-class GrpcWire:
+class GrpcProtocol:
     """The Open Inference Protocol."""
 
-    protocol = "grpc"
+    name: Literal["grpc", "http"] = "grpc"
+
+    def address(self, server: ServerProcess) -> str:
+        return server.grpc
 
     def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
         return inference.messages(model, rows=rows, copies=copies)
@@ -55,10 +63,13 @@ class GrpcWire:
         inference.check(address, tuple(sent), outputs)
 
 
-class JsonWire:
-    """A JSON object of rows to /infer, answered by one of outputs."""
+class JsonProtocol:
+    """A JSON object of rows sent to /infer, answered by one of outputs."""
 
-    protocol = "http"
+    name: Literal["grpc", "http"] = "http"
+
+    def address(self, server: ServerProcess) -> str:
+        return server.http
 
     def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
         if model == strings.NAME:
@@ -69,21 +80,21 @@ class JsonWire:
         return tuple(json.dumps(body, separators=(",", ":")).encode() for body in bodies)
 
     def adapt(self, plan: LoadPlan) -> LoadPlan:
-        """HTTP/1.1 carries one request at a time on a connection: a stream becomes a connection."""
+        # HTTP/1.1 carries one request at a time per connection: each stream becomes a connection.
         return replace(plan, path=_HTTP_PATH, connections=plan.connections * plan.streams, streams=1, is_http1=True)
 
     def check(self, address: str, sent: Sequence[bytes], outputs: list[inference.Outputs], timeout_s: float) -> None:
         give_up_at = time.monotonic() + timeout_s
         while True:
             try:
-                _ask(address, sent[0])
+                _post(address, sent[0])
                 break
             except OSError as error:
                 if time.monotonic() >= give_up_at:
                     raise TimeoutError(f"no answer from {address} within {timeout_s} s: {error}") from error
-                time.sleep(_PATIENCE_S)
-        for message, wanted in zip(sent, cycle(outputs), strict=False):
-            if difference := inference.compare(wanted, self.read(_ask(address, message))):
+                time.sleep(_POLL_S)
+        for message, expected in zip(sent, cycle(outputs), strict=False):
+            if difference := inference.compare(expected, self.read(_post(address, message))):
                 raise inference.WrongAnswerError(f"{address} answers wrongly: {difference}")
 
     def read(self, answer: Any) -> inference.Outputs:
@@ -91,7 +102,7 @@ class JsonWire:
         return {name: np.asarray(values) for name, values in answer["outputs"].items()}
 
 
-def _ask(address: str, body: bytes) -> Any:
+def _post(address: str, body: bytes) -> Any:
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
         connection.request("POST", _HTTP_PATH, body, {"content-type": "application/json"})
@@ -104,5 +115,5 @@ def _ask(address: str, body: bytes) -> Any:
     return json.loads(text)
 
 
-GRPC: Final = GrpcWire()
-JSON: Final = JsonWire()
+GRPC: Final = GrpcProtocol()
+JSON: Final = JsonProtocol()

@@ -1,22 +1,22 @@
-"""How long a server takes from its start to its first answer, and what memory it then holds. Called by `__main__`."""
+"""How long a server takes from its start to its first answer, and how much memory it then holds."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import inference, measure
-from bench.servers.measured import ServerProcess
+from bench.servers.measured import running
 
 
 @dataclass(frozen=True, slots=True)
-class Readiness:
+class Startup:
     """One start.
 
     Attributes:
         server: its name.
-        listening_s: from the start to the line that names its address.
+        listening_s: from the start to the line with its address.
         answered_s: from the start to its first good answer.
-        processes: the memory of each of its processes then, the one started first.
+        processes: the memory of each of its processes then; the process started first comes first.
     """
 
     server: str
@@ -26,19 +26,19 @@ class Readiness:
 
     @property
     def largest_rss_bytes(self) -> int:
-        """Of the process that holds most: the one that runs the models."""
+        """Of the process that holds most, which is the one that runs the models."""
         return max(process.rss_bytes for process in self.processes)
 
 
-def readiness(name: str, command: Sequence[str], message: bytes, *, timeout_s: float = 60) -> Readiness:
-    """Starts a server, waits for its first answer, and ends it.
+def startup(name: str, command: Sequence[str], message: bytes, *, timeout_s: float = 60) -> Startup:
+    """Starts a server of the Open Inference Protocol, waits for its first answer, and stops it.
 
     Raises:
-        ServerError: it did not start.
+        UnavailableError: it did not start.
         TimeoutError: it did not answer.
     """
     started = time.perf_counter()
-    with ServerProcess(command, timeout_s=timeout_s) as server:
+    with running(command) as server:
         inference.first_answer(server.grpc, message, timeout_s=timeout_s)
         answered_s = time.perf_counter() - started
-        return Readiness(name, server.ready_s, answered_s, tuple(measure.memory(server.pid)))
+        return Startup(name, server.ready_s, answered_s, tuple(measure.memory(server.pid)))

@@ -1,4 +1,4 @@
-"""When the next request is due. Pure: told the time, never reads it. Called by `generator`."""
+"""When the next request is due: in a closed loop, or at the times of Poisson arrivals. It never reads a clock."""
 
 from typing import Protocol
 
@@ -7,31 +7,31 @@ import numpy as np
 from bench.load.plan import LoadPlan
 
 
-class Pace(Protocol):
-    """Says, one request after another, when each was due."""
+class Arrivals(Protocol):
+    """The due times of requests, one after another."""
 
     is_open: bool
 
     def take(self, now: float) -> float | None:
-        """The due time of a request to send now, which is then spent; None when there is none yet, or none left."""
+        """The due time of the next request, if it is to be sent now; None if none is due yet, or none is left."""
         ...
 
     def next_due(self) -> float:
-        """When to ask again if nothing else happens; infinity when no time will change the answer."""
+        """When the next request is due, if that depends on time alone; otherwise infinity."""
         ...
 
     def stop(self) -> None:
-        """Gives out no more."""
+        """Ends the arrivals: none is left."""
         ...
 
     @property
     def is_spent(self) -> bool:
-        """Whether none is left to give out."""
+        """Whether none is left."""
         ...
 
 
-class ClosedPace:
-    """A request is due whenever there is room for it: an answer releases the next."""
+class ClosedLoop:
+    """A request is due whenever there is room for it: each answer releases the next request."""
 
     is_open = False
 
@@ -55,10 +55,10 @@ class ClosedPace:
         return self._left <= 0
 
 
-class PoissonPace:
-    """Requests are due at random times of a mean rate, whatever the server does: a slow server meets a queue.
+class PoissonArrivals:
+    """Requests are due at random times of a mean rate, whatever the server does: a slow server gets a queue.
 
-    A request that finds no room keeps its due time, so that waiting for room counts as latency.
+    A request that finds no room keeps its due time, so that the wait for room counts as latency.
     """
 
     is_open = True
@@ -87,11 +87,11 @@ class PoissonPace:
         return self._next >= len(self._times)
 
 
-def pace_of(plan: LoadPlan, start: float) -> Pace:
-    """The pace that a plan asks for, from a start time on the caller's clock."""
+def arrivals_of(plan: LoadPlan, start: float) -> Arrivals:
+    """A plan's arrivals, from a start time on the caller's clock."""
     if plan.rate_per_s is None:
-        return ClosedPace(max_requests=plan.max_requests)
-    return PoissonPace(
+        return ClosedLoop(max_requests=plan.max_requests)
+    return PoissonArrivals(
         start=start,
         rate_per_s=plan.rate_per_s,
         seconds=plan.warmup_s + plan.duration_s,

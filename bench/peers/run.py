@@ -1,6 +1,6 @@
-"""One peer measured beside Penstock and the bare baseline, in one run; nothing it started lives on.
+"""Measures one peer beside Penstock and the bare baseline, in one run, and ends every process that the peer started.
 
-A peer that cannot be installed, started or trusted becomes a finding with a reason. Called by `__main__`.
+A peer that cannot be installed or started, or that answers wrongly, gives a result with the reason.
 """
 
 import os
@@ -19,51 +19,51 @@ from bench.load.generator import LoadError
 from bench.peers import environments
 from bench.peers.environments import InstallError
 from bench.peers.peer import Peer
-from bench.scenarios import Effort, Scenario
-from bench.servers.measured import BASELINE, CONTESTANTS, ROOT, Contestant
-from bench.servers.peers.shared import free_port
-from bench.servers.roles import ServerError
-from bench.session import Order, Run
+from bench.scenarios import Rounds, Scenario
+from bench.servers.measured import BASELINE, ROOT, SERVERS, MeasuredServer
+from bench.servers.peers.command_line import free_port
+from bench.session import RunResult, RunSpec
+from penstock_server.errors import UnavailableError
 
 PENSTOCK: Final = "penstock"
 SCENARIOS: Final = (Scenario("tabular", 1, 1), Scenario("tabular", 4, 2), Scenario("tabular", 8, 8))
 MARK: Final = "PENSTOCK_BENCH_PEER"
-"""The environment variable by which a peer's processes are found, however far they went from their parents."""
+"""An environment variable of a peer's processes. By it they are found, even if they left their parents' session."""
 
 _MODEL: Final = "tabular"
 _END_S: Final = 5.0
-_FAILURES: Final = (InstallError, LoadError, ServerError, TimeoutError, inference.WrongAnswerError, ValueError)
+_FAILURES: Final = (InstallError, LoadError, UnavailableError, TimeoutError, inference.WrongAnswerError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What became of one peer.
+class PeerResult:
+    """The outcome for one peer.
 
     Attributes:
-        run: the measurements of the peer, of Penstock and of the baseline; None where there are none.
+        run: the measurements of the peer, of Penstock and of the baseline; None if there are none.
         installed: every package of its environment.
         failure: why nothing was measured.
     """
 
     peer: Peer
-    run: Run | None = None
+    run: RunResult | None = None
     installed: tuple[str, ...] = ()
     failure: str | None = None
 
 
-def order(peer: Peer, effort: Effort) -> Order:
-    """The peer comes first, so that ratios say how many times better than it the others are."""
-    return Order(servers=(peer.name, PENSTOCK, BASELINE), scenarios=SCENARIOS, effort=effort)
+def run_spec(peer: Peer, rounds: Rounds) -> RunSpec:
+    """What is measured; the peer comes first, so that ratios say how many times better than it the others are."""
+    return RunSpec(servers=(peer.name, PENSTOCK, BASELINE), scenarios=SCENARIOS, rounds=rounds)
 
 
-def find(
+def measure(
     peer: Peer,
-    effort: Effort,
+    rounds: Rounds,
     *,
     on_start: Callable[[str], None] = lambda _: None,
     on_measured: Callable[[], None] = lambda: None,
-) -> Finding:
-    """Installs, starts, checks and measures a peer; a reason stands in for what failed."""
+) -> PeerResult:
+    """Installs, starts, checks and measures a peer; if that fails, the result has the reason."""
     installed: tuple[str, ...] = ()
     try:
         if not environments.is_fresh(peer):
@@ -71,18 +71,16 @@ def find(
         environments.make(peer)
         installed = tuple(environments.installed(peer))
         with TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder, _marked() as mark:
-            contestants = {**CONTESTANTS, peer.name: contestant(peer, Path(folder), mark)}
-            run = session.run(order(peer, effort), on_start=on_start, on_measured=on_measured, contestants=contestants)
+            servers = {**SERVERS, peer.name: measured_server(peer, Path(folder), mark)}
+            run = session.run(run_spec(peer, rounds), on_start=on_start, on_measured=on_measured, servers=servers)
     except _FAILURES as error:
-        return Finding(peer, installed=installed, failure=str(error))
-    return Finding(peer, run, installed)
+        return PeerResult(peer, installed=installed, failure=str(error))
+    return PeerResult(peer, run, installed)
 
 
-def contestant(peer: Peer, folder: Path, mark: str) -> Contestant:
-    """The peer as the bench starts it: alone with its environment, this checkout's protocol, a folder and the mark.
-
-    The folder is its home and all: several leave workspaces, tokens and counters wherever they run.
-    """
+def measured_server(peer: Peer, folder: Path, mark: str) -> MeasuredServer:
+    """The peer as a server to measure: its environment, this checkout's contract, a folder and the mark."""
+    # The folder is its home too: several peers leave workspaces, tokens and counters there.
     path = os.pathsep.join((str(ROOT), str(ROOT / "protos")))
     env = {"PYTHONPATH": path, "PYTHONNOUSERSITE": "1", "HOME": str(folder), "TMPDIR": str(folder), MARK: mark}
 
@@ -90,12 +88,12 @@ def contestant(peer: Peer, folder: Path, mark: str) -> Contestant:
         python = environments.python(peer)
         return peer.command(python, files[_MODEL], model=_MODEL, port=free_port(), folder=folder, env=env)
 
-    return Contestant(peer.name, command, peer.how)
+    return MeasuredServer(peer.name, command, peer.request_protocol)
 
 
 @contextmanager
 def _marked() -> Iterator[str]:
-    """A mark for processes; those that carry it are ended on leaving."""
+    """A mark for processes; processes that have it are killed on leaving."""
     mark = uuid.uuid4().hex
     try:
         yield mark

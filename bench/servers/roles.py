@@ -1,7 +1,6 @@
-"""Penstock serving from a registry, with a canary and a shadow that work or that idle; and the `penstock` command.
+"""Penstock serving from a registry, with a canary and a shadow that get requests or that get none.
 
-All versions are the same file, so that every answer can be checked whoever gave it. Called by `servers` and
-`promotions`.
+All versions are the same file, so that every answer can be checked, whichever version gave it.
 """
 
 import sys
@@ -9,15 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from penstock.names import CANARY, CHAMPION, SHADOW
+from penstock_server.errors import PenstockError, UnavailableError
+
 PORTS: Final = ("--host", "127.0.0.1", "--port", "0", "--http-port", "0")
-IDLE: Final = "unasked"
-"""A model that nobody asks."""
+IDLE_MODEL: Final = "unasked"
+"""A model that gets no requests."""
 
 _CANARY_PERCENT: Final = 10
-
-
-class ServerError(Exception):
-    """A server did not start, or had nothing to serve."""
 
 
 def penstock_command(*arguments: str) -> list[str]:
@@ -25,20 +23,25 @@ def penstock_command(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("penstock")), *arguments]
 
 
+def registry_in(folder: Path) -> tuple[str, dict[str, str]]:
+    """The address of a registry in a folder, and the variables that keep Penstock's own files there too."""
+    env = {"PENSTOCK_DATA_DIR": str(folder), "PENSTOCK_CACHE_DIR": str(folder / "cache")}
+    return f"sqlite:///{folder / 'registry.db'}", env
+
+
 def serve(folder: Path, files: Mapping[str, Path], *, are_idle: bool) -> list[str]:
     """Publishes the models and returns the command that serves them.
 
     Args:
         folder: where the registry is made.
-        files: by model; each has a canary of 10 % and a shadow if these are not idle.
-        are_idle: the models are champions alone, and a further model, unasked, has canary and shadow.
+        files: by model; each model gets a canary of 10 % and a shadow, unless the roles are idle.
+        are_idle: the models have only a champion; one more model, without requests, has canary and shadow.
 
     Raises:
-        ServerError: publishing failed.
+        UnavailableError: publishing failed.
     """
     folder.mkdir()
-    registry = f"sqlite:///{folder / 'registry.db'}"
-    env = {"PENSTOCK_DATA_DIR": str(folder), "PENSTOCK_CACHE_DIR": str(folder / "cache")}
+    registry, env = registry_in(folder)
     for model, alias, weight in plan(tuple(files), are_idle=are_idle):
         file = files[model] if model in files else next(iter(files.values()))
         publish(model, file, registry=registry, alias=alias, weight=weight)
@@ -48,9 +51,9 @@ def serve(folder: Path, files: Mapping[str, Path], *, are_idle: bool) -> list[st
 
 def plan(models: tuple[str, ...], *, are_idle: bool) -> list[tuple[str, str, float | None]]:
     """Model, role and weight of each version to publish, in order."""
-    alone: list[tuple[str, str, float | None]] = [(model, "champion", None) for model in models] if are_idle else []
-    with_roles = (IDLE,) if are_idle else models
-    roles = (("champion", None), ("canary", _CANARY_PERCENT), ("shadow", None))
+    alone: list[tuple[str, str, float | None]] = [(model, CHAMPION, None) for model in models] if are_idle else []
+    with_roles = (IDLE_MODEL,) if are_idle else models
+    roles = ((CHAMPION, None), (CANARY, _CANARY_PERCENT), (SHADOW, None))
     return alone + [(model, alias, weight) for model in with_roles for alias, weight in roles]
 
 
@@ -58,13 +61,12 @@ def publish(model: str, file: Path, *, registry: str, alias: str, weight: float 
     """Publishes a file as a model's next version, with its role.
 
     Raises:
-        ServerError: it failed; says why.
+        UnavailableError: it failed; says why.
     """
-    # In this process: MLflow takes seconds to import, once instead of for each version.
-    from penstock_server.errors import PenstockError
-    from penstock_tools.publish import onnx as tool
+    # In this process, not by the command: MLflow takes seconds to import, and so it is imported once for all versions.
+    from penstock_tools.publish import onnx
 
     try:
-        tool.publish(model, file, registry=registry, alias=alias, weight=weight)
+        onnx.publish(model, file, registry=registry, alias=alias, weight=weight)
     except (PenstockError, OSError) as error:
-        raise ServerError(f"publishing {model} failed: {error}") from error
+        raise UnavailableError(f"publishing {model} failed: {error}") from error

@@ -21,19 +21,19 @@ def test_a_stat_line_is_read_whatever_the_command_is_called(command) -> None:
 def test_cpu_of_this_process_is_what_the_system_says() -> None:
     mine = psutil.Process()
     expected = sum(sum(each.cpu_times()[:4]) for each in (mine, *mine.children(recursive=True)))
-    assert measure.cpu_s(os.getpid()) == pytest.approx(expected, abs=0.2)
+    assert measure.cpu_reader(os.getpid())() == pytest.approx(expected, abs=0.2)
 
 
 def test_children_count_alive_and_after_their_end() -> None:
-    before = measure.cpu_s(os.getpid())
+    before = measure.cpu_reader(os.getpid())()
     with subprocess.Popen([sys.executable, "-c", BUSY + "print(flush=True); input()"], **_pipes()) as child:
         child.stdout.readline()
         assert child.pid in measure.tree(os.getpid())
-        assert measure.cpu_s(child.pid) == measure.cpu_reader(child.pid)() >= 0.13
-        alive = measure.cpu_s(os.getpid())
+        assert measure.cpu_reader(child.pid)() >= 0.13
+        alive = measure.cpu_reader(os.getpid())()
         child.communicate(b"\n")
     assert alive - before >= 0.13
-    assert measure.cpu_s(os.getpid()) >= alive
+    assert measure.cpu_reader(os.getpid())() >= alive
     assert child.pid not in measure.tree(os.getpid())
 
 
@@ -52,7 +52,7 @@ def test_a_process_that_is_gone_has_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         pass
     assert measure.tree(child.pid) == []
-    assert measure.cpu_s(child.pid) == 0
+    assert measure.cpu_reader(child.pid)() == 0
     assert measure.memory(child.pid) == []
 
 

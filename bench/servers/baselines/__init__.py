@@ -1,1 +1,1 @@
-"""Servers to measure against, each written as its own documentation recommends."""
+"""Servers to compare with, each written as its library's documentation recommends."""

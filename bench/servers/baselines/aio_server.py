@@ -1,7 +1,7 @@
 """The bare baseline: `grpc.aio` on uvloop, onnxruntime called in the handler, and nothing else.
 
-What a competent engineer writes in an afternoon, kept as fast as its library allows: generic handlers, raw tensors, one
-onnxruntime thread, no logging in the request path. `servers` starts it; it prints its address when it is ready.
+What a competent engineer writes in an afternoon, as fast as its library allows: generic handlers, raw tensors, one
+onnxruntime thread, no logging in the request path. It prints its address when it is ready.
 
     python -m bench.servers.baselines.aio_server NAME=FILE.onnx [NAME=FILE.onnx ...] [--port PORT]
 """
@@ -15,27 +15,22 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import numpy as np
-import onnxruntime as ort
 import uvloop
 
+from bench.servers.onnx_session import OneThreadModel
 from penstock import inference_pb2 as pb
+from penstock.names import INFER_METHOD, INFERENCE_SERVICE
 from penstock.tensors import DATATYPES
 
 MESSAGE_LIMIT_BYTES = 64 * 2**20
 
 
-class Model:
-    """One ONNX model with one FP32 input of shape [N, F]."""
+class AioModel:
+    """A model that answers one request at a time."""
 
     def __init__(self, name: str, file: Path) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        (model_input,) = self._session.get_inputs()
         self._name = name
-        self._input = model_input.name
-        self._columns = model_input.shape[1]
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._model = OneThreadModel(file)
 
     def infer(self, request: pb.ModelInferRequest) -> pb.ModelInferResponse:
         """Runs one request.
@@ -46,19 +41,19 @@ class Model:
         if len(request.inputs) != 1 or len(request.raw_input_contents) != 1:
             raise ValueError("expected one input with raw contents")
         tensor = request.inputs[0]
-        if tensor.name != self._input or tensor.datatype != "FP32" or list(tensor.shape[1:]) != [self._columns]:
-            raise ValueError(f"expected input {self._input!r} FP32 [N, {self._columns}]")
+        name, columns = self._model.input, self._model.columns
+        if tensor.name != name or tensor.datatype != "FP32" or list(tensor.shape[1:]) != [columns]:
+            raise ValueError(f"expected input {name!r} FP32 [N, {columns}]")
         rows = np.frombuffer(request.raw_input_contents[0], np.float32).reshape(tensor.shape)
-        arrays = self._session.run(self._outputs, {self._input: rows})
         response = pb.ModelInferResponse(model_name=self._name, model_version="1", id=request.id)
-        for name, array in zip(self._outputs, arrays, strict=True):
+        for name, array in self._model.run(rows).items():
             response.outputs.add(name=name, datatype=DATATYPES[array.dtype], shape=array.shape)
             response.raw_output_contents.append(array.tobytes())
         return response
 
 
-def handler(models: Mapping[str, Model]) -> grpc.GenericRpcHandler:
-    """The service's one method over these models."""
+def handler(models: Mapping[str, AioModel]) -> grpc.GenericRpcHandler:
+    """The service with the one method `ModelInfer` over these models."""
 
     async def model_infer(
         request: pb.ModelInferRequest,
@@ -77,10 +72,10 @@ def handler(models: Mapping[str, Model]) -> grpc.GenericRpcHandler:
         request_deserializer=pb.ModelInferRequest.FromString,
         response_serializer=pb.ModelInferResponse.SerializeToString,
     )
-    return grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": method})
+    return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, {INFER_METHOD: method})
 
 
-async def serve(models: Mapping[str, Model], port: int) -> None:
+async def serve(models: Mapping[str, AioModel], port: int) -> None:
     """Serves until SIGTERM or SIGINT."""
     limits = [
         ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
@@ -105,7 +100,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args(None if arguments is None else list(arguments))
     pairs = (each.partition("=") for each in options.models)
-    models = {name: Model(name, Path(file)) for name, _, file in pairs}
+    models = {name: AioModel(name, Path(file)) for name, _, file in pairs}
     uvloop.run(serve(models, options.port))
 
 

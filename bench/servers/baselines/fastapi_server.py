@@ -1,7 +1,7 @@
 """FastAPI on uvicorn with uvloop and httptools, JSON in and out: what most teams write first.
 
-Kept as fast as it allows: a coroutine and no thread pool, a pydantic body, an answer encoded by msgspec, no access log,
-one onnxruntime thread. `servers` starts it; it prints its address when it is ready.
+As fast as it allows: a coroutine and no thread pool, a pydantic body, an answer encoded by msgspec, no access log, one
+onnxruntime thread. It prints its address when it is ready.
 
     python -m bench.servers.baselines.fastapi_server NAME=FILE.onnx [NAME=FILE.onnx ...] [--port PORT]
 """
@@ -18,39 +18,30 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel
 
+from bench.servers.onnx_session import OneThreadModel
 
-class InferRequest(BaseModel):
+
+class InferBody(BaseModel):
     """Rows for a model."""
 
     model: str
     rows: list[list[float]]
 
 
-def session(file: Path) -> ort.InferenceSession:
-    """A model of one FP32 input."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
 def application(files: Mapping[str, Path]) -> FastAPI:
     """The application over these models."""
     app = FastAPI()
-    sessions = {name: session(file) for name, file in files.items()}
-    inputs = {name: each.get_inputs()[0].name for name, each in sessions.items()}
-    outputs = {name: [output.name for output in each.get_outputs()] for name, each in sessions.items()}
+    models = {name: OneThreadModel(file) for name, file in files.items()}
 
     @app.post("/infer")
-    async def infer(request: InferRequest) -> Response:
-        if request.model not in sessions:
+    async def infer(request: InferBody) -> Response:
+        if request.model not in models:
             raise HTTPException(404, f"no model {request.model!r}")
-        names = outputs[request.model]
         try:
-            rows = np.asarray(request.rows, np.float32)
-            arrays = sessions[request.model].run(names, {inputs[request.model]: rows})
+            outputs = models[request.model].run(np.asarray(request.rows, np.float32))
         except (ValueError, ort.capi.onnxruntime_pybind11_state.InvalidArgument) as error:
             raise HTTPException(422, "the rows do not fit the model") from error
-        answer = {"outputs": {name: array.tolist() for name, array in zip(names, arrays, strict=True)}}
+        answer = {"outputs": {name: array.tolist() for name, array in outputs.items()}}
         return Response(msgspec.json.encode(answer), media_type="application/json")
 
     return app

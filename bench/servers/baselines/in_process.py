@@ -1,4 +1,4 @@
-"""onnxruntime alone, in a loop: the rows per second that no server on one thread can pass.
+"""onnxruntime alone, in a loop: the most rows per second that a server with one model thread can reach.
 
 python -m bench.servers.baselines.in_process MODEL [--rows N ...] [--seconds S]
 """
@@ -6,16 +6,16 @@ python -m bench.servers.baselines.in_process MODEL [--rows N ...] [--seconds S]
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench import models
+from bench.servers.onnx_session import OneThreadModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Limit:
     """What one batch size reached.
 
     Attributes:
-        batch_us: of one run, on average.
+        batch_us: the mean time of one run.
     """
 
     rows: int
@@ -32,13 +32,13 @@ class Limit:
 
 
 def limit(
-    run: Callable[[NDArray[np.float32]], Any],
+    run: Callable[[NDArray[np.float32]], object],
     batches: list[NDArray[np.float32]],
     *,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Limit:
-    """Runs the batches in turn for so long, after one turn unmeasured."""
+    """Runs the batches in turn for this many seconds, after one turn that is not measured."""
     for batch in batches:
         run(batch)
     started = clock()
@@ -53,35 +53,19 @@ def limit(
     return Limit(rows, count * rows / lasted_s, lasted_s * 1e6 / count)
 
 
-def runner(file: Path) -> Callable[[NDArray[np.float32]], Any]:
-    """Runs a model of one input on one thread."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    outputs = [output.name for output in session.get_outputs()]
-
-    def run(batch: NDArray[np.float32]) -> Any:
-        inputs: Mapping[str, NDArray[np.float32]] = {models.INPUT: batch}
-        return session.run(outputs, inputs)
-
-    return run
-
-
 def main(arguments: Iterable[str] | None = None) -> None:
-    """Measures one model at each batch size and prints a line for each."""
+    """Measures one model and prints one line per batch size."""
     parser = argparse.ArgumentParser(prog="python -m bench.servers.baselines.in_process")
     parser.add_argument("model", choices=tuple(models.COLUMNS))
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args(None if arguments is None else list(arguments))
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        run = runner(models.write(Path(folder), {options.model})[options.model])
+        model = OneThreadModel(models.write(Path(folder), {options.model})[options.model])
         for rows in options.rows:
             batches = [models.sample(options.model, rows=rows, seed=seed) for seed in range(16)]
-            found = limit(run, batches, seconds=options.seconds)
-            print(f"{rows:>6} rows: {found.rows_per_s:>12,.0f} rows/s, {found.batch_us:>10,.1f} µs a batch")
+            found = limit(model.run, batches, seconds=options.seconds)
+            print(f"{rows:>6} rows: {found.rows_per_s:>12,.0f} rows/s, {found.batch_us:>10,.1f} µs per batch")
 
 
 if __name__ == "__main__":

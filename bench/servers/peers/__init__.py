@@ -1,5 +1,6 @@
-"""The peers' servers: one module each, run in that peer's own environment, so each may import its peer and `shared` alone.
+"""The programs that serve a model with another model server, one module per server.
 
-All are told the same: a model's file and name, a port, and the settings that `peers.toml` holds and gives reasons for.
-Each prints its address when it begins to start; the first right answer says that it is ready.
+Each runs in the environment of its own server, so it imports only that server, `command_line`, `onnx_session` and the contract.
+All take the same arguments: a model's name and file, a port, and the settings from `peers.toml`. Each prints its address
+when it begins to start; the bench then waits for its first right answer.
 """

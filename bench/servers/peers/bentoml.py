@@ -15,18 +15,19 @@ import bentoml
 import numpy as np
 from bentoml.validators import DType
 
-from bench.servers.peers.shared import Model, orders
+from bench.servers.onnx_session import OneThreadModel
+from bench.servers.peers.command_line import read_arguments
 
-FILE, SETTINGS = "PEER_MODEL_FILE", "PEER_SETTINGS"  # BentoML starts its processes anew from this module's name
+FILE, SETTINGS = "PEER_MODEL_FILE", "PEER_SETTINGS"  # BentoML starts its processes from this module's name
 settings: dict[str, dict[str, Any]] = json.loads(os.environ.get(SETTINGS, "{}"))
 
 
 @bentoml.service(**settings.get("service", {}))
-class Onnx:
+class BentoService:
     """Rows of a batch become one run of the model."""
 
     def __init__(self) -> None:
-        self._model = Model(os.environ[FILE])
+        self._model = OneThreadModel(os.environ[FILE])
 
     @bentoml.api(route="/infer", **settings.get("api", {}))
     async def infer(self, rows: Annotated[np.ndarray, DType("float32")]) -> list[dict[str, Any]]:
@@ -35,12 +36,12 @@ class Onnx:
 
 
 def main() -> None:
-    """Becomes `bentoml serve`."""
-    told = orders("http")
-    os.environ |= {FILE: str(told.file), SETTINGS: json.dumps(told.settings)}
+    """Replaces this process by `bentoml serve`."""
+    arguments = read_arguments("http")
+    os.environ |= {FILE: str(arguments.file), SETTINGS: json.dumps(arguments.settings)}
     command = str(Path(sys.executable).with_name("bentoml"))
-    where = ("--host", "127.0.0.1", "--port", str(told.port))
-    os.execv(command, [command, "serve", "bench.servers.peers.bentoml:Onnx", *where])
+    where = ("--host", "127.0.0.1", "--port", str(arguments.port))
+    os.execv(command, [command, "serve", "bench.servers.peers.bentoml:BentoService", *where])
 
 
 if __name__ == "__main__":

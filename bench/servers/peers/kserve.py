@@ -1,4 +1,4 @@
-"""KServe's Python model server with a custom predictor over onnxruntime, asked by gRPC.
+"""KServe's Python model server with a custom predictor over onnxruntime, over gRPC.
 
     python -m bench.servers.peers.kserve NAME=FILE.onnx --port PORT --settings JSON
 
@@ -7,21 +7,22 @@ Source: kserve.github.io, "Custom Predictor" and "Python Serving Runtime API".
 
 import sys
 
-from bench.servers.peers.shared import Model, Orders, free_port, orders
+from bench.servers.onnx_session import OneThreadModel
+from bench.servers.peers.command_line import Arguments, free_port, read_arguments
 
-told: Orders = orders("grpc")
+arguments: Arguments = read_arguments("grpc")
 # KServe reads its log's form from the command line, when it is imported.
-sys.argv[1:] = [f"--{name}={value}" for name, value in told.settings.items()]
+sys.argv[1:] = [f"--{name}={value}" for name, value in arguments.settings.items()]
 
 import kserve  # noqa: E402
 
 
-class OnnxModel(kserve.Model):
+class KserveModel(kserve.Model):
     """A coroutine, so that no thread stands between the call and the model; binary tensors in and out."""
 
     def __init__(self) -> None:
-        super().__init__(told.model)
-        self._model = Model(told.file)
+        super().__init__(arguments.model)
+        self._model = OneThreadModel(arguments.file)
         self.ready = True
 
     async def predict(
@@ -43,7 +44,7 @@ class OnnxModel(kserve.Model):
 
 def main() -> None:
     """Serves until it is ended."""
-    kserve.ModelServer(http_port=free_port(), grpc_port=told.port, grace_period=1).start([OnnxModel()])
+    kserve.ModelServer(http_port=free_port(), grpc_port=arguments.port, grace_period=1).start([KserveModel()])
 
 
 if __name__ == "__main__":

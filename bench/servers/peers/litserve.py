@@ -11,21 +11,22 @@ from typing import Any
 import litserve
 import numpy as np
 
-from bench.servers.peers.shared import Model, Orders, orders
+from bench.servers.onnx_session import OneThreadModel
+from bench.servers.peers.command_line import Arguments, read_arguments
 
 SERVER_SETTINGS = {"workers_per_device", "fast_queue"}
 RUN_SETTINGS = {"num_api_servers", "log_level"}
 
 
-class OnnxApi(litserve.LitAPI):
-    """One row a request; rows of a batch become one run of the model."""
+class LitserveApi(litserve.LitAPI):
+    """One row per request; rows of a batch become one run of the model."""
 
-    def __init__(self, told: Orders, **settings: Any) -> None:
+    def __init__(self, arguments: Arguments, **settings: Any) -> None:
         super().__init__(api_path="/infer", **settings)
-        self._file = str(told.file)
+        self._file = str(arguments.file)
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe's signature
-        self._model = Model(self._file)
+        self._model = OneThreadModel(self._file)
 
     def decode_request(self, request: dict[str, Any]) -> Any:
         return np.asarray(request["rows"][0], np.float32)
@@ -48,14 +49,17 @@ class OnnxApi(litserve.LitAPI):
 
 def main() -> None:
     """Serves until it is ended."""
-    told = orders("http")
+    arguments = read_arguments("http")
     parts = {"server": SERVER_SETTINGS, "run": RUN_SETTINGS}
     chosen = {
-        part: {name: told.settings.pop(name) for name in names & told.settings.keys()} for part, names in parts.items()
+        part: {name: arguments.settings.pop(name) for name in names & arguments.settings.keys()}
+        for part, names in parts.items()
     }
     logging.getLogger("litserve").setLevel(logging.WARNING)
-    server = litserve.LitServer(OnnxApi(told, **told.settings), accelerator="cpu", devices=1, **chosen["server"])
-    server.run(host="127.0.0.1", port=told.port, generate_client_file=False, **chosen["run"])
+    server = litserve.LitServer(
+        LitserveApi(arguments, **arguments.settings), accelerator="cpu", devices=1, **chosen["server"]
+    )
+    server.run(host="127.0.0.1", port=arguments.port, generate_client_file=False, **chosen["run"])
 
 
 if __name__ == "__main__":

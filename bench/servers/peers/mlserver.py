@@ -13,16 +13,17 @@ from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse
 from mlserver.utils import install_uvloop_event_loop
 
-from bench.servers.peers.shared import Model, free_port, orders
+from bench.servers.onnx_session import OneThreadModel
+from bench.servers.peers.command_line import free_port, read_arguments
 
 SERVER_SETTINGS = {"parallel_workers", "debug"}
 
 
-class OnnxModel(MLModel):
+class MlserverRuntime(MLModel):
     """A custom runtime: tensors in and out by MLServer's own codec."""
 
     async def load(self) -> bool:
-        self._model = Model(self.settings.parameters.uri)
+        self._model = OneThreadModel(self.settings.parameters.uri)
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
@@ -33,14 +34,14 @@ class OnnxModel(MLModel):
 
 def main() -> None:
     """Serves until it is ended."""
-    told = orders("grpc")
-    server = {name: value for name, value in told.settings.items() if name in SERVER_SETTINGS}
-    model = {name: value for name, value in told.settings.items() if name not in SERVER_SETTINGS}
+    arguments = read_arguments("grpc")
+    server = {name: value for name, value in arguments.settings.items() if name in SERVER_SETTINGS}
+    model = {name: value for name, value in arguments.settings.items() if name not in SERVER_SETTINGS}
     settings = Settings(
-        host="127.0.0.1", grpc_port=told.port, http_port=free_port(), metrics_port=free_port(), **server
+        host="127.0.0.1", grpc_port=arguments.port, http_port=free_port(), metrics_port=free_port(), **server
     )
-    parameters = ModelParameters(uri=str(told.file))
-    models = [ModelSettings(name=told.model, implementation=OnnxModel, parameters=parameters, **model)]
+    parameters = ModelParameters(uri=str(arguments.file))
+    models = [ModelSettings(name=arguments.model, implementation=MlserverRuntime, parameters=parameters, **model)]
     install_uvloop_event_loop()
     asyncio.run(serve(settings, models))
 

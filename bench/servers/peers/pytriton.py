@@ -13,7 +13,8 @@ from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
-from bench.servers.peers.shared import Model, free_port, orders
+from bench.servers.onnx_session import OneThreadModel
+from bench.servers.peers.command_line import free_port, read_arguments
 
 DTYPES = {"label": np.int64, "probabilities": np.float32}
 SHAPES = {"label": (1,), "probabilities": (2,)}  # a batched model of Triton has no output of one axis
@@ -21,19 +22,19 @@ SHAPES = {"label": (1,), "probabilities": (2,)}  # a batched model of Triton has
 
 def main() -> None:
     """Serves until it is ended."""
-    told = orders("grpc")
+    arguments = read_arguments("grpc")
     logging.getLogger().setLevel(logging.WARNING)
-    model = Model(told.file)
+    model = OneThreadModel(arguments.file)
 
     @batch
     def infer(**inputs: NDArray[np.float32]) -> dict[str, NDArray[np.generic]]:
         outputs = model.run(inputs[model.input])
         return {name: array.reshape(-1, *SHAPES[name]) for name, array in outputs.items()}
 
-    delay_us = told.settings.pop("max_queue_delay_microseconds")
+    delay_us = arguments.settings.pop("max_queue_delay_microseconds")
     config = TritonConfig(
         grpc_address="127.0.0.1",
-        grpc_port=told.port,
+        grpc_port=arguments.port,
         http_address="127.0.0.1",
         http_port=free_port(),
         metrics_port=free_port(),
@@ -41,11 +42,11 @@ def main() -> None:
     )
     with Triton(config=config) as triton:
         triton.bind(
-            model_name=told.model,
+            model_name=arguments.model,
             infer_func=infer,
             inputs=[Tensor(name=model.input, dtype=np.float32, shape=(model.columns,))],
             outputs=[Tensor(name=name, dtype=DTYPES[name], shape=SHAPES[name]) for name in model.outputs],
-            config=ModelConfig(batcher=DynamicBatcher(max_queue_delay_microseconds=delay_us), **told.settings),
+            config=ModelConfig(batcher=DynamicBatcher(max_queue_delay_microseconds=delay_us), **arguments.settings),
             strict=False,
         )
         triton.serve()

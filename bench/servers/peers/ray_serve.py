@@ -18,35 +18,32 @@ import ray
 from ray import serve
 from ray.serve.config import gRPCOptions
 
-from bench.servers.peers.shared import Model, free_port, orders
+from bench.servers.onnx_session import OneThreadModel
+from bench.servers.peers.command_line import free_port, read_arguments
 from penstock import inference_pb2 as pb
+from penstock.names import INFER_METHOD, INFERENCE_SERVICE
 from penstock.tensors import DATATYPES
 
 SERVICER = "bench.servers.peers.ray_serve.add_servicer"
 
-# Ray pickles messages between its processes. Those of a pool of its own name no module, and pickle would look for their
-# classes in every module there is, for milliseconds a request: here they say where they are, as compiled ones do.
-for _message in (pb.ModelInferRequest, pb.ModelInferResponse):
-    _message.__module__ = pb.__name__
-
 
 def add_servicer(servicer: Any, server: Any) -> None:
-    """What the compiler writes for a service: Ray replaces the methods by its own."""
+    """What protoc generates for a service; Ray calls it with its own methods in place of the servicer's."""
     method = grpc.unary_unary_rpc_method_handler(
         servicer.ModelInfer,
         request_deserializer=pb.ModelInferRequest.FromString,
         response_serializer=pb.ModelInferResponse.SerializeToString,
     )
-    service = "inference.GRPCInferenceService"
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"ModelInfer": method}),))
+    handlers = grpc.method_handlers_generic_handler(INFERENCE_SERVICE, {INFER_METHOD: method})
+    server.add_generic_rpc_handlers((handlers,))
 
 
-class Onnx:
+class RayDeployment:
     """Requests of a batch become one run of the model."""
 
     def __init__(self, name: str, file: str, batch: dict[str, Any]) -> None:
         self._name = name
-        self._model = Model(file)
+        self._model = OneThreadModel(file)
         self._infer.set_max_batch_size(batch["max_batch_size"])
         self._infer.set_batch_wait_timeout_s(batch["batch_wait_timeout_s"])
 
@@ -70,7 +67,7 @@ class Onnx:
 
 def main() -> None:
     """Serves until it is ended."""
-    told = orders("grpc")
+    arguments = read_arguments("grpc")
     ray.init(
         _temp_dir=tempfile.gettempdir(),  # its sockets' paths must be short
         include_dashboard=False,
@@ -79,10 +76,10 @@ def main() -> None:
     )
     serve.start(
         http_options={"host": "127.0.0.1", "port": free_port()},
-        grpc_options=gRPCOptions(port=told.port, grpc_servicer_functions=[SERVICER]),
+        grpc_options=gRPCOptions(port=arguments.port, grpc_servicer_functions=[SERVICER]),
     )
-    deployment = serve.deployment(Onnx, **told.settings["deployment"])
-    serve.run(deployment.bind(told.model, os.fspath(told.file), told.settings["batch"]))
+    deployment = serve.deployment(RayDeployment, **arguments.settings["deployment"])
+    serve.run(deployment.bind(arguments.model, os.fspath(arguments.file), arguments.settings["batch"]))
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     ray.shutdown()
 

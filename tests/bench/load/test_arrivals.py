@@ -3,31 +3,31 @@ from itertools import pairwise
 
 import pytest
 
-from bench.load.arrivals import ClosedPace, PoissonPace, pace_of
+from bench.load.arrivals import ClosedLoop, PoissonArrivals, arrivals_of
 from bench.load.plan import LoadPlan
 
 
 def test_a_closed_pace_is_due_at_once_until_its_count_is_spent() -> None:
-    pace = ClosedPace(max_requests=2)
-    assert [pace.take(7.0), pace.take(8.0), pace.take(9.0)] == [7.0, 8.0, None]
-    assert pace.is_spent
-    assert pace.next_due() == math.inf
+    arrivals = ClosedLoop(max_requests=2)
+    assert [arrivals.take(7.0), arrivals.take(8.0), arrivals.take(9.0)] == [7.0, 8.0, None]
+    assert arrivals.is_spent
+    assert arrivals.next_due() == math.inf
 
 
-def poisson(**changes) -> PoissonPace:
-    return PoissonPace(
+def poisson(**changes) -> PoissonArrivals:
+    return PoissonArrivals(
         **{"start": 10.0, "rate_per_s": 1000.0, "seconds": 5.0, "max_requests": 10**6, "seed": 3, **changes}
     )
 
 
-def drain(pace: PoissonPace) -> list[float]:
+def drain(arrivals: PoissonArrivals) -> list[float]:
     due = []
-    while (each := pace.take(math.inf)) is not None:
+    while (each := arrivals.take(math.inf)) is not None:
         due.append(each)
     return due
 
 
-def test_arrivals_are_poisson_of_the_asked_rate() -> None:
+def test_arrivals_are_poisson_of_the_mean_rate() -> None:
     due = drain(poisson())
     gaps = [later - earlier for earlier, later in pairwise(due)]
     mean = sum(gaps) / len(gaps)
@@ -38,11 +38,11 @@ def test_arrivals_are_poisson_of_the_asked_rate() -> None:
 
 
 def test_arrivals_are_given_out_when_due_and_keep_their_due_time() -> None:
-    pace = poisson()
-    first = pace.next_due()
-    assert pace.take(first - 1e-9) is None
-    assert pace.take(first + 1.0) == first
-    assert pace.next_due() > first
+    arrivals = poisson()
+    first = arrivals.next_due()
+    assert arrivals.take(first - 1e-9) is None
+    assert arrivals.take(first + 1.0) == first
+    assert arrivals.next_due() > first
 
 
 def test_arrivals_repeat_with_their_seed_and_end_with_their_count() -> None:
@@ -51,15 +51,15 @@ def test_arrivals_repeat_with_their_seed_and_end_with_their_count() -> None:
     assert len(drain(poisson(max_requests=12))) == 12
 
 
-@pytest.mark.parametrize("pace", [ClosedPace(max_requests=5), poisson()])
-def test_a_stopped_pace_is_spent(pace) -> None:
-    pace.stop()
-    assert pace.is_spent
-    assert pace.take(math.inf) is None
-    assert pace.next_due() == math.inf
+@pytest.mark.parametrize("arrivals", [ClosedLoop(max_requests=5), poisson()])
+def test_a_stopped_pace_is_spent(arrivals) -> None:
+    arrivals.stop()
+    assert arrivals.is_spent
+    assert arrivals.take(math.inf) is None
+    assert arrivals.next_due() == math.inf
 
 
 def test_a_plan_with_a_rate_has_an_open_pace() -> None:
     plan = LoadPlan("127.0.0.1:1", "/s/m", (b"",), rate_per_s=10.0)
-    assert pace_of(plan, 0.0).is_open
-    assert not pace_of(LoadPlan("127.0.0.1:1", "/s/m", (b"",)), 0.0).is_open
+    assert arrivals_of(plan, 0.0).is_open
+    assert not arrivals_of(LoadPlan("127.0.0.1:1", "/s/m", (b"",)), 0.0).is_open

@@ -3,10 +3,7 @@
 import os
 import socket
 import threading
-from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import grpc
 import pytest
@@ -14,63 +11,7 @@ import pytest
 from bench.load import generator
 from bench.load.generator import LoadError
 from bench.load.plan import LoadPlan
-from bench.load.process import LoadPool, LoadProcess
-
-
-class Echo(grpc.GenericRpcHandler):
-    """Answers what it was sent; counts calls and refuses every third when asked to."""
-
-    def __init__(self) -> None:
-        self.seen: Counter[bytes] = Counter()
-        self.deadlines: set[bool] = set()
-        self.refuses = False
-        self.released = threading.Event()
-        self.released.set()
-        self._lock = threading.Lock()
-
-    def service(self, details):
-        if details.method == "/echo.Echo/Call":
-            return grpc.unary_unary_rpc_method_handler(self.call)
-        return None
-
-    def call(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        with self._lock:
-            self.seen[request] += 1
-            number = self.seen.total()
-            self.deadlines.add((context.time_remaining() or 1e9) < 60)
-        self.released.wait(30)
-        if self.refuses and number % 3 == 0:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "every third")
-        return request
-
-
-@contextmanager
-def serving(handler: Echo) -> Iterator[str]:
-    with ThreadPoolExecutor(4) as threads:
-        server = grpc.server(threads, handlers=[handler], options=[("grpc.so_reuseport", 0)])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            handler.released.set()
-            server.stop(0).wait()
-
-
-@pytest.fixture
-def echo() -> Echo:
-    return Echo()
-
-
-@pytest.fixture
-def address(echo: Echo) -> Iterator[str]:
-    with serving(echo) as found:
-        yield found
-
-
-def plan(address: str, **changes) -> LoadPlan:
-    settings = {"messages": (b"a", b"bb"), "connections": 2, "streams": 4, "max_requests": 120, "duration_s": 30.0}
-    return LoadPlan(address, "/echo.Echo/Call", **(settings | changes))
+from tests.bench.load.echo_server import plan
 
 
 def test_every_request_reaches_the_server_and_is_counted_once(address, echo) -> None:
@@ -187,28 +128,3 @@ def test_more_streams_than_the_server_allows_are_refused(echo) -> None:
         with pytest.raises(LoadError, match="allows 3 streams"):
             generator.run(plan(f"127.0.0.1:{port}"))
         server.stop(0).wait()
-
-
-def test_processes_run_plan_after_plan_and_measure_the_servers_cpu(address, echo) -> None:
-    with LoadPool(2) as pool:
-        for _ in range(2):
-            result = pool.run(plan(address), server_pid=os.getpid())
-            assert (result.attempted, result.succeeded, result.failures) == (120, 120, {})
-            assert result.probed is not None
-            assert result.probed >= 0
-        assert echo.seen.total() == 240
-        assert pool.run(plan(address, connections=1)).succeeded == 120
-
-
-def test_a_process_stops_on_request_and_passes_errors_on(address) -> None:
-    with LoadProcess() as process:
-        process.start(plan(address, max_requests=10**6, duration_s=300))
-        process.stop()
-        assert process.result().failures == {}
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            nobody = f"127.0.0.1:{listener.getsockname()[1]}"
-        process.start(plan(nobody))
-        with pytest.raises(LoadError, match="no connection"):
-            process.result()
-        process.start(plan(address))
-        assert process.result().succeeded == 120

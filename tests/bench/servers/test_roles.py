@@ -1,6 +1,7 @@
 import pytest
 
 from bench.servers import roles
+from penstock_server.errors import UnavailableError
 
 
 @pytest.mark.parametrize(
@@ -11,17 +12,17 @@ from bench.servers import roles
             True,
             [
                 ("a", "champion", None),
-                (roles.IDLE, "champion", None),
-                (roles.IDLE, "canary", 10),
-                (roles.IDLE, "shadow", None),
+                (roles.IDLE_MODEL, "champion", None),
+                (roles.IDLE_MODEL, "canary", 10),
+                (roles.IDLE_MODEL, "shadow", None),
             ],
         ),
     ],
 )
-def test_roles_are_held_by_the_asked_model_or_by_one_that_nobody_asks(are_idle, published) -> None:
+def test_the_measured_model_has_the_roles_or_one_without_requests(are_idle, published) -> None:
     assert roles.plan(("a",), are_idle=are_idle) == published
 
 
 def test_a_failed_publication_says_why(tmp_path) -> None:
-    with pytest.raises(roles.ServerError, match=r"publishing a failed: .*none\.onnx"):
+    with pytest.raises(UnavailableError, match=r"publishing a failed: .*none\.onnx"):
         roles.publish("a", tmp_path / "none.onnx", registry=f"sqlite:///{tmp_path}/r.db", alias="champion")
