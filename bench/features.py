@@ -7,7 +7,7 @@ cost of a call without what else the machine did.
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,16 +17,8 @@ from bench import strings
 from penstock.tensors import join_bytes
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec.spec import (
-    Categories,
-    FeatureSpec,
-    Join,
-    NumberColumn,
-    StringColumn,
-    Take,
-    Text,
-)
-from penstock_server.features.spec.steps import Fill, OneHot, Standardise
+from penstock_server.features.spec.spec import FeatureSpec
+from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 
 ROWS: Final = (1, 64, 1024)
 TIMED_S: Final = 1.0
@@ -80,19 +72,11 @@ def fitted(table: Table) -> Any:
     return ColumnTransformer(both).fit(pd.DataFrame(table))
 
 
-def specification(transformer: Any) -> FeatureSpec:
-    """The transformer's steps as a feature specification."""
-    numbers, encoder = transformer.named_transformers_["numbers"], transformer.named_transformers_["strings"]
-    scaler = numbers[1]
-    steps = (Fill(tuple(numbers[0].statistics_)), Standardise(tuple(scaler.mean_), tuple(scaler.scale_)))
-    texts = [_text(name, values) for name, values in zip(strings.STRINGS, encoder.categories_, strict=True)]
-    columns = (*map(NumberColumn, strings.NUMBERS), *map(StringColumn, strings.STRINGS))
-    return FeatureSpec(columns, Join((Take(strings.NUMBERS, steps), *texts)))
+def specification(transformer: Any, table: Table) -> FeatureSpec:
+    """The transformer as a feature specification, compiled as for publishing."""
+    import pandas as pd
 
-
-def _text(name: str, values: Sequence[str]) -> Text:
-    known = tuple(map(str, values))
-    return Text(name, Categories(known), (OneHot(((*range(len(known)), -1),), (len(known),)),))
+    return compile_pipeline(transformer, pd.DataFrame(table)).features()
 
 
 def by_pipeline(pipeline: Pipeline, *, is_counting: bool = False) -> Callable[[Table, int], Callable[[], Any]]:
@@ -164,7 +148,7 @@ def measure(seconds: float = TIMED_S) -> dict[str, list[float]]:
     """Seconds per implementation and number of rows, after a check that all give the same outputs."""
     table = training()
     transformer = fitted(table)
-    spec = specification(transformer)
+    spec = specification(transformer, table)
     rows = requests(table)
     implementations = (
         Implementation("Penstock", by_pipeline(Pipeline(spec))),

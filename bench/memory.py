@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench import inference, measure, models
+from bench import inference, models
 from bench.load.generator import calls_of
 from bench.load.link import links
 from bench.load.plan import LoadPlan, endpoint
 from bench.load.process import LoadPool
+from bench.processes import ProcessMemory, memory_of
 from bench.protocols import GRPC
 from bench.servers.measured import SERVERS, running
 
@@ -46,7 +47,7 @@ class MemoryGrowth:
     abandoned_bytes: int
 
 
-def workers_bytes(processes: Sequence[measure.ProcessMemory]) -> int:
+def workers_bytes(processes: Sequence[ProcessMemory]) -> int:
     """Resident memory of the processes that answer: all but the supervisor, which is first, or the first if it is alone."""
     return sum(process.rss_bytes for process in (processes[1:] or processes))
 
@@ -66,7 +67,7 @@ def run(name: str, *, requests: int, abandoned: int, on_start: Callable[[str], N
         with running(SERVERS[name].command(Path(folder) / "models", files)) as server, LoadPool() as pool:
 
             def memory_bytes() -> int:
-                return workers_bytes(measure.memory(server.pid))
+                return workers_bytes(memory_of(server.pid))
 
             inference.first_answer(server.grpc, sent[0], timeout_s=60)
             started = memory_bytes()

@@ -17,8 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.measure import ProcessMemory
 from bench.memory import MemoryGrowth
+from bench.processes import ProcessMemory
 from bench.promotions import Promotions
 from bench.results import Measurement, Summary, percentile
 from bench.servers.measured import ROOT

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench import inference, measure, models, promotions, rounds
+from bench import inference, models, promotions, rounds
 from bench.load.process import LoadPool
 from bench.memory import MemoryGrowth
+from bench.processes import ProcessMemory, memory_of
 from bench.promotions import Promotions
-from bench.protocols import GRPC
 from bench.results import Measurement, Summary, summarise
 from bench.scenarios import Rounds, Scenario
 from bench.servers.measured import SERVERS, MeasuredServer, running
-from bench.startup import Startup, startup
+from bench.startup import Startup, measure_startups
 from penstock_tools.server_process import ServerProcess
 
 _FIRST_ANSWER_S: Final = 60.0
@@ -53,7 +53,7 @@ class RunResult:
 
     measurements: list[Measurement] = field(default_factory=list)
     summaries: list[Summary] = field(default_factory=list)
-    memory: dict[str, list[measure.ProcessMemory]] = field(default_factory=dict)
+    memory: dict[str, list[ProcessMemory]] = field(default_factory=dict)
     startups: list[Startup] = field(default_factory=list)
     memory_growth: list[MemoryGrowth] = field(default_factory=list)
     promotions: Promotions | None = None
@@ -86,7 +86,7 @@ def run(
         files = models.write(repository, {model for scenario in spec.scenarios for model in scenario.models})
         commands = {name: servers[name].command(repository, files) for name in spec.servers}
         if spec.measures_startup:
-            found.startups = _startups(commands, spec.scenarios[0], on_start, servers)
+            found.startups = measure_startups(commands, spec.scenarios[0], servers, on_start=on_start)
         on_start("starting servers")
         with ExitStack() as stack:
             processes = {
@@ -100,28 +100,13 @@ def run(
             ):
                 found.measurements.append(each)
                 on_measured()
-            found.memory = {name: measure.memory(process.pid) for name, process in processes.items()}
+            found.memory = {name: memory_of(process.pid) for name, process in processes.items()}
         found.summaries = summarise(found.measurements, baseline=spec.servers[0])
         if spec.measures_promotions:
             on_start("promoting under load")
             registry = Path(folder) / "promotions"
             registry.mkdir()
             found.promotions = promotions.run(registry, spec.rounds.promotions)
-    return found
-
-
-def _startups(
-    commands: Mapping[str, Sequence[str]],
-    scenario: Scenario,
-    on_start: Callable[[str], None],
-    servers: Mapping[str, MeasuredServer],
-) -> list[Startup]:
-    message = inference.messages(scenario.model, rows=1, copies=scenario.copies)[0]
-    found = []
-    for name, command in commands.items():
-        if servers[name].protocol is GRPC:
-            on_start(f"starting {name}")
-            found.append(startup(name, command, message))
     return found
 
 

@@ -53,6 +53,7 @@ def describe(folder: Path) -> None:
     from penstock_server.drift.fit import fit_baseline
     from penstock_server.features.spec.spec import (
         Categories,
+        Column,
         FeatureSpec,
         Join,
         NumberColumn,
@@ -67,7 +68,7 @@ def describe(folder: Path) -> None:
     one_hot = OneHot((tuple(range(width)),), (width,))
     numbers = Take(NUMBERS, (Fill((_MEAN,)), Standardise((_MEAN,), (_SCALE,))))
     strings = [Text(name, Categories(CATEGORIES), (one_hot,)) for name in STRINGS]
-    columns = (*map(NumberColumn, NUMBERS), *map(StringColumn, STRINGS))
+    columns: tuple[Column, ...] = (*map(NumberColumn, NUMBERS), *map(StringColumn, STRINGS))
     spec = FeatureSpec(columns, Join((numbers, *strings)))
     artifact.write(folder, features=spec, baseline=fit_baseline(spec, table(2000, seed=0)))
 

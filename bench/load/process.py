@@ -10,10 +10,10 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-from bench import measure
 from bench.load import generator
 from bench.load.generator import LoadError
 from bench.load.plan import LoadPlan, LoadResult, merge, split
+from bench.processes import cpu_reader
 
 _SPARE_S = 30.0
 _STOP = "stop"
@@ -25,7 +25,7 @@ def _serve(pipe: Connection) -> None:
         if task == _STOP:  # meant for a run that has just ended by itself
             continue
         plan, pid = task
-        probe = None if pid is None else measure.cpu_reader(pid)
+        probe = None if pid is None else cpu_reader(pid)
         try:
             answer: LoadResult | LoadError = generator.run(plan, probe=probe, should_stop=pipe.poll)
         except LoadError as error:

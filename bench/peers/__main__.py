@@ -9,10 +9,11 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from bench import report
 from bench.peers import environments, table
@@ -53,13 +54,17 @@ def measure_all(peers: Sequence[Peer], rounds: Rounds, *, is_kept: bool) -> list
             result = measure(
                 peer,
                 rounds,
-                on_start=lambda text, name=peer.name: progress.update(task, description=f"{name}: {text}"),
+                on_start=partial(_show, progress, task, peer.name),
                 on_measured=lambda: progress.advance(task),
             )
             results.append(result)
             if not is_kept:
                 environments.remove(peer)
     return results
+
+
+def _show(progress: Progress, task: TaskID, name: str, text: str) -> None:
+    progress.update(task, description=f"{name}: {text}")
 
 
 def _install(peers: Sequence[Peer]) -> int:

@@ -22,7 +22,7 @@ from penstock_server.drift.report import ColumnDrift
 from penstock_server.features.counting import Counts, counts_of
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.encoders import Hash
-from penstock_server.features.spec.spec import FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+from penstock_server.features.spec.spec import Column, FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
 from penstock_tools.demo import flights
 from penstock_tools.demo.train import TRAINING_MONTHS
@@ -52,7 +52,7 @@ class MonthDrift:
 
 def specification() -> FeatureSpec:
     """The flights' raw columns; drift is counted on these, whatever a model's features make of them."""
-    columns = (*map(StringColumn, flights.STRINGS), *map(NumberColumn, flights.NUMBERS))
+    columns: tuple[Column, ...] = (*map(StringColumn, flights.STRINGS), *map(NumberColumn, flights.NUMBERS))
     return FeatureSpec(columns, Join((*(Text(name, Hash(8)) for name in flights.STRINGS), Take(flights.NUMBERS))))
 
 

@@ -1,6 +1,8 @@
 import pytest
 
 from bench import features
+from penstock_server.features.spec.spec import FeatureSpec, Join
+from penstock_server.features.spec.steps import Fill
 
 
 def test_all_implementations_give_the_same_and_are_timed() -> None:
@@ -13,9 +15,9 @@ def test_all_implementations_give_the_same_and_are_timed() -> None:
 def test_an_implementation_with_other_outputs_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = features.specification
 
-    def other(transformer: object) -> features.FeatureSpec:
-        spec = real(transformer)
-        return features.FeatureSpec(spec.columns, features.Join((spec.features,), (features.Fill((1.0,), 0.0),)))
+    def other(transformer: object, table: features.Table) -> FeatureSpec:
+        spec = real(transformer, table)
+        return FeatureSpec(spec.columns, Join((spec.features,), (Fill((1.0,), 0.0),)))
 
     monkeypatch.setattr(features, "specification", other)
     with pytest.raises(AssertionError, match="Not equal"):

@@ -1,7 +1,7 @@
 import pytest
 
 from bench import memory
-from bench.measure import ProcessMemory
+from bench.processes import ProcessMemory
 
 
 def test_the_first_of_several_processes_supervises() -> None:

@@ -68,7 +68,7 @@ def cpu_reader(pid: int) -> Callable[[], float]:
     return read
 
 
-def memory(pid: int) -> list[ProcessMemory]:
+def memory_of(pid: int) -> list[ProcessMemory]:
     """The memory of the process and of each living descendant, the process first."""
     found = []
     for each in tree(pid):

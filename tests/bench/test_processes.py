@@ -5,7 +5,7 @@ import sys
 import psutil
 import pytest
 
-from bench import measure
+from bench import processes
 
 BUSY = "import time\nwhile time.process_time() < 0.15: pass\n"
 
@@ -13,7 +13,7 @@ BUSY = "import time\nwhile time.process_time() < 0.15: pass\n"
 @pytest.mark.parametrize("command", ["python", "a b", "odd) (name", ""])
 def test_a_stat_line_is_read_whatever_the_command_is_called(command) -> None:
     text = f"12 ({command}) S 7 " + " ".join(map(str, range(5, 53)))
-    name, numbers = measure.parse_stat(text)
+    name, numbers = processes.parse_stat(text)
     assert name == command
     assert (numbers[1], numbers[11], numbers[12], numbers[21]) == (7, 14, 15, 24)
 
@@ -21,26 +21,26 @@ def test_a_stat_line_is_read_whatever_the_command_is_called(command) -> None:
 def test_cpu_of_this_process_is_what_the_system_says() -> None:
     mine = psutil.Process()
     expected = sum(sum(each.cpu_times()[:4]) for each in (mine, *mine.children(recursive=True)))
-    assert measure.cpu_reader(os.getpid())() == pytest.approx(expected, abs=0.2)
+    assert processes.cpu_reader(os.getpid())() == pytest.approx(expected, abs=0.2)
 
 
 def test_children_count_alive_and_after_their_end() -> None:
-    before = measure.cpu_reader(os.getpid())()
+    before = processes.cpu_reader(os.getpid())()
     with subprocess.Popen([sys.executable, "-c", BUSY + "print(flush=True); input()"], **_pipes()) as child:
         child.stdout.readline()
-        assert child.pid in measure.tree(os.getpid())
-        assert measure.cpu_reader(child.pid)() >= 0.13
-        alive = measure.cpu_reader(os.getpid())()
+        assert child.pid in processes.tree(os.getpid())
+        assert processes.cpu_reader(child.pid)() >= 0.13
+        alive = processes.cpu_reader(os.getpid())()
         child.communicate(b"\n")
     assert alive - before >= 0.13
-    assert measure.cpu_reader(os.getpid())() >= alive
-    assert child.pid not in measure.tree(os.getpid())
+    assert processes.cpu_reader(os.getpid())() >= alive
+    assert child.pid not in processes.tree(os.getpid())
 
 
 def test_memory_is_that_of_each_process_the_first_first() -> None:
     with subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], **_pipes()) as child:
         child.stdout.readline()
-        mine, *others = measure.memory(os.getpid())
+        mine, *others = processes.memory_of(os.getpid())
         assert mine.pid == os.getpid()
         assert mine.rss_bytes > 2**20
         assert mine.pss_bytes is None or 0 < mine.pss_bytes <= mine.rss_bytes * 1.2
@@ -51,9 +51,9 @@ def test_memory_is_that_of_each_process_the_first_first() -> None:
 def test_a_process_that_is_gone_has_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         pass
-    assert measure.tree(child.pid) == []
-    assert measure.cpu_reader(child.pid)() == 0
-    assert measure.memory(child.pid) == []
+    assert processes.tree(child.pid) == []
+    assert processes.cpu_reader(child.pid)() == 0
+    assert processes.memory_of(child.pid) == []
 
 
 def _pipes() -> dict[str, int]:
