@@ -50,7 +50,7 @@ def drawing(months: Months, trained: Collection[int]) -> str:
 
 def ranked(months: Months, trained: Collection[int]) -> list[int]:
     """The indices of the columns, sorted by their largest distance in a month after training, largest first."""
-    later = [columns for month, columns in months if month not in trained] or [columns for _, columns in months]
+    later = [columns for number, columns in months if number not in trained] or [columns for _, columns in months]
 
     def largest(index: int) -> float:
         return max((columns[index].jensen_shannon or 0.0 for columns in later), default=0.0)
@@ -61,9 +61,9 @@ def ranked(months: Months, trained: Collection[int]) -> list[int]:
 def _described(months: Months, trained: Collection[int]) -> str:
     """The picture in words, for screen readers."""
     return " ".join(
-        f"{NAMES[month - 1]}: {', '.join(safe(each.name) for each in columns if each.drifted) or 'none'} drifted."
-        for month, columns in months
-        if month not in trained
+        f"{NAMES[number - 1]}: {', '.join(safe(each.name) for each in columns if each.drifted) or 'none'} drifted."
+        for number, columns in months
+        if number not in trained
     )
 
 
@@ -71,12 +71,12 @@ def _head(months: Months, trained: Collection[int]) -> str:
     parts = [
         f'<text class="bold" x="10" y="20">Distance of each month\'s flights from those of {_span(trained)}</text>'
     ]
-    for at, (month, _) in enumerate(months):
-        style = "soft" if month in trained else "bold"
+    for at, (number, _) in enumerate(months):
+        style = "soft" if number in trained else "bold"
         parts.append(
-            f'<text class="{style}" x="{_middle(at)}" y="{TOP - 8}" text-anchor="middle">{NAMES[month - 1]}</text>'
+            f'<text class="{style}" x="{_middle(at)}" y="{TOP - 8}" text-anchor="middle">{NAMES[number - 1]}</text>'
         )
-    known = [at for at, (month, _) in enumerate(months) if month in trained]
+    known = [at for at, (number, _) in enumerate(months) if number in trained]
     if known:
         left, right = LEFT + known[0] * CELL_WIDTH + 4, LEFT + (known[-1] + 1) * CELL_WIDTH - 4
         parts.append(f'<path class="line" d="M{left} {TOP - 24}H{right}"/>')
@@ -86,8 +86,8 @@ def _head(months: Months, trained: Collection[int]) -> str:
 
 
 def _span(trained: Collection[int]) -> str:
-    known = sorted(trained)
-    return NAMES[known[0] - 1] if len(known) == 1 else f"{NAMES[known[0] - 1]} to {NAMES[known[-1] - 1]}"
+    first, last = NAMES[min(trained) - 1], NAMES[max(trained) - 1]
+    return first if first == last else f"{first} to {last}"
 
 
 def _row(months: Months, index: int, at: int) -> str:
