@@ -7,19 +7,18 @@ difference between a batch with cells to count in and one without, measured in t
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, generate_latest
 
 from penstock.tensors import join_bytes
 from penstock_server.drift.baseline import Baseline
 from penstock_server.drift.evaluate import DriftRules, version_drift
 from penstock_server.drift.fit import fit_baseline, fit_number
-from penstock_server.drift.gauges import drift_families
+from penstock_server.drift.gauges import DriftCollector
 from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.drift.report import VersionDrift
 from penstock_server.features.counting import Counts
@@ -41,6 +40,7 @@ CATEGORIES: Final = tuple(f"category {at}" for at in range(20))
 ROWS: Final = (1, 8, 64, 1024)
 FEATURES: Final = 200
 WINDOW_ROWS: Final = 10_000
+SERIES: Final = 50
 
 
 def specification() -> FeatureSpec:
@@ -120,20 +120,10 @@ def evaluate(reference: Reference, window: Counts) -> VersionDrift:
     )
 
 
-class _Families(Collector):
-    """The drift gauges of one version."""
-
-    def __init__(self, drift: VersionDrift) -> None:
-        self._drift = drift
-
-    def collect(self) -> Iterator[Metric]:
-        yield from drift_families([self._drift])
-
-
 def gauges_of(drift: VersionDrift) -> CollectorRegistry:
     """A registry of the drift gauges of one version."""
     registry = CollectorRegistry()
-    registry.register(_Families(drift))
+    registry.register(DriftCollector(lambda: [drift], SERIES))
     return registry
 
 
