@@ -45,10 +45,10 @@ architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md an
 bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of python -m bench
 	$(BIN)/python -m bench $(ARGS)
 
-bench-ci: $(STAMP) ## Measure quickly, and fail when a ratio falls below its floor
+bench-ci: $(STAMP) ## Measure quickly, and fail if a threshold does not hold
 	$(BIN)/python -m bench --ci
 
-bench-peers: $(STAMP) ## Measure other model servers beside Penstock, each installed apart; ARGS="--help" tells more
+bench-peers: $(STAMP) ## Measure other model servers beside Penstock; ARGS="--help" lists the options
 	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove .venv, caches and builds
