@@ -42,13 +42,19 @@ def put_fares(repository: Path, put_version: Callable[..., Path]) -> None:
     from sklearn.linear_model import LogisticRegression
 
     from penstock_server.drift.fit import fit_baseline
-    from penstock_server.features.fit import fit, number, string
     from penstock_server.features.pipeline import Pipeline
+    from penstock_server.features.spec.encoders import Categories
+    from penstock_server.features.spec.spec import FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+    from penstock_server.features.spec.steps_code import OneHot
+    from penstock_server.features.spec.steps_value import Fill
     from penstock_server.models import artifact
 
     table = rows(0, 4000)
-    recipes = [number("delay").fill("median").standardise(), number("age").fill("median"), string("city").one_hot()]
-    spec = fit(recipes, table)
+    columns = (NumberColumn("delay"), NumberColumn("age"), StringColumn("city"))
+    numbers = Take(("delay", "age"), (Fill((0.0, 4.5)),))
+    spec = FeatureSpec(
+        columns, Join((numbers, Text("city", Categories(tuple(CITIES)), (OneHot(((0, 1, 2, -1),), (3,)),))))
+    )
     features = Pipeline(spec).transform(table)
     model = LogisticRegression().fit(features, (table["delay"] > 0).astype(int))
     onnx = to_onnx(model, features[:1], options={"zipmap": False}).SerializeToString()
