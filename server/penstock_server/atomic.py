@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replaces the file's content in one step, creating its folder when need be.
+    """Replaces the file's content in one step; its folder is made if there is none.
 
     Raises:
-        OSError: It cannot be written; what was there stays.
+        OSError: the file cannot be written; what was there stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".partial-", dir=path.parent)

@@ -1,7 +1,7 @@
-"""One RPC as the rooms behind the transport see it: answered once, now or later.
+"""One RPC as the rooms behind the transport see it: it is answered once, now or later.
 
-A handler returns at once; it answers then or afterwards, from the reactor's thread or from the one that ran the model.
-Every transport keeps these promises, and one suite of tests holds them to it.
+A handler returns at once. It answers before that or afterwards, on the reactor's thread or on the thread that ran the
+model. One suite of tests checks that every transport keeps these promises.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Cancellable(Protocol):
     """Something that waits on behalf of a call."""
 
     def cancelled(self) -> None:
-        """The caller left: give back what is held for it."""
+        """The caller left; release what is held for it."""
 
 
 class Call(Protocol):
@@ -25,8 +25,8 @@ class Call(Protocol):
     Attributes:
         deadline_s: the caller's deadline on the monotonic clock, infinite when it set none.
         is_over: answered, failed or cancelled.
-        pending: told when the caller leaves, once it is watched; a handler that answers later puts itself here.
-        headers, trailers: metadata to send, before the first reply and with the status; nothing unless a handler sets them.
+        pending: what is cancelled when the caller leaves, once the call is watched; a handler that answers later sets it.
+        headers, trailers: metadata to send, before the first reply and with the status; empty unless a handler sets them.
     """
 
     deadline_s: float
@@ -36,16 +36,16 @@ class Call(Protocol):
     trailers: Metadata
 
     def watch(self) -> None:
-        """Learns from now on when the caller leaves; who answers at once need not pay for it."""
+        """Notices from now on when the caller leaves; a handler that answers at once need not pay for it."""
 
     def metadata(self) -> Metadata:
-        """What the caller sent beside its message."""
+        """The caller's metadata."""
 
     def send(self, message: bytes) -> None:
         """One reply of a stream, in order."""
 
     def finish(self, message: bytes | None = None) -> None:
-        """Ends the call well; a unary call gives its reply here."""
+        """Ends the call with status OK; a unary call gives its reply here."""
 
     def fail(self, error: PenstockError) -> None:
         """Ends the call with the error's status."""

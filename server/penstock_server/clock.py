@@ -1,4 +1,4 @@
-"""Time as the server knows it: float seconds of the monotonic clock, handed in so that tests can hold it still."""
+"""The server's time: float seconds of the monotonic clock, passed in so that tests control it."""
 
 import time
 from collections.abc import Callable

@@ -1,16 +1,15 @@
-"""What can go wrong, one class a meaning; `transport/status.py` alone knows the codes they become.
+"""What can go wrong, one class per meaning; only `transport/status.py` knows the codes they become.
 
-The text of an error reaches the caller: it says what was expected and what came, in one sentence, and never shows the
-server's insides.
+The text of an error reaches the caller. It says in one sentence what was expected and what came, and shows no internals.
 """
 
 
 class PenstockError(Exception):
-    """The base of all that Penstock raises on purpose."""
+    """The base of all errors that Penstock raises on purpose; callers see one of no other class as internal."""
 
 
 class InvalidInputError(PenstockError):
-    """The request, file or setting is wrong, and says what was expected."""
+    """The request, file or setting is wrong."""
 
 
 class NotFoundError(PenstockError):
@@ -18,11 +17,11 @@ class NotFoundError(PenstockError):
 
 
 class NotReadyError(PenstockError):
-    """It is known but not loaded yet, or no longer."""
+    """The model or version is known, but not loaded yet or no longer."""
 
 
 class OverloadedError(PenstockError):
-    """The queue is full; trying again at once makes it worse."""
+    """Too much waits already; a retry at once makes it worse."""
 
 
 class DeadlinePassedError(PenstockError):
@@ -30,7 +29,7 @@ class DeadlinePassedError(PenstockError):
 
 
 class ModelFailedError(PenstockError):
-    """The model raised; the cause is logged and kept from the caller."""
+    """The model raised; the cause is logged, and the caller does not see it."""
 
 
 class UnavailableError(PenstockError):

@@ -1,4 +1,4 @@
-"""Logs as events with fields, on standard error: lines for people at a terminal, JSON elsewhere."""
+"""Logs events with fields to standard error: lines for people at a terminal, JSON elsewhere."""
 
 import logging
 import sys

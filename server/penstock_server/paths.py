@@ -1,7 +1,6 @@
-"""Where Penstock keeps its files when nobody says otherwise.
+"""Where Penstock keeps its files by default, and how a name from outside becomes a file's name.
 
-Decides the two folders, one for what can be had again (cache) and one for what cannot (data), and how a name from
-outside becomes a file's name; creating the folders is left to whoever writes there.
+There are two folders: the cache can be deleted, the data cannot. The functions create neither.
 """
 
 import hashlib
@@ -13,25 +12,25 @@ from penstock_server.errors import InvalidInputError
 
 
 def cache_dir() -> Path:
-    """The folder for fetched versions, compiled kernels and the last known state; deleting it loses only time.
+    """The folder for fetched versions, compiled kernels and the last known state; what is deleted there is made again.
 
     Returns:
         `$PENSTOCK_CACHE_DIR`, else `$XDG_CACHE_HOME/penstock`, else `~/.cache/penstock`; it may not exist yet.
 
     Raises:
-        InvalidInputError: None of them is set and the user has no home folder.
+        InvalidInputError: none of them is set and the user has no home folder.
     """
     return _folder("PENSTOCK_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
 
 
 def data_dir() -> Path:
-    """The folder for what is lost when deleted, such as the embedded registry.
+    """The folder for what nothing can restore, such as the embedded registry.
 
     Returns:
         `$PENSTOCK_DATA_DIR`, else `$XDG_DATA_HOME/penstock`, else `~/.local/share/penstock`; it may not exist yet.
 
     Raises:
-        InvalidInputError: None of them is set and the user has no home folder.
+        InvalidInputError: none of them is set and the user has no home folder.
     """
     return _folder("PENSTOCK_DATA_DIR", "XDG_DATA_HOME", ".local/share")
 
@@ -40,7 +39,7 @@ def file_name_for(text: str) -> str:
     """A file name for any text: different for different texts, also where the file system ignores case.
 
     Returns:
-        At most 57 letters, digits, `-` and `_`: what is readable of the text, and the start of its SHA-256.
+        At most 57 letters, digits, `-` and `_`: the readable part of the text, and the start of its SHA-256.
     """
     readable = re.sub(r"[^A-Za-z0-9_-]+", "_", text)[:40]
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

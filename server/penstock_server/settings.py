@@ -1,7 +1,7 @@
 """A server's settings: defaults, then a TOML file, then the command line; all checked before anything starts.
 
-A table of the file is a record that stands beside its user, and it travels to the worker as it is. A new setting is a
-field of its record, and nothing else here or on the way.
+A table of the file is a record, and it travels to the worker as it is: a new setting is a field of its record, and
+nothing else here or on the way.
 """
 
 import os

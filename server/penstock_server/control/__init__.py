@@ -1,1 +1,1 @@
-"""The control plane: the supervisor process, and the socket on which it commands its workers."""
+"""The control plane: the supervisor, its workers' processes, and what it shows of the server."""

@@ -1,7 +1,6 @@
-"""A process beside the workers that is kept alive: started again when it ends, told to end by closing its input.
+"""A process that helps the server and serves no calls: it is started again when it ends, and ends with the server.
 
-The supervisor's room knows nothing of what such a process does. It gets one argument, and it ends by itself when its
-standard input does, so that it cannot outlive a supervisor that is killed.
+It gets one argument, and must end when its standard input does: then it cannot outlive a server that is killed.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ class HelperProcess:
 
     Args:
         module: what to run.
-        argument: the one argument that it gets.
+        argument: the only argument that it gets.
         restart_after_s: the pause before it is started again.
     """
 
@@ -30,34 +29,34 @@ class HelperProcess:
         self._argument = argument
         self._restart_after_s = restart_after_s
         self._process: asyncio.subprocess.Process | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping_alive: asyncio.Task[None] | None = None
         self._is_closing = asyncio.Event()
 
     def start(self) -> None:
-        """Starts it and keeps it going."""
-        self._keeping = asyncio.create_task(self._keep())
+        """Starts it, and again whenever it ends."""
+        self._keeping_alive = asyncio.create_task(self._keep_alive())
 
     async def close(self) -> None:
-        """Ends its input and waits for it; one that does not end in time is killed."""
+        """Closes its input and waits for its end; it is killed if it does not end in time."""
         self._is_closing.set()
         self._end_input()
-        if self._keeping is None:
+        if self._keeping_alive is None:
             return
         try:
-            await asyncio.wait_for(asyncio.shield(self._keeping), GRACE_S)
+            await asyncio.wait_for(asyncio.shield(self._keeping_alive), GRACE_S)
         except TimeoutError:
-            log.warning("a helper did not end in time; it is killed", module=self._module)
+            log.warning("helper did not end in time; killing it", module=self._module)
             if self._process is not None:
                 self._process.kill()
-            await self._keeping
+            await self._keeping_alive
 
     def _end_input(self) -> None:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
-    async def _keep(self) -> None:
+    async def _keep_alive(self) -> None:
         while not self._is_closing.is_set():
-            self._process = await self._started()
+            self._process = await self._start_process()
             if self._is_closing.is_set():
                 self._end_input()  # closed while it was being started
             code = await self._process.wait()
@@ -69,7 +68,7 @@ class HelperProcess:
             except TimeoutError:
                 continue
 
-    async def _started(self) -> asyncio.subprocess.Process:
+    async def _start_process(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

@@ -19,10 +19,10 @@ class AdminServer:
     """The HTTP server of the supervisor.
 
     Args:
-        view: what the server holds now.
-        sources: how the sources of models stand.
+        view: what the supervisor knows now.
+        sources: the state of each source of models.
         registry: the metrics.
-        drift: the JSON of what /v1/drift tells of a model and a version, "" for all; raises `NotFoundError`.
+        drift: the JSON of /v1/drift for a model and a version, "" for all; raises `NotFoundError`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class AdminServer:
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self, host: str, port: int) -> int:
-        """Listens, and tells the port.
+        """Listens, and returns the port.
 
         Raises:
             UnavailableError: the address cannot be bound.
@@ -72,7 +72,7 @@ class AdminServer:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        # Rendered on a thread: hundreds of series take milliseconds, in which workers' facts would wait.
+        # Rendered on a thread: hundreds of series take milliseconds, in which workers' events would wait.
         body = await asyncio.to_thread(encode, self._registry)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
@@ -96,7 +96,7 @@ class AdminServer:
         return web.Response(body=body, status=status, content_type="application/json")
 
     def state(self) -> dict[str, Any]:
-        """What /v1/models shows: a row for each version and role, weights in percent."""
+        """What /v1/models shows: a row per version and role, weights in percent."""
         view = self._view()
         return {
             "models": [

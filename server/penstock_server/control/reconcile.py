@@ -18,7 +18,7 @@ class WorkerSnapshot:
     """What one worker holds.
 
     Attributes:
-        versions: the state of each version that it was told to load.
+        versions: the state of each version that it got a command to load.
         plans: the traffic plan of each model in force; a model with no champion ready has none.
     """
 
@@ -34,7 +34,7 @@ class WorkerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class NextSteps:
-    """What a worker is to be told now; nothing when it holds all that can be had.
+    """What a worker should do now; nothing if it serves all that can be served.
 
     Attributes:
         load: the versions to load, in this order, while others answer.

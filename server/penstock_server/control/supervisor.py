@@ -175,7 +175,8 @@ class Supervisor:
                 self._reloads += 1
                 log.info(
                     "version loaded", slot=worker.slot, model=model, version=version, took_s=round(event.took_s, 3),
-                    runs="inline" if event.is_inline else "beside", cost_us=f"{event.base_us:.0f} + {event.row_us:.2f} n",
+                    runs="inline" if event.is_inline else "own thread",
+                    cost_us=f"{event.base_us:.0f} + {event.row_us:.2f} n",
                 )  # fmt: skip
             case messages.LoadFailed(model, version, reason):
                 worker.versions[model, version] = VersionStatus("UNAVAILABLE", reason)

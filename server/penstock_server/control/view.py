@@ -66,7 +66,7 @@ def version_statuses(
 ) -> dict[str, VersionStatus]:
     """How each version of a model stands that is desired or that one of these workers holds.
 
-    It is the worst over the workers that were told to load it; before that, whether its files can be fetched.
+    It is the worst over the workers that hold it; while none does, it depends on whether its files can be fetched.
     """
     # Copied, since metrics are read on other threads while the supervisor's changes what workers hold.
     held = [{key[1]: one for key, one in list(worker.versions.items()) if key[0] == model} for worker in workers]

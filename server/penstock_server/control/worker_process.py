@@ -39,7 +39,7 @@ class WorkerProcess:
 
     Attributes:
         slot: its place among the workers, kept when its process is replaced.
-        versions: the status of each version that it was told to load.
+        versions: the status of each version that it got a command to load.
         plans: the plans in force.
         is_serve_pending: whether plans were sent that it has not confirmed.
         has_settled: whether every version that was desired at its start has been tried.
@@ -65,7 +65,7 @@ class WorkerProcess:
         self._reader = reader
         self._writer = writer
         self._sent = messages.Serve(0, {}, False)
-        self._is_told_to_listen = False
+        self._is_listen_sent = False
 
     @property
     def pid(self) -> int:
@@ -96,8 +96,8 @@ class WorkerProcess:
 
     def listen(self, address: str) -> None:
         """Tells it once to accept calls at this address: a second socket there would get calls that nobody answers."""
-        if not self._is_told_to_listen:
-            self._is_told_to_listen = True
+        if not self._is_listen_sent:
+            self._is_listen_sent = True
             self.send(messages.Listen(address))
 
     async def follow(self, on_event: Callable[["WorkerProcess", Event], None]) -> int:

@@ -1,6 +1,7 @@
-"""What a worker knows of a model besides its loaded versions: the plan in force, and how each version stands.
+"""What a worker knows of a model: the plan in force, and the status of each version.
 
-The supervisor sends these records, and the routing table answers from them; they are the only ones for a version's state.
+The supervisor holds and sends these records, and the routing table answers from them. Other records of a version's state
+would have to be kept equal to them.
 """
 
 from dataclasses import dataclass

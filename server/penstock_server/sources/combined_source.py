@@ -105,7 +105,7 @@ def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str
                 models[model], owners[model] = plan, index
             elif plan.versions:
                 winner = states[owners[model]][0]
-                problems.setdefault(model, []).append(f"{winner} and {name} both want it; the first is followed")
+                problems.setdefault(model, []).append(f"{winner} and {name} both name it; the first is followed")
     joined = {model: "; ".join(sentences) for model, sentences in problems.items()}
     return Desired(models=models, problems=joined), owners
 

@@ -1,6 +1,6 @@
 """The few calls of mlflow that serving needs, with its errors as Penstock's own.
 
-The only file of the server that imports mlflow, and only when first asked: the import takes seconds. Decides what a
+The only file of the server that imports mlflow, and only at the first call: the import takes seconds. Decides what a
 failure means: the registry is away, it refuses, or it has no such thing. Called by `mlflow_source.py`.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.sources.registry import redacted, without_secrets
 
-# The most that MLflow's own stores answer at once.
+# The largest page of MLflow's own stores.
 _PAGE_MODELS = 1000
 
 _CHATTER = {
@@ -33,8 +33,8 @@ class RegisteredVersion:
     """A version as the registry has it.
 
     Attributes:
-        identity: Tells it from another one of the same model and number.
-        tags: Text by name.
+        identity: differs between two versions that were registered with the same model and number.
+        tags: text by name.
         status: `READY` unless its files are still being written, or could not be.
     """
 
@@ -57,7 +57,7 @@ class RegistryClient:
         """The aliases of every registered model, by name.
 
         Raises:
-            UnavailableError: Whatever the reason that they cannot be had.
+            UnavailableError: they cannot be read, whatever the reason.
         """
         found: dict[str, dict[str, str]] = {}
         page_token = None
@@ -73,12 +73,12 @@ class RegistryClient:
             raise UnavailableError(f"the registry {self._shown} does not list its models: {error}") from error
 
     def aliases(self, model: str) -> dict[str, str]:
-        """The version by alias of one model.
+        """The aliases of one model, with the version of each.
 
         Raises:
-            NotFoundError: There is no such registered model.
-            InvalidInputError: The registry refuses to say.
-            UnavailableError: It does not answer.
+            NotFoundError: there is no such registered model.
+            InvalidInputError: the registry refuses to say.
+            UnavailableError: it does not answer.
         """
         with self._translated(f"model {model!r}"):
             return _texts(self._client().get_registered_model(model).aliases)
@@ -87,9 +87,9 @@ class RegistryClient:
         """What is registered under this model and version.
 
         Raises:
-            NotFoundError: Nothing is.
-            InvalidInputError: The registry refuses to say, or the version is no number.
-            UnavailableError: It does not answer.
+            NotFoundError: nothing is.
+            InvalidInputError: the registry refuses to say, or the version is no number.
+            UnavailableError: it does not answer.
         """
         with self._translated(f"version {version} of model {model!r}"):
             found = self._client().get_model_version(model, version)
@@ -102,12 +102,12 @@ class RegistryClient:
         """Fetches the version's artifacts into the empty `folder`.
 
         Returns:
-            The folder, that one or one below, which has them.
+            The folder that has them: that one, or one below it.
 
         Raises:
-            NotFoundError: There is no such version.
-            InvalidInputError: It is registered with something that is no folder.
-            UnavailableError: The registry or the store of its artifacts does not answer.
+            NotFoundError: there is no such version.
+            InvalidInputError: it is registered with something that is no folder.
+            UnavailableError: the registry or its artifact store does not answer.
         """
         with self._translated(f"the files of version {version} of model {model!r}"):
             source = self._client().get_model_version_download_uri(model, version)
@@ -148,7 +148,7 @@ class RegistryClient:
         return UnavailableError(f"the registry {self._shown} does not give {what}: {_reason(error)}")
 
     def _is_definite(self, error: Exception) -> bool:
-        """Whether it is the registry itself that speaks: a proxy's page, a 404 too, says nothing about a model."""
+        """Whether the registry itself answered: a proxy's error page, even a 404, says nothing about a model."""
         from mlflow.exceptions import RestException
 
         return isinstance(error, RestException) or not self._uri.startswith("http")
@@ -171,12 +171,12 @@ def connect(uri: str, *, timeout_s: int = 10, retries: int = 1) -> Any:
 
 
 def _texts(values: Mapping[str, object]) -> dict[str, str]:
-    # Versions come as numbers from some stores and as text from others.
+    # Some stores give versions as numbers, others as text.
     return {name: str(value) for name, value in values.items()}
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what is at the bottom of it: mlflow wraps "connection refused" five times."""
+    """The first line of the innermost cause: mlflow wraps "connection refused" five times."""
     cause = error
     while isinstance(below := cause.__cause__ or cause.__context__, Exception):
         cause = below

@@ -1,7 +1,6 @@
-"""Which registry is meant when nobody names one, and how a registry's address may be shown.
+"""The default registry, and how a registry's address may be shown.
 
-The server and the tools ask here, so that `penstock publish` and `penstock serve` meet without a setting. Talking to
-the registry is `mlflow_client.py`'s.
+The server and the tools share it, so that `penstock publish` and `penstock serve` use one registry without a setting.
 """
 
 import os
@@ -18,8 +17,8 @@ def default_registry() -> str:
     """The registry's URI: `$MLFLOW_TRACKING_URI`, else an embedded one in the data folder, which is created.
 
     Raises:
-        UnavailableError: The data folder cannot be created.
-        InvalidInputError: There is no place for it, or its path cannot stand in a URI.
+        UnavailableError: the data folder cannot be created.
+        InvalidInputError: there is no place for it, or its path cannot stand in a URI.
     """
     if chosen := os.environ.get("MLFLOW_TRACKING_URI"):
         return chosen
@@ -34,9 +33,9 @@ def default_registry() -> str:
 
 
 def artifact_location(registry: str) -> str | None:
-    """Where an experiment of an embedded registry keeps its artifacts: the folder `artifacts` beside the database.
+    """Where an experiment of an embedded registry keeps its artifacts: the folder `artifacts` next to the database.
 
-    Without it MLflow would write to `./mlruns` of whatever folder the user happens to be in.
+    Without it MLflow would write to `./mlruns` in the user's working directory.
 
     Returns:
         A `file:` URI; None for a registry that is a server and decides this itself.
@@ -56,5 +55,5 @@ def redacted(uri: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """A message of somebody else's, in which URIs lose their user and password."""
+    """A message of another library, without users and passwords in its URIs."""
     return re.sub(r"://[^/@\s]+@", "://", text)

@@ -1,8 +1,7 @@
-"""Local copies of published versions, so that a version once fetched needs no registry any more.
+"""Local copies of published versions: a version that was fetched once needs no registry any more.
 
-A copy appears whole or not at all, and is known by the *identity* of what was registered: the same model and version
-may be deleted and registered anew as something else. What an identity is, and how files are fetched, is the source's
-to say.
+A copy appears whole or not at all. It is known by the *identity* of what was registered, since a model's version may be
+deleted and registered again as something else. The source decides what an identity is, and how files are fetched.
 
     <folder>/<model>/<version>/current.json    which identity counts, and the size of each of its files
     <folder>/<model>/<version>/<identity>/     the version's files
@@ -43,9 +42,9 @@ class VersionCache:
         """The folder of a whole copy, or None.
 
         Args:
-            model: Any text.
-            version: Any text.
-            identity: What the copy must be of; None takes the one that was stored last.
+            model: any text.
+            version: any text.
+            identity: what the copy must be of; None takes the one that was stored last.
         """
         place = self._place(model, version)
         current = _read_current(place)
@@ -63,14 +62,15 @@ class VersionCache:
         """Makes a copy and returns its folder.
 
         Args:
-            model: Any text.
-            version: Any text.
-            identity: What the copy is of.
-            download: Puts the files into the empty folder that it is given and returns theirs, that one or one below.
+            model: any text.
+            version: any text.
+            identity: what the copy is of.
+            download: puts the files into the empty folder that it is given, and returns their folder: that one, or one
+                below it. What it raises passes.
 
         Raises:
-            InvalidInputError: Nothing was downloaded.
-            UnavailableError: The copy cannot be written, for want of room perhaps. What `download` raises passes.
+            InvalidInputError: nothing was downloaded.
+            UnavailableError: the copy cannot be written, perhaps for want of room.
         """
         place = self._place(model, version)
         try:
@@ -108,8 +108,8 @@ def _move(files: Path, copy: Path) -> Mapping[str, int]:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        # Another process was quicker with the same copy, or what is there is damaged. To look before the renaming
-        # would take a copy from under the one who was quicker.
+        # Another process was quicker with the same copy, or what is there is damaged. A look before the renaming could
+        # take the copy away from the process that was quicker.
         if _sizes_bytes(copy) != sizes_bytes:
             copy.rename(tempfile.mkdtemp(prefix=_PARTIAL, dir=copy.parent))
             files.rename(copy)

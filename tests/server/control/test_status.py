@@ -56,8 +56,8 @@ class Known:
 def counters() -> Iterator[CounterStore]:
     with CounterStore() as store:
         store.version(0, PLAIN, CountersShape())
-        board = open_counters(store.version(0, KEY, SHAPE), SHAPE)
-        recorder = Recorder(board, 1000, BASELINE.cells.predictions)
+        shared = open_counters(store.version(0, KEY, SHAPE), SHAPE)
+        recorder = Recorder(shared, 1000, BASELINE.cells.predictions)
         cells: Any = recorder.drift_cells()
         cells[0, 1] = 600
         recorder.classes(np.zeros(600, np.int64))

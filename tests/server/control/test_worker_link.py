@@ -8,7 +8,7 @@ from penstock_server.control.messages import HEAD, event, framed
 from penstock_server.control.worker_link import WorkerLink
 
 COMMANDS: list[messages.Command] = [
-    messages.Listen("127.0.0.1:0"), messages.Unload("m", "1"), messages.Load("m", "2", "/folder", "/board", 3, 4),
+    messages.Listen("127.0.0.1:0"), messages.Unload("m", "1"), messages.Load("m", "2", "/folder", "/counters", 3, 4),
 ]  # fmt: skip
 
 

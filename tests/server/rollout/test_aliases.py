@@ -23,7 +23,7 @@ def test_any_other_weight_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("aliases", "tags", "wanted", "problem"),
+    ("aliases", "tags", "plan", "problem"),
     [
         ({"champion": "1"}, {}, TrafficPlan("1"), None),
         ({"champion": "1", "other": "7"}, {}, TrafficPlan("1"), None),
@@ -38,11 +38,11 @@ def test_any_other_weight_is_refused(text: str) -> None:
         ({"canary": "2", "shadow": "3"}, TEN_PERCENT, TrafficPlan(), "only 'canary' and 'shadow'"),
     ],
 )
-def test_aliases_say_what_is_wanted(
-    aliases: dict[str, str], tags: dict[str, str], wanted: TrafficPlan, problem: str | None
+def test_aliases_say_what_is_desired(
+    aliases: dict[str, str], tags: dict[str, str], plan: TrafficPlan, problem: str | None
 ) -> None:
     found, sentence = interpret(aliases, tags)
-    assert found == wanted
+    assert found == plan
     assert (sentence is None) if problem is None else (sentence is not None and problem in sentence)
 
 

@@ -70,7 +70,7 @@ def test_the_share_of_keys_is_the_weight(model: str, weight: float) -> None:
     keys=st.lists(st.text(), max_size=50),
 )
 def test_raising_the_weight_moves_no_key_off_the_canary(model: str, weights: list[float], keys: list[str]) -> None:
-    # A request without a key is placed anew each time, so the empty key is no promise.
+    # A request without a key gets another place each time, so the empty key is no promise.
     keys = [key for key in keys if key]
     assert on_canary(model, weights[0], keys) <= on_canary(model, weights[1], keys)
 

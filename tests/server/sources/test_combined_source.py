@@ -38,7 +38,7 @@ class Puppet:
             Desired({"a": TWO}),
             {"a": ONE},
             {"a": 0},
-            {"a": "F and S both want it; the first is followed"},
+            {"a": "F and S both name it; the first is followed"},
         ),
         (Desired({"a": TrafficPlan()}, {"a": "p"}), Desired({"a": TWO}), {"a": TWO}, {"a": 1}, {"a": "p"}),
         (Desired({"a": ONE}), Desired({"a": TrafficPlan()}, {"a": "p"}), {"a": ONE}, {"a": 0}, {"a": "p"}),

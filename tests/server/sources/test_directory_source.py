@@ -18,7 +18,7 @@ def make(root: Path, *files: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("files", "wanted", "problem"),
+    ("files", "plan", "problem"),
     [
         (["m/1/model.onnx"], TrafficPlan("1"), None),
         (["m/1/model.onnx", "m/2/model.onnx"], TrafficPlan("2"), None),
@@ -36,12 +36,12 @@ def make(root: Path, *files: str) -> Path:
     ],
 )
 def test_the_highest_whole_version_is_champion(
-    files: list[str], wanted: TrafficPlan, problem: str | None, tmp_path: Path
+    files: list[str], plan: TrafficPlan, problem: str | None, tmp_path: Path
 ) -> None:
     if files == ["m/1/model.onnx/"]:
         files = ["m/1/model.onnx/inside"]
     found = DirectorySource(make(tmp_path, *files)).poll()
-    assert found.models == {"m": wanted}
+    assert found.models == {"m": plan}
     assert set(found.problems) == (set() if problem is None else {"m"})
     assert (problem or "") in found.problems.get("m", "")
 
@@ -62,7 +62,7 @@ def test_a_model_that_nobody_can_name_does_not_hurt_the_others(tmp_path: Path) -
     assert set(found.problems) == {r"'b\n'"}
 
 
-def test_a_model_whose_folder_cannot_be_read_keeps_its_wish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_folder_cannot_be_read_keeps_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a/1/model.onnx", "b/1/model.onnx")
     listing = Path.iterdir
 

@@ -21,7 +21,7 @@ def source(publisher: Any, tmp_path: Path) -> MlflowSource:
 
 
 class TestPoll:
-    def test_every_model_with_a_champion_is_wanted(self, publisher: Any, source: MlflowSource) -> None:
+    def test_every_model_with_a_champion_is_desired(self, publisher: Any, source: MlflowSource) -> None:
         assert source.poll() == Desired()
         publisher.publish("a", "champion")
         publisher.publish("b", "champion")
@@ -53,7 +53,7 @@ class TestPoll:
         assert found.models == {"a": TrafficPlan("1", "2", 0.0), "b": TrafficPlan("1")}
         assert set(found.problems) == {"a"}
 
-    def test_a_deleted_version_is_no_longer_wanted(self, publisher: Any, source: MlflowSource) -> None:
+    def test_a_deleted_version_is_no_longer_desired(self, publisher: Any, source: MlflowSource) -> None:
         publisher.publish("a", "champion")
         publisher.publish("a", "canary")
         publisher.client.delete_model_version("a", "2")
@@ -72,7 +72,7 @@ class TestPoll:
         assert found.models == {"a": TrafficPlan("1")}
         assert "canary 7 is left out: version 7 of model 'a' is not in the registry" in found.problems["a"]
 
-    def test_named_models_are_all_that_is_wanted(self, publisher: Any, tmp_path: Path) -> None:
+    def test_named_models_are_all_that_is_desired(self, publisher: Any, tmp_path: Path) -> None:
         for name in ("a", "b"):
             publisher.publish(name, "champion")
         publisher.publish("c")
@@ -152,11 +152,11 @@ class TestFetch:
             with pytest.raises(InvalidInputError, match="refuses version"):
                 source.fetch(model, version)
 
-    def test_a_version_registered_anew_is_fetched_anew(self, publisher: Any, source: MlflowSource) -> None:
+    def test_a_version_registered_again_is_fetched_again(self, publisher: Any, source: MlflowSource) -> None:
         publisher.publish("a", "champion")
         source.poll()
         assert artifact.read(source.fetch("a", "1")).features is None
-        _register_anew(publisher)
+        _register_again(publisher)
         assert artifact.read(source.fetch("a", "1")).features == SPEC
         assert source.poll().problems == {}
 
@@ -169,7 +169,7 @@ class TestFetch:
         again = MlflowSource(publisher.uri, cache_dir=tmp_path / "cache")
         again.fetch("a", "1")
         assert again.poll().problems == {}
-        _register_anew(publisher)
+        _register_again(publisher)
         restarted = MlflowSource(publisher.uri, cache_dir=tmp_path / "cache")
         restarted.fetch("a", "1")
         for _ in range(2):
@@ -208,7 +208,7 @@ class TestFetch:
             source.fetch("a", "2")
 
 
-def _register_anew(publisher: Any) -> None:
+def _register_again(publisher: Any) -> None:
     """Version 1 of model a becomes another one, which has features."""
     publisher.client.delete_registered_model("a")
     publisher.publish("a", "champion", prepare=lambda folder: artifact.write(folder, features=SPEC))

@@ -16,7 +16,7 @@ def test_the_users_own_registry_goes_first(monkeypatch: pytest.MonkeyPatch) -> N
     assert default_registry() == "http://registry:5000"
 
 
-def test_the_embedded_registry_lies_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_registry_is_in_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_DATA_DIR", str(tmp_path / "new folder"))
     assert default_registry() == f"sqlite:///{tmp_path}/new folder/registry.db"
     assert (tmp_path / "new folder").is_dir()
@@ -44,7 +44,7 @@ def test_a_folder_that_no_uri_can_hold_is_refused(tmp_path: Path, monkeypatch: p
         ("postgresql://db/mlflow", None),
     ],
 )
-def test_artifacts_lie_beside_an_embedded_registry(registry: str, location: str | None) -> None:
+def test_artifacts_are_next_to_an_embedded_registry(registry: str, location: str | None) -> None:
     assert artifact_location(registry) == location
 
 
