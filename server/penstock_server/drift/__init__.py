@@ -1,1 +1,1 @@
-"""Drift: how far what is served lies from what was trained on, how sure that is, and since when."""
+"""Drift: how much the rows served differ from the training rows, how significant that is, and since when."""

@@ -274,10 +274,10 @@ def decode(data: bytes) -> Baseline:
 
 
 def check(baseline: Baseline, spec: FeatureSpec) -> None:
-    """Demands that the baseline is of this specification: its digest, and its columns.
+    """Checks that the baseline is of this specification, by its digest and its columns.
 
     Raises:
-        InvalidInputError: it is another's, and the sentence names what differs.
+        InvalidInputError: it is another's; the sentence names what differs.
     """
     if baseline.spec_digest != digest(spec):
         raise InvalidInputError(

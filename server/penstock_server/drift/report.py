@@ -31,7 +31,7 @@ class DriftRules:
 
 @dataclass(frozen=True, slots=True)
 class ColumnDrift:
-    """How far a column's rows lie from those trained on.
+    """A column's rows compared with the training rows.
 
     Attributes:
         name: the column's, or the output's for predictions.
@@ -86,7 +86,7 @@ class ColumnDrift:
 
 @dataclass(frozen=True, slots=True)
 class VersionDrift:
-    """How far a version's window lies from its baseline, over all workers.
+    """A version's window, over all workers, compared with its baseline.
 
     Attributes:
         model, version: its names.

@@ -1,8 +1,8 @@
-"""The cells that rows are counted in: what counting needs to know of a drift baseline, and nothing of training's counts.
+"""The cells that rows are counted in: the part of a drift baseline that counting needs, without the training counts.
 
-`drift.baseline` gives them, the compiler and the kernels count by them. A number's bin is how many edges are <= x
-(`numpy.searchsorted(edges, x, side="right")`), of the raw value before any step. A string's bins are the first watched
-values, and one for the other watched ones.
+`drift.baseline` gives them; the compiler and the kernels count by them. The bin of a number is how many edges are <= x
+(`numpy.searchsorted(edges, x, side="right")`), for the raw value before any step. A string's bins are the first watched
+values, and one for all other watched values.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sys import float_info
 from typing import Final
 
 ROUNDING: Final = 1e-6
-"""Wider than float32 rounds, so that a value on an edge falls in the same bin whether it is sent as FP32 or FP64."""
+"""More than float32 rounds, so that a value on an edge falls in the same bin as FP32 and as FP64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class NumberCells:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The smallest and the largest value of training, as much further apart as float32 rounds; both are finite."""
+        """The smallest and the largest training value, widened by what float32 rounds; both are finite."""
         if self.smallest is None or self.largest is None:
             return -float_info.max, float_info.max
         low, high = self.smallest, self.largest
@@ -43,8 +43,8 @@ class StringCells:
     """The cells of a string column.
 
     Attributes:
-        watched: the values that training saw, never the empty string, which is missing.
-        binned: how many of them have a bin of their own, the first; the others share the bin after.
+        watched: the training values, without the empty string, which is missing.
+        binned: how many of the first values have a bin each; the others share the next bin.
         has_missing: training saw missing values.
     """
 
@@ -55,19 +55,19 @@ class StringCells:
 
 @dataclass(frozen=True, slots=True)
 class ClassCells:
-    """The cells of a model's classes, a bin for each label."""
+    """The cells of a model's classes, one bin per label."""
 
     labels: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The cells of a specification's columns, in its order, and of the model's answers.
+    """The cells of a specification's columns, in its order, and of the model's predictions.
 
     Attributes:
-        columns: one for each raw column.
-        bins: B, the bins of the column, or of the answers, with most of them: all rows of counts are that long.
-        predictions: of the answers; None where they are not counted.
+        columns: one per raw column.
+        bins: B, the most bins of a column or of the predictions; every row of counts has B.
+        predictions: of the predictions; None if they are not counted.
     """
 
     columns: tuple[NumberCells | StringCells, ...]
@@ -76,5 +76,5 @@ class Cells:
 
 
 def storable(value: float) -> float:
-    """The value, or the largest float where it overflowed, NaN being two infinities that met."""
+    """The value, or the largest float if it overflowed; NaN comes from two infinities and counts as an overflow."""
     return float_info.max if isnan(value) else min(max(value, -float_info.max), float_info.max)

@@ -31,7 +31,7 @@ BRIEF_VALUES: Final = 2048
 _PADDING: Final = bytes(layout.WORD_BYTES)
 _LENGTH: Final = struct.Struct("<I")
 _address = ctypes.addressof
-# The cheapest way from an array to its memory; it demands contiguous and writable memory too.
+# The cheapest way to an array's memory; it also checks that the memory is contiguous and writable.
 _exposed: Any = ctypes.c_char.from_buffer
 
 

@@ -1,7 +1,7 @@
-"""Raw columns of training data, whatever holds them, in the two forms that the pipeline takes: float64 and bytes.
+"""Raw columns of training data, from numpy, pandas, polars or lists, as the pipeline takes them: float64 and bytes.
 
-What is missing is None, NaN, NaT or pandas' NA; it becomes NaN among numbers and the empty string among strings. `fit`,
-`baseline` and `Pipeline.transform` call it; requests never come here.
+A missing value is None, NaN, NaT or pandas' NA; it becomes NaN among numbers and the empty string among strings. `drift.fit`
+and `Pipeline.transform` use it; requests do not.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ def numbers_of(table: Table, name: str) -> NDArray[np.float64]:
     """The column as float64 [rows], NaN where it is missing; integers beyond 2**53 are rounded.
 
     Raises:
-        InvalidInputError: it holds something that is no number.
+        InvalidInputError: it holds something other than numbers.
     """
     values = _array(table, name)
     if values.dtype.kind in "biuf":
@@ -51,7 +51,7 @@ def strings_of(table: Table, name: str) -> list[bytes]:
     """The column's values as UTF-8, empty where it is missing.
 
     Raises:
-        InvalidInputError: it holds something that is neither text nor bytes.
+        InvalidInputError: it holds something other than text or bytes.
     """
     values = _array(table, name)
     if values.dtype.kind in "biufcmM":
@@ -60,12 +60,12 @@ def strings_of(table: Table, name: str) -> list[bytes]:
 
 
 def _array(table: Table, name: str) -> NDArray[Any]:
-    # A frame's own list of columns first: to iterate a polars frame gives the columns themselves.
+    # A frame's own list of columns comes first: iterating a polars frame gives the columns themselves.
     names = [*getattr(table, "columns", table)]
     if name not in names:
         raise InvalidInputError(f"the table has no column {name!r}; it has {', '.join(map(str, names))}")
     column = table[name]
-    # numpy would write the NaN in a list of text as the text "nan".
+    # Without `object`, numpy turns a NaN in a list of strings into the string "nan".
     values = np.asarray(column, dtype=object if isinstance(column, (list, tuple)) else None)
     if values.ndim != 1:
         raise InvalidInputError(f"column {name!r} has the shape {list(values.shape)}, expected one axis")
@@ -73,7 +73,7 @@ def _array(table: Table, name: str) -> NDArray[Any]:
 
 
 def _is_missing(value: object) -> bool:
-    # pandas' NA is unequal to nothing; its class is the one way to know it without importing pandas.
+    # Comparing with pandas' NA gives NA; its class name identifies it without importing pandas.
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, float) and isnan(value)

@@ -14,7 +14,7 @@ from typing import Self
 from penstock.names import VersionKey
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - the system's shared memory; the folder in it is ours alone
+_MEMORY = Path("/dev/shm")  # noqa: S108 - the system's shared memory; the store makes a private folder in it
 
 
 class CounterStore:

@@ -94,7 +94,7 @@ def verify(manifest: Manifest, folder: Path, *, known: Mapping[str, str]) -> Non
         known: Digests by name, computed from the bytes that are used; these files are not read again.
 
     Raises:
-        InvalidInputError: One is missing, has changed, or lies outside the folder.
+        InvalidInputError: One is missing, has changed, or is outside the folder.
     """
     for name, expected in manifest.files.items():
         found = known.get(name) or version_folder.file_digest(folder, name)

@@ -1,6 +1,6 @@
-"""One ONNX graph in onnxruntime: the only file that knows that library.
+"""One ONNX graph in onnxruntime: the only module that imports that library.
 
-It turns raw blocks into feeds and gives arrays back; which rows run together, and what they mean, is decided elsewhere.
+It turns raw blocks into feeds and returns arrays. The batch scheduler decides which rows run together.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from penstock.tensors import NUMPY_TYPES, split_bytes
 from penstock_server.errors import InvalidInputError, ModelFailedError, first_line
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 
-# Some builds keep usage events in a database of the user's; what a server is asked is nobody else's business.
+# Some builds record usage events; a server's requests are confidential.
 onnxruntime.disable_telemetry_events()
 
 _DATATYPES: Final[dict[str, str]] = {
@@ -39,7 +39,7 @@ class OnnxModel:
     """A session and its signature. `run` may be called from several threads at once.
 
     Args:
-        path: the .onnx file; external data lies beside it.
+        path: the .onnx file; external data is in the same folder.
         threads: onnxruntime's threads within one operator. One is right for small models: cores are used by processes.
 
     Raises:
@@ -51,7 +51,7 @@ class OnnxModel:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # A spinning pool burns the core that the reactor needs.
+        # A spinning thread pool would take the core that the batch scheduler needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

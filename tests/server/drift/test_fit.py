@@ -36,54 +36,9 @@ from penstock_server.features.spec.spec import (
     Text,
 )
 
-
-@given(arrays(np.int64, st.integers(0, 200), elements=st.integers(0, 5)))
-def test_it_is_never_below_one_and_always_finite(cells: np.ndarray) -> None:
-    assert 1 <= dispersion(cells) < 1e9
-
-
-def test_independent_rows_have_one() -> None:
-    rng = np.random.default_rng(0)
-    found = [dispersion(rng.integers(0, 20, 10_000)) for _ in range(50)]
-    assert np.mean(found) == pytest.approx(1.03, abs=0.03)
-    assert max(found) < 1.4
-
-
-@pytest.mark.parametrize("length", [2, 5, 20])
-def test_rows_that_come_in_clumps_have_the_clumps_length(length: int) -> None:
-    rng = np.random.default_rng(1)
-    found = [dispersion(np.repeat(rng.integers(0, 10, 4000), length)) for _ in range(30)]
-    assert np.mean(found) == pytest.approx(length, rel=0.1)
-
-
-def test_a_chain_has_the_ratio_of_its_long_variance() -> None:
-    """A state that is kept with probability r: the variance of counts grows by (1 + r) / (1 - r)."""
-    rng = np.random.default_rng(2)
-    kept = 0.8
-    found = []
-    for _ in range(20):
-        states = rng.integers(0, 5, 20_000)
-        begins = rng.random(20_000) >= kept
-        begins[0] = True
-        chain = states[np.maximum.accumulate(np.where(begins, np.arange(20_000), 0))]
-        found.append(dispersion(chain))
-    assert np.mean(found) == pytest.approx((1 + kept) / (1 - kept), rel=0.15)
-
-
-@pytest.mark.parametrize("cells", [[], [1], [1] * 1000, list(range(19))])
-def test_where_nothing_can_be_said_it_is_one(cells: list[int]) -> None:
-    assert dispersion(np.array(cells, np.int64)) == 1
-
-
 NAN, INF = float("nan"), float("inf")
-
-
 SPEC = FeatureSpec((NumberColumn("x"), StringColumn("s")), Join((Take(("x",)), Text("s", Categories(("a", "b", "c"))))))
-
-
 TABLE = {"x": [1.0, 2, 3, 4, NAN, INF, -INF, 4], "s": ["b", "b", "a", "", "?", "b", None, "a"]}
-
-
 BASELINE = with_predictions(fit_baseline(SPEC, TABLE, bins=2), fit_classes("label", [1, 0, 1, 1], ("no", "yes")))
 
 
@@ -192,3 +147,41 @@ def test_a_table_of_another_form_is_refused() -> None:
         fit_baseline(SPEC, TABLE, bins=0)
     with pytest.raises(InvalidInputError, match="minimum_effect is -1, expected 0 or more"):
         fit_baseline(SPEC, TABLE, minimum_effect=-1)
+
+
+@given(arrays(np.int64, st.integers(0, 200), elements=st.integers(0, 5)))
+def test_it_is_never_below_one_and_always_finite(cells: np.ndarray) -> None:
+    assert 1 <= dispersion(cells) < 1e9
+
+
+def test_independent_rows_have_one() -> None:
+    rng = np.random.default_rng(0)
+    found = [dispersion(rng.integers(0, 20, 10_000)) for _ in range(50)]
+    assert np.mean(found) == pytest.approx(1.03, abs=0.03)
+    assert max(found) < 1.4
+
+
+@pytest.mark.parametrize("length", [2, 5, 20])
+def test_rows_that_come_in_clumps_have_the_clumps_length(length: int) -> None:
+    rng = np.random.default_rng(1)
+    found = [dispersion(np.repeat(rng.integers(0, 10, 4000), length)) for _ in range(30)]
+    assert np.mean(found) == pytest.approx(length, rel=0.1)
+
+
+def test_a_chain_has_the_ratio_of_its_long_variance() -> None:
+    """A state that is kept with probability r: the variance of counts grows by (1 + r) / (1 - r)."""
+    rng = np.random.default_rng(2)
+    kept = 0.8
+    found = []
+    for _ in range(20):
+        states = rng.integers(0, 5, 20_000)
+        begins = rng.random(20_000) >= kept
+        begins[0] = True
+        chain = states[np.maximum.accumulate(np.where(begins, np.arange(20_000), 0))]
+        found.append(dispersion(chain))
+    assert np.mean(found) == pytest.approx((1 + kept) / (1 - kept), rel=0.15)
+
+
+@pytest.mark.parametrize("cells", [[], [1], [1] * 1000, list(range(19))])
+def test_where_nothing_can_be_said_it_is_one(cells: list[int]) -> None:
+    assert dispersion(np.array(cells, np.int64)) == 1

@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from penstock_server.drift.window import window_of
 from penstock_server.features import counting
@@ -76,3 +78,32 @@ def test_it_tells_whether_anything_was_counted(new_counters: NewCounters) -> Non
     count(recorder, 0, 3)
     one = window_of([counters]).counted
     assert empty != one == window_of([counters]).counted
+
+
+class Turning:
+    """Counters whose worker begins the next sub-window during the first copies: `drift_at` rises with each read."""
+
+    def __init__(self, turns: int) -> None:
+        self.shape = SHAPE
+        self.drift = np.zeros(SHAPE.drift, np.int64)
+        self.drift_rows = np.zeros(SUB_WINDOWS, np.int64)
+        self._reads, self._turns = 0, turns
+
+    @property
+    def drift_at(self) -> NDArray[np.int64]:
+        self._reads += 1
+        # Two reads per attempt; the number rises between them.
+        at = min(self._reads // 2, self._turns)
+        self.drift_rows[:] = at
+        return np.array([at])
+
+
+def test_a_copy_taken_while_the_ring_turned_is_taken_again() -> None:
+    window = window_of([cast("SharedCounters", Turning(turns=2))])
+    assert window.marks == (2,)
+    assert window.rows == 2 * 3  # the sub-windows 0, 1 and 2
+
+
+def test_a_ring_that_keeps_turning_is_given_up_on() -> None:
+    window = window_of([cast("SharedCounters", Turning(turns=1000))])
+    assert window.marks == (4,)  # the fifth copy

@@ -9,14 +9,14 @@ from scipy import special, stats
 from scipy.interpolate import BSpline
 from sklearn.utils import murmurhash3_32
 
-from penstock_server.features.spec import spec as s
 from penstock_server.features.spec import steps
+from penstock_server.features.spec.spec import Block, Categories, FeatureSpec, Hash, Join, Take, Text
 
 Matrix = NDArray[np.float64]
 NAN = float("nan")
 
 
-def meaning(spec: s.FeatureSpec, table: Mapping[str, Sequence[Any]]) -> tuple[Matrix, NDArray[np.bool_]]:
+def meaning(spec: FeatureSpec, table: Mapping[str, Sequence[Any]]) -> tuple[Matrix, NDArray[np.bool_]]:
     """The outputs as float64 [rows, width], and which rows are refused."""
     rows = len(next(iter(table.values())))
     refused = np.zeros(rows, bool)
@@ -24,30 +24,30 @@ def meaning(spec: s.FeatureSpec, table: Mapping[str, Sequence[Any]]) -> tuple[Ma
         return of_block(spec.features, table, refused), refused
 
 
-def of_block(block: s.Block, table: Mapping[str, Sequence[Any]], refused: NDArray[np.bool_]) -> Matrix:
+def of_block(block: Block, table: Mapping[str, Sequence[Any]], refused: NDArray[np.bool_]) -> Matrix:
     match block:
-        case s.Take(columns):
+        case Take(columns):
             x = np.stack([np.asarray(table[column], np.float64) for column in columns], axis=1)
-        case s.Text(column, s.Categories() as encode):
+        case Text(column, Categories() as encode):
             x = np.array([code_of(encode, value) for value in table[column]], np.float64).reshape(-1, 1)
             if encode.unseen == "refuse":
                 refused |= x[:, 0] == len(encode.values)
-        case s.Text(column, s.Hash() as encode):
+        case Text(column, Hash() as encode):
             x = np.array([hashed(encode, value) for value in table[column]]).reshape(-1, encode.width)
-        case s.Join(blocks):
+        case Join(blocks):
             x = np.concatenate([of_block(each, table, refused) for each in blocks], axis=1)
     for step in block.steps:
         x = of_step(step, x, refused)
     return x
 
 
-def code_of(encode: s.Categories, value: str) -> int:
+def code_of(encode: Categories, value: str) -> int:
     if value in encode.values:
         return encode.values.index(value)
     return encode.missing if value == "" and encode.missing is not None else len(encode.values)
 
 
-def hashed(encode: s.Hash, value: str) -> list[float]:
+def hashed(encode: Hash, value: str) -> list[float]:
     row = [0.0] * encode.width
     if value or encode.missing == "hash":
         mixed = murmurhash3_32((encode.prefix + value).encode(), seed=0)

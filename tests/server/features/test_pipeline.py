@@ -123,7 +123,7 @@ def test_a_batch_is_its_rows_one_by_one(rows: Rows) -> None:
     out, cells = run(rows)
     single = [run([row]) for row in rows]
     np.testing.assert_array_equal(out, np.concatenate([np.empty((0, 8)), *(one for one, _ in single)]))
-    hold_the_same(counts_of(np.stack([counts for _, counts in single])) if rows else counts_of(cells), cells)
+    assert_same_counts(counts_of(np.stack([counts for _, counts in single])) if rows else counts_of(cells), cells)
 
 
 @given(ROWS)
@@ -149,7 +149,7 @@ def cell_by_hand(column: Any, value: Any) -> int:
     return -2 if np.isinf(value) else int(np.searchsorted(column.edges, value, side="right"))
 
 
-def hold_the_same(expected: Counts, cells: NDArray[np.int64]) -> None:
+def assert_same_counts(expected: Counts, cells: NDArray[np.int64]) -> None:
     found = counts_of(cells)
     np.testing.assert_array_equal(found.cells, expected.cells)
     np.testing.assert_array_equal(found.outside, expected.outside)
@@ -169,7 +169,7 @@ def test_counts_are_added_to_what_is_there() -> None:
         np.empty((1, 8), np.float32),
         cells,
     )
-    hold_the_same(counts_of(np.stack([once, once])), cells)
+    assert_same_counts(counts_of(np.stack([once, once])), cells)
 
 
 def test_a_baseline_with_many_bins_counts_like_one_with_few() -> None:

@@ -110,8 +110,8 @@ L1: Final = 0
 L2: Final = 1
 MAX: Final = 2
 
-# A spline: its words, then the knots, then what stands at the ends where that is asked: functions before the periodic join
-# values at the low end, their slopes, values at the high end, their slopes.
+# A spline: its words, then the knots. `CONSTANT` and `SLOPE` need more after these, one number per basis function each: the
+# values at the low end, the slopes there, the values at the high end, the slopes there.
 SPLINE_DEGREE: Final = 0
 SPLINE_KNOTS: Final = 1
 SPLINE_KIND: Final = 2

@@ -39,7 +39,7 @@ def size_words(values: Sequence[bytes]) -> int:
 
 
 def slot_count(values: int) -> int:
-    """The slots of a table with so many strings: a power of two, four times as many at least."""
+    """The slots of a table with this many strings: a power of two, at least four times as many."""
     return max(2, 1 << (4 * values - 1).bit_length()) if values else 2
 
 

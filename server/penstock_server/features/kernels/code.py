@@ -1,7 +1,6 @@
-"""The kernels between values and codes, and of the rows that are refused.
+"""The kernels between values and codes, and those that refuse rows.
 
-A code that is none, whatever the registers hold, counts as the unseen one: no value can reach memory that is not its
-table's.
+Any value that is not a code counts as the unseen one, so that no input can address memory outside its table.
 """
 
 from math import isnan
@@ -16,7 +15,7 @@ from penstock_server.features.kernels.value import bring
 
 @inlined
 def code_of(value: float, unseen: int) -> Any:
-    """The value as one of the codes 0 to `unseen`, unsigned: as a place it is not asked whether it counts from the end."""
+    """The value as one of the codes 0 to `unseen`; unsigned, since numba checks signed indices for negative ones."""
     code = np.int64(value if 0.0 <= value <= unseen else unseen)
     return np.uint64(code if code == value else unseen)
 
@@ -36,7 +35,7 @@ def count_below(reals: Any, first: int, last: int, value: float) -> int:
 
 @kernel
 def bucket(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`BUCKET`: few edges are all compared with a block of values, with no branch to mispredict."""
+    """`BUCKET`: a few edges are all compared with the whole block, without a branch to mispredict."""
     reals = program.reals
     for entry in range(at, end, layout.ENTRY_WORDS[layout.BUCKET]):
         bring(program, registers, entry, count)
@@ -59,7 +58,7 @@ def bucket(program: Program, registers: Any, at: int, end: int, count: int) -> N
 
 @kernel
 def match(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`MATCH`: a search among the increasing values; the one below is the equal one or there is none."""
+    """`MATCH`: a binary search; the largest known value that is not above the value is equal to it, or none is."""
     reals = program.reals
     for entry in range(at, end, layout.ENTRY_WORDS[layout.MATCH]):
         bring(program, registers, entry, count)
@@ -79,7 +78,7 @@ def match(program: Program, registers: Any, at: int, end: int, count: int) -> No
 
 @kernel
 def one_hot(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`ONE_HOT`."""
+    """`ONE_HOT`: zeros, and a 1 in the column of each row's code."""
     words = program.words
     for entry in range(at, end, layout.ENTRY_WORDS[layout.ONE_HOT]):
         codes, target, width = registers[words[entry]], words[entry + 1], words[entry + 2]
@@ -96,7 +95,7 @@ def one_hot(program: Program, registers: Any, at: int, end: int, count: int) -> 
 
 @inlined
 def one_hot_out(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
-    """`ONE_HOT_OUT`, to outputs that are zero."""
+    """`ONE_HOT_OUT`: a 1 in the output of each row's code; the outputs are zero before."""
     words, first = program.words, np.uint64(block.first)
     for entry in range(at, end, layout.ENTRY_WORDS[layout.ONE_HOT_OUT]):
         codes, target = registers[words[entry]], words[entry + 1]
@@ -112,7 +111,7 @@ def one_hot_out(program: Program, batch: BatchMemory, block: RowBlock, registers
 
 @kernel
 def lookup(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`LOOKUP`; the source may be the first register that is written."""
+    """`LOOKUP`: the numbers of each row's code; the source may be the first register that is written."""
     words, reals = program.words, program.reals
     for entry in range(at, end, layout.ENTRY_WORDS[layout.LOOKUP]):
         codes, target, width = registers[words[entry]], words[entry + 1], words[entry + 2]
@@ -125,7 +124,7 @@ def lookup(program: Program, registers: Any, at: int, end: int, count: int) -> N
 
 @inlined
 def lookup_out(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
-    """`LOOKUP_OUT`."""
+    """`LOOKUP_OUT`: the numbers of each row's code, to outputs."""
     words, reals, first = program.words, program.reals, np.uint64(block.first)
     for entry in range(at, end, layout.ENTRY_WORDS[layout.LOOKUP_OUT]):
         codes, target, width = registers[words[entry]], words[entry + 1], words[entry + 2]
@@ -143,7 +142,7 @@ def lookup_out(program: Program, batch: BatchMemory, block: RowBlock, registers:
 
 @kernel
 def refuse_row(batch: BatchMemory, row: int, refusal: int) -> None:
-    """Writes down the row's first refusal, in the order of the blocks, where that is asked."""
+    """Records the row's first refusal, in the order of the blocks, if refusals are recorded."""
     if batch.is_recording and (batch.refused[row] < 0 or refusal < batch.refused[row]):
         batch.refused[row] = refusal
 

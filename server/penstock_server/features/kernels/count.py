@@ -25,7 +25,7 @@ _LARGEST: Final = float_info.max
 
 
 def summing_kernel(function: Kernel) -> Kernel:
-    """A `kernel` that may add in any order, and so many values at a time; nothing but sums may be computed in it."""
+    """A `kernel` that may add in any order, and so vectorises; it must compute nothing but sums."""
     return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, fastmath=_ANY_ORDER)(function))
 
 

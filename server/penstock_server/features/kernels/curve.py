@@ -19,7 +19,7 @@ _log1p: Final = c_function("log1p")
 
 _EPSILON: Final = 2.0**-52
 _LARGEST_LOG: Final = 709.78
-# scikit-learn treats what lies this near to an end as the end, and bounds what the normal distribution makes of it.
+# scikit-learn takes a value this near to an end for the end, and bounds the normal quantiles.
 _NEAR: Final = 1e-7
 _LEAST, _GREATEST = -5.199337582605575, 5.19933758270342
 
@@ -52,7 +52,7 @@ _FAR_UNDER: Final = (
 
 @kernel
 def cyclic(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`CYCLIC`."""
+    """`CYCLIC`: sine and cosine of 2 pi x / period."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.CYCLIC]):
         values, target = registers[program.words[entry]], program.words[entry + 1]
         period = program.reals[entry + 2]
@@ -76,7 +76,7 @@ def yeo_johnson_of(value: float, power: float) -> float:
 
 @kernel
 def yeo_johnson(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`YEO_JOHNSON`."""
+    """`YEO_JOHNSON`: the power of each value."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.YEO_JOHNSON]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]
@@ -98,7 +98,7 @@ def box_cox_of(value: float, power: float) -> float:
 
 @kernel
 def box_cox(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`BOX_COX`."""
+    """`BOX_COX`: the power of each value."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.BOX_COX]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]
@@ -168,7 +168,7 @@ def normal_quantile(share: float) -> float:
 
 @kernel
 def share_of(reals: Any, known: int, shares: int, count: int, value: float, is_normal: int) -> float:  # noqa: PLR0917 - the words of an entry
-    """Where a value lies among the quantiles; it is no NaN."""
+    """The share of training values below a value that is not NaN."""
     first, last = reals[known], reals[known + count - 1]
     if is_normal:
         is_low, is_high = value - _NEAR < first, value + _NEAR > last
@@ -188,7 +188,7 @@ def share_of(reals: Any, known: int, shares: int, count: int, value: float, is_n
 
 @kernel
 def quantiles(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`QUANTILES`."""
+    """`QUANTILES`: the share of training values below each value, as it is or as a normal quantile."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.QUANTILES]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]

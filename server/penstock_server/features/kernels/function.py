@@ -1,7 +1,7 @@
 """The functions that `Apply` knows, over a block of values.
 
-What is exact in IEEE 754 is written out; the rest comes from the C library. The function is chosen value by value: the
-choice is always the same one, so that the processor foresees it, and one loop is compiled instead of thirty.
+Functions that are exact in IEEE 754 are written out here; the others come from the C library. The function is chosen for each
+value: the processor predicts the choice, since it is always the same, and one loop is compiled instead of thirty.
 """
 
 from math import isfinite, isinf, isnan
@@ -117,7 +117,7 @@ def exactly(function: int, value: float) -> Any:  # noqa: C901, PLR0911 - one br
 
 @kernel
 def apply(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`APPLY`."""
+    """`APPLY`: the function of each value."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.APPLY]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]

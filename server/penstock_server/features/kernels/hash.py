@@ -1,6 +1,6 @@
-"""The kernel that hashes strings into columns: MurmurHash3 of 32 bits, as scikit-learn's FeatureHasher uses it.
+"""The kernel that hashes strings into columns: 32-bit MurmurHash3, as in scikit-learn's FeatureHasher.
 
-Austin Appleby's function, in the public domain.
+Austin Appleby wrote the function and placed it in the public domain.
 """
 
 from typing import Any
@@ -20,14 +20,14 @@ def rotated(word: Any, bits: int) -> Any:
 
 @kernel
 def scrambled(word: Any) -> Any:
-    """A 32-bit word of the input as it goes into the hash."""
+    """A 32-bit word of the input, mixed before it enters the hash."""
     word = word * np.uint64(0xCC9E2D51) & np.uint64(0xFFFFFFFF)
     return rotated(word, 15) * np.uint64(0x1B873593) & np.uint64(0xFFFFFFFF)
 
 
 @kernel
 def finished(mixed: Any) -> Any:
-    """Spreads every bit of the 32 over all of them."""
+    """The final mix, in which each of the 32 bits affects all others."""
     mixed ^= mixed >> np.uint64(16)
     mixed = mixed * np.uint64(0x85EBCA6B) & np.uint64(0xFFFFFFFF)
     mixed ^= mixed >> np.uint64(13)
@@ -37,7 +37,7 @@ def finished(mixed: Any) -> Any:
 
 @kernel
 def byte_of(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int, at: int) -> Any:  # noqa: PLR0917 - two texts, one after the other
-    """A byte of the prefix and the string behind it."""
+    """A byte of the prefix followed by the string."""
     if at < prefix_bytes:
         return np.uint64(words[prefix + at // 8]) >> np.uint64(8 * (at % 8)) & np.uint64(255)
     return np.uint64(strings[start + at - prefix_bytes])
@@ -45,7 +45,7 @@ def byte_of(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int
 
 @kernel
 def murmur(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int, length: int) -> Any:  # noqa: PLR0917 - two texts, one after the other
-    """The signed hash of the prefix and the string behind it, seed 0."""
+    """The signed hash of the prefix followed by the string, with seed 0."""
     total = prefix_bytes + length
     mixed = np.uint64(0)
     word = np.uint64(0)
@@ -62,7 +62,7 @@ def murmur(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int,
 
 @kernel
 def hash_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
-    """`HASH`."""
+    """`HASH`: zeros, and 1 or -1 in the column of each row's hash."""
     words = program.words
     for entry in range(at, end, layout.ENTRY_WORDS[layout.HASH]):
         target, column, width = words[entry], words[entry + 1], words[entry + 2]

@@ -11,7 +11,7 @@ from penstock_server.features.kernels.value import bring
 
 @kernel
 def product(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`PRODUCT`."""
+    """`PRODUCT`: left times right."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.PRODUCT]):
         left, right = registers[program.words[entry]], registers[program.words[entry + 1]]
         values = registers[program.words[entry + 2]]
@@ -21,7 +21,7 @@ def product(program: Program, registers: Any, at: int, end: int, count: int) -> 
 
 @kernel
 def add_norm(kind: int, norm: Any, values: Any, count: int) -> None:
-    """Takes a column's values into the norms of the rows; NaN makes a norm NaN."""
+    """Adds a column's values to the norms of the rows; NaN makes a norm NaN."""
     if kind == layout.L1:
         for row in range(count):
             norm[row] += abs(values[row])
@@ -36,7 +36,7 @@ def add_norm(kind: int, norm: Any, values: Any, count: int) -> None:
 
 @kernel
 def normalise(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`NORMALISE`."""
+    """`NORMALISE`: each value divided by its row's norm, unless that is 0."""
     norm = registers[0]
     for row in range(count):
         norm[row] = 0.0

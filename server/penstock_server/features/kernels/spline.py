@@ -1,6 +1,6 @@
 """The kernel of splines: the B-spline basis functions at a value, by the recurrence of de Boor and Cox.
 
-Only degree + 1 of the functions are not zero anywhere; beyond the ends the functions' values and slopes there are known.
+At most degree + 1 of the functions are not zero at a value. The program holds the functions' values and slopes at both ends.
 """
 
 from math import isfinite, isnan
@@ -36,7 +36,7 @@ def basis(reals: Any, knots: int, interval: int, degree: int, value: float, out:
 
 @kernel
 def around(value: float, low: float, high: float) -> float:
-    """The value moved by whole periods to between low and high."""
+    """The value moved by whole periods into the range from low to high."""
     period = high - low
     rest = _fmod(value - low, period)
     return float(low + (rest + period if rest < 0.0 else rest))
@@ -44,7 +44,7 @@ def around(value: float, low: float, high: float) -> float:
 
 @kernel
 def spline_row(program: Program, spline: int, value: float, column: Any, work: Any) -> None:
-    """Writes all functions at a value that is in one of the intervals or is continued into one."""
+    """Writes all functions at a value inside an interval, or continues the outer ones."""
     words = program.words
     degree, knots = words[spline + layout.SPLINE_DEGREE], spline + layout.SPLINE_WORDS
     functions = words[spline + layout.SPLINE_KNOTS] - degree - 1
@@ -69,7 +69,7 @@ def spline_row(program: Program, spline: int, value: float, column: Any, work: A
 
 @kernel
 def beyond(program: Program, spline: int, value: float, column: Any, is_above: bool) -> None:
-    """Writes all functions at a value beyond an end: as they are there, and along their slopes where that is asked."""
+    """Writes all functions at a value beyond an end: their values there, continued along their slopes if `SLOPE` says so."""
     words, reals = program.words, program.reals
     knots, degree = spline + layout.SPLINE_WORDS, words[spline + layout.SPLINE_DEGREE]
     functions = words[spline + layout.SPLINE_KNOTS] - degree - 1
@@ -104,7 +104,7 @@ def spline_at(program: Program, spline: int, value: float, column: Any, work: An
 
 @kernel
 def splines(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`SPLINE`."""
+    """`SPLINE`: the basis functions at each value."""
     work = registers[0]
     for entry in range(at, end, layout.ENTRY_WORDS[layout.SPLINE]):
         source, target, spline = program.words[entry], program.words[entry + 1], program.words[entry + 2]

@@ -1,8 +1,8 @@
-"""The kernels of string columns: reading elements, and finding the code of each in a table.
+"""The kernels of string columns: reading elements, and finding the code of each in a hash table.
 
-No string becomes an object: it is hashed and compared where it lies, eight bytes at a time, so that the short strings
-that categories are take no loop to mispredict. The table is fixed: no request can make a search longer than the longest
-run of slots that they take. Places are unsigned, so that none is asked whether it counts from the end.
+No string becomes an object: it is hashed and compared in the request's bytes, eight at a time, so that a short category takes
+no loop. The table is fixed, so no request can make a search longer than its longest run of used slots. Positions are unsigned,
+since numba checks signed indices for negative ones.
 """
 
 from typing import Any
@@ -15,13 +15,13 @@ from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock
 
 @inlined
 def length_at(strings: Any, at: int) -> Any:
-    """The little-endian length that stands there."""
+    """The little-endian length at a position."""
     return np.int64(half_word_at(strings, at))
 
 
 @inlined
 def word_of(strings: Any, at: int, length: int) -> Any:
-    """The next eight bytes of a string that has `length` more, zeros after its end; what it reads beyond is padding."""
+    """The next eight bytes of a string with `length` left, zeros after its end; it may read padding beyond."""
     word = word_at(strings, at)
     if length < layout.WORD_BYTES:
         return word & (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
@@ -30,7 +30,7 @@ def word_of(strings: Any, at: int, length: int) -> Any:
 
 @inlined
 def mixed_of(strings: Any, start: int, length: int) -> Any:
-    """The hash of a string; `string_table.mixed_of` has the same."""
+    """The hash of a string, as `compiler.tables.mixed_of` has it."""
     mixed = np.uint64(layout.HASH_START)
     for at in range(0, length, layout.WORD_BYTES):
         mixed = (mixed ^ word_of(strings, start + at, length - at)) * np.uint64(layout.HASH_PRIME)
@@ -40,7 +40,7 @@ def mixed_of(strings: Any, start: int, length: int) -> Any:
 
 @inlined
 def are_equal(words: Any, expected: Any, strings: Any, start: int, length: int) -> bool:
-    """Whether the text at `expected`, filled up with zeros, is the string."""
+    """Whether the string equals the text at `expected`, which is padded with zeros."""
     for at in range(0, length, layout.WORD_BYTES):
         if np.uint64(words[expected]) != word_of(strings, start + at, length - at):
             return False
@@ -49,8 +49,8 @@ def are_equal(words: Any, expected: Any, strings: Any, start: int, length: int) 
 
 
 @inlined
-def code_of(words: Any, table: Any, strings: Any, start: int, length: int) -> Any:
-    """The code of the string with these bytes, or that of the unseen."""
+def find_code(words: Any, table: Any, strings: Any, start: int, length: int) -> Any:
+    """The code of a string, or the code of the unseen."""
     unseen = words[table + np.uint64(layout.TABLE_COUNT)]
     if length > words[table + np.uint64(layout.TABLE_LONGEST)]:
         return unseen
@@ -62,7 +62,7 @@ def code_of(words: Any, table: Any, strings: Any, start: int, length: int) -> An
         code = words[at + np.uint64(layout.SLOT_CODE)]
         if code < 0:
             return unseen
-        # A hash that is equal is hardly ever another string's; the text decides.
+        # Another string has the same hash only rarely; the text decides.
         if np.uint64(words[at + np.uint64(layout.SLOT_HASH)]) == mixed:
             expected = np.uint64(words[at + np.uint64(layout.SLOT_TEXT)])
             is_as_long = words[at + np.uint64(layout.SLOT_LENGTH_BYTES)] == length
@@ -73,20 +73,20 @@ def code_of(words: Any, table: Any, strings: Any, start: int, length: int) -> An
 
 @inlined
 def find_block(program: Program, batch: BatchMemory, block: RowBlock, entry: int, codes: Any) -> None:
-    """Writes the code of each of a block's elements of a string column."""
+    """Writes the code of each element of a string column in a block of rows."""
     column, table = program.words[entry + 1], np.uint64(program.words[entry + 4])
     cursor = batch.cursors[batch.begin + column]
     for row in range(block.rows):
         length = length_at(batch.strings, cursor)
         cursor += layout.LENGTH_BYTES
-        codes[row] = code_of(program.words, table, batch.strings, cursor, length)
+        codes[row] = find_code(program.words, table, batch.strings, cursor, length)
         cursor += length
     batch.cursors[batch.begin + batch.strings_count + column] = cursor
 
 
 @inlined
 def are_whole(strings: Any, size: int, rows: int, cursors: Any, begin: int, columns: int) -> bool:  # noqa: PLR0917 - two ranges
-    """Whether the bytes are exactly `rows` elements for each column; writes where each column's begin, from `begin` on."""
+    """Whether the bytes are exactly `rows` elements per column; writes each column's start to `cursors`, from `begin` on."""
     cursor = 0
     for column in range(columns):
         cursors[begin + column] = cursor

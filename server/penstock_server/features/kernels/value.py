@@ -1,7 +1,7 @@
-"""The kernels of steps that treat every value alike, and those that bring values in and out.
+"""The kernels of steps that treat every value alike, and those that load and store values.
 
-A step works in place on a block of a column's values at once, in a loop plain enough for the compiler to use wide
-registers. An entry's words are said in `layout`.
+A step works in place on a block of one column's values, in a loop plain enough for LLVM to vectorise. `layout` lists the words
+of each operation's entries.
 """
 
 from math import isnan
@@ -15,7 +15,7 @@ from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock
 
 @inlined
 def bring(program: Program, registers: Any, entry: int, count: int) -> None:
-    """Copies an entry's source to the register that it writes, where they are not the same."""
+    """Copies an entry's source to the register that it writes, unless they are the same."""
     source, target = program.words[entry], program.words[entry + 1]
     if source != target:
         given, values = registers[source], registers[target]
@@ -25,7 +25,7 @@ def bring(program: Program, registers: Any, entry: int, count: int) -> None:
 
 @inlined
 def load(batch: BatchMemory, block: RowBlock, column: int, values: Any) -> None:
-    """A raw number column's values."""
+    """Copies a raw number column's values to a register."""
     first, place = np.uint64(block.first), np.uint64(column)
     for row in range(block.rows):
         values[row] = batch.numbers[first + np.uint64(row), place]
@@ -33,7 +33,7 @@ def load(batch: BatchMemory, block: RowBlock, column: int, values: Any) -> None:
 
 @inlined
 def store(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
-    """`STORE`: what is too large for a float32 becomes an infinity."""
+    """`STORE`: a value that is too large for float32 becomes an infinity."""
     first = np.uint64(block.first)
     for entry in range(at, end, layout.ENTRY_WORDS[layout.STORE]):
         values, output = registers[program.words[entry]], np.uint64(program.words[entry + 1])
@@ -47,7 +47,7 @@ def store(program: Program, batch: BatchMemory, block: RowBlock, registers: Any,
 
 @kernel
 def one(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`ONE`."""
+    """`ONE`: every value is 1."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.ONE]):
         values = registers[program.words[entry]]
         for row in range(count):
@@ -56,7 +56,7 @@ def one(program: Program, registers: Any, at: int, end: int, count: int) -> None
 
 @kernel
 def fill(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`FILL`."""
+    """`FILL`: NaN becomes the value."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.FILL]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]
@@ -67,7 +67,7 @@ def fill(program: Program, registers: Any, at: int, end: int, count: int) -> Non
 
 @kernel
 def fill_equal(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`FILL_EQUAL`."""
+    """`FILL_EQUAL`: what equals `missing` becomes the value."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.FILL_EQUAL]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]
@@ -78,7 +78,7 @@ def fill_equal(program: Program, registers: Any, at: int, end: int, count: int) 
 
 @kernel
 def is_nan(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`IS_NAN`."""
+    """`IS_NAN`: 1 for NaN, else 0."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.IS_NAN]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]
@@ -88,7 +88,7 @@ def is_nan(program: Program, registers: Any, at: int, end: int, count: int) -> N
 
 @kernel
 def is_equal(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`IS_EQUAL`."""
+    """`IS_EQUAL`: 1 for what equals `missing`, else 0."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.IS_EQUAL]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]
@@ -99,7 +99,7 @@ def is_equal(program: Program, registers: Any, at: int, end: int, count: int) ->
 
 @kernel
 def clip(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`CLIP`: NaN compares false with both sides, and passes."""
+    """`CLIP`: NaN compares false with both sides, so it passes."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.CLIP]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]
@@ -111,7 +111,7 @@ def clip(program: Program, registers: Any, at: int, end: int, count: int) -> Non
 
 @kernel
 def standardise(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`STANDARDISE`."""
+    """`STANDARDISE`: less the mean, then divided by the scale."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.STANDARDISE]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]
@@ -122,7 +122,7 @@ def standardise(program: Program, registers: Any, at: int, end: int, count: int)
 
 @kernel
 def linear(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`LINEAR`."""
+    """`LINEAR`: times the scale, then plus the offset; LLVM must not fuse the two."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.LINEAR]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]
@@ -133,7 +133,7 @@ def linear(program: Program, registers: Any, at: int, end: int, count: int) -> N
 
 @kernel
 def binarise(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`BINARISE`."""
+    """`BINARISE`: 1 above the threshold, else 0."""
     for entry in range(at, end, layout.ENTRY_WORDS[layout.BINARISE]):
         bring(program, registers, entry, count)
         values = registers[program.words[entry + 1]]

@@ -1,1 +1,1 @@
-"""What a feature specification says: columns, blocks, encoders and steps, checked at birth."""
+"""Feature specifications: columns, blocks, encoders and steps, checked when they are made."""

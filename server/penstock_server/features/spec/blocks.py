@@ -1,7 +1,7 @@
 """The blocks that a specification is built of: number columns side by side, a string column, and blocks side by side.
 
-A block gives a matrix [rows, width], through its steps in turn. It checks at birth that each step fits what reaches it,
-raises `ValueError` that names its columns and the step, and knows nothing of the columns' kinds, which `spec` checks.
+A block gives a matrix [rows, width], after its steps in turn. When it is made, it checks that each step fits the columns that
+reach it, and raises a `ValueError` that names its columns and the step. `spec` checks the kinds of the raw columns.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from penstock_server.features.spec.steps import Name, Step, tag_of
 class BlockBase(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True, tag_field="block"
 ):
-    """What all blocks share; `dict` is where the properties below keep what they found."""
+    """What all blocks share; `dict` lets the cached properties below store their values."""
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """How many columns reach each step, and at last how many the block gives."""
+        """How many columns reach each step, and last how many the block gives."""
         widths = [self.first_width]
         for at, step in enumerate(self.all_steps):
             try:
@@ -64,7 +64,7 @@ class BlockBase(
 
     @property
     def depth(self) -> int:
-        """How many blocks stand in each other."""
+        """How many blocks are nested in each other."""
         return 1
 
     @property
@@ -75,7 +75,7 @@ class BlockBase(
     def __post_init__(self) -> None:
         limits.at_most("steps", len(self.all_steps), limits.MAX_STEPS)
         limits.at_most("columns", self.first_width, limits.MAX_WIDTH)
-        # Demands that the steps fit.
+        # Computing the widths checks that the steps fit.
         _ = self.widths
 
 

@@ -18,7 +18,7 @@ class EncoderBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 class Categories(EncoderBase, frozen=True, tag="categories"):
     """One column: the index of the string among the K `values`, K when it is none of them.
 
-    The empty string is missing. Its code is that of the category "" if there is one, else `missing`, else it is unseen.
+    The empty string is missing. Its code is that of the category "" if there is one, else `missing`, else the unseen one.
 
     Attributes:
         values: the categories, distinct.
@@ -51,15 +51,15 @@ class Categories(EncoderBase, frozen=True, tag="categories"):
 
 
 class Hash(EncoderBase, frozen=True, tag="hash"):
-    """`width` columns, of which one has 1 or -1: scikit-learn's FeatureHasher of one string a row.
+    """`width` columns, of which one has 1 or -1: scikit-learn's FeatureHasher with one string per row.
 
     With h the signed 32-bit MurmurHash3 of prefix + string, seed 0, the column is |h| mod width.
 
     Attributes:
         width: how many columns.
-        signed: whether a negative h gives -1; else all are 1.
-        prefix: what is put before the string; `name=` is what FeatureHasher puts before the values of a dict.
-        missing: what the empty string gives: zeros, or the hash of the prefix alone.
+        signed: whether a negative h gives -1; otherwise it gives 1.
+        prefix: comes before the string; FeatureHasher puts `name=` before the values of a dict.
+        missing: whether the empty string gives zeros, or the hash of the prefix alone.
     """
 
     width: int

@@ -1,7 +1,7 @@
-"""What a file about features may ask for at most, and the checks that its parts share.
+"""The limits of a specification or baseline file, and the checks that their parts share.
 
-Everything here raises `ValueError` with half a sentence; msgspec adds the path when it decodes, and `failure` makes one
-sentence of both. The steps, blocks and encoders, `spec` and `baseline` call it.
+The checks raise a `ValueError`. When msgspec decodes a file it adds the path, and `failure` turns both into one sentence. The
+steps, blocks and encoders, `spec` and `drift.baseline` use them.
 """
 
 import re
@@ -28,7 +28,7 @@ MAX_CATEGORY_BYTES: Final = 1024
 MAX_COUNT: Final = 2**53
 
 Real = float | None
-"""A number where NaN has a meaning: None, since JSON has no word for it."""
+"""A number that may be NaN, written as None since JSON has no NaN."""
 
 _PATH = re.compile(r"`\$\.([^`]+)`")
 _PART = re.compile(r"(\w+)(?:\[(\d+)\])?")
@@ -83,7 +83,7 @@ def _finite(what: str, value: float) -> float:
 
 
 def increasing(struct: msgspec.Struct, field: str) -> None:
-    """Demands finite numbers that strictly increase, and sets them to plain floats."""
+    """Checks that the numbers are finite and strictly increase, and sets them to plain floats."""
     msgspec.structs.force_setattr(struct, field, increasing_of(field, getattr(struct, field)))
 
 
@@ -98,26 +98,26 @@ def increasing_of(what: str, given: Sequence[float], *, strictly: bool = True) -
 
 
 def at_most(what: str, count: int, limit: int) -> None:
-    """Demands that there are no more than `limit` of them."""
+    """Checks that there are at most `limit` of them."""
     if count > limit:
         raise ValueError(f"{count} {what}, expected at most {limit}")
 
 
 def between(what: str, value: int, low: int, high: int) -> None:
-    """Demands a whole number from `low` to `high`."""
+    """Checks that a whole number is from `low` to `high`."""
     if not low <= value <= high:
         raise ValueError(f"{what} is {value}, expected {low} to {high}")
 
 
 def distinct(what: str, values: tuple[str, ...]) -> None:
-    """Demands that no value is there twice."""
+    """Checks that the values are distinct."""
     if len(set(values)) < len(values):
         twice = Counter(values).most_common(1)[0][0]
         raise ValueError(f"{what} {twice!r} is there twice")
 
 
 def name(value: str) -> None:
-    """Demands a column's name that people and labels can carry."""
+    """Checks that a column's name is printable and short enough for labels."""
     if not 0 < len(value) <= MAX_NAME or not value.isprintable():
         raise ValueError(f"name {value[:MAX_NAME]!r}, expected 1 to {MAX_NAME} printable characters")
 
@@ -134,7 +134,7 @@ def utf8(what: str, value: str, limit: int) -> bytes:
 
 
 def failure(what: str, error: Exception, data: object) -> InvalidInputError:
-    """The error of decoding `data`, JSON or what YAML held, naming the column, block and step that its path leads to."""
+    """The error of decoding `data`, JSON bytes or a tree from YAML; it names the column, block and step at msgspec's path."""
     return InvalidInputError(f"the {what} is refused: {_place(error, data)}{error}")
 
 
@@ -148,18 +148,18 @@ def _place(error: Exception, data: object) -> str:
         pending: list[str] = []
         for field, index in _PART.findall(found[1]):
             node = node[field][int(index)] if index else node[field]
-            # What is wrong with a block as a whole says so itself.
+            # An error of a block as a whole names the block itself.
             parts += pending
             pending = _block(node)
             parts += _column_or_step(index, node)
     except (LookupError, TypeError, ValueError, RecursionError):
-        # What does not decode may not have the form that the path speaks of either.
+        # Data that does not decode may not have the structure that the path assumes.
         return ""
     return "".join(f"{part}, " for part in parts)
 
 
 def _column_or_step(index: str, node: Any) -> list[str]:
-    """What people call it; nothing for what they have no name for."""
+    """The name of a column or a step, for an error; nothing for other nodes."""
     if isinstance(node, dict) and "name" in node:
         return [f"column {node['name']!r}"]
     if isinstance(node, dict) and "step" in node:
@@ -168,7 +168,7 @@ def _column_or_step(index: str, node: Any) -> list[str]:
 
 
 def _block(node: Any) -> list[str]:
-    """What a block with columns of its own is called."""
+    """The name of a block with columns of its own, for an error."""
     if not isinstance(node, dict) or "block" not in node:
         return []
     columns = [node["column"]] if "column" in node else node.get("columns", [])
@@ -176,6 +176,6 @@ def _block(node: Any) -> list[str]:
 
 
 def listed(names: Sequence[object]) -> str:
-    """Some names for a sentence: the first three, and how many there are."""
+    """Names for an error: the first three, and how many there are."""
     shown = ", ".join(repr(name) for name in names[:3])
     return f"{shown}, ... ({len(names)} columns)" if len(names) > 3 else shown

@@ -1,6 +1,6 @@
-"""The feature specification: the raw columns of a request, and the blocks of fitted steps that make a model's input of them.
+"""The feature specification: the raw columns of a request, and the blocks of fitted steps that turn them into a model's input.
 
-It is the file that training writes and serving reads. This module decides its form and what is refused; `blocks`,
+It is a file: publishing writes it and serving reads it. This module defines the file and refuses what is not sound; `blocks`,
 `encoders` and `steps` hold its parts, `pipeline` runs it. A missing number is
 NaN and a missing string is the empty string.
 """
@@ -51,9 +51,9 @@ Column = NumberColumn | StringColumn
 class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """The raw columns in a request's order, and the block that gives the model's input, as `datatype`.
 
-    The steps are always carried out in float64; a value that is too large for FP32 becomes an infinity of its sign. A raw
-    column may be read by several blocks, or by none: then it is only watched for drift. Like all its parts it checks
-    itself at birth and raises `ValueError`.
+    The steps run in float64; a value that is too large for FP32 becomes an infinity of its sign. Several blocks may read a raw
+    column. A column that no block reads is only watched for drift. Like all its parts, a specification checks itself when it
+    is made and raises `ValueError`.
     """
 
     columns: tuple[Column, ...]
@@ -126,7 +126,7 @@ def encode(spec: FeatureSpec) -> bytes:
 
 
 def digest(spec: FeatureSpec) -> str:
-    """What names the specification: the SHA-256 of its encoding, as `sha256:` and 64 hexadecimal digits."""
+    """The SHA-256 of the specification's encoding, as `sha256:` and 64 hexadecimal digits."""
     return f"sha256:{hashlib.sha256(encode(spec)).hexdigest()}"
 
 
@@ -165,11 +165,11 @@ def encode_yaml(spec: FeatureSpec) -> bytes:
 
 
 def read_format(data: bytes, expected: int) -> None:
-    """Demands a format's version before the rest is read, so that a later format is named and not picked to pieces."""
+    """Checks the version of a format before the rest is read, so that a later format is refused by its number."""
     check_format(msgspec.json.decode(data, type=_Format).format, expected)
 
 
 def check_format(found: int, expected: int) -> None:
-    """Demands this version of a format."""
+    """Checks that a format has this version."""
     if found != expected:
         raise ValueError(f"format {found} is unknown, expected {expected}")

@@ -1,7 +1,7 @@
 """What all steps share: parameters for each column or one for all, and what they do to widths and names.
 
-A step maps a matrix [rows, w] to [rows, w']. `blocks` asks it whether it fits the w columns that reach it; the files of
-the steps, `steps_*`, say what each does with the values.
+A step maps a matrix [rows, w] to [rows, w']. `blocks` checks whether it fits the w columns that reach it. The modules `steps_*`
+define what each step does with the values.
 """
 
 from typing import ClassVar, Literal, NamedTuple, TypeVar
@@ -22,13 +22,13 @@ class Name(NamedTuple):
 
 
 class StepBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="step"):
-    """A step that treats each column alone and gives one for each; others say what differs."""
+    """A step that treats each column alone and gives one for each; subclasses override what differs."""
 
     PER_COLUMN: ClassVar[tuple[str, ...]] = ()
-    """The fields that hold a parameter for each column, or one for all; None where it may be left out."""
+    """The fields that hold one parameter per column, or one for all; a field may be None."""
 
     def check(self, width: int) -> None:
-        """Demands that the step fits `width` columns; raises `ValueError`."""
+        """Checks that the step fits `width` columns; raises `ValueError`."""
         for field in self.PER_COLUMN:
             values = getattr(self, field)
             if values is not None and len(values) not in {1, width}:
@@ -49,5 +49,5 @@ def tag_of(struct: msgspec.Struct) -> str:
 
 
 def spread(values: tuple[Parameter, ...], width: int) -> tuple[Parameter, ...]:
-    """The parameters of `width` columns, where one may stand for all."""
+    """The parameters of `width` columns; a single one is repeated for all."""
     return values * width if len(values) == 1 else values

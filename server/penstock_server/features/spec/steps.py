@@ -1,6 +1,6 @@
-"""The fitted steps that a matrix of numbers goes through: all of them, from the files of their kinds.
+"""All steps, from the modules of their kinds, and the union of them that a file may hold.
 
-A step checks itself at birth and raises `ValueError`; whether it fits the columns that reach it, its block asks.
+A step checks itself when it is made and raises `ValueError`; its block checks whether it fits the columns that reach it.
 """
 
 from penstock_server.features.spec.step_base import Name, StepBase, Unseen, spread, tag_of

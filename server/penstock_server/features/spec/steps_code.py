@@ -1,7 +1,7 @@
-"""The steps between values and codes: a code is a whole number, 0 to K - 1 for what training saw and K for the unseen.
+"""The steps between values and codes: a code is a whole number, 0 to K - 1 for values that training saw and K for others.
 
-`Bucket` and `Match` make codes of numbers, as `encoders` does of strings; `OneHot` and `Lookup` make columns of codes.
-What is not one of the codes 0 to K, NaN too, counts as K.
+`Bucket` and `Match` turn numbers into codes, as `encoders` turns strings into codes; `OneHot` and `Lookup` turn codes into
+columns. A value that is not one of the codes 0 to K, NaN included, counts as K.
 """
 
 from itertools import pairwise
@@ -20,7 +20,7 @@ UNSEEN_NAME = "<unseen>"
 class Bucket(StepBase, frozen=True, tag="bucket"):
     """The number of the column's `edges` that are <= x: 0 below the first and for -inf, all of them for inf.
 
-    NaN has an index of its own after the others, `len(edges) + 1`. It is `numpy.digitize` of what is not NaN.
+    NaN has the index after the others, `len(edges) + 1`. For other values it is `numpy.digitize`.
     """
 
     PER_COLUMN = ("edges",)
@@ -60,12 +60,12 @@ class Match(StepBase, frozen=True, tag="match"):
 
 
 class OneHot(StepBase, frozen=True, tag="one_hot"):
-    """Each column becomes a block of zeros and at most a one.
+    """Each column becomes a block of zeros with at most one 1.
 
-    Categories that were dropped, were infrequent or are not to be told apart are all a matter of the map from codes.
+    The map from codes expresses categories that are dropped, infrequent or grouped.
 
     Attributes:
-        columns: for each column and each of its codes 0 to K the place of the one in its block, -1 for none.
+        columns: for each column and each of its codes 0 to K the position of the 1 in its block, -1 for none.
         widths: how wide each column's block is.
     """
 
@@ -154,7 +154,7 @@ def _ranges(edges: tuple[float, ...]) -> tuple[str, ...]:
 
 
 def _one_hot_names(name: Name, places: tuple[int, ...], width: int) -> list[str]:
-    """`column=value` for each place; where several codes share it, the first and how many more."""
+    """`column=value` for each position; if several codes share it, the first and how many more."""
     shared: dict[int, list[int]] = {}
     for code, place in enumerate(places):
         shared.setdefault(place, []).append(code)

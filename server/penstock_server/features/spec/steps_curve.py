@@ -47,10 +47,10 @@ class Power(StepBase, frozen=True, tag="power"):
 
 
 class Quantiles(StepBase, frozen=True, tag="quantiles"):
-    """Where each value lies among the training values, as scikit-learn's QuantileTransformer.
+    """The share of training values below each value, as in scikit-learn's QuantileTransformer.
 
-    The mean of the interpolations from below and from above, 0 and 1 at and beyond the ends; as a quantile of the
-    standard normal distribution where that is asked, between those of 1e-7 and 1 - 1e-7. NaN passes.
+    It is the mean of the interpolations from below and from above, and 0 or 1 at and beyond the ends. With the distribution
+    "normal" it becomes a quantile of the standard normal distribution, from that of 1e-7 to that of 1 - 1e-7. NaN passes.
 
     Attributes:
         quantiles: for each column n training quantiles, increasing; equal neighbours are allowed.

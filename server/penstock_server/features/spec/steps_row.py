@@ -8,7 +8,7 @@ from penstock_server.features.spec.step_base import Name, StepBase
 
 
 class Select(StepBase, frozen=True, tag="select"):
-    """These columns of the matrix, by their places, in this order; one may be there more than once."""
+    """These columns of the matrix, by their positions, in this order; a column may be repeated."""
 
     columns: tuple[int, ...]
 
@@ -28,12 +28,12 @@ class Select(StepBase, frozen=True, tag="select"):
 
 
 class Polynomial(StepBase, frozen=True, tag="polynomial"):
-    """A column for each of the `terms`, the product of the columns that it names; scikit-learn's PolynomialFeatures.
+    """One column per term: the product of the columns that it names; scikit-learn's PolynomialFeatures.
 
     The product is taken from the last factor to the first, which gives the same bits as building degree by degree.
 
     Attributes:
-        terms: each the places of its factors, in increasing order, one as often as its power; none for the constant 1.
+        terms: each the positions of its factors, in increasing order, repeated for powers; empty for the constant 1.
     """
 
     terms: tuple[tuple[int, ...], ...]

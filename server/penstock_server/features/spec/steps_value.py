@@ -1,8 +1,7 @@
 """The steps that treat every value of a column alike: fill, clip, scale, a function, a threshold.
 
-Each has parameters for each of the w columns, or one for all. What it does with NaN and the infinities is part of its
-meaning: said here, carried out by the kernels, held by tests. Arithmetic is float64 in the order that is written here,
-each operation rounded for itself.
+Each has one parameter per column, or one for all. What a step does with NaN and the infinities is part of its definition here;
+the kernels follow it and tests check it. Arithmetic is float64 in the order written here, and each operation rounds.
 """
 
 from typing import Literal, get_args
@@ -22,11 +21,11 @@ FUNCTIONS: tuple[str, ...] = get_args(Function)
 
 
 class Fill(StepBase, frozen=True, tag="fill"):
-    """What equals `missing` becomes the column's value; everything else passes.
+    """A value that equals `missing` becomes the column's value; others pass.
 
     Attributes:
-        values: what to fill in, finite or NaN.
-        missing: what is filled; None is NaN. Zero of either sign is the same.
+        values: what replaces it, finite or NaN.
+        missing: what is replaced; None is NaN. Zeros of both signs are equal.
     """
 
     PER_COLUMN = ("values",)
@@ -111,10 +110,10 @@ class Linear(StepBase, frozen=True, tag="linear"):
 
 
 class Apply(StepBase, frozen=True, tag="apply"):
-    """A function of numpy's, with its meaning for NaN, the infinities and what lies outside its domain (NaN).
+    """A function of numpy, with numpy's results for NaN and the infinities, and NaN outside its domain.
 
-    Those that ask a question (`isnan`, ...) give 1.0 and 0.0. What IEEE 754 makes exact is the same to the last bit; the
-    others come from the C library, where numpy often has its own, and are within 4 units in the last place.
+    Predicates (`isnan`, ...) give 1.0 and 0.0. Functions that are exact in IEEE 754 give numpy's result to the last bit. The
+    others come from the C library, where numpy often has its own; they differ by at most 4 units in the last place.
     """
 
     function: Function

@@ -1,6 +1,6 @@
-"""YAML as people write it, bounded and plain: what a hostile file could do with more is refused.
+"""YAML as people write it, without the parts of YAML that a hostile file could misuse.
 
-Only `spec` calls it. It knows nothing of features.
+Only `spec` calls it.
 """
 
 import re
@@ -9,11 +9,11 @@ from typing import Any, Final
 import yaml
 
 MAX_BYTES: Final = 1 << 20
-"""Hand-written files are small; the parser takes seconds for a megabyte."""
+"""The parser takes seconds for a megabyte, and hand-written files are small."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases, which can make a small file a huge tree, and keys that are there twice."""
+    """Refuses aliases, which can turn a small file into a huge tree, and duplicate keys."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 takes 1e-3 for a text, since it has no point.
+# YAML 1.1 reads 1e-3 as a string, since it has no point.
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
