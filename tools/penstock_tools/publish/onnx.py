@@ -69,7 +69,7 @@ def publish(
     """Registers a model's next version.
 
     Args:
-        name: the registered model, made when it is not there.
+        name: the registered model, which is created if there is none.
         model: a path to an ONNX file, an `onnx.ModelProto`, or the `Graph` that `onnx_graph.read` opened.
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
         alias: the role to give it: "champion", "canary" or "shadow"; None for none.
