@@ -25,14 +25,14 @@ from penstock_server.features.spec.spec import (
     Text,
 )
 from penstock_server.features.spec.steps import Fill, OneHot
-from penstock_tools.publish import registry as registries
+from penstock_tools.publish.registry import opened
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
     """A registry's tables take seconds to make; each test gets a copy."""
     path = tmp_path_factory.mktemp("registry") / "registry.db"
-    with registries.opened(f"sqlite:///{path}") as client:
+    with opened(f"sqlite:///{path}") as client:
         client.search_registered_models()
     return path
 
@@ -49,7 +49,7 @@ def registry(empty_database: Path, tmp_path: Path, monkeypatch) -> str:
 
 @pytest.fixture
 def client(registry: str):
-    with registries.opened(registry) as client:
+    with opened(registry) as client:
         yield client
 
 

@@ -27,8 +27,8 @@ from penstock_server.models.loader import check_fit
 from penstock_server.models.manifest import ClassLabel
 from penstock_server.models.signature import TensorSpec
 from penstock_tools.publish import onnx_graph, promote
-from penstock_tools.publish import registry as registries
 from penstock_tools.publish.golden import golden_requests
+from penstock_tools.publish.registry import experiment_id, opened
 
 ARTIFACTS: Final = "model"
 """The version's folder among the run's artifacts."""
@@ -138,7 +138,7 @@ def _check_class_output(graph: onnx_graph.Graph, class_output: str | None) -> No
 
 
 def _register(name: str, folder: Path, registry: str | None, record: Record) -> str:
-    with registries.opened(registry) as client:
+    with opened(registry) as client:
         with _run(client, record.title or name) as run:
             _log(client, run.info.run_id, record)
             client.log_artifacts(run.info.run_id, str(folder), ARTIFACTS)
@@ -149,7 +149,7 @@ def _register(name: str, folder: Path, registry: str | None, record: Record) -> 
 
 @contextmanager
 def _run(client: Any, title: str) -> Iterator[Any]:
-    run = client.create_run(registries.experiment_id(client), run_name=title)
+    run = client.create_run(experiment_id(client), run_name=title)
     try:
         yield run
     except BaseException:

@@ -17,7 +17,7 @@ from typing import Any
 from penstock.names import CANARY, CHAMPION, ROLES
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.sources.aliases import WEIGHT_TAG
-from penstock_tools.publish import registry as registries
+from penstock_tools.publish.registry import opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def promote(
         UnavailableError: the registry does not answer.
     """
     check_role(alias, weight)
-    with registries.opened(registry) as client:
+    with opened(registry) as client:
         return _promote(client, name, str(version), alias, weight)
 
 
