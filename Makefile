@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 CODE := protos server client tools bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint check protos bench bench-ci bench-peers clean
+.PHONY: help install demo test lint check protos architecture bench bench-ci bench-peers clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,13 +39,16 @@ check: lint test ## Prove everything: lint and tests
 protos: $(STAMP) ## Write the generated code anew from the .proto files
 	$(BIN)/python -m penstock.generate
 
+architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md anew
+	$(BIN)/python -m tests.architecture
+
 bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of python -m bench
 	$(BIN)/python -m bench $(ARGS)
 
-bench-ci: $(STAMP) ## Measure quickly, and fail when a ratio falls below its floor
+bench-ci: $(STAMP) ## Measure quickly, and fail if a threshold does not hold
 	$(BIN)/python -m bench --ci
 
-bench-peers: $(STAMP) ## Measure other model servers beside Penstock, each installed apart; ARGS="--help" tells more
+bench-peers: $(STAMP) ## Measure other model servers beside Penstock; ARGS="--help" lists the options
 	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove .venv, caches and builds

@@ -24,8 +24,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock_tools.server_process import PENSTOCK, ServerProcess
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
 READY_S = 60.0
 WAIT_S = 30.0
 
@@ -93,9 +91,24 @@ Starter = Callable[..., Server]
 
 
 @pytest.fixture(scope="session")
-def environment(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def without_training_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH in which these libraries are not installed, as the extra `server` leaves a server.
+
+    MLflow imports whatever of them is there, which takes as long as the rest of a server's start.
+    """
+    folder = tmp_path_factory.mktemp("without")
+    for name in ("pandas", "polars", "sklearn"):
+        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError('not in this environment', name={name!r})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environment(
+    cache_folder: Path, without_training_stack: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     data = tmp_path_factory.mktemp("data")
     return {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(without_training_stack), os.environ.get("PYTHONPATH")))),
         "PENSTOCK_CACHE_DIR": str(cache_folder),
         "PENSTOCK_DATA_DIR": str(data),
         # A registry that is away is told in two seconds instead of twenty.
@@ -220,20 +233,36 @@ class Registry:
         MlflowClient(self.uri, self.uri).delete_registered_model_alias(name, alias)
 
 
-@pytest.fixture(scope="session")
-def empty_registry_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("registry") / "registry.db"
-    MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}").search_registered_models()
-    return path
+def _new_registry(empty_registry: Path, folder: Path) -> Registry:
+    database = folder / "registry.db"
+    shutil.copy(empty_registry, database)
+    return Registry(f"sqlite:///{database}", folder)
 
 
 @pytest.fixture
-def registry(empty_registry_file: Path, tmp_path: Path) -> Registry:
-    database = tmp_path / "registry.db"
-    shutil.copy(empty_registry_file, database)
-    return Registry(f"sqlite:///{database}", tmp_path)
+def registry(empty_registry: Path, tmp_path: Path) -> Registry:
+    return _new_registry(empty_registry, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_registry(empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """For the tests of a module that use models of their own."""
+    return _new_registry(empty_registry, tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture
+def penstock(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process, which has imported what the commands need: exit code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from penstock_tools.cli.main import main
+
+        with pytest.raises(SystemExit) as exited:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(exited.value.code or 0), captured.out, captured.err
+
+    return run
 
 
 class RegistryServer:

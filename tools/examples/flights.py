@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
+from penstock_tools import publish_pipeline
 from penstock_tools.demo import flights
-from penstock_tools.publish.pipeline import publish_pipeline
 
 COLUMNS = list(flights.COLUMNS)
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from penstock.names import CANARY, CHAMPION, ROLES
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.sources.aliases import WEIGHT_TAG
+from penstock_server.rollout.aliases import WEIGHT_TAG
+from penstock_server.rollout.plan import weight_from_percent
 from penstock_tools.publish.registry import opened
 
 
@@ -80,8 +81,8 @@ def check_role(alias: str, weight: float | None) -> None:
         raise InvalidInputError(f"a {alias} has no weight: only a canary takes a share of the traffic")
     if alias == CANARY and weight is None:
         raise InvalidInputError("a canary takes a share of the traffic: give its weight, 0 to 100 percent")
-    if weight is not None and not 0 <= weight <= 100:
-        raise InvalidInputError(f"the weight is {weight:g}; expected 0 to 100 percent")
+    if weight is not None:
+        weight_from_percent(weight)
 
 
 def _promote(client: Any, name: str, version: str, alias: str, weight: float | None) -> Promotion:
