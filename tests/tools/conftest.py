@@ -25,7 +25,7 @@ from penstock_server.features.spec.spec import (
     Text,
 )
 from penstock_server.features.spec.steps import Fill, OneHot
-from penstock_tools.publish import registry as registries
+from penstock_tools.publish.registry import opened
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def registry(empty_registry: Path, tmp_path: Path, monkeypatch) -> str:
 
 @pytest.fixture
 def client(registry: str):
-    with registries.opened(registry) as client:
+    with opened(registry) as client:
         yield client
 
 

@@ -27,8 +27,8 @@ from penstock_server.models.loader import check_fit
 from penstock_server.models.manifest import ClassLabel
 from penstock_server.models.signature import TensorSpec
 from penstock_tools.publish import onnx_graph, promote
-from penstock_tools.publish import registry as registries
 from penstock_tools.publish.golden import golden_requests
+from penstock_tools.publish.registry import experiment_id, opened
 
 ARTIFACTS: Final = "model"
 """The version's folder among the run's artifacts."""
@@ -69,7 +69,7 @@ def publish(
     """Registers a model's next version.
 
     Args:
-        name: the registered model, made when it is not there.
+        name: the registered model, which is created if there is none.
         model: a path to an ONNX file, an `onnx.ModelProto`, or the `Graph` that `onnx_graph.read` opened.
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
         alias: the role to give it: "champion", "canary" or "shadow"; None for none.
@@ -138,7 +138,7 @@ def _check_class_output(graph: onnx_graph.Graph, class_output: str | None) -> No
 
 
 def _register(name: str, folder: Path, registry: str | None, record: Record) -> str:
-    with registries.opened(registry) as client:
+    with opened(registry) as client:
         with _run(client, record.title or name) as run:
             _log(client, run.info.run_id, record)
             client.log_artifacts(run.info.run_id, str(folder), ARTIFACTS)
@@ -149,7 +149,7 @@ def _register(name: str, folder: Path, registry: str | None, record: Record) -> 
 
 @contextmanager
 def _run(client: Any, title: str) -> Iterator[Any]:
-    run = client.create_run(registries.experiment_id(client), run_name=title)
+    run = client.create_run(experiment_id(client), run_name=title)
     try:
         yield run
     except BaseException:

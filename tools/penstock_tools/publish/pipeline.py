@@ -72,13 +72,13 @@ def prepare(
     Args:
         pipeline: a fitted `Pipeline`, or an estimator alone; of a search, the best one that it found.
         sample: rows as the pipeline takes them: a frame, which may have further columns, or an array [rows, columns].
-        datatype: what the graph computes in. None tries FP32, and FP64 where FP32 answers too differently.
+        datatype: what the graph computes in. None tries FP32, and FP64 if the answers of FP32 differ too much.
         report: called with each step's name as it begins.
 
     Raises:
         UnsupportedError: something in the pipeline can neither be compiled nor converted; names its place.
         ModelFailedError: what was made answers differently; names the step and the column where it is one of these.
-        InvalidInputError: the sample is not the pipeline's, or a limit of specifications is passed.
+        InvalidInputError: the sample is not the pipeline's, or a limit of specifications is exceeded.
     """
     report("compiling the pipeline")
     compiled = compile_pipeline(pipeline, sample)
@@ -90,10 +90,11 @@ def prepare(
     for each in ("FP32", "FP64") if datatype is None else (datatype,):
         report(f"converting the model to ONNX in {each} and comparing its answers")
         try:
-            built, graph = Pipeline(compiled.features(each)), onnx_graph.read(_converted(compiled, each))
+            built = Pipeline(compiled.features(each))
+            graph = onnx_graph.read(to_onnx.to_onnx(compiled.estimator, built.width, each))
             difference = proof.check_answers(compiled, built, graph.runtime)
         except (ModelFailedError, UnsupportedError) as error:
-            # What the narrow one says is the reason; that the wide one fails too adds nothing.
+            # The reason is the error of the narrow datatype; that the wide one fails too adds nothing.
             refusal = refusal or error
             continue
         return Prepared(compiled, built, graph, step_difference, difference, None if refusal is None else str(refusal))
@@ -116,10 +117,10 @@ def publish_pipeline(
     """Registers a fitted pipeline as a model's next version, with a drift baseline and golden requests from the sample.
 
     Args:
-        name: the registered model, made when it is not there.
+        name: the registered model, which is created if there is none.
         pipeline: as `prepare` takes it.
         sample: rows as `prepare` takes them, in the order of time, such as the training data or a part of it.
-        labels: the truth for the rows of the sample [rows]; with them the scores are logged with the run.
+        labels: the true answers for the rows of the sample [rows]; with them, scores are logged with the run.
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
         alias: the role to give it: "champion", "canary" or "shadow"; None for none.
         weight: a canary's share of the traffic in percent.
@@ -169,10 +170,6 @@ def register(
         ),
     )
     return Published(version, prepared, scores)
-
-
-def _converted(compiled: Compiled, datatype: Datatype) -> Any:
-    return to_onnx.to_onnx(compiled.estimator, compiled.block.width, datatype)
 
 
 def _params(prepared: Prepared) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from penstock.names import CANARY, CHAMPION, ROLES
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.rollout.aliases import WEIGHT_TAG
 from penstock_server.rollout.plan import weight_from_percent
-from penstock_tools.publish import registry as registries
+from penstock_tools.publish.registry import opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def promote(
         UnavailableError: the registry does not answer.
     """
     check_role(alias, weight)
-    with registries.opened(registry) as client:
+    with opened(registry) as client:
         return _promote(client, name, str(version), alias, weight)
 
 

@@ -90,30 +90,6 @@ def check_answers(compiled: Compiled, pipeline: Pipeline, model: OnnxModel) -> f
         return _check_values("a prediction", _columns(got), _columns(expected), rows)
 
 
-def check_probabilities(classifier: Any, model: OnnxModel, matrix: NDArray[Any]) -> float:
-    """Checks that a graph gives the probabilities that a classifier without feature pipeline gives.
-
-    Args:
-        classifier: fitted.
-        model: the opened graph; its second output is the probabilities.
-        matrix: rows for both, of shape [rows, width].
-
-    Returns:
-        The largest difference between two probabilities.
-
-    Raises:
-        ModelFailedError: a probability is off by more than `TOLERANCE`.
-    """
-    found = difference(model.run({MATRIX_INPUT: matrix})[1], classifier.predict_proba(matrix), is_share=False)
-    # Written so that NaN fails too.
-    if not found.share <= TOLERANCE:
-        raise ModelFailedError(
-            f"the ONNX model differs from scikit-learn's by {found.share:.2g} in a probability, expected at most "
-            f"{TOLERANCE:g}"
-        )
-    return found.share
-
-
 def _check_stage(compiled: Compiled, stage: Stage, all_rows: Sample, values: Any) -> float:
     block = numbers(stage.parts)
     at_rows = spread(all_rows.rows, _rows_of(block.width))
