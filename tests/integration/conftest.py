@@ -1,15 +1,10 @@
 """A real server process, a real registry, real models: what the integration tests drive."""
 
-import contextlib
-import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import socketserver
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -17,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from wsgiref import simple_server
 
 import numpy as np
 import pytest
@@ -24,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock_tools.server_process import PENSTOCK, ServerProcess
 
-READY_S = 60.0
 WAIT_S = 30.0
 
 
@@ -265,82 +260,40 @@ def penstock(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str
     return run
 
 
-class RegistryServer:
-    """MLflow's own server over a test's registry, behind a door that a test can shut and open.
+class _ThreadingServer(socketserver.ThreadingMixIn, simple_server.WSGIServer):
+    daemon_threads = True
+    block_on_close = False
 
-    MLflow's server takes many seconds to start; a door that is shut refuses connections just as a stopped server does.
+
+class _SilentHandler(simple_server.WSGIRequestHandler):
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+class RegistryServer:
+    """MLflow's own server over a test's registry, which can be closed and opened again at the same address.
+
+    It is MLflow's WSGI application on threads of the test's process: `mlflow server` takes half a minute to start.
     """
 
-    def __init__(self, registry: Registry, folder: Path) -> None:
+    def __init__(self) -> None:
         self._port = _free_port()
-        arguments = ["-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
-        arguments += ["--backend-store-uri", registry.uri, "--artifacts-destination", str(folder / "artifacts")]
-        with (folder / "mlflow.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *arguments],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            )
-        self._door_port = _free_port()
-        self._door: socketserver.ThreadingTCPServer | None = None
-        self._connections: list[socket.socket] = []
-        self.uri = f"http://127.0.0.1:{self._door_port}"
+        self._server: _ThreadingServer | None = None
+        self.uri = f"http://127.0.0.1:{self._port}"
 
     def open(self) -> None:
-        """Lets callers through; returns when the registry answers."""
-        port = self._port
-        connections = self._connections
+        from mlflow.server import app
 
-        class Relay(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                connections.append(self.request)
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as server:
-                    back = threading.Thread(target=_pump, args=(server, self.request), daemon=True)
-                    back.start()
-                    _pump(self.request, server)
-                    back.join()
+        self._server = _ThreadingServer(("127.0.0.1", self._port), _SilentHandler)
+        self._server.set_app(app)
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
-        class Door(socketserver.ThreadingTCPServer):
-            allow_reuse_address = True
-            daemon_threads = True
-            block_on_close = False
-
-        self._door = Door(("127.0.0.1", self._door_port), Relay)
-        threading.Thread(target=self._door.serve_forever, daemon=True).start()
-        _until(self._answers, "the registry's server answers", READY_S * 2)
-
-    def shut(self) -> None:
-        """Refuses callers from now on, and hangs up on those that are connected."""
-        if self._door is not None:
-            self._door.shutdown()
-            self._door.server_close()
-            self._door = None
-        for connection in self._connections:
-            with contextlib.suppress(OSError):  # closed already
-                connection.shutdown(socket.SHUT_RDWR)
-        self._connections.clear()
-
-    def end(self) -> None:
-        self.shut()
-        # Its workers are processes of the session that it was started in.
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(WAIT_S)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=WAIT_S):
-                return True
-        except (OSError, http.client.HTTPException):
-            return False
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
+    def close(self) -> None:
+        """Refuses callers from now on. Nobody is connected between two calls: the server speaks HTTP/1.0."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
 
 
 def _free_port() -> int:
@@ -351,18 +304,19 @@ def _free_port() -> int:
 
 
 @pytest.fixture
-def serve_registry(registry: Registry, tmp_path: Path) -> Iterator[Callable[[], RegistryServer]]:
-    servers: list[RegistryServer] = []
+def registry_server(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistryServer]:
+    import mlflow.server as settings
+    from mlflow.server import handlers
 
-    def serve() -> RegistryServer:
-        server = RegistryServer(registry, tmp_path)
-        servers.append(server)
-        server.open()
-        return server
-
-    yield serve
-    for server in servers:
-        server.end()
+    monkeypatch.setenv(settings.BACKEND_STORE_URI_ENV_VAR, registry.uri)
+    monkeypatch.setenv(settings.ARTIFACTS_DESTINATION_ENV_VAR, str(tmp_path / "artifacts"))
+    monkeypatch.setenv(settings.SERVE_ARTIFACTS_ENV_VAR, "true")
+    for store in ("_tracking_store", "_model_registry_store"):
+        monkeypatch.setattr(handlers, store, None)  # kept from an earlier registry otherwise
+    server = RegistryServer()
+    server.open()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")

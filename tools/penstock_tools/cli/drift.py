@@ -86,10 +86,12 @@ def drift(
 ) -> None:
     """Shows whether the requests of a model still look like its training data, feature by feature.
 
-    The most significant features stand first, and a dot marks those that drifted. All features are judged together, so that a model with many features does not raise false alarms. A feature needs at least 25 rows per bin before it is judged.
+    The most significant features stand first, and a dot marks those that drifted. All features are judged together, so
+    that a model with many features does not raise false alarms. A feature needs at least 25 rows per bin before it is
+    judged.
 
     Example: [bold]penstock drift fraud --server models:8001 --html drift.html[/bold]
-    """  # noqa: E501 - typer keeps line breaks, which would break the paragraph in a narrow terminal
+    """
     if evidently is not None:
         from penstock_tools.drift.evidently import write_report
 

@@ -62,7 +62,6 @@ _FLIGHTS: Final = [
 _WEATHER: Final = ["origin", "time_hour", "temp", "humid", "wind_gust", "precip", "pressure", "visib"]
 _PLANES: Final = ["tailnum", "year", "manufacturer"]
 
-
 _LINEAR: Final = {"max_iter": 300, "C": 1.0}
 _TREES: Final = {
     "learning_rate": 0.1,

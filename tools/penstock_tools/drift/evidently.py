@@ -130,7 +130,9 @@ def _evidently() -> Any:
             raise UnavailableError(f"--evidently needs Evidently, which is not installed; {_ADVICE}") from error
         raise
     except ImportError as error:
-        raise UnavailableError(f"Evidently does not run beside what is installed here ({error}); {_ADVICE}") from error
+        raise UnavailableError(
+            f"Evidently does not run with the packages installed here ({error}); {_ADVICE}"
+        ) from error
     return evidently
 
 

@@ -1,6 +1,6 @@
-"""What is said of a version's drift, in a terminal and in a page alike: its verdict, its rows, its alarms.
+"""The sentences about a version's drift, the same in a terminal and on the page: its verdict, its rows, its alarms.
 
-What a verdict is based on is decided in the server.
+The server decides what drifted.
 """
 
 from typing import Final
