@@ -6,6 +6,7 @@ The exit status is 0, 1 if a threshold does not hold, or 2 if nothing could be m
 import argparse
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,17 +94,26 @@ def _run(spec: RunSpec) -> RunResult:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measures Penstock and other servers under the same load, in one run on this machine.",
+        description="Measures Penstock and other servers under the same load, in one run.",
+        epilog=_choices(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="fewer and shorter rounds; takes under 90 seconds")
     add("--ci", action="store_true", help="quick, only loads with a threshold; exit status 1 if one does not hold")
-    add("--suite", choices=sorted(SUITES), default="tabular", help="the loads to measure (default: tabular)")
-    add("--scenario", action="append", choices=_SCENARIOS, help="measure only this load; may be repeated")
+    add(
+        "--suite",
+        choices=sorted(SUITES),
+        metavar="SUITE",
+        default="tabular",
+        help="the loads to measure (default: tabular)",
+    )
+    add("--scenario", action="append", choices=_SCENARIOS, metavar="LOAD", help="only this load; may be repeated")
     add(
         "--server",
         action="append",
         choices=SERVERS,
+        metavar="SERVER",
         help=f"a server to measure; the first is the one to compare with (default: {BASELINE}, penstock); "
         "may be repeated",
     )
@@ -134,6 +144,18 @@ def _parser() -> argparse.ArgumentParser:
         help="write the numbers of every round (default: bench/results/, named by the time)",
     )
     return parser
+
+
+def _choices() -> str:
+    """The names that the options take."""
+    lines = ["servers:", *_wrapped(", ".join(SERVERS)), "", "suites and their loads:"]
+    for suite, scenarios in SUITES.items():
+        lines += _wrapped(f"{suite}: {', '.join(scenario.name for scenario in scenarios)}")
+    return "\n".join(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _positive(text: str) -> int:
