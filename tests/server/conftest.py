@@ -12,16 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from numpy.typing import NDArray
 
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import PenstockError
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
-
-# Other work on the machine, or a first compilation, says nothing about the code under test.
-settings.register_profile("steady", deadline=None)
-settings.load_profile("steady")
 
 
 @dataclass
