@@ -1,10 +1,17 @@
 """What every test of every package shares: hypothesis profiles, time limits, what a run does once."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# mlflow reads these when it is imported: no usage reports, and no progress bars in the output of tests.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 # No profile has a deadline or a limit for drawing: a busy machine says nothing about the code under test.
 _STEADY: Final = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,3 +32,48 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("hypothesis") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(PROPERTY_TIMEOUT_S))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all its processes see: each worker of pytest-xdist has its own below it."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_are_compiled_once(shared_folder: Path) -> Iterator[None]:
+    """Compiling takes half a minute of CPU: a worker that needs the kernels waits for the one that compiles them."""
+    from penstock_server.features import compiled
+
+    build = compiled._build
+
+    def build_once(path: Path) -> None:
+        with _locked(shared_folder / f"{path.name}.lock"):
+            if compiled.read(path, compiled.current_key()) is None:
+                build(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_build", build_once)
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_registry(shared_folder: Path) -> Path:
+    """The database of an empty registry, to be copied: mlflow takes seconds to make one."""
+    path = shared_folder / "empty-registry.db"
+    with _locked(shared_folder / "empty-registry.lock"):
+        if not path.exists():
+            from mlflow import MlflowClient
+
+            unfinished = path.with_suffix(".unfinished")
+            MlflowClient(f"sqlite:///{unfinished}", f"sqlite:///{unfinished}").search_registered_models()
+            unfinished.rename(path)
+    return path

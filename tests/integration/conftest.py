@@ -23,8 +23,6 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
 READY_S = 60.0
 WAIT_S = 30.0
 
@@ -251,19 +249,10 @@ class Registry:
         MlflowClient(self.uri, self.uri).delete_registered_model_alias(name, alias)
 
 
-@pytest.fixture(scope="session")
-def empty_registry_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("registry") / "registry.db"
-    MlflowClient(f"sqlite:///{path}", f"sqlite:///{path}").search_registered_models()
-    return path
-
-
 @pytest.fixture
-def registry(empty_registry_file: Path, tmp_path: Path) -> Registry:
+def registry(empty_registry: Path, tmp_path: Path) -> Registry:
     database = tmp_path / "registry.db"
-    shutil.copy(empty_registry_file, database)
+    shutil.copy(empty_registry, database)
     return Registry(f"sqlite:///{database}", tmp_path)
 
 

@@ -1,6 +1,7 @@
 """A scikit-learn pipeline goes from a file through the command into a registry and a server, and answers as it did."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -66,10 +67,10 @@ def pipelines():
 
 
 @pytest.fixture(scope="module")
-def server(pipelines, tmp_path_factory, start_shared):
+def server(pipelines, tmp_path_factory, start_shared, empty_registry):
     """A server of two models that the command published, one of a .skops and one of a .joblib file."""
     folder = tmp_path_factory.mktemp("pipelines")
-    registry = f"sqlite:///{folder / 'registry.db'}"
+    registry = f"sqlite:///{shutil.copy(empty_registry, folder / 'registry.db')}"
     FRAME.assign(truth=TRUTH).to_csv(folder / "sample.csv", index=False)
     skops.io.dump(pipelines["skops"], folder / "p.skops")
     joblib.dump(pipelines["joblib"], folder / "p.joblib")

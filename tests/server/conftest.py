@@ -1,6 +1,5 @@
 """Doubles that every room's tests share: time that stands still, a call that remembers, a report that keeps facts."""
 
-import os
 import shutil
 import threading
 from collections import Counter
@@ -199,10 +198,6 @@ def new_counters(tmp_path: Path) -> Callable[..., SharedCounters]:
     return lambda shape=PLAIN: create_counters(tmp_path / f"board-{next(numbers)}", shape)
 
 
-# mlflow asks for a terminal's progress bars and usage reports unless told otherwise before its import.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-
 @dataclass
 class Publisher:
     """Publishes to one sqlite registry as the tools do, by mlflow's own client."""
@@ -252,16 +247,6 @@ def onnx_bytes() -> bytes:
     model = LogisticRegression().fit(rows, [0, 1, 0, 1, 0, 1])
     graph = to_onnx(model, rows[:1], options={"zipmap": False})
     return bytes(graph.SerializeToString())
-
-
-@pytest.fixture(scope="session")
-def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry's database, made once because mlflow takes seconds to make one."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("registry") / "registry.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}", registry_uri=f"sqlite:///{path}").search_registered_models()
-    return path
 
 
 @pytest.fixture

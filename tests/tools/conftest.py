@@ -11,19 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from penstock_tools.publish import registry as registries
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """A registry's tables take seconds to make; each test gets a copy."""
-    path = tmp_path_factory.mktemp("registry") / "registry.db"
-    with registries.opened(f"sqlite:///{path}") as client:
-        client.search_registered_models()
-    return path
-
-
 @pytest.fixture
-def registry(empty_database: Path, tmp_path: Path, monkeypatch) -> str:
+def registry(empty_registry: Path, tmp_path: Path, monkeypatch) -> str:
     """The address of an empty registry that is also the default one."""
-    shutil.copy(empty_database, tmp_path / "registry.db")
+    shutil.copy(empty_registry, tmp_path / "registry.db")
     uri = f"sqlite:///{tmp_path / 'registry.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
