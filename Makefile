@@ -12,7 +12,7 @@ WORKERS ?= logical
 PARALLEL := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo test coverage explore mutants lint check protos dist bench bench-ci bench-peers clean
+.PHONY: help install lock demo test coverage explore mutants lint check protos architecture dist bench bench-ci bench-peers clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,13 +62,16 @@ protos: $(STAMP) ## Write the generated code anew from the .proto files
 dist: $(STAMP) ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m hatchling build
 
+architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md anew
+	$(BIN)/python -m tests.architecture
+
 bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of python -m bench
 	$(BIN)/python -m bench $(ARGS)
 
-bench-ci: $(STAMP) ## Measure quickly, and fail when a ratio falls below its floor
+bench-ci: $(STAMP) ## Measure quickly, and fail if a threshold does not hold
 	$(BIN)/python -m bench --ci
 
-bench-peers: $(STAMP) ## Measure other model servers beside Penstock, each installed apart; ARGS="--help" tells more
+bench-peers: $(STAMP) ## Measure other model servers beside Penstock; ARGS="--help" lists the options
 	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove .venv, caches and builds

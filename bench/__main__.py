@@ -1,6 +1,6 @@
-"""`python -m bench`: reads the command line, shows progress, prints what was found, and holds the floors in CI.
+"""`python -m bench`: reads the command line, shows progress, prints what was found, and checks the thresholds in CI.
 
-Decides the exit status: 0, 1 when a floor does not hold, 2 when nothing could be measured.
+The exit status is 0, 1 if a threshold does not hold, or 2 if nothing could be measured.
 """
 
 import argparse
@@ -9,38 +9,46 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import floors, growth, inference, report, session
+from bench import inference, memory, report, session, thresholds
 from bench.load.generator import LoadError
 from bench.promotions import PromotionError
-from bench.roles import ServerError
-from bench.scenarios import FULL, QUICK, SERVERS, SUITES, Scenario
-from bench.servers import BASELINE, CONTESTANTS
-from bench.session import Order, Run
+from bench.scenarios import FULL, QUICK, SUITE_SERVERS, SUITES, Scenario
+from bench.servers.measured import BASELINE, SERVERS
+from bench.session import RunResult, RunSpec
+from penstock_server.errors import UnavailableError
 
-_SCENARIOS = {scenario.name: scenario for suite in SUITES.values() for scenario in suite}
-_IMPOSSIBLE = (LoadError, PromotionError, ServerError, TimeoutError, inference.WrongAnswerError, ValueError)
+_SCENARIOS: Final = {scenario.name: scenario for suite in SUITES.values() for scenario in suite}
+_NOT_MEASURED: Final = (
+    LoadError,
+    PromotionError,
+    UnavailableError,
+    TimeoutError,
+    inference.WrongAnswerError,
+    ValueError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the bench and returns the exit status."""
     options = _parser().parse_args(arguments)
-    # Unhandled, it would leave the servers behind; as an interrupt it leaves through every context.
+    # By default SIGTERM would end this process and leave the servers running; an interrupt leaves every context.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    bounds = floors.read() if options.ci else []
+    bounds = thresholds.read() if options.ci else []
     try:
-        found = _memory(options) if options.memory else _run(order(options, bounds))
-    except _IMPOSSIBLE as error:
+        found = _memory(options) if options.memory else _run(run_spec(options, bounds))
+    except _NOT_MEASURED as error:
         Console(stderr=True).print(f"bench: {error}", style="red", markup=False)
         return 2
     console = Console()
     report.show(console, found)
     if options.json:
         report.write(found, options.json)
-    missed = floors.violations(bounds, found.summaries)
+    missed = thresholds.violations(bounds, found.summaries)
     if options.ci and found.promotions and found.promotions.load.failed:
         missed.append(f"{found.promotions.load.failed} requests failed during promotions")
     for sentence in missed:
@@ -48,35 +56,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if missed else 0
 
 
-def order(options: argparse.Namespace, bounds: Sequence[floors.Floor]) -> Order:
-    """What the options, and in CI the floors, ask for."""
+def run_spec(options: argparse.Namespace, bounds: Sequence[thresholds.Threshold]) -> RunSpec:
+    """What to measure, by the options and, in CI, the thresholds."""
     scenarios: tuple[Scenario, ...] = SUITES[options.suite]
     names = options.scenario or list(dict.fromkeys(bound.scenario for bound in bounds))
     if names:
         scenarios = tuple(_SCENARIOS[name] for name in dict.fromkeys(names))
-    return Order(
-        servers=tuple(dict.fromkeys(options.server or SERVERS.get(options.suite, (BASELINE, "penstock")))),
+    return RunSpec(
+        servers=tuple(dict.fromkeys(options.server or SUITE_SERVERS.get(options.suite, (BASELINE, "penstock")))),
         scenarios=scenarios,
-        effort=QUICK if options.quick or options.ci else FULL,
-        is_ready_wanted=options.ready,
-        are_promotions_wanted=options.promotions,
+        rounds=QUICK if options.quick or options.ci else FULL,
+        measures_startup=options.ready,
+        measures_promotions=options.promotions,
         load_processes=options.load_processes,
     )
 
 
-def _memory(options: argparse.Namespace) -> Run:
+def _memory(options: argparse.Namespace) -> RunResult:
     console = Console(stderr=True)
     names = dict.fromkeys(options.server or ("penstock",))
     sizes = {"requests": options.memory, "abandoned": options.abandoned}
-    return Run(growth=[growth.run(name, **sizes, on_start=console.print) for name in names])
+    return RunResult(memory_growth=[memory.run(name, **sizes, on_start=console.print) for name in names])
 
 
-def _run(wanted: Order) -> Run:
+def _run(spec: RunSpec) -> RunResult:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=wanted.measurements)
+        task = progress.add_task("", total=spec.measurements)
         return session.run(
-            wanted,
+            spec,
             on_start=lambda text: progress.update(task, description=text),
             on_measured=lambda: progress.advance(task),
         )
@@ -85,18 +93,19 @@ def _run(wanted: Order) -> Run:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measures Penstock against servers that answer the same requests, in one run on this machine.",
+        description="Measures Penstock and other servers under the same load, in one run on this machine.",
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="fewer and shorter rounds: below 90 seconds")
-    add("--ci", action="store_true", help="quick, only loads with a floor; exit status 1 when a floor is missed")
-    add("--suite", choices=sorted(SUITES), default="tabular", help="which loads (default: tabular)")
-    add("--scenario", action="append", choices=_SCENARIOS, help="only this load; may be repeated")
+    add("--quick", action="store_true", help="fewer and shorter rounds; takes under 90 seconds")
+    add("--ci", action="store_true", help="quick, only loads with a threshold; exit status 1 if one does not hold")
+    add("--suite", choices=sorted(SUITES), default="tabular", help="the loads to measure (default: tabular)")
+    add("--scenario", action="append", choices=_SCENARIOS, help="measure only this load; may be repeated")
     add(
         "--server",
         action="append",
-        choices=CONTESTANTS,
-        help=f"which servers, compared with the first (default: {BASELINE}, penstock); may be repeated",
+        choices=SERVERS,
+        help=f"a server to measure; the first is the one to compare with (default: {BASELINE}, penstock); "
+        "may be repeated",
     )
     add("--ready", action="store_true", help="also measure the time from start to first answer")
     add("--promotions", action="store_true", help="also promote versions under load; no request may fail")
@@ -106,14 +115,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         const=2_000_000,
         metavar="N",
-        help="instead of the loads: how memory grows over N requests (default: 2,000,000)",
+        help="measure how memory grows over N requests, and no loads (default: 2,000,000)",
     )
     add(
         "--abandoned",
         type=_positive,
         default=20_000,
         metavar="M",
-        help="with --memory: then over M cancelled and killed calls (default: 20,000)",
+        help="with --memory: then also over M cancelled or cut-off calls (default: 20,000)",
     )
     add("--load-processes", type=_positive, default=1, metavar="N", help="processes that send the load (default: 1)")
     add(
@@ -122,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         const=report.default_file(datetime.now(tz=UTC)),
         metavar="FILE",
-        help="write every round's numbers (default: bench/results/, named by the time)",
+        help="write the numbers of every round (default: bench/results/, named by the time)",
     )
     return parser
 
@@ -130,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
     return number
 
 

@@ -1,13 +1,13 @@
-"""The feature pipeline against the same preprocessing in scikit-learn and in onnxruntime: `python -m bench.features`.
+"""`python -m bench.features`: the feature pipeline, and the same preprocessing in scikit-learn and in onnxruntime.
 
-Ten number columns (imputed and scaled) and five string columns (one-hot over 20 categories), 115 outputs. All three give
-the same numbers, which is checked before anything is timed. The best of many runs is told, for 1, 64 and 1,024 rows: what
-a call costs, not what else the machine did.
+Ten number columns (imputed and scaled) and five string columns (one-hot over 20 categories) give 115 outputs. Before
+anything is timed, the outputs of all three are compared. The best of many runs is printed, for 1, 64 and 1,024 rows: the
+cost of a call without what else the machine did.
 """
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,20 +17,12 @@ from bench import strings
 from penstock.tensors import join_bytes
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec.spec import (
-    Categories,
-    FeatureSpec,
-    Join,
-    NumberColumn,
-    StringColumn,
-    Take,
-    Text,
-)
-from penstock_server.features.spec.steps import Fill, OneHot, Standardise
+from penstock_server.features.spec.spec import FeatureSpec
+from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 
 ROWS: Final = (1, 64, 1024)
-PATIENCE_S: Final = 1.0
-"""How long each thing is timed at each size."""
+TIMED_S: Final = 1.0
+"""How long each implementation is timed at each number of rows."""
 _TRAINING_ROWS: Final = 4000
 _MOST_ROWS: Final = max(ROWS)
 
@@ -38,12 +30,12 @@ Table = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """One way to do it.
+class Implementation:
+    """One way to compute the features.
 
     Attributes:
-        name: what people call it.
-        prepare: makes the call that is timed from the first rows of the table; it returns the outputs.
+        name: in the table.
+        prepare: takes the table and a number of rows, and returns the call to time, which returns the outputs.
     """
 
     name: str
@@ -51,7 +43,7 @@ class Contender:
 
 
 def training() -> Table:
-    """Training rows: text as text, and nothing that the encoders do not know."""
+    """Training rows: text as `str`, with known categories only."""
     table = strings.table(_TRAINING_ROWS, seed=0)
     known = set(strings.CATEGORIES)
     columns: Table = {name: table[name] for name in strings.NUMBERS}
@@ -62,7 +54,7 @@ def training() -> Table:
 
 
 def requests(training_rows: Table) -> Table:
-    """The rows that are timed: the first of the training rows."""
+    """The rows that are timed: the first training rows."""
     return {name: column[:_MOST_ROWS] for name, column in training_rows.items()}
 
 
@@ -80,23 +72,15 @@ def fitted(table: Table) -> Any:
     return ColumnTransformer(both).fit(pd.DataFrame(table))
 
 
-def specification(transformer: Any) -> FeatureSpec:
-    """The same as a feature specification."""
-    numbers, encoder = transformer.named_transformers_["numbers"], transformer.named_transformers_["strings"]
-    scaler = numbers[1]
-    steps = (Fill(tuple(numbers[0].statistics_)), Standardise(tuple(scaler.mean_), tuple(scaler.scale_)))
-    texts = [_text(name, values) for name, values in zip(strings.STRINGS, encoder.categories_, strict=True)]
-    columns = (*map(NumberColumn, strings.NUMBERS), *map(StringColumn, strings.STRINGS))
-    return FeatureSpec(columns, Join((Take(strings.NUMBERS, steps), *texts)))
+def specification(transformer: Any, table: Table) -> FeatureSpec:
+    """The transformer as a feature specification, compiled as for publishing."""
+    import pandas as pd
 
-
-def _text(name: str, values: Sequence[str]) -> Text:
-    known = tuple(map(str, values))
-    return Text(name, Categories(known), (OneHot(((*range(len(known)), -1),), (len(known),)),))
+    return compile_pipeline(transformer, pd.DataFrame(table)).features()
 
 
 def by_pipeline(pipeline: Pipeline, *, is_counting: bool = False) -> Callable[[Table, int], Callable[[], Any]]:
-    """The compiled pipeline, on what a request holds."""
+    """The compiled pipeline, on the bytes of a request."""
 
     def prepare(table: Table, rows: int) -> Callable[[], Any]:
         numbers = np.stack([np.asarray(table[name][:rows]) for name in strings.NUMBERS], axis=1).tobytes()
@@ -114,7 +98,7 @@ def by_pipeline(pipeline: Pipeline, *, is_counting: bool = False) -> Callable[[T
 
 
 def by_sklearn(transformer: Any) -> Callable[[Table, int], Callable[[], Any]]:
-    """The ColumnTransformer, on a DataFrame that is there already."""
+    """The ColumnTransformer, on a DataFrame made before."""
 
     def prepare(table: Table, rows: int) -> Callable[[], Any]:
         import pandas as pd
@@ -126,7 +110,7 @@ def by_sklearn(transformer: Any) -> Callable[[Table, int], Callable[[], Any]]:
 
 
 def by_onnx(transformer: Any) -> Callable[[Table, int], Callable[[], Any]]:
-    """The ColumnTransformer as a graph, on arrays that are there already, with one thread as the server has it."""
+    """The ColumnTransformer as an ONNX graph, on arrays made before, with one thread as in the server."""
     import onnxruntime
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
@@ -146,12 +130,12 @@ def by_onnx(transformer: Any) -> Callable[[Table, int], Callable[[], Any]]:
     return prepare
 
 
-def best_s(call: Callable[[], Any], patience_s: float) -> float:
-    """The shortest time of one call, among batches of calls that are long enough to be timed."""
+def best_s(call: Callable[[], Any], seconds: float) -> float:
+    """The shortest time of one call, by batches of calls that are long enough to be timed."""
     started = time.perf_counter()
     call()
     times = max(1, int(2e-4 / (time.perf_counter() - started + 1e-9)))
-    best, end = np.inf, started + patience_s
+    best, end = np.inf, started + seconds
     while best == np.inf or time.perf_counter() < end:
         now = time.perf_counter()
         for _ in range(times):
@@ -160,28 +144,28 @@ def best_s(call: Callable[[], Any], patience_s: float) -> float:
     return float(best)
 
 
-def measure(patience_s: float = PATIENCE_S) -> dict[str, list[float]]:
-    """Seconds for each contender and each number of rows; all are checked to give the same."""
+def measure(seconds: float = TIMED_S) -> dict[str, list[float]]:
+    """Seconds per implementation and number of rows, after a check that all give the same outputs."""
     table = training()
     transformer = fitted(table)
-    spec = specification(transformer)
+    spec = specification(transformer, table)
     rows = requests(table)
-    contenders = (
-        Contender("Penstock", by_pipeline(Pipeline(spec))),
-        Contender(
+    implementations = (
+        Implementation("Penstock", by_pipeline(Pipeline(spec))),
+        Implementation(
             "Penstock, counting drift", by_pipeline(Pipeline(spec, fit_baseline(spec, table).cells), is_counting=True)
         ),
-        Contender("onnxruntime", by_onnx(transformer)),
-        Contender("scikit-learn", by_sklearn(transformer)),
+        Implementation("onnxruntime", by_onnx(transformer)),
+        Implementation("scikit-learn", by_sklearn(transformer)),
     )
     expected = by_sklearn(transformer)(rows, _MOST_ROWS)()
-    for contender in contenders:
-        np.testing.assert_allclose(contender.prepare(rows, _MOST_ROWS)(), expected, rtol=1e-4, atol=1e-5)
-    return {each.name: [best_s(each.prepare(rows, count), patience_s) for count in ROWS] for each in contenders}
+    for implementation in implementations:
+        np.testing.assert_allclose(implementation.prepare(rows, _MOST_ROWS)(), expected, rtol=1e-4, atol=1e-5)
+    return {each.name: [best_s(each.prepare(rows, count), seconds) for count in ROWS] for each in implementations}
 
 
-def told(found: dict[str, list[float]]) -> str:
-    """The times as a table, with how many times as long as Penstock's each is."""
+def table_of(found: dict[str, list[float]]) -> str:
+    """The times as a table, each also as a multiple of Penstock's."""
     first = next(iter(found.values()))
     lines = ["".join([f"{'microseconds':26}", *(f"{f'{count} rows':>20}" for count in ROWS)])]
     for name, times in found.items():
@@ -192,7 +176,7 @@ def told(found: dict[str, list[float]]) -> str:
 
 def main() -> int:
     """Measures and prints."""
-    print(told(measure(float(sys.argv[1]) if len(sys.argv) > 1 else PATIENCE_S)))
+    print(table_of(measure(float(sys.argv[1]) if len(sys.argv) > 1 else TIMED_S)))
     return 0
 
 

@@ -1,7 +1,4 @@
-"""The requests that every server is sent, and the check that it answers them rightly.
-
-A fast server with wrong answers must not enter a table. Called by `__main__`, `compare` and `promotions`.
-"""
+"""The requests that every server gets, and the check of its answers: a fast server with wrong answers is not measured."""
 
 import time
 from collections.abc import Callable
@@ -14,26 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import models, strings
+from bench.servers.onnx_session import OneThreadModel
 from penstock import inference_pb2 as pb
+from penstock.names import INFER_METHOD, INFERENCE_SERVICE
 from penstock.tensors import NUMPY_TYPES
 
-METHOD: Final = "/inference.GRPCInferenceService/ModelInfer"
+METHOD: Final = f"/{INFERENCE_SERVICE}/{INFER_METHOD}"
 DISTINCT: Final = 64
-"""How many different requests are sent in turn: one row sent for ever would flatter branch predictors."""
+"""How many different requests are sent in turn: with always the same row, branch predictors would do too well."""
 
 Outputs: TypeAlias = dict[str, NDArray[Any]]
 """Arrays by output name."""
 
 _TOLERANCE: Final = 1e-4
-_PATIENCE_S: Final = 0.02
+_POLL_S: Final = 0.02
 
 
 class WrongAnswerError(Exception):
-    """A server answered, but not what the model says."""
+    """A server's answer is not the model's output."""
 
 
 def messages(model: str, *, rows: int, copies: int = 1) -> tuple[bytes, ...]:
-    """Serialized requests of so many rows each, to the copies of the model in turn."""
+    """Serialized requests of this many rows each, for the copies of the model in turn."""
     if model == strings.NAME:
         table = strings.table(rows * DISTINCT, seed=1)
         slices = (slice(start, start + rows) for start in range(0, rows * DISTINCT, rows))
@@ -51,21 +50,15 @@ def request(model: str, rows: NDArray[np.float32]) -> pb.ModelInferRequest:
 
 def expected(file: Path, model: str, *, rows: int) -> list[Outputs]:
     """The outputs of a model's file for each of `messages`, computed here."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    answers = (session.run(names, {models.INPUT: part}) for part in tensors(model, rows))
-    return [dict(zip(names, arrays, strict=True)) for arrays in answers]
+    session = OneThreadModel(file)
+    return [session.run(part) for part in tensors(model, rows)]
 
 
 def first_answer(address: str, message: bytes, *, timeout_s: float) -> pb.ModelInferResponse:
-    """The first good answer of a server that may still be loading; asks again until the time is over.
+    """The first good answer of a server that may still be loading; tries again until the time is over.
 
     Raises:
-        TimeoutError: there was none, and says what came last.
+        TimeoutError: there was none; quotes the last error.
     """
     give_up_at = time.monotonic() + timeout_s
     with channel(address) as opened:
@@ -76,7 +69,7 @@ def first_answer(address: str, message: bytes, *, timeout_s: float) -> pb.ModelI
             except grpc.RpcError as error:
                 if time.monotonic() >= give_up_at:
                     raise TimeoutError(f"no answer from {address} within {timeout_s} s: {error}") from error
-            time.sleep(_PATIENCE_S)
+            time.sleep(_POLL_S)
 
 
 def check(
@@ -86,23 +79,23 @@ def check(
     *,
     read: Callable[[pb.ModelInferResponse], Outputs] | None = None,
 ) -> None:
-    """Sends each message once and compares the answers, read by `decode` or another; outputs are taken in turn.
+    """Sends each message once and compares the answers, read by `decode` or `read`; outputs are taken in turn.
 
     Raises:
         WrongAnswerError: an answer differs from the expected outputs.
     """
     with channel(address) as opened:
         call = infer(opened)
-        for message, wanted in zip(sent, cycle(outputs), strict=False):
-            if difference := compare(wanted, (read or decode)(call(message, timeout=10))):
+        for message, expected in zip(sent, cycle(outputs), strict=False):
+            if difference := compare(expected, (read or decode)(call(message, timeout=10))):
                 raise WrongAnswerError(f"{address} answers wrongly: {difference}")
 
 
-def compare(wanted: Outputs, got: Outputs) -> str | None:
-    """What is different about an answer, in a few words; None when nothing is."""
-    if wanted.keys() != got.keys():
-        return f"expected outputs {sorted(wanted)}, got {sorted(got)}"
-    for name, array in wanted.items():
+def compare(expected: Outputs, got: Outputs) -> str | None:
+    """What differs in an answer, in one sentence; None if nothing does."""
+    if expected.keys() != got.keys():
+        return f"expected outputs {sorted(expected)}, got {sorted(got)}"
+    for name, array in expected.items():
         if got[name].shape != array.shape:
             return f"expected output {name!r} of shape {list(array.shape)}, got {list(got[name].shape)}"
         if not np.allclose(got[name], array, atol=_TOLERANCE):
@@ -119,7 +112,7 @@ def decode(response: pb.ModelInferResponse) -> Outputs:
 
 
 def channel(address: str) -> grpc.Channel:
-    """A channel of its own: two servers in turn on one port must not share a connection."""
+    """A channel with its own connection: two servers, one after the other on one port, must not share it."""
     return grpc.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),))
 
 
@@ -129,7 +122,7 @@ def infer(opened: grpc.Channel) -> "grpc.UnaryUnaryMultiCallable[bytes, pb.Model
 
 
 def tensors(model: str, rows: int) -> list[NDArray[np.float32]]:
-    """What the model's file takes for each of the distinct requests."""
+    """The tensor that the model's file takes for each of the distinct requests."""
     if model == strings.NAME:
         return list(strings.encoded(strings.table(rows * DISTINCT, seed=1)).reshape(DISTINCT, rows, -1))
     return list(models.sample(model, rows=rows * DISTINCT).reshape(DISTINCT, rows, -1))

@@ -1,7 +1,6 @@
-"""Promotions under load: the registry's alias is moved again and again, and no request may fail.
+"""Promotions under load: the registry's alias moves again and again, and no request may fail.
 
-Decides when to promote: each time the previous promotion is visible in an answer's version. Needs `penstock publish`
-and an MLflow registry, made in a temporary folder. Called by `__main__`.
+The next promotion begins when the previous one is visible in the version of an answer.
 """
 
 import time
@@ -17,12 +16,12 @@ from bench import inference, models
 from bench.load.generator import LoadError
 from bench.load.plan import LoadPlan, LoadResult
 from bench.load.process import LoadProcess
-from bench.roles import PORTS, penstock_command, publish
-from bench.servers import ServerProcess
+from bench.servers.measured import running
+from bench.servers.roles import PORTS, penstock_command, publish, registry_in
+from penstock.names import CHAMPION
 
 MODEL: Final = "tabular"
-_ALIAS: Final = "champion"
-_LOOK_S: Final = 0.02
+_POLL_S: Final = 0.02
 _VISIBLE_WITHIN_S: Final = 60.0
 _MAX_REQUESTS: Final = 30_000_000
 
@@ -33,7 +32,7 @@ class PromotionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Promotions:
-    """What a series of promotions under load did.
+    """What was found in a series of promotions under load.
 
     Attributes:
         visible_s: for each promotion, from the alias written to the first answer of the promoted version.
@@ -53,15 +52,15 @@ def promote_in_turn(
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], None] = time.sleep,
 ) -> list[float]:
-    """Promotes the versions in turn and returns how long each promotion took to be seen, in seconds.
+    """Promotes the versions in turn, and returns for each promotion the seconds until it was visible.
 
     Args:
-        versions: the first is served already.
+        versions: the first is served at the start.
         count: how many promotions.
         promote: writes the alias.
-        served_version: asks the server.
+        served_version: gets the version of an answer.
         clock: monotonic seconds.
-        wait: sleeps for seconds.
+        wait: sleeps for a number of seconds.
 
     Raises:
         PromotionError: a promoted version was not served within a minute.
@@ -74,9 +73,9 @@ def promote_in_turn(
         while (served := served_version()) != version:
             if clock() - started > _VISIBLE_WITHIN_S:
                 raise PromotionError(
-                    f"promotion {number} to version {version} is not visible, {served} is served still"
+                    f"promotion {number} to version {version} is not visible, version {served} still answers"
                 )
-            wait(_LOOK_S)
+            wait(_POLL_S)
         seen_s.append(clock() - started)
     return seen_s
 
@@ -89,19 +88,18 @@ def run(folder: Path, count: int) -> Promotions:
         count: how many promotions.
 
     Raises:
-        ServerError: publishing or serving failed.
-        PromotionError: a promotion was not seen.
+        UnavailableError: publishing or serving failed.
+        PromotionError: a promotion did not become visible.
         LoadError: the load ended before the promotions did.
     """
-    registry = f"sqlite:///{folder / 'registry.db'}"
-    env = {"PENSTOCK_DATA_DIR": str(folder), "PENSTOCK_CACHE_DIR": str(folder / "cache")}
+    registry, env = registry_in(folder)
     for seed in (0, 1):
         file = folder / f"{MODEL}-{seed}.onnx"
         file.write_bytes(models.tabular(seed))
-        publish(MODEL, file, registry=registry, alias=_ALIAS)
+        publish(MODEL, file, registry=registry, alias=CHAMPION)
     versions, promote = _registry(registry)
     serve = penstock_command("serve", "--registry", registry, "--model", MODEL, *PORTS, "--workers", "1")
-    with ServerProcess(serve, env=env) as server, LoadProcess() as load, _prober(server.grpc) as served_version:
+    with running(serve, env=env) as server, LoadProcess() as load, _prober(server.grpc) as served_version:
         promote_in_turn(versions[:1], 1, promote=promote, served_version=served_version)
         started = time.monotonic()
         load.start(_plan(server.grpc, count))
@@ -127,21 +125,21 @@ def _plan(address: str, count: int) -> LoadPlan:
 
 
 def _registry(uri: str) -> tuple[list[str], Callable[[str], None]]:
-    """The published versions, oldest first, and what moves the alias to one."""
+    """The published versions, oldest first, and a function that moves the alias to one."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     found = sorted((each.version for each in client.search_model_versions(f"name='{MODEL}'")), key=int)
 
     def promote(version: str) -> None:
-        client.set_registered_model_alias(MODEL, _ALIAS, version)
+        client.set_registered_model_alias(MODEL, CHAMPION, version)
 
     return [str(version) for version in found], promote
 
 
 @contextmanager
 def _prober(address: str) -> Iterator[Callable[[], str]]:
-    """Asks a server which version answers; "" while none does."""
+    """A function that gets the version of an answer; "" while there is no answer."""
     message = inference.messages(MODEL, rows=1)[0]
     with inference.channel(address) as channel:
         call = inference.infer(channel)

@@ -1,4 +1,4 @@
-"""What a run prints: tables for people, one record for machines. Decides no numbers; called by `__main__`."""
+"""What a run prints and writes: tables for people, one record for machines."""
 
 import json
 import os
@@ -17,40 +17,39 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.growth import Growth
-from bench.load.latency import percentile
-from bench.measure import ProcessMemory
+from bench.memory import MemoryGrowth
+from bench.processes import ProcessMemory
 from bench.promotions import Promotions
-from bench.ready import Readiness
-from bench.results import Measurement, Summary
-from bench.servers import ROOT
-from bench.session import Run
+from bench.results import Measurement, Summary, percentile
+from bench.servers.measured import ROOT
+from bench.session import RunResult
+from bench.startup import Startup
 
 _MIB: Final = 2**20
 _MB: Final = 10**6
 _LIBRARIES: Final = ("grpcio", "numpy", "onnxruntime", "penstock", "protobuf", "uvloop")
 
 
-def show(console: Console, run: Run) -> None:
-    """Prints what there is."""
+def show(console: Console, run: RunResult) -> None:
+    """Prints every part that was measured."""
     if run.summaries:
         console.print(comparison(run.summaries))
         if any(each.capacity_per_s for each in run.summaries):
             console.print(open_loads(run.summaries))
         for line in reasons(run.measurements):
             console.print(line, style="red", markup=False)
-    if run.readiness:
-        console.print(starts(run.readiness))
+    if run.startups:
+        console.print(startups(run.startups))
     if run.memory:
         console.print(memory(run.memory))
-    if run.growth:
-        console.print(growth(run.growth))
+    if run.memory_growth:
+        console.print(memory_growth(run.memory_growth))
     if run.promotions:
         console.print(promotions(run.promotions))
 
 
 def comparison(summaries: Sequence[Summary]) -> Table:
-    """One row a scenario and server."""
+    """One row per scenario and server."""
     title = "Medians of the rounds, CPU per request; ×: times better than the baseline"
     headings = ("req/s", "×", "CPU µs", "×", "p50 ms", "p99 ms", "×", "failed")
     table = _table(title, ("scenario", "server"), headings)
@@ -75,7 +74,7 @@ def comparison(summaries: Sequence[Summary]) -> Table:
 
 
 def open_loads(summaries: Iterable[Summary]) -> Table:
-    """One row a load that was set by the server's own capacity."""
+    """One row per load that depends on the server's own capacity."""
     headings = ("capacity/s", "goodput/s", "share", "p99/p50")
     table = _table("Loads set by each server's own capacity", ("scenario", "server"), headings)
     for each in summaries:
@@ -92,8 +91,8 @@ def open_loads(summaries: Iterable[Summary]) -> Table:
     return table
 
 
-def growth(found: Iterable[Growth]) -> Table:
-    """One row a server; growth in MB, of 10^6 bytes."""
+def memory_growth(found: Iterable[MemoryGrowth]) -> Table:
+    """One row per server; growth in MB of 10^6 bytes."""
     headings = ("warm MB", "requests", "failed", "growth MB", "abandoned", "growth MB")
     table = _table("Memory of the workers: over requests, then over abandoned calls", ("server",), headings)
     for each in found:
@@ -110,7 +109,7 @@ def growth(found: Iterable[Growth]) -> Table:
 
 
 def reasons(measurements: Iterable[Measurement]) -> list[str]:
-    """One line a server and reason of failure, with its count."""
+    """One line per server and reason of failure, with its count."""
     counts: Counter[tuple[str, str]] = Counter()
     for each in measurements:
         for reason, count in each.failures.items():
@@ -118,18 +117,18 @@ def reasons(measurements: Iterable[Measurement]) -> list[str]:
     return [f"{server}: {count} × {reason}" for (server, reason), count in counts.most_common()]
 
 
-def starts(readiness: Sequence[Readiness]) -> Table:
-    """One row a start."""
-    headings = ("address named s", "first answer s", "largest process MiB")
+def startups(found: Sequence[Startup]) -> Table:
+    """One row per start."""
+    headings = ("listening s", "first answer s", "largest process MiB")
     table = _table("From start to ready", ("server",), headings)
-    for each in readiness:
+    for each in found:
         rss = each.largest_rss_bytes / _MIB
         table.add_row(each.server, f"{each.listening_s:.2f}", f"{each.answered_s:.2f}", f"{rss:.0f}")
     return table
 
 
 def memory(found: dict[str, list[ProcessMemory]]) -> Table:
-    """One row a process."""
+    """One row per process."""
     table = _table("Memory after the load", ("server", "process"), ("RSS MiB", "PSS MiB"))
     for name, processes in found.items():
         for number, each in enumerate(processes):
@@ -140,7 +139,7 @@ def memory(found: dict[str, list[ProcessMemory]]) -> Table:
 
 
 def promotions(found: Promotions) -> str:
-    """One sentence."""
+    """The promotions in one sentence."""
     p99_s = percentile(found.load.latencies_s, 99)
     reasons = "".join(f"; {count} × {reason}" for reason, count in found.load.failures.items())
     visible = f"visible after {median(found.visible_s):.2f} s (median)" if found.visible_s else "none visible"
@@ -151,8 +150,8 @@ def promotions(found: Promotions) -> str:
     )
 
 
-def record(run: Run) -> dict[str, Any]:
-    """The run as JSON's types; of a promotions' load the percentiles stand for the latencies."""
+def record(run: RunResult) -> dict[str, Any]:
+    """The run as JSON's types; the latencies during promotions are recorded as percentiles."""
     found: dict[str, Any] = {
         "machine": {
             "cpu": _cpu_model(),
@@ -165,8 +164,8 @@ def record(run: Run) -> dict[str, Any]:
         "summaries": [asdict(each) for each in run.summaries],
         "measurements": [asdict(each) for each in run.measurements],
         "memory": {name: [asdict(each) for each in processes] for name, processes in run.memory.items()},
-        "readiness": [asdict(each) for each in run.readiness],
-        "growth": [asdict(each) for each in run.growth],
+        "readiness": [asdict(each) for each in run.startups],
+        "growth": [asdict(each) for each in run.memory_growth],
     }
     if run.promotions:
         load = run.promotions.load
@@ -181,7 +180,7 @@ def record(run: Run) -> dict[str, Any]:
 
 
 def default_file(now: datetime) -> Path:
-    """Where a run of this moment is written when no file is named."""
+    """Where a run that ends at this time is written, if no file is named."""
     return ROOT / "bench" / "results" / f"{now:%Y-%m-%d-%H%M%S}.json"
 
 
@@ -195,7 +194,7 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, marked when files differ from it; None outside a checkout."""
+    """The checkout's commit, marked if files differ from it; None outside a checkout."""
     command = ("git", "describe", "--always", "--dirty", "--abbrev=12")
     try:
         done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=10)
@@ -204,7 +203,7 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
-def write(run: Run, file: Path) -> None:
+def write(run: RunResult, file: Path) -> None:
     """Writes the record."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(record(run), indent=1) + "\n")
@@ -213,7 +212,7 @@ def write(run: Run, file: Path) -> None:
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for heading in texts:
-        table.add_column(heading, no_wrap=heading != "scenario")  # a long name takes lines, and no number is cut
+        table.add_column(heading, no_wrap=heading != "scenario")  # a long name is wrapped, so that no number is cut
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -1,25 +1,39 @@
-"""Measurements and what they say: medians over rounds, and ratios of servers measured in the same round.
+"""Measurements, their medians over rounds, and ratios of servers measured in the same round.
 
-Pure. A ratio is the median of the rounds' ratios, each of two neighbours in time, so that a machine which slows down
-during a run changes it little. Called by `compare`, `report` and `floors`.
+A ratio is the median of the rounds' ratios. The two servers of a round are measured one after the other, so a machine
+that slows down during a run changes the ratio little.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from bench.load.latency import percentile
+import numpy as np
+from numpy.typing import NDArray
+
 from bench.load.plan import LoadResult
+
+
+def percentile(latencies_s: NDArray[np.float64], percent: float) -> float | None:
+    """The smallest latency that at least `percent` of the requests did not exceed (nearest rank); None without any.
+
+    It is always a measured value, never one between two.
+    """
+    if not 0 < percent <= 100:
+        raise ValueError(f"a percentile is above 0 and at most 100, got {percent}")
+    if not latencies_s.size:
+        return None
+    return float(np.percentile(latencies_s, percent, method="inverted_cdf"))
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One server under one scenario in one round; None where nothing succeeded.
+    """One server under one scenario in one round; None if nothing succeeded.
 
     Attributes:
         cpu_us: CPU microseconds of the server and its workers per request.
-        capacity_per_s: what the server answered in a closed loop just before, where the load was set by it.
-        goodput_per_s: answers within the deadline, counted from when each request was due, where there was one.
+        capacity_per_s: what the server answered in a closed loop just before, if the load depends on it.
+        goodput_per_s: answers within the deadline, counted from when each request was due, if there was one.
     """
 
     scenario: str
@@ -41,7 +55,7 @@ class Measurement:
 
     @property
     def goodput_share(self) -> float | None:
-        """Goodput against the capacity measured just before."""
+        """Goodput as a share of the capacity measured just before."""
         return (
             self.goodput_per_s / self.capacity_per_s if self.goodput_per_s is not None and self.capacity_per_s else None
         )
@@ -49,7 +63,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One server under one scenario over all rounds; ratios say how many times better it is than the baseline."""
+    """One server under one scenario over all rounds; a ratio is how many times better it is than the baseline."""
 
     scenario: str
     server: str
@@ -76,7 +90,7 @@ def measurement(
     capacity_per_s: float | None = None,
     deadline_s: float | None = None,
 ) -> Measurement:
-    """What a load run says about a server."""
+    """The measurement that a load run gives."""
     count = result.latencies_s.size
     p50_s, p99_s = (percentile(result.latencies_s, percent) for percent in (50, 99))
     return Measurement(
@@ -100,7 +114,7 @@ def goodput_per_s(result: LoadResult, deadline_s: float) -> float:
 
 
 def summarise(measurements: Iterable[Measurement], *, baseline: str) -> list[Summary]:
-    """One summary a scenario and server, in the order of first measurement."""
+    """One summary per scenario and server, in the order of first measurement."""
     groups: dict[tuple[str, str], list[Measurement]] = {}
     for each in measurements:
         groups.setdefault((each.scenario, each.server), []).append(each)
@@ -141,6 +155,6 @@ def _ratio(
     pairs: list[tuple[Measurement, Measurement]],
     parts: Callable[[Measurement, Measurement], tuple[float | None, float | None]],
 ) -> float | None:
-    """The median of the pairs' ratios; a pair with a part that is absent or zero says nothing."""
+    """The median of the pairs' ratios, without pairs in which a part is absent or zero."""
     fractions = [parts(mine, theirs) for mine, theirs in pairs]
     return _median(above / below for above, below in fractions if above is not None and below)

@@ -1,4 +1,4 @@
-"""What is measured, as data: loads, and how much effort a run takes. Decides nothing; read by `__main__`."""
+"""What is measured, as data: loads, and how many rounds of what length a run takes."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,14 +11,14 @@ class Scenario:
     """One load.
 
     Attributes:
-        model: which of `models.NAMES`.
-        connections, streams: connections, and calls in flight on each.
-        rows: of one request.
+        model: one of `models.NAMES`.
+        connections, streams: connections, and calls in flight per connection.
+        rows: rows per request.
         rate_per_s: None for a closed loop, else the mean rate of Poisson arrivals.
-        copies: the load is spread over so many copies of the model.
+        copies: over how many copies of the model the load is spread.
         load_factor: Poisson arrivals at this multiple of what the server answered in a closed loop just before.
         deadline_s: sent with each call; goodput counts the answers within it.
-        beside: a model that one caller asks again and again meanwhile.
+        beside: a model to which one more caller sends requests at the same time.
     """
 
     model: str
@@ -47,7 +47,7 @@ class Scenario:
 
     @property
     def name(self) -> str:
-        """Its name in tables, results and floors, such as `tabular 4x8`."""
+        """Its name in tables, results and thresholds, such as `tabular 4x8`."""
         rows = f" {self.rows} rows" if self.rows > 1 else ""
         rate = f" {self.rate_per_s:g}/s" if self.rate_per_s else ""
         copies = f" {self.copies} models" if self.copies > 1 else ""
@@ -58,21 +58,21 @@ class Scenario:
 
     @property
     def models(self) -> set[str]:
-        """The names of all models that it asks."""
+        """The names of all models that get requests."""
         return {*models.copies(self.model, self.copies), *([self.beside] if self.beside else [])}
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """How often and how long.
+class Rounds:
+    """How often and how long is measured.
 
     Attributes:
-        rounds: each server is measured so many times, in turn with the others.
+        count: how many times each server is measured, in turn with the others.
         warmup_s, duration_s: of each measurement.
-        promotions: in the scenario of that name.
+        promotions: how many, where promotions are measured.
     """
 
-    rounds: int
+    count: int
     warmup_s: float
     duration_s: float
     promotions: int
@@ -104,12 +104,12 @@ SUITES: Final = {
     "steady": (Scenario("tabular", 8, 8, load_factor=0.5), Scenario("mlp", 8, 8, load_factor=0.5)),
     "beside": (Scenario("tabular", 4, 2), Scenario("tabular", 4, 2, beside="slow")),
 }
-SERVERS: Final = {
+SUITE_SERVERS: Final = {
     "strings": ("penstock",),
     "routing": ("penstock", "penstock-idle-roles", "penstock-canary-shadow"),
     "workers": ("penstock", "penstock-2-workers"),
 }
-"""The servers of a suite, where they are others than the baseline and Penstock."""
+"""The servers of a suite, if they are not the baseline and Penstock."""
 
-FULL: Final = Effort(rounds=5, warmup_s=0.5, duration_s=2.0, promotions=50)
-QUICK: Final = Effort(rounds=3, warmup_s=0.25, duration_s=0.75, promotions=10)
+FULL: Final = Rounds(count=5, warmup_s=0.5, duration_s=2.0, promotions=50)
+QUICK: Final = Rounds(count=3, warmup_s=0.25, duration_s=0.75, promotions=10)

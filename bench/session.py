@@ -1,144 +1,131 @@
-"""One run of the bench, from models made to servers ended: what `__main__` orders and `report` shows.
-
-Decides the order of the parts. Servers are started once and checked for right answers before any load.
-"""
+"""One run of the bench: builds the models, starts the servers, checks their answers, measures, stops the servers."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from bench import inference, measure, models, promotions
-from bench.compare import compare
-from bench.growth import Growth
+from bench import inference, models, promotions, rounds
 from bench.load.process import LoadPool
+from bench.memory import MemoryGrowth
+from bench.processes import ProcessMemory, memory_of
 from bench.promotions import Promotions
-from bench.ready import Readiness, readiness
 from bench.results import Measurement, Summary, summarise
-from bench.scenarios import Effort, Scenario
-from bench.servers import CONTESTANTS, Contestant, ServerProcess
-from bench.wire import GRPC
+from bench.scenarios import Rounds, Scenario
+from bench.servers.measured import SERVERS, MeasuredServer, running
+from bench.startup import Startup, measure_startups
+from penstock_tools.server_process import ServerProcess
 
-_FIRST_ANSWER_S = 60.0
+_FIRST_ANSWER_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunSpec:
     """What to measure.
 
     Attributes:
-        servers: names of contestants; the others are compared with the first.
+        servers: names of servers; the others are compared with the first.
         scenarios: the loads.
-        effort: how many rounds, how long.
-        is_ready_wanted: whether the time from start to first answer is measured.
-        are_promotions_wanted: whether versions are promoted under load.
+        rounds: how many, and how long.
+        measures_startup: whether to measure the time from start to first answer.
+        measures_promotions: whether to promote versions under load.
         load_processes: how many processes send the load.
     """
 
     servers: tuple[str, ...]
     scenarios: tuple[Scenario, ...]
-    effort: Effort
-    is_ready_wanted: bool = False
-    are_promotions_wanted: bool = False
+    rounds: Rounds
+    measures_startup: bool = False
+    measures_promotions: bool = False
     load_processes: int = 1
 
     @property
     def measurements(self) -> int:
         """How many there will be."""
-        return len(self.servers) * len(self.scenarios) * self.effort.rounds
+        return len(self.servers) * len(self.scenarios) * self.rounds.count
 
 
 @dataclass(slots=True)
-class Run:
+class RunResult:
     """Everything that one run found, filled part by part."""
 
     measurements: list[Measurement] = field(default_factory=list)
     summaries: list[Summary] = field(default_factory=list)
-    memory: dict[str, list[measure.ProcessMemory]] = field(default_factory=dict)
-    readiness: list[Readiness] = field(default_factory=list)
-    growth: list[Growth] = field(default_factory=list)
+    memory: dict[str, list[ProcessMemory]] = field(default_factory=dict)
+    startups: list[Startup] = field(default_factory=list)
+    memory_growth: list[MemoryGrowth] = field(default_factory=list)
     promotions: Promotions | None = None
 
 
 def run(
-    order: Order,
+    spec: RunSpec,
     *,
     on_start: Callable[[str], None],
     on_measured: Callable[[], None],
-    contestants: Mapping[str, Contestant] = CONTESTANTS,
-) -> Run:
-    """Carries out an order.
+    servers: Mapping[str, MeasuredServer] = SERVERS,
+) -> RunResult:
+    """Measures what a spec names.
 
     Args:
-        order: what to measure.
-        on_start: told what begins.
-        on_measured: called after each of the order's measurements.
-        contestants: whom the order names.
+        spec: what to measure.
+        on_start: called with what begins.
+        on_measured: called after each of the spec's measurements.
+        servers: the servers that the spec names.
 
     Raises:
-        ServerError, TimeoutError: a server did not start or answer.
-        WrongAnswerError: a server answers other than its model.
-        LoadError, PromotionError: what was ordered cannot be measured.
+        UnavailableError, TimeoutError: a server did not start or answer.
+        WrongAnswerError: a server's answer is not its model's.
+        LoadError, PromotionError: a part cannot be measured.
     """
-    found = Run()
+    found = RunResult()
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        on_start("making models")
+        on_start("building models")
         repository = Path(folder) / "models"
-        files = models.write(repository, {model for scenario in order.scenarios for model in scenario.models})
-        commands = {name: contestants[name].command(repository, files) for name in order.servers}
-        if order.is_ready_wanted:
-            found.readiness = _starts(commands, order.scenarios[0], on_start)
+        files = models.write(repository, {model for scenario in spec.scenarios for model in scenario.models})
+        commands = {name: servers[name].command(repository, files) for name in spec.servers}
+        if spec.measures_startup:
+            found.startups = measure_startups(commands, spec.scenarios[0], servers, on_start=on_start)
         on_start("starting servers")
         with ExitStack() as stack:
-            servers = {
-                name: stack.enter_context(ServerProcess(command, protocol=contestants[name].wire.protocol))
+            processes = {
+                name: stack.enter_context(running(command, protocol=servers[name].protocol))
                 for name, command in commands.items()
             }
-            _check(servers, files, order.scenarios, contestants)
-            pool = stack.enter_context(LoadPool(order.load_processes))
-            measured = compare(
-                servers, order.scenarios, order.effort, pool=pool, on_start=on_start, contestants=contestants
-            )
-            for each in measured:
+            _check(processes, files, spec.scenarios, servers)
+            pool = stack.enter_context(LoadPool(spec.load_processes))
+            for each in rounds.measure(
+                processes, spec.scenarios, spec.rounds, pool=pool, on_start=on_start, servers=servers
+            ):
                 found.measurements.append(each)
                 on_measured()
-            found.memory = {name: measure.memory(server.pid) for name, server in servers.items()}
-        found.summaries = summarise(found.measurements, baseline=order.servers[0])
-        if order.are_promotions_wanted:
+            found.memory = {name: memory_of(process.pid) for name, process in processes.items()}
+        found.summaries = summarise(found.measurements, baseline=spec.servers[0])
+        if spec.measures_promotions:
             on_start("promoting under load")
             registry = Path(folder) / "promotions"
             registry.mkdir()
-            found.promotions = promotions.run(registry, order.effort.promotions)
-    return found
-
-
-def _starts(
-    commands: Mapping[str, Sequence[str]], scenario: Scenario, on_start: Callable[[str], None]
-) -> list[Readiness]:
-    message = inference.messages(scenario.model, rows=1, copies=scenario.copies)[0]
-    found = []
-    for name, command in commands.items():
-        if CONTESTANTS[name].wire is GRPC:
-            on_start(f"starting {name}")
-            found.append(readiness(name, command, message))
+            found.promotions = promotions.run(registry, spec.rounds.promotions)
     return found
 
 
 def _check(
-    servers: Mapping[str, ServerProcess],
+    processes: Mapping[str, ServerProcess],
     files: Mapping[str, Path],
     scenarios: Sequence[Scenario],
-    contestants: Mapping[str, Contestant],
+    servers: Mapping[str, MeasuredServer],
 ) -> None:
-    asked = {(scenario.model, scenario.rows, scenario.copies) for scenario in scenarios}
-    asked |= {(scenario.beside, 1, 1) for scenario in scenarios if scenario.beside}
-    for model, rows, copies in sorted(asked):
+    requests = {(scenario.model, scenario.rows, scenario.copies) for scenario in scenarios}
+    requests |= {(scenario.beside, 1, 1) for scenario in scenarios if scenario.beside}
+    for model, rows, copies in sorted(requests):
         outputs = inference.expected(files[models.copies(model, copies)[0]], model, rows=rows)
-        for name, server in servers.items():
-            wire = contestants[name].wire
-            sent = wire.messages(model, rows=rows, copies=copies)
+        for name, process in processes.items():
+            protocol = servers[name].protocol
+            sent = protocol.messages(model, rows=rows, copies=copies)
             try:
-                wire.check(server.address, sent, outputs, _FIRST_ANSWER_S)
+                protocol.check(protocol.address(process), sent, outputs, _FIRST_ANSWER_S)
             except TimeoutError as error:
-                raise TimeoutError(f"{name}: {error}\nit said:\n{server.last_lines or 'nothing'}") from error
+                raise TimeoutError(
+                    f"{name}: {error}\nits output ends with:\n{process.last_lines or 'nothing'}"
+                ) from error

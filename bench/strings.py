@@ -1,7 +1,6 @@
 """Rows of ten numbers and five strings for the feature pipeline: each string one-hot over 20 categories.
 
-Decides the columns, their specification and what they become; `models` makes the trees on top, `inference` the
-requests. What they become is computed here with numpy alone, as the oracle for the server's answers.
+`encoded` computes the features with numpy alone, as the oracle for the server's answers; `models` trains its trees on them.
 """
 
 from pathlib import Path
@@ -41,7 +40,7 @@ def table(rows: int, *, seed: int) -> Table:
 
 
 def encoded(columns: Table) -> NDArray[np.float32]:
-    """What the model takes of them: float32 [rows, 10 + 5 * 21]."""
+    """The features, float32 [rows, 10 + 5 * 21]."""
     known = {category.encode(): code for code, category in enumerate(CATEGORIES)}
     one_hot = np.eye(len(CATEGORIES) + 1)
     parts = [((np.nan_to_num(np.asarray(columns[name]), nan=_MEAN) - _MEAN) / _SCALE)[:, None] for name in NUMBERS]
@@ -50,10 +49,11 @@ def encoded(columns: Table) -> NDArray[np.float32]:
 
 
 def describe(folder: Path) -> None:
-    """Adds the specification and the drift baseline to a folder that holds the model, as publishing does."""
+    """Adds the feature specification and the drift baseline to a model's folder, as publishing does."""
     from penstock_server.drift.fit import fit_baseline
     from penstock_server.features.spec.spec import (
         Categories,
+        Column,
         FeatureSpec,
         Join,
         NumberColumn,
@@ -68,13 +68,13 @@ def describe(folder: Path) -> None:
     one_hot = OneHot((tuple(range(width)),), (width,))
     numbers = Take(NUMBERS, (Fill((_MEAN,)), Standardise((_MEAN,), (_SCALE,))))
     strings = [Text(name, Categories(CATEGORIES), (one_hot,)) for name in STRINGS]
-    columns = (*map(NumberColumn, NUMBERS), *map(StringColumn, STRINGS))
+    columns: tuple[Column, ...] = (*map(NumberColumn, NUMBERS), *map(StringColumn, STRINGS))
     spec = FeatureSpec(columns, Join((numbers, *strings)))
     artifact.write(folder, features=spec, baseline=fit_baseline(spec, table(2000, seed=0)))
 
 
 def request(columns: Table, rows: slice) -> pb.ModelInferRequest:
-    """A request with one tensor a column, of these rows."""
+    """A request of these rows, with one tensor per column."""
     message = pb.ModelInferRequest(model_name=NAME)
     for name in NUMBERS:
         values = np.asarray(columns[name][rows], np.float32)

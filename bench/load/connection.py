@@ -1,7 +1,7 @@
 """The client's side of one HTTP/2 connection that carries unary gRPC calls, without I/O.
 
-Decides what bytes to send and how each call ended; sockets and time belong to `generator`, which calls it. Bytes that
-are the same for every call are built once, and what a small call costs is a handful of list and dict operations.
+It decides what bytes to send and how each call ended; sockets and time are `generator`'s. Bytes that are the same for
+every call are built once, so that a small call costs a few list and dict operations.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from bench.load.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PR
 from bench.load.headers import OK, Verdicts
 
 Outcome: TypeAlias = tuple[float, str]
-"""When a call was due, and the reason why it failed or `OK`."""
+"""When a call was due, and why it failed, or `OK`."""
 
 _OPENING: Final = (
     frames.PREFACE
@@ -31,6 +31,11 @@ _CANCEL: Final = (8).to_bytes(4, "big")
 _PLAIN_TRAILERS: Final = END_STREAM | END_HEADERS
 
 
+def prefixed(message: bytes) -> bytes:
+    """A message as gRPC sends it, after five bytes: not compressed, and its length."""
+    return b"\x00" + len(message).to_bytes(4, "big") + message
+
+
 class Calls:
     """The bytes of calls, built once for any number of connections.
 
@@ -38,7 +43,7 @@ class Calls:
         head: HEADERS up to its stream id.
         block: the header block.
         bodies: each message with gRPC's five-byte prefix.
-        tails: for each, what stands between the two stream ids when it fits in one DATA frame.
+        tails: for each, the bytes between the two stream ids if it fits in one DATA frame.
         verdicts: over trailers, shared by all connections.
     """
 
@@ -47,7 +52,7 @@ class Calls:
     def __init__(self, block: bytes, messages: tuple[bytes, ...]) -> None:
         self.block = block
         self.head = frames.frame_start(HEADERS, END_HEADERS, len(block))
-        self.bodies = tuple(b"\x00" + len(message).to_bytes(4, "big") + message for message in messages)
+        self.bodies = tuple(map(prefixed, messages))
         self.tails = tuple(block + frames.frame_start(DATA, END_STREAM, len(body)) for body in self.bodies)
         self.verdicts = Verdicts()
 
@@ -66,9 +71,9 @@ class _Unsent:
 
 
 class Connection:
-    """Starts calls, reads answers, and keeps HTTP/2's promises: windows, PING and SETTINGS.
+    """Starts calls, reads answers, and does what HTTP/2 requires: windows, PING and SETTINGS.
 
-    Guarantees: each submitted call gives exactly one outcome, from `receive` or from `close`.
+    Each submitted call gives exactly one outcome, from `receive` or from `close`.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -79,7 +84,7 @@ class Connection:
         self._due: dict[int, float] = {}
         self._answered: set[int] = set()  # streams that carried a message
         self._unsent: dict[int, _Unsent] = {}
-        self._partial: tuple[int, int, bytes] | None = None  # a header block that goes on in CONTINUATION
+        self._partial: tuple[int, int, bytes] | None = None  # a header block that CONTINUATION continues
         self._uncredited_bytes = 0
         self._window_bytes = frames.DEFAULT_WINDOW_BYTES
         self._stream_window_bytes = frames.DEFAULT_WINDOW_BYTES
@@ -94,7 +99,7 @@ class Connection:
         return len(self._due)
 
     def submit(self, due: float) -> None:
-        """Starts one call, that was due at this time."""
+        """Starts one call that was due at this time."""
         stream = self._next_stream
         self._next_stream = stream + 2
         if stream >= _LAST_STREAM - 2:
@@ -123,7 +128,7 @@ class Connection:
         """Takes what the server sent and returns the outcomes that it completes.
 
         Raises:
-            ProtocolError: the connection is of no further use.
+            ProtocolError: the connection cannot be used any more.
         """
         buffer = self._rest + data if self._rest else data
         found, consumed = frames.scan(buffer)
@@ -141,7 +146,7 @@ class Connection:
                     self._finish(stream, "ended without trailers", outcomes)
             elif kind == HEADERS:
                 if not flags & END_STREAM and flags & END_HEADERS:
-                    continue  # the initial metadata, which decides nothing
+                    continue  # the initial metadata does not decide the outcome
                 if flags & (PADDED | PRIORITY) or flags & _PLAIN_TRAILERS != _PLAIN_TRAILERS:
                     self._on_headers_part(stream, flags, frames.fragment(buffer, frame), outcomes)
                 else:
@@ -154,7 +159,7 @@ class Connection:
         return outcomes
 
     def close(self, reason: str) -> list[Outcome]:
-        """Ends the connection; whatever is in flight has failed for this reason."""
+        """Ends the connection; all calls in flight have failed for this reason."""
         outcomes = [(due, reason) for due in self._due.values()]
         self._due.clear()
         self._unsent.clear()
@@ -167,7 +172,7 @@ class Connection:
             self._answered.discard(stream)
         elif verdict == OK:
             verdict = "grpc-status 0 without a message"
-        if due is None:  # a stream that was reset, or never was
+        if due is None:  # a stream that was reset, or that never existed
             return
         if stream in self._unsent:
             del self._unsent[stream]
@@ -179,10 +184,10 @@ class Connection:
         if self._partial:
             begun, first_flags, before = self._partial
             if begun != stream:
-                raise ProtocolError("a header block goes on in another stream")
+                raise ProtocolError("a header block continues in another stream")
             block = before + part
         if len(block) > 4 * frames.MAX_FRAME_BYTES:
-            raise ProtocolError(f"a header block of more than {4 * frames.MAX_FRAME_BYTES} bytes came")
+            raise ProtocolError(f"got a header block of more than {4 * frames.MAX_FRAME_BYTES} bytes")
         self._partial = None if flags & END_HEADERS else (stream, first_flags, block)
         if flags & END_HEADERS and first_flags & END_STREAM:
             self._finish(stream, self._calls.verdicts.of(block), outcomes)
@@ -203,7 +208,7 @@ class Connection:
                 self._finish(refused, "refused by GOAWAY", outcomes)
         elif kind == frames.CONTINUATION:
             if not self._partial:
-                raise ProtocolError("a CONTINUATION continues nothing")
+                raise ProtocolError("a CONTINUATION frame came without a header block to continue")
             self._on_headers_part(stream, flags & END_HEADERS, payload, outcomes)
 
     def _on_window_update(self, stream: int, granted_bytes: int) -> None:
@@ -226,7 +231,7 @@ class Connection:
         self._send_unsent()
 
     def _send_unsent(self) -> None:
-        """Sends of the waiting bodies, oldest first, what the windows allow."""
+        """Sends as much of the waiting bodies, oldest first, as the windows allow."""
         for stream, unsent in list(self._unsent.items()):
             while (left := len(unsent.body) - unsent.sent_bytes) > 0:
                 size = min(left, unsent.window_bytes, self._window_bytes, self._frame_bytes)

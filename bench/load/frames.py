@@ -1,6 +1,6 @@
-"""HTTP/2 frames as bytes: how to build the few that a client sends, how to find those that a server sent.
+"""HTTP/2 frames as bytes: builds those that a client sends, finds those that a server sent.
 
-Knows no connection state. Called by `connection`. Source: RFC 9113, sections 4 and 6.
+Source: RFC 9113, sections 4 and 6.
 """
 
 import struct
@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER_BYTES: Final = 9
 MAX_FRAME_BYTES: Final = 16_384
-"""The payload that either side accepts unless it announced more; this client never does."""
+"""The largest payload that a side accepts unless it announced more; this client never announces more."""
 DEFAULT_WINDOW_BYTES: Final = 65_535
 MAX_WINDOW_BYTES: Final = 2**31 - 1
 
@@ -44,11 +44,11 @@ Frame: TypeAlias = tuple[int, int, int, int, int]
 
 
 class ProtocolError(Exception):
-    """The server sent what HTTP/2, or this client's settings, do not allow."""
+    """The server sent something that HTTP/2 or this client's settings do not allow."""
 
 
 def frame_start(kind: int, flags: int, size: int) -> bytes:
-    """The five bytes of a frame before its stream id: the part that prebuilt frames share."""
+    """The five bytes of a frame before its stream id, which prebuilt frames share."""
     return size.to_bytes(3, "big") + bytes((kind, flags))
 
 
@@ -63,13 +63,13 @@ def settings(values: Mapping[int, int]) -> bytes:
 
 
 def parse_settings(payload: bytes) -> dict[int, int]:
-    """Values by identifier; of a repeated identifier the last value holds.
+    """Values by identifier; the last value of a repeated identifier counts.
 
     Raises:
-        ProtocolError: the payload is no whole number of settings.
+        ProtocolError: the payload is not a whole number of settings.
     """
     if len(payload) % _SETTING.size:
-        raise ProtocolError(f"SETTINGS of {len(payload)} bytes is no whole number of 6-byte settings")
+        raise ProtocolError(f"SETTINGS of {len(payload)} bytes is not a whole number of 6-byte settings")
     return dict(_SETTING.iter_unpack(payload))
 
 
@@ -91,7 +91,7 @@ def scan(buffer: bytes) -> tuple[list[Frame], int]:
         high, low, kind, flags, stream = unpack(buffer, position)
         length = high << 8 | low
         if length > MAX_FRAME_BYTES:
-            raise ProtocolError(f"a frame of {length} bytes came, at most {MAX_FRAME_BYTES} are allowed")
+            raise ProtocolError(f"got a frame of {length} bytes, expected at most {MAX_FRAME_BYTES}")
         start = position + HEADER_BYTES
         end = start + length
         if end > size:
@@ -102,7 +102,7 @@ def scan(buffer: bytes) -> tuple[list[Frame], int]:
 
 
 def fragment(buffer: bytes, frame: Frame) -> bytes:
-    """What a DATA or HEADERS frame carries, without padding and priority."""
+    """The content of a DATA or HEADERS frame, without padding and priority."""
     kind, flags, _, start, end = frame
     if flags & PADDED and kind in {DATA, HEADERS}:
         if start == end or start + 1 + buffer[start] > end:

@@ -1,7 +1,7 @@
 """Sends a plan's load from one thread and counts what comes back.
 
-Decides when to send, by the plan's pace, and when to measure; the protocol is `connection`'s. The clock is read after
-every receive and before every send, so that a batch of answers costs two readings. Called by `process`, and by tests.
+It decides when to send, by the plan's arrivals, and when to measure; the protocols are `connection` and `http1`. The
+clock is read after every receive and before every send, so a batch of answers costs two readings.
 """
 
 import gc
@@ -16,16 +16,16 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from bench.load.arrivals import Arrivals, arrivals_of
 from bench.load.connection import Calls, Outcome
 from bench.load.frames import ProtocolError
 from bench.load.headers import request_block
 from bench.load.http1 import HttpCalls
 from bench.load.link import Link, links
-from bench.load.pace import Pace, pace_of
 from bench.load.plan import LoadPlan, LoadResult, endpoint
 
-_LOOK_S = 0.05  # how often a quiet run looks at the clock and at `should_stop`
-_REASONS_LIMIT = 32  # distinct reasons of failure; texts that differ each time must not fill the memory
+_LOOK_S = 0.05  # how often an idle run reads the clock and `should_stop`
+_REASONS_LIMIT = 32  # distinct reasons for failure: texts that differ each time must not fill the memory
 
 
 class LoadError(Exception):
@@ -40,7 +40,7 @@ def run(
     Args:
         plan: what to send.
         probe: read when the window opens and when it closes, such as a server's CPU seconds.
-        should_stop: asked about every 50 ms; true ends the sending and the window early.
+        should_stop: called about every 50 ms; true ends the sending and the window early.
 
     Raises:
         LoadError: the server accepts no connection, or fewer streams than planned.
@@ -64,7 +64,7 @@ def calls_of(plan: LoadPlan) -> Calls | HttpCalls:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """A run makes no cycles, and a collection would look like a slow server."""
+    """Turns the garbage collector off: a run makes no cycles, and a collection would look like a slow server."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -103,7 +103,7 @@ class _Run:
         start = time.perf_counter()
         self._open_at = start + plan.warmup_s
         self._close_at = self._open_at + plan.duration_s
-        self._pace: Pace = pace_of(plan, start)
+        self._arrivals: Arrivals = arrivals_of(plan, start)
 
     def result(self) -> LoadResult:
         """Runs to the end."""
@@ -115,7 +115,7 @@ class _Run:
                     self._receive(link)
                 elif link.is_open:
                     self._flush(link)
-            if self._pace.is_open:
+            if self._arrivals.is_open:
                 self._fill_all(time.perf_counter())
         for link in self._links:
             self._lose(link, "no answer in time")
@@ -131,17 +131,17 @@ class _Run:
         )
 
     def _goes_on(self, now: float) -> bool:
-        """Opens and closes the window when their time has come; false when nothing is left to wait for."""
+        """Opens and closes the window at its times; false if there is nothing left to wait for."""
         if self._opened_at is None and now >= self._open_at:
             self._opened_at = self._read_probe()
         if self._should_stop and now >= self._look_at:
             self._look_at = now + _LOOK_S
             if self._should_stop():
-                self._pace.stop()
+                self._arrivals.stop()
         is_idle = self._attempted == self._ended
-        is_done = is_idle and (self._pace.is_spent or all(link.connection.is_closing for link in self._links))
+        is_done = is_idle and (self._arrivals.is_spent or all(link.connection.is_closing for link in self._links))
         if self._closed_at is None and (is_done or now >= self._close_at):
-            self._pace.stop()
+            self._arrivals.stop()
             self._closed_at = self._read_probe()
         return not is_done and now < self._close_at + self._plan.grace_s
 
@@ -151,12 +151,10 @@ class _Run:
         return time.perf_counter()
 
     def _wait(self) -> list[tuple[selectors.SelectorKey, int]]:
-        """The sockets with something to do.
-
-        An epoll waits in whole milliseconds, too coarse for arrivals; a select over the epoll waits in microseconds.
-        """
-        if self._pace.is_open:
-            timeout_s = min(_LOOK_S, max(0.0, self._pace.next_due() - time.perf_counter()))
+        """The sockets with something to do."""
+        # An epoll waits in whole milliseconds, too coarse for arrivals; a select over the epoll waits in microseconds.
+        if self._arrivals.is_open:
+            timeout_s = min(_LOOK_S, max(0.0, self._arrivals.next_due() - time.perf_counter()))
             select.select([self._selector], [], [], timeout_s)
             return self._selector.select(0)
         return self._selector.select(_LOOK_S)
@@ -178,9 +176,9 @@ class _Run:
             return
         if link.connection.max_streams < self._plan.streams:
             raise LoadError(
-                f"the server allows {link.connection.max_streams} streams a connection, not {self._plan.streams}"
+                f"the server allows {link.connection.max_streams} streams per connection, expected {self._plan.streams}"
             )
-        if not self._pace.is_open:
+        if not self._arrivals.is_open:
             self._fill(link, time.perf_counter())
         self._flush(link)
 
@@ -197,11 +195,11 @@ class _Run:
                     self._latencies_s.append(now - due)
 
     def _fill(self, link: Link, now: float, *, at_most: int = sys.maxsize) -> int:
-        """Starts calls on one connection until it is full or none is due, and says how many."""
+        """Starts calls on one connection until it is full or none is due; returns how many."""
         connection = link.connection
         started = 0
         while started < at_most and connection.in_flight < self._plan.streams and not connection.is_closing:
-            due = self._pace.take(now)
+            due = self._arrivals.take(now)
             if due is None:
                 break
             connection.submit(due)
@@ -211,13 +209,13 @@ class _Run:
 
     def _fill_all(self, now: float) -> None:
         """Starts what is due; open-loop arrivals take the connections in turn."""
-        if not self._pace.is_open:
+        if not self._arrivals.is_open:
             for link in self._links:
                 self._fill(link, now)
                 self._flush(link)
             return
         full_in_a_row = 0
-        while self._pace.next_due() <= now and full_in_a_row < len(self._links):
+        while self._arrivals.next_due() <= now and full_in_a_row < len(self._links):
             link = self._links[self._turn % len(self._links)]
             self._turn += 1
             if self._fill(link, now, at_most=1):

@@ -1,7 +1,7 @@
 """Header blocks: the request's, encoded once, and the verdict over a response's trailers.
 
-This client announces a header table of size 0, so every block a server sends stands for itself and equal blocks mean
-equal headers: a block is decoded the first time it is seen and looked up afterwards. Called by `connection`.
+This client announces a header table of size 0, so a block's meaning depends on no earlier block: it is decoded the
+first time and looked up afterwards.
 Source: RFC 7541 (HPACK); gRPC over HTTP/2, "Responses".
 """
 
@@ -13,9 +13,10 @@ from hpack import Decoder
 from hpack.exceptions import HPACKError
 
 from bench.load.frames import ProtocolError
+from penstock.wire import varint
 
 OK: Final = ""
-"""The verdict over trailers with grpc-status 0; every other verdict is the reason of a failure."""
+"""The verdict over trailers with grpc-status 0; every other verdict is the reason for a failure."""
 
 _KNOWN_LIMIT: Final = 1024
 _MESSAGE_CHARACTERS: Final = 80
@@ -26,26 +27,18 @@ def integer(value: int, prefix_bits: int, pattern: int = 0) -> bytes:
     limit = (1 << prefix_bits) - 1
     if value < limit:
         return bytes((pattern | value,))
-    encoded = bytearray((pattern | limit,))
-    value -= limit
-    while value > 127:
-        encoded.append(value & 127 | 128)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return bytes((pattern | limit,)) + varint(value - limit)
 
 
 def literal(name: str, value: str) -> bytes:
-    """A field that neither side remembers (RFC 7541, 6.2.2), without Huffman coding."""
+    """A literal field without indexing (RFC 7541, 6.2.2) and without Huffman coding."""
     texts = (name.encode("ascii"), value.encode("ascii"))
     return b"\x00" + b"".join(integer(len(text), 7) + text for text in texts)
 
 
 def request_block(path: str, authority: str, extra: Iterable[tuple[str, str]] = ()) -> bytes:
-    """The header block of a gRPC call.
-
-    Literals without indexing: each block is whole in itself, so the same bytes serve every stream and connection.
-    """
+    """The header block of a gRPC call."""
+    # Literals without indexing, so that the same bytes serve every stream and connection.
     fields = (
         (":method", "POST"),
         (":scheme", "http"),
@@ -59,7 +52,7 @@ def request_block(path: str, authority: str, extra: Iterable[tuple[str, str]] = 
 
 
 def decode(block: bytes) -> list[tuple[str, str]]:
-    """The fields of a block from a server that was told a header table of size 0.
+    """The fields of a block from a server, given a header table of size 0.
 
     Raises:
         ProtocolError: the block is torn, or refers to a table that must be empty.
@@ -93,7 +86,7 @@ class Verdicts:
         self._known: dict[bytes, str] = {}
 
     def of(self, block: bytes) -> str:
-        """The verdict over a block; decoded when it was not seen before."""
+        """The verdict over a block; a new block is decoded."""
         verdict = self._known.get(block)
         if verdict is None:
             if len(self._known) >= _KNOWN_LIMIT:  # trailers that differ each time must not fill the memory

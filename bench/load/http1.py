@@ -1,7 +1,7 @@
 """The client's side of one HTTP/1.1 connection that carries one JSON request at a time, without I/O.
 
-The counterpart of `connection` for JSON servers: same verbs, same promises. Understands answers with a Content-Length,
-which is all that the baselines send. Called by `generator`.
+It is the counterpart of `connection` for JSON servers. It understands answers with a Content-Length, which is all that
+the measured servers send.
 """
 
 from bench.load.connection import Outcome
@@ -21,7 +21,7 @@ class HttpCalls:
         self.requests = tuple(f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies)
 
     def connect(self, number: int) -> "HttpConnection":
-        """The state of a new connection; each begins with another request."""
+        """The state of a new connection; each begins with a different request."""
         return HttpConnection(self, number)
 
 
@@ -40,11 +40,11 @@ class HttpConnection:
 
     @property
     def in_flight(self) -> int:
-        """1 while an answer is awaited."""
+        """1 while a request waits for its answer, else 0."""
         return int(self._due is not None)
 
     def submit(self, due: float) -> None:
-        """Starts one request, that was due at this time."""
+        """Starts one request that was due at this time."""
         self._due = due
         self._output = self._calls.requests[self._turn % len(self._calls.requests)]
         self._turn += 1
@@ -58,25 +58,25 @@ class HttpConnection:
         """Takes what the server sent and returns the outcome that it completes, if it does.
 
         Raises:
-            ProtocolError: the answer has no length, or nobody asked.
+            ProtocolError: the answer has no length, or belongs to no request.
         """
         self._rest += data
         head, found, body = self._rest.partition(b"\r\n\r\n")
         if not found:
             if len(head) > _HEAD_LIMIT_BYTES:
-                raise ProtocolError(f"an answer's head of more than {_HEAD_LIMIT_BYTES} bytes came")
+                raise ProtocolError(f"got an answer's head of more than {_HEAD_LIMIT_BYTES} bytes")
             return []
         status, length = _parse(head)
         if len(body) < length:
             return []
         if self._due is None or len(body) > length:
-            raise ProtocolError("an answer came that nobody asked for")
+            raise ProtocolError("got an answer without a request")
         outcome = (self._due, OK if status == b"200" else f"HTTP status {status.decode('ascii', 'replace')}")
         self._due, self._rest = None, b""
         return [outcome]
 
     def close(self, reason: str) -> list[Outcome]:
-        """Ends the connection; whatever is in flight has failed for this reason."""
+        """Ends the connection; the request in flight has failed for this reason."""
         outcomes = [] if self._due is None else [(self._due, reason)]
         self._due = None
         self.is_closing = True
@@ -90,4 +90,4 @@ def _parse(head: bytes) -> tuple[bytes, int]:
         name, _, value = field.partition(b":")
         if name.lower() == b"content-length" and value.strip().isdigit() and len(parts) > 1:
             return parts[1], int(value)
-    raise ProtocolError("an answer came without a status or a Content-Length")
+    raise ProtocolError("got an answer without a status or a Content-Length")

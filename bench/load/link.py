@@ -1,4 +1,4 @@
-"""One non-blocking socket under one connection. Decides nothing; called by `generator`."""
+"""One non-blocking socket under one connection."""
 
 import selectors
 import socket
@@ -28,7 +28,7 @@ class Link:
         selector.register(sock, selectors.EVENT_READ, self)
 
     def read(self) -> bytes | None:
-        """What has arrived; None when nothing has, empty when the server closed.
+        """The bytes that have arrived; None if there are none, empty if the server closed.
 
         Raises:
             OSError: the connection broke.
@@ -39,7 +39,7 @@ class Link:
             return None
 
     def flush(self) -> None:
-        """Sends what the connection has for the server, as far as the socket takes it.
+        """Sends the connection's output, as much as the socket takes.
 
         Raises:
             OSError: the connection broke.
@@ -59,7 +59,7 @@ class Link:
             self._selector.modify(self._socket, events, self)
 
     def close(self) -> None:
-        """Gives the socket back; closing twice does no harm."""
+        """Closes the socket; a second call does nothing."""
         if self.is_open:
             self.is_open = False
             self._selector.unregister(self._socket)

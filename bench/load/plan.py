@@ -1,4 +1,4 @@
-"""What a load run is asked to do and what it found. Decides nothing; checked when made, passed between processes."""
+"""The settings of a load run, checked on construction, and its result; both are passed between processes."""
 
 import ipaddress
 from collections import Counter
@@ -20,14 +20,14 @@ class LoadPlan:
         connections: how many connections are open.
         streams: how many calls are in flight on each, at most.
         duration_s: how long is measured.
-        warmup_s: how long is sent before, unmeasured.
-        max_requests: no more than these are sent, warm-up included.
+        warmup_s: how long load is sent before that.
+        max_requests: the most requests sent, warm-up included.
         rate_per_s: None for a closed loop, where an answer releases the next request; else the mean rate of Poisson
             arrivals, whose latencies count from the time when each was due.
         timeout_s: the deadline sent with every call, if any.
-        grace_s: how long answers are awaited after the last request; what is missing then has failed.
+        grace_s: how long to wait for answers after the last request; calls without an answer then have failed.
         seed: of the arrivals.
-        is_http1: the messages are bodies of HTTP/1.1 requests, one at a time on a connection; `timeout_s` is not sent.
+        is_http1: the messages are bodies of HTTP/1.1 requests, one at a time per connection; `timeout_s` is not sent.
     """
 
     address: str
@@ -62,7 +62,7 @@ class LoadPlan:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What a run found; counts are of the whole run, `latencies_s` and `window_s` of the measured part.
+    """The result of a run; counts are of the whole run, `latencies_s` and `window_s` of the measured part.
 
     Attributes:
         attempted: requests sent.
@@ -95,7 +95,7 @@ def endpoint(address: str) -> tuple[str, int]:
     """Host and port of a loopback address.
 
     Raises:
-        ValueError: it is malformed or, since load belongs on one's own machine only, no loopback address.
+        ValueError: it is malformed, or not a loopback address: load is sent to this machine only.
     """
     host, colon, port = address.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
@@ -128,9 +128,9 @@ def split(plan: LoadPlan, processes: int) -> list[LoadPlan]:
 
 
 def merge(results: Sequence[LoadResult]) -> LoadResult:
-    """One result of runs that went side by side.
+    """One result of runs that ran at the same time.
 
-    The window is their mean; all probes watch the same server, so the first speaks for all.
+    The window is the mean of theirs. All probes watch the same server, so the first one's value is taken.
     """
     failures = sum((Counter(result.failures) for result in results), Counter[str]())
     return LoadResult(

@@ -1,7 +1,6 @@
-"""Runs load in processes of their own, so that what the bench draws and computes never delays a request.
+"""Runs load in processes of their own, so that the bench's own work never delays a request.
 
-A process stays for many runs: it is started once and told plan after plan through a pipe. Called by `compare` and
-`promotions`.
+A process is started once and gets plan after plan through a pipe.
 """
 
 import multiprocessing
@@ -11,22 +10,22 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-from bench import measure
 from bench.load import generator
 from bench.load.generator import LoadError
 from bench.load.plan import LoadPlan, LoadResult, merge, split
+from bench.processes import cpu_reader
 
 _SPARE_S = 30.0
 _STOP = "stop"
 
 
 def _serve(pipe: Connection) -> None:
-    """The child: runs each plan that comes; whatever comes during a run stops it; None ends the process."""
+    """The child: runs each plan that it receives. Any message during a run stops the run; None ends the process."""
     while (task := _next_task(pipe)) is not None:
-        if task == _STOP:  # meant for the run that has just ended by itself
+        if task == _STOP:  # meant for a run that has just ended by itself
             continue
         plan, pid = task
-        probe = None if pid is None else measure.cpu_reader(pid)
+        probe = None if pid is None else cpu_reader(pid)
         try:
             answer: LoadResult | LoadError = generator.run(plan, probe=probe, should_stop=pipe.poll)
         except LoadError as error:
@@ -58,14 +57,14 @@ class LoadProcess:
         self._pipe.send((plan, server_pid))
 
     def stop(self) -> None:
-        """Ends the sending of the run that goes on; its result is still to be fetched."""
+        """Ends the sending of the current run; its result is still to be fetched."""
         self._pipe.send(_STOP)
 
     def result(self) -> LoadResult:
         """Waits for the run's end.
 
         Raises:
-            LoadError: the run was impossible, or its process ended.
+            LoadError: the run could not be done, or its process ended.
         """
         if not self._pipe.poll(self._limit_s):
             raise LoadError(f"the load generator did not finish within {self._limit_s:.0f} s")
@@ -97,7 +96,7 @@ class LoadProcess:
 
 
 class LoadPool:
-    """Several load processes that act as one; one that raised is of no further use."""
+    """Several load processes that act as one; a pool that raised cannot be used again."""
 
     def __init__(self, processes: int = 1) -> None:
         self._stack = ExitStack()
@@ -107,7 +106,7 @@ class LoadPool:
         """Sends a plan's load from all processes, or from as many as it has connections.
 
         Raises:
-            LoadError: a run was impossible.
+            LoadError: a run could not be done.
         """
         used = self._processes[: plan.connections]
         for process, part in zip(used, split(plan, len(used)), strict=True):

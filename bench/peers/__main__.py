@@ -1,6 +1,6 @@
 """`python -m bench.peers`: reads the command line, shows progress, and prints each peer beside Penstock.
 
-Decides the exit status: 0, 1 when a peer was not measured, 2 when nothing could be measured.
+The exit status is 0, 1 if a peer was not measured, or 2 if nothing could be measured.
 """
 
 import argparse
@@ -9,22 +9,23 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from bench import report
-from bench.peers import catalogue, environments, running, table
-from bench.peers.catalogue import Peer
-from bench.peers.running import Finding
-from bench.scenarios import FULL, QUICK, Effort
+from bench.peers import environments, table
+from bench.peers.peer import Peer, read
+from bench.peers.run import PeerResult, measure, run_spec
+from bench.scenarios import FULL, QUICK, Rounds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures the peers and returns the exit status."""
     try:
-        peers = catalogue.read()
+        peers = read()
     except (OSError, ValueError) as error:
         Console(stderr=True).print(f"bench.peers: {error}", style="red", markup=False)
         return 2
@@ -35,31 +36,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [peers[name] for name in dict.fromkeys(options.names or peers)]
     if options.install:
         return _install(chosen)
-    findings = measure(chosen, QUICK if options.quick else FULL, is_kept=not options.remove)
-    table.show(Console(), findings)
+    results = measure_all(chosen, QUICK if options.quick else FULL, is_kept=not options.remove)
+    table.show(Console(), results)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(table.record(findings), indent=1) + "\n")
-    return int(any(finding.failure for finding in findings))
+        options.json.write_text(json.dumps(table.record(results), indent=1) + "\n")
+    return int(any(result.failure for result in results))
 
 
-def measure(peers: Sequence[Peer], effort: Effort, *, is_kept: bool) -> list[Finding]:
-    """One peer after another; each with Penstock and the baseline, and nothing else running."""
+def measure_all(peers: Sequence[Peer], rounds: Rounds, *, is_kept: bool) -> list[PeerResult]:
+    """Measures one peer after another, each with Penstock and the baseline, so that nothing else runs meanwhile."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    findings = []
+    results = []
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=sum(running.order(peer, effort).measurements for peer in peers))
+        task = progress.add_task("", total=sum(run_spec(peer, rounds).measurements for peer in peers))
         for peer in peers:
-            finding = running.find(
+            result = measure(
                 peer,
-                effort,
-                on_start=lambda text, name=peer.name: progress.update(task, description=f"{name}: {text}"),
+                rounds,
+                on_start=partial(_show, progress, task, peer.name),
                 on_measured=lambda: progress.advance(task),
             )
-            findings.append(finding)
+            results.append(result)
             if not is_kept:
                 environments.remove(peer)
-    return findings
+    return results
+
+
+def _show(progress: Progress, task: TaskID, name: str, text: str) -> None:
+    progress.update(task, description=f"{name}: {text}")
 
 
 def _install(peers: Sequence[Peer]) -> int:
@@ -79,25 +84,27 @@ def parser(peers: Mapping[str, Peer]) -> argparse.ArgumentParser:
     """The command line over these peers."""
     made = argparse.ArgumentParser(
         prog="python -m bench.peers",
-        description="Measures other model servers beside Penstock and a bare grpc.aio server, one after another: the "
-        "same model, rows and load. Each is installed in an environment of its own, hundreds of megabytes, kept in "
+        description="Measures other model servers beside Penstock and a bare grpc.aio server, one after another: with "
+        "the same model, rows and load. Each is installed in its own environment of hundreds of megabytes, in "
         f"{environments.cache()}.",
     )
-    made.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(peers)} (default: all)")
+    made.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"a server to measure: {', '.join(peers)} (default: all)"
+    )
     made.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    made.add_argument("--install", action="store_true", help="only make the environments")
-    made.add_argument("--remove", action="store_true", help="delete each environment when its peer was measured")
+    made.add_argument("--install", action="store_true", help="only install the environments")
+    made.add_argument("--remove", action="store_true", help="delete each environment after its server was measured")
     made.add_argument(
         "--json",
         nargs="?",
         type=Path,
         const=report.default_file(datetime.now(tz=UTC)),
         metavar="FILE",
-        help="write versions, settings and every round's numbers (default: bench/results/, named by the time)",
+        help="write versions, settings and the numbers of every round (default: bench/results/, named by the time)",
     )
     return made
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with this process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves every context, so that the servers end too
     sys.exit(main())

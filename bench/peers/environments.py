@@ -1,7 +1,4 @@
-"""The peers' environments: one each, made by uv in the user's cache, kept between runs and made anew when pins change.
-
-Decides where they lie and when one is fresh; what is in them says `catalogue`. Called by `running` and `__main__`.
-"""
+"""The peers' environments: one per peer, made by uv in the user's cache, kept until the peer's pins change."""
 
 import os
 import shutil
@@ -10,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from bench.peers.catalogue import Peer
+from bench.peers.peer import Peer
 
 _INSTALL_S: Final = 1800.0
 _QUOTED_LINES: Final = 12
@@ -22,12 +19,12 @@ class InstallError(Exception):
 
 
 def cache() -> Path:
-    """Where all of them lie."""
+    """The folder of all environments."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock" / "bench-peers"
 
 
 def folder(peer: Peer) -> Path:
-    """Where a peer's environment lies."""
+    """The folder of a peer's environment."""
     return cache() / peer.name
 
 
@@ -37,7 +34,7 @@ def python(peer: Peer) -> Path:
 
 
 def is_fresh(peer: Peer) -> bool:
-    """Whether the environment is there, with just the pinned packages asked for."""
+    """Whether the environment exists and was made for the peer's current pins."""
     stamp = folder(peer) / _STAMP
     return stamp.is_file() and stamp.read_text() == _stamp(peer)
 
@@ -72,7 +69,7 @@ def installed(peer: Peer) -> list[str]:
 
 
 def remove(peer: Peer) -> None:
-    """Deletes an environment, if it is there."""
+    """Deletes an environment, if it exists."""
     if folder(peer).exists():
         shutil.rmtree(folder(peer))
 

@@ -1,7 +1,7 @@
-"""A heat map of drift as SVG: features by months, the distance as colour and number, a dot where it is called drift.
+"""A heat map of drift as SVG: features by months, with the distance as colour and number, and a dot for drift.
 
-Pure. It follows the reader's light or dark setting, as an image in a page too, and needs no fonts of its own. Features
-stand in the order of their largest distance after training; what has too few rows to say is left blank.
+It follows the reader's light or dark setting and embeds no fonts. Features are sorted by their largest distance after
+training; a cell with too few rows to judge stays blank.
 """
 
 from collections.abc import Collection, Sequence
@@ -9,19 +9,18 @@ from html import escape
 from typing import Final
 
 from penstock_server.drift.report import ColumnDrift
-from penstock_tools.drift import format as words
+from penstock_tools import formatting
 
 Months = Sequence[tuple[int, Sequence[ColumnDrift]]]
 """Months by number with their columns, the same in each."""
 
-NAMES: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 CELL_WIDTH: Final = 58
 CELL_HEIGHT: Final = 26
 LEFT: Final = 150
 TOP: Final = 66
 BELOW: Final = 58
 DEEPEST: Final = 0.7
-"""The distance of the deepest colour; beyond it little would be told apart."""
+"""The distance of the deepest colour; few distances are larger."""
 _STYLE: Final = (
     "text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif;fill:#24292f}.soft{fill:#57606a}.bold{font-weight:600}"
     ".empty{fill:#eaeef2}.heat{fill:#d9480f}.dot{fill:#24292f}.line{stroke:#57606a}"
@@ -34,36 +33,39 @@ def drawing(months: Months, trained: Collection[int]) -> str:
     """The picture.
 
     Args:
-        months: what was measured.
-        trained: the months that the reference was made of.
+        months: the measured months.
+        trained: the months of the reference.
     """
     order = ranked(months, trained)
     width, height = LEFT + CELL_WIDTH * len(months) + 10, TOP + CELL_HEIGHT * len(order) + BELOW
-    body = "".join(_row(months, place, at) for at, place in enumerate(order))
+    body = "".join(_row(months, index, at) for at, index in enumerate(order))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-labelledby="title about"><title id="title">Drift of each feature by month</title>'
-        f'<desc id="about">{escape(_told(months, trained))}</desc><style>{_STYLE}</style>'
+        f'<desc id="about">{escape(_described(months, trained))}</desc><style>{_STYLE}</style>'
         f"{_head(months, trained)}{body}{_legend(TOP + CELL_HEIGHT * len(order) + 24)}</svg>\n"
     )
 
 
 def ranked(months: Months, trained: Collection[int]) -> list[int]:
-    """The places of the columns, that with the largest distance in a month after training first."""
-    later = [columns for month, columns in months if month not in trained] or [columns for _, columns in months]
+    """The indices of the columns, sorted by their largest distance in a month after training, largest first."""
+    later = [columns for number, columns in months if number not in trained] or [columns for _, columns in months]
 
-    def largest(place: int) -> float:
-        return max((columns[place].jensen_shannon or 0.0 for columns in later), default=0.0)
+    def largest(index: int) -> float:
+        return max((columns[index].jensen_shannon or 0.0 for columns in later), default=0.0)
 
-    return sorted(range(len(later[0]) if later else 0), key=lambda place: (-largest(place), place))
+    return sorted(range(len(later[0]) if later else 0), key=lambda index: (-largest(index), index))
 
 
-def _told(months: Months, trained: Collection[int]) -> str:
-    """The picture in words, for who cannot see it."""
+def _described(months: Months, trained: Collection[int]) -> str:
+    """The picture in words, for screen readers."""
+    drifted = {
+        number: [formatting.safe(each.name) for each in columns if each.drifted]
+        for number, columns in months
+        if number not in trained
+    }
     return " ".join(
-        f"{NAMES[month - 1]}: {', '.join(words.safe(each.name) for each in columns if each.drifted) or 'none'} drifted."
-        for month, columns in months
-        if month not in trained
+        f"{formatting.month(number)}: {', '.join(names) or 'none'} drifted." for number, names in drifted.items()
     )
 
 
@@ -71,30 +73,30 @@ def _head(months: Months, trained: Collection[int]) -> str:
     parts = [
         f'<text class="bold" x="10" y="20">Distance of each month\'s flights from those of {_span(trained)}</text>'
     ]
-    for at, (month, _) in enumerate(months):
-        style = "soft" if month in trained else "bold"
+    for at, (number, _) in enumerate(months):
+        style = "soft" if number in trained else "bold"
         parts.append(
-            f'<text class="{style}" x="{_middle(at)}" y="{TOP - 8}" text-anchor="middle">{NAMES[month - 1]}</text>'
+            f'<text class="{style}" x="{_middle(at)}" y="{TOP - 8}" text-anchor="middle">{formatting.month(number)}</text>'
         )
-    known = [at for at, (month, _) in enumerate(months) if month in trained]
+    known = [at for at, (number, _) in enumerate(months) if number in trained]
     if known:
         left, right = LEFT + known[0] * CELL_WIDTH + 4, LEFT + (known[-1] + 1) * CELL_WIDTH - 4
         parts.append(f'<path class="line" d="M{left} {TOP - 24}H{right}"/>')
         middle = (left + right) / 2
-        parts.append(f'<text class="soft" x="{middle}" y="{TOP - 28}" text-anchor="middle">learned from</text>')
+        parts.append(f'<text class="soft" x="{middle}" y="{TOP - 28}" text-anchor="middle">trained on</text>')
     return "".join(parts)
 
 
 def _span(trained: Collection[int]) -> str:
-    known = sorted(trained)
-    return NAMES[known[0] - 1] if len(known) == 1 else f"{NAMES[known[0] - 1]} to {NAMES[known[-1] - 1]}"
+    first, last = formatting.month(min(trained)), formatting.month(max(trained))
+    return first if first == last else f"{first} to {last}"
 
 
-def _row(months: Months, place: int, at: int) -> str:
+def _row(months: Months, index: int, at: int) -> str:
     top = TOP + at * CELL_HEIGHT
-    name = escape(words.safe(months[0][1][place].name, 20))
+    name = escape(formatting.safe(months[0][1][index].name, 20))
     label = f'<text x="{LEFT - 10}" y="{top + 17}" text-anchor="end">{name}</text>'
-    return label + "".join(_cell(columns[place], column, top) for column, (_, columns) in enumerate(months))
+    return label + "".join(_cell(columns[index], column, top) for column, (_, columns) in enumerate(months))
 
 
 def _cell(column: ColumnDrift, at: int, top: int) -> str:

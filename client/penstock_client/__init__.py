@@ -1,6 +1,6 @@
 """Penstock's client: rows in, predictions out, for any server of the Open Inference Protocol v2 over gRPC.
 
-It needs grpcio, protobuf and numpy alone, and takes pandas' and polars' frames without importing either.
+It needs only grpcio, protobuf and numpy. It accepts pandas and polars frames without importing either.
 """
 
 from penstock_client.aio import AsyncClient

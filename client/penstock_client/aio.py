@@ -1,4 +1,4 @@
-"""The client for asyncio: carries the session's steps out by awaiting."""
+"""The client for asyncio: performs the session's steps by awaiting."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from penstock_client.base import ClientBase
 from penstock_client.channel import call_metadata
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
-from penstock_client.request import Question
+from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS
-from penstock_client.steps import Call, Failure, Pause, Steps, T, failure_of
+from penstock_client.steps import Attempt, Failure, Pause, Steps, T, failure_of
 
 
 class AsyncClient(ClientBase):
     """`Client`, awaited: the same settings, methods, rules and errors.
 
-    It may be made anywhere, and belongs to the event loop of its first call. Cancelling a task that awaits it cancels
-    the call at the server too.
+    It may be created anywhere, and belongs to the event loop of its first call. Cancelling a task that awaits it
+    cancels the call at the server too.
 
     >>> import asyncio
     >>> from penstock_client import AsyncClient
@@ -35,7 +35,7 @@ class AsyncClient(ClientBase):
     """
 
     def __post_init__(self) -> None:
-        """Leaves the channel for the first call, which knows the event loop."""
+        """Leaves the channel to the first call, which knows the event loop."""
         super().__post_init__()
         self._metadata = call_metadata(self.headers)
         self._channel: grpc.aio.Channel | None = None
@@ -54,7 +54,7 @@ class AsyncClient(ClientBase):
         priority: int | None = None,
     ) -> Prediction:
         """The model's outputs for the rows; see `Client.predict`."""
-        question = Question(
+        options = RequestOptions(
             model=model,
             version=version,
             outputs=outputs,
@@ -62,10 +62,10 @@ class AsyncClient(ClientBase):
             request_id=request_id,
             priority=priority,
         )
-        return await self._run(self._session.predict(question, rows, timeout_s))
+        return await self._run(self._session.predict(options, rows, timeout_s))
 
     async def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
-        """What the model declares now; see `Client.metadata`."""
+        """The model's current versions, inputs and outputs; see `Client.metadata`."""
         return await self._run(self._session.metadata(model, version, timeout_s))
 
     async def is_ready(self, model: str | None = None, version: str = "", *, timeout_s: float | None = None) -> bool:
@@ -83,7 +83,7 @@ class AsyncClient(ClientBase):
     async def drift_state(
         self, model: str = "", version: str = "", *, timeout_s: float | None = None
     ) -> penstock_pb2.DriftStateResponse:
-        """How far the rows served lie from those trained on; see `Client.drift_state`."""
+        """How far the served rows are from the training rows; see `Client.drift_state`."""
         return await self._run(self._session.drift_state(model, version, timeout_s))
 
     async def close(self) -> None:
@@ -109,9 +109,9 @@ class AsyncClient(ClientBase):
             except StopIteration as finished:
                 answer: T = finished.value
                 return answer
-            outcome = await self._carried_out(step)
+            outcome = await self._perform(step)
 
-    async def _carried_out(self, step: Call | Pause) -> bytes | Failure | None:
+    async def _perform(self, step: Attempt | Pause) -> bytes | Failure | None:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None

@@ -1,12 +1,12 @@
-"""What `Client` and `AsyncClient` share: the settings, checked at birth, and the session made of them."""
+"""What `Client` and `AsyncClient` share: the settings, checked on construction, and the session made from them."""
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from penstock_client.channel import MAX_MESSAGE_BYTES, Tls, channel_options, checked_address
+from penstock_client.channel import MAX_MESSAGE_BYTES, ChannelOptions, Tls, channel_options, checked_address
 from penstock_client.errors import PenstockClientError
 from penstock_client.retry import Backoff
 from penstock_client.session import Session
@@ -20,14 +20,14 @@ class ClientBase:
     """The settings of a client.
 
     Attributes:
-        address: the server's, as "host:port" or any other name that gRPC resolves.
-        tls: True for TLS with gRPC's list of authorities, a `Tls` for more; None or False for plain text.
-        timeout_s: the deadline of a call that names none: attempts, pauses and the fetch of metadata all fall in it.
-        retries: how many attempts may follow a first that found no server.
+        address: the server's, as "host:port" or another name that gRPC resolves.
+        tls: True for TLS with gRPC's own list of authorities, a `Tls` for more; None or False for plain text.
+        timeout_s: the deadline of a call that sets none; it covers attempts, pauses and the fetch of metadata.
+        retries: how many attempts may follow one that reached no server.
         backoff: how the pauses between them grow.
         headers: sent with every call, such as an authorization.
         max_message_bytes: the longest message sent or received.
-        options: further channel options of gRPC, which win over the client's.
+        options: further channel options of gRPC; they override the client's own.
 
     Raises:
         ValueError: a setting out of its range.
@@ -41,7 +41,7 @@ class ClientBase:
     backoff: Backoff = field(default_factory=Backoff)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     max_message_bytes: int = MAX_MESSAGE_BYTES
-    options: Sequence[tuple[str, Any]] = field(default=(), repr=False)
+    options: ChannelOptions = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         """Checks the settings and makes the session."""
@@ -62,7 +62,7 @@ class ClientBase:
     def _tls(self) -> Tls | None:
         return self.tls if isinstance(self.tls, Tls) else Tls() if self.tls else None
 
-    def _options(self) -> tuple[tuple[str, Any], ...]:
+    def _options(self) -> ChannelOptions:
         return channel_options(self._tls(), self.max_message_bytes, self.options)
 
     def _check_open(self) -> None:

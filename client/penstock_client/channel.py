@@ -3,22 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import grpc
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
+ChannelOptions: TypeAlias = Sequence[tuple[str, Any]]
+"""Names and values, as gRPC takes them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """An encrypted connection; with a certificate and key of its own, the client proves who it is too.
+    """An encrypted connection; with a certificate and key, the client authenticates itself too.
 
     Attributes:
-        root_certificates: PEM of the authorities trusted; None for gRPC's own list.
+        root_certificates: PEM of the trusted authorities; None for gRPC's own list.
         certificate_chain: PEM of the client's certificate.
-        private_key: PEM of its key; given with the certificate or not at all.
-        server_name: the name that the server's certificate must hold, where it is not the address's host.
+        private_key: PEM of its key; required with the certificate.
+        server_name: the name that the server's certificate must hold, if it is not the address's host.
 
     >>> Tls(certificate_chain=b"...")
     Traceback (most recent call last):
@@ -43,7 +46,7 @@ class Tls:
         private_key: str | Path | None = None,
         server_name: str | None = None,
     ) -> Self:
-        """The same from PEM files; `OSError` where one cannot be read."""
+        """The same from PEM files; raises `OSError` if one cannot be read."""
         return cls(
             root_certificates=_read(root_certificates),
             certificate_chain=_read(certificate_chain),
@@ -52,7 +55,7 @@ class Tls:
         )
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """What gRPC takes."""
+        """The credentials in gRPC's own form."""
         return grpc.ssl_channel_credentials(self.root_certificates, self.private_key, self.certificate_chain)
 
 
@@ -61,10 +64,10 @@ def _read(path: str | Path | None) -> bytes | None:
 
 
 def checked_address(address: str) -> str:
-    """The address, if gRPC will take it for what was meant.
+    """The address, checked.
 
     Raises:
-        ValueError: no port; gRPC would take 443 without a word.
+        ValueError: it has no port; gRPC would silently use 443.
 
     >>> checked_address("models:8001"), checked_address("unix:/run/penstock.sock")
     ('models:8001', 'unix:/run/penstock.sock')
@@ -74,23 +77,21 @@ def checked_address(address: str) -> str:
     return address
 
 
-def channel_options(
-    tls: Tls | None, max_message_bytes: int, extra: Sequence[tuple[str, Any]]
-) -> tuple[tuple[str, Any], ...]:
-    """The channel options for gRPC; those in `extra` win."""
-    options: dict[str, Any] = {
+def channel_options(tls: Tls | None, max_message_bytes: int, extra: ChannelOptions) -> ChannelOptions:
+    """The channel options for gRPC; those in `extra` override ours."""
+    options: dict[str, int | str] = {
         "grpc.max_send_message_length": max_message_bytes,
         "grpc.max_receive_message_length": max_message_bytes,
-        # A peer that vanished is noticed within 40 s, while calls wait for it; idle connections are left in peace,
-        # since servers by default close on those who ping them often.
+        # While calls wait, a vanished peer is noticed within 40 s. Idle connections are not pinged, since servers
+        # by default close connections that ping often.
         "grpc.keepalive_time_ms": 30_000,
         "grpc.keepalive_timeout_ms": 10_000,
         "grpc.keepalive_permit_without_calls": 0,
-        # By default a lost connection is not tried again for 1 s, and then up to 120 s: our retries would meet that
-        # wait and not the server, which may be back already.
+        # By default gRPC waits 1 s to 120 s before it reconnects. Our retries would fail on that wait although the
+        # server may be back already.
         "grpc.initial_reconnect_backoff_ms": 50,
         "grpc.max_reconnect_backoff_ms": 5_000,
-        # The retries of `retry` are the only ones; two policies multiply.
+        # Only `retry` retries: two policies would multiply.
         "grpc.enable_retries": 0,
         "grpc.service_config_disable_resolution": 1,
     }
@@ -101,5 +102,5 @@ def channel_options(
 
 
 def call_metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
-    """The headers as gRPC takes them, whose names are lower-case; None for none."""
+    """The headers in gRPC's form, with lower-case names; None if there are none."""
     return tuple((name.lower(), value) for name, value in headers.items()) or None

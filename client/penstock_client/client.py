@@ -1,4 +1,4 @@
-"""The client for ordinary code: carries the session's steps out by blocking."""
+"""The client for ordinary code: performs the session's steps by blocking."""
 
 import time
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from penstock_client.base import ClientBase
 from penstock_client.channel import call_metadata
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
-from penstock_client.request import Question
+from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS
-from penstock_client.steps import Call, Failure, Pause, Steps, T, failure_of
+from penstock_client.steps import Attempt, Failure, Pause, Steps, T, failure_of
 
 
 class Client(ClientBase):
     """Asks a model server for predictions; safe to share between threads, and meant to be kept.
 
-    Each method raises a `PenstockClientError` that says what was wrong, for which model and at which server.
+    Each method raises a `PenstockClientError` that says what was wrong, for which model, and at which server.
 
     >>> from penstock_client import Client
     >>> with Client(address) as client:
@@ -60,22 +60,21 @@ class Client(ClientBase):
     ) -> Prediction:
         """The model's outputs for the rows.
 
-        What the model declares is fetched once for each model and version, and the rows are cast to it. A request
-        that does not fit what was fetched earlier, here or at the server, is tried once more if the model's inputs
-        have changed since.
+        What a model declares is fetched once per model and version, and the rows are cast to it. A request that does
+        not fit what was fetched earlier is tried once more if the model's inputs have changed since.
 
         Args:
             model: the model's name.
             rows: a dict of columns, or of single values for one row; a list of dicts; a 2-D array; or a pandas or
                 polars DataFrame. A model with one input of shape `[N, F]` takes columns stacked in their order,
-                unless they are keyed by the input's name; its features have no names that could be checked. A model
-                with an input for each column takes columns by name, or a 2-D array where all of them are numeric, in
-                the order declared. A 1-D array is taken for one column, never for one row.
+                unless they are keyed by the input's name; their names are not checked. A model with one input per
+                column takes columns by name, or, if all are numeric, a 2-D array in the declared order. A 1-D array
+                is one column, never one row.
             version: a version or an alias such as "@champion"; empty leaves the choice to the server.
-            outputs: the names of the outputs wanted; None for all.
-            routing_key: requests with one key go to one version while a canary grows.
-            request_id: the id that the server echoes and that labels are joined by; none is made up.
-            timeout_s: seconds until the call gives up; None for the client's.
+            outputs: the names of the outputs to return; None for all.
+            routing_key: requests with the same key go to the same version while a canary grows.
+            request_id: the id that the server echoes and that labels are joined by; None sends none.
+            timeout_s: seconds until the call gives up; None for the client's setting.
             priority: the queue priority, 1 the highest; None leaves it to the server.
 
         Raises:
@@ -83,7 +82,7 @@ class Client(ClientBase):
             ModelNotFoundError: the server has no such model or version.
             OverloadedError: the server's queue is full.
             DeadlineExceededError: no answer within `timeout_s`.
-            ServerUnavailableError: no server could be reached, retries included.
+            ServerUnavailableError: no server could be reached, even after the retries.
             ServerError: the server failed.
 
         >>> client.predict("iris", [[5.1, 3.5, 1.4, 0.2]])["species"]
@@ -94,7 +93,7 @@ class Client(ClientBase):
         Traceback (most recent call last):
         penstock_client.errors.InvalidRequestError: the columns do not match the model's inputs: missing 'city' ...
         """
-        question = Question(
+        options = RequestOptions(
             model=model,
             version=version,
             outputs=outputs,
@@ -102,10 +101,10 @@ class Client(ClientBase):
             request_id=request_id,
             priority=priority,
         )
-        return self._run(self._session.predict(question, rows, timeout_s))
+        return self._run(self._session.predict(options, rows, timeout_s))
 
     def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
-        """What the model declares now: its versions, inputs and outputs.
+        """The model's current versions, inputs and outputs.
 
         >>> [(spec.name, spec.datatype) for spec in client.metadata("fares").inputs]
         [('age', 'INT64'), ('city', 'BYTES')]
@@ -113,7 +112,7 @@ class Client(ClientBase):
         return self._run(self._session.metadata(model, version, timeout_s))
 
     def is_ready(self, model: str | None = None, version: str = "", *, timeout_s: float | None = None) -> bool:
-        """Whether the server, or the model named, answers predictions; False too where no server answers.
+        """Whether the server, or the model named, answers predictions; also False if no server answers.
 
         >>> client.is_ready(), client.is_ready("fares"), client.is_ready("nothing")
         (True, True, False)
@@ -121,7 +120,7 @@ class Client(ClientBase):
         return self._run(self._session.is_ready(model, version, timeout_s))
 
     def is_live(self, *, timeout_s: float | None = None) -> bool:
-        """Whether the server answers; one attempt, and False where none does.
+        """Whether the server answers; one attempt, False if none does.
 
         >>> client.is_live()
         True
@@ -139,12 +138,12 @@ class Client(ClientBase):
     def drift_state(
         self, model: str = "", version: str = "", *, timeout_s: float | None = None
     ) -> penstock_pb2.DriftStateResponse:
-        """How far the rows served lie from those trained on, over all of a Penstock server's workers.
+        """How far the served rows are from the training rows, over all workers of a Penstock server.
 
         Args:
             model: the model's name; empty for all.
             version: a version or an alias such as "@champion"; empty for all.
-            timeout_s: seconds until the call gives up; None for the client's.
+            timeout_s: seconds until the call gives up; None for the client's setting.
 
         Raises:
             ModelNotFoundError: the server has no such model or version.
@@ -174,9 +173,9 @@ class Client(ClientBase):
             except StopIteration as finished:
                 answer: T = finished.value
                 return answer
-            outcome = self._carried_out(step)
+            outcome = self._perform(step)
 
-    def _carried_out(self, step: Call | Pause) -> bytes | Failure | None:
+    def _perform(self, step: Attempt | Pause) -> bytes | Failure | None:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None

@@ -1,7 +1,7 @@
-"""What a call can end in besides a prediction, one class a meaning, and the table from gRPC's codes to them.
+"""The client's errors, one class per meaning, and the table from gRPC's codes to them.
 
-An error says what was wrong, for which model and at which server. Which failures are tried again is decided in
-`retry`; `session` raises these, with gRPC's own exception as the cause.
+An error says what was wrong, for which model, and at which server. `session` raises them, with gRPC's own exception as
+the cause; `retry` decides which failures are tried again.
 """
 
 from typing import Final
@@ -10,13 +10,13 @@ import grpc
 
 
 class PenstockClientError(Exception):
-    """The base of all that the client raises on purpose.
+    """The base of all errors that the client raises.
 
     Attributes:
         details: one sentence, the server's or the client's own.
-        code: the gRPC status, or None where no call was made.
-        model: the model asked for; empty where none was.
-        server: the server's address; empty where the error arose before one was known.
+        code: the gRPC status, or None if no call was made.
+        model: the requested model; empty if there was none.
+        server: the server's address; empty if the error arose before it was known.
 
     >>> str(OverloadedError("the queue is full", model="fraud", server="models:8001"))
     "the queue is full (model 'fraud' at models:8001)"
@@ -37,7 +37,7 @@ class PenstockClientError(Exception):
 
 
 class InvalidRequestError(PenstockClientError):
-    """The rows or an option do not fit the model; found here or by the server. Trying again gives the same."""
+    """The rows or an option do not fit the model, as the client or the server found. A retry fails the same way."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -61,7 +61,7 @@ class DeadlineExceededError(PenstockClientError):
 
 
 class ServerUnavailableError(PenstockClientError):
-    """The server cannot be reached, or is starting or stopping; the retries allowed are used up."""
+    """The server cannot be reached, or is starting or stopping; the retries are used up."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
@@ -73,7 +73,7 @@ class UnsupportedError(PenstockClientError):
 
 
 class AccessDeniedError(PenstockClientError):
-    """The server, or a proxy before it, does not let this caller in."""
+    """The server, or a proxy in front of it, refuses this caller."""
 
     code = grpc.StatusCode.PERMISSION_DENIED
 
@@ -95,7 +95,7 @@ MEANINGS: Final[dict[grpc.StatusCode, type[PenstockClientError]]] = {
     grpc.StatusCode.UNAUTHENTICATED: AccessDeniedError,
     grpc.StatusCode.PERMISSION_DENIED: AccessDeniedError,
 }
-"""The class of each code; every other code is a `ServerError`."""
+"""The class of each code; all other codes are a `ServerError`."""
 
 
 def meaning_of(code: grpc.StatusCode, details: str) -> type[PenstockClientError]:
@@ -104,7 +104,7 @@ def meaning_of(code: grpc.StatusCode, details: str) -> type[PenstockClientError]
     >>> meaning_of(grpc.StatusCode.NOT_FOUND, "no such model").__name__
     'ModelNotFoundError'
     """
-    # gRPC's core reports its message limits under the code of overload, and says which it is in the text alone.
+    # gRPC's core reports its message limits with the code of overload; only the text tells them apart.
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in details:
         return InvalidRequestError
     return MEANINGS.get(code, ServerError)

@@ -1,6 +1,6 @@
-"""What a server says of its models: the inputs and outputs that one declares, and the index of all.
+"""What a server declares of its models: the inputs and outputs of each, and the index of all.
 
-Read from the protocol's messages into frozen records here; `session` fetches and caches them, `arrange` obeys them.
+This module reads the protocol's messages into frozen records. `session` fetches and caches them; `tensors` casts to them.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class TensorSpec:
     """A tensor as a model declares it.
 
     Attributes:
-        shape: the length of each axis, -1 where it varies; empty where the server declares none.
+        shape: the length of each axis, -1 if it varies; empty if the server declares none.
 
     >>> TensorSpec("age", "INT64", (-1, 1)).is_column, TensorSpec("X", "FP32", (-1, 30)).is_column
     (True, False)
@@ -25,7 +25,7 @@ class TensorSpec:
 
     @property
     def is_column(self) -> bool:
-        """Whether it holds one value a row: shape `[N]` or `[N, 1]`."""
+        """Whether it holds one value per row: shape `[N]` or `[N, 1]`."""
         return len(self.shape) == 1 or (len(self.shape) == 2 and self.shape[1] == 1)
 
     @property
@@ -36,7 +36,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetadata:
-    """A model as the server describes it; `versions` are those that it could answer with."""
+    """A model as the server describes it; `versions` are those that it can answer with."""
 
     name: str
     versions: tuple[str, ...]

@@ -1,25 +1,25 @@
-"""Writes a prediction's request as bytes. Pure; called by `session` with the tensors that `arrange` laid out."""
+"""Writes a prediction's request as bytes: the options, checked here, and the tensors that `tensors` laid out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from penstock import inference_pb2
+from penstock.names import PARAMETER_PRIORITY, PARAMETER_ROUTING_KEY
 from penstock.tensors import to_raw
-from penstock_client.arrange import InputTensor
 from penstock_client.errors import InvalidRequestError
+from penstock_client.tensors import InputTensor
 
 UINT64_LIMIT = 2**64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What is asked beside the rows.
+class RequestOptions:
+    """The options of one prediction, beside its rows.
 
     Attributes:
         version: a version's name or an alias such as "@champion"; empty leaves the choice to the server.
-        outputs: the outputs wanted; None for all.
-        routing_key: callers with one key get one version while a canary grows.
+        outputs: the names of the outputs to return; None for all.
+        routing_key: requests with the same key go to the same version while a canary grows.
         request_id: sent as the request's id and echoed; None sends none.
         priority: the server's queue priority, 1 the highest; None leaves it to the server.
     """
@@ -43,27 +43,27 @@ class Question:
             raise InvalidRequestError(f"priority is expected from 0 to 2**64 - 1, got {self.priority}")
 
 
-def _check_text(name: str, value: Any) -> None:
+def _check_text(name: str, value: object) -> None:
     if value is not None and not isinstance(value, str):
         raise InvalidRequestError(f"{name} is expected as a string, got {value!r}")
 
 
-def infer_payload(question: Question, tensors: Sequence[InputTensor]) -> bytes:
+def infer_payload(options: RequestOptions, tensors: Sequence[InputTensor]) -> bytes:
     """The serialized `ModelInferRequest`, its tensors raw."""
     request = inference_pb2.ModelInferRequest(
-        model_name=question.model,
-        model_version=question.version,
-        id=question.request_id or "",
+        model_name=options.model,
+        model_version=options.version,
+        id=options.request_id or "",
         inputs=[_tensor(tensor) for tensor in tensors],
         outputs=[
-            inference_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in question.outputs or ()
+            inference_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in options.outputs or ()
         ],
         raw_input_contents=[to_raw(tensor.values) for tensor in tensors],
     )
-    if question.routing_key is not None:
-        request.parameters["routing_key"].string_param = question.routing_key
-    if question.priority is not None:
-        request.parameters["priority"].uint64_param = question.priority
+    if options.routing_key is not None:
+        request.parameters[PARAMETER_ROUTING_KEY].string_param = options.routing_key
+    if options.priority is not None:
+        request.parameters[PARAMETER_PRIORITY].uint64_param = options.priority
     return request.SerializeToString()
 
 

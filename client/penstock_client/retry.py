@@ -1,7 +1,7 @@
-"""Decides whether a failed attempt is followed by another, and after what pause. Pure; called by `session` alone.
+"""Decides whether another attempt follows a failed one, and after what pause.
 
-A prediction changes nothing at the server, so an attempt that found nobody is safe to repeat. Overload is not repeated
-unless the server names a time: callers who all come back at once are what keeps a full queue full.
+A prediction changes nothing at the server, so an attempt that reached no server is safe to repeat. After overload the
+client retries only if the server names a time: callers that all come back at once keep a full queue full.
 """
 
 from dataclasses import dataclass
@@ -36,15 +36,15 @@ class Backoff:
 def pause_before_retry_s(
     failure: Failure, backoff: Backoff, *, retry: int, retries: int, remaining_s: float, fraction: float
 ) -> float | None:
-    """The pause before the next attempt, or None where there is to be none.
+    """The pause before the next attempt, or None if there is none.
 
     Args:
         failure: how the last attempt ended.
         backoff: how pauses grow.
         retry: the number of this retry, counted from 0.
         retries: how many are allowed.
-        remaining_s: the time left before the call's deadline; a pause that would use it up is not begun.
-        fraction: a uniform random number from 0 to 1, which spreads the callers over the upper half of the ceiling.
+        remaining_s: the time left before the call's deadline; a pause that would use it up is not started.
+        fraction: a uniform random number from 0 to 1; it spreads callers over the upper half of the ceiling.
 
     Source: gRPC proposal A6 for the pushback, which replaces the backoff.
 

@@ -1,10 +1,10 @@
-"""Brings the forms in which a caller may hold rows down to two: columns by name, or one array.
+"""Reduces the forms in which a caller may hold rows to two: columns by name, or one array.
 
-It looks at form alone; which names and datatypes the model wants is `arrange`'s and `casting`'s business. Frames are
-recognised by what they can do, so neither pandas nor polars is imported.
+It looks at form only; `tensors` checks names and datatypes. Frames are recognised by their methods, so neither pandas
+nor polars is imported.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -23,20 +23,20 @@ class Frame(Protocol):
     def __getitem__(self, name: Any, /) -> Any: ...
 
     def to_numpy(self, *args: Any, **options: Any) -> Any:
-        """The values as one array; asked for to tell a frame from other tables, and never called."""
+        """The values as one array; tells a frame from other tables, and is never called."""
 
 
 Rows: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]] | Sequence[Sequence[Any]] | NDArray[Any] | Frame
 """A dict of columns, or of single values for one row; a list of dicts, or of lists; a numpy array; or a frame."""
 
-Columns: TypeAlias = dict[str, Any]
+Columns: TypeAlias = dict[str, object]
 
 
 def table_of(rows: Rows) -> Columns | NDArray[Any]:
     """The columns by name, each a list or array, or the rows as one array.
 
     Raises:
-        InvalidRequestError: rows in no form that is known, none at all, or of unlike shapes.
+        InvalidRequestError: rows in an unknown form, no rows, or rows of different shapes.
 
     >>> table_of([{"age": 41, "city": "Oslo"}, {"age": 7, "city": None}])
     {'age': [41, 7], 'city': ['Oslo', None]}
@@ -49,7 +49,7 @@ def table_of(rows: Rows) -> Columns | NDArray[Any]:
         return _from_columns(rows)
     if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
         return _from_sequence(rows)
-    # In this order, since polars' lazy frames have columns too, and compute them when asked.
+    # In this order: polars' lazy frames have `columns` too, and would compute them here.
     if hasattr(rows, "to_numpy") and hasattr(rows, "columns"):
         return _from_frame(rows)
     raise InvalidRequestError(
@@ -58,7 +58,7 @@ def table_of(rows: Rows) -> Columns | NDArray[Any]:
     )
 
 
-def _from_columns(rows: Mapping[str, Any]) -> Columns:
+def _from_columns(rows: Mapping[str, object]) -> Columns:
     single = [name for name, values in rows.items() if _is_single(values)]
     if single and len(single) == len(rows):
         return {str(name): [value] for name, value in rows.items()}
@@ -67,7 +67,7 @@ def _from_columns(rows: Mapping[str, Any]) -> Columns:
     return {str(name): _column_of(values) for name, values in rows.items()}
 
 
-def _is_single(values: Any) -> bool:
+def _is_single(values: object) -> bool:
     return isinstance(values, str | bytes) or not hasattr(values, "__len__")
 
 
@@ -102,7 +102,7 @@ def _from_frame(frame: Frame) -> Columns:
     return {str(name): _column_of(frame[name]) for name in names}
 
 
-def _repeated(names: list[Any]) -> Iterator[str]:
+def _repeated(names: Iterable[object]) -> Iterator[str]:
     seen: set[str] = set()
     for name in map(str, names):
         if name in seen:
@@ -110,8 +110,8 @@ def _repeated(names: list[Any]) -> Iterator[str]:
         seen.add(name)
 
 
-def _column_of(values: Any) -> Any:
-    """A column as a list or array; a series becomes an array, with None where it says that a value is missing."""
+def _column_of(values: object) -> object:
+    """A column as a list or array; a series becomes an array, with None for its missing values."""
     if isinstance(values, list | np.ndarray) or not hasattr(values, "to_numpy"):
         return values
     array = np.asarray(values.to_numpy())

@@ -1,7 +1,7 @@
 """The client's decisions, with no I/O in them: what to send, whether to try again, what a reply means.
 
-Each public method is a generator of `Call` and `Pause` steps that returns the answer. `Client` and `AsyncClient` carry
-the steps out, each in its own way of waiting, so both behave alike. It owns the cache of what models declare.
+Each public method is a generator of `Attempt` and `Pause` steps that returns the answer. `Client` and `AsyncClient`
+perform the steps, one blocking and one awaiting, so both behave alike. The session caches what models declare.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from penstock import inference_pb2, penstock_pb2
-from penstock_client.arrange import arrange
+from penstock.names import CONTROL_SERVICE, DRIFT_STATE_METHOD, INFER_METHOD, INFERENCE_SERVICE
 from penstock_client.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -21,34 +21,36 @@ from penstock_client.errors import (
     meaning_of,
 )
 from penstock_client.metadata import ModelMetadata, ModelState, index_of, metadata_of
-from penstock_client.prediction import Prediction
-from penstock_client.reply import parsed, prediction_of
-from penstock_client.request import Question, infer_payload
+from penstock_client.prediction import Prediction, parsed, prediction_of
+from penstock_client.request import RequestOptions, infer_payload
 from penstock_client.retry import Backoff, pause_before_retry_s
 from penstock_client.rows import Columns, Rows, table_of
-from penstock_client.steps import Call, Failure, Pause, Steps, T
+from penstock_client.steps import Attempt, Failure, Pause, Steps, T
+from penstock_client.tensors import arrange
 
-SERVICE: Final = "inference.GRPCInferenceService"
-OWN_SERVICE: Final = "penstock.v1.Penstock"
-_NAMES: Final = ("ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "ModelInfer", "RepositoryIndex")
-METHODS: Final = {**{name: f"/{SERVICE}/{name}" for name in _NAMES}, "DriftState": f"/{OWN_SERVICE}/DriftState"}
-"""The path of each method called, by its name."""
+_SERVICES: Final = {
+    **dict.fromkeys(("ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "RepositoryIndex"), INFERENCE_SERVICE),
+    INFER_METHOD: INFERENCE_SERVICE,
+    DRIFT_STATE_METHOD: CONTROL_SERVICE,
+}
+METHODS: Final = {method: f"/{service}/{method}" for method, service in _SERVICES.items()}
+"""The path of each method, by its name."""
 
 
 class Session:
-    """The rules of talking to one server.
+    """The rules of calling one server.
 
-    Safe to share between threads: the cache is only ever changed by single assignments, and two callers who miss it at
-    once both fetch, which costs a call and harms nothing.
+    Safe to share between threads: the cache changes by single assignments only. Two callers that miss it at the same time
+    both fetch, which costs one call and harms nothing.
 
     Args:
         server: the server's address, for errors.
-        timeout_s: the deadline of a call that names none.
+        timeout_s: the deadline of a call that sets none.
         retries: how many attempts may follow the first.
         backoff: how the pauses between them grow.
         max_message_bytes: the longest request that is sent.
-        clock: seconds that only go forward.
-        fraction: a random number from 0 to 1 at each call.
+        clock: monotonic seconds.
+        fraction: returns a random number from 0 to 1.
     """
 
     def __init__(
@@ -73,32 +75,36 @@ class Session:
         self._fraction = fraction
         self._declared: dict[tuple[str, str], ModelMetadata] = {}
 
-    def predict(self, question: Question, rows: Rows, timeout_s: float | None) -> Steps[Prediction]:
+    def predict(self, options: RequestOptions, rows: Rows, timeout_s: float | None) -> Steps[Prediction]:
         """The prediction for the rows, cast to what the model declares."""
-        return self._asked(question.model, timeout_s, lambda deadline_s: self._predict(question, rows, deadline_s))
+        return self._with_deadline(
+            options.model, timeout_s, lambda deadline_s: self._predict(options, rows, deadline_s)
+        )
 
     def metadata(self, model: str, version: str, timeout_s: float | None) -> Steps[ModelMetadata]:
-        """What the model declares now; also what later predictions are cast to."""
-        return self._asked(model, timeout_s, lambda deadline_s: self._metadata(model, version, deadline_s))
+        """What the model declares now; later predictions are cast to it."""
+        return self._with_deadline(model, timeout_s, lambda deadline_s: self._metadata(model, version, deadline_s))
 
     def index(self, *, only_ready: bool, timeout_s: float | None) -> Steps[tuple[ModelState, ...]]:
         """Every model and version that the server knows."""
-        return self._asked("", timeout_s, lambda deadline_s: self._index(only_ready, deadline_s))
+        return self._with_deadline("", timeout_s, lambda deadline_s: self._index(only_ready, deadline_s))
 
     def drift_state(self, model: str, version: str, timeout_s: float | None) -> Steps[penstock_pb2.DriftStateResponse]:
-        """What the server says of drift; a Penstock server alone knows the method."""
-        return self._asked(model, timeout_s, lambda deadline_s: self._drift_state(model, version, deadline_s))
+        """The server's drift report; only a Penstock server has the method."""
+        return self._with_deadline(model, timeout_s, lambda deadline_s: self._drift_state(model, version, deadline_s))
 
     def is_live(self, timeout_s: float | None) -> Steps[bool]:
-        """Whether the server answers and calls itself live; one attempt."""
-        return self._asked("", timeout_s, self._is_live)
+        """Whether the server answers and reports itself live; one attempt."""
+        return self._with_deadline("", timeout_s, self._is_live)
 
     def is_ready(self, model: str | None, version: str, timeout_s: float | None) -> Steps[bool]:
         """Whether the server, or the model, can answer predictions; one attempt."""
-        return self._asked(model or "", timeout_s, lambda deadline_s: self._is_ready(model, version, deadline_s))
+        return self._with_deadline(
+            model or "", timeout_s, lambda deadline_s: self._is_ready(model, version, deadline_s)
+        )
 
-    def _asked(self, model: str, timeout_s: float | None, steps_until: Callable[[float], Steps[T]]) -> Steps[T]:
-        """The steps up to the deadline that begins now; an error that leaves them names the model and server."""
+    def _with_deadline(self, model: str, timeout_s: float | None, steps_until: Callable[[float], Steps[T]]) -> Steps[T]:
+        """The steps, with the deadline counted from now; an error that leaves them names the model and the server."""
         try:
             if timeout_s is not None and not _is_duration(timeout_s):
                 raise InvalidRequestError(f"timeout_s is expected as a finite number above 0, got {timeout_s}")
@@ -107,27 +113,27 @@ class Session:
             error.model, error.server = model, self._server
             raise
 
-    def _predict(self, question: Question, rows: Rows, deadline_s: float) -> Steps[Prediction]:
-        question.check()
+    def _predict(self, options: RequestOptions, rows: Rows, deadline_s: float) -> Steps[Prediction]:
+        options.check()
         table = table_of(rows)
-        known = self._declared.get((question.model, question.version))
-        declared = known or (yield from self._metadata(question.model, question.version, deadline_s))
+        known = self._declared.get((options.model, options.version))
+        declared = known or (yield from self._metadata(options.model, options.version, deadline_s))
         try:
-            return (yield from self._infer(question, table, declared, deadline_s))
+            return (yield from self._infer(options, table, declared, deadline_s))
         except InvalidRequestError:
-            # What a name or an alias stands for changes while the client lives, and with it the columns.
+            # The version behind a name or an alias changes while the client lives, and the columns with it.
             if known is None:
                 raise
-            declared = yield from self._metadata(question.model, question.version, deadline_s)
+            declared = yield from self._metadata(options.model, options.version, deadline_s)
             if declared.inputs == known.inputs:
                 raise
-        return (yield from self._infer(question, table, declared, deadline_s))
+        return (yield from self._infer(options, table, declared, deadline_s))
 
     def _infer(
-        self, question: Question, table: Columns | NDArray[Any], declared: ModelMetadata, deadline_s: float
+        self, options: RequestOptions, table: Columns | NDArray[Any], declared: ModelMetadata, deadline_s: float
     ) -> Steps[Prediction]:
-        payload = infer_payload(question, arrange(table, declared.inputs))
-        reply, round_trip_s = yield from self._call("ModelInfer", payload, deadline_s, self._retries)
+        payload = infer_payload(options, arrange(table, declared.inputs))
+        reply, round_trip_s = yield from self._call(INFER_METHOD, payload, deadline_s, self._retries)
         return prediction_of(reply, round_trip_s=round_trip_s)
 
     def _metadata(self, model: str, version: str, deadline_s: float) -> Steps[ModelMetadata]:
@@ -144,7 +150,7 @@ class Session:
 
     def _drift_state(self, model: str, version: str, deadline_s: float) -> Steps[penstock_pb2.DriftStateResponse]:
         request = penstock_pb2.DriftStateRequest(model=model, version=version)
-        reply, _ = yield from self._call("DriftState", request.SerializeToString(), deadline_s, self._retries)
+        reply, _ = yield from self._call(DRIFT_STATE_METHOD, request.SerializeToString(), deadline_s, self._retries)
         return parsed(penstock_pb2.DriftStateResponse, reply)
 
     def _is_live(self, deadline_s: float) -> Steps[bool]:
@@ -155,7 +161,7 @@ class Session:
         return parsed(inference_pb2.ServerLiveResponse, reply).live
 
     def _is_ready(self, model: str | None, version: str, deadline_s: float) -> Steps[bool]:
-        # The three replies and their requests are alike on the wire but for the model's name and version.
+        # Both methods have the same messages on the wire, but for the model's name and version.
         method = "ServerReady" if model is None else "ModelReady"
         request = inference_pb2.ModelReadyRequest(name=model or "", version=version)
         try:
@@ -172,7 +178,7 @@ class Session:
             )
         retry, cause = 0, None
         while (begun_s := self._clock()) < deadline_s:
-            outcome = yield Call(method, payload, deadline_s - begun_s)
+            outcome = yield Attempt(method, payload, deadline_s - begun_s)
             if isinstance(outcome, bytes):
                 return outcome, self._clock() - begun_s
             assert outcome is not None, "a call is answered by bytes or a failure"
@@ -181,7 +187,7 @@ class Session:
         raise DeadlineExceededError("no answer before the deadline") from cause
 
     def _pause_s(self, failure: Failure, retry: int, retries: int, deadline_s: float) -> float:
-        """The pause before the next attempt; raises the failure's meaning where there is to be none."""
+        """The pause before the next attempt; raises the failure's meaning if there is none."""
         pause_s = pause_before_retry_s(
             failure,
             self._backoff,

@@ -1,7 +1,7 @@
-"""What the session asks of the outside world, as records: one call, or one pause.
+"""The steps of a session, as records: one attempt of a call, or one pause.
 
-A session's methods are generators of these steps; `client` and `aio` carry each out, in their own way of waiting, and
-send back what came of it. So all decisions are made in one place that does no I/O.
+A session's methods are generators of these steps. `client` and `aio` perform each one, blocking or awaiting, and send its
+outcome back. So all decisions are made in one place that does no I/O.
 """
 
 from collections.abc import Generator, Iterable
@@ -16,7 +16,7 @@ PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Attempt:
     """One attempt of one unary method; answered by the reply's bytes or a `Failure`."""
 
     method: str
@@ -36,8 +36,8 @@ class Failure:
     """How an attempt failed.
 
     Attributes:
-        pushback_s: the seconds to wait that the server asked for; negative where it asked for no further attempt, None
-            where it said nothing.
+        pushback_s: the pause that the server asked for; negative if it asked for no further attempt, None if it asked
+            for nothing.
         cause: gRPC's exception, if one was raised.
     """
 
@@ -47,21 +47,21 @@ class Failure:
     cause: BaseException | None = None
 
 
-Steps = Generator[Call | Pause, bytes | Failure | None, T]
+Steps = Generator[Attempt | Pause, bytes | Failure | None, T]
 
 
 def failure_of(error: grpc.RpcError) -> Failure:
     """The failure that an exception of `grpc` or `grpc.aio` reports."""
-    # grpc and grpc.aio give their trailers in unlike types, both of pairs.
+    # grpc and grpc.aio declare different types for trailers; both hold pairs.
     trailers: Iterable[tuple[str, str | bytes]] = cast("Any", error.trailing_metadata() or ())
     pushback = next((value for key, value in trailers if key == PUSHBACK_KEY), None)
     return Failure(error.code(), error.details() or "", None if pushback is None else pushback_s(pushback), error)
 
 
 def pushback_s(trailer: str | bytes) -> float:
-    """The seconds that a pushback trailer asks for, negative for "never".
+    """The pause that a pushback trailer asks for; negative for "never".
 
-    Source: gRPC proposal A6, "Pushback": a value that is no number means that the call is not to be tried again.
+    Source: gRPC proposal A6, "Pushback": a value that is not a number means that the call must not be tried again.
 
     >>> pushback_s("250"), pushback_s("-1"), pushback_s("soon")
     (0.25, -1.0, -1.0)

@@ -1,1 +1,1 @@
-"""The contract: the Open Inference Protocol's messages in a descriptor pool of Penstock's own, and its tensor codec."""
+"""The contract: the messages in a descriptor pool of Penstock's own, the names in them, and the tensor codec."""

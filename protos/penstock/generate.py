@@ -1,7 +1,7 @@
-"""Writes the `_pb2` modules beside their .proto files; run by `make protos`, and by a test that holds them fresh.
+"""`python -m penstock.generate [--check]`: writes the `_pb2` modules next to their .proto files, or checks that they are fresh.
 
-protoc's own Python output registers in protobuf's default pool and demands a runtime at least as new as itself; ours
-holds the descriptor alone and registers it in `penstock.pool`, which every protobuf since 5.26 can do.
+protoc's own Python output registers in protobuf's default pool and needs a runtime at least as new as protoc. Ours holds
+only the descriptor and registers it in `penstock.pool`, which every protobuf since 5.26 can do.
 """
 
 import importlib.resources
@@ -15,7 +15,7 @@ WIDTH = 100
 
 
 def generated_files(proto: Path) -> dict[str, str]:
-    """The text of each file that `proto` gives, by file name."""
+    """The text of each file generated from `proto`, by file name."""
     from google.protobuf import descriptor_pb2
     from grpc_tools import protoc
 
@@ -41,7 +41,7 @@ def _module(proto: str, descriptor: bytes) -> str:
 
 
 def main() -> int:
-    """Writes every generated file; with `--check`, says which differ and exits 1."""
+    """Writes every generated file; with `--check`, prints which differ and returns 1."""
     stale = []
     for proto in sorted(FOLDER.glob("*.proto")):
         for name, text in generated_files(proto).items():

@@ -1,4 +1,4 @@
-"""Words that several rooms and the wire share; nothing else."""
+"""The contract's names: roles, states, services, parameters. Server, client, tools and bench import them from here."""
 
 from typing import Final, Literal
 
@@ -22,6 +22,15 @@ HEALTH_SERVICE: Final = "grpc.health.v1.Health"
 REFLECTION_SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
 CONTROL_SERVICE: Final = "penstock.v1.Penstock"
 
+INFER_METHOD: Final = "ModelInfer"
+DRIFT_STATE_METHOD: Final = "DriftState"
+
+# Parameters of a ModelInferRequest.
+PARAMETER_ROUTING_KEY: Final = "routing_key"
+PARAMETER_TIMEOUT: Final = "timeout"
+PARAMETER_PRIORITY: Final = "priority"
+
+# Parameters of a ModelInferResponse.
 PARAMETER_ROLE: Final = "penstock_role"
 PARAMETER_QUEUE_US: Final = "penstock_queue_us"
 PARAMETER_COMPUTE_US: Final = "penstock_compute_us"

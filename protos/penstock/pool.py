@@ -1,8 +1,7 @@
 """A descriptor pool of Penstock's own.
 
-The messages of package `inference` are also registered by every other client of the protocol, and protobuf's default
-pool refuses a second copy, whichever comes first. In a pool of its own this copy meets no other, so a process may
-import `tritonclient` or `kserve` beside Penstock, in either order.
+Every client of the protocol registers the messages of package `inference`, and protobuf's default pool refuses a second
+copy. With a pool of its own, Penstock works in one process with `tritonclient` or `kserve`, imported in either order.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ def register(serialized_file: bytes) -> Mapping[str, Any]:
     """The file's descriptor, under `DESCRIPTOR`, and its top-level message classes by name.
 
     Args:
-        serialized_file: a serialized `FileDescriptorProto`, its imports registered before.
+        serialized_file: a serialized `FileDescriptorProto`, whose imports are registered already.
     """
     POOL.AddSerializedFile(serialized_file)
     name = descriptor_pb2.FileDescriptorProto.FromString(serialized_file).name
@@ -26,6 +25,6 @@ def register(serialized_file: bytes) -> Mapping[str, Any]:
         message: message_factory.GetMessageClass(found) for message, found in descriptor.message_types_by_name.items()
     }
     for found in classes.values():
-        # As protoc's own classes have it; without it, pickle looks for a message's class in every module there is.
+        # As in protoc's own classes; without it, pickle searches all modules for a message's class.
         found.__module__ = name.removesuffix(".proto").replace("/", ".") + "_pb2"
     return {"DESCRIPTOR": descriptor, **classes}

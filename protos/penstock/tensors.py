@@ -1,8 +1,8 @@
 """Tensors as the Open Inference Protocol carries them: datatype names, raw contents and typed contents.
 
-A tensor's *raw* form is its elements in row-major order, little-endian and unpadded; an element of datatype BYTES is a
-4-byte little-endian length and that many bytes. The raw form of several tensors one after another is the raw form of
-their concatenation along the first axis, which is what makes batching a join of bytes.
+A tensor's *raw* form is its elements in row-major order, little-endian and unpadded. An element of datatype BYTES is a
+4-byte little-endian length and that many bytes. The raw forms of several tensors, joined, are the raw form of their
+concatenation along the first axis, so a batch is made by joining bytes.
 
 Source: Open Inference Protocol v2, gRPC, "Tensor Contents" and "Raw Contents".
 """
@@ -29,7 +29,7 @@ NUMPY_TYPES: Final[dict[str, np.dtype[Any]]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-"""Every fixed-size datatype with its numpy type; BYTES has none."""
+"""The numpy type of every fixed-size datatype; BYTES has none."""
 
 DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in NUMPY_TYPES.items()}
 
@@ -47,13 +47,13 @@ TYPED_FIELDS: Final[dict[str, str]] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""The field of `InferTensorContents` that carries each datatype; FP16 travels only raw."""
+"""The field of `InferTensorContents` for each datatype; FP16 has only the raw form."""
 
 _LENGTH = struct.Struct("<I")
 
 
 class Tensor(Protocol):
-    """What `InferInputTensor` and `InferOutputTensor` have in common."""
+    """`InferInputTensor` or `InferOutputTensor`."""
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
     """The protocol's name for a numpy type; strings, bytes and objects are BYTES.
 
     Raises:
-        ValueError: the protocol has no such type, as with complex numbers and dates.
+        ValueError: the protocol has no such type, for example for complex numbers and dates.
 
     >>> datatype_of(np.dtype("float32")), datatype_of(np.dtype("U7"))
     ('FP32', 'BYTES')
@@ -102,10 +102,10 @@ def to_raw(array: NDArray[Any]) -> bytes:
 
 
 def from_raw(raw: bytes, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
-    """The array that raw contents hold: a read-only view, or objects of type `bytes` for BYTES.
+    """The array in raw contents: a read-only view, or objects of type `bytes` for BYTES.
 
     Raises:
-        ValueError: an unknown datatype, or contents that do not fill the shape exactly.
+        ValueError: the datatype is unknown, or the contents do not fill the shape exactly.
     """
     if datatype == "BYTES":
         values = np.empty(prod(shape), dtype=object)
@@ -119,7 +119,7 @@ def from_raw(raw: bytes, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
 
 
 def numpy_type(datatype: str) -> np.dtype[Any]:
-    """The numpy type of a fixed-size datatype; `ValueError` names those there are."""
+    """The numpy type of a fixed-size datatype; raises `ValueError`, with the known datatypes, for any other."""
     try:
         return NUMPY_TYPES[datatype]
     except KeyError:
@@ -131,8 +131,8 @@ def typed_to_raw(tensor: Tensor) -> bytes:
     """A tensor's typed contents in raw form.
 
     Raises:
-        ValueError: a datatype without typed contents, a field that is not the datatype's, a number of elements that is
-            not the shape's, or a value out of the datatype's range.
+        ValueError: the datatype has no typed contents, the field is not the datatype's, the number of elements is not
+            the shape's, or a value is out of the datatype's range.
     """
     field = TYPED_FIELDS.get(tensor.datatype)
     if field is None:
@@ -163,7 +163,7 @@ def join_bytes(values: Iterable[object]) -> bytes:
 
 
 def split_bytes(raw: bytes, count: int) -> list[bytes]:
-    """The `count` elements of raw BYTES contents; `ValueError` when there are more, fewer, or a torn one.
+    """The `count` elements of raw BYTES contents; raises `ValueError` if there are more, fewer, or a cut one.
 
     >>> split_bytes(join_bytes(["a", b"bc"]), 2)
     [b'a', b'bc']

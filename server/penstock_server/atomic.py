@@ -1,4 +1,4 @@
-"""Writes a small file so that a reader, or a crash, never meets half of it."""
+"""Writes a file in one step: neither a reader nor a crash leaves half of it."""
 
 import os
 import tempfile

@@ -1,17 +1,23 @@
-"""What a server is set to: defaults, then a TOML file, then the command line; checked whole before anything starts."""
+"""A server's settings: defaults, then a TOML file, then the command line; all checked before anything starts.
+
+A table of the file is a record that stands beside its user, and it travels to the worker as it is. A new setting is a
+field of its record, and nothing else here or on the way.
+"""
 
 import os
 import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass
 from math import inf
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import msgspec
 
 from penstock_server.batching.limits import BatchLimits
+from penstock_server.drift.report import RATE
 from penstock_server.errors import InvalidInputError
-from penstock_server.transport.settings import TransportSettings
+from penstock_server.request_log.settings import RequestLogSettings
+from penstock_server.transport.settings import TransportName, TransportSettings
 
 MAX_WORKERS: Final = 256
 
@@ -21,16 +27,16 @@ class DriftSettings:
     """How drift is watched.
 
     Attributes:
-        window_rows: the sliding window of each version in each worker; ten sub-windows slide. An alarm's windows hold as
-            many rows over all workers, and share none.
+        window_rows: the sliding window of each version in each worker, which moves by a tenth. An alarm's window holds
+            as many rows over all workers, and shares none with the one before.
         rate: the share of the features called drifted that may be wrong.
-        minimum_effect: the population stability index that is still no drift; None is as each baseline says, 0.1 if
-            nobody chose otherwise.
-        series: the features of a version that have metrics of their own, those with the strongest evidence.
+        minimum_effect: the largest population stability index that is no drift; None takes each baseline's own, which
+            is 0.1 by default.
+        series: how many features per version have metrics of their own, those with the strongest evidence.
     """
 
     window_rows: int = 10_000
-    rate: float = 0.05
+    rate: float = RATE
     minimum_effect: float | None = None
     series: int = 50
 
@@ -47,40 +53,8 @@ class DriftSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestLogSettings:
-    """What of the answered requests is kept, raw columns and answers, as Parquet files.
-
-    Attributes:
-        directory: where; None logs nothing.
-        sample_ratio: the share of requests that are kept, each with all its rows.
-        max_bytes: what all files take at most; the oldest go first.
-        rotate_bytes, rotate_s: a file is closed, and can be read, when it is so large or so old.
-    """
-
-    directory: Path | None = None
-    sample_ratio: float = 0.01
-    max_bytes: int = 1024**3
-    rotate_bytes: int = 32 * 1024**2
-    rotate_s: float = 300.0
-
-    def __post_init__(self) -> None:
-        # Written so that NaN is refused as well.
-        if not 0 < self.sample_ratio <= 1:
-            raise InvalidInputError(
-                f"request_log.sample_ratio is {self.sample_ratio}, expected a share above 0 and at most 1"
-            )
-        if not 0 < self.rotate_s < inf:
-            raise InvalidInputError(f"request_log.rotate_s is {self.rotate_s}, expected more than 0 seconds")
-        if not 4096 <= self.rotate_bytes <= self.max_bytes // 4:
-            raise InvalidInputError(
-                f"request_log.rotate_bytes is {self.rotate_bytes}, expected from 4096 to a quarter of max_bytes, which is "
-                f"{self.max_bytes}"
-            )
-
-
-@dataclass(frozen=True, slots=True)
 class OwnModelSettings:
-    """What one model has otherwise than `ModelSettings` says."""
+    """The settings of one model that differ from `ModelSettings`."""
 
     threads: int
 
@@ -90,9 +64,9 @@ class ModelSettings:
     """How models run.
 
     Attributes:
-        threads: onnxruntime's threads within one operator of one model. More than one pays for large models alone.
-        inline_budget_ms: a version whose batch of 64 rows takes longer runs beside the reactor, on a thread of its own;
-            batches of the others grow as far as it allows.
+        threads: onnxruntime's threads within one operator of one model. More than one pays only for large models.
+        inline_budget_ms: a version whose batch of 64 rows takes longer runs on its own thread; batches of the others
+            grow as far as the budget allows.
         models: other threads for models of these names.
     """
 
@@ -103,11 +77,47 @@ class ModelSettings:
     def __post_init__(self) -> None:
         for name, own in self.models.items():
             if own.threads < 1:
-                raise InvalidInputError(f"serving.models.{name}.threads is {own.threads}, expected 1 at least")
-        if self.threads < 1 or not self.inline_budget_ms >= 0:
-            raise InvalidInputError(
-                f"models takes threads >= 1 and inline_budget_ms >= 0, got {self.threads} and {self.inline_budget_ms}"
-            )
+                raise InvalidInputError(f"serving.models.{name}.threads is {own.threads}, expected at least 1")
+        if self.threads < 1:
+            raise InvalidInputError(f"serving.threads is {self.threads}, expected at least 1")
+        # Written so that NaN, which TOML can say, is refused as well.
+        if not self.inline_budget_ms >= 0:
+            raise InvalidInputError(f"serving.inline_budget_ms is {self.inline_budget_ms}, expected 0 or more")
+
+    @property
+    def inline_budget_s(self) -> float:
+        """The budget in seconds."""
+        return self.inline_budget_ms / 1000
+
+    def threads_of(self, model: str) -> int:
+        """The threads of the model of this name."""
+        own = self.models.get(model)
+        return self.threads if own is None else own.threads
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """The server's settings that a worker needs, as the same records.
+
+    Not all of them: a worker gets them on its command line, which other users of the machine can read, and the registry's
+    address may hold a password.
+    """
+
+    transport: TransportName
+    batching: BatchLimits
+    serving: ModelSettings
+    drift: DriftSettings
+    request_log: RequestLogSettings
+    grpc: TransportSettings
+
+    def to_json(self) -> str:
+        """The settings for a command line."""
+        return msgspec.json.encode(self, enc_hook=str).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> "WorkerSettings":
+        """What `to_json` gave."""
+        return msgspec.json.decode(text, type=cls, dec_hook=_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +131,10 @@ class ServerSettings:
         host, port: the gRPC address; port 0 picks a free one.
         http_port: metrics, health and state over HTTP, on the same host.
         workers: processes that share the gRPC port.
-        poll_interval_s: how often the registry is asked.
-        grace_s: how long calls may finish when the server stops.
-        batching, serving: a table `batching.models.NAME` or `serving.models.NAME` holds what one model has otherwise.
+        poll_interval_s: the pause between two polls of the registry.
+        grace_s: how long calls may take to finish when the server stops.
+        batching, serving: a table `batching.models.NAME` or `serving.models.NAME` holds the settings of one model that
+            differ.
     """
 
     registry: str | None = None
@@ -133,7 +144,7 @@ class ServerSettings:
     port: int = 8001
     http_port: int = 8002
     workers: int = 1
-    transport: Literal["completion-queue", "aio"] = "completion-queue"
+    transport: TransportName = "completion-queue"
     poll_interval_s: float = 2.0
     grace_s: float = 30.0
     batching: BatchLimits = field(default_factory=BatchLimits)
@@ -154,6 +165,11 @@ class ServerSettings:
                 "poll_interval_s takes more than 0 seconds and grace_s 0 or more, "
                 f"got {self.poll_interval_s} and {self.grace_s}"
             )
+
+    @property
+    def of_worker(self) -> WorkerSettings:
+        """The part that each worker gets."""
+        return WorkerSettings(**{each.name: getattr(self, each.name) for each in fields(WorkerSettings)})
 
 
 def read_settings(file: Path | None, **overrides: Any) -> ServerSettings:
@@ -182,7 +198,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _refuse_unknown(values: dict[str, Any], kind: type, file: Path, table: str = "") -> None:
-    """Refuses names that mean nothing, which msgspec would pass over in a nested table too."""
+    """Refuses unknown names, which msgspec ignores, in nested tables too."""
     known = {setting.name: setting.type for setting in fields(kind)}
     if unknown := [table + name for name in sorted(values.keys() - known.keys())]:
         expected = ", ".join(table + name for name in sorted(known))

@@ -1,7 +1,7 @@
-"""A worker process: composes the data plane, and carries out the supervisor's commands on a thread of its own.
+"""A worker process: composes the data plane, and handles the supervisor's commands on their own thread.
 
-The main thread is the reactor's. Loading happens beside it; what the reactor reads is changed only by actions posted to
-it, so the request path has no locks.
+The main thread is the reactor's. Versions load on the commands' thread; what the reactor reads is changed only by actions
+posted to it, so the request path has no locks.
 """
 
 import ctypes
@@ -11,12 +11,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import structlog
 
 from penstock.names import VersionKey
@@ -25,7 +25,6 @@ from penstock_server.batching.limits import resolve
 from penstock_server.clock import monotonic
 from penstock_server.control import messages
 from penstock_server.control.forwarding import ForwardedCalls
-from penstock_server.control.messages import ModelRoutes, RequestLogging, WorkerSettings
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.log_setup import configure_logging
@@ -33,73 +32,85 @@ from penstock_server.metrics.counters import CountersShape, SharedCounters, open
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
-from penstock_server.models.signature import ANY, TensorSpec
-from penstock_server.prediction.decode import ColumnDecoder, Decoder, TensorDecoder, block_order
+from penstock_server.prediction.decode import block_of, block_order, decoder_of
 from penstock_server.prediction.executor import Executor, ThreadedExecutor
-from penstock_server.prediction.outputs import class_reader, score_output
+from penstock_server.prediction.outputs import reader_of
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
-from penstock_server.prediction.shadow import Mirror, Reader, ShadowThread
-from penstock_server.request_log.sampler import RequestTap, tensor_of
-from penstock_server.request_log.segment import LoggedTensor, SegmentHeader
-from penstock_server.request_log.writer import RequestLogThread
+from penstock_server.prediction.shadow import ShadowTarget, ShadowThread
+from penstock_server.request_log.sampler import RequestSampler
+from penstock_server.request_log.segment import header_of
+from penstock_server.request_log.settings import RequestLogSettings
+from penstock_server.request_log.writer import RequestLogWriter
+from penstock_server.rollout.routes import ModelRoutes
 from penstock_server.services.health import Health
 from penstock_server.services.inference import inference_methods
-from penstock_server.services.penstock import control_methods
+from penstock_server.services.penstock import penstock_methods
 from penstock_server.services.reflection import reflection_methods
+from penstock_server.settings import WorkerSettings
 from penstock_server.transport.choose import choose_transport
 from penstock_server.transport.interface import Methods
-from penstock_server.transport.settings import TransportSettings
 
 log = structlog.get_logger(__name__)
 
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long another thread may keep the interpreter from the reactor; the default of 5 ms would show in the p99."""
 DRAIN_S: Final = 30.0
+"""How long an unload waits for the version's requests, and any command for the reactor."""
+ORPHAN_GRACE_S: Final = 5.0
+"""How long calls may take to finish when the supervisor is gone."""
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
-"""A batch keeps some hundred objects alive for a millisecond, and the collector's default of 700 made it walk them, and
-then everything else, several times a batch: a fifth of the CPU. A request leaves no cycle behind."""
+"""A batch keeps about a hundred objects alive for a millisecond, and the collector's default of 700 made it walk them, and
+then everything else, several times per batch: a fifth of the CPU. A request leaves no cycle behind."""
 
 
 class Worker:
-    """One process of the data plane."""
+    """One process of the data plane.
 
-    def __init__(self, link: WorkerLink, settings: WorkerSettings, board: Path) -> None:
+    Args:
+        link: the socket to the supervisor.
+        settings: the server's, as far as they concern a worker.
+        counters: the file that counts what is refused before a version is known.
+    """
+
+    def __init__(self, link: WorkerLink, settings: WorkerSettings, counters: Path) -> None:
         self._link = link
         self._settings = settings
         self._executors: dict[VersionKey, Executor] = {}
+        self._serving = messages.Serve(0, {}, False)
         self._reactor = BatchScheduler(monotonic)
-        self._predictor = Predictor(clock=monotonic, report=Recorder(open_counters(board, CountersShape())))
+        self._predictor = Predictor(clock=monotonic, report=Recorder(open_counters(counters, CountersShape())))
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
         self._request_log = _request_log(settings.request_log)
-        self._taps: dict[VersionKey, RequestTap] = {}
-        self._relay = ForwardedCalls(link.tell, self._post)
+        self._samplers: dict[VersionKey, RequestSampler] = {}
+        self._forwarded = ForwardedCalls(link.send, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
-        methods |= control_methods(self._relay.ask)
+        methods |= penstock_methods(self._forwarded.forward)
         self._transport_name, self._transport = choose_transport(
-            settings.transport, methods, self._reactor, _transport_settings(settings)
+            settings.transport, methods, self._reactor, settings.grpc
         )
 
     def run(self) -> None:
-        """Serves until told to drain, or until the supervisor is gone."""
-        threading.Thread(target=self._obey, name="control", daemon=True).start()
+        """Serves until a command drains it, or until the supervisor is gone."""
+        threading.Thread(target=self._handle_commands, name="control", daemon=True).start()
         self._transport.run()
         if self._request_log is not None:
             self._request_log.close()
 
-    def _obey(self) -> None:
+    def _handle_commands(self) -> None:
         try:
             for command in self._link.commands():
                 try:
-                    self._carry_out(command)
+                    self._handle_command(command)
                 except Exception:
                     log.exception("command failed", command=type(command).__name__)
         finally:
-            self._drain(5.0)  # whatever ended the commands, a worker that hears none must not serve on
+            # Whatever ended the commands: a worker that gets none must not go on serving.
+            self._drain(ORPHAN_GRACE_S)
 
-    def _carry_out(self, command: messages.Command) -> None:
+    def _handle_command(self, command: messages.Command) -> None:
         match command:
             case messages.Load():
                 self._load(command)
@@ -112,15 +123,15 @@ class Worker:
             case messages.Drain():
                 self._drain(command.grace_s)
             case messages.ControlReply() | messages.ControlError():
-                self._relay.answered(command)
+                self._forwarded.on_reply(command)
 
     def _listen(self, address: str) -> None:
         try:
             self._transport.listen(address)
         except PenstockError as error:
-            self._link.tell(messages.ListenFailed(str(error)))
+            self._link.send(messages.ListenFailed(str(error)))
         else:
-            self._link.tell(messages.Listening(self._transport_name))
+            self._link.send(messages.Listening(self._transport_name))
 
     def _drain(self, grace_s: float) -> None:
         self._transport.post(self._health.drain)
@@ -132,59 +143,65 @@ class Worker:
             servable, cost = load(
                 (command.model, command.version),
                 Path(command.folder),
-                threads=self._settings.onnx_threads_of.get(command.model, self._settings.onnx_threads),
-                max_rows=self._settings.limits.of(command.model).most_rows,
+                threads=self._settings.serving.threads_of(command.model),
+                max_rows=self._settings.batching.of(command.model).most_rows,
             )
-            board = open_counters(Path(command.board), CountersShape(command.features, command.cells))
-            recorder = self._recorder(servable, board)
+            counters = open_counters(Path(command.counters), CountersShape(command.features, command.cells))
+            recorder = self._recorder(servable, counters)
             executor = self._executor(servable, cost, recorder)
             self._log_requests(executor, servable, recorder)
         except Exception as error:
             if not isinstance(error, InvalidInputError):
                 log.exception("load failed", model=command.model, version=command.version)
             reason = str(error) if isinstance(error, PenstockError) else f"loading failed: {type(error).__name__}"
-            self._link.tell(messages.LoadFailed(command.model, command.version, reason))
+            self._link.send(messages.LoadFailed(command.model, command.version, reason))
             return
         self._executors[servable.key] = executor
         took_s = time.monotonic() - started
         is_inline = not isinstance(executor, ThreadedExecutor)
-        self._link.tell(
+        self._link.send(
             messages.Loaded(command.model, command.version, took_s, is_inline, cost.base_s * 1e6, cost.row_s * 1e6)
         )
 
     def _executor(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
-        limits, is_inline = resolve(settings.limits.of(servable.key[0]), cost, settings.inline_budget_s)
-        kind = Executor if is_inline else ThreadedExecutor
-        return kind(
+        limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
+        make: Callable[..., Executor] = (
+            partial(Executor, activate=self._reactor.activate) if is_inline else ThreadedExecutor
+        )
+        return make(
             servable,
-            _decoder(servable),
+            decoder_of(servable),
             limits=limits,
             report=recorder,
-            reader=_reader(servable),
+            reader=reader_of(servable),
             clock=monotonic,
-            activate=self._reactor.activate,
             cost=cost,
         )
 
     def _log_requests(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> None:
-        settings, thread = self._settings.request_log, self._request_log
-        if settings is not None and thread is not None:
-            is_batched = servable.is_batched
-            inputs, outputs = _logged_inputs(executor.decoder, is_batched), _logged(servable.outputs, is_batched)
-            header = SegmentHeader(*servable.key, inputs, outputs)
-            tap = RequestTap(header, sample_ratio=settings.sample_ratio, report=recorder, wake=thread.wake)
-            executor.request_log = self._taps[servable.key] = tap
-            thread.add(tap)
+        settings, writer = self._settings.request_log, self._request_log
+        if writer is not None:
+            outputs = [block_of(spec, is_batched=servable.is_batched) for spec in servable.outputs]
+            header = header_of(servable.key, executor.decoder.blocks, outputs)
+            sampler = RequestSampler(header, sample_ratio=settings.sample_ratio, report=recorder, wake=writer.wake)
+            executor.sampler = self._samplers[servable.key] = sampler
+            writer.add(sampler)
 
-    def _recorder(self, servable: OnnxServable, board: SharedCounters) -> Recorder:
+    def _recorder(self, servable: OnnxServable, counters: SharedCounters) -> Recorder:
         baseline = servable.artifact.baseline
         predictions = None if baseline is None else baseline.cells.predictions
-        return Recorder(board, self._settings.drift_window_rows, predictions)
+        return Recorder(counters, self._settings.drift.window_rows, predictions)
 
     def _serve(self, command: messages.Serve) -> None:
-        models = {name: self._served(name, routes) for name, routes in command.models.items()}
-        routing_table = RoutingTable(models, command.is_settled)
+        self._serving = command
+        self._swap_routes()
+        self._link.send(messages.Served(command.generation))
+
+    def _swap_routes(self) -> None:
+        """Puts the last plans in force, over the versions that are loaded now."""
+        models = {name: self._served(name, routes) for name, routes in self._serving.models.items()}
+        routing_table = RoutingTable(models, self._serving.is_settled)
 
         def swap() -> None:
             for model in models.values():
@@ -193,26 +210,24 @@ class Worker:
             self._health.changed()
 
         self._on_reactor(swap)
-        self._link.tell(messages.Served(command.generation))
 
     def _served(self, name: str, routes: ModelRoutes) -> ServedModel:
         executors = {version: executor for (model, version), executor in self._executors.items() if model == name}
-        statuses = {version: VersionStatus(status.state, status.reason) for version, status in routes.statuses.items()}
-        return ServedModel(name, routes.plan, executors, statuses)
+        return ServedModel(name, routes.plan, executors, routes.statuses)
 
     def _assign_roles(self, model: ServedModel) -> None:
         for version, executor in model.executors.items():
             role = model.role(version)
-            executor.play(role)
-            if (tap := self._taps.get(executor.servable.key)) is not None:
-                tap.role = role or ""
-        if model.plan is not None:
+            executor.set_role(role)
+            if (sampler := self._samplers.get(executor.servable.key)) is not None:
+                sampler.role = role or ""
+        if model.plan is not None and model.plan.champion is not None:
             champion = model.executors[model.plan.champion]
             shadow = model.executors.get(model.plan.shadow or "")
-            champion.mirror = None if shadow is None else self._mirror(champion, shadow)
+            champion.shadow = None if shadow is None else self._shadow_target(champion, shadow)
 
-    def _mirror(self, champion: Executor, shadow: Executor) -> Mirror:
-        return Mirror(
+    def _shadow_target(self, champion: Executor, shadow: Executor) -> ShadowTarget:
+        return ShadowTarget(
             self._shadow,
             servable=shadow.servable,
             report=shadow.report,
@@ -224,7 +239,8 @@ class Worker:
     def _unload(self, key: VersionKey) -> None:
         executor = self._executors.pop(key, None)
         if executor is not None:
-            self._on_reactor(lambda: None)  # whoever read the former routing_table has queued its request now
+            # From now on no request reaches the version, and each that was routed by the former table is queued.
+            self._swap_routes()
             deadline = time.monotonic() + DRAIN_S
             while not executor.is_idle and time.monotonic() < deadline:
                 time.sleep(0.005)
@@ -232,12 +248,12 @@ class Worker:
                 executor.close()  # waits for its thread, which the reactor must not
             else:
                 self._on_reactor(executor.close)
-            if (tap := self._taps.pop(key, None)) is not None:
-                tap.close()
+            if (sampler := self._samplers.pop(key, None)) is not None:
+                sampler.close()
             del executor
-            gc.collect()  # walks only what came after the start; the rest is frozen
+            gc.collect()  # walks only what was made after the start; the rest is frozen
             _return_memory()
-        self._link.tell(messages.Unloaded(*key))
+        self._link.send(messages.Unloaded(*key))
 
     def _post(self, action: Callable[[], None]) -> None:
         self._transport.post(action)
@@ -256,59 +272,17 @@ class Worker:
             log.error("the reactor does not answer", waited_s=DRAIN_S)
 
 
-def _decoder(servable: OnnxServable) -> Decoder:
-    if servable.pipeline is not None:
-        return ColumnDecoder(servable.pipeline)
-    return TensorDecoder(servable.model.signature)
-
-
-def _request_log(settings: RequestLogging | None) -> RequestLogThread | None:
-    if settings is None:
+def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:
+    if settings.spool is None:
         return None
-    thread = RequestLogThread(
-        Path(settings.spool),
+    writer = RequestLogWriter(
+        settings.spool,
         rotate_bytes=settings.rotate_bytes,
         rotate_s=settings.rotate_s,
         spool_bytes=settings.spool_bytes,
     )
-    thread.start()
-    return thread
-
-
-def _logged_inputs(decoder: Decoder, is_batched: bool) -> tuple[LoggedTensor, ...]:
-    """The blocks that a decoder makes of a request, as the log describes them."""
-    if isinstance(decoder, ColumnDecoder):
-        numbers, strings = decoder.pipeline.numbers, decoder.pipeline.strings
-        return (tensor_of(numbers, "FP64", ()), *(tensor_of((name,), "BYTES", ()) for name in strings))
-    return _logged(decoder.inputs, is_batched)
-
-
-def _logged(specs: Sequence[TensorSpec], is_batched: bool) -> tuple[LoggedTensor, ...]:
-    """A request that runs alone is one row of the log, so each of its tensors is a list there."""
-    tails = [spec.shape[1:] if is_batched else (ANY,) for spec in specs]
-    return tuple(tensor_of((spec.name,), spec.datatype, tail) for spec, tail in zip(specs, tails, strict=True))
-
-
-def _reader(servable: OnnxServable) -> Reader:
-    manifest = servable.artifact.manifest
-    output = None if manifest is None else manifest.class_output
-    names = () if manifest is None or manifest.classes is None else tuple(str(label) for label in manifest.classes)
-    return Reader(class_reader(servable.outputs, output, names), score_output(servable.outputs))
-
-
-def _transport_settings(settings: WorkerSettings) -> TransportSettings:
-    def path(text: str | None) -> Path | None:
-        return None if text is None else Path(text)
-
-    return TransportSettings(
-        max_message_bytes=settings.max_message_bytes,
-        keepalive_s=settings.keepalive_s,
-        connection_age_s=settings.connection_age_s,
-        max_streams=settings.max_streams,
-        tls_certificate=path(settings.tls_certificate),
-        tls_key=path(settings.tls_key),
-        tls_client_ca=path(settings.tls_client_ca),
-    )
+    writer.start()
+    return writer
 
 
 def _return_memory() -> None:
@@ -318,17 +292,17 @@ def _return_memory() -> None:
 
 
 def main() -> None:
-    """Runs a worker; started by the supervisor with a socket, its settings and its board."""
-    descriptor, settings, board = sys.argv[1:4]
+    """Runs a worker: the supervisor starts it with a socket, its settings and the file of its counters."""
+    descriptor, settings, counters = sys.argv[1:4]
     configure_logging()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     link = WorkerLink(socket.socket(fileno=int(descriptor)))
-    worker = Worker(link, msgspec.json.decode(settings, type=WorkerSettings), Path(board))
+    worker = Worker(link, WorkerSettings.from_json(settings), Path(counters))
     gc.collect()
-    gc.freeze()  # modules and their like stay, and need not be walked again
+    gc.freeze()  # modules and what they made stay, and need not be walked again
     worker.run()
-    # Everything is answered and nothing is to be saved; taking the interpreter down under grpc's threads can hang.
+    # Everything is answered and nothing is to be saved; ending the interpreter under grpc's threads can hang.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""A tiny model server in this process, that a test scripts: which failures come first, and what each model declares."""
+"""A small model server in this process: a test scripts its failures and what each model declares."""
 
 import threading
 from collections import deque
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from penstock import inference_pb2 as pb
+from penstock import penstock_pb2
 from penstock.tensors import NUMPY_TYPES, from_raw, to_raw
 
 SERVICE = "inference.GRPCInferenceService"
@@ -200,6 +201,29 @@ def secure_server() -> Iterator[Callable[[grpc.ServerCredentials], FakeServer]]:
     yield start
     for fake in started:
         fake.stop()
+
+
+def drift_state(request: penstock_pb2.DriftStateRequest, context: grpc.ServicerContext) -> Any:
+    if request.model == "unknown":
+        context.abort(grpc.StatusCode.NOT_FOUND, "no version of model 'unknown' is loaded")
+    if request.model == "broken":
+        return b"\xff"
+    column = penstock_pb2.ColumnDrift(name="delay", p_value=0.5)
+    version = penstock_pb2.VersionDrift(model=request.model, version=request.version, columns=[column])
+    return penstock_pb2.DriftStateResponse(versions=[version]).SerializeToString()
+
+
+@pytest.fixture(scope="session")
+def drift_address() -> Iterator[str]:
+    """Where a server of Penstock's own service answers; `server` has only the Open Inference Protocol."""
+    server = grpc.server(ThreadPoolExecutor(2), options=OPTIONS)
+    handler = grpc.unary_unary_rpc_method_handler(drift_state, penstock_pb2.DriftStateRequest.FromString)
+    methods = grpc.method_handlers_generic_handler("penstock.v1.Penstock", {"DriftState": handler})
+    server.add_generic_rpc_handlers((methods,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
 
 
 @pytest.fixture

@@ -260,3 +260,22 @@ def test_threads_share_a_client(client):
     for thread in threads:
         thread.join(10)
     assert answers == [True] * 8
+
+
+def test_the_drift_report_comes_back(drift_address):
+    with Client(drift_address) as client:
+        (version,) = client.drift_state("m", "@champion").versions
+    assert (version.model, version.version, version.columns[0].name) == ("m", "@champion", "delay")
+    assert version.columns[0].HasField("p_value")
+    assert not version.columns[0].HasField("psi")
+
+
+@pytest.mark.parametrize(("model", "error"), [("unknown", ModelNotFoundError), ("broken", ServerError)])
+def test_a_drift_report_that_fails_is_the_clients_error(drift_address, model, error):
+    with Client(drift_address) as client, pytest.raises(error, match=f"model '{model}' at {drift_address}"):
+        client.drift_state(model)
+
+
+def test_a_server_without_drift_reports_is_unsupported(client):
+    with pytest.raises(UnsupportedError):
+        client.drift_state()

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import queue
 import shutil
 import signal
 import socket
@@ -23,51 +22,23 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from penstock_tools.server_process import PENSTOCK, ServerProcess
+
 READY_S = 60.0
 WAIT_S = 30.0
 
 
-class Server:
-    """`penstock serve` as a process; lines of its output are read as they come."""
+class Server(ServerProcess):
+    """`penstock serve` as a process, and what it says of itself over HTTP."""
 
-    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "penstock_tools.cli.main", "serve", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-        self.lines: queue.Queue[str | None] = queue.Queue()
-        self.log: list[str] = []
-        threading.Thread(target=self._read_output, daemon=True).start()
-        self._log_reader = threading.Thread(target=self._read_log, daemon=True)
-        self._log_reader.start()
-
-    def _read_output(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.put(line)
-        self.lines.put(None)
-
-    def _read_log(self) -> None:
-        assert self.process.stderr is not None
-        self.log.extend(self.process.stderr)
-
-    def wait_ready(self) -> "Server":
-        """Waits for the line with the addresses."""
-        line = self.lines.get(timeout=READY_S)
-        assert line is not None, f"the server ended: {self.error()}"
-        words = line.split()
-        self.grpc = words[words.index("grpc") + 1]
-        self.http = words[words.index("http") + 1]
-        return self
+    def __init__(self, arguments: list[str], env: dict[str, str], log: Path) -> None:
+        super().__init__([*PENSTOCK, "serve", *arguments], env=env, log=log)
+        self._log = log
 
     def error(self) -> str:
         """What it wrote to standard error, once it has ended."""
-        self.process.wait(WAIT_S)
-        self._log_reader.join(WAIT_S)
-        return "".join(self.log)
+        self.wait(WAIT_S)
+        return self._log.read_text()
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://{self.http}{path}", timeout=WAIT_S) as reply:
@@ -95,15 +66,6 @@ class Server:
         """The sum of a metric's samples that have these labels."""
         return sum(value for found, value in self.samples(name).items() if labels.items() <= dict(found).items())
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(WAIT_S)
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(WAIT_S)
-
 
 def _until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
     """The condition's first true value; another process's state can only be asked for, so it is asked again and again."""
@@ -129,9 +91,24 @@ Starter = Callable[..., Server]
 
 
 @pytest.fixture(scope="session")
-def environment(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def without_training_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH in which these libraries are not installed, as the extra `server` leaves a server.
+
+    MLflow imports whatever of them is there, which takes as long as the rest of a server's start.
+    """
+    folder = tmp_path_factory.mktemp("without")
+    for name in ("pandas", "polars", "sklearn"):
+        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError('not in this environment', name={name!r})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def environment(
+    cache_folder: Path, without_training_stack: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     data = tmp_path_factory.mktemp("data")
     return {
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(without_training_stack), os.environ.get("PYTHONPATH")))),
         "PENSTOCK_CACHE_DIR": str(cache_folder),
         "PENSTOCK_DATA_DIR": str(data),
         # A registry that is away is told in two seconds instead of twenty.
@@ -140,13 +117,20 @@ def environment(cache_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     }
 
 
+@pytest.fixture(scope="session")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder for what servers write to standard error."""
+    return tmp_path_factory.mktemp("logs")
+
+
 @contextmanager
-def starting(environment: dict[str, str]) -> Iterator[Starter]:
+def starting(environment: dict[str, str], logs: Path) -> Iterator[Starter]:
     """Starts servers on free ports, and ends all of them."""
     servers: list[Server] = []
 
     def start(*arguments: str) -> Server:
-        server = Server(["--port", "0", "--http-port", "0", *arguments], environment)
+        log = logs / f"server-{len(list(logs.iterdir()))}.log"
+        server = Server(["--port", "0", "--http-port", "0", *arguments], environment, log)
         servers.append(server)
         return server
 
@@ -156,15 +140,15 @@ def starting(environment: dict[str, str]) -> Iterator[Starter]:
 
 
 @pytest.fixture
-def start(environment: dict[str, str]) -> Iterator[Starter]:
-    with starting(environment) as starter:
+def start(environment: dict[str, str], logs: Path) -> Iterator[Starter]:
+    with starting(environment, logs) as starter:
         yield starter
 
 
 @pytest.fixture(scope="module")
-def start_shared(environment: dict[str, str]) -> Iterator[Starter]:
+def start_shared(environment: dict[str, str], logs: Path) -> Iterator[Starter]:
     """For servers that all tests of a module ask."""
-    with starting(environment) as starter:
+    with starting(environment, logs) as starter:
         yield starter
 
 
@@ -249,11 +233,36 @@ class Registry:
         MlflowClient(self.uri, self.uri).delete_registered_model_alias(name, alias)
 
 
+def _new_registry(empty_registry: Path, folder: Path) -> Registry:
+    database = folder / "registry.db"
+    shutil.copy(empty_registry, database)
+    return Registry(f"sqlite:///{database}", folder)
+
+
 @pytest.fixture
 def registry(empty_registry: Path, tmp_path: Path) -> Registry:
-    database = tmp_path / "registry.db"
-    shutil.copy(empty_registry, database)
-    return Registry(f"sqlite:///{database}", tmp_path)
+    return _new_registry(empty_registry, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_registry(empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """For the tests of a module that use models of their own."""
+    return _new_registry(empty_registry, tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture
+def penstock(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process, which has imported what the commands need: exit code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from penstock_tools.cli.main import main
+
+        with pytest.raises(SystemExit) as exited:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(exited.value.code or 0), captured.out, captured.err
+
+    return run
 
 
 class RegistryServer:
@@ -359,6 +368,7 @@ def serve_registry(registry: Registry, tmp_path: Path) -> Iterator[Callable[[], 
 @pytest.fixture(scope="module")
 def repository_server(
     environment: dict[str, str],
+    logs: Path,
     tmp_path_factory: pytest.TempPathFactory,
     flag_model: bytes,
     strings_model: bytes,
@@ -367,7 +377,7 @@ def repository_server(
     repository = tmp_path_factory.mktemp("repository")
     _put_version(repository, "flag", "1", flag_model)
     _put_version(repository, "strings", "3", strings_model)
-    with starting(environment) as starter:
+    with starting(environment, logs) as starter:
         yield starter("--model-repository", str(repository)).wait_ready()
 
 

@@ -1,8 +1,6 @@
 """What a server says of drift, by every way of asking, and the requests that it logs."""
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from penstock import penstock_pb2 as pb
 from penstock_client import Client, ModelNotFoundError
 from penstock_server.drift.answer import as_message
-from penstock_tools.drift import fetch as source
+from penstock_tools.drift import evidently, fetch
 
 Server = Any  # the process that conftest starts
 
@@ -44,13 +42,19 @@ def put_fares(repository: Path, put_version: Callable[..., Path]) -> None:
     from sklearn.linear_model import LogisticRegression
 
     from penstock_server.drift.fit import fit_baseline
-    from penstock_server.features.fit import fit, number, string
     from penstock_server.features.pipeline import Pipeline
+    from penstock_server.features.spec.encoders import Categories
+    from penstock_server.features.spec.spec import FeatureSpec, Join, NumberColumn, StringColumn, Take, Text
+    from penstock_server.features.spec.steps_code import OneHot
+    from penstock_server.features.spec.steps_value import Fill
     from penstock_server.models import artifact
 
     table = rows(0, 4000)
-    recipes = [number("delay").fill("median").standardise(), number("age").fill("median"), string("city").one_hot()]
-    spec = fit(recipes, table)
+    columns = (NumberColumn("delay"), NumberColumn("age"), StringColumn("city"))
+    numbers = Take(("delay", "age"), (Fill((0.0, 4.5)),))
+    spec = FeatureSpec(
+        columns, Join((numbers, Text("city", Categories(tuple(CITIES)), (OneHot(((0, 1, 2, -1),), (3,)),))))
+    )
     features = Pipeline(spec).transform(table)
     model = LogisticRegression().fit(features, (table["delay"] > 0).astype(int))
     onnx = to_onnx(model, features[:1], options={"zipmap": False}).SerializeToString()
@@ -108,8 +112,8 @@ def test_every_worker_answers_for_all(server: Server) -> None:
 
 def test_http_says_the_same(server: Server) -> None:
     with Client(server.grpc) as client:
-        over_grpc = source.report_of(client.drift_state("fares"))
-    found = source.fetch(f"http://{server.http}", "fares")
+        over_grpc = fetch.report_of(client.drift_state("fares"))
+    found = fetch.fetch(f"http://{server.http}", "fares")
     assert as_message(found) == as_message(over_grpc)
     everything = json.loads(server.get("/v1/drift"))
     assert [one["model"] for one in everything["versions"]] == ["fares"]
@@ -136,22 +140,19 @@ def test_reflection_describes_it(server: Server) -> None:
 
 
 @pytest.mark.parametrize("address", ["grpc", "http"])
-def test_the_command_shows_it(server: Server, address: str) -> None:
+def test_the_command_shows_it(server: Server, penstock: Any, address: str) -> None:
     where = server.grpc if address == "grpc" else f"http://{server.http}"
-    command = [sys.executable, "-m", "penstock_tools.cli.main", "drift", "fares", "--server", where, "--fail-on-drift"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (3, "")
-    assert "1 of 3 features drifted" in done.stdout
+    code, output, error = penstock("drift", "fares", "--server", where, "--fail-on-drift")
+    assert (code, error) == (3, "")
+    assert "1 of 3 features drifted" in output
 
 
 def test_requests_are_logged(server: Server, log_folder: Path, until: Any) -> None:
-    from penstock_tools.drift import log_rows
-
     def logged() -> bool:
         return sum(path.suffix == ".parquet" for path in log_folder.rglob("*")) > 0 and len(frame()) == 2000
 
     def frame() -> Any:
-        return log_rows.read(log_folder, "fares", "@champion")
+        return evidently.read_log(log_folder, "fares", "@champion")
 
     until(logged, "the log is written")
     assert server.total("penstock_request_log_rows_total", model_name="fares") == 2000

@@ -1,9 +1,6 @@
 """A scikit-learn pipeline goes from a file through the command into a registry and a server, and answers as it did."""
 
-import os
 import shutil
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -15,8 +12,10 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler, TargetEncoder
+from typer.testing import CliRunner
 
 from penstock_client import Client, PenstockClientError
+from penstock_tools.cli.app import app
 from penstock_tools.functions import cyclical
 
 pytestmark = pytest.mark.slow
@@ -48,19 +47,6 @@ def fitted_pipeline(handle_unknown):
     return Pipeline([("preprocess", columns), ("model", LogisticRegression())]).fit(FRAME, TRUTH)
 
 
-def command(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "penstock_tools.cli.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env=dict(os.environ),
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def pipelines():
     return {"skops": fitted_pipeline("ignore"), "joblib": fitted_pipeline("error")}
@@ -75,11 +61,10 @@ def server(pipelines, tmp_path_factory, start_shared, empty_registry):
     skops.io.dump(pipelines["skops"], folder / "p.skops")
     joblib.dump(pipelines["joblib"], folder / "p.joblib")
     for kind, options in {"skops": ["--labels", "truth"], "joblib": ["--trust"]}.items():
-        told = command(
-            *("publish", kind, folder / f"p.{kind}", "--sample", folder / "sample.csv"),
-            *("--alias", "champion", "--registry", registry, *options),
-        )
-        assert f"{kind} version 1 is registered and is now champion" in told
+        command = ["publish", kind, str(folder / f"p.{kind}"), "--sample", str(folder / "sample.csv")]
+        result = CliRunner().invoke(app, [*command, "--alias", "champion", "--registry", registry, *options])
+        assert result.exit_code == 0, result.exception
+        assert f"{kind} version 1 is registered and is now champion" in result.stdout
     return start_shared("--registry", registry).wait_ready()
 
 

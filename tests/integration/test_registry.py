@@ -76,92 +76,105 @@ def answering(address: str, model: str) -> str | None:
         return client.predict(model, ROWS).version
 
 
+@pytest.fixture(scope="module")
+def following(start_shared: Any, shared_registry: Any, flag_model: bytes) -> Server:
+    """A server that follows a registry of several models, of which one was damaged before it started.
+
+    Each test has a model of its own: a server of a registry takes many seconds to start.
+    """
+    for model in ("promoted", "compared", "damaged", "broken"):
+        version = shared_registry.publish(model, flag_model, alias="champion")
+    _stored_model(shared_registry, "broken", version).write_bytes(b"this is no ONNX")
+    server: Server = start_shared("--registry", shared_registry.uri, "--config", str(_quick_polls(shared_registry)))
+    return server.wait_ready()
+
+
+def versions(server: Server, model: str) -> list[str]:
+    return [row["version"] for row in server.models() if row["name"] == model]
+
+
 def test_promotions_under_load_lose_no_request(
-    start: Any, registry: Any, flag_model: bytes, opposite_model: bytes, until: Any
+    following: Server, shared_registry: Any, opposite_model: bytes, until: Any
 ) -> None:
-    first = registry.publish("flag", flag_model, alias="champion")
-    second = registry.publish("flag", opposite_model)
-    server = start("--registry", registry.uri, "--config", str(_quick_polls(registry))).wait_ready()
-    with Traffic(server.grpc, "flag") as traffic, watching(server.grpc) as statuses:
+    server, registry, first = following, shared_registry, "1"
+    second = registry.publish("promoted", opposite_model)
+    with Traffic(server.grpc, "promoted") as traffic, watching(server.grpc) as statuses:
         for version in (second, first, second):
-            registry.promote("flag", version)
-            until(lambda version=version: answering(server.grpc, "flag") == version, f"version {version} answers")
+            registry.promote("promoted", version)
+            until(lambda version=version: answering(server.grpc, "promoted") == version, f"version {version} answers")
     assert traffic.failures == []
     assert set(traffic.versions) == {first, second}
     assert statuses == [health_pb2.HealthCheckResponse.SERVING]  # a load balancer never heard anything else
     # What nobody needs is unloaded, and its series are gone with it.
-    until(lambda: [row["version"] for row in server.models()] == [second], "the old version is unloaded")
-    versions = {dict(labels)["model_version"] for labels in server.samples("model_predictions_total")}
-    assert versions == {second}
+    until(lambda: versions(server, "promoted") == [second], "the old version is unloaded")
+    counted = [dict(labels) for labels in server.samples("model_predictions_total")]
+    assert {labels["model_version"] for labels in counted if labels["model_name"] == "promoted"} == {second}
 
 
 def test_canary_and_shadow_play_their_parts(
-    start: Any, registry: Any, flag_model: bytes, opposite_model: bytes, until: Any
+    following: Server, shared_registry: Any, opposite_model: bytes, until: Any
 ) -> None:
-    champion = registry.publish("flag", flag_model, alias="champion")
-    other = registry.publish("flag", opposite_model, alias="canary", weight=30)
-    registry.promote("flag", other, alias="shadow")
-    server = start("--registry", registry.uri, "--config", str(_quick_polls(registry))).wait_ready()
-    assert roles(server, "flag") == {"champion": champion, "canary": other, "shadow": other}
+    server, registry, champion = following, shared_registry, "1"
+    other = registry.publish("compared", opposite_model, alias="canary", weight=30)
+    registry.promote("compared", other, alias="shadow")
+    shared = {"champion": champion, "canary": other, "shadow": other}
+    until(lambda: roles(server, "compared") == shared, "canary and shadow are served")
     with Client(server.grpc) as client:
-        by_key = {f"key-{n}": client.predict("flag", ROWS, routing_key=f"key-{n}") for n in range(400)}
+        by_key = {f"key-{n}": client.predict("compared", ROWS, routing_key=f"key-{n}") for n in range(400)}
         canaries = {key for key, answer in by_key.items() if answer.role == "canary"}
         assert 80 < len(canaries) < 160  # 30 % of 400, five standard deviations
         assert all(
             answer["label"].tolist() == ([0, 1, 0] if key in canaries else [1, 0, 1]) for key, answer in by_key.items()
         )
-        assert client.predict("flag", ROWS, version="@shadow").version == other
-        registry.promote("flag", other, alias="canary", weight=60)
-        until(lambda: any(row["weight"] == 60 for row in server.models()), "the weight changes")
+        assert client.predict("compared", ROWS, version="@shadow").version == other
+        registry.promote("compared", other, alias="canary", weight=60)
+        until(
+            lambda: 60 in [row["weight"] for row in server.models() if row["name"] == "compared"], "the weight changes"
+        )
         for key in canaries:
-            assert client.predict("flag", ROWS, routing_key=key).role == "canary"
+            assert client.predict("compared", ROWS, routing_key=key).role == "canary"
     compared = 3 * (400 - len(canaries))
     until(
-        lambda: server.total("penstock_shadow_comparisons_total", model_version=other) >= compared,
+        lambda: (
+            server.total("penstock_shadow_comparisons_total", model_name="compared", model_version=other) >= compared
+        ),
         "every row is compared",
     )
-    assert server.total("penstock_shadow_comparisons_total", result="disagree") == compared
-    assert server.total("penstock_shadow_agreement_ratio") == 0
-    assert server.total("penstock_shadow_dropped_total") == 0
-    registry.forget("flag", "canary")
-    registry.forget("flag", "shadow")
-    until(lambda: roles(server, "flag") == {"champion": champion}, "canary and shadow go")
+    assert server.total("penstock_shadow_comparisons_total", model_name="compared", result="disagree") == compared
+    assert server.total("penstock_shadow_agreement_ratio", model_name="compared") == 0
+    assert server.total("penstock_shadow_dropped_total", model_name="compared") == 0
+    registry.forget("compared", "canary")
+    registry.forget("compared", "shadow")
+    until(lambda: roles(server, "compared") == {"champion": champion}, "canary and shadow go")
 
 
-def test_one_model_that_cannot_be_loaded_leaves_the_server_ready(
-    start: Any, registry: Any, flag_model: bytes, until: Any
-) -> None:
-    registry.publish("flag", flag_model, alias="champion")
-    broken = registry.publish("broken", flag_model, alias="champion")
-    artifact = _stored_model(registry, "broken", broken)
-    artifact.write_bytes(b"this is no ONNX")
-    server = start("--registry", registry.uri, "--config", str(_quick_polls(registry))).wait_ready()
-    with Client(server.grpc) as client:
+def test_one_model_that_cannot_be_loaded_leaves_the_server_ready(following: Server) -> None:
+    with Client(following.grpc) as client:
         assert client.is_ready()
-        assert client.is_ready("flag")
+        assert client.is_ready("damaged")
         assert not client.is_ready("broken")
         with pytest.raises(PenstockClientError, match=r"model 'broken' has no version ready \(version 1: "):
             client.predict("broken", ROWS)
-    assert "ready" in server.get("/readyz")
+    assert "ready" in following.get("/readyz")
 
 
 def test_a_damaged_version_leaves_the_old_one_serving(
-    start: Any, registry: Any, flag_model: bytes, opposite_model: bytes, until: Any
+    following: Server, shared_registry: Any, opposite_model: bytes, until: Any
 ) -> None:
-    first = registry.publish("flag", flag_model, alias="champion")
-    server = start("--registry", registry.uri, "--config", str(_quick_polls(registry))).wait_ready()
-    second = registry.publish("flag", opposite_model)
-    artifact = _stored_model(registry, "flag", second)
+    server, registry, first = following, shared_registry, "1"
+    second = registry.publish("damaged", opposite_model)
+    artifact = _stored_model(registry, "damaged", second)
     artifact.write_bytes(artifact.read_bytes()[:-20])
-    registry.promote("flag", second)
+    registry.promote("damaged", second)
     failed = until(
-        lambda: [row for row in server.models() if row["version"] == second and row["state"] == "UNAVAILABLE"],
+        lambda: [row for row in server.models() if row["name"] == "damaged" and row["state"] == "UNAVAILABLE"],
         "the damaged version is refused",
     )
+    assert failed[0]["version"] == second
     assert "model.onnx" in failed[0]["reason"]
-    assert answering(server.grpc, "flag") == first
-    third = registry.publish("flag", opposite_model, alias="champion")
-    until(lambda: answering(server.grpc, "flag") == third, "a sound version takes over")
+    assert answering(server.grpc, "damaged") == first
+    third = registry.publish("damaged", opposite_model, alias="champion")
+    until(lambda: answering(server.grpc, "damaged") == third, "a sound version takes over")
 
 
 @pytest.mark.slow

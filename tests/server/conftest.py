@@ -195,7 +195,7 @@ PLAIN = CountersShape()
 @pytest.fixture
 def new_counters(tmp_path: Path) -> Callable[..., SharedCounters]:
     numbers = count()
-    return lambda shape=PLAIN: create_counters(tmp_path / f"board-{next(numbers)}", shape)
+    return lambda shape=PLAIN: create_counters(tmp_path / f"counters-{next(numbers)}", shape)
 
 
 @dataclass

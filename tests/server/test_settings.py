@@ -1,3 +1,4 @@
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -5,12 +6,13 @@ import pytest
 
 from penstock_server.batching.limits import BatchLimits, ModelLimits
 from penstock_server.errors import InvalidInputError
+from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import (
     DriftSettings,
     ModelSettings,
     OwnModelSettings,
-    RequestLogSettings,
     ServerSettings,
+    WorkerSettings,
     read_settings,
 )
 from penstock_server.transport.settings import TransportSettings
@@ -111,9 +113,9 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
         ),
         ("[batching.models.m]\nmax_rows = 0", "batching.models.m: max_rows is 0, expected 1 at least"),
         ("[batching.models]\nm = 5", r"at `\$.batching.models"),
-        ("[serving]\nthreads = 0", "models takes threads >= 1 and inline_budget_ms >= 0, got 0 and 1.0"),
-        ("[serving]\ninline_budget_ms = nan", "got 1 and nan"),
-        ("[serving.models.m]\nthreads = 0", "serving.models.m.threads is 0, expected 1 at least"),
+        ("[serving]\nthreads = 0", "serving.threads is 0, expected at least 1"),
+        ("[serving]\ninline_budget_ms = nan", "serving.inline_budget_ms is nan, expected 0 or more"),
+        ("[serving.models.m]\nthreads = 0", "serving.models.m.threads is 0, expected at least 1"),
         ("[drift]\nwindow_rows = 9", "drift.window_rows is 9, expected at least 10"),
         ("[drift]\nrate = 0", "drift.rate is 0.0, expected a share above 0 and below 1"),
         ("[drift]\nrate = nan", "drift.rate is nan, expected a share"),
@@ -173,3 +175,24 @@ def test_requests_are_logged_where_a_directory_says(file: Path) -> None:
     )
     expected = RequestLogSettings(Path("requests"), 1.0, 400_000, 100_000)
     assert read_settings(file).request_log == expected
+
+
+def test_a_worker_gets_every_setting_of_its_tables_and_no_address_of_a_registry(file: Path) -> None:
+    file.write_text(f'{WHOLE}\n[request_log]\ndirectory = "requests"\nrotate_s = 5')
+    settings = replace(read_settings(file), registry="postgresql://user:secret@host/db")
+    text = settings.of_worker.to_json()
+    assert "secret" not in text
+    found = WorkerSettings.from_json(text)
+    for each in fields(found):
+        assert getattr(found, each.name) == getattr(settings, each.name)
+
+
+def test_a_model_may_have_threads_of_its_own() -> None:
+    settings = ModelSettings(threads=2, models={"fraud": OwnModelSettings(4)})
+    assert [settings.threads_of(name) for name in ("churn", "fraud")] == [2, 4]
+
+
+def test_segments_leave_half_of_the_room_to_parquet() -> None:
+    settings = RequestLogSettings(Path("requests"), max_bytes=400_000, rotate_bytes=4096)
+    assert (settings.spool, settings.spool_bytes) == (Path("requests").absolute() / ".spool", 200_000)
+    assert RequestLogSettings().spool is None

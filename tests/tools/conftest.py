@@ -1,13 +1,30 @@
-"""An MLflow registry in sqlite and small models for the tools' tests."""
+"""An MLflow registry in sqlite, small models, and rows with everything that columns hold."""
 
 import shutil
 from pathlib import Path
 
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
+import skops.io
 from skl2onnx import to_onnx
+from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from penstock_server.features.spec import spec
+from penstock_server.features.spec.spec import (
+    Categories,
+    FeatureSpec,
+    Join,
+    NumberColumn,
+    StringColumn,
+    Take,
+    Text,
+)
+from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_tools.publish import registry as registries
 
 
@@ -45,3 +62,92 @@ def onnx_file(onnx_model, tmp_path: Path) -> Path:
     path = tmp_path / "small.onnx"
     path.write_bytes(onnx_model.SerializeToString())
     return path
+
+
+ROWS = 240
+
+
+@pytest.fixture(scope="session")
+def frame():
+    """Passengers: numbers with and without gaps, whole numbers, booleans, text with None, NaN and "" for what is missing."""
+    draw = np.random.default_rng(7)
+    age = draw.normal(40, 12, ROWS).round(1)
+    age[::9] = np.nan
+    city = draw.choice(["Oslo", "Rome", "Łódź", "Bern"], ROWS, p=[0.5, 0.3, 0.18, 0.02]).astype(object)
+    city[::11] = None
+    deck = draw.choice(["A", "B", "C"], ROWS).astype(object)
+    deck[::5] = ""
+    gate = draw.choice(["g1", "g2", "?"], ROWS).astype(object)
+    gate[3::13] = np.nan
+    maybe = draw.choice([True, False], ROWS).astype(object)
+    maybe[::10] = None
+    return pd.DataFrame(
+        {
+            "age": age,
+            "fare": draw.lognormal(2, 1, ROWS),
+            "year": draw.integers(1990, 2030, ROWS).astype(float),
+            "class": draw.integers(1, 4, ROWS),
+            "alone": draw.choice([True, False], ROWS),
+            "maybe": pd.Series(maybe, dtype=object),
+            "hole": np.full(ROWS, np.nan),
+            "sex": draw.choice(["f", "m"], ROWS).astype(object),
+            "city": pd.Series(city, dtype=object),
+            "deck": deck,
+            "gate": pd.Series(gate, dtype=object),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def answers(frame):
+    """Answers of every kind for each row."""
+    draw = np.random.default_rng(8)
+    number = np.nan_to_num(frame["age"].to_numpy()) / 40 + frame["class"].to_numpy() + draw.normal(0, 0.3, ROWS)
+    is_high = number > np.median(number)
+    return {
+        "binary": is_high.astype(int),
+        "boolean": is_high,
+        "float": is_high + 1.0,
+        "text": np.where(is_high, "high", "low"),
+        "three": np.digitize(number, [2, 3]),
+        "number": number,
+    }
+
+
+@pytest.fixture(scope="session")
+def before_onnx() -> FeatureSpec:
+    """A specification of the width that `onnx_model` takes."""
+    return FeatureSpec(
+        (NumberColumn("age"), StringColumn("city")),
+        Join((Take(("age",), (Fill((0.0,)),)), Text("city", Categories(("Oslo",)), (OneHot(((0, 1),), (2,)),)))),
+    )
+
+
+@pytest.fixture(scope="session")
+def small_frame() -> pd.DataFrame:
+    draw = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "age": draw.normal(40, 10, 200),
+            "city": draw.choice(["Oslo", "Rome"], 200),
+            "id": np.arange(200),
+            "truth": draw.integers(0, 2, 200),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def small_pipeline(small_frame):
+    columns = ColumnTransformer([("n", StandardScaler(), ["age"]), ("s", OneHotEncoder(), ["city"])])
+    return make_pipeline(columns, LogisticRegression()).fit(small_frame, small_frame["truth"])
+
+
+@pytest.fixture
+def files(tmp_path: Path, small_frame, small_pipeline, before_onnx, onnx_file) -> Path:
+    """A folder with a pipeline as skops and joblib, its sample, a specification and an ONNX model of its width."""
+    skops.io.dump(small_pipeline, tmp_path / "p.skops")
+    joblib.dump(small_pipeline, tmp_path / "p.joblib")
+    small_frame.to_csv(tmp_path / "s.csv", index=False)
+    (tmp_path / "before.yaml").write_bytes(spec.encode_yaml(before_onnx))
+    (tmp_path / "before.json").write_bytes(spec.encode(before_onnx))
+    return tmp_path

@@ -1,1 +1,22 @@
-"""The `penstock` command and what it is made of: training, publishing, promoting, serving, the demo."""
+"""The `penstock` command, and what it is made of, to publish models and to promote them.
+
+from penstock_tools import publish_pipeline
+
+publish_pipeline("fraud", fitted_pipeline, sample_frame, labels, alias="champion")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock_tools.publish.pipeline import publish_pipeline
+
+__all__ = ["publish_pipeline"]
+
+
+def __getattr__(name: str) -> Any:
+    # scikit-learn, onnxruntime and mlflow take seconds to import, which no other command should wait for.
+    if name == "publish_pipeline":
+        from penstock_tools.publish.pipeline import publish_pipeline
+
+        return publish_pipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,8 @@
 
     FunctionTransformer(cyclical, kw_args={"period": 24})
 
-A pipeline that uses them is saved with their names, so whoever loads it needs this module. Needs numpy alone.
+A saved pipeline refers to them by module and name, so that they cannot move, and loading it needs this module. It imports
+numpy alone.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ def cyclical(values: ArrayLike, period: ArrayLike = 1.0) -> NDArray[np.float64]:
 
     Args:
         values: numbers [rows, columns]; NaN and the infinities give NaN.
-        period: how long a cycle is, in the values' unit; one for all columns, or one for each. Above 0.
+        period: the length of a cycle in the values' unit, above 0; one for all columns, or one per column.
 
     Returns:
         float64 [rows, 2 * columns]: for each column the sine and the cosine of 2π·value/period.

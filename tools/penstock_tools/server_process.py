@@ -1,176 +1,209 @@
-"""The server under the demo: a process of its own, ready when it says so, asked to stop as an operator would.
+"""A server in a process of its own: started, ready when it prints its addresses, stopped as an operator would.
 
-Decides how it is started, heard and ended; its log goes to a file, for when something fails. What it serves and what is
-sent to it is the business of others.
+The demo, the bench and the integration tests use it, for Penstock and for anything else that prints `grpc HOST:PORT` or
+`http HOST:PORT` once it listens.
 """
 
-import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
-import urllib.request
+import threading
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Literal, Self
 
 from penstock_server.errors import UnavailableError
-from penstock_tools.demo.plan import Plan
+
+PENSTOCK: Final = (sys.executable, "-m", "penstock_tools.cli.main")
+"""The command line of `penstock`, by this interpreter."""
 
 READY_TIMEOUT_S: Final = 120.0
 """A machine that has never run the server reads its libraries from disk first."""
 
 STOP_TIMEOUT_S: Final = 40.0
-"""Above the server's own grace."""
+"""Longer than the server's own grace for calls in flight."""
 
-_READY: Final = re.compile(r"penstock is ready: grpc (\S+)\s+http (\S+)")
-_SCRAPE_TIMEOUT_S: Final = 5.0
+Protocol = Literal["grpc", "http"]
+
+_ADDRESS: Final = re.compile(r"\b(grpc|http)\s+((?:127\.0\.0\.1|\[::1\]|localhost):\d+)")
+_ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
+_KEPT_LINES: Final = 30
 _LINE_CHARACTERS: Final = 1000
-"""A line holds a whole traceback."""
+"""One line of a structured log may hold a whole traceback."""
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where the server listens, each `host:port`."""
+def addresses(line: str) -> dict[str, str]:
+    """The addresses by protocol that a line of output names.
 
-    grpc: str
-    http: str
+    >>> addresses("penstock is ready: grpc 127.0.0.1:8001  http 127.0.0.1:8002")
+    {'grpc': '127.0.0.1:8001', 'http': '127.0.0.1:8002'}
+    """
+    return dict(_ADDRESS.findall(_ANSI.sub("", line)))
 
 
 class ServerProcess:
-    """A server that is ready.
+    """A server's process. It starts when constructed; leaving the context stops it and every process that it started.
+
+    It runs in a session of its own: Ctrl-C at the terminal reaches the caller only, who then stops the server in order.
 
     Attributes:
-        addresses: where it listens.
+        pid: the process started; workers are its descendants.
+        ready_s: from the start to the line with the awaited address; set by `wait_ready`.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, addresses: Addresses) -> None:
-        self._process = process
-        self.addresses = addresses
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        log: Path | None = None,
+        stop_timeout_s: float = STOP_TIMEOUT_S,
+    ) -> None:
+        """Starts the process.
 
-    async def stop(self) -> int:
-        """Sends SIGTERM and waits until it has drained; a second call only tells the exit code.
-
-        Returns:
-            The exit code; negative for the signal that killed it.
-        """
-        return await _ended(self._process)
-
-    async def metrics(self) -> str:
-        """The text of /metrics.
+        Args:
+            command: its command line.
+            env: variables in addition to those of this process.
+            cwd: its working directory; None for that of this process.
+            log: a file for its standard error; None reads standard error together with standard output.
+            stop_timeout_s: how long it may take to end after SIGTERM before it is killed.
 
         Raises:
-            UnavailableError: it does not answer.
+            UnavailableError: it cannot be started.
         """
-        return await asyncio.to_thread(fetch, f"http://{self.addresses.http}/metrics")
+        self._stop_timeout_s = stop_timeout_s
+        self._has_log = log is not None
+        self._found: dict[str, str] = {}
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._changed = threading.Condition()
+        self._is_silent = False
+        self._started = time.perf_counter()
+        self.ready_s = 0.0
+        with ExitStack() as files:
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT if log is None else files.enter_context(log.open("wb")),
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise UnavailableError(f"{command[0]} cannot be started: {error}") from error
+        self.pid = self._process.pid
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S, *, protocol: Protocol = "grpc") -> Self:
+        """Waits until the server has printed its address for this protocol.
 
-def command(plan: Plan, *, registry: str, config: Path) -> list[str]:
-    """The command line of the server."""
-    return [
-        *(sys.executable, "-m", "penstock_tools.cli.main", "serve"),
-        *("--registry", registry, "--config", str(config)),
-        *("--port", str(plan.port), "--http-port", "0", "--workers", str(plan.workers)),
-    ]
-
-
-@asynccontextmanager
-async def running(
-    line: list[str], *, environment: Mapping[str, str], log: Path, timeout_s: float = READY_TIMEOUT_S
-) -> AsyncIterator[ServerProcess]:
-    """A server that is ready; ended on leaving, however that comes.
-
-    Args:
-        line: its command line.
-        environment: variables beside those of this process.
-        log: where its standard error goes.
-        timeout_s: how long it may take to be ready.
-
-    Raises:
-        UnavailableError: it ended or was not ready in time.
-    """
-    with log.open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            *line,
-            env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            # Ctrl-C at the terminal is for the demo, which then stops the server in order.
-            start_new_session=True,
+        Raises:
+            UnavailableError: it ended before, or was not ready in time; it is stopped then.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_silent or protocol in self._found, timeout_s)
+            self.ready_s = time.perf_counter() - self._started
+            if protocol in self._found:
+                return self
+            has_ended = self._is_silent
+        code = self.stop()
+        why = (
+            f"ended with exit code {code} before it was ready" if has_ended else f"was not ready within {timeout_s:g} s"
         )
-    try:
-        addresses = await _ready(process, timeout_s)
-        # What it still prints is read too: a full pipe would stop it.
-        reading = asyncio.create_task(_read_out(process))
+        said = "" if self._has_log else f"; its output ends with:\n{self.last_lines or 'nothing'}"
+        raise UnavailableError(f"the server {why}{said}")
+
+    @property
+    def grpc(self) -> str:
+        """Where it listens for gRPC, as `host:port`."""
+        return self._found["grpc"]
+
+    @property
+    def http(self) -> str:
+        """Where it listens for HTTP, as `host:port`; empty while it has named no such address."""
+        return self._found.get("http", "")
+
+    @property
+    def last_lines(self) -> str:
+        """The last lines of its standard output, and of its standard error where there is no log file."""
+        with self._changed:
+            return "\n".join(self._lines)
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative for the signal that killed it; None while it runs."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Waits until the server has ended by itself and everything that it printed is read.
+
+        Raises:
+            UnavailableError: it still runs after that time.
+        """
         try:
-            yield ServerProcess(process, addresses)
-        finally:
-            await _ended(process)
-            await reading
-    finally:
-        await _ended(process)
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise UnavailableError(f"the server still runs after {timeout_s:g} s") from None
+        self._reader.join(timeout_s)
+        return code
+
+    def stop(self) -> int:
+        """Sends SIGTERM, waits until the server has drained, and kills what is left of it then.
+
+        A second call only returns the exit code, which is negative for the signal that killed it.
+        """
+        if self._process.poll() is None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(self._stop_timeout_s)
+        return self.kill()
+
+    def kill(self) -> int:
+        """Kills the server and every process that it started, and returns the exit code."""
+        with suppress(ProcessLookupError):  # all have ended
+            os.killpg(self.pid, signal.SIGKILL)
+        code = self._process.wait()
+        self._reader.join()
+        return code
+
+    def _read(self) -> None:
+        # All output is read until it ends, since a full pipe would stop the server.
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in stream:
+                with self._changed:
+                    self._lines.append(line.rstrip()[:_LINE_CHARACTERS])
+                    self._found = addresses(line) | self._found
+                    self._changed.notify_all()
+        with self._changed:
+            self._is_silent = True
+            self._changed.notify_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 def tail(log: Path, lines: int = 10) -> str:
-    """The last lines of a log, long ones cut; empty if there is none."""
+    """The last lines of a log file, long ones cut; empty if there is no such file."""
     try:
         with log.open(errors="replace") as file:
             last = deque(file, maxlen=lines)
     except OSError:
         return ""
     return "".join(line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]} ...\n" for line in last)
-
-
-def fetch(url: str) -> str:
-    """What a page of the server holds.
-
-    Raises:
-        UnavailableError: it does not answer.
-    """
-    try:
-        with urllib.request.urlopen(url, timeout=_SCRAPE_TIMEOUT_S) as reply:  # noqa: S310 - a http address of our own
-            body: bytes = reply.read()
-    except OSError as error:
-        raise UnavailableError(f"{url} does not answer: {error}") from error
-    return body.decode()
-
-
-async def _ready(process: asyncio.subprocess.Process, timeout_s: float) -> Addresses:
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for line in process.stdout:
-                if found := _READY.search(line.decode(errors="replace")):
-                    return Addresses(*found.groups())
-            code = await process.wait()
-    except TimeoutError:
-        raise UnavailableError(f"the server was not ready within {timeout_s:g} seconds") from None
-    raise UnavailableError(f"the server ended with exit code {code} before it was ready")
-
-
-async def _read_out(process: asyncio.subprocess.Process) -> None:
-    assert process.stdout is not None
-    async for _ in process.stdout:
-        pass
-
-
-async def _ended(process: asyncio.subprocess.Process) -> int:
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                await process.wait()
-        except TimeoutError:
-            _kill(process)
-    return await process.wait()
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    """Ends it and its workers, which are in its session."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

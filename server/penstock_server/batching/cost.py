@@ -1,7 +1,7 @@
-"""What a batch costs: a line through what batches took, kept current while the version serves.
+"""What a batch costs: a line through what batches took, kept current while the version serves, and what follows from it.
 
-The loader fits the line at warm-up; an executor whose requests have deadlines or an objective tells it each batch, and the
-queue asks it what a batch of n rows will take. It reads no clock.
+The loader fits the line at warm-up. The queue updates it with each batch once deadlines or an objective matter, and uses
+it to size batches and to refuse what would be late. It reads no clock.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from math import ceil, inf
 from typing import Final
 
 _WEIGHT: Final = 0.02
-"""The newest batch's share in the averages: they span some fifty batches."""
+"""The newest batch's share in the averages, which so span about fifty batches."""
 _OUTLIER: Final = 3.0
-"""A batch counts as at most this many times what was expected: one pause must not close the door, while a lasting
-slowdown still moves the line by 4 % a batch."""
+"""A batch counts as at most this many times the expected duration: one pause must not make the queue refuse everything,
+while a lasting slowdown still moves the line by 4 % per batch."""
 _STIFFNESS: Final = 0.001
-"""How strongly the former slope holds, in squared mean sizes: batches of one size alone tell nothing about it."""
+"""The weight of the former slope, in squared mean sizes: batches of one size say nothing about the slope."""
 _DOUBT: Final = 0.98
+"""What one doubt leaves of the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ class Cost:
 
 
 class CostModel:
-    """Least squares over the batches seen, older ones weighing exponentially less; O(1) a batch.
+    """Least squares over the batches seen, older ones weighing exponentially less; O(1) per batch.
 
-    Neither part of the line is ever negative. It starts from the warm-up's fit; from `Cost(0, 0)`, which says that
-    there is none, it starts with the first batch.
+    Neither part of the line is ever negative. It starts from the warm-up's fit. `Cost(0, 0)` stands for no fit: then it
+    starts with the first batch.
 
     Attributes:
         cost: the line now; swapped by assignment, so another thread may read it.
@@ -66,7 +67,7 @@ class CostModel:
         return self.cost.of(rows)
 
     def update(self, rows: int, took_s: float) -> None:
-        """A batch of this many rows took this long."""
+        """Takes in that a batch of this many rows took this long."""
         if self._seen:
             took_s = min(took_s, _OUTLIER * self.cost.of(rows))
         self._seen += 1
@@ -80,9 +81,9 @@ class CostModel:
         self._fit()
 
     def doubt(self) -> None:
-        """A request was refused by this line alone: take a little less for granted.
+        """Lowers the line a little, since a request was refused by it alone.
 
-        Nothing runs while everything is refused, so a line that is too high would otherwise never hear of it.
+        Nothing runs while everything is refused, so a line that is too high would otherwise never be corrected.
         """
         self._mean_s *= _DOUBT
         self._covariance *= _DOUBT
@@ -101,14 +102,14 @@ class CostModel:
 
 
 def batch_rows(cost: Cost, objective_s: float, max_rows: int) -> int:
-    """The largest batch for an objective: one that takes half of it, for a request may just have missed another."""
+    """The largest batch for an objective: it takes half of it, since a request may just have missed another batch."""
     return max_rows if objective_s == inf else cost.rows_within(objective_s / 2, max_rows)
 
 
 def finish_s(start_s: float, cost: Cost, *, rows: int, largest: int) -> float:
     """When a request whose own rows are the last of `rows` will be answered, if batches hold `largest` rows.
 
-    Behind a full batch its own is taken as full too. Otherwise those who fill it later would make it late, or it would
+    Behind a full batch its own counts as full too. Otherwise requests that fill it later would make it late, or it would
     keep its batch small; under overload that happens to every batch.
     """
     batches = ceil(rows / largest)
@@ -121,9 +122,9 @@ def finish_singly_s(start_s: float, cost: Cost, *, rows: int, requests: int) -> 
 
 
 def is_patient(arrived_s: float, end_s: float, deadline_s: float, *, own_s: float) -> bool:
-    """Whether a request waits for no more than half of what its deadline leaves beside its own run of `own_s`.
+    """Whether a request waits for no more than half of what its deadline leaves besides its own run of `own_s`.
 
-    The other half belongs to what is not seen here: under overload a request waits in the socket before it is read, and
-    its answer waits in another. A queue that reaches to the deadline answers everybody just too late.
+    The other half is for waits that are not seen here: under overload a request waits in the socket before it is read, and
+    its answer waits in the client's. A queue that reaches to the deadline answers every request slightly too late.
     """
     return 2 * (end_s - own_s - arrived_s) <= deadline_s - arrived_s - own_s

@@ -1,6 +1,7 @@
-"""How large a batch and its queue may grow: the settings, and what they come to for a model of known cost.
+"""How large a batch and its queue may grow: the settings, and what follows from them for a model of known cost.
 
-Pure. The settings read it, `loader` warms up what it allows, and the worker asks it once a version.
+The settings file is read into it, the loader warms up the batches that it allows, and the worker resolves it once per
+version.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -11,19 +12,19 @@ from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError
 
 UNIT_ROWS: Final = 64
-"""The batch whose cost decides where a version runs: as many small requests are often in flight."""
+"""The batch whose cost decides where a version runs: this many small requests are often in flight."""
 INLINE_ROWS: Final = 4096
-BESIDE_ROWS: Final = 256
-"""The largest batches where none are set: inline, what also fits in the budget; beside, no more than a model gains from."""
-BESIDE_S: Final = 0.05
-BESIDE_SINGLES: Final = 4
-"""Beside, a batch takes no longer than this either, or than four rows take one by one: who waits, waits for a whole batch."""
+THREADED_ROWS: Final = 256
+"""The largest batches where none are set. Inline, a batch also fits in the budget; larger ones on a thread gain nothing."""
+THREADED_S: Final = 0.05
+THREADED_SINGLES: Final = 4
+"""On a thread, a batch takes at most this time, or that of four rows run one by one: requests wait for a whole batch."""
 _MEBIBYTE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What one model has otherwise than `BatchLimits` says; None leaves it as it is there."""
+    """What one model has instead of a value of `BatchLimits`; None keeps that value."""
 
     max_rows: int | None = None
     max_delay_s: float | None = None
@@ -39,14 +40,13 @@ class BatchLimits:
 
     Attributes:
         max_rows: rows of one batch; a single request with more runs alone. None leaves it to the cost (`resolve`).
-        max_delay_s: how long a request may wait for company, though never for more than half of the time that its
-            deadline leaves beside the batch itself. 0 is work-conserving: a batch is what arrived while the last one
-            ran, so batches grow with load and nobody waits without reason.
+        max_delay_s: how long a request may wait for others to fill its batch, at most half of the time that its deadline
+            leaves after the batch's own run. 0 is work-conserving: a batch is what arrived while the last one ran, so
+            batches grow with load and no request waits without reason.
         queue_rows, queue_requests, queue_mib: rows, requests and MiB of messages that may wait; a request that would
             exceed one is refused.
-        objective_ms: milliseconds from a request's arrival to its answer. A request that what waits would keep longer
-            is refused at once, and a batch is no larger than what is answered within half of it. None sets no
-            objective: only a request's own deadline counts.
+        objective_ms: milliseconds from a request's arrival to its answer. A request that would take longer is refused at
+            once, and a batch takes at most half of it. None sets no objective: only a request's own deadline counts.
         models: other limits for models of these names.
     """
 
@@ -76,8 +76,8 @@ class BatchLimits:
 
     @property
     def most_rows(self) -> int:
-        """The largest batch that a version of unknown cost is given."""
-        return BESIDE_ROWS if self.max_rows is None else self.max_rows
+        """The largest batch of a version whose cost is unknown."""
+        return THREADED_ROWS if self.max_rows is None else self.max_rows
 
     @property
     def queue_bytes(self) -> int:
@@ -90,19 +90,19 @@ class BatchLimits:
         return inf if self.objective_ms is None else self.objective_ms / 1000
 
     def of(self, model: str) -> "BatchLimits":
-        """The limits of the model of this name."""
+        """The limits of this model."""
         own = self.models.get(model)
         if own is None:
             return self
-        said = {each.name: value for each in fields(own) if (value := getattr(own, each.name)) is not None}
-        return replace(self, models={}, **said)
+        own_values = {each.name: value for each in fields(own) if (value := getattr(own, each.name)) is not None}
+        return replace(self, models={}, **own_values)
 
 
 def resolve(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> tuple[BatchLimits, bool]:
     """The limits with a size for batches, and whether they run inline.
 
     A version runs inline when a batch of 64 rows (or of `max_rows`, where that is set) takes no longer than the budget.
-    Where no size is set, its batches then grow as far as the budget allows, because each has a price beside its rows:
+    Where no size is set, its batches then grow as far as the budget allows, because each has a fixed price besides its rows:
     requests of 64 rows took 285 us of CPU in batches of 64 rows, 174 in batches of 256, 124 in batches of 1,024.
     """
     is_inline = cost.of(limits.max_rows or UNIT_ROWS) <= inline_budget_s
@@ -111,5 +111,5 @@ def resolve(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> tuple[Ba
     if is_inline:
         rows = max(UNIT_ROWS, cost.rows_within(inline_budget_s, INLINE_ROWS))
     else:
-        rows = cost.rows_within(max(BESIDE_S, BESIDE_SINGLES * cost.of(1)), BESIDE_ROWS)
+        rows = cost.rows_within(max(THREADED_S, THREADED_SINGLES * cost.of(1)), THREADED_ROWS)
     return replace(limits, max_rows=rows), is_inline

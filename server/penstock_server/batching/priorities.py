@@ -1,92 +1,116 @@
-"""The order of what waits: by priority, first in first out within one, and nobody passed over for ever.
+"""The order of what waits: by priority, first in first out within one, and nobody is passed over forever.
 
 The queue that owns it decides how much is taken and when; nothing here knows time or cost.
 """
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 from math import inf
 from typing import Final, Generic, Protocol, TypeVar
 
 HIGHEST: Final = 1
 LOWEST: Final = 9
 DEFAULT: Final = 5
-"""The level of requests that name none, or 0: the middle, so that a caller may step back as well as forward."""
+"""The priority of requests that name none, or 0: the middle, so that a caller may step back as well as forward."""
 LEVEL_S: Final = 1.0
 """What a level is worth in waiting: a request goes before those of the next lower level that arrived up to this much
 earlier. So nobody is overtaken by what arrives `(LOWEST - HIGHEST) * LEVEL_S` seconds later."""
 
 
-class Ranked(Protocol):
-    """What the order needs to know of a request."""
+class QueueItem(Protocol):
+    """What batching needs to know of a request, so that it need not know the request path."""
 
     rows: int
+    size_bytes: int
+    deadline_s: float
     arrived_s: float
     priority: int
+    is_waiting: bool
+
+    @property
+    def is_over(self) -> bool:
+        """Answered or cancelled."""
+        ...
 
 
-RankedT = TypeVar("RankedT", bound=Ranked)
+ItemT = TypeVar("ItemT", bound=QueueItem)
 
 
-class _Level(Generic[RankedT]):
+class _Level(Generic[ItemT]):
     __slots__ = ("items", "rows")
 
     def __init__(self) -> None:
-        self.items: deque[RankedT] = deque()
+        self.items: deque[ItemT] = deque()
         self.rows = 0
 
 
-class PriorityLevels(dict[int, _Level[RankedT]]):
-    """What waits at another level than the default, which is the queue's own list; levels without any are absent.
+class PriorityLevels(Generic[ItemT]):
+    """All that waits, a level per priority.
 
-    A dict, since its truth is asked several times a request and where nobody uses priorities it is empty.
+    Attributes:
+        default: the level of the default priority, which is that of nearly every request: its owner may append to it
+            and take from it directly. It counts no rows of its own: they are what the others leave of the total.
+        others: the levels of other priorities, by priority; one without items is absent.
     """
 
-    __slots__ = ()
+    __slots__ = ("default", "others")
 
-    def count(self) -> int:
-        """The requests at all of these levels."""
-        return sum(len(level.items) for level in self.values())
+    def __init__(self) -> None:
+        self.default: deque[ItemT] = deque()
+        self.others: dict[int, _Level[ItemT]] = {}
 
-    def waiting(self) -> Iterator[RankedT]:
-        """All of them, in no order."""
-        for level in self.values():
-            yield from level.items
+    def __len__(self) -> int:
+        return len(self.default) + sum(len(level.items) for level in self.others.values())
 
-    def add(self, item: RankedT) -> None:
+    def __iter__(self) -> Iterator[ItemT]:
+        return chain(self.default, *(level.items for level in self.others.values()))
+
+    def add(self, item: ItemT) -> None:
         """Puts the item last at its level."""
-        level = self.setdefault(item.priority, _Level())
+        if item.priority == DEFAULT:
+            self.default.append(item)
+            return
+        level = self.others.setdefault(item.priority, _Level())
         level.items.append(item)
         level.rows += item.rows
 
-    def discard(self, item: RankedT) -> None:
+    def discard(self, item: ItemT) -> None:
         """Forgets the rows of an item that stays where it is."""
-        if level := self.get(item.priority):
+        if level := self.others.get(item.priority):
             level.rows -= item.rows
 
-    def took(self, item: RankedT) -> None:
-        """The first item of its level was taken off."""
-        level = self[item.priority]
-        level.rows -= item.rows
-        if not level.items:
-            del self[item.priority]
+    def took(self, item: ItemT) -> None:
+        """Says that the first item of a level was taken off."""
+        if level := self.others.get(item.priority):
+            level.rows -= item.rows
+            if not level.items:
+                del self.others[item.priority]
 
-    def first(self, default: deque[RankedT]) -> deque[RankedT]:
-        """The level whose first item goes next; `default` when no level holds any."""
+    def first(self) -> deque[ItemT]:
+        """The level whose first item goes next; an empty one when nothing waits."""
+        default = self.default
         best, best_s = default, default[0].arrived_s + DEFAULT * LEVEL_S if default else inf
-        for priority, level in self.items():
+        for priority, level in self.others.items():
             rank_s = level.items[0].arrived_s + priority * LEVEL_S
             if rank_s < best_s or (rank_s == best_s and priority < best[0].priority):
                 best, best_s = level.items, rank_s
         return best
 
-    def newest(self) -> Iterator[Iterator[RankedT]]:
+    def newest(self) -> Iterator[Iterator[ItemT]]:
         """Each level, its newest first."""
-        return (reversed(level.items) for level in self.values())
+        yield reversed(self.default)
+        for level in self.others.values():
+            yield reversed(level.items)
 
     def rows_behind(self, priority: int, total: int) -> int:
-        """Of `total` rows that wait at all levels, those at lower levels than this one."""
-        behind = sum(level.rows for at, level in self.items() if at > priority)
+        """Of `total` rows that wait at all levels, those at lower priorities than this one."""
+        behind = sum(level.rows for at, level in self.others.items() if at > priority)
         if priority < DEFAULT:
-            behind += total - sum(level.rows for level in self.values())
+            behind += total - sum(level.rows for level in self.others.values())
         return behind
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self.default.clear()
+        self.others.clear()

@@ -1,4 +1,4 @@
-"""Gets wanted versions' files to hand: fetched and read in a thread, remembered with the reason when that fails."""
+"""Fetches and reads the files of required versions on threads, and remembers why where that failed."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,6 +17,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_AWAY_S: Final = 5.0
 RETRY_DAMAGED_S: Final = 60.0
+FETCHES_AT_ONCE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,12 @@ class _Failure:
 
 
 class ArtifactFetcher:
-    """Artifacts by version, for the versions that are wanted.
+    """The artifacts of the versions that are required.
 
     Args:
-        source: where they come from.
+        source: hands out their files.
         clock: the time of retries.
-        changed: called on the loop when something was fetched or failed.
+        changed: called on the loop after each fetch, whether it succeeded or failed.
     """
 
     def __init__(self, source: Source, *, clock: Clock, changed: Callable[[], None]) -> None:
@@ -41,40 +42,40 @@ class ArtifactFetcher:
         self._artifacts: dict[VersionKey, Artifact] = {}
         self._failures: dict[VersionKey, _Failure] = {}
         self._running: dict[VersionKey, asyncio.Task[None]] = {}
-        self._one_at_a_time = asyncio.Semaphore(2)
+        self._permits = asyncio.Semaphore(FETCHES_AT_ONCE)
 
     @property
     def artifacts(self) -> dict[VersionKey, Artifact]:
-        """What is at hand."""
+        """What has been fetched and read."""
         return self._artifacts
 
-    def reason(self, key: VersionKey) -> str | None:
-        """Why a version could not be had, if it could not."""
+    def failure(self, key: VersionKey) -> str | None:
+        """Why the last fetch of a version failed; None if it did not."""
         failure = self._failures.get(key)
         return None if failure is None else failure.reason
 
-    def want(self, keys: Iterable[VersionKey]) -> None:
-        """Starts fetching what is not at hand, and forgets what is no longer wanted or loaded."""
-        wanted = set(keys)
-        for gone in self._artifacts.keys() - wanted:
+    def require(self, keys: Iterable[VersionKey]) -> None:
+        """Starts to fetch what is missing of these, and forgets all others."""
+        required = set(keys)
+        for gone in self._artifacts.keys() - required:
             del self._artifacts[gone]
-        for gone in self._failures.keys() - wanted:
+        for gone in self._failures.keys() - required:
             del self._failures[gone]
-        for key in wanted - self._artifacts.keys() - self._running.keys():
+        for key in required - self._artifacts.keys() - self._running.keys():
             failure = self._failures.get(key)
             if failure is None or failure.retry_at_s <= self._clock():
-                self._running[key] = asyncio.create_task(self._prepare(key))
+                self._running[key] = asyncio.create_task(self._fetch(key))
 
     async def close(self) -> None:
-        """Waits for what is being fetched, which a thread cannot abandon."""
+        """Ends all fetches; what a thread still reads is thrown away."""
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _prepare(self, key: VersionKey) -> None:
+    async def _fetch(self, key: VersionKey) -> None:
         try:
-            async with self._one_at_a_time:
-                self._artifacts[key] = await asyncio.to_thread(self._fetch, key)
+            async with self._permits:
+                self._artifacts[key] = await asyncio.to_thread(self._read, key)
             self._failures.pop(key, None)
         except PenstockError as error:
             self._fail(key, str(error), RETRY_AWAY_S if isinstance(error, UnavailableError) else RETRY_DAMAGED_S)
@@ -85,11 +86,11 @@ class ArtifactFetcher:
             del self._running[key]
             self._changed()
 
-    def _fetch(self, key: VersionKey) -> Artifact:
+    def _read(self, key: VersionKey) -> Artifact:
         return read(self._source.fetch(*key))
 
     def _fail(self, key: VersionKey, reason: str, retry_s: float) -> None:
         known = self._failures.get(key)
         if known is None or known.reason != reason:
-            log.warning("version cannot be had", model=key[0], version=key[1], reason=reason)
+            log.warning("version cannot be fetched", model=key[0], version=key[1], reason=reason)
         self._failures[key] = _Failure(reason, self._clock() + retry_s)

@@ -1,7 +1,8 @@
-"""The supervisor's end of questions about the whole server: each is answered on a thread, whatever becomes of it.
+"""Calls that only the supervisor can answer: a worker forwards them over its socket, and the reply comes back on it.
 
-It decides nothing but who answers and how many at once; what an answer holds is its responder's. The supervisor hands in
-what its workers ask.
+Both ends stand here. `ForwardedCalls` is the worker's: it holds each call until the reply comes, on the reactor's thread.
+`ControlResponder` is the supervisor's: it answers on threads, so that nothing else waits. What a reply holds is decided by
+the responders that `app` hands in.
 """
 
 import asyncio
@@ -18,119 +19,114 @@ from penstock_server.errors import InvalidInputError, OverloadedError, PenstockE
 
 log = structlog.get_logger(__name__)
 
-MAX_ANSWER_BYTES: Final = MAX_FRAME_BYTES // 2
+MAX_REPLY_BYTES: Final = MAX_FRAME_BYTES // 2
+MAX_WAITING: Final = 32
+"""Requests in flight per worker: this few frames fit the socket's buffer, so that sending never blocks the reactor."""
+REPLIES_AT_ONCE: Final = 2
 
 Responder = Callable[[bytes], bytes]
-"""From a method's message to its reply, both as they are on the wire; raises a `PenstockError` to refuse."""
+"""From a method's message to its reply, both as they are on the wire; a `PenstockError` fails the call."""
 
 
 class ControlResponder:
-    """Answers questions with the responders of their methods, two at a time: the rest of the supervisor goes on."""
+    """Answers requests with the responder of their method, a few at a time."""
 
     def __init__(self, responders: Mapping[str, Responder]) -> None:
         self._responders = responders
         self._running: set[asyncio.Task[None]] = set()
-        self._two_at_a_time = asyncio.Semaphore(2)
+        self._permits = asyncio.Semaphore(REPLIES_AT_ONCE)
 
-    def take(self, question: ControlRequest, tell: Callable[[ControlReply | ControlError], None]) -> None:
-        """Answers a question soon; `tell` gets the answer on the loop."""
-        task = asyncio.create_task(self._answer(question, tell))
+    def respond(self, request: ControlRequest, send: Callable[[ControlReply | ControlError], None]) -> None:
+        """Answers a request soon, by calling `send` on the loop."""
+        task = asyncio.create_task(self._respond(request, send))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def close(self) -> None:
-        """Waits for the answers that are being made, which a thread cannot abandon."""
+        """Waits for the replies that are being made: a thread cannot be stopped."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def _answer(self, question: ControlRequest, tell: Callable[[ControlReply | ControlError], None]) -> None:
-        async with self._two_at_a_time:
-            answer = await asyncio.to_thread(self.answer, question)
-        tell(answer)
+    async def _respond(self, request: ControlRequest, send: Callable[[ControlReply | ControlError], None]) -> None:
+        async with self._permits:
+            reply = await asyncio.to_thread(self.reply_to, request)
+        send(reply)
 
-    def answer(self, question: ControlRequest) -> ControlReply | ControlError:
-        """The answer to a question, or why there is none."""
+    def reply_to(self, request: ControlRequest) -> ControlReply | ControlError:
+        """The reply to a request, or the error that there is instead."""
         try:
-            responder = self._responders.get(question.method)
+            responder = self._responders.get(request.method)
             if responder is None:
-                raise UnsupportedError(f"this server answers no {question.method!r}")
-            body = responder(question.body)
-            if len(body) > MAX_ANSWER_BYTES:
-                raise InvalidInputError(f"the answer takes {len(body)} bytes, at most {MAX_ANSWER_BYTES}; ask for less")
-            return ControlReply(question.number, body)
+                raise UnsupportedError(f"this server has no control method {request.method!r}")
+            body = responder(request.body)
+            if len(body) > MAX_REPLY_BYTES:
+                raise InvalidInputError(f"the reply takes {len(body)} bytes, at most {MAX_REPLY_BYTES}; ask for less")
+            return ControlReply(request.number, body)
         except PenstockError as error:
-            return ControlError(question.number, type(error).__name__, str(error))
+            return ControlError(request.number, type(error).__name__, str(error))
         except Exception:
-            log.exception("question failed", method=question.method)
-            return ControlError(question.number, PenstockError.__name__, "the question failed")
-
-
-MAX_WAITING: Final = 32
-"""Questions on their way at once: so few frames fit the socket's buffer, and asking can never hold the reactor."""
+            log.exception("control request failed", method=request.method)
+            return ControlError(request.number, PenstockError.__name__, "the control request failed")
 
 
 class ForwardedCalls:
-    """Questions on their way; all of it on the reactor's thread.
+    """The calls of a worker that wait for the supervisor's reply; all of it on the reactor's thread.
 
     Args:
-        tell: sends a event to the supervisor.
+        send: sends an event to the supervisor.
         post: runs an action soon on the reactor's thread.
     """
 
-    def __init__(self, tell: Callable[[Event], None], post: Callable[[Callable[[], None]], None]) -> None:
-        self._tell = tell
+    def __init__(self, send: Callable[[Event], None], post: Callable[[Callable[[], None]], None]) -> None:
+        self._send = send
         self._post = post
         self._numbers = count(1)
         self._waiting: dict[int, Call] = {}
 
-    def ask(self, method: str, message: bytes, call: Call) -> None:
-        """Sends a call's message on; the call is answered when the supervisor has.
+    def forward(self, method: str, message: bytes, call: Call) -> None:
+        """Forwards a call's message; the call is answered when the reply comes.
 
         Raises:
-            OverloadedError: too many questions wait already.
+            OverloadedError: `MAX_WAITING` calls wait already.
         """
         if len(self._waiting) >= MAX_WAITING:
-            raise OverloadedError(f"{MAX_WAITING} questions about the server wait already; ask again later")
+            raise OverloadedError(f"{MAX_WAITING} calls about the whole server wait already; try again later")
         number = next(self._numbers)
         self._waiting[number] = call
-        call.pending = _Waiting(self, number)
+        call.pending = _Waiting(self._waiting, number)
         call.watch()
-        self._tell(ControlRequest(number, method, message))
+        self._send(ControlRequest(number, method, message))
 
-    def answered(self, answer: ControlReply | ControlError) -> None:
-        """The supervisor has answered; from any thread."""
-        self._post(lambda: self._pass_on(answer))
+    def on_reply(self, reply: ControlReply | ControlError) -> None:
+        """The supervisor has replied; from any thread."""
+        self._post(lambda: self._answer(reply))
 
-    def forget(self, number: int) -> None:
-        """The caller left; its answer will be dropped."""
-        self._waiting.pop(number, None)
-
-    def _pass_on(self, answer: ControlReply | ControlError) -> None:
-        call = self._waiting.pop(answer.number, None)
+    def _answer(self, reply: ControlReply | ControlError) -> None:
+        call = self._waiting.pop(reply.number, None)
         if call is None:
-            return
+            return  # the caller left
         call.pending = None
-        if isinstance(answer, ControlReply):
-            call.finish(answer.body)
+        if isinstance(reply, ControlReply):
+            call.finish(reply.body)
         else:
-            call.fail(error_of(answer))
+            call.fail(error_of(reply))
 
 
 class _Waiting:
-    """What a call holds while its question is on its way."""
+    """What a forwarded call has pending."""
 
-    __slots__ = ("_number", "_relay")
+    __slots__ = ("_number", "_waiting")
 
-    def __init__(self, relay: ForwardedCalls, number: int) -> None:
-        self._relay = relay
+    def __init__(self, waiting: dict[int, Call], number: int) -> None:
+        self._waiting = waiting
         self._number = number
 
     def cancelled(self) -> None:
-        self._relay.forget(self._number)
+        self._waiting.pop(self._number, None)
 
 
-def error_of(refusal: ControlError) -> PenstockError:
-    """The error that the supervisor raised; one that it has no class for shows nothing of the server's insides."""
-    kind = getattr(errors, refusal.kind, PenstockError)
+def error_of(error: ControlError) -> PenstockError:
+    """The error that the supervisor raised; of an unknown class it is a `PenstockError`, which callers see as internal."""
+    kind = getattr(errors, error.kind, PenstockError)
     if isinstance(kind, type) and issubclass(kind, PenstockError):
-        return kind(refusal.reason)
-    return PenstockError(refusal.reason)
+        return kind(error.reason)
+    return PenstockError(error.reason)

@@ -9,8 +9,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from penstock_server.control.status import ServerView
+from penstock_server.control.view import ServerView
 from penstock_server.errors import NotFoundError, UnavailableError
+from penstock_server.rollout.plan import weight_in_percent
 from penstock_server.sources.combined_source import SourceState
 
 
@@ -103,7 +104,7 @@ class AdminServer:
                     "name": version.model,
                     "version": version.version,
                     "role": role,
-                    "weight": None if role != "canary" or version.weight is None else version.weight * 100,
+                    "weight": None if role != "canary" or version.weight is None else weight_in_percent(version.weight),
                     "state": version.state,
                     "reason": version.reason,
                 }

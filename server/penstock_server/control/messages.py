@@ -1,77 +1,32 @@
-"""What the supervisor tells a worker, and what a worker tells back: frozen records, framed as length and msgpack."""
+"""The commands that the supervisor sends a worker, and the events that come back: msgpack records in frames.
+
+A frame is the body's length and the body. Both ends are of one release, so nothing here has versions.
+"""
 
 import struct
 from typing import Final
 
 import msgspec
 
-from penstock.names import VersionState
-from penstock_server.batching.limits import BatchLimits
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.routes import ModelRoutes
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 HEAD: Final = struct.Struct("<I")
 
 
-class RequestLogging(msgspec.Struct, frozen=True):
-    """Where a worker writes the requests that it samples, and how many.
-
-    `spool_bytes` is what that folder may hold, of all workers; a file is closed at `rotate_bytes` or after `rotate_s`.
-    """
-
-    spool: str
-    sample_ratio: float
-    spool_bytes: int
-    rotate_bytes: int
-    rotate_s: float
-
-
-class WorkerSettings(msgspec.Struct, frozen=True):
-    """What a worker is told at birth."""
-
-    transport: str
-    limits: BatchLimits
-    onnx_threads: int
-    onnx_threads_of: dict[str, int]
-    inline_budget_s: float
-    drift_window_rows: int
-    max_message_bytes: int
-    keepalive_s: float
-    connection_age_s: float | None = None
-    max_streams: int | None = None
-    tls_certificate: str | None = None
-    tls_key: str | None = None
-    tls_client_ca: str | None = None
-    request_log: RequestLogging | None = None
-
-
-class Status(msgspec.Struct, frozen=True):
-    """How a version stands."""
-
-    state: VersionState
-    reason: str = ""
-
-
-class ModelRoutes(msgspec.Struct, frozen=True):
-    """One model's plan and the standing of its versions."""
-
-    plan: TrafficPlan | None
-    statuses: dict[str, Status]
-
-
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load a version aside, counting on the board at this path, which watches features x cells for drift."""
+    """Load a version while others answer; it counts in a file, with room for features x cells of drift."""
 
     model: str
     version: str
     folder: str
-    board: str
+    counters: str
     features: int
     cells: int
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):
-    """Serve these models, whole."""
+    """Serve these models and no others; the answer is a `Served` of the same generation."""
 
     generation: int
     models: dict[str, ModelRoutes]
@@ -92,7 +47,7 @@ class Listen(msgspec.Struct, frozen=True, tag=True):
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True):
-    """Finish what runs and end."""
+    """Accept no more calls, finish those that run within the grace, and end."""
 
     grace_s: float
 
@@ -116,7 +71,10 @@ Command = Load | Serve | Unload | Listen | Drain | ControlReply | ControlError
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """A version is warm and proven; `is_inline` tells where its batches run."""
+    """A version is warm and proven.
+
+    Its batches run on the reactor's thread if `is_inline`, and take about base_us + row_us per row.
+    """
 
     model: str
     version: str
@@ -160,7 +118,7 @@ class ListenFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 class ControlRequest(msgspec.Struct, frozen=True, tag=True):
-    """A caller asks what the supervisor alone knows: a method of the control plane and its message."""
+    """A call that only the supervisor can answer: a method of the control plane and its message."""
 
     number: int
     method: str
@@ -174,16 +132,16 @@ _events: Final[msgspec.msgpack.Decoder[Event]] = msgspec.msgpack.Decoder(Event)
 
 
 def framed(message: Command | Event) -> bytes:
-    """A message as it travels."""
+    """A message as one frame."""
     body = msgspec.msgpack.encode(message)
     return HEAD.pack(len(body)) + body
 
 
 def command(body: bytes) -> Command:
-    """The command in a frame's body."""
+    """The command in a frame's body; `msgspec.ValidationError` if there is none."""
     return _commands.decode(body)
 
 
 def event(body: bytes) -> Event:
-    """The event in a frame's body."""
+    """The event in a frame's body; `msgspec.ValidationError` if there is none."""
     return _events.decode(body)

@@ -1,20 +1,16 @@
-"""What a worker should do next, so that in the end it serves what is wanted: a pure function of snapshots.
+"""What a worker should do next, so that in the end it serves the desired plans: a pure function of snapshots.
 
-It holds the promises of a reload. A version serves only when it is loaded and proven. While something is wanted, the
-last version that is ready goes on answering until a wanted one is. What nobody needs is unloaded only after the plan
+It keeps the promises of a reload. A version serves only when it is loaded and proven. While a champion is desired, the
+last version that is ready goes on answering until a desired one is. What nobody needs is unloaded only after the plan
 without it is in force.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Literal
 
-from penstock.names import VersionKey
+from penstock.names import VersionKey, VersionState
 from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.sources.source import WantedModel
-
-LoadState = Literal["loading", "ready", "failed", "unloading"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,103 +22,87 @@ class WorkerSnapshot:
         plans: the traffic plan of each model in force; a model with no champion ready has none.
     """
 
-    versions: Mapping[VersionKey, LoadState] = field(default_factory=dict)
+    versions: Mapping[VersionKey, VersionState] = field(default_factory=dict)
     plans: Mapping[str, TrafficPlan] = field(default_factory=dict)
 
     def ready(self, model: str) -> frozenset[str]:
         """The versions of a model that can answer."""
         return frozenset(
-            version for (name, version), state in self.versions.items() if name == model and state == "ready"
+            version for (name, version), state in self.versions.items() if name == model and state == "READY"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """Load this version aside."""
+class NextSteps:
+    """What a worker is to be told now; nothing when it holds all that can be had.
 
-    key: VersionKey
+    Attributes:
+        load: the versions to load, in this order, while others answer.
+        plans: the plans to put in force, whole; None when those in force are right.
+        unload: the versions to drain and close; none while plans are to change, which may use them.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Serve:
-    """Put these plans in force, whole."""
-
-    plans: Mapping[str, TrafficPlan]
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """Drain and close this version."""
-
-    key: VersionKey
-
-
-Step = Load | Serve | Unload
+    load: tuple[VersionKey, ...] = ()
+    plans: Mapping[str, TrafficPlan] | None = None
+    unload: tuple[VersionKey, ...] = ()
 
 
 def next_steps(
-    wanted: Mapping[str, WantedModel], fetched: AbstractSet[VersionKey], worker: WorkerSnapshot
-) -> list[Step]:
-    """What the worker should be told now; empty when it holds all that can be had.
+    desired: Mapping[str, TrafficPlan], fetched: AbstractSet[VersionKey], worker: WorkerSnapshot
+) -> NextSteps:
+    """What brings the worker nearer to the desired plans.
 
     Args:
-        wanted: the versions and roles of each model.
-        fetched: the versions whose files are at hand; others are not loaded yet.
+        desired: the plan of each model.
+        fetched: the versions with local files; others are not loaded yet.
         worker: what it holds.
     """
-    steps: list[Step] = [Load(key) for key in _wanted_keys(wanted) if key in fetched and key not in worker.versions]
-    plans = effective_plans(wanted, worker)
+    load = tuple(key for key in plan_keys(desired) if key in fetched and key not in worker.versions)
+    plans = effective_plans(desired, worker)
     if plans != worker.plans:
         # What the old plan used is unloaded only once the new one is in force.
-        return [*steps, Serve(plans)]
-    needed = set(_wanted_keys(wanted)) | {key for model, plan in plans.items() for key in _keys(model, plan)}
-    # With no plan in force a wished champion is on its way; what is ready may be wished for again before it comes.
-    awaiting = {model for model, wish in wanted.items() if wish.champion is not None and model not in plans}
-    idle = [
+        return NextSteps(load, plans)
+    needed = {*plan_keys(desired), *plan_keys(plans)}
+    # With no plan in force a desired champion is on its way, and until it comes a ready version may be desired again.
+    awaiting = {model for model, plan in desired.items() if plan.champion is not None and model not in plans}
+    unload = (
         key
         for key, state in worker.versions.items()
-        if key not in needed and (state == "failed" or (state == "ready" and key[0] not in awaiting))
-    ]
-    return [*steps, *(Unload(key) for key in idle)]
+        if key not in needed and (state == "UNAVAILABLE" or (state == "READY" and key[0] not in awaiting))
+    )
+    return NextSteps(load, None, tuple(unload))
 
 
-def effective_plans(wanted: Mapping[str, WantedModel], worker: WorkerSnapshot) -> dict[str, TrafficPlan]:
+def effective_plans(desired: Mapping[str, TrafficPlan], worker: WorkerSnapshot) -> dict[str, TrafficPlan]:
     """The plans that can be in force now, given what is ready."""
     plans = {
-        model: effective_plan(wish, worker.ready(model), worker.plans.get(model)) for model, wish in wanted.items()
+        model: effective_plan(plan, worker.ready(model), worker.plans.get(model)) for model, plan in desired.items()
     }
     return {model: plan for model, plan in plans.items() if plan is not None}
 
 
-def effective_plan(wish: WantedModel, ready: AbstractSet[str], present: TrafficPlan | None) -> TrafficPlan | None:
-    """One model's plan: the wish as far as its versions are ready, the present champion until the wished one is."""
-    champion = wish.champion
+def effective_plan(desired: TrafficPlan, ready: AbstractSet[str], present: TrafficPlan | None) -> TrafficPlan | None:
+    """The desired plan as far as its versions are ready, with the present champion until the desired one is."""
+    champion = desired.champion
     if champion is None:
         return None
     if champion not in ready:
-        if present is None or present.champion not in ready:
+        champion = None if present is None else present.champion
+        if champion not in ready:
             return None
-        champion = present.champion
-    canary = _other(wish.canary, champion, ready)
+    canary = _other(desired.canary, champion, ready)
     return TrafficPlan(
         champion=champion,
         canary=canary,
-        canary_weight=wish.canary_weight if canary is not None else 0.0,
-        shadow=_other(wish.shadow, champion, ready),
+        canary_weight=desired.canary_weight if canary is not None else 0.0,
+        shadow=_other(desired.shadow, champion, ready),
     )
 
 
-def _other(version: str | None, champion: str, ready: AbstractSet[str]) -> str | None:
+def _other(version: str | None, champion: str | None, ready: AbstractSet[str]) -> str | None:
     return version if version in ready and version != champion else None
 
 
-def _wanted_keys(wanted: Mapping[str, WantedModel]) -> Iterable[VersionKey]:
-    # The champion is loaded first: it is what requests wait for.
-    for model, wish in wanted.items():
-        for version in dict.fromkeys((wish.champion, wish.canary, wish.shadow)):
-            if version is not None:
-                yield model, version
-
-
-def _keys(model: str, plan: TrafficPlan) -> Iterable[VersionKey]:
-    return ((model, version) for version in (plan.champion, plan.canary, plan.shadow) if version is not None)
+def plan_keys(plans: Mapping[str, TrafficPlan]) -> list[VersionKey]:
+    """The versions of these plans, each model's champion first."""
+    return [(model, version) for model, plan in plans.items() for version in plan.versions]

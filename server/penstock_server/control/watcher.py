@@ -1,4 +1,4 @@
-"""Follows the source: asks it again and again, and hands on what it wants when that changed."""
+"""Follows the sources: polls them at an interval, and hands the desired state on when it has changed."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,14 +15,14 @@ log = structlog.get_logger(__name__)
 class Watcher:
     """Polls until cancelled.
 
-    At start the remembered wish is handed on at once, since a registry's client takes seconds to import: the server is
-    ready with what it served last, and converges on what the registry says when it answers.
+    The last known state is handed on at the start, since a registry's client takes seconds to import: the server serves
+    what it served last, and moves to what the registry says when that answers.
 
     Args:
-        source: asked on a thread.
-        interval_s: between two polls.
-        wanted: called on the loop with each wish that differs from the one before.
-        asked: called on the loop after each poll, whether it was answered or not.
+        source: polled on a thread.
+        interval_s: from the end of a poll to the next.
+        desired: called on the loop with each desired state that differs from the one before.
+        polled: called on the loop after each poll, whether it succeeded or failed.
     """
 
     def __init__(
@@ -30,41 +30,46 @@ class Watcher:
         source: CombinedSource,
         *,
         interval_s: float,
-        wanted: Callable[[Desired], None],
-        asked: Callable[[], None],
+        desired: Callable[[Desired], None],
+        polled: Callable[[], None],
     ) -> None:
         self._source = source
         self._interval_s = interval_s
-        self._wanted = wanted
-        self._asked = asked
+        self._on_desired = desired
+        self._on_polled = polled
         self._desired: Desired | None = None
         self._reasons: tuple[str, ...] = ()
 
     async def run(self) -> None:
-        """Polls, and waits the interval between."""
-        remembered = self._source.recall()
-        if remembered.models:
+        """Hands on the last known state, then polls."""
+        last_known = self._source.recall()
+        if last_known.models:
             log.info("serving what was served last until the source answers", source=self._source.name)
-            self._take(remembered)
+            self._hand_on(last_known)
         while True:
             await self._poll()
             await asyncio.sleep(self._interval_s)
 
     async def _poll(self) -> None:
         try:
-            self._take(await asyncio.to_thread(self._source.poll))
+            self._hand_on(await asyncio.to_thread(self._source.poll))
         except UnavailableError:
-            pass  # the source's own state says so, and is told below
+            pass  # the source's own state says why, and is logged below
         except Exception:
-            log.exception("asking the source failed", source=self._source.name)
-        reasons = tuple(state.reason for state in self._source.states)
-        if reasons != self._reasons:
-            self._reasons = reasons
-            for state in self._source.states:
-                log.log(30 if state.reason else 20, "source", name=state.name, state=state.state, reason=state.reason)
-        self._asked()
+            log.exception("polling the source failed", source=self._source.name)
+        self._log_states()
+        self._on_polled()
 
-    def _take(self, desired: Desired) -> None:
+    def _hand_on(self, desired: Desired) -> None:
         if desired != self._desired:
             self._desired = desired
-            self._wanted(desired)
+            self._on_desired(desired)
+
+    def _log_states(self) -> None:
+        states = self._source.states
+        reasons = tuple(state.reason for state in states)
+        if reasons != self._reasons:
+            self._reasons = reasons
+            for state in states:
+                write = log.warning if state.reason else log.info
+                write("source", name=state.name, state=state.state, reason=state.reason)

@@ -1,4 +1,4 @@
-"""The worker's end of the socket: commands in, facts out, from plain threads."""
+"""The worker's end of the supervisor's socket: commands in, events out, from plain threads."""
 
 import socket
 import threading
@@ -28,11 +28,11 @@ class WorkerLink:
         try:
             return self._file.read(size)
         except OSError:
-            # A supervisor that is killed with facts unread resets the socket instead of ending it.
+            # A supervisor that is killed with events unread resets the socket instead of ending it.
             return b""
 
-    def tell(self, event: Event) -> None:
-        """Sends a event; silently lost when the supervisor is gone, since `commands` has ended then too."""
+    def send(self, event: Event) -> None:
+        """Sends an event; it is lost when the supervisor is gone, and then `commands` ends too."""
         with self._lock:
             try:
                 self._connection.sendall(framed(event))

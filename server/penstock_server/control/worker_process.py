@@ -1,4 +1,4 @@
-"""One worker as the supervisor holds it: the process, its socket, and what it is known to hold."""
+"""One worker as the supervisor sees it: the process, its socket, and what its events say that it holds."""
 
 import asyncio
 import os
@@ -8,39 +8,43 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import structlog
 
 from penstock.names import VersionKey
-from penstock_server.control.messages import HEAD, MAX_FRAME_BYTES, Command, Event, WorkerSettings, event, framed
-from penstock_server.control.reconcile import LoadState, WorkerSnapshot
+from penstock_server.control import messages
+from penstock_server.control.messages import HEAD, MAX_FRAME_BYTES, Command, Event, event, framed
+from penstock_server.control.reconcile import WorkerSnapshot
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.routes import ModelRoutes, VersionStatus
 
 log = structlog.get_logger(__name__)
 
-POLLER: Final = {
-    # Read by grpcio at process start; measured at 0.7 of the CPU a request of its default, from 1 to 64 connections.
+ENVIRONMENT: Final = {
+    # Read by grpcio at process start; measured at 0.7 of its default's CPU per request, from 1 to 64 connections.
     "GRPC_POLL_STRATEGY": "poll",
     "GRPC_EXPERIMENTS": "-event_engine_listener,-event_engine_client",
     "GRPC_VERBOSITY": "NONE",
-    # One thread a library: cores are used by processes.
+    # One thread per library: more processes, not more threads, use more cores.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     # One arena of memory: connections that broke with 10,000 calls in flight left 13 to 20 MB more each time, now nothing
     # after the first, and a request costs the same.
     "MALLOC_ARENA_MAX": "1",
 }
+"""What a worker gets unless the server's own environment says otherwise."""
 
 
 class WorkerProcess:
-    """A worker's process and the supervisor's view of it.
+    """A worker's process, and what the supervisor knows of it.
 
     Attributes:
         slot: its place among the workers, kept when its process is replaced.
-        versions, reasons, plans: what it holds, as far as its facts tell.
-        has_settled: everything that was wanted at its start has been tried.
+        versions: the status of each version that it was told to load.
+        plans: the plans in force.
+        is_serve_pending: whether plans were sent that it has not confirmed.
+        has_settled: whether every version that was desired at its start has been tried.
         is_listening: whether it accepts calls.
-        ended: the process is gone.
+        ended: set when the process is gone.
     """
 
     def __init__(
@@ -51,16 +55,17 @@ class WorkerProcess:
         writer: asyncio.StreamWriter,
     ) -> None:
         self.slot = slot
-        self.versions: dict[VersionKey, LoadState] = {}
-        self.reasons: dict[VersionKey, str] = {}
+        self.versions: dict[VersionKey, VersionStatus] = {}
         self.plans: dict[str, TrafficPlan] = {}
+        self.is_serve_pending = False
         self.has_settled = False
         self.is_listening = False
-        self.transport = ""
         self.ended = asyncio.Event()
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._sent = messages.Serve(0, {}, False)
+        self._is_told_to_listen = False
 
     @property
     def pid(self) -> int:
@@ -69,15 +74,34 @@ class WorkerProcess:
 
     def snapshot(self) -> WorkerSnapshot:
         """What it holds, for decisions."""
-        return WorkerSnapshot(dict(self.versions), dict(self.plans))
+        return WorkerSnapshot({key: status.state for key, status in self.versions.items()}, dict(self.plans))
 
-    def tell(self, command: Command) -> None:
-        """Sends a command; lost when the worker is gone, as its end is noticed anyway."""
+    def send(self, command: Command) -> None:
+        """Sends a command; it is lost when the worker is gone, whose end is noticed anyway."""
         if not self._writer.is_closing():
             self._writer.write(framed(command))
 
-    async def listen(self, on_event: Callable[["WorkerProcess", Event], None]) -> int:
-        """Hands on each event until the process ends; its exit code."""
+    def serve(self, models: dict[str, ModelRoutes], is_settled: bool) -> None:
+        """Sends plans and statuses, unless they are the last that were sent."""
+        if (models, is_settled) != (self._sent.models, self._sent.is_settled):
+            self._sent = messages.Serve(self._sent.generation + 1, models, is_settled)
+            self.is_serve_pending = True
+            self.send(self._sent)
+
+    def on_served(self, generation: int) -> None:
+        """The worker confirms plans; they are in force if they are the last that were sent."""
+        if generation == self._sent.generation:
+            self.plans = {model: one.plan for model, one in self._sent.models.items() if one.plan is not None}
+            self.is_serve_pending = False
+
+    def listen(self, address: str) -> None:
+        """Tells it once to accept calls at this address: a second socket there would get calls that nobody answers."""
+        if not self._is_told_to_listen:
+            self._is_told_to_listen = True
+            self.send(messages.Listen(address))
+
+    async def follow(self, on_event: Callable[["WorkerProcess", Event], None]) -> int:
+        """Hands each event on until the process ends; its exit code."""
         try:
             while True:
                 (size,) = HEAD.unpack(await self._reader.readexactly(HEAD.size))
@@ -94,8 +118,14 @@ class WorkerProcess:
             self._process.kill()
 
 
-async def start_worker(slot: int, settings: WorkerSettings, board: Path) -> WorkerProcess:
-    """Starts a worker process in a slot."""
+async def start_worker(slot: int, counters: Path, *, settings: str) -> WorkerProcess:
+    """Starts a worker process.
+
+    Args:
+        slot: its place among the workers.
+        counters: the file of the counters that are the worker's own, not a version's.
+        settings: the worker's settings as JSON.
+    """
     ours, theirs = socket.socketpair()
     with theirs:
         process = await asyncio.create_subprocess_exec(
@@ -103,9 +133,9 @@ async def start_worker(slot: int, settings: WorkerSettings, board: Path) -> Work
             "-m",
             "penstock_server.worker",
             str(theirs.fileno()),
-            msgspec.json.encode(settings).decode(),
-            str(board),
-            env={**POLLER, **os.environ},
+            settings,
+            str(counters),
+            env={**ENVIRONMENT, **os.environ},
             pass_fds=(theirs.fileno(),),
             # Ctrl-C in a terminal reaches the whole group; the supervisor alone decides how workers end.
             start_new_session=True,

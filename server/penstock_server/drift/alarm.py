@@ -1,8 +1,8 @@
-"""When a drift alarm goes on and off: a pure step from one state to the next, a window at a time.
+"""When a drift alarm goes on and off: a pure step from one state to the next, one window at a time.
 
-One window drifts by chance now and then, and an action on it would be an action on noise. So a column's alarm goes on when
-it drifted in two windows in a row that share no row, and off when it did not in two. For a column whose true index is the
-smallest that matters, at a rate q judged alone, that is once in about 1/q^2 windows, and without drift next to never.
+A single window drifts by chance now and then, and should cause no action. So a column's alarm goes on after it drifted in
+two successive windows that share no row, and off after it did not drift in two. At a rate q, a column whose true index is
+exactly the smallest that matters raises a false alarm about once in 1/q^2 windows, and a column without drift almost never.
 """
 
 from collections.abc import Mapping
@@ -10,20 +10,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 WINDOWS: Final = 2
-"""The windows in a row that it takes, both ways."""
+"""The successive windows that an alarm takes to go on, or off."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmState:
-    """What is known of a version's alarms.
+    """A version's alarms.
 
     Attributes:
-        windows: that were looked at so far.
-        streaks: for each column the windows in a row that drifted, or as a negative number those that did not.
+        streaks: for each column the number of last windows in which it drifted, or, negative, in which it did not.
         since_s: the columns whose alarm is on, and since when.
     """
 
-    windows: int = 0
     streaks: Mapping[str, int] = field(default_factory=dict)
     since_s: Mapping[str, float] = field(default_factory=dict)
 
@@ -34,7 +32,7 @@ def after_window(state: AlarmState, drifted: Mapping[str, bool | None], now_s: f
     Args:
         state: the state so far.
         drifted: for each column whether it drifted; None, too few rows, leaves it as it was.
-        now_s: the time, of the clock that `since_s` is kept by.
+        now_s: the time, by the clock of `since_s`.
     """
     streaks = {
         name: state.streaks.get(name, 0) if is_drifted is None else _continued(state.streaks.get(name, 0), is_drifted)
@@ -45,7 +43,7 @@ def after_window(state: AlarmState, drifted: Mapping[str, bool | None], now_s: f
         for name, streak in streaks.items()
         if streak >= WINDOWS or (name in state.since_s and streak > -WINDOWS)
     }
-    return AlarmState(state.windows + 1, streaks, since_s)
+    return AlarmState(streaks, since_s)
 
 
 def _continued(streak: int, is_drifted: bool) -> int:

@@ -1,7 +1,6 @@
-"""The answer to "has it drifted?", as a message of `penstock.v1` and as JSON, for the models and versions asked for.
+"""Drift reports as a message of `penstock.v1` and as JSON, for the models and versions that a request selects.
 
-What is said of a version is `observe`'s; here it is chosen and put into words that travel. The RPC and the HTTP port
-answer through the same functions, on a thread of the supervisor.
+`monitor` makes the reports. The RPC and the HTTP port answer through the same functions, on a thread of the supervisor.
 """
 
 from collections.abc import Callable
@@ -25,31 +24,31 @@ class UnwatchedVersion:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """Every loaded version: those with a baseline and what is said of them, and those without."""
+    """Every loaded version: the reports of those with a baseline, and those without."""
 
     versions: tuple[VersionDrift, ...] = ()
     unwatched: tuple[UnwatchedVersion, ...] = ()
 
     def of(self, model: str, version: str = "") -> "DriftReport":
-        """The part about a model and a version.
+        """The part of the report on a model and a version.
 
         Args:
             model: its name; "" for all.
             version: its number or an alias such as "@champion"; "" for all.
 
         Raises:
-            NotFoundError: nothing like it is loaded.
+            NotFoundError: no such version is loaded.
         """
 
-        def is_asked(one: VersionDrift | UnwatchedVersion) -> bool:
+        def is_selected(one: VersionDrift | UnwatchedVersion) -> bool:
             return model in ("", one.model) and (
                 version in ("", one.version) or (version.startswith("@") and version[1:] in one.roles)
             )
 
-        found = DriftReport(tuple(filter(is_asked, self.versions)), tuple(filter(is_asked, self.unwatched)))
+        found = DriftReport(tuple(filter(is_selected, self.versions)), tuple(filter(is_selected, self.unwatched)))
         if (model or version) and not (found.versions or found.unwatched):
-            wanted = f"version {version!r}" if version else "version"
-            raise NotFoundError(f"no {wanted} of {f'model {model!r}' if model else 'any model'} is loaded")
+            selected = f"version {version!r}" if version else "version"
+            raise NotFoundError(f"no {selected} of {f'model {model!r}' if model else 'any model'} is loaded")
         return found
 
 
@@ -57,14 +56,14 @@ def answer(body: bytes, report: Callable[[], DriftReport]) -> bytes:
     """The `DriftStateResponse` to a `DriftStateRequest`, both as they are on the wire.
 
     Raises:
-        NotFoundError: nothing like what it asks for is loaded.
+        NotFoundError: no version that it selects is loaded.
     """
     request = pb.DriftStateRequest.FromString(body)
     return as_message(report().of(request.model, request.version)).SerializeToString()
 
 
 def as_message(report: DriftReport) -> pb.DriftStateResponse:
-    """A report as it answers the RPC."""
+    """A report as the RPC's response."""
     return pb.DriftStateResponse(
         versions=[_version(version) for version in report.versions],
         unwatched=[
@@ -74,7 +73,7 @@ def as_message(report: DriftReport) -> pb.DriftStateResponse:
 
 
 def as_json(report: DriftReport) -> bytes:
-    """A report as JSON: the records' fields by their names; what cannot be said is null."""
+    """A report as JSON: the records' fields by their names; what is not known is null."""
     return msgspec.json.encode(report)
 
 

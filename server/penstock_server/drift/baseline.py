@@ -1,8 +1,8 @@
-"""The drift baseline: how the training data lay in the cells that serving counts rows in.
+"""The drift baseline: how many training rows fell in each of the cells that serving counts rows in.
 
-Fitted beside a specification and published with it. This module holds the file's form and what is refused: its parts
-check themselves at birth and raise `ValueError`. `fit` makes one from rows, the kernels count in the same cells, and
-`statistics` compares counts.
+It is fitted to the rows that a specification was fitted to, and published with it. This module defines the file and refuses
+what is not sound: its parts check themselves when they are made and raise `ValueError`. `fit` makes a baseline from rows, the
+kernels count in the same cells, and `statistics` compares counts.
 """
 
 from math import inf
@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.drift.significance import MINIMUM_EFFECT
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import counting
 from penstock_server.features.cells import Cells, ClassCells, NumberCells, StringCells
@@ -23,9 +24,7 @@ MAX_WORDS: Final = 1 << 19
 """The 64-bit words of one set of counts, 4 MiB; every worker holds eleven of them in shared memory."""
 MAX_BINS: Final = 256
 MAX_WATCHED: Final = 4096
-"""The values of a string column that are told from unseen ones."""
-MINIMUM_EFFECT: Final = 0.1
-"""The population stability index that is still called no drift, where nobody says otherwise."""
+"""The most values of a string column that are distinguished from unseen ones."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_COUNT)]
 Dispersion = Annotated[float, msgspec.Meta(ge=1, le=1e9)]
@@ -44,7 +43,7 @@ class NumberBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
         smallest, largest: of the finite rows; None where there are none.
         deviation: their standard deviation, that of the population.
         dispersion: how much more the counts vary in time than independent rows would.
-        minimum_effect: the index that is called no drift.
+        minimum_effect: the index that is still no drift.
     """
 
     name: str
@@ -101,7 +100,7 @@ class StringBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
         missing: the rows without a value.
         unseen: the rows of values that are not watched, being too many or too long.
         dispersion: how much more the counts vary in time than independent rows would.
-        minimum_effect: the index that is called no drift.
+        minimum_effect: the index that is still no drift.
     """
 
     name: str
@@ -150,7 +149,7 @@ class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         counts: the rows of each.
         names: what people call them, if the labels are no names themselves.
         dispersion: how much more the counts vary in time than independent rows would.
-        minimum_effect: the index that is called no drift.
+        minimum_effect: the index that is still no drift.
     """
 
     name: str
@@ -188,7 +187,7 @@ class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
 ColumnBaseline = NumberBaseline | StringBaseline
 PredictionBaseline = NumberBaseline | ClassBaseline
-"""Of the model's output where it has no classes, and of its classes."""
+"""Of the model's classes, or of its output if it has none."""
 
 
 def _check_range(smallest: float | None, largest: float | None) -> None:
@@ -204,7 +203,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         columns: one for each column of the specification.
         spec_digest: of the specification.
-        predictions: of what the model answered to the training rows; None where nobody asked it.
+        predictions: of the model's predictions for the training rows; None if it was not run on them.
         format: the format's version.
     """
 
@@ -243,7 +242,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def cells_shape(self) -> tuple[int, int]:
         """The shape of its columns' counts, int64: columns, words."""
-        return len(self.columns), counting.words(self.bins)
+        return len(self.columns), counting.row_words(self.bins)
 
     @property
     def reference(self) -> NDArray[np.int64]:
@@ -256,7 +255,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def encode(baseline: Baseline) -> bytes:
-    """The baseline as JSON."""
+    """The baseline as JSON, as `decode` reads it."""
     return msgspec.json.encode(baseline)
 
 

@@ -1,6 +1,6 @@
-"""Fits a drift baseline: takes the training rows in the order of time, and counts them as serving will.
+"""Fits a drift baseline: counts the training rows, in the order of time, as serving will count requests.
 
-Whoever publishes calls it, for raw columns and for what the model answered; serving never does.
+The tools call it when they publish, for raw columns and for the model's predictions; serving never does.
 """
 
 from collections import Counter
@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from penstock_server.drift.baseline import (
     MAX_BINS,
     MAX_WATCHED,
-    MINIMUM_EFFECT,
     Baseline,
     ClassBaseline,
     NumberBaseline,
     PredictionBaseline,
     StringBaseline,
 )
+from penstock_server.drift.significance import MINIMUM_EFFECT
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.cells import ROUNDING, storable
 from penstock_server.features.spec import limits
@@ -28,9 +28,9 @@ from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, digest
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
 
 OWN_BINS: Final = 50
-"""The values of a string column that are counted one by one."""
+"""The most values of a string column that have a bin each."""
 BLOCKS: Final = 20
-"""Enough for a standard error of 7 % at 20 bins, and so few that a block holds what hangs together."""
+"""Enough for a standard error of 7 % at 20 bins, and so few that rows that depend on each other are in one block."""
 LEAST_ROWS: Final = 10
 """A block of fewer rows says nothing about time."""
 
@@ -45,7 +45,7 @@ def fit_baseline(
         table: a column for each of the specification's, raw; its rows in the order of time, as they would be served: how
             much rows that follow each other are alike decides how large a difference is no drift.
         bins: how many bins a number's quantiles make at most.
-        minimum_effect: the population stability index that is called no drift, for every column.
+        minimum_effect: the population stability index that is still no drift, for every column.
 
     Raises:
         InvalidInputError: a column is not there or not of its kind, or `bins` is not 1 to 254.
@@ -78,7 +78,7 @@ def fit_classes(
         name: of the output that holds them.
         labels: integers [rows], the rows in the order of time.
         names: what people call each label, if labels count these; a label beyond them is called by its number.
-        minimum_effect: the population stability index that is called no drift.
+        minimum_effect: the population stability index that is still no drift.
     """
     values = np.asarray(labels, np.int64).reshape(-1)
     classes, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -166,10 +166,10 @@ def _is_watchable(value: bytes) -> bool:
 def dispersion(cells: NDArray[np.int64]) -> float:
     """The factor by which the counts' variance exceeds a multinomial's, 1 at least: how much more they vary in time.
 
-    Traffic comes in bursts: rows that follow each other are alike, and a window of N rows says less than N independent
-    ones. The rows in time's order are cut into equal blocks. Were they independent, Pearson's statistic of the blocks'
-    counts against their common shares would be its degrees of freedom on average; this is the statistic over them. It
-    counts what changes from block to block within the training rows as no drift, a season too. Shuffled rows have 1.
+    Traffic comes in bursts: successive rows are alike, and a window of N rows says less than N independent ones. The rows
+    are cut into equal blocks in the order of time. For independent rows, Pearson's statistic of the blocks' counts against
+    their common shares is its degrees of freedom on average; this is the ratio of the two. Changes from block to block
+    within the training rows, such as a season, therefore count as no drift. Shuffled rows have 1.
 
     Args:
         cells: int64 [rows], the cell that each row falls in, in the order of time.

@@ -1,7 +1,7 @@
-"""The metrics of drift: families of gauges from what is said of each version, and no more series than are asked for.
+"""The metrics of drift: families of gauges from each version's report, with a limited number of series.
 
-A wide model has thousands of columns and a metrics store takes dozens well, so only those with the strongest evidence are
-shown, and how many were left out. What cannot be said is an absent gauge, not a zero.
+A model can have thousands of columns, and a metrics store copes with dozens. So only the columns that `by_evidence` ranks
+first have series, and a gauge says how many were left out. A value that is not known is an absent gauge, not a zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +11,6 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from penstock_server.drift.report import VersionDrift, by_evidence
-
-SERIES: Final = 50
-"""The columns of a version that are shown, where nobody says otherwise."""
 
 _VERSION: Final = ("model_name", "model_version")
 _COLUMN: Final = (*_VERSION, "feature_name")
@@ -28,7 +25,7 @@ _COLUMN_GAUGES: Final = {
     ),
     "penstock_feature_drift_p_value": (
         "p_value",
-        "How likely so large an index is, if the true one is the smallest that is called drift.",
+        "Probability of an index this large if the true one is the largest that is still no drift.",
     ),
     "penstock_feature_drift_wasserstein": (
         "wasserstein",
@@ -42,16 +39,16 @@ _COLUMN_GAUGES: Final = {
     "penstock_feature_infinite_ratio": ("infinite_ratio", "Share of the window's rows with an infinite number."),
     "penstock_feature_out_of_range_ratio": (
         "out_of_range_ratio",
-        "Share of the window's rows beyond the smallest and the largest value of training.",
+        "Share of the window's rows below the smallest or above the largest training value.",
     ),
 }
 """Each gauge of columns: the field that it shows, and its description."""
 _PREDICTION_GAUGES: Final = {
     "penstock_prediction_drift_score": (
         "jensen_shannon",
-        "Jensen-Shannon distance, base 2, between the answers in the window and those to the training rows.",
+        "Jensen-Shannon distance, base 2, between the predictions in the window and those for the training rows.",
     ),
-    "penstock_prediction_drift_p_value": ("p_value", "As penstock_feature_drift_p_value, of the model's answers."),
+    "penstock_prediction_drift_p_value": ("p_value", "As penstock_feature_drift_p_value, of the model's predictions."),
 }
 
 
@@ -59,16 +56,16 @@ class DriftCollector(Collector):
     """Makes the families of drift at each scrape.
 
     Args:
-        versions: what is said of each watched version now.
+        versions: gives the report of each watched version.
         series: the columns of a version that have series of their own.
     """
 
-    def __init__(self, versions: Callable[[], Sequence[VersionDrift]], series: int = SERIES) -> None:
+    def __init__(self, versions: Callable[[], Sequence[VersionDrift]], series: int) -> None:
         self._versions = versions
         self._series = series
 
     def describe(self) -> list[Metric]:
-        """Nothing: prometheus-client would otherwise scrape at registration."""
+        """No families: prometheus-client would otherwise scrape at registration."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -76,7 +73,7 @@ class DriftCollector(Collector):
         yield from drift_families(self._versions(), self._series)
 
 
-def drift_families(versions: Sequence[VersionDrift], series: int = SERIES) -> Iterator[Metric]:
+def drift_families(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:
     """Every family, with at most `series` columns of each version."""
     chosen = [(version, by_evidence(version.columns)[:series]) for version in versions]
     for name, (field, text) in _COLUMN_GAUGES.items():
@@ -96,13 +93,15 @@ def drift_families(versions: Sequence[VersionDrift], series: int = SERIES) -> It
 def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:
     window = GaugeMetricFamily("penstock_drift_window_rows", "Rows in the drift window.", labels=_VERSION)
     drifted = GaugeMetricFamily(
-        "penstock_drifted_features", "Features that drifted, judged together at the configured rate.", labels=_VERSION
+        "penstock_drifted_features",
+        "Features that drifted, judged together at the configured false discovery rate.",
+        labels=_VERSION,
     )
     tested = GaugeMetricFamily(
         "penstock_drift_tested_features", "Features with enough rows in the window to be judged.", labels=_VERSION
     )
     alarm = GaugeMetricFamily(
-        "penstock_drift_alarm", "1 while a feature drifts in windows in a row that share no row.", labels=_VERSION
+        "penstock_drift_alarm", "1 while a feature drifts in successive windows that share no row.", labels=_VERSION
     )
     left_out = GaugeMetricFamily(
         "penstock_drift_series_left_out", "Features without series of their own here.", labels=_VERSION

@@ -1,7 +1,7 @@
-"""Watches the versions' drift over time, in the supervisor: evaluates windows once, and keeps the alarms.
+"""Monitors the versions' drift over time, in the supervisor: evaluates their windows and keeps their alarms.
 
-Scrapes, questions and the watch itself come from several threads and find the same evaluation while nothing was counted
-since. A window for an alarm shares no row with the one before: it begins when the last was looked at.
+Several threads ask: scrapes, requests and the monitor's own look. While nothing new was counted, they get the same
+evaluation. An alarm's window shares no row with the one before: it begins where the last one was looked at.
 """
 
 import threading
@@ -14,52 +14,52 @@ import structlog
 from penstock.names import VersionKey
 from penstock_server.clock import Clock, monotonic
 from penstock_server.drift.alarm import AlarmState, after_window
-from penstock_server.drift.evaluate import DriftRules, columns_drift, version_drift
+from penstock_server.drift.evaluate import columns_drift, version_drift
 from penstock_server.drift.reference import Reference
-from penstock_server.drift.report import VersionDrift
+from penstock_server.drift.report import DriftRules, VersionDrift
 from penstock_server.drift.window import Marks, window_of
 from penstock_server.metrics.counters import SharedCounters
 
 log = structlog.get_logger(__name__)
 
 PREDICTIONS: Final = ""
-"""The name under which predictions raise an alarm; no column has it."""
+"""The name of the predictions among alarms; no column has it."""
 LEAST_SHARE: Final = 0.9
-"""Of a window's rows that a new one must hold: the sub-window that is being filled does not count."""
+"""The share of a window's rows that an alarm's window must hold; the sub-window being filled at the last look is missing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Watched:
-    """A version that is watched.
+    """A version with a drift baseline.
 
     Attributes:
         key: its model's name and its own.
-        roles: the parts that it plays.
-        boards: one a worker, at least one.
-        reference: what it was trained on.
+        roles: its roles.
+        counters: one per worker, at least one.
+        reference: the training rows.
     """
 
     key: VersionKey
     roles: tuple[str, ...]
-    boards: Sequence[SharedCounters]
+    counters: Sequence[SharedCounters]
     reference: Reference
 
 
 @dataclass(slots=True)
-class _Memory:
+class _LastLook:
     marks: Marks = ()
     alarm: AlarmState = field(default_factory=AlarmState)
     counted: object = None
-    found: VersionDrift | None = None
+    report: VersionDrift | None = None
 
 
 class DriftMonitor:
     """The drift of all versions.
 
     Args:
-        rules: what is called drift.
-        window_rows: rows of each worker's window, and of an alarm's over all workers.
-        changed: hears of a version's alarms when they change, on the thread that looks.
+        rules: what counts as drift.
+        window_rows: rows of each worker's window, and of an alarm's window over all workers.
+        changed: called when a version's alarms change, on the thread of `look`; by default they are logged.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class DriftMonitor:
         self._rules = rules
         self._window_rows = window_rows
         self._clock = clock
-        self._changed = changed or _say
-        self._memories: dict[VersionKey, _Memory] = {}
+        self._changed = changed or _log_alarm
+        self._last: dict[VersionKey, _LastLook] = {}
         self._lock = threading.Lock()
 
     def drift_of(self, version: Watched) -> VersionDrift:
-        """What can be said of the version's window now."""
-        window = window_of(version.boards)
+        """The report on the version's window now."""
+        window = window_of(version.counters)
         with self._lock:
-            memory = self._memories.setdefault(version.key, _Memory())
+            last = self._last.setdefault(version.key, _LastLook())
             counted = (window.counted, id(version.reference))
-            if memory.found is None or memory.counted != counted:
-                memory.found = version_drift(
+            if last.report is None or last.counted != counted:
+                last.report = version_drift(
                     *version.key,
                     version.roles,
                     reference=version.reference,
@@ -93,40 +93,34 @@ class DriftMonitor:
                     window_rows=self._window_rows,
                     rules=self._rules,
                 )
-                memory.counted = counted
-            alarmed = tuple(sorted(memory.alarm.since_s))
-            return replace(memory.found, roles=version.roles, alarmed=alarmed)
+                last.counted = counted
+            alarmed = tuple(sorted(last.alarm.since_s))
+            return replace(last.report, roles=version.roles, alarmed=alarmed)
 
     def look(self, versions: Sequence[Watched]) -> None:
-        """Steps the alarms of versions with a new window; forgets the versions that are gone."""
+        """Updates the alarms of versions that have a new window; forgets versions that are not among these."""
         with self._lock:
             kept = {version.key for version in versions}
-            for key in self._memories.keys() - kept:
-                del self._memories[key]
+            for key in self._last.keys() - kept:
+                del self._last[key]
             for version in versions:
-                self._look(version, self._memories.setdefault(version.key, _Memory()))
+                self._look(version, self._last.setdefault(version.key, _LastLook()))
 
-    def alarm_of(self, key: VersionKey) -> AlarmState:
-        """How a version's alarms stand."""
-        with self._lock:
-            memory = self._memories.get(key)
-            return AlarmState() if memory is None else memory.alarm
-
-    def _look(self, version: Watched, memory: _Memory) -> None:
-        window = window_of(version.boards, memory.marks)
+    def _look(self, version: Watched, last: _LastLook) -> None:
+        window = window_of(version.counters, last.marks)
         if window.rows < LEAST_SHARE * self._window_rows:
             return
         columns, predictions = columns_drift(version.reference, window.counts, self._rules)
         drifted = {column.name: column.drifted for column in columns}
         if predictions is not None:
             drifted[PREDICTIONS] = predictions.drifted
-        former, memory.marks = memory.alarm, window.marks
-        memory.alarm = after_window(former, drifted, self._clock())
-        if memory.alarm.since_s.keys() != former.since_s.keys():
-            self._changed(version.key, memory.alarm)
+        former, last.marks = last.alarm, window.marks
+        last.alarm = after_window(former, drifted, self._clock())
+        if last.alarm.since_s.keys() != former.since_s.keys():
+            self._changed(version.key, last.alarm)
 
 
-def _say(key: VersionKey, alarm: AlarmState) -> None:
+def _log_alarm(key: VersionKey, alarm: AlarmState) -> None:
     model, version = key
     columns = [name or "(predictions)" for name in sorted(alarm.since_s)]
     if columns:

@@ -1,12 +1,12 @@
-"""A drift baseline as arrays, ready to be compared with windows of the same columns, and in words for people.
+"""A drift baseline as arrays, ready to be compared with windows of the same columns, with a label per bin for people.
 
-`observe` compares, and knows nothing of files; the supervisor makes one of each version's baseline.
+`evaluate` compares. The supervisor makes one reference per version, from its baseline.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,12 @@ from penstock_server.drift.baseline import (
     PredictionBaseline,
     StringBaseline,
 )
+from penstock_server.drift.report import Kind
 from penstock_server.features.cells import ROUNDING
 from penstock_server.features.counting import EXTRA_CELLS
 
 EXTRA_LABELS: Final = ("(missing)", "(infinite)", "(unseen)")
 _OTHERS: Final = "(others)"
-Kind = Literal["number", "string", "class", "score"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +86,7 @@ def reference_of(baseline: Baseline) -> Reference:
 
 
 def bin_labels(column: ColumnBaseline | PredictionBaseline) -> tuple[str, ...]:
-    """What each bin of a column holds, in words."""
+    """What each bin of a column holds, for people to read."""
     match column:
         case NumberBaseline():
             return _ranges(column.edges)

@@ -1,15 +1,32 @@
-"""What is said of drift: a record for each watched column, and one for a version; nothing here is computed.
+"""What is reported about drift: the rules for calling it so, a record per watched column, and one per version.
 
-`drift_evaluation` makes them from a reference and a window of counts; metrics, JSON, the RPC and the tools show them. None
-always means that it cannot be said: too few rows, or a figure that this kind of column does not have.
+`evaluate` makes the records from a reference and a window of counts; metrics, JSON, the RPC and the tools show them. None
+means that a value is not known: there are too few rows, or this kind of column does not have it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Kind = Literal["number", "string", "class", "score"]
 """A raw column of numbers or strings; the predicted class, or the model's output where it has no classes."""
+
+
+RATE: Final = 0.05
+"""The share of the columns called drifted that may be wrong, unless a server is set to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftRules:
+    """What counts as drift.
+
+    Attributes:
+        rate: the share of the columns called drifted that may be wrong.
+        minimum_effect: the index that is still no drift, for all columns; None as each baseline says.
+    """
+
+    rate: float = RATE
+    minimum_effect: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +37,12 @@ class ColumnDrift:
         name: the column's, or the output's for predictions.
         kind: what it holds.
         rows: N, counted in the window.
-        rows_needed: below so many rows nothing is said: 25 for each cell that either side has rows in.
+        rows_needed: the rows needed to judge it: 25 for each cell that either side has rows in.
         enough_rows: whether both sides have them.
         jensen_shannon: the distance in base 2, 0 to 1.
         psi: the population stability index as Evidently computes it; without drift it grows as N falls.
-        psi_unbiased: the index of smoothed shares less its mean without drift, were rows independent; around 0 then, and
-            above it by as much as rows clump, which the p-value takes into account.
+        psi_unbiased: the index of smoothed shares, less its mean for independent rows without drift. Without drift it is
+            around 0 for independent rows, and larger the more rows clump; the p-value takes that into account.
         ks: the largest distance of the two distribution functions at the bins' edges, numbers only. The true
             Kolmogorov-Smirnov distance is at least this, and at most `ks + ks_slack`.
         ks_slack: the largest share that a bin has on either side.
@@ -72,18 +89,18 @@ class VersionDrift:
     """How far a version's window lies from its baseline, over all workers.
 
     Attributes:
-        model, version: which.
-        roles: the parts that it plays.
+        model, version: its names.
+        roles: its roles.
         rows: in the window now.
-        window_rows: that a worker's window holds at most, about.
+        window_rows: about the most rows that a worker's window holds.
         rate: the share of the drifted columns that may be wrong, as Benjamini and Hochberg keep it.
         columns: one for each raw column, in the specification's order.
-        predictions: of what the model answered; None without a reference for it.
+        predictions: of the model's predictions; None without a reference for them.
         tested: the columns with enough rows.
-        drifted: of these, the ones that drifted; None where none was tested.
+        drifted: how many of these drifted; None if none was tested.
         global_p_value: Simes' combination of the columns' p-values: below `rate` exactly where a column drifted.
-        alarmed: the columns whose alarm is on, "" being the predictions: drifted in two windows in a row that share no
-            row. None where nobody watches over time.
+        alarmed: the columns whose alarm is on, "" for the predictions: they drifted in two successive windows that share
+            no row. None if no monitor watches the version.
     """
 
     model: str
@@ -101,12 +118,14 @@ class VersionDrift:
 
 
 def by_evidence(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
-    """The columns with the smallest p-value first, of equal ones those at the largest distance; the untested last."""
+    """The columns by p-value, the smallest first; then by distance, the largest first; then by name. Untested ones are last.
 
-    def evidence(column: ColumnDrift) -> tuple[float, float]:
-        return (
-            2.0 if column.p_value is None else column.p_value,
-            0.0 if column.jensen_shannon is None else -column.jensen_shannon,
-        )
+    The metrics and the tools both rank by this, so that the features with series are those at the head of a report.
+    """
+
+    def evidence(column: ColumnDrift) -> tuple[float, float, str]:
+        p_value = 2.0 if column.p_value is None else column.p_value
+        distance = 0.0 if column.jensen_shannon is None else column.jensen_shannon
+        return p_value, -distance, column.name
 
     return sorted(columns, key=evidence)

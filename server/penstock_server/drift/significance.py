@@ -1,8 +1,8 @@
-"""How sure one can be that rows drifted: tests with error control, over columns and over time; pure functions.
+"""Tests whether rows drifted, with error control over many columns; pure functions.
 
-A column is tested against a smallest effect that matters, not against no change at all, which with enough rows is always
-found. The smoothed index over its noise is then noncentral chi-square. Columns are judged together, so that of those called
-drifted at most a chosen share is expected to be wrong.
+A column is tested against the smallest effect that matters: with enough rows, a test against no change at all always finds
+one. The smoothed index divided by its noise is then noncentral chi-square. Columns are judged together, so that the expected
+share of wrong ones among those called drifted is limited.
 """
 
 from math import erfc, exp, lgamma, log, sqrt
@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penstock_server.drift.statistics import Counts, Reals, degrees_of_freedom, psi_smoothed, sampling_noise
+from penstock_server.drift.statistics import CellCounts, Reals, degrees_of_freedom, psi_smoothed, sampling_noise
 
 MINIMUM_EFFECT: Final = 0.1
-"""The PSI that is still called no drift, by `p_value`."""
+"""The population stability index that is still no drift, unless a baseline or a setting says otherwise."""
 
 _SPREADS: Final = 9
 """Deviations beyond which the terms of a Poisson distribution add less than 1e-17."""
@@ -22,7 +22,9 @@ _LEAST_EXPONENT: Final = -700.0
 _TERMS_AT_ONCE: Final = 1 << 20
 
 
-def p_value(reference: Counts, current: Counts, minimum_effect: Any = MINIMUM_EFFECT, dispersion: Any = 1.0) -> Reals:
+def p_value(
+    reference: CellCounts, current: CellCounts, minimum_effect: Any = MINIMUM_EFFECT, dispersion: Any = 1.0
+) -> Reals:
     """How likely so large an index is, if the true one is `minimum_effect`: noncentral chi-square's upper tail.
 
     Args:
@@ -52,16 +54,6 @@ def simes(p_values: ArrayLike) -> float:
     if not len(values):
         raise ValueError("there are no p-values, expected one at least")
     return float(min((values * len(values) / np.arange(1, len(values) + 1)).min(), 1.0))
-
-
-def alpha_of_run(looks: float, columns: int) -> float:
-    """The level for each column's test, so that a false alarm comes after `looks` looks on average, or later.
-
-    1 / (columns * looks) by the union bound; looks at windows that overlap are alike, and wait 1.7 to 3.5 times longer.
-    """
-    if not (looks >= 1 and columns >= 1):
-        raise ValueError(f"{looks} looks at {columns} columns, expected one at least of both")
-    return 1 / (columns * looks)
 
 
 def noncentral_tail(value: Any, freedom: Any, noncentrality: Any) -> Reals:

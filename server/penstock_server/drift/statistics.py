@@ -1,11 +1,11 @@
-"""How far the rows served lie from the rows trained on: pure functions of counts and sums.
+"""Distances between the rows served and the rows trained on: pure functions of counts and sums.
 
-Counts are int64 [..., cells], as `features.counts` has them, and every function takes many columns at once: it reduces the
-last axis. Missing, infinite and unseen values are cells like others, so that a column that goes missing is drift. The cells
-that neither side has rows in do not exist: they add nothing, and B, the number of cells, counts the others. p are reference
-shares of M rows, q current shares of N rows; both sides have rows, which `enough_rows` tells.
+Counts are int64 [..., cells], as `features.counting` has them. Every function takes many columns at once and reduces the last
+axis. Missing, infinite and unseen values are cells like others, so a column that goes missing is drift. Cells in which
+neither side has rows are left out: B, the number of cells, counts the others. p are reference shares of M rows, q current
+shares of N rows. Both sides must have rows; `enough_rows` tells.
 
-How sure one can be is `drift_evidence`'s to say.
+`significance` says how sure a difference is.
 """
 
 from typing import Any, Final
@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 ROWS_PER_CELL: Final = 25
 """Below N = 25 B the estimators are noise: at N = 100 and B = 10 raw PSI calls two in three quiet windows drift."""
 
-Counts = NDArray[np.int64]
+CellCounts = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
 
-def rows_needed(reference: Counts, current: Counts) -> Counts:
-    """25 rows for each cell that either side has rows in."""
+def rows_needed(reference: CellCounts, current: CellCounts) -> CellCounts:
+    """25 rows per cell that either side has rows in."""
     return np.asarray(ROWS_PER_CELL * _present(reference, current).sum(axis=-1), np.int64)[()]
 
 
-def enough_rows(reference: Counts, current: Counts) -> NDArray[np.bool_]:
-    """Whether both sides have the rows that are needed to tell."""
+def enough_rows(reference: CellCounts, current: CellCounts) -> NDArray[np.bool_]:
+    """Whether both sides have the rows that are needed to judge."""
     needed = rows_needed(reference, current)
     fewest = np.minimum(reference.sum(axis=-1), current.sum(axis=-1))
     return np.asarray((needed > 0) & (fewest >= needed), np.bool_)
 
 
-def jensen_shannon(reference: Counts, current: Counts) -> Reals:
+def jensen_shannon(reference: CellCounts, current: CellCounts) -> Reals:
     """The Jensen-Shannon distance in base 2: the root of the divergence, 0 for equal shares, 1 for disjoint ones."""
     p, q = _shares(reference), _shares(current)
     middle = (p + q) / 2
@@ -40,7 +40,7 @@ def jensen_shannon(reference: Counts, current: Counts) -> Reals:
     return _real(np.sqrt(np.clip(divergence, 0.0, 1.0)))
 
 
-def psi(reference: Counts, current: Counts) -> Reals:
+def psi(reference: CellCounts, current: CellCounts) -> Reals:
     """The population stability index, sum (p - q) ln(p / q), with empty cells filled as Evidently fills them.
 
     An empty share becomes 1e-4, or a millionth of the smallest share of its side where that is no larger than 1e-4;
@@ -51,7 +51,7 @@ def psi(reference: Counts, current: Counts) -> Reals:
     return _real(np.where(there, (p - q) * np.log(p / q), 0.0).sum(axis=-1))
 
 
-def psi_smoothed(reference: Counts, current: Counts) -> Reals:
+def psi_smoothed(reference: CellCounts, current: CellCounts) -> Reals:
     """The population stability index of shares with half a row added to each cell (Jeffreys)."""
     there = _present(reference, current)
     p, q = _shares(np.where(there, reference + 0.5, 0.0)), _shares(np.where(there, current + 0.5, 0.0))
@@ -59,24 +59,24 @@ def psi_smoothed(reference: Counts, current: Counts) -> Reals:
     return _real(((p - q) * np.log(ratio)).sum(axis=-1))
 
 
-def psi_unbiased(reference: Counts, current: Counts) -> Reals:
+def psi_unbiased(reference: CellCounts, current: CellCounts) -> Reals:
     """`psi_smoothed` less its mean without drift, (B - 1)(1/N + 1/M); around 0 then, a little below at times."""
     return psi_smoothed(reference, current) - degrees_of_freedom(reference, current) * sampling_noise(
         reference, current
     )
 
 
-def degrees_of_freedom(reference: Counts, current: Counts) -> Reals:
-    """B - 1."""
+def degrees_of_freedom(reference: CellCounts, current: CellCounts) -> Reals:
+    """The number of cells less one, B - 1."""
     return _real(_present(reference, current).sum(axis=-1) - 1.0)
 
 
-def sampling_noise(reference: Counts, current: Counts) -> Reals:
+def sampling_noise(reference: CellCounts, current: CellCounts) -> Reals:
     """1/N + 1/M, by which smoothed indices of independent rows are chi-square."""
     return _real(1 / reference.sum(axis=-1) + 1 / current.sum(axis=-1))
 
 
-def kolmogorov_smirnov(reference: Counts, current: Counts) -> tuple[Reals, Reals]:
+def kolmogorov_smirnov(reference: CellCounts, current: CellCounts) -> tuple[Reals, Reals]:
     """The largest distance of two distribution functions at the edges of bins, and the most that it may be too small.
 
     Args:
@@ -91,7 +91,7 @@ def kolmogorov_smirnov(reference: Counts, current: Counts) -> tuple[Reals, Reals
     return _real(largest), _real(np.maximum(p, q).max(axis=-1))
 
 
-def wasserstein(reference: Counts, current: Counts, sums: tuple[Reals, Reals], edges: Reals) -> Reals:
+def wasserstein(reference: CellCounts, current: CellCounts, sums: tuple[Reals, Reals], edges: Reals) -> Reals:
     """A lower bound of the Wasserstein distance of two columns of numbers, from counts and sums in bins.
 
     The integral of a distribution function over a bin from a to b is b F(b) - a F(a) less the mean part of the bin's sum,
@@ -111,14 +111,14 @@ def wasserstein(reference: Counts, current: Counts, sums: tuple[Reals, Reals], e
         return _real(np.abs(known - now).sum(axis=-1))
 
 
-def _integrals(counts: Counts, sums: Reals, edges: Reals) -> Reals:
+def _integrals(counts: CellCounts, sums: Reals, edges: Reals) -> Reals:
     """The integral of the distribution function over each bin; over the last, of the function less 1."""
     rows = counts.sum(axis=-1, keepdims=True)
     at_edges = edges * np.cumsum(counts, axis=-1) / rows
     return _real(np.diff(at_edges, axis=-1, prepend=0.0) - sums / rows)
 
 
-def _present(reference: Counts, current: Counts) -> NDArray[np.bool_]:
+def _present(reference: CellCounts, current: CellCounts) -> NDArray[np.bool_]:
     if reference.shape != current.shape:
         raise ValueError(
             f"reference counts {list(reference.shape)} and current {list(current.shape)}, expected one shape"

@@ -1,7 +1,7 @@
-"""What is in the drift windows of a version's workers now: a consistent copy, summed.
+"""The drift windows of a version's workers now: a consistent copy, summed.
 
-A board's ring turns under the reader; a copy that was taken while it turned is taken again. Sub-windows are numbered for
-ever, so that a reader who remembers where it was can ask for later ones alone, and share no row with its last look.
+A worker moves to the next sub-window of its ring while the supervisor reads; a copy taken during a move is taken again. The
+numbers of sub-windows never repeat, so a reader can ask for those after its last look and share no row with it.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from penstock_server.features.counting import Counts, counts_of
 from penstock_server.metrics.counters import SharedCounters
 
 Marks = tuple[int, ...]
-"""For each board the number of its current sub-window, when somebody looked."""
+"""For each worker's counters the number of the current sub-window at a look."""
 
 _ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """Counts over boards and sub-windows.
+    """Counts over workers and sub-windows.
 
     Attributes:
         counts: of the features, and of the predictions in the last row.
         rows: that were counted.
-        marks: where each board was.
-        counted: what has been counted so far; the same again while nothing has.
+        marks: the sub-window that each worker was in.
+        counted: equal for two windows exactly when nothing was counted between them.
     """
 
     counts: Counts
@@ -37,10 +37,10 @@ class Window:
     counted: tuple[tuple[int, int], ...]
 
 
-def window_of(boards: Sequence[SharedCounters], after: Marks | None = None) -> Window:
-    """The boards' windows, all of one shape; with `after` only the sub-windows that began after those marks."""
-    places = (-1,) * len(boards) if after is None or len(after) != len(boards) else after
-    copies = [_copy(board, place) for board, place in zip(boards, places, strict=True)]
+def window_of(workers: Sequence[SharedCounters], after: Marks | None = None) -> Window:
+    """The sum of the workers' windows, all of one shape; with `after` only of the sub-windows that began after it."""
+    marks = (-1,) * len(workers) if after is None or len(after) != len(workers) else after
+    copies = [_copy(counters, mark) for counters, mark in zip(workers, marks, strict=True)]
     return Window(
         counts_of(np.concatenate([words for words, _, _ in copies])),
         sum(rows for _, rows, _ in copies),
@@ -49,13 +49,13 @@ def window_of(boards: Sequence[SharedCounters], after: Marks | None = None) -> W
     )
 
 
-def _copy(board: SharedCounters, after: int) -> tuple[NDArray[np.int64], int, int]:
+def _copy(counters: SharedCounters, after: int) -> tuple[NDArray[np.int64], int, int]:
     """The words of the sub-windows later than `after`, their rows, and the number of the current one."""
     for _ in range(_ATTEMPTS):
-        at = int(board.drift_at[0])
-        chosen = _numbers(at, board.shape.sub_windows) > after
-        words, rows = board.drift[chosen], int(board.drift_rows[chosen].sum())
-        if int(board.drift_at[0]) == at:
+        at = int(counters.drift_at[0])
+        chosen = _numbers(at, counters.shape.sub_windows) > after
+        words, rows = counters.drift[chosen], int(counters.drift_rows[chosen].sum())
+        if int(counters.drift_at[0]) == at:
             break
     return words, rows, at
 

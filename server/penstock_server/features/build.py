@@ -1,7 +1,7 @@
 """Compiles the kernels into the file that `compiled` loads: `python -m penstock_server.features.build FILE`.
 
-It is a process of its own because numba, once imported, costs 130 MB and more than a second in every worker, and the
-machine code needs none of it. This is the one place at run time that imports numba.
+It runs in a process of its own: numba, once imported, would cost every worker 130 MB and more than a second, and the machine
+code needs none of it. No other code of a running server imports numba.
 """
 
 import sys
@@ -14,9 +14,9 @@ from penstock_server.features.compiled import CompiledFile, CompiledObject
 
 def compile_kernels() -> CompiledFile:
     """The entry points compiled for this machine; takes seconds."""
-    from penstock_server.features.kernels import entries as kernels
+    from penstock_server.features.kernels import interpreter
 
-    objects = (_object(name, function) for name, function in kernels.ENTRIES.items())
+    objects = (_object(name, function) for name, function in interpreter.ENTRY_POINTS.items())
     return CompiledFile(compiled.current_key(), tuple(objects))
 
 

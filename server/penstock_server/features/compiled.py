@@ -1,8 +1,8 @@
-"""The compiled kernels as functions: loads the machine code with llvmlite, has it built first where it is not there.
+"""The compiled kernels as functions: loads their machine code with llvmlite, and has `build` compile it first if need be.
 
-`ensure_compiled` is for the supervisor, before it starts workers; `library` is for whoever calls a kernel. numba is not
-imported: what the code expects of its run time is never reached by kernels that neither allocate nor raise, and ends the
-process with a message if it is.
+The supervisor calls `ensure_compiled` before it starts workers; `library` gives the functions. numba is not imported. The
+machine code refers to numba's run time, but kernels that neither allocate nor raise never call it; if one did, the process
+would end with a message.
 """
 
 import ctypes
@@ -21,9 +21,11 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 import msgspec
 
+from penstock_server import atomic
 from penstock_server.errors import UnavailableError
 from penstock_server.paths import cache_dir
 
+BUILD_TIMEOUT_S: Final = 300.0
 MAGIC: Final = b"penstock kernels 1\n"
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _SOURCES: Final = ("kernels/*.py", "counting.py", "compiler/layout.py", "build.py")
@@ -46,14 +48,14 @@ class CompiledObject(msgspec.Struct, frozen=True):
 
 
 class CompiledFile(msgspec.Struct, frozen=True):
-    """All entry points, and the key of the machine and sources that they were compiled for."""
+    """All entry points, and the key of the sources and the machine that they were compiled for."""
 
     key: str
     objects: tuple[CompiledObject, ...]
 
 
 def current_key() -> str:
-    """The digest of all that the machine code depends on: sources, compiler, interpreter and processor."""
+    """The digest of everything that the machine code depends on: sources, compiler, interpreter and processor."""
     folder = Path(__file__).parent
     sources = sorted(path for pattern in _SOURCES for path in folder.glob(pattern))
     parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
@@ -68,7 +70,7 @@ def default_path(key: str) -> Path:
 
 
 def read(path: Path, key: str) -> CompiledFile | None:
-    """The file's content, or None when there is none, it is torn, or it is another machine's or version's."""
+    """The file's content, or None if there is no file, it is torn, or its key is another."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -84,7 +86,7 @@ def read(path: Path, key: str) -> CompiledFile | None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the folder where it is not there, and tries to write to it: cheaper to ask before than to compile in vain.
+    """Makes the folder if need be and writes to it, before seconds go into a compilation that cannot be kept.
 
     Raises:
         OSError: it cannot be made or written to.
@@ -95,26 +97,16 @@ def check_writable(folder: Path) -> None:
 
 
 def write(path: Path, content: CompiledFile) -> None:
-    """Writes beside the path and renames, so that a reader sees a whole file or none, whoever else writes.
+    """Writes the file in one step: a reader sees a whole file or none, even when several processes write it.
 
     Raises:
         OSError: the folder cannot be made or written to.
     """
     payload = msgspec.msgpack.encode(content)
+    # Others must not be able to put machine code here.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC + hashlib.sha256(payload).digest() + payload)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(aside).replace(path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    atomic.write(path, MAGIC + hashlib.sha256(payload).digest() + payload)
 
-
-BUILD_TIMEOUT_S: Final = 300.0
 
 _RUN = (
     ctypes.c_void_p,
@@ -129,33 +121,33 @@ _ARGUMENTS: Final[dict[str, tuple[Any, ...]]] = {
     "count_elements": (ctypes.c_char_p, ctypes.c_int64),
 }
 
-Function = Callable[..., int]
+EntryPoint = Callable[..., int]
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
     """The kernels by name, twice: `brief` keeps the GIL during the call, `long` lets other threads run.
 
-    To give the GIL back costs a wait for it afterwards, so that a call of some microseconds is better off keeping it.
+    A call that gives the GIL back waits for it afterwards, so a call of some microseconds is faster if it keeps it.
     """
 
-    brief: dict[str, Function]
-    long: dict[str, Function]
+    brief: dict[str, EntryPoint]
+    long: dict[str, EntryPoint]
     engine: Any
 
 
 @cache
 def library() -> Library:
-    """The kernels of this machine, loaded once a process.
+    """The kernels of this machine, loaded once per process.
 
     Raises:
-        UnavailableError: they are not there and cannot be built; says why.
+        UnavailableError: there is no file that fits and it cannot be built; says why.
     """
     return load(_ensured()[1])
 
 
 def ensure_compiled() -> Path:
-    """The file of compiled kernels, built now where there is none that fits; takes seconds then.
+    """The file of compiled kernels; built first, which takes seconds, if there is none that fits.
 
     Raises:
         UnavailableError: it cannot be built; says why.
@@ -196,14 +188,14 @@ def _ensured() -> tuple[Path, CompiledFile]:
 
 
 def _build(path: Path) -> None:
-    """Runs the compiler in a process of its own; two at once write the same file, each whole."""
+    """Runs the compiler in a process of its own. If two run at once, each writes the whole file."""
     try:
         check_writable(path.parent)
     except OSError as error:
         raise UnavailableError(
             f"the feature kernels cannot be kept in {path.parent}: {error}; set PENSTOCK_CACHE_DIR to a folder to write to"
         ) from error
-    # Settings of numba that somebody made for other work would switch the compiler off or change its code.
+    # Settings of numba that were made for other work could switch the compiler off or change its code.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NUMBA_DISABLE_INTEL_SVML": "1"}
     command = [sys.executable, "-P", "-m", "penstock_server.features.build", str(path)]
@@ -228,7 +220,7 @@ _NEVER_CALLED: Final = ctypes.CFUNCTYPE(None)(_abort)
 
 
 def _define(entry: CompiledObject) -> None:
-    """Gives an address to each symbol that the object expects and the process has not."""
+    """Gives an address to each symbol that the object expects and the process does not have."""
     for symbol in entry.undefined:
         if not llvm.address_of_symbol(symbol):
             address = ctypes.cast(getattr(ctypes.pythonapi, symbol, _NEVER_CALLED), ctypes.c_void_p).value

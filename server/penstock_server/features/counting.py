@@ -1,11 +1,11 @@
-"""How rows are counted: how counts lie in memory, what a program needs to count by, and counts taken apart with numpy.
+"""How rows are counted: how counts lie in memory, the words that a program counts by, and counts as numpy arrays.
 
-A row of counts, one for each column, is its bins, then the cells for what is in no bin, then two tallies of rows that are
-in a bin already, then the sum of the values in each bin as float64 bits. All rows are as long as the longest needs.
+A row of counts, one per column, holds its bins, then the cells for rows that are in no bin, then two tallies of rows that
+are in a bin already, then the sum of the values in each bin as float64 bits. All rows are as long as the longest needs.
 
-The program's writer puts `number_words` and `string_words` where `kernels.count` finds them, which reads and adds to what
-is described here. A number's bin is found through a guide: a table over equal steps of the value, fine enough that a step
-holds two edges at most, so that two comparisons settle it.
+The compiler puts `number_words` and `string_words` into a program, and `kernels.count` reads them. A number's bin is found
+through an index: equal steps of the value, called slots, so small that a slot holds at most two edges. Two comparisons then
+give the bin.
 """
 
 from collections.abc import Sequence
@@ -27,9 +27,9 @@ BELOW: Final = 3
 ABOVE: Final = 4
 TALLIES: Final = 2
 
-# A number column's words: EDGES, the offset of the first, then the guide. Reals are float64 bits. A value's place in the
-# guide is (value - LOW) * SCALE, within 0 and TOP; the guide says how many edges have a smaller place, and REACH how many
-# have the same at most. SMALLEST and LARGEST are the reference's range.
+# A number column's words: the number of edges, the offset of the first edge, and so on up to the index. Reals are float64
+# bits. A value's slot is (value - LOW) * SCALE, limited to 0 and TOP. The index holds for each slot how many edges are in
+# lower slots; REACH is the most edges in one slot. SMALLEST and LARGEST are the reference's range.
 EDGES: Final = 0
 EDGES_AT: Final = 1
 REACH: Final = 2
@@ -38,54 +38,58 @@ SCALE: Final = 4
 TOP: Final = 5
 SMALLEST: Final = 6
 LARGEST: Final = 7
-GUIDE: Final = 8
+INDEX: Final = 8
 
-# A string column's words are the cell of each code that its look-up gives, the last for what the look-up does not find.
+# A string column's words are the cell of each code that its table gives, and last the cell of strings not in the table.
 
 
-def words(bins: int) -> int:
-    """The words of a row of counts with so many bins."""
+def row_words(bins: int) -> int:
+    """The length of a row of counts, in words."""
     return 2 * bins + EXTRA_CELLS + TALLIES
 
 
-def bins(words: int) -> int:
-    """The bins of a row of counts with so many words."""
+def bins_of(words: int) -> int:
+    """The bins of a row of counts with this many words."""
     return (words - EXTRA_CELLS - TALLIES) // 2
 
 
 def shape(cells: Cells) -> tuple[int, int]:
     """The shape of the counts of a specification's columns, int64: columns, words."""
-    return len(cells.columns), words(cells.bins)
+    return len(cells.columns), row_words(cells.bins)
 
 
-GUIDE_SIZES: Final = (32, 64, 128, 256, 512)
-"""Places in a guide; edges too close for the last are searched for one by one."""
+INDEX_SIZES: Final = (32, 64, 128, 256, 512)
+"""Slots of an index; edges too close for the largest are compared one by one."""
 MOST_REACH: Final = 2
-"""The edges in one place that the kernel compares without a branch."""
+"""The edges in one slot that the kernel compares without a branch."""
 
 
 def number_words(cells: NumberCells) -> list[int]:
     """The words of a number column."""
     edges = np.array(cells.edges, np.float64)
-    low, scale, places = 0.0, 0.0, np.zeros(len(edges), np.int64)
+    low, scale, slots = 0.0, 0.0, np.zeros(len(edges), np.int64)
     size = 1
-    for size in GUIDE_SIZES if len(edges) else ():
+    for size in INDEX_SIZES if len(edges) else ():
         low, scale = float(edges[0]), _scale(edges, size)
-        places = place_in_guide(edges, low, scale, size - 1)
-        if np.bincount(places).max() <= MOST_REACH:
+        slots = slots_of(edges, low, scale, size - 1)
+        if np.bincount(slots).max() <= MOST_REACH:
             break
-    guide = np.searchsorted(places, np.arange(size), side="left")
-    reach = int(np.bincount(places).max()) if len(edges) else 0
+    index = np.searchsorted(slots, np.arange(size), side="left")
+    reach = int(np.bincount(slots).max()) if len(edges) else 0
     reals = _bits([low, scale, float(size - 1), *cells.range])
-    # No value is >= NaN, so that a search ends there.
+    # No value is >= NaN, so a search ends there.
     ending = _bits([np.nan] * MOST_REACH)
-    return [len(edges), GUIDE + size, reach, *reals, *guide.tolist(), *_bits(edges), *ending]
+    return [len(edges), INDEX + size, reach, *reals, *index.tolist(), *_bits(edges), *ending]
 
 
 def string_words(column: StringCells, values: Sequence[str], bins: int) -> list[int]:
-    """The words of a string column: the cell of each of the look-up's `values`, and of what is none of them.
+    """The words of a string column: the cell of each string in the table, and of strings not in it.
 
-    A row of counts has so many `bins`. The empty string is missing, and what is not watched is unseen.
+    Args:
+        column: its cells.
+        values: the strings of the column's table, by code. The empty string is missing; a string that is not watched is
+            unseen.
+        bins: of a row of counts.
     """
     unseen = bins + UNSEEN
     cells = {value: min(cell, column.binned) for cell, value in enumerate(column.watched)}
@@ -93,16 +97,16 @@ def string_words(column: StringCells, values: Sequence[str], bins: int) -> list[
     return [*(cells.get(value, unseen) for value in values), unseen]
 
 
-def place_in_guide(values: NDArray[np.float64], low: float, scale: float, top: int) -> NDArray[np.int64]:
-    """Each value's place in a guide, as the kernel computes it: it never falls as the value rises."""
+def slots_of(values: NDArray[np.float64], low: float, scale: float, top: int) -> NDArray[np.int64]:
+    """Each value's slot in an index, as the kernel computes it; it never falls as the value rises."""
     with np.errstate(over="ignore", invalid="ignore"):
-        places = (values - low) * scale
-    places = np.where(places > 0, places, 0.0)
-    return np.where(places < top, places, top).astype(np.int64)
+        slots = (values - low) * scale
+    slots = np.where(slots > 0, slots, 0.0)
+    return np.where(slots < top, slots, top).astype(np.int64)
 
 
 def _scale(edges: NDArray[np.float64], size: int) -> float:
-    """Steps a unit, so that the last edge is in the last place."""
+    """Slots per unit of the value, so that the last edge is in the last slot."""
     with np.errstate(over="ignore", divide="ignore"):
         return float((size - 1) / (edges[-1] - edges[0])) if len(edges) > 1 else 0.0
 
@@ -128,7 +132,7 @@ class Counts:
 
     @property
     def bins(self) -> int:
-        """B."""
+        """The number of bins, B."""
         return int(self.sums.shape[1])
 
     @property
@@ -142,18 +146,8 @@ def counts_of(words: NDArray[np.int64]) -> Counts:
     """The sum of counts as the kernels lay them out, int64 [..., columns, words]."""
     columns, size = words.shape[-2:]
     flat = words.reshape(-1, columns, size)
-    extra = bins(size) + EXTRA_CELLS
+    extra = bins_of(size) + EXTRA_CELLS
     tail = np.ascontiguousarray(flat[:, :, extra + TALLIES :]).view(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         sums = tail.sum(axis=0)
     return Counts(flat[:, :, :extra].sum(axis=0), flat[:, :, extra : extra + TALLIES].sum(axis=0), sums)
-
-
-def added(parts: list[Counts]) -> Counts:
-    """The sum of counts of the same columns."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return Counts(
-            np.sum([part.cells for part in parts], axis=0),
-            np.sum([part.outside for part in parts], axis=0),
-            np.sum([part.sums for part in parts], axis=0),
-        )

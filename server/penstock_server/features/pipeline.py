@@ -1,8 +1,8 @@
-"""The feature pipeline: raw columns in, the model's input out, and the drift counts taken in the same pass.
+"""The feature pipeline: raw columns in, the model's input out, with the drift counts and the refused rows of the same pass.
 
-It prepares everything for one specification at construction, so that a batch costs one call of a kernel. Serving calls
-`run` on what requests hold, training calls `transform` on a table, and both go the same way. Whether the raw contents of
-strings are whole is the caller's to ask, of `count_elements`.
+It compiles one specification at construction, so that a batch costs one call of a kernel. Serving calls `run` on the bytes
+of requests and training calls `transform` on a table; both run the same kernel. Callers check with `count_elements` that the
+raw bytes of strings are whole.
 """
 
 import ctypes
@@ -25,34 +25,8 @@ from penstock_server.features.compiler.program import compile_program
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Refusal:
-    """What is refused.
-
-    Attributes:
-        found: int64 [rows], for each row the first reason among `columns`, or -1.
-        columns: for each reason the raw columns that it is about.
-    """
-
-    found: NDArray[np.int64]
-    columns: tuple[str, ...]
-
-    def error(self, first: int, count: int) -> InvalidInputError:
-        """The error of the rows from `first` on, of which one at least is refused."""
-        at = int(np.argmax(self.found[first : first + count] >= 0))
-        about = self.columns[self.found[first + at]]
-        return InvalidInputError(
-            f"row {at} holds a value of {about} that the training data did not have, expected one that it had"
-        )
-
-    def touches(self, first: int, count: int) -> bool:
-        """Whether any of the rows from `first` on is refused."""
-        return bool((self.found[first : first + count] >= 0).any())
-
-
 BRIEF_VALUES: Final = 2048
-"""Up to so many raw values in a batch, about 30 us of work, the kernel keeps the GIL."""
+"""Up to this many raw values in a batch, about 30 us of work, the kernel keeps the GIL."""
 
 _PADDING: Final = bytes(layout.WORD_BYTES)
 _LENGTH: Final = struct.Struct("<I")
@@ -61,19 +35,44 @@ _address = ctypes.addressof
 _exposed: Any = ctypes.c_char.from_buffer
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Refusal:
+    """The rows of a batch that the specification refuses: they hold a value that the training data did not have.
+
+    Attributes:
+        found: int64 [rows], for each row the first reason, an index into `columns`, or -1.
+        columns: for each reason the raw columns that it is about.
+    """
+
+    found: NDArray[np.int64]
+    columns: tuple[str, ...]
+
+    def error(self, first: int, count: int) -> InvalidInputError:
+        """The error of `count` rows from `first` on, of which at least one is refused."""
+        at = int(np.argmax(self.found[first : first + count] >= 0))
+        about = self.columns[self.found[first + at]]
+        return InvalidInputError(
+            f"row {at} holds a value of {about} that the training data did not have, expected one that it had"
+        )
+
+    def touches(self, first: int, count: int) -> bool:
+        """Whether any of `count` rows from `first` on is refused."""
+        return bool((self.found[first : first + count] >= 0).any())
+
+
 class Pipeline:
     """A specification, ready to run; several threads may use one at once.
 
     Args:
-        spec: what it carries out.
-        cells: what `run` counts in, of this specification's columns; None counts nothing.
+        spec: the specification.
+        cells: what `run` counts in, for this specification's columns; None counts nothing.
 
     Attributes:
-        spec: what it carries out.
+        spec: the specification.
         columns: the names of the raw columns in the specification's order.
         numbers: the names of those that are numbers, in the same order.
         strings: the names of those that are strings, in the same order.
-        required: the numbers that must not be missing: a NaN would reach the model, and the training data had none.
+        required: the numbers that must not be missing: the training data had no NaN there, and one would reach the model.
         width: the number of output columns.
         dtype: of the output: float32 or float64.
         cells_shape: the shape of the counts: columns, words; words is 0 where nothing is counted.
@@ -95,7 +94,7 @@ class Pipeline:
         self._last_cells: tuple[NDArray[Any] | None, int] = (None, 0)
         self._program = compile_program(spec, cells)
         self._at = self._program.words.ctypes.data
-        # A brief call keeps the GIL, and so has this to itself; long ones take one of the others.
+        # A brief call keeps the GIL, so no other call uses this scratch at the same time; long calls take a spare one.
         self._scratch = self._new_scratch()
         self._scratch_at = self._scratch.ctypes.data
         self._spare: list[NDArray[np.float64]] = []
@@ -114,16 +113,16 @@ class Pipeline:
             strings: for each string column its elements, each a 4-byte little-endian length and its bytes.
             rows: how many there are.
             out: `dtype` [rows, width], C-contiguous; filled.
-            cells: int64 `cells_shape`, C-contiguous; added to. Without cells there is nothing to count in, and it
-                must be None. Two calls at once that add to the same array may lose counts.
+            cells: int64 `cells_shape`, C-contiguous; added to. It must be None if the pipeline has no cells. Two calls at
+                once that add to the same array may lose counts.
 
         Returns:
-            The rows that the specification refuses, if there are any; they are filled and counted like the others, and
+            The rows that the specification refuses, if there are any. They are filled and counted like the others, but
             their outputs mean nothing.
 
         Raises:
-            InvalidInputError: sizes that do not fit each other; nothing is filled or counted then. A column with an
-                element too many that is made up for by the next passes: `count_elements` tells.
+            InvalidInputError: the sizes do not fit each other; nothing is filled or counted then. One surplus element in
+                a column and one too few in the next are not noticed here, but by `count_elements`.
         """
         if type(numbers) is not bytes:
             numbers = bytes(numbers)
@@ -142,8 +141,8 @@ class Pipeline:
             cells_at = out_at if cells is None else self._cells_address(cells)
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"out and cells must be C-contiguous and writable: {error}") from None
-        asked = layout.COUNTING if cells is not None else 0
-        answer = self._call(numbers, text, rows, out_at, cells_at, out_at, asked)
+        flags = layout.COUNTING if cells is not None else 0
+        answer = self._call(numbers, text, rows, out_at, cells_at, out_at, flags)
         if answer == layout.DONE:
             return None
         if answer == layout.TORN:
@@ -152,13 +151,13 @@ class Pipeline:
         return self._refused(numbers, text, rows, out_at)
 
     def _call(  # noqa: PLR0917 - as the kernel has them
-        self, numbers: bytes, text: bytes, rows: int, out_at: int, cells_at: int, refused_at: int, asked: int
+        self, numbers: bytes, text: bytes, rows: int, out_at: int, cells_at: int, refused_at: int, flags: int
     ) -> int:
-        """The kernel's answer; long calls have memory of their own, which is kept for the next."""
+        """The kernel's answer; a long call takes scratch of its own and leaves it for the next."""
         if rows <= self._brief_rows:
             at = self._scratch_at
             return self._run_brief(
-                self._at, numbers, text, len(text) - layout.WORD_BYTES, rows, out_at, cells_at, at, refused_at, asked
+                self._at, numbers, text, len(text) - layout.WORD_BYTES, rows, out_at, cells_at, at, refused_at, flags
             )
         try:
             scratch = self._spare.pop()
@@ -166,13 +165,13 @@ class Pipeline:
             scratch = self._new_scratch()
         at = scratch.ctypes.data
         answer = self._run_long(
-            self._at, numbers, text, len(text) - layout.WORD_BYTES, rows, out_at, cells_at, at, refused_at, asked
+            self._at, numbers, text, len(text) - layout.WORD_BYTES, rows, out_at, cells_at, at, refused_at, flags
         )
         self._spare.append(scratch)
         return answer
 
     def _refused(self, numbers: bytes, text: bytes, rows: int, out_at: int) -> Refusal:
-        """Which rows were refused: asked in a second run, so that the usual one need not write it down."""
+        """Which rows were refused; a second run finds them, so that the usual run need not record it."""
         found = np.full(rows, -1, np.int64)
         self._call(numbers, text, rows, out_at, out_at, found.ctypes.data, layout.RECORDING)
         return Refusal(found, self._program.refusals)
@@ -181,7 +180,7 @@ class Pipeline:
         return np.empty(self._program.scratch_words)
 
     def transform(self, table: Table) -> NDArray[Any]:
-        """The output of a whole table of raw columns, `dtype` [rows, width]; columns that are not the spec's are ignored.
+        """The output of a whole table of raw columns, `dtype` [rows, width]; other columns are ignored.
 
         Raises:
             InvalidInputError: a column is not there, is not of its kind, or is not as long as the others, or a row is
@@ -206,7 +205,7 @@ class Pipeline:
         )
 
     def _cells_address(self, cells: NDArray[Any]) -> int:
-        """Where the counts are; remembered, since whoever counts comes with the same array a thousand times in a row."""
+        """The address of the counts; kept, since a worker passes the same array for thousands of batches."""
         known, at = self._last_cells
         if cells is known:
             return at

@@ -1,11 +1,10 @@
-"""Counters in shared memory: one board a worker and version, written by the worker and read by the supervisor.
+"""Counters in shared memory: one file per worker and version, written by the worker and read by the supervisor.
 
-A board is a file of 64-bit integers that both map: the worker adds with plain array arithmetic, the supervisor sums
-over workers when it is scraped. The supervisor creates it and hands its path to the worker, so that a worker that
-replaces a dead one goes on counting where the other stopped. Durations are nanoseconds, so that everything is an
-integer and one type does.
+The file holds 64-bit integers, and both processes map it. The worker adds with plain array arithmetic; the supervisor sums
+over workers at a scrape. The supervisor creates the file and passes its path to the worker, so a worker that replaces a dead
+one continues its counts. Durations are in nanoseconds, so that all counters are integers.
 
-A reader may see a histogram's sum before its count; scrapes tolerate that, and a lock on the request path would not pay.
+A reader may see a histogram's sum before its count. Scrapes tolerate that; a lock would slow down every request.
 """
 
 import mmap
@@ -18,11 +17,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
+Integers = NDArray[np.int64]
 
 WORD_BYTES: Final = 8
 MAX_CLASSES: Final = 64
-"""Classes counted by name; rows of any further one fall in the cell after the last."""
+"""Classes with a cell each; rows of any further class share the cell after the last."""
 
 LATENCY_EDGES_S: Final[tuple[float, ...]] = (*(50e-6 * 2 ** (i / 2) for i in range(36)), 10.0)
 """Upper bounds of the latency buckets: 50 us to 10 s by factors of the square root of two."""
@@ -45,6 +44,7 @@ REFUSALS: Final = (
 SHADOW_RESULTS: Final = ("agree", "disagree", "failed")
 SHADOW_DROPS: Final = ("busy", "incompatible")
 LOG_DROPS: Final = ("busy", "disk")
+"""The executor drops rows while the log is "busy"; the log's own thread drops them when the "disk" fails or is full."""
 
 _LATENCY_EDGES_NS: Final = [int(edge * 1e9) for edge in LATENCY_EDGES_S]
 _LATENCY_CELLS: Final = len(LATENCY_EDGES_S) + 1
@@ -54,7 +54,7 @@ _SCORE_CELLS: Final = len(SCORE_EDGES) + 1
 
 @dataclass(frozen=True, slots=True)
 class CountersShape:
-    """What of a board depends on its version: drift's features, a row of counts' words, and the ring of sub-windows."""
+    """The part of the layout that depends on a version: its drift columns, the words per row of counts, the sub-windows."""
 
     features: int = 0
     cells: int = 0
@@ -67,7 +67,7 @@ class CountersShape:
 
     @property
     def words(self) -> int:
-        """The board's size in 64-bit words."""
+        """The size of the file in 64-bit words."""
         fixed = (
             len(STAGES) * (_LATENCY_CELLS + 1)
             + _ROWS_CELLS
@@ -89,7 +89,7 @@ class CountersShape:
 
 
 class SharedCounters:
-    """A version's counters in one worker. Arrays are views of the shared file; whoever holds the board may add.
+    """A version's counters in one worker; its arrays are views of the shared file.
 
     Attributes:
         latency: [stages, buckets + 1] requests (for `features` and `infer`: batches), the last cell above 10 s.
@@ -104,15 +104,15 @@ class SharedCounters:
         pair_ns: [champion, shadow] time for the batches that both ran.
         waiting: [rows, requests] now in the queue.
         log_rows, log_drops: [1] rows written to the request log, and sampled rows that were not, by reason.
-        drift_at: [1] the number of the current sub-window, counted from 0 for ever; its place in the ring is the rest by
-            their number.
+        drift_at: [1] the number of the current sub-window, counted from 0; modulo the number of sub-windows it is the
+            position in the ring.
         drift_rows: [sub_windows] rows counted in each.
-        drift: [sub_windows, features + 1, words], as `features.counts` takes them apart; the last row is of predictions.
+        drift: [sub_windows, features + 1, words], as `features.counting` lays them out; the last row is of predictions.
     """
 
     def __init__(self, memory: mmap.mmap, shape: CountersShape) -> None:
         self.shape = shape
-        self._words: Counts = np.frombuffer(memory, np.int64, shape.words)
+        self._words: Integers = np.frombuffer(memory, np.int64, shape.words)
         self._at = 0
         self.latency = self._take(len(STAGES) * _LATENCY_CELLS).reshape(len(STAGES), _LATENCY_CELLS)
         self.latency_ns = self._take(len(STAGES))
@@ -135,24 +135,24 @@ class SharedCounters:
         self.drift_rows = self._take(shape.sub_windows)
         self.drift = self._take(prod(shape.drift)).reshape(shape.drift)
 
-    def _take(self, words: int) -> Counts:
+    def _take(self, words: int) -> Integers:
         self._at += words
         return self._words[self._at - words : self._at]
 
 
 def create_counters(path: Path, shape: CountersShape) -> SharedCounters:
-    """A new board of zeros at `path`."""
+    """New counters, all zero, in a file at `path`."""
     with path.open("xb") as file:
         file.truncate(shape.words * WORD_BYTES)
     return open_counters(path, shape)
 
 
 def open_counters(path: Path, shape: CountersShape) -> SharedCounters:
-    """The board at `path`; `ValueError` when the file is not of this shape."""
+    """The counters in the file at `path`; `ValueError` if the file is not of this shape."""
     with path.open("r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)
     if len(memory) != shape.words * WORD_BYTES:
-        raise ValueError(f"the board {path} holds {len(memory)} bytes, its shape takes {shape.words * WORD_BYTES}")
+        raise ValueError(f"{path} holds {len(memory)} bytes of counters, expected {shape.words * WORD_BYTES}")
     return SharedCounters(memory, shape)
 
 

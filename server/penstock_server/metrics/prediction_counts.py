@@ -1,7 +1,7 @@
-"""Counts a model's answers in their cells: classes by label, or the output's values in bins.
+"""Counts a model's predictions in their cells: classes by label, or the output's values in bins.
 
-A batch is counted once it is answered, so the few rows of the usual batch go through plain Python, which is done before
-numpy has begun. `recorder` owns one for a version whose answers are watched.
+A batch is counted after it is answered. The few rows of the usual batch are counted in plain Python, which is faster than one
+call of numpy. `Recorder` has one counter for a version whose baseline has predictions.
 """
 
 from bisect import bisect_right
@@ -12,15 +12,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features import counting as layout
+from penstock_server.features import counting
 from penstock_server.features.cells import ClassCells, NumberCells
 
 FEW_ROWS: Final = 16
-"""Up to so many, a loop takes less than numpy's calls do."""
+"""Up to this many rows, a loop takes less time than numpy's calls."""
 
 
 class ClassCounts:
-    """Counts labels; one that the training rows never got is unseen.
+    """Counts labels; one that was not predicted for any training row is unseen.
 
     Args:
         cells: a bin for each label.
@@ -30,10 +30,10 @@ class ClassCounts:
     def __init__(self, cells: ClassCells, rows: NDArray[np.int64]) -> None:
         self._rows = [row.data for row in rows]
         self._cells = {label: cell for cell, label in enumerate(cells.labels)}
-        self._unseen = layout.bins(rows.shape[1]) + layout.UNSEEN
+        self._unseen = counting.bins_of(rows.shape[1]) + counting.UNSEEN
 
     def add(self, place: int, labels: Sequence[int], counts: Sequence[int] | None = None) -> None:
-        """Adds labels to the row at this place, each once or as often as `counts` says."""
+        """Adds labels to the row at this position, each once or as often as `counts` says."""
         row, cells, unseen = self._rows[place], self._cells, self._unseen
         if counts is None:
             for label in labels:
@@ -47,7 +47,7 @@ class ScoreCounts:
     """Counts numbers, and adds them to the sums of their bins.
 
     Args:
-        cells: what they fall in.
+        cells: the bins.
         rows: int64 [sub-windows, words], the rows of counts to add to.
     """
 
@@ -56,12 +56,12 @@ class ScoreCounts:
         self._sums = rows.view(np.float64)
         self._edges = np.array(cells.edges, np.float64)
         self._known = cells.edges
-        self._bins = layout.bins(rows.shape[1])
-        self._first_sum = self._bins + layout.EXTRA_CELLS + layout.TALLIES
+        self._bins = counting.bins_of(rows.shape[1])
+        self._first_sum = self._bins + counting.EXTRA_CELLS + counting.TALLIES
         self._smallest, self._largest = cells.range
 
     def add(self, place: int, values: NDArray[Any]) -> None:
-        """Adds values, floats [N], to the row at this place."""
+        """Adds values, floats [N], to the row at this position."""
         if len(values) <= FEW_ROWS:
             for value in values.tolist():
                 self._add_one(place, value)
@@ -71,13 +71,13 @@ class ScoreCounts:
     def _add_one(self, place: int, value: float) -> None:
         row = self._rows[place]
         if not isfinite(value):
-            row[self._bins + (layout.MISSING if isnan(value) else layout.INFINITE)] += 1
+            row[self._bins + (counting.MISSING if isnan(value) else counting.INFINITE)] += 1
             return
         cell = bisect_right(self._known, value)
         row[cell] += 1
         self._sums[place, self._first_sum + cell] += value
         if not self._smallest <= value <= self._largest:
-            row[self._bins + (layout.BELOW if value < self._smallest else layout.ABOVE)] += 1
+            row[self._bins + (counting.BELOW if value < self._smallest else counting.ABOVE)] += 1
 
     def _add_many(self, place: int, values: NDArray[np.float64]) -> None:
         row, sums = self._rows[place], self._sums[place, self._first_sum :]
@@ -86,7 +86,7 @@ class ScoreCounts:
         cells = np.searchsorted(self._edges, finite, side="right")
         row[: self._bins] += np.bincount(cells, minlength=self._bins)
         sums += np.bincount(cells, finite, minlength=self._bins)
-        row[self._bins + layout.MISSING] += missing
-        row[self._bins + layout.INFINITE] += len(values) - len(finite) - missing
-        row[self._bins + layout.BELOW] += np.count_nonzero(finite < self._smallest)
-        row[self._bins + layout.ABOVE] += np.count_nonzero(finite > self._largest)
+        row[self._bins + counting.MISSING] += missing
+        row[self._bins + counting.INFINITE] += len(values) - len(finite) - missing
+        row[self._bins + counting.BELOW] += np.count_nonzero(finite < self._smallest)
+        row[self._bins + counting.ABOVE] += np.count_nonzero(finite > self._largest)

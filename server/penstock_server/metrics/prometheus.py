@@ -1,7 +1,7 @@
-"""The metrics: sums the boards over workers at scrape, and renders what Prometheus reads.
+"""The metrics: sums the counters over workers at a scrape, and renders what Prometheus reads.
 
-A custom collector makes the families anew from what is loaded now, so totals over workers are exact and an unloaded
-version's series are gone at the next scrape. Labels come from loaded versions and fixed lists, never from a request.
+A custom collector makes the families from what is loaded at the moment of a scrape. So totals over workers are exact, and an
+unloaded version's series end with the next scrape. Labels come from loaded versions and fixed lists, never from a request.
 """
 
 from collections import Counter
@@ -31,15 +31,15 @@ from penstock_server.metrics.counters import (
 VERSION: Final = ["model_name", "model_version"]
 _BILLION: Final = 1e9
 _OTHER: Final = "other"
-"""Rows of classes that have no name, or no cell of their own; one series, whatever the reason."""
+"""The class of rows whose class has no name or no cell of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionSnapshot:
-    """A loaded version and its boards.
+    """A loaded version and its counters.
 
     Attributes:
-        boards: one a worker.
+        counters: one per worker.
         class_names: names for class labels that are indices; empty when labels are numbers.
     """
 
@@ -47,7 +47,7 @@ class VersionSnapshot:
     version: str
     roles: Sequence[str]
     weight: float | None
-    boards: Sequence[SharedCounters]
+    counters: Sequence[SharedCounters]
     class_names: Sequence[str] = ()
 
 
@@ -56,10 +56,10 @@ class MetricsSnapshot:
     """What a scrape shows.
 
     Attributes:
-        slots: each worker slot's own board.
+        slots: each worker slot's own counters.
         restarts: by slot.
         resident_bytes: each worker's resident memory, by slot.
-        sources: by name, whether it answers.
+        sources: by name, whether the source answers.
     """
 
     versions: Sequence[VersionSnapshot]
@@ -72,24 +72,24 @@ class MetricsSnapshot:
 
 
 class MetricsCollector(Collector):
-    """Makes metric families from the facts of the moment."""
+    """Makes the metric families from a snapshot at each scrape."""
 
-    def __init__(self, facts: Callable[[], MetricsSnapshot]) -> None:
-        self._facts = facts
+    def __init__(self, snapshot: Callable[[], MetricsSnapshot]) -> None:
+        self._snapshot = snapshot
 
     def describe(self) -> list[Metric]:
-        """Nothing: prometheus-client would otherwise scrape at registration."""
+        """No families: prometheus-client would otherwise scrape at registration."""
         return []
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
-        facts = self._facts()
-        yield from _predictions(facts.versions)
-        yield from _queues(facts.versions)
-        yield from _shadows(facts.versions)
-        yield from _request_log(facts.versions)
-        yield from _roles(facts.versions)
-        yield from _server(facts)
+        snapshot = self._snapshot()
+        yield from _predictions(snapshot.versions)
+        yield from _queues(snapshot.versions)
+        yield from _shadows(snapshot.versions)
+        yield from _request_log(snapshot.versions)
+        yield from _roles(snapshot.versions)
+        yield from _server(snapshot)
 
 
 def registry_of(*collectors: Collector) -> CollectorRegistry:
@@ -100,8 +100,8 @@ def registry_of(*collectors: Collector) -> CollectorRegistry:
     return registry
 
 
-def _summed(boards: Sequence[SharedCounters], name: str) -> NDArray[np.int64]:
-    total: NDArray[np.int64] = np.sum([getattr(board, name) for board in boards], axis=0)
+def _summed(workers: Sequence[SharedCounters], name: str) -> NDArray[np.int64]:
+    total: NDArray[np.int64] = np.sum([getattr(counters, name) for counters in workers], axis=0)
     return total
 
 
@@ -125,26 +125,26 @@ def _predictions(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         labels = _labels(version)
         for name, count in class_counts(version):
             predictions.add_metric([*labels, name], count)
-        counts, sums = _summed(version.boards, "latency"), _summed(version.boards, "latency_ns")
+        counts, sums = _summed(version.counters, "latency"), _summed(version.counters, "latency_ns")
         for at, stage in enumerate(STAGES):
             latency.add_metric([*labels, stage], _buckets(LATENCY_EDGES_S, counts[at]), sum_value=sums[at] / _BILLION)
-        answered = int(_summed(version.boards, "rows")[0])
-        rows.add_metric(labels, _buckets(ROWS_EDGES, _summed(version.boards, "batch_rows")), sum_value=answered)
-        requests.add_metric(labels, int(_summed(version.boards, "requests")[0]))
+        answered = int(_summed(version.counters, "rows")[0])
+        rows.add_metric(labels, _buckets(ROWS_EDGES, _summed(version.counters, "batch_rows")), sum_value=answered)
+        requests.add_metric(labels, int(_summed(version.counters, "requests")[0]))
     yield from (predictions, latency, rows, requests)
 
 
 def class_counts(version: VersionSnapshot) -> list[tuple[str, int]]:
-    """Rows by class name over all boards; one unnamed class when the version has none."""
+    """Rows by class name over all workers; one unnamed class if the version has none."""
     totals: Counter[str] = Counter()
-    for board in version.boards:
-        known = int(board.class_count[0])
-        for value, count in zip(board.class_values[:known].tolist(), board.classes[:known].tolist(), strict=True):
+    for counters in version.counters:
+        known = int(counters.class_count[0])
+        for value, count in zip(counters.class_values[:known].tolist(), counters.classes[:known].tolist(), strict=True):
             totals[_class_name(value, version.class_names)] += count
-        if more := int(board.classes[MAX_CLASSES]):
+        if more := int(counters.classes[MAX_CLASSES]):
             totals[_OTHER] += more
     if not totals:
-        return [("", int(_summed(version.boards, "rows")[0]))]
+        return [("", int(_summed(version.counters, "rows")[0]))]
     return list(totals.items())
 
 
@@ -166,10 +166,10 @@ def _queues(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         "penstock_refusals", "Requests without an answer, by reason.", labels=[*VERSION, "reason"]
     )
     for version in versions:
-        waiting = _summed(version.boards, "waiting")
+        waiting = _summed(version.counters, "waiting")
         depth.add_metric(_labels(version), int(waiting[0]))
         requests.add_metric(_labels(version), int(waiting[1]))
-        for reason, count in zip(REFUSALS, _summed(version.boards, "refusals").tolist(), strict=True):
+        for reason, count in zip(REFUSALS, _summed(version.counters, "refusals").tolist(), strict=True):
             refusals.add_metric([*_labels(version), reason], count)
     yield from (depth, requests, refusals)
 
@@ -197,7 +197,7 @@ def _shadows(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         labels=VERSION,
     )
     for version in versions:
-        counts, dropped = _summed(version.boards, "shadow"), _summed(version.boards, "shadow_drops")
+        counts, dropped = _summed(version.counters, "shadow"), _summed(version.counters, "shadow_drops")
         if "shadow" not in version.roles and not counts.any() and not dropped.any():
             continue
         labels = _labels(version)
@@ -207,16 +207,16 @@ def _shadows(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
             drops.add_metric([*labels, reason], count)
         if compared := int(counts[0] + counts[1]):
             agreement.add_metric(labels, counts[0] / compared)
-        scores, total = _summed(version.boards, "scores"), int(_summed(version.boards, "score_sum")[0])
+        scores, total = _summed(version.counters, "scores"), int(_summed(version.counters, "score_sum")[0])
         distance.add_metric(labels, _buckets(SCORE_EDGES, scores), sum_value=total / _BILLION)
-        champion_ns, shadow_ns = _summed(version.boards, "pair_ns").tolist()
+        champion_ns, shadow_ns = _summed(version.counters, "pair_ns").tolist()
         if champion_ns:
             latency.add_metric(labels, shadow_ns / champion_ns)
     yield from (results, drops, agreement, distance, latency)
 
 
 def _request_log(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
-    """Nothing of versions of which nothing was ever sampled."""
+    """No series for versions of which no request was ever sampled."""
     rows = CounterMetricFamily("penstock_request_log_rows", "Rows written to the request log.", labels=VERSION)
     drops = CounterMetricFamily(
         "penstock_request_log_dropped",
@@ -224,7 +224,7 @@ def _request_log(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         labels=[*VERSION, "reason"],
     )
     for version in versions:
-        written, dropped = int(_summed(version.boards, "log_rows")[0]), _summed(version.boards, "log_drops")
+        written, dropped = int(_summed(version.counters, "log_rows")[0]), _summed(version.counters, "log_drops")
         if written or dropped.any():
             rows.add_metric(_labels(version), written)
             for reason, count in zip(LOG_DROPS, dropped.tolist(), strict=True):
@@ -233,7 +233,7 @@ def _request_log(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
 
 
 def _roles(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
-    roles = GaugeMetricFamily("penstock_model_role", "1 for each part that a version plays.", labels=[*VERSION, "role"])
+    roles = GaugeMetricFamily("penstock_model_role", "1 for each role of a version.", labels=[*VERSION, "role"])
     weight = GaugeMetricFamily("penstock_canary_weight_ratio", "Share of keys that the canary answers.", labels=VERSION)
     for version in versions:
         for role in version.roles:
@@ -243,25 +243,29 @@ def _roles(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     yield from (roles, weight)
 
 
-def _server(facts: MetricsSnapshot) -> Iterator[Metric]:
+def _server(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     refusals = CounterMetricFamily(
         "penstock_unrouted_refusals", "Requests refused before a version was found, by reason.", labels=["reason"]
     )
     total = (
-        np.sum([board.refusals for board in facts.slots.values()], axis=0) if facts.slots else np.zeros(len(REFUSALS))
+        np.sum([counters.refusals for counters in snapshot.slots.values()], axis=0)
+        if snapshot.slots
+        else np.zeros(len(REFUSALS))
     )
     for reason, count in zip(REFUSALS, total.tolist(), strict=True):
         refusals.add_metric([reason], count)
-    restarts = CounterMetricFamily("penstock_worker_restarts", "Workers that had to be replaced.", labels=["worker"])
+    restarts = CounterMetricFamily(
+        "penstock_worker_restarts", "Workers that died and were replaced.", labels=["worker"]
+    )
     resident = GaugeMetricFamily("penstock_worker_resident_bytes", "Resident memory of each worker.", labels=["worker"])
-    for slot, count in facts.restarts.items():
+    for slot, count in snapshot.restarts.items():
         restarts.add_metric([str(slot)], count)
-    for slot, size in facts.resident_bytes.items():
+    for slot, size in snapshot.resident_bytes.items():
         resident.add_metric([str(slot)], size)
     sources = GaugeMetricFamily("penstock_source_up", "1 while the source of models answers.", labels=["source"])
-    for name, is_up in facts.sources.items():
+    for name, is_up in snapshot.sources.items():
         sources.add_metric([name], int(is_up))
     reloads = CounterMetricFamily("penstock_loads", "Versions loaded by workers, by result.", labels=["result"])
-    reloads.add_metric(["ok"], facts.reloads)
-    reloads.add_metric(["failed"], facts.failed_reloads)
+    reloads.add_metric(["ok"], snapshot.reloads)
+    reloads.add_metric(["failed"], snapshot.failed_reloads)
     yield from (refusals, restarts, resident, sources, reloads)

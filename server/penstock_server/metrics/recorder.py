@@ -1,7 +1,6 @@
-"""Writes what the executors report on a board: the only writer of the request path.
+"""Adds what the executors report to a version's shared counters: the only writer on the request path.
 
-An executor reports once a batch, with all that the batch knows; here it becomes additions to shared arrays. Single cells are
-written through memoryviews, which cost half of what numpy's scalars do.
+An executor reports once per batch. Single cells are written through memoryviews, which cost half as much as numpy's scalars.
 """
 
 from collections.abc import Sequence
@@ -10,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server import errors
+from penstock_server.errors import PenstockError
 from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
     LOG_DROPS,
@@ -25,6 +26,15 @@ from penstock_server.metrics.counters import (
 )
 from penstock_server.metrics.prediction_counts import ClassCounts, ScoreCounts
 
+_REASONS: Final[dict[type[PenstockError], str]] = {
+    errors.InvalidInputError: "invalid_input",
+    errors.OverloadedError: "overloaded",
+    errors.DeadlinePassedError: "deadline",
+    errors.ModelFailedError: "model_failed",
+    errors.NotReadyError: "not_ready",
+    errors.NotFoundError: "not_found",
+    errors.UnsupportedError: "unsupported",
+}
 _REFUSAL_CELL: Final = {reason: cell for cell, reason in enumerate(REFUSALS)}
 _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
 _LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
@@ -33,44 +43,49 @@ _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
 _BILLION: Final = 1_000_000_000
 
 
+def refusal_reason(error: PenstockError) -> str:
+    """The reason of `REFUSALS` under which a refusal with this error is counted."""
+    return _REASONS.get(type(error), "internal")
+
+
 class Recorder:
-    """One version's facts, on its board.
+    """Records one version's batches, refusals and comparisons.
 
     Args:
-        board: where to count.
-        drift_window_rows: rows of the whole drift window, spread over the board's sub-windows.
-        predictions: the cells that answers are counted in, or None.
+        counters: the version's, in this worker.
+        drift_window_rows: rows of the whole drift window, spread over its sub-windows.
+        predictions: the cells that predictions are counted in, or None.
     """
 
     def __init__(
         self,
-        board: SharedCounters,
+        counters: SharedCounters,
         drift_window_rows: int = 10_000,
         predictions: NumberCells | ClassCells | None = None,
     ) -> None:
-        self._board = board
-        self._latency = [row.data for row in board.latency]
-        self._latency_ns = board.latency_ns.data
-        self._batch_rows = board.batch_rows.data
-        self._rows = board.rows.data
-        self._requests = board.requests.data
-        self._refusals = board.refusals.data
-        self._waiting = board.waiting.data
-        self._classes = board.classes.data
+        self._counters = counters
+        self._latency = [row.data for row in counters.latency]
+        self._latency_ns = counters.latency_ns.data
+        self._batch_rows = counters.batch_rows.data
+        self._rows = counters.rows.data
+        self._requests = counters.requests.data
+        self._refusals = counters.refusals.data
+        self._waiting = counters.waiting.data
+        self._classes = counters.classes.data
         self._class_cells: dict[int, int] = {
-            int(value): cell for cell, value in enumerate(board.class_values[: int(board.class_count[0])])
+            int(value): cell for cell, value in enumerate(counters.class_values[: int(counters.class_count[0])])
         }
-        self._sub_windows = board.shape.sub_windows
-        self._drift_at = board.drift_at.data
-        self._drift_rows = board.drift_rows.data
-        features = board.shape.features
-        self._drift_cells = [window[:features] for window in board.drift] if features else []
-        self._sub_window_rows = max(1, drift_window_rows // board.shape.sub_windows)
+        self._sub_windows = counters.shape.sub_windows
+        self._drift_at = counters.drift_at.data
+        self._drift_rows = counters.drift_rows.data
+        features = counters.shape.features
+        self._drift_cells = [window[:features] for window in counters.drift] if features else []
+        self._sub_window_rows = max(1, drift_window_rows // counters.shape.sub_windows)
         self._class_counts = self._score_counts = None
         if isinstance(predictions, ClassCells):
-            self._class_counts = ClassCounts(predictions, board.drift[:, -1])
+            self._class_counts = ClassCounts(predictions, counters.drift[:, -1])
         elif predictions is not None:
-            self._score_counts = ScoreCounts(predictions, board.drift[:, -1])
+            self._score_counts = ScoreCounts(predictions, counters.drift[:, -1])
 
     def batch(
         self,
@@ -82,7 +97,7 @@ class Recorder:
         features_s: float,
         infer_s: float,
     ) -> None:
-        """A batch was answered: when its requests arrived, its rows, and what its stages took."""
+        """Records an answered batch: when its requests arrived, its rows, and the durations of its stages."""
         total, queue = self._latency[_TOTAL], self._latency[_QUEUE]
         total_ns = queue_ns = 0
         for arrived in arrived_s:
@@ -104,7 +119,7 @@ class Recorder:
         self._requests[0] += len(arrived_s)
 
     def classes(self, labels: NDArray[np.int64]) -> None:
-        """The predicted class of each row, int64 [N]."""
+        """Records the predicted class of each row, int64 [N]."""
         if len(labels) > MAX_CLASSES:
             found, times = np.unique(labels, return_counts=True)
             values, counts = found.tolist(), times.tolist()
@@ -118,7 +133,7 @@ class Recorder:
             self._class_counts.add(self._drift_place(), values, counts)
 
     def scores(self, values: NDArray[Any]) -> None:
-        """The output of each row of a version without classes, floats of any shape."""
+        """Records the output of each row of a version without classes, floats of any shape."""
         if self._score_counts is not None:
             self._score_counts.add(self._drift_place(), values.reshape(-1))
 
@@ -129,69 +144,69 @@ class Recorder:
             if cell >= MAX_CLASSES:
                 return MAX_CLASSES
             self._class_cells[value] = cell
-            self._board.class_values[cell] = value
-            self._board.class_count[0] = cell + 1
+            self._counters.class_values[cell] = value
+            self._counters.class_count[0] = cell + 1
         return cell
 
     def refused(self, reason: str, requests: int = 1) -> None:
-        """Requests that got no answer, by a reason of `REFUSALS`."""
+        """Records requests without an answer, by a reason of `REFUSALS`."""
         self._refusals[_REFUSAL_CELL[reason]] += requests
 
     def waiting(self, rows: int, requests: int) -> None:
-        """What waits in the queue now."""
+        """Records what is in the queue now."""
         self._waiting[0] = rows
         self._waiting[1] = requests
 
     def drift_cells(self) -> NDArray[np.int64] | None:
-        """The [features, words] counts that a pipeline adds its rows to; None when nothing is watched.
+        """The [features, words] counts that a pipeline adds its rows to; None if the version has no drift baseline.
 
-        The same array until the window moves on: a pipeline remembers where that is.
+        It is the same array until the next sub-window: a pipeline keeps its address.
         """
         return self._drift_cells[self._drift_at[0] % self._sub_windows] if self._drift_cells else None
 
     def drift_counted(self, rows: int) -> None:
-        """Rows were added to `drift_cells`; a full sub-window makes room for the next by forgetting the oldest."""
-        board = self._board
+        """Records rows that were added to `drift_cells`; after a full sub-window the next one replaces the oldest."""
+        counters = self._counters
         place = self._drift_place()
         self._drift_rows[place] += rows
         if self._drift_rows[place] >= self._sub_window_rows:
-            # Emptied before the number goes up: who copies meanwhile may miss old rows, but takes none for new.
+            # Zeroed before the number rises: a reader in between may miss old rows, but takes no old row for a new one.
             following = (place + 1) % self._sub_windows
-            board.drift[following] = 0
+            counters.drift[following] = 0
             self._drift_rows[following] = 0
             self._drift_at[0] += 1
 
     def _drift_place(self) -> int:
-        """The current sub-window's place in the ring."""
+        """The current sub-window's position in the ring."""
         place: int = self._drift_at[0] % self._sub_windows
         return place
 
     def shadow_compared(
         self, *, agree: NDArray[np.bool_], distance: NDArray[np.float64], champion_s: float, shadow_s: float
     ) -> None:
-        """A shadow ran a batch that the champion had answered: agreement and score distance by row, both durations."""
-        board = self._board
+        """Records a batch that a shadow ran after the champion: agreement and score distance by row, and both durations."""
+        counters = self._counters
         agreeing = int(np.count_nonzero(agree))
-        board.shadow[_AGREE] += agreeing
-        board.shadow[_DISAGREE] += len(agree) - agreeing
+        counters.shadow[_AGREE] += agreeing
+        counters.shadow[_DISAGREE] += len(agree) - agreeing
         cells = np.searchsorted(SCORE_EDGES, distance, side="left")
-        board.scores += np.bincount(cells, minlength=len(board.scores))
-        board.score_sum[0] += int(np.minimum(np.nan_to_num(distance, nan=1.0), 1e6).sum() * _BILLION)
-        board.pair_ns[0] += int(champion_s * 1e9)
-        board.pair_ns[1] += int(shadow_s * 1e9)
+        counters.scores += np.bincount(cells, minlength=len(counters.scores))
+        counters.score_sum[0] += int(np.minimum(np.nan_to_num(distance, nan=1.0), 1e6).sum() * _BILLION)
+        counters.pair_ns[0] += int(champion_s * 1e9)
+        counters.pair_ns[1] += int(shadow_s * 1e9)
 
     def shadow_failed(self, rows: int) -> None:
-        """The shadow raised on these rows."""
-        self._board.shadow[_FAILED] += rows
+        """Records rows on which the shadow failed."""
+        self._counters.shadow[_FAILED] += rows
 
     def shadow_dropped(self, reason: str, rows: int) -> None:
-        """These rows were not copied to the shadow, by a reason of `SHADOW_DROPS`."""
-        self._board.shadow_drops[_DROP_CELL[reason]] += rows
+        """Records rows that were not copied to the shadow, by a reason of `SHADOW_DROPS`."""
+        self._counters.shadow_drops[_DROP_CELL[reason]] += rows
 
     def request_logged(self, rows: int) -> None:
-        """Sampled rows were written to the request log; from its thread alone."""
-        self._board.log_rows[0] += rows
+        """Records rows written to the request log; only the log's thread calls it."""
+        self._counters.log_rows[0] += rows
 
     def request_log_dropped(self, reason: str, rows: int) -> None:
-        """Sampled rows were not, by a reason of `LOG_DROPS`: "busy" from the executor, "disk" from the log's thread."""
-        self._board.log_drops[_LOG_DROP_CELL[reason]] += rows
+        """Records sampled rows that were not written, by a reason of `LOG_DROPS`."""
+        self._counters.log_drops[_LOG_DROP_CELL[reason]] += rows

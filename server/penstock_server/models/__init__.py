@@ -1,1 +1,1 @@
-"""Published versions: what they are made of, which are wanted, where they come from, and how they are loaded."""
+"""Published versions: the files they consist of, how they are checked and loaded, and how they run."""

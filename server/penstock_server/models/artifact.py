@@ -1,13 +1,13 @@
-"""A published version on disk: an MLflow ONNX model with, beside it, what Penstock needs to serve it whole.
+"""A published version on disk: an MLflow ONNX model, and next to it the files that Penstock adds.
 
-    model.onnx                 as `mlflow.onnx.save_model` writes it, perhaps with external data beside it
+    model.onnx                 as `mlflow.onnx.save_model` writes it, perhaps with external data in further files
     penstock/manifest.json     digests of the files, and the classes
     penstock/features.json     the fitted feature specification
     penstock/baseline.json     the reference that drift is measured against
     penstock/golden.json       requests with their expected answers
 
-Decides what a sound version is. `read` is called by the loader before every load, `write` by the tools that publish.
-Whether the graph runs, and whether it fits the features, is the loader's to find out.
+This module decides which versions are sound. The supervisor calls `read` after it fetched a version, and every worker before
+it loads one; the tools call `write` when they publish. The loader checks that the graph runs and fits the features.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,10 +35,10 @@ BASELINE = "penstock/baseline.json"
 GOLDEN = "penstock/golden.json"
 
 MAX_JSON_BYTES = 64 * 2**20
-# A protobuf message ends here; larger models keep their weights in external data, which may have any size.
+# The most that a protobuf message holds; larger models keep their weights in external data of any size.
 MAX_ONNX_BYTES = 2**31 - 1
 
-_Part = TypeVar("_Part")
+_Decoded = TypeVar("_Decoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
 
 
 def _refuse_unlisted(folder: Path, *, listed: Sequence[str] | Mapping[str, str], why: str) -> None:
-    """Refuses parts that no manifest vouches for: to leave features out silently would give wrong answers."""
+    """Refuses parts that no manifest names: to ignore features silently would give wrong answers."""
     for name in (FEATURES, BASELINE, GOLDEN):
         if name not in listed and version_folder.has(folder, name):
             raise InvalidInputError(f"file {name!r} is there, but {why}; expected a digest of it there")
@@ -156,7 +156,7 @@ def _json_bytes(folder: Path, name: str) -> bytes:
     return version_folder.read_bytes(folder, name, max_bytes=MAX_JSON_BYTES)
 
 
-def _part(raw: Mapping[str, bytes], name: str, decode: Callable[[bytes], _Part]) -> _Part | None:
+def _part(raw: Mapping[str, bytes], name: str, decode: Callable[[bytes], _Decoded]) -> _Decoded | None:
     return _decoded(name, decode, raw[name]) if name in raw else None
 
 
@@ -168,7 +168,7 @@ def _decode_baseline(features: FeatureSpec | None, content: bytes) -> Baseline:
     return baseline
 
 
-def _decoded(name: str, decode: Callable[[bytes], _Part], content: bytes) -> _Part:
+def _decoded(name: str, decode: Callable[[bytes], _Decoded], content: bytes) -> _Decoded:
     try:
         return decode(content)
     except InvalidInputError as error:

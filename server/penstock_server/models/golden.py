@@ -1,7 +1,7 @@
 """Golden requests: a few rows with the answers that the publisher got, which a loaded version must give again.
 
-Decides their form and when two answers agree; pure. The publisher makes them, the loader runs the model on them and
-asks `compare`. Numbers that are not a number are null in JSON, and agree with each other.
+This module defines their file, and when two answers agree. The tools make them when they publish; the loader runs the model
+on them and calls `compare`. NaN is null in JSON, and agrees with NaN.
 """
 
 import math
@@ -104,7 +104,7 @@ def _string_lists(array: NDArray[Any], what: str) -> list[Any]:
 
 
 def _is_missing(value: Any) -> bool:
-    # NaN alone differs from itself, and pandas marks missing strings with it.
+    # Only NaN differs from itself; pandas marks missing strings with it.
     return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124 - see above
 
 
@@ -154,14 +154,14 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def make(
     inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]], *, rtol: float = 1e-3, atol: float = 1e-5
 ) -> Golden:
-    """Golden requests from what a model was asked and what it answered.
+    """Golden requests from a model's inputs and its outputs for them.
 
     Raises:
         InvalidInputError: A value is infinite, or the arrays have no rows or not the same number.
     """
-    asked = {name: to_lists(array, f"input {name!r}") for name, array in inputs.items()}
+    given = {name: to_lists(array, f"input {name!r}") for name, array in inputs.items()}
     answered = {name: to_lists(array, f"output {name!r}") for name, array in outputs.items()}
-    return Golden(inputs=asked, outputs=answered, rtol=rtol, atol=atol)
+    return Golden(inputs=given, outputs=answered, rtol=rtol, atol=atol)
 
 
 def decode(raw: bytes) -> Golden:
@@ -220,11 +220,11 @@ def _agreement(expected: NDArray[Any], got: NDArray[Any], golden: Golden) -> NDA
     # A whole number that was published as one is a class or a count, and a tolerance would let class 5001 pass as 5000.
     if expected.dtype.kind in "biO" and got.dtype.kind not in "fc":
         return np.asarray(expected == got, dtype=np.bool_)
-    wanted = expected.astype(np.float64)
+    numbers = expected.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        allowed = golden.atol + golden.rtol * np.abs(wanted)
-        is_near = np.abs(got.astype(np.float64) - wanted) <= allowed
-    return np.asarray(is_near | (np.isnan(wanted) & np.isnan(got)), dtype=np.bool_)
+        allowed = golden.atol + golden.rtol * np.abs(numbers)
+        is_near = np.abs(got.astype(np.float64) - numbers) <= allowed
+    return np.asarray(is_near | (np.isnan(numbers) & np.isnan(got)), dtype=np.bool_)
 
 
 def _gap(expected: Any, got: Any) -> str:

@@ -1,7 +1,7 @@
-"""Loads a version aside, warms it up and proves it, before anybody may ask it.
+"""Loads a version, warms it up and checks its golden requests, before it serves any request.
 
-The order is fixed: digests, session and pipeline, their fit to each other, warm-up, golden requests. Whatever fails ends
-the load with one sentence, and what served before goes on serving.
+The order is fixed: digests, session and pipeline, their fit to each other, warm-up, golden requests. A failure ends the load
+with one sentence, and the version that served before continues to serve.
 """
 
 import time
@@ -30,13 +30,13 @@ _WARM_S: Final = 0.25
 
 
 def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple[OnnxServable, Cost]:
-    """The version in `folder`, warm and proven, and what its batches cost.
+    """The version in `folder`, warmed up and checked, and what its batches cost.
 
     Args:
         key: the model's name and the version's.
         folder: as `models.artifact` describes it.
         threads: onnxruntime's threads within one operator.
-        max_rows: the largest batch, which is warmed up too unless it would take long.
+        max_rows: the largest batch; it is warmed up too unless that would take long.
 
     Raises:
         InvalidInputError: the files are damaged, do not fit each other, or the golden requests get other answers.
@@ -49,15 +49,20 @@ def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple
         else Pipeline(artifact.features, None if artifact.baseline is None else artifact.baseline.cells)
     )
     if pipeline is not None:
-        _check_fit(model, pipeline)
+        check_fit(model, pipeline)
     servable = OnnxServable(key, artifact, model, pipeline)
     cost = _warm_up(servable, max_rows)
     if artifact.golden is not None:
-        _prove(servable, artifact.golden)
+        _check_golden(servable, artifact.golden)
     return servable, cost
 
 
-def _check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
+def check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
+    """Checks that the model takes what the pipeline gives: one matrix of its width and datatype, with any number of rows.
+
+    Raises:
+        InvalidInputError: it does not.
+    """
     inputs = model.signature.inputs
     expected = f"one input of shape [rows, {pipeline.width}] and type {np.dtype(pipeline.dtype).name}"
     if len(inputs) != 1:
@@ -73,8 +78,8 @@ def _check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
 def _warm_up(servable: OnnxServable, max_rows: int) -> Cost:
     """Runs one row, and a large batch, until both are warm, and fits a line through their times.
 
-    The batch is smaller where, from what one row takes, it would take longer than `_WARM_S`: a model of 20 ms a row would
-    otherwise keep its load, and memory for hundreds of rows, for nothing.
+    The batch is smaller if, judged by one row, it would take longer than `_WARM_S`: a model of 20 ms per row would otherwise
+    take long to load and need memory for hundreds of rows.
     """
     first_s = _best_s(servable, 1)
     if first_s is None:
@@ -92,7 +97,7 @@ def _warm_up(servable: OnnxServable, max_rows: int) -> Cost:
 def _best_s(servable: OnnxServable, rows: int) -> float | None:
     """The shortest time that this many blank rows take; None when the model fails on them.
 
-    Blank rows may be outside what a model knows; golden requests are the proof, this is only warmth.
+    A model may fail on blank rows: they can be outside what it knows. Golden requests show whether it is right.
     """
     blocks, shapes = _blank(servable, rows)
     best_s = inf
@@ -126,8 +131,8 @@ def _blank(servable: OnnxServable, rows: int) -> tuple[list[bytes], Shapes | Non
     return blocks, None if servable.is_batched else shapes
 
 
-def _prove(servable: OnnxServable, golden: Golden) -> None:
-    """The golden requests must get their answers again; `InvalidInputError` says which did not."""
+def _check_golden(servable: OnnxServable, golden: Golden) -> None:
+    """Checks that the golden requests get the same answers again; `InvalidInputError` says which did not."""
     blocks, shapes = _golden_blocks(servable, golden.input_arrays(), golden.rows)
     try:
         outputs = servable.predict(blocks, golden.rows, shapes, None)

@@ -1,6 +1,6 @@
-"""What a published version says of itself: the files that decide its answers, with their digests, and its classes.
+"""The manifest of a published version: the digests of the files that decide its answers, and its classes.
 
-Decides the form of `penstock/manifest.json` and checks it against the folder; what the files mean is `artifact.py`'s.
+This module defines `penstock/manifest.json` and checks it against the folder. `artifact` knows what the files mean.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ MAX_CLASSES = 100_000
 
 ClassLabel = str | int
 
-# What MLflow writes beside the model and may rewrite after publishing; none of it changes an answer.
+# MLflow writes these files next to the model and may rewrite them after publishing; they change no answer.
 _MLFLOW_FILES = frozenset(
     {
         "MLmodel",
@@ -86,12 +86,12 @@ def digests(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:
 
 
 def verify(manifest: Manifest, folder: Path, *, known: Mapping[str, str]) -> None:
-    """Passes when each file that the manifest names is there and unchanged.
+    """Checks that each file that the manifest names is there and unchanged.
 
     Args:
-        manifest: The claim.
+        manifest: The manifest.
         folder: The version's folder.
-        known: Digests computed already, by name, from the very bytes that are used; these files are not read again.
+        known: Digests by name, computed from the bytes that are used; these files are not read again.
 
     Raises:
         InvalidInputError: One is missing, has changed, or lies outside the folder.

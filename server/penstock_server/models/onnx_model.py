@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from penstock.tensors import NUMPY_TYPES, split_bytes
-from penstock_server.errors import InvalidInputError, ModelFailedError
+from penstock_server.errors import InvalidInputError, ModelFailedError, first_line
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 
 # Some builds keep usage events in a database of the user's; what a server is asked is nobody else's business.
@@ -56,7 +56,7 @@ class OnnxModel:
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise InvalidInputError(f"{path.name} cannot be loaded by onnxruntime: {_first_line(error)}") from error
+            raise InvalidInputError(f"{path.name} cannot be loaded by onnxruntime: {first_line(error)}") from error
         self.signature = _signature(self._session, path)
         self._outputs = [output.name for output in self.signature.outputs]
         self._run = self._session.run
@@ -116,7 +116,3 @@ def _spec(argument: Any, path: Path) -> TensorSpec:
         )
     shape = tuple(size if isinstance(size, int) and size >= 0 else ANY for size in argument.shape or ())
     return TensorSpec(argument.name, datatype, shape)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

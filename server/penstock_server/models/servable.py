@@ -1,13 +1,13 @@
 """A loaded version: its pipeline, if it has one, and its graph, as one function from blocks of rows to outputs.
 
-Blocks are raw contents, so that a batch of requests is a join of bytes. A version with features takes its numbers as one
-block of float64 rows and each string column as a block of its own; a plain model takes one block an input.
+Blocks are raw bytes, so a batch of requests is their concatenation. A version with features takes one block of float64 rows
+for its numbers and one block per string column; a plain model takes one block per input.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from penstock.names import VersionKey
 from penstock_server.features.pipeline import Pipeline, Refusal
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_server.models.signature import TensorSpec
 
 Blocks = Sequence[bytes]
 Shapes = Sequence[tuple[int, ...]]
@@ -24,11 +23,11 @@ Shapes = Sequence[tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a run gave.
+    """The outputs of a run.
 
     Attributes:
-        arrays: one an output, in the signature's order, the first axis being the rows of a batched version.
-        features_s, infer_s: what the pipeline and the graph took.
+        arrays: one per output, in the signature's order; the first axis of a batched version is its rows.
+        features_s, infer_s: the time of the pipeline and of the graph.
         refusal: the rows that the feature specification refuses; their outputs mean nothing.
     """
 
@@ -38,29 +37,14 @@ class Outputs:
     refusal: Refusal | None = None
 
 
-class Servable(Protocol):
-    """A version that can be asked; what an executor needs of it.
+class OnnxServable:
+    """A graph alone, or behind a feature pipeline.
 
     Attributes:
         key: the model's name and the version's.
         outputs: what it gives.
         is_batched: whether requests may run together.
     """
-
-    key: VersionKey
-    outputs: tuple[TensorSpec, ...]
-    is_batched: bool
-
-    def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
-        """Runs the rows that the blocks hold, and counts them for drift in `cells`.
-
-        Raises:
-            ModelFailedError: the graph raised.
-        """
-
-
-class OnnxServable:
-    """A graph alone, or behind a feature pipeline."""
 
     def __init__(self, key: VersionKey, artifact: Artifact, model: OnnxModel, pipeline: Pipeline | None) -> None:
         self.key = key
@@ -73,6 +57,11 @@ class OnnxServable:
         self._input = model.signature.inputs[0].name
 
     def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
+        """Runs the rows that the blocks hold, and counts them for drift in `cells`.
+
+        Raises:
+            ModelFailedError: the graph raised.
+        """
         started = time.perf_counter()
         refusal = None
         if self.pipeline is None:

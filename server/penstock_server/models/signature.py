@@ -1,4 +1,4 @@
-"""What a version takes and gives: tensors by name, datatype and shape."""
+"""A model's inputs and outputs, for rooms that must not import onnxruntime: tensors by name, datatype and shape."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class TensorSpec:
     shape: tuple[int, ...]
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape can be given."""
+        """Whether a tensor of this shape is accepted."""
         return len(shape) == len(self.shape) and all(
             size >= 0 and expected in (ANY, size) for expected, size in zip(self.shape, shape, strict=True)
         )

@@ -1,6 +1,6 @@
-"""Decodes the JSON files of Penstock: any bytes give the value or one sentence, and newer formats are refused by name.
+"""Decodes the manifest and the golden requests: any bytes give the value, or an error of one sentence.
 
-Every such file carries `"format"`, so that an old server meets a new file with a clear refusal, not with half of it.
+Each file has a `"format"`. It is read first, so that an old server refuses a newer file by its format and not by a field.
 """
 
 from typing import TypeVar
@@ -10,26 +10,26 @@ import msgspec
 from penstock_server.errors import InvalidInputError
 
 FORMAT = 1
-Value = TypeVar("Value")
+_Content = TypeVar("_Content")
 
 
-class _Header(msgspec.Struct):
+class _Versioned(msgspec.Struct):
     format: int
 
 
-def decode(raw: bytes, kind: type[Value]) -> Value:
+def decode(raw: bytes, kind: type[_Content]) -> _Content:
     """The value of type `kind` that `raw` holds.
 
     Raises:
         InvalidInputError: It is not JSON, not of this shape, or of another format than `FORMAT`.
     """
-    found = _decode(raw, _Header).format
+    found = _decode(raw, _Versioned).format
     if found != FORMAT:
         raise InvalidInputError(f"format is {found}; this release reads format {FORMAT}")
     return _decode(raw, kind)
 
 
-def _decode(raw: bytes, kind: type[Value]) -> Value:
+def _decode(raw: bytes, kind: type[_Content]) -> _Content:
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

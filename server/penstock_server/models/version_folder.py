@@ -1,7 +1,7 @@
-"""Reads files of a folder that somebody else filled: no path leaves it, no file is bigger than expected.
+"""Reads files from a folder of untrusted content: no path leaves the folder, no file is larger than expected.
 
-Knows nothing of what the files mean (`manifest.py`, `artifact.py`). Every failure is an `InvalidInputError` that names
-the file and what was expected of it.
+`manifest` and `artifact` know what the files mean. Every failure is an `InvalidInputError` that names the file and what was
+expected.
 """
 
 import hashlib

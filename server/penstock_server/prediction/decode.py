@@ -1,7 +1,7 @@
 """From a request's tensors to blocks of rows, checked against what the version takes.
 
-Everything here is bad input's first meeting with the server: each error names the tensor, what was expected and what
-came. Nothing is converted that need not be: raw contents of the right type pass through as they are.
+Most bad input is refused here: each error names the tensor, what was expected and what came. Raw contents of the right
+type pass through as they are.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,15 @@ from penstock.names import MATRIX_INPUT
 from penstock.tensors import NUMPY_TYPES, typed_to_raw
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline, count_elements
+from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 
 _FLOAT64: Final = np.dtype("<f8")
 _SHARED_MEMORY: Final = "shared_memory_region"
 
 
-class Rows(NamedTuple):
-    """A request's input: blocks in the order the version takes them, and how many rows they hold.
+class DecodedRows(NamedTuple):
+    """A request's input: blocks in the order that the version takes them, and how many rows they hold.
 
     Attributes:
         shapes: each block's full shape, for a version whose requests run alone; None for a batched one.
@@ -33,33 +34,60 @@ class Rows(NamedTuple):
     shapes: tuple[tuple[int, ...], ...] | None = None
 
 
+class Block(NamedTuple):
+    """What one block of a version's rows holds.
+
+    Attributes:
+        names: the inputs side by side in each row; one for most.
+        datatype: the protocol's name of their type.
+        row_shape: a row's dimensions, -1 for any size.
+        is_whole: the block is one tensor of any shape, since the version's requests run alone.
+    """
+
+    names: tuple[str, ...]
+    datatype: str
+    row_shape: tuple[int, ...] = ()
+    is_whole: bool = False
+
+
+def block_of(spec: TensorSpec, *, is_batched: bool) -> Block:
+    """The block that carries this tensor."""
+    return Block((spec.name,), spec.datatype, spec.shape[1:], not is_batched)
+
+
 class Decoder(Protocol):
     """Reads requests for one version.
 
     Attributes:
         inputs: what it takes, as metadata shows it.
+        blocks: what it makes of a request.
     """
 
     inputs: tuple[TensorSpec, ...]
+    blocks: tuple[Block, ...]
 
-    def decode(self, request: ModelInferRequest) -> Rows:
-        """The request's rows; `InvalidInputError` when it does not hold what the version takes."""
+    def decode(self, request: ModelInferRequest) -> DecodedRows:
+        """The request's rows; `InvalidInputError` when they are not what the version takes."""
 
-    def again(self, request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
-        """The rows of a request that differs from one taken before, of one tensor, only in its raw contents.
+    def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
+        """The rows of a request that differs from one decoded before only in the raw contents of its one tensor.
 
-        They have the length that the former's had, so shape and size need no second look. None when the contents decide
-        more than values, as those of strings do: then it must be decoded.
+        They have the former's length, so shape and size need no second check. None when the contents decide more than
+        values, as those of strings do: then the request must be decoded.
         """
 
-    def block_names(self) -> tuple[tuple[str, ...], ...]:
-        """For each block, the inputs that it holds and their types: what two versions must share to take one batch."""
+
+def decoder_of(servable: OnnxServable) -> Decoder:
+    """The decoder for a version: columns for a feature pipeline, else the graph's own inputs."""
+    if servable.pipeline is not None:
+        return ColumnDecoder(servable.pipeline)
+    return TensorDecoder(servable.model.signature)
 
 
 def block_order(shadow: Decoder, champion: Decoder) -> tuple[int, ...] | None:
     """For each block of the shadow, the champion's block that holds the same; None when one has no such block."""
-    places = {name: at for at, name in enumerate(champion.block_names())}
-    order = tuple(places.get(name, -1) for name in shadow.block_names())
+    places = {block[:3]: at for at, block in enumerate(champion.blocks)}
+    order = tuple(places.get(block[:3], -1) for block in shadow.blocks)
     return None if -1 in order else order
 
 
@@ -68,34 +96,34 @@ class TensorDecoder:
 
     def __init__(self, signature: Signature) -> None:
         self.inputs = signature.inputs
+        self.blocks = tuple(block_of(spec, is_batched=signature.is_batched) for spec in signature.inputs)
         self._is_batched = signature.is_batched
         self._names = [spec.name for spec in signature.inputs]
         self._is_plain = signature.is_batched and len(self.inputs) == 1 and self.inputs[0].datatype != "BYTES"
 
-    def decode(self, request: ModelInferRequest) -> Rows:
+    def decode(self, request: ModelInferRequest) -> DecodedRows:
         tensors = request.inputs
         raws = _raw_contents(request)
         if len(tensors) == 1 and len(self.inputs) == 1 and tensors[0].name == self._names[0]:
             spec = self.inputs[0]
             block, shape = _checked(tensors[0], raws[0] if raws else None, spec)
-            return Rows((block,), shape[0]) if self._is_batched else Rows((block,), _rows(shape), (shape,))
+            return (
+                DecodedRows((block,), shape[0]) if self._is_batched else DecodedRows((block,), _rows(shape), (shape,))
+            )
         found = _by_name(tensors, raws, self._names)
         checked = [_checked(*found[spec.name], spec) for spec in self.inputs]
         blocks, shapes = tuple(block for block, _ in checked), tuple(shape for _, shape in checked)
         if not self._is_batched:
-            return Rows(blocks, _rows(shapes[0]), shapes)
+            return DecodedRows(blocks, _rows(shapes[0]), shapes)
         counts = {spec.name: shape[0] for spec, shape in zip(self.inputs, shapes, strict=True)}
-        return Rows(blocks, _same_rows(counts))
+        return DecodedRows(blocks, _same_rows(counts))
 
-    def again(self, _request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
-        return Rows((raw,), rows) if self._is_plain else None
-
-    def block_names(self) -> tuple[tuple[str, ...], ...]:
-        return tuple((spec.name, spec.datatype, *map(str, spec.shape[1:])) for spec in self.inputs)
+    def decode_like(self, _request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
+        return DecodedRows((raw,), rows) if self._is_plain else None
 
 
 class ColumnDecoder:
-    """For a version with features: one tensor a column, or one matrix when all columns are numbers."""
+    """For a version with features: one tensor per column, or one matrix when all columns are numbers."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
@@ -104,28 +132,26 @@ class ColumnDecoder:
         self.inputs = tuple(
             TensorSpec(name, "BYTES" if name in set(self._strings) else "FP64", (ANY, 1)) for name in pipeline.columns
         )
+        self.blocks = (Block(pipeline.numbers, "FP64"), *(Block((name,), "BYTES") for name in pipeline.strings))
         self._names = list(pipeline.columns)
         self._required = [at for at, name in enumerate(self._numbers) if name in pipeline.required]
 
-    def decode(self, request: ModelInferRequest) -> Rows:
+    def decode(self, request: ModelInferRequest) -> DecodedRows:
         raws = _raw_contents(request)
         if not self._strings and len(request.inputs) == 1 and self._is_matrix(request.inputs[0]):
             numbers, rows = self._matrix(request.inputs[0], raws[0] if raws else None)
-            return Rows((self._refuse_missing(numbers),), rows)
+            return DecodedRows((self._refuse_missing(numbers),), rows)
         found = _by_name(request.inputs, raws, self._names)
         counts = {name: _column_rows(found[name][0]) for name in self._names}
         rows = _same_rows(counts)
         strings = tuple(_string_block(*found[name], rows) for name in self._strings)
-        return Rows((self._refuse_missing(self._number_block(found, rows)), *strings), rows)
+        return DecodedRows((self._refuse_missing(self._number_block(found, rows)), *strings), rows)
 
-    def again(self, request: ModelInferRequest, rows: int, raw: bytes) -> Rows | None:
+    def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
         tensor = request.inputs[0]
         if self._strings or not self._is_matrix(tensor):
             return None
-        return Rows((self._refuse_missing(_as_float64(raw, NUMPY_TYPES[tensor.datatype])),), rows)
-
-    def block_names(self) -> tuple[tuple[str, ...], ...]:
-        return (self._numbers, *((name,) for name in self._strings))
+        return DecodedRows((self._refuse_missing(_as_float64(raw, NUMPY_TYPES[tensor.datatype])),), rows)
 
     def _is_matrix(self, tensor: Any) -> bool:
         return len(self._names) > 1 or (tensor.name == MATRIX_INPUT and tensor.name not in self._names)
@@ -135,7 +161,7 @@ class ColumnDecoder:
         if len(tensor.shape) != 2 or tensor.shape[1] != width or tensor.shape[0] < 0:
             raise InvalidInputError(
                 f"tensor {tensor.name!r} has shape {list(tensor.shape)}, expected [rows, {width}], one column each for "
-                f"{', '.join(self._numbers)}; or one tensor a column"
+                f"{', '.join(self._numbers)}; or one tensor per column"
             )
         return _float64(tensor, raw), tensor.shape[0]
 

@@ -1,8 +1,8 @@
 """From a batch's outputs to each request's reply.
 
 All but the id, the timing and the raw outputs of a reply is the same for every request of a version with as many rows,
-so that prefix is encoded once and kept. Protobuf fields may come in any order and its messages may be joined, which
-makes a reply a handful of joins of bytes.
+so that prefix is encoded once and cached. Protobuf fields may come in any order and encoded messages may be joined, so a
+reply is a few joins of bytes.
 
 Source: Protocol Buffers, "Encoding"; field numbers of `ModelInferResponse`.
 """
@@ -23,6 +23,7 @@ from penstock.names import (
     VersionKey,
 )
 from penstock.tensors import to_raw
+from penstock.wire import varint
 from penstock_server.models.signature import TensorSpec
 
 _ID: Final = b"\x1a"  # field 3
@@ -32,15 +33,15 @@ _MAX_LAYOUTS: Final = 1024
 _KEPT_VALUES: Final = 4096
 
 Choice = tuple[int, ...] | None
-"""The outputs that a request asked for, by their places; None for all."""
+"""The outputs that a request names, by their places; None for all."""
 
 
 class _Layout(NamedTuple):
-    """What replies of as many rows and the same outputs share.
+    """What replies with the same number of rows and the same outputs share.
 
     Attributes:
         prefix: everything but the id, the timing and the raw outputs.
-        outputs: for each output its place, the bytes of its rows (-1 when they vary, as those of strings), and the head of
+        outputs: for each output its place, the bytes of its rows (-1 where they vary, as for strings), and the head of
             its entry in `raw_output_contents`.
     """
 
@@ -85,7 +86,7 @@ class ReplyEncoder:
         return b"".join((encoded, id_field, timing))
 
     def layout(self, rows: int, chosen: Choice, arrays: Sequence[NDArray[Any]]) -> _Layout:
-        """The layout of replies of this many rows; `chosen` are the outputs asked for, None for all."""
+        """The layout of replies of this many rows and these outputs."""
         known = self._layouts.get((rows, chosen))
         if known is None:
             shapes = [(rows, *tail) for tail in self._tails]
@@ -106,7 +107,7 @@ class ReplyEncoder:
 
 
 class BatchReplies:
-    """One batch's outputs in raw form, cut into replies without a copy more than each reply's own.
+    """One batch's outputs in raw form, cut into replies with one copy per reply.
 
     Numbers are put in raw form once for the batch; strings have no fixed size and are encoded for each request.
     """
@@ -125,7 +126,7 @@ class BatchReplies:
         parts = [layout.prefix, id_field, self._timing, QUEUE_US.encode(queue_us)]
         for at, size, head in layout.outputs:
             if size >= 0:
-                # Every row has the same size, so a request's begin where as many rows as came before it end.
+                # Every row has the same size, so the request's first row begins where `start` rows end.
                 begin = start * size // rows if rows else 0
                 parts += (head, self._raws[at][begin : begin + size])
             else:
@@ -138,25 +139,6 @@ def _places(outputs: Sequence[object], chosen: Choice) -> Sequence[int]:
     return range(len(outputs)) if chosen is None else chosen
 
 
-def varint(value: int) -> bytes:
-    r"""A non-negative integer in protobuf's base-128 form.
-
-    >>> varint(300)
-    b'\xac\x02'
-    """
-    if value < 128:
-        return _SMALL[value]
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-_SMALL: Final = tuple(bytes((value,)) for value in range(128))
-
-
 def encoded_id(request_id: str) -> bytes:
     """The reply's id field; nothing when the request had none."""
     if not request_id:
@@ -166,7 +148,7 @@ def encoded_id(request_id: str) -> bytes:
 
 
 class IntegerParameter:
-    """Encodes one integer parameter of a reply: all but the number is constant, and small numbers are kept."""
+    """Encodes one integer parameter of a reply: all but the number is constant, and small numbers are cached."""
 
     def __init__(self, name: str) -> None:
         text = name.encode()

@@ -1,8 +1,7 @@
 """An executor: one loaded version with its queue, from a request's rows to its reply.
 
-An inline executor runs its batches on the reactor's thread, which suits models that take microseconds; an executor beside runs
-them on a thread of its own that takes the next batch when it is free, which suits models that would hold the reactor.
-Both answer through the same code.
+An inline executor runs its batches on the reactor's thread, which suits models that take microseconds. A threaded one
+runs them on a thread of its own, which suits models that would hold the reactor. Both answer through the same code.
 """
 
 import threading
@@ -28,27 +27,36 @@ from penstock_server.errors import (
     OverloadedError,
     PenstockError,
 )
-from penstock_server.models.servable import Outputs, Servable
-from penstock_server.prediction.decode import Decoder, Rows
+from penstock_server.metrics.recorder import Recorder, refusal_reason
+from penstock_server.models.servable import OnnxServable, Outputs
+from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
-from penstock_server.prediction.report import RequestLog, VersionReport, refusal_reason
-from penstock_server.prediction.shadow import Answered, Mirror, Reader
+from penstock_server.prediction.outputs import OutputReader
+from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
+from penstock_server.request_log.sampler import RequestSampler
 
 log = structlog.get_logger(__name__)
 
 _DEADLINE: Final = "the answer would come after the deadline"
 
 
+def refuse(call: Call, report: Recorder, error: PenstockError) -> None:
+    """Ends a call with an error, counted by its reason: the one way out for a request that gets no answer."""
+    call.pending = None
+    report.refused(refusal_reason(error))
+    call.fail(error)
+
+
 class PendingRequest:
     """One request on its way: what waits in an executor's queue, with its reply inside.
 
     Attributes:
-        deadline_s: when the caller, or the model's objective, no longer waits for the answer.
+        deadline_s: the sooner of the caller's deadline and the model's objective.
         priority: 1 is served first, 9 last.
         size_bytes: of its message.
-        encoder: the version's in the role that it played when the request was routed.
-        is_waiting: it is in the queue; its rows belong to a batch afterwards, whether the caller leaves or not.
-        is_watched: it will hear when the caller leaves.
+        encoder: the version's, in its role when the request was routed.
+        is_waiting: it is in the queue, which says so; its rows belong to a batch afterwards, even if the caller leaves.
+        is_watched: it learns when the caller leaves.
     """
 
     __slots__ = (
@@ -56,6 +64,7 @@ class PendingRequest:
         "call",
         "chosen",
         "deadline_s",
+        "decoded",
         "encoder",
         "executor",
         "id_field",
@@ -64,14 +73,13 @@ class PendingRequest:
         "priority",
         "rows",
         "size_bytes",
-        "taken",
     )
 
     def __init__(
         self,
         executor: "Executor",
         call: Call,
-        taken: Rows,
+        decoded: DecodedRows,
         *,
         arrived_s: float,
         deadline_s: float,
@@ -82,12 +90,12 @@ class PendingRequest:
     ) -> None:
         self.executor = executor
         self.call = call
-        self.taken = taken
-        self.rows = taken.rows
+        self.decoded = decoded
+        self.rows = decoded.rows
         self.size_bytes = size_bytes
         self.arrived_s = arrived_s
         self.deadline_s = deadline_s
-        self.id_field = encoded_id(request_id)
+        self.id_field = encoded_id(request_id) if request_id else b""
         self.chosen = chosen
         self.priority = priority
         self.encoder = executor.encoder
@@ -100,12 +108,12 @@ class PendingRequest:
         return self.call.is_over
 
     def watch(self) -> None:
-        """Asks to hear when the caller leaves."""
+        """Has the transport say when the caller leaves."""
         self.is_watched = True
         self.call.watch()
 
     def cancelled(self) -> None:
-        """The caller left."""
+        """Gives the request up: its caller left."""
         self.executor.cancelled(self)
 
 
@@ -113,19 +121,19 @@ class Executor:
     """A version's queue, runner and reports; all of it on the reactor's thread.
 
     Attributes:
-        encoder: encodes replies in the version's present role.
-        mirror: gets a copy of each answered batch; None when there is no shadow.
-        request_log: keeps a sample of what is answered; None when nothing is logged.
+        encoder: encodes replies in the version's role now.
+        shadow: gets a copy of each answered batch; None when there is no shadow.
+        sampler: keeps a sample of what is answered for the request log; None when nothing is logged.
     """
 
     def __init__(
         self,
-        servable: Servable,
+        servable: OnnxServable,
         decoder: Decoder,
         *,
         limits: BatchLimits,
-        report: VersionReport,
-        reader: Reader,
+        report: Recorder,
+        reader: OutputReader,
         clock: Clock,
         activate: Callable[["Executor"], None],
         cost: Cost | None = None,
@@ -135,58 +143,52 @@ class Executor:
         self.report = report
         self.reader = reader
         self.encoder = ReplyEncoder(servable.key, None, servable.outputs)
-        self.mirror: Mirror | None = None
-        self.request_log: RequestLog | None = None
+        self.shadow: ShadowTarget | None = None
+        self.sampler: RequestSampler | None = None
         self._objective_s = limits.objective_s
         self._queue: BatchQueue[PendingRequest] = BatchQueue(limits, cost)
         self._clock = clock
         self._activate = activate
-        self._running = 0
-        self._busy_until_s = 0.0
         self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
 
-    def play(self, role: Role | None) -> None:
-        """Takes a part: replies name it, and a copy goes to the shadow only from a champion that has one."""
+    def set_role(self, role: Role | None) -> None:
+        """Sets the role that replies name; copies to a shadow end until the executor is given one again."""
         self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
-        self.mirror = None
+        self.shadow = None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
-        return not len(self._queue) and not self._running
+        return self._queue.is_idle
 
-    def submit(self, prediction: PendingRequest) -> None:
+    def submit(self, request: PendingRequest) -> None:
         """Queues a request.
 
         Raises:
             OverloadedError: the queue is full, or the model's objective could not be met.
             DeadlinePassedError: the answer would come after the caller's deadline.
         """
-        self._add(prediction)
+        self._add(request)
         if len(self._queue) == 1:
             self._activate(self)
 
-    def _add(self, prediction: PendingRequest) -> None:
-        if prediction.deadline_s != inf or self._objective_s != inf:
-            self._check_time(prediction)
-        if not self._queue.add(prediction):
+    def _add(self, request: PendingRequest) -> None:
+        if request.deadline_s != inf or self._objective_s != inf:
+            self._check_time(request)
+        if not self._queue.add(request):
             model, version = self.servable.key
             waiting = f"{len(self._queue):,} requests of {self._queue.rows:,} rows wait"
             raise OverloadedError(f"the queue of model {model!r} version {version} is full: {waiting}; try again later")
 
-    def _check_time(self, prediction: PendingRequest) -> None:
+    def _check_time(self, request: PendingRequest) -> None:
         """Refuses what cannot be answered in time while that costs nothing; other executors' batches are not foreseen."""
-        now_s = prediction.arrived_s
-        prediction.deadline_s = min(prediction.deadline_s, now_s + self._objective_s)
-        start_s = max(now_s, self._busy_until_s)
-        if self._queue.is_in_time(prediction, start_s, one=not self.servable.is_batched):
-            return
-        if self.is_idle:
-            self._queue.cost.doubt()
-        raise self._too_late(prediction)
+        now_s = request.arrived_s
+        request.deadline_s = min(request.deadline_s, now_s + self._objective_s)
+        if not self._queue.is_in_time(request, now_s, one=not self.servable.is_batched):
+            raise self._too_late(request)
 
-    def _too_late(self, prediction: PendingRequest) -> PenstockError:
-        if prediction.deadline_s < prediction.arrived_s + self._objective_s:
+    def _too_late(self, request: PendingRequest) -> PenstockError:
+        if request.deadline_s < request.arrived_s + self._objective_s:
             return DeadlinePassedError(_DEADLINE)
         model, version = self.servable.key
         late = (
@@ -194,61 +196,53 @@ class Executor:
         )
         return OverloadedError(f"{late}; try again later")
 
-    def cancelled(self, prediction: PendingRequest) -> None:
-        """A caller left; a request whose batch runs keeps its rows, which are between those of others."""
-        if prediction.is_waiting:
-            self._queue.discard(prediction)
+    def cancelled(self, request: PendingRequest) -> None:
+        """Gives up the request of a caller that left."""
+        self._queue.discard(request)
         self.report.refused("cancelled")
 
     def watch(self) -> None:
-        """Looks after callers whose requests did not get into a batch at once: they may leave before their turn."""
+        """Watches callers whose requests did not get into a batch at once: they may leave before their turn."""
         for level in self._queue.newest():
-            for prediction in level:
-                if prediction.is_watched:
+            for request in level:
+                if request.is_watched:
                     break
-                prediction.watch()
+                request.watch()
 
     def due_s(self) -> float:
-        """When `run` should be called: the past for now."""
+        """When `run` should be called: a time in the past means now."""
         return self._queue.due_s()
 
     def run(self, now_s: float) -> None:
         """Runs and answers one batch."""
         batch = self._take(now_s)
-        for prediction in batch.expired:
-            self._refuse(prediction, self._too_late(prediction))
-        if batch.items:
-            self._running += 1
-            try:
-                self._answer_all(batch, now_s)
-            except Exception:
-                for prediction in batch.items:
-                    self._refuse(prediction, PenstockError("the batch failed"))
-                raise
-            finally:
-                self._running -= 1
-                self._busy_until_s = 0.0
+        took_s = None
+        try:
+            for request in batch.expired:
+                self._refuse(request, self._too_late(request))
+            if batch.items:
+                took_s = self._answer_all(batch, now_s)
+        except Exception:
+            for request in batch.items:
+                self._refuse(request, PenstockError("the batch failed"))
+            raise
+        finally:
+            self._queue.ended(batch.rows, took_s)
         self.report.waiting(self._queue.rows, len(self._queue))
 
     def close(self) -> None:
-        """Refuses what still waits, after a drain that was not enough, and gives back what the executor holds."""
-        for prediction in self._queue.clear():
-            self._refuse(prediction, NotReadyError("the version was unloaded before the request had its turn"))
+        """Refuses what still waits after a drain that was not enough."""
+        for request in self._queue.clear():
+            self._refuse(request, NotReadyError("the version was unloaded before the request had its turn"))
 
     def _take(self, now_s: float) -> Batch[PendingRequest]:
-        batch = self._queue.next_batch(now_s, one=not self.servable.is_batched)
-        if self._queue.is_timed:
-            self._busy_until_s = now_s + self._queue.cost.of(batch.rows)
-        for prediction in batch.items:
-            prediction.is_waiting = False
-        for prediction in batch.expired:
-            prediction.is_waiting = False
-        return batch
+        return self._queue.next_batch(now_s, one=not self.servable.is_batched)
 
-    def _answer_all(self, batch: Batch[PendingRequest], started_s: float, *, is_again: bool = False) -> None:
+    def _answer_all(self, batch: Batch[PendingRequest], started_s: float, *, is_again: bool = False) -> float | None:
+        """Runs the batch and answers its requests; what that took, or None when they had to run singly."""
         items = batch.items
         blocks = _joined(items)
-        shapes = items[0].taken.shapes
+        shapes = items[0].decoded.shapes
         cells = None if is_again else self.report.drift_cells()
         try:
             outputs = self.servable.predict(blocks, batch.rows, shapes, cells)
@@ -257,13 +251,11 @@ class Executor:
         except ModelFailedError as error:
             self._counted(cells, batch.rows)
             self._answer_singly(items, started_s, error)
-            return
+            return None
         self._counted(cells, batch.rows)
         compute_s = outputs.features_s + outputs.infer_s
         answered = self._reply(items, outputs, batch.rows, started_s, compute_s)
         ended_s = self._clock()
-        if self._queue.is_timed and not is_again:
-            self._queue.cost.update(batch.rows, ended_s - started_s)
         self.report.batch(
             arrived_s=[item.arrived_s for item in answered],
             rows=batch.rows,
@@ -272,18 +264,38 @@ class Executor:
             features_s=outputs.features_s,
             infer_s=outputs.infer_s,
         )
-        if self.request_log is not None:
-            self.request_log.offer(items, answered, outputs.arrays)
+        if self.sampler is not None and (drawn := self.sampler.draw(len(items))):
+            self._log(self.sampler, drawn, items, answered, outputs.arrays)
         given = outputs.arrays if outputs.refusal is None else self._given(outputs)
         if self.reader.classes is not None:
             self.report.classes(self.reader.classes(given))
         elif self.reader.score is not None:
             self.report.scores(given[self.reader.score])
-        if self.mirror is not None:
-            self.mirror.offer(Answered(blocks, shapes, batch.rows, outputs.arrays, compute_s))
+        if self.shadow is not None:
+            self.shadow.offer(AnsweredBatch(blocks, shapes, batch.rows, outputs.arrays, compute_s))
+        return ended_s - started_s
+
+    def _log(
+        self,
+        sampler: RequestSampler,
+        drawn: Sequence[int],
+        items: list[PendingRequest],
+        answered: list[PendingRequest],
+        arrays: Sequence[NDArray[Any]],
+    ) -> None:
+        at = start = 0
+        for place in drawn:
+            start += sum(item.rows for item in items[at:place])
+            at, item = place, items[place]
+            if len(answered) == len(items) or item in answered:
+                is_whole = item.decoded.shapes is not None
+                own = arrays if is_whole else [array[start : start + item.rows] for array in arrays]
+                sampler.keep(
+                    id_field=item.id_field, rows=item.rows, blocks=item.decoded.blocks, arrays=own, is_whole=is_whole
+                )
 
     def _answer_singly(self, items: list[PendingRequest], started_s: float, error: ModelFailedError) -> None:
-        """One request's rows can fail a whole batch; its neighbours are asked again, each alone."""
+        """Runs each request alone: the rows of one can fail a whole batch."""
         if len(items) == 1:
             log.warning(
                 "model failed", model=self.servable.key[0], version=self.servable.key[1], cause=repr(error.__cause__)
@@ -309,7 +321,7 @@ class Executor:
     def _reply(
         self, items: list[PendingRequest], outputs: Outputs, rows: int, started_s: float, compute_s: float
     ) -> list[PendingRequest]:
-        """Answers each request whose caller is there still; these."""
+        """Answers each request whose caller is still there, and returns these requests."""
         answered: list[PendingRequest] = []
         if not self.servable.is_batched:
             (item,) = items
@@ -327,7 +339,7 @@ class Executor:
                 )
                 self._finish(item, reply, answered)
             return answered
-        # The role in a reply is that of the moment when its request was routed; a batch rarely spans a change.
+        # A reply names the role at the time when its request was routed; a batch rarely spans a change.
         encoder = items[0].encoder
         replies = encoder.batch(outputs.arrays, rows, compute_s)
         start = 0
@@ -349,36 +361,54 @@ class Executor:
         item.call.finish(reply)
         answered.append(item)
 
-    def _refuse(self, prediction: PendingRequest, error: PenstockError) -> None:
-        if prediction.is_over:
+    def _refuse(self, request: PendingRequest, error: PenstockError) -> None:
+        if request.is_over:
             return
-        prediction.call.pending = None
-        self.report.refused(refusal_reason(error))
-        prediction.call.fail(error)
+        refuse(request.call, self.report, error)
 
 
 class ThreadedExecutor(Executor):
-    """An executor whose batches run on a thread of its own; the queue is shared with the reactor under a lock."""
+    """An executor whose batches run on a thread of its own; the queue is shared with the reactor under a lock.
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+    It overrides what touches the queue. The lock is no part of `Executor`, since a lock that is never contended would
+    still cost every inline request.
+    """
+
+    def __init__(
+        self,
+        servable: OnnxServable,
+        decoder: Decoder,
+        *,
+        limits: BatchLimits,
+        report: Recorder,
+        reader: OutputReader,
+        clock: Clock,
+        cost: Cost | None = None,
+    ) -> None:
+        super().__init__(
+            servable,
+            decoder,
+            limits=limits,
+            report=report,
+            reader=reader,
+            clock=clock,
+            activate=lambda _: None,  # its own thread waits for the queue
+            cost=cost,
+        )
         self._condition = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._loop, name="-".join(self.servable.key), daemon=True)
         self._thread.start()
 
-    def submit(self, prediction: PendingRequest) -> None:
-        prediction.watch()
+    def submit(self, request: PendingRequest) -> None:
+        request.watch()
         with self._condition:
-            self._add(prediction)
+            self._add(request)
             self._condition.notify()
 
-    def cancelled(self, prediction: PendingRequest) -> None:
+    def cancelled(self, request: PendingRequest) -> None:
         with self._condition:
-            super().cancelled(prediction)
-
-    def due_s(self) -> float:
-        return inf
+            super().cancelled(request)
 
     def close(self) -> None:
         with self._condition:
@@ -411,5 +441,5 @@ def _microseconds(duration_s: float) -> int:
 def _joined(items: Sequence[PendingRequest]) -> tuple[bytes, ...]:
     """The batch's blocks: each input's raw contents, one request after another."""
     if len(items) == 1:
-        return items[0].taken.blocks
-    return tuple(map(b"".join, zip(*[item.taken.blocks for item in items], strict=True)))
+        return items[0].decoded.blocks
+    return tuple(map(b"".join, zip(*[item.decoded.blocks for item in items], strict=True)))

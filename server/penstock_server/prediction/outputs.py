@@ -1,21 +1,39 @@
-"""Which class a version predicted for each row, read from its outputs.
+"""What a version predicted for each row, read from its outputs: its class or its score, and whether two versions agree.
 
 A published version says so in its manifest. For a plain model it is guessed from the outputs' form: a classifier gives
 integer labels, or a score for each class.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import TensorSpec
 
 MAX_SCORES: Final = 64
-Outputs = Sequence[NDArray[Any]]
-ClassReader = Callable[[Outputs], NDArray[np.int64]]
+TOLERANCE: Final = 1e-3
+"""Scores within this distance agree, when there are no classes to compare."""
+
+ClassReader = Callable[[Sequence[NDArray[Any]]], NDArray[np.int64]]
 """The label of each row, int64 [N]; an index into the version's class names when labels are strings."""
+
+
+class OutputReader(NamedTuple):
+    """How to read a version's outputs: the class of each row, and the output that holds its scores."""
+
+    classes: ClassReader | None
+    score: int | None
+
+
+def reader_of(servable: OnnxServable) -> OutputReader:
+    """The reader of a version's outputs, as its manifest names them or as their form suggests."""
+    manifest = servable.artifact.manifest
+    output = None if manifest is None else manifest.class_output
+    names = () if manifest is None or manifest.classes is None else tuple(str(label) for label in manifest.classes)
+    return OutputReader(class_reader(servable.outputs, output, names), score_output(servable.outputs))
 
 
 def class_reader(
@@ -64,10 +82,6 @@ def _named_labels(at: int, names: Sequence[str]) -> ClassReader:
 
 def _largest(at: int) -> ClassReader:
     return lambda outputs: outputs[at].argmax(axis=1)
-
-
-TOLERANCE = 1e-3
-"""Scores within this distance agree, when there are no classes to compare."""
 
 
 def agreement(

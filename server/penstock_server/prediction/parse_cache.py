@@ -1,9 +1,9 @@
 """Requests that differ only in their last raw contents are parsed once.
 
-A client that asks one model for one row again and again sends the same bytes but for the row itself, which protobuf puts
-last. The bytes before it are kept with what they parse to; a message of the same length that begins with them is the same
-request with other contents. Only plain requests are kept (one tensor, raw contents, no id and no parameters), so the
-number of different heads is that of the ways in which clients ask, and hostile ones only push each other out.
+A client that sends one row after another to one model sends the same bytes except for the row itself, which protobuf
+puts last. The bytes before it are cached with what they parse to. A message of the same length that begins with them is
+the same request with other contents. Only plain requests are cached (one tensor, raw contents, no id and no parameters),
+so there are few different heads, and hostile clients only evict each other.
 
 Source: Protocol Buffers, "Encoding": a message is its fields one after another, and `raw_input_contents` is field 7.
 """
@@ -11,26 +11,27 @@ Source: Protocol Buffers, "Encoding": a message is its fields one after another,
 from typing import Final
 
 from penstock.inference_pb2 import ModelInferRequest
-from penstock_server.prediction.decode import Decoder, Rows
-from penstock_server.prediction.encode import Choice, varint
+from penstock.wire import varint
+from penstock_server.prediction.decode import Decoder
+from penstock_server.prediction.encode import Choice
 
 _RAW_CONTENTS: Final = b"\x3a"
 MAX_HEAD_BYTES: Final = 1024
 MAX_LENGTHS: Final = 256
 MAX_HEADS: Final = 4
-"""Heads kept for one length of message; each is compared in turn."""
+"""Heads cached per length of message; each is compared in turn."""
 
 
-class Template:
+class CachedRequest:
     """What requests with the same head share.
 
     Attributes:
         head: all bytes before the raw contents themselves.
-        size: their number, where the raw contents begin.
+        size: the head's length, where the raw contents begin.
         request: what the head parses to, without contents.
         model, version: what the request asks for.
-        decoder: the one that took the last request with this head; another one has to look anew.
-        rows: its rows.
+        decoder: the decoder of the last request with this head; any other decoder must decode it in full.
+        rows: the rows of that request.
         chosen: the outputs asked for, of that decoder's version.
     """
 
@@ -46,26 +47,26 @@ class Template:
         self.rows = 0
         self.chosen: Choice = None
 
-    def accepted(self, decoder: Decoder, taken: Rows, chosen: Choice) -> None:
-        """A decoder has taken a request with this head."""
-        self.decoder, self.rows, self.chosen = decoder, taken.rows, chosen
+    def set_decoded(self, decoder: Decoder, rows: int, chosen: Choice) -> None:
+        """Says that this decoder took a request with this head."""
+        self.decoder, self.rows, self.chosen = decoder, rows, chosen
 
 
-class Templates:
-    """The heads met lately, by the length of the whole message."""
+class ParseCache:
+    """The heads of recent messages, by the length of the whole message."""
 
     def __init__(self) -> None:
-        self._by_length: dict[int, list[Template]] = {}
+        self._by_length: dict[int, list[CachedRequest]] = {}
 
-    def find(self, message: bytes) -> Template | None:
-        """The template that the message is of, if it is known."""
-        for template in self._by_length.get(len(message), ()):
-            if message.startswith(template.head):
-                return template
+    def find(self, message: bytes) -> CachedRequest | None:
+        """The cached request that this message is like; None when there is none."""
+        for cached in self._by_length.get(len(message), ()):
+            if message.startswith(cached.head):
+                return cached
         return None
 
-    def keep(self, message: bytes, request: ModelInferRequest) -> Template | None:
-        """Remembers the head of a parsed message, when it is one of a plain request; its template."""
+    def put(self, message: bytes, request: ModelInferRequest) -> CachedRequest | None:
+        """Caches the head of a parsed message; None when the request is not a plain one."""
         if request.id or request.parameters or len(request.inputs) != 1 or len(request.raw_input_contents) != 1:
             return None
         raw = request.raw_input_contents[0]
@@ -80,10 +81,10 @@ class Templates:
         if len(self._by_length) >= MAX_LENGTHS and len(message) not in self._by_length:
             self._by_length.clear()
         heads = self._by_length.setdefault(len(message), [])
-        template = Template(head, fields)
-        heads.insert(0, template)
+        cached = CachedRequest(head, fields)
+        heads.insert(0, cached)
         del heads[MAX_HEADS:]
-        return template
+        return cached
 
 
 def _tag(raw: bytes) -> bytes:
@@ -94,5 +95,5 @@ def _parsed(fields: bytes) -> ModelInferRequest | None:
     """The bytes before the raw contents as a request; None when they end within a field, so the tag after them is none."""
     try:
         return ModelInferRequest.FromString(fields)
-    except Exception:  # noqa: BLE001 - protobuf's own error class differs by version; torn bytes are no template
+    except Exception:  # noqa: BLE001 - protobuf's own error class differs by version; torn bytes are not cached
         return None

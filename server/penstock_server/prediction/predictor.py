@@ -1,23 +1,22 @@
-"""From a `ModelInfer` message to an executor: parse, route, decode, admit. One outcome a request.
+"""From a `ModelInfer` message to an executor: parse, route, decode, admit. One outcome per request.
 
-It runs on the reactor's thread, reads one routing_table a request, and answers only refusals; executors answer the rest.
+It runs on the reactor's thread, reads one routing table per request, and answers only refusals; executors answer the rest.
 """
 
 from math import inf
 from typing import Any, Final
-
-from google.protobuf.message import DecodeError
 
 from penstock.inference_pb2 import ModelInferRequest
 from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
 from penstock_server.errors import DeadlinePassedError, InvalidInputError, PenstockError
-from penstock_server.prediction.decode import Rows
+from penstock_server.metrics.recorder import Recorder
+from penstock_server.parse import OPEN_INFERENCE, parse
+from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import Choice
-from penstock_server.prediction.executor import Executor, PendingRequest
-from penstock_server.prediction.parse_cache import Template, Templates
-from penstock_server.prediction.report import RefusalReport, refusal_reason
+from penstock_server.prediction.executor import Executor, PendingRequest, refuse
+from penstock_server.prediction.parse_cache import CachedRequest, ParseCache
 from penstock_server.prediction.routing_table import RoutingTable
 
 _CHOICE: Final = "parameter_choice"
@@ -40,31 +39,31 @@ class Predictor:
         routing_table: what is served now; swapped by assignment.
     """
 
-    def __init__(self, *, clock: Clock, report: RefusalReport) -> None:
+    def __init__(self, *, clock: Clock, report: Recorder) -> None:
         self.routing_table = RoutingTable()
         self._clock = clock
         self._report = report
-        self._templates = Templates()
+        self._cache = ParseCache()
 
     def infer(self, message: bytes, call: Call) -> None:
-        """Takes one request; the call is answered later, or at once with an error."""
+        """Admits one request; its call is answered later, or at once with an error."""
         arrived_s = self._clock()
-        report: RefusalReport = self._report
+        report = self._report
         try:
-            template = self._templates.find(message)
-            request = parse(message) if template is None else template.request
-            executor = self._executor(request) if template is None else self._lane_of(template)
+            cached = self._cache.find(message)
+            request = parse(ModelInferRequest, message, OPEN_INFERENCE) if cached is None else cached.request
+            executor = self._executor(request) if cached is None else self._executor_of(cached)
             report = executor.report
             deadline_s = call.deadline_s
             priority = DEFAULT
             if deadline_s != inf or request.parameters:
                 deadline_s = _deadline(request, deadline_s, arrived_s)
                 priority = _priority(request)
-            taken, chosen = self._taken(executor, message, request, template)
-            prediction = PendingRequest(
+            decoded, chosen = self._decoded(executor, message, request, cached)
+            pending = PendingRequest(
                 executor,
                 call,
-                taken,
+                decoded,
                 arrived_s=arrived_s,
                 deadline_s=deadline_s,
                 request_id=request.id,
@@ -72,40 +71,38 @@ class Predictor:
                 priority=priority,
                 size_bytes=len(message),
             )
-            call.pending = prediction
-            executor.submit(prediction)
+            call.pending = pending
+            executor.submit(pending)
         except PenstockError as error:
-            call.pending = None
-            report.refused(refusal_reason(error))
-            call.fail(error)
+            refuse(call, report, error)
 
     def _executor(self, request: ModelInferRequest) -> Executor:
         key = request.id
         if request.parameters:
             key = _checked_parameters(request.parameters) or key
-        return self.routing_table.model(request.model_name).executor(request.model_version, key)
+        return self.routing_table.model(request.model_name).resolve(request.model_version, key)
 
-    def _lane_of(self, template: Template) -> Executor:
-        return self.routing_table.model(template.model).executor(template.version, "")
+    def _executor_of(self, cached: CachedRequest) -> Executor:
+        return self.routing_table.model(cached.model).resolve(cached.version, "")
 
-    def _taken(
-        self, executor: Executor, message: bytes, request: ModelInferRequest, template: Template | None
-    ) -> tuple[Rows, Choice]:
-        """The request's rows and chosen outputs; decoded anew only where no template saw this version take the like."""
-        if template is None:
-            template = self._templates.keep(message, request)
-        elif template.decoder is executor.decoder:
-            again = executor.decoder.again(request, template.rows, message[template.size :])
-            if again is not None:
-                return again, template.chosen
-            request = parse(message)
+    def _decoded(
+        self, executor: Executor, message: bytes, request: ModelInferRequest, cached: CachedRequest | None
+    ) -> tuple[DecodedRows, Choice]:
+        """The request's rows and chosen outputs; decoded in full unless this version decoded one like it before."""
+        if cached is None:
+            cached = self._cache.put(message, request)
+        elif cached.decoder is executor.decoder:
+            decoded = executor.decoder.decode_like(request, cached.rows, message[cached.size :])
+            if decoded is not None:
+                return decoded, cached.chosen
+            request = parse(ModelInferRequest, message, OPEN_INFERENCE)
         else:
-            request = parse(message)
-        taken = executor.decoder.decode(request)
+            request = parse(ModelInferRequest, message, OPEN_INFERENCE)
+        decoded = executor.decoder.decode(request)
         chosen = _chosen(request, executor) if request.outputs else None
-        if template is not None:
-            template.accepted(executor.decoder, taken, chosen)
-        return taken, chosen
+        if cached is not None:
+            cached.set_decoded(executor.decoder, decoded.rows, chosen)
+        return decoded, chosen
 
 
 def _deadline(request: ModelInferRequest, deadline_s: float, now_s: float) -> float:
@@ -127,14 +124,6 @@ def _priority(request: ModelInferRequest) -> int:
     if not 0 <= priority <= LOWEST:
         raise InvalidInputError(f"parameter 'priority' is {priority}, expected 0 to {LOWEST}")
     return priority or DEFAULT
-
-
-def parse(message: bytes) -> ModelInferRequest:
-    """The request that a message holds; `InvalidInputError` when it holds none."""
-    try:
-        return ModelInferRequest.FromString(message)
-    except DecodeError:
-        raise InvalidInputError("the message is not a ModelInferRequest of the Open Inference Protocol") from None
 
 
 def _checked_parameters(parameters: Any) -> str:

@@ -1,28 +1,21 @@
-"""What a worker serves at one moment: an immutable map that the reactor swaps by one assignment.
+"""Which executor answers a request: an immutable map of all that a worker serves, swapped by one assignment.
 
-A reader holds one routing_table for as long as it needs and never sees half a change.
+A reader holds one table for as long as it needs and never sees half a change.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from penstock.names import ROLES, Role, VersionState
+from penstock.names import ROLES, Role
 from penstock_server.errors import NotFoundError, NotReadyError
 from penstock_server.prediction.executor import Executor
 from penstock_server.rollout.plan import TrafficPlan
-
-
-@dataclass(frozen=True, slots=True)
-class VersionStatus:
-    """How a version stands, as the index tells it."""
-
-    state: VersionState
-    reason: str = ""
+from penstock_server.rollout.routes import VersionStatus
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One model: its plan, its loaded versions, and how all its versions stand.
+    """One model: its plan, its loaded versions, and the state of all its versions.
 
     Attributes:
         plan: None while no champion is loaded.
@@ -35,7 +28,7 @@ class ServedModel:
     executors: Mapping[str, Executor]
     statuses: Mapping[str, VersionStatus] = field(default_factory=dict)
 
-    def executor(self, version: str, key: str) -> Executor:
+    def resolve(self, version: str, key: str) -> Executor:
         """The executor for a request that names this version ("" for the plan's choice, `@alias` for a role's).
 
         Raises:
@@ -58,7 +51,7 @@ class ServedModel:
         return self._loaded(named)
 
     def role(self, version: str) -> Role | None:
-        """The part that a version plays now; the first of champion, canary and shadow when it plays several."""
+        """A version's role now; the first of champion, canary and shadow when it has several."""
         if self.plan is None:
             return None
         return next((role for role in ROLES if getattr(self.plan, role) == version), None)
@@ -89,11 +82,19 @@ class RoutingTable:
     """All models of a worker.
 
     Attributes:
-        is_settled: everything wanted has been loaded or has failed at least once, so the server counts as ready.
+        is_settled: every desired version was loaded or failed at least once.
     """
 
     models: Mapping[str, ServedModel] = field(default_factory=dict)
     is_settled: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything desired was tried, and something of it can answer or nothing is desired.
+
+        One model that cannot be loaded must not take traffic from the others, so readiness per model is its own.
+        """
+        return self.is_settled and (not self.models or any(model.is_ready for model in self.models.values()))
 
     def model(self, name: str) -> ServedModel:
         """The model of this name; `NotFoundError` names those there are."""

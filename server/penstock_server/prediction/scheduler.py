@@ -1,4 +1,4 @@
-"""What the transport drives between events: the executors whose batches are due, one batch each in turn."""
+"""The work that a transport runs between events: the executors whose batches are due, one batch each in turn."""
 
 from collections import deque
 from math import inf
@@ -14,7 +14,7 @@ IDLE_S = 1.0
 
 
 class BatchScheduler:
-    """Runs inline executors fairly: every executor that is due gets one batch a step, whatever the others hold.
+    """Runs inline executors fairly: every executor that is due gets one batch per step, however many wait at the others.
 
     Attributes:
         is_due: a step has work to do now.
@@ -26,12 +26,12 @@ class BatchScheduler:
         self.is_due = False
 
     def activate(self, executor: Executor) -> None:
-        """An executor's queue is no longer empty."""
+        """Adds an executor whose queue is no longer empty."""
         self._active.append(executor)
         self.is_due = True
 
     def step(self) -> float:
-        """Runs one batch of each executor that is due; the seconds until the next is, 0 when one is left."""
+        """Runs one batch of each executor that is due; the seconds until the next one is, 0 when one still is."""
         wait_s = IDLE_S
         for _ in range(len(self._active)):
             executor = self._active.popleft()

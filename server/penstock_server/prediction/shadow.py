@@ -1,9 +1,9 @@
 """The shadow: runs a copy of what the champion has answered, and compares.
 
 A copy is offered after the answers have left, a whole batch at a time, so the comparison of durations is fair and the
-champion pays one append a batch. One thread runs all shadows of a worker, and when it falls behind, copies are dropped
-and counted. Nothing it does can change an answer. Its priority is the reactor's: a thread that held the interpreter's
-lock while the system let it starve would stop the reactor too.
+champion pays one append per batch. One thread runs all shadows of a worker. When it falls behind, copies are dropped and
+counted. Nothing it does can change an answer. It has the reactor's priority: a thread that the system starves while it
+holds the interpreter's lock would stop the reactor too.
 """
 
 import threading
@@ -16,9 +16,9 @@ from typing import Any, Final
 import structlog
 from numpy.typing import NDArray
 
-from penstock_server.models.servable import Servable, Shapes
-from penstock_server.prediction.outputs import ClassReader, agreement
-from penstock_server.prediction.report import VersionReport
+from penstock_server.metrics.recorder import Recorder
+from penstock_server.models.servable import OnnxServable, Shapes
+from penstock_server.prediction.outputs import OutputReader, agreement
 
 log = structlog.get_logger(__name__)
 
@@ -28,15 +28,7 @@ GATHER_S: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """How to read a version's answers: its class, and its scores."""
-
-    classes: ClassReader | None
-    score: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredBatch:
     """A batch that the champion has answered.
 
     Attributes:
@@ -57,7 +49,7 @@ class ShadowThread:
 
     def __init__(self, backlog_rows: int = BACKLOG_ROWS) -> None:
         self._backlog_rows = backlog_rows
-        self._waiting: deque[tuple[Mirror, Answered]] = deque()
+        self._waiting: deque[tuple[ShadowTarget, AnsweredBatch]] = deque()
         self._taken_rows = 0
         self._offered_rows = 0
         self._is_wanted = threading.Event()
@@ -65,12 +57,12 @@ class ShadowThread:
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, mirror: "Mirror", answered: Answered) -> bool:
-        """Takes the copy, or refuses it when too much waits."""
-        if self._offered_rows - self._taken_rows + answered.rows > self._backlog_rows:
+    def offer(self, target: "ShadowTarget", batch: AnsweredBatch) -> bool:
+        """Takes a copy, or refuses it when too much waits."""
+        if self._offered_rows - self._taken_rows + batch.rows > self._backlog_rows:
             return False
-        self._offered_rows += answered.rows
-        self._waiting.append((mirror, answered))
+        self._offered_rows += batch.rows
+        self._waiting.append((target, batch))
         if not self._is_wanted.is_set():
             self._is_wanted.set()
         return True
@@ -87,12 +79,12 @@ class ShadowThread:
             time.sleep(GATHER_S)
             self._is_wanted.clear()
             while self._waiting and not self._is_stopped:
-                mirror, answered = self._waiting.popleft()
-                mirror.run(answered)
-                self._taken_rows += answered.rows
+                target, batch = self._waiting.popleft()
+                target.run(batch)
+                self._taken_rows += batch.rows
 
 
-class Mirror:
+class ShadowTarget:
     """One champion's shadow.
 
     Args:
@@ -106,10 +98,10 @@ class Mirror:
         self,
         thread: ShadowThread,
         *,
-        servable: Servable,
-        report: VersionReport,
-        reader: Reader,
-        champion: Reader,
+        servable: OnnxServable,
+        report: Recorder,
+        reader: OutputReader,
+        champion: OutputReader,
         order: Sequence[int] | None,
     ) -> None:
         self._thread = thread
@@ -119,34 +111,34 @@ class Mirror:
         self._champion = champion
         self._order = order
 
-    def offer(self, answered: Answered) -> None:
+    def offer(self, batch: AnsweredBatch) -> None:
         """Copies a batch to the shadow, or counts why not."""
         if self._order is None:
-            self._report.shadow_dropped("incompatible", answered.rows)
-        elif not self._thread.offer(self, answered):
-            self._report.shadow_dropped("busy", answered.rows)
+            self._report.shadow_dropped("incompatible", batch.rows)
+        elif not self._thread.offer(self, batch):
+            self._report.shadow_dropped("busy", batch.rows)
 
-    def run(self, answered: Answered) -> None:
-        """Asks the shadow and compares; on the shadow's thread."""
+    def run(self, batch: AnsweredBatch) -> None:
+        """Runs the shadow on a batch and compares; on the shadow's thread."""
         order = self._order or ()
-        blocks = [answered.blocks[at] for at in order]
-        shapes = None if answered.shapes is None else [answered.shapes[at] for at in order]
+        blocks = [batch.blocks[at] for at in order]
+        shapes = None if batch.shapes is None else [batch.shapes[at] for at in order]
         try:
-            outputs = self._servable.predict(blocks, answered.rows, shapes, None)
+            outputs = self._servable.predict(blocks, batch.rows, shapes, None)
             agree, distance = agreement(
-                answered.arrays,
+                batch.arrays,
                 outputs.arrays,
                 classes=(self._champion.classes, self._reader.classes),
                 scores=(self._champion.score, self._reader.score),
-                rows=answered.rows,
+                rows=batch.rows,
             )
         except Exception:
             log.warning("shadow failed", model=self._servable.key[0], version=self._servable.key[1], exc_info=True)
-            self._report.shadow_failed(answered.rows)
+            self._report.shadow_failed(batch.rows)
             return
         self._report.shadow_compared(
             agree=agree,
             distance=distance,
-            champion_s=answered.took_s,
+            champion_s=batch.took_s,
             shadow_s=outputs.features_s + outputs.infer_s,
         )

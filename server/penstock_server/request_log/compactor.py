@@ -1,8 +1,8 @@
 """The process that turns the workers' segments into Parquet and keeps the folder within its size.
 
-The supervisor starts it when requests are logged, at a low priority, and again should it end; what it was doing is
-done anew, since a segment goes only when its Parquet file is whole. It ends when its standard input does, after a last
-look: so it outlives the workers and not the server.
+The supervisor starts it when requests are logged, and again if it ends. It loses nothing then, since a segment is deleted
+only when its Parquet file is whole. It runs at a low priority. It ends when its standard input does, after one last look,
+so it outlives the workers but not the server.
 """
 
 import fcntl
@@ -42,8 +42,8 @@ class RequestLogFolder:
     """A folder of logged requests: `MODEL/VERSION/TIME-*.parquet`, and the segments that become such files.
 
     Args:
-        folder: made by whoever first writes to it.
-        max_bytes: what all files in it may take, segments included; the oldest Parquet goes first.
+        folder: made at the first write.
+        max_bytes: what all files in it may take, segments included; the oldest Parquet is deleted first.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -52,12 +52,12 @@ class RequestLogFolder:
         self._max_bytes = max_bytes
 
     def tidy(self) -> None:
-        """Removes what a process that was killed left half written."""
+        """Removes the half-written files of a process that was killed."""
         for path in self._folder.rglob(f"*{UNFINISHED}"):
             path.unlink(missing_ok=True)
 
     def step(self) -> None:
-        """Converts every finished segment, and makes room. A disk that refuses leaves segments for the next look."""
+        """Converts every finished segment, and makes room. Segments stay for the next look when the disk refuses."""
         self.make_room()
         for segment in finished_segments(self._spool):
             try:
@@ -70,7 +70,7 @@ class RequestLogFolder:
 
     def _convert(self, segment: Path) -> None:
         if segment.stat().st_size == 0:
-            segment.unlink()  # its worker died before the first byte
+            segment.unlink()  # its worker died before it wrote a byte
             return
         header, _ = read_segment(segment)
         place = self._folder / file_name_for(header.model) / file_name_for(header.version)
@@ -90,24 +90,24 @@ class RequestLogFolder:
 
 
 def main() -> None:
-    """Looks once a second until standard input ends, and once more then."""
+    """Looks once per second until standard input ends, and once more then."""
     folder, max_bytes = msgspec.json.decode(sys.argv[1], type=tuple[str, int])
     configure_logging()
     with suppress(OSError):
         os.nice(NICENESS)
-    kept = RequestLogFolder(Path(folder), max_bytes)
+    log_folder = RequestLogFolder(Path(folder), max_bytes)
     lock = None
     has_ended = False
     while not has_ended:
         has_ended = _has_ended(LOOK_S)
         if lock is None and (lock := _lock(Path(folder))) is not None:
-            kept.tidy()
+            log_folder.tidy()
         if lock is not None:
-            _guarded_step(kept)
+            _guarded_step(log_folder)
 
 
 def _lock(folder: Path) -> BinaryIO | None:
-    """The right to convert in this folder; None when another server's process has it, or there is no folder yet."""
+    """The lock of the folder; None when another server's process has it, or the folder cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("ab")
@@ -121,9 +121,9 @@ def _lock(folder: Path) -> BinaryIO | None:
     return file
 
 
-def _guarded_step(kept: RequestLogFolder) -> None:
+def _guarded_step(log_folder: RequestLogFolder) -> None:
     try:
-        kept.step()
+        log_folder.step()
     except OSError as error:
         log.warning("the request log waits", reason=str(error))
     except Exception:
@@ -131,7 +131,7 @@ def _guarded_step(kept: RequestLogFolder) -> None:
 
 
 def _has_ended(timeout_s: float) -> bool:
-    """Whether standard input ended; waits so long for it."""
+    """Waits up to this long for standard input to end; whether it did."""
     ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
     return bool(ready) and not os.read(sys.stdin.fileno(), 1)
 

@@ -1,7 +1,7 @@
-"""Where the request log's files lie and what their names say: spooled segments, and Parquet by model and version.
+"""The names and places of the request log's files: spooled segments, and Parquet by model and version.
 
-A file is written under another name and renamed when it is whole. An open segment is locked by its worker, so that a
-lock which can be had tells that the worker is gone and nobody will finish it.
+A file is written under another name and renamed when it is whole. A worker locks its open segment, so a segment that
+anybody else can lock has lost its worker and will not be finished.
 """
 
 import fcntl
@@ -27,10 +27,10 @@ _numbers: Final = count()
 
 
 class OpenSegment:
-    """A segment that is being written, by one thread.
+    """A segment that one thread is writing.
 
     Attributes:
-        size_bytes: what was appended.
+        size_bytes: the bytes appended.
         opened_s: when it was opened, on the caller's clock.
     """
 
@@ -47,17 +47,17 @@ class OpenSegment:
         self.size_bytes += len(frame)
 
     def flush(self) -> None:
-        """Hands what was appended to the system, which keeps it even if this process is killed."""
+        """Hands what was appended to the operating system, which keeps it even if this process is killed."""
         self._file.flush()
 
     def finish(self) -> None:
-        """Closes it and gives it the name under which it becomes Parquet."""
+        """Closes the segment and renames it, so that the compactor converts it."""
         self._file.flush()
         self._path.rename(self._path.with_suffix(CLOSED))
         self._file.close()
 
     def abandon(self) -> None:
-        """Lets go of it; what is whole of it will be read."""
+        """Closes the file as it is; the compactor reads the frames that are whole."""
         with suppress(OSError):
             self._file.close()
 
@@ -69,7 +69,7 @@ def open_segment(spool: Path, header: SegmentHeader, now_s: float) -> OpenSegmen
     fresh = path.with_suffix(NEW)
     file = fresh.open("xb")
     try:
-        # Locked before it has the name that others look for, so an open segment without a lock is an orphan.
+        # Locked before it has the name that the compactor looks for, so an open segment without a lock is an orphan.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fresh.rename(path)
         file.write(FORMAT)
@@ -85,12 +85,12 @@ def open_segment(spool: Path, header: SegmentHeader, now_s: float) -> OpenSegmen
 
 
 def stamp() -> str:
-    """The time, in the form that file names begin with: they sort by it."""
+    """The time as file names begin with it, so that they sort by it."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
 
 
 def finished_segments(spool: Path) -> Iterator[Path]:
-    """The segments that nobody writes to any more, oldest first."""
+    """The segments that no worker writes to any more, oldest first."""
     for path in sorted(spool.glob(f"*{CLOSED}")) + sorted(spool.glob(f"*{OPEN}")):
         if path.suffix == CLOSED or _is_orphan(path):
             yield path
@@ -101,7 +101,7 @@ def _is_orphan(path: Path) -> bool:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return False  # somebody writes to it, or has just renamed it
+        return False  # a worker writes to it, or has just renamed it
     return True
 
 
@@ -111,7 +111,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def sized_files(folder: Path) -> list[tuple[Path, int]]:
-    """Every file in a folder and below it, with its size; those that vanish meanwhile are not there."""
+    """Every file in a folder and below it, with its size; files that vanish meanwhile are left out."""
     found = []
     for path in folder.rglob("*"):
         with suppress(OSError):

@@ -2,8 +2,8 @@
 
 Columns are `time` (UTC), `request_id`, `row` (within its request), `model`, `version` and `role`, then `input.NAME` for
 each raw column as the client sent it, and `output.NAME` for each output. Numbers of a feature pipeline are float64;
-text that is not UTF-8 has its wrong bytes replaced; a tensor with several elements a row is a list. It runs in a process
-of its own, since pyarrow takes as much memory as a worker does.
+in text that is not UTF-8, wrong bytes are replaced; a tensor with several elements per row is a list. It runs in a
+process of its own, since pyarrow takes as much memory as a worker.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from penstock_server.errors import InvalidInputError
 from penstock_server.request_log.segment import LoggedRequest, LoggedTensor, SegmentHeader, read_segment
 
 GROUP_BYTES: Final = 16 * 1024 * 1024
-"""What is held in memory at once, about: a row group of the file."""
+"""About what is held in memory at once: a row group of the file."""
 REQUEST_BYTES: Final = 512
 _BYTES: Final = "BYTES"
 _FLOAT16: Final = np.dtype("float16")
@@ -28,10 +28,10 @@ OUTPUT: Final = "output."
 
 
 def convert(segment: Path, target: Path) -> int:
-    """Writes what is whole of a segment to `target`, which appears when it is whole too.
+    """Writes the whole requests of a segment to `target`, which appears when it is complete.
 
     Returns:
-        The rows written. Without any, no file is.
+        The rows written; without any, there is no file.
 
     Raises:
         InvalidInputError: the file is no segment, or its requests are not what its header says.
@@ -98,7 +98,7 @@ def _about(header: SegmentHeader, requests: Sequence[LoggedRequest], rows: Seque
     import pyarrow as pa
 
     def word(values: Iterable[str]) -> Any:
-        # A few words over and over: each is stored once.
+        # The same few words in every row: each is stored once.
         return pa.array(np.repeat(np.array([*values], object), rows), pa.string()).dictionary_encode()
 
     micros = np.array([request.answered_s * 1e6 for request in requests]).astype("datetime64[us]")

@@ -1,24 +1,24 @@
-"""The form of the request log between a worker and the process that makes Parquet of it: appended frames in a file.
+"""A segment: the file format between a worker, which logs requests, and the compactor, which makes Parquet of them.
 
 A segment begins with a line that names the format, then come frames: length, CRC-32, and a msgpack body. The first body
 is the header, every other one a logged request. A worker that dies leaves a torn last frame, and a reader stops before
-it; nothing here trusts a length further than the file goes. Workers write segments through `request_log`,
-`request_log_parquet` reads them.
+it. No length is trusted beyond the end of the file.
 """
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
+from penstock.names import VersionKey
 from penstock_server.errors import InvalidInputError
 
 FORMAT: Final = b"penstock request log 1\n"
 MAX_FRAME_BYTES: Final = 256 * 1024 * 1024
-"""More than the largest request with its answer takes."""
+"""More than the largest request takes with its answer."""
 MAX_COLUMNS: Final = 65_536
 _HEAD: Final = struct.Struct("<II")
 
@@ -29,7 +29,7 @@ class LoggedTensor(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         names: the columns that share the block, side by side in each row; one for most.
         datatype: the protocol's name of its type.
-        is_list: a row of a column holds several elements, or as many as it likes.
+        is_list: a row of a column holds several elements, or any number of them.
     """
 
     names: tuple[str, ...]
@@ -68,6 +68,21 @@ class LoggedRequest(msgspec.Struct, frozen=True, array_like=True):
     outputs: tuple[bytes, ...]
 
 
+BlockForm = tuple[tuple[str, ...], str, tuple[int, ...], bool]
+"""The names, the datatype and a row's dimensions of a block, and whether it is one tensor of a request that runs alone."""
+
+
+def header_of(key: VersionKey, inputs: Iterable[BlockForm], outputs: Iterable[BlockForm]) -> SegmentHeader:
+    """The header for a version with these blocks."""
+    return SegmentHeader(*key, tuple(map(_logged, inputs)), tuple(map(_logged, outputs)))
+
+
+def _logged(block: BlockForm) -> LoggedTensor:
+    names, datatype, row_shape, is_whole = block
+    # A request that runs alone is one row of the log, so each of its tensors is a list there.
+    return LoggedTensor(names, datatype, is_list=is_whole or any(size != 1 for size in row_shape))
+
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _headers: Final = msgspec.msgpack.Decoder(SegmentHeader)
 _requests: Final = msgspec.msgpack.Decoder(LoggedRequest)
@@ -80,7 +95,7 @@ def framed(body: SegmentHeader | LoggedRequest) -> bytes:
 
 
 def read_segment(path: Path) -> tuple[SegmentHeader, Iterator[LoggedRequest]]:
-    """A segment's header, and its requests as far as they are whole, read as they are asked for.
+    """A segment's header, and its whole requests, read one by one.
 
     Raises:
         InvalidInputError: the file is no segment, or not even its header is whole.

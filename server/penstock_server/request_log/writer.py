@@ -1,9 +1,8 @@
-"""The thread of a worker that appends sampled requests to segments, one open segment a version.
+"""The thread of a worker that appends sampled requests to segments, one open segment per version.
 
-It looks a hundred times a second while there is something to write: no batch has to wake it, and it never has so much to
-do at once that the reactor would miss the interpreter. A segment that is large or old enough is closed, which is a
-rename; the process that makes Parquet of it looks for those names. A disk that refuses costs the requests that came while
-it did and nothing else: they are counted, and the disk is asked again after a while.
+It looks a hundred times per second while there is something to write, so it never holds the interpreter for long. A
+segment that is large or old enough is closed, which is a rename; the compactor looks for the new name. When the disk
+refuses a write, requests are dropped and counted, and the writer tries again after `RETRY_S`.
 """
 
 import threading
@@ -16,7 +15,7 @@ from typing import Final
 import structlog
 
 from penstock_server.request_log.files import OpenSegment, folder_bytes, open_segment
-from penstock_server.request_log.sampler import RequestTap
+from penstock_server.request_log.sampler import RequestSampler
 
 log = structlog.get_logger(__name__)
 
@@ -26,13 +25,13 @@ LOOK_S: Final = 1.0
 RETRY_S: Final = 5.0
 
 
-class RequestLogThread:
-    """Writes what taps kept.
+class RequestLogWriter:
+    """Writes what samplers kept, on a thread of its own.
 
     Args:
-        spool: the folder of segments; made when it is first written to.
+        spool: the folder of segments; made at the first write.
         rotate_bytes, rotate_s: the size and age at which a segment is closed.
-        spool_bytes: what the folder may hold, of all workers; beyond it nothing is written.
+        spool_bytes: what the folder may hold, over all workers; beyond it nothing is written.
         clock: the age of segments and the time of retries.
     """
 
@@ -50,26 +49,26 @@ class RequestLogThread:
         self._rotate_s = rotate_s
         self._spool_bytes = spool_bytes
         self._clock = clock
-        self._added: deque[RequestTap] = deque()
-        self._taps: list[RequestTap] = []
-        self._segments: dict[RequestTap, OpenSegment] = {}
+        self._added: deque[RequestSampler] = deque()
+        self._samplers: list[RequestSampler] = []
+        self._segments: dict[RequestSampler, OpenSegment] = {}
         self._refused_until_s = float("-inf")
         self._is_wanted = threading.Event()
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
 
     def start(self) -> None:
-        """Begins to write."""
+        """Starts the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Something waits in a tap; from any thread."""
+        """Says that something waits in a sampler; from any thread."""
         if not self._is_wanted.is_set():
             self._is_wanted.set()
 
-    def add(self, tap: RequestTap) -> None:
-        """Takes from a tap from now on, until it is closed; from any thread."""
-        self._added.append(tap)
+    def add(self, sampler: RequestSampler) -> None:
+        """Takes from a sampler until it is closed; from any thread."""
+        self._added.append(sampler)
 
     def close(self) -> None:
         """Writes what waits, closes every segment and ends the thread."""
@@ -85,8 +84,8 @@ class RequestLogThread:
             self._is_wanted.clear()
             self._guarded_step()
         self._guarded_step()
-        for tap, segment in list(self._segments.items()):
-            self._finish(tap, segment)
+        for sampler, segment in list(self._segments.items()):
+            self._finish(sampler, segment)
 
     def _guarded_step(self) -> None:
         try:
@@ -95,68 +94,68 @@ class RequestLogThread:
             log.exception("writing the request log failed")
 
     def step(self) -> None:
-        """Writes what waits now, and closes the segments whose time has come."""
+        """Writes what waits now, and closes the segments that are large or old enough."""
         while self._added:
-            self._taps.append(self._added.popleft())
-        for tap in self._taps:
-            is_last = tap.is_closed
-            self._write(tap)
-            segment = self._segments.get(tap)
+            self._samplers.append(self._added.popleft())
+        for sampler in self._samplers:
+            is_last = sampler.is_closed
+            self._write(sampler)
+            segment = self._segments.get(sampler)
             if segment is not None and (is_last or self._is_full(segment)):
-                self._finish(tap, segment)
+                self._finish(sampler, segment)
             if is_last:
-                self._taps = [held for held in self._taps if held is not tap]
+                self._samplers = [other for other in self._samplers if other is not sampler]
 
     def _is_full(self, segment: OpenSegment) -> bool:
         return segment.size_bytes >= self._rotate_bytes or self._clock() - segment.opened_s >= self._rotate_s
 
-    def _write(self, tap: RequestTap) -> None:
+    def _write(self, sampler: RequestSampler) -> None:
         rows = 0
-        while (kept := tap.take()) is not None:
+        while (request := sampler.take()) is not None:
             if self._clock() < self._refused_until_s:
-                tap.report.request_log_dropped("disk", kept.rows)
+                sampler.report.request_log_dropped("disk", request.rows)
                 continue
             try:
-                segment = self._segments.get(tap) or self._open(tap)
-                segment.append(kept.request())
-                rows += kept.rows
+                segment = self._segments.get(sampler) or self._open(sampler)
+                segment.append(request.logged())
+                rows += request.rows
                 if self._is_full(segment):
-                    self._finish(tap, segment)
+                    self._finish(sampler, segment)
             except OSError as error:
-                tap.report.request_log_dropped("disk", kept.rows)
-                self._refuse(tap, str(error.strerror or error))
-        self._flush(tap, rows)
+                sampler.report.request_log_dropped("disk", request.rows)
+                self._refuse(sampler, str(error.strerror or error))
+        self._flush(sampler, rows)
 
-    def _flush(self, tap: RequestTap, rows: int) -> None:
+    def _flush(self, sampler: RequestSampler, rows: int) -> None:
         """Hands the rows to the system; only now are they written, or dropped."""
         try:
-            if (segment := self._segments.get(tap)) is not None:
+            if (segment := self._segments.get(sampler)) is not None:
                 segment.flush()
         except OSError as error:
-            tap.report.request_log_dropped("disk", rows)
-            self._refuse(tap, str(error.strerror or error))
+            sampler.report.request_log_dropped("disk", rows)
+            self._refuse(sampler, str(error.strerror or error))
         else:
             if rows:
-                tap.report.request_logged(rows)
+                sampler.report.request_logged(rows)
 
-    def _open(self, tap: RequestTap) -> OpenSegment:
+    def _open(self, sampler: RequestSampler) -> OpenSegment:
         if folder_bytes(self._spool) >= self._spool_bytes:
             raise OSError(f"{self._spool} holds {self._spool_bytes} bytes that wait to become Parquet")
-        segment = open_segment(self._spool, tap.header, self._clock())
-        self._segments[tap] = segment
+        segment = open_segment(self._spool, sampler.header, self._clock())
+        self._segments[sampler] = segment
         return segment
 
-    def _finish(self, tap: RequestTap, segment: OpenSegment) -> None:
-        del self._segments[tap]
+    def _finish(self, sampler: RequestSampler, segment: OpenSegment) -> None:
+        del self._segments[sampler]
         try:
             segment.finish()
         except OSError as error:
             segment.abandon()
-            self._refuse(tap, str(error.strerror or error))
+            self._refuse(sampler, str(error.strerror or error))
 
-    def _refuse(self, tap: RequestTap, reason: str) -> None:
+    def _refuse(self, sampler: RequestSampler, reason: str) -> None:
         """The disk refused: its segment is left as it is, and nothing is tried for a while."""
-        segment = self._segments.pop(tap, None)
+        segment = self._segments.pop(sampler, None)
         if segment is not None:
             segment.abandon()
         if self._clock() >= self._refused_until_s:

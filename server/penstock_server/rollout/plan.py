@@ -1,22 +1,45 @@
-"""Who gets which version: the champion, a canary for a share of the keys, and a shadow that only watches.
+"""Which version answers a request: the champion, a canary for a share of the keys, or a shadow that only watches.
 
-Pure; the predictor asks it once a request that named no version.
+A source says with a plan what is desired, and a worker serves by a plan what is ready of it. Pure; the routing table asks
+it once per request that named no version.
 """
 
-from dataclasses import dataclass
 from hashlib import blake2b
 from random import random
 
+import msgspec
+
 from penstock.names import CANARY, CHAMPION, Role
-from penstock_server.errors import InvalidInputError
+from penstock_server.errors import InvalidInputError, NotReadyError
 
 # A float64 holds 53 bits: more would round the last places up to 1, and off a canary of weight 1.
 _PLACE_BITS = 53
 
 
-@dataclass(frozen=True, slots=True)
-class TrafficPlan:
-    """How one model's traffic is shared.
+def check_weight(weight: float) -> float:
+    """The weight, if it is a share from 0 to 1; the error says it in percent, as people write weights."""
+    # Written so that NaN is refused as well.
+    if not 0 <= weight <= 1:
+        raise InvalidInputError(
+            f"a canary's weight is {weight_in_percent(weight):g} percent, expected 0 to 100 percent"
+        )
+    return weight
+
+
+def weight_from_percent(percent: float) -> float:
+    """The share of a percentage; `InvalidInputError` unless it is from 0 to 100."""
+    return check_weight(percent / 100)
+
+
+def weight_in_percent(weight: float) -> float:
+    """The percentage that people see for a share."""
+    return weight * 100
+
+
+class TrafficPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one model's traffic is shared; a plan without a champion serves nothing.
+
+    The field names are those of the last known state on disk, which later releases must read.
 
     Attributes:
         champion: the version that answers.
@@ -25,21 +48,31 @@ class TrafficPlan:
         shadow: the version that gets a copy of what the champion answered.
     """
 
-    champion: str
+    champion: str | None = None
     canary: str | None = None
     canary_weight: float = 0.0
     shadow: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.canary_weight <= 1:
-            raise InvalidInputError(f"a canary's weight is a share from 0 to 1, got {self.canary_weight}")
+        check_weight(self.canary_weight)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions that must be loaded, each once; the champion is first, since requests wait for it."""
+        found = dict.fromkeys((self.champion, self.canary, self.shadow))
+        return tuple(version for version in found if version is not None)
 
     def choose(self, model: str, key: str) -> tuple[str, Role]:
         """The version and role for a request with this routing key ("" for none: chosen at random).
 
-        A key keeps its place between 0 and 1 for ever, and the canary takes the places below its weight: whoever is in
-        the 5 % stays in the 25 %.
+        A key keeps its place between 0 and 1, and the canary takes the places below its weight: a key that reaches the
+        canary at 5 % still does at 25 %.
+
+        Raises:
+            NotReadyError: the plan has no champion.
         """
+        if self.champion is None:
+            raise NotReadyError(f"model {model!r} has no champion")
         if self.canary is not None and self.canary_weight > 0:
             place = key_place(model, key) if key else random()
             if place < self.canary_weight:

@@ -3,23 +3,22 @@
 Source: grpc/health/v1/health.proto.
 """
 
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as pb
 
 from penstock.names import HEALTH_SERVICE, INFERENCE_SERVICE
 from penstock_server.call import Call
-from penstock_server.errors import InvalidInputError, NotFoundError
+from penstock_server.errors import NotFoundError
+from penstock_server.parse import parse
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.services.inference import is_server_ready
 from penstock_server.transport.interface import Methods, StreamReceiver
 
 _Status = pb.HealthCheckResponse
 
 
 class Health:
-    """Answers checks from the predictor's routing_table, and tells watchers when it changed.
+    """Answers checks from the predictor's routing table, and notifies watchers when it changed.
 
-    `drain` makes every service NOT_SERVING, so that whoever balances load sends no more.
+    `drain` makes every service NOT_SERVING, so that load balancers send no more calls.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -29,7 +28,7 @@ class Health:
 
     @property
     def methods(self) -> Methods:
-        """Check and Watch."""
+        """The service's methods."""
         return Methods({f"/{HEALTH_SERVICE}/Check": self.check}, {f"/{HEALTH_SERVICE}/Watch": self._watch})
 
     def check(self, message: bytes, call: Call) -> None:
@@ -44,7 +43,7 @@ class Health:
         """The status of a service or model now."""
         routing_table = self._predictor.routing_table
         if service in {"", INFERENCE_SERVICE}:
-            serves = is_server_ready(routing_table)
+            serves = routing_table.is_ready
         elif service in routing_table.models:
             serves = routing_table.models[service].is_ready
         else:
@@ -52,13 +51,13 @@ class Health:
         return int(_Status.SERVING if serves and not self._is_draining else _Status.NOT_SERVING)
 
     def changed(self) -> None:
-        """The routing_table was swapped: watchers hear of what differs. On the reactor's thread."""
+        """Notifies the watchers of services whose status differs, after a swap of the table; on the reactor's thread."""
         self._watchers = [watcher for watcher in self._watchers if not watcher.call.is_over]
         for watcher in self._watchers:
-            watcher.tell(self)
+            watcher.notify(self)
 
     def drain(self) -> None:
-        """Everything is NOT_SERVING from now on, and watches end."""
+        """Makes everything NOT_SERVING, and ends all watches."""
         self._is_draining = True
         self.changed()
         for watcher in self._watchers:
@@ -70,31 +69,28 @@ class Health:
         def receive(message: bytes | None) -> None:
             if message is not None and watcher.service is None:
                 watcher.service = _service(message)
-                # Those that left are dropped here too: probes come and go while nothing changes.
+                # Watchers that left are dropped here too: probes come and go while nothing changes.
                 self._watchers = [*(known for known in self._watchers if not known.call.is_over), watcher]
-                watcher.tell(self)
+                watcher.notify(self)
 
         return receive
 
 
 class _Watcher:
-    """One Watch call and what it was told last."""
+    """One Watch call and the status that it was sent last."""
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.service: str | None = None
-        self._told: int | None = None
+        self._sent: int | None = None
 
-    def tell(self, health: Health) -> None:
+    def notify(self, health: Health) -> None:
         status = health.status(self.service or "")
-        if status != self._told:
-            self._told = status
+        if status != self._sent:
+            self._sent = status
             self.call.send(_Status(status=status).SerializeToString())
 
 
 def _service(message: bytes) -> str:
-    try:
-        service: str = pb.HealthCheckRequest.FromString(message).service
-    except DecodeError:
-        raise InvalidInputError("the message is not a HealthCheckRequest") from None
+    service: str = parse(pb.HealthCheckRequest, message, "grpc.health.v1").service
     return service

@@ -1,16 +1,16 @@
-"""The Open Inference Protocol's methods over a predictor: thin, since the predictor decides and the call answers."""
+"""The methods of the Open Inference Protocol, over a predictor."""
 
 import threading
 from collections import deque
 from importlib.metadata import version as installed_version
-from typing import Final, TypeVar
-
-from google.protobuf.message import DecodeError, Message
+from typing import Final
 
 from penstock import inference_pb2 as pb
 from penstock.names import INFERENCE_SERVICE, PLATFORM, SERVER_NAME
+from penstock.wire import varint
 from penstock_server.call import Call, Cancellable, Metadata
-from penstock_server.errors import InvalidInputError, PenstockError
+from penstock_server.errors import PenstockError
+from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable
 from penstock_server.transport.interface import Methods
@@ -18,8 +18,6 @@ from penstock_server.transport.status import status_of
 
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "parameters")
 _REAL_STATUS: Final = "triton_grpc_error"
-
-MessageT = TypeVar("MessageT", bound=Message)
 
 
 def inference_methods(predictor: Predictor) -> Methods:
@@ -41,7 +39,7 @@ def inference_methods(predictor: Predictor) -> Methods:
 
 
 class _Inference:
-    """The methods that only look; each answers at once."""
+    """The methods that only read the routing table; each answers at once."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -55,11 +53,11 @@ class _Inference:
         call.finish(pb.ServerLiveResponse(live=True).SerializeToString())
 
     def server_ready(self, _message: bytes, call: Call) -> None:
-        call.finish(pb.ServerReadyResponse(ready=is_server_ready(self._routing_table)).SerializeToString())
+        call.finish(pb.ServerReadyResponse(ready=self._routing_table.is_ready).SerializeToString())
 
     def model_ready(self, message: bytes, call: Call) -> None:
-        request = _parsed(pb.ModelReadyRequest, message)
-        self._routing_table.model(request.name).executor(request.version, "")
+        request = parse(pb.ModelReadyRequest, message, OPEN_INFERENCE)
+        self._routing_table.model(request.name).resolve(request.version, "")
         call.finish(pb.ModelReadyResponse(ready=True).SerializeToString())
 
     def server_metadata(self, _message: bytes, call: Call) -> None:
@@ -67,9 +65,9 @@ class _Inference:
         call.finish(reply.SerializeToString())
 
     def model_metadata(self, message: bytes, call: Call) -> None:
-        request = _parsed(pb.ModelMetadataRequest, message)
+        request = parse(pb.ModelMetadataRequest, message, OPEN_INFERENCE)
         model = self._routing_table.model(request.name)
-        executor = model.executor(request.version or "@champion", "")
+        executor = model.resolve(request.version or "@champion", "")
         reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.executors), platform=PLATFORM)
         for tensor in executor.decoder.inputs:
             reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
@@ -78,7 +76,7 @@ class _Inference:
         call.finish(reply.SerializeToString())
 
     def repository_index(self, message: bytes, call: Call) -> None:
-        request = _parsed(pb.RepositoryIndexRequest, message)
+        request = parse(pb.RepositoryIndexRequest, message, OPEN_INFERENCE)
         reply = pb.RepositoryIndexResponse()
         for name, model in sorted(self._routing_table.models.items()):
             for version, status in sorted(model.statuses.items()):
@@ -87,27 +85,11 @@ class _Inference:
         call.finish(reply.SerializeToString())
 
 
-def is_server_ready(routing_table: RoutingTable) -> bool:
-    """Ready once everything wanted has been tried, and unless nothing of it can answer.
-
-    One model that cannot be loaded must not take traffic from the others: its own readiness tells of it.
-    """
-    models = routing_table.models.values()
-    return routing_table.is_settled and (not models or any(model.is_ready for model in models))
-
-
-def _parsed(kind: type[MessageT], message: bytes) -> MessageT:
-    try:
-        return kind.FromString(message)
-    except DecodeError:
-        raise InvalidInputError(f"the message is not a {kind.__name__} of the Open Inference Protocol") from None
-
-
 class _Stream:
-    """`ModelStreamInfer`: many requests over one call, answered in the order they came.
+    """`ModelStreamInfer`: many requests over one call, answered in the order in which they came.
 
-    Triton's envelope carries an error in its text and goes on; a caller that sets the metadata `triton_grpc_error` gets a
-    gRPC status instead, which ends the stream. Answers may come from an executor's thread beside the reactor's, hence the lock.
+    As with Triton, an error is a message of the stream, which goes on; a caller that sets the metadata `triton_grpc_error`
+    gets a gRPC status instead, which ends the stream. The lock is there since answers may come from an executor's thread.
     """
 
     def __init__(self, predictor: Predictor, call: Call) -> None:
@@ -157,14 +139,14 @@ class _Stream:
 
 
 class _StreamedCall:
-    """One request of a stream, in the form of a unary call: the predictor knows no difference."""
+    """One request of a stream, in the form of a unary call, so that the predictor need not know."""
 
     def __init__(self, stream: _Stream) -> None:
         self._stream = stream
         self.deadline_s = stream.call.deadline_s
         self.is_over = False
         self.pending: Cancellable | None = None
-        # Metadata belong to the stream, not to one of its requests: what a handler sets here goes nowhere.
+        # Metadata belong to the stream, not to one of its requests: what a handler sets here is not sent.
         self.headers: Metadata = ()
         self.trailers: Metadata = ()
         self.reply: bytes | PenstockError | None = None
@@ -198,11 +180,5 @@ class _StreamedCall:
 
 
 def _enveloped(reply: bytes) -> bytes:
-    """`ModelStreamInferResponse` with field 2 set to the encoded response, which is copied and not parsed."""
-    size = len(reply)
-    head = bytearray(b"\x12")
-    while size > 127:
-        head.append(size & 127 | 128)
-        size >>= 7
-    head.append(size)
-    return bytes(head) + reply
+    """`ModelStreamInferResponse` with the encoded response as field 2, copied without being parsed."""
+    return b"\x12" + varint(len(reply)) + reply

@@ -1,40 +1,39 @@
-"""The methods of `penstock.v1.Penstock`: checked here, and answered by whoever sees the whole server.
+"""The methods of `penstock.v1.Penstock`: checked here, and answered by the supervisor, which sees the whole server.
 
-A worker holds a part of the counts, so its answer would be a part of the truth. Each message is read once, so that a bad
-one is refused at the door, and handed on as it came.
+A worker has only its own counts. It parses each message once, to refuse a bad one early, and forwards it as it came.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from penstock import penstock_pb2 as pb
 from penstock.names import CONTROL_SERVICE
 from penstock_server.call import Call
 from penstock_server.errors import InvalidInputError
+from penstock_server.parse import parse
 from penstock_server.transport.interface import Methods, UnaryHandler
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024
 _REQUESTS: Final[dict[str, type[Message]]] = {"DriftState": pb.DriftStateRequest}
 
-Ask = Callable[[str, bytes, Call], None]
+Forward = Callable[[str, bytes, Call], None]
 """Takes a method's name, its message and the call, which it answers later."""
 
 
-def control_methods(ask: Ask) -> Methods:
+def penstock_methods(forward: Forward) -> Methods:
     """Every method of `penstock.v1.Penstock`."""
-    return Methods({f"/{CONTROL_SERVICE}/{name}": _checked(name, kind, ask) for name, kind in _REQUESTS.items()}, {})
+    return Methods(
+        {f"/{CONTROL_SERVICE}/{name}": _checked(name, kind, forward) for name, kind in _REQUESTS.items()}, {}
+    )
 
 
-def _checked(name: str, kind: type[Message], ask: Ask) -> UnaryHandler:
+def _checked(name: str, kind: type[Message], forward: Forward) -> UnaryHandler:
     def handle(message: bytes, call: Call) -> None:
         if len(message) > MAX_MESSAGE_BYTES:
             raise InvalidInputError(f"the message takes {len(message)} bytes, expected at most {MAX_MESSAGE_BYTES}")
-        try:
-            kind.FromString(message)
-        except DecodeError:
-            raise InvalidInputError(f"the message is not a {kind.__name__} of {CONTROL_SERVICE}") from None
-        ask(name, message, call)
+        parse(kind, message, CONTROL_SERVICE)
+        forward(name, message, call)
 
     return handle

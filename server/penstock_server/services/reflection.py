@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from google.protobuf.descriptor_pool import Default, DescriptorPool
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2 as _health  # noqa: F401 - registers its file in the default pool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
@@ -16,7 +15,7 @@ from penstock.inference_pb2 import DESCRIPTOR
 from penstock.names import CONTROL_SERVICE, HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICE
 from penstock.pool import POOL
 from penstock_server.call import Call
-from penstock_server.errors import InvalidInputError
+from penstock_server.parse import parse
 from penstock_server.transport.interface import Methods, StreamReceiver
 
 SERVICES: Final = (INFERENCE_SERVICE, CONTROL_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)
@@ -34,10 +33,7 @@ def _reflect(call: Call) -> StreamReceiver:
         if message is None:
             call.finish()
             return
-        try:
-            request = pb.ServerReflectionRequest.FromString(message)
-        except DecodeError:
-            raise InvalidInputError("the message is not a ServerReflectionRequest") from None
+        request = parse(pb.ServerReflectionRequest, message, "grpc.reflection.v1alpha")
         call.send(answer(request).SerializeToString())
 
     return receive

@@ -1,7 +1,7 @@
-"""Several sources as one: their wishes joined, each going on from its last known state while it is away.
+"""Several sources as one: what they desire is joined, and while one is away its last known state holds.
 
-Decides who wins when two want the same model (the first), and what holds when one does not answer. The manager asks
-this one source; the index shows `states`.
+Decides which source is followed when two desire the same model (the first), and what holds when one does not answer. The
+watcher polls this one source; the index shows `states`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,8 @@ import msgspec
 from penstock_server import atomic, paths
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.models import strict_json
-from penstock_server.sources.source import Desired, Source, WantedModel
+from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.sources.source import Desired, Source
 
 _MAX_BYTES = 64 * 2**20
 
@@ -26,21 +27,20 @@ class _Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LastKnownState:
-    """The last known states, one file a source."""
+    """What each source desired last, in one file per source.
+
+    Args:
+        cache_dir: where the files are; None is Penstock's cache folder.
+    """
 
     def __init__(self, cache_dir: Path | None = None) -> None:
-        """Reads nothing yet.
-
-        Args:
-            cache_dir: Where they are kept; None is Penstock's cache folder.
-        """
         self._folder = (cache_dir or paths.cache_dir()) / "desired"
 
     def recall(self, source: str) -> Desired | None:
-        """What the source of this name wanted last; None if nothing is known.
+        """What the source of this name desired last; None if nothing is known.
 
         Raises:
-            InvalidInputError: The file is damaged; what it held is lost.
+            InvalidInputError: the file is damaged; what it held is lost.
         """
         path = self._path(source)
         try:
@@ -59,7 +59,7 @@ class LastKnownState:
         """Replaces what is known of the source, in one step.
 
         Raises:
-            UnavailableError: It cannot be written; what was known before stays.
+            UnavailableError: the file cannot be written; what was known before stays.
         """
         path = self._path(source)
         try:
@@ -77,34 +77,34 @@ SourceCondition = Literal["starting", "answers", "away"]
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """How one source is doing, for the index and the log; `reason` is empty when there is nothing to say."""
+    """Whether one source answers, for the index and the log; `reason` is empty when nothing is wrong."""
 
     name: str
     state: SourceCondition
     reason: str = ""
 
 
-def combine(wishes: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str, int]]:
-    """The wishes of several sources as one, and which source each model is got from.
+def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str, int]]:
+    """What several sources desire as one, and which source each model comes from.
 
     Args:
-        wishes: Name and wish of each source, the one that wins first.
+        states: the name of each source and what it desires; an earlier source wins over a later one.
 
     Returns:
-        The joined wish, in which a model wanted twice is a problem as well, and the index of each model's source.
+        The joined state, in which a model that two sources desire is a problem, and the index of each model's source.
     """
-    models: dict[str, WantedModel] = {}
+    models: dict[str, TrafficPlan] = {}
     owners: dict[str, int] = {}
     problems: dict[str, list[str]] = {}
-    for index, (name, desired) in enumerate(wishes):
+    for index, (name, desired) in enumerate(states):
         for model, problem in desired.problems.items():
             problems.setdefault(model, []).append(problem)
-        for model, wanted in desired.models.items():
-            # A wish for nothing, as a model without a champion is, gives way to one for something.
+        for model, plan in desired.models.items():
+            # A plan without versions, as of a model without a champion, gives way to one with some.
             if model not in models or not models[model].versions:
-                models[model], owners[model] = wanted, index
-            elif wanted.versions:
-                winner = wishes[owners[model]][0]
+                models[model], owners[model] = plan, index
+            elif plan.versions:
+                winner = states[owners[model]][0]
                 problems.setdefault(model, []).append(f"{winner} and {name} both want it; the first is followed")
     joined = {model: "; ".join(sentences) for model, sentences in problems.items()}
     return Desired(models=models, problems=joined), owners
@@ -113,80 +113,78 @@ def combine(wishes: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str
 class CombinedSource:
     """One source made of one or more. `poll` and `recall` have one caller at a time; `fetch` and `states` any number.
 
+    Args:
+        sources: at least one; where two desire the same model, the earlier is followed.
+        last_known: keeps what each source desired for the next start; None forgets it.
+
     Attributes:
-        name: The sources' names, joined.
+        name: the sources' names, joined.
+
+    Raises:
+        InvalidInputError: there is no source.
     """
 
-    def __init__(self, sources: Sequence[Source], *, memory: LastKnownState | None = None) -> None:
-        """Asks nobody yet.
-
-        Args:
-            sources: At least one; where two want the same model, the earlier is followed.
-            memory: Where last known states outlive the process; None forgets them.
-
-        Raises:
-            InvalidInputError: There is no source.
-        """
+    def __init__(self, sources: Sequence[Source], *, last_known: LastKnownState | None = None) -> None:
         if not sources:
             raise InvalidInputError("there is nowhere to get models from; name a registry or a model repository")
         self.name = " + ".join(source.name for source in sources)
-        self._members = tuple(_Member(source, memory) for source in sources)
+        self._members = tuple(_Member(source, last_known) for source in sources)
         self._owners: Mapping[str, int] = {}
 
     @property
     def states(self) -> tuple[SourceState, ...]:
-        """How each source was doing when it was last asked."""
+        """The state of each source at its last poll."""
         return tuple(member.state for member in self._members)
 
     def recall(self) -> Desired:
-        """What was wanted when the memory was last written; asks no source, so it is quick at a start."""
+        """What was desired last, by the files of the last known state; polls no source, so it is quick at a start."""
         for member in self._members:
             member.recall()
         return self._combined()
 
     def poll(self) -> Desired:
-        """All that is wanted now, by sources that are away as well, as far as it is known.
+        """All that is desired now; of sources that are away, the last that is known.
 
         Raises:
-            UnavailableError: No source answers, and nothing is known of any.
+            UnavailableError: no source answers, and nothing is known of any.
         """
         for member in self._members:
-            member.ask()
+            member.poll()
         if all(member.known is None for member in self._members):
             raise UnavailableError("; ".join(member.state.reason for member in self._members))
         return self._combined()
 
     def fetch(self, model: str, version: str) -> Path:
-        """The version's files from the source that the model is got from; see `Source.fetch`."""
+        """The version's files, from the source that the model comes from; see `Source.fetch`."""
         owner = self._owners.get(model)
         if owner is None:
-            raise NotFoundError(f"model {model!r} is not wanted by {self.name}")
+            raise NotFoundError(f"model {model!r} is not desired by {self.name}")
         return self._members[owner].source.fetch(model, version)
 
     def _combined(self) -> Desired:
-        wishes = [(member.source.name, member.known or Desired()) for member in self._members]
-        desired, self._owners = combine(wishes)
+        states = [(member.source.name, member.known or Desired()) for member in self._members]
+        desired, self._owners = combine(states)
         return desired
 
 
 class _Member:
-    """A source, what is known of its wish, and how it is doing."""
+    """A source, what is known of its desired state, and whether it answers."""
 
-    def __init__(self, source: Source, memory: LastKnownState | None) -> None:
+    def __init__(self, source: Source, last_known: LastKnownState | None) -> None:
         self.source = source
         self.known: Desired | None = None
         self.state = SourceState(source.name, "starting")
-        self._memory = memory
+        self._last_known = last_known
 
     def recall(self) -> None:
-        if self._memory is None or self.known is not None:
+        if self._last_known is None or self.known is not None:
             return
         try:
-            self.known = self._memory.recall(self.source.name)
+            self.known = self._last_known.recall(self.source.name)
         except InvalidInputError as error:
             self.state = SourceState(self.source.name, "starting", str(error))
 
-    def ask(self) -> None:
+    def poll(self) -> None:
         try:
             found = self.source.poll()
         except UnavailableError as error:
@@ -199,8 +197,8 @@ class _Member:
 
     def _remember(self, desired: Desired) -> str:
         try:
-            if self._memory is not None:
-                self._memory.remember(self.source.name, desired)
+            if self._last_known is not None:
+                self._last_known.remember(self.source.name, desired)
         except UnavailableError as error:
             return str(error)
         return ""

@@ -1,24 +1,26 @@
 """A folder of ONNX files as a source: `<folder>/<model>/<version>/model.onnx`, the highest version is the champion.
 
 For models that no registry knows. Versions are whole numbers without leading zeros; names that begin with a dot, and
-files, are passed over. Whoever publishes copies a version aside and renames it, or the copy may be met half done.
+files, are ignored. To publish, copy a version to a name that begins with a dot and rename it: a poll may otherwise find
+half a copy.
 """
 
 import re
 from pathlib import Path
 
 from penstock_server.errors import NotFoundError, UnavailableError
-from penstock_server.sources.source import Desired, WantedModel
+from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.sources.source import Desired
 
 _MODEL_FILE = "model.onnx"
 _VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 class DirectorySource:
-    """What a folder wants served; its files are used where they are.
+    """What a folder desires; its files are used where they are.
 
     Attributes:
-        name: What logs and the index call it.
+        name: what logs and the index call it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,19 +28,19 @@ class DirectorySource:
         self.name = f"directory {self._folder}"
 
     def poll(self) -> Desired:
-        """All that the folder wants now.
+        """All that the folder desires now.
 
         Raises:
-            UnavailableError: There is no such folder, or it cannot be read.
+            UnavailableError: there is no such folder, or it cannot be read.
         """
-        models: dict[str, WantedModel] = {}
+        models: dict[str, TrafficPlan] = {}
         problems: dict[str, str] = {}
         for path in self._folders():
             if not path.name.isprintable():
                 problems[ascii(path.name)] = "the folder's name is no printable text, so nobody could ask for the model"
                 continue
             try:
-                models[path.name], problem = _wanted(path)
+                models[path.name], problem = _desired_plan(path)
             except OSError as error:
                 problem = f"its folder cannot be read: {error.strerror}"
             if problem is not None:
@@ -49,7 +51,7 @@ class DirectorySource:
         """The version's own folder.
 
         Raises:
-            NotFoundError: It is not there, or holds no `model.onnx`.
+            NotFoundError: it is not there, or holds no `model.onnx`.
         """
         folder = self._folder / model / version
         is_plain = model not in ("", ".", "..") and not re.search(r"[/\\\0]", model) and _VERSION.fullmatch(version)
@@ -67,21 +69,21 @@ class DirectorySource:
             ) from error
 
 
-def _wanted(model: Path) -> tuple[WantedModel, str | None]:
-    """The highest whole version, and one sentence if there is none or a newer one cannot be used."""
+def _desired_plan(model: Path) -> tuple[TrafficPlan, str | None]:
+    """The highest complete version as champion, and one sentence if there is none or a higher one cannot be used."""
     versions = sorted((int(path.name), path) for path in _visible_folders(model) if _VERSION.fullmatch(path.name))
     if not versions:
-        return WantedModel(), f"there is no version; expected <model>/<version>/{_MODEL_FILE}, as in {model.name}/1"
+        return TrafficPlan(), f"there is no version; expected <model>/<version>/{_MODEL_FILE}, as in {model.name}/1"
     unusable = None
     for number, path in reversed(versions):
         if (path / _MODEL_FILE).is_file():
-            return WantedModel(champion=str(number)), unusable
+            return TrafficPlan(champion=str(number)), unusable
         unusable = unusable or _unusable(path)
-    return WantedModel(), unusable or f"no version holds {_MODEL_FILE} yet"
+    return TrafficPlan(), unusable or f"no version holds {_MODEL_FILE} yet"
 
 
 def _unusable(version: Path) -> str | None:
-    """None for a folder that is empty so far, and will be filled."""
+    """What is wrong with a version's folder; nothing while it is empty, since it may be filled soon."""
     held = sorted(path.name for path in version.iterdir() if not path.name.startswith("."))
     return f"version {version.name} holds {held[0]!a} and no {_MODEL_FILE}; it is passed over" if held else None
 

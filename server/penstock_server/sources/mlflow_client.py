@@ -21,12 +21,6 @@ from penstock_server.sources.registry import redacted, without_secrets
 # The most that MLflow's own stores answer at once.
 _PAGE_MODELS = 1000
 
-# mlflow's own answer to a registry that is away is to try for minutes; ours is to go on from what is known.
-_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 _CHATTER = {
     "alembic": logging.WARNING,
     "mlflow.store.db.utils": logging.WARNING,
@@ -133,7 +127,7 @@ class RegistryClient:
     def _client(self) -> Any:
         with self._lock:
             if self._client_or_none is None:
-                self._client_or_none = _connect(self._uri)
+                self._client_or_none = connect(self._uri)
             return self._client_or_none
 
     @contextmanager
@@ -160,9 +154,15 @@ class RegistryClient:
         return isinstance(error, RestException) or not self._uri.startswith("http")
 
 
-def _connect(uri: str) -> Any:
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
+def connect(uri: str, *, timeout_s: int = 10, retries: int = 1) -> Any:
+    """A `mlflow.MlflowClient` of this registry that gives up soon, prints nothing and logs little.
+
+    mlflow itself retries for minutes when the registry is away. The server goes on with what it knows instead. What the
+    user set in the environment takes precedence.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(timeout_s))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     for logger, level in _CHATTER.items():

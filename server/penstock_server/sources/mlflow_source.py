@@ -1,7 +1,7 @@
-"""The MLflow registry as a source: aliases say what is wanted, run artifacts are the files.
+"""The MLflow registry as a source: aliases say what is desired, run artifacts are the files.
 
-Decides what a registry's state means for serving and when a local copy will do. What aliases mean is `aliases.py`'s,
-talking to mlflow `mlflow_client.py`'s, keeping copies `version_cache.py`'s.
+Decides what a registry's state means for serving, and when a local copy is enough. `rollout/aliases.py` knows what aliases
+mean, `mlflow_client.py` talks to mlflow, and `version_cache.py` keeps the copies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,34 +10,33 @@ from pathlib import Path
 from penstock.names import CANARY, ROLES
 from penstock_server import paths
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.sources import aliases as alias_rules
+from penstock_server.rollout.aliases import canary_version, interpret
+from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.mlflow_client import RegistryClient
 from penstock_server.sources.registry import redacted
-from penstock_server.sources.source import Desired, WantedModel
+from penstock_server.sources.source import Desired
 from penstock_server.sources.version_cache import VersionCache
 
-_Answer = tuple[WantedModel | None, str | None]
+_Answer = tuple[TrafficPlan | None, str | None]
 
 
 class MlflowSource:
-    """What an MLflow registry wants served. Calls block and may come from several threads.
+    """What an MLflow registry desires. Calls block and may come from several threads.
 
-    A version that was fetched before comes from the cache, without the registry, until a poll has been answered. From
-    then on `fetch` makes sure that the registry still means the same files, and `poll` reports the copies that were
-    handed out unchecked and turn out to be of a version since replaced.
+    Until a poll has been answered, a version that was fetched before comes from the cache without the registry. From then
+    on `fetch` makes sure that the registry still means the same files, and `poll` reports the copies that were handed out
+    unchecked and turn out to be of a version that was replaced.
+
+    Args:
+        uri: as mlflow takes it: `http://...`, `sqlite:///...`, `postgresql://...`.
+        models: the registered models to serve; none means every one with an alias.
+        cache_dir: where copies are kept; None is Penstock's cache folder.
 
     Attributes:
-        name: What logs and the index call it.
+        name: what logs and the index call it.
     """
 
     def __init__(self, uri: str, *, models: Sequence[str] = (), cache_dir: Path | None = None) -> None:
-        """Opens nothing yet.
-
-        Args:
-            uri: As mlflow takes it: `http://...`, `sqlite:///...`, `postgresql://...`.
-            models: The registered models to serve; none means every one with a champion.
-            cache_dir: Where copies are kept; None is Penstock's cache folder.
-        """
         shown = redacted(uri)
         self.name = f"mlflow {shown}" + (f" ({', '.join(sorted(models))})" if models else "")
         self._registry = RegistryClient(uri)
@@ -47,12 +46,12 @@ class MlflowSource:
         self._unchecked: set[tuple[str, str]] = set()
 
     def poll(self) -> Desired:
-        """All that the registry wants now.
+        """All that the registry desires now.
 
-        Costs one call for every thousand models, or one for each of `models`, and one for each canary.
+        Costs one call per thousand models, or one for each of `models`, and one per canary.
 
         Raises:
-            UnavailableError: The registry does not answer.
+            UnavailableError: the registry does not answer.
         """
         try:
             answers = self._ask()
@@ -62,7 +61,7 @@ class MlflowSource:
             self._answers = False
             raise
         self._answers = True
-        models = {name: wanted for name, (wanted, _) in answers.items() if wanted is not None}
+        models = {name: plan for name, (plan, _) in answers.items() if plan is not None}
         return Desired(models=models, problems=problems)
 
     def fetch(self, model: str, version: str) -> Path:
@@ -90,25 +89,25 @@ class MlflowSource:
         if self._models:
             return {name: self._named(name) for name in self._models}
         found = self._registry.all_aliases()
-        return {name: self._wanted(name, found[name]) for name in found if any(role in found[name] for role in ROLES)}
+        return {name: self._plan(name, found[name]) for name in found if any(role in found[name] for role in ROLES)}
 
     def _named(self, name: str) -> _Answer:
         try:
-            return self._wanted(name, self._registry.aliases(name))
+            return self._plan(name, self._registry.aliases(name))
         except NotFoundError as error:
-            return WantedModel(), str(error)
+            return TrafficPlan(), str(error)
         except InvalidInputError as error:
-            # Refused, for want of a permission perhaps: that says nothing about what is wanted.
+            # Refused, perhaps for want of a permission: that says nothing about what is desired.
             return None, str(error)
 
-    def _wanted(self, name: str, aliases: Mapping[str, str]) -> _Answer:
-        canary = alias_rules.canary_version(aliases)
+    def _plan(self, name: str, aliases: Mapping[str, str]) -> _Answer:
+        canary = canary_version(aliases)
         try:
             tags = {} if canary is None else self._registry.version(name, canary).tags
         except (NotFoundError, InvalidInputError) as error:
             others = {alias: version for alias, version in aliases.items() if alias != CANARY}
-            return alias_rules.interpret(others, {})[0], f"canary {canary} is left out: {error}"
-        return alias_rules.interpret(aliases, tags)
+            return interpret(others, {})[0], f"canary {canary} is left out: {error}"
+        return interpret(aliases, tags)
 
     def _unchecked_copy(self, model: str, version: str, copy: Path) -> Path:
         self._unchecked.add((model, version))
@@ -121,12 +120,12 @@ class MlflowSource:
             try:
                 is_same = self._registry.version(model, version).identity == self._cache.identity(model, version)
             except (NotFoundError, InvalidInputError):
-                is_same = True  # It is gone, and what is wanted will say so.
+                is_same = True  # It is gone, and the desired plans will say so.
             if is_same:
                 self._unchecked.discard((model, version))
             else:
                 problems[model] = (
-                    f"version {version} was registered anew while the registry was away; "
-                    "what is served is the former one until it is loaded again"
+                    f"version {version} was registered again while the registry was away; "
+                    "the former one is served until it is loaded again"
                 )
         return problems

@@ -1,1 +1,1 @@
-"""gRPC: the calls that arrive, the services they are for, the codes that errors become."""
+"""The gRPC engines: they accept calls, hand messages to services and send replies, and know no prediction."""

@@ -1,7 +1,7 @@
 """The portable transport: grpc.aio on uvloop, public interfaces only, and the reference for how a call behaves.
 
-The event loop's thread is the reactor's. A step is scheduled behind whatever is ready, so batches form here as they do
-in the completion queue, at the cost of the loop and its futures.
+The event loop's thread is the reactor. A step is scheduled behind whatever is ready, so batches form here as they do in
+the completion queue, at the cost of the loop and its futures.
 """
 
 import asyncio
@@ -11,27 +11,31 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from math import inf
-from typing import Any, Final
+from typing import Any
 
 import grpc
 import grpc.aio
 import structlog
 
 from penstock_server.call import Cancellable, Metadata
-from penstock_server.errors import PenstockError, UnavailableError
-from penstock_server.transport.interface import Methods, Reactor, StreamHandler, UnaryHandler
+from penstock_server.errors import PenstockError
+from penstock_server.transport.interface import (
+    IDLE_S,
+    UNANSWERED_MESSAGES,
+    Methods,
+    Scheduler,
+    StreamHandler,
+    UnaryHandler,
+    cannot_listen,
+)
 from penstock_server.transport.settings import TransportSettings
-from penstock_server.transport.status import Status, status_of
+from penstock_server.transport.status import OK, Status, status_of
 
 log = structlog.get_logger(__name__)
 
-IDLE_S: Final = 0.05
-UNANSWERED_MESSAGES: Final = 64
-_OK: Final = Status(grpc.StatusCode.OK, "")
 
-
-class _Call:
-    """One RPC of grpc.aio; answers from another thread are carried over to the loop's."""
+class _AioCall:
+    """One RPC of grpc.aio; answers from another thread wake the loop."""
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", loop: asyncio.AbstractEventLoop) -> None:
         remaining = context.time_remaining()
@@ -59,7 +63,7 @@ class _Call:
     def finish(self, message: bytes | None = None) -> None:
         if not self.is_over:
             self.is_over = True
-            self._put(*(() if message is None else (message,)), _OK)
+            self._put(*(() if message is None else (message,)), OK)
 
     def fail(self, error: PenstockError) -> None:
         if not self.is_over:
@@ -104,11 +108,11 @@ class _Call:
 
 
 class AioTransport:
-    """Serves methods from one event loop, which it makes and owns."""
+    """Serves methods from one event loop of its own."""
 
-    def __init__(self, methods: Methods, reactor: Reactor, settings: TransportSettings) -> None:
+    def __init__(self, methods: Methods, scheduler: Scheduler, settings: TransportSettings) -> None:
         self._methods = methods
-        self._reactor = reactor
+        self._scheduler = scheduler
         self._settings = settings
         self._loop = _new_loop()
         self._stopped = asyncio.Event()
@@ -141,7 +145,7 @@ class AioTransport:
 
     async def _listen(self, address: str) -> None:
         server = grpc.aio.server(options=self._settings.options())
-        server.add_generic_rpc_handlers((_Handlers(self),))
+        server.add_generic_rpc_handlers((_Handlers(self, self._methods),))
         credentials = self._settings.server_credentials()
         try:
             if credentials is None:
@@ -149,9 +153,7 @@ class AioTransport:
             else:
                 server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise UnavailableError(
-                f"cannot listen on {address}: the port is in use or the address is not this machine's"
-            ) from error
+            raise cannot_listen(address) from error
         await server.start()
         self._server = server
 
@@ -176,7 +178,7 @@ class AioTransport:
         self._is_step_due = False
         if self._timer is not None:
             self._timer.cancel()
-        wait_s = self._reactor.step()
+        wait_s = self._scheduler.step()
         if wait_s <= 0:
             self._schedule_step()
         else:
@@ -186,7 +188,7 @@ class AioTransport:
         self, handler: UnaryHandler, message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]"
     ) -> bytes:
         """One unary call, from its message to its reply."""
-        call = _Call(context, self._loop)
+        call = _AioCall(context, self._loop)
         try:
             self._guard(call, lambda: handler(message, call))
             self._schedule_step()
@@ -200,8 +202,8 @@ class AioTransport:
     async def stream(
         self, handler: StreamHandler, messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
     ) -> AsyncIterator[bytes]:
-        """One streaming call; the reader runs beside the writer and ends with it."""
-        call = _Call(context, self._loop)
+        """One streaming call; its reader is a task that ends with the writer."""
+        call = _AioCall(context, self._loop)
         room = asyncio.Semaphore(UNANSWERED_MESSAGES)
         reader = asyncio.create_task(self._read(call, handler(call), messages, room))
         try:
@@ -214,7 +216,7 @@ class AioTransport:
 
     async def _read(
         self,
-        call: _Call,
+        call: _AioCall,
         receiver: Callable[[bytes | None], None],
         messages: AsyncIterator[bytes],
         room: asyncio.Semaphore,
@@ -225,7 +227,7 @@ class AioTransport:
             self._schedule_step()
         self._guard(call, lambda: receiver(None))
 
-    def _guard(self, call: _Call, action: Callable[[], None]) -> None:
+    def _guard(self, call: _AioCall, action: Callable[[], None]) -> None:
         try:
             action()
         except PenstockError as error:
@@ -238,9 +240,9 @@ class AioTransport:
 class _Handlers(grpc.GenericRpcHandler):
     """Finds a method's handler by its path, with messages left as bytes."""
 
-    def __init__(self, transport: AioTransport) -> None:
+    def __init__(self, transport: AioTransport, methods: Methods) -> None:
         self._transport = transport
-        self._methods = transport._methods  # noqa: SLF001 - both live in this module
+        self._methods = methods
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         path = handler_call_details.method

@@ -1,13 +1,13 @@
 """The fast transport: one thread drives grpcio's own completion queue, the module that `grpc.server` is written on.
 
-Against `grpc.aio` it saves the event loop, its futures and a hand-off a call. The price is that `grpc._cython.cygrpc` is
-internal to grpcio: this file alone touches it, the versions are pinned, and `self_check` exercises it before it is
-trusted. Three habits of that module shape the code:
+Against `grpc.aio` it saves the event loop, its futures and one hand-off per call. The price is that `grpc._cython.cygrpc`
+is internal to grpcio: only this file uses it, the versions are pinned, and `self_check` tries it before it serves. Three
+properties of that module shape the code:
 
-- An operation holds C memory and is freed once: every batch of operations gets new ones.
-- `poll(0)` gives an event without a tag when nothing is ready; the reactor steps then, so a batch of predictions is what
+- An operation holds C memory and is freed once: every batch of operations needs new ones.
+- `poll(0)` gives an event without a tag when nothing is ready. The scheduler steps then, so a batch of predictions is what
   arrived while the last one ran.
-- A tag is whatever was handed in. Here it is the function that takes the event.
+- A tag is any object. Here it is the function that takes the event.
 """
 
 import threading
@@ -17,30 +17,33 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
-import grpc
 import structlog
 from grpc._cython import cygrpc
 
 from penstock_server.call import Cancellable, Metadata
-from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError, UnsupportedError
-from penstock_server.transport.interface import Methods, Reactor, StreamHandler, UnaryHandler
+from penstock_server.errors import InvalidInputError, PenstockError, UnsupportedError
+from penstock_server.transport.interface import (
+    IDLE_S,
+    UNANSWERED_MESSAGES,
+    Methods,
+    Scheduler,
+    StreamHandler,
+    UnaryHandler,
+    cannot_listen,
+)
 from penstock_server.transport.settings import TransportSettings
-from penstock_server.transport.status import UNKNOWN_METHOD, Status, status_of
+from penstock_server.transport.status import OK, Status, status_of
 
 log = structlog.get_logger(__name__)
 
 NO_FLAGS: Final = 0
 PENDING_CALLS: Final = 128
-"""Calls asked for ahead; each arrival asks for the next."""
+"""Calls requested from the core ahead of their arrival; each arrival requests the next."""
 EVENTS_A_STEP: Final = 256
-"""Events taken before the reactor steps even though more are ready, so that a flood of arrivals starves nobody."""
-IDLE_S: Final = 0.05
-"""The longest wait of an idle reactor, which bounds how late a posted action runs."""
+"""Events taken before the scheduler steps even though more are ready, so that a flood of arrivals starves no batch."""
 FAR_AWAY_S: Final = 1e11
 GIVE_UP_S: Final = 2.0
-"""How long a cancelled call may take to end; a server that is told to stop stops."""
-UNANSWERED_MESSAGES: Final = 64
-"""Messages of one stream read ahead of their answers; beyond it the stream waits, and HTTP/2 holds its sender back."""
+"""How long cancelled calls may take to end; then the server stops without them."""
 
 Event = Any
 """cygrpc's events carry no types."""
@@ -51,12 +54,12 @@ def _ignore(_event: Event) -> None:
 
 
 def _deadline_s(wall_s: float) -> float:
-    """Cygrpc's deadline, on the wall clock and far away when there is none, on the monotonic clock."""
+    """A deadline on the monotonic clock; cygrpc gives it on the wall clock, far away when there is none."""
     return inf if wall_s > FAR_AWAY_S else wall_s - time.time() + time.monotonic()
 
 
-class _Call:
-    """What unary calls and streams share: the deadline and the caller's leaving."""
+class _QueueCall:
+    """What unary calls and streams share: the deadline, and that the caller may leave."""
 
     __slots__ = ("_call", "_is_watched", "_metadata", "deadline_s", "headers", "is_over", "pending", "trailers")
 
@@ -87,7 +90,7 @@ class _Call:
         self.pending = None
 
 
-class _UnaryCall(_Call):
+class _UnaryCall(_QueueCall):
     """One message in, one out."""
 
     __slots__ = ("_handler",)
@@ -137,14 +140,14 @@ class _UnaryCall(_Call):
         self._call.start_server_batch(self._with_close(operations), _ignore)
 
     def _with_close(self, operations: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The core keeps a call until its end was asked for, once."""
+        """Adds the operation without which the core would keep the call, once."""
         return operations if self._is_watched else (*operations, cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS))
 
 
-class _StreamCall(_Call):
+class _StreamCall(_QueueCall):
     """Messages both ways; one operation of each direction at a time, as the core demands.
 
-    Replies may come from the thread that ran the model while the reactor learns that the last one was sent, so the
+    Replies may come from the thread that ran the model while the reactor handles the event of the last one sent, so the
     outbox has a lock; unary calls need none.
     """
 
@@ -192,7 +195,7 @@ class _StreamCall(_Call):
             self.fail(PenstockError())
 
     def _receive_more(self) -> None:
-        """Asks for the next message unless too many wait for their answers; HTTP/2 then holds the sender back."""
+        """Requests the next message unless too many are unanswered."""
         if self._wants_message and not self.is_over and self._unanswered < UNANSWERED_MESSAGES:
             self._wants_message = False
             self._call.start_server_batch((cygrpc.ReceiveMessageOperation(NO_FLAGS),), self._received)
@@ -210,7 +213,7 @@ class _StreamCall(_Call):
             if not self.is_over:
                 if message is not None:
                     self._outbox.append(message)
-                self._close(_OK)
+                self._close(OK)
 
     def fail(self, error: PenstockError) -> None:
         with self._lock:
@@ -241,9 +244,6 @@ class _StreamCall(_Call):
             self._call.start_server_batch((_status_operation(self._end, self.trailers),), _ignore)
 
 
-_OK: Final = Status(grpc.StatusCode.OK, "")
-
-
 def _status_operation(status: Status, trailers: Metadata) -> Any:
     return cygrpc.SendStatusFromServerOperation(
         (*trailers, *status.trailers), status.number, status.details.encode(), NO_FLAGS
@@ -251,12 +251,12 @@ def _status_operation(status: Status, trailers: Metadata) -> Any:
 
 
 class CompletionQueueTransport:
-    """Serves methods from one thread that polls, hands out messages, and steps the reactor when nothing is ready."""
+    """Serves methods from one thread that polls, hands out messages, and steps the scheduler when nothing is ready."""
 
-    def __init__(self, methods: Methods, reactor: Reactor, settings: TransportSettings) -> None:
+    def __init__(self, methods: Methods, scheduler: Scheduler, settings: TransportSettings) -> None:
         self._unary = {path.encode(): handler for path, handler in methods.unary.items()}
         self._streams = {path.encode(): handler for path, handler in methods.streams.items()}
-        self._reactor = reactor
+        self._scheduler = scheduler
         self._posted: deque[Callable[[], None]] = deque()
         self._queue = cygrpc.CompletionQueue()
         arguments = tuple((key.encode(), value) for key, value in settings.options())
@@ -273,7 +273,7 @@ class CompletionQueueTransport:
         self._bind(address)
 
     def listen_anywhere(self) -> int:
-        """Binds a free port of the loopback interface and tells it."""
+        """Binds a free port of the loopback interface, and returns it."""
         return self._bind("127.0.0.1:0")
 
     def _bind(self, address: str) -> int:
@@ -282,9 +282,7 @@ class CompletionQueueTransport:
         else:
             port = self._server.add_http2_port(address.encode(), self._credentials._credentials)  # noqa: SLF001
         if not port:
-            raise UnavailableError(
-                f"cannot listen on {address}: the port is in use or the address is not this machine's"
-            )
+            raise cannot_listen(address)
         self._server.start()
         for _ in range(PENDING_CALLS):
             self._server.request_call(self._queue, self._queue, self._arrived)
@@ -322,17 +320,17 @@ class CompletionQueueTransport:
             _StreamCall(event, self._streams.get(method, _unknown_method)).open()
 
     def run(self) -> None:
-        """Takes events one by one until none is ready; then the reactor steps, and the next event is waited for.
+        """Takes events one by one until none is ready; then the scheduler steps, and the next event is waited for.
 
-        To wait right after an event, whenever no batch is due, was tried: it cost 8 us a request more at 8 x 8.
+        Waiting right after an event, whenever no batch is due, was tried: it cost 8 us per request more at 8 x 8.
         """
         poll = self._queue.poll
-        reactor = self._reactor
+        scheduler = self._scheduler
         step_at_s = 0.0
         taken = 0
         while not self._is_down:
             now_s = time.time()
-            event = poll(0 if taken or reactor.is_due or now_s >= step_at_s else step_at_s)
+            event = poll(0 if taken or scheduler.is_due or now_s >= step_at_s else step_at_s)
             if event.tag is None or taken >= EVENTS_A_STEP:
                 step_at_s = now_s + min(self._step(), IDLE_S)
                 taken = 0
@@ -359,7 +357,7 @@ class CompletionQueueTransport:
         if now_s >= self._give_up_at_s:
             log.warning("calls did not end when they were cancelled; leaving them")
             self._is_down = True
-        return self._reactor.step()
+        return self._scheduler.step()
 
     def _close(self) -> None:
         self._queue.shutdown()
@@ -371,5 +369,5 @@ class CompletionQueueTransport:
 
 
 def _unknown_method(call: Any) -> Callable[[bytes | None], None]:
-    call.fail(UnsupportedError(UNKNOWN_METHOD))
+    call.fail(UnsupportedError("this method is not served"))
     return lambda _message: None

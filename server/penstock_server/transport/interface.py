@@ -1,19 +1,26 @@
-"""The seam between a transport and the services: the table of methods, and what a transport and its reactor promise.
+"""The seam between transports and services: the table of methods, and what a transport and a scheduler promise.
 
-A transport accepts calls, hands each message to its method's handler on the reactor's thread, and sends what the call is
-told to. A handler that raises a `PenstockError` fails its call with that error's status.
+A transport accepts calls, hands each message to its method's handler, and sends the handler's replies. Its own thread is
+the reactor: handlers and the scheduler's steps run there. A handler that raises a `PenstockError` fails its call with that
+error's status.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from penstock_server.call import Call
+from penstock_server.errors import UnavailableError
 
 UnaryHandler = Callable[[bytes, Call], None]
 
+UNANSWERED_MESSAGES: Final = 64
+"""Messages of one stream read ahead of their answers; beyond it the stream waits, and HTTP/2 holds its sender back."""
+IDLE_S: Final = 0.05
+"""The longest wait of an idle reactor, which bounds how late a posted action runs."""
+
 StreamReceiver = Callable[[bytes | None], None]
-"""Gets each message of the caller, and None when it has sent its last."""
+"""Gets each message of the caller, and None after the last."""
 
 StreamHandler = Callable[[Call], StreamReceiver]
 
@@ -30,8 +37,13 @@ class Methods:
         return Methods({**self.unary, **other.unary}, {**self.streams, **other.streams})
 
 
+def cannot_listen(address: str) -> UnavailableError:
+    """The error of a transport that cannot bind an address."""
+    return UnavailableError(f"cannot listen on {address}: the port is in use or the address is not this machine's")
+
+
 class Transport(Protocol):
-    """Accepts calls and drives the reactor, on one thread."""
+    """Accepts calls and runs a scheduler, on one thread: the reactor."""
 
     def run(self) -> None:
         """Serves until drained; the calling thread becomes the reactor's."""
@@ -43,11 +55,11 @@ class Transport(Protocol):
         """Binds `host:port` and accepts calls; safe from any thread, raises `UnavailableError` when it cannot bind."""
 
     def drain(self, grace_s: float) -> None:
-        """Accepts no more, lets calls end for `grace_s`, then cancels them and makes `run` return; from any thread."""
+        """Accepts no more calls, cancels those that run after `grace_s`, and makes `run` return; safe from any thread."""
 
 
-class Reactor(Protocol):
-    """What a transport drives: the work that waits between events.
+class Scheduler(Protocol):
+    """The work that a transport runs between events; it cuts the transports' dependency on prediction.
 
     Attributes:
         is_due: a step has work to do now.

@@ -1,15 +1,16 @@
-"""What a transport is set to: limits, the life of connections, TLS; the same for both transports."""
+"""The settings of the gRPC port: limits, the life of connections, TLS; the same for every transport."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import grpc
 
 from penstock_server.errors import InvalidInputError
 
+TransportName = Literal["completion-queue", "aio"]
 _LAST_CALLS_MS: Final = 30_000
-"""How long the calls of a connection that was told to go away may take."""
+"""How long the calls of a connection may still take after it was told to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +18,11 @@ class TransportSettings:
     """Limits and identity of the gRPC port.
 
     Attributes:
-        max_message_bytes: the largest message either way; grpc's own default of 4 MiB surprises people.
+        max_message_bytes: the largest message in either direction; grpc's own default is 4 MiB.
         keepalive_s: how often an idle connection is probed.
-        connection_age_s: after about so long (a tenth more or less) a connection is told to go away, gently: its calls end
-            and the client connects anew. It spreads clients over replicas that came later. None lets connections live.
-        max_streams: calls in flight on one connection; more wait at the client. None leaves it open.
+        connection_age_s: after about this time (a tenth more or less) a connection is told to close: its calls end and the
+            client connects again, which spreads clients over new replicas. None sets no age.
+        max_streams: calls in flight per connection; more wait at the client. None sets no limit.
         tls_certificate, tls_key: PEM files; both or neither.
         tls_client_ca: a PEM file; when given, callers must show a certificate that it signed.
     """
@@ -47,7 +48,7 @@ class TransportSettings:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InvalidInputError("TLS takes a certificate and its key, got only one of them")
         if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise InvalidInputError("a client CA is of use only with a TLS certificate and key")
+            raise InvalidInputError("a client CA needs a TLS certificate and key, got none")
 
     def options(self) -> list[tuple[str, int | str]]:
         """Grpc's channel arguments."""

@@ -1,7 +1,7 @@
-"""The gRPC status of each error; nobody else knows the codes.
+"""The gRPC status of each error; no other module knows the codes.
 
 A full queue is RESOURCE_EXHAUSTED and never UNAVAILABLE: clients retry the latter on their own, and would triple the load
-just when there is too much of it.
+when there is already too much of it.
 """
 
 from dataclasses import dataclass
@@ -41,12 +41,12 @@ class Status:
         return value
 
 
+OK: Final = Status(grpc.StatusCode.OK, "")
+
+
 def status_of(error: PenstockError) -> Status:
     """The status that a caller sees for this error."""
     code = _CODES.get(type(error), grpc.StatusCode.INTERNAL)
     details = str(error) if type(error) in _CODES else "internal error"
     trailers = _DO_NOT_RETRY if isinstance(error, errors.OverloadedError) else ()
     return Status(code, details, trailers)
-
-
-UNKNOWN_METHOD: Final = "this method is not served"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_server.batching.cost import Cost, CostModel
+from penstock_server.batching.cost import Cost, CostModel, batch_rows, finish_s, finish_singly_s, is_patient
 
 UNKNOWN = Cost(0.0, 0.0)
 TRUE = Cost(1.0, 0.5)
@@ -66,3 +66,90 @@ def test_neither_part_is_ever_negative(start: Cost, batches: list[tuple[int, flo
         model.update(rows, took_s)
         assert model.cost.base_s >= 0
         assert 0 <= model.cost.row_s < float("inf")
+
+
+def test_the_first_batch_after_a_warm_up_keeps_the_line() -> None:
+    model = CostModel(TRUE, 64)
+    model.update(10, 6.0)
+    assert [model.of(rows) for rows in (10, 64)] == pytest.approx([6.0, 33.0])
+
+
+def test_the_first_batch_without_a_warm_up_is_on_the_line() -> None:
+    model = CostModel(UNKNOWN, 64)
+    model.update(10, 6.0)
+    assert model.of(10) == pytest.approx(6.0)
+
+
+def test_batches_of_one_row_keep_the_slope() -> None:
+    model = CostModel(TRUE, 64)
+    for _ in range(2000):
+        model.update(1, 1.5)
+    assert model.of(1) == pytest.approx(1.5)
+    assert model.cost.row_s == pytest.approx(0.5, rel=0.15)
+
+
+def test_a_lasting_slowdown_is_believed() -> None:
+    model = CostModel(TRUE, 64)
+    for _ in range(60):
+        model.update(10, 60.0)
+    assert model.of(10) > 3 * TRUE.of(10)
+
+
+def test_a_batch_counts_as_three_times_what_was_expected_at_most() -> None:
+    just, far = CostModel(TRUE, 64), CostModel(TRUE, 64)
+    just.update(10, 3 * TRUE.of(10))
+    far.update(10, 1e6)
+    assert far.cost == just.cost
+    assert just.of(10) > TRUE.of(10)
+    almost = CostModel(TRUE, 64)
+    almost.update(10, 2.5 * TRUE.of(10))
+    assert almost.of(10) < just.of(10)
+
+
+def test_a_doubt_is_small_and_keeps_the_shape() -> None:
+    model = CostModel(TRUE, 64)
+    model.doubt()
+    assert [model.of(rows) / TRUE.of(rows) for rows in (1, 10, 64)] == pytest.approx([0.98] * 3)
+
+
+def test_a_batch_without_rows_comes_first() -> None:
+    model = CostModel(UNKNOWN, 64)
+    model.update(0, 1.0)
+    assert model.of(0) == pytest.approx(1.0)
+    assert model.cost.row_s == 0
+
+
+@pytest.mark.parametrize(("objective_s", "rows"), [(float("inf"), 64), (10.0, 8), (0.5, 1), (1e6, 64)])
+def test_a_batch_takes_half_of_the_objective(objective_s: float, rows: int) -> None:
+    assert batch_rows(TRUE, objective_s, 64) == rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "end_s"),
+    [(0, 11.0), (1, 11.5), (4, 13.0), (5, 16.0), (8, 16.0), (9, 19.0)],
+)
+def test_behind_a_full_batch_the_next_counts_as_full(rows: int, end_s: float) -> None:
+    assert finish_s(10.0, TRUE, rows=rows, largest=4) == end_s
+
+
+def test_singly_each_request_has_the_price_of_a_batch() -> None:
+    assert finish_singly_s(10.0, Cost(2.0, 0.5), rows=6, requests=3) == 19.0
+
+
+def test_a_full_batch_ahead_has_its_own_price() -> None:
+    assert finish_s(10.0, Cost(2.0, 0.5), rows=5, largest=4) == 18.0
+    assert finish_s(10.0, Cost(2.0, 0.5), rows=4, largest=4) == 14.0
+
+
+@pytest.mark.parametrize(
+    ("end_s", "own_s", "is_fine"),
+    [
+        (1.0, 1.0, True),  # nothing waits before it
+        (9.9, 9.9, True),  # its own run takes nearly all there is
+        (5.5, 1.0, True),  # waits for half of the nine seconds beside its own run
+        (5.6, 1.0, False),
+        (10.0, 1.0, False),
+    ],
+)
+def test_half_of_what_a_deadline_leaves_may_be_waited(end_s: float, own_s: float, is_fine: bool) -> None:
+    assert is_patient(100.0, 100.0 + end_s, 110.0, own_s=own_s) is is_fine

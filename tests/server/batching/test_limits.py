@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import BESIDE_ROWS, UNIT_ROWS, BatchLimits, ModelLimits, resolve
+from penstock_server.batching.limits import THREADED_ROWS, UNIT_ROWS, BatchLimits, ModelLimits, resolve
 from penstock_server.errors import InvalidInputError
 
 BUDGET_S = 0.001
@@ -44,11 +44,11 @@ def test_a_model_has_its_own_limits() -> None:
         (None, Cost(20e-6, 1e-6), 980, True),  # as far as the budget allows
         (None, Cost(0.0, 0.0), 4096, True),  # unknown, or next to nothing
         (None, Cost(300e-6, 10e-6), 70, True),
-        (None, Cost(900e-6, 10e-6), BESIDE_ROWS, False),
-        (None, Cost(0.02, 0.0), BESIDE_ROWS, False),
+        (None, Cost(900e-6, 10e-6), THREADED_ROWS, False),
+        (None, Cost(0.02, 0.0), THREADED_ROWS, False),
         (None, Cost(0.0, 0.001), 50, False),  # 50 ms
         (None, Cost(0.0, 0.02), 4, False),  # four rows, since one takes long already
-        (None, Cost(0.1, 0.001), BESIDE_ROWS, False),  # a batch costs hardly more than a row
+        (None, Cost(0.1, 0.001), THREADED_ROWS, False),  # a batch costs hardly more than a row
         (8, Cost(900e-6, 10e-6), 8, True),  # what is set stays, and decides
         (512, Cost(100e-6, 10e-6), 512, False),
     ],

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.batching.limits import BatchLimits
-from penstock_server.batching.priorities import DEFAULT, HIGHEST, LEVEL_S, LOWEST
+from penstock_server.batching.priorities import DEFAULT, HIGHEST, LEVEL_S, LOWEST, PriorityLevels
 from penstock_server.batching.queue import BatchQueue
 
 
@@ -18,6 +18,7 @@ class Item:
     deadline_s: float = inf
     is_over: bool = False
     size_bytes: int = 0
+    is_waiting: bool = True
 
 
 def served(items: list[Item], max_rows: int = 3) -> list[Item]:
@@ -85,3 +86,37 @@ def test_the_dead_and_discarded_give_their_rows_back() -> None:
     assert queue.add(Item(9))
     assert len(queue.clear()) == 1
     assert (queue.rows, len(queue)) == (0, 0)
+
+
+def levels_of(*items: Item) -> PriorityLevels[Item]:
+    levels: PriorityLevels[Item] = PriorityLevels()
+    for item in items:
+        levels.add(item)
+    return levels
+
+
+@pytest.mark.parametrize(("priority", "behind"), [(1, 14), (4, 14), (5, 12), (6, 12), (7, 8), (8, 8), (9, 0)])
+def test_rows_behind_are_those_of_lower_priorities(priority: int, behind: int) -> None:
+    levels = levels_of(Item(1, rows=1), Item(5, rows=2), Item(7, rows=4), Item(9, rows=8))
+    assert levels.rows_behind(priority, 15) == behind
+
+
+def test_what_was_taken_or_discarded_is_behind_nobody() -> None:
+    first, second, third = items = [Item(7, rows=2), Item(7, rows=2), Item(7, rows=2)]
+    levels = levels_of(*items)
+    assert levels.first().popleft() is first
+    levels.took(first)
+    assert levels.rows_behind(5, 4) == 4
+    levels.discard(third)
+    assert levels.rows_behind(5, 2) == 2
+    assert [list(level) for level in levels.newest()] == [[], [third, second]]
+
+
+def test_an_empty_level_is_gone() -> None:
+    one = Item(9)
+    levels = levels_of(one, Item())
+    assert (len(levels), len(list(levels))) == (2, 2)
+    levels.others[9].items.popleft()
+    levels.took(one)
+    assert levels.others == {}
+    assert levels.first() is levels.default

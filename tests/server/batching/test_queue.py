@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock_server.batching.cost import Cost
+from penstock_server.batching.cost import Cost, CostModel
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.queue import BatchQueue
 
@@ -20,6 +20,7 @@ class Item:
     is_over: bool = False
     priority: int = 5
     size_bytes: int = 0
+    is_waiting: bool = True
 
 
 def queue_of(*items: Item, **limits: Any) -> BatchQueue[Item]:
@@ -140,9 +141,11 @@ def test_with_an_objective_batches_are_small_enough_for_those_who_just_missed_on
 @pytest.mark.parametrize("one", [False, True])
 def test_in_time_counts_what_waits_before(one: bool) -> None:
     queue: BatchQueue[Item] = BatchQueue(BatchLimits(objective_ms=1e6), COST)
-    for priority in (9, 5, 5, 1):
+    for priority in (9, 9, 9, 5, 5, 1):
         queue.add(Item(priority=priority))
-    for priority, end_s in ((5, 7.0), (1, 6.0)) if one else ((5, 3.0), (1, 2.0)):
+    # Run one by one, each request has the price of a batch, whatever its priority.
+    ends = ((9, 10.5), (5, 9.0), (3, 8.0), (1, 8.0)) if one else ((9, 4.5), (7, 3.0), (5, 3.0), (3, 2.0), (1, 2.0))
+    for priority, end_s in ends:
         assert queue.is_in_time(Item(deadline_s=end_s + 0.1, priority=priority), 0.0, one=one)
         assert not queue.is_in_time(Item(deadline_s=end_s, priority=priority), 0.0, one=one)
         assert not queue.is_in_time(Item(deadline_s=end_s + 0.1, priority=priority), 0.2, one=one)
@@ -252,3 +255,235 @@ def test_nobody_waits_for_company_longer_than_allowed(arrivals: list[float], del
         *(Item(arrived_s=at) for at in arrivals), max_delay_s=delay_s, max_rows=len(arrivals) + 1, queue_rows=1000
     )
     assert queue.due_s() == arrivals[0] + delay_s
+
+
+FAST = Cost(0.001, 0.0001)
+MAX_ROWS = 64
+CAPACITY = MAX_ROWS / FAST.of(MAX_ROWS)
+"""Rows per second."""
+
+
+class Exact(CostModel):
+    """Never doubts."""
+
+    def doubt(self) -> None:
+        pass
+
+
+@dataclass
+class Simulation:
+    """A simulated executor under any load: exact costs, time that jumps from event to event.
+
+    `is_aware`: the queue knows costs and refuses; otherwise it is first in, first out with deadlines alone.
+    """
+
+    is_aware: bool
+    objective_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        limits = BatchLimits(MAX_ROWS, queue_rows=100_000, objective_ms=self.objective_ms)
+        self.queue: BatchQueue[Item] = BatchQueue(limits)
+        if self.is_aware:
+            self.queue.cost = Exact(FAST, MAX_ROWS)
+        self.served: list[tuple[Item, float]] = []
+        self.refused: list[Item] = []
+        self.expired: list[Item] = []
+        self.free_s = 0.0
+
+    def run(self, items: list[Item]) -> None:
+        for item in items:
+            self.serve_until(item.arrived_s)
+            is_welcome = not self.is_aware or self.queue.is_in_time(item, item.arrived_s)
+            if is_welcome:
+                assert self.queue.add(item)
+            else:
+                self.refused.append(item)
+        self.serve_until(inf)
+
+    def serve_until(self, until_s: float) -> None:
+        while len(self.queue):
+            oldest_s = min(item.arrived_s for level in self.queue.newest() for item in [*level][-1:])
+            start_s = max(self.free_s, oldest_s)
+            if start_s >= until_s:
+                return
+            batch = self.queue.next_batch(start_s)
+            self.expired += batch.expired
+            if batch.items:
+                self.free_s = start_s + FAST.of(batch.rows)
+                self.served += [(item, self.free_s) for item in batch.items]
+
+    @property
+    def good_rows(self) -> int:
+        return sum(item.rows for item, end_s in self.served if end_s <= item.deadline_s)
+
+
+def offered(load: float, *, patience_s: float, span_s: float = 2.0) -> list[Item]:
+    gap_s = 1 / (load * CAPACITY)
+    return [Item(1, at * gap_s + patience_s, at * gap_s) for at in range(int(span_s / gap_s))]
+
+
+@pytest.mark.parametrize("objective_ms", [None, 20.0])
+def test_goodput_stays_flat_beyond_saturation(objective_ms: float | None) -> None:
+    def goodput(*, is_aware: bool) -> float:
+        simulation = Simulation(is_aware, objective_ms)
+        simulation.run(offered(2.0, patience_s=0.02))
+        return simulation.good_rows / (2.0 * CAPACITY)
+
+    assert goodput(is_aware=True) >= 0.9
+    assert goodput(is_aware=False) < 0.3
+
+
+@pytest.mark.parametrize("load", [0.1, 0.5, 0.8])
+def test_below_saturation_everybody_is_served(load: float) -> None:
+    simulation = Simulation(is_aware=True, objective_ms=20.0)
+    items = offered(load, patience_s=0.02)
+    simulation.run(items)
+    assert simulation.good_rows == len(items)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 0.03), st.floats(0.0005, 0.03), st.integers(0, 80), st.integers(1, 9)), max_size=80
+    ),
+    st.sampled_from([None, 5.0, 20.0]),
+)
+def test_none_lost_none_twice_none_late(
+    arrivals: list[tuple[float, float, int, int]], objective_ms: float | None
+) -> None:
+    items = [Item(rows, at + patience_s, at, priority=priority) for at, patience_s, rows, priority in sorted(arrivals)]
+    simulation = Simulation(is_aware=True, objective_ms=objective_ms)
+    simulation.run(items)
+    ended = [item for item, _ in simulation.served] + simulation.refused + simulation.expired
+    assert sorted(map(id, ended)) == sorted(map(id, items))
+    assert all(end_s <= item.deadline_s + 1e-9 for item, end_s in simulation.served)
+    assert simulation.queue.rows == 0
+
+
+def test_high_priorities_are_served_under_overload() -> None:
+    items = offered(2.0, patience_s=0.02)
+    for item in items[::4]:
+        item.priority = 1
+    simulation = Simulation(is_aware=True, objective_ms=20.0)
+    simulation.run(items)
+    good = [item.priority for item, _ in simulation.served]
+    assert good.count(1) >= 0.95 * len(items[::4])
+    assert len(good) >= 0.8 * 2.0 * CAPACITY
+
+
+def test_the_mib_that_may_wait_are_bounded() -> None:
+    queue = queue_of(Item(size_bytes=1 << 19), Item(size_bytes=1 << 19), queue_mib=1)
+    assert not queue.add(Item(size_bytes=1))
+    assert queue.add(Item(size_bytes=0))
+
+
+def test_a_message_larger_than_the_queue_is_taken_alone() -> None:
+    queue = queue_of(Item(size_bytes=2 << 20), queue_mib=1)
+    assert not queue.add(Item(size_bytes=1))
+
+
+def test_making_room_keeps_what_waits_at_every_priority() -> None:
+    high, gone, middle = Item(priority=1), Item(), Item()
+    queue = queue_of(high, gone, queue_requests=2)
+    gone.is_over = True
+    queue.discard(gone)
+    assert queue.add(middle)
+    assert queue.next_batch(0.0).items == [high, middle]
+
+
+def known(cost: Cost = COST, **limits: Any) -> BatchQueue[Item]:
+    return BatchQueue(BatchLimits(**limits), cost)
+
+
+def test_a_queue_doubts_a_cost_that_expires_everything() -> None:
+    queue = known()
+    queue.add(Item(deadline_s=1.2))
+    assert len(queue.next_batch(0.0).expired) == 1
+    assert queue.cost.of(1) < COST.of(1)
+
+
+@pytest.mark.parametrize("others", [[], [0.5]])
+def test_a_queue_does_not_doubt_what_gave_a_batch(others: list[float]) -> None:
+    queue = known()
+    for deadline_s in (*others, inf):
+        queue.add(Item(deadline_s=deadline_s))
+    queue.next_batch(0.0)
+    assert queue.cost.of(1) == COST.of(1)
+
+
+def test_a_refusal_of_an_idle_queue_doubts_the_cost() -> None:
+    queue = known()
+    late = Item(deadline_s=1.4)
+    queue.add(Item())
+    assert not queue.is_in_time(late, 0.0)  # something waits
+    queue.next_batch(0.0)
+    assert not queue.is_in_time(late, 0.0)  # something runs
+    assert queue.cost.of(1) == COST.of(1)
+    queue.ended(1, None)
+    assert queue.is_idle
+    assert not queue.is_in_time(late, 0.0)
+    assert queue.cost.of(1) < COST.of(1)
+
+
+def test_a_request_waits_for_the_batch_that_runs() -> None:
+    queue = known(objective_ms=1e6)
+    queue.add(Item())
+    queue.next_batch(0.0)  # until 1.5
+    assert not queue.is_in_time(Item(deadline_s=3.0), 0.0)
+    assert queue.is_in_time(Item(deadline_s=3.1), 0.0)
+    assert not queue.is_in_time(Item(deadline_s=3.1), 1.7)
+    queue.ended(1, None)
+    assert queue.is_in_time(Item(deadline_s=1.6), 0.0)
+
+
+def test_an_empty_batch_keeps_nobody_waiting() -> None:
+    queue = known(objective_ms=1e6)
+    assert queue.is_idle
+    queue.add(Item(is_over=True))
+    assert queue.next_batch(0.0).items == []
+    assert queue.is_idle
+    assert queue.is_in_time(Item(deadline_s=1.6), 0.0)
+
+
+def test_costs_are_learned_once_a_request_has_a_deadline() -> None:
+    queue = known()
+    queue.ended(1, 4.0)
+    assert queue.cost.of(1) == COST.of(1)
+    queue.is_in_time(Item(deadline_s=9.0), 0.0)
+    queue.ended(1, None)
+    assert queue.cost.of(1) == COST.of(1)
+    queue.ended(1, 4.0)
+    assert queue.cost.of(1) > COST.of(1)
+
+
+def test_costs_are_learned_for_an_objective() -> None:
+    queue = known(objective_ms=1e6)
+    queue.ended(1, 4.0)
+    assert queue.cost.of(1) > COST.of(1)
+
+
+def test_a_request_larger_than_a_batch_runs_alone() -> None:
+    queue = known(max_rows=4, objective_ms=1e6)
+    assert queue.is_in_time(Item(9, deadline_s=5.6), 0.0)
+    assert not queue.is_in_time(Item(9, deadline_s=5.5), 0.0)
+
+
+def test_without_an_objective_half_of_the_deadline_is_left_to_others() -> None:
+    queue = known(max_rows=1)
+    queue.add(Item())  # 1.5 ahead of it
+    assert queue.is_in_time(Item(deadline_s=4.5), 0.0)
+    assert not queue.is_in_time(Item(deadline_s=4.4), 0.0)
+
+
+def test_what_a_batch_took_keeps_its_rows() -> None:
+    taken, waits = Item(2), Item(3)
+    queue = queue_of(taken, waits, max_rows=2)
+    queue.next_batch(0.0)
+    taken.is_over = True
+    queue.discard(taken)
+    assert (taken.rows, queue.rows) == (2, 3)
+
+
+def test_clear_empties_every_level() -> None:
+    queue = queue_of(Item(), Item(priority=1), Item(priority=9, is_over=True))
+    assert len(queue.clear()) == 2
+    assert (len(queue), queue.rows, queue.size_bytes, queue.due_s()) == (0, 0, 0, inf)

@@ -44,14 +44,14 @@ class FakeSource:
 
 
 class Watched:
-    """A preparation, and a way to wait for its next change."""
+    """A fetcher, and a way to wait for its next change."""
 
     def __init__(self, source: FakeSource, clock: Any) -> None:
         self.changes = asyncio.Queue[None]()
-        self.preparation = ArtifactFetcher(source, clock=clock, changed=lambda: self.changes.put_nowait(None))
+        self.fetcher = ArtifactFetcher(source, clock=clock, changed=lambda: self.changes.put_nowait(None))
 
-    async def want(self, *keys: tuple[str, str], changes: int = 0) -> None:
-        self.preparation.want(keys)
+    async def require(self, *keys: tuple[str, str], changes: int = 0) -> None:
+        self.fetcher.require(keys)
         for _ in range(changes):
             await asyncio.wait_for(self.changes.get(), TIMEOUT_S)
 
@@ -74,36 +74,36 @@ async def watched(source: FakeSource, clock: Any) -> AsyncIterator[Watched]:
         yield made
     finally:
         source.may_go.set()
-        await made.preparation.close()
+        await made.fetcher.close()
 
 
-async def test_wanted_versions_are_fetched_once_and_forgotten_when_nobody_wants_them(source: Any, clock: Any) -> None:
+async def test_required_versions_are_fetched_once_and_forgotten_when_they_are_not(source: Any, clock: Any) -> None:
     async with watched(source, clock) as found:
-        await found.want(ONE, TWO, changes=2)
-        assert found.preparation.artifacts.keys() == {ONE, TWO}
-        assert found.preparation.artifacts[ONE].path == source.folder
-        await found.want(ONE)
-        assert found.preparation.artifacts.keys() == {ONE}
+        await found.require(ONE, TWO, changes=2)
+        assert found.fetcher.artifacts.keys() == {ONE, TWO}
+        assert found.fetcher.artifacts[ONE].path == source.folder
+        await found.require(ONE)
+        assert found.fetcher.artifacts.keys() == {ONE}
         assert sorted(source.fetches) == [ONE, TWO]
-        await found.want(ONE, TWO, changes=1)
+        await found.require(ONE, TWO, changes=1)
         assert sorted(source.fetches) == [ONE, TWO, TWO]
 
 
 async def test_what_is_being_fetched_is_not_fetched_again(source: Any, clock: Any) -> None:
     async with watched(source, clock) as found:
         source.may_go.clear()
-        await found.want(ONE)
-        await found.want(ONE)
+        await found.require(ONE)
+        await found.require(ONE)
         source.may_go.set()
-        await found.want(ONE, changes=1)
+        await found.require(ONE, changes=1)
         assert source.fetches == [ONE]
 
 
 async def test_two_are_fetched_at_a_time(source: Any, clock: Any) -> None:
     async with watched(source, clock) as found:
-        await found.want(ONE, TWO, THREE, ("m", "4"), ("m", "5"), changes=5)
+        await found.require(ONE, TWO, THREE, ("m", "4"), ("m", "5"), changes=5)
         assert source.most_at_once <= 2
-        assert len(found.preparation.artifacts) == 5
+        assert len(found.fetcher.artifacts) == 5
 
 
 @pytest.mark.parametrize(
@@ -120,40 +120,40 @@ async def test_a_failure_is_remembered_and_tried_again_later(
 ) -> None:
     source.errors[ONE] = error
     async with watched(source, clock) as found:
-        await found.want(ONE, TWO, changes=2)
-        assert found.preparation.reason(ONE) == reason
-        assert found.preparation.reason(TWO) is None
-        assert found.preparation.artifacts.keys() == {TWO}
+        await found.require(ONE, TWO, changes=2)
+        assert found.fetcher.failure(ONE) == reason
+        assert found.fetcher.failure(TWO) is None
+        assert found.fetcher.artifacts.keys() == {TWO}
         clock.now += retry_s - 0.1
-        await found.want(ONE, TWO)
-        assert not found.preparation._running
+        await found.require(ONE, TWO)
+        assert not found.fetcher._running
         del source.errors[ONE]
         clock.now += 0.2
-        await found.want(ONE, TWO, changes=1)
-        assert found.preparation.reason(ONE) is None
-        assert found.preparation.artifacts.keys() == {ONE, TWO}
+        await found.require(ONE, TWO, changes=1)
+        assert found.fetcher.failure(ONE) is None
+        assert found.fetcher.artifacts.keys() == {ONE, TWO}
 
 
-async def test_a_failure_that_nobody_wants_is_forgotten(source: Any, clock: Any) -> None:
+async def test_a_failure_that_is_not_required_is_forgotten(source: Any, clock: Any) -> None:
     source.errors[ONE] = InvalidInputError("its digest is wrong")
     async with watched(source, clock) as found:
-        await found.want(ONE, changes=1)
-        await found.want()
-        assert found.preparation.reason(ONE) is None
-        await found.want(ONE, changes=1)
+        await found.require(ONE, changes=1)
+        await found.require()
+        assert found.fetcher.failure(ONE) is None
+        await found.require(ONE, changes=1)
         assert source.fetches == [ONE, ONE]
 
 
 async def test_damaged_files_are_a_failure(source: Any, clock: Any, tmp_path: Path) -> None:
     source.folder = tmp_path
     async with watched(source, clock) as found:
-        await found.want(ONE, changes=1)
-        assert "model.onnx" in str(found.preparation.reason(ONE))
+        await found.require(ONE, changes=1)
+        assert "model.onnx" in str(found.fetcher.failure(ONE))
 
 
-async def test_close_ends_what_waits(source: Any, clock: Any) -> None:
+async def test_close_ends_all_fetches(source: Any, clock: Any) -> None:
     async with watched(source, clock) as found:
         source.may_go.clear()
-        await found.want(ONE, TWO, THREE)
-        await asyncio.wait_for(found.preparation.close(), TIMEOUT_S)
-        assert found.preparation.artifacts == {}
+        await found.require(ONE, TWO, THREE)
+        await asyncio.wait_for(found.fetcher.close(), TIMEOUT_S)
+        assert found.fetcher.artifacts == {}

@@ -1,12 +1,14 @@
 import asyncio
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from penstock_server.control import forwarding as desks
-from penstock_server.control.forwarding import ControlResponder
-from penstock_server.control.messages import ControlError, ControlReply, ControlRequest
-from penstock_server.errors import NotFoundError
+from penstock_server.control import forwarding
+from penstock_server.control.forwarding import MAX_WAITING, REPLIES_AT_ONCE, ControlResponder, ForwardedCalls, error_of
+from penstock_server.control.messages import ControlError, ControlReply, ControlRequest, Event
+from penstock_server.errors import InvalidInputError, NotFoundError, OverloadedError, PenstockError
 
 
 def missing(_body: bytes) -> bytes:
@@ -17,7 +19,7 @@ def broken(_body: bytes) -> bytes:
     raise RuntimeError("secret")
 
 
-DESK = ControlResponder({"Echo": lambda body: body + b"!", "Missing": missing, "Broken": broken})
+RESPONDER = ControlResponder({"Echo": lambda body: body + b"!", "Missing": missing, "Broken": broken})
 
 
 @pytest.mark.parametrize(
@@ -25,36 +27,112 @@ DESK = ControlResponder({"Echo": lambda body: body + b"!", "Missing": missing, "
     [
         ("Echo", ControlReply(7, b"a!")),
         ("Missing", ControlError(7, "NotFoundError", "no model 'm'")),
-        ("Other", ControlError(7, "UnsupportedError", "this server answers no 'Other'")),
-        ("Broken", ControlError(7, "PenstockError", "the question failed")),
+        ("Other", ControlError(7, "UnsupportedError", "this server has no control method 'Other'")),
+        ("Broken", ControlError(7, "PenstockError", "the control request failed")),
     ],
 )
-def test_every_question_is_answered(method: str, expected: ControlReply | ControlError) -> None:
-    assert DESK.answer(ControlRequest(7, method, b"a")) == expected
+def test_every_request_has_a_reply(method: str, expected: ControlReply | ControlError) -> None:
+    assert RESPONDER.reply_to(ControlRequest(7, method, b"a")) == expected
 
 
-def test_an_answer_fits_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desks, "MAX_ANSWER_BYTES", 3)
-    assert DESK.answer(ControlRequest(1, "Echo", b"ab")) == ControlReply(1, b"ab!")
-    refusal = DESK.answer(ControlRequest(1, "Echo", b"abc"))
-    assert refusal == ControlError(1, "InvalidInputError", "the answer takes 4 bytes, at most 3; ask for less")
+def test_a_reply_fits_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "MAX_REPLY_BYTES", 3)
+    assert RESPONDER.reply_to(ControlRequest(1, "Echo", b"ab")) == ControlReply(1, b"ab!")
+    error = RESPONDER.reply_to(ControlRequest(1, "Echo", b"abc"))
+    assert error == ControlError(1, "InvalidInputError", "the reply takes 4 bytes, at most 3; ask for less")
 
 
-async def test_answers_are_made_beside_the_loop_and_told_on_it() -> None:
+async def test_replies_are_made_on_a_few_threads_and_sent_on_the_loop() -> None:
     threads: list[threading.Thread] = []
-    told: list[tuple[ControlReply | ControlError, threading.Thread]] = []
+    sent: list[tuple[ControlReply | ControlError, threading.Thread]] = []
+    together = threading.Barrier(REPLIES_AT_ONCE)
 
     def slow(body: bytes) -> bytes:
         threads.append(threading.current_thread())
+        together.wait(10)  # goes on when two are made at once
         return body
 
-    desk = ControlResponder({"Slow": slow})
-    for number in range(5):
-        desk.take(
-            ControlRequest(number, "Slow", b"x"), lambda answer: told.append((answer, threading.current_thread()))
+    responder = ControlResponder({"Slow": slow})
+    for number in range(2 * REPLIES_AT_ONCE):
+        responder.respond(
+            ControlRequest(number, "Slow", b"x"), lambda reply: sent.append((reply, threading.current_thread()))
         )
-    assert told == []
-    await asyncio.wait_for(desk.close(), 10)
-    assert sorted(answer.number for answer, _ in told) == [0, 1, 2, 3, 4]
-    assert {thread for _, thread in told} == {threading.current_thread()}
+    assert sent == []
+    await asyncio.wait_for(responder.close(), 10)
+    assert sorted(reply.number for reply, _ in sent) == list(range(2 * REPLIES_AT_ONCE))
+    assert all(isinstance(reply, ControlReply) for reply, _ in sent)
+    assert {thread for _, thread in sent} == {threading.current_thread()}
     assert threading.current_thread() not in threads
+
+
+class Supervisor:
+    """What forwarded calls see of the supervisor and of the reactor, which here acts when it is told to."""
+
+    def __init__(self) -> None:
+        self.requests: list[Event] = []
+        self.posted: list[Callable[[], None]] = []
+        self.calls = ForwardedCalls(self.requests.append, self.posted.append)
+
+    def reply(self, reply: ControlReply | ControlError) -> None:
+        self.calls.on_reply(reply)
+        while self.posted:
+            self.posted.pop(0)()
+
+
+@pytest.fixture
+def supervisor() -> Supervisor:
+    return Supervisor()
+
+
+def test_a_reply_finds_its_call(supervisor: Supervisor, fake_call: Any) -> None:
+    calls = [fake_call(), fake_call()]
+    for call, message in zip(calls, [b"a", b"b"], strict=True):
+        supervisor.calls.forward("DriftState", message, call)
+    assert supervisor.requests == [ControlRequest(1, "DriftState", b"a"), ControlRequest(2, "DriftState", b"b")]
+    assert all(call.is_watched for call in calls)
+    supervisor.reply(ControlReply(2, b"B"))
+    assert (calls[1].answer, calls[0].answers, calls[1].pending) == (b"B", [], None)
+    supervisor.reply(ControlError(1, "NotFoundError", "no model 'm'"))
+    assert (type(calls[0].answer), str(calls[0].answer)) == (NotFoundError, "no model 'm'")
+
+
+def test_a_reply_waits_for_the_reactor(supervisor: Supervisor, fake_call: Any) -> None:
+    call = fake_call()
+    supervisor.calls.forward("DriftState", b"", call)
+    supervisor.calls.on_reply(ControlReply(1, b"A"))
+    assert call.answers == []
+    supervisor.posted.pop()()
+    assert call.answer == b"A"
+
+
+def test_a_caller_that_left_is_forgotten(supervisor: Supervisor, fake_call: Any) -> None:
+    call = fake_call()
+    supervisor.calls.forward("DriftState", b"", call)
+    call.leave()
+    supervisor.reply(ControlReply(1, b"late"))
+    supervisor.reply(ControlReply(77, b"never requested"))
+    assert (call.answers, call.late_answers) == ([], 0)
+
+
+def test_only_a_bounded_number_of_calls_waits(supervisor: Supervisor, fake_call: Any) -> None:
+    calls = [fake_call() for _ in range(MAX_WAITING)]
+    for call in calls:
+        supervisor.calls.forward("DriftState", b"", call)
+    with pytest.raises(OverloadedError, match=f"{MAX_WAITING} calls about the whole server wait already"):
+        supervisor.calls.forward("DriftState", b"", fake_call())
+    calls[3].leave()
+    supervisor.calls.forward("DriftState", b"", fake_call())
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("InvalidInputError", InvalidInputError),
+        ("PenstockError", PenstockError),
+        ("SomethingNewer", PenstockError),
+        ("__doc__", PenstockError),
+    ],
+)
+def test_errors_keep_their_class(kind: str, expected: type[PenstockError]) -> None:
+    error = error_of(ControlError(1, kind, "why"))
+    assert (type(error), str(error)) == (expected, "why")

@@ -6,10 +6,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from penstock_server.control.http import AdminServer
-from penstock_server.control.status import ServerView
+from penstock_server.control.view import ServerView
 from penstock_server.errors import NotFoundError
 
-VIEW = ServerView((), (), {}, {}, is_ready=True, reloads=0, failed_reloads=0)
+VIEW = ServerView((), (), {}, is_ready=True, reloads=0, failed_reloads=0)
 
 
 def drift(model: str, version: str) -> bytes:

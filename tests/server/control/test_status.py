@@ -1,4 +1,4 @@
-"""What is known of the whole server, from a supervisor's view, real boards and a real baseline."""
+"""What is known of the whole server, from a fixed view, real counters and a real baseline."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_server.control.status import ServerStatus, ServerView, VersionView, WorkerView
+from penstock_server.control.status import ServerStatus
+from penstock_server.control.view import ServerView, VersionView, WorkerView
 from penstock_server.drift.baseline import Baseline, ClassBaseline, StringBaseline
-from penstock_server.drift.evaluate import DriftRules
 from penstock_server.drift.fit import with_predictions
 from penstock_server.drift.monitor import DriftMonitor
-from penstock_server.features import counting as layout
+from penstock_server.drift.report import DriftRules
+from penstock_server.features import counting
 from penstock_server.metrics.counters import CountersShape, open_counters
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.metrics.store import CounterStore
@@ -24,11 +25,11 @@ KEY, PLAIN = ("m", "1"), ("n", "7")
 BASELINE = with_predictions(
     Baseline((StringBaseline("word", ("a", "b"), (500, 500)),), "digest"), ClassBaseline("label", (0, 1), (500, 500))
 )
-SHAPE = CountersShape(1, layout.words(BASELINE.bins))
+SHAPE = CountersShape(1, counting.row_words(BASELINE.bins))
 
 
-class FakeSupervisor:
-    """Two versions loaded by one worker, and one that nobody has loaded yet."""
+class Known:
+    """Two versions that one worker has loaded, and one that none has loaded yet."""
 
     def __init__(self) -> None:
         self.versions = [
@@ -43,7 +44,7 @@ class FakeSupervisor:
 
     def view(self) -> ServerView:
         return ServerView(
-            versions=tuple(self.versions), workers=(WorkerView(0, 0, True, 3),), wanted={}, problems={}, is_ready=True,
+            versions=tuple(self.versions), workers=(WorkerView(0, 0, True, 3),), problems={}, is_ready=True,
             reloads=5, failed_reloads=1,
         )  # fmt: skip
 
@@ -52,7 +53,7 @@ class FakeSupervisor:
 
 
 @pytest.fixture
-def boards() -> Iterator[CounterStore]:
+def counters() -> Iterator[CounterStore]:
     with CounterStore() as store:
         store.version(0, PLAIN, CountersShape())
         board = open_counters(store.version(0, KEY, SHAPE), SHAPE)
@@ -65,23 +66,23 @@ def boards() -> Iterator[CounterStore]:
 
 
 @pytest.fixture
-def supervisor() -> FakeSupervisor:
-    return FakeSupervisor()
+def known() -> Known:
+    return Known()
 
 
 @pytest.fixture
-def facts(supervisor: FakeSupervisor, boards: CounterStore) -> ServerStatus:
+def status(known: Known, counters: CounterStore) -> ServerStatus:
     return ServerStatus(
-        view=supervisor.view,
-        artifact=supervisor.artifact,
-        boards=boards,
+        view=known.view,
+        artifact=known.artifact,
+        counters=counters,
         sources=lambda: (SourceState("models/", "answers"), SourceState("registry", "starting")),
-        watch=DriftMonitor(DriftRules(), 500),
+        monitor=DriftMonitor(DriftRules(), 500),
     )
 
 
-def test_a_scrape_shows_the_versions_that_count(facts: ServerStatus) -> None:
-    found = facts.of_server()
+def test_a_scrape_shows_the_versions_that_count(status: ServerStatus) -> None:
+    found = status.metrics()
     watched, plain = found.versions
     assert (watched.model, watched.roles, watched.class_names) == ("m", ("champion",), ["no", "yes"])
     assert (plain.version, plain.weight, plain.class_names) == ("7", 0.25, [])
@@ -89,8 +90,8 @@ def test_a_scrape_shows_the_versions_that_count(facts: ServerStatus) -> None:
     assert (found.restarts, found.sources) == ({0: 3}, {"models/": True, "registry": False})
 
 
-def test_a_report_names_what_is_watched_and_what_is_not(facts: ServerStatus) -> None:
-    found = facts.drift()
+def test_a_report_names_what_is_watched_and_what_is_not(status: ServerStatus) -> None:
+    found = status.drift()
     assert [(one.model, one.version, one.roles) for one in found.versions] == [("m", "1", ("champion",))]
     (watched,) = found.versions
     assert (watched.rows, watched.columns[0].drifted) == (600, True)
@@ -99,18 +100,16 @@ def test_a_report_names_what_is_watched_and_what_is_not(facts: ServerStatus) -> 
     assert [(one.model, one.version, one.roles) for one in found.unwatched] == [("n", "7", ("canary",))]
 
 
-def test_a_version_loaded_anew_is_held_against_its_new_baseline(
-    facts: ServerStatus, supervisor: FakeSupervisor
-) -> None:
-    assert facts.drift().versions[0].columns[0].drifted
+def test_a_version_loaded_again_is_compared_with_its_new_baseline(status: ServerStatus, known: Known) -> None:
+    assert status.drift().versions[0].columns[0].drifted
     now = Baseline((StringBaseline("word", ("a", "b"), (0, 1000)),), "digest", BASELINE.predictions)
-    supervisor.artifacts[KEY] = Artifact(Path(), Path(), baseline=now)
-    assert not facts.drift().versions[0].columns[0].drifted
+    known.artifacts[KEY] = Artifact(Path(), Path(), baseline=now)
+    assert not status.drift().versions[0].columns[0].drifted
 
 
-def test_a_look_keeps_the_alarms_of_what_is_loaded(facts: ServerStatus, supervisor: FakeSupervisor) -> None:
-    facts.look()
-    assert facts.drift().versions[0].alarmed == ()
-    supervisor.versions = []
-    facts.look()
-    assert facts.drift().versions == ()
+def test_a_look_keeps_the_alarms_of_what_is_loaded(status: ServerStatus, known: Known) -> None:
+    status.look()
+    assert status.drift().versions[0].alarmed == ()
+    known.versions = []
+    status.look()
+    assert status.drift().versions == ()

@@ -34,22 +34,22 @@ def test_a_torn_command_is_the_end(ends: tuple[socket.socket, socket.socket], ke
     assert list(WorkerLink(theirs).commands()) == COMMANDS[:1]
 
 
-def test_facts_are_whole_frames(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_events_are_whole_frames(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
     link = WorkerLink(theirs)
-    facts: list[messages.Event] = [messages.Served(7), messages.LoadFailed("m", "1", "its digest is wrong")]
-    for one in facts:
-        link.tell(one)
+    events: list[messages.Event] = [messages.Served(7), messages.LoadFailed("m", "1", "its digest is wrong")]
+    for one in events:
+        link.send(one)
     with ours.makefile("rb") as file:
-        for one in facts:
+        for one in events:
             (size,) = HEAD.unpack(file.read(HEAD.size))
             assert event(file.read(size)) == one
 
 
-def test_a_fact_for_nobody_is_dropped(ends: tuple[socket.socket, socket.socket]) -> None:
+def test_an_event_for_nobody_is_dropped(ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
     ours.close()
-    WorkerLink(theirs).tell(messages.Served(7))
+    WorkerLink(theirs).send(messages.Served(7))
     assert list(WorkerLink(theirs).commands()) == []
 
 

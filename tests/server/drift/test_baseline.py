@@ -1,26 +1,20 @@
 import json
-from collections.abc import Sequence
-from math import fsum
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.drift.baseline import (
-    MAX_WATCHED,
     MAX_WORDS,
     Baseline,
-    ClassBaseline,
     NumberBaseline,
-    StringBaseline,
     check,
     decode,
     encode,
 )
-from penstock_server.drift.fit import OWN_BINS, fit_baseline, fit_classes, fit_number, fit_string, with_predictions
+from penstock_server.drift.fit import fit_baseline, fit_classes, with_predictions
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.spec import (
     Categories,
@@ -36,102 +30,6 @@ NAN, INF = float("nan"), float("inf")
 SPEC = FeatureSpec((NumberColumn("x"), StringColumn("s")), Join((Take(("x",)), Text("s", Categories(("a", "b", "c"))))))
 TABLE = {"x": [1.0, 2, 3, 4, NAN, INF, -INF, 4], "s": ["b", "b", "a", "", "?", "b", None, "a"]}
 BASELINE = with_predictions(fit_baseline(SPEC, TABLE, bins=2), fit_classes("label", [1, 0, 1, 1], ("no", "yes")))
-
-
-def number_of(values: Sequence[float], bins: int = 20) -> NumberBaseline:
-    return fit_number("x", np.array(values, np.float64), bins)
-
-
-def test_counts_and_sums_of_a_small_table() -> None:
-    number, string = BASELINE.columns
-    assert number == NumberBaseline(
-        "x", (3 - 3e-6,), (2, 3), (3.0, 11.0), missing=1, infinite=2, smallest=1.0, largest=4.0,
-        deviation=float(np.std([1, 2, 3, 4, 4])),
-    )  # fmt: skip
-    assert string == StringBaseline("s", ("b", "a", "?"), (3, 2, 1), other=0, missing=2, unseen=0)
-    assert BASELINE.bins == 4
-    assert BASELINE.cells_shape == (2, 4 + 3 + 2 + 4)
-    assert BASELINE.reference.tolist() == [[2, 3, 0, 0, 1, 2, 0], [3, 2, 1, 0, 2, 0, 0]]
-    assert BASELINE.predictions == ClassBaseline("label", (0, 1), (1, 3), ("no", "yes"))
-
-
-VALUES = st.lists(st.floats() | st.sampled_from([0.0, 1.0, 1e308, -1e308, 5e-324]), max_size=80)
-
-
-@given(VALUES, st.integers(1, 30))
-def test_every_row_is_in_one_cell_and_every_finite_value_in_a_sum(values: list[float], bins: int) -> None:
-    found = number_of(values, bins)
-    finite = np.array([value for value in values if np.isfinite(value)], np.float64)
-    assert len(found.counts) <= bins + 10
-    assert sum(found.counts) == len(finite)
-    assert sum(found.counts) + sum(found.extra) == len(values)
-    cells = np.searchsorted(found.edges, finite, side="right")
-    for cell, (count, total) in enumerate(zip(found.counts, found.sums, strict=True)):
-        inside = finite[cells == cell]
-        assert count == len(inside)
-        assert np.isfinite(total)
-        if np.abs(inside / 100).sum() < 1e306:  # beyond, a partial sum may have overflowed
-            assert total == pytest.approx(fsum(inside), abs=1e-12 * np.abs(inside).sum())
-    if len(finite):
-        assert (found.smallest, found.largest) == (finite.min(), finite.max())
-    assert decode(encode(Baseline((found,), "x"))).columns == (found,)
-
-
-def test_bins_hold_equal_shares_of_a_continuous_column() -> None:
-    counts = number_of(np.random.default_rng(0).normal(size=20_000).tolist()).counts
-    assert len(counts) == 20
-    # A value in a million lies between a quantile and the edge just below it.
-    assert max(abs(count - 1000) for count in counts) <= 2
-
-
-@pytest.mark.parametrize("value", [0.0, 0.7, -0.3, 1e300, 5e-324])
-def test_a_constant_column_has_a_bin_of_its_own_between_two_empty_ones(value: float) -> None:
-    assert number_of([value] * 50).counts == (0, 50, 0)
-
-
-def test_a_value_on_an_edge_falls_in_one_bin_as_fp32_and_as_fp64() -> None:
-    values = np.random.default_rng(0).integers(0, 1000, 5000) / 10
-    edges = np.array(number_of(values.tolist()).edges)
-    rounded = values.astype(np.float32).astype(np.float64)
-    np.testing.assert_array_equal(np.searchsorted(edges, values, "right"), np.searchsorted(edges, rounded, "right"))
-
-
-def test_sums_and_deviations_that_overflow_are_stored_as_the_largest_float() -> None:
-    found = number_of([1.7e308] * 300 + [-1.7e308] * 300, 1)
-    assert found.deviation == np.finfo(np.float64).max
-    assert decode(encode(Baseline((found,), "x"))).columns == (found,)
-
-
-def test_an_empty_column_has_one_bin() -> None:
-    assert number_of([NAN, INF]) == NumberBaseline("x", (), (0,), (0.0,), missing=1, infinite=1)
-
-
-def test_rare_values_are_counted_together() -> None:
-    values = [f"{at:03}".encode() for at in range(60) for _ in range(60 - at)]
-    found = fit_string("s", values)
-    assert found.watched == tuple(f"{at:03}" for at in range(60))
-    assert found.counts == tuple(60 - at for at in range(OWN_BINS))
-    assert found.other == sum(range(1, 11))
-
-
-def test_values_that_nobody_can_watch_are_unseen() -> None:
-    many = [str(at).encode() for at in range(MAX_WATCHED + 7)]
-    assert (len(fit_string("s", many).watched), fit_string("s", many).unseen) == (MAX_WATCHED, 7)
-    found = fit_string("s", [b"a", b"\xff", b"x" * 2000, b"", b"a"])
-    assert (found.watched, found.counts, found.unseen, found.missing) == (("a",), (2,), 2, 1)
-
-
-def test_classes_beyond_the_names_are_called_by_number() -> None:
-    assert fit_classes("label", [2, 0, 2, -1], ("a", "b")) == ClassBaseline(
-        "label", (-1, 0, 2), (1, 1, 2), ("-1", "a", "2")
-    )
-
-
-def test_rows_in_the_order_of_time_say_how_much_they_clump() -> None:
-    rng = np.random.default_rng(1)
-    clumps = np.repeat(rng.normal(size=200), 50)
-    assert number_of(rng.permutation(clumps).tolist()).dispersion < 1.3
-    assert number_of(clumps.tolist()).dispersion > 20
 
 
 def test_decodes_what_it_encodes() -> None:
@@ -199,14 +97,3 @@ def test_another_specifications_baseline_is_refused() -> None:
     forged = msgspec.structs.replace(BASELINE, columns=BASELINE.columns[:1])
     with pytest.raises(InvalidInputError, match="other columns than the specification, expected x, s"):
         check(forged, SPEC)
-
-
-def test_a_table_of_another_form_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="no column 's'"):
-        fit_baseline(SPEC, {"x": [1]})
-    with pytest.raises(InvalidInputError, match="column 's' holds"):
-        fit_baseline(SPEC, {"x": [1], "s": [1]})
-    with pytest.raises(InvalidInputError, match="bins is 0, expected 1 to 254"):
-        fit_baseline(SPEC, TABLE, bins=0)
-    with pytest.raises(InvalidInputError, match="minimum_effect is -1, expected 0 or more"):
-        fit_baseline(SPEC, TABLE, minimum_effect=-1)

@@ -5,10 +5,10 @@ import pytest
 
 from penstock_server.drift import significance, statistics
 from penstock_server.drift.baseline import Baseline, StringBaseline
-from penstock_server.drift.evaluate import DriftRules, columns_drift, version_drift
+from penstock_server.drift.evaluate import columns_drift, version_drift
 from penstock_server.drift.fit import fit_classes, fit_number, with_predictions
 from penstock_server.drift.reference import Reference, reference_of
-from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftRules, VersionDrift
 from penstock_server.features.counting import Counts
 
 RNG = np.random.default_rng(5)
@@ -145,7 +145,6 @@ def test_rules_and_baselines_say_what_is_too_small_to_matter() -> None:
 
 
 def test_a_column_that_goes_missing_is_drift() -> None:
-    """A7: 60 % of the rows without a value."""
     values = usual()["same"]
     values[: 3 * len(values) // 5] = np.nan
     same = by_name(evaluated(**usual(same=values)))["same"]
@@ -154,7 +153,6 @@ def test_a_column_that_goes_missing_is_drift() -> None:
 
 
 def test_one_outlier_changes_next_to_nothing() -> None:
-    """A8: one row of a thousand."""
     values = RNG.normal(10, 2, 1000)
     calm = by_name(evaluated(**usual(same=values)))["same"]
     values[0] = 1e4

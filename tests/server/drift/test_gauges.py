@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -87,8 +88,16 @@ def test_columns_by_evidence() -> None:
     assert [one.name for one in by_evidence([SILENT, STRING, closer, NUMBER])] == ["age", "closer", "port", "new"]
 
 
+def test_columns_with_the_same_evidence_are_in_the_order_of_their_names() -> None:
+    columns = [replace(one, name=name) for one in (SILENT, NUMBER) for name in ("b", "a", "c")]
+    for given in permutations(columns):
+        assert [(one.p_value, one.name) for one in by_evidence(given)] == [
+            *((0.001, name) for name in "abc"), *((None, name) for name in "abc"),
+        ]  # fmt: skip
+
+
 def test_every_family_is_described_without_any_version() -> None:
-    families = list(drift_families([]))
+    families = list(drift_families([], 50))
     assert all(family.documentation and not family.samples for family in families)
     assert len({family.name for family in families}) == len(families)
 

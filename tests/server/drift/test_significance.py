@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, ncx2
 
-from penstock_server.drift import significance as evidence
+from penstock_server.drift import significance
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 9, 22, 52])
@@ -16,7 +16,7 @@ def test_noncentral_tail_is_scipys(freedom: int, noncentrality: float) -> None:
     # Far below the middle scipy's own sum overflows.
     values = np.array([0.8 * middle, middle, middle + 3 * spread, middle + 6 * spread])
     expected = ncx2.sf(values, freedom, noncentrality)
-    found = evidence.noncentral_tail(values, freedom, noncentrality)
+    found = significance.noncentral_tail(values, freedom, noncentrality)
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-15)
 
 
@@ -25,8 +25,8 @@ def test_columns_of_different_noise_are_each_alone(
     freedom: int, noncentrality: float, deviations: float, other: float, another: float
 ) -> None:
     value = freedom + noncentrality + deviations * np.sqrt(2 * (freedom + 2 * noncentrality))
-    alone = evidence.noncentral_tail(value, freedom, noncentrality)
-    beside = evidence.noncentral_tail([other, value], [3, freedom], [another, noncentrality])
+    alone = significance.noncentral_tail(value, freedom, noncentrality)
+    beside = significance.noncentral_tail([other, value], [3, freedom], [another, noncentrality])
     assert 0 <= alone <= 1
     assert beside[1] == pytest.approx(alone, rel=1e-9, abs=1e-15)
     # scipy's own tail loses its digits among small values.
@@ -35,15 +35,15 @@ def test_columns_of_different_noise_are_each_alone(
 
 
 def test_the_tail_of_nothing_is_certain_and_of_everything_impossible() -> None:
-    assert evidence.noncentral_tail(0, 5, 1) == 1
-    assert evidence.noncentral_tail(3, 0, 1) == 1
-    assert evidence.noncentral_tail(1e9, 5, 1) == 0
-    assert evidence.noncentral_tail([], [], []).shape == (0,)
+    assert significance.noncentral_tail(0, 5, 1) == 1
+    assert significance.noncentral_tail(3, 0, 1) == 1
+    assert significance.noncentral_tail(1e9, 5, 1) == 0
+    assert significance.noncentral_tail([], [], []).shape == (0,)
 
 
 def test_tails_fall_as_the_value_rises() -> None:
     values = np.linspace(0, 6000, 500)
-    tails = evidence.noncentral_tail(values, 22, 900.0)
+    tails = significance.noncentral_tail(values, 22, 900.0)
     assert (np.diff(tails) <= 1e-12).all()
 
 
@@ -54,7 +54,7 @@ def test_the_rule_rejects_at_its_level_on_the_boundary_and_not_without_drift() -
 
     def rejections(psi: float) -> float:
         reference, current = rng.multinomial(5000, p, 2000), rng.multinomial(500, tilted(p, psi), 2000)
-        return float(np.mean(evidence.p_value(reference, current) < 0.05))
+        return float(np.mean(significance.p_value(reference, current) < 0.05))
 
     assert rejections(0) == 0
     assert 0.035 <= rejections(0.1) <= 0.065
@@ -66,9 +66,9 @@ def test_a_dispersion_takes_back_what_clumps_pretend() -> None:
     rng = np.random.default_rng(9)
     p = np.full(10, 0.1)
     reference, current = 5 * rng.multinomial(1000, p, 2000), 5 * rng.multinomial(200, p, 2000)
-    pretended = np.mean(evidence.p_value(reference, current, 0.0) < 0.05)
+    pretended = np.mean(significance.p_value(reference, current, 0.0) < 0.05)
     assert pretended > 0.9
-    assert np.mean(evidence.p_value(reference, current, 0.0, 5.0) < 0.05) == pytest.approx(0.05, abs=0.02)
+    assert np.mean(significance.p_value(reference, current, 0.0, 5.0) < 0.05) == pytest.approx(0.05, abs=0.02)
 
 
 def tilted(p: np.ndarray, psi: float) -> np.ndarray:
@@ -87,7 +87,7 @@ P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
 @given(st.lists(st.floats(0, 1), max_size=30), st.sampled_from([0.01, 0.05, 0.2]))
 def test_benjamini_hochberg_is_scipys(p_values: list[float], rate: float) -> None:
-    found = evidence.benjamini_hochberg(p_values, rate)
+    found = significance.benjamini_hochberg(p_values, rate)
     adjusted = false_discovery_control(p_values) if p_values else np.array([])
     clear = np.abs(adjusted - rate) > 1e-9
     np.testing.assert_array_equal(found[clear], adjusted[clear] <= rate)
@@ -95,15 +95,12 @@ def test_benjamini_hochberg_is_scipys(p_values: list[float], rate: float) -> Non
 
 @given(P_VALUES, st.sampled_from([0.01, 0.05, 0.2]))
 def test_simes_rejects_exactly_where_a_column_is_rejected(p_values: list[float], rate: float) -> None:
-    together = evidence.simes(p_values)
+    together = significance.simes(p_values)
     assert 0 <= together <= 1
     if abs(together - rate) > 1e-12:
-        assert bool(evidence.benjamini_hochberg(p_values, rate).any()) is (together <= rate)
+        assert bool(significance.benjamini_hochberg(p_values, rate).any()) is (together <= rate)
 
 
-def test_a_level_for_an_expected_run() -> None:
-    assert evidence.alpha_of_run(1000, 20) == 1 / 20_000
+def test_no_p_values_are_an_error() -> None:
     with pytest.raises(ValueError, match="one at least"):
-        evidence.alpha_of_run(0, 5)
-    with pytest.raises(ValueError, match="one at least"):
-        evidence.simes([])
+        significance.simes([])

@@ -1,8 +1,10 @@
-"""Distances of counts against scipy's, and what bins are guaranteed to keep of the exact distances."""
+"""Distances of counts against scipy's and Evidently's, and what bins are guaranteed to keep of the exact distances."""
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,21 +14,21 @@ from scipy.stats import ks_2samp, wasserstein_distance
 
 from penstock_server.drift import statistics
 from penstock_server.drift.fit import fit_number
-from penstock_server.drift.statistics import Counts
+from penstock_server.drift.statistics import CellCounts
 
 CELLS = 8
 COUNTS = arrays(np.int64, CELLS, elements=st.integers(0, 10_000)).filter(lambda counts: counts.sum() > 0)
 
 
 @given(COUNTS, COUNTS)
-def test_jensen_shannon_is_scipys_in_base_two(reference: Counts, current: Counts) -> None:
+def test_jensen_shannon_is_scipys_in_base_two(reference: CellCounts, current: CellCounts) -> None:
     expected = distance.jensenshannon(reference, current, base=2)
     # scipy gives NaN where rounding makes an equal pair's divergence negative.
     assert statistics.jensen_shannon(reference, current) == pytest.approx(np.nan_to_num(expected), abs=3e-8)
 
 
 @given(COUNTS, COUNTS)
-def test_jensen_shannon_is_a_bounded_symmetric_distance(reference: Counts, current: Counts) -> None:
+def test_jensen_shannon_is_a_bounded_symmetric_distance(reference: CellCounts, current: CellCounts) -> None:
     found = statistics.jensen_shannon(reference, current)
     assert 0 <= found <= 1
     assert found == pytest.approx(statistics.jensen_shannon(current, reference), abs=1e-7)
@@ -63,7 +65,7 @@ def test_psi_fills_an_empty_share_as_evidently_does(current: list[int], fill: fl
 
 
 @given(st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=5))
-def test_many_columns_at_once_are_each_alone(pairs: list[tuple[Counts, Counts]]) -> None:
+def test_many_columns_at_once_are_each_alone(pairs: list[tuple[CellCounts, CellCounts]]) -> None:
     reference, current = (np.array(side) for side in zip(*pairs, strict=True))
     for measure in (
         statistics.jensen_shannon,
@@ -77,7 +79,7 @@ def test_many_columns_at_once_are_each_alone(pairs: list[tuple[Counts, Counts]])
 
 
 @given(COUNTS, COUNTS, st.integers(1, 4))
-def test_cells_that_nobody_has_rows_in_do_not_exist(reference: Counts, current: Counts, empty: int) -> None:
+def test_cells_that_nobody_has_rows_in_do_not_exist(reference: CellCounts, current: CellCounts, empty: int) -> None:
     wider = [np.concatenate([side, np.zeros(empty, np.int64)]) for side in (reference, current)]
     for measure in (statistics.jensen_shannon, statistics.psi, statistics.psi_unbiased, statistics.rows_needed):
         assert measure(*wider) == pytest.approx(measure(reference, current), rel=1e-12, abs=1e-12)
@@ -113,7 +115,7 @@ def test_counts_of_two_shapes_are_refused() -> None:
         statistics.jensen_shannon(np.array([1]), np.array([0]))
 
 
-def binned(values: Any, edges: Any) -> tuple[Counts, Any]:
+def binned(values: Any, edges: Any) -> tuple[CellCounts, Any]:
     cells = np.searchsorted(edges, values, side="right")
     return np.bincount(cells, minlength=len(edges) + 1), np.bincount(cells, values, minlength=len(edges) + 1)
 
@@ -169,3 +171,78 @@ def test_a_shift_in_one_open_bin_is_seen_in_its_sum() -> None:
 def test_sums_that_overflowed_say_nothing() -> None:
     counts, edges = np.array([1, 1]), np.array([0.0, 0.0])
     assert np.isnan(statistics.wasserstein(counts, counts, (np.array([0.0, np.inf]), np.array([0.0, np.inf])), edges))
+
+
+@pytest.fixture(scope="module")
+def tests_of() -> Any:
+    """Evidently's drift tests by name, of a reference and a current column."""
+    # Evidently 0.7 takes it from pandas when it is imported; pandas 3 has it no more, and no drift test uses it.
+    types = import_module("pandas.core.dtypes.common")
+    if not hasattr(types, "infer_dtype_from_object"):
+        types.infer_dtype_from_object = None
+    pytest.importorskip("evidently")
+    stattests = import_module("evidently.legacy.calculations.stattests")
+    kind = import_module("evidently.legacy.core").ColumnType.Categorical
+
+    def value(name: str, reference: Any, current: Any) -> float:
+        test = getattr(stattests, f"{name}_stat_test")
+        return float(test.func(pd.Series(reference), pd.Series(current), kind, 0.1)[0])
+
+    return value
+
+
+def coded(shift: float, rows: int, seed: int) -> tuple[Any, Any]:
+    """Rows as the cells that they are counted in."""
+    rng = np.random.default_rng(seed)
+    reference, current = rng.gamma(2, 1, 5000), rng.gamma(2, 1, rows) + shift
+    edges = fit_number("x", reference).edges
+    return np.searchsorted(edges, reference, side="right"), np.searchsorted(edges, current, side="right")
+
+
+def counted(sides: tuple[Any, Any]) -> tuple[Any, Any]:
+    size = int(max(side.max() for side in sides)) + 1
+    return np.bincount(sides[0], minlength=size), np.bincount(sides[1], minlength=size)
+
+
+EVIDENTLY_CASES = [(0.0, 1000, 0), (0.0, 40, 1), (0.5, 500, 2), (3.0, 700, 3), (40.0, 50, 4), (0.2, 60_000, 5)]
+
+
+@pytest.mark.parametrize(("shift", "rows", "seed"), EVIDENTLY_CASES)
+@pytest.mark.slow
+def test_psi_is_evidentlys(tests_of: Any, shift: float, rows: int, seed: int) -> None:
+    sides = coded(shift, rows, seed)
+    assert abs(statistics.psi(*counted(sides)) - tests_of("psi", *sides)) <= 1e-12
+
+
+@pytest.mark.parametrize(("shift", "rows", "seed"), EVIDENTLY_CASES)
+@pytest.mark.slow
+def test_jensen_shannon_is_evidentlys_in_another_base(tests_of: Any, shift: float, rows: int, seed: int) -> None:
+    sides = coded(shift, rows, seed)
+    found = statistics.jensen_shannon(*counted(sides)) * np.sqrt(np.log(2))
+    assert abs(found - tests_of("jensenshannon", *sides)) <= 1e-12
+
+
+@pytest.mark.slow
+def test_the_public_report_says_the_same(tests_of: Any) -> None:
+    evidently = import_module("evidently")
+    drift_of = import_module("evidently.metrics").ValueDrift
+    sides = coded(0.5, 500, 2)
+    definition = evidently.DataDefinition(categorical_columns=["x"])
+    reference, current = (
+        evidently.Dataset.from_pandas(pd.DataFrame({"x": side.astype(str)}), data_definition=definition)
+        for side in sides
+    )
+    report = evidently.Report([drift_of(column="x", method="psi")]).run(current, reference)
+    assert abs(statistics.psi(*counted(sides)) - float(report.dict()["metrics"][0]["value"])) <= 1e-12
+
+
+@pytest.mark.slow
+def test_what_goes_missing_it_does_not_see(tests_of: Any) -> None:
+    """Without its missing rows a column looks as before, while here they are a cell."""
+    rng = np.random.default_rng(8)
+    reference = pd.Series(rng.integers(0, 5, 5000).astype(float))
+    current = pd.Series(np.where(rng.random(1000) < 0.6, np.nan, rng.integers(0, 5, 1000)))
+    assert tests_of("psi", reference.dropna(), current.dropna()) < 0.1
+    known = np.append(np.bincount(reference.astype(int), minlength=5), 0)
+    now = np.append(np.bincount(current.dropna().astype(int), minlength=5), current.isna().sum())
+    assert statistics.psi(known, now) > 1

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.drift.window import window_of
-from penstock_server.features import counting as layout
+from penstock_server.features import counting
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 from penstock_server.metrics.recorder import Recorder
 
-NewBoard = Callable[..., SharedCounters]
+NewCounters = Callable[..., SharedCounters]
 BINS, SUB_WINDOWS, WINDOW_ROWS = 3, 4, 40
-SHAPE = CountersShape(2, layout.words(BINS), SUB_WINDOWS)
+SHAPE = CountersShape(2, counting.row_words(BINS), SUB_WINDOWS)
 BATCHES = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 25)), max_size=60)
 
 
@@ -27,9 +27,9 @@ def count(recorder: Recorder, cell: int, rows: int, value: float = 0.0) -> None:
 @given(batches=BATCHES)
 def test_the_ring_is_what_a_recount_of_its_batches_gives(tmp_path_factory, batches: list[tuple[int, int]]) -> None:
     """Exact integers after any sequence of rotations, over two workers."""
-    folder = tmp_path_factory.mktemp("boards")
-    boards = [create_counters(folder / str(at), SHAPE) for at in range(2)]
-    recorders = [Recorder(board, WINDOW_ROWS) for board in boards]
+    folder = tmp_path_factory.mktemp("workers")
+    workers = [create_counters(folder / str(at), SHAPE) for at in range(2)]
+    recorders = [Recorder(counters, WINDOW_ROWS) for counters in workers]
     held: list[list[list[int]]] = [[[]], [[]]]
     for worker, rows in batches:
         count(recorders[worker], rows % BINS, rows, 1.5)
@@ -40,7 +40,7 @@ def test_the_ring_is_what_a_recount_of_its_batches_gives(tmp_path_factory, batch
     for sub_windows in held:
         for rows in (rows for one in sub_windows[-SUB_WINDOWS:] for rows in one):
             expected[rows % BINS] += rows
-    window = window_of(boards)
+    window = window_of(workers)
     assert window.counts.cells[0, :BINS].tolist() == expected.tolist()
     assert window.counts.sums[1].tolist() == (expected * 1.5).tolist()
     assert window.rows == expected.sum()
@@ -49,30 +49,30 @@ def test_the_ring_is_what_a_recount_of_its_batches_gives(tmp_path_factory, batch
 
 @given(before=BATCHES, after=BATCHES)
 def test_later_sub_windows_share_no_row_with_the_last_look(tmp_path_factory, before, after) -> None:
-    board = create_counters(tmp_path_factory.mktemp("boards") / "board", SHAPE)
-    recorder = Recorder(board, WINDOW_ROWS)
+    counters = create_counters(tmp_path_factory.mktemp("workers") / "counters", SHAPE)
+    recorder = Recorder(counters, WINDOW_ROWS)
     for _, rows in before:
         count(recorder, 0, rows)
-    marks = window_of([board]).marks
+    marks = window_of([counters]).marks
     for _, rows in after:
         count(recorder, 1, rows)
-    later = window_of([board], marks)
+    later = window_of([counters], marks)
     assert later.counts.cells[0, 0] == 0
-    assert later.rows == later.counts.cells[0, 1] <= window_of([board]).rows
+    assert later.rows == later.counts.cells[0, 1] <= window_of([counters]).rows
     # What was counted into the sub-window that the look found open belongs to that look.
     assert later.rows >= min(sum(rows for _, rows in after), WINDOW_ROWS) - 2 * 34
 
 
-def test_marks_of_other_boards_hide_nothing(new_counters: NewBoard) -> None:
-    boards = [new_counters(SHAPE), new_counters(SHAPE)]
-    count(Recorder(boards[1], WINDOW_ROWS), 2, 5)
-    assert window_of(boards, (7,)).rows == window_of(boards).rows == 5
+def test_marks_of_other_workers_hide_nothing(new_counters: NewCounters) -> None:
+    workers = [new_counters(SHAPE), new_counters(SHAPE)]
+    count(Recorder(workers[1], WINDOW_ROWS), 2, 5)
+    assert window_of(workers, (7,)).rows == window_of(workers).rows == 5
 
 
-def test_it_tells_whether_anything_was_counted(new_counters: NewBoard) -> None:
-    board = new_counters(SHAPE)
-    recorder = Recorder(board, WINDOW_ROWS)
-    empty = window_of([board]).counted
+def test_it_tells_whether_anything_was_counted(new_counters: NewCounters) -> None:
+    counters = new_counters(SHAPE)
+    recorder = Recorder(counters, WINDOW_ROWS)
+    empty = window_of([counters]).counted
     count(recorder, 0, 3)
-    one = window_of([board]).counted
-    assert empty != one == window_of([board]).counted
+    one = window_of([counters]).counted
+    assert empty != one == window_of([counters]).counted

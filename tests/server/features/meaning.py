@@ -128,7 +128,8 @@ def of_column(step: steps.Step, at: int, x: Matrix, refused: NDArray[np.bool_]) 
         case steps.Spline():
             return spline_of(step, x, reals(own(step.knots)), refused)
         case steps.Bucket(edges):
-            return np.where(np.isnan(x), len(own(edges)) + 1, np.searchsorted(own(edges), x, side="right"))
+            codes = np.searchsorted(own(edges), x, side="right").astype(float)  # whole numbers have another reciprocal
+            return np.where(np.isnan(x), len(own(edges)) + 1.0, codes)
         case steps.Match(values, unseen):
             known = own(values)
             codes = np.full(len(x), float(len(known)))

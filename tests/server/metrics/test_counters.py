@@ -25,45 +25,45 @@ SHAPES = [CountersShape(), CountersShape(3, 9), CountersShape(1, 7, 2)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_new_board_is_zeros_of_its_size(tmp_path: Path, shape: CountersShape) -> None:
-    board = create_counters(tmp_path / "board", shape)
-    assert (tmp_path / "board").stat().st_size == shape.words * 8
-    assert sum(getattr(board, part).size for part in PARTS) == shape.words
-    assert all(not getattr(board, part).any() for part in PARTS)
+def test_new_counters_are_zeros_of_their_size(tmp_path: Path, shape: CountersShape) -> None:
+    counters = create_counters(tmp_path / "counters", shape)
+    assert (tmp_path / "counters").stat().st_size == shape.words * 8
+    assert sum(getattr(counters, part).size for part in PARTS) == shape.words
+    assert all(not getattr(counters, part).any() for part in PARTS)
     rows = shape.features + 1 if shape.features else 0  # the last is of predictions
-    assert board.drift.shape == (shape.sub_windows, rows, shape.cells)
+    assert counters.drift.shape == (shape.sub_windows, rows, shape.cells)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_parts_do_not_overlap(tmp_path: Path, shape: CountersShape) -> None:
-    board = create_counters(tmp_path / "board", shape)
+    counters = create_counters(tmp_path / "counters", shape)
     for number, part in enumerate(PARTS, 1):
-        getattr(board, part)[...] = number
+        getattr(counters, part)[...] = number
     for number, part in enumerate(PARTS, 1):
-        assert (getattr(board, part) == number).all()
+        assert (getattr(counters, part) == number).all()
 
 
 def test_what_one_writes_the_other_reads(tmp_path: Path) -> None:
     shape = CountersShape(2, 5)
-    supervisor = create_counters(tmp_path / "board", shape)
-    worker = open_counters(tmp_path / "board", shape)
+    supervisor = create_counters(tmp_path / "counters", shape)
+    worker = open_counters(tmp_path / "counters", shape)
     worker.rows[0] += 3
     worker.drift[1, 0, 4] += 2
     assert (supervisor.rows[0], supervisor.drift.sum()) == (3, 2)
     del worker
-    assert open_counters(tmp_path / "board", shape).rows[0] == 3  # the next worker counts on
+    assert open_counters(tmp_path / "counters", shape).rows[0] == 3  # the next worker counts on
 
 
-def test_a_board_of_another_shape_is_refused(tmp_path: Path) -> None:
-    create_counters(tmp_path / "board", CountersShape())
-    with pytest.raises(ValueError, match=r"holds \d+ bytes, its shape takes \d+"):
-        open_counters(tmp_path / "board", CountersShape(1, 1))
+def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
+    create_counters(tmp_path / "counters", CountersShape())
+    with pytest.raises(ValueError, match=r"holds \d+ bytes of counters, expected \d+"):
+        open_counters(tmp_path / "counters", CountersShape(1, 1))
 
 
-def test_a_board_is_made_once(tmp_path: Path) -> None:
-    create_counters(tmp_path / "board", CountersShape())
+def test_a_file_is_made_once(tmp_path: Path) -> None:
+    create_counters(tmp_path / "counters", CountersShape())
     with pytest.raises(FileExistsError):
-        create_counters(tmp_path / "board", CountersShape())
+        create_counters(tmp_path / "counters", CountersShape())
 
 
 def test_edges_are_increasing_and_cover_what_is_promised() -> None:
@@ -93,7 +93,7 @@ def test_every_value_has_a_cell(duration_ns: int, rows: int) -> None:
     assert 0 <= rows_bucket(rows) <= len(ROWS_EDGES)
 
 
-def test_a_board_may_be_held_by_its_parts_alone(tmp_path: Path) -> None:
-    rows = create_counters(tmp_path / "board", CountersShape()).rows
+def test_arrays_keep_the_file_mapped(tmp_path: Path) -> None:
+    rows = create_counters(tmp_path / "counters", CountersShape()).rows
     rows[0] += 1
-    assert open_counters(tmp_path / "board", CountersShape()).rows[0] == 1
+    assert open_counters(tmp_path / "counters", CountersShape()).rows[0] == 1

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from penstock_server.drift.baseline import ClassBaseline
 from penstock_server.drift.fit import fit_number
-from penstock_server.features import counting as layout
+from penstock_server.features import counting
 from penstock_server.features.cells import NumberCells
 from penstock_server.features.counting import counts_of
 from penstock_server.metrics.prediction_counts import FEW_ROWS, ClassCounts, ScoreCounts
@@ -16,7 +16,7 @@ BASELINE = fit_number("y", np.linspace(-2, 2, 101), 4)
 
 @given(st.lists(VALUES, max_size=4))
 def test_scores_of_small_and_large_batches_lie_where_a_recount_puts_them(batches: list[list[float]]) -> None:
-    rows = np.zeros((2, layout.words(BINS)), np.int64)
+    rows = np.zeros((2, counting.row_words(BINS)), np.int64)
     counts = ScoreCounts(BASELINE.cells, rows)
     for batch in batches:
         counts.add(1, np.array(batch, np.float64))
@@ -33,7 +33,7 @@ def test_scores_of_small_and_large_batches_lie_where_a_recount_puts_them(batches
 
 
 def test_a_score_without_a_range_is_outside_of_nothing() -> None:
-    rows = np.zeros((1, layout.words(1)), np.int64)
+    rows = np.zeros((1, counting.row_words(1)), np.int64)
     ScoreCounts(NumberCells(()), rows).add(0, np.array([1e300, -5.0]))
     assert rows[0].tolist() == [2, 0, 0, 0, 0, 0, rows[0, -1]]
 
@@ -41,7 +41,7 @@ def test_a_score_without_a_range_is_outside_of_nothing() -> None:
 @given(st.lists(st.integers(-2, 5), max_size=50))
 def test_labels_one_by_one_and_by_their_counts(labels: list[int]) -> None:
     baseline = ClassBaseline("label", (3, 0, -1), (1, 1, 1))
-    rows = np.zeros((2, layout.words(BINS)), np.int64)
+    rows = np.zeros((2, counting.row_words(BINS)), np.int64)
     counts = ClassCounts(baseline.cells, rows)
     counts.add(0, labels)
     values, times = np.unique(labels, return_counts=True)
@@ -49,4 +49,4 @@ def test_labels_one_by_one_and_by_their_counts(labels: list[int]) -> None:
     assert rows[0].tolist() == rows[1].tolist()
     known = [labels.count(label) for label in baseline.classes]
     assert rows[0, :3].tolist() == known
-    assert rows[0, BINS + layout.UNSEEN] == len(labels) - sum(known)
+    assert rows[0, BINS + counting.UNSEEN] == len(labels) - sum(known)

@@ -16,27 +16,15 @@ from penstock_server.metrics.prometheus import (
 )
 from penstock_server.metrics.recorder import Recorder
 
-NewBoard = Callable[..., SharedCounters]
+NewCounters = Callable[..., SharedCounters]
 VERSION = {"model_name": "m", "model_version": "1"}
-FAMILIES = {
-    "model_predictions", "model_prediction_latency_seconds", "penstock_batch_rows", "penstock_requests",
-    "penstock_queue_rows", "penstock_queue_requests", "penstock_refusals", "penstock_shadow_comparisons",
-    "penstock_shadow_dropped", "penstock_shadow_agreement_ratio", "penstock_shadow_score_distance",
-    "penstock_shadow_latency_ratio",
-
-
-
-    "penstock_request_log_rows", "penstock_request_log_dropped", "penstock_model_role",
-    "penstock_canary_weight_ratio", "penstock_unrouted_refusals", "penstock_worker_restarts",
-    "penstock_worker_resident_bytes", "penstock_source_up", "penstock_loads",
-}  # fmt: skip
 
 
 class Scrape:
     """The text of one scrape, parsed."""
 
-    def __init__(self, facts: MetricsSnapshot) -> None:
-        text = generate_latest(registry_of(MetricsCollector(lambda: facts))).decode()
+    def __init__(self, snapshot: MetricsSnapshot) -> None:
+        text = generate_latest(registry_of(MetricsCollector(lambda: snapshot))).decode()
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
         samples = [sample for family in self.families.values() for sample in family.samples]
         self.values = {(one.name, frozenset(one.labels.items())): one.value for one in samples}
@@ -49,25 +37,30 @@ class Scrape:
         return [dict(labels) for sample, labels in self.values if sample == name]
 
 
-def version_of(*boards: SharedCounters, **facts: Any) -> VersionSnapshot:
+def version_of(*workers: SharedCounters, **snapshot: Any) -> VersionSnapshot:
     return VersionSnapshot(
-        **{"model": "m", "version": "1", "roles": ("champion",), "weight": None, "boards": boards, **facts}
+        **{"model": "m", "version": "1", "roles": ("champion",), "weight": None, "counters": workers, **snapshot}
     )
 
 
-def scrape(*versions: VersionSnapshot, **facts: Any) -> Scrape:
-    return Scrape(MetricsSnapshot(versions, **{"slots": {}, **facts}))
+def scrape(*versions: VersionSnapshot, **snapshot: Any) -> Scrape:
+    return Scrape(MetricsSnapshot(versions, **{"slots": {}, **snapshot}))
 
 
-def batch(board: SharedCounters, requests: int, rows: int, infer_s: float = 0.001) -> None:
-    Recorder(board).batch(
+def batch(counters: SharedCounters, requests: int, rows: int, infer_s: float = 0.001) -> None:
+    Recorder(counters).batch(
         arrived_s=[1.0] * requests, rows=rows, started_s=1.25, ended_s=1.5, features_s=0.0, infer_s=infer_s
     )
 
 
-def test_every_family_is_there_before_anything_is_served() -> None:
-    assert scrape().families.keys() == FAMILIES
-    assert all(family.documentation for family in scrape().families.values())
+def test_a_scrape_has_the_same_families_whatever_was_served(new_counters: NewCounters) -> None:
+    counters = new_counters()
+    batch(counters, requests=2, rows=5)
+    Recorder(counters).request_logged(1)
+    before, after = scrape(), scrape(version_of(counters, roles=("canary", "shadow"), weight=0.5))
+    assert before.families.keys() == after.families.keys()
+    assert all(family.documentation for family in before.families.values())
+    assert after.values.keys() > before.values.keys()
 
 
 def test_nothing_is_registered_for_the_whole_process() -> None:
@@ -78,13 +71,13 @@ def test_nothing_is_registered_for_the_whole_process() -> None:
 
 
 def test_the_collector_is_not_scraped_when_it_is_registered() -> None:
-    def facts() -> MetricsSnapshot:
-        raise AssertionError("asked too early")
+    def snapshot() -> MetricsSnapshot:
+        raise AssertionError("scraped too early")
 
-    registry_of(MetricsCollector(facts))
+    registry_of(MetricsCollector(snapshot))
 
 
-def test_totals_are_sums_over_workers(new_counters: NewBoard) -> None:
+def test_totals_are_sums_over_workers(new_counters: NewCounters) -> None:
     one, two = new_counters(), new_counters()
     batch(one, requests=2, rows=5)
     batch(two, requests=1, rows=3)
@@ -106,10 +99,10 @@ def test_totals_are_sums_over_workers(new_counters: NewBoard) -> None:
     assert shown("penstock_refusals_total", **VERSION, reason="deadline") == 3
 
 
-def test_latency_is_a_histogram_by_stage(new_counters: NewBoard) -> None:
-    board = new_counters()
-    batch(board, requests=3, rows=3, infer_s=0.002)
-    shown = scrape(version_of(board))
+def test_latency_is_a_histogram_by_stage(new_counters: NewCounters) -> None:
+    counters = new_counters()
+    batch(counters, requests=3, rows=3, infer_s=0.002)
+    shown = scrape(version_of(counters))
     name = "model_prediction_latency_seconds"
     sums = {"total": 1.5, "queue": 0.75, "features": 0.0, "infer": 0.002}
     counts = {"total": 3, "queue": 3, "features": 1, "infer": 1}
@@ -140,28 +133,28 @@ def test_latency_is_a_histogram_by_stage(new_counters: NewBoard) -> None:
         (list(range(MAX_CLASSES + 3)), tuple(map(str, range(MAX_CLASSES))), None),
     ],
 )
-def test_classes_have_one_series_each(new_counters: NewBoard, labels: list[int], names: Any, expected: Any) -> None:
+def test_classes_have_one_series_each(new_counters: NewCounters, labels: list[int], names: Any, expected: Any) -> None:
     one, two = new_counters(), new_counters()
     Recorder(one).classes(np.array(labels, np.int64))
-    facts = version_of(one, two, class_names=names)
+    snapshot = version_of(one, two, class_names=names)
     if expected is None:
         expected = {str(label): 1 for label in range(MAX_CLASSES)} | {"other": 3}
-    assert dict(class_counts(facts)) == expected
+    assert dict(class_counts(snapshot)) == expected
     Recorder(two).classes(np.array(labels[::-1], np.int64))
-    shown = scrape(facts)
+    shown = scrape(snapshot)
     for name, count in expected.items():
         assert shown("model_predictions_total", **VERSION, prediction_class=name) == 2 * count
 
 
-def test_an_unloaded_versions_series_are_gone(new_counters: NewBoard) -> None:
+def test_an_unloaded_versions_series_are_gone(new_counters: NewCounters) -> None:
     first, second = version_of(new_counters()), version_of(new_counters(), version="2", roles=("shadow",), weight=0.1)
     both, one = scrape(first, second), scrape(first)
     assert any(labels.get("model_version") == "2" for labels in map(dict, (key[1] for key in both.values)))
     assert not any(dict(labels).get("model_version") == "2" for _, labels in one.values)
-    assert one.families.keys() == FAMILIES
+    assert one.families.keys() == both.families.keys()
 
 
-def test_roles_and_weight(new_counters: NewBoard) -> None:
+def test_roles_and_weight(new_counters: NewCounters) -> None:
     shown = scrape(version_of(new_counters(), roles=("canary", "shadow"), weight=0.25))
     assert shown("penstock_model_role", **VERSION, role="canary") == 1
     assert shown("penstock_model_role", **VERSION, role="shadow") == 1
@@ -170,15 +163,15 @@ def test_roles_and_weight(new_counters: NewBoard) -> None:
     assert scrape(version_of(new_counters())).labels("penstock_canary_weight_ratio") == []
 
 
-def test_shadows(new_counters: NewBoard) -> None:
-    board = new_counters()
-    recorder = Recorder(board)
+def test_shadows(new_counters: NewCounters) -> None:
+    counters = new_counters()
+    recorder = Recorder(counters)
     recorder.shadow_compared(
         agree=np.array([True, True, False, True]), distance=np.array([0.0, 0.0, 0.4, 0.1]), champion_s=0.2, shadow_s=0.3
     )
     recorder.shadow_failed(2)
     recorder.shadow_dropped("busy", 5)
-    shown = scrape(version_of(board, new_counters(), roles=("shadow",)))
+    shown = scrape(version_of(counters, new_counters(), roles=("shadow",)))
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="agree") == 3
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="disagree") == 1
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="failed") == 2
@@ -190,18 +183,18 @@ def test_shadows(new_counters: NewBoard) -> None:
     assert shown("penstock_shadow_score_distance_count", **VERSION) == 4
 
 
-def test_a_shadow_without_copies_has_no_ratio(new_counters: NewBoard) -> None:
+def test_a_shadow_without_copies_has_no_ratio(new_counters: NewCounters) -> None:
     shown = scrape(version_of(new_counters(), roles=("shadow",)))
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="agree") == 0
     assert shown("penstock_shadow_agreement_ratio", **VERSION) is None
     assert shown("penstock_shadow_latency_ratio", **VERSION) is None
 
 
-def test_who_was_never_a_shadow_has_no_shadow_series(new_counters: NewBoard) -> None:
+def test_a_version_that_was_never_a_shadow_has_no_shadow_series(new_counters: NewCounters) -> None:
     assert scrape(version_of(new_counters())).labels("penstock_shadow_comparisons_total") == []
 
 
-def test_the_server_itself(new_counters: NewBoard) -> None:
+def test_the_server_itself(new_counters: NewCounters) -> None:
     one, two = new_counters(), new_counters()
     Recorder(one).refused("not_found", 2)
     Recorder(two).refused("not_found", 3)
@@ -219,7 +212,30 @@ def test_the_server_itself(new_counters: NewBoard) -> None:
     assert shown("penstock_loads_total", result="failed") == 2
 
 
-def test_names_from_outside_are_escaped(new_counters: NewBoard) -> None:
+def test_names_from_outside_are_escaped(new_counters: NewCounters) -> None:
     name = 'a "model"\nwith \\ more'
     shown = scrape(version_of(new_counters(), model=name))
     assert shown("penstock_requests_total", model_name=name, model_version="1") == 0
+
+
+def log_lines(*workers: SharedCounters) -> list[str]:
+    snapshot = MetricsSnapshot([VersionSnapshot("m", "1", ("champion",), None, workers)], {})
+    text = generate_latest(registry_of(MetricsCollector(lambda: snapshot))).decode()
+    return [line for line in text.splitlines() if line.startswith("penstock_request_log")]
+
+
+def test_what_was_written_and_dropped_is_summed_over_workers(new_counters: Callable[..., Any]) -> None:
+    workers = [new_counters(), new_counters()]
+    assert log_lines(*workers) == []
+    for counters in workers:
+        recorder = Recorder(counters)
+        recorder.request_logged(3)
+        recorder.request_logged(4)
+        recorder.request_log_dropped("busy", 2)
+    Recorder(workers[1]).request_log_dropped("disk", 5)
+    labels = 'model_name="m",model_version="1"'
+    assert log_lines(*workers) == [
+        f"penstock_request_log_rows_total{{{labels}}} 14.0",
+        f'penstock_request_log_dropped_total{{{labels},reason="busy"}} 4.0',
+        f'penstock_request_log_dropped_total{{{labels},reason="disk"}} 5.0',
+    ]

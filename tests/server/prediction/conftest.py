@@ -1,6 +1,7 @@
 """A version to ask, and the parts around it: real graphs, and doubles for everything else."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from penstock_server.models.servable import OnnxServable, Outputs
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor, ThreadedExecutor
-from penstock_server.prediction.outputs import class_reader, score_output
-from penstock_server.prediction.shadow import Reader
+from penstock_server.prediction.outputs import OutputReader, class_reader, score_output
 
 PLAIN = (TensorSpec("x", "FP64", (ANY, 2)),)
 
@@ -47,8 +47,8 @@ class FakeServable:
         return Outputs([x * 2], 0.001, 0.002)
 
 
-def reader_of(servable: Any) -> Reader:
-    return Reader(class_reader(servable.outputs), score_output(servable.outputs))
+def reader_of(servable: Any) -> OutputReader:
+    return OutputReader(class_reader(servable.outputs), score_output(servable.outputs))
 
 
 @pytest.fixture(scope="session")
@@ -57,33 +57,33 @@ def fake_servable() -> type[FakeServable]:
 
 
 @pytest.fixture(scope="session")
-def lane_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
+def executor_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
     """An executor for a servable, with doubles for what is not given."""
 
-    def make(
+    def new(
         servable: Any,
         *,
         report: Any = None,
         clock: Any = None,
         activate: Callable[[Executor], None] = lambda executor: None,
-        beside: bool = False,
+        is_threaded: bool = False,
         cost: Cost | None = None,
         **limits: Any,
     ) -> Executor:
         inputs = servable.inputs if isinstance(servable, FakeServable) else servable.model.signature.inputs
-        kind = ThreadedExecutor if beside else Executor
-        return kind(
+        make: Any = ThreadedExecutor if is_threaded else partial(Executor, activate=activate)
+        executor: Executor = make(
             servable,
             TensorDecoder(Signature(inputs, servable.outputs, servable.is_batched)),
             limits=BatchLimits(**limits),
             report=report or fake_report(),
             reader=reader_of(servable),
             clock=clock or fake_clock(),
-            activate=activate,
             cost=cost,
         )
+        return executor
 
-    return make
+    return new
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from penstock_server.features.spec.spec import (
 )
 from penstock_server.features.spec.steps import Fill
 from penstock_server.models.signature import ANY, Signature, TensorSpec
-from penstock_server.prediction.decode import ColumnDecoder, Rows, TensorDecoder, block_order
+from penstock_server.prediction.decode import Block, ColumnDecoder, DecodedRows, TensorDecoder, block_order
 
 Make = Callable[..., pb.ModelInferRequest]
 X = TensorSpec("x", "FP32", (ANY, 2))
@@ -71,7 +71,7 @@ def test_every_datatype_raw_and_typed(infer_request: Make, datatype: str, typed:
             decoder.decode(request_of(tensor("t", "FP16", [1, 2])))
     else:
         request = infer_request({"t": array}, {"t": datatype}, typed=typed)
-        assert decoder.decode(request) == Rows((to_raw(array),), 3)
+        assert decoder.decode(request) == DecodedRows((to_raw(array),), 3)
 
 
 @pytest.mark.parametrize("datatype", NUMPY_TYPES)
@@ -79,7 +79,7 @@ def test_every_datatype_raw_and_typed(infer_request: Make, datatype: str, typed:
 def test_a_column_takes_any_number(infer_request: Make, datatype: str, shape: tuple[int, ...]) -> None:
     array = np.array([0, 1, 1]).astype(NUMPY_TYPES[datatype]).reshape(shape)
     rows = columns("age").decode(infer_request({"age": array}))
-    assert rows == Rows((array.astype("<f8").tobytes(),), 3)
+    assert rows == DecodedRows((array.astype("<f8").tobytes(),), 3)
 
 
 def test_columns_come_in_any_order_and_leave_in_the_versions(infer_request: Make) -> None:
@@ -87,14 +87,14 @@ def test_columns_come_in_any_order_and_leave_in_the_versions(infer_request: Make
         {"port": np.array(["s", ""], object), "fare": np.array([1.5, 2.5], "<f4"), "age": np.array([[3], [4]], "<i4")}
     )
     rows = columns("age", "port", "fare", strings=("port",)).decode(request)
-    assert rows == Rows((np.array([[3, 1.5], [4, 2.5]]).tobytes(), join_bytes(["s", ""])), 2)
+    assert rows == DecodedRows((np.array([[3, 1.5], [4, 2.5]]).tobytes(), join_bytes(["s", ""])), 2)
 
 
 @pytest.mark.parametrize("name", ["features", "anything"])
 def test_numbers_also_come_as_one_matrix(infer_request: Make, name: str) -> None:
     matrix = np.array([[1, 2], [3, 4]], "<f4")
     rows = columns("a", "b").decode(infer_request({name: matrix}))
-    assert rows == Rows((matrix.astype("<f8").tobytes(),), 2)
+    assert rows == DecodedRows((matrix.astype("<f8").tobytes(),), 2)
 
 
 def test_one_column_also_comes_as_a_matrix_of_that_name(infer_request: Make) -> None:
@@ -200,7 +200,7 @@ REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
     ),
     "matrix width": (
         columns("a", "b"), [tensor("m", "FP64", [1, 3], bytes(24))],
-        "tensor 'm' has shape [1, 3], expected [rows, 2], one column each for a, b; or one tensor a column",
+        "tensor 'm' has shape [1, 3], expected [rows, 2], one column each for a, b; or one tensor per column",
     ),
     "matrix rank": (columns("a", "b"), [tensor("m", "FP64", [2], bytes(16))], "tensor 'm' has shape [2], expected"),
     "matrix negative": (columns("a", "b"), [tensor("m", "FP64", [-1, 2], b"")], "tensor 'm' has shape [-1, 2]"),
@@ -265,7 +265,7 @@ def test_other_contents_of_a_request_taken_before(
     )
     taken = decoder.decode(infer_request({name: first}))
     expected = decoder.decode(infer_request({name: second})) if is_plain else None
-    assert decoder.again(infer_request({name: first}), taken.rows, to_raw(second)) == expected
+    assert decoder.decode_like(infer_request({name: first}), taken.rows, to_raw(second)) == expected
 
 
 def test_a_number_that_is_missing_the_second_time_is_refused_too(infer_request: Make) -> None:
@@ -273,7 +273,7 @@ def test_a_number_that_is_missing_the_second_time_is_refused_too(infer_request: 
     request = infer_request({"m": np.ones((1, 2))})
     decoder.decode(request)
     with pytest.raises(InvalidInputError, match="column 'b' is NaN in row 0"):
-        decoder.again(request, 1, np.array([1.0, np.nan]).tobytes())
+        decoder.decode_like(request, 1, np.array([1.0, np.nan]).tobytes())
 
 
 def test_inputs_are_shown_as_they_may_be_sent() -> None:
@@ -281,6 +281,14 @@ def test_inputs_are_shown_as_they_may_be_sent() -> None:
         TensorSpec("a", "FP64", (ANY, 1)), TensorSpec("p", "BYTES", (ANY, 1)),
     )  # fmt: skip
     assert tensors(X, S).inputs == (X, S)
+
+
+def test_blocks_describe_what_a_request_becomes() -> None:
+    assert columns("a", "s", "b", "t", strings=("s", "t")).blocks == (
+        Block(("a", "b"), "FP64"), Block(("s",), "BYTES"), Block(("t",), "BYTES"),
+    )  # fmt: skip
+    assert tensors(X, S).blocks == (Block(("x",), "FP32", (2,)), Block(("s",), "BYTES", (1,)))
+    assert tensors(X, is_batched=False).blocks == (Block(("x",), "FP32", (2,), is_whole=True),)
 
 
 DECODERS = [
@@ -307,4 +315,4 @@ def test_anything_is_rows_or_a_refusal(decoder: Any, inputs: list[Any]) -> None:
     except InvalidInputError:
         return  # what it says is tested above
     assert rows.rows >= 0
-    assert len(rows.blocks) == len(decoder.block_names())
+    assert len(rows.blocks) == len(decoder.blocks)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from penstock import inference_pb2 as pb
 from penstock.tensors import NUMPY_TYPES, to_raw
 from penstock_server.models.signature import ANY, TensorSpec
-from penstock_server.prediction.encode import QUEUE_US, Choice, IntegerParameter, ReplyEncoder, encoded_id, varint
+from penstock_server.prediction.encode import QUEUE_US, Choice, IntegerParameter, ReplyEncoder, encoded_id
 
 SPECS = (TensorSpec("y", "FP32", (ANY, 2)), TensorSpec("label", "BYTES", (ANY,)), TensorSpec("n", "INT64", (ANY,)))
 CHOICES = st.none() | st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple)
@@ -81,14 +81,6 @@ def test_what_is_kept_is_bounded() -> None:
     for rows in range(1200):
         encoder.batch(arrays, 1200, 0.0).reply(0, rows, b"", None, 0)
         assert len(encoder._layouts) < 1100
-
-
-@given(value=st.integers(0, 2**64 - 1))
-def test_varint_holds_seven_bits_a_byte(value: int) -> None:
-    encoded = varint(value)
-    assert sum((byte & 127) << (7 * at) for at, byte in enumerate(encoded)) == value
-    assert [byte > 127 for byte in encoded] == [True] * (len(encoded) - 1) + [False]
-    assert len(encoded) == max(1, -(-value.bit_length() // 7))
 
 
 @given(name=st.text(min_size=1, max_size=200), values=st.lists(st.integers(0, 5000) | st.integers(0, 2**63 - 1)))

@@ -14,6 +14,7 @@ from penstock_server.errors import (
     DeadlinePassedError,
     InvalidInputError,
     ModelFailedError,
+    NotReadyError,
     OverloadedError,
     PenstockError,
 )
@@ -77,8 +78,8 @@ def values_in(call: Any, outputs_of: Any) -> list[float]:
     return found
 
 
-def test_waiting_requests_run_together(lane_of: Any, servable: Any, ask: Any, outputs_of: Any, report: Any) -> None:
-    executor = lane_of(servable, report=report)
+def test_waiting_requests_run_together(executor_of: Any, servable: Any, ask: Any, outputs_of: Any, report: Any) -> None:
+    executor = executor_of(servable, report=report)
     calls = [ask(executor, 1.0), ask(executor), ask(executor, 2.0, 3.0)]
     executor.run(0.0)
     assert servable.runs == [3]
@@ -88,9 +89,9 @@ def test_waiting_requests_run_together(lane_of: Any, servable: Any, ask: Any, ou
     assert (report.answered, report.left_waiting) == (3, (0, 0))
 
 
-def test_a_reply_tells_who_answered_and_what_it_took(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
-    executor = lane_of(servable, report=report)
-    executor.play("canary")
+def test_a_reply_tells_who_answered_and_what_it_took(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
+    executor = executor_of(servable, report=report)
+    executor.set_role("canary")
     call = ask(executor, 1.0, arrived_s=99.5)
     ask(executor, 2.0, 3.0)
     executor.run(100.0)
@@ -106,8 +107,8 @@ def test_a_reply_tells_who_answered_and_what_it_took(lane_of: Any, servable: Any
     assert (batch["rows"], batch["started_s"], batch["features_s"], batch["infer_s"]) == (3, 100.0, 0.001, 0.002)
 
 
-def test_only_those_who_wait_longer_are_watched(lane_of: Any, servable: Any, ask: Any) -> None:
-    executor = lane_of(servable, max_rows=1)
+def test_only_those_who_wait_longer_are_watched(executor_of: Any, servable: Any, ask: Any) -> None:
+    executor = executor_of(servable, max_rows=1)
     calls = [ask(executor, float(number)) for number in range(3)]
     assert not any(call.is_watched for call in calls)
     executor.run(0.0)
@@ -131,10 +132,10 @@ def refusing(fake_servable: Any, **settings: Any) -> Any:
 
 
 def test_a_refused_row_refuses_its_request_and_leaves_the_neighbours_their_answers(
-    lane_of: Any, fake_servable: Any, ask: Any, outputs_of: Any, report: Any
+    executor_of: Any, fake_servable: Any, ask: Any, outputs_of: Any, report: Any
 ) -> None:
     servable = refusing(fake_servable)
-    executor = lane_of(servable, report=report)
+    executor = executor_of(servable, report=report)
     calls = [ask(executor, 1.0), ask(executor, 2.0, 13.0, 3.0), ask(executor), ask(executor, 4.0, 5.0)]
     executor.run(0.0)
     assert servable.runs == [6]
@@ -146,8 +147,10 @@ def test_a_refused_row_refuses_its_request_and_leaves_the_neighbours_their_answe
     assert [call.pending for call in calls] == [None] * 4
 
 
-def test_a_request_that_runs_alone_is_refused_alone(lane_of: Any, fake_servable: Any, ask: Any, report: Any) -> None:
-    executor = lane_of(refusing(fake_servable, is_batched=False), report=report)
+def test_a_request_that_runs_alone_is_refused_alone(
+    executor_of: Any, fake_servable: Any, ask: Any, report: Any
+) -> None:
+    executor = executor_of(refusing(fake_servable, is_batched=False), report=report)
     calls = [ask(executor, 13.0), ask(executor, 1.0)]
     drain(executor)
     assert isinstance(calls[0].answer, InvalidInputError)
@@ -155,9 +158,9 @@ def test_a_request_that_runs_alone_is_refused_alone(lane_of: Any, fake_servable:
     assert report.refusals == {"invalid_input": 1}
 
 
-def test_a_lane_is_activated_when_its_queue_fills(lane_of: Any, servable: Any, ask: Any) -> None:
+def test_an_executor_is_activated_when_its_queue_fills(executor_of: Any, servable: Any, ask: Any) -> None:
     activations: list[Executor] = []
-    executor = lane_of(servable, activate=activations.append)
+    executor = executor_of(servable, activate=activations.append)
     ask(executor, 1.0)
     ask(executor, 2.0)
     assert activations == [executor]
@@ -166,9 +169,9 @@ def test_a_lane_is_activated_when_its_queue_fills(lane_of: Any, servable: Any, a
     assert activations == [executor, executor]
 
 
-def test_what_cannot_be_joined_runs_alone(lane_of: Any, fake_servable: Any, ask: Any, outputs_of: Any) -> None:
+def test_what_cannot_be_joined_runs_alone(executor_of: Any, fake_servable: Any, ask: Any, outputs_of: Any) -> None:
     servable = fake_servable(is_batched=False)
-    executor = lane_of(servable)
+    executor = executor_of(servable)
     calls = [ask(executor, 1.0), ask(executor, 2.0, 3.0)]
     executor.run(0.0)
     assert [call.is_over for call in calls] == [True, False]
@@ -177,8 +180,8 @@ def test_what_cannot_be_joined_runs_alone(lane_of: Any, fake_servable: Any, ask:
     assert values_in(calls[1], outputs_of) == [4.0, 6.0]
 
 
-def test_a_full_queue_refuses_by_name(lane_of: Any, servable: Any, ask: Any) -> None:
-    executor = lane_of(servable, queue_rows=2)
+def test_a_full_queue_refuses_by_name(executor_of: Any, servable: Any, ask: Any) -> None:
+    executor = executor_of(servable, queue_rows=2)
     ask(executor, 1.0, 2.0)
     with pytest.raises(
         OverloadedError, match="the queue of model 'm' version 1 is full: 1 requests of 2 rows wait; try again later"
@@ -187,10 +190,10 @@ def test_a_full_queue_refuses_by_name(lane_of: Any, servable: Any, ask: Any) -> 
 
 
 def test_what_would_miss_the_objective_is_refused_at_once(
-    lane_of: Any, servable: Any, ask: Any, report: Any, fake_clock: Any
+    executor_of: Any, servable: Any, ask: Any, report: Any, fake_clock: Any
 ) -> None:
     clock = fake_clock(0.0)
-    executor = lane_of(servable, report=report, clock=clock, cost=Cost(1.0, 1.0), objective_ms=4000.0)
+    executor = executor_of(servable, report=report, clock=clock, cost=Cost(1.0, 1.0), objective_ms=4000.0)
     waits = ask(executor, 1.0)  # one row a batch takes half of the objective
     with pytest.raises(OverloadedError, match=r"model 'm' version 1 cannot answer within its objective of 4000 ms"):
         ask(executor, 2.0)
@@ -201,17 +204,17 @@ def test_what_would_miss_the_objective_is_refused_at_once(
     assert servable.runs == [1]
 
 
-def test_an_objective_missed_in_the_queue_is_overload(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
-    executor = lane_of(servable, report=report, objective_ms=4000.0)
+def test_an_objective_missed_in_the_queue_is_overload(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
+    executor = executor_of(servable, report=report, objective_ms=4000.0)
     late = ask(executor, 1.0)
     executor.run(4.0)
     assert isinstance(late.answer, OverloadedError)
     assert report.refusals == {"overloaded": 1}
 
 
-def test_a_lane_learns_what_batches_cost(lane_of: Any, servable: Any, ask: Any, fake_clock: Any) -> None:
+def test_an_executor_learns_what_batches_cost(executor_of: Any, servable: Any, ask: Any, fake_clock: Any) -> None:
     clock = fake_clock(0.0)
-    executor = lane_of(servable, clock=clock, objective_ms=4000.0)
+    executor = executor_of(servable, clock=clock, objective_ms=4000.0)
     ask(executor, 1.0)
     servable.on_run = lambda: setattr(clock, "now", 5.0)
     executor.run(0.0)
@@ -219,8 +222,8 @@ def test_a_lane_learns_what_batches_cost(lane_of: Any, servable: Any, ask: Any, 
         ask(executor, 1.0, arrived_s=5.0)
 
 
-def test_a_cost_that_refuses_everybody_is_doubted(lane_of: Any, servable: Any, ask: Any) -> None:
-    executor = lane_of(servable, cost=Cost(5.0, 0.0), objective_ms=4000.0)
+def test_a_cost_that_refuses_everybody_is_doubted(executor_of: Any, servable: Any, ask: Any) -> None:
+    executor = executor_of(servable, cost=Cost(5.0, 0.0), objective_ms=4000.0)
     refused = 0
     while executor.is_idle:
         try:
@@ -231,9 +234,9 @@ def test_a_cost_that_refuses_everybody_is_doubted(lane_of: Any, servable: Any, a
 
 
 def test_priorities_are_served_first_and_all_are_watched(
-    lane_of: Any, servable: Any, fake_call: Any, infer_request: Any
+    executor_of: Any, servable: Any, fake_call: Any, infer_request: Any
 ) -> None:
-    executor = lane_of(servable, max_rows=1)
+    executor = executor_of(servable, max_rows=1)
     request = infer_request({"x": np.zeros((1, 2))})
     calls = {}
     for priority in (9, 5, 1):
@@ -247,8 +250,8 @@ def test_priorities_are_served_first_and_all_are_watched(
     assert order == [[1], [5, 1], [9, 5, 1]]
 
 
-def test_who_passed_the_deadline_is_told(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
-    executor = lane_of(servable, report=report)
+def test_who_passed_the_deadline_is_told(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
+    executor = executor_of(servable, report=report)
     late, early = ask(executor, 1.0, deadline_s=5.0), ask(executor, 2.0, deadline_s=6.0)
     executor.run(5.0)
     assert isinstance(late.answer, DeadlinePassedError)
@@ -257,8 +260,10 @@ def test_who_passed_the_deadline_is_told(lane_of: Any, servable: Any, ask: Any, 
     assert servable.runs == [1]
 
 
-def test_a_cancelled_request_is_not_run(lane_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any) -> None:
-    executor = lane_of(servable, report=report)
+def test_a_cancelled_request_is_not_run(
+    executor_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any
+) -> None:
+    executor = executor_of(servable, report=report)
     gone, stays = ask(executor, 1.0), ask(executor, 2.0)
     gone.leave()
     executor.run(0.0)
@@ -267,15 +272,15 @@ def test_a_cancelled_request_is_not_run(lane_of: Any, servable: Any, ask: Any, r
     assert report.refusals == {"cancelled": 1}
 
 
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("is_threaded", [False, True])
 def test_a_caller_that_leaves_while_its_batch_runs_moves_nobodys_rows(
-    lane_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any, beside: bool
+    executor_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any, is_threaded: bool
 ) -> None:
-    executor = lane_of(servable, report=report, max_rows=4, max_delay_s=3600.0, beside=beside)
+    executor = executor_of(servable, report=report, max_rows=4, max_delay_s=3600.0, is_threaded=is_threaded)
     first = ask(executor, 1.0)
     servable.on_run = first.leave
     others = [ask(executor, 2.0, 3.0), ask(executor, 4.0)]
-    if not beside:
+    if not is_threaded:
         executor.run(0.0)
     assert all(call.is_answered.wait(TIMEOUT_S) for call in others)
     executor.close()
@@ -284,9 +289,9 @@ def test_a_caller_that_leaves_while_its_batch_runs_moves_nobodys_rows(
     assert (report.answered, report.refusals, report.left_waiting) == (2, {"cancelled": 1}, (0, 0))
 
 
-def test_a_failing_request_fails_alone(lane_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any) -> None:
+def test_a_failing_request_fails_alone(executor_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any) -> None:
     servable.fails = lambda rows: ModelFailedError("the model failed on this input") if (rows == 13.0).any() else None
-    executor = lane_of(servable, report=report)
+    executor = executor_of(servable, report=report)
     calls = [ask(executor, 1.0), ask(executor, 13.0), ask(executor, 2.0)]
     executor.run(0.0)
     assert [values_in(call, outputs_of) for call in (calls[0], calls[2])] == [[2.0], [4.0]]
@@ -295,9 +300,9 @@ def test_a_failing_request_fails_alone(lane_of: Any, servable: Any, ask: Any, re
     assert servable.runs == [3, 1, 1, 1]
 
 
-def test_rows_are_counted_for_drift_once(lane_of: Any, servable: Any, ask: Any, fake_report: Any) -> None:
+def test_rows_are_counted_for_drift_once(executor_of: Any, servable: Any, ask: Any, fake_report: Any) -> None:
     report = fake_report(cells=np.zeros((1, 1), np.int64))
-    executor = lane_of(servable, report=report)
+    executor = executor_of(servable, report=report)
     servable.fails = lambda rows: ModelFailedError("no") if (rows == 13.0).any() else None
     for values in ([1.0, 2.0], [13.0]):
         ask(executor, *values)
@@ -307,17 +312,19 @@ def test_rows_are_counted_for_drift_once(lane_of: Any, servable: Any, ask: Any, 
     assert (int(report.cells[0, 0]), report.drift_rows) == (4, 4)
 
 
-def test_the_output_of_a_version_without_classes_is_told(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
+def test_the_output_of_a_version_without_classes_is_told(
+    executor_of: Any, servable: Any, ask: Any, report: Any
+) -> None:
     servable.outputs = (TensorSpec("y", "FP64", (ANY, 1)),)
-    executor = lane_of(servable, report=report)
+    executor = executor_of(servable, report=report)
     ask(executor, 1.0, 2.0)
     executor.run(0.0)
     assert (report.scored, report.labels) == ([2.0, -2.0, 4.0, -4.0], [])
 
 
-def test_a_bug_fails_its_batch_and_no_more(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
+def test_a_bug_fails_its_batch_and_no_more(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
     servable.fails = lambda rows: RuntimeError("secret") if (rows == 13.0).any() else None
-    executor = lane_of(servable, report=report)
+    executor = executor_of(servable, report=report)
     calls = [ask(executor, 13.0), ask(executor, 1.0)]
     with pytest.raises(RuntimeError):
         executor.run(0.0)
@@ -330,21 +337,34 @@ def test_a_bug_fails_its_batch_and_no_more(lane_of: Any, servable: Any, ask: Any
     assert isinstance(after.answer, bytes)
 
 
-def test_another_number_of_rows_is_a_failed_model(lane_of: Any, servable: Any, ask: Any, report: Any) -> None:
+def test_a_bug_while_a_late_request_is_refused_loses_nobody(
+    executor_of: Any, servable: Any, ask: Any, report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = executor_of(servable, report=report)
+    late, fine = ask(executor, 1.0, deadline_s=5.0), ask(executor, 2.0)
+    monkeypatch.setattr(late, "fail", lambda error: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        executor.run(5.0)
+    assert type(fine.answer) is PenstockError
+    assert executor.is_idle
+
+
+def test_another_number_of_rows_is_a_failed_model(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
     honest = servable.predict
     servable.predict = lambda blocks, rows, shapes, cells: honest([blocks[0] * 2], rows * 2, shapes, cells)
-    executor = lane_of(servable, report=report)
+    executor = executor_of(servable, report=report)
     call = ask(executor, 1.0)
     executor.run(0.0)
     assert isinstance(call.answer, ModelFailedError)
     assert report.refusals == {"model_failed": 1}
 
 
-def test_a_lane_beside_answers_on_its_own_thread(lane_of: Any, servable: Any, ask: Any, outputs_of: Any) -> None:
+def test_a_threaded_executor_answers_on_its_own_thread(
+    executor_of: Any, servable: Any, ask: Any, outputs_of: Any
+) -> None:
     threads: list[str] = []
     servable.on_run = lambda: threads.append(threading.current_thread().name)
-    executor = lane_of(servable, beside=True)
-    assert executor.due_s() == NEVER
+    executor = executor_of(servable, is_threaded=True)
     calls = [ask(executor, float(number)) for number in range(20)]
     assert all(call.is_watched for call in calls)
     assert all(call.is_answered.wait(TIMEOUT_S) for call in calls)
@@ -354,15 +374,43 @@ def test_a_lane_beside_answers_on_its_own_thread(lane_of: Any, servable: Any, as
     assert executor.is_idle
 
 
-def test_a_lane_beside_outlives_a_bug(lane_of: Any, servable: Any, ask: Any) -> None:
+def test_a_threaded_executor_outlives_a_bug(executor_of: Any, servable: Any, ask: Any) -> None:
     servable.fails = lambda rows: RuntimeError("secret") if (rows == 13.0).any() else None
-    executor = lane_of(servable, beside=True)
+    executor = executor_of(servable, is_threaded=True)
     broken = ask(executor, 13.0)
     assert broken.is_answered.wait(TIMEOUT_S)
     fine = ask(executor, 1.0)
     assert fine.is_answered.wait(TIMEOUT_S)
     executor.close()
     assert (type(broken.answer), type(fine.answer)) == (PenstockError, bytes)
+
+
+@pytest.mark.parametrize("is_threaded", [False, True])
+def test_what_still_waits_when_a_version_closes_is_refused(
+    executor_of: Any, servable: Any, ask: Any, report: Any, is_threaded: bool
+) -> None:
+    executor = executor_of(servable, report=report, is_threaded=is_threaded, max_delay_s=3600.0, max_rows=9)
+    waits, gone = ask(executor, 1.0), ask(executor, 2.0)
+    gone.leave()
+    executor.close()
+    assert isinstance(waits.answer, NotReadyError)
+    assert str(waits.answer) == "the version was unloaded before the request had its turn"
+    assert report.refusals == {"cancelled": 1, "not_ready": 1}
+    assert executor.is_idle
+    assert servable.runs == []
+
+
+def test_a_batch_whose_neighbours_fail_teaches_nothing_of_the_cost(
+    executor_of: Any, servable: Any, ask: Any, fake_clock: Any
+) -> None:
+    clock = fake_clock(0.0)
+    executor = executor_of(servable, clock=clock, cost=Cost(1.0, 0.0), objective_ms=4000.0)
+    servable.fails = lambda rows: ModelFailedError("no") if (rows == 13.0).any() else None
+    servable.on_run = lambda: setattr(clock, "now", clock.now + 50.0)
+    for value in (1.0, 13.0):
+        ask(executor, value)
+    executor.run(0.0)
+    ask(executor, 1.0, arrived_s=clock.now)  # not refused: the cost is still the warm-up's
 
 
 TEXTS = st.text(max_size=4)
@@ -377,10 +425,10 @@ EVENTS = st.one_of(REQUESTS, REQUESTS, st.tuples(st.just("leave"), st.integers(0
 @settings(max_examples=60)
 @given(events=st.lists(EVENTS, max_size=25))
 def test_batched_answers_equal_answers_alone(
-    lane_of: Any, fake_call: Any, fake_report: Any, infer_request: Any, mixed: OnnxServable, events: list[Any]
+    executor_of: Any, fake_call: Any, fake_report: Any, infer_request: Any, mixed: OnnxServable, events: list[Any]
 ) -> None:
     report = fake_report()
-    executor, alone = lane_of(mixed, report=report, max_rows=6), lane_of(mixed)
+    executor, alone = executor_of(mixed, report=report, max_rows=6), executor_of(mixed)
     calls: list[Any] = []
     expected: list[Any] = []
     for event in events:
@@ -410,32 +458,58 @@ def without_timing(message: bytes) -> Any:
     return reply
 
 
-class KeptBatches:
-    """A request log that keeps what it is offered."""
+class FakeSampler:
+    """Draws the places that it is given, and keeps what it gets."""
 
-    def __init__(self) -> None:
-        self.offers: list[tuple[list[Any], list[Any], list[Any]]] = []
+    def __init__(self, *places: int) -> None:
+        self.places = places
+        self.drawn_from: list[int] = []
+        self.kept: list[dict[str, Any]] = []
 
-    def offer(self, items: Any, answered: Any, arrays: Any) -> None:
-        self.offers.append((list(items), list(answered), [array.tolist() for array in arrays]))
+    def draw(self, requests: int) -> tuple[int, ...]:
+        self.drawn_from.append(requests)
+        return self.places
+
+    def keep(self, *, arrays: Any, **fields: Any) -> None:
+        self.kept.append({"arrays": [array.tolist() for array in arrays], **fields})
 
 
-def test_the_request_log_is_offered_what_was_answered(lane_of: Any, servable: Any, ask: Any) -> None:
-    executor = lane_of(servable)
-    executor.request_log = log = KeptBatches()
+def test_each_logged_request_has_its_own_rows(executor_of: Any, servable: Any, ask: Any) -> None:
+    executor = executor_of(servable)
+    executor.sampler = sampler = FakeSampler(0, 2)
+    for values in ([1.0], [2.0, 3.0], [4.0, 5.0]):
+        ask(executor, *values)
+    executor.run(0.0)
+    assert sampler.drawn_from == [3]
+    assert [(one["rows"], one["blocks"], one["arrays"]) for one in sampler.kept] == [
+        (1, (np.array([1.0, -1.0]).tobytes(),), [[[2.0, -2.0]]]),
+        (2, (np.array([4.0, -4.0, 5.0, -5.0]).tobytes(),), [[[8.0, -8.0], [10.0, -10.0]]]),
+    ]
+
+
+def test_only_what_was_answered_is_logged(executor_of: Any, servable: Any, ask: Any) -> None:
+    executor = executor_of(servable)
+    executor.sampler = sampler = FakeSampler(0, 1, 2)
     calls = [ask(executor, 1.0), ask(executor, 2.0, 3.0), ask(executor, 4.0)]
     servable.on_run = calls[1].leave
     executor.run(0.0)
-    ((items, answered, arrays),) = log.offers
-    assert ([item.call for item in items], [item.call for item in answered]) == (calls, [calls[0], calls[2]])
-    assert arrays == [[[2.0, -2.0], [4.0, -4.0], [6.0, -6.0], [8.0, -8.0]]]
+    assert [one["arrays"] for one in sampler.kept] == [[[[2.0, -2.0]]], [[[8.0, -8.0]]]]
 
 
-def test_nothing_failed_is_logged(lane_of: Any, servable: Any, ask: Any) -> None:
-    executor = lane_of(servable)
-    executor.request_log = log = KeptBatches()
+def test_a_request_that_runs_alone_is_logged_whole(executor_of: Any, fake_servable: Any, ask: Any) -> None:
+    executor = executor_of(fake_servable(is_batched=False))
+    executor.sampler = sampler = FakeSampler(0)
+    ask(executor, 1.0, 2.0)
+    executor.run(0.0)
+    (one,) = sampler.kept
+    assert (one["is_whole"], one["rows"], one["arrays"]) == (True, 2, [[[2.0, -2.0], [4.0, -4.0]]])
+
+
+def test_nothing_failed_is_logged(executor_of: Any, servable: Any, ask: Any) -> None:
+    executor = executor_of(servable)
+    executor.sampler = sampler = FakeSampler(0)
     servable.fails = lambda rows: ModelFailedError("no") if 2.0 in rows else None
     for value in (1.0, 2.0, 3.0):
         ask(executor, value)
     executor.run(0.0)
-    assert [arrays for _, _, arrays in log.offers] == [[[[2.0, -2.0]]], [[[6.0, -6.0]]]]
+    assert [one["arrays"] for one in sampler.kept] == [[[[2.0, -2.0]]], [[[6.0, -6.0]]]]

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
 from penstock_server.models.signature import ANY, TensorSpec
-from penstock_server.prediction.parse_cache import MAX_HEAD_BYTES, MAX_HEADS, MAX_LENGTHS, Templates
+from penstock_server.parse import parse
+from penstock_server.prediction import predictor as predictor_module
+from penstock_server.prediction.parse_cache import MAX_HEAD_BYTES, MAX_HEADS, MAX_LENGTHS, ParseCache
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan
@@ -22,30 +24,30 @@ def message_of(x: Any, **fields: Any) -> bytes:
     return encoded
 
 
-def kept(templates: Templates, message: bytes) -> Any:
-    return templates.keep(message, pb.ModelInferRequest.FromString(message))
+def put(cache: ParseCache, message: bytes) -> Any:
+    return cache.put(message, pb.ModelInferRequest.FromString(message))
 
 
 ROW, OTHER = message_of([[1, 2]]), message_of([[3, 4]])
 
 
-def test_a_message_with_other_contents_is_of_the_same_template() -> None:
-    templates = Templates()
-    assert templates.find(ROW) is None
-    template: Any = kept(templates, ROW)
-    assert OTHER[template.size :] == np.array([3.0, 4.0]).tobytes()
-    assert (template.model, template.version) == ("m", "")
-    assert templates.find(OTHER) is template
+def test_a_message_with_other_contents_finds_what_is_cached() -> None:
+    cache = ParseCache()
+    assert cache.find(ROW) is None
+    cached: Any = put(cache, ROW)
+    assert OTHER[cached.size :] == np.array([3.0, 4.0]).tobytes()
+    assert (cached.model, cached.version) == ("m", "")
+    assert cache.find(OTHER) is cached
 
 
 @pytest.mark.parametrize(
     "message",
     [message_of([[1, 2], [3, 4]]), message_of([[3, 4]], model_name="n"), OTHER[:-1], OTHER + b"\0", b""],
 )
-def test_another_request_is_of_none(message: bytes) -> None:
-    templates = Templates()
-    kept(templates, ROW)
-    assert templates.find(message) is None
+def test_another_request_finds_nothing(message: bytes) -> None:
+    cache = ParseCache()
+    put(cache, ROW)
+    assert cache.find(message) is None
 
 
 PARAMETERS = {"timeout": pb.InferParameter(int64_param=5)}
@@ -66,21 +68,94 @@ TYPED.inputs.add(name="x", datatype="FP64", shape=[1, 2]).contents.fp64_contents
         b"\x3a\x02ab" + pb.ModelInferRequest(model_name="\x3a\x02ab").SerializeToString(),
     ],
 )
-def test_what_differs_in_more_than_its_contents_is_not_kept(message: bytes) -> None:
-    templates = Templates()
-    assert kept(templates, message) is None
-    assert templates.find(message) is None
+def test_what_differs_in_more_than_its_contents_is_not_cached(message: bytes) -> None:
+    cache = ParseCache()
+    assert put(cache, message) is None
+    assert cache.find(message) is None
 
 
-def test_what_is_kept_is_bounded_and_holds_no_contents() -> None:
-    templates = Templates()
+def test_what_is_cached_is_bounded_and_holds_no_contents() -> None:
+    cache = ParseCache()
     for length in range(2 * MAX_LENGTHS):
         for name in "abcdefg":
-            kept(templates, message_of(np.ones(length + 1), model_name=name))
-    held = templates._by_length
+            put(cache, message_of(np.ones(length + 1), model_name=name))
+    held = cache._by_length
     assert len(held) <= MAX_LENGTHS
     assert all(len(heads) <= MAX_HEADS for heads in held.values())
-    assert all(template.request.ByteSize() < MAX_HEAD_BYTES for heads in held.values() for template in heads)
+    assert all(cached.request.ByteSize() < MAX_HEAD_BYTES for heads in held.values() for cached in heads)
+
+
+def test_the_oldest_head_of_a_length_makes_room() -> None:
+    cache = ParseCache()
+    messages = [message_of([[1, 2]], model_name=name) for name in "abcdefgh"[: MAX_HEADS + 1]]
+    for message in messages:
+        put(cache, message)
+    assert cache.find(messages[0]) is None
+    found = [cache.find(message) for message in messages[1:]]
+    assert [cached and cached.model for cached in found] == list("abcdefgh"[1 : MAX_HEADS + 1])
+
+
+def test_too_many_lengths_start_over() -> None:
+    cache = ParseCache()
+    messages = [message_of(np.ones(length + 1)) for length in range(MAX_LENGTHS + 1)]
+    for message in messages[:MAX_LENGTHS]:
+        put(cache, message)
+    put(cache, message_of(np.ones(1), model_name="n"))  # a length that is known needs no room
+    assert all(cache.find(message) for message in messages[:MAX_LENGTHS])
+    put(cache, messages[MAX_LENGTHS])
+    assert cache.find(messages[MAX_LENGTHS])
+    assert not any(cache.find(message) for message in messages[:MAX_LENGTHS])
+
+
+class CountingDecoder:
+    """Counts how a decoder is asked."""
+
+    def __init__(self, decoder: Any) -> None:
+        self.decoder = decoder
+        self.asked: list[str] = []
+
+    def decode(self, request: Any) -> Any:
+        self.asked.append("decode")
+        return self.decoder.decode(request)
+
+    def decode_like(self, *others: Any) -> Any:
+        self.asked.append("decode_like")
+        return self.decoder.decode_like(*others)
+
+
+def test_the_second_request_is_neither_parsed_nor_decoded_in_full(
+    executor_of: Any,
+    fake_servable: Any,
+    fake_report: Any,
+    fake_clock: Any,
+    fake_call: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[bytes] = []
+
+    def counted_parse(kind: Any, message: bytes, protocol: str) -> Any:
+        parsed.append(message)
+        return parse(kind, message, protocol)
+
+    monkeypatch.setattr(predictor_module, "parse", counted_parse)
+    executors = {version: executor_of(fake_servable(key=("m", version))) for version in "12"}
+    for executor in executors.values():
+        executor.decoder = CountingDecoder(executor.decoder)
+    predictor = Predictor(clock=fake_clock(), report=fake_report())
+
+    def ask(message: bytes, champion: str) -> list[str]:
+        predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan(champion), executors)})
+        asked = executors[champion].decoder.asked
+        asked.clear()
+        predictor.infer(message, fake_call())
+        return list(asked)
+
+    assert ask(ROW, "1") == ["decode"]
+    assert ask(OTHER, "1") == ["decode_like"]
+    assert parsed == [ROW]
+    assert ask(OTHER, "2") == ["decode"]  # another version has not seen the head
+    assert ask(ROW, "2") == ["decode_like"]
+    assert parsed == [ROW, OTHER]
 
 
 MESSAGES = st.builds(
@@ -99,7 +174,7 @@ DAMAGED = st.tuples(MESSAGES, st.integers(0, 200), st.integers(0, 255)).map(
 @settings(max_examples=150)
 @given(messages=st.lists(MESSAGES | DAMAGED, max_size=8).map(lambda some: some * 2), swap=st.booleans())
 def test_answers_do_not_depend_on_what_was_asked_before(
-    lane_of: Any,
+    executor_of: Any,
     fake_servable: Any,
     fake_report: Any,
     fake_clock: Any,
@@ -109,8 +184,8 @@ def test_answers_do_not_depend_on_what_was_asked_before(
 ) -> None:
     wide, narrow = fake_servable(key=("m", "1")), fake_servable(key=("m", "2"))
     narrow.inputs = (TensorSpec("x", "FP64", (ANY, 1)),)
-    executors = {"1": lane_of(wide), "2": lane_of(narrow)}
-    catalogues = [
+    executors = {"1": executor_of(wide), "2": executor_of(narrow)}
+    tables = [
         RoutingTable({name: ServedModel(name, TrafficPlan(champion), executors) for name in "mn"}) for champion in "12"
     ]
 
@@ -131,5 +206,5 @@ def test_answers_do_not_depend_on_what_was_asked_before(
 
     predictor = new()
     for number, message in enumerate(messages):
-        routing_table = catalogues[number % 2 if swap else 0]
+        routing_table = tables[number % 2 if swap else 0]
         assert answer(predictor, message, routing_table) == answer(new(), message, routing_table)

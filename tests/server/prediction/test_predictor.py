@@ -15,8 +15,9 @@ from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.routes import VersionStatus
 
 X = np.array([[1.0, 2.0]])
 NEVER = float("inf")
@@ -25,12 +26,12 @@ NEVER = float("inf")
 class Server:
     """A predictor before the executors of a fake champion and canary."""
 
-    def __init__(self, lane_of: Any, fake_servable: Any, fake_report: Any, clock: Any, **limits: Any) -> None:
+    def __init__(self, executor_of: Any, fake_servable: Any, fake_report: Any, clock: Any, **limits: Any) -> None:
         self.clock = clock
         self.unrouted = fake_report()
         self.reports = {version: fake_report() for version in "12"}
         self.executors = {
-            version: lane_of(fake_servable(key=("m", version)), report=self.reports[version], clock=clock, **limits)
+            version: executor_of(fake_servable(key=("m", version)), report=self.reports[version], clock=clock, **limits)
             for version in "12"
         }
         self.predictor = Predictor(clock=clock, report=self.unrouted)
@@ -55,11 +56,11 @@ class Server:
 
 
 @pytest.fixture
-def server(lane_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any) -> Server:
-    return Server(lane_of, fake_servable, fake_report, fake_clock())
+def server(executor_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any) -> Server:
+    return Server(executor_of, fake_servable, fake_report, fake_clock())
 
 
-def test_an_admitted_request_is_answered_by_its_lane(
+def test_an_admitted_request_is_answered_by_its_executor(
     server: Server, fake_call: Any, infer_request: Any, outputs_of: Any
 ) -> None:
     call = server.ask(infer_request({"x": X}, id="req-1", model_version="1"), fake_call())
@@ -211,9 +212,9 @@ def test_a_deadline_that_passed_is_refused_at_once(server: Server, fake_call: An
 
 
 def test_a_full_queue_is_the_versions_refusal(
-    lane_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any
+    executor_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any
 ) -> None:
-    server = Server(lane_of, fake_servable, fake_report, fake_clock(), queue_rows=1)
+    server = Server(executor_of, fake_servable, fake_report, fake_clock(), queue_rows=1)
     first, second = (server.ask(infer_request({"x": X}, model_version="1"), fake_call()) for _ in range(2))
     assert isinstance(second.answer, errors.OverloadedError)
     assert (server.reports["1"].refusals, server.unrouted.refusals) == ({"overloaded": 1}, {})
@@ -243,16 +244,16 @@ def outcome_of(server: Server, call: Any) -> None:
 @settings(max_examples=200)
 @given(message=st.binary(max_size=60))
 def test_random_bytes_end_in_one_outcome(
-    lane_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, message: bytes
+    executor_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, message: bytes
 ) -> None:
-    server = Server(lane_of, fake_servable, fake_report, fake_clock())
+    server = Server(executor_of, fake_servable, fake_report, fake_clock())
     outcome_of(server, server.ask(message, fake_call()))
 
 
 @settings(max_examples=200)
 @given(data=st.data(), typed=st.booleans(), rows=st.integers(0, 3))
 def test_damaged_requests_end_in_one_outcome(
-    lane_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any,
+    executor_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any,
     data: st.DataObject, typed: bool, rows: int,
 ) -> None:  # fmt: skip
     request = infer_request({"x": np.ones((rows, 2))}, typed=typed, outputs=["y"], id="id")
@@ -269,7 +270,7 @@ def test_damaged_requests_end_in_one_outcome(
                 message[at:at] = message[at : at + 8]
         if not message:
             break
-    server = Server(lane_of, fake_servable, fake_report, fake_clock())
+    server = Server(executor_of, fake_servable, fake_report, fake_clock())
     outcome_of(server, server.ask(bytes(message), fake_call()))
 
 
@@ -296,10 +297,10 @@ def identities(write_onnx: Callable[..., Path]) -> dict[str, OnnxServable]:
 )
 @pytest.mark.parametrize("rows", [0, 1, 3])
 def test_every_datatype_goes_through_a_graph_and_back(
-    identities: dict[str, OnnxServable], lane_of: Any, fake_report: Any, fake_clock: Any, fake_call: Any,
+    identities: dict[str, OnnxServable], executor_of: Any, fake_report: Any, fake_clock: Any, fake_call: Any,
     infer_request: Any, outputs_of: Any, datatype: str, typed: bool, rows: int,
 ) -> None:  # fmt: skip
-    executor = lane_of(identities[datatype])
+    executor = executor_of(identities[datatype])
     predictor = Predictor(clock=fake_clock(), report=fake_report())
     predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("1"), {"1": executor})})
     sent = VALUES[datatype][:rows]

@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 
 from penstock_server.errors import NotFoundError, NotReadyError, PenstockError
-from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.routes import VersionStatus
 
 ONE: Any = "the executor of version 1"
 TWO: Any = "the executor of version 2"
@@ -19,8 +20,8 @@ STARTING = ServedModel("m", None, {"2": TWO}, STATUSES)
 @pytest.mark.parametrize(
     ("version", "expected"), [("", TWO), ("1", ONE), ("2", TWO), ("@champion", ONE), ("@canary", TWO)]
 )
-def test_a_request_finds_its_lane(version: str, expected: Any) -> None:
-    assert MODEL.executor(version, "customer-7") is expected
+def test_a_request_finds_its_executor(version: str, expected: Any) -> None:
+    assert MODEL.resolve(version, "customer-7") is expected
 
 
 @pytest.mark.parametrize(
@@ -40,11 +41,11 @@ def test_a_request_finds_its_lane(version: str, expected: Any) -> None:
 )
 def test_who_finds_none_learns_why(model: ServedModel, version: str, kind: type[PenstockError], said: str) -> None:
     with pytest.raises(kind, match=said):
-        model.executor(version, "")
+        model.resolve(version, "")
 
 
-def test_a_loaded_version_is_asked_by_name_before_anything_is_planned() -> None:
-    assert STARTING.executor("2", "") is TWO
+def test_a_loaded_version_is_found_by_name_before_anything_is_planned() -> None:
+    assert STARTING.resolve("2", "") is TWO
     assert not STARTING.is_ready
     assert MODEL.is_ready
 
@@ -57,7 +58,7 @@ def test_a_loaded_version_is_asked_by_name_before_anything_is_planned() -> None:
         (None, [None] * 4),
     ],
 )
-def test_a_version_plays_its_first_role(plan: TrafficPlan | None, roles: list[str | None]) -> None:
+def test_a_version_has_its_first_role(plan: TrafficPlan | None, roles: list[str | None]) -> None:
     model = ServedModel("m", plan, {})
     assert [model.role(version) for version in "1234"] == roles
 
@@ -69,3 +70,22 @@ def test_unknown_models_are_told_which_there_are() -> None:
         routing_table.model("c")
     with pytest.raises(NotFoundError, match="no model yet"):
         RoutingTable().model("c")
+
+
+@pytest.mark.parametrize(
+    ("models", "is_settled", "is_ready"),
+    [
+        ([], True, True),
+        ([MODEL], True, True),
+        ([STARTING], True, False),
+        ([MODEL, STARTING], True, True),  # one model that cannot be loaded takes no traffic from the others
+        ([STARTING, STARTING], True, False),
+        ([MODEL], False, False),
+        ([], False, False),
+    ],
+)
+def test_a_server_is_ready_once_settled_unless_nothing_answers(
+    models: list[ServedModel], is_settled: bool, is_ready: bool
+) -> None:
+    table = RoutingTable({str(at): model for at, model in enumerate(models)}, is_settled)
+    assert table.is_ready is is_ready

@@ -5,7 +5,7 @@ import pytest
 from penstock_server.prediction.scheduler import IDLE_S, BatchScheduler
 
 
-class PuppetLane:
+class PuppetExecutor:
     """An executor of which the test says when it is due; each run takes one of its batches."""
 
     class servable:  # noqa: N801 - stands where an executor has its servable
@@ -37,67 +37,71 @@ def test_nothing_to_do_is_idle(clock: Any) -> None:
     assert BatchScheduler(clock).step() == IDLE_S
 
 
-def test_every_lane_gets_one_batch_a_step(clock: Any) -> None:
-    reactor = BatchScheduler(clock)
+def test_every_executor_gets_one_batch_a_step(clock: Any) -> None:
+    scheduler = BatchScheduler(clock)
     ran: list[str] = []
-    for executor in (PuppetLane("busy", ran, batches=3), PuppetLane("calm", ran)):
-        reactor.activate(executor)  # type: ignore[arg-type]
-    assert reactor.step() == 0
+    for executor in (PuppetExecutor("busy", ran, batches=3), PuppetExecutor("calm", ran)):
+        scheduler.activate(executor)  # type: ignore[arg-type]
+    assert scheduler.step() == 0
     assert ran == ["busy", "calm"]
-    assert reactor.step() == 0
-    assert reactor.step() == IDLE_S
+    assert scheduler.step() == 0
+    assert scheduler.step() == IDLE_S
     assert ran == ["busy", "calm", "busy", "busy"]
-    assert reactor.step() == IDLE_S
+    assert scheduler.step() == IDLE_S
 
 
 @pytest.mark.parametrize(("due_s", "expected"), [(10.25, 0.25), (100.0, IDLE_S)])
-def test_a_lane_that_waits_for_company_is_looked_at_in_time(clock: Any, due_s: float, expected: float) -> None:
-    reactor = BatchScheduler(clock)
+def test_an_executor_that_waits_for_company_is_looked_at_in_time(clock: Any, due_s: float, expected: float) -> None:
+    scheduler = BatchScheduler(clock)
     ran: list[str] = []
-    reactor.activate(PuppetLane("slow", ran, due_s=due_s))  # type: ignore[arg-type]
-    assert reactor.step() == expected
+    scheduler.activate(PuppetExecutor("slow", ran, due_s=due_s))  # type: ignore[arg-type]
+    assert scheduler.step() == expected
     assert ran == []
     clock.now = due_s
-    assert reactor.step() == IDLE_S
+    assert scheduler.step() == IDLE_S
     assert ran == ["slow"]
 
 
 def test_whoever_has_to_wait_is_watched(clock: Any) -> None:
-    reactor = BatchScheduler(clock)
-    busy, calm, slow = PuppetLane("busy", [], batches=2), PuppetLane("calm", []), PuppetLane("slow", [], due_s=99.0)
+    scheduler = BatchScheduler(clock)
+    busy, calm, slow = (
+        PuppetExecutor("busy", [], batches=2),
+        PuppetExecutor("calm", []),
+        PuppetExecutor("slow", [], due_s=99.0),
+    )
     for executor in (busy, calm, slow):
-        reactor.activate(executor)  # type: ignore[arg-type]
-    reactor.step()
+        scheduler.activate(executor)  # type: ignore[arg-type]
+    scheduler.step()
     assert [busy.watches, calm.watches, slow.watches] == [1, 0, 1]
 
 
-def test_a_bug_in_one_lane_stops_no_other(clock: Any) -> None:
-    reactor = BatchScheduler(clock)
+def test_a_bug_in_one_executor_stops_no_other(clock: Any) -> None:
+    scheduler = BatchScheduler(clock)
     ran: list[str] = []
-    for executor in (PuppetLane("broken", ran, batches=2, broken=True), PuppetLane("fine", ran)):
-        reactor.activate(executor)  # type: ignore[arg-type]
-    assert reactor.step() == 0
+    for executor in (PuppetExecutor("broken", ran, batches=2, broken=True), PuppetExecutor("fine", ran)):
+        scheduler.activate(executor)  # type: ignore[arg-type]
+    assert scheduler.step() == 0
     assert ran == ["broken", "fine"]
-    reactor.step()
+    scheduler.step()
     assert ran == ["broken", "fine", "broken"]
-    assert reactor.step() == IDLE_S
+    assert scheduler.step() == IDLE_S
 
 
-def test_a_lane_activates_itself_again_after_it_was_empty(
-    clock: Any, lane_of: Any, fake_servable: Any, fake_call: Any
+def test_an_executor_activates_itself_again_after_it_was_empty(
+    clock: Any, executor_of: Any, fake_servable: Any, fake_call: Any
 ) -> None:
-    from penstock_server.prediction.decode import Rows
+    from penstock_server.prediction.decode import DecodedRows
     from penstock_server.prediction.executor import PendingRequest
 
     servable = fake_servable()
-    reactor = BatchScheduler(clock)
-    executor = lane_of(servable, activate=reactor.activate, clock=clock)
+    scheduler = BatchScheduler(clock)
+    executor = executor_of(servable, activate=scheduler.activate, clock=clock)
     for _ in range(2):
         call = fake_call()
-        rows = Rows((bytes(16),), 1)
+        rows = DecodedRows((bytes(16),), 1)
         executor.submit(
             PendingRequest(executor, call, rows, arrived_s=10.0, deadline_s=99.0, request_id="", chosen=None)
         )
-        assert reactor.step() == IDLE_S
+        assert scheduler.step() == IDLE_S
         assert call.is_over
     assert servable.runs == [1, 1]

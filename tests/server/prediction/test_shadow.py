@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from penstock_server.models.signature import TensorSpec
-from penstock_server.prediction.outputs import class_reader
-from penstock_server.prediction.shadow import Answered, Mirror, Reader, ShadowThread
+from penstock_server.prediction.outputs import OutputReader, class_reader
+from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget, ShadowThread
 
 TIMEOUT_S = 20.0
 X = np.array([[1.0, 5.0], [2.0, 1.0], [3.0, 4.0]])
@@ -20,22 +20,22 @@ def thread() -> Iterator[ShadowThread]:
     made.close()
 
 
-def answered(y: Any = X * 2, rows: int = 3) -> Answered:
-    return Answered((X[:rows].tobytes(),), None, rows, [np.asarray(y)], took_s=0.01)
+def answered(y: Any = X * 2, rows: int = 3) -> AnsweredBatch:
+    return AnsweredBatch((X[:rows].tobytes(),), None, rows, [np.asarray(y)], took_s=0.01)
 
 
-def mirror(thread: Any, servable: Any, report: Any, order: Any = (0,)) -> Mirror:
-    reader = Reader(class_reader(servable.outputs), 0)
-    return Mirror(thread, servable=servable, report=report, reader=reader, champion=reader, order=order)
+def target_of(thread: Any, servable: Any, report: Any, order: Any = (0,)) -> ShadowTarget:
+    reader = OutputReader(class_reader(servable.outputs), 0)
+    return ShadowTarget(thread, servable=servable, report=report, reader=reader, champion=reader, order=order)
 
 
 class Collecting:
     """Stands where the thread does, and keeps what it is offered."""
 
     def __init__(self) -> None:
-        self.taken: list[Answered] = []
+        self.taken: list[AnsweredBatch] = []
 
-    def offer(self, _mirror: Mirror, copy: Answered) -> bool:
+    def offer(self, _target: ShadowTarget, copy: AnsweredBatch) -> bool:
         self.taken.append(copy)
         return len(self.taken) < 2
 
@@ -44,7 +44,7 @@ def test_the_shadow_is_compared_row_by_row(fake_servable: Any, fake_report: Any)
     report = fake_report()
     other = X * 2
     other[1] = [0.0, 1.0]
-    mirror(Collecting(), fake_servable(), report).run(answered(other))
+    target_of(Collecting(), fake_servable(), report).run(answered(other))
     assert report.shadow == {"agree": 2, "disagree": 1}
     assert report.distances == [0.0, 4.0, 0.0]
 
@@ -60,10 +60,10 @@ def test_blocks_come_in_the_shadows_order(fake_report: Any) -> None:
             raise RuntimeError("enough")
 
     two, report = Two(), fake_report()
-    copy = Answered((b"a", b"b"), ((1,), (2,)), 1, [], 0.0)
-    Mirror(
+    copy = AnsweredBatch((b"a", b"b"), ((1,), (2,)), 1, [], 0.0)
+    ShadowTarget(
         Collecting(),  # type: ignore[arg-type]
-        servable=two, report=report, reader=Reader(None, None), champion=Reader(None, None), order=(1, 0),
+        servable=two, report=report, reader=OutputReader(None, None), champion=OutputReader(None, None), order=(1, 0),
     ).run(copy)  # fmt: skip
     assert two.asked == ([b"b", b"a"], [(2,), (1,)], None)
 
@@ -71,20 +71,20 @@ def test_blocks_come_in_the_shadows_order(fake_report: Any) -> None:
 def test_a_failing_shadow_is_counted_and_kept_apart(fake_servable: Any, fake_report: Any) -> None:
     servable, report = fake_servable(), fake_report()
     servable.fails = lambda rows: RuntimeError("a bug")
-    mirror(Collecting(), servable, report).run(answered())
+    target_of(Collecting(), servable, report).run(answered())
     assert report.shadow == {"failed": 3}
 
 
 def test_answers_that_cannot_be_compared_are_failures(fake_servable: Any, fake_report: Any) -> None:
     report = fake_report()
-    mirror(Collecting(), fake_servable(), report).run(answered(np.zeros((2, 2))))
+    target_of(Collecting(), fake_servable(), report).run(answered(np.zeros((2, 2))))
     assert report.shadow == {"failed": 3}
 
 
 def test_what_is_not_copied_is_counted_by_reason(fake_servable: Any, fake_report: Any) -> None:
     report = fake_report()
-    mirror(Collecting(), fake_servable(), report, order=None).offer(answered())
-    one = mirror(Collecting(), fake_servable(), report)
+    target_of(Collecting(), fake_servable(), report, order=None).offer(answered())
+    one = target_of(Collecting(), fake_servable(), report)
     one.offer(answered())
     one.offer(answered())
     assert report.shadow == {"incompatible": 3, "busy": 3}
@@ -102,7 +102,7 @@ def test_copies_run_on_a_thread_of_their_own_until_too_many_wait(
         assert may_run.acquire(timeout=TIMEOUT_S)
 
     servable.on_run = hold
-    one = mirror(thread, servable, report)
+    one = target_of(thread, servable, report)
     for _ in range(4):  # three rows each, ten may wait: the last is dropped
         one.offer(answered())
     assert report.shadow["busy"] == 3
@@ -117,15 +117,17 @@ def test_copies_run_on_a_thread_of_their_own_until_too_many_wait(
 def test_a_closed_thread_runs_nothing_more(thread: ShadowThread, fake_servable: Any, fake_report: Any) -> None:
     servable, report = fake_servable(), fake_report()
     thread.close()
-    mirror(thread, servable, report).offer(answered())
+    target_of(thread, servable, report).offer(answered())
     assert servable.runs == []
 
 
-def test_a_lane_copies_what_it_answered(lane_of: Any, fake_servable: Any, fake_call: Any, infer_request: Any) -> None:
+def test_an_executor_copies_what_it_answered(
+    executor_of: Any, fake_servable: Any, fake_call: Any, infer_request: Any
+) -> None:
     from penstock_server.prediction.executor import PendingRequest
 
-    executor, thread = lane_of(fake_servable()), Collecting()
-    executor.mirror = mirror(thread, fake_servable(), executor.report)
+    executor, thread = executor_of(fake_servable()), Collecting()
+    executor.shadow = target_of(thread, fake_servable(), executor.report)
     call = fake_call()
     rows = executor.decoder.decode(infer_request({"x": X}))
     executor.submit(PendingRequest(executor, call, rows, arrived_s=0.0, deadline_s=9.0, request_id="", chosen=None))
@@ -133,5 +135,5 @@ def test_a_lane_copies_what_it_answered(lane_of: Any, fake_servable: Any, fake_c
     (copy,) = thread.taken
     assert (copy.blocks, copy.rows, copy.took_s) == ((X.tobytes(),), 3, 0.003)
     np.testing.assert_array_equal(copy.arrays[0], X * 2)
-    executor.play("canary")
-    assert executor.mirror is None
+    executor.set_role("canary")
+    assert executor.shadow is None

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,12 @@ def request(at: float, name: str, ages: list[float], cities: list[Any], labels: 
 def segment(path: Path, header: SegmentHeader, *requests: LoggedRequest) -> Path:
     path.write_bytes(FORMAT + b"".join(map(framed, [header, *requests])))
     return path
+
+
+def test_a_worker_does_not_pay_for_parquet() -> None:
+    script = "import sys, penstock_server.worker, penstock_server.app; print('pyarrow' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
 
 
 @pytest.mark.parametrize("group_bytes", [1, 16 * 1024 * 1024])

@@ -13,6 +13,7 @@ from penstock_server.request_log.segment import (
     LoggedTensor,
     SegmentHeader,
     framed,
+    header_of,
     read_segment,
 )
 
@@ -85,3 +86,16 @@ def test_a_header_of_endless_columns_is_refused(path: Path) -> None:
     assert read_segment(path)[0] == header
     with pytest.raises(ValueError, match="expected at most"):
         SegmentHeader("m", "1", (*header.inputs, *HEADER.inputs), ())
+
+
+@pytest.mark.parametrize(
+    ("row_shape", "is_list"), [((), False), ((1,), False), ((1, 1), False), ((3,), True), ((-1,), True), ((1, 2), True)]
+)
+def test_several_elements_per_row_are_a_list(row_shape: tuple[int, ...], is_list: bool) -> None:
+    header = header_of(("m", "1"), [(("x",), "FP32", row_shape, False)], [])
+    assert header == SegmentHeader("m", "1", (LoggedTensor(("x",), "FP32", is_list),), ())
+
+
+def test_a_version_whose_requests_run_alone_logs_lists() -> None:
+    header = header_of(("m", "1"), [(("x",), "FP32", (), True)], [(("y",), "FP64", (1,), True)])
+    assert [tensor.is_list for tensor in (*header.inputs, *header.outputs)] == [True, True]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_server.errors import InvalidInputError
-from penstock_server.rollout.plan import TrafficPlan, key_place
+from penstock_server.errors import InvalidInputError, NotReadyError
+from penstock_server.rollout.plan import TrafficPlan, key_place, weight_from_percent, weight_in_percent
 
 KEYS = [f"customer-{number}" for number in range(1000)]
 
@@ -29,8 +29,27 @@ def test_choose(plan: TrafficPlan, expected: tuple[str, str], key: str) -> None:
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan"), float("inf")])
 def test_a_weight_is_a_share(weight: float) -> None:
-    with pytest.raises(InvalidInputError, match="a share from 0 to 1, got"):
+    with pytest.raises(InvalidInputError, match=r"a canary's weight is .* percent, expected 0 to 100 percent"):
         TrafficPlan("1", canary="2", canary_weight=weight)
+    with pytest.raises(InvalidInputError, match="expected 0 to 100 percent"):
+        weight_from_percent(100 * weight)
+
+
+@pytest.mark.parametrize(("percent", "share"), [(0, 0.0), (100, 1.0), (12.5, 0.125)])
+def test_people_write_weights_in_percent(percent: float, share: float) -> None:
+    assert weight_from_percent(percent) == share
+    assert weight_in_percent(share) == percent
+
+
+def test_a_plan_needs_its_versions_once_the_champion_first() -> None:
+    assert TrafficPlan().versions == ()
+    assert TrafficPlan("2", "1", 0.1, "1").versions == ("2", "1")
+    assert TrafficPlan(None, "1", 0.1, "3").versions == ("1", "3")
+
+
+def test_without_a_champion_nothing_is_chosen() -> None:
+    with pytest.raises(NotReadyError, match="model 'churn' has no champion"):
+        TrafficPlan(canary="2", canary_weight=1.0).choose("churn", "customer-7")
 
 
 def on_canary(model: str, weight: float, keys: list[str]) -> set[str]:
@@ -65,7 +84,7 @@ def test_models_choose_independently(models: list[str], weight: float) -> None:
 
 
 @given(model=st.text(), key=st.text())
-def test_places_lie_between_0_and_1_and_stay(model: str, key: str) -> None:
+def test_places_are_between_0_and_1_and_stay(model: str, key: str) -> None:
     place = key_place(model, key)
     assert 0 <= place < 1
     assert key_place(model, key) == place

@@ -12,10 +12,11 @@ from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import ANY, Signature, TensorSpec
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor
+from penstock_server.prediction.outputs import OutputReader
 from penstock_server.prediction.predictor import Predictor
-from penstock_server.prediction.routing_table import RoutingTable, ServedModel, VersionStatus
-from penstock_server.prediction.shadow import Reader
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.routes import VersionStatus
 
 
 class Doubler:
@@ -40,7 +41,7 @@ def new_executor(fake_clock: Any, fake_report: Any) -> Callable[[str], Executor]
             TensorDecoder(Signature((TensorSpec("x", "FP64", (ANY, 1)),), servable.outputs, True)),
             limits=BatchLimits(),
             report=fake_report(),
-            reader=Reader(None, None),
+            reader=OutputReader(None, None),
             clock=fake_clock(),
             activate=lambda executor: None,
         )
@@ -49,7 +50,7 @@ def new_executor(fake_clock: Any, fake_report: Any) -> Callable[[str], Executor]
 
 
 @pytest.fixture
-def catalogue_of(new_executor: Callable[[str], Executor]) -> Callable[..., RoutingTable]:
+def routing_table_of(new_executor: Callable[[str], Executor]) -> Callable[..., RoutingTable]:
     """A settled routing_table of models, each with its ready versions; the first of them is the champion."""
 
     def make(is_settled: bool = True, **models: str) -> RoutingTable:
@@ -73,9 +74,9 @@ def catalogue_of(new_executor: Callable[[str], Executor]) -> Callable[..., Routi
 
 
 @pytest.fixture
-def predictor(fake_clock: Any, fake_report: Any, catalogue_of: Any) -> Predictor:
+def predictor(fake_clock: Any, fake_report: Any, routing_table_of: Any) -> Predictor:
     made = Predictor(clock=fake_clock(), report=fake_report())
-    made.routing_table = catalogue_of(m="12", n="")
+    made.routing_table = routing_table_of(m="12", n="")
     return made
 
 

@@ -50,9 +50,9 @@ def watch(health: Health, call: Any, service: str) -> Callable[[bytes | None], N
     ],
 )
 def test_check(
-    health: Health, predictor: Any, catalogue_of: Any, fake_call: Any, models: Any, service: str, expected: int
+    health: Health, predictor: Any, routing_table_of: Any, fake_call: Any, models: Any, service: str, expected: int
 ) -> None:
-    predictor.routing_table = catalogue_of(**models)
+    predictor.routing_table = routing_table_of(**models)
     call = fake_call()
     health.methods.unary["/grpc.health.v1.Health/Check"](asked(service), call)
     assert status_in(call.answer) == expected
@@ -70,12 +70,12 @@ def test_before_anything_is_known_nothing_serves(health: Health, predictor: Any)
     assert health.status("") == NOT_SERVING
 
 
-def test_watchers_hear_of_changes_alone(health: Health, predictor: Any, catalogue_of: Any, fake_call: Any) -> None:
+def test_watchers_hear_of_changes_alone(health: Health, predictor: Any, routing_table_of: Any, fake_call: Any) -> None:
     calls = {service: fake_call() for service in ("", "m", "z")}
     for service, call in calls.items():
         watch(health, call, service)
     for models in ({"m": "1"}, {"m": "2"}, {"m": ""}, {"z": "1"}):
-        predictor.routing_table = catalogue_of(**models)
+        predictor.routing_table = routing_table_of(**models)
         health.changed()
     heard = {service: [status_in(message) for message in call.sent] for service, call in calls.items()}
     assert heard == {

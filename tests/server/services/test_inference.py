@@ -51,9 +51,9 @@ def test_a_live_server_says_so(ask: Any) -> None:
     ],
 )
 def test_a_server_is_ready_unless_none_of_its_models_answers(
-    ask: Any, predictor: Predictor, catalogue_of: Any, models: Any, is_ready: bool
+    ask: Any, predictor: Predictor, routing_table_of: Any, models: Any, is_ready: bool
 ) -> None:
-    predictor.routing_table = catalogue_of(**models)
+    predictor.routing_table = routing_table_of(**models)
     assert ask("ServerReady", b"", pb.ServerReadyResponse).ready is is_ready
 
 
@@ -228,7 +228,7 @@ def test_large_answers_are_framed_whole(stream: Stream, infer_message: Any) -> N
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wanted=st.lists(st.sampled_from(["1", "2", "9"]), max_size=8), runs=st.lists(st.sampled_from("12"), max_size=8))
-def test_any_mix_of_lanes_keeps_the_order(
+def test_any_mix_of_executors_keeps_the_order(
     predictor: Predictor, fake_call: Any, infer_message: Any, wanted: list[str], runs: list[str]
 ) -> None:
     stream = Stream(predictor, fake_call())

@@ -10,7 +10,7 @@ import pytest
 from penstock import penstock_pb2 as pb
 from penstock_server.call import Call
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.services.penstock import MAX_MESSAGE_BYTES, control_methods
+from penstock_server.services.penstock import MAX_MESSAGE_BYTES, penstock_methods
 from penstock_server.transport.aio import AioTransport
 from penstock_server.transport.completion_queue import CompletionQueueTransport
 from penstock_server.transport.settings import TransportSettings
@@ -20,7 +20,7 @@ TIMEOUT_S = 10.0
 
 
 class Idle:
-    """A reactor without work."""
+    """A scheduler without work."""
 
     is_due = False
 
@@ -28,7 +28,7 @@ class Idle:
         return 0.01
 
 
-def ask(name: str, message: bytes, call: Call) -> None:
+def forward(name: str, message: bytes, call: Call) -> None:
     """Answers later, from another thread's point of view, with what was asked."""
     request = pb.DriftStateRequest.FromString(message)
     if request.model == "unknown":
@@ -51,7 +51,7 @@ def ask(name: str, message: bytes, call: Call) -> None:
 )
 def test_bad_messages_go_nowhere(message: bytes, said: str, fake_call: Any) -> None:
     asked: list[str] = []
-    methods = control_methods(lambda name, _message, _call: asked.append(name))
+    methods = penstock_methods(lambda name, _message, _call: asked.append(name))
     with pytest.raises(InvalidInputError, match=said):
         methods.unary[PATH](message, fake_call())
     assert asked == []
@@ -62,7 +62,7 @@ def test_a_message_goes_on_as_it_came(fake_call: Any) -> None:
     call = fake_call()
     # An unknown field, of a later version of the contract, is not lost on its way.
     message = pb.DriftStateRequest(model="m").SerializeToString() + b"\xf8\x07\x01"
-    control_methods(lambda *question: asked.append(question)).unary[PATH](message, call)
+    penstock_methods(lambda *question: asked.append(question)).unary[PATH](message, call)
     assert asked == [("DriftState", message, call)]
 
 
@@ -71,7 +71,7 @@ def channel(request: pytest.FixtureRequest) -> Iterator[grpc.Channel]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    transport = request.param(control_methods(ask), Idle(), TransportSettings())
+    transport = request.param(penstock_methods(forward), Idle(), TransportSettings())
     thread = threading.Thread(target=transport.run)
     thread.start()
     transport.listen(address)

@@ -1,12 +1,16 @@
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState, SourceState, combine
-from penstock_server.sources.source import Desired, WantedModel
+from penstock_server.sources.source import Desired
 
-ONE, TWO = WantedModel("1"), WantedModel("2")
+ONE, TWO = TrafficPlan("1"), TrafficPlan("2")
 
 
 class Puppet:
@@ -36,15 +40,15 @@ class Puppet:
             {"a": 0},
             {"a": "F and S both want it; the first is followed"},
         ),
-        (Desired({"a": WantedModel()}, {"a": "p"}), Desired({"a": TWO}), {"a": TWO}, {"a": 1}, {"a": "p"}),
-        (Desired({"a": ONE}), Desired({"a": WantedModel()}, {"a": "p"}), {"a": ONE}, {"a": 0}, {"a": "p"}),
+        (Desired({"a": TrafficPlan()}, {"a": "p"}), Desired({"a": TWO}), {"a": TWO}, {"a": 1}, {"a": "p"}),
+        (Desired({"a": ONE}), Desired({"a": TrafficPlan()}, {"a": "p"}), {"a": ONE}, {"a": 0}, {"a": "p"}),
         (Desired({}, {"a": "p"}), Desired({}, {"a": "q"}), {}, {}, {"a": "p; q"}),
     ],
 )
-def test_wishes_are_joined(
+def test_desired_states_are_joined(
     first: Desired,
     second: Desired,
-    models: dict[str, WantedModel],
+    models: dict[str, TrafficPlan],
     owners: dict[str, int],
     problems: dict[str, str],
 ) -> None:
@@ -58,11 +62,11 @@ def test_files_come_from_the_source_that_is_followed() -> None:
     combined.poll()
     assert combined.fetch("a", "1") == Path("F/a/1")
     assert combined.fetch("b", "2") == Path("S/b/2")
-    with pytest.raises(NotFoundError, match="model 'c' is not wanted by F"):
+    with pytest.raises(NotFoundError, match="model 'c' is not desired by F"):
         combined.fetch("c", "1")
 
 
-def test_a_source_that_goes_away_keeps_its_wish_and_hurts_no_other() -> None:
+def test_a_source_that_goes_away_keeps_its_state_and_hurts_no_other() -> None:
     first, second = Puppet("F", Desired({"a": ONE})), Puppet("S", Desired({"b": ONE}))
     combined = CombinedSource([first, second])
     combined.poll()
@@ -85,7 +89,7 @@ def test_nobody_answering_and_nothing_known_is_an_error_with_every_reason() -> N
         CombinedSource([Puppet("F"), Puppet("S")]).poll()
 
 
-def test_a_model_that_cannot_be_told_about_keeps_its_former_wish() -> None:
+def test_a_model_that_cannot_be_told_about_keeps_its_former_plan() -> None:
     source = Puppet("F", Desired({"a": ONE, "b": ONE}))
     combined = CombinedSource([source])
     combined.poll()
@@ -95,24 +99,26 @@ def test_a_model_that_cannot_be_told_about_keeps_its_former_wish() -> None:
 
 
 def test_a_restart_goes_on_from_the_last_known_state(tmp_path: Path) -> None:
-    CombinedSource([Puppet("F", Desired({"a": ONE})), Puppet("S", Desired())], memory=LastKnownState(tmp_path)).poll()
-    again = CombinedSource([Puppet("F"), Puppet("S", Desired({"b": TWO}))], memory=LastKnownState(tmp_path))
+    CombinedSource(
+        [Puppet("F", Desired({"a": ONE})), Puppet("S", Desired())], last_known=LastKnownState(tmp_path)
+    ).poll()
+    again = CombinedSource([Puppet("F"), Puppet("S", Desired({"b": TWO}))], last_known=LastKnownState(tmp_path))
     assert again.recall().models == {"a": ONE}
     assert again.fetch("a", "1") == Path("F/a/1")
     assert again.poll().models == {"a": ONE, "b": TWO}
 
 
-def test_nothing_remembered_is_nothing_wanted(tmp_path: Path) -> None:
-    assert CombinedSource([Puppet("F")], memory=LastKnownState(tmp_path)).recall() == Desired()
+def test_nothing_known_is_nothing_desired(tmp_path: Path) -> None:
+    assert CombinedSource([Puppet("F")], last_known=LastKnownState(tmp_path)).recall() == Desired()
     assert CombinedSource([Puppet("F")]).recall() == Desired()
 
 
-def test_a_damaged_memory_is_told_and_replaced(tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_and_replaced(tmp_path: Path) -> None:
     source = Puppet("F", Desired({"a": ONE}))
-    CombinedSource([source], memory=LastKnownState(tmp_path)).poll()
-    (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    CombinedSource([source], last_known=LastKnownState(tmp_path)).poll()
+    path = only_file(tmp_path)
     path.write_text("{")
-    combined = CombinedSource([source], memory=LastKnownState(tmp_path))
+    combined = CombinedSource([source], last_known=LastKnownState(tmp_path))
     assert combined.recall() == Desired()
     assert "is damaged and ignored" in combined.states[0].reason
     combined.poll()
@@ -120,19 +126,19 @@ def test_a_damaged_memory_is_told_and_replaced(tmp_path: Path) -> None:
     assert LastKnownState(tmp_path).recall("F") == source.desired
 
 
-def test_a_memory_that_cannot_be_written_is_told_and_serving_goes_on(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported_and_serving_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], memory=LastKnownState(tmp_path / "file"))
+    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], last_known=LastKnownState(tmp_path / "file"))
     for _ in range(2):
         assert combined.poll().models == {"a": ONE}
         assert combined.states[0].state == "answers"
         assert "cannot be written" in combined.states[0].reason
 
 
-def test_the_memory_is_written_only_when_something_changed(tmp_path: Path) -> None:
-    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], memory=LastKnownState(tmp_path))
+def test_the_file_is_written_only_when_something_changed(tmp_path: Path) -> None:
+    combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], last_known=LastKnownState(tmp_path))
     combined.poll()
-    (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    path = only_file(tmp_path)
     path.unlink()
     combined.poll()
     assert not path.exists()
@@ -141,3 +147,68 @@ def test_the_memory_is_written_only_when_something_changed(tmp_path: Path) -> No
 def test_a_source_is_needed() -> None:
     with pytest.raises(InvalidInputError, match="nowhere to get models from"):
         CombinedSource([])
+
+
+STATE = Desired(models={"m/../é": TrafficPlan("1", "2", 0.25, "3")}, problems={"x": "y"})
+
+
+def only_file(folder: Path) -> Path:
+    (path,) = (path for path in folder.rglob("*") if path.is_file())
+    return path
+
+
+def test_each_source_has_its_own_file(tmp_path: Path) -> None:
+    last_known = LastKnownState(tmp_path)
+    last_known.remember("mlflow http://../a", STATE)
+    last_known.remember("directory /b", Desired())
+    assert LastKnownState(tmp_path).recall("mlflow http://../a") == STATE
+    assert LastKnownState(tmp_path).recall("directory /b") == Desired()
+    assert LastKnownState(tmp_path).recall("directory /c") is None
+
+
+@given(raw=st.binary(max_size=100))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_file_is_ignored_with_a_reason(raw: bytes, tmp_path: Path) -> None:
+    last_known = LastKnownState(tmp_path)
+    last_known.remember("s", STATE)
+    only_file(tmp_path).write_bytes(raw)
+    with pytest.raises(InvalidInputError, match="is damaged and ignored"):
+        last_known.recall("s")
+
+
+@given(data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_cut_or_changed_file_raises_nothing_else(data: st.DataObject, tmp_path: Path) -> None:
+    last_known = LastKnownState(tmp_path)
+    last_known.remember("s", STATE)
+    raw = bytearray(only_file(tmp_path).read_bytes())
+    raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    only_file(tmp_path).write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    with contextlib.suppress(InvalidInputError):
+        last_known.recall("s")
+
+
+def test_a_weight_out_of_range_is_damage(tmp_path: Path) -> None:
+    last_known = LastKnownState(tmp_path)
+    last_known.remember("s", STATE)
+    path = only_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"0.25", b"2.5"))
+    with pytest.raises(InvalidInputError, match="damaged and ignored: a canary's weight is 250 percent"):
+        last_known.recall("s")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError, match="cannot be written"):
+        LastKnownState(tmp_path / "file").remember("s", STATE)
+
+
+def test_a_file_of_the_first_release_is_read(tmp_path: Path) -> None:
+    last_known = LastKnownState(tmp_path)
+    last_known.remember("s", Desired())
+    only_file(tmp_path).write_text(
+        '{"source":"s","desired":{"models":{"a":{"champion":"1","canary":"2","canary_weight":0.25,"shadow":null},'
+        '"b":{"champion":null,"canary":null,"canary_weight":0.0,"shadow":null}},"problems":{"b":"why"}},"format":1}'
+    )
+    models = {"a": TrafficPlan("1", "2", 0.25), "b": TrafficPlan()}
+    assert last_known.recall("s") == Desired(models, {"b": "why"})

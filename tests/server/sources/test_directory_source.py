@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from penstock_server.errors import NotFoundError, UnavailableError
+from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.directory_source import DirectorySource
-from penstock_server.sources.source import WantedModel
 
 
 def make(root: Path, *files: str) -> Path:
@@ -20,23 +20,23 @@ def make(root: Path, *files: str) -> Path:
 @pytest.mark.parametrize(
     ("files", "wanted", "problem"),
     [
-        (["m/1/model.onnx"], WantedModel("1"), None),
-        (["m/1/model.onnx", "m/2/model.onnx"], WantedModel("2"), None),
-        (["m/9/model.onnx", "m/10/model.onnx"], WantedModel("10"), None),
-        (["m/0/model.onnx"], WantedModel("0"), None),
-        (["m/1/model.onnx", "m/2/"], WantedModel("1"), None),
-        (["m/1/model.onnx", "m/2/.copying"], WantedModel("1"), None),
-        (["m/1/model.onnx", "m/2/model.pt"], WantedModel("1"), "version 2 holds 'model.pt' and no model.onnx"),
-        (["m/2/model.onnx", "m/1/model.pt"], WantedModel("2"), None),
-        (["m/1/model.onnx/"], WantedModel(), "version 1 holds"),
-        (["m/1/"], WantedModel(), "no version holds model.onnx yet"),
-        (["m/model.onnx"], WantedModel(), "there is no version"),
-        (["m/007/model.onnx", "m/v1/model.onnx", "m/-1/model.onnx", "m/٣/model.onnx"], WantedModel(), "no version"),
-        (["m/1/model.onnx", "m/README", "m/.2/model.onnx"], WantedModel("1"), None),
+        (["m/1/model.onnx"], TrafficPlan("1"), None),
+        (["m/1/model.onnx", "m/2/model.onnx"], TrafficPlan("2"), None),
+        (["m/9/model.onnx", "m/10/model.onnx"], TrafficPlan("10"), None),
+        (["m/0/model.onnx"], TrafficPlan("0"), None),
+        (["m/1/model.onnx", "m/2/"], TrafficPlan("1"), None),
+        (["m/1/model.onnx", "m/2/.copying"], TrafficPlan("1"), None),
+        (["m/1/model.onnx", "m/2/model.pt"], TrafficPlan("1"), "version 2 holds 'model.pt' and no model.onnx"),
+        (["m/2/model.onnx", "m/1/model.pt"], TrafficPlan("2"), None),
+        (["m/1/model.onnx/"], TrafficPlan(), "version 1 holds"),
+        (["m/1/"], TrafficPlan(), "no version holds model.onnx yet"),
+        (["m/model.onnx"], TrafficPlan(), "there is no version"),
+        (["m/007/model.onnx", "m/v1/model.onnx", "m/-1/model.onnx", "m/٣/model.onnx"], TrafficPlan(), "no version"),
+        (["m/1/model.onnx", "m/README", "m/.2/model.onnx"], TrafficPlan("1"), None),
     ],
 )
 def test_the_highest_whole_version_is_champion(
-    files: list[str], wanted: WantedModel, problem: str | None, tmp_path: Path
+    files: list[str], wanted: TrafficPlan, problem: str | None, tmp_path: Path
 ) -> None:
     if files == ["m/1/model.onnx/"]:
         files = ["m/1/model.onnx/inside"]
@@ -48,7 +48,7 @@ def test_the_highest_whole_version_is_champion(
 
 def test_files_and_hidden_folders_are_passed_over(tmp_path: Path) -> None:
     found = DirectorySource(make(tmp_path, "README", ".git/1/model.onnx", "a/1/model.onnx", "b/3/model.onnx")).poll()
-    assert found.models == {"a": WantedModel("1"), "b": WantedModel("3")}
+    assert found.models == {"a": TrafficPlan("1"), "b": TrafficPlan("3")}
     assert found.problems == {}
 
 

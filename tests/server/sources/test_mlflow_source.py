@@ -6,9 +6,10 @@ import pytest
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
 from penstock_server.models import artifact
+from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources import mlflow_client
 from penstock_server.sources.mlflow_source import MlflowSource
-from penstock_server.sources.source import Desired, WantedModel
+from penstock_server.sources.source import Desired
 
 SPEC = FeatureSpec((NumberColumn("a"), NumberColumn("b")), Take(("a", "b")))
 AWAY = "http://127.0.0.1:9"
@@ -26,12 +27,12 @@ class TestPoll:
         publisher.publish("b", "champion")
         publisher.publish("b", "shadow")
         publisher.publish("c")
-        assert source.poll() == Desired({"a": WantedModel("1"), "b": WantedModel("1", shadow="2")})
+        assert source.poll() == Desired({"a": TrafficPlan("1"), "b": TrafficPlan("1", shadow="2")})
 
     def test_an_alias_that_moves_or_goes_is_followed(self, publisher: Any, source: MlflowSource) -> None:
         publisher.publish("a", "champion")
         publisher.publish("a", "champion")
-        assert source.poll().models == {"a": WantedModel("2")}
+        assert source.poll().models == {"a": TrafficPlan("2")}
         publisher.client.delete_registered_model_alias("a", "champion")
         assert source.poll() == Desired()
 
@@ -39,24 +40,24 @@ class TestPoll:
         publisher.publish("a", "champion")
         version = publisher.publish("a", "canary")
         unweighted = source.poll()
-        assert unweighted.models == {"a": WantedModel("1", "2", 0.0)}
+        assert unweighted.models == {"a": TrafficPlan("1", "2", 0.0)}
         assert "canary 2 has no tag 'penstock.weight' and gets no traffic" in unweighted.problems["a"]
         publisher.client.set_model_version_tag("a", version, "penstock.weight", "12.5")
-        assert source.poll() == Desired({"a": WantedModel("1", "2", 0.125)})
+        assert source.poll() == Desired({"a": TrafficPlan("1", "2", 0.125)})
 
     def test_one_models_bad_tag_leaves_the_others(self, publisher: Any, source: MlflowSource) -> None:
         publisher.publish("a", "champion")
         publisher.client.set_model_version_tag("a", publisher.publish("a", "canary"), "penstock.weight", "lots")
         publisher.publish("b", "champion")
         found = source.poll()
-        assert found.models == {"a": WantedModel("1", "2", 0.0), "b": WantedModel("1")}
+        assert found.models == {"a": TrafficPlan("1", "2", 0.0), "b": TrafficPlan("1")}
         assert set(found.problems) == {"a"}
 
     def test_a_deleted_version_is_no_longer_wanted(self, publisher: Any, source: MlflowSource) -> None:
         publisher.publish("a", "champion")
         publisher.publish("a", "canary")
         publisher.client.delete_model_version("a", "2")
-        assert source.poll() == Desired({"a": WantedModel("1")})
+        assert source.poll() == Desired({"a": TrafficPlan("1")})
 
     def test_a_canary_that_vanishes_between_two_calls_is_left_out(
         self, publisher: Any, source: MlflowSource, monkeypatch: pytest.MonkeyPatch
@@ -68,7 +69,7 @@ class TestPoll:
 
         monkeypatch.setattr(mlflow_client.RegistryClient, "all_aliases", alias_on_nothing)
         found = source.poll()
-        assert found.models == {"a": WantedModel("1")}
+        assert found.models == {"a": TrafficPlan("1")}
         assert "canary 7 is left out: version 7 of model 'a' is not in the registry" in found.problems["a"]
 
     def test_named_models_are_all_that_is_wanted(self, publisher: Any, tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ class TestPoll:
         publisher.publish("c")
         source = MlflowSource(publisher.uri, models=["b", "c", "x", "x/y"], cache_dir=tmp_path / "cache")
         found = source.poll()
-        assert found.models == {"b": WantedModel("1"), "c": WantedModel(), "x": WantedModel()}
+        assert found.models == {"b": TrafficPlan("1"), "c": TrafficPlan(), "x": TrafficPlan()}
         assert set(found.problems) == {"c", "x", "x/y"}
         assert "no version has the alias 'champion'" in found.problems["c"]
         assert "model 'x' is not in the registry" in found.problems["x"]
@@ -120,7 +121,7 @@ class TestFetch:
         publisher.publish("a", "champion")
         folder = source.fetch("a", "1")
         again = MlflowSource(publisher.uri, cache_dir=tmp_path / "cache")
-        monkeypatch.setattr(mlflow_client, "_connect", pytest.fail)
+        monkeypatch.setattr(mlflow_client, "connect", pytest.fail)
         assert again.fetch("a", "1") == folder
 
     @pytest.mark.parametrize("answered_before", [False, True])
@@ -172,7 +173,7 @@ class TestFetch:
         restarted = MlflowSource(publisher.uri, cache_dir=tmp_path / "cache")
         restarted.fetch("a", "1")
         for _ in range(2):
-            assert "version 1 was registered anew" in restarted.poll().problems["a"]
+            assert "version 1 was registered again" in restarted.poll().problems["a"]
         restarted.fetch("a", "1")
         assert restarted.poll().problems == {}
 

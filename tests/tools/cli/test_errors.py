@@ -2,12 +2,7 @@ import pytest
 
 from penstock_client import ServerUnavailableError
 from penstock_server.errors import NotFoundError
-from penstock_tools.cli import errors as failures
-
-
-@pytest.fixture(autouse=True)
-def no_debug(monkeypatch):
-    monkeypatch.delenv("PENSTOCK_DEBUG", raising=False)
+from penstock_tools.cli import errors
 
 
 @pytest.mark.parametrize(
@@ -28,7 +23,7 @@ def no_debug(monkeypatch):
     ids=lambda value: type(value).__name__,
 )
 def test_what_the_user_can_mend_is_one_sentence(error, expected):
-    assert failures.sentence(error) == expected
+    assert errors.sentence(error) == expected
 
 
 @pytest.mark.parametrize(
@@ -36,13 +31,13 @@ def test_what_the_user_can_mend_is_one_sentence(error, expected):
     [ZeroDivisionError("division by zero"), ModuleNotFoundError("x", name="penstock_tools.gone"), OSError("odd")],
 )
 def test_what_is_our_fault_says_how_to_see_more(error):
-    text = failures.sentence(error)
+    text = errors.sentence(error)
     assert text.startswith(f"this should not have happened, {type(error).__name__}: ")
     assert text.endswith("penstock --debug COMMAND shows where")
 
 
 def test_a_report_is_short_and_on_standard_error(capsys):
-    assert failures.report(NotFoundError("there is no model 'a'")) == 1
+    assert errors.report(NotFoundError("there is no model 'a'")) == 1
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "penstock: there is no model 'a'\n")
 
@@ -50,5 +45,5 @@ def test_a_report_is_short_and_on_standard_error(capsys):
 @pytest.mark.parametrize(("value", "shown"), [("1", True), ("yes", True), ("0", False), ("", False)])
 def test_tracebacks_are_shown_on_demand(monkeypatch, capsys, value, shown):
     monkeypatch.setenv("PENSTOCK_DEBUG", value)
-    failures.report(ZeroDivisionError("division by zero"))
+    errors.report(ZeroDivisionError("division by zero"))
     assert ("ZeroDivisionError: division by zero\n" in capsys.readouterr().err.split("penstock: ")[0]) is shown

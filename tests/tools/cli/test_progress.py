@@ -1,4 +1,7 @@
+import io
+
 import pytest
+from rich.console import Console
 
 from penstock_tools.cli import progress
 
@@ -24,3 +27,19 @@ def test_a_step_that_fails_is_not_told_as_done(capsys):
     with pytest.raises(ValueError, match="no"):
         failing()
     assert "✓" not in capsys.readouterr().err
+
+
+def test_another_console_may_be_given(capsys):
+    console = Console(file=io.StringIO(), width=20)
+    with progress.steps(console) as report:
+        report("a step with a name that is longer than a line")
+    assert "✓ a step with a name that is longer than a line 0.0 s\n" in console.file.getvalue()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_spinner_starts_with_the_first_step():
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with progress.steps(console) as report:
+        assert console.file.getvalue() == ""
+        report("reading")
+        assert console.file.getvalue() != ""

@@ -1,11 +1,14 @@
+import io
 import json
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from penstock_client import ModelMetadata, Prediction, TensorSpec, Timing
 from penstock_server.errors import InvalidInputError, UnavailableError
-from penstock_tools.client_commands import predict as asking
+from penstock_tools.client_commands import predict
 
 
 def prediction(rows=2, **outputs):
@@ -41,14 +44,14 @@ def asked(monkeypatch):
             calls["predict"] = (model, rows, options)
             return prediction()
 
-    monkeypatch.setattr(asking, "Client", FakeClient)
+    monkeypatch.setattr(predict, "Client", FakeClient)
     return calls
 
 
 def test_rows_of_a_file_are_sent_in_the_declared_datatypes(asked, tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("age,city\n41,7\n")
-    asking.ask("fraud", str(path), server="models:8001", version="@canary", key="k", timeout_s=3)
+    predict.predict("fraud", str(path), server="models:8001", version="@canary", key="k", timeout_s=3)
     assert asked == {
         "server": "models:8001",
         "timeout_s": 3,
@@ -61,17 +64,17 @@ def test_rows_of_a_file_are_sent_in_the_declared_datatypes(asked, tmp_path):
 @pytest.mark.parametrize("server", ["", "models:port"])
 def test_an_address_that_is_none_is_a_sentence(server, tmp_path):
     with pytest.raises((InvalidInputError, UnavailableError)):
-        asking.ask("fraud", str(tmp_path / "rows.csv"), server=server, timeout_s=0.2)
+        predict.predict("fraud", str(tmp_path / "rows.csv"), server=server, timeout_s=0.2)
 
 
 def test_a_timeout_out_of_range_is_a_sentence(tmp_path):
-    with pytest.raises(InvalidInputError, match=r"the server cannot be asked: .*timeout"):
-        asking.ask("fraud", str(tmp_path / "rows.csv"), server="models:8001", timeout_s=-1)
+    with pytest.raises(InvalidInputError, match=r"--server is 'models:8001', --timeout -1: .*timeout"):
+        predict.predict("fraud", str(tmp_path / "rows.csv"), server="models:8001", timeout_s=-1)
 
 
 def test_json_holds_outputs_and_who_answered():
     answer = prediction(1, count=np.array([3]), raw=np.array([[b"\xff"]], object))
-    assert json.loads(asking.as_json(answer)) == {
+    assert json.loads(predict.as_json(answer)) == {
         "model": "fraud",
         "version": "3",
         "role": "canary",
@@ -80,7 +83,7 @@ def test_json_holds_outputs_and_who_answered():
 
 
 def test_the_table_has_a_row_a_row_and_who_answered(capsys):
-    asking.show(prediction())
+    predict.show(prediction())
     text = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if "│" in line]
     assert rows == [["0", "class 0", "0.25, nan"], ["1", "class 1", "0.25, nan"]]
@@ -88,8 +91,98 @@ def test_the_table_has_a_row_a_row_and_who_answered(capsys):
 
 
 def test_a_long_answer_is_cut(capsys):
-    asking.show(prediction(asking.SHOWN_ROWS + 5))
+    predict.show(prediction(predict.SHOWN_ROWS + 5))
     text = capsys.readouterr().out
-    assert f"class {asking.SHOWN_ROWS - 1}" in text
-    assert f"class {asking.SHOWN_ROWS}" not in text
+    assert f"class {predict.SHOWN_ROWS - 1}" in text
+    assert f"class {predict.SHOWN_ROWS}" not in text
     assert "and 5 more rows" in text
+
+
+DATATYPES = {"age": "INT64", "fare": "FP32", "city": "BYTES", "vip": "BOOL"}
+
+
+def written(tmp_path, content, name="rows.csv"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def test_csv_becomes_columns_of_the_models_datatypes(tmp_path):
+    file = written(tmp_path, 'age,fare,city,vip\n41,1.5,"Oslo, N",true\n7,,,0\n')
+    expected = {"age": [41, 7], "fare": [1.5, None], "city": ["Oslo, N", ""], "vip": [True, 0]}
+    assert predict.read_rows(file, DATATYPES) == expected
+
+
+@pytest.mark.parametrize("field", ["", "NA", "NaN", "nan", "null", " "])
+def test_missing_numbers(tmp_path, field):
+    assert predict.read_rows(written(tmp_path, f"fare,age\n{field},1\n"), DATATYPES)["fare"] == [None]
+
+
+def test_digits_in_a_text_column_stay_text(tmp_path):
+    assert predict.read_rows(written(tmp_path, "city\n007\n"), DATATYPES) == {"city": ["007"]}
+
+
+def test_undeclared_columns_are_taken_for_numbers(tmp_path):
+    assert predict.read_rows(written(tmp_path, "x0\n2\n-inf\n"), {}) == {"x0": [2.0, -math.inf]}
+
+
+def test_large_integers_keep_every_digit(tmp_path):
+    assert predict.read_rows(written(tmp_path, f"age\n{2**63 - 1}\n"), DATATYPES) == {"age": [2**63 - 1]}
+
+
+def test_spreadsheets_mark_and_quoted_line_breaks(tmp_path):
+    file = written(tmp_path, '\ufeffcity,age\r\n"two\nlines",1\r\n')
+    assert predict.read_rows(file, DATATYPES) == {"city": ["two\nlines"], "age": [1]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "0 rows below its header"),
+        ("age\n", "0 rows below its header"),
+        ("age,city\n1\n", "line 2 has 1 fields; the header has 2"),
+        ("age\n1\ntwelve\n", "line 3: column 'age' takes INT64, got 'twelve'"),
+        ("age\n1.5\n", "column 'age' takes INT64, got '1.5'"),
+        ("age,age\n1,2\n", "column 'age' twice"),
+        (b"city\n\xff\n", "not UTF-8, at byte 5"),
+    ],
+)
+def test_csv_that_is_refused(tmp_path, content, message):
+    with pytest.raises(InvalidInputError, match=message):
+        predict.read_rows(written(tmp_path, content), DATATYPES)
+
+
+@pytest.mark.parametrize("rows", ['[{"age": 1}]', '{"age": [1]}', "[[1, 2.5]]"])
+def test_json_passes_as_it_is(tmp_path, rows):
+    assert predict.read_rows(written(tmp_path, rows, "rows.json"), DATATYPES) == json.loads(rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "not JSON"),
+        ("[]", "no rows"),
+        ("{}", "no rows"),
+        ("3", "no rows"),
+        (b"\xff", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_json_that_is_refused(tmp_path, content, message):
+    with pytest.raises(InvalidInputError, match=message):
+        predict.read_rows(written(tmp_path, content, "rows.json"), DATATYPES)
+
+
+def test_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b'{"age": 1}')))
+    assert predict.read_rows("-", DATATYPES) == {"age": 1}
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"neither .json nor .csv"):
+        predict.read_rows(str(tmp_path / "rows.parquet"), DATATYPES)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InvalidInputError, match=r"rows.csv cannot be read: No such file"):
+        predict.read_rows(str(tmp_path / "rows.csv"), DATATYPES)

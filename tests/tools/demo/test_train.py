@@ -1,30 +1,27 @@
-from dataclasses import replace
+import math
 
 import numpy as np
-import pandas as pd
 import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from penstock_server.models import artifact
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.demo import flights
-from penstock_tools.demo.candidates import boosted_trees, logistic_regression
-from penstock_tools.demo.evaluate import QualityError
-from penstock_tools.demo.train import LATER_MONTHS, TRAINING_MONTHS, fit_candidate, train
-
-
-@pytest.fixture(scope="module")
-def frame():
-    """Six months of made-up flights that are late on windy evenings."""
-    draw = np.random.default_rng(0)
-    rows = 6000
-    made = {name: draw.normal(50, 10, rows) for name in flights.NUMBERS}
-    made["wind_gust"] = np.where(draw.random(rows) < 0.7, np.nan, draw.uniform(16, 60, rows))
-    made["sched_dep_minute"] = draw.integers(300, 1440, rows).astype(float)
-    made |= {name: draw.choice(["A", "B", "", "C"], rows) for name in flights.STRINGS}
-    risk = 0.1 + 0.4 * (made["sched_dep_minute"] > 1000) + 0.4 * (np.nan_to_num(made["wind_gust"]) > 30)
-    made["late"] = draw.random(rows) < risk
-    made["month"] = np.arange(rows) % 6 + 1
-    return pd.DataFrame(made)
+from penstock_tools.demo.flights import Candidate, boosted_trees, logistic_regression
+from penstock_tools.demo.train import (
+    LATER_MONTHS,
+    TRAINING_MONTHS,
+    QualityError,
+    Scores,
+    check_quality,
+    fit_candidate,
+    plot,
+    score,
+    train,
+)
 
 
 @pytest.mark.parametrize("candidate", [logistic_regression(), boosted_trees()], ids=lambda each: each.title)
@@ -32,7 +29,7 @@ def test_a_candidate_learns_what_there_is_to_learn(frame, candidate):
     trained = fit_candidate(candidate, frame)
     assert trained.scores.auc > 0.75
     assert trained.scores.rows == frame["month"].isin(LATER_MONTHS).sum()
-    assert [column.name for column in trained.features.columns] == list(flights.COLUMNS)
+    assert [column.name for column in trained.prepared.features.columns] == list(flights.COLUMNS)
 
 
 def test_what_is_logged_is_what_was_done(frame):
@@ -42,29 +39,31 @@ def test_what_is_logged_is_what_was_done(frame):
     assert record.params["max_leaf_nodes"] == 15
     assert record.params["training_months"] == list(TRAINING_MONTHS)
     assert record.metrics["auc"] == trained.scores.auc
-    assert record.metrics["onnx_difference"] < 1e-5
+    assert trained.prepared.difference < 1e-5
     assert {f"auc_month_{month}" for month in LATER_MONTHS} <= set(record.metrics)
     assert list(record.figures) == ["evaluation.png"]
 
 
-def test_the_baseline_is_of_the_training_months(frame):
-    trained = fit_candidate(logistic_regression(), frame)
-    early = frame["month"].isin(TRAINING_MONTHS).sum()
-    assert trained.baseline.reference.sum(axis=1).tolist() == [early] * len(flights.COLUMNS)
-
-
 def test_two_versions_are_registered_and_the_first_is_champion(registry, client, frame, tmp_path):
-    told = []
-    registered = train(registry=registry, frame=frame, report=told.append)
+    steps = []
+    registered = train(registry=registry, frame=frame, report=steps.append)
     assert [each.version for each in registered] == ["1", "2"]
     assert client.get_registered_model("flights").aliases == {"champion": 1}
-    assert told[-1] == "flights version 1 is now champion"
+    assert steps[-1] == "flights version 1 is now champion"
     source = MlflowSource(registry, cache_dir=tmp_path / "cache")
     for each in registered:
         found = artifact.read(source.fetch("flights", each.version))
         assert found.manifest.classes == (0, 1)
         assert found.golden.rows == 16
-        assert found.baseline.spec_digest
+        early = frame["month"].isin(TRAINING_MONTHS).sum()
+        assert found.baseline.reference.sum(axis=1).tolist() == [early] * len(flights.COLUMNS)
+        assert found.baseline.predictions is not None
+        run = client.get_run(client.get_model_version("flights", each.version).run_id)
+        assert run.info.run_name == each.title
+        assert run.data.metrics["auc"] == each.scores.auc
+        assert run.data.metrics["onnx_difference"] < 1e-5
+        assert run.data.params["model"] == each.title
+        assert "evaluation.png" in [file.path for file in client.list_artifacts(run.info.run_id)]
 
 
 def test_a_champion_that_is_there_stays(registry, client, frame):
@@ -80,14 +79,15 @@ def test_no_champion_on_demand(registry, client, frame):
 
 def test_the_gate_refuses_and_registers_nothing(registry, client, frame):
     noise = frame.assign(late=np.random.default_rng(1).random(len(frame)) < 0.3)
-    with pytest.raises(QualityError, match="the logistic regression was not registered: its AUC on 3000 rows"):
+    with pytest.raises(QualityError, match="the logistic regression was not registered: its AUC on 3000 unseen rows"):
         train(registry=registry, frame=noise)
     assert client.search_registered_models() == []
     assert client.get_experiment_by_name("penstock") is None
 
 
 def test_one_that_fails_the_gate_holds_the_other_back(registry, client, frame):
-    weak = replace(logistic_regression(), recipes=logistic_regression().recipes[:4])
+    columns = make_column_transformer((SimpleImputer(), ["temp", "humid"]))
+    weak = Candidate("coin", {}, lambda _: make_pipeline(columns, LogisticRegression()))
     with pytest.raises(QualityError):
         train(registry=registry, frame=frame, candidates=[boosted_trees(), weak])
     assert client.search_registered_models() == []
@@ -98,3 +98,41 @@ def test_one_that_fails_the_gate_holds_the_other_back(registry, client, frame):
 def test_the_real_flights_pass_the_gate(registry):
     first, second = train(registry=registry)
     assert 0.65 < first.scores.auc < second.scores.auc < 0.8
+
+
+ANSWERS = np.array([0, 0, 1, 1])
+PROBABILITIES = np.array([0.1, 0.6, 0.4, 0.8], np.float32)
+
+
+def test_scores_by_hand():
+    scores = score(ANSWERS, PROBABILITIES)
+    assert scores.auc == 0.75  # three of the four pairs are in order
+    assert scores.accuracy == 0.5
+    assert scores.log_loss == pytest.approx(-sum(map(math.log, (0.9, 0.4, 0.4, 0.8))) / 4, rel=1e-6)
+    assert scores.rows == 4
+
+
+def test_metrics_carry_every_score():
+    assert Scores(0.7, 0.6, 0.5, 9).as_metrics() == {"auc": 0.7, "accuracy": 0.6, "log_loss": 0.5, "rows": 9.0}
+
+
+@pytest.mark.parametrize("auc", [0.65, 0.66, 1.0])
+def test_the_gate_lets_good_ones_through(auc):
+    check_quality("model", Scores(auc, 0.8, 0.4, 100), 0.65)
+
+
+@pytest.mark.parametrize("auc", [0.649, 0.5, math.nan])
+def test_the_gate_refuses_the_others(auc):
+    with pytest.raises(
+        QualityError, match=r"the model was not registered: its AUC on 100 unseen rows is .*, expected at least 0\.650"
+    ):
+        check_quality("model", Scores(auc, 0.8, 0.4, 100), 0.65)
+
+
+def test_the_plot_shows_the_curve_and_every_month(tmp_path):
+    figure = plot("model", ANSWERS, PROBABILITIES, {4: 0.7, 5: 0.8})
+    left, right = figure.axes
+    assert left.lines[0].get_xdata()[[0, -1]].tolist() == [0, 1]
+    assert [bar.get_height() for bar in right.patches] == [0.7, 0.8]
+    figure.savefig(tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000

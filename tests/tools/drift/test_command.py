@@ -8,8 +8,7 @@ from typer.testing import CliRunner
 from penstock_server.drift.answer import DriftReport
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_tools.cli.app import app
-from penstock_tools.drift import command as telling
-from penstock_tools.drift import fetch as source
+from penstock_tools.drift import command, fetch
 from tests.tools.drift.drift_records import CANARY, CHAMPION
 
 
@@ -18,11 +17,11 @@ def asked(monkeypatch):
     """What the command asks for; the server has both versions."""
     calls = []
 
-    def fetch(server, model):
+    def answer(server, model):
         calls.append((server, model))
         return DriftReport((CANARY, CHAMPION))
 
-    monkeypatch.setattr(source, "fetch", fetch)
+    monkeypatch.setattr(fetch, "fetch", answer)
     monkeypatch.setenv("COLUMNS", "110")
     return calls
 
@@ -56,7 +55,7 @@ def test_json_is_the_record(asked):
     assert json.loads(run("--json", "--feature", "carrier").output)["unseen_ratio"] == 0.003
 
 
-@pytest.mark.parametrize(("version", "code"), [("1", telling.DRIFTED), ("2", 0)])
+@pytest.mark.parametrize(("version", "code"), [("1", command.DRIFTED), ("2", 0)])
 def test_scripts_can_fail_on_drift(asked, version, code):
     assert run("--version", version).exit_code == 0
     assert run("--version", version, "--fail-on-drift").exit_code == code
@@ -66,7 +65,7 @@ def test_scripts_can_fail_on_drift(asked, version, code):
 def test_a_page_is_written(asked, tmp_path):
     file = tmp_path / "drift.html"
     result = run("--html", str(file), "--fail-on-drift")
-    assert (result.exit_code, result.output) == (telling.DRIFTED, f"the page is in {file}\n")
+    assert (result.exit_code, result.output) == (command.DRIFTED, f"the page is in {file}\n")
     assert file.read_text(encoding="utf-8").startswith("<!doctype html>")
     refused = run("--html", str(tmp_path / "no" / "such.html"))
     assert isinstance(refused.exception, UnavailableError)
@@ -89,7 +88,7 @@ def test_watching_goes_on_when_the_server_is_away():
             raise answer
         return answer
 
-    shown = list(telling.frames(ask, None, [110] * 3))
+    shown = list(command.frames(ask, None, [110] * 3))
     assert [frame.plain if isinstance(frame, Text) else frame.renderables[0].plain for frame in shown] == [
         "flights version 1 (champion)",
         "no server answers",
@@ -106,11 +105,11 @@ def test_watching_ends_at_ctrl_c_and_fails_when_nothing_can_be_shown(capsys, mon
             raise KeyboardInterrupt
         return answers.pop()
 
-    telling.watch(ask, interval_s=0.0)
+    command.watch(ask, interval_s=0.0)
     assert "flights version 1 (champion)" in capsys.readouterr().out
 
     def fail():
         raise UnavailableError("no server answers")
 
     with pytest.raises(UnavailableError):
-        telling.watch(fail)
+        command.watch(fail)

@@ -12,10 +12,9 @@ from penstock_server.request_log.compactor import RequestLogFolder
 from penstock_server.request_log.files import CLOSED, SPOOL
 from penstock_server.request_log.segment import FORMAT, LoggedRequest, LoggedTensor, SegmentHeader, framed
 from penstock_tools.cli.app import app
-from penstock_tools.drift import evidently as evidently_report
-from penstock_tools.drift import log_rows
+from penstock_tools.drift import evidently
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 DAY_S = 86_400.0
 FIRST_S = 1_767_225_600.0  # 2026-01-01
 
@@ -53,7 +52,7 @@ def days(frame):
 
 
 def test_rows_come_by_time_with_their_columns(folder):
-    frame = log_rows.read(folder, "fares", "1")
+    frame = evidently.read_log(folder, "fares", "1")
     assert list(frame.columns) == ["time", "delay", "city", "output.label"]
     assert days(frame) == list(range(10))
     assert frame["time"].is_monotonic_increasing
@@ -73,18 +72,18 @@ def test_rows_come_by_time_with_their_columns(folder):
     ],
 )
 def test_a_version_and_a_period_are_chosen(folder, version, start, end, expected):
-    assert days(log_rows.read(folder, "fares", version, start=start, end=end)) == expected
+    assert days(evidently.read_log(folder, "fares", version, start=start, end=end)) == expected
 
 
 def test_files_of_one_version_are_one_log(folder):
     log_requests(folder, "1", "champion", range(10, 12), "c")
-    assert days(log_rows.read(folder, "fares", "1")) == list(range(12))
-    assert days(log_rows.read(folder, "fares")) == list(range(12))
+    assert days(evidently.read_log(folder, "fares", "1")) == list(range(12))
+    assert days(evidently.read_log(folder, "fares")) == list(range(12))
 
 
 def test_a_long_log_is_thinned_evenly(folder, monkeypatch):
-    monkeypatch.setattr(log_rows, "MOST_ROWS", 10)
-    assert log_rows.read(folder, "fares", "1")["delay"].tolist() == list(range(10))
+    monkeypatch.setattr(evidently, "MOST_ROWS", 10)
+    assert evidently.read_log(folder, "fares", "1")["delay"].tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(
@@ -93,40 +92,40 @@ def test_a_long_log_is_thinned_evenly(folder, monkeypatch):
 )
 def test_nothing_logged_is_said(folder, model, version, end):
     with pytest.raises(NotFoundError, match=rf"no rows of model '{model}'.*request_log\.rotate_bytes"):
-        log_rows.read(folder, model, version, end=end)
+        evidently.read_log(folder, model, version, end=end)
 
 
 def test_no_directory_and_no_time(folder):
     with pytest.raises(InvalidInputError, match="nothing is no directory"):
-        log_rows.read(folder / "nothing", "fares")
+        evidently.read_log(folder / "nothing", "fares")
     with pytest.raises(InvalidInputError, match="--from is 'soon'; expected a time such as"):
-        log_rows.read(folder, "fares", start="soon")
+        evidently.read_log(folder, "fares", start="soon")
 
 
 def test_a_file_that_is_no_parquet_is_named(folder):
     broken = next(folder.rglob("*.parquet")).with_name("z.parquet")
     broken.write_bytes(b"PAR1")
     with pytest.raises(InvalidInputError, match="cannot be read"):
-        log_rows.read(folder, "fares", "1")
+        evidently.read_log(folder, "fares", "1")
 
 
 def test_halves_in_time(folder):
-    rows = log_rows.read(folder, "fares", "1")
-    known, now = evidently_report.halves(rows)
+    rows = evidently.read_log(folder, "fares", "1")
+    known, now = evidently.halves(rows)
     assert (days(known), days(now)) == ([0, 1, 2, 3, 4], [5, 6, 7, 8, 9])
     with pytest.raises(InvalidInputError, match="3 rows were logged in that period, expected at least 4"):
-        evidently_report.halves(rows.head(3))
+        evidently.halves(rows.head(3))
 
 
 def test_a_reference_of_ones_own(folder, tmp_path):
-    rows = log_rows.read(folder, "fares", "1").drop(columns="time")
+    rows = evidently.read_log(folder, "fares", "1").drop(columns="time")
     file = tmp_path / "train.csv"
     file.write_text("city,delay,more\nOslo,1.5,x\n")
-    known, now = evidently_report.against(evidently_report.read_reference(file), rows)
+    known, now = evidently.against(evidently.read_reference(file), rows)
     assert list(known.columns) == list(now.columns) == ["delay", "city"]
     file.write_text("city,more\nOslo,x\n")
     with pytest.raises(InvalidInputError, match="the reference has no column 'delay'; it has city, more"):
-        evidently_report.against(evidently_report.read_reference(file), rows)
+        evidently.against(evidently.read_reference(file), rows)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +141,12 @@ def test_a_reference_that_is_none(tmp_path, name, content, said):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidInputError, match=said):
-        evidently_report.read_reference(tmp_path / name)
+        evidently.read_reference(tmp_path / name)
 
 
 def test_kinds_of_columns(folder):
-    rows = log_rows.read(folder, "fares", "1").drop(columns="time")
-    assert evidently_report.kinds(rows) == (["delay"], ["city", "output.label"])
+    rows = evidently.read_log(folder, "fares", "1").drop(columns="time")
+    assert evidently.kinds(rows) == (["delay"], ["city", "output.label"])
 
 
 def test_the_command_says_what_is_missing(folder, monkeypatch, tmp_path):
@@ -163,8 +162,8 @@ def test_the_command_says_what_is_missing(folder, monkeypatch, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from penstock_tools.drift import evidently_report
-evidently_report.write(Path(sys.argv[2]), "fares", log=Path(sys.argv[1]), version="1")
+from penstock_tools.drift import evidently
+evidently.write_report(Path(sys.argv[2]), "fares", log=Path(sys.argv[1]), version="1")
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 from penstock import penstock_pb2 as pb
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion, answer, as_json, as_message
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_tools.drift import fetch as source
+from penstock_tools.drift import fetch
 from tests.tools.drift.drift_records import CANARY, CHAMPION
 
 BARE = UnwatchedVersion("plain", "4", ("champion",))
@@ -67,50 +67,50 @@ def http_server():
 
 
 def test_a_reply_holds_the_servers_records():
-    assert source.report_of(as_message(REPORT)) == REPORT
-    assert source.report_of(pb.DriftStateResponse()) == DriftReport()
+    assert fetch.report_of(as_message(REPORT)) == REPORT
+    assert fetch.report_of(pb.DriftStateResponse()) == DriftReport()
 
 
 def test_grpc_gives_the_report(grpc_address):
-    assert source.fetch(grpc_address, "flights") == DriftReport((CANARY, CHAMPION))
+    assert fetch.fetch(grpc_address, "flights") == DriftReport((CANARY, CHAMPION))
     with pytest.raises(NotFoundError, match=f"{EMPTY} at {grpc_address}; `penstock models` shows what is"):
-        source.fetch(grpc_address, "nothing")
+        fetch.fetch(grpc_address, "nothing")
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_http_gives_the_report(http_server, slash):
-    assert source.fetch(http_server.url + slash, "a/b?ü") == REPORT
+    assert fetch.fetch(http_server.url + slash, "a/b?ü") == REPORT
     assert http_server.asked == ["/v1/drift/a%2Fb%3F%C3%BC"]
 
 
 def test_http_refusals(http_server):
     http_server.status, http_server.body = 404, b'{"error":"' + EMPTY.encode() + b'"}'
     with pytest.raises(NotFoundError, match=f"{EMPTY} at http"):
-        source.fetch(http_server.url, "nothing")
+        fetch.fetch(http_server.url, "nothing")
     http_server.status = 500
-    with pytest.raises(InvalidInputError, match="answers 500; is it the --http-port of penstock"):
-        source.fetch(http_server.url, "m")
+    with pytest.raises(InvalidInputError, match="answers 500 to /v1/drift/m; is it the --http-port of penstock"):
+        fetch.fetch(http_server.url, "m")
 
 
 @pytest.mark.parametrize("status", [200, 404])
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"versions": [{}], "unwatched": []}', b"\xff"])
 def test_another_service_is_told_apart(http_server, status, body):
     http_server.status, http_server.body = status, body
-    with pytest.raises(InvalidInputError, match="is not penstock's"):
-        source.fetch(http_server.url, "m")
+    with pytest.raises(InvalidInputError, match="is not that of a Penstock server"):
+        fetch.fetch(http_server.url, "m")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "http://127.0.0.1:9"])
 def test_nobody_there(address, monkeypatch):
-    monkeypatch.setattr(source, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(fetch, "TIMEOUT_S", 1.0)
     with pytest.raises(UnavailableError, match=f"no server answers at {address}; start one with `penstock serve`"):
-        source.fetch(address, "m")
+        fetch.fetch(address, "m")
 
 
 @pytest.mark.parametrize("address", ["", "http://", "http://a b"])
 def test_addresses_that_are_none(address):
     with pytest.raises((InvalidInputError, UnavailableError)):
-        source.fetch(address, "m")
+        fetch.fetch(address, "m")
 
 
 @pytest.mark.parametrize(
@@ -124,19 +124,19 @@ def test_addresses_that_are_none(address):
     ],
 )
 def test_which_version_is_meant(report, version, expected):
-    assert source.version_of(report, "flights", version) == expected
+    assert fetch.version_of(report, "flights", version) == expected
 
 
 @pytest.mark.parametrize("watched", [(), (replace(CANARY, model="plain"),)])
 def test_without_a_baseline_it_says_what_to_do(watched):
     with pytest.raises(
-        NotFoundError, match=r"version 4 of model 'plain' was published without a drift baseline.*fit_baseline"
+        NotFoundError, match=r"version 4 of model 'plain' was published without a drift baseline.*--sample"
     ):
-        source.version_of(DriftReport(watched, (BARE,)), "plain")
+        fetch.version_of(DriftReport(watched, (BARE,)), "plain")
 
 
 def test_a_version_that_is_not_loaded_is_told_with_those_that_are():
     report = DriftReport((CANARY, CHAMPION), (BARE,))
     said = r"no version '7' of model 'flights' is loaded; there are 2 \(canary, shadow\), 1 \(champion\)$"
     with pytest.raises(NotFoundError, match=said):
-        source.version_of(report, "flights", "7")
+        fetch.version_of(report, "flights", "7")

@@ -54,12 +54,25 @@ def test_features_stand_by_evidence_with_a_histogram_each():
     assert titles == [
         "delay: drifted",
         "carrier: as in training",
-        "gust: too few rows to say, 40 of 125",
+        "gust: too few rows, 40 of 125",
         "(predictions): as in training",
     ]
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in read.all("svg"))
     assert len(read.all("svg")) == 3 + 4
     assert "2026-05-01 12:30 UTC" in page(CHAMPION, WHEN)
+
+
+def test_a_line_holds_the_numbers_of_the_record():
+    read = Reader(page(replace(CHAMPION, columns=(DELAY,)), WHEN))
+    values = [attributes["data-value"] for attributes in read.all("td") if "data-value" in attributes]
+    assert values == [
+        "delay",
+        *map(str, (DELAY.p_value, DELAY.jensen_shannon, DELAY.psi_unbiased, DELAY.missing_ratio)),
+        "",
+        *map(str, (DELAY.out_of_range_ratio, DELAY.rows)),
+    ]
+    shown = ("<0.001", "0.310", "0.490", "10.0%", "2.0%", "900")
+    assert [text for text in read.texts if text in shown] == list(shown)
 
 
 def test_bars_are_as_high_as_shares():
@@ -68,7 +81,7 @@ def test_bars_are_as_high_as_shares():
     # The bars now, the outlines trained on, of which an empty cell has none, and what a pointer finds.
     assert heights == [20.0, 20.0, 20.0, 120.0, 20.0] + [50.0] * 4 + [120.0] * 5
     assert all(0 <= float(rect["y"]) <= 120 for rect in read.all("rect"))
-    assert "missing: 0.00% trained on, 10.00% now" in read.texts
+    assert "missing: 0.00% in training, 10.00% now" in read.texts
 
 
 def test_it_is_self_contained():

@@ -1,106 +1,67 @@
-import joblib
 import numpy as np
-import pandas as pd
 import pytest
-import skops.io
-from sklearn.compose import ColumnTransformer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import spec
-from penstock_server.features.spec.spec import (
-    Categories,
-    FeatureSpec,
-    Join,
-    NumberColumn,
-    StringColumn,
-    Take,
-    Text,
-)
-from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_server.models import artifact
 from penstock_server.sources.mlflow_source import MlflowSource
-from penstock_tools.publish import feature_file
-from penstock_tools.publish.files import Request, publish
-
-DRAW = np.random.default_rng(0)
-FRAME = pd.DataFrame(
-    {
-        "age": DRAW.normal(40, 10, 200),
-        "city": DRAW.choice(["Oslo", "Rome"], 200),
-        "id": np.arange(200),
-        "truth": DRAW.integers(0, 2, 200),
-    }
-)
-BEFORE = FeatureSpec(
-    (NumberColumn("age"), StringColumn("city")),
-    Join((Take(("age",), (Fill((0.0,)),)), Text("city", Categories(("Oslo",)), (OneHot(((0, 1),), (2,)),)))),
-)
+from penstock_tools.publish import files as publishing
+from penstock_tools.publish.files import Request, read_features, read_specification
 
 
-@pytest.fixture(scope="module")
-def pipeline():
-    columns = ColumnTransformer([("n", StandardScaler(), ["age"]), ("s", OneHotEncoder(), ["city"])])
-    return make_pipeline(columns, LogisticRegression()).fit(FRAME, FRAME["truth"])
+def never(warning):
+    raise AssertionError(warning)
 
 
-@pytest.fixture
-def files(tmp_path, pipeline, onnx_file):
-    """A folder with the pipeline as skops and joblib, the sample, a specification and an ONNX model of its width."""
-    skops.io.dump(pipeline, tmp_path / "p.skops")
-    joblib.dump(pipeline, tmp_path / "p.joblib")
-    FRAME.to_csv(tmp_path / "s.csv", index=False)
-    (tmp_path / "before.yaml").write_bytes(spec.encode_yaml(BEFORE))
-    (tmp_path / "before.json").write_bytes(spec.encode(BEFORE))
-    return tmp_path
+def publish(request, agree=never):
+    return publishing.publish(request, agree, lambda _: None)
+
+
+def features_in(file, sample=None, precision=None):
+    return read_features(file, sample, precision, never, lambda _: None)
 
 
 def fetched(registry, tmp_path):
     return artifact.read(MlflowSource(registry, cache_dir=tmp_path / "cache").fetch("fraud", "1"))
 
 
-def test_a_skops_file_becomes_a_version(registry, client, files, capsys):
-    publish(Request("fraud", files / "p.skops", files / "s.csv", "truth", alias="champion"))
-    told = capsys.readouterr()
-    assert told.out.splitlines()[-1] == "fraud version 1 is registered and is now champion"
-    assert "2 (1 of numbers, 1 of text)" in told.out
-    assert "id" in told.out
-    assert "registering fraud" in told.err
-    found = fetched(registry, files)
-    assert [column.name for column in found.features.columns] == ["age", "city"]
-    assert {"accuracy", "auc"} <= client.get_run(client.get_model_version("fraud", "1").run_id).data.metrics.keys()
+def test_a_skops_file_becomes_a_version(registry, client, files):
+    version, published = publish(Request("fraud", files / "p.skops", files / "s.csv", "truth", alias="champion"))
+    assert (version, published.version) == ("1", "1")
+    assert client.get_registered_model("fraud").aliases == {"champion": 1}
+    assert published.prepared.compiled.unused == ("id", "truth")
+    assert {"accuracy", "auc"} <= published.scores.keys()
+    assert [column.name for column in fetched(registry, files).features.columns] == ["age", "city"]
+    metrics = client.get_run(client.get_model_version("fraud", "1").run_id).data.metrics
+    assert {name: metrics[name] for name in published.scores} == published.scores
 
 
-def test_a_pickle_needs_trust_where_nobody_can_be_asked(registry, client, files, capsys):
+def test_nothing_is_reported_before_a_file_is_agreed_to(registry, client, files):
+    def refuse(warning):
+        events.append(warning)
+        return False
+
+    events = []
     with pytest.raises(InvalidInputError, match="--trust agrees"):
-        publish(Request("fraud", files / "p.joblib", files / "s.csv"))
+        publishing.publish(Request("fraud", files / "p.joblib", files / "s.csv"), refuse, events.append)
+    assert len(events) == 1
+    assert "runs whatever code the file holds" in events[0]
     assert client.search_registered_models() == []
-    publish(Request("fraud", files / "p.joblib", files / "s.csv", trust=True))
-    assert "runs whatever code the file holds" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("answer", "is_loaded"), [("y\n", True), ("n\n", False)])
-def test_a_person_at_the_terminal_is_asked(monkeypatch, answer, is_loaded):
-    import io
-
-    from penstock_tools.cli.consent import asker
-
-    terminal = io.StringIO(answer)
-    monkeypatch.setattr(terminal, "isatty", lambda: True)
-    monkeypatch.setattr("sys.stdin", terminal)
-    assert asker(trusts=False)("It may bite.") is is_loaded
 
 
 @pytest.mark.parametrize("name", ["before.yaml", "before.json"])
-def test_an_onnx_model_goes_behind_a_specification(registry, files, onnx_file, name):
-    publish(Request("fraud", onnx_file, files / "s.csv", features=files / name))
+def test_an_onnx_model_goes_behind_a_specification(registry, files, onnx_file, before_onnx, name):
+    assert publish(Request("fraud", onnx_file, files / "s.csv", features=files / name)) == ("1", None)
     found = fetched(registry, files)
-    assert found.features == BEFORE
+    assert found.features == before_onnx
     assert found.golden.rows == 16
     assert sum(found.baseline.predictions.counts) == 200
+
+
+def test_a_specification_without_a_sample_gives_no_baseline(registry, files, onnx_file, before_onnx):
+    publish(Request("fraud", onnx_file, features=files / "before.yaml"))
+    found = fetched(registry, files)
+    assert (found.features, found.baseline, found.golden) == (before_onnx, None, None)
 
 
 REFUSED = {
@@ -129,34 +90,20 @@ def test_what_does_not_go_together_is_refused(registry, client, files, options, 
 
 
 @pytest.mark.parametrize("name", ["before.yaml", "before.json"])
-def test_a_specification_is_shown(files, capsys, name):
-    feature_file.show(files / name, None, None, as_yaml=False, trust=False)
-    told = capsys.readouterr().out
-    assert "2 columns in" in told
-    assert "city=Oslo" in told
-    assert "mean" not in told
+def test_a_specification_is_read_and_run_on_a_sample(files, before_onnx, small_frame, name):
+    assert features_in(files / name) == publishing.FeaturesInFile(before_onnx)
+    found = features_in(files / name, files / "s.csv")
+    assert (found.features, found.prepared) == (before_onnx, None)
+    expected = Pipeline(before_onnx).transform({name: small_frame[name].to_numpy() for name in ("age", "city")})
+    np.testing.assert_array_equal(found.matrix, expected)
 
 
-def test_a_specification_is_run_on_a_sample(files, capsys):
-    feature_file.show(files / "before.yaml", files / "s.csv", None, as_yaml=False, trust=False)
-    first = Pipeline(BEFORE).transform({"age": FRAME["age"].to_numpy()[:1], "city": ["Oslo"]})[0, 0]
-    told = capsys.readouterr().out
-    assert f"{first:.6g}" in told
-    assert "mean" in told
-
-
-def test_what_a_pipeline_becomes_is_shown_and_not_registered(registry, client, files, capsys):
-    feature_file.show(files / "p.skops", files / "s.csv", None, as_yaml=False, trust=False)
-    told = capsys.readouterr().out
-    assert "city=Rome" in told
-    assert "LogisticRegression" in told
+def test_a_pipeline_is_compiled_and_not_registered(registry, client, files):
+    found = features_in(files / "p.skops", files / "s.csv", "FP64")
+    assert (found.features.width, found.features.datatype) == (3, "FP64")
+    assert found.matrix.shape == (200, 3)
+    assert found.prepared.features == found.features
     assert client.search_registered_models() == []
-
-
-def test_the_yaml_of_a_pipeline_is_a_specification(files, capsys):
-    feature_file.show(files / "p.skops", files / "s.csv", "FP64", as_yaml=True, trust=False)
-    found = spec.decode_yaml(capsys.readouterr().out.encode())
-    assert (found.width, found.datatype) == (3, "FP64")
 
 
 NO_SPECIFICATION = {
@@ -172,15 +119,11 @@ def test_what_is_no_specification_is_refused(files, name, message):
     (files / "empty.yaml").write_text("")
     (files / "old.json").write_text('{"columns": [], "format": 1}')
     with pytest.raises(InvalidInputError, match=message):
-        feature_file.read(files / name)
-    if name == "s.csv":
-        return
-    with pytest.raises(InvalidInputError):
-        feature_file.show(files / name, None, None, as_yaml=False, trust=False)
+        read_specification(files / name)
 
 
-def test_a_pipeline_is_not_shown_without_rows(files):
+def test_a_pipeline_needs_rows_and_a_specification_no_precision(files):
     with pytest.raises(InvalidInputError, match="give --sample DATA"):
-        feature_file.show(files / "p.skops", None, None, as_yaml=False, trust=False)
+        features_in(files / "p.skops")
     with pytest.raises(InvalidInputError, match="--precision is for pipelines"):
-        feature_file.show(files / "before.yaml", None, "FP32", as_yaml=False, trust=False)
+        features_in(files / "before.yaml", None, "FP32")

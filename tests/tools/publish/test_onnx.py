@@ -19,8 +19,8 @@ from penstock_server.features.spec.spec import (
 from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_server.models import artifact
 from penstock_server.models.golden import compare
+from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.mlflow_source import MlflowSource
-from penstock_server.sources.source import WantedModel
 from penstock_tools.publish.onnx import Record, publish
 
 CITY = Text("city", Categories(("Oslo",)), (OneHot(((0, 1),), (2,)),))
@@ -82,7 +82,7 @@ def test_a_role_is_given_at_once(registry, onnx_file):
     publish("fraud", onnx_file, alias="champion")
     publish("fraud", onnx_file, alias="canary", weight=5)
     wanted = MlflowSource(registry).poll().models["fraud"]
-    assert wanted == WantedModel(champion="1", canary="2", canary_weight=0.05)
+    assert wanted == TrafficPlan(champion="1", canary="2", canary_weight=0.05)
 
 
 def test_the_run_tells_how_the_model_came_about(client, registry, onnx_file):
@@ -125,7 +125,14 @@ REFUSED = {
     "a canary without weight": ({"alias": "canary"}, "give its weight"),
     "a weight without a role": ({"weight": 5}, "a weight without a role"),
     "a baseline without features": ({"baseline": fit_baseline(SPEC, TABLE)}, "give the feature specification"),
-    "another width": ({"features": FeatureSpec((NumberColumn("a"),), Take(("a",)))}, r"\[-1, 1\].*\[-1, 3\]"),
+    "another width": (
+        {"features": FeatureSpec((NumberColumn("a"),), Take(("a",)))},
+        r"shape \[rows, 1\] .* shape \[-1, 3\]",
+    ),
+    "another datatype": (
+        {"features": FeatureSpec((NumberColumn("a"),), Take(("a", "a", "a")), "FP64")},
+        "type float64, but the model's input 'X' is FP32",
+    ),
     "an unknown output": ({"class_output": "klass"}, "no output 'klass'; it has label, probabilities"),
     "a sample without a column": ({"features": SPEC, "sample": {"age": [1.0]}}, "lacks column 'city'"),
     "a sample without the input": ({"sample": {"x": [1.0]}}, "lacks input 'X'; expected X"),

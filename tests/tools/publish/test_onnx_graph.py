@@ -10,8 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
-from penstock_tools.publish import onnx_graph as graph
+from penstock_tools.publish import onnx_graph
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
 NAMES = np.array(["cat", "dog", "eel"])
@@ -40,18 +39,18 @@ def converted(model, labels):
     ids=["from zero", "from five", "text"],
 )
 def test_classes_are_read_from_the_graph(model, labels, expected):
-    found = graph.read(converted(model, labels))
+    found = onnx_graph.read(converted(model, labels))
     assert found.classes == expected
     assert found.class_output == found.signature.outputs[0].name
 
 
 def test_a_regression_has_no_classes():
-    found = graph.read(to_onnx(LinearRegression().fit(ROWS, ROWS[:, 0]), ROWS[:1]))
+    found = onnx_graph.read(to_onnx(LinearRegression().fit(ROWS, ROWS[:, 0]), ROWS[:1]))
     assert (found.classes, found.class_output) == (None, None)
 
 
 def test_an_integer_output_of_another_node_is_no_class():
-    found = graph.read(one_node("Shape", TensorProto.INT64))
+    found = onnx_graph.read(one_node("Shape", TensorProto.INT64))
     assert (found.classes, found.class_output) == (None, None)
 
 
@@ -64,7 +63,7 @@ def one_node(operator, output_type, *, domain=""):
 
 
 def test_a_file_reads_as_the_model_in_it(onnx_file, onnx_model):
-    found = graph.read(onnx_file)
+    found = onnx_graph.read(onnx_file)
     assert found.model == onnx_model
     assert [(spec.name, spec.datatype, spec.shape) for spec in found.signature.inputs] == [("X", "FP32", (-1, 3))]
 
@@ -83,7 +82,7 @@ def test_weights_beside_the_file_are_loaded(tmp_path):
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     path = tmp_path / "m.onnx"
     onnx.save_model(model, str(path), save_as_external_data=True, location="m.data", size_threshold=0)
-    (answer,) = graph.read(path).runtime.run({"x": np.zeros((1, 3), np.float32)})
+    (answer,) = onnx_graph.read(path).runtime.run({"x": np.zeros((1, 3), np.float32)})
     assert answer.tolist() == [[1, 1, 1]]
 
 
@@ -97,49 +96,28 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InvalidInputError, match=message):
-        graph.read(path)
+        onnx_graph.read(path)
 
 
 def test_a_model_that_the_checker_refuses(onnx_model):
     broken = onnx.ModelProto.FromString(onnx_model.SerializeToString())
     broken.graph.node[0].input[0] = "nowhere"
     with pytest.raises(InvalidInputError, match="not valid ONNX") as caught:
-        graph.read(broken)
+        onnx_graph.read(broken)
     assert "\n" not in str(caught.value)
 
 
 def test_an_operator_that_onnxruntime_lacks():
     with pytest.raises(InvalidInputError, match="cannot be loaded by onnxruntime") as caught:
-        graph.read(one_node("Unheard", TensorProto.FLOAT, domain="some.where"))
+        onnx_graph.read(one_node("Unheard", TensorProto.FLOAT, domain="some.where"))
     assert "\n" not in str(caught.value)
 
 
 def test_a_map_for_output_is_refused_with_advice(classifier):
     with pytest.raises(InvalidInputError, match="zipmap"):
-        graph.read(to_onnx(classifier, np.zeros((1, 3), np.float32)))
+        onnx_graph.read(to_onnx(classifier, np.zeros((1, 3), np.float32)))
 
 
-def spec(width, datatype="FP32"):
-    names = tuple(f"c{at}" for at in range(width))
-    return FeatureSpec(tuple(map(NumberColumn, names)), Take(names), datatype)
-
-
-def test_features_of_the_models_width_fit(onnx_model):
-    graph.hold_fit(graph.read(onnx_model).signature, spec(3))
-
-
-@pytest.mark.parametrize(("features", "message"), [(spec(4), r"\[-1, 4\].*\[-1, 3\]"), (spec(3, "FP64"), "FP64.*FP32")])
-def test_features_of_another_form_are_refused(onnx_model, features, message):
-    with pytest.raises(InvalidInputError, match=message):
-        graph.hold_fit(graph.read(onnx_model).signature, features)
-
-
-def test_features_need_a_model_of_one_input():
-    value = helper.make_tensor_value_info
-    inputs = [value(name, TensorProto.FLOAT, [None, 3]) for name in ("a", "b")]
-    made = helper.make_graph(
-        [helper.make_node("Add", ["a", "b"], ["y"])], "g", inputs, [value("y", TensorProto.FLOAT, [None, 3])]
-    )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    with pytest.raises(InvalidInputError, match="takes a, b"):
-        graph.hold_fit(graph.read(model).signature, spec(3))
+def test_an_opened_model_is_not_opened_again(onnx_model):
+    found = onnx_graph.read(onnx_model)
+    assert onnx_graph.read(found) is found

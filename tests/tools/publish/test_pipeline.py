@@ -17,11 +17,12 @@ from sklearn.svm import LinearSVC
 from xgboost import XGBClassifier
 
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
+from penstock_server.features.pipeline import Pipeline as Features
 from penstock_server.models import artifact
 from penstock_server.models.golden import compare
+from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.sources.mlflow_source import MlflowSource
-from penstock_tools.publish import onnx_graph as graph
-from penstock_tools.publish import pipeline as publishing
+from penstock_tools.publish import to_onnx
 from penstock_tools.publish.pipeline import prepare, publish_pipeline
 from penstock_tools.sklearn_compiler import walk
 
@@ -133,7 +134,7 @@ def test_the_wide_datatype_is_taken_where_the_narrow_one_does_not_do():
 
 def test_the_datatype_that_is_asked_for_is_taken(pipeline, frame):
     prepared = prepare(pipeline, frame, datatype="FP64")
-    assert graph.read(prepared.model).signature.inputs[0].datatype == "FP64"
+    assert prepared.graph.signature.inputs[0].datatype == "FP64"
     assert prepared.difference < 1e-14
 
 
@@ -156,10 +157,10 @@ def test_a_difference_is_told_with_the_step_and_the_column(pipeline, frame, monk
 
 
 def test_another_model_does_not_pass(pipeline, frame, answers, monkeypatch):
-    to_onnx = publishing.convert.to_onnx
+    original = to_onnx.to_onnx
     other = Pipeline([("preprocess", columns()), ("model", LogisticRegression())])
     other.fit(frame[COLUMNS], 1 - answers["binary"])
-    monkeypatch.setattr(publishing.convert, "to_onnx", lambda _, *form: to_onnx(other[-1], *form))
+    monkeypatch.setattr(to_onnx, "to_onnx", lambda _, *form: original(other[-1], *form))
     with pytest.raises(ModelFailedError, match=r"differs from the pipeline by .* in a probability"):
         prepare(pipeline, frame)
 
@@ -198,6 +199,28 @@ def test_a_server_reads_what_was_published(registry, client, pipeline, frame, an
     assert run.metrics["accuracy"] == pytest.approx(pipeline.score(frame, answers["binary"]))
     assert {"auc", "log_loss", "onnx_difference"} <= run.metrics.keys()
     assert run.params["estimator"] == "LogisticRegression"
+
+
+def test_the_graph_is_opened_once_and_the_specification_compiled_once(registry, pipeline, frame, answers, monkeypatch):
+    """Counts of what is expensive: an onnxruntime session, and a compiled specification of each kind."""
+    opened, compiled = [], []
+    open_model, compile_features = OnnxModel.__init__, Features.__init__
+
+    def count_opened(self, *arguments, **options):
+        opened.append(arguments)
+        open_model(self, *arguments, **options)
+
+    def count_compiled(self, spec, *arguments):
+        compiled.append(spec)
+        compile_features(self, spec, *arguments)
+
+    monkeypatch.setattr(OnnxModel, "__init__", count_opened)
+    monkeypatch.setattr(Features, "__init__", count_compiled)
+    published = publish_pipeline("fraud", pipeline, frame, answers["binary"])
+    assert len(opened) == 1
+    assert compiled.count(published.prepared.features) == 1
+    # The proof compares each transformer that was compiled with scikit-learn's, once.
+    assert len(compiled) == 1 + len(published.prepared.compiled.stages)
 
 
 def test_numbers_are_scored_as_numbers(registry, client, frame, answers):

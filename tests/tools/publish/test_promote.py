@@ -1,7 +1,7 @@
 import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.sources.aliases import WEIGHT_TAG, parse_weight
+from penstock_server.rollout.aliases import WEIGHT_TAG, parse_weight
 from penstock_tools.publish.promote import Promotion, check_role, promote
 
 

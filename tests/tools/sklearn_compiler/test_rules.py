@@ -104,32 +104,32 @@ A scaler after a power of years subtracts numbers that are nearly equal, which m
 
 
 @pytest.mark.parametrize(("transformer", "columns"), EXACT.values(), ids=EXACT)
-def test_numbers_are_equal_to_the_last_bit(frame, hold_equal, transformer, columns):
+def test_numbers_are_equal_to_the_last_bit(frame, assert_equal, transformer, columns):
     fitted = transformer.fit(frame[columns].fillna(0) if columns == WHOLE else frame[columns])
     takes_nan = columns == GAPS
-    hold_equal(fitted, frame[columns])
-    hold_equal(fitted, frame[columns], strange(columns, with_nan=takes_nan))
+    assert_equal(fitted, frame[columns])
+    assert_equal(fitted, frame[columns], strange(columns, with_nan=takes_nan))
 
 
 @pytest.mark.parametrize(("transformer", "columns", "ulps"), NEAR.values(), ids=NEAR)
-def test_curves_are_equal_to_some_last_places(frame, hold_equal, transformer, columns, ulps):
+def test_curves_are_equal_to_some_last_places(frame, assert_equal, transformer, columns, ulps):
     fitted = transformer.fit(frame[columns])
-    hold_equal(fitted, frame[columns], ulps=ulps)
+    assert_equal(fitted, frame[columns], ulps=ulps)
     beyond = pd.DataFrame(np.linspace(-50, 2500, 52).reshape(-1, len(columns)), columns=columns)
-    hold_equal(fitted, frame[columns], beyond, ulps=ulps)
+    assert_equal(fitted, frame[columns], beyond, ulps=ulps)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_numpys_functions(frame, hold_equal, name):
+def test_numpys_functions(frame, assert_equal, name):
     fitted = FunctionTransformer(getattr(np, name)).fit(frame[GAPS])
     rows = np.array([-np.inf, -2.0, -1.0, -0.5, -0.0, 0.0, 0.3, 1.0, 2.5, 700.0, np.inf, np.nan])
     with np.errstate(all="ignore"):
-        hold_equal(fitted, frame[GAPS], pd.DataFrame({"age": rows, "fare": rows[::-1]}), ulps=4)
+        assert_equal(fitted, frame[GAPS], pd.DataFrame({"age": rows, "fare": rows[::-1]}), ulps=4)
 
 
-def test_box_cox_takes_what_is_above_0(frame, hold_equal):
+def test_box_cox_takes_what_is_above_0(frame, assert_equal):
     fitted = PowerTransformer("box-cox").fit(frame[["fare"]])
-    hold_equal(fitted, frame[["fare"]], pd.DataFrame({"fare": [1e-9, 0.5, 3.0, 1e6]}), ulps=64)
+    assert_equal(fitted, frame[["fare"]], pd.DataFrame({"fare": [1e-9, 0.5, 3.0, 1e6]}), ulps=64)
 
 
 TEXT = ["sex", "city"]
@@ -176,14 +176,14 @@ def answer_for(name, answers):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_encoders_are_equal_to_the_last_bit(frame, answers, hold_equal, name):
+def test_encoders_are_equal_to_the_last_bit(frame, answers, assert_equal, name):
     transformer, columns = ENCODERS[name]
     fitted = transformer.fit(frame[columns], answer_for(name, answers))
-    hold_equal(fitted, frame[columns])
+    assert_equal(fitted, frame[columns])
     if getattr(transformer, "handle_unknown", "ignore") != "error":
         unseen = {"class": 9, "sex": "x", "alone": 2, "city": "Paris", "deck": "Z", "gate": "g", "age": 1e9, "maybe": 7}
         values = {column: [unseen[column], frame[column].iloc[1]] for column in columns}
-        hold_equal(fitted, frame[columns], pd.DataFrame(values))
+        assert_equal(fitted, frame[columns], pd.DataFrame(values))
 
 
 REFUSING = {
@@ -195,7 +195,7 @@ REFUSING = {
 
 
 @pytest.mark.parametrize(("transformer", "row"), REFUSING.values(), ids=REFUSING)
-def test_what_scikit_learn_refuses_is_refused(frame, hold_equal, transformer, row):
+def test_what_scikit_learn_refuses_is_refused(frame, assert_equal, transformer, row):
     from penstock_server.errors import InvalidInputError
     from penstock_server.features.pipeline import Pipeline
     from penstock_tools.sklearn_compiler.compiler import compile_pipeline
@@ -278,11 +278,11 @@ CHAINS = {
 
 
 @pytest.mark.parametrize(("pipeline", "columns"), CHAINS.values(), ids=CHAINS)
-def test_steps_one_after_another(frame, answers, hold_equal, pipeline, columns):
-    hold_equal(pipeline.fit(frame[columns], answers["binary"]), frame[columns])
+def test_steps_one_after_another(frame, answers, assert_equal, pipeline, columns):
+    assert_equal(pipeline.fit(frame[columns], answers["binary"]), frame[columns])
 
 
-def test_strings_of_pandas_and_categories_are_text(frame, hold_equal):
+def test_strings_of_pandas_and_categories_are_text(frame, assert_equal):
     rows = pd.DataFrame({"city": frame["city"].astype("str"), "sex": frame["sex"].astype("category")})
     fitted = ColumnTransformer([("a", OneHotEncoder(), ["city"]), ("b", OrdinalEncoder(), ["sex"])]).fit(rows)
-    hold_equal(fitted, rows)
+    assert_equal(fitted, rows)

@@ -1,15 +1,16 @@
-"""The commands of `penstock`, one a module: each declares its options and hands them on.
+"""The commands of `penstock`, one module per command, in the order of the help.
 
-This module lists them in the order of the help. A command imports what it needs when it runs.
+A command imports what it needs when it runs.
 """
 
 import importlib.metadata
+import inspect
 import os
 from typing import Annotated
 
 import typer
 
-from penstock_tools.cli.demo import demo
+from penstock_tools.cli import demo
 from penstock_tools.cli.drift import drift
 from penstock_tools.cli.errors import DEBUG_VARIABLE
 from penstock_tools.cli.features import features
@@ -18,7 +19,6 @@ from penstock_tools.cli.predict import predict
 from penstock_tools.cli.promote import promote
 from penstock_tools.cli.publish import publish
 from penstock_tools.cli.serve import serve
-from penstock_tools.cli.train import train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,25 +43,42 @@ def penstock(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Serves ONNX models over gRPC from an MLflow registry, and says when they stop being right.
+    """Serves ONNX models over gRPC from an MLflow registry, and shows when their input drifts.
 
-    A first look: [bold]penstock train[/bold], then [bold]penstock serve[/bold], and in another terminal
+    For a first look, [bold]penstock demo[/bold] shows everything on this machine. To serve models yourself, run
+    [bold]penstock demo train[/bold], then [bold]penstock serve[/bold], and in another terminal
     [bold]penstock models[/bold].
     """
     if debug:
-        # In the environment, so that the processes that a server starts know it too.
+        # In the environment, so that it reaches the processes that a server starts.
         os.environ[DEBUG_VARIABLE] = "1"
 
 
-_RUN = "Serve and ask"
+def _join_lines(app: typer.Typer) -> None:
+    """Makes each paragraph of the help texts one line, which rich breaks where the terminal ends.
+
+    Of a docstring rich keeps the line breaks and adds its own, so that a paragraph breaks in mid-sentence.
+    """
+    for described in (*app.registered_commands, app.registered_callback):
+        if described is not None and described.callback is not None:
+            paragraphs = inspect.cleandoc(described.callback.__doc__ or "").split("\n\n")
+            described.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _join_lines(group.typer_instance)
+
+
+_RUN = "Serve and predict"
 _RELEASE = "Train and release"
 
 app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(predict)
 app.command(rich_help_panel=_RUN)(drift)
-app.command(rich_help_panel=_RUN)(demo)
-app.command(rich_help_panel=_RELEASE)(train)
+app.add_typer(demo.app, name="demo", rich_help_panel=_RUN)
+app.command("train", hidden=True)(demo.former_train)
 app.command(rich_help_panel=_RELEASE)(publish)
 app.command(rich_help_panel=_RELEASE)(features)
 app.command(rich_help_panel=_RELEASE)(promote)
+
+_join_lines(app)

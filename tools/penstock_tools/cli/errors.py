@@ -1,7 +1,6 @@
-"""What a person reads when a command fails: one sentence that says what was wrong, and a traceback only on demand.
+"""What a person reads when a command fails: one sentence, and a traceback only on demand.
 
-Decides which failures are the user's or the surroundings' (told in a sentence) and which are Penstock's own (told with
-how to get a traceback). `cli` calls it, once.
+A failure that the user can mend is one sentence. Any other is a bug of Penstock's: its sentence says how to see a traceback.
 """
 
 import os
@@ -12,21 +11,17 @@ from typing import Final
 from penstock_server.errors import PenstockError
 
 DEBUG_VARIABLE: Final = "PENSTOCK_DEBUG"
-"""Set to anything but 0, it asks for tracebacks; `penstock --debug` sets it."""
+"""Any value but 0 asks for tracebacks; `penstock --debug` sets it."""
 
 _SERVER_MODULES: Final = frozenset(
     {"aiohttp", "grpc_health", "grpc_reflection", "llvmlite", "msgspec", "numba", "onnxruntime", "prometheus_client"}
     | {"rich", "structlog", "typer", "uvloop"}
 )
-"""What the extra `server` brings; whatever else is missing comes with `tools`."""
+"""What the extra `server` installs; everything else comes with `tools`."""
 
 
 def report(error: Exception) -> int:
-    """Tells the failure on standard error.
-
-    Returns:
-        The exit code, 1.
-    """
+    """Prints the failure to standard error, and returns the exit code, 1."""
     if wants_traceback():
         traceback.print_exception(error)
     sys.stderr.write(f"penstock: {sentence(error)}\n")

@@ -1,4 +1,4 @@
-"""`penstock features`: shows and checks a feature specification, without publishing anything."""
+"""`penstock features`: shows and checks a feature specification."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,18 +21,28 @@ def features(
     sample: SampleFile = None,
     precision: Precision = None,
     as_yaml: Annotated[
-        bool, typer.Option("--yaml", help="Print the specification as YAML, to read or to change by hand.")
+        bool, typer.Option("--yaml", help="Print the specification as YAML, to read or to edit.")
     ] = False,
     trust: Trust = False,
 ) -> None:
     """Shows what a feature specification takes and gives, and runs it on a sample.
 
-    Of a pipeline it shows what [bold]penstock publish[/bold] would make: each transformer is compiled and compared with
-    scikit-learn's on the sample, which a pipeline needs.
+    For a pipeline it shows what [bold]penstock publish[/bold] would register. That needs a sample, on which each compiled
+    transformer is compared with scikit-learn's.
 
-    Examples: [bold]penstock features fraud.skops --sample train.csv[/bold], or
-    [bold]penstock features fraud.skops --sample train.csv --yaml > fraud.yaml[/bold]
+    Example: [bold]penstock features fraud.skops --sample train.csv[/bold]
+
+    Example: [bold]penstock features fraud.skops --sample train.csv --yaml > fraud.yaml[/bold]
     """
-    from penstock_tools.publish import feature_file
+    from penstock_server.features.spec import spec
+    from penstock_tools.cli import consent, progress
+    from penstock_tools.publish import files, summary
 
-    feature_file.show(file, sample, precision, as_yaml=as_yaml, trust=trust)
+    with progress.steps() as report:
+        found = files.read_features(file, sample, precision, consent.asker(trusts=trust), report)
+    if as_yaml:
+        typer.echo(spec.encode_yaml(found.features).decode(), nl=False)
+        return
+    summary.show_columns(found.features, found.matrix)
+    if found.prepared is not None:
+        summary.show(found.prepared, {})

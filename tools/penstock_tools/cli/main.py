@@ -1,14 +1,14 @@
-"""The console script `penstock`: runs a command, and turns what goes wrong into one sentence and an exit code.
+"""The console script `penstock`: runs a command, and turns an error into one sentence and an exit code.
 
-Exit codes: 0 done, 1 it could not be done, 2 the command line is wrong, 130 interrupted. The commands are in
-`penstock_tools.cli.app`; everything heavy is imported by the command that needs it, so that `--help` answers at once.
+Exit codes: 0 done, 1 it could not be done, 2 the command line is wrong, 130 interrupted. Each command imports what is heavy
+when it runs, so that `--help` answers at once.
 """
 
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from penstock_tools.cli import errors as failures
+from penstock_tools.cli import errors
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
         app(None if arguments is None else list(arguments), prog_name="penstock")
     except Exception as error:  # noqa: BLE001 - the one place where every failure of a command ends
-        sys.exit(failures.report(error))
+        sys.exit(errors.report(error))
     sys.exit(0)
 
 

@@ -1,4 +1,4 @@
-"""`penstock models`: what a server has loaded, and why not what it has not."""
+"""`penstock models`: what a server has loaded."""
 
 from typing import Annotated
 
@@ -13,14 +13,14 @@ def models(
     ] = "http://127.0.0.1:8002",
     as_json: Json = False,
 ) -> None:
-    """Shows what a server has loaded: each version's role, share of the traffic and state, and why.
+    """Shows what a server has loaded: the role, share of the traffic and state of each version, and the reasons.
 
     Example: [bold]penstock models --http http://models:8002[/bold]
     """
-    from penstock_tools.client_commands import models as listing
+    from penstock_tools.client_commands import models as command
 
-    answer = listing.fetch(http)
+    status = command.fetch(http)
     if as_json:
-        typer.echo(listing.as_json(answer))
+        typer.echo(command.as_json(status))
     else:
-        listing.show(answer)
+        command.show(status)

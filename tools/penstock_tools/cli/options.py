@@ -9,8 +9,8 @@ Registry = Annotated[
     str | None,
     typer.Option(
         metavar="URI",
-        help="The MLflow registry, such as http://mlflow:5000. Default: $MLFLOW_TRACKING_URI, else one in a file of "
-        "your own that needs no server.",
+        help="The MLflow registry, such as http://mlflow:5000. Default: $MLFLOW_TRACKING_URI, else a file of your "
+        "own that needs no server.",
         show_default=False,
     ),
 ]
@@ -28,7 +28,7 @@ SampleFile = Annotated[
     Path | None,
     typer.Option(
         metavar="DATA",
-        help="Rows as the model was trained on, .csv or .parquet, in the order of time.",
+        help="Rows that the model was trained on, .csv or .parquet, in the order of time.",
         show_default=False,
     ),
 ]
@@ -36,12 +36,14 @@ SampleFile = Annotated[
 Precision = Annotated[
     Literal["FP32", "FP64"] | None,
     typer.Option(
-        help="What the graph computes in. Default: FP32, or FP64 where FP32 answers too differently.",
+        help="What the graph computes in. Default: FP32, or FP64 if the answers of FP32 differ too much.",
         show_default=False,
     ),
 ]
 
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Load the file even if it can run code: a pickle, or unknown types in a .skops file."),
+    typer.Option(
+        "--trust", help="Load the file even if it can run code: a pickle, or a .skops file with unknown types."
+    ),
 ]

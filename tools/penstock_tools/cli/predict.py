@@ -1,4 +1,4 @@
-"""`penstock predict`: asks a server for predictions."""
+"""`penstock predict`: predictions from a server."""
 
 from typing import Annotated
 
@@ -13,8 +13,8 @@ def predict(
         str,
         typer.Argument(
             metavar="ROWS",
-            help="A .json file (a list of rows, or a column by name) or a .csv file with a header; - reads JSON from "
-            "standard input.",
+            help="A .json file (a list of rows, or an object of columns) or a .csv file with a header; - reads JSON "
+            "from standard input.",
             show_default=False,
         ),
     ],
@@ -29,22 +29,24 @@ def predict(
     key: Annotated[
         str | None,
         typer.Option(
-            metavar="K", help="Requests with one key go to one version while a canary grows.", show_default=False
+            metavar="K",
+            help="The routing key: requests with the same key go to the same version while a canary grows.",
+            show_default=False,
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this long.")] = 10.0,
     as_json: Json = False,
 ) -> None:
-    """Asks a server for predictions and shows them, with the version that answered.
+    """Gets predictions from a server and shows them, with the version that answered.
 
-    Columns are matched by name with what the model declares; an empty field is a missing value.
+    Columns are matched by name with the model's inputs. An empty field is a missing value.
 
     Example: [bold]penstock predict flights rows.csv --server models:8001 --version @canary[/bold]
     """
-    from penstock_tools.client_commands import predict as asking
+    from penstock_tools.client_commands import predict as command
 
-    prediction = asking.ask(name, rows, server=server, version=version, key=key, timeout_s=timeout)
+    prediction = command.predict(name, rows, server=server, version=version, key=key, timeout_s=timeout)
     if as_json:
-        typer.echo(asking.as_json(prediction))
+        typer.echo(command.as_json(prediction))
     else:
-        asking.show(prediction)
+        command.show(prediction)

@@ -1,33 +1,51 @@
-"""What a command is doing, told on standard error while it does it: a spinner in a terminal, lines elsewhere.
+"""Shows what a command is doing while it does it: a spinner in a terminal, one line per finished step everywhere.
 
-Standard output is left to the command's answer, which may go into a file.
+It writes to standard error, since standard output is the command's answer and may go into a file.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Report = Callable[[str], None]
+"""Called with a sentence as each step begins."""
 
 
 @contextmanager
-def steps() -> Iterator[Callable[[str], None]]:
-    """Gives what takes the next step's sentence; a step that is done shows how long it took."""
+def steps(console: "Console | None" = None) -> Iterator[Report]:
+    """A function to call with the name of each step as it begins.
+
+    A finished step is printed with the seconds that it took. The step that an exception ends is not printed. The spinner
+    starts with the first step, so that a question can be asked before it.
+
+    Args:
+        console: where to print; None for standard error.
+    """
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(stderr=True, highlight=False)
+    console = console or Console(stderr=True, highlight=False)
+    status = console.status("")
     current: list[tuple[str, float]] = []
 
-    def close() -> None:
+    def finish() -> None:
         if current:
             text, began = current.pop()
-            console.print(f"  [green]✓[/green] {escape(text)} [dim]{time.monotonic() - began:.1f} s[/dim]")
+            took = f"{time.monotonic() - began:.1f} s"
+            console.print(f"  [green]✓[/green] {escape(text)} [dim]{took}[/dim]", soft_wrap=True)
 
-    with console.status("") as status:
+    def begin(text: str) -> None:
+        finish()
+        current.append((text, time.monotonic()))
+        status.update(escape(text))
+        status.start()
 
-        def tell(text: str) -> None:
-            close()
-            current.append((text, time.monotonic()))
-            status.update(escape(text))
-
-        yield tell
-        close()
+    try:
+        yield begin
+        finish()
+    finally:
+        status.stop()

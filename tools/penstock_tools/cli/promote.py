@@ -14,15 +14,16 @@ def promote(
     weight: Weight = None,
     registry: Registry = None,
 ) -> None:
-    """Gives a version of a model its role, which every server of the registry then follows.
+    """Gives a version of a model a role, which every server of the registry then follows.
 
-    The [bold]champion[/bold] answers; a [bold]canary[/bold] answers a share of the traffic in its place; a
-    [bold]shadow[/bold] is asked too and only compared. A canary or shadow that becomes champion is that no
-    longer. To go back, promote the former champion.
+    The [bold]champion[/bold] answers. A [bold]canary[/bold] answers a share of the traffic instead of the champion. A
+    [bold]shadow[/bold] gets the same requests, and its answers are only compared. Promoting a canary or shadow to
+    champion removes its old role. To go back, promote the former champion again.
 
-    Example: [bold]penstock promote fraud 4 --alias canary --weight 5[/bold], and when it does well
-    [bold]penstock promote fraud 4[/bold]
+    Example: [bold]penstock promote fraud 4 --alias canary --weight 5[/bold]
+
+    Example, when the canary does well: [bold]penstock promote fraud 4[/bold]
     """
-    from penstock_tools.publish import promote as promotion
+    from penstock_tools.publish import promote as command
 
-    typer.echo(str(promotion.promote(name, version, alias, weight, registry)))
+    typer.echo(str(command.promote(name, version, alias, weight, registry)))

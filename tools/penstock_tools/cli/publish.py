@@ -14,7 +14,7 @@ def publish(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A fitted pipeline (.skops, or .joblib and .pkl), or an ONNX model (.onnx).",
+            help="A fitted pipeline (.skops, .joblib or .pkl), or an ONNX model (.onnx).",
             show_default=False,
         ),
     ],
@@ -24,7 +24,7 @@ def publish(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="The sample's column with the true answers; the scores on them are logged with the run.",
+            help="The sample's column with the true answers. The scores on them are logged with the run.",
             show_default=False,
         ),
     ] = None,
@@ -32,7 +32,7 @@ def publish(
         Path | None,
         typer.Option(
             metavar="SPEC",
-            help="For an ONNX file: the feature specification before it, .yaml or .json.",
+            help="The feature specification in front of an ONNX model, .yaml or .json.",
             show_default=False,
         ),
     ] = None,
@@ -47,17 +47,30 @@ def publish(
 ) -> None:
     """Registers a fitted scikit-learn pipeline, or an ONNX file, as the next version of a model.
 
-    A pipeline is compiled: its transformers to a feature specification, its estimator to ONNX. Both are proven equal
-    to the pipeline on the sample, which also gives the drift baseline and the golden requests; nothing is registered
-    that answers differently. An ONNX file is checked and registered as it is, with [bold]--features[/bold] and
-    [bold]--sample[/bold] behind a feature specification. Servers that follow the registry load a version once it has a
-    role.
+    A pipeline is compiled: its transformers to a feature specification, its estimator to ONNX. Both together must answer
+    as the pipeline does on the sample; otherwise nothing is registered. The sample also gives the drift baseline and the
+    golden requests.
 
-    Examples: [bold]penstock publish fraud fraud.skops --sample train.parquet --labels is_fraud --alias champion[/bold],
-    or [bold]penstock publish fraud fraud.onnx --alias canary --weight 5[/bold]
+    An ONNX file is checked and registered as it is. With [bold]--features[/bold] and [bold]--sample[/bold] it stands
+    behind a feature specification.
+
+    Servers that follow the registry load the version once it has a role.
+
+    Example: [bold]penstock publish fraud fraud.skops --sample train.parquet --labels is_fraud --alias champion[/bold]
+
+    Example: [bold]penstock publish fraud fraud.onnx --alias canary --weight 5[/bold]
     """
-    from penstock_tools.publish import files as publish_file
+    from penstock_tools.cli import consent, progress
+    from penstock_tools.publish import files, summary
 
-    publish_file.publish(
-        publish_file.Request(name, file, sample, labels, features, alias, weight, registry, precision, trust)
-    )
+    request = files.Request(name, file, sample, labels, features, alias, weight, registry, precision)
+    with progress.steps() as report:
+        version, pipeline = files.publish(request, consent.asker(trusts=trust), report)
+    if pipeline is not None:
+        summary.show(pipeline.prepared, pipeline.scores)
+    if alias is None:
+        role = f"it is served once you run: penstock promote {name} {version}"
+        typer.echo(f"{name} version {version} is registered; {role}")
+    else:
+        share = "" if weight is None else f" with {weight:g}% of the traffic"
+        typer.echo(f"{name} version {version} is registered and is now {alias}{share}")

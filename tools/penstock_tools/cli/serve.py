@@ -1,19 +1,11 @@
 """`penstock serve`: starts a server."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from penstock_tools.cli.options import Registry
-
-
-class Transport(StrEnum):
-    """The ways to speak gRPC."""
-
-    COMPLETION_QUEUE = "completion-queue"
-    AIO = "aio"
 
 
 def serve(
@@ -23,7 +15,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A registered model to serve; repeat it for more. Default: every model that has a champion.",
+            help="A registered model to serve. Repeat the option for more. Default: every model that has a champion.",
             show_default=False,
         ),
     ] = None,
@@ -31,7 +23,7 @@ def serve(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Serve DIR/<model>/<version>/model.onnx, the highest version of each, without a registry or beside one.",
+            help="Serve the highest version of each model in DIR/<model>/<version>/model.onnx, with or without a registry.",
             show_default=False,
         ),
     ] = None,
@@ -43,29 +35,35 @@ def serve(
     ] = None,
     http_port: Annotated[
         int | None,
-        typer.Option(help="The port of metrics, health and state over HTTP. Default: 8002.", show_default=False),
+        typer.Option(help="The HTTP port of metrics, health and status. Default: 8002.", show_default=False),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Processes that share the gRPC port, one a core. Default: 1.", show_default=False
+            metavar="N",
+            help="Worker processes that share the gRPC port, at most one per core. Default: 1.",
+            show_default=False,
         ),
     ] = None,
     transport: Annotated[
-        Transport | None,
+        Literal["completion-queue", "aio"] | None,
         typer.Option(
-            help="completion-queue is the fast one and the default; aio the portable one.", show_default=False
+            metavar="NAME",
+            help="completion-queue, which is fast and the default, or aio, which is portable.",
+            show_default=False,
         ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Settings in TOML; options given here win over them.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="Settings in TOML. Options of the command line take precedence.", show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Serves models over gRPC until it is stopped with Ctrl-C or SIGTERM.
+    """Serves models over gRPC until Ctrl-C or SIGTERM.
 
-    It follows the registry: a version promoted there is loaded, checked and served within seconds, and the former one
-    answers until then. When the registry is away, serving goes on.
+    The server follows the registry: it loads, checks and serves a newly promoted version within seconds. The former
+    version answers until then. While the registry is down, the server goes on with the versions that it has.
 
     Example: [bold]penstock serve --registry http://mlflow:5000 --workers 4[/bold]
     """
@@ -79,6 +77,6 @@ def serve(
         port=port,
         http_port=http_port,
         workers=workers,
-        transport=None if transport is None else transport.value,
+        transport=transport,
         config=config,
     )

@@ -1,1 +1,1 @@
-"""Commands that ask a running server."""
+"""Commands that call a running server."""

@@ -1,23 +1,20 @@
-"""What a server says it has loaded: fetched over HTTP and laid out for people or programs. `penstock models` calls it."""
+"""What `penstock models` does: fetches what a server has loaded over HTTP, and shows it."""
 
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
-from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.errors import InvalidInputError
+from penstock_tools.client_commands import http
 
-TIMEOUT_S: Final = 10.0
 _PATH: Final = "/v1/models"
 _STYLES: Final = {"READY": "green", "LOADING": "yellow", "UNLOADING": "yellow"}
 
-Answer = Mapping[str, Any]
+Status = Mapping[str, Any]
 
 
-def fetch(url: str) -> Answer:
+def fetch(url: str) -> Status:
     """The server's state: `models` and `sources`, each a list of records.
 
     Args:
@@ -29,35 +26,25 @@ def fetch(url: str) -> Answer:
     """
     if not url.startswith(("http://", "https://")):
         raise InvalidInputError(f"--http is {url!r}; expected an address such as http://127.0.0.1:8002")
-    try:
-        with urllib.request.urlopen(url.rstrip("/") + _PATH, timeout=TIMEOUT_S) as reply:  # noqa: S310 - checked above
-            return _decoded(reply.read(), url)
-    except urllib.error.HTTPError as error:
-        raise InvalidInputError(f"{url} answers {error.code} to {_PATH}; is it the --http-port of penstock?") from error
-    except http.client.HTTPException as error:
-        raise InvalidInputError(f"{url} does not speak HTTP; is it the --http-port of penstock?") from error
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        cause = getattr(reason, "strerror", None) or reason
-        raise UnavailableError(f"no server answers at {url} ({cause}); start one with: penstock serve") from error
+    return _decoded(http.get(url.rstrip("/") + _PATH), url)
 
 
-def as_json(answer: Answer) -> str:
-    """The answer, indented."""
-    return msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
+def as_json(status: Status) -> str:
+    """The status, indented."""
+    return msgspec.json.format(msgspec.json.encode(status), indent=2).decode()
 
 
-def show(answer: Answer) -> None:
-    """Prints a table of the versions, and a line for each source of models that does not answer."""
+def show(status: Status) -> None:
+    """Prints a table of the versions, and one line per source of models that does not answer."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console()
-    if answer["models"]:
-        console.print(_table(answer["models"]))
+    if status["models"]:
+        console.print(_table(status["models"]))
     else:
         console.print("no models are loaded; a model is served once a version of it is champion (penstock promote)")
-    for source in answer["sources"]:
+    for source in status["sources"]:
         if source.get("reason"):
             console.print(Text(f"{source['name']} is {source['state']}: {source['reason']}", style="yellow"))
 
@@ -82,7 +69,7 @@ def _share(weight: float | None) -> str:
     return "" if weight is None else f"{weight:g}%"
 
 
-def _decoded(body: bytes, url: str) -> Answer:
+def _decoded(body: bytes, url: str) -> Status:
     try:
         answer: Any = msgspec.json.decode(body)
         is_known = all(isinstance(record, dict) for part in ("models", "sources") for record in answer[part])
@@ -90,5 +77,5 @@ def _decoded(body: bytes, url: str) -> Answer:
         is_known = False
     if not is_known:
         raise InvalidInputError(f"what {url} answers to {_PATH} is not penstock's; is it its --http-port?")
-    known: Answer = answer
+    known: Status = answer
     return known

@@ -1,9 +1,15 @@
-"""One prediction from the command line: rows from a file, a server asked, the answer laid out.
+"""What `penstock predict` does: reads rows from a file, gets their predictions from a server, and shows them.
 
-Decides what is shown of a prediction. Reading rows is `rows`'s, the call is the client library's. `penstock predict`
-calls it.
+CSV holds only text, so the model's declaration says which columns are numbers. Any other mistake, such as a column too
+many, is left to the client, which refuses it.
 """
 
+import csv
+import io
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -11,12 +17,11 @@ import numpy as np
 
 from penstock_client import Client, ModelMetadata, Prediction, ServerUnavailableError
 from penstock_server.errors import InvalidInputError, UnavailableError
-from penstock_tools.client_commands import rows as rows_of_file
 
 SHOWN_ROWS: Final = 50
 
 
-def ask(
+def predict(
     model: str, file: str, *, server: str, version: str = "", key: str | None = None, timeout_s: float = 10.0
 ) -> Prediction:
     """The model's prediction for the rows in a file.
@@ -37,17 +42,18 @@ def ask(
     try:
         client = Client(server, timeout_s=timeout_s)
     except ValueError as error:
-        raise InvalidInputError(f"the server cannot be asked: {error}") from error
+        raise InvalidInputError(f"--server is {server!r}, --timeout {timeout_s:g}: {error}") from error
     with client:
         try:
             datatypes = _datatypes(client.metadata(model, version))
         except ServerUnavailableError as error:
             if client.is_live():
-                raise  # the server is there, and says itself what is not
+                # The server answers; its own sentence says what does not.
+                raise
             raise UnavailableError(
                 f"no server answers at {server}; start one with `penstock serve`, or name its address with --server"
             ) from error
-        table = rows_of_file.read(file, datatypes)
+        table = read_rows(file, datatypes)
         return client.predict(model, table, version=version, routing_key=key)
 
 
@@ -64,7 +70,7 @@ def as_json(prediction: Prediction) -> str:
 
 
 def show(prediction: Prediction) -> None:
-    """Prints a table with a row for each row asked, and a line on who answered and how fast."""
+    """Prints a table of the predictions, and a line on which version answered and how fast."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -93,7 +99,7 @@ def _cell(value: Any) -> str:
 
 
 def _plain(array: Any) -> Any:
-    """Nested lists; what JSON cannot hold becomes null, and bytes that are no text lose what is not UTF-8."""
+    """Nested lists. NaN and the infinities become null; bytes that are not UTF-8 become replacement characters."""
     if array.dtype.kind == "f":
         values = array.astype(object)
         values[~np.isfinite(array)] = None
@@ -108,3 +114,90 @@ def _plain(array: Any) -> Any:
             for item in array
         ]
     return array.tolist()
+
+
+STDIN: Final = "-"
+_SUFFIXES: Final = frozenset({".json", ".csv"})
+_MISSING: Final = frozenset({"", "NA", "NaN", "nan", "null"})
+
+Table = Any
+"""A dict of columns, a list of dicts, or a list of lists."""
+
+
+def read_rows(file: str, datatypes: Mapping[str, str]) -> Table:
+    """The rows in a .json or .csv file, or JSON from standard input for "-".
+
+    Args:
+        file: the file's path.
+        datatypes: the protocol's datatype of each column that the model declares, for CSV.
+
+    Raises:
+        InvalidInputError: no such file, another kind of file, or contents that are no rows; names the line.
+    """
+    if file == STDIN:
+        return _from_json(sys.stdin.buffer.read(), "standard input")
+    path = Path(file)
+    if path.suffix not in _SUFFIXES:
+        raise InvalidInputError(
+            f"{file} is neither .json nor .csv; expected one of them, or - for JSON from standard input"
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"{file} cannot be read: {error.strerror}") from error
+    return _from_json(content, file) if path.suffix == ".json" else _from_csv(content, file, datatypes)
+
+
+def _from_json(content: bytes, what: str) -> Table:
+    try:
+        rows = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInputError(f"{what} is not JSON: {error}") from error
+    if not isinstance(rows, list | dict) or not rows:
+        raise InvalidInputError(f"{what} holds no rows; expected a list of them, or an object of columns")
+    return rows
+
+
+def _from_csv(content: bytes, what: str, datatypes: Mapping[str, str]) -> Table:
+    try:
+        # A spreadsheet's CSV begins with a byte order mark.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{what} is not UTF-8, at byte {error.start}") from error
+    header, *lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line] or [[]]
+    if not header or not lines:
+        raise InvalidInputError(f"{what} has {len(lines)} rows below its header; expected one at least")
+    if repeated := [name for at, name in enumerate(header) if name in header[:at]]:
+        raise InvalidInputError(f"{what} has column {repeated[0]!r} twice; expected each name once")
+    for at, line in enumerate(lines, start=2):
+        if len(line) != len(header):
+            raise InvalidInputError(f"{what}, line {at} has {len(line)} fields; the header has {len(header)}")
+    return {
+        name: _column(name, [line[at] for line in lines], datatypes.get(name, "FP64"), what)
+        for at, name in enumerate(header)
+    }
+
+
+def _column(name: str, fields: list[str], datatype: str, what: str) -> list[Any]:
+    if datatype == "BYTES":
+        return fields
+    values: list[Any] = []
+    for at, field in enumerate(fields, start=2):
+        try:
+            values.append(_number(field.strip(), datatype))
+        except ValueError:
+            raise InvalidInputError(
+                f"{what}, line {at}: column {name!r} takes {datatype}, got {field[:40]!r}"
+            ) from None
+    return values
+
+
+def _number(field: str, datatype: str) -> float | int | bool | None:
+    if field in _MISSING:
+        return None
+    if datatype == "BOOL" and field.lower() in ("true", "false"):
+        return field.lower() == "true"
+    if datatype.startswith(("INT", "UINT")):
+        return int(field)
+    value = float(field)
+    return int(value) if datatype == "BOOL" and math.isfinite(value) and value == int(value) else value

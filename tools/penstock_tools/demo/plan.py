@@ -1,41 +1,42 @@
-"""What the demo is asked to do, and what follows from it: sizes, moments and the server's settings; pure."""
+"""The demo's options, and what follows from them: sizes, times, the server's settings and command line; pure."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from penstock_server.errors import InvalidInputError
+from penstock_tools.server_process import PENSTOCK
 
 MODEL: Final = "flights"
 MONTHS: Final = tuple(range(4, 13))
-"""What is streamed; the models were trained on the months before."""
+"""The months that are streamed; the models are trained on those before."""
 
 CANARY_PERCENT: Final = 10.0
 ROWS_PER_REQUEST: Final = 8
 IN_FLIGHT: Final = 32
 CONNECTIONS: Final = 4
-"""Several, since all calls of one connection go to one worker."""
+"""More than one, since all calls of one connection go to one worker."""
 
 POLL_S: Final = 1.0
 MAX_WINDOW_ROWS: Final = 20_000
-"""Three weeks of New York's flights: shorter than a month, and enough to tell weather from season."""
+"""Three weeks of New York's flights: less than a month, and long enough to average the weather."""
 
 MIN_ROWS: Final = 1_000
 SWITCH_TIMEOUT_S: Final = 30.0
-"""A promotion that no reply shows by then has failed."""
+"""A promotion that no reply shows within this time has failed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What the demo is asked to do.
+class DemoPlan:
+    """The demo's options.
 
     Attributes:
-        rows: flights to stream, spread evenly over the months.
+        rows: flights to send, spread evenly over the months.
         seconds: how long the stream lasts, if the machine keeps up.
-        workers: the server's.
+        workers: the server's processes.
         port: the server's gRPC port; 0 picks a free one.
-        keep: leave the server running at the end, until Ctrl-C.
-        folder: keeps registry, artifacts and logs; None for one that is deleted at the end.
+        keep: leave the server running at the end until Ctrl-C, and keep the folder.
+        folder: for the registry, artifacts and logs; None for a temporary one that is deleted at the end.
     """
 
     rows: int = 240_000
@@ -57,13 +58,20 @@ class Plan:
 
     @property
     def window_rows(self) -> int:
-        """Rows of the server's drift window over all workers: below a month of the stream, so that months show."""
+        """Rows of the server's drift window over all workers: less than one month of the stream, so that months differ."""
         return min(MAX_WINDOW_ROWS, self.rows * 2 // (3 * len(MONTHS)))
 
     @property
     def settled_rows(self) -> int:
-        """Rows in the window from which its scores are taken: a few days' weather differs from any season."""
+        """Rows that the window must hold before its scores are shown: the weather of a few days looks like drift."""
         return self.window_rows * 3 // 4
+
+    def command(self, *, registry: str, config: Path) -> list[str]:
+        """The command line of the server."""
+        return [
+            *(*PENSTOCK, "serve", "--registry", registry, "--config", str(config)),
+            *("--port", str(self.port), "--http-port", "0", "--workers", str(self.workers)),
+        ]
 
     def settings(self) -> str:
         """The server's settings, as TOML."""
@@ -71,7 +79,7 @@ class Plan:
 
 
 def request_count(rows: int) -> int:
-    """Requests for that many rows.
+    """The number of requests for this many rows.
 
     >>> request_count(17)
     3
@@ -80,7 +88,7 @@ def request_count(rows: int) -> int:
 
 
 def due_s(request: int, requests: int, seconds: float) -> float:
-    """When a request is due, in seconds from the first, so that all are spread evenly.
+    """When a request is due, in seconds after the first; all are spread evenly.
 
     >>> due_s(5, 10, 60.0)
     30.0

@@ -1,11 +1,9 @@
-"""The demo's order: train, serve, stream, promote on the way, sum up, stop.
-
-Decides what follows on what, and what the demo ends in; each step is another module's. `demo.run` calls it.
-"""
+"""Runs the demo: train, serve, stream, promote half-way, sum up, stop. Decides the order and the exit code."""
 
 import asyncio
 import gc
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,34 +13,38 @@ from rich.console import Console
 from rich.text import Text
 
 from penstock_server.errors import PenstockError, UnavailableError
-from penstock_tools import server_process as server
-from penstock_tools.demo import live as screen
-from penstock_tools.demo import metrics, roles, steps
-from penstock_tools.demo import output as telling
-from penstock_tools.demo import report as summary
-from penstock_tools.demo import setup as stage
-from penstock_tools.demo.observer import Observer
-from penstock_tools.demo.plan import ROWS_PER_REQUEST, SWITCH_TIMEOUT_S, Plan, request_count
-from penstock_tools.demo.results import Tally
-from penstock_tools.demo.setup import Stage
-from penstock_tools.demo.stream import batches, until
-from penstock_tools.demo.traffic import Pace, connected, send
-from penstock_tools.demo.view import TOP_FEATURES, Viewer
+from penstock_tools.cli import progress
+from penstock_tools.client_commands import http
+from penstock_tools.demo import live, report, setup
+from penstock_tools.demo.plan import MODEL, ROWS_PER_REQUEST, SWITCH_TIMEOUT_S, DemoPlan, request_count
+from penstock_tools.demo.results import DemoMetrics, DriftLog, Tally, metrics_excerpt, read_metrics
+from penstock_tools.demo.setup import DemoSetup
+from penstock_tools.demo.traffic import Schedule, batches, connected, send, until
+from penstock_tools.server_process import ServerProcess
 
 INTERRUPTED: Final = 130
+SCRAPE_S: Final = 1.0
+SCRAPE_TIMEOUT_S: Final = 5.0
 
 
-def tell(plan: Plan) -> int:
-    """Runs the demo and returns its exit code; see `demo.run`."""
+def run(plan: DemoPlan) -> int:
+    """Runs the demo and reports on standard output.
+
+    Returns:
+        The exit code: 0 if every request was answered and the server stopped cleanly, else 1; 130 after Ctrl-C.
+
+    Raises:
+        PenstockError: a step failed; says which and why.
+    """
     console = Console(highlight=False)
     with _termination_as_interrupt():
         try:
-            with stage.folder_of(plan) as folder:
-                telling.announce(console)
-                with steps.told(console) as report:
-                    ready = stage.build(plan, folder, report)
-                telling.introduce(ready, console)
-                return asyncio.run(_perform(ready, console))
+            with setup.folder_of(plan) as folder:
+                report.say_plan(console)
+                with progress.steps(console) as report_step:
+                    made = setup.build(plan, folder, report_step)
+                report.say_versions(made, console)
+                return _serve(made, console)
         except KeyboardInterrupt:
             console.print("interrupted; nothing of the demo is left running")
             return INTERRUPTED
@@ -58,72 +60,111 @@ def _termination_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, former)
 
 
-async def _perform(ready: Stage, console: Console) -> int:
-    line = server.command(ready.plan, registry=ready.registry, config=ready.settings)
+def _serve(made: DemoSetup, console: Console) -> int:
+    command = made.plan.command(registry=made.registry, config=made.settings)
     try:
-        async with server.running(line, environment=ready.environment(), log=ready.log) as process:
-            await roles.played(ready.first.version, ready.second.version, process.addresses.http)
-            telling.say_where(process.addresses, console)
-            outcome = await _stream(ready, process, console)
-            telling.sum_up(outcome, console)
-            if ready.plan.keep and not summary.problems(outcome.tally, None):
-                telling.say_commands_now(ready, process.addresses, console)
-                await _until_interrupted()
-            exit_code = await process.stop()
+        with ServerProcess(command, env=made.environment(), log=made.log) as server:
+            server.wait_ready()
+            outcome = asyncio.run(_stream(made, server, console))
+            report.show_outcome(outcome, console)
+            if made.plan.keep and not report.problems(outcome.tally, None):
+                report.say_commands_now(made, server, console)
+                # Ctrl-C ends the wait; then the server is stopped in order.
+                with suppress(KeyboardInterrupt):
+                    threading.Event().wait()
+            exit_code = server.stop()
     except Exception:
-        telling.show_log(ready, console)
+        report.show_log(made, console)
         raise
-    return telling.say_end(ready, summary.problems(outcome.tally, exit_code), console)
+    return report.say_end(made, report.problems(outcome.tally, exit_code), console)
 
 
-async def _stream(ready: Stage, process: server.ServerProcess, console: Console) -> summary.Outcome:
-    """Sends the flights, promotes half-way, and looks at the server meanwhile and at the end."""
-    plan, tally = ready.plan, Tally(ready.second.version)
-    requests = request_count(len(ready.frame))
-    pace = Pace(requests, plan.seconds, asyncio.Event())
-    viewer, observer = Viewer(plan, tally, requests), Observer(plan, process, tally)
-    # A stream that is over before the promotion shows goes on until it does.
+async def _stream(made: DemoSetup, server: ServerProcess, console: Console) -> report.Outcome:
+    """Sends the flights, promotes half-way, and scrapes the server all the while and once at the end."""
+    await setup.wait_for_roles(made.first.version, made.second.version, server.http)
+    report.say_addresses(server, console)
+    plan, tally = made.plan, Tally(made.second.version)
+    requests = request_count(len(made.frame))
+    schedule = Schedule(requests, plan.seconds, asyncio.Event())
+    viewer, observer = live.Viewer(plan, tally, requests), Observer(plan, server.http, tally)
+    # A stream that ends before a reply shows the promotion goes on until one does.
     stream = until(
         lambda: tally.switched_s is not None,
-        batches(ready.frame, ROWS_PER_REQUEST),
+        batches(made.frame, ROWS_PER_REQUEST),
         at_most=int(SWITCH_TIMEOUT_S * requests / plan.seconds),
     )
-    # The callers share the process with what trained: its heap is not searched for garbage while they are timed.
+    # This process also trained the models: its heap is not searched for garbage while the callers are timed.
     gc.collect()
     gc.freeze()
     started = time.monotonic()
-    async with connected(process.addresses.grpc) as clients:
-        with _one_error():
+    async with connected(server.grpc) as clients:
+        with _first_penstock_error():
             async with asyncio.TaskGroup() as tasks:
-                beside = [
+                background = [
                     tasks.create_task(observer.run()),
                     tasks.create_task(
-                        screen.show(console, lambda: viewer.view(time.monotonic() - started, observer.facts))
+                        live.show(console, lambda: viewer.view(time.monotonic() - started, observer.metrics))
                     ),
-                    tasks.create_task(_promote(ready, pace, tally, started, console)),
+                    tasks.create_task(_promote(made, schedule, tally, started, console)),
                 ]
-                await send(stream, clients, tally, pace)
-                for task in beside:
+                await send(stream, clients, tally, schedule)
+                for task in background:
                     task.cancel()
     text = ""
     # A server that is gone has been noticed by the requests that failed.
     with suppress(UnavailableError):
-        text = await observer.look()
-    excerpt = metrics.excerpt(text, summary.EXCERPT, lines=3)
-    return summary.Outcome(tally, observer.facts.shadow, observer.drift.top(TOP_FEATURES), excerpt)
+        text = await observer.scrape()
+    excerpt = metrics_excerpt(text, report.EXCERPT, lines=3)
+    return report.Outcome(tally, observer.metrics.shadow, observer.drift.top(live.TOP_FEATURES), excerpt)
 
 
-async def _promote(ready: Stage, pace: Pace, tally: Tally, started: float, console: Console) -> None:
-    await pace.halfway.wait()
-    promotion = await roles.promoted(ready.second.version, ready.registry)
+async def _promote(made: DemoSetup, schedule: Schedule, tally: Tally, started: float, console: Console) -> None:
+    await schedule.halfway.wait()
+    promotion = await setup.promote_second(made.second.version, made.registry)
     at_s = time.monotonic() - started
     tally.promoted(at_s)
     console.print(Text(f"{at_s:5.1f} s  {promotion}", style="bold"), soft_wrap=True)
 
 
+class Observer:
+    """Scrapes the server's metrics while flights stream.
+
+    Attributes:
+        metrics: of the last scrape.
+        drift: over all scrapes.
+    """
+
+    def __init__(self, plan: DemoPlan, address: str, tally: Tally) -> None:
+        self._plan = plan
+        self._url = f"http://{address}/metrics"
+        self._tally = tally
+        self.metrics = DemoMetrics()
+        self.drift = DriftLog()
+
+    async def run(self) -> None:
+        """Scrapes once per second until cancelled; a scrape that fails is left out."""
+        while True:
+            with suppress(UnavailableError):
+                await self.scrape()
+            await asyncio.sleep(SCRAPE_S)
+
+    async def scrape(self) -> str:
+        """Scrapes once, and returns the text.
+
+        Raises:
+            UnavailableError: the server does not answer.
+        """
+        month = self._tally.month
+        text = (await asyncio.to_thread(http.get, self._url, timeout_s=SCRAPE_TIMEOUT_S)).decode()
+        self.metrics = read_metrics(text, MODEL)
+        if month:
+            self.drift.add(month, self.metrics.settled_drift(self._plan.settled_rows))
+        return text
+
+
 @contextmanager
-def _one_error() -> Iterator[None]:
-    """A group's first error of ours in place of the group: it has the sentence that people read."""
+def _first_penstock_error() -> Iterator[None]:
+    """Raises a task group's first Penstock error in place of the group, since its sentence is what people read."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -135,9 +176,3 @@ def _one_error() -> Iterator[None]:
 
 def _first(group: BaseException) -> BaseException:
     return _first(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
-
-
-async def _until_interrupted() -> None:
-    # Ctrl-C cancels this task; what remains is to stop in order.
-    with suppress(asyncio.CancelledError):
-        await asyncio.Event().wait()

@@ -1,42 +1,49 @@
-"""The stage: everything that is there before the server starts, in one folder.
+"""What is there before the server starts: the trained models in a registry with their roles, and the server's files.
 
-Decides where registry, cache, settings and rows lie, and what is trained; how a model is trained, and when it is good
-enough, is `penstock_tools.demo.train`'s business.
+Decides where all that is; how the models are trained is decided in `train`.
 """
 
+import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from penstock.names import CANARY, CHAMPION, SHADOW
 from penstock_server.errors import UnavailableError
 from penstock_server.features.compiled import ensure_compiled
-from penstock_tools.demo import flights, roles
-from penstock_tools.demo.plan import MODEL, MONTHS, Plan
-from penstock_tools.demo.steps import Report
-from penstock_tools.demo.stream import thinned
+from penstock_tools.cli.progress import Report
+from penstock_tools.client_commands import http
+from penstock_tools.demo import flights
+from penstock_tools.demo.plan import CANARY_PERCENT, MODEL, MONTHS, DemoPlan
+from penstock_tools.demo.traffic import thinned
 from penstock_tools.demo.train import Registered, train
+from penstock_tools.publish.promote import Promotion, promote
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SAMPLE_ROWS = 5
+POLL_ROLES_S: Final = 0.2
+SAMPLE_ROWS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What is there once the models are registered.
+class DemoSetup:
+    """The registered models and the files that the server needs.
 
     Attributes:
+        folder: holds the registry, artifacts, settings, cache and log.
         frame: the flights to stream, in the order of time.
-        first, second: the versions, as training registered them.
+        first, second: the registered versions.
     """
 
-    plan: Plan
+    plan: DemoPlan
     folder: Path
     frame: "pd.DataFrame"
     first: Registered
@@ -59,12 +66,12 @@ class Stage:
 
     @property
     def rows(self) -> Path:
-        """A few rows to ask a server about."""
+        """A few rows for `penstock predict`."""
         return self.folder / "rows.json"
 
     @property
     def cache(self) -> Path:
-        """The server's cache: the demo's own, so that nothing of it stays behind."""
+        """The server's cache, in the demo's folder so that it goes with it."""
         return self.folder / "cache"
 
     def environment(self) -> dict[str, str]:
@@ -73,8 +80,8 @@ class Stage:
 
 
 @contextmanager
-def folder_of(plan: Plan) -> Iterator[Path]:
-    """The folder asked for, or a temporary one that is deleted on leaving unless the plan keeps it.
+def folder_of(plan: DemoPlan) -> Iterator[Path]:
+    """The plan's folder, or a temporary one that is deleted on leaving unless the plan keeps it.
 
     Raises:
         UnavailableError: it cannot be made.
@@ -94,7 +101,7 @@ def folder_of(plan: Plan) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(plan: Plan, folder: Path, report: Report) -> Stage:
+def build(plan: DemoPlan, folder: Path, report: Report) -> DemoSetup:
     """Trains and registers both versions, gives them their roles, and writes what the server needs.
 
     Raises:
@@ -106,20 +113,73 @@ def build(plan: Plan, folder: Path, report: Report) -> Stage:
     frame = flights.load()
     first, second = train(MODEL, registry=_registry(folder), frame=frame, with_champion=False, report=report)
     report("giving the roles in the registry")
-    roles.cast(first.version, second.version, _registry(folder))
-    stage = Stage(plan, folder, thinned(flights.by_months(frame, MONTHS), plan.rows), first, second)
-    _furnish(stage, kernels)
-    return stage
+    assign_roles(first.version, second.version, _registry(folder))
+    made = DemoSetup(plan, folder, thinned(flights.by_months(frame, MONTHS), plan.rows), first, second)
+    _write_files(made, kernels)
+    return made
 
 
-def _furnish(stage: Stage, kernels: Path) -> None:
-    stage.cache.mkdir(exist_ok=True)
-    # Compiling takes seconds, and they are the same for every server of this machine.
-    shutil.copy(kernels, stage.cache / kernels.name)
-    stage.settings.write_text(stage.plan.settings())
-    text: str = stage.frame.head(SAMPLE_ROWS)[list(flights.COLUMNS)].to_json(orient="records")
-    stage.rows.write_text(json.dumps(json.loads(text), indent=1))
+def _write_files(made: DemoSetup, kernels: Path) -> None:
+    made.cache.mkdir(exist_ok=True)
+    # Compiling takes seconds, and the kernels are the same for every server on this machine.
+    shutil.copy(kernels, made.cache / kernels.name)
+    made.settings.write_text(made.plan.settings())
+    text: str = made.frame.head(SAMPLE_ROWS)[list(flights.COLUMNS)].to_json(orient="records")
+    made.rows.write_text(json.dumps(json.loads(text), indent=1))
 
 
 def _registry(folder: Path) -> str:
     return f"sqlite:///{folder / 'registry.db'}"
+
+
+def assign_roles(first: str, second: str, registry: str) -> None:
+    """Makes the first version champion, and the second both canary and shadow.
+
+    Raises:
+        PenstockError: the registry refuses or does not answer.
+    """
+    promote(MODEL, first, CHAMPION, registry=registry)
+    promote(MODEL, second, CANARY, CANARY_PERCENT, registry)
+    promote(MODEL, second, SHADOW, registry=registry)
+
+
+async def promote_second(version: str, registry: str) -> Promotion:
+    """Makes the version champion as `penstock promote` does, on a thread.
+
+    Raises:
+        PenstockError: the registry refuses or does not answer.
+    """
+    return await asyncio.to_thread(promote, MODEL, version, registry=registry)
+
+
+async def wait_for_roles(first: str, second: str, address: str, *, timeout_s: float = 60.0) -> None:
+    """Waits until the server serves both versions in their roles.
+
+    It may be ready before that, with the versions of an earlier demo in the same folder.
+
+    Raises:
+        UnavailableError: it does not in time; names the state of each version.
+    """
+    answer: Mapping[str, Any] = {"models": []}
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not has_roles(answer, first, second):
+                await asyncio.sleep(POLL_ROLES_S)
+                answer = msgspec.json.decode(await asyncio.to_thread(http.get, f"http://{address}/v1/models"))
+    except TimeoutError:
+        raise UnavailableError(f"the server does not serve both versions: {describe(answer)}") from None
+
+
+def has_roles(answer: Mapping[str, Any], first: str, second: str) -> bool:
+    """Whether /v1/models shows the first version as champion, the second as canary and shadow, and all ready."""
+    roles = {(each["version"], each["role"]) for each in answer["models"] if each["state"] == "READY"}
+    return roles >= {(first, CHAMPION), (second, CANARY), (second, SHADOW)}
+
+
+def describe(answer: Mapping[str, Any]) -> str:
+    """The versions with their roles and states."""
+    versions = [
+        " ".join(filter(None, (each["version"], each["role"], "is", each["state"], each["reason"])))
+        for each in answer["models"]
+    ]
+    return "; ".join(versions) or "it has loaded none"

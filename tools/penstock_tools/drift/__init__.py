@@ -1,1 +1,1 @@
-"""What a server says of drift, for people: asked for, ranked, and drawn in a terminal or a page."""
+"""`penstock drift`: asks a server for its drift and shows it in a terminal or as a page; reports by Evidently."""

@@ -1,4 +1,4 @@
-"""What `penstock drift` does once its options are read: asks, and shows, watches or writes."""
+"""What `penstock drift` does after its options are read: asks the server, then shows, watches or writes the answer."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -9,20 +9,18 @@ import msgspec
 
 from penstock_server.drift.report import VersionDrift
 from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError
-from penstock_tools.drift import fetch as source
-from penstock_tools.drift import format as words
-from penstock_tools.drift import table as screen
+from penstock_tools.drift import fetch, sentences, table
 
 WATCH_S: Final = 2.0
 DRIFTED: Final = 3
-"""The exit code for drift, when it is asked for: apart from that of a failure and of a wrong command line."""
+"""The exit code of --fail-on-drift; 1 is a failure, and 2 a wrong command line."""
 
-Ask = Callable[[], VersionDrift]
+Fetch = Callable[[], VersionDrift]
 
 
-def asking(server: str, model: str, version: str) -> Ask:
-    """A function that asks a server for a version's drift now; it raises as `source` does."""
-    return lambda: source.version_of(source.fetch(server, model), model, version)
+def fetcher(server: str, model: str, version: str) -> Fetch:
+    """A function that asks a server for a version's drift now; it raises as `fetch` does."""
+    return lambda: fetch.version_of(fetch.fetch(server, model), model, version)
 
 
 def show(version: VersionDrift, feature: str | None = None) -> None:
@@ -38,50 +36,50 @@ def show(version: VersionDrift, feature: str | None = None) -> None:
 
 
 def as_json(version: VersionDrift, feature: str | None = None) -> str:
-    """The version's record, or its feature's, indented; what cannot be said is null."""
-    record = version if feature is None else screen.named(version, feature)
+    """The version's record, or its feature's, indented; what is not known is null."""
+    record = version if feature is None else table.named(version, feature)
     return msgspec.json.format(msgspec.json.encode(record), indent=2).decode()
 
 
-def watch(ask: Ask, feature: str | None = None, *, interval_s: float = WATCH_S) -> None:
-    """Shows a version live until Ctrl-C; a server that is away for a while is said to be.
+def watch(fetch_version: Fetch, feature: str | None = None, *, interval_s: float = WATCH_S) -> None:
+    """Shows a version live until Ctrl-C; while the server is away the error is shown.
 
     Raises:
-        PenstockError: it cannot be shown even once.
+        PenstockError: the first answer cannot be had.
     """
     from rich.console import Console
     from rich.live import Live
 
     console = Console()
-    first = _drawn(ask(), feature, console.width)
+    first = _drawn(fetch_version(), feature, console.width)
     with Live(first, console=console, auto_refresh=False) as live:
         try:
-            for frame in frames(ask, feature, (console.width for _ in pauses(interval_s))):
+            for frame in frames(fetch_version, feature, (console.width for _ in pauses(interval_s))):
                 live.update(frame, refresh=True)
         except KeyboardInterrupt:
             return
 
 
 def pauses(interval_s: float) -> Iterator[None]:
-    """One after each interval, for ever."""
+    """Yields after each interval, without end."""
     while True:
         time.sleep(interval_s)
         yield
 
 
-def frames(ask: Ask, feature: str | None, widths: Iterable[int]) -> Iterator[Any]:
-    """What to show each time that a terminal of some width wants it: the version anew, or why it is not known now."""
+def frames(fetch_version: Fetch, feature: str | None, widths: Iterable[int]) -> Iterator[Any]:
+    """What to show at each of the widths: the version as it is now, or why it cannot be shown."""
     from rich.text import Text
 
     for width in widths:
         try:
-            yield _drawn(ask(), feature, width)
+            yield _drawn(fetch_version(), feature, width)
         except PenstockError as error:
             yield Text(str(error), style="yellow")
 
 
 def _drawn(version: VersionDrift, feature: str | None, width: int) -> Any:
-    return screen.overview(version, width) if feature is None else screen.feature(version, feature)
+    return table.overview(version, width) if feature is None else table.feature(version, feature)
 
 
 def write(file: Path, content: str) -> None:
@@ -98,11 +96,11 @@ def write(file: Path, content: str) -> None:
 
 def exit_code(version: VersionDrift, *, fail_on_drift: bool) -> int:
     """0, or `DRIFTED` when a feature or the answers drifted and that is to fail."""
-    return DRIFTED if fail_on_drift and words.has_drifted(version) else 0
+    return DRIFTED if fail_on_drift and sentences.has_drifted(version) else 0
 
 
 def check_choice(**chosen: bool) -> None:
-    """Refuses options that exclude each other.
+    """Checks that at most one of these options is chosen.
 
     Raises:
         InvalidInputError: more than one is chosen.

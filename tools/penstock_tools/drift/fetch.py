@@ -1,13 +1,9 @@
 """Asks a server for its drift, over gRPC or HTTP, and gives the records that the server made.
 
-Decides nothing about them but which version is meant when nobody says so. `penstock drift` calls it, once or again and
-again.
+Decides which version is meant when none is named.
 """
 
-import http.client
-import urllib.error
 import urllib.parse
-import urllib.request
 from typing import Any, Final
 
 import msgspec
@@ -18,14 +14,14 @@ from penstock_client import Client, ModelNotFoundError, ServerUnavailableError, 
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion
 from penstock_server.drift.report import ColumnDrift, VersionDrift
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_tools.client_commands import http
 
 TIMEOUT_S: Final = 10.0
-MAX_BYTES: Final = 64 * 1024 * 1024
-_HTTP: Final = ("http://", "https://")
+NOT_FOUND: Final = 404
 
 
 def fetch(server: str, model: str) -> DriftReport:
-    """What a server says of a model's versions.
+    """What a server reports of a model's versions.
 
     Args:
         server: its gRPC address as host:port, or its HTTP address as http://host:port.
@@ -36,11 +32,11 @@ def fetch(server: str, model: str) -> DriftReport:
         NotFoundError: it has no such model.
         UnavailableError: nothing answers there.
     """
-    return _over_http(server, model) if server.startswith(_HTTP) else _over_grpc(server, model)
+    return _over_http(server, model) if server.startswith(("http://", "https://")) else _over_grpc(server, model)
 
 
 def version_of(report: DriftReport, model: str, version: str = "") -> VersionDrift:
-    """The version meant: the one named by number or alias, else the champion, else the only one, else the first.
+    """The version named by number or alias; without a name the champion, else the first.
 
     Raises:
         NotFoundError: it is not loaded, or was published without a baseline; says what to do.
@@ -56,7 +52,7 @@ def version_of(report: DriftReport, model: str, version: str = "") -> VersionDri
         return first
     raise NotFoundError(
         f"version {first.version} of model {model!r} was published without a drift baseline, so there is nothing to "
-        "compare with; publish it with baseline=fit_baseline(spec, table)"
+        "compare with; publish it again with --sample"
     )
 
 
@@ -75,36 +71,33 @@ def _over_grpc(server: str, model: str) -> DriftReport:
         except ModelNotFoundError as error:
             raise _unknown(server, error.details) from error
         except UnsupportedError as error:
-            raise InvalidInputError(
-                f"the server at {server} knows nothing of drift; is it a Penstock server?"
-            ) from error
+            raise InvalidInputError(f"the server at {server} has no drift report; is it a Penstock server?") from error
         except ServerUnavailableError as error:
             if client.is_live():
-                raise  # the server is there, and says itself what is not
+                raise  # the server is there: its own sentence says what is wrong
             raise _nobody(server) from error
 
 
 def _over_http(server: str, model: str) -> DriftReport:
-    url = f"{server.rstrip('/')}/v1/drift/{urllib.parse.quote(model, safe='')}"
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:  # noqa: S310 - the scheme is checked
-            found: DriftReport = _decoded(reply.read(MAX_BYTES), DriftReport, server)
-            return found
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.NOT_FOUND:
-            raise _unknown(server, _decoded(error.read(MAX_BYTES), dict[str, str], server).get("error", "")) from error
-        raise InvalidInputError(f"{server} answers {error.code}; is it the --http-port of penstock?") from error
-    except (http.client.HTTPException, ValueError) as error:
-        raise InvalidInputError(f"{server} does not speak HTTP; is it the --http-port of penstock?") from error
-    except OSError as error:
+        body = http.get(f"{server.rstrip('/')}/v1/drift/{urllib.parse.quote(model, safe='')}", timeout_s=TIMEOUT_S)
+    except http.StatusError as error:
+        if error.status == NOT_FOUND:
+            raise _unknown(server, _decoded(error.body, dict[str, str], server).get("error", "")) from error
+        raise
+    except UnavailableError as error:
         raise _nobody(server) from error
+    found: DriftReport = _decoded(body, DriftReport, server)
+    return found
 
 
 def _decoded(body: bytes, kind: Any, server: str) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"what {server} answers is not penstock's; is it its --http-port?") from error
+        raise InvalidInputError(
+            f"the answer of {server} is not that of a Penstock server; is it the --http-port of penstock?"
+        ) from error
 
 
 def _unknown(server: str, details: str) -> NotFoundError:

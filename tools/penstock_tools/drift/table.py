@@ -1,37 +1,50 @@
-"""Drift in a terminal: a table with a line for each feature, strongest evidence first, or one feature in full."""
+"""Drift in a terminal: a table with one line per feature, the most significant first, or one feature in full.
 
+Histograms are blocks: one character per bin, or one line per bin. Both histograms of a pair have one scale.
+"""
+
+from collections.abc import Sequence
+from math import ceil
 from typing import Any, Final
 
-from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, VersionDrift, by_evidence
 from penstock_server.errors import NotFoundError
-from penstock_tools.drift import bars
-from penstock_tools.drift import format as words
+from penstock_tools import formatting
+from penstock_tools.drift import sentences
 
 BAR_WIDTH: Final = 20
 NARROW: Final = 112
-"""Columns of a terminal below which the small histograms are narrower still."""
+"""Columns of a terminal below which the small histograms are narrower."""
 NARROW_CELLS: Final = 8
 _MARK: Final = "●"
+BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+PARTS: Final = " ▏▎▍▌▋▊▉█"
+WIDEST: Final = 24
+"""The bins of a small histogram, unless the terminal is narrow."""
 _HINT: Final = (
-    "JS: Jensen-Shannon distance, 0 as in training to 1 nothing alike.  PSI: less what chance adds.  p: how likely that is"
-    " if the true PSI were the tolerated one.  new: values that training did not see."
+    "JS: Jensen-Shannon distance, from 0 (as in training) to 1 (nothing in common).  PSI: without what chance adds.  p: the"
+    " probability of so large a PSI if the true one were the tolerated one.  new: values that training did not have."
 )
+
+Shares = Sequence[float]
 
 
 def overview(version: VersionDrift, width: int = NARROW) -> Any:
-    """A renderable of a version: what it is, the table, and what its columns mean; `width` is the terminal's."""
+    """A renderable of a version: its verdict, the table, and what the columns mean; `width` is the terminal's."""
     from rich.console import Group
     from rich.text import Text
 
     lines = [
-        Text(words.title(version), style="bold"),
-        Text(words.rows_line(version)),
-        Text(words.verdict(version), style="red" if version.drifted else "" if version.drifted is None else "green"),
-        Text(words.predictions_line(version)),
+        Text(sentences.title(version), style="bold"),
+        Text(sentences.rows_line(version)),
+        Text(
+            sentences.verdict(version), style="red" if version.drifted else "" if version.drifted is None else "green"
+        ),
+        Text(sentences.predictions_line(version)),
     ]
-    if alarms := words.alarms_line(version):
+    if alarms := sentences.alarms_line(version):
         lines.append(Text(alarms, style="bold red"))
-    return Group(*lines, _table(version, bars.WIDEST if width >= NARROW else NARROW_CELLS), Text(_HINT, style="dim"))
+    return Group(*lines, _table(version, WIDEST if width >= NARROW else NARROW_CELLS), Text(_HINT, style="dim"))
 
 
 def _table(version: VersionDrift, cells: int) -> Any:
@@ -44,19 +57,19 @@ def _table(version: VersionDrift, cells: int) -> Any:
     table.add_column("now", no_wrap=True)
     for name in ("JS", "PSI", "p", "missing", "new"):
         table.add_column(name, justify="right", no_wrap=True)
-    for column in words.ranked(version.columns):
+    for column in by_evidence(version.columns):
         table.add_row(*_row(column, cells))
     if version.predictions is not None:
         table.add_section()
-        table.add_row(*_row(version.predictions, cells, words.PREDICTIONS))
+        table.add_row(*_row(version.predictions, cells, sentences.PREDICTIONS))
     return table
 
 
 def _row(column: ColumnDrift, cells: int, name: str = "") -> list[Any]:
     from rich.text import Text
 
-    shown = Text(name or words.safe(column.name), style="bold red" if column.drifted else "")
-    known, now = bars.pair(column.reference, column.current, cells)
+    shown = Text(name or formatting.safe(column.name), style="bold red" if column.drifted else "")
+    known, now = pair(column.reference, column.current, cells)
     if not column.enough_rows:
         needed = f"{column.rows:,} of {column.rows_needed:,} rows"
         return ["", shown, Text(known, style="dim"), Text(needed, style="dim"), *[""] * 5]
@@ -65,56 +78,58 @@ def _row(column: ColumnDrift, cells: int, name: str = "") -> list[Any]:
         shown,
         Text(known, style="blue"),
         Text(now, style="red" if column.drifted else "green"),
-        words.decimals(column.jensen_shannon),
-        words.decimals(column.psi_unbiased),
-        words.probability(column.p_value),
-        words.percent(column.missing_ratio),
+        sentences.decimals(column.jensen_shannon),
+        sentences.decimals(column.psi_unbiased),
+        sentences.probability(column.p_value),
+        sentences.share(column.missing_ratio),
         # A string is unseen, a number out of range: no column has both.
-        words.percent(column.unseen_ratio or column.out_of_range_ratio),
+        sentences.share(column.unseen_ratio or column.out_of_range_ratio),
     ]
 
 
 def feature(version: VersionDrift, name: str) -> Any:
-    """A renderable of one feature: every cell with its share of the rows trained on and of those now.
+    """A renderable of one feature: each bin with its share of the training rows and of the rows now.
 
     Raises:
-        NotFoundError: the version watches no such feature; says which it does.
+        NotFoundError: the version watches no such feature; names those it watches.
     """
     from rich.console import Group
     from rich.text import Text
 
     column = named(version, name)
-    figures = {
-        "Jensen-Shannon distance": words.decimals(column.jensen_shannon, 4),
-        "PSI": words.decimals(column.psi, 4),
-        "PSI without what chance adds": words.decimals(column.psi_unbiased, 4),
-        "p, if the true PSI were " + f"{column.minimum_effect:g}": words.probability(column.p_value),
-        "Kolmogorov-Smirnov distance, at least": words.decimals(column.ks, 4),
-        "Wasserstein distance, deviations": words.decimals(column.wasserstein, 4),
-        "missing": words.percent(column.missing_ratio),
-        "unseen": words.percent(column.unseen_ratio),
-        "infinite": words.percent(column.infinite_ratio),
-        "outside the range trained on": words.percent(column.out_of_range_ratio),
+    numbers = {
+        "Jensen-Shannon distance": sentences.decimals(column.jensen_shannon, 4),
+        "PSI": sentences.decimals(column.psi, 4),
+        "PSI without what chance adds": sentences.decimals(column.psi_unbiased, 4),
+        "p, if the true PSI were " + f"{column.minimum_effect:g}": sentences.probability(column.p_value),
+        "Kolmogorov-Smirnov distance, at least": sentences.decimals(column.ks, 4),
+        "Wasserstein distance, deviations": sentences.decimals(column.wasserstein, 4),
+        "missing": sentences.share(column.missing_ratio),
+        "unseen": sentences.share(column.unseen_ratio),
+        "infinite": sentences.share(column.infinite_ratio),
+        "outside the range trained on": sentences.share(column.out_of_range_ratio),
     }
-    state = "drifted" if column.drifted else "as in training" if column.enough_rows else words.too_few(column)
-    head = Text(f"{words.safe(column.name)}, a {column.kind}: {state}", style="bold red" if column.drifted else "bold")
-    said = [Text(f"  {label}: {value}") for label, value in figures.items() if value]
-    return Group(Text(words.title(version)), head, *said, _cells(column))
+    state = "drifted" if column.drifted else "as in training" if column.enough_rows else sentences.too_few(column)
+    head = Text(
+        f"{formatting.safe(column.name)}, a {column.kind}: {state}", style="bold red" if column.drifted else "bold"
+    )
+    said = [Text(f"  {label}: {value}") for label, value in numbers.items() if value]
+    return Group(Text(sentences.title(version)), head, *said, _cells(column))
 
 
 def named(version: VersionDrift, name: str) -> ColumnDrift:
     """A version's column of this name.
 
     Raises:
-        NotFoundError: there is none; says which there are.
+        NotFoundError: there is none; names those there are.
     """
     columns = [*version.columns, *([] if version.predictions is None else [version.predictions])]
     for column in columns:
         if column.name == name:
             return column
-    known = ", ".join(words.safe(column.name) for column in columns[:20])
+    known = ", ".join(formatting.safe(column.name) for column in columns[:20])
     more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
-    raise NotFoundError(f"{words.title(version)} watches no feature {name!r}; it watches {known or 'none'}{more}")
+    raise NotFoundError(f"{sentences.title(version)} watches no feature {name!r}; it watches {known or 'none'}{more}")
 
 
 def _cells(column: ColumnDrift) -> Any:
@@ -129,10 +144,44 @@ def _cells(column: ColumnDrift) -> Any:
     style = "red" if column.drifted else "green"
     for label, known, now in zip(column.labels, column.reference, column.current, strict=True):
         table.add_row(
-            Text(words.safe(label)),
+            Text(formatting.safe(label)),
             f"{known:.1%}",
-            Text(bars.bar(known, largest, BAR_WIDTH), style="blue"),
+            Text(bar(known, largest, BAR_WIDTH), style="blue"),
             f"{now:.1%}",
-            Text(bars.bar(now, largest, BAR_WIDTH), style=style),
+            Text(bar(now, largest, BAR_WIDTH), style=style),
         )
     return table
+
+
+def pair(reference: Shares, current: Shares, widest: int = WIDEST) -> tuple[str, str]:
+    """Two small histograms of the same bins; neighbours are added up where there are more than `widest`.
+
+    >>> pair([0.5, 0.5, 0.0], [0.25, 0.74, 0.01])
+    ('▆▆ ', '▃█▁')
+    >>> pair([0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0.0, 0.0], widest=2)
+    ('▄▄', '█ ')
+    """
+    known, now = narrowed(reference, widest), narrowed(current, widest)
+    largest = max(*known, *now, 1e-12)
+    return _blocks(known, largest), _blocks(now, largest)
+
+
+def narrowed(shares: Shares, widest: int) -> Shares:
+    """The shares, or those of at most `widest` groups of neighbours."""
+    size = ceil(len(shares) / widest)
+    return shares if size <= 1 else [sum(shares[at : at + size]) for at in range(0, len(shares), size)]
+
+
+def _blocks(shares: Shares, largest: float) -> str:
+    # Rounded up, so that a bin with any rows shows.
+    return "".join(BLOCKS[ceil(min(share / largest, 1.0) * (len(BLOCKS) - 1))] for share in shares)
+
+
+def bar(share: float, largest: float, width: int) -> str:
+    """One horizontal bar, to an eighth of a character.
+
+    >>> bar(0.5, 1.0, 4), bar(0.28, 1.0, 4), bar(0.0, 1.0, 4)
+    ('██', '█▏', '')
+    """
+    eighths = ceil(min(share / max(largest, 1e-12), 1.0) * width * 8)
+    return "█" * (eighths // 8) + (PARTS[eighths % 8] if eighths % 8 else "")

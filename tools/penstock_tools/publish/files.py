@@ -1,23 +1,33 @@
-"""Publishing what is in files, as the command does: a pipeline with its sample, or an ONNX model with a specification.
+"""What is published from files: a pipeline with its sample, an ONNX model, or a feature specification in front of one.
 
-Decides by the file's suffix which of the two it is, and what a person is asked and told. The work is `publish`'s and
-`pipelines.publishing`'s.
+The suffix of a file decides which of them it is. `penstock publish` and `penstock features` call this module, and show
+people what it returns.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.spec.spec import Datatype
-from penstock_tools.cli import consent, progress
-from penstock_tools.publish import onnx as publishing
+from penstock_server.features.pipeline import Pipeline
+from penstock_server.features.spec import limits, spec
+from penstock_server.features.spec.spec import Datatype, FeatureSpec
+from penstock_server.models.loader import check_fit
+from penstock_tools.cli.progress import Report
+from penstock_tools.publish import golden, onnx, onnx_graph, pipeline
+from penstock_tools.sklearn_compiler import load, scoring
+from penstock_tools.sklearn_compiler.load import Agree
+from penstock_tools.sklearn_compiler.sample import specification_sample
+
+_YAML: Final = frozenset({".yaml", ".yml"})
+_SPECIFICATIONS: Final = _YAML | {".json"}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asked for; None for what it did not say."""
+    """The arguments of `penstock publish`; None for those that were not given."""
 
     name: str
     file: Path
@@ -28,86 +38,134 @@ class Request:
     weight: float | None = None
     registry: str | None = None
     precision: Datatype | None = None
-    trust: bool = False
 
 
-def publish(request: Request) -> None:
-    """Registers the file as the model's next version, and says what became of it.
+def publish(request: Request, agree: Agree, report: Report) -> tuple[str, pipeline.Published | None]:
+    """Registers the file as the model's next version.
+
+    Args:
+        request: what to publish.
+        agree: called with a warning before a file is loaded that can run code.
+        report: called with each step's name as it begins, and never before `agree`.
+
+    Returns:
+        The version, and what a pipeline became; None for an ONNX model.
 
     Raises:
         InvalidInputError: the options do not belong together, or the file or the sample is not what they say.
         UnsupportedError, ModelFailedError: the pipeline cannot be published, or not proven; nothing was registered.
         UnavailableError: the registry does not answer.
     """
-    publishing.check_request(request.name, request.alias, request.weight)
-    version = _publish_onnx(request) if request.file.suffix == ".onnx" else _publish_pipeline(request)
-    if request.alias is None:
-        told = f"is registered; it is served once you run: penstock promote {request.name} {version}"
-    else:
-        share = "" if request.weight is None else f" with {request.weight:g}% of the traffic"
-        told = f"is registered and is now {request.alias}{share}"
-    sys.stdout.write(f"{request.name} version {version} {told}\n")
+    onnx.check_request(request.name, request.alias, request.weight)
+    if request.file.suffix == ".onnx":
+        return _publish_onnx(request), None
+    published = _publish_pipeline(request, agree, report)
+    return published.version, published
 
 
 def _publish_onnx(request: Request) -> str:
-    pipeline_only = {"--labels": request.labels, "--precision": request.precision}
-    if given := [option for option, value in pipeline_only.items() if value is not None]:
-        raise InvalidInputError(f"{given[0]} is for pipelines; {request.file} is an ONNX model")
-    parts = _behind_features(request)
-    return publishing.publish(
-        request.name, request.file, registry=request.registry, alias=request.alias, weight=request.weight, **parts
+    for option, value in (("--labels", request.labels), ("--precision", request.precision)):
+        if value is not None:
+            raise InvalidInputError(f"{option} is for pipelines; {request.file} is an ONNX model")
+    parts: dict[str, Any] = {}
+    graph: onnx_graph.Graph | Path = request.file
+    if request.features is not None:
+        built = Pipeline(read_specification(request.features))
+        parts["features"] = built
+        if request.sample is not None:
+            graph = onnx_graph.read(request.file)
+            check_fit(graph.runtime, built)
+            rows = specification_sample(built.spec, load.read_sample(request.sample))
+            parts["baseline"] = golden.fit_baseline(graph, built, rows.on_the_wire())
+            parts["sample"] = rows.finite().some(golden.GOLDEN_ROWS).on_the_wire()
+    elif request.sample is not None:
+        raise InvalidInputError("--sample of an ONNX model needs --features, which says what the columns are")
+    return onnx.publish(
+        request.name, graph, registry=request.registry, alias=request.alias, weight=request.weight, **parts
     )
 
 
-def _behind_features(request: Request) -> dict[str, Any]:
-    """The specification, the baseline and the sample of an ONNX model behind a feature specification."""
-    if request.features is None and request.sample is None:
-        return {}
-    if request.features is None:
-        raise InvalidInputError("--sample of an ONNX model needs --features, which says what the columns are")
-    from penstock_server.drift.fit import fit_baseline
-    from penstock_tools.publish import feature_file
-    from penstock_tools.publish import onnx_graph as graph
-    from penstock_tools.publish import prediction_baseline as answers_baseline
-    from penstock_tools.publish.pipeline import GOLDEN_ROWS
-    from penstock_tools.sklearn_compiler import load as files
-    from penstock_tools.sklearn_compiler.sample_reading import of_specification
-
-    features = feature_file.read(request.features)
-    if request.sample is None:
-        return {"features": features}
-    rows = of_specification(features, files.read_sample(request.sample))
-    found = graph.read(request.file)
-    graph.hold_fit(found.signature, features)
-    table = rows.on_the_wire()
-    baseline = answers_baseline.with_answers(fit_baseline(features, table), found, features, table)
-    return {"features": features, "baseline": baseline, "sample": rows.finite().some(GOLDEN_ROWS).on_the_wire()}
-
-
-def _publish_pipeline(request: Request) -> str:
+def _publish_pipeline(request: Request, agree: Agree, report: Report) -> pipeline.Published:
     if request.features is not None:
         raise InvalidInputError(f"--features is for ONNX models; the specification of {request.file} is compiled")
     if request.sample is None:
         raise InvalidInputError("a pipeline is published with sample rows; give --sample DATA")
-    from penstock_tools.publish import pipeline as pipeline_publishing
-    from penstock_tools.sklearn_compiler import load as files
-    from penstock_tools.sklearn_compiler import scoring, summary
+    fitted = load.load_pipeline(request.file, agree)
+    report(f"reading {request.sample}")
+    sample, labels = load.with_labels(load.read_sample(request.sample), request.labels)
+    prepared = pipeline.prepare(fitted, sample, datatype=request.precision, report=report)
+    return pipeline.register(
+        request.name,
+        prepared,
+        {} if labels is None else scoring.scores(prepared.compiled, labels),
+        registry=request.registry,
+        alias=request.alias,
+        weight=request.weight,
+        report=report,
+    )
 
-    # Before the steps are shown: a question on the terminal and a spinner do not go together.
-    pipeline = files.load_pipeline(request.file, consent.asker(trusts=request.trust))
-    with progress.steps() as report:
-        report(f"reading {request.sample}")
-        sample, labels = files.with_labels(files.read_sample(request.sample), request.labels)
-        prepared = pipeline_publishing.prepare(pipeline, sample, datatype=request.precision, report=report)
-        scores = {} if labels is None else scoring.scores(prepared.compiled, labels)
-        done = pipeline_publishing.register(
-            request.name,
-            prepared,
-            scores,
-            registry=request.registry,
-            alias=request.alias,
-            weight=request.weight,
-            report=report,
-        )
-    summary.show(prepared, scores)
-    return done.version
+
+@dataclass(frozen=True, slots=True)
+class FeaturesInFile:
+    """A feature specification from a file.
+
+    Attributes:
+        features: the specification.
+        matrix: what it makes of the sample [rows, width]; None without a sample.
+        prepared: what the pipeline became that it was compiled from; None where the file holds a specification.
+    """
+
+    features: FeatureSpec
+    matrix: NDArray[Any] | None = None
+    prepared: pipeline.Prepared | None = None
+
+
+def read_features(
+    file: Path, sample: Path | None, precision: Datatype | None, agree: Agree, report: Report
+) -> FeaturesInFile:
+    """The specification in a file, or the one that a pipeline would be published with. Nothing is registered.
+
+    Args:
+        file: a specification, or a pipeline.
+        sample: rows as .csv or .parquet; a pipeline needs them.
+        precision: the datatype of a pipeline's graph; None for what the proof allows.
+        agree: as for `publish`.
+        report: as for `publish`.
+
+    Raises:
+        InvalidInputError: the file or the sample is not what it is said to be.
+        UnsupportedError, ModelFailedError: the pipeline cannot be published, or not proven.
+    """
+    if file.suffix in _SPECIFICATIONS:
+        if precision is not None:
+            raise InvalidInputError(f"--precision is for pipelines; {file} says its datatype itself")
+        features = read_specification(file)
+        if sample is None:
+            return FeaturesInFile(features)
+        rows = specification_sample(features, load.read_sample(sample))
+        return FeaturesInFile(features, Pipeline(features).transform(rows.on_the_wire()))
+    if sample is None:
+        raise InvalidInputError("a pipeline is compiled with sample rows; give --sample DATA")
+    fitted = load.load_pipeline(file, agree)
+    report(f"reading {sample}")
+    prepared = pipeline.prepare(fitted, load.read_sample(sample), datatype=precision, report=report)
+    matrix = prepared.pipeline.transform(prepared.compiled.sample.on_the_wire())
+    return FeaturesInFile(prepared.features, matrix, prepared)
+
+
+def read_specification(path: Path) -> FeatureSpec:
+    """The specification in a .yaml, .yml or .json file.
+
+    Raises:
+        InvalidInputError: no such file, another kind of file, or no sound specification; names the column and the step.
+    """
+    if path.suffix not in _SPECIFICATIONS:
+        raise InvalidInputError(f"{path} is no feature specification; expected .yaml or .json")
+    try:
+        size = path.stat().st_size
+        if size > limits.MAX_BYTES:
+            raise InvalidInputError(f"{path} takes {size} bytes, expected at most {limits.MAX_BYTES}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror}") from error
+    return spec.decode_yaml(data) if path.suffix in _YAML else spec.decode(data)

@@ -1,58 +1,98 @@
-"""Golden requests made by asking the model: what it answers to a few rows at publishing, a server must get again.
+"""What the opened model answers to sample rows: golden requests, and the drift baseline of its predictions.
 
-Decides how a sample reaches the model: through the feature pipeline where there is one. Their form and comparison are
-`models.golden`'s. `publish` calls it.
+A server must give the answers of the golden requests again before it serves the version; their form and comparison are
+the server's `models.golden`. Where there is a feature pipeline, the rows reach the model through it, as in serving.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from penstock.tensors import NUMPY_TYPES
+from penstock_server.drift import fit
+from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec.spec import FeatureSpec, StringColumn
+from penstock_server.features.spec.spec import StringColumn
+from penstock_server.features.table import Table
 from penstock_server.models import golden
-from penstock_server.models.onnx_model import OnnxModel
+from penstock_server.prediction.outputs import class_reader, score_output
+from penstock_tools.publish.onnx_graph import Graph
+
+GOLDEN_ROWS: Final = 16
+"""Golden requests of a version that is published with a sample."""
 
 
-def golden_requests(model: OnnxModel, sample: Mapping[str, ArrayLike], features: FeatureSpec | None) -> golden.Golden:
-    """The rows of `sample` with the model's answers.
+def golden_requests(graph: Graph, sample: Mapping[str, ArrayLike], pipeline: Pipeline | None) -> golden.Golden:
+    """The rows of the sample with the model's answers.
 
     Args:
-        model: the opened model.
-        sample: rows by raw column (missing: NaN, or "" in text), or by input where there are no features.
-        features: the feature specification, if the model stands behind one.
+        graph: the model.
+        sample: rows by raw column (missing: NaN, or "" in text), or by input where there is no pipeline.
+        pipeline: the feature pipeline in front of the model; None where there is none.
 
     Raises:
         InvalidInputError: the sample lacks a column or input, or a value is infinite.
         ModelFailedError: the model fails on these rows.
     """
-    asked = _inputs(model, sample) if features is None else _columns(features, sample)
-    feeds = asked if features is None else {model.signature.inputs[0].name: Pipeline(features).transform(asked)}
-    answers = model.run(feeds)
-    return golden.make(asked, dict(zip((spec.name for spec in model.signature.outputs), answers, strict=True)))
+    rows = _inputs(graph, sample) if pipeline is None else _columns(pipeline, sample)
+    outputs = graph.runtime.run(rows) if pipeline is None else _outputs(graph, pipeline, rows)
+    names = (spec.name for spec in graph.signature.outputs)
+    return golden.make(rows, dict(zip(names, outputs, strict=True)))
 
 
-def _columns(features: FeatureSpec, sample: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-    _hold_names([column.name for column in features.columns], sample, "column")
+def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table) -> Baseline:
+    """The drift baseline of the raw columns and of the model's predictions for them.
+
+    Of a classifier the predicted class is watched, else the output that is one number per row, as serving reads them. A
+    model that gives neither has a baseline of its columns alone.
+
+    Args:
+        graph: the model, which takes what the pipeline gives.
+        pipeline: the feature pipeline.
+        table: training rows by raw column, in the order of time.
+
+    Raises:
+        ModelFailedError: the model fails on these rows.
+    """
+    baseline = fit.fit_baseline(pipeline.spec, table)
+    outputs = _outputs(graph, pipeline, table)
+    specs = graph.signature.outputs
+    labels = tuple(label for label in graph.classes or () if isinstance(label, str))
+    reader = class_reader(specs, graph.class_output, labels)
+    if reader is not None:
+        classes = fit.fit_classes(graph.class_output or "class", reader(outputs), labels)
+        return fit.with_predictions(baseline, classes)
+    at = score_output(specs)
+    if at is None or outputs[at].size != len(outputs[at]):
+        return baseline
+    values = outputs[at].reshape(-1).astype(np.float64)
+    return fit.with_predictions(baseline, fit.fit_number(specs[at].name, values))
+
+
+def _outputs(graph: Graph, pipeline: Pipeline, table: Table) -> list[NDArray[Any]]:
+    return graph.runtime.run({graph.signature.inputs[0].name: pipeline.transform(table)})
+
+
+def _columns(pipeline: Pipeline, sample: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+    _check_names(pipeline.columns, sample, "column")
     return {
         column.name: np.asarray(sample[column.name], object if isinstance(column, StringColumn) else np.float64)
-        for column in features.columns
+        for column in pipeline.spec.columns
     }
 
 
-def _inputs(model: OnnxModel, sample: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
-    _hold_names([spec.name for spec in model.signature.inputs], sample, "input")
+def _inputs(graph: Graph, sample: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
+    specs = graph.signature.inputs
+    _check_names(tuple(spec.name for spec in specs), sample, "input")
     return {
-        spec.name: np.asarray(sample[spec.name], NUMPY_TYPES.get(spec.datatype, np.dtype(object)))
-        for spec in model.signature.inputs
+        spec.name: np.asarray(sample[spec.name], NUMPY_TYPES.get(spec.datatype, np.dtype(object))) for spec in specs
     }
 
 
-def _hold_names(expected: list[str], sample: Mapping[str, ArrayLike], what: str) -> None:
+def _check_names(expected: tuple[str, ...], sample: Mapping[str, ArrayLike], what: str) -> None:
     missing = [name for name in expected if name not in sample]
     if missing:
         raise InvalidInputError(f"the sample lacks {what} {missing[0]!r}; expected {', '.join(expected)}")

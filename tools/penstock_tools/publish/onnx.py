@@ -1,10 +1,11 @@
-"""Publishing: an ONNX model becomes a registered version that the server can load, with all that belongs to it.
+"""Publishes an ONNX model: it becomes a registered version that the server can load, with all that belongs to it.
 
-Decides the order: everything that can be checked is checked before anything is written, the files are made aside, logged
-as the artifacts of a run, and registered last; a role is given when the version is there. What the files hold is decided
-by the server's `models.artifact`, what a role means by `promote`. Training, the demo and the command call it.
+The order is fixed. Everything that can be checked is checked before anything is written; the files are made in a temporary
+folder, logged as the artifacts of a run, and registered last; then the version gets its role. The server's
+`models.artifact` decides what the files hold, `promote` what a role means.
 """
 
+import importlib.metadata
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,26 +13,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import ArrayLike
 
+from penstock.tensors import NUMPY_TYPES
 from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
+from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models import artifact
 from penstock_server.models.golden import Golden
+from penstock_server.models.loader import check_fit
 from penstock_server.models.manifest import ClassLabel
-from penstock_tools.publish import golden as samples
-from penstock_tools.publish import mlflow_folder, promote
-from penstock_tools.publish import onnx_graph as graph
+from penstock_server.models.signature import TensorSpec
+from penstock_tools.publish import onnx_graph, promote
 from penstock_tools.publish import registry as registries
+from penstock_tools.publish.golden import golden_requests
 
 ARTIFACTS: Final = "model"
-"""The folder among the run's artifacts that holds the version."""
+"""The version's folder among the run's artifacts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a run tells of how a model came about.
+    """What the run records about how the model was made.
 
     Attributes:
         title: the run's name.
@@ -53,7 +58,7 @@ def publish(
     registry: str | None = None,
     alias: str | None = None,
     weight: float | None = None,
-    features: FeatureSpec | None = None,
+    features: FeatureSpec | Pipeline | None = None,
     baseline: Baseline | None = None,
     golden: Golden | None = None,
     sample: Mapping[str, ArrayLike] | None = None,
@@ -65,18 +70,18 @@ def publish(
 
     Args:
         name: the registered model, made when it is not there.
-        model: a path to an ONNX file, or an `onnx.ModelProto`.
+        model: a path to an ONNX file, an `onnx.ModelProto`, or the `Graph` that `onnx_graph.read` opened.
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
         alias: the role to give it: "champion", "canary" or "shadow"; None for none.
         weight: a canary's share of the traffic in percent.
-        features: the fitted feature specification, whose width the model's one input has.
+        features: the fitted feature specification, or the pipeline compiled from it, whose width the model's one input has.
         baseline: the reference that drift is measured against; needs `features`.
-        golden: requests with the answers that a server must get before it serves the version.
-        sample: a few rows by raw column, or by input where there are no features; when `golden` is None the model is
-            asked for its answers to them, and these become the golden requests.
+        golden: requests with the answers that a server must give before it serves the version.
+        sample: a few rows by raw column, or by input where there are no features. If `golden` is None, these rows with
+            the model's answers become the golden requests.
         classes: the labels in the order of the scores; None to read them from the graph.
-        class_output: the output that holds the predicted label; None to read it from the graph.
-        record: what the run is to tell.
+        class_output: the output with the predicted label; None to read it from the graph.
+        record: what the run records.
 
     Returns:
         The version's name, such as "3".
@@ -88,22 +93,23 @@ def publish(
     check_request(name, alias, weight)
     if baseline is not None and features is None:
         raise InvalidInputError("a drift baseline counts raw columns; give the feature specification too")
-    found = graph.read(model)
-    if features is not None:
-        graph.hold_fit(found.signature, features)
-    _check_class_output(found, class_output)
+    graph = onnx_graph.read(model)
+    pipeline = Pipeline(features) if isinstance(features, FeatureSpec) else features
+    if pipeline is not None:
+        check_fit(graph.runtime, pipeline)
+    _check_class_output(graph, class_output)
     if golden is None and sample is not None:
-        golden = samples.golden_requests(found.runtime, sample, features)
+        golden = golden_requests(graph, sample, pipeline)
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
         folder = Path(scratch) / ARTIFACTS
-        mlflow_folder.save(found, folder)
+        _save_mlflow(graph, folder)
         artifact.write(
             folder,
-            features=features,
+            features=None if pipeline is None else pipeline.spec,
             baseline=baseline,
             golden=golden,
-            class_output=class_output or found.class_output,
-            classes=classes or found.classes,
+            class_output=class_output or graph.class_output,
+            classes=classes or graph.classes,
         )
         version = _register(name, folder, registry, record or Record())
     if alias is not None:
@@ -112,7 +118,7 @@ def publish(
 
 
 def check_request(name: str, alias: str | None, weight: float | None) -> None:
-    """Holds that a version may be registered under this name and given this role.
+    """Checks that a version may be registered under this name and given this role.
 
     Raises:
         InvalidInputError: the name is no name, there is no such role, or the weight does not go with it.
@@ -125,8 +131,8 @@ def check_request(name: str, alias: str | None, weight: float | None) -> None:
         raise InvalidInputError("a weight without a role says nothing; give the alias canary too")
 
 
-def _check_class_output(found: graph.Graph, class_output: str | None) -> None:
-    names = [spec.name for spec in found.signature.outputs]
+def _check_class_output(graph: onnx_graph.Graph, class_output: str | None) -> None:
+    names = [spec.name for spec in graph.signature.outputs]
     if class_output is not None and class_output not in names:
         raise InvalidInputError(f"the model has no output {class_output!r}; it has {', '.join(names)}")
 
@@ -169,3 +175,40 @@ def _ensure_model(client: Any, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+_RUNTIME: Final = ("onnx", "onnxruntime", "numpy")
+
+_INLINE_BYTES: Final = 2**30
+"""Weights of larger models go into external data: a model near protobuf's limit of 2 GiB may not grow by a byte."""
+
+
+def _save_mlflow(graph: onnx_graph.Graph, folder: Path) -> None:
+    """Writes the model as MLflow's ONNX flavour does, so that any MLflow tool reads what Penstock publishes.
+
+    Args:
+        graph: the model.
+        folder: not there yet.
+    """
+    import mlflow.onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema
+
+    inputs, outputs = (
+        Schema([_schema_spec(spec) for spec in specs]) for specs in (graph.signature.inputs, graph.signature.outputs)
+    )
+    mlflow.onnx.save_model(
+        graph.model,
+        str(folder),
+        signature=ModelSignature(inputs=inputs, outputs=outputs),
+        # Given, because MLflow would find them by loading the model in a process of its own, which takes seconds.
+        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _RUNTIME],
+        save_as_external_data=graph.model.ByteSize() > _INLINE_BYTES,
+    )
+
+
+def _schema_spec(spec: TensorSpec) -> Any:
+    from mlflow.types import TensorSpec as MlflowTensorSpec
+
+    dtype = np.dtype(str) if spec.datatype == "BYTES" else NUMPY_TYPES[spec.datatype]
+    return MlflowTensorSpec(dtype, spec.shape, spec.name)

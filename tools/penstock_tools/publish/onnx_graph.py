@@ -1,7 +1,7 @@
-"""An ONNX model as a publisher sees it: is it sound, does the server take it, and which classes does it tell apart.
+"""An ONNX model before it is published: checked, opened, and its classes read from the graph.
 
-Decides whether a model may be published at all, and reads from its graph what the manifest needs. It is opened by the
-server's own code, so that what passes here loads there. Leaves the files to `publish`; `convert` calls it too.
+The server's own code opens it, so that what passes here loads there. Opening writes the whole model to a file and starts
+an onnxruntime session: do it once per model and pass the `Graph` on.
 """
 
 import tempfile
@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from penstock_server.errors import InvalidInputError
-from penstock_server.features.spec.spec import FeatureSpec
+from penstock_server.errors import InvalidInputError, first_line
 from penstock_server.models.manifest import ClassLabel
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_server.models.signature import ANY, Signature
+from penstock_server.models.signature import Signature
 
 MAX_MODEL_BYTES: Final = 2**31 - 1
 """The most that one protobuf message holds, weights included."""
@@ -32,7 +31,7 @@ class Graph:
         model: the `onnx.ModelProto`, its external weights loaded.
         runtime: the model opened as the server opens it.
         classes: the class labels in the order of the scores; None where the graph does not say.
-        class_output: the output that holds the predicted label; None when there is no such output.
+        class_output: the output with the predicted label; None when there is no such output.
     """
 
     model: Any
@@ -47,52 +46,34 @@ class Graph:
 
 
 def read(source: Any) -> Graph:
-    """The model in a file or in memory, after every check that is quick.
+    """The model in a file or in memory, checked and opened.
 
     Args:
-        source: a path, or an `onnx.ModelProto`.
+        source: a path, or an `onnx.ModelProto`; a `Graph` is returned as it is.
 
     Raises:
         InvalidInputError: no such file, not ONNX, too large, refused by `onnx.checker`, or not one the server takes.
     """
+    if isinstance(source, Graph):
+        return source
     model = _load(Path(source)) if isinstance(source, str | Path) else source
-    size = model.ByteSize()
-    if size > MAX_MODEL_BYTES:
-        raise InvalidInputError(f"the model takes {size} bytes, expected at most {MAX_MODEL_BYTES}")
+    _check_size("the model", model.ByteSize())
     _check(model)
-    runtime = opened(model)
+    runtime = _opened(model)
     class_output, classes = _class_output(model.graph, runtime.signature)
     return Graph(model=model, runtime=runtime, classes=classes, class_output=class_output)
 
 
-def opened(model: Any) -> OnnxModel:
-    """The model as the server runs it.
-
-    Raises:
-        InvalidInputError: onnxruntime cannot load it, or it takes or gives something other than tensors.
-    """
+def _opened(model: Any) -> OnnxModel:
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model.SerializeToString())
         return OnnxModel(path)
 
 
-def hold_fit(signature: Signature, features: FeatureSpec) -> None:
-    """Holds that a model takes what its feature pipeline gives: one matrix of its width and datatype.
-
-    Raises:
-        InvalidInputError: it takes several inputs, another datatype or rank, or another width.
-    """
-    if len(signature.inputs) != 1:
-        names = ", ".join(found.name for found in signature.inputs)
-        raise InvalidInputError(f"a model behind a feature pipeline takes one input, but this one takes {names}")
-    (found,) = signature.inputs
-    fits = len(found.shape) == 2 and found.shape[1] in (ANY, features.width)
-    if not fits or found.datatype != features.datatype:
-        raise InvalidInputError(
-            f"the feature pipeline gives {features.datatype} of shape [-1, {features.width}], "
-            f"but input {found.name!r} takes {found.datatype} of shape {list(found.shape)}"
-        )
+def _check_size(what: object, size: int) -> None:
+    if size > MAX_MODEL_BYTES:
+        raise InvalidInputError(f"{what} takes {size} bytes, expected at most {MAX_MODEL_BYTES}")
 
 
 def _load(path: Path) -> Any:
@@ -101,14 +82,13 @@ def _load(path: Path) -> Any:
 
     if not path.is_file():
         raise InvalidInputError(f"there is no file {path}; expected an ONNX model")
-    if path.stat().st_size > MAX_MODEL_BYTES:
-        raise InvalidInputError(f"{path} takes {path.stat().st_size} bytes, expected at most {MAX_MODEL_BYTES}")
+    _check_size(path, path.stat().st_size)
     try:
         return onnx.load(path)
     except DecodeError as error:
         raise InvalidInputError(f"{path} is no ONNX model: its bytes are not the protobuf of one") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise InvalidInputError(f"{path} does not load: {_first_line(error)}") from error
+        raise InvalidInputError(f"{path} does not load: {first_line(error)}") from error
 
 
 def _check(model: Any) -> None:
@@ -117,11 +97,11 @@ def _check(model: Any) -> None:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise InvalidInputError(f"the model is not valid ONNX: {_first_line(error)}") from error
+        raise InvalidInputError(f"the model is not valid ONNX: {first_line(error)}") from error
 
 
 def _class_output(graph: Any, signature: Signature) -> tuple[str | None, tuple[ClassLabel, ...] | None]:
-    """The first output that holds a predicted label, and the labels in the order of the scores."""
+    """The first output with a predicted label, and the labels in the order of the scores."""
     for found in signature.outputs:
         if found.datatype in _CLASS_DATATYPES and (labels := _labels_behind(found.name, graph)):
             return found.name, labels
@@ -145,8 +125,3 @@ def _labels_behind(name: str, graph: Any) -> tuple[ClassLabel, ...] | None:
             return None
         name = node.input[0]
     return None
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error's text: what follows in these libraries is a dump of the graph."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,31 +1,26 @@
-"""Publishing a fitted scikit-learn pipeline unchanged: compiled, proven, and registered with its drift baseline.
-
-Decides what is made and in which order: everything is proven before the first byte is registered. `prepare` stops before
-that, for a look at what would be published; `penstock_tools.publish.onnx` writes the files and talks to the registry.
+"""Publishes a fitted scikit-learn pipeline unchanged: compiled, proven, and registered with its drift baseline.
 
     publish_pipeline("fraud", pipeline, sample, labels=answers, alias="canary", weight=5)
+
+Everything is proven before the first byte is registered. `prepare` stops before that, to show what would be published.
+The graph is opened once and the specification compiled once: `Prepared` holds both for the proof, the baseline, the
+golden requests and `publish.onnx`, which writes the files and calls the registry.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from numpy.typing import ArrayLike
 
-from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
+from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype, FeatureSpec
-from penstock_tools.publish import onnx as publish
-from penstock_tools.publish import onnx_graph as graph
-from penstock_tools.publish import prediction_baseline as answers_baseline
-from penstock_tools.publish import to_onnx as convert
+from penstock_tools.cli.progress import Report
+from penstock_tools.publish import golden, onnx, onnx_graph, to_onnx
+from penstock_tools.publish.onnx_graph import Graph
 from penstock_tools.sklearn_compiler import proof, scoring
 from penstock_tools.sklearn_compiler.compiler import Compiled, compile_pipeline
-
-GOLDEN_ROWS: Final = 16
-
-Report = Callable[[str], None]
-"""Told what is being done, a line a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +29,24 @@ class Prepared:
 
     Attributes:
         compiled: its two halves.
-        features: the specification, with the graph's datatype.
-        model: the `onnx.ModelProto`.
+        pipeline: the specification with the graph's datatype, ready to run.
+        graph: the model, opened.
         step_difference: the largest between a compiled transformer and scikit-learn's, as a share of the column's largest.
-        difference: the largest between the answers, as `proof.hold_answers` measures it.
+        difference: the largest between the answers, as `proof.check_answers` measures it.
         refused: why a graph of the narrower datatype was not chosen; None where it was, or was not tried.
     """
 
     compiled: Compiled
-    features: FeatureSpec
-    model: Any
+    pipeline: Pipeline
+    graph: Graph
     step_difference: float
     difference: float
     refused: str | None
+
+    @property
+    def features(self) -> FeatureSpec:
+        """The specification."""
+        return self.pipeline.spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def prepare(
         pipeline: a fitted `Pipeline`, or an estimator alone; of a search, the best one that it found.
         sample: rows as the pipeline takes them: a frame, which may have further columns, or an array [rows, columns].
         datatype: what the graph computes in. None tries FP32, and FP64 where FP32 answers too differently.
-        report: told what is being done.
+        report: called with each step's name as it begins.
 
     Raises:
         UnsupportedError: something in the pipeline can neither be compiled nor converted; names its place.
@@ -85,19 +85,18 @@ def prepare(
     if compiled.estimator is None:
         raise InvalidInputError("the pipeline ends in no estimator; expected something that predicts as its last step")
     report(f"comparing {len(compiled.stages)} transformers with scikit-learn's")
-    step_difference = proof.hold_transformers(compiled)
+    step_difference = proof.check_transformers(compiled)
     refusal: Exception | None = None
     for each in ("FP32", "FP64") if datatype is None else (datatype,):
         report(f"converting the model to ONNX in {each} and comparing its answers")
         try:
-            features, model, difference = _proven(compiled, each)
+            built, graph = Pipeline(compiled.features(each)), onnx_graph.read(_converted(compiled, each))
+            difference = proof.check_answers(compiled, built, graph.runtime)
         except (ModelFailedError, UnsupportedError) as error:
             # What the narrow one says is the reason; that the wide one fails too adds nothing.
             refusal = refusal or error
             continue
-        return Prepared(
-            compiled, features, model, step_difference, difference, None if refusal is None else str(refusal)
-        )
+        return Prepared(compiled, built, graph, step_difference, difference, None if refusal is None else str(refusal))
     raise refusal or UnsupportedError("no datatype was tried")
 
 
@@ -111,7 +110,7 @@ def publish_pipeline(
     alias: str | None = None,
     weight: float | None = None,
     datatype: Datatype | None = None,
-    record: publish.Record | None = None,
+    record: onnx.Record | None = None,
     report: Report = lambda _: None,
 ) -> Published:
     """Registers a fitted pipeline as a model's next version, with a drift baseline and golden requests from the sample.
@@ -125,8 +124,8 @@ def publish_pipeline(
         alias: the role to give it: "champion", "canary" or "shadow"; None for none.
         weight: a canary's share of the traffic in percent.
         datatype: as `prepare` takes it.
-        record: what the run is to tell; scores are added.
-        report: told what is being done.
+        record: what the run records; scores are added.
+        report: called with each step's name as it begins.
 
     Raises:
         UnsupportedError, ModelFailedError, InvalidInputError: as `prepare`; nothing was registered.
@@ -145,47 +144,41 @@ def register(
     registry: str | None = None,
     alias: str | None = None,
     weight: float | None = None,
-    record: publish.Record | None = None,
+    record: onnx.Record | None = None,
     report: Report = lambda _: None,
 ) -> Published:
     """Registers what `prepare` made; the arguments are those of `publish_pipeline`."""
     sample = prepared.compiled.sample
     report(f"fitting the drift baseline on {sample.rows:,} rows")
-    table = sample.on_the_wire()
-    columns = fit_baseline(prepared.features, table)
-    baseline = answers_baseline.with_answers(columns, graph.read(prepared.model), prepared.features, table)
-    told = record or publish.Record()
+    baseline = golden.fit_baseline(prepared.graph, prepared.pipeline, sample.on_the_wire())
+    record = record or onnx.Record()
     report(f"registering {name}")
-    version = publish.publish(
+    version = onnx.publish(
         name,
-        prepared.model,
+        prepared.graph,
         registry=registry,
         alias=alias,
         weight=weight,
-        features=prepared.features,
+        features=prepared.pipeline,
         baseline=baseline,
-        sample=sample.finite().some(GOLDEN_ROWS).on_the_wire(),
+        sample=sample.finite().some(golden.GOLDEN_ROWS).on_the_wire(),
         record=replace(
-            told,
-            params={**_params(prepared), **told.params},
-            metrics={**scores, "onnx_difference": prepared.difference, **told.metrics},
+            record,
+            params={**_params(prepared), **record.params},
+            metrics={**scores, "onnx_difference": prepared.difference, **record.metrics},
         ),
     )
     return Published(version, prepared, scores)
 
 
-def _proven(compiled: Compiled, datatype: Datatype) -> tuple[FeatureSpec, Any, float]:
-    features = compiled.features(datatype)
-    model = convert.to_onnx(compiled.estimator, features.width, datatype)
-    difference = proof.hold_answers(compiled, features, graph.read(model).runtime)
-    return features, model, difference
+def _converted(compiled: Compiled, datatype: Datatype) -> Any:
+    return to_onnx.to_onnx(compiled.estimator, compiled.block.width, datatype)
 
 
 def _params(prepared: Prepared) -> dict[str, Any]:
     compiled = prepared.compiled
-    last = compiled.estimator.steps[-1][1] if hasattr(compiled.estimator, "steps") else compiled.estimator
     return {
-        "estimator": type(last).__name__,
+        "estimator": compiled.estimator_name,
         "raw_columns": len(prepared.features.columns),
         "features": prepared.features.width,
         "datatype": prepared.features.datatype,

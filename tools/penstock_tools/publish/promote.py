@@ -1,16 +1,13 @@
 """Promotion: gives a version of a model its role by writing the registry's aliases, which every server follows.
 
-Decides what a promotion means for the roles that were there before. Carrying it out is the servers' business: they see
-the alias at their next look at the registry. `publish`, training, the demo and the command call it.
+Servers see the alias when they next poll the registry. One version has a role. A version may be canary and shadow at once:
+it answers some requests and is compared on the others. The champion has no other role.
 
-A role is held by one version. A version may be canary and shadow at once, asked for real by some and compared on the
-rest; the champion is nothing else besides:
-
-- champion: the former champion keeps no role (it stays registered: promote it again to go back). A canary or shadow that
-  becomes champion gives those roles up, so that the ramp ends there.
-- canary: its share of the traffic, the tag `penstock.weight`, is written before the alias: a server that looks in between
+- champion: the former champion has no role afterwards. It stays registered: promote it again to go back. A canary or
+  shadow that becomes champion loses those roles, which ends the ramp.
+- canary: its share of the traffic is the tag `penstock.weight`, written before the alias. A server that polls in between
   sees the new share with the old canary, never the new canary with an old share.
-- shadow: takes no share, so it has no weight.
+- shadow: takes no share of the traffic, so it has no weight.
 """
 
 from collections.abc import Sequence
@@ -19,7 +16,8 @@ from typing import Any
 
 from penstock.names import CANARY, CHAMPION, ROLES
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.sources.aliases import WEIGHT_TAG
+from penstock_server.rollout.aliases import WEIGHT_TAG
+from penstock_server.rollout.plan import weight_from_percent
 from penstock_tools.publish import registry as registries
 
 
@@ -28,10 +26,10 @@ class Promotion:
     """What was done.
 
     Attributes:
-        alias: the role that the version was given.
+        alias: the role that the version has now.
         weight: the canary's share in percent; None for other roles.
-        former: the version that had the role before; None if none did.
-        given_up: roles that the version gave up.
+        former: the version that had the role before; None if there was none.
+        given_up: roles that the version lost.
     """
 
     name: str
@@ -72,7 +70,7 @@ def promote(
 
 
 def check_role(alias: str, weight: float | None) -> None:
-    """Holds that a role is one of the three and has a weight if, and only if, it takes one.
+    """Checks that a role is one of the three and has a weight if, and only if, it takes one.
 
     Raises:
         InvalidInputError: it does not; says what to give.
@@ -83,13 +81,13 @@ def check_role(alias: str, weight: float | None) -> None:
         raise InvalidInputError(f"a {alias} has no weight: only a canary takes a share of the traffic")
     if alias == CANARY and weight is None:
         raise InvalidInputError("a canary takes a share of the traffic: give its weight, 0 to 100 percent")
-    if weight is not None and not 0 <= weight <= 100:
-        raise InvalidInputError(f"the weight is {weight:g}; expected 0 to 100 percent")
+    if weight is not None:
+        weight_from_percent(weight)
 
 
 def _promote(client: Any, name: str, version: str, alias: str, weight: float | None) -> Promotion:
     roles = _roles(client, name)
-    _hold_version(client, name, version)
+    _check_version(client, name, version)
     if alias != CHAMPION and roles.get(CHAMPION) == version:
         raise InvalidInputError(
             f"version {version} of {name} is its champion; promote another version to champion first"
@@ -120,7 +118,7 @@ def _roles(client: Any, name: str) -> dict[str, str]:
     return {str(alias): str(version) for alias, version in aliases.items()}
 
 
-def _hold_version(client: Any, name: str, version: str) -> None:
+def _check_version(client: Any, name: str, version: str) -> None:
     quoted = name.replace("'", "\\'")
     found = client.search_model_versions(f"name='{quoted}'", max_results=200)
     known = sorted((str(each.version) for each in found), key=int)

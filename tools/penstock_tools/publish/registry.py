@@ -1,17 +1,15 @@
-"""The tools' way to an MLflow registry: a client, where artifacts go, and MLflow's errors in Penstock's words.
+"""The MLflow registry for the tools: a client, where artifacts go, and which of Penstock's errors each of MLflow's becomes.
 
-Decides which of Penstock's errors each of MLflow's becomes. What is written there is `publish`'s and `promote`'s
-business; which registry is meant when nobody names one, the server's `models.registry` says for both sides.
+The server's `sources.registry` decides which registry is the default.
 """
 
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.paths import data_dir
+from penstock_server.sources.mlflow_client import connect
 from penstock_server.sources.registry import artifact_location, default_registry, redacted, without_secrets
 
 EXPERIMENT: Final = "penstock"
@@ -22,17 +20,6 @@ _MEANINGS: Final[dict[str, type[PenstockError]]] = {
     "INVALID_PARAMETER_VALUE": InvalidInputError,
     "RESOURCE_ALREADY_EXISTS": InvalidInputError,
     "BAD_REQUEST": InvalidInputError,
-}
-# MLflow's own answer to a registry that is away is to try for minutes; a command says so while one is looking.
-_SETTINGS: Final = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-_CHATTER: Final = {
-    "alembic": logging.WARNING,
-    "mlflow.store.db.utils": logging.WARNING,
-    "urllib3.connectionpool": logging.ERROR,
 }
 
 
@@ -48,22 +35,18 @@ def opened(uri: str | None = None) -> Iterator[Any]:
         InvalidInputError: MLflow refuses what it was given, or the address.
         UnavailableError: the registry does not answer.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
     uri = uri or default_registry()
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    for logger, level in _CHATTER.items():
-        logging.getLogger(logger).setLevel(level)
     try:
-        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+        # A person waits for a command: it may take a little longer than a server's poll before it gives up.
+        yield connect(uri, timeout_s=20, retries=2)
     except MlflowException as error:
         raise _translated(error, uri) from error
 
 
 def experiment_id(client: Any) -> str:
-    """The id of Penstock's experiment, made when it is not there."""
+    """The id of Penstock's experiment, which is created if there is none."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return str(found.experiment_id)
@@ -71,7 +54,7 @@ def experiment_id(client: Any) -> str:
 
 
 def _artifacts_of(uri: str) -> str | None:
-    """Never the working directory, which is where MLflow would put a database's artifacts."""
+    # MLflow would put a database's artifacts into the working directory.
     if uri.startswith(("postgresql", "mysql", "mssql")):
         return (data_dir() / "artifacts").as_uri()
     return artifact_location(uri)

@@ -1,5 +1,5 @@
-"""Fitted scikit-learn pipelines, made into a feature specification and an estimator for ONNX, and proven equal.
+"""Compiles fitted scikit-learn pipelines into a feature specification and an estimator for ONNX, and proves them equal.
 
-`compiler` walks the pipeline, the files named `rules_*` say what each transformer becomes, `proof` compares, `files` reads
-pipelines and samples. `penstock_tools.publish.onnx` and the commands call them.
+`compiler` walks the pipeline, the files named `rules_*` say what each transformer becomes, `proof` compares, `load` reads
+pipelines and samples from files.
 """

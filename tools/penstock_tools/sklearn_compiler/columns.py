@@ -1,7 +1,7 @@
-"""What a pipeline makes of its columns, on the way through: columns of numbers, columns of text, and what the graph makes.
+"""The columns between the transformers of a pipeline: numbers, text, and what the graph computes.
 
-A transformer takes parts, side by side as scikit-learn stacks them, and gives others. This module decides how parts are
-picked and put together; what a transformer does to them is the rules' business.
+A transformer takes parts, side by side as scikit-learn stacks them, and gives parts. This module picks parts and joins
+them; the rules decide what a transformer does to them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,13 +25,13 @@ class Numbers:
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """The number of columns."""
         return self.block.width
 
 
 @dataclass(frozen=True, slots=True)
 class Strings:
-    """One raw column of text that nothing has made numbers of yet.
+    """One raw column of text, not yet turned into numbers.
 
     Attributes:
         column: its name.
@@ -44,7 +44,7 @@ class Strings:
 
     @property
     def width(self) -> int:
-        """How many columns it has."""
+        """The number of columns."""
         return 1
 
 
@@ -54,7 +54,7 @@ class InGraph:
 
     Attributes:
         block: what goes in.
-        transformer: the fitted scikit-learn transformer that the graph carries out.
+        transformer: the fitted scikit-learn transformer in the graph.
         width: how many columns come out.
     """
 
@@ -90,7 +90,7 @@ def then(block: Block, *steps: Step) -> Block:
 
 
 def join(blocks: Sequence[Block]) -> Block:
-    """The blocks side by side; raw columns next to each other are taken together."""
+    """The blocks side by side; adjacent raw columns become one block."""
     merged: list[Block] = []
     for block in (inner for one in blocks for inner in _flattened(one)):
         last = merged[-1] if merged else None
@@ -102,7 +102,7 @@ def join(blocks: Sequence[Block]) -> Block:
 
 
 def together(parts: Iterable[Part]) -> Parts:
-    """The parts with those of numbers next to each other made one, so that one step serves all their columns."""
+    """The parts with adjacent parts of numbers made one, so that one step serves all their columns."""
     made: list[Part] = []
     for is_numbers, run in groupby(parts, key=lambda part: isinstance(part, Numbers)):
         members = list(run)
@@ -128,7 +128,7 @@ def _picked(part: Part, columns: list[int]) -> Part:
 
 
 def _selected(block: Block, columns: list[int]) -> Block:
-    """Some columns of a block: raw ones are taken, and blocks of a join left out, before a step must select."""
+    """Some columns of a block. Raw columns and blocks of a join are left out where possible, else a step selects."""
     if isinstance(block, Take) and not block.steps:
         return Take(tuple(block.columns[at] for at in columns))
     if isinstance(block, Join) and not block.steps:

@@ -1,7 +1,7 @@
 """Compiles a fitted scikit-learn pipeline: a feature specification, and an estimator that becomes the ONNX graph.
 
-Decides where a pipeline ends and its model begins, and which raw columns requests must hold. Nothing is fitted and nothing
-is changed; `proof` asks afterwards whether both halves together answer as the pipeline does.
+It finds where the transformers end and the model begins, and which raw columns requests must have. Nothing is fitted or
+changed. `proof` checks afterwards that both halves together answer as the pipeline does.
 """
 
 import copy
@@ -15,11 +15,10 @@ from sklearn.pipeline import Pipeline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.blocks import Block, Take
 from penstock_server.features.spec.spec import Column, Datatype, FeatureSpec, NumberColumn, StringColumn
-from penstock_tools.sklearn_compiler import fitted, in_graph
+from penstock_tools.sklearn_compiler import in_graph
 from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, Strings
 from penstock_tools.sklearn_compiler.refusals import place
-from penstock_tools.sklearn_compiler.sample import Missing, RawColumn, Sample
-from penstock_tools.sklearn_compiler.sample_reading import read
+from penstock_tools.sklearn_compiler.sample import Missing, RawColumn, Sample, pipeline_sample
 from penstock_tools.sklearn_compiler.walk import Stage, Walk, fitted_branches
 
 
@@ -28,13 +27,13 @@ class Compiled:
     """A pipeline in two halves.
 
     Attributes:
-        pipeline: the fitted pipeline, without what only searched for it.
+        pipeline: the fitted pipeline, without a search around it.
         sample: the rows that it was compiled for.
-        block: what gives the graph's input.
-        estimator: the fitted estimator for the graph, with the transformers before it that the graph carries out; None
+        block: computes the graph's input.
+        estimator: the fitted estimator for the graph, with the transformers in front of it that are in the graph; None
             where the pipeline has none.
         stages: what each transformer became, in order.
-        unused: raw columns that nothing reads; requests need not hold them.
+        unused: raw columns that nothing reads; requests may leave them out.
     """
 
     pipeline: Any
@@ -46,14 +45,19 @@ class Compiled:
 
     @property
     def in_graph(self) -> tuple[str, ...]:
-        """The places of the transformers that the graph carries out."""
+        """The places of the transformers that are in the graph."""
         return tuple(place(stage.path) for stage in self.stages if stage.is_in_graph)
 
+    @property
+    def estimator_name(self) -> str:
+        """The class of the estimator, without transformers in front of it."""
+        return type(self.estimator.steps[-1][1] if hasattr(self.estimator, "steps") else self.estimator).__name__
+
     def features(self, datatype: Datatype = "FP32") -> FeatureSpec:
-        """The specification whose output has this type.
+        """The specification with an output of this type.
 
         Raises:
-            InvalidInputError: it goes beyond what one may hold.
+            InvalidInputError: it exceeds a limit of specifications.
         """
         return _specification(self.sample.columns, self.block, datatype, self.unused)
 
@@ -67,21 +71,21 @@ def compile_pipeline(pipeline: Any, sample: Any) -> Compiled:
 
     Args:
         pipeline: a fitted `Pipeline`, or an estimator alone; of a search, the best one that it found.
-        sample: rows as the pipeline takes them, a frame or an array; they tell numbers from text.
+        sample: rows as the pipeline takes them, a frame or an array; they show which columns are text.
 
     Raises:
-        UnsupportedError: a transformer can neither be compiled nor put in the graph; names its place and what would do.
-        InvalidInputError: the sample is not the pipeline's, text reaches the model, or a limit is passed.
+        UnsupportedError: a transformer can neither be compiled nor put in the graph; names its place and what would work.
+        InvalidInputError: the sample is not the pipeline's, text reaches the model, or a limit is exceeded.
     """
     found = unwrapped(pipeline)
     transformers, estimator = halves(found)
-    rows = read(found, sample, _dropped(transformers))
+    rows = pipeline_sample(found, sample, _dropped(transformers))
     walk = Walk()
     parts = walk.through(Pipeline(transformers), _raw(rows.columns), ()) if transformers else _raw(rows.columns)
-    _hold_no_text(parts)
+    _check_no_text(parts)
     whole = in_graph.stacked(parts)
     if whole.transformer is not None and estimator is not None:
-        estimator = fitted.chained(whole.transformer, estimator)
+        estimator = in_graph.chained(whole.transformer, estimator)
     elif whole.transformer is not None:
         estimator = whole.transformer
     return Compiled(found, rows, whole.block, estimator, tuple(walk.stages), _unused(rows, whole.block))
@@ -157,7 +161,7 @@ def _column(column: RawColumn) -> Column:
     return StringColumn(column.name) if column.is_text else NumberColumn(column.name)
 
 
-def _hold_no_text(parts: Parts) -> None:
+def _check_no_text(parts: Parts) -> None:
     texts = [part.column for part in parts if isinstance(part, Strings)]
     if texts:
         raise InvalidInputError(f"column {texts[0]!r} reaches the model as text; encode it in the pipeline")
@@ -166,7 +170,7 @@ def _hold_no_text(parts: Parts) -> None:
 
 
 def _unused(rows: Sample, block: Block) -> tuple[str, ...]:
-    """In a frame the columns that nothing reads; those of an array must be sent, since only their places name them."""
+    """The columns of a frame that nothing reads. All columns of an array must be sent, since only their places name them."""
     read_by_block = set(block.raw_columns)
     if not rows.has_names:
         return ()

@@ -1,16 +1,22 @@
-"""What the specification has no step for is left to the ONNX graph: fitted transformers between the block and the model.
+"""Transformers without a step of the specification go into the ONNX graph, between the specification's block and the model.
 
-Decides what goes into the graph and what goes past it. The compiler asks when a rule gives up; what neither can carry out
-is refused, with its place and what would do.
+This module decides what goes into the graph and what goes past it, and puts fitted transformers together where
+scikit-learn itself would fit them again. `walk` calls it when a rule gives up. What neither the specification nor the
+graph can do is refused, with its place and what would work.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
 from penstock_server.errors import UnsupportedError
-from penstock_tools.sklearn_compiler import fitted
 from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Strings, join
-from penstock_tools.sklearn_compiler.refusals import NotCompiled, Path, place
+from penstock_tools.sklearn_compiler.refusals import NotCompiled, StepPath, place
 
 _INSTEAD: Final = {
     # skl2onnx picks columns of the graph's input alone.
@@ -24,7 +30,7 @@ _INSTEAD: Final = {
 _ELSE: Final = "expected a transformer that Penstock compiles or skl2onnx converts, fitted on what requests can hold"
 
 
-def applied(transformer: Any, parts: Sequence[Part], path: Path, reason: NotCompiled) -> InGraph:
+def applied(transformer: Any, parts: Sequence[Part], path: StepPath, reason: NotCompiled) -> InGraph:
     """What the transformer makes of the parts, in the graph.
 
     Raises:
@@ -33,15 +39,15 @@ def applied(transformer: Any, parts: Sequence[Part], path: Path, reason: NotComp
     texts = [part.column for part in parts if isinstance(part, Strings)]
     if texts:
         raise refusal(transformer, path, f"column {texts[0]!r} is text when it gets there, and {reason}")
-    if not parts or not fitted.can_convert(transformer):
+    if not parts or not _can_convert(transformer):
         raise refusal(transformer, path, str(reason))
     before = stacked(parts)
-    whole = transformer if before.transformer is None else fitted.chained(before.transformer, transformer)
-    return InGraph(before.block, whole, fitted.width_out(whole, before.block.width))
+    whole = transformer if before.transformer is None else chained(before.transformer, transformer)
+    return InGraph(before.block, whole, _width_out(whole, before.block.width))
 
 
-def refusal(transformer: Any, path: Path, reason: str) -> UnsupportedError:
-    """The error of a transformer that nobody can carry out: where, why, and what would do."""
+def refusal(transformer: Any, path: StepPath, reason: str) -> UnsupportedError:
+    """The error of a transformer that neither side can carry out: where it is, why, and what would work."""
     instead = _INSTEAD.get(type(transformer).__name__, _ELSE)
     return UnsupportedError(f"{place(path)} cannot be published: {reason}; {instead}")
 
@@ -62,4 +68,38 @@ def stacked(parts: Sequence[Part]) -> InGraph:
     for part in given:
         columns = range(at, at := at + part.block.width)
         branches.append((part.transformer if isinstance(part, InGraph) else "passthrough", columns))
-    return InGraph(block, fitted.beside(branches, at), width)
+    return InGraph(block, _side_by_side(branches, at), width)
+
+
+def chained(*transformers: Any) -> Pipeline:
+    """Fitted transformers or estimators one after another."""
+    return Pipeline([(f"step_{at}", transformer) for at, transformer in enumerate(transformers)])
+
+
+def _side_by_side(branches: Sequence[tuple[Any, Sequence[int]]], columns: int) -> ColumnTransformer:
+    """Fitted transformers side by side, each with its columns of a matrix of `columns`; "passthrough" leaves them alone."""
+    named = [(f"part_{at}", "passthrough", list(chosen)) for at, (_, chosen) in enumerate(branches)]
+    made = ColumnTransformer(named, sparse_threshold=0).fit(np.zeros((2, columns)))
+    made.transformers_ = [
+        (name, as_fitted if isinstance(branch, str) else branch, chosen)
+        for (name, as_fitted, chosen), (branch, _) in zip(made.transformers_, branches, strict=False)
+    ]
+    return made
+
+
+def _width_out(transformer: Any, columns: int) -> int:
+    """How many columns a fitted transformer gives for a matrix of `columns`."""
+    with warnings.catch_warnings():
+        # It was fitted on named columns, perhaps, and is asked about a bare matrix.
+        warnings.simplefilter("ignore")
+        return int(transformer.transform(np.zeros((1, columns))).shape[1])
+
+
+def _can_convert(transformer: Any) -> bool:
+    """Whether skl2onnx has a converter for it, or for each of a pipeline's steps; what a function does it cannot read."""
+    # skl2onnx's public list has its own names for the classes, some for several.
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+
+    if isinstance(transformer, Pipeline):
+        return all(step in (None, "passthrough") or _can_convert(step) for _, step in transformer.steps)
+    return type(transformer) in sklearn_operator_name_map and type(transformer) is not FunctionTransformer

@@ -1,7 +1,7 @@
-"""Pipelines and samples in files: what may be loaded, and what a person must agree to first.
+"""Loads pipelines and samples from files.
 
-A .skops file says which types it holds, and only known ones are made; a .joblib or .pkl file runs whatever code it holds,
-which is why loading one must be agreed to. The commands call it.
+A .skops file lists its types, and types that are not known to be harmless need a person's agreement. A .joblib or .pkl file
+runs any code in it, so that it always needs one.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from penstock_server.errors import InvalidInputError, UnsupportedError
+from penstock_server.errors import InvalidInputError, UnsupportedError, first_line
 
 PICKLES: Final = frozenset({".joblib", ".pkl", ".pickle"})
 SUFFIXES: Final = PICKLES | {".skops"}
@@ -26,13 +26,13 @@ KNOWN_TYPES: Final = frozenset(
         "scipy.interpolate._bsplines.BSpline",
     }
 )
-"""Types that skops does not list as harmless and that are: plain data, and functions of arrays alone.
+"""Harmless types that skops does not list as such: plain data, and functions of arrays.
 
-Trees and other models in C are not among them: they believe the indices that a file gives them.
+Trees and other models in C are not among them: they use the indices in a file unchecked.
 """
 
 Agree = Callable[[str], bool]
-"""Asked in a sentence before code of a file may run; its answer is the person's."""
+"""Called with a warning before code of a file may run; returns whether the person agrees."""
 
 
 def load_pipeline(path: Path, agree: Agree) -> Any:
@@ -40,7 +40,7 @@ def load_pipeline(path: Path, agree: Agree) -> Any:
 
     Args:
         path: .skops, .joblib, .pkl or .pickle.
-        agree: asked before anything that the file could do harm with.
+        agree: called with a warning before anything that a harmful file could use.
 
     Raises:
         InvalidInputError: no such file, another kind of file, not agreed to, or not a pipeline that loads here.
@@ -56,7 +56,7 @@ def load_pipeline(path: Path, agree: Agree) -> Any:
 
 
 def read_sample(path: Path) -> pd.DataFrame:
-    """The rows in a .csv or .parquet file; an empty field of a CSV is missing, and so is what pandas takes for it.
+    """The rows in a .csv or .parquet file. An empty field of a CSV is missing, and so is any text that pandas reads so.
 
     Raises:
         InvalidInputError: no such file, another kind of file, or no rows.
@@ -69,14 +69,14 @@ def read_sample(path: Path) -> pd.DataFrame:
     try:
         frame = readers[path.suffix](path)
     except (ValueError, OSError, UnicodeError) as error:
-        raise InvalidInputError(f"{path} does not read as {path.suffix[1:]}: {_first_line(error)}") from error
+        raise InvalidInputError(f"{path} does not read as {path.suffix[1:]}: {first_line(error)}") from error
     if not len(frame):
         raise InvalidInputError(f"{path} holds no rows; expected one at least")
     return frame
 
 
 def with_labels(frame: pd.DataFrame, labels: str | None) -> tuple[pd.DataFrame, pd.Series | None]:
-    """The frame without its column of labels, and that column; None where none is asked for.
+    """The frame without its column of labels, and that column; None if `labels` is None.
 
     Raises:
         InvalidInputError: there is no such column.
@@ -94,8 +94,8 @@ def _from_skops(path: Path, agree: Agree) -> Any:
     try:
         unknown = sorted(set(skops.io.get_untrusted_types(file=path)) - KNOWN_TYPES)
     except Exception as error:
-        # Whatever the bytes make of zip and JSON; the file is not one that skops wrote.
-        raise InvalidInputError(f"{path} is no skops file: {_first_line(error)}") from error
+        # Bytes that skops did not write raise errors of zip, JSON and more.
+        raise InvalidInputError(f"{path} is no skops file: {first_line(error)}") from error
     if unknown and not agree(_types_warning(path, unknown)):
         raise InvalidInputError(f"{path} was not loaded: it holds {', '.join(unknown)}; --trust loads it all the same")
     return _loaded(path, lambda: skops.io.load(path, trusted=[*KNOWN_TYPES, *unknown]))
@@ -117,13 +117,9 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
     except ModuleNotFoundError as error:
         raise UnsupportedError(f"{path} needs the module {error.name}, which is not installed here") from error
     except Exception as error:
-        # Unpickling raises what it likes.
-        raise InvalidInputError(f"{path} does not load: {type(error).__name__}: {_first_line(error)}") from error
+        # Unpickling may raise anything.
+        raise InvalidInputError(f"{path} does not load: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _types_warning(path: Path, unknown: Sequence[str]) -> str:
     return f"{path} holds types that are not known to be harmless: {', '.join(unknown)}."
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

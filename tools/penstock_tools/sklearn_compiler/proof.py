@@ -1,32 +1,34 @@
 """The proof that specification and graph answer as the pipeline does, on the rows of the sample.
 
-First every compiled transformer alone, so that a difference is told with the step and the column that it is in; then what
-the whole gives against `predict`, `predict_proba` and `decision_function`. `publishing` calls it before anything is
-registered.
+First each compiled transformer alone, so that an error names the step and the column; then the whole against `predict`,
+`predict_proba` and `decision_function`. `publish.pipeline` calls it before anything is registered.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import is_classifier
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion
 from sklearn.pipeline import Pipeline as Steps
 
-from penstock_server.errors import ModelFailedError
+from penstock.names import MATRIX_INPUT
+from penstock_server.errors import InvalidInputError, ModelFailedError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_tools.publish.to_onnx import INPUT, TOLERANCE
-from penstock_tools.sklearn_compiler import trace
 from penstock_tools.sklearn_compiler.columns import Numbers, numbers
 from penstock_tools.sklearn_compiler.compiler import Compiled, halves
-from penstock_tools.sklearn_compiler.difference import difference
-from penstock_tools.sklearn_compiler.refusals import place
+from penstock_tools.sklearn_compiler.refusals import StepPath, place
 from penstock_tools.sklearn_compiler.sample import Sample, spread
-from penstock_tools.sklearn_compiler.walk import Stage
+from penstock_tools.sklearn_compiler.walk import Stage, branch_path, fitted_branches
+
+TOLERANCE: Final = 1e-5
+"""How far an answer may be off: float32 sums over some hundred terms leave an error of 1e-6."""
 
 STEP_TOLERANCE: Final = 1e-9
 """How far a transformer's output may be off, as a share of its column's largest value; all but a few are equal."""
@@ -35,11 +37,11 @@ MAX_ROWS: Final = 2000
 """Rows of the sample that are compared, spread over it."""
 
 MAX_VALUES: Final = 1 << 22
-"""Values of one matrix that are compared: of very wide ones fewer rows, since each is there several times at once."""
+"""Values of one matrix that are compared. Of wide matrices fewer rows are, since each value is in memory several times."""
 
 
-def hold_transformers(compiled: Compiled) -> float:
-    """Holds that each compiled transformer gives what scikit-learn's gives.
+def check_transformers(compiled: Compiled) -> float:
+    """Checks that each compiled transformer gives what scikit-learn's gives.
 
     Returns:
         The largest difference, as a share of the column's largest value.
@@ -52,42 +54,67 @@ def hold_transformers(compiled: Compiled) -> float:
     transformers, _ = halves(compiled.pipeline)
     if not transformers:
         return 0.0
-    given = trace.outputs(Steps(transformers), rows.as_float64())
+    given = _transformer_outputs(Steps(transformers), rows.as_float64())
     worst = 0.0
     for stage, (_, values) in zip(compiled.stages, given, strict=True):
         if stage.parts and all(isinstance(part, Numbers) for part in stage.parts):
-            worst = max(worst, _hold_stage(compiled, stage, rows, values))
+            worst = max(worst, _check_stage(compiled, stage, rows, values))
     return worst
 
 
-def hold_answers(compiled: Compiled, features: FeatureSpec, model: OnnxModel) -> float:
-    """Holds that the graph behind the specification answers as the pipeline does.
+def check_answers(compiled: Compiled, pipeline: Pipeline, model: OnnxModel) -> float:
+    """Checks that the graph behind the specification answers as the pipeline does.
+
+    Args:
+        compiled: the two halves.
+        pipeline: the specification, ready to run.
+        model: the opened graph.
 
     Returns:
         The largest difference: of a probability or score, or of a prediction as a share of the largest one.
 
     Raises:
-        ModelFailedError: an answer differs by more than `TOLERANCE`, or a label where it does not hang by a hair.
+        ModelFailedError: an answer differs by more than `TOLERANCE`, or a label where two scores are not as good as equal.
     """
-    rows = compiled.sample.some(min(MAX_ROWS, _rows_of(features.width)))
-    matrix = Pipeline(features).transform(rows.on_the_wire())
+    rows = compiled.sample.some(min(MAX_ROWS, _rows_of(pipeline.width)))
+    matrix = pipeline.transform(rows.on_the_wire())
     names = (spec.name for spec in model.signature.outputs)
-    answers = dict(zip(names, model.run({INPUT: matrix}), strict=True))
+    answers = dict(zip(names, model.run({MATRIX_INPUT: matrix}), strict=True))
     with warnings.catch_warnings():
-        # Of unknown categories, or of columns without names: the pipeline's own business.
+        # Of unknown categories, or of columns without names.
         warnings.simplefilter("ignore")
-        return _hold_answers(compiled.pipeline, rows, answers)
+        if is_classifier(compiled.pipeline):
+            return _check_classes(compiled.pipeline, rows, answers)
+        got = np.asarray(next(iter(answers.values())))
+        expected = np.asarray(compiled.pipeline.predict(rows.given))
+        return _check_values("a prediction", _columns(got), _columns(expected), rows)
 
 
-def _hold_answers(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[Any]]) -> float:
-    if is_classifier(pipeline):
-        return _hold_classes(pipeline, rows, answers)
-    got = np.asarray(next(iter(answers.values())))
-    expected = np.asarray(pipeline.predict(rows.given))
-    return _hold("a prediction", _columns(got), _columns(expected), rows)
+def check_probabilities(classifier: Any, model: OnnxModel, matrix: NDArray[Any]) -> float:
+    """Checks that a graph gives the probabilities that a classifier without feature pipeline gives.
+
+    Args:
+        classifier: fitted.
+        model: the opened graph; its second output is the probabilities.
+        matrix: rows for both, of shape [rows, width].
+
+    Returns:
+        The largest difference between two probabilities.
+
+    Raises:
+        ModelFailedError: a probability is off by more than `TOLERANCE`.
+    """
+    found = difference(model.run({MATRIX_INPUT: matrix})[1], classifier.predict_proba(matrix), is_share=False)
+    # Written so that NaN fails too.
+    if not found.share <= TOLERANCE:
+        raise ModelFailedError(
+            f"the ONNX model differs from scikit-learn's by {found.share:.2g} in a probability, expected at most "
+            f"{TOLERANCE:g}"
+        )
+    return found.share
 
 
-def _hold_stage(compiled: Compiled, stage: Stage, all_rows: Sample, values: Any) -> float:
+def _check_stage(compiled: Compiled, stage: Stage, all_rows: Sample, values: Any) -> float:
     block = numbers(stage.parts)
     at_rows = spread(all_rows.rows, _rows_of(block.width))
     rows, expected = all_rows.chosen(at_rows), _dense(values, at_rows)
@@ -111,7 +138,7 @@ def _rows_of(width: int) -> int:
     return max(1, MAX_VALUES // width)
 
 
-def _hold_classes(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[Any]]) -> float:
+def _check_classes(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[Any]]) -> float:
     """Scores first: a label may only differ where two scores are as good as equal."""
     worst, margin = 0.0, np.zeros(rows.rows)
     score_name = next((name for name in ("probabilities", "scores") if name in answers), None)
@@ -119,7 +146,7 @@ def _hold_classes(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[Any
         expected = _scores(pipeline, rows.given)
         got = _like(answers[score_name], expected)
         what = "a probability" if score_name == "probabilities" else "a score"
-        worst = _hold(what, got, expected, rows, is_share=score_name == "scores")
+        worst = _check_values(what, got, expected, rows, is_share=score_name == "scores")
         margin = _margin(expected)
     wrong = np.flatnonzero(_labels(answers["label"]) != _labels(pipeline.predict(rows.given)))
     for row in wrong.tolist():
@@ -156,7 +183,7 @@ def _margin(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return gap
 
 
-def _hold(
+def _check_values(
     what: str, got: NDArray[np.float64], expected: NDArray[np.float64], rows: Sample, *, is_share: bool = True
 ) -> float:
     found = difference(got, expected, is_share=is_share)
@@ -165,7 +192,7 @@ def _hold(
         at = found.row, found.column
         values = f"{got[at]:.9g} instead of {expected[at]:.9g}" if got.shape == expected.shape else "of another shape"
         raise ModelFailedError(
-            f"the ONNX graph differs from the pipeline by {found.share:.2g} in {what}, at most {TOLERANCE:g} is due; "
+            f"the ONNX graph differs from the pipeline by {found.share:.2g} in {what}, expected at most {TOLERANCE:g}; "
             f"row {rows.places[found.row]}: {values}"
         )
     return found.share
@@ -179,3 +206,75 @@ def _dense(values: Any, at_rows: NDArray[np.intp]) -> NDArray[np.float64]:
 
 def _columns(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(values, np.float64).reshape(len(values), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The largest difference between two arrays of the same shape [rows, columns], as a share of the column's largest.
+
+    Attributes:
+        share: 0 where all are equal; inf where one is a number and the other is not.
+        row, column: where.
+    """
+
+    share: float
+    row: int
+    column: int
+
+
+def difference(got: NDArray[Any], expected: NDArray[Any], *, is_share: bool = True) -> Difference:
+    """The largest difference between two matrices; not `is_share` takes it as it is."""
+    if got.shape != expected.shape:
+        return Difference(np.inf, 0, min(got.shape[1], expected.shape[1]))
+    if not got.size:
+        return Difference(0.0, 0, 0)
+    finite = np.where(np.isfinite(expected), np.abs(expected), 0.0)
+    scale = np.maximum(finite.max(axis=0, initial=0.0), np.finfo(np.float64).tiny) if is_share else 1.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        share = np.abs(got - expected) / scale
+    is_same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+    share = np.where(is_same, 0.0, np.where(np.isnan(share), np.inf, share))
+    row, column = np.unravel_index(int(np.argmax(share)), share.shape)
+    return Difference(float(share[row, column]), int(row), int(column))
+
+
+def _transformer_outputs(transformer: Any, rows: Any, path: StepPath = ()) -> Iterator[tuple[StepPath, Any]]:
+    """What scikit-learn's transformers give for the rows, with their paths, in the order of `Walk`.
+
+    Raises:
+        InvalidInputError: scikit-learn refuses the rows; says where and why.
+    """
+    if transformer is None or isinstance(transformer, str):
+        return
+    if type(transformer) is Steps:
+        for name, step in transformer.steps:
+            here = branch_path(path, name, step)
+            yield from _transformer_outputs(step, rows, here)
+            rows = rows if step in (None, "passthrough") else _transformed(step, rows, here)
+    elif type(transformer) is ColumnTransformer:
+        for name, inner, chosen in fitted_branches(transformer):
+            yield from _transformer_outputs(inner, _chosen(rows, chosen), branch_path(path, name, inner))
+    elif type(transformer) is FeatureUnion:
+        for name, inner in transformer.transformer_list:
+            yield from _transformer_outputs(inner, rows, branch_path(path, name, inner))
+    else:
+        yield path, _transformed(transformer, rows, path)
+
+
+def _transformed(transformer: Any, rows: Any, path: StepPath) -> Any:
+    """What scikit-learn gives.
+
+    Raises:
+        InvalidInputError: it refuses the rows.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # A copy, because some transformers work in place.
+            return transformer.transform(rows.copy())
+    except (ValueError, TypeError) as error:
+        raise InvalidInputError(f"{place(path)} itself refuses the sample: {error}") from error
+
+
+def _chosen(rows: Any, chosen: list[int]) -> Any:
+    return rows.iloc[:, chosen] if hasattr(rows, "iloc") else rows[:, chosen]

@@ -1,21 +1,21 @@
-"""Where in a pipeline something is, in words, and how a rule says that it cannot compile a transformer."""
+"""Names the place of a transformer in a pipeline, and lets a rule say that it cannot compile one."""
 
 from typing import Any
 
-Path = tuple[str, ...]
+StepPath = tuple[str, ...]
 """The names of the steps that lead to a transformer, and its own."""
 
 
 class NotCompiled(Exception):  # noqa: N818 - it is no failure yet: the graph may take the transformer
-    """A rule gives up; its text is half a sentence that says why and what would do."""
+    """A rule gives up. Its text is half a sentence: why, and what would work."""
 
 
 class Refused(Exception):  # noqa: N818 - becomes an error once the place is known
-    """A rule says that nobody can carry the transformer out as it was fitted; its text is half a sentence that says why."""
+    """Neither the specification nor the graph can do what the transformer does. Its text is half a sentence: why."""
 
 
 def step_of(name: str, transformer: Any) -> str:
-    """What people call a step: its class, and its name where that tells more.
+    """What people call a step: its class, and its name where that says more.
 
     >>> step_of("impute", 1.5), step_of("float", 1.5)
     ('impute (float)', 'float')
@@ -24,6 +24,6 @@ def step_of(name: str, transformer: Any) -> str:
     return kind if name.rpartition("-")[0] == kind.lower() or name == kind.lower() else f"{name} ({kind})"
 
 
-def place(path: Path) -> str:
-    """The path in words, such as "preprocess → num → KNNImputer"."""
+def place(path: StepPath) -> str:
+    """The path as text, such as "preprocess → num → KNNImputer"."""
     return " → ".join(path)

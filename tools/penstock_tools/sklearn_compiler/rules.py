@@ -1,7 +1,7 @@
-"""What each of scikit-learn's transformers becomes: one rule a class, by its very type.
+"""What each of scikit-learn's transformers becomes: one rule per class.
 
-A subclass may do something else and has no rule. Rules take the fitted transformer and the parts that reach it, and
-give the parts that come out; where they raise `NotCompiled`, the graph may take the transformer. The compiler calls `of`.
+A rule takes the fitted transformer and the parts that reach it, and gives the parts that come out. If it raises
+`NotCompiled`, the transformer may go into the graph. A subclass may do something else, so it has no rule.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 
 from penstock_server.features.spec.steps import Step
-from penstock_tools.sklearn_compiler import rules_curve, rules_encode, rules_function, rules_missing, rules_scale
+from penstock_tools.sklearn_compiler import rules_function, rules_missing, rules_numbers, rules_text
+from penstock_tools.sklearn_compiler import rules_numbers as rules_curve
 from penstock_tools.sklearn_compiler.columns import Numbers, Parts, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
 
@@ -48,20 +49,20 @@ def _none(transformer: Any, parts: Parts) -> Parts:  # noqa: ARG001 - a rule
 RULES: Final[dict[type, Rule]] = {
     SimpleImputer: rules_missing.simple_imputer,
     MissingIndicator: rules_missing.missing_indicator,
-    preprocessing.StandardScaler: _on_numbers(rules_scale.standard),
-    preprocessing.RobustScaler: _on_numbers(rules_scale.robust),
-    preprocessing.MaxAbsScaler: _on_numbers(rules_scale.max_abs),
-    preprocessing.MinMaxScaler: _on_numbers(rules_scale.min_max),
-    preprocessing.Normalizer: _on_numbers(rules_scale.normalizer),
-    preprocessing.Binarizer: _on_numbers(rules_scale.binarizer),
+    preprocessing.StandardScaler: _on_numbers(rules_numbers.standard),
+    preprocessing.RobustScaler: _on_numbers(rules_numbers.robust),
+    preprocessing.MaxAbsScaler: _on_numbers(rules_numbers.max_abs),
+    preprocessing.MinMaxScaler: _on_numbers(rules_numbers.min_max),
+    preprocessing.Normalizer: _on_numbers(rules_numbers.normalizer),
+    preprocessing.Binarizer: _on_numbers(rules_numbers.binarizer),
     preprocessing.PowerTransformer: _on_numbers(rules_curve.power),
     preprocessing.QuantileTransformer: _on_numbers(rules_curve.quantile),
     preprocessing.KBinsDiscretizer: _on_numbers(rules_curve.bins),
     preprocessing.PolynomialFeatures: _on_numbers(rules_curve.polynomial),
     preprocessing.SplineTransformer: _on_numbers(rules_curve.spline),
-    preprocessing.OneHotEncoder: rules_encode.one_hot,
-    preprocessing.OrdinalEncoder: rules_encode.ordinal,
-    preprocessing.TargetEncoder: rules_encode.target,
+    preprocessing.OneHotEncoder: rules_text.one_hot,
+    preprocessing.OrdinalEncoder: rules_text.ordinal,
+    preprocessing.TargetEncoder: rules_text.target,
     preprocessing.FunctionTransformer: rules_function.function,
     FeatureHasher: rules_function.hasher,
 }

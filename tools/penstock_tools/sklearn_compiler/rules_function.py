@@ -1,7 +1,7 @@
 """Rules of the transformers that carry out a function: FunctionTransformer of functions that Penstock knows, FeatureHasher.
 
-A function is known by being the very object: what a lambda does nobody can read, and `penstock_tools.functions` has what
-numpy has no single function for.
+A function is known by its identity, since what a lambda does cannot be read. `penstock_tools.functions` has what numpy has
+no single function for.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,24 +59,24 @@ def _is_hashable(called: Any) -> bool:
 
 
 def _apply(name: Any, arguments: Arguments) -> list[Step]:
-    _hold_arguments(arguments, ())
+    _check_arguments(arguments, ())
     return [Apply(name)]
 
 
 def _clip(arguments: Arguments) -> list[Step]:
-    _hold_arguments(arguments, ("a_min", "a_max", "min", "max"))
+    _check_arguments(arguments, ("a_min", "a_max", "min", "max"))
     low = _bounds(arguments.get("a_min", arguments.get("min")))
     high = _bounds(arguments.get("a_max", arguments.get("max")))
     return [] if low is None and high is None else [Clip(low, high)]
 
 
 def _nan_to_num(arguments: Arguments) -> list[Step]:
-    _hold_arguments(arguments, ("nan",))
+    _check_arguments(arguments, ("nan",))
     return [Fill((float(arguments.get("nan", 0.0)),)), Clip((-_LARGEST,), (_LARGEST,))]
 
 
 def _cyclical(arguments: Arguments) -> list[Step]:
-    _hold_arguments(arguments, ("period",))
+    _check_arguments(arguments, ("period",))
     if "period" not in arguments:
         raise Refused("cyclical takes a period; give kw_args={'period': ...}")
     return [Cyclic(tuple(float(period) for period in np.atleast_1d(arguments["period"])))]
@@ -89,7 +89,7 @@ def _bounds(given: Any) -> tuple[Real, ...] | None:
     return tuple(value if np.isfinite(value) else None for value in values)
 
 
-def _hold_arguments(arguments: Arguments, expected: tuple[str, ...]) -> None:
+def _check_arguments(arguments: Arguments, expected: tuple[str, ...]) -> None:
     others = sorted(set(arguments) - set(expected))
     if others:
         raise Refused(f"the argument {others[0]!r} of its function is not one that Penstock knows")

@@ -1,7 +1,7 @@
 """Rules of the transformers about missing values: SimpleImputer and MissingIndicator, of numbers and of text.
 
 On the wire a missing number is NaN and a missing text is "". What an imputer looks for (None, NaN, pandas.NA, "") is
-compared with what stood for the missing texts of the sample; where none was missing there, each of these is meant.
+compared with what stood for missing texts in the sample; if no text was missing there, all of these count as missing.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def simple_imputer(imputer: Any, parts: Parts) -> Parts:
 
 
 def missing_indicator(indicator: Any, parts: Parts) -> Parts:
-    """MissingIndicator; its `error_on_new` is not kept: a column that lacked nothing in training may lack a value."""
+    """MissingIndicator. Its `error_on_new` is ignored: a column that was complete in training may have missing values later."""
     chosen = pick(parts, [int(at) for at in indicator.features_])
     return tuple(_indicated(part, indicator.missing_values) for part in chosen)
 

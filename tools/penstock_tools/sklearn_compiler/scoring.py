@@ -1,7 +1,4 @@
-"""How good a pipeline is on rows whose answers are known, in the scores that its kind of answer has.
-
-Decides the scores alone; whether they are good enough is the publisher's to say. `publishing` logs them.
-"""
+"""The scores of a pipeline on rows with known answers."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """Walks a fitted pipeline from its raw columns to its model: pipelines, column transformers, unions, and what is in them.
 
-`rules` says what a transformer becomes, `in_graph` takes what has no rule; this module decides which columns reach which.
-It keeps what every transformer became, for the proof. `compiler` calls it.
+`rules` says what a transformer becomes, `in_graph` takes those without a rule. This module decides which columns reach
+which transformer, and records what each became, for the proof.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,19 +15,19 @@ from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.steps import Linear
 from penstock_tools.sklearn_compiler import in_graph, rules
 from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Parts, numbers, pick, then, together
-from penstock_tools.sklearn_compiler.refusals import NotCompiled, Path, Refused, place, step_of
+from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused, StepPath, place, step_of
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A transformer, and what came out of it."""
 
-    path: Path
+    path: StepPath
     parts: Parts
 
     @property
     def is_in_graph(self) -> bool:
-        """Whether the graph carries it out."""
+        """Whether the graph computes it."""
         return any(isinstance(part, InGraph) for part in self.parts)
 
 
@@ -37,7 +37,7 @@ class Walk:
     def __init__(self) -> None:
         self.stages: list[Stage] = []
 
-    def through(self, transformer: Any, parts: Parts, path: Path) -> Parts:
+    def through(self, transformer: Any, parts: Parts, path: StepPath) -> Parts:
         """What the transformer makes of the parts.
 
         Args:
@@ -46,8 +46,8 @@ class Walk:
             path: where it is, its own name included.
 
         Raises:
-            UnsupportedError: it can neither be compiled nor put in the graph; names its place and what would do.
-            InvalidInputError: its parameters go beyond what a specification may hold.
+            UnsupportedError: it can neither be compiled nor put in the graph; names its place and what would work.
+            InvalidInputError: its parameters exceed a limit of specifications.
         """
         if transformer is None or isinstance(transformer, str):
             return () if transformer == "drop" else parts
@@ -58,7 +58,7 @@ class Walk:
         self.stages.append(Stage(path, made))
         return made
 
-    def _leaf(self, transformer: Any, parts: Parts, path: Path) -> Parts:
+    def _leaf(self, transformer: Any, parts: Parts, path: StepPath) -> Parts:
         try:
             return rules.of(transformer)(transformer, parts)
         except NotCompiled as reason:
@@ -68,12 +68,12 @@ class Walk:
         except ValueError as error:
             raise InvalidInputError(f"{place(path)} does not fit a feature specification: {error}") from error
 
-    def _pipeline(self, pipeline: Pipeline, parts: Parts, path: Path) -> Parts:
+    def _pipeline(self, pipeline: Pipeline, parts: Parts, path: StepPath) -> Parts:
         for name, step in pipeline.steps:
             parts = self.through(step, parts, branch_path(path, name, step))
         return parts
 
-    def _columns(self, columns: ColumnTransformer, parts: Parts, path: Path) -> Parts:
+    def _columns(self, columns: ColumnTransformer, parts: Parts, path: StepPath) -> Parts:
         weights = columns.transformer_weights or {}
         made: list[Any] = []
         for name, transformer, chosen in fitted_branches(columns):
@@ -85,7 +85,7 @@ class Walk:
             made += _weighted(self.through(transformer, picked, here), weights.get(name), here)
         return together(made)
 
-    def _union(self, union: FeatureUnion, parts: Parts, path: Path) -> Parts:
+    def _union(self, union: FeatureUnion, parts: Parts, path: StepPath) -> Parts:
         weights = union.transformer_weights or {}
         made: list[Any] = []
         for name, transformer in union.transformer_list:
@@ -94,8 +94,8 @@ class Walk:
         return together(made)
 
 
-def branch_path(path: Path, name: str, transformer: Any) -> Path:
-    """The path of what stands in a container under this name; containers are called by it alone."""
+def branch_path(path: StepPath, name: str, transformer: Any) -> StepPath:
+    """The path of a step in a container. A container is called by its name alone."""
     return (*path, name if type(transformer) in _CONTAINERS else step_of(name, transformer))
 
 
@@ -107,7 +107,7 @@ def fitted_branches(columns: ColumnTransformer) -> Iterator[tuple[str, Any, list
             yield name, transformer, chosen
 
 
-def _weighted(parts: Parts, weight: float | None, path: Path) -> Parts:
+def _weighted(parts: Parts, weight: float | None, path: StepPath) -> Parts:
     if weight is None or not parts:
         return parts
     try:
@@ -116,7 +116,7 @@ def _weighted(parts: Parts, weight: float | None, path: Path) -> Parts:
         raise InvalidInputError(f"{place(path)} has a weight, and {reason}") from reason
 
 
-_CONTAINERS: Final[dict[type, Callable[[Walk, Any, Parts, Path], Parts]]] = {
+_CONTAINERS: Final[dict[type, Callable[[Walk, Any, Parts, StepPath], Parts]]] = {
     Pipeline: Walk._pipeline,  # noqa: SLF001 - a table of its own methods
     ColumnTransformer: Walk._columns,  # noqa: SLF001
     FeatureUnion: Walk._union,  # noqa: SLF001

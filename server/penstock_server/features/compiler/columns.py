@@ -1,7 +1,7 @@
-"""The columns of a matrix while its program is written: values in registers, and those that codes only stand for.
+"""The columns of a matrix while its program is written: values in registers, or maps from a value's codes.
 
-What a code stands for is kept as a map as long as nobody asks for the numbers: then maps of maps are one map, and a map
-that comes last writes its outputs by itself. `lowering` makes and asks for them.
+A map stays a map until a step needs the numbers. So a map of a map becomes one map, and a map that comes last writes its
+outputs without a register. `lower` and `lower_steps` make them.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from penstock_server.features.compiler.instructions import Draft, Entry, Value
 
 
 @dataclass(eq=False, slots=True)
-class Hot:
-    """Columns of zeros and at most a one: for each code 0 to K of `source` the column of the one, -1 for none."""
+class OneHotColumns:
+    """Columns of zeros and at most one 1 per row: for each code 0 to K of `source` the column of the 1, -1 for none."""
 
     source: Value
     places: NDArray[np.int64]
@@ -24,7 +24,7 @@ class Hot:
     made: tuple[Value, ...] | None = field(default=None, repr=False)
 
     def make(self, draft: Draft) -> tuple[Value, ...]:
-        """Its columns as values, made once."""
+        """Its columns as values; the instruction that makes them is appended once."""
         if self.made is None:
             self.made = draft.new(self.width)
             words = (self.width, len(self.places) - 1, draft.put(self.places))
@@ -40,7 +40,7 @@ class Hot:
 
 
 @dataclass(eq=False, slots=True)
-class Table:
+class LookupColumns:
     """Columns of numbers: `numbers` [K + 1, m] has those of each code 0 to K of `source`."""
 
     source: Value
@@ -48,7 +48,7 @@ class Table:
     made: tuple[Value, ...] | None = field(default=None, repr=False)
 
     def make(self, draft: Draft) -> tuple[Value, ...]:
-        """Its columns as values, made once."""
+        """Its columns as values; the instruction that makes them is appended once."""
         if self.made is None:
             count, width = self.numbers.shape
             self.made = draft.new(width)
@@ -63,28 +63,28 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One column of those that codes stand for."""
+class CodedColumn:
+    """One of the columns that codes stand for."""
 
-    group: Hot | Table
+    group: OneHotColumns | LookupColumns
     at: int
 
 
-Column = Value | Place
+MatrixColumn = Value | CodedColumn
 
 
-def values_of(draft: Draft, columns: Sequence[Column]) -> list[Value]:
+def values_of(draft: Draft, columns: Sequence[MatrixColumn]) -> list[Value]:
     """The columns as values."""
-    return [column.group.make(draft)[column.at] if isinstance(column, Place) else column for column in columns]
+    return [column.group.make(draft)[column.at] if isinstance(column, CodedColumn) else column for column in columns]
 
 
-def write_outputs(draft: Draft, columns: Sequence[Column], first: int) -> None:
+def write_outputs(draft: Draft, columns: Sequence[MatrixColumn], first: int) -> None:
     """Writes the columns to the outputs from `first` on."""
     stores = []
     at = 0
     while at < len(columns):
         column = columns[at]
-        if isinstance(column, Place):
+        if isinstance(column, CodedColumn):
             run = _run(columns, at)
             column.group.write(draft, run, first + at)
             at += len(run)
@@ -94,12 +94,12 @@ def write_outputs(draft: Draft, columns: Sequence[Column], first: int) -> None:
     draft.append(layout.STORE, stores)
 
 
-def _run(columns: Sequence[Column], first: int) -> list[int]:
+def _run(columns: Sequence[MatrixColumn], first: int) -> list[int]:
     """The columns of one group that stand side by side from `first` on, up to where one comes again."""
     start = columns[first]
     run: dict[int, None] = {}
     for column in columns[first:]:
-        if not (isinstance(column, Place) and isinstance(start, Place) and column.group is start.group):
+        if not (isinstance(column, CodedColumn) and isinstance(start, CodedColumn) and column.group is start.group):
             break
         if column.at in run:
             break

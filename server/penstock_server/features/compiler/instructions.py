@@ -1,7 +1,7 @@
 """What a program is made of before it is words: instructions over numbered values, and the data that they point to.
 
-`lowering` appends to a `Draft` and `program` makes words of it. A value is written once; which register it lies in is
-decided later, by `registers`, from where it is read last.
+`lower` appends to a `Draft`, and `program` encodes it. A value is written once. `passes` decides later, from where it is
+read last, which register holds it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from penstock_server.features.spec import limits
 MAX_WORDS: Final = 1 << 24
 """What a program may take while it is written: 128 MiB."""
 MAX_ENTRIES: Final = 1 << 18
-"""For how many columns its instructions may work, each counted as often as one does."""
+"""The most entries that its instructions may have together."""
 
 Value = int
 """A column of numbers while a program is written, by its number."""
@@ -88,7 +88,7 @@ class Draft:
         return self.put(np.asarray(values, np.float64).ravel().view(np.int64))
 
     def take(self, words: int) -> None:
-        """Demands room for so many words more; asked before they are made."""
+        """Counts `words` towards the program's limit; called before they are made."""
         self.taken += words
         limits.at_most("words in its program", self.taken, MAX_WORDS)
 

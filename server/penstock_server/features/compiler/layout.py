@@ -1,4 +1,4 @@
-"""How a program lies in memory: the one thing that `program`, which writes it, and the kernels, which read it, agree on.
+"""How a program lies in memory: what the compiler, which writes it, and the kernels, which read it, agree on.
 
 A program is one block of 64-bit words, addressed by word: a header, data, then instructions. An instruction is its
 operation, the position after it, and entries that are all alike for one operation: one for each column that it makes.
@@ -22,8 +22,7 @@ IS_DOUBLE: Final = 9
 ZEROED: Final = 10
 HEADER_WORDS: Final = 11
 
-# An instruction, before its entries.
-OPERATION: Final = 0
+# An instruction: its operation, then these words.
 NEXT: Final = 1
 ENTRIES: Final = 2
 
@@ -145,7 +144,7 @@ WORD_BYTES: Final = 8
 # What each raw string costs before its bytes: a little-endian length.
 LENGTH_BYTES: Final = 4
 
-# What `run` is asked to do beside: count the raw values, and write down which rows are refused.
+# Flags for `run`: count the raw values, and record which rows are refused.
 COUNTING: Final = 1
 RECORDING: Final = 2
 

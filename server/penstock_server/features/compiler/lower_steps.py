@@ -1,7 +1,7 @@
 """Turns one step into instructions over the columns that reach it.
 
-Each function takes the columns and gives those that leave the step. `lowering` calls `lower_step` in the order of the
-steps.
+Each function takes the columns that reach a step and gives those that leave it. `lower` calls `lower_step` for each step
+in turn.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -9,8 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock_server.features.compiler import layout, tables
-from penstock_server.features.compiler.columns import Column, Hot, Place, Table, codes_of, values_of
+from penstock_server.features.compiler import layout
+from penstock_server.features.compiler.columns import (
+    CodedColumn,
+    LookupColumns,
+    MatrixColumn,
+    OneHotColumns,
+    codes_of,
+    values_of,
+)
 from penstock_server.features.compiler.instructions import Draft, Entry, Value, bits
 from penstock_server.features.spec import steps
 from penstock_server.features.spec.step_base import StepBase, spread
@@ -18,7 +25,7 @@ from penstock_server.features.spec.step_base import StepBase, spread
 Words = Iterable[tuple[int, ...]]
 
 
-def lower_step(draft: Draft, step: Any, columns: list[Column], about: str) -> list[Column]:
+def lower_step(draft: Draft, step: Any, columns: list[MatrixColumn], about: str) -> list[MatrixColumn]:
     """Appends the step; `about` names the raw columns, for refusals."""
     if isinstance(step, steps.Match) and step.unseen == "refuse":
         return _refused_match(draft, step, columns, about)
@@ -27,7 +34,7 @@ def lower_step(draft: Draft, step: Any, columns: list[Column], about: str) -> li
     return _LOWER[type(step)](draft, step, columns)
 
 
-def _each(draft: Draft, operation: int, columns: Sequence[Column], words: Words) -> list[Column]:
+def _each(draft: Draft, operation: int, columns: Sequence[MatrixColumn], words: Words) -> list[MatrixColumn]:
     """One instruction, column by column, each with its words."""
     read = values_of(draft, columns)
     written = draft.new(len(read))
@@ -36,60 +43,62 @@ def _each(draft: Draft, operation: int, columns: Sequence[Column], words: Words)
     return list(written)
 
 
-def _parameters(columns: Sequence[Column], *fields: tuple[float | None, ...]) -> Words:
+def _parameters(columns: Sequence[MatrixColumn], *fields: tuple[float | None, ...]) -> Words:
     """The parameters of each column as words, one after another."""
     spreads = [spread(field, len(columns)) for field in fields]
     return (tuple(map(bits, each)) for each in zip(*spreads, strict=True))
 
 
-def _select(_draft: Draft, step: steps.Select, columns: list[Column]) -> list[Column]:
+def _select(_draft: Draft, step: steps.Select, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     return [columns[at] for at in step.columns]
 
 
-def _fill(draft: Draft, step: steps.Fill, columns: list[Column]) -> list[Column]:
+def _fill(draft: Draft, step: steps.Fill, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     if step.missing is None:
         return _each(draft, layout.FILL, columns, _parameters(columns, step.values))
     return _each(draft, layout.FILL_EQUAL, columns, _parameters(columns, step.values, (step.missing,)))
 
 
-def _is_missing(draft: Draft, step: steps.IsMissing, columns: list[Column]) -> list[Column]:
+def _is_missing(draft: Draft, step: steps.IsMissing, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     if step.missing is None:
         return _each(draft, layout.IS_NAN, columns, [()] * len(columns))
     return _each(draft, layout.IS_EQUAL, columns, _parameters(columns, (step.missing,)))
 
 
-def _clip(draft: Draft, step: steps.Clip, columns: list[Column]) -> list[Column]:
+def _clip(draft: Draft, step: steps.Clip, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     low = tuple(-np.inf if side is None else side for side in step.low or (None,))
     high = tuple(np.inf if side is None else side for side in step.high or (None,))
     return _each(draft, layout.CLIP, columns, _parameters(columns, low, high))
 
 
-def _standardise(draft: Draft, step: steps.Standardise, columns: list[Column]) -> list[Column]:
+def _standardise(draft: Draft, step: steps.Standardise, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     # To subtract 0 and to divide by 1 changes no bit.
     parameters = _parameters(columns, step.mean or (0.0,), step.scale or (1.0,))
     return _each(draft, layout.STANDARDISE, columns, parameters)
 
 
-def _linear(draft: Draft, step: steps.Linear, columns: list[Column]) -> list[Column]:
+def _linear(draft: Draft, step: steps.Linear, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     # To multiply by 1 and to add -0 changes no bit.
     parameters = _parameters(columns, step.scale or (1.0,), step.offset or (-0.0,))
     return _each(draft, layout.LINEAR, columns, parameters)
 
 
-def _binarise(draft: Draft, step: steps.Binarise, columns: list[Column]) -> list[Column]:
+def _binarise(draft: Draft, step: steps.Binarise, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     return _each(draft, layout.BINARISE, columns, _parameters(columns, step.threshold))
 
 
-def _apply(draft: Draft, step: steps.Apply, columns: list[Column]) -> list[Column]:
+def _apply(draft: Draft, step: steps.Apply, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     code = getattr(layout, step.function.upper())
     return _each(draft, layout.APPLY, columns, [(code,)] * len(columns))
 
 
-def _cyclic(draft: Draft, step: steps.Cyclic, columns: list[Column]) -> list[Column]:
+def _cyclic(draft: Draft, step: steps.Cyclic, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     return _wider(draft, layout.CYCLIC, columns, 2, _parameters(columns, step.period))
 
 
-def _wider(draft: Draft, operation: int, columns: Sequence[Column], width: int, words: Words) -> list[Column]:
+def _wider(
+    draft: Draft, operation: int, columns: Sequence[MatrixColumn], width: int, words: Words
+) -> list[MatrixColumn]:
     """One instruction that makes `width` columns of each."""
     entries = [
         Entry((source,), draft.new(width), each) for source, each in zip(values_of(draft, columns), words, strict=True)
@@ -98,29 +107,68 @@ def _wider(draft: Draft, operation: int, columns: Sequence[Column], width: int, 
     return [value for entry in entries for value in entry.writes]
 
 
-def _power(draft: Draft, step: steps.Power, columns: list[Column]) -> list[Column]:
+def _power(draft: Draft, step: steps.Power, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     operation = layout.YEO_JOHNSON if step.method == "yeo-johnson" else layout.BOX_COX
     return _each(draft, operation, columns, _parameters(columns, step.lambdas))
 
 
-def _quantiles(draft: Draft, step: steps.Quantiles, columns: list[Column]) -> list[Column]:
+def _quantiles(draft: Draft, step: steps.Quantiles, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     shares, is_normal = draft.put_reals(step.references), int(step.distribution == "normal")
     places = [(len(each), draft.put_reals(each), shares, is_normal) for each in step.quantiles]
     return _each(draft, layout.QUANTILES, columns, spread(tuple(places), len(columns)))
 
 
-def _spline(draft: Draft, step: steps.Spline, columns: list[Column]) -> list[Column]:
+def _spline(draft: Draft, step: steps.Spline, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     kinds = {"constant": layout.CONSTANT, "linear": layout.SLOPE, "periodic": layout.PERIODIC}
     kind = kinds.get(step.extrapolation, layout.CONTINUE)
     places = []
     for knots in step.knots:
         head = [step.degree, len(knots), kind, step.functions, int(step.missing == "zeros")]
-        ends = tables.ends(knots, step.degree) if kind in {layout.CONSTANT, layout.SLOPE} else []
+        ends = _spline_ends(knots, step.degree) if kind in {layout.CONSTANT, layout.SLOPE} else []
         places.append((draft.put([*head, *map(bits, knots), *map(bits, ends)]),))
     return _wider(draft, layout.SPLINE, columns, step.functions, spread(tuple(places), len(columns)))
 
 
-def _refuse_outside(draft: Draft, step: steps.Spline, columns: list[Column], about: str) -> None:
+def _spline_ends(knots: Sequence[float], degree: int) -> list[float]:
+    """Values at the low end, slopes there, values at the high end, slopes there: one number per basis function."""
+    last = len(knots) - degree - 1
+    low, high = knots[degree], knots[last]
+    sides = ((degree, low), (last - 1, high))
+    return [number for interval, at in sides for row in _end_row(knots, degree, interval, at) for number in row]
+
+
+def _end_row(knots: Sequence[float], degree: int, interval: int, at: float) -> tuple[list[float], list[float]]:
+    functions = len(knots) - degree - 1
+    values = _padded(functions, interval - degree, _basis(knots, degree, interval, at))
+    if not degree:
+        return values, [0.0] * functions
+    lower = _padded(functions + 1, interval - degree + 1, _basis(knots, degree - 1, interval, at))
+    shares = [
+        lower[each] / span if (span := knots[each + degree] - knots[each]) else 0.0 for each in range(functions + 1)
+    ]
+    return values, [degree * (shares[each] - shares[each + 1]) for each in range(functions)]
+
+
+def _basis(knots: Sequence[float], degree: int, interval: int, at: float) -> list[float]:
+    """The degree + 1 functions that are not zero in an interval, by the recurrence of de Boor and Cox."""
+    found = [1.0]
+    for order in range(1, degree + 1):
+        before, found = found, [0.0] * (order + 1)
+        for each in range(1, order + 1):
+            right, left = knots[interval + each], knots[interval + each - order]
+            weight = before[each - 1] / (right - left)
+            found[each - 1] += weight * (right - at)
+            found[each] = weight * (at - left)
+    return found
+
+
+def _padded(count: int, first: int, found: list[float]) -> list[float]:
+    row = [0.0] * count
+    row[first : first + len(found)] = found
+    return row
+
+
+def _refuse_outside(draft: Draft, step: steps.Spline, columns: list[MatrixColumn], about: str) -> None:
     ends = tuple((knots[step.degree], knots[-step.degree - 1]) for knots in step.knots)
     refusal = draft.refusal(about)
     pairs = zip(values_of(draft, columns), spread(ends, len(columns)), strict=True)
@@ -128,12 +176,12 @@ def _refuse_outside(draft: Draft, step: steps.Spline, columns: list[Column], abo
     draft.append(layout.REFUSE_OUTSIDE, entries)
 
 
-def _bucket(draft: Draft, step: steps.Bucket, columns: list[Column]) -> list[Column]:
+def _bucket(draft: Draft, step: steps.Bucket, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     places = tuple((len(edges), draft.put_reals(edges)) for edges in step.edges)
     return _each(draft, layout.BUCKET, columns, spread(places, len(columns)))
 
 
-def _match(draft: Draft, step: steps.Match, columns: list[Column]) -> list[Column]:
+def _match(draft: Draft, step: steps.Match, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     places = []
     for values in step.values:
         known = [(value, code) for code, value in enumerate(values) if value is not None]
@@ -145,7 +193,7 @@ def _match(draft: Draft, step: steps.Match, columns: list[Column]) -> list[Colum
     return _each(draft, layout.MATCH, columns, spread(tuple(places), len(columns)))
 
 
-def _refused_match(draft: Draft, step: steps.Match, columns: list[Column], about: str) -> list[Column]:
+def _refused_match(draft: Draft, step: steps.Match, columns: list[MatrixColumn], about: str) -> list[MatrixColumn]:
     found = _match(draft, step, columns)
     refusal = draft.refusal(about)
     unseen = spread(tuple(len(values) for values in step.values), len(columns))
@@ -154,36 +202,36 @@ def _refused_match(draft: Draft, step: steps.Match, columns: list[Column], about
     return found
 
 
-def _one_hot(draft: Draft, step: steps.OneHot, columns: list[Column]) -> list[Column]:
+def _one_hot(draft: Draft, step: steps.OneHot, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     given, widths = spread(step.columns, len(columns)), spread(step.widths, len(columns))
-    made: list[Column] = []
+    made: list[MatrixColumn] = []
     for column, places, width in zip(columns, given, widths, strict=True):
         draft.take(len(places))
         source, codes = _codes(draft, column, len(places) - 1)
-        group = Hot(source, np.asarray(places, np.int64)[codes], width)
-        made += [Place(group, at) for at in range(width)]
+        group = OneHotColumns(source, np.asarray(places, np.int64)[codes], width)
+        made += [CodedColumn(group, at) for at in range(width)]
     return made
 
 
-def _lookup(draft: Draft, step: steps.Lookup, columns: list[Column]) -> list[Column]:
-    made: list[Column] = []
+def _lookup(draft: Draft, step: steps.Lookup, columns: list[MatrixColumn]) -> list[MatrixColumn]:
+    made: list[MatrixColumn] = []
     for column, rows in zip(columns, spread(step.values, len(columns)), strict=True):
         source, codes = _codes(draft, column, len(rows) - 1)
         draft.take((len(rows) if isinstance(codes, slice) else len(codes)) * len(rows[0]))
-        group = Table(source, np.asarray(rows, np.float64)[codes])
-        made += [Place(group, at) for at in range(len(rows[0]))]
+        group = LookupColumns(source, np.asarray(rows, np.float64)[codes])
+        made += [CodedColumn(group, at) for at in range(len(rows[0]))]
     return made
 
 
-def _codes(draft: Draft, column: Column, unseen: int) -> tuple[Value, Any]:
+def _codes(draft: Draft, column: MatrixColumn, unseen: int) -> tuple[Value, Any]:
     """Where a column's codes come from, and which of 0 to `unseen` each of them is: as it is, or by a map."""
-    if isinstance(column, Place) and isinstance(column.group, Table):
+    if isinstance(column, CodedColumn) and isinstance(column.group, LookupColumns):
         draft.take(len(column.group.numbers))
         return column.group.source, codes_of(column.group.numbers[:, column.at], unseen)
     return values_of(draft, [column])[0], slice(None)
 
 
-def _polynomial(draft: Draft, step: steps.Polynomial, columns: list[Column]) -> list[Column]:
+def _polynomial(draft: Draft, step: steps.Polynomial, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     return list(_Products(draft, values_of(draft, columns)).of(step.terms))
 
 
@@ -211,12 +259,12 @@ class _Products:
         self._draft.append(layout.PRODUCT if terms[0] else layout.ONE, entries)
 
 
-def _normalise(draft: Draft, step: steps.Normalise, columns: list[Column]) -> list[Column]:
+def _normalise(draft: Draft, step: steps.Normalise, columns: list[MatrixColumn]) -> list[MatrixColumn]:
     kind = {"l1": layout.L1, "l2": layout.L2, "max": layout.MAX}[step.norm]
     return _each(draft, layout.NORMALISE, columns, [(kind,)] * len(columns))
 
 
-_LOWER: Final[dict[type[StepBase], Callable[[Draft, Any, list[Column]], list[Column]]]] = {
+_LOWER: Final[dict[type[StepBase], Callable[[Draft, Any, list[MatrixColumn]], list[MatrixColumn]]]] = {
     steps.Apply: _apply,
     steps.Binarise: _binarise,
     steps.Bucket: _bucket,

@@ -1,6 +1,6 @@
-"""Which raw columns' missing numbers would reach the model as NaN: what no step on the way fills, asks about or encodes.
+"""Which raw columns can give the model a NaN: those that no step on the way fills, tests or encodes.
 
-`pipeline` refuses a missing value of such a column where training saw none.
+`pipeline` refuses a missing value in such a column if the training rows had none.
 """
 
 from penstock_server.features.spec import steps
@@ -10,7 +10,7 @@ from penstock_server.features.spec.spec import FeatureSpec
 _TAKE_NAN = (steps.Bucket, steps.Match, steps.OneHot, steps.Lookup, steps.Binarise)
 _ANSWERS = frozenset({"isnan", "isinf", "isfinite"})
 
-# The raw columns whose NaN a column has, as the bits of a number: sets of thousands for thousands of columns would not do.
+# For each column the raw columns whose NaN it has, as the bits of a number: a wide block would need thousands of large sets.
 Columns = list[int]
 
 

@@ -1,6 +1,7 @@
-"""Which register each value of a program lies in: as few as the lives of the values allow.
+"""Two passes over a program's instructions: those that can run together are merged, then values get registers.
 
-A value lives from the instruction that writes it to the last that reads it. Register 0 is nobody's: kernels scribble there.
+A value lives from the instruction that writes it to the last that reads it. The passes use as few registers as these lives
+allow. Register 0 holds no value: kernels use it as scratch.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,32 @@ IN_PLACE: Final = frozenset(range(layout.FILL, layout.FIRST_COLUMN)) | {
 }
 """Operations that may write where they read."""
 
+MOST_VALUES: Final = 512
+"""A larger program is not merged: all its columns would need their registers at once."""
 
-def assign(instructions: Sequence[Instruction], values: int) -> tuple[list[int], int]:
+
+def merge_instructions(instructions: Sequence[Instruction], values: int) -> list[Instruction]:
+    """The same program in another order, with fewer instructions unless it is too large."""
+    if values > MOST_VALUES:
+        return list(instructions)
+    levels = [0] * values
+    groups: dict[tuple[int, int, int], list[Instruction]] = {}
+    for at, instruction in enumerate(instructions):
+        level = 1 + max((levels[value] for entry in instruction.entries for value in entry.reads), default=0)
+        for entry in instruction.entries:
+            for value in entry.writes:
+                levels[value] = level
+        # The entries of a norm are one row: two norms must not be merged.
+        alone = at if instruction.operation == layout.NORMALISE else -1
+        groups.setdefault((level, instruction.operation, alone), []).append(instruction)
+    ordered = sorted(groups.items(), key=lambda item: item[0][0])
+    return [
+        Instruction(operation, tuple(entry for each in group for entry in each.entries))
+        for (_, operation, _), group in ordered
+    ]
+
+
+def assign_registers(instructions: Sequence[Instruction], values: int) -> tuple[list[int], int]:
     """The register of each value, and how many registers there are."""
     assignment = _Assignment([0] * values, _last_reads(instructions, values))
     for at, instruction in enumerate(instructions):
@@ -48,7 +73,7 @@ class _Assignment:
     free: list[int] = field(default_factory=list)
 
     def take(self, at: int, instruction: Instruction) -> None:
-        """Gives registers to what an instruction writes, and frees those of what nobody reads after it."""
+        """Gives registers to what an instruction writes, and frees those of the values that it reads last."""
         times: dict[Value, int] = {}
         for entry in instruction.entries:
             for value in entry.reads:
@@ -65,7 +90,7 @@ class _Assignment:
                 heappush(self.free, self.registers[value])
         for entry in instruction.entries:
             for value in entry.writes:
-                # Written and never read: a column that is only counted, or one of several that nobody wants.
+                # Written and never read: a column that is only counted, or one of several that no step takes.
                 if self.last_reads[value] < 0:
                     heappush(self.free, self.registers[value])
 
@@ -79,32 +104,7 @@ class _Assignment:
         if len(values) == 1 and self.free:
             self.registers[values[0]] = heappop(self.free)
             return
-        # Side by side: on top, rather than to search for a gap.
+        # Neighbours go on top: a search for a gap would rarely find one.
         for value in values:
             self.registers[value] = self.height
             self.height += 1
-
-
-MOST_VALUES: Final = 512
-"""Of a larger program the instructions stay as they are: together, all columns would need their registers at once."""
-
-
-def merged(instructions: Sequence[Instruction], values: int) -> list[Instruction]:
-    """The same program in another order, with fewer instructions where it is not too large for that."""
-    if values > MOST_VALUES:
-        return list(instructions)
-    levels = [0] * values
-    groups: dict[tuple[int, int, int], list[Instruction]] = {}
-    for at, instruction in enumerate(instructions):
-        level = 1 + max((levels[value] for entry in instruction.entries for value in entry.reads), default=0)
-        for entry in instruction.entries:
-            for value in entry.writes:
-                levels[value] = level
-        # The entries of a norm are one row, and so no other's.
-        alone = at if instruction.operation == layout.NORMALISE else -1
-        groups.setdefault((level, instruction.operation, alone), []).append(instruction)
-    ordered = sorted(groups.items(), key=lambda item: item[0][0])
-    return [
-        Instruction(operation, tuple(entry for each in group for entry in each.entries))
-        for (_, operation, _), group in ordered
-    ]

@@ -1,7 +1,7 @@
-"""Writes a specification, and the cells to count in if there are any, as the program that the kernels read.
+"""Compiles a specification, and the cells to count in if there are any, into the program that the kernels read.
 
-It decides nothing about features: `lower` says what is done, `passes` where, and `layout` how that lies in memory.
-`pipeline` calls it once a version.
+`lower` makes the instructions, `passes` merges them and assigns registers, and this module encodes them as `layout` says.
+`pipeline` calls it once per version.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import counting
 from penstock_server.features.cells import Cells
-from penstock_server.features.compiler import layout, passes
+from penstock_server.features.compiler import layout
 from penstock_server.features.compiler.instructions import Entry, Instruction
 from penstock_server.features.compiler.lower import lower
-from penstock_server.features.compiler.passes import merged
+from penstock_server.features.compiler.passes import assign_registers, merge_instructions
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn
 
-# A block's registers stay in the second-level cache; more rows than the most win nothing, fewer than the least lose.
+# Measured: a block's registers should stay in the second-level cache; more than 256 rows gain nothing, fewer than 16 lose.
 _SCRATCH_BYTES = 128 << 10
 _MOST_ROWS, _LEAST_ROWS = 256, 16
 
@@ -50,10 +50,10 @@ def compile_program(spec: FeatureSpec, cells: Cells | None) -> CompiledProgram:
         draft = lower(spec, cells)
     except ValueError as error:
         raise InvalidInputError(f"the feature specification is too large: {error}") from error
-    instructions = merged(draft.instructions, draft.values)
-    places, height = passes.assign(instructions, draft.values)
+    instructions = merge_instructions(draft.instructions, draft.values)
+    registers, height = assign_registers(instructions, draft.values)
     rows = block_rows(height)
-    code = _code(instructions, draft.size, places)
+    code = _code(instructions, draft.size, registers)
     strings = sum(not isinstance(column, NumberColumn) for column in spec.columns)
     header = [
         draft.size + len(code),
@@ -61,7 +61,7 @@ def compile_program(spec: FeatureSpec, cells: Cells | None) -> CompiledProgram:
         strings,
         spec.width,
         len(spec.columns),
-        counting.words(cells.bins) if cells else 0,
+        counting.row_words(cells.bins) if cells else 0,
         height,
         rows,
         draft.size,
@@ -80,15 +80,19 @@ def block_rows(height: int) -> int:
     return rows
 
 
-def _code(instructions: Sequence[Instruction], start: int, places: list[int]) -> NDArray[np.int64]:
+def _code(instructions: Sequence[Instruction], start: int, registers: list[int]) -> NDArray[np.int64]:
     """The instructions as words, for the position `start`."""
     code: list[int] = []
     for instruction in instructions:
         size = layout.ENTRIES + len(instruction.entries) * layout.ENTRY_WORDS[instruction.operation]
         code += [instruction.operation, start + len(code) + size]
-        code += chain.from_iterable(_words(entry, places) for entry in instruction.entries)
+        code += chain.from_iterable(_words(entry, registers) for entry in instruction.entries)
     return np.array([*code, layout.END, 0], np.int64)
 
 
-def _words(entry: Entry, places: list[int]) -> list[int]:
-    return [*(places[value] for value in entry.reads), *(places[value] for value in entry.writes[:1]), *entry.words]
+def _words(entry: Entry, registers: list[int]) -> list[int]:
+    return [
+        *(registers[value] for value in entry.reads),
+        *(registers[value] for value in entry.writes[:1]),
+        *entry.words,
+    ]

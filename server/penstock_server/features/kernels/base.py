@@ -1,4 +1,4 @@
-"""What the kernels are made of: how a function is compiled, and the memory that it sees.
+"""What all kernels share: how a function is compiled, and the memory that it sees.
 
 Only the other kernels import this, and numba with it.
 """
@@ -16,7 +16,7 @@ POINTER: Final[Any] = _numba.types.voidptr
 INT64: Final[Any] = _numba.types.int64
 _FLOAT64: Final[Any] = _numba.types.float64
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 class Program(NamedTuple):
@@ -26,12 +26,11 @@ class Program(NamedTuple):
     reals: Any
 
 
-class Batch(NamedTuple):
-    """The raw rows, and where their features and their counts go; `counts` are not touched unless it `is_counting`.
+class BatchMemory(NamedTuple):
+    """The raw rows of a batch, and where their features and counts go; `counts` are only touched when it `is_counting`.
 
-    The same output is seen as both of its possible types; `is_double` says which is true. from `begin` on,
-    `cursors` hold for each of `strings_count` columns where the elements of a block of rows begin, and then for each where
-    those of the next block do.
+    The same output is seen as `singles` and as `doubles`; `is_double` says which one is right. From `begin` on, `cursors`
+    hold where each of `strings_count` columns begins in this block of rows, and then where each begins in the next.
     """
 
     numbers: Any
@@ -48,30 +47,30 @@ class Batch(NamedTuple):
     is_recording: bool
 
 
-class Block(NamedTuple):
-    """The rows that are worked on together: the first one's place in the batch, and how many."""
+class RowBlock(NamedTuple):
+    """The rows that run through the program together: the position of the first in the batch, and how many."""
 
     first: int
     rows: int
 
 
-def kernel(function: Function) -> Function:
+def kernel(function: Kernel) -> Kernel:
     """Compiles for use by other kernels; division by zero gives an infinity, as in numpy.
 
-    Without numba's run time: an allocation does not compile, and an array that is looked at is not counted, which would
-    take ten times the work itself. numba allows LLVM neither to fuse nor to reorder what is rounded.
+    It compiles without numba's run time: an allocation is a compile error, and looking at an array counts no reference, which
+    would cost ten times the work itself. numba lets LLVM neither fuse nor reorder what is rounded.
     """
-    return cast("Function", _numba.njit(nogil=True, error_model="numpy", _nrt=False)(function))
+    return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False)(function))
 
 
-def inlined(function: Function) -> Function:
-    """A `kernel` that is always put where it is called: for what is too small for a call and in the innermost loops."""
-    return cast("Function", _numba.njit(nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function))
+def inlined(function: Kernel) -> Kernel:
+    """A `kernel` that LLVM always inlines: for small functions in the innermost loops."""
+    return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function))
 
 
-def entry(*arguments: Any) -> Callable[[Function], Function]:
-    """Compiles a function that C may call by its address, with these arguments, for a 64-bit integer."""
-    return cast("Callable[[Function], Function]", _numba.cfunc(INT64(*arguments), error_model="numpy"))
+def entry_point(*arguments: Any) -> Callable[[Kernel], Kernel]:
+    """Compiles a function that C can call by its address with these arguments; it returns a 64-bit integer."""
+    return cast("Callable[[Kernel], Kernel]", _numba.cfunc(INT64(*arguments), error_model="numpy"))
 
 
 def c_function(name: str, arguments: int = 1) -> Any:
@@ -80,9 +79,9 @@ def c_function(name: str, arguments: int = 1) -> Any:
 
 
 def _bytes_at(_context: Any, _array: Any, _at: Any, result: Any) -> Any:
-    """The integer of type `result` in an array of bytes from a place on: one load, wherever it lies and whatever is there.
+    """The integer of type `result` at a position in an array of bytes: one load, aligned or not.
 
-    Written with indices it is eight loads, since each might count from the end.
+    Written with indices it would be eight loads, since numba checks each for a negative index.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

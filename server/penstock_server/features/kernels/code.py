@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import Batch, Block, Program, inlined, kernel
+from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, inlined, kernel
 from penstock_server.features.kernels.value import bring
 
 
@@ -95,7 +95,7 @@ def one_hot(program: Program, registers: Any, at: int, end: int, count: int) -> 
 
 
 @inlined
-def one_hot_out(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def one_hot_out(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
     """`ONE_HOT_OUT`, to outputs that are zero."""
     words, first = program.words, np.uint64(block.first)
     for entry in range(at, end, layout.ENTRY_WORDS[layout.ONE_HOT_OUT]):
@@ -124,7 +124,7 @@ def lookup(program: Program, registers: Any, at: int, end: int, count: int) -> N
 
 
 @inlined
-def lookup_out(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def lookup_out(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
     """`LOOKUP_OUT`."""
     words, reals, first = program.words, program.reals, np.uint64(block.first)
     for entry in range(at, end, layout.ENTRY_WORDS[layout.LOOKUP_OUT]):
@@ -142,14 +142,14 @@ def lookup_out(program: Program, batch: Batch, block: Block, registers: Any, at:
 
 
 @kernel
-def refuse_row(batch: Batch, row: int, refusal: int) -> None:
+def refuse_row(batch: BatchMemory, row: int, refusal: int) -> None:
     """Writes down the row's first refusal, in the order of the blocks, where that is asked."""
     if batch.is_recording and (batch.refused[row] < 0 or refusal < batch.refused[row]):
         batch.refused[row] = refusal
 
 
 @inlined
-def refuse_code(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> int:  # noqa: PLR0917 - the memory and a range
+def refuse_code(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> int:  # noqa: PLR0917 - the memory and a range
     """`REFUSE_CODE`: how many rows hold a code that is none of 0 to K - 1."""
     refused = 0
     for entry in range(at, end, layout.ENTRY_WORDS[layout.REFUSE_CODE]):
@@ -162,7 +162,7 @@ def refuse_code(program: Program, batch: Batch, block: Block, registers: Any, at
 
 
 @kernel
-def refuse_outside(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> int:  # noqa: PLR0917 - the memory and a range
+def refuse_outside(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> int:  # noqa: PLR0917 - the memory and a range
     """`REFUSE_OUTSIDE`: how many rows hold a number below `low` or above `high`; NaN passes."""
     refused = 0
     for entry in range(at, end, layout.ENTRY_WORDS[layout.REFUSE_OUTSIDE]):

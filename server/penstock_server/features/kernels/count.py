@@ -1,8 +1,7 @@
-"""The kernels of the drift counts: one call for each raw column and block of rows, before any step has touched it.
+"""The kernels of the drift counts: one call per raw column and block of rows, before any step.
 
-`kernels` calls them with what it has at hand anyway: the raw numbers of a block, or the codes that the strings were found
-to have. `layout_counts` says where the cells are and what leads to them. Two ways lead to a number's bin: a column of few
-bins compares whole blocks with each edge, which no value's neighbours can slow down, and all others look at a guide.
+The interpreter passes the raw numbers of a block, or the codes of its strings. `features.counting` says where the cells are.
+A column of few bins compares the whole block with each edge; others find a value's bin through the column's index.
 """
 
 from math import inf, isnan
@@ -12,25 +11,25 @@ from typing import Any, Final, NamedTuple, cast
 import numba
 import numpy as np
 
-from penstock_server.features import counting as layout
-from penstock_server.features.kernels.base import Function, Program, kernel
+from penstock_server.features import counting
+from penstock_server.features.kernels.base import Kernel, Program, kernel
 
 # numba's own types describe its plainest use only.
 _numba: Any = numba
 _ANY_ORDER: Final = {"reassoc", "nsz"}
 
 FEW_EDGES: Final = 10
-"""Up to so many, comparing all costs less than it does to wait for the last value's addition to the same bin."""
+"""Up to this many edges, comparing all of them costs less than waiting for the previous addition to the same bin."""
 FEW_ROWS: Final = 16
 _LARGEST: Final = float_info.max
 
 
-def summing_kernel(function: Function) -> Function:
+def summing_kernel(function: Kernel) -> Kernel:
     """A `kernel` that may add in any order, and so many values at a time; nothing but sums may be computed in it."""
-    return cast("Function", _numba.njit(nogil=True, error_model="numpy", _nrt=False, fastmath=_ANY_ORDER)(function))
+    return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, fastmath=_ANY_ORDER)(function))
 
 
-class Counts(NamedTuple):
+class CountsMemory(NamedTuple):
     """The counts of all columns, [columns, words], seen as integers and as reals."""
 
     cells: Any
@@ -38,36 +37,36 @@ class Counts(NamedTuple):
 
 
 @kernel
-def bins_of(counts: Counts) -> Any:
+def bins_of(counts: CountsMemory) -> Any:
     """The bins of each row."""
-    return (counts.cells.shape[1] - layout.EXTRA_CELLS - layout.TALLIES) // 2
+    return (counts.cells.shape[1] - counting.EXTRA_CELLS - counting.TALLIES) // 2
 
 
 @kernel
 def count_numbers(  # noqa: PLR0917 - as the caller has them
-    program: Program, data: int, counts: Counts, column: int, values: Any, places: Any, count: int
+    program: Program, data: int, counts: CountsMemory, column: int, values: Any, slots: Any, count: int
 ) -> None:
     """Adds each of the `count` raw values to its cell, and its value to its bin's sum, in row `column`.
 
-    `data` is where the column's words begin; `places` is scratch of the block's size.
+    `data` is where the column's words begin; `slots` is scratch of the block's size.
     """
     if count < FEW_ROWS:
         add_each(program, data, counts, column, values, count)
-    elif program.words[data + layout.EDGES] <= FEW_EDGES:
+    elif program.words[data + counting.EDGES] <= FEW_EDGES:
         compare(program, data, counts, column, values, count)
         count_outside(program, data, counts, column, values, count)
     else:
-        find_places(program, data, values, places, count)
-        add_block(program, data, counts, column, values, places, count)
+        find_slots(program, data, values, slots, count)
+        add_block(program, data, counts, column, values, slots, count)
         count_outside(program, data, counts, column, values, count)
 
 
 @summing_kernel
-def compare(program: Program, data: int, counts: Counts, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
+def compare(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
     """Every bin in turn, over all values of the block."""
     bins = bins_of(counts)
-    edges, first = program.words[data + layout.EDGES], data + program.words[data + layout.EDGES_AT]
-    sums = bins + layout.EXTRA_CELLS + layout.TALLIES
+    edges, first = program.words[data + counting.EDGES], data + program.words[data + counting.EDGES_AT]
+    sums = bins + counting.EXTRA_CELLS + counting.TALLIES
     finite = 0
     low = -_LARGEST
     for at in range(edges + 1):
@@ -85,38 +84,38 @@ def compare(program: Program, data: int, counts: Counts, column: int, values: An
     missing = 0
     for row in range(count):
         missing += isnan(values[row])
-    counts.cells[column, bins + layout.MISSING] += missing
-    counts.cells[column, bins + layout.INFINITE] += count - finite - missing
+    counts.cells[column, bins + counting.MISSING] += missing
+    counts.cells[column, bins + counting.INFINITE] += count - finite - missing
 
 
 @kernel
-def count_outside(program: Program, data: int, counts: Counts, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
+def count_outside(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
     """The finite values beyond the reference's range."""
-    smallest, largest = program.reals[data + layout.SMALLEST], program.reals[data + layout.LARGEST]
+    smallest, largest = program.reals[data + counting.SMALLEST], program.reals[data + counting.LARGEST]
     below = above = 0
     for row in range(count):
         below += (values[row] < smallest) & (values[row] >= -_LARGEST)
         above += (values[row] > largest) & (values[row] <= _LARGEST)
     bins = bins_of(counts)
-    counts.cells[column, bins + layout.BELOW] += below
-    counts.cells[column, bins + layout.ABOVE] += above
+    counts.cells[column, bins + counting.BELOW] += below
+    counts.cells[column, bins + counting.ABOVE] += above
 
 
 @kernel
-def find_places(program: Program, data: int, values: Any, places: Any, count: int) -> None:
-    """Writes each value's place in the guide; `program_counts.place_in_guide` has the same."""
-    low, scale = program.reals[data + layout.LOW], program.reals[data + layout.SCALE]
-    top = program.reals[data + layout.TOP]
+def find_slots(program: Program, data: int, values: Any, slots: Any, count: int) -> None:
+    """Writes each value's slot in the index, as `counting.slots_of` has it."""
+    low, scale = program.reals[data + counting.LOW], program.reals[data + counting.SCALE]
+    top = program.reals[data + counting.TOP]
     for at in range(count):
-        place = (values[at] - low) * scale
-        place = place if place > 0.0 else 0.0  # noqa: FURB136 - max() of NaN is not said to be 0
-        places[at] = place if place < top else top  # noqa: FURB136 - min() is no faster and says less
+        slot = (values[at] - low) * scale
+        slot = slot if slot > 0.0 else 0.0  # noqa: FURB136 - max() of NaN is not said to be 0
+        slots[at] = slot if slot < top else top  # noqa: FURB136 - min() is no faster and says less
 
 
 @kernel
-def bin_of(program: Program, data: Any, edges: Any, reach: int, value: float, place: float) -> Any:  # noqa: PLR0917 - as the caller has them
-    """The bin of a value at a place; unsigned, so that no index is asked whether it counts from the end."""
-    at = np.uint64(program.words[data + np.uint64(layout.GUIDE) + np.uint64(np.int64(place))])
+def bin_of(program: Program, data: Any, edges: Any, reach: int, value: float, slot: float) -> Any:  # noqa: PLR0917 - as the caller has them
+    """The bin of a value in this slot; unsigned, since numba checks signed indices for negative ones."""
+    at = np.uint64(program.words[data + np.uint64(counting.INDEX) + np.uint64(np.int64(slot))])
     if reach <= 1:
         return at + np.uint64(program.reals[edges + at] <= value)
     if reach == 2:
@@ -128,46 +127,48 @@ def bin_of(program: Program, data: Any, edges: Any, reach: int, value: float, pl
 
 
 @kernel
-def add_block(program: Program, data: int, counts: Counts, column: int, values: Any, places: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
-    """Values whose places are found, each to its bin; the few that are not finite to their cells."""
-    edges = np.uint64(data + program.words[data + layout.EDGES_AT])
+def add_block(  # noqa: PLR0917 - as the caller has them
+    program: Program, data: int, counts: CountsMemory, column: int, values: Any, slots: Any, count: int
+) -> None:
+    """Values whose slots are found, each to its bin; the few that are not finite to their cells."""
+    edges = np.uint64(data + program.words[data + counting.EDGES_AT])
     bins = bins_of(counts)
-    sums = np.uint64(bins + layout.EXTRA_CELLS + layout.TALLIES)
-    row, words, reach = np.uint64(column), np.uint64(data), program.words[data + layout.REACH]
+    sums = np.uint64(bins + counting.EXTRA_CELLS + counting.TALLIES)
+    row, words, reach = np.uint64(column), np.uint64(data), program.words[data + counting.REACH]
     for at in range(count):
         value = values[at]
         if abs(value) < inf:
-            cell = bin_of(program, words, edges, reach, value, places[at])
+            cell = bin_of(program, words, edges, reach, value, slots[at])
             counts.cells[row, cell] += 1
             counts.sums[row, sums + cell] += value
         else:
-            counts.cells[row, np.uint64(bins + (layout.MISSING if isnan(value) else layout.INFINITE))] += 1
+            counts.cells[row, np.uint64(bins + (counting.MISSING if isnan(value) else counting.INFINITE))] += 1
 
 
 @kernel
-def add_each(program: Program, data: int, counts: Counts, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
+def add_each(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
     """A few values one after another, in a loop with nothing to prepare for it."""
-    edges, words = np.uint64(data + program.words[data + layout.EDGES_AT]), np.uint64(data)
+    edges, words = np.uint64(data + program.words[data + counting.EDGES_AT]), np.uint64(data)
     bins, row = bins_of(counts), np.uint64(column)
     for at in range(count):
         value = values[at]
         if abs(value) < inf:
-            place = (value - program.reals[data + layout.LOW]) * program.reals[data + layout.SCALE]
-            place = place if place > 0.0 else 0.0  # noqa: FURB136 - as in `find_places`
-            place = place if place < program.reals[data + layout.TOP] else program.reals[data + layout.TOP]  # noqa: FURB136
-            cell = bin_of(program, words, edges, program.words[data + layout.REACH], value, place)
+            slot = (value - program.reals[data + counting.LOW]) * program.reals[data + counting.SCALE]
+            slot = slot if slot > 0.0 else 0.0  # noqa: FURB136 - as in `find_slots`
+            slot = slot if slot < program.reals[data + counting.TOP] else program.reals[data + counting.TOP]  # noqa: FURB136
+            cell = bin_of(program, words, edges, program.words[data + counting.REACH], value, slot)
             counts.cells[row, cell] += 1
-            counts.sums[row, np.uint64(bins + layout.EXTRA_CELLS + layout.TALLIES) + cell] += value
-            if value < program.reals[data + layout.SMALLEST]:
-                counts.cells[row, np.uint64(bins + layout.BELOW)] += 1
-            elif value > program.reals[data + layout.LARGEST]:
-                counts.cells[row, np.uint64(bins + layout.ABOVE)] += 1
+            counts.sums[row, np.uint64(bins + counting.EXTRA_CELLS + counting.TALLIES) + cell] += value
+            if value < program.reals[data + counting.SMALLEST]:
+                counts.cells[row, np.uint64(bins + counting.BELOW)] += 1
+            elif value > program.reals[data + counting.LARGEST]:
+                counts.cells[row, np.uint64(bins + counting.ABOVE)] += 1
         else:
-            counts.cells[row, np.uint64(bins + (layout.MISSING if isnan(value) else layout.INFINITE))] += 1
+            counts.cells[row, np.uint64(bins + (counting.MISSING if isnan(value) else counting.INFINITE))] += 1
 
 
 @kernel
-def count_codes(program: Program, data: int, counts: Counts, column: int, codes: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
+def count_codes(program: Program, data: int, counts: CountsMemory, column: int, codes: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
     """Adds each of the `count` codes, whole numbers as float64, to its cell in row `column`.
 
     `data` is where the column's words begin: the cell of each code, the last for what the look-up did not find. The empty

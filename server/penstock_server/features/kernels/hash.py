@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import Batch, Block, Program, kernel
+from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, kernel
 from penstock_server.features.kernels.string import length_at
 
 
@@ -61,7 +61,7 @@ def murmur(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int,
 
 
 @kernel
-def hash_block(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def hash_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
     """`HASH`."""
     words = program.words
     for entry in range(at, end, layout.ENTRY_WORDS[layout.HASH]):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import Batch, Block, Program, half_word_at, inlined, kernel, word_at
+from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, half_word_at, inlined, kernel, word_at
 
 
 @inlined
@@ -72,7 +72,7 @@ def code_of(words: Any, table: Any, strings: Any, start: int, length: int) -> An
 
 
 @inlined
-def find_block(program: Program, batch: Batch, block: Block, entry: int, codes: Any) -> None:
+def find_block(program: Program, batch: BatchMemory, block: RowBlock, entry: int, codes: Any) -> None:
     """Writes the code of each of a block's elements of a string column."""
     column, table = program.words[entry + 1], np.uint64(program.words[entry + 4])
     cursor = batch.cursors[batch.begin + column]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import Batch, Block, Program, inlined, kernel
+from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, inlined, kernel
 
 
 @inlined
@@ -24,7 +24,7 @@ def bring(program: Program, registers: Any, entry: int, count: int) -> None:
 
 
 @inlined
-def load(batch: Batch, block: Block, column: int, values: Any) -> None:
+def load(batch: BatchMemory, block: RowBlock, column: int, values: Any) -> None:
     """A raw number column's values."""
     first, place = np.uint64(block.first), np.uint64(column)
     for row in range(block.rows):
@@ -32,7 +32,7 @@ def load(batch: Batch, block: Block, column: int, values: Any) -> None:
 
 
 @inlined
-def store(program: Program, batch: Batch, block: Block, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def store(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
     """`STORE`: what is too large for a float32 becomes an infinity."""
     first = np.uint64(block.first)
     for entry in range(at, end, layout.ENTRY_WORDS[layout.STORE]):

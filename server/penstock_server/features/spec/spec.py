@@ -1,7 +1,7 @@
 """The feature specification: the raw columns of a request, and the blocks of fitted steps that make a model's input of them.
 
 It is the file that training writes and serving reads. This module decides its form and what is refused; `blocks`,
-`encoders` and `steps` hold what it is built of, `fit` makes one from data, `pipeline` carries it out. A missing number is
+`encoders` and `steps` hold its parts, `pipeline` runs it. A missing number is
 NaN and a missing string is the empty string.
 """
 
@@ -82,14 +82,6 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
         """A name for each output column, for people to read."""
         return tuple(name.text for name in self.features.names)
 
-    def values_of(self, column: str) -> tuple[str, ...]:
-        """The categories that any encoder of this string column knows, in the order of the encoders, none twice."""
-        found: dict[str, None] = {}
-        for text in texts(self.features):
-            if text.column == column and isinstance(text.encode, Categories):
-                found |= dict.fromkeys(text.encode.values)
-        return tuple(found)
-
     def _check_kinds(self, block: Block) -> None:
         kinds = {column.name: type(column) for column in self.columns}
         for name, expected in _kinds_read(block):
@@ -124,7 +116,7 @@ def _kinds_read(block: Block) -> Iterator[tuple[str, type[Column]]]:
                 yield from _kinds_read(each)
 
 
-class _Header(msgspec.Struct):
+class _Format(msgspec.Struct):
     format: int
 
 
@@ -161,7 +153,7 @@ def decode_yaml(data: bytes) -> FeatureSpec:
     tree: Any = None
     try:
         tree = yaml_text.load(data)
-        check_format(msgspec.convert(tree, _Header).format, FORMAT)
+        check_format(msgspec.convert(tree, _Format).format, FORMAT)
         return msgspec.convert(tree, FeatureSpec)
     except (ValueError, RecursionError) as error:
         raise limits.failure("feature specification", error, tree) from error
@@ -174,7 +166,7 @@ def encode_yaml(spec: FeatureSpec) -> bytes:
 
 def read_format(data: bytes, expected: int) -> None:
     """Demands a format's version before the rest is read, so that a later format is named and not picked to pieces."""
-    check_format(msgspec.json.decode(data, type=_Header).format, expected)
+    check_format(msgspec.json.decode(data, type=_Format).format, expected)
 
 
 def check_format(found: int, expected: int) -> None:

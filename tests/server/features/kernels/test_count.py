@@ -12,9 +12,7 @@ from penstock.tensors import join_bytes
 from penstock_server.drift.baseline import Baseline, NumberBaseline, StringBaseline
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.drift.reference import reference_of
-from penstock_server.features import counting as layout
-from penstock_server.features.cells import NumberCells
-from penstock_server.features.counting import Counts, counts_of, number_words, place_in_guide, string_words
+from penstock_server.features.counting import Counts, counts_of
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
     Categories,
@@ -138,21 +136,3 @@ def test_a_column_that_no_block_reads_is_watched_all_the_same() -> None:
     baseline = fit_baseline(spec, table, 1)
     found = run(spec, baseline, [[1.0, 3.0], [2.0, np.nan]], [[b"a", b""]])
     np.testing.assert_array_equal(found.cells, reference_of(baseline).cells)
-
-
-@given(st.lists(FINITE, unique_by=lambda value: value + 0.0, min_size=1, max_size=60).map(sorted), st.lists(REALS))
-def test_a_guide_leads_to_the_first_edge_that_may_be_larger(edges: list[float], values: list[float]) -> None:
-    words = number_words(NumberCells(tuple(edges)))
-    low, scale, top = np.array(words[layout.LOW : layout.TOP + 1], np.int64).view(np.float64).tolist()
-    size = words[layout.EDGES_AT] - layout.GUIDE
-    guide = np.array(words[layout.GUIDE : words[layout.EDGES_AT]])
-    finite = np.array([value for value in values if np.isfinite(value)], np.float64)
-    places = place_in_guide(finite, low, scale, int(top))
-    assert ((places >= 0) & (places < size)).all()
-    exact = np.searchsorted(np.array(edges), finite, side="right")
-    assert ((guide[places] <= exact) & (exact <= guide[places] + words[layout.REACH])).all()
-
-
-def test_words_of_strings_name_a_cell_for_every_code() -> None:
-    found = string_words(WORDS.cells, ["", "z", "?", "a", "only here, and long enough"], 7)
-    assert found == [7, 2, 9, 1, 3, 9]

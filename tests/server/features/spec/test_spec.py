@@ -69,13 +69,6 @@ def test_output_columns_have_names_in_order() -> None:
     assert SPEC.width == len(expected)
 
 
-def test_the_values_of_a_column_are_those_of_all_its_encoders() -> None:
-    one, other = Text("s", Categories(("a", "b"))), Text("s", Categories(("c", "a")))
-    spec = FeatureSpec((StringColumn("s"), StringColumn("t")), Join((one, Join((other,)))))
-    assert spec.values_of("s") == ("a", "b", "c")
-    assert spec.values_of("t") == ()
-
-
 def test_equal_specifications_have_one_digest_whatever_type_their_numbers_had() -> None:
     def of(*steps: Any) -> FeatureSpec:
         return FeatureSpec((NumberColumn("x"),), Take(("x",), steps))

@@ -1,1 +1,0 @@
-"""Servers to measure against, each written as its own documentation recommends."""

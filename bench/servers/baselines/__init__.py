@@ -1,0 +1,1 @@
+"""Servers to compare with, each written as its library's documentation recommends."""

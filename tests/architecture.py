@@ -1,0 +1,271 @@
+"""The rooms of the source and what each may import: the table that the tests hold and that the architecture page prints.
+
+python -m tests.architecture          write the generated parts of server/ARCHITECTURE.md
+python -m tests.architecture --check  fail when they are not fresh
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent
+SOURCES: Final = {
+    "penstock": ROOT / "protos",
+    "penstock_server": ROOT / "server",
+    "penstock_client": ROOT / "client",
+    "penstock_tools": ROOT / "tools",
+}
+
+GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "log_setup", "parse"}
+MAY_IMPORT: Final[dict[str, set[str]]] = {
+    **dict.fromkeys(GROUND, GROUND),
+    "batching": GROUND,
+    "rollout": GROUND,
+    "features.spec": GROUND,
+    "features.cells": set(),
+    "features.counting": {"features.cells"},
+    "features.compiler": GROUND | {"features.spec", "features.cells", "features.counting"},
+    "features.kernels": {"features.compiler.layout", "features.counting"},
+    "features": GROUND,
+    "metrics": GROUND | {"features"},
+    "drift": GROUND | {"features", "metrics"},
+    "request_log": GROUND | {"metrics"},
+    "models": GROUND | {"batching", "features", "drift"},
+    "sources": GROUND | {"rollout", "models"},
+    "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
+    "transport": GROUND,
+    "services": GROUND | {"prediction", "transport"},
+    "control": GROUND | {"settings", "batching", "rollout", "features", "metrics", "drift", "models", "sources"},
+    "settings": GROUND | {"batching", "drift.report", "transport", "request_log"},
+    "worker": GROUND
+    | {"batching", "features", "rollout", "metrics", "drift", "request_log", "models", "prediction", "transport"}
+    | {"services", "control", "settings"},
+    "app": GROUND | {"features", "metrics", "drift", "request_log", "sources", "control", "settings"},
+    "cli": GROUND | {"sources", "settings", "app"},
+}
+"""For each room, and each place in a room that has a rule of its own, what it may import; what is in itself always."""
+
+PACKAGES: Final[dict[str, set[str]]] = {
+    "penstock": {"penstock"},
+    "penstock_server": {"penstock", "penstock_server"},
+    "penstock_client": {"penstock", "penstock_client"},
+    "penstock_tools": {"penstock", "penstock_server", "penstock_client", "penstock_tools"},
+}
+
+DOORS: Final[dict[str, set[str]]] = {
+    "grpc": {"penstock_server.transport", "penstock_client"},
+    "grpc_health": {"penstock_server.services"},
+    "grpc_reflection": {"penstock_server.services"},
+    "grpc_tools": {"penstock.generate"},
+    "onnxruntime": {"penstock_server.models.onnx_model"},
+    "mlflow": {"penstock_server.sources.mlflow_client", "penstock_tools"},
+    "numba": {"penstock_server.features"},
+    "llvmlite": {"penstock_server.features"},
+    "yaml": {"penstock_server.features.spec.yaml_text"},
+    "prometheus_client": {
+        "penstock_server.metrics.prometheus",
+        "penstock_server.drift.gauges",
+        "penstock_server.control.http",
+        "penstock_tools.demo",
+    },
+    "aiohttp": {"penstock_server.control.http"},
+    "pyarrow": {"penstock_server.request_log.parquet", "penstock_tools"},
+    "uvloop": {"penstock_server.transport", "penstock_server.cli", "penstock_server.app"},
+    "onnx": {"penstock_tools"},
+    "sklearn": {"penstock_tools"},
+    "skl2onnx": {"penstock_tools"},
+    "pandas": {"penstock_tools"},
+    "typer": {"penstock_tools", "penstock_server.cli"},
+}
+"""The modules and packages through which each library comes in."""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the four packages, by its dotted name."""
+    for package, root in SOURCES.items():
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+MODULES: Final = dict(modules())
+
+
+def imports(name: str) -> set[str]:
+    """The dotted names that a module imports: wherever in it, and by `importlib.import_module` of a literal too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        match node:
+            case ast.Import():
+                found |= {alias.name for alias in node.names}
+            case ast.ImportFrom(level=0, module=str(module)):
+                found |= {f"{module}.{alias.name}" for alias in node.names}
+            case ast.ImportFrom():
+                raise ValueError(f"{name} has a relative import; expected the module's whole name")
+            case ast.Call(func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str(module)), *_]):
+                found.add(module)
+    return found
+
+
+IMPORTS: Final = {name: imports(name) for name in MODULES}
+
+
+def imported_modules(name: str) -> set[str]:
+    """The modules of ours among a module's imports: `from a.b import c` is `a.b.c` if that is one, else `a.b`."""
+    found = set()
+    for one in IMPORTS[name]:
+        for candidate in (one, one.rpartition(".")[0]):
+            if candidate in MODULES:
+                found.add(candidate)
+                break
+    return found
+
+
+def is_within(name: str, places: set[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+def in_server(name: str) -> str:
+    return name.removeprefix("penstock_server.")
+
+
+def place(name: str) -> str:
+    """The narrowest place of the table that a module of the server is in."""
+    return max((place for place in MAY_IMPORT if is_within(in_server(name), {place})), key=len, default="")
+
+
+SERVER: Final = sorted(name for name in MODULES if name.startswith("penstock_server."))
+
+
+PAGE: Final = ROOT / "server" / "ARCHITECTURE.md"
+_PART: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_NAME: Final = re.compile(r"`((?:[a-z_]+\.)+[A-Za-z_.]+)`")
+
+
+def rooms() -> list[str]:
+    """The rooms of the server from the highest to the lowest: each stands above all that it may import."""
+
+    @cache
+    def height(room: str) -> int:
+        below = {_room(each) for each in MAY_IMPORT[room]} - {room} - GROUND
+        return 1 + max((height(each) for each in below), default=-1)
+
+    first = [name for name in MAY_IMPORT if "." not in name and name not in GROUND]
+    return sorted(first, key=lambda room: (-height(room), room))
+
+
+def direct(room: str) -> list[str]:
+    """The rooms that a room may import, less those that it reaches through another of them."""
+    own = {_room(each) for each in MAY_IMPORT[room]} - {room} - GROUND
+
+    def reach(each: str) -> set[str]:
+        below = {_room(one) for one in MAY_IMPORT[each]} - {each} - GROUND
+        return below.union(*(reach(one) for one in below))
+
+    hidden = set().union(*(reach(each) for each in own))
+    return sorted(own - hidden)
+
+
+def purpose(name: str) -> str:
+    """The first sentence of a module's docstring."""
+    text = ast.get_docstring(ast.parse(MODULES[name].read_text())) or ""
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def room_map() -> str:
+    """A table of the server's rooms, each with its files and what it may import."""
+    lines = []
+    for room in rooms():
+        name = f"penstock_server.{room}"
+        below = ", ".join(f"`{each}`" for each in sorted({_room(each) for each in MAY_IMPORT[room]} - GROUND - {room}))
+        lines += ["", f"### `{room}`", "", f"{purpose(name)} May import {below or 'the ground alone'}.", ""]
+        files = [each for each in MODULES if each.startswith(f"{name}.") and not _is_package(each)]
+        for each in files or [name]:
+            lines.append(f"- `{in_server(each)}`: {purpose(each)}")
+    ground = [f"- `{each}`: {purpose(f'penstock_server.{each}')}" for each in sorted(GROUND)]
+    return "\n".join([*lines, "", "### The ground, which every room may import", "", *ground]).strip() + "\n"
+
+
+def picture() -> str:
+    """The rooms and their arrows as a Mermaid diagram; arrows that follow from others are left out."""
+    arrows = [f"    {room} --> {each}" for room in rooms() for each in direct(room)]
+    return "\n".join(["```mermaid", "flowchart TD", *arrows, "```"]) + "\n"
+
+
+def doors() -> str:
+    """A table of the libraries and the modules through which each comes in."""
+    rows = [
+        f"| `{library}` | {', '.join(f'`{each}`' for each in sorted(places))} |" for library, places in DOORS.items()
+    ]
+    return "\n".join(["| library | only in |", "|---|---|", *rows]) + "\n"
+
+
+def page() -> str:
+    """The architecture page with its generated parts made anew."""
+    parts = {"rooms": room_map, "picture": picture, "doors": doors}
+    return _PART.sub(lambda found: found[1] + parts[found["name"]]() + found[3], PAGE.read_text())
+
+
+def names(text: str) -> set[str]:
+    """The dotted names in a page's code spans that belong to our packages, whole or from the server's root."""
+    return {found for found in _NAME.findall(text) if _whole(found) is not None}
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name of ours is a module, or something in one: `room.module.Class.method`."""
+    whole = _whole(name) or name
+    module, rest = whole, ""
+    while module and module not in MODULES:
+        module, _, last = module.rpartition(".")
+        rest = f"{last}.{rest}" if rest else last
+    tree: ast.AST = ast.parse(MODULES[module].read_text())
+    for part in filter(None, rest.split(".")):
+        inner = _defined(tree).get(part)
+        if inner is None:
+            return False
+        tree = inner
+    return True
+
+
+def _defined(tree: ast.AST) -> dict[str, ast.AST]:
+    """What a module or a class defines, by name."""
+    found: dict[str, ast.AST] = {}
+    for node in getattr(tree, "body", []):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                found[name] = node
+            case ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]):
+                found[name] = node
+    return found
+
+
+def _whole(name: str) -> str | None:
+    first = name.partition(".")[0]
+    if first in SOURCES:
+        return name
+    return f"penstock_server.{name}" if f"penstock_server.{first}" in MODULES else None
+
+
+def _room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _is_package(name: str) -> bool:
+    return MODULES[name].name == "__init__.py"
+
+
+def main(arguments: Iterable[str]) -> int:
+    """Writes the page, or checks it."""
+    fresh = page()
+    if "--check" in arguments:
+        return int(fresh != PAGE.read_text())
+    PAGE.write_text(fresh)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,258 @@
+"""The session without a server: scripted outcomes, and a clock that only pauses and calls move."""
+
+import contextlib
+from collections import deque
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock import inference_pb2 as pb
+from penstock_client.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    PenstockClientError,
+    ServerUnavailableError,
+)
+from penstock_client.request import RequestOptions
+from penstock_client.retry import Backoff
+from penstock_client.session import Session
+from penstock_client.steps import Failure, Pause
+
+UNAVAILABLE = Failure(grpc.StatusCode.UNAVAILABLE, "gone")
+INVALID = Failure(grpc.StatusCode.INVALID_ARGUMENT, "wrong tensor")
+LATE = Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "late")
+MISSING = Failure(grpc.StatusCode.NOT_FOUND, "no such model")
+FULL = Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", pushback_s=0.2)
+BROKEN = Failure(grpc.StatusCode.INTERNAL)
+ANSWER = pb.ModelInferResponse(model_name="m", model_version="1").SerializeToString()
+TRUE = b"\x08\x01"
+
+
+def declares(**inputs):
+    spec = pb.ModelMetadataResponse.TensorMetadata
+    specs = [spec(name=name, datatype=datatype, shape=[-1]) for name, datatype in inputs.items()]
+    return pb.ModelMetadataResponse(name="m", inputs=specs).SerializeToString()
+
+
+class Script:
+    """Performs a session's steps; each attempt takes `call_s` and ends in the next outcome."""
+
+    def __init__(self, *outcomes, call_s=0.0, **settings):
+        self.outcomes = deque(outcomes)
+        self.call_s = call_s
+        self.now_s = 100.0
+        self.calls = []
+        self.pauses = []
+        defaults = {"timeout_s": 1.0, "retries": 3, "backoff": Backoff(initial_s=0.1, cap_s=0.4)}
+        self.session = Session(
+            "s:1",
+            max_message_bytes=1000,
+            clock=lambda: self.now_s,
+            fraction=lambda: 1.0,
+            **defaults | settings,
+        )
+
+    def run(self, steps):
+        outcome = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as finished:
+                return finished.value
+            outcome = self.perform(step)
+
+    def perform(self, step):
+        if isinstance(step, Pause):
+            self.pauses.append(step.seconds)
+            self.now_s += step.seconds
+            return None
+        self.calls.append(step)
+        self.now_s += self.call_s
+        return self.outcomes.popleft()
+
+    def predict(self, rows=None, timeout_s=None, **options):
+        return self.run(self.session.predict(RequestOptions(model="m", **options), rows or {"a": [1]}, timeout_s))
+
+    @property
+    def methods(self):
+        return [call.method for call in self.calls]
+
+
+def test_metadata_is_fetched_once_for_each_model_and_version():
+    script = Script(declares(a="FP32"), ANSWER, ANSWER, declares(a="FP32"), ANSWER)
+    script.predict()
+    script.predict()
+    script.predict(version="2")
+    assert script.methods == ["ModelMetadata", "ModelInfer", "ModelInfer", "ModelMetadata", "ModelInfer"]
+
+
+def test_a_refusal_from_old_metadata_is_tried_again_with_new():
+    script = Script(declares(a="FP32"), ANSWER, INVALID, declares(a="INT64"), ANSWER)
+    script.predict()
+    script.predict()
+    assert script.methods[-3:] == ["ModelInfer", "ModelMetadata", "ModelInfer"]
+    request = pb.ModelInferRequest.FromString(script.calls[-1].payload)
+    assert request.inputs[0].datatype == "INT64"
+
+
+def test_a_refusal_here_from_old_metadata_is_tried_again_with_new():
+    script = Script(declares(a="FP32"), ANSWER, declares(a="FP32", b="FP32"), ANSWER)
+    script.predict()
+    script.predict({"a": [1], "b": [2]})
+    assert script.methods[-2:] == ["ModelMetadata", "ModelInfer"]
+
+
+def test_a_refusal_stands_when_the_metadata_is_the_same():
+    script = Script(declares(a="FP32"), ANSWER, INVALID, declares(a="FP32"))
+    script.predict()
+    with pytest.raises(InvalidRequestError, match="wrong tensor"):
+        script.predict()
+    assert script.methods[-1] == "ModelMetadata"
+
+
+def test_a_refusal_from_fresh_metadata_stands_at_once():
+    script = Script(declares(a="FP32"), INVALID)
+    with pytest.raises(InvalidRequestError, match=r"wrong tensor \(model 'm' at s:1\)"):
+        script.predict()
+    assert script.methods == ["ModelMetadata", "ModelInfer"]
+
+
+def test_a_second_refusal_stands():
+    script = Script(declares(a="FP32"), ANSWER, INVALID, declares(a="INT64"), INVALID)
+    script.predict()
+    with pytest.raises(InvalidRequestError):
+        script.predict()
+    assert len(script.calls) == 5
+
+
+def test_an_absent_server_is_tried_again_with_growing_pauses():
+    script = Script(UNAVAILABLE, UNAVAILABLE, declares(a="FP32"), UNAVAILABLE, ANSWER, timeout_s=10.0)
+    assert script.predict().version == "1"
+    assert script.pauses == pytest.approx([0.1, 0.2, 0.1])
+
+
+def test_the_retries_end():
+    script = Script(*[UNAVAILABLE] * 4, timeout_s=10.0)
+    with pytest.raises(ServerUnavailableError, match=r"gone \(model 'm' at s:1\)"):
+        script.predict()
+    assert len(script.calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("failure", "meaning", "code"),
+    [
+        (LATE, DeadlineExceededError, grpc.StatusCode.DEADLINE_EXCEEDED),
+        (MISSING, ModelNotFoundError, grpc.StatusCode.NOT_FOUND),
+        (BROKEN, PenstockClientError, grpc.StatusCode.INTERNAL),
+        (Failure(FULL.code, "full"), OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+)
+def test_other_failures_are_final(failure, meaning, code):
+    script = Script(failure)
+    with pytest.raises(meaning) as failed:
+        script.predict()
+    assert failed.value.code is code
+    assert failed.value.details == (failure.details or "the call failed with INTERNAL")
+    assert script.pauses == []
+
+
+def test_overload_with_a_time_is_tried_again_then():
+    script = Script(declares(a="FP32"), FULL, ANSWER)
+    script.predict()
+    assert script.pauses == [0.2]
+
+
+def test_the_deadline_covers_all_attempts():
+    script = Script(declares(a="FP32"), UNAVAILABLE, ANSWER, call_s=0.3)
+    script.predict(timeout_s=2.0)
+    assert [call.timeout_s for call in script.calls] == pytest.approx([2.0, 1.7, 1.3])
+
+
+def test_no_pause_outlives_the_deadline():
+    script = Script(UNAVAILABLE, UNAVAILABLE, call_s=0.45)
+    with pytest.raises(ServerUnavailableError):
+        script.predict(timeout_s=1.0)
+    assert script.pauses == [0.1]
+    assert script.now_s <= 101.0
+
+
+def test_a_deadline_that_passed_between_calls_is_seen():
+    script = Script(declares(a="FP32"), call_s=2.0)
+    with pytest.raises(DeadlineExceededError, match="no answer before the deadline"):
+        script.predict(timeout_s=1.0)
+    assert script.methods == ["ModelMetadata"]
+
+
+def test_the_cause_of_the_last_failure_is_kept():
+    cause = ConnectionError()
+    script = Script(Failure(grpc.StatusCode.INTERNAL, "x", cause=cause))
+    with pytest.raises(PenstockClientError) as failed:
+        script.predict()
+    assert failed.value.__cause__ is cause
+
+
+def test_round_trip_is_the_answered_attempt():
+    script = Script(declares(a="FP32"), UNAVAILABLE, ANSWER, call_s=0.25)
+    assert script.predict(timeout_s=5.0).timing.round_trip_s == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan")])
+def test_a_timeout_is_finite_and_positive(timeout_s):
+    with pytest.raises(InvalidRequestError, match="timeout_s is expected as a finite number above 0"):
+        Script().predict(timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("settings", [{"timeout_s": 0.0}, {"retries": -1}, {"timeout_s": float("inf")}])
+def test_settings_are_checked_at_birth(settings):
+    with pytest.raises(ValueError, match="expected retries >= 0"):
+        Script(**settings)
+
+
+def test_a_request_beyond_the_limit_is_refused_before_it_is_sent():
+    script = Script(declares(a="FP32"))
+    with pytest.raises(InvalidRequestError, match="the limit is 1000; send fewer rows"):
+        script.predict({"a": np.zeros(1000)})
+
+
+@pytest.mark.parametrize(("outcome", "expected"), [(TRUE, True), (b"", False), (UNAVAILABLE, False), (LATE, False)])
+def test_is_live_asks_once(outcome, expected):
+    script = Script(outcome)
+    assert script.run(script.session.is_live(None)) is expected
+    assert script.methods == ["ServerLive"]
+
+
+@pytest.mark.parametrize(("model", "method"), [(None, "ServerReady"), ("m", "ModelReady")])
+@pytest.mark.parametrize(
+    ("outcome", "expected"), [(TRUE, True), (b"", False), (UNAVAILABLE, False), (LATE, False), (MISSING, False)]
+)
+def test_is_ready_asks_once(model, method, outcome, expected):
+    script = Script(outcome)
+    assert script.run(script.session.is_ready(model, "", None)) is expected
+    assert script.methods == [method]
+
+
+def test_is_live_does_not_hide_a_broken_server():
+    script = Script(BROKEN)
+    with pytest.raises(PenstockClientError, match="INTERNAL"):
+        script.run(script.session.is_live(None))
+
+
+@given(
+    outcomes=st.lists(st.sampled_from([UNAVAILABLE, FULL, LATE, INVALID, BROKEN, "metadata", ANSWER]), max_size=12),
+    call_s=st.floats(0, 0.5),
+    timeout_s=st.floats(0.01, 3),
+    retries=st.integers(0, 5),
+)
+def test_every_script_ends_in_time_in_an_answer_or_a_known_error(outcomes, call_s, timeout_s, retries):
+    replies = [declares(a="FP32") if outcome == "metadata" else outcome for outcome in outcomes]
+    script = Script(*replies, *[BROKEN] * 2, call_s=call_s, retries=retries)
+    with contextlib.suppress(PenstockClientError):
+        script.predict(timeout_s=timeout_s)
+    assert len(script.calls) <= 2 * (1 + retries)
+    assert script.now_s <= 100.0 + timeout_s + call_s + 1e-9
+    assert all(call.timeout_s <= timeout_s + 1e-9 for call in script.calls)

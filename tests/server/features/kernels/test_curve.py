@@ -1,0 +1,26 @@
+from sklearn import preprocessing as pre
+
+from penstock_server.features.spec import steps
+from tests.server.features.transformers import GAPS, POSITIVE, X, Z, assert_same
+
+
+def test_quantile_transformer() -> None:
+    fitted = pre.QuantileTransformer(n_quantiles=50).fit(GAPS)
+    known = tuple(map(tuple, fitted.quantiles_.T))
+    assert_same(fitted, steps.Quantiles(known, tuple(fitted.references_)), GAPS * 1.2)
+
+
+def test_quantile_transformer_to_the_normal_distribution() -> None:
+    fitted = pre.QuantileTransformer(n_quantiles=50, output_distribution="normal").fit(GAPS)
+    shares, known = tuple(fitted.references_), tuple(map(tuple, fitted.quantiles_.T))
+    assert_same(fitted, steps.Quantiles(known, shares, "normal"), GAPS * 1.2, rtol=2e-15, atol=2e-16)
+
+
+def test_yeo_johnson() -> None:
+    fitted = pre.PowerTransformer(standardize=False).fit(X)
+    assert_same(fitted, steps.Power("yeo-johnson", tuple(fitted.lambdas_)), Z[:-1], rtol=1e-15)
+
+
+def test_box_cox() -> None:
+    fitted = pre.PowerTransformer("box-cox", standardize=False).fit(POSITIVE)
+    assert_same(fitted, steps.Power("box-cox", tuple(fitted.lambdas_)), POSITIVE * 2, rtol=1e-15)

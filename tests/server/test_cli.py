@@ -1,0 +1,72 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_server import cli
+from penstock_server.app import Addresses
+from penstock_server.errors import InvalidInputError
+from penstock_server.settings import ServerSettings
+
+ADDRESSES = Addresses("127.0.0.1:8001", "127.0.0.1:8002")
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
+    """The settings of the servers that were run, none of which is a server."""
+    found: list[ServerSettings] = []
+
+    async def serve(settings: ServerSettings, on_ready: Any) -> None:
+        found.append(settings)
+        on_ready(ADDRESSES)
+
+    monkeypatch.setattr(cli, "serve", serve)
+    monkeypatch.setattr(cli, "configure_logging", lambda: None)
+    monkeypatch.setattr(cli, "default_registry", lambda: "the default")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "tracking", "registry"),
+    [
+        ({}, None, "the default"),
+        ({"registry": "sqlite:///own.db"}, None, "sqlite:///own.db"),
+        ({"registry": "sqlite:///own.db"}, "http://mlflow", "sqlite:///own.db"),
+        ({"model_repository": Path("models")}, None, None),
+        ({"model_repository": Path("models")}, "http://mlflow", "the default"),
+    ],
+)
+def test_which_registry_is_followed(
+    served: list[ServerSettings],
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    tracking: str | None,
+    registry: str | None,
+) -> None:
+    if tracking is not None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    cli.run(**options)
+    (settings,) = served
+    assert settings.registry == registry
+
+
+def test_options_win_over_the_file_and_the_file_over_defaults(served: list[ServerSettings], tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text('models = ["churn"]\nport = 1\nhttp_port = 2\nworkers = 3')
+    cli.run(config=file, port=9, models=[])
+    (settings,) = served
+    assert (settings.models, settings.port, settings.http_port, settings.workers) == (("churn",), 9, 2, 3)
+    cli.run(config=file, models=["fraud"], transport="aio")
+    assert (served[1].models, served[1].transport) == (("fraud",), "aio")
+
+
+def test_a_wrong_setting_starts_nothing(served: list[ServerSettings]) -> None:
+    with pytest.raises(InvalidInputError, match="workers is 0, expected 1 to 256"):
+        cli.run(workers=0)
+    assert served == []
+
+
+def test_a_ready_server_says_where_it_listens(served: list[ServerSettings], capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run()
+    assert capsys.readouterr().out == "penstock is ready: grpc 127.0.0.1:8001  http 127.0.0.1:8002\n"

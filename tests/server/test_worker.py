@@ -1,0 +1,339 @@
+"""A worker over a real socket, with a real model, and a transport whose reactor only the test's calls reach."""
+
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock import inference_pb2 as pb
+from penstock import penstock_pb2
+from penstock_server import worker as workers
+from penstock_server.batching.limits import BatchLimits, ModelLimits
+from penstock_server.control import messages
+from penstock_server.control.messages import HEAD, Command, Event, framed
+from penstock_server.control.worker_link import WorkerLink
+from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyError, PenstockError, UnavailableError
+from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
+from penstock_server.prediction.executor import ThreadedExecutor
+from penstock_server.request_log.settings import RequestLogSettings
+from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.routes import ModelRoutes, VersionStatus
+from penstock_server.settings import ModelSettings, OwnModelSettings, ServerSettings
+from penstock_server.worker import ORPHAN_GRACE_S, Worker
+
+TIMEOUT_S = 20.0
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+CHECK = "/grpc.health.v1.Health/Check"
+DRIFT = "/penstock.v1.Penstock/DriftState"
+
+
+class FakeTransport:
+    """Runs what is posted, and the reactor, on the thread that calls `run`; accepts no connections."""
+
+    def __init__(self, methods: Any, reactor: Any) -> None:
+        self.methods = methods
+        self.reactor = reactor
+        self.actions: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self.addresses: list[str] = []
+        self.graces_s: list[float] = []
+        self.error: PenstockError | None = None
+
+    def run(self) -> None:
+        while (action := self.actions.get()) is not None:
+            action()
+            while self.reactor.is_due:
+                self.reactor.step()
+
+    def post(self, action: Callable[[], None]) -> None:
+        self.actions.put(action)
+
+    def listen(self, address: str) -> None:
+        if self.error is not None:
+            raise self.error
+        self.addresses.append(address)
+
+    def drain(self, grace_s: float) -> None:
+        self.graces_s.append(grace_s)
+        self.actions.put(None)
+
+
+class Supervised:
+    """A worker on a thread, and the supervisor's end of its socket."""
+
+    def __init__(self, settings: ServerSettings, folder: Path, monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
+        self.folder = folder
+        self.new_call = call
+        self.counters: dict[str, SharedCounters] = {}
+
+        def choose(_name: str, methods: Any, reactor: Any, _settings: Any) -> tuple[str, FakeTransport]:
+            self.transport = FakeTransport(methods, reactor)
+            return "fake", self.transport
+
+        monkeypatch.setattr(workers, "choose_transport", choose)
+        self.connection, theirs = socket.socketpair()
+        self.connection.settimeout(TIMEOUT_S)
+        self.events = self.connection.makefile("rb")
+        self.worker = Worker(WorkerLink(theirs), settings.of_worker, self.counters_file("own"))
+        self.thread = threading.Thread(target=self.worker.run)
+        self.thread.start()
+
+    def counters_file(self, name: str) -> Path:
+        path = self.folder / f"counters-{name}"
+        if name not in self.counters:
+            self.counters[name] = create_counters(path, CountersShape())
+        return path
+
+    def send(self, *commands: Command) -> None:
+        self.connection.sendall(b"".join(map(framed, commands)))
+
+    def event(self) -> Event:
+        (size,) = HEAD.unpack(self.events.read(HEAD.size))
+        return messages.event(self.events.read(size))
+
+    def load(self, folder: Path, version: str = "1", model: str = "m") -> Event:
+        path = self.counters_file(f"{model}-{version}")
+        self.send(messages.Load(model, version, str(folder), str(path), 0, 0))
+        return self.event()
+
+    def serve(self, *plans: TrafficPlan, **statuses: VersionStatus) -> None:
+        """Serves model m by this plan, or without one."""
+        known = {version.removeprefix("v"): status for version, status in statuses.items()}
+        self.send(messages.Serve(7, {"m": ModelRoutes(plans[0] if plans else None, known)}, True))
+        assert self.event() == messages.Served(7)
+
+    def call(self, method: str, message: bytes) -> Any:
+        """A call of a caller: answered, failed, or pending."""
+        call = self.new_call()
+
+        def handle() -> None:
+            try:
+                self.transport.methods.unary[method](message, call)
+            except PenstockError as error:
+                call.fail(error)
+
+        self.transport.post(handle)
+        return call
+
+    def infer(self, version: str = "") -> pb.ModelInferResponse | PenstockError:
+        call = self.call(INFER, infer_message(version))
+        assert call.is_answered.wait(TIMEOUT_S)
+        if isinstance(call.answer, PenstockError):
+            return call.answer
+        return pb.ModelInferResponse.FromString(call.answer)
+
+    def ends(self) -> bool:
+        self.thread.join(TIMEOUT_S)
+        return not self.thread.is_alive()
+
+    def close(self) -> None:
+        self.connection.close()
+        self.events.close()
+        assert self.ends()
+
+
+def infer_message(version: str = "") -> bytes:
+    request = pb.ModelInferRequest(model_name="m", model_version=version)
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+    request.raw_input_contents.append(np.array([3.0, 4.0], np.float32).tobytes())
+    message: bytes = request.SerializeToString()
+    return message
+
+
+@pytest.fixture(scope="module")
+def model(write_onnx: Callable[..., Path]) -> Path:
+    path = write_onnx(
+        [("Identity", ["x"], ["y"], {})], inputs=[("x", "FP32", ["N", 2])], outputs=[("y", "FP32", ["N", 2])]
+    )
+    return path.parent
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_call: Any) -> Iterator[Callable[..., Supervised]]:
+    started: list[Supervised] = []
+
+    def make(**settings: Any) -> Supervised:
+        started.append(Supervised(ServerSettings(**settings), tmp_path, monkeypatch, fake_call))
+        return started[-1]
+
+    yield make
+    for one in started:
+        one.close()
+
+
+def test_a_version_is_loaded_served_and_unloaded(start: Any, model: Path) -> None:
+    supervised = start()
+    loaded = supervised.load(model)
+    assert isinstance(loaded, messages.Loaded)
+    assert (loaded.model, loaded.version, loaded.is_inline) == ("m", "1", True)
+    assert loaded.took_s > 0
+    assert loaded.base_us > 0
+    assert isinstance(supervised.infer(), NotFoundError)  # loaded, not yet served
+    supervised.serve(TrafficPlan("1"), v1=VersionStatus("READY"))
+    reply = supervised.infer()
+    assert (reply.model_version, reply.parameters["penstock_role"].string_param) == ("1", "champion")
+    assert np.frombuffer(reply.raw_output_contents[0], np.float32).tolist() == [3.0, 4.0]
+    assert int(supervised.counters["m-1"].requests[0]) == 1
+    supervised.serve()
+    supervised.send(messages.Unload("m", "1"))
+    assert supervised.event() == messages.Unloaded("m", "1")
+    assert isinstance(supervised.infer("1"), NotFoundError)
+
+
+def test_plans_give_versions_their_roles(start: Any, model: Path) -> None:
+    supervised = start()
+    for version in "12":
+        supervised.load(model, version)
+    supervised.serve(TrafficPlan("1", canary="2", canary_weight=1.0))
+    reply = supervised.infer()
+    assert (reply.model_version, reply.parameters["penstock_role"].string_param) == ("2", "canary")
+    champion, shadow = (supervised.worker._executors["m", version] for version in "12")
+    supervised.serve(TrafficPlan("1", shadow="2"))
+    assert supervised.infer().model_version == "1"
+    assert champion.mirror is not None
+    assert shadow.mirror is None
+    supervised.serve(TrafficPlan("2"))
+    assert champion.mirror is None
+    assert supervised.infer().parameters["penstock_role"].string_param == "champion"
+
+
+def test_statuses_reach_callers(start: Any, model: Path) -> None:
+    supervised = start()
+    supervised.serve(v1=VersionStatus("UNAVAILABLE", "its digest is wrong"))
+    error = supervised.infer()
+    assert isinstance(error, NotReadyError)
+    assert str(error) == "model 'm' has no version ready (version 1: its digest is wrong)"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (InvalidInputError("its digest is wrong"), "its digest is wrong"),
+        (UnavailableError("no room"), "no room"),
+        (RuntimeError("secret"), "loading failed: RuntimeError"),
+    ],
+)
+def test_a_load_that_fails_names_the_reason_and_no_internals(
+    start: Any, model: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def load(*_: Any, **__: Any) -> Any:
+        raise error
+
+    supervised = start()
+    with monkeypatch.context() as patched:
+        patched.setattr(workers, "load", load)
+        assert supervised.load(model) == messages.LoadFailed("m", "1", reason)
+    assert isinstance(supervised.load(model), messages.Loaded)  # and the next command is handled
+
+
+def test_a_model_is_loaded_by_its_own_settings(start: Any, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def load(key: Any, folder: Path, **settings: Any) -> Any:
+        given.append((key, folder, settings))
+        raise InvalidInputError("enough")
+
+    monkeypatch.setattr(workers, "load", load)
+    supervised = start(
+        serving=ModelSettings(threads=2, models={"n": OwnModelSettings(4)}),
+        batching=BatchLimits(max_rows=8, models={"n": ModelLimits(max_rows=16)}),
+    )
+    supervised.load(model)
+    supervised.load(model, model="n")
+    assert given == [
+        (("m", "1"), model, {"threads": 2, "max_rows": 8}),
+        (("n", "1"), model, {"threads": 4, "max_rows": 16}),
+    ]
+
+
+def test_a_slow_version_runs_on_its_own_thread(start: Any, model: Path) -> None:
+    supervised = start(serving=ModelSettings(inline_budget_ms=0.0))
+    assert supervised.load(model).is_inline is False
+    assert isinstance(supervised.worker._executors["m", "1"], ThreadedExecutor)
+    supervised.serve(TrafficPlan("1"))
+    assert supervised.infer().model_version == "1"
+    supervised.serve(v1=VersionStatus("UNLOADING"))
+    supervised.send(messages.Unload("m", "1"))
+    assert supervised.event() == messages.Unloaded("m", "1")
+    assert (
+        str(supervised.infer("1")) == "model 'm' version 1 is unloading"
+    )  # and no request waits for a thread that ended
+
+
+def test_an_unload_of_what_is_not_loaded_is_confirmed(start: Any) -> None:
+    supervised = start()
+    supervised.send(messages.Unload("m", "1"))
+    assert supervised.event() == messages.Unloaded("m", "1")
+
+
+def test_a_worker_says_whether_it_listens(start: Any) -> None:
+    supervised = start()
+    supervised.send(messages.Listen("127.0.0.1:8001"))
+    assert supervised.event() == messages.Listening("fake")
+    assert supervised.transport.addresses == ["127.0.0.1:8001"]
+    supervised.transport.error = UnavailableError("the port is in use")
+    supervised.send(messages.Listen("127.0.0.1:8001"))
+    assert supervised.event() == messages.ListenFailed("the port is in use")
+
+
+def test_a_command_that_fails_does_not_stop_the_next(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    supervised = start()
+    monkeypatch.setattr(workers, "RoutingTable", broken)
+    supervised.send(messages.Serve(1, {}, True), messages.Listen("a"))
+    assert supervised.event() == messages.Listening("fake")
+
+
+def test_a_drain_ends_the_worker_and_its_health(start: Any) -> None:
+    supervised = start()
+    supervised.send(messages.Drain(2.5))
+    assert supervised.ends()
+    assert supervised.transport.graces_s[0] == 2.5
+    assert supervised.worker._health._is_draining
+
+
+def test_a_worker_whose_supervisor_is_gone_drains(start: Any) -> None:
+    supervised = start()
+    supervised.connection.shutdown(socket.SHUT_RDWR)
+    assert supervised.ends()
+    assert supervised.transport.graces_s == [ORPHAN_GRACE_S]
+
+
+def test_calls_about_the_whole_server_are_forwarded(start: Any) -> None:
+    supervised = start()
+    message = penstock_pb2.DriftStateRequest(model="m").SerializeToString()
+    answered, failed = supervised.call(DRIFT, message), supervised.call(DRIFT, message)
+    assert [supervised.event(), supervised.event()] == [
+        messages.ControlRequest(number, "DriftState", message) for number in (1, 2)
+    ]
+    supervised.send(messages.ControlError(2, "NotFoundError", "no model 'm'"), messages.ControlReply(1, b"drift"))
+    for call in (answered, failed):
+        assert call.is_answered.wait(TIMEOUT_S)
+    assert answered.answer == b"drift"
+    assert (type(failed.answer), str(failed.answer)) == (NotFoundError, "no model 'm'")
+
+
+def test_requests_are_logged_where_the_settings_say(start: Any, model: Path, tmp_path: Path) -> None:
+    settings = RequestLogSettings(tmp_path / "log", sample_ratio=1.0)
+    supervised = start(request_log=settings)
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"))
+    supervised.infer()
+    supervised.send(messages.Drain(0.0))
+    assert supervised.ends()
+    assert settings.spool is not None
+    (segment,) = settings.spool.iterdir()
+    assert segment.suffix == ".segment"
+    assert segment.stat().st_size > 0
+
+
+def test_without_a_directory_nothing_is_logged(start: Any, model: Path) -> None:
+    supervised = start()
+    supervised.load(model)
+    assert supervised.worker._executors["m", "1"].request_log is None

@@ -1,0 +1,21 @@
+def test_a_pipeline_is_published_and_shown(registry, client, files, run, capsys):
+    sample = ("--sample", files / "s.csv", "--labels", "truth")
+    assert run("publish", "fraud", files / "p.skops", *sample, "--alias", "champion") == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1] == "fraud version 1 is registered and is now champion"
+    rows = {line[:22].strip(): line[22:].strip() for line in shown.out.splitlines()[:-1]}
+    assert rows["columns in"] == "2 (1 of numbers, 1 of text)"
+    assert rows["not read"] == "id, truth"
+    assert rows["in the graph"] == "LogisticRegression"
+    assert rows["transformers differ by"] == "0 of a column's largest value"
+    assert {"accuracy", "log loss", "auc"} <= rows.keys()
+    assert "✓ registering fraud" in shown.err
+
+
+def test_a_pickle_needs_trust_where_nobody_can_be_asked(registry, client, files, run, capsys):
+    pickled = ("publish", "fraud", files / "p.joblib", "--sample", files / "s.csv")
+    assert run(*pickled) == 1
+    assert "--trust agrees" in capsys.readouterr().err
+    assert client.search_registered_models() == []
+    assert run(*pickled, "--trust") == 0
+    assert "runs whatever code the file holds" in capsys.readouterr().err

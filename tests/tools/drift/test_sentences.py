@@ -1,0 +1,60 @@
+import doctest
+from dataclasses import replace
+
+import pytest
+
+from penstock_tools.drift import sentences
+from tests.tools.drift.drift_records import ANSWERS, CANARY, CARRIER, CHAMPION, DELAY
+
+
+def test_examples():
+    found = doctest.testmod(sentences)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("version", "line"),
+    [
+        (
+            CHAMPION,
+            "1 of 2 features drifted; 1 more have too few rows (about 5% of those called drifted may be wrong)",
+        ),
+        (CANARY, "no verdict yet: no feature has enough rows"),
+        (
+            replace(CHAMPION, columns=(CARRIER, DELAY)),
+            "1 of 2 features drifted (about 5% of those called drifted may be wrong)",
+        ),
+    ],
+)
+def test_the_verdict(version, line):
+    assert sentences.verdict(version) == line
+
+
+def test_rows_and_answers_are_told():
+    assert sentences.rows_line(CHAMPION) == "900 rows in the window, which holds about 10,000 per worker"
+    assert sentences.rows_line(CANARY) == "no rows were counted yet; send requests, for example with `penstock predict`"
+    assert sentences.predictions_line(CHAMPION) == "the answers: as in training (distance 0.020, p 0.970)"
+    assert "published without a baseline" in sentences.predictions_line(CANARY)
+    few = replace(CHAMPION, predictions=replace(ANSWERS, enough_rows=False, rows=3))
+    assert sentences.predictions_line(few) == "the answers: too few rows, 3 of 125"
+    assert sentences.title(CANARY) == "flights version 2 (canary, shadow)"
+    assert sentences.title(replace(CANARY, roles=())) == "flights version 2 (no role)"
+
+
+def test_alarms_are_told():
+    assert sentences.alarms_line(CHAMPION) == "alarm, drifted in two windows in a row: delay, (predictions)"
+    assert sentences.alarms_line(CANARY) == sentences.alarms_line(replace(CHAMPION, alarmed=())) == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (CHAMPION, True),
+        (CANARY, False),
+        (replace(CHAMPION, drifted=0), False),
+        (replace(CHAMPION, drifted=0, predictions=replace(ANSWERS, drifted=True)), True),
+    ],
+)
+def test_features_and_answers_can_drift(version, expected):
+    assert sentences.has_drifted(version) is expected

@@ -1,0 +1,69 @@
+"""One HTTP GET of a server's HTTP port, with what can go wrong as Penstock's errors."""
+
+import http.client
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Final
+
+from penstock_server.errors import InvalidInputError, UnavailableError
+
+TIMEOUT_S: Final = 10.0
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""More is cut off: whatever answers is not a Penstock server."""
+
+
+class StatusError(InvalidInputError):
+    """A reply with another status than 2xx.
+
+    Attributes:
+        status: the HTTP status.
+        body: the reply's body.
+    """
+
+    def __init__(self, message: str, status: int, body: bytes) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+def get(url: str, *, timeout_s: float = TIMEOUT_S) -> bytes:
+    """The body of the reply.
+
+    Args:
+        url: what to get, http:// or https://.
+        timeout_s: seconds until it gives up.
+
+    Raises:
+        StatusError: the reply has another status than 2xx; an `InvalidInputError`.
+        InvalidInputError: the URL is not an HTTP address, or the other side does not speak HTTP.
+        UnavailableError: nothing answers there.
+    """
+    server, path = _split(url)
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as reply:  # noqa: S310 - the scheme is checked
+            body: bytes = reply.read(MAX_BYTES)
+            return body
+    except urllib.error.HTTPError as error:
+        raise StatusError(
+            f"{server} answers {error.code} to {path}; is it the --http-port of penstock?",
+            error.code,
+            error.read(MAX_BYTES),
+        ) from error
+    except (http.client.HTTPException, ValueError) as error:
+        raise InvalidInputError(f"{server} does not speak HTTP; is it the --http-port of penstock?") from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        cause = getattr(reason, "strerror", None) or reason
+        raise UnavailableError(f"no server answers at {server} ({cause}); start one with `penstock serve`") from error
+
+
+def _split(url: str) -> tuple[str, str]:
+    """The server's address, and the path on it."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        parts = urllib.parse.SplitResult("", "", "", "", "")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise InvalidInputError(f"{url!r} is not an address; expected one such as http://127.0.0.1:8002")
+    return f"{parts.scheme}://{parts.netloc}", parts.path or "/"

@@ -1,0 +1,84 @@
+"""What is said of a version's drift, in a terminal and in a page alike: its verdict, its rows, its alarms.
+
+What a verdict is based on is decided in the server.
+"""
+
+from typing import Final
+
+from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_tools import formatting
+
+PREDICTIONS: Final = "(predictions)"
+
+
+def decimals(value: float | None, digits: int = 3) -> str:
+    """A number; empty where it is not known."""
+    return formatting.number(value, digits, unknown="")
+
+
+def probability(value: float | None) -> str:
+    """A p-value with three decimals, or that it is smaller.
+
+    >>> [probability(value) for value in (0.0, 1e-9, 0.02, 1.0, None)]
+    ['<0.001', '<0.001', '0.020', '1.000', '']
+    """
+    return "<0.001" if value is not None and value < 0.0005 else decimals(value)
+
+
+def share(value: float | None) -> str:
+    """A share in percent; empty where it is none or not known.
+
+    >>> [share(value) for value in (0.0, 0.00001, 0.0123, None)]
+    ['', '<0.1%', '1.2%', '']
+    """
+    return formatting.percent(value) if value else ""
+
+
+def title(version: VersionDrift) -> str:
+    """The version and its roles."""
+    roles = ", ".join(version.roles) or "no role"
+    return f"{formatting.safe(version.model)} version {formatting.safe(version.version)} ({roles})"
+
+
+def rows_line(version: VersionDrift) -> str:
+    """How many rows the window holds."""
+    if not version.rows:
+        return "no rows were counted yet; send requests, for example with `penstock predict`"
+    return f"{version.rows:,} rows in the window, which holds about {version.window_rows:,} per worker"
+
+
+def verdict(version: VersionDrift) -> str:
+    """How many features drifted, or why that is not known."""
+    if version.drifted is None:
+        return "no verdict yet: no feature has enough rows"
+    waiting = len(version.columns) - version.tested
+    others = f"; {waiting} more have too few rows" if waiting else ""
+    rate = f"about {version.rate:.0%} of those called drifted may be wrong"
+    return f"{version.drifted} of {version.tested} features drifted{others} ({rate})"
+
+
+def predictions_line(version: VersionDrift) -> str:
+    """Whether the model's answers drifted."""
+    column = version.predictions
+    if column is None:
+        return "the answers are not watched: the version was published without a baseline for them"
+    if not column.enough_rows:
+        return f"the answers: {too_few(column)}"
+    state = "drifted" if column.drifted else "as in training"
+    return f"the answers: {state} (distance {decimals(column.jensen_shannon)}, p {probability(column.p_value)})"
+
+
+def alarms_line(version: VersionDrift) -> str:
+    """The alarms that are on; empty where none is."""
+    names = [formatting.safe(name) if name else PREDICTIONS for name in version.alarmed or ()]
+    return f"alarm, drifted in two windows in a row: {', '.join(names)}" if names else ""
+
+
+def too_few(column: ColumnDrift) -> str:
+    """Why there is no verdict on a column."""
+    return f"too few rows, {column.rows:,} of {column.rows_needed:,}"
+
+
+def has_drifted(version: VersionDrift) -> bool:
+    """Whether a feature or the answers drifted."""
+    return bool(version.drifted) or (version.predictions is not None and bool(version.predictions.drifted))

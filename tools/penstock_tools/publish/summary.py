@@ -1,0 +1,97 @@
+"""Shows a specification, and what a published pipeline became: tables on standard output."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
+from penstock_tools.publish.pipeline import Prepared
+from penstock_tools.sklearn_compiler.proof import MAX_ROWS
+
+SHOWN: Final = 40
+"""The output columns that are shown one by one."""
+
+
+def show(prepared: Prepared, scores: Mapping[str, float]) -> None:
+    """Prints what a pipeline became: columns in, features out, what is compiled, what is in the graph, how far both differ."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for label, text in _lines(prepared, scores):
+        table.add_row(Text(label, style="dim"), Text(text))
+    Console(highlight=False).print(table)
+
+
+def show_columns(features: FeatureSpec, matrix: NDArray[Any] | None) -> None:
+    """Prints the raw columns of requests and the columns that the model gets.
+
+    Args:
+        features: the specification.
+        matrix: what it makes of a sample [rows, width], for statistics of each column; None without a sample.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(_columns_in(features))
+    console.print(_columns_out(features, matrix))
+
+
+def _lines(prepared: Prepared, scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    compiled = prepared.compiled
+    texts = sum(isinstance(column, StringColumn) for column in prepared.features.columns)
+    columns = f"{len(prepared.features.columns) - texts} of numbers, {texts} of text"
+    compiled_stages = [stage for stage in compiled.stages if not stage.is_in_graph]
+    lines = [
+        ("columns in", f"{len(prepared.features.columns)} ({columns})"),
+        ("features out", f"{prepared.features.width}, {prepared.features.datatype}"),
+        ("compiled", _count(len(compiled_stages), "transformer")),
+        ("in the graph", ", ".join((*compiled.in_graph, compiled.estimator_name))),
+        ("rows compared", f"{min(compiled.sample.rows, MAX_ROWS):,}"),
+        ("transformers differ by", f"{prepared.step_difference:.2g} of a column's largest value"),
+        ("answers differ by", f"{prepared.difference:.2g}"),
+    ]
+    if compiled.unused:
+        lines.insert(1, ("not read", ", ".join(compiled.unused)))
+    if prepared.refused is not None:
+        lines.append(("why not FP32", prepared.refused))
+    return [*lines, *((name.replace("_", " "), f"{value:.4f}") for name, value in scores.items())]
+
+
+def _columns_in(features: FeatureSpec) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("raw column", "kind", title=f"{len(features.columns)} columns in", title_justify="left")
+    for column in features.columns:
+        table.add_row(Text(column.name), "number" if isinstance(column, NumberColumn) else "text")
+    return table
+
+
+def _columns_out(features: FeatureSpec, matrix: NDArray[Any] | None) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    heads = ("#", "feature", *(() if matrix is None else ("first row", "mean", "smallest", "largest", "missing")))
+    title = f"{features.width} features out, {features.datatype}"
+    table = Table(*heads, title=title, title_justify="left")
+    for at, name in enumerate(features.output_names[:SHOWN]):
+        table.add_row(str(at), Text(name), *(() if matrix is None else _statistics(matrix[:, at].astype(np.float64))))
+    if features.width > SHOWN:
+        table.caption = f"and {features.width - SHOWN} more"
+    return table
+
+
+def _statistics(values: NDArray[np.float64]) -> tuple[str, ...]:
+    there = values[~np.isnan(values)]
+    first = f"{values[0]:.6g}"
+    if not len(there):
+        return first, "", "", "", str(len(values))
+    return first, f"{there.mean():.6g}", f"{there.min():.6g}", f"{there.max():.6g}", str(len(values) - len(there))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,233 @@
+"""Rules of the encoders of categories: OneHotEncoder, OrdinalEncoder and TargetEncoder, of numbers and of text.
+
+Two questions are answered for each column. Which category is a text or number of a request? scikit-learn tells None, NaN
+and "" apart, where a request has one missing text, "", and one missing number, NaN. What does the encoder make of each
+category? The encoder itself is asked, so every option that decides it (dropped and infrequent categories, codes of
+missing values, smoothing) is scikit-learn's own business, in any version. What the encoder refuses, the server refuses
+too, row by row.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from penstock_server.features.spec import spec
+from penstock_server.features.spec.spec import Categories
+from penstock_server.features.spec.step_base import Unseen
+from penstock_server.features.spec.steps import Lookup, Match, OneHot, Step
+from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Parts, Strings, then
+from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
+from penstock_tools.sklearn_compiler.sample import Missing, missing_kind
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One column: its categories, and what a code becomes."""
+
+    categories: Sequence[Any]
+    outcome: Any
+
+
+ToSteps = Callable[[Sequence[_Column], Sequence[Sequence[int]]], list[Step]]
+"""Makes the steps of columns side by side, given which category each of their codes means."""
+
+
+def one_hot(encoder: Any, parts: Parts) -> Parts:
+    """OneHotEncoder. Dropped, infrequent and unseen categories differ only in where the one goes, if there is one."""
+    outcomes = [
+        (places, _unseen_place(encoder, at, places), width)
+        for at, (places, width) in enumerate(_one_hot_places(encoder))
+    ]
+    unseen: Unseen = "refuse" if encoder.handle_unknown == "error" else "code"
+    return _encoded(encoder, parts, outcomes, unseen, _one_hot_steps)
+
+
+def ordinal(encoder: Any, parts: Parts) -> Parts:
+    """OrdinalEncoder."""
+    is_refusing = encoder.handle_unknown == "error"
+    of_unseen = (0.0 if is_refusing else float(encoder.unknown_value),)
+    outcomes = [(numbers, of_unseen) for numbers in _category_numbers(encoder)]
+    return _encoded(encoder, parts, outcomes, "refuse" if is_refusing else "code", _lookup_steps)
+
+
+def target(encoder: Any, parts: Parts) -> Parts:
+    """TargetEncoder, as it transforms new rows: what it never saw becomes the mean of the target."""
+    of_unseen = tuple(np.atleast_1d(encoder.target_mean_).tolist())
+    outcomes = [(numbers, of_unseen) for numbers in _category_numbers(encoder)]
+    return _encoded(encoder, parts, outcomes, "code", _lookup_steps)
+
+
+def _encoded(encoder: Any, parts: Parts, outcomes: Sequence[Any], unseen: Unseen, to_steps: ToSteps) -> Parts:
+    columns = [_Column(*each) for each in zip(encoder.categories_, outcomes, strict=True)]
+    made: list[Part] = []
+    at = 0
+    for part in parts:
+        made.append(_encoded_part(part, columns[at : at + part.width], unseen, to_steps))
+        at += part.width
+    return tuple(made)
+
+
+def _encoded_part(part: Part, columns: Sequence[_Column], unseen: Unseen, to_steps: ToSteps) -> Part:
+    if isinstance(part, InGraph):
+        raise NotCompiled("what comes before it is in the graph")
+    if isinstance(part, Strings):
+        encode, meant = _text_categories(part, columns[0].categories, unseen)
+        return Numbers(spec.Text(part.column, encode, tuple(to_steps(columns, [meant]))))
+    names = [name.text for name in part.block.names]
+    values = tuple(_number_categories(name, column.categories) for name, column in zip(names, columns, strict=True))
+    meant_each = [range(len(column.categories)) for column in columns]
+    return Numbers(then(part.block, Match(values, unseen), *to_steps(columns, meant_each)))
+
+
+def _one_hot_steps(columns: Sequence[_Column], meant: Sequence[Sequence[int]]) -> list[Step]:
+    maps, widths = [], []
+    for column, categories in zip(columns, meant, strict=True):
+        places, of_unseen, width = column.outcome
+        maps.append((*(places[category] for category in categories), of_unseen))
+        widths.append(width)
+    return [OneHot(tuple(maps), tuple(widths))]
+
+
+def _lookup_steps(columns: Sequence[_Column], meant: Sequence[Sequence[int]]) -> list[Step]:
+    tables = []
+    for column, categories in zip(columns, meant, strict=True):
+        numbers, of_unseen = column.outcome
+        tables.append((*(numbers[category] for category in categories), of_unseen))
+    return [Lookup(tuple(tables))]
+
+
+def _unseen_place(encoder: Any, column: int, places: Sequence[int]) -> int:
+    """The place of the infrequent categories where the unseen count as such; none otherwise."""
+    if encoder.handle_unknown not in ("infrequent_if_exist", "warn"):
+        return -1
+    infrequent = (getattr(encoder, "infrequent_categories_", None) or {column: None})[column]
+    if infrequent is None:
+        return -1
+    return places[list(encoder.categories_[column]).index(infrequent[0])]
+
+
+def _text_categories(part: Strings, categories: Sequence[Any], unseen: Unseen) -> tuple[Categories, tuple[int, ...]]:
+    """The encoder of a text column, and for each of its codes the place among `categories` that it means.
+
+    A text that an imputer replaces shares the category of its replacement.
+
+    Raises:
+        Refused: "" would mean several categories, or the categories are no texts.
+    """
+    meant: dict[str, int] = {}
+    of_missing: list[int] = []
+    for at, category in enumerate(categories):
+        kind = missing_kind(category)
+        if kind is None and not isinstance(category, str):
+            raise Refused(f"column {part.column!r} is text, but it knows the category {category!r}")
+        if isinstance(category, str) and category not in part.becomes:
+            meant[category] = at
+        meant |= {text: at for text, stands_for in part.becomes.items() if stands_for == category}
+        if kind is not None and _may_be_missing(part, kind):
+            of_missing.append(at)
+    if len(of_missing) > 1:
+        several = " and ".join(repr(categories[at]) for at in of_missing)
+        raise Refused(
+            f"column {part.column!r} has the categories {several}, which are one on the wire, where a missing text is ''; "
+            "make them one before the pipeline is fitted"
+        )
+    meant |= dict.fromkeys([""] * len(of_missing), *of_missing)
+    return _encoder(meant, unseen), _meant_places(meant)
+
+
+def _number_categories(name: str, categories: Sequence[Any]) -> tuple[float | None, ...]:
+    """The categories of a number column; None is NaN.
+
+    Raises:
+        Refused: one is a text, or both None and NaN are among them.
+    """
+    found = tuple(_number(name, category) for category in categories)
+    if found.count(None) > 1:
+        raise Refused(f"column {name!r} has both None and NaN as categories, which are one on the wire")
+    return found
+
+
+def _may_be_missing(part: Strings, kind: Missing) -> bool:
+    stands_for = part.becomes.get("")
+    return isinstance(stands_for, frozenset) and kind in stands_for
+
+
+def _encoder(meant: dict[str, int], unseen: Unseen) -> Categories:
+    """The encoder; the missing text shares the code of its category's own text where there is one, for people to read."""
+    values = tuple(text for text in meant if text)
+    shared = [text for text in values if meant[text] == meant.get("")]
+    if shared:
+        return Categories(values, values.index(shared[0]), unseen)
+    return Categories(tuple(meant), None, unseen)
+
+
+def _meant_places(meant: dict[str, int]) -> tuple[int, ...]:
+    texts = [text for text in meant if text]
+    is_shared = any(meant[text] == meant.get("") for text in texts)
+    return tuple(meant[text] for text in (texts if is_shared else meant))
+
+
+def _number(name: str, category: Any) -> float | None:
+    if isinstance(category, str):
+        raise Refused(
+            f"column {name!r} holds numbers or nothing in the sample, but it knows the category {category!r}; "
+            "give a sample with text in the column (.csv cannot say that digits are text, .parquet can)"
+        )
+    return None if missing_kind(category) is not None else float(category)
+
+
+def _one_hot_places(encoder: Any) -> list[tuple[list[int], int]]:
+    """For each column of a OneHotEncoder: where in the column's block each category has its one, and the block's width.
+
+    The place is -1 for a category of zeros alone.
+    """
+    answers = _outputs_by_category(encoder)
+    found, start = [], 0
+    for column, categories in enumerate(encoder.categories_):
+        width = _one_hot_width(encoder, column)
+        rows, places = answers[: len(categories), start : start + width].nonzero()
+        by_row = dict(zip(rows.tolist(), places.tolist(), strict=True))
+        found.append(([by_row.get(row, -1) for row in range(len(categories))], width))
+        start += width
+    return found
+
+
+def _category_numbers(encoder: Any) -> list[list[tuple[float, ...]]]:
+    """For each column of an OrdinalEncoder or TargetEncoder the numbers of each category, one per output column."""
+    answers = _outputs_by_category(encoder).toarray()
+    width = answers.shape[1] // len(encoder.categories_)
+    return [
+        [tuple(row) for row in answers[: len(categories), at * width : (at + 1) * width].tolist()]
+        for at, categories in enumerate(encoder.categories_)
+    ]
+
+
+def _outputs_by_category(encoder: Any) -> Any:
+    """The encoder's output, sparse [most categories of a column, output columns].
+
+    Row r has each column's category r, or its last one where it has fewer.
+    """
+    encoder = copy.deepcopy(encoder).set_output(transform="default")
+    if hasattr(encoder, "sparse_output"):
+        # Thousands of categories square are too much for a dense matrix.
+        encoder.sparse_output = True
+    rows = max(len(categories) for categories in encoder.categories_)
+    table = np.empty((rows, len(encoder.categories_)), object)
+    for at, categories in enumerate(encoder.categories_):
+        table[:, at] = [*categories, *([categories[-1]] * (rows - len(categories)))]
+    with warnings.catch_warnings():
+        # It was fitted on named columns and gets a bare matrix.
+        warnings.simplefilter("ignore")
+        return sparse.csc_array(encoder.transform(table))
+
+
+def _one_hot_width(encoder: Any, column: int) -> int:
+    infrequent = (getattr(encoder, "infrequent_categories_", None) or {column: None})[column]
+    is_dropped = encoder.drop_idx_ is not None and encoder.drop_idx_[column] is not None
+    grouped = 0 if infrequent is None else len(infrequent) - 1
+    return len(encoder.categories_[column]) - grouped - is_dropped
