@@ -6,12 +6,15 @@ FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/penstock
 ENV PATH=/opt/penstock/bin:$PATH
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY protos protos
 COPY server server
 COPY client client
 COPY tools tools
-RUN pip install --no-cache-dir ".[server]"
+# The lock fixes the version and the digest of each package, so that two builds of a commit hold the same ones.
+RUN pip install --no-cache-dir "$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)" \
+ && uv pip install --no-cache --constraints requirements.lock --build-constraints requirements.lock ".[server]" \
+ && pip uninstall --yes uv
 # The kernels are compiled for the processor that runs them, so here only to prove that they compile; each machine
 # compiles its own at the first start, into the volume below.
 RUN PENSTOCK_CACHE_DIR=/tmp/cache python -m penstock_server.features.build

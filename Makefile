@@ -4,29 +4,49 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOCK := requirements.lock
 CODE := protos server client tools bench tests
+# Tests run on every core, and one that is done takes over half of what another has left. WORKERS=0 runs them in one
+# process, as a debugger wants it.
+WORKERS ?= logical
+PARALLEL := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint check protos architecture bench bench-ci bench-peers clean
+.PHONY: help install lock demo test coverage explore mutants lint check protos architecture dist bench bench-ci bench-peers clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## Make .venv with everything for development
+install: $(STAMP) ## Make .venv with everything for development, each package in the version of the lock
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(LOCK)
 	@test -n "$(PYTHON)" || { echo "penstock needs Python 3.11 or newer, and there is no python3; install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "penstock needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" -V 2>/dev/null || echo not there); say make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --python $(BIN)/python -e '.[dev]'
+	$(BIN)/python -m pip install --quiet "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' $(LOCK))"
+	$(BIN)/uv pip sync --python $(BIN)/python $(LOCK)
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
+
+lock: ## Write requirements.lock again from pyproject.toml; ARGS=--upgrade takes the newest versions
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--no-emit-index-url --extra dev $(ARGS) pyproject.toml -o $(LOCK)
 
 demo: $(STAMP) ## Train, serve, stream a year of flights, promote a canary, watch drift (about two minutes)
 	$(BIN)/penstock demo $(ARGS)
 
 test: $(STAMP) ## Run the tests; ARGS="-m 'not slow'" leaves out those that start real services
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+coverage: $(STAMP) ## Run the tests, and show how many lines of each room they reach
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report= $(ARGS)
+	$(BIN)/python tests/coverage_by_room.py
+
+explore: $(STAMP) ## Run the property tests with many other examples
+	$(BIN)/python -m pytest $(PARALLEL) -m hypothesis --hypothesis-profile=explore $(ARGS)
+
+mutants: $(STAMP) ## Change the pure rooms one place at a time, and show which changes no test sees; ARGS="--help" tells more
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lint: $(STAMP) ## Format, lint, types, and whether the generated code is fresh
 	$(BIN)/ruff format --check .
@@ -38,6 +58,9 @@ check: lint test ## Prove everything: lint and tests
 
 protos: $(STAMP) ## Write the generated code anew from the .proto files
 	$(BIN)/python -m penstock.generate
+
+dist: $(STAMP) ## Build the wheel and the sdist into dist/
+	$(BIN)/python -m hatchling build
 
 architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md anew
 	$(BIN)/python -m tests.architecture
@@ -52,5 +75,5 @@ bench-peers: $(STAMP) ## Measure other model servers beside Penstock; ARGS="--he
 	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove .venv, caches and builds
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
