@@ -36,7 +36,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "prediction": GROUND | {"batching", "features", "rollout", "models"},
     "transport": GROUND,
     "services": GROUND | {"prediction", "transport"},
-    "control": GROUND | {"batching", "rollout", "features", "metrics", "drift", "models", "sources"},
+    "control": GROUND | {"rollout", "metrics", "drift", "models", "sources"},
     "settings": GROUND | {"batching", "transport", "request_log"},
     "worker": GROUND
     | {"batching", "features", "rollout", "metrics", "drift", "request_log", "models", "prediction", "transport"}
