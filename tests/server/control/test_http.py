@@ -6,10 +6,22 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from penstock_server.control.http import AdminServer
-from penstock_server.control.view import ServerView
+from penstock_server.control.view import ServerView, VersionView, WorkerView
 from penstock_server.errors import NotFoundError
+from penstock_server.sources.combined_source import SourceState
 
-VIEW = ServerView((), (), {}, is_ready=True, reloads=0, failed_reloads=0)
+VIEW = ServerView(
+    versions=(
+        VersionView("m", "1", "READY", ("champion",)),
+        VersionView("m", "2", "READY", ("canary", "shadow"), 0.25),
+        VersionView("m", "3", "UNAVAILABLE", reason="its digest is wrong"),
+    ),
+    workers=(WorkerView(0, 1234, True, 2),),
+    problems={"m": "is shown with its versions", "n": "no version has the alias 'champion'"},
+    is_ready=True,
+    reloads=2,
+    failed_reloads=1,
+)
 
 
 def drift(model: str, version: str) -> bytes:
@@ -20,7 +32,12 @@ def drift(model: str, version: str) -> bytes:
 
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
-    admin = AdminServer(view=lambda: VIEW, sources=lambda: (), registry=CollectorRegistry(), drift=drift)
+    admin = AdminServer(
+        view=lambda: VIEW,
+        sources=lambda: (SourceState("registry", "away", "it does not answer"),),
+        registry=CollectorRegistry(),
+        drift=drift,
+    )
     port = await admin.start("127.0.0.1", 0)
     yield f"http://127.0.0.1:{port}"
     await admin.close()
@@ -36,6 +53,26 @@ async def address() -> AsyncIterator[str]:
         ("/v1/drift/unknown", 404, {"error": "no version of model 'unknown' is loaded"}),
     ],
 )
-async def test_drift_is_told_of_a_model_and_a_version(address: str, path: str, status: int, answer: object) -> None:
+async def test_drift_is_answered_for_a_model_and_a_version(
+    address: str, path: str, status: int, answer: object
+) -> None:
     async with aiohttp.ClientSession() as session, session.get(address + path) as reply:
         assert (reply.status, reply.content_type, await reply.json()) == (status, "application/json", answer)
+
+
+async def test_models_have_a_row_per_version_and_role_with_weights_in_percent(address: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/v1/models") as reply:
+        found = await reply.json()
+    assert [(row["name"], row["version"], row["role"], row["weight"], row["state"]) for row in found["models"]] == [
+        ("m", "1", "champion", None, "READY"),
+        ("m", "2", "canary", 25.0, "READY"),
+        ("m", "2", "shadow", None, "READY"),
+        ("m", "3", "", None, "UNAVAILABLE"),
+        ("n", "", "", None, "UNAVAILABLE"),
+    ]
+    assert [row["reason"] for row in found["models"]][3:] == [
+        "its digest is wrong", "no version has the alias 'champion'",
+    ]  # fmt: skip
+    assert found["sources"] == [{"name": "registry", "state": "away", "reason": "it does not answer"}]
+    assert found["workers"] == [{"slot": 0, "pid": 1234, "listening": True, "restarts": 2}]
+    assert found["ready"] is True
