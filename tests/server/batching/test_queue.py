@@ -487,3 +487,18 @@ def test_clear_empties_every_level() -> None:
     queue = queue_of(Item(), Item(priority=1), Item(priority=9, is_over=True))
     assert len(queue.clear()) == 2
     assert (len(queue), queue.rows, queue.size_bytes, queue.due_s()) == (0, 0, 0, inf)
+
+
+@pytest.mark.parametrize(
+    ("objective_ms", "one", "is_given_up"), [(None, False, False), (6000.0, False, True), (6000.0, True, False)]
+)
+def test_only_an_objective_gives_up_who_would_keep_a_full_batch_small(
+    objective_ms: float | None, one: bool, is_given_up: bool
+) -> None:
+    queue = known(max_rows=4, objective_ms=objective_ms)
+    late = Item(deadline_s=2.5)  # a full batch takes 3
+    for item in (late, *(Item(deadline_s=99.0) for _ in range(4))):
+        queue.add(item)
+    batch = queue.next_batch(0.0, one=one)
+    assert batch.expired == [late] * is_given_up
+    assert (late in batch.items) is not is_given_up
