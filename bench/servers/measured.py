@@ -20,7 +20,6 @@ from penstock_tools.server_process import ServerProcess
 ROOT: Final = Path(__file__).resolve().parents[2]
 """The checkout."""
 
-_READY_S: Final = 60.0
 _STOP_S: Final = 10.0
 
 Command = Callable[[Path, Mapping[str, Path]], list[str]]
@@ -90,12 +89,12 @@ def running(
     """A server that has printed its address; stopped on leaving, with every process that it started.
 
     Raises:
-        UnavailableError: it cannot be started, or printed no address within a minute.
+        UnavailableError: it cannot be started, or printed no address in time.
     """
     # The baselines are modules of the checkout.
     with ServerProcess(command, cwd=ROOT, env=env, stop_timeout_s=_STOP_S) as process:
         try:
-            process.wait_ready(_READY_S, protocol=protocol.name)
+            process.wait_ready(protocol=protocol.name)
         except UnavailableError as error:
             raise UnavailableError(f"{' '.join(command)}: {error}") from error
         yield process
