@@ -194,10 +194,10 @@ def test_plans_give_versions_their_roles(start: Any, model: Path) -> None:
     champion, shadow = (supervised.worker._executors["m", version] for version in "12")
     supervised.serve(TrafficPlan("1", shadow="2"))
     assert supervised.infer().model_version == "1"
-    assert champion.mirror is not None
-    assert shadow.mirror is None
+    assert champion.shadow is not None
+    assert shadow.shadow is None
     supervised.serve(TrafficPlan("2"))
-    assert champion.mirror is None
+    assert champion.shadow is None
     assert supervised.infer().parameters["penstock_role"].string_param == "champion"
 
 
@@ -336,4 +336,4 @@ def test_requests_are_logged_where_the_settings_say(start: Any, model: Path, tmp
 def test_without_a_directory_nothing_is_logged(start: Any, model: Path) -> None:
     supervised = start()
     supervised.load(model)
-    assert supervised.worker._executors["m", "1"].request_log is None
+    assert supervised.worker._executors["m", "1"].sampler is None

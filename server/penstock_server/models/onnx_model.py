@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from penstock.tensors import NUMPY_TYPES, split_bytes
 from penstock_server.errors import InvalidInputError, ModelFailedError, first_line
-from penstock_server.models.signature import ANY, Signature, TensorSpec
+from penstock_server.models.signature import ANY, Signature, TensorInfo
 
 # Some builds record usage events; a server's requests are confidential.
 onnxruntime.disable_telemetry_events()
@@ -107,7 +107,7 @@ def _signature(session: Any, path: Path) -> Signature:
     return Signature(inputs, outputs, joinable and all(spec.shape and spec.shape[0] == ANY for spec in outputs))
 
 
-def _spec(argument: Any, path: Path) -> TensorSpec:
+def _spec(argument: Any, path: Path) -> TensorInfo:
     datatype = _DATATYPES.get(argument.type)
     if datatype is None:
         advice = " (convert classifiers with zipmap=False)" if "map" in argument.type else ""
@@ -115,4 +115,4 @@ def _spec(argument: Any, path: Path) -> TensorSpec:
             f"{path.name}: {argument.name!r} is a {argument.type}, expected a tensor of numbers or strings{advice}"
         )
     shape = tuple(size if isinstance(size, int) and size >= 0 else ANY for size in argument.shape or ())
-    return TensorSpec(argument.name, datatype, shape)
+    return TensorInfo(argument.name, datatype, shape)

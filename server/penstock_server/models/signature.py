@@ -7,7 +7,7 @@ ANY = -1
 
 
 @dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorInfo:
     """One tensor, as metadata shows it.
 
     Attributes:
@@ -35,6 +35,6 @@ class Signature:
         is_batched: the first dimension of every tensor is the rows, so requests may run together.
     """
 
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
     is_batched: bool

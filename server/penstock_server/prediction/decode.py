@@ -16,7 +16,7 @@ from penstock.tensors import NUMPY_TYPES, typed_to_raw
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline, count_elements
 from penstock_server.models.servable import OnnxServable
-from penstock_server.models.signature import ANY, Signature, TensorSpec
+from penstock_server.models.signature import ANY, Signature, TensorInfo
 
 _FLOAT64: Final = np.dtype("<f8")
 _SHARED_MEMORY: Final = "shared_memory_region"
@@ -50,7 +50,7 @@ class Block(NamedTuple):
     is_whole: bool = False
 
 
-def block_of(spec: TensorSpec, *, is_batched: bool) -> Block:
+def block_of(spec: TensorInfo, *, is_batched: bool) -> Block:
     """The block that carries this tensor."""
     return Block((spec.name,), spec.datatype, spec.shape[1:], not is_batched)
 
@@ -63,7 +63,7 @@ class Decoder(Protocol):
         blocks: what it makes of a request.
     """
 
-    inputs: tuple[TensorSpec, ...]
+    inputs: tuple[TensorInfo, ...]
     blocks: tuple[Block, ...]
 
     def decode(self, request: ModelInferRequest) -> DecodedRows:
@@ -130,7 +130,7 @@ class ColumnDecoder:
         self._numbers = pipeline.numbers
         self._strings = pipeline.strings
         self.inputs = tuple(
-            TensorSpec(name, "BYTES" if name in set(self._strings) else "FP64", (ANY, 1)) for name in pipeline.columns
+            TensorInfo(name, "BYTES" if name in set(self._strings) else "FP64", (ANY, 1)) for name in pipeline.columns
         )
         self.blocks = (Block(pipeline.numbers, "FP64"), *(Block((name,), "BYTES") for name in pipeline.strings))
         self._names = list(pipeline.columns)
@@ -219,7 +219,7 @@ def _shown(names: Sequence[str]) -> str:
     return listed if len(names) <= 20 else f"{listed} and {len(names) - 20} more"
 
 
-def _checked(tensor: Any, raw: bytes | None, spec: TensorSpec) -> tuple[bytes, tuple[int, ...]]:
+def _checked(tensor: Any, raw: bytes | None, spec: TensorInfo) -> tuple[bytes, tuple[int, ...]]:
     """A plain graph's input: its raw contents, whose size fills the shape, and the shape."""
     if tensor.datatype != spec.datatype:
         raise InvalidInputError(f"input {tensor.name!r} has datatype {tensor.datatype!r}, expected {spec.datatype}")

@@ -24,7 +24,7 @@ from penstock.names import (
 )
 from penstock.tensors import to_raw
 from penstock.wire import varint
-from penstock_server.models.signature import TensorSpec
+from penstock_server.models.signature import TensorInfo
 
 _ID: Final = b"\x1a"  # field 3
 _PARAMETER: Final = b"\x22"  # field 4
@@ -52,7 +52,7 @@ class _Layout(NamedTuple):
 class ReplyEncoder:
     """Encodes the replies of one version in one role."""
 
-    def __init__(self, key: VersionKey, role: Role | None, outputs: Sequence[TensorSpec]) -> None:
+    def __init__(self, key: VersionKey, role: Role | None, outputs: Sequence[TensorInfo]) -> None:
         self._specs = outputs
         self._base = ModelInferResponse(model_name=key[0], model_version=key[1])
         if role is not None:

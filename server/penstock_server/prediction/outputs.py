@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.models.servable import OnnxServable
-from penstock_server.models.signature import TensorSpec
+from penstock_server.models.signature import TensorInfo
 
 MAX_SCORES: Final = 64
 TOLERANCE: Final = 1e-3
@@ -37,7 +37,7 @@ def reader_of(servable: OnnxServable) -> OutputReader:
 
 
 def class_reader(
-    specs: Sequence[TensorSpec], output: str | None = None, names: Sequence[str] = ()
+    specs: Sequence[TensorInfo], output: str | None = None, names: Sequence[str] = ()
 ) -> ClassReader | None:
     """Reads the predicted class from a version's outputs, or None when they hold no class.
 
@@ -57,16 +57,16 @@ def class_reader(
     return None
 
 
-def score_output(specs: Sequence[TensorSpec]) -> int | None:
+def score_output(specs: Sequence[TensorInfo]) -> int | None:
     """The output that holds scores, by which two versions' answers are compared: the first of floats."""
     return next((at for at, spec in enumerate(specs) if spec.datatype in {"FP32", "FP64", "FP16"}), None)
 
 
-def _holds_labels(spec: TensorSpec) -> bool:
+def _holds_labels(spec: TensorInfo) -> bool:
     return spec.datatype in {"INT64", "INT32"} and (len(spec.shape) == 1 or spec.shape[1:] == (1,))
 
 
-def _holds_scores(spec: TensorSpec) -> bool:
+def _holds_scores(spec: TensorInfo) -> bool:
     return spec.datatype in {"FP32", "FP64"} and len(spec.shape) == 2 and 2 <= spec.shape[1] <= MAX_SCORES
 
 

@@ -8,7 +8,7 @@ import pytest
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
 from penstock_server.errors import InvalidInputError, ModelFailedError
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_server.models.signature import TensorSpec
+from penstock_server.models.signature import TensorInfo
 
 WriteOnnx = Callable[..., Path]
 DATATYPES = [*NUMPY_TYPES, "BYTES"]
@@ -32,7 +32,7 @@ def identity(write_onnx: WriteOnnx, takes: list[Any], gives: list[Any] | None = 
 
 def test_signature_names_every_datatype(identities: Path) -> None:
     signature = OnnxModel(identities).signature
-    assert signature.inputs == tuple(TensorSpec(name, name, (-1, 2)) for name in DATATYPES)
+    assert signature.inputs == tuple(TensorInfo(name, name, (-1, 2)) for name in DATATYPES)
     assert [spec.datatype for spec in signature.outputs] == DATATYPES
     assert signature.is_batched
 

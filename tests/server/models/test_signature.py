@@ -1,6 +1,6 @@
 import pytest
 
-from penstock_server.models.signature import ANY, TensorSpec
+from penstock_server.models.signature import ANY, TensorInfo
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from penstock_server.models.signature import ANY, TensorSpec
 def test_a_tensor_takes_shapes_of_its_rank_and_sizes(
     expected: tuple[int, ...], shape: tuple[int, ...], fits: bool
 ) -> None:
-    assert TensorSpec("x", "FP32", expected).fits(shape) is fits
+    assert TensorInfo("x", "FP32", expected).fits(shape) is fits

@@ -16,12 +16,12 @@ from penstock_server.batching.limits import BatchLimits
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable, Outputs
-from penstock_server.models.signature import ANY, Signature, TensorSpec
+from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor, ThreadedExecutor
 from penstock_server.prediction.outputs import OutputReader, class_reader, score_output
 
-PLAIN = (TensorSpec("x", "FP64", (ANY, 2)),)
+PLAIN = (TensorInfo("x", "FP64", (ANY, 2)),)
 
 
 class FakeServable:
@@ -30,7 +30,7 @@ class FakeServable:
     def __init__(self, *, is_batched: bool = True, key: tuple[str, str] = ("m", "1")) -> None:
         self.key = key
         self.inputs = PLAIN
-        self.outputs = (TensorSpec("y", "FP64", (ANY, 2)),)
+        self.outputs = (TensorInfo("y", "FP64", (ANY, 2)),)
         self.is_batched = is_batched
         self.runs: list[int] = []
         self.fails: Callable[[NDArray[np.float64]], Exception | None] = lambda rows: None

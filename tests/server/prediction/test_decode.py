@@ -21,15 +21,15 @@ from penstock_server.features.spec.spec import (
     Text,
 )
 from penstock_server.features.spec.steps import Fill
-from penstock_server.models.signature import ANY, Signature, TensorSpec
+from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.prediction.decode import Block, ColumnDecoder, DecodedRows, TensorDecoder, block_order
 
 Make = Callable[..., pb.ModelInferRequest]
-X = TensorSpec("x", "FP32", (ANY, 2))
-S = TensorSpec("s", "BYTES", (ANY, 1))
+X = TensorInfo("x", "FP32", (ANY, 2))
+S = TensorInfo("s", "BYTES", (ANY, 1))
 
 
-def tensors(*inputs: TensorSpec, is_batched: bool = True) -> TensorDecoder:
+def tensors(*inputs: TensorInfo, is_batched: bool = True) -> TensorDecoder:
     return TensorDecoder(Signature(inputs, (), is_batched))
 
 
@@ -64,7 +64,7 @@ ARRAYS = {
 @pytest.mark.parametrize("datatype", ARRAYS)
 @pytest.mark.parametrize("typed", [False, True])
 def test_every_datatype_raw_and_typed(infer_request: Make, datatype: str, typed: bool) -> None:
-    decoder = tensors(TensorSpec("t", datatype, (ANY, 2)))
+    decoder = tensors(TensorInfo("t", datatype, (ANY, 2)))
     array = ARRAYS[datatype]
     if typed and datatype not in TYPED_FIELDS:
         with pytest.raises(InvalidInputError, match="input 't': datatype FP16 travels only in raw_input_contents"):
@@ -110,8 +110,8 @@ def test_no_rows_are_rows(infer_request: Make, rows: int) -> None:
 
 
 def test_what_cannot_be_joined_keeps_its_shapes(infer_request: Make) -> None:
-    free = TensorSpec("x", "FP32", (ANY, ANY))
-    one = TensorSpec("n", "INT64", ())
+    free = TensorInfo("x", "FP32", (ANY, ANY))
+    one = TensorInfo("n", "INT64", ())
     request = infer_request({"n": np.array(3), "x": np.ones((2, 3), "<f4")})
     rows = tensors(free, one, is_batched=False).decode(request)
     assert (rows.rows, rows.shapes) == (2, ((2, 3), ()))
@@ -173,7 +173,7 @@ REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
         "input 'x': datatype FP32 is carried by fp32_contents, got fp64_contents",
     ),
     "typed range": (
-        tensors(TensorSpec("x", "INT8", (ANY,))), [tensor("x", "INT8", [1], int_contents=[300])],
+        tensors(TensorInfo("x", "INT8", (ANY,))), [tensor("x", "INT8", [1], int_contents=[300])],
         "input 'x': a value is out of the range of INT8",
     ),
     "rows": (
@@ -231,11 +231,11 @@ def test_refusals_name_the_tensor_what_was_expected_and_what_came(case: str) -> 
         (tensors(X, S), tensors(S, X), (1, 0)),
         (tensors(X), tensors(X, S), (0,)),
         (tensors(X, S), tensors(X), None),
-        (tensors(X), tensors(TensorSpec("x", "FP64", (ANY, 2))), None),
-        (tensors(X), tensors(TensorSpec("x", "FP32", (ANY, 3))), None),
+        (tensors(X), tensors(TensorInfo("x", "FP64", (ANY, 2))), None),
+        (tensors(X), tensors(TensorInfo("x", "FP32", (ANY, 3))), None),
         (columns("a", "p", strings=("p",)), columns("p", "a", strings=("p",)), (0, 1)),
         (columns("a", "b"), columns("b", "a"), None),
-        (columns("a"), tensors(TensorSpec("a", "FP64", (ANY, 1))), None),
+        (columns("a"), tensors(TensorInfo("a", "FP64", (ANY, 1))), None),
     ],
 )
 def test_block_order(shadow: Any, champion: Any, expected: tuple[int, ...] | None) -> None:
@@ -278,7 +278,7 @@ def test_a_number_that_is_missing_the_second_time_is_refused_too(infer_request: 
 
 def test_inputs_are_shown_as_they_may_be_sent() -> None:
     assert columns("a", "p", strings=("p",)).inputs == (
-        TensorSpec("a", "FP64", (ANY, 1)), TensorSpec("p", "BYTES", (ANY, 1)),
+        TensorInfo("a", "FP64", (ANY, 1)), TensorInfo("p", "BYTES", (ANY, 1)),
     )  # fmt: skip
     assert tensors(X, S).inputs == (X, S)
 

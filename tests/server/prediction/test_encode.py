@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
 from penstock.tensors import NUMPY_TYPES, to_raw
-from penstock_server.models.signature import ANY, TensorSpec
+from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.encode import QUEUE_US, Choice, IntegerParameter, ReplyEncoder, encoded_id
 
-SPECS = (TensorSpec("y", "FP32", (ANY, 2)), TensorSpec("label", "BYTES", (ANY,)), TensorSpec("n", "INT64", (ANY,)))
+SPECS = (TensorInfo("y", "FP32", (ANY, 2)), TensorInfo("label", "BYTES", (ANY,)), TensorInfo("n", "INT64", (ANY,)))
 CHOICES = st.none() | st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple)
 
 
@@ -103,7 +103,7 @@ def test_rows_of_any_kind_are_cut_as_the_array_is(
 ) -> None:
     numbers = np.arange(np.prod(shape)).reshape(shape)
     array = numbers.astype(str).astype(object) if datatype == "BYTES" else numbers.astype(NUMPY_TYPES[datatype])
-    replies = ReplyEncoder(("m", "3"), None, (TensorSpec("y", datatype, shape),)).batch([array], 5, 0.0)
+    replies = ReplyEncoder(("m", "3"), None, (TensorInfo("y", datatype, shape),)).batch([array], 5, 0.0)
     for start, rows in [(0, 5), (1, 2), (2, 0), (4, 1)]:
         got = outputs_of(replies.reply(start, rows, b"", None, 0))["y"]
         expected = array[start : start + rows]
@@ -113,7 +113,7 @@ def test_rows_of_any_kind_are_cut_as_the_array_is(
 
 def test_memory_order_does_not_matter(outputs_of: Callable[[bytes], dict[str, Any]]) -> None:
     array = np.asfortranarray(np.arange(6.0).reshape(3, 2))
-    encoder = ReplyEncoder(("m", "3"), None, (TensorSpec("y", "FP64", (ANY, 2)),))
+    encoder = ReplyEncoder(("m", "3"), None, (TensorInfo("y", "FP64", (ANY, 2)),))
     assert outputs_of(encoder.batch([array], 3, 0.0).reply(1, 2, b"", None, 0))["y"].tolist() == [[2, 3], [4, 5]]
     assert (
         outputs_of(encoder.whole([array], 1, compute_s=0.0, id_field=b"", chosen=None, queue_us=0))["y"].tolist()
@@ -122,5 +122,5 @@ def test_memory_order_does_not_matter(outputs_of: Callable[[bytes], dict[str, An
 
 
 def test_scalars_are_whole(outputs_of: Callable[[bytes], dict[str, Any]]) -> None:
-    encoder = ReplyEncoder(("m", "3"), None, (TensorSpec("total", "FP32", ()),))
+    encoder = ReplyEncoder(("m", "3"), None, (TensorInfo("total", "FP32", ()),))
     assert outputs_of(encoder.whole([np.array(2.5, np.float32)], 1, **UNASKED))["total"] == 2.5

@@ -20,7 +20,7 @@ from penstock_server.errors import (
 )
 from penstock_server.features.pipeline import Refusal
 from penstock_server.models.servable import OnnxServable
-from penstock_server.models.signature import ANY, TensorSpec
+from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.executor import Executor, PendingRequest
 
 TIMEOUT_S = 20.0
@@ -315,7 +315,7 @@ def test_rows_are_counted_for_drift_once(executor_of: Any, servable: Any, ask: A
 def test_the_output_of_a_version_without_classes_is_told(
     executor_of: Any, servable: Any, ask: Any, report: Any
 ) -> None:
-    servable.outputs = (TensorSpec("y", "FP64", (ANY, 1)),)
+    servable.outputs = (TensorInfo("y", "FP64", (ANY, 1)),)
     executor = executor_of(servable, report=report)
     ask(executor, 1.0, 2.0)
     executor.run(0.0)

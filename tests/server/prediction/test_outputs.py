@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from penstock_server.models.signature import ANY, TensorSpec
+from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.outputs import TOLERANCE, OutputReader, agreement, class_reader, reader_of, score_output
 
-LABEL = TensorSpec("label", "INT64", (ANY,))
-COLUMN = TensorSpec("label", "INT32", (ANY, 1))
-SCORES = TensorSpec("scores", "FP32", (ANY, 3))
-TEXT = TensorSpec("name", "BYTES", (ANY,))
-VALUE = TensorSpec("value", "FP64", (ANY, 1))
-GRID = TensorSpec("grid", "INT64", (ANY, 3))
+LABEL = TensorInfo("label", "INT64", (ANY,))
+COLUMN = TensorInfo("label", "INT32", (ANY, 1))
+SCORES = TensorInfo("scores", "FP32", (ANY, 3))
+TEXT = TensorInfo("name", "BYTES", (ANY,))
+VALUE = TensorInfo("value", "FP64", (ANY, 1))
+GRID = TensorInfo("grid", "INT64", (ANY, 3))
 
 LABELS = np.array([2, 0])
 PROBABILITIES = np.array([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]], np.float32)
@@ -37,7 +37,7 @@ NAMES = np.array(["ham", "eggs"], object)
         ([TEXT, SCORES], [NAMES, PROBABILITIES], {}, [2, 0]),
     ],
 )
-def test_class_reader(specs: list[TensorSpec], outputs: list[Any], options: Any, expected: list[int]) -> None:
+def test_class_reader(specs: list[TensorInfo], outputs: list[Any], options: Any, expected: list[int]) -> None:
     reader = class_reader(specs, **options)
     assert reader is not None
     labels = reader(outputs)
@@ -52,21 +52,21 @@ def test_class_reader(specs: list[TensorSpec], outputs: list[Any], options: Any,
         ([VALUE], {}),
         ([TEXT], {}),
         ([TEXT, SCORES], {"output": "name"}),
-        ([TensorSpec("wide", "FP32", (ANY, 65))], {}),
-        ([TensorSpec("free", "FP32", (ANY, ANY))], {}),
-        ([TensorSpec("cube", "FP32", (ANY, 3, 3))], {}),
+        ([TensorInfo("wide", "FP32", (ANY, 65))], {}),
+        ([TensorInfo("free", "FP32", (ANY, ANY))], {}),
+        ([TensorInfo("cube", "FP32", (ANY, 3, 3))], {}),
         ([LABEL], {"output": "other"}),
     ],
 )
-def test_outputs_without_classes_have_no_reader(specs: list[TensorSpec], options: Any) -> None:
+def test_outputs_without_classes_have_no_reader(specs: list[TensorInfo], options: Any) -> None:
     assert class_reader(specs, **options) is None
 
 
 @pytest.mark.parametrize(
     ("specs", "expected"),
-    [([LABEL, SCORES], 1), ([VALUE, SCORES], 0), ([LABEL, TEXT], None), ([TensorSpec("h", "FP16", (ANY,))], 0)],
+    [([LABEL, SCORES], 1), ([VALUE, SCORES], 0), ([LABEL, TEXT], None), ([TensorInfo("h", "FP16", (ANY,))], 0)],
 )
-def test_score_output(specs: list[TensorSpec], expected: int | None) -> None:
+def test_score_output(specs: list[TensorInfo], expected: int | None) -> None:
     assert score_output(specs) == expected
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
-from penstock_server.models.signature import ANY, TensorSpec
+from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.parse import parse
 from penstock_server.prediction import predictor as predictor_module
 from penstock_server.prediction.parse_cache import MAX_HEAD_BYTES, MAX_HEADS, MAX_LENGTHS, ParseCache
@@ -183,7 +183,7 @@ def test_answers_do_not_depend_on_what_was_asked_before(
     swap: bool,
 ) -> None:
     wide, narrow = fake_servable(key=("m", "1")), fake_servable(key=("m", "2"))
-    narrow.inputs = (TensorSpec("x", "FP64", (ANY, 1)),)
+    narrow.inputs = (TensorInfo("x", "FP64", (ANY, 1)),)
     executors = {"1": executor_of(wide), "2": executor_of(narrow)}
     tables = [
         RoutingTable({name: ServedModel(name, TrafficPlan(champion), executors) for name in "mn"}) for champion in "12"

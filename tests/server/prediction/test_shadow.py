@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_server.models.signature import TensorSpec
+from penstock_server.models.signature import TensorInfo
 from penstock_server.prediction.outputs import OutputReader, class_reader
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget, ShadowThread
 
@@ -52,7 +52,7 @@ def test_the_shadow_is_compared_row_by_row(fake_servable: Any, fake_report: Any)
 def test_blocks_come_in_the_shadows_order(fake_report: Any) -> None:
     class Two:
         key, is_batched = ("m", "2"), True
-        outputs: tuple[TensorSpec, ...] = ()
+        outputs: tuple[TensorInfo, ...] = ()
         asked: Any = None
 
         def predict(self, blocks: Any, rows: int, shapes: Any, cells: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from penstock import inference_pb2 as pb
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.models.servable import Outputs
-from penstock_server.models.signature import ANY, Signature, TensorSpec
+from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.outputs import OutputReader
@@ -23,7 +23,7 @@ class Doubler:
     """Doubles its one input, [N, 1]."""
 
     is_batched = True
-    outputs: tuple[TensorSpec, ...] = (TensorSpec("y", "FP64", (ANY, 1)),)
+    outputs: tuple[TensorInfo, ...] = (TensorInfo("y", "FP64", (ANY, 1)),)
 
     def __init__(self, version: str) -> None:
         self.key = ("m", version)
@@ -38,7 +38,7 @@ def new_executor(fake_clock: Any, fake_report: Any) -> Callable[[str], Executor]
         servable = Doubler(version)
         return Executor(
             servable,
-            TensorDecoder(Signature((TensorSpec("x", "FP64", (ANY, 1)),), servable.outputs, True)),
+            TensorDecoder(Signature((TensorInfo("x", "FP64", (ANY, 1)),), servable.outputs, True)),
             limits=BatchLimits(),
             report=fake_report(),
             reader=OutputReader(None, None),

@@ -25,7 +25,7 @@ from penstock_server.models import artifact
 from penstock_server.models.golden import Golden
 from penstock_server.models.loader import check_fit
 from penstock_server.models.manifest import ClassLabel
-from penstock_server.models.signature import TensorSpec
+from penstock_server.models.signature import TensorInfo
 from penstock_tools.publish import onnx_graph, promote
 from penstock_tools.publish.golden import golden_requests
 from penstock_tools.publish.registry import experiment_id, opened
@@ -207,7 +207,7 @@ def _save_mlflow(graph: onnx_graph.Graph, folder: Path) -> None:
     )
 
 
-def _schema_spec(spec: TensorSpec) -> Any:
+def _schema_spec(spec: TensorInfo) -> Any:
     from mlflow.types import TensorSpec as MlflowTensorSpec
 
     dtype = np.dtype(str) if spec.datatype == "BYTES" else NUMPY_TYPES[spec.datatype]
