@@ -21,33 +21,48 @@ SOURCES: Final = {
 }
 
 GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "log_setup", "parse"}
-MAY_IMPORT: Final[dict[str, set[str]]] = {
-    **dict.fromkeys(GROUND, GROUND),
-    "batching": GROUND,
-    "rollout": GROUND,
-    "features.spec": GROUND,
-    "features.cells": set(),
-    "features.counting": {"features.cells"},
-    "features.compiler": GROUND | {"features.spec", "features.cells", "features.counting"},
-    "features.kernels": {"features.compiler.layout", "features.counting"},
-    "features": GROUND,
-    "metrics": GROUND | {"features"},
-    "drift": GROUND | {"features", "metrics"},
-    "request_log": GROUND | {"metrics"},
-    "models": GROUND | {"batching", "features", "drift"},
-    "sources": GROUND | {"rollout", "models"},
-    "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
-    "transport": GROUND,
-    "services": GROUND | {"prediction", "transport"},
-    "control": GROUND | {"settings", "batching", "rollout", "features", "metrics", "drift", "models", "sources"},
-    "settings": GROUND | {"batching", "drift.report", "transport", "request_log"},
-    "worker": GROUND
-    | {"batching", "features", "rollout", "metrics", "drift", "request_log", "models", "prediction", "transport"}
-    | {"services", "control", "settings"},
-    "app": GROUND | {"features", "metrics", "drift", "request_log", "sources", "control", "settings"},
-    "cli": GROUND | {"sources", "settings", "app"},
+"""What every room of the server may import."""
+TOOLS_GROUND: Final = {"formatting", "functions", "progress", "server_process"}
+"""What every room of the tools may import."""
+
+ROOMS: Final[dict[str, dict[str, set[str]]]] = {
+    "penstock_server": {
+        **dict.fromkeys(GROUND, GROUND),
+        "batching": GROUND,
+        "rollout": GROUND,
+        "features.spec": GROUND,
+        "features.cells": set(),
+        "features.counting": {"features.cells"},
+        "features.compiler": GROUND | {"features.spec", "features.cells", "features.counting"},
+        "features.kernels": {"features.compiler.layout", "features.counting"},
+        "features": GROUND,
+        "metrics": GROUND | {"features"},
+        "drift": GROUND | {"features", "metrics"},
+        "request_log": GROUND | {"metrics"},
+        "models": GROUND | {"batching", "features", "drift"},
+        "sources": GROUND | {"rollout", "models"},
+        "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
+        "transport": GROUND,
+        "services": GROUND | {"prediction", "transport"},
+        "settings": GROUND | {"batching", "drift.report", "transport", "request_log"},
+        "control": GROUND | {"rollout", "metrics", "drift", "models", "sources"},
+        "worker": GROUND
+        | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
+        | {"settings"},
+        "app": GROUND | {"features", "metrics", "drift", "request_log", "sources", "control", "settings"},
+        "cli": GROUND | {"sources", "settings", "app"},
+    },
+    "penstock_tools": {
+        **dict.fromkeys(TOOLS_GROUND, TOOLS_GROUND),
+        "sklearn_compiler": TOOLS_GROUND,
+        "client_commands": TOOLS_GROUND,
+        "publish": TOOLS_GROUND | {"sklearn_compiler"},
+        "drift": TOOLS_GROUND | {"client_commands"},
+        "demo": TOOLS_GROUND | {"publish", "client_commands"},
+        "cli": TOOLS_GROUND | {"publish", "client_commands", "drift", "demo"},
+    },
 }
-"""For each room, and each place in a room that has a rule of its own, what it may import; what is in itself always."""
+"""What each room may import of its own package; itself always. A place inside a room may have a rule of its own."""
 
 PACKAGES: Final[dict[str, set[str]]] = {
     "penstock": {"penstock"},
@@ -129,16 +144,20 @@ def is_within(name: str, places: set[str]) -> bool:
     return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
-def in_server(name: str) -> str:
-    return name.removeprefix("penstock_server.")
+def inside(name: str) -> str:
+    """A module's name without its package's."""
+    return name.partition(".")[2]
 
 
 def place(name: str) -> str:
-    """The narrowest place of the table that a module of the server is in."""
-    return max((place for place in MAY_IMPORT if is_within(in_server(name), {place})), key=len, default="")
+    """The narrowest place that has a rule and holds this module; "" for none."""
+    rules = ROOMS[name.partition(".")[0]]
+    return max((place for place in rules if is_within(inside(name), {place})), key=len, default="")
 
 
-SERVER: Final = sorted(name for name in MODULES if name.startswith("penstock_server."))
+def housed() -> list[str]:
+    """The modules that belong to a room."""
+    return sorted(name for name in MODULES if name.partition(".")[0] in ROOMS and "." in name)
 
 
 PAGE: Final = ROOT / "server" / "ARCHITECTURE.md"
@@ -146,28 +165,30 @@ _PART: Final = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- en
 _NAME: Final = re.compile(r"`((?:[a-z_]+\.)+[A-Za-z_.]+)`")
 
 
-def rooms() -> list[str]:
-    """The rooms of the server from the highest to the lowest: each stands above all that it may import."""
+def below(package: str, room: str) -> set[str]:
+    """The rooms that a room may import; the ground is left out."""
+    return {each.partition(".")[0] for each in ROOMS[package][room]} - {room} - GROUND - TOOLS_GROUND
+
+
+def rooms(package: str) -> list[str]:
+    """The rooms of a package from the highest to the lowest: each stands above all that it may import."""
 
     @cache
     def height(room: str) -> int:
-        below = {_room(each) for each in MAY_IMPORT[room]} - {room} - GROUND
-        return 1 + max((height(each) for each in below), default=-1)
+        return 1 + max(map(height, below(package, room)), default=-1)
 
-    first = [name for name in MAY_IMPORT if "." not in name and name not in GROUND]
+    first = [name for name in ROOMS[package] if "." not in name and name not in GROUND | TOOLS_GROUND]
     return sorted(first, key=lambda room: (-height(room), room))
 
 
-def direct(room: str) -> list[str]:
+def direct(package: str, room: str) -> list[str]:
     """The rooms that a room may import, less those that it reaches through another of them."""
-    own = {_room(each) for each in MAY_IMPORT[room]} - {room} - GROUND
 
     def reach(each: str) -> set[str]:
-        below = {_room(one) for one in MAY_IMPORT[each]} - {each} - GROUND
-        return below.union(*(reach(one) for one in below))
+        return below(package, each).union(*map(reach, below(package, each)))
 
-    hidden = set().union(*(reach(each) for each in own))
-    return sorted(own - hidden)
+    own = below(package, room)
+    return sorted(own.difference(*map(reach, own)))
 
 
 def purpose(name: str) -> str:
@@ -176,23 +197,24 @@ def purpose(name: str) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def room_map() -> str:
-    """A table of the server's rooms, each with its files and what it may import."""
+def room_map(package: str) -> str:
+    """The rooms of a package, each with its files and what it may import."""
     lines = []
-    for room in rooms():
-        name = f"penstock_server.{room}"
-        below = ", ".join(f"`{each}`" for each in sorted({_room(each) for each in MAY_IMPORT[room]} - GROUND - {room}))
-        lines += ["", f"### `{room}`", "", f"{purpose(name)} May import {below or 'the ground alone'}.", ""]
+    for room in rooms(package):
+        name = f"{package}.{room}"
+        may = ", ".join(f"`{each}`" for each in sorted(below(package, room)))
+        lines += ["", f"### `{room}`", "", f"{purpose(name)} May import {may or 'the ground alone'}.", ""]
         files = [each for each in MODULES if each.startswith(f"{name}.") and not _is_package(each)]
-        for each in files or [name]:
-            lines.append(f"- `{in_server(each)}`: {purpose(each)}")
-    ground = [f"- `{each}`: {purpose(f'penstock_server.{each}')}" for each in sorted(GROUND)]
-    return "\n".join([*lines, "", "### The ground, which every room may import", "", *ground]).strip() + "\n"
+        lines += [f"- `{_written(each)}`: {purpose(each)}" for each in files]
+    ground = sorted(each for each in ROOMS[package] if each in GROUND | TOOLS_GROUND)
+    lines += ["", "### The ground, which every room may import", ""]
+    lines += [f"- `{_written(f'{package}.{each}')}`: {purpose(f'{package}.{each}')}" for each in ground]
+    return "\n".join(lines).strip() + "\n"
 
 
-def picture() -> str:
+def picture(package: str) -> str:
     """The rooms and their arrows as a Mermaid diagram; arrows that follow from others are left out."""
-    arrows = [f"    {room} --> {each}" for room in rooms() for each in direct(room)]
+    arrows = [f"    {room} --> {each}" for room in rooms(package) for each in direct(package, room)]
     return "\n".join(["```mermaid", "flowchart TD", *arrows, "```"]) + "\n"
 
 
@@ -206,8 +228,14 @@ def doors() -> str:
 
 def page() -> str:
     """The architecture page with its generated parts made anew."""
-    parts = {"rooms": room_map, "picture": picture, "doors": doors}
-    return _PART.sub(lambda found: found[1] + parts[found["name"]]() + found[3], PAGE.read_text())
+    parts = {
+        "server-picture": picture("penstock_server"),
+        "server-rooms": room_map("penstock_server"),
+        "tools-picture": picture("penstock_tools"),
+        "tools-rooms": room_map("penstock_tools"),
+        "doors": doors(),
+    }
+    return _PART.sub(lambda found: found[1] + parts[found["name"]] + found[3], PAGE.read_text())
 
 
 def names(text: str) -> set[str]:
@@ -250,8 +278,9 @@ def _whole(name: str) -> str | None:
     return f"penstock_server.{name}" if f"penstock_server.{first}" in MODULES else None
 
 
-def _room(name: str) -> str:
-    return name.partition(".")[0]
+def _written(name: str) -> str:
+    """A module's name as the page has it: from the server's root, or whole."""
+    return name.removeprefix("penstock_server.")
 
 
 def _is_package(name: str) -> bool:

@@ -9,14 +9,15 @@ from tests.architecture import (
     DOORS,
     GROUND,
     IMPORTS,
-    MAY_IMPORT,
     MODULES,
     PACKAGES,
     PAGE,
-    SERVER,
+    ROOMS,
     SOURCES,
+    TOOLS_GROUND,
+    housed,
     imported_modules,
-    in_server,
+    inside,
     is_there,
     is_within,
     names,
@@ -30,19 +31,43 @@ def test_the_packages_are_found() -> None:
     assert "penstock_server.errors" in imported_modules("penstock_server.call")
 
 
-def test_every_room_has_its_place() -> None:
-    assert [name for name in SERVER if not place(name)] == []
+HOUSED = housed()
 
 
-def test_every_place_is_there() -> None:
-    assert [place for place in MAY_IMPORT if f"penstock_server.{place}" not in MODULES] == []
+def own_imports(name: str) -> set[str]:
+    """What a module imports of its own package, without the package's name."""
+    package = name.partition(".")[0]
+    return {inside(one) for one in imported_modules(name) if one.startswith(f"{package}.")}
 
 
-@pytest.mark.parametrize("name", SERVER)
+def test_every_module_has_its_place() -> None:
+    assert [name for name in HOUSED if not place(name)] == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_place_is_there(package: str) -> None:
+    assert [place for place in ROOMS[package] if f"{package}.{place}" not in MODULES] == []
+
+
+@pytest.mark.parametrize("name", HOUSED)
 def test_rooms_import_downwards(name: str) -> None:
-    ours = {in_server(one) for one in imported_modules(name) if one.startswith("penstock_server.")}
-    allowed = MAY_IMPORT[place(name)] | {place(name)}
-    assert sorted(one for one in ours if not is_within(one, allowed)) == []
+    allowed = ROOMS[name.partition(".")[0]][place(name)] | {place(name)}
+    assert sorted(one for one in own_imports(name) if not is_within(one, allowed)) == []
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_arrow_is_allowed_that_nobody_needs(package: str) -> None:
+    used: dict[str, set[str]] = {each: set() for each in ROOMS[package]}
+    for name in HOUSED:
+        if name.startswith(f"{package}."):
+            used[place(name)] |= own_imports(name)
+    unused = [
+        f"{each} -> {other}"
+        for each, others in ROOMS[package].items()
+        for other in others - GROUND - TOOLS_GROUND
+        if not any(is_within(one, {other}) for one in used[each])
+    ]
+    assert unused == []
 
 
 @pytest.mark.parametrize("name", MODULES)

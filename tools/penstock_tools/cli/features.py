@@ -35,7 +35,8 @@ def features(
     Example: [bold]penstock features fraud.skops --sample train.csv --yaml > fraud.yaml[/bold]
     """
     from penstock_server.features.spec import spec
-    from penstock_tools.cli import consent, progress
+    from penstock_tools import progress
+    from penstock_tools.cli import consent
     from penstock_tools.publish import files, summary
 
     with progress.steps() as report:

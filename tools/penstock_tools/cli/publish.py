@@ -60,7 +60,8 @@ def publish(
 
     Example: [bold]penstock publish fraud fraud.onnx --alias canary --weight 5[/bold]
     """
-    from penstock_tools.cli import consent, progress
+    from penstock_tools import progress
+    from penstock_tools.cli import consent
     from penstock_tools.publish import files, summary
 
     request = files.Request(name, file, sample, labels, features, alias, weight, registry, precision)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from penstock_server.errors import PenstockError, UnavailableError
-from penstock_tools.cli import progress
+from penstock_tools import progress
 from penstock_tools.client_commands import http
 from penstock_tools.demo import live, report, setup
 from penstock_tools.demo.plan import MODEL, ROWS_PER_REQUEST, SWITCH_TIMEOUT_S, DemoPlan, request_count

@@ -18,12 +18,12 @@ import msgspec
 from penstock.names import CANARY, CHAMPION, SHADOW
 from penstock_server.errors import UnavailableError
 from penstock_server.features.compiled import ensure_compiled
-from penstock_tools.cli.progress import Report
 from penstock_tools.client_commands import http
 from penstock_tools.demo import flights
 from penstock_tools.demo.plan import CANARY_PERCENT, MODEL, MONTHS, DemoPlan
 from penstock_tools.demo.traffic import thinned
 from penstock_tools.demo.train import Registered, train
+from penstock_tools.progress import Report
 from penstock_tools.publish.promote import Promotion, promote
 
 if TYPE_CHECKING:

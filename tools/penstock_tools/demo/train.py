@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from penstock.names import CHAMPION
 from penstock_server.errors import PenstockError
-from penstock_tools.cli.progress import Report
 from penstock_tools.demo import flights
 from penstock_tools.demo.flights import Candidate
+from penstock_tools.progress import Report
 from penstock_tools.publish import pipeline, promote
 from penstock_tools.publish.onnx import Record
 from penstock_tools.publish.registry import opened

@@ -15,7 +15,7 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec import limits, spec
 from penstock_server.features.spec.spec import Datatype, FeatureSpec
 from penstock_server.models.loader import check_fit
-from penstock_tools.cli.progress import Report
+from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx, onnx_graph, pipeline
 from penstock_tools.sklearn_compiler import load, scoring
 from penstock_tools.sklearn_compiler.load import Agree

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype, FeatureSpec
-from penstock_tools.cli.progress import Report
+from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx, onnx_graph, to_onnx
 from penstock_tools.publish.onnx_graph import Graph
 from penstock_tools.sklearn_compiler import proof, scoring

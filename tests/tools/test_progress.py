@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from penstock_tools.cli import progress
+from penstock_tools import progress
 
 
 def test_steps_are_told_on_standard_error_once_they_are_done(capsys):
