@@ -10,6 +10,7 @@ import yaml
 
 MAX_BYTES: Final = 1 << 20
 """The parser takes seconds for a megabyte, and hand-written files are small."""
+_BREAKS: Final = re.compile("[\n\r\x85\u2028\u2029]")
 
 
 class _Loader(yaml.SafeLoader):
@@ -42,6 +43,14 @@ class _Dumper(yaml.SafeDumper):
     def represent_sequence(self, tag: str, sequence: Any, flow_style: Any = None) -> Any:  # noqa: ARG002 - as the base
         is_flat = not any(isinstance(item, dict) for item in sequence)
         return super().represent_sequence(tag, sequence, flow_style=is_flat)
+
+    def represent_str(self, data: str) -> Any:
+        # The other quotes fold these line breaks into spaces when they are read again.
+        style = '"' if _BREAKS.search(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def load(data: bytes) -> Any:

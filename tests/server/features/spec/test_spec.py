@@ -176,6 +176,14 @@ features:
 """
 
 
+@pytest.mark.parametrize(
+    "value", ["\x85", "a\x85", "\u2028", "\u2029b", "\n", " \r\n ", "\x85 \x85", "\t", "'", '"', "\\n"]
+)
+def test_a_category_survives_yaml(value: str) -> None:
+    spec = FeatureSpec((StringColumn("s"),), Text("s", Categories(("", value))))
+    assert decode_yaml(encode_yaml(spec)) == spec
+
+
 def test_yaml_is_read_as_people_write_it() -> None:
     spec = decode_yaml(YAML)
     assert spec == FeatureSpec((NumberColumn("delay"),), Take(("delay",), (Fill((0.001,)), Clip((0,), (None,)))))
