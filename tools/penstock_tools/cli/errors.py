@@ -14,7 +14,17 @@ DEBUG_VARIABLE: Final = "PENSTOCK_DEBUG"
 """Any value but 0 asks for tracebacks; `penstock --debug` sets it."""
 
 _SERVER_MODULES: Final = frozenset(
-    {"aiohttp", "grpc_health", "grpc_reflection", "llvmlite", "msgspec", "numba", "onnxruntime", "prometheus_client"}
+    {
+        "aiohttp",
+        "grpc_health",
+        "grpc_reflection",
+        "jinja2",
+        "llvmlite",
+        "msgspec",
+        "numba",
+        "onnxruntime",
+        "prometheus_client",
+    }
     | {"rich", "structlog", "typer", "uvloop"}
 )
 """What the extra `server` installs; everything else comes with `tools`."""
