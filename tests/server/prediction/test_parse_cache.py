@@ -64,6 +64,11 @@ TYPED.inputs.add(name="x", datatype="FP64", shape=[1, 2]).contents.fp64_contents
         message_of([[1, 2]], model_name="m" * MAX_HEAD_BYTES),
         TYPED.SerializeToString(),
         ROW + ROW,
+        # Unknown fields after the contents that look like them: what is before the last two bytes is a whole message.
+        pb.ModelInferRequest(inputs=TYPED.inputs, raw_input_contents=[b"\x78\x01"]).SerializeToString()
+        + b"\x78\x01" * 2,
+        # Two tensors, of which one has raw contents.
+        pb.ModelInferRequest(inputs=[*TYPED.inputs, *TYPED.inputs], raw_input_contents=[b"ab"]).SerializeToString(),
         # Raw contents first, and a name that ends as they do.
         b"\x3a\x02ab" + pb.ModelInferRequest(model_name="\x3a\x02ab").SerializeToString(),
     ],
@@ -72,6 +77,19 @@ def test_what_differs_in_more_than_its_contents_is_not_cached(message: bytes) ->
     cache = ParseCache()
     assert put(cache, message) is None
     assert cache.find(message) is None
+
+
+def test_the_longest_head_is_cached() -> None:
+    bare = len(message_of([[1, 2]])) - 16
+    # The name's own length takes one more byte from 128 characters on, and another one from 16,384 on.
+    name = next(
+        "m" * length
+        for length in range(MAX_HEAD_BYTES - bare - 4, MAX_HEAD_BYTES)
+        if len(message_of([[1, 2]], model_name="m" * length)) - 16 == MAX_HEAD_BYTES
+    )
+    cache = ParseCache()
+    assert put(cache, message_of([[1, 2]], model_name=name)) is not None
+    assert put(cache, message_of([[1, 2]], model_name=name + "m")) is None
 
 
 def test_what_is_cached_is_bounded_and_holds_no_contents() -> None:
