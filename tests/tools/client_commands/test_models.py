@@ -31,7 +31,7 @@ def test_fetch_asks_for_the_models(serving, slash):
 )
 def test_another_service_is_told_apart(serving, body):
     serving.body = body
-    with pytest.raises(InvalidInputError, match="is not penstock's; is it its --http-port"):
+    with pytest.raises(InvalidInputError, match="is not that of a Penstock server; is it the --http-port"):
         models.fetch(serving.url)
 
 
