@@ -1,5 +1,3 @@
-import http.server
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -44,26 +42,9 @@ def grpc_address():
 
 
 @pytest.fixture
-def http_server():
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            server.asked.append(self.path)
-            self.send_response(server.status)
-            self.end_headers()
-            self.wfile.write(server.body)
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.status, server.body, server.asked = 200, as_json(REPORT), []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def http_server(serving):
+    serving.body = as_json(REPORT)
+    return serving
 
 
 def test_a_reply_holds_the_servers_records():
