@@ -32,7 +32,7 @@ UNHURT = Threshold("tabular 4x8", "penstock", "failed", at_most=0)
         ),
     ],
 )
-def test_what_misses_its_floor_is_said(found, expected) -> None:
+def test_each_missed_threshold_is_a_sentence(found, expected) -> None:
     assert thresholds.violations([FASTER, UNHURT], found) == expected
 
 

@@ -75,7 +75,7 @@ def test_http_refusals(http_server):
 
 @pytest.mark.parametrize("status", [200, 404])
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"versions": [{}], "unwatched": []}', b"\xff"])
-def test_another_service_is_told_apart(http_server, status, body):
+def test_another_service_is_recognised(http_server, status, body):
     http_server.status, http_server.body = status, body
     with pytest.raises(InvalidInputError, match="is not that of a Penstock server"):
         fetch.fetch(http_server.url, "m")
@@ -116,7 +116,7 @@ def test_without_a_baseline_it_says_what_to_do(watched):
         fetch.version_of(DriftReport(watched, (BARE,)), "plain")
 
 
-def test_a_version_that_is_not_loaded_is_told_with_those_that_are():
+def test_the_error_for_a_version_that_is_not_loaded_lists_the_loaded():
     report = DriftReport((CANARY, CHAMPION), (BARE,))
     said = r"no version '7' of model 'flights' is loaded; there are 2 \(canary, shadow\), 1 \(champion\)$"
     with pytest.raises(NotFoundError, match=said):
