@@ -153,20 +153,34 @@ def replacements(node: ast.AST) -> Iterator[ast.AST | None]:  # noqa: C901 - a t
 
 
 def _parts(node: ast.AST) -> Iterator[tuple[str, int | None, ast.AST]]:
-    """The node's children with their places, without annotations, decorators and texts: no test should see those."""
+    """The node's children with their places, less what no test should hold.
+
+    That is annotations, decorators, a class's options and texts; and the numbers that a module or a class gives a name,
+    which are choices: a test that repeats 65,536 proves nothing.
+    """
     skipped = {"annotation", "returns", "decorator_list", "type_params", "bases"}
+    if isinstance(node, ast.ClassDef):
+        skipped |= {"keywords"}
     if isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom):
         return
     for name, value in ast.iter_fields(node):
         if name in skipped:
             continue
         for at, part in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if isinstance(part, ast.AST) and not (isinstance(part, ast.If) and _is_for_types(part)):
+            if isinstance(part, ast.AST) and not (_is_for_types(part) or _is_choice(node, part)):
                 yield name, at, part
 
 
-def _is_for_types(node: ast.If) -> bool:
-    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _is_choice(outer: ast.AST, node: ast.AST) -> bool:
+    return (
+        isinstance(outer, ast.Module | ast.ClassDef)
+        and isinstance(node, ast.Assign | ast.AnnAssign)
+        and isinstance(node.value, ast.Constant)
+    )
 
 
 Place = tuple[tuple[str, int | None], ...]

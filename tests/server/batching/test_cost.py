@@ -153,3 +153,43 @@ def test_a_full_batch_ahead_has_its_own_price() -> None:
 )
 def test_half_of_what_a_deadline_leaves_may_be_waited(end_s: float, own_s: float, is_fine: bool) -> None:
     assert is_patient(100.0, 100.0 + end_s, 110.0, own_s=own_s) is is_fine
+
+
+class Reference:
+    """The same line from all batches kept with their weights, instead of from running averages."""
+
+    def __init__(self, cost: Cost, max_rows: int) -> None:
+        self.cost = cost
+        self.slope_s = cost.row_s
+        self.batches = [(1.0, cost.of(1), 0.5), (float(max_rows), cost.of(max_rows), 0.5)]
+        self.seen = 50
+
+    def update(self, rows: int, took_s: float) -> None:
+        self.seen += 1
+        weight = max(0.02, 1 / self.seen)
+        took_s = min(took_s, 3.0 * self.cost.of(rows))
+        self.batches = [(n, s, w * (1 - weight)) for n, s, w in self.batches] + [(float(rows), took_s, weight)]
+        mean_rows = sum(n * w for n, _, w in self.batches)
+        mean_s = sum(s * w for _, s, w in self.batches)
+        variance = sum((n - mean_rows) ** 2 * w for n, _, w in self.batches)
+        covariance = sum((n - mean_rows) * (s - mean_s) * w for n, s, w in self.batches)
+        stiffness = 0.001 * mean_rows**2
+        row_s = (covariance + stiffness * self.slope_s) / (variance + stiffness)
+        row_s = min(max(row_s, 0.0), mean_s / mean_rows)
+        self.slope_s += 0.02 * (row_s - self.slope_s)
+        self.cost = Cost(max(0.0, mean_s - row_s * mean_rows), row_s)
+
+
+@given(
+    st.integers(2, 64),
+    st.lists(st.tuples(st.integers(1, 64), st.floats(0.01, 100.0)), min_size=1, max_size=60),
+)
+def test_running_averages_give_the_line_of_all_weighted_batches(
+    max_rows: int, batches: list[tuple[int, float]]
+) -> None:
+    model, reference = CostModel(TRUE, max_rows), Reference(TRUE, max_rows)
+    for rows, took_s in batches:
+        model.update(rows, took_s)
+        reference.update(rows, took_s)
+        for asked in (1, 64):
+            assert model.of(asked) == pytest.approx(reference.cost.of(asked), rel=1e-6, abs=1e-9)

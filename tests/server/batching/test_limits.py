@@ -31,6 +31,10 @@ def test_limits_check_themselves(limits: dict[str, Any], sentence: str) -> None:
         BatchLimits(**limits)
 
 
+def test_the_least_that_is_taken() -> None:
+    assert BatchLimits(1, 0.0, 1, 1, 1, objective_ms=0.5).objective_s == 0.0005
+
+
 def test_a_model_has_its_own_limits() -> None:
     limits = BatchLimits(8, 0.5, 99, objective_ms=20.0, models={"fraud": ModelLimits(max_rows=2, objective_ms=5.0)})
     assert limits.of("fraud") == BatchLimits(2, 0.5, 99, objective_ms=5.0)
@@ -51,6 +55,7 @@ def test_a_model_has_its_own_limits() -> None:
         (None, Cost(0.1, 0.001), THREADED_ROWS, False),  # a batch costs hardly more than a row
         (8, Cost(900e-6, 10e-6), 8, True),  # what is set stays, and decides
         (512, Cost(100e-6, 10e-6), 512, False),
+        (1, Cost(BUDGET_S, 0.0), 1, True),  # the budget itself is within it
     ],
 )
 def test_what_a_cost_makes_of_the_limits(max_rows: int | None, cost: Cost, rows: int, is_inline: bool) -> None:
