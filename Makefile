@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements.lock
 CODE := protos server client tools bench tests
-# Tests run on every core, and one that is done takes over half of what another has left. WORKERS=0 runs them in one
-# process, as a debugger wants it.
+# Tests run on every core; a process that is done takes over half of what another has left. WORKERS=0 runs them in one
+# process, which a debugger needs.
 WORKERS ?= logical
 PARALLEL := -n $(WORKERS) --dist worksteal
 
@@ -20,8 +20,8 @@ help: ## List the targets
 install: $(STAMP) ## Make .venv with everything for development, each package in the version of the lock
 
 $(STAMP): pyproject.toml $(LOCK)
-	@test -n "$(PYTHON)" || { echo "penstock needs Python 3.11 or newer, and there is no python3; install it, or say make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "penstock needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" -V 2>/dev/null || echo not there); say make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "penstock needs Python 3.11 or newer, and there is no python3; install it, or run make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "penstock needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" -V 2>/dev/null || echo not there); run make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' $(LOCK))"
 	$(BIN)/uv pip sync --python $(BIN)/python $(LOCK)
@@ -45,7 +45,7 @@ coverage: $(STAMP) ## Run the tests, and show how many lines of each room they r
 explore: $(STAMP) ## Run the property tests with many other examples
 	$(BIN)/python -m pytest $(PARALLEL) -m hypothesis --hypothesis-profile=explore $(ARGS)
 
-mutants: $(STAMP) ## Change the pure rooms one place at a time, and show which changes no test sees; ARGS="--help" tells more
+mutants: $(STAMP) ## Change the pure rooms one place at a time, and show which changes no test sees; ARGS="--help" lists the options
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 lint: $(STAMP) ## Format, lint, types, and whether the generated code is fresh
@@ -56,13 +56,13 @@ lint: $(STAMP) ## Format, lint, types, and whether the generated code is fresh
 
 check: lint test ## Prove everything: lint and tests
 
-protos: $(STAMP) ## Write the generated code anew from the .proto files
+protos: $(STAMP) ## Write the generated code from the .proto files
 	$(BIN)/python -m penstock.generate
 
 dist: $(STAMP) ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m hatchling build
 
-architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md anew
+architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md
 	$(BIN)/python -m tests.architecture
 
 bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of python -m bench
@@ -71,7 +71,7 @@ bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of p
 bench-ci: $(STAMP) ## Measure quickly, and fail if a threshold does not hold
 	$(BIN)/python -m bench --ci
 
-bench-peers: $(STAMP) ## Measure other model servers beside Penstock; ARGS="--help" lists the options
+bench-peers: $(STAMP) ## Measure other model servers and Penstock; ARGS="--help" lists the options
 	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove .venv, caches and builds

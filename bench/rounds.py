@@ -81,7 +81,7 @@ def plan_of(scenario: Scenario, rounds: Rounds, address: str, messages: tuple[by
 
 
 def open_plan(plan: LoadPlan, rate_per_s: float) -> LoadPlan:
-    """Poisson arrivals in place of a closed loop, with so many streams that arrivals rarely wait for one."""
+    """Poisson arrivals in place of a closed loop, with enough streams that arrivals rarely wait for one."""
     streams = plan.streams if plan.is_http1 else max(plan.streams, _OPEN_STREAMS)
     return replace(plan, rate_per_s=max(1.0, rate_per_s), streams=streams)
 

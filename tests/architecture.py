@@ -227,7 +227,7 @@ def doors() -> str:
 
 
 def page() -> str:
-    """The architecture page with its generated parts made anew."""
+    """The architecture page with its generated parts written again."""
     parts = {
         "server-picture": picture("penstock_server"),
         "server-rooms": room_map("penstock_server"),

@@ -245,7 +245,6 @@ def tests_of(file: str) -> tuple[list[str], list[str]]:
     for path in PURE[file]:
         files = sorted((ROOT / path).glob("**/test_*.py")) if (ROOT / path).is_dir() else [ROOT / path]
         found |= dict.fromkeys(str(at.relative_to(ROOT)) for at in files)
-    found.pop("tests/server/drift/test_agreement.py", None)  # asks a foreign library, for seconds
     own = [path for path in found if Path(path).name == f"test_{Path(file).stem}.py"]
     return own, [path for path in found if path not in own]
 

@@ -94,11 +94,10 @@ def run_lengths(rng: np.random.Generator, alpha: float, streams: int, most_looks
 
 @dataclass(frozen=True, slots=True)
 class Discoveries:
-    """Over windows of many features: the false share of reported drift, power, windows with a false report, false alarms."""
+    """Over windows of many features: the false share of reported drift, power, and false alarms per window."""
 
     false_share: float
     power: float
-    windows_with_false: float
     false_alarms: float
 
 
@@ -108,18 +107,17 @@ def discoveries(rng: np.random.Generator, rate: float, quiet_index: float, drift
     shares = np.full(bins, 1 / bins)
     truth = np.arange(features) < drifted
     moved = np.where(truth[:, None], tilted(shares, 0.25), tilted(shares, quiet_index))
-    state, began, said, wrong, right, any_wrong = AlarmState(), 0, 0.0, 0, 0, 0
+    state, began, false_share, right = AlarmState(), 0, 0.0, 0
     for window in range(windows):
         reference = rng.multinomial(REFERENCE_ROWS, shares, features)
         current = np.array([rng.multinomial(rows, one) for one in moved])
         called = benjamini_hochberg(p_value(reference, current), rate)
-        wrong, right = int((called & ~truth).sum()), right + int((called & truth).sum())
-        said += wrong / max(int(called.sum()), 1)
-        any_wrong += bool(wrong)
+        right += int((called & truth).sum())
+        false_share += int((called & ~truth).sum()) / max(int(called.sum()), 1)
         after = after_window(state, {str(at): bool(one) for at, one in enumerate(called)}, float(window))
         began += sum(not truth[int(name)] for name in after.since_s.keys() - state.since_s.keys())
         state = after
-    return Discoveries(said / windows, right / max(drifted * windows, 1), any_wrong / windows, began / windows)
+    return Discoveries(false_share / windows, right / max(drifted * windows, 1), began / windows)
 
 
 def clumped_size(rng: np.random.Generator, length: int, runs: int) -> tuple[float, float]:

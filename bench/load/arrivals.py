@@ -56,7 +56,7 @@ class ClosedLoop:
 
 
 class PoissonArrivals:
-    """Requests are due at random times of a mean rate, whatever the server does: a slow server gets a queue.
+    """Requests are due at random times of a mean rate, however slow the server is: a slow server gets a queue.
 
     A request that finds no room keeps its due time, so that the wait for room counts as latency.
     """

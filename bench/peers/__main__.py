@@ -1,4 +1,4 @@
-"""`python -m bench.peers`: reads the command line, shows progress, and prints each peer beside Penstock.
+"""`python -m bench.peers`: reads the command line, shows progress, and prints each peer next to Penstock.
 
 The exit status is 0, 1 if a peer was not measured, or 2 if nothing could be measured.
 """
@@ -84,7 +84,7 @@ def parser(peers: Mapping[str, Peer]) -> argparse.ArgumentParser:
     """The command line over these peers."""
     made = argparse.ArgumentParser(
         prog="python -m bench.peers",
-        description="Measures other model servers beside Penstock and a bare grpc.aio server, one after another: with "
+        description="Measures other model servers, each together with Penstock and a bare grpc.aio server: with "
         "the same model, rows and load. Each is installed in its own environment of hundreds of megabytes, in "
         f"{environments.cache()}.",
     )

@@ -84,6 +84,6 @@ def _run(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(f"{Path(command[0]).name} {command[1]} failed: {error}") from error
     if done.returncode:
-        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[:_QUOTED_LINES])
-        raise InstallError(f"{Path(command[0]).name} {command[1]} failed: {said}")
+        quoted = "\n".join((done.stderr or done.stdout).strip().splitlines()[:_QUOTED_LINES])
+        raise InstallError(f"{Path(command[0]).name} {command[1]} failed: {quoted}")
     return done.stdout

@@ -47,7 +47,7 @@ PROTOCOLS: Final[Mapping[str, RequestProtocol]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A server to measure beside Penstock.
+    """A server to measure together with Penstock.
 
     Attributes:
         name: in tables and results.

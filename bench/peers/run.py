@@ -1,4 +1,4 @@
-"""Measures one peer beside Penstock and the bare baseline, in one run, and ends every process that the peer started.
+"""Measures one peer, Penstock and the bare baseline in one run, and ends every process that the peer started.
 
 A peer that cannot be installed or started, or that answers wrongly, gives a result with the reason.
 """

@@ -1,6 +1,6 @@
 """`penstock demo | python -m bench.pictures.demo OUT.svg`: draws what the demo wrote, for the README.
 
-The picture is the output as a terminal shows it, less the lines that only a reader of the real one needs: the first line,
+The picture is the output as a terminal shows it, without the lines that only the command's own reader needs: the first line,
 the excerpt of the metrics and the commands to try next.
 """
 

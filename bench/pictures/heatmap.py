@@ -113,10 +113,10 @@ def _cell(column: ColumnDrift, at: int, top: int) -> str:
 
 
 def _legend(top: int) -> str:
-    said = "called drift: more than a PSI of 0.1, and than what varies in time anyway (Benjamini-Hochberg, 5%)"
+    rule = "called drift: more than a PSI of 0.1, and than what varies in time anyway (Benjamini-Hochberg, 5%)"
     return (
         f'<circle class="dot" cx="{LEFT + 10}" cy="{top}" r="3"/>'
-        f'<text class="soft" x="{LEFT + 22}" y="{top + 4}">{said}</text>'
+        f'<text class="soft" x="{LEFT + 22}" y="{top + 4}">{rule}</text>'
         f'<text class="soft" x="{LEFT + 22}" y="{top + 22}">Jensen-Shannon distance: 0 as in training, 1 nothing alike</text>'
     )
 

@@ -51,7 +51,7 @@ class MonthDrift:
 
 
 def specification() -> FeatureSpec:
-    """The flights' raw columns; drift is counted on these, whatever a model's features make of them."""
+    """The flights' raw columns; drift is counted on these, not on a model's features."""
     columns: tuple[Column, ...] = (*map(StringColumn, flights.STRINGS), *map(NumberColumn, flights.NUMBERS))
     return FeatureSpec(columns, Join((*(Text(name, Hash(8)) for name in flights.STRINGS), Take(flights.NUMBERS))))
 

@@ -19,7 +19,7 @@ from penstock_client.steps import Attempt, Failure, Pause, Steps, T, failure_of
 
 
 class Client(ClientBase):
-    """Asks a model server for predictions; safe to share between threads, and meant to be kept.
+    """Gets predictions from a model server. Threads may share a client; keep it, since a new one connects again.
 
     Each method raises a `PenstockClientError` that says what was wrong, for which model, and at which server.
 

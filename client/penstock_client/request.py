@@ -14,7 +14,7 @@ UINT64_LIMIT = 2**64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
-    """The options of one prediction, beside its rows.
+    """The options of one prediction, without its rows.
 
     Attributes:
         version: a version's name or an alias such as "@champion"; empty leaves the choice to the server.

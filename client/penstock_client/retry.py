@@ -1,7 +1,7 @@
 """Decides whether another attempt follows a failed one, and after what pause.
 
 A prediction changes nothing at the server, so an attempt that reached no server is safe to repeat. After overload the
-client retries only if the server names a time: callers that all come back at once keep a full queue full.
+client retries only if the server names a time: callers that all retry at once keep a full queue full.
 """
 
 from dataclasses import dataclass

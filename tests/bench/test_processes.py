@@ -11,7 +11,7 @@ BUSY = "import time\nwhile time.process_time() < 0.15: pass\n"
 
 
 @pytest.mark.parametrize("command", ["python", "a b", "odd) (name", ""])
-def test_a_stat_line_is_read_whatever_the_command_is_called(command) -> None:
+def test_a_stat_line_is_read_with_any_command_name(command) -> None:
     text = f"12 ({command}) S 7 " + " ".join(map(str, range(5, 53)))
     name, numbers = processes.parse_stat(text)
     assert name == command

@@ -32,11 +32,11 @@ UNHURT = Threshold("tabular 4x8", "penstock", "failed", at_most=0)
         ),
     ],
 )
-def test_what_misses_its_floor_is_said(found, expected) -> None:
+def test_each_missed_threshold_is_a_sentence(found, expected) -> None:
     assert thresholds.violations([FASTER, UNHURT], found) == expected
 
 
-def test_the_committed_floors_name_what_can_be_measured() -> None:
+def test_the_committed_thresholds_name_what_can_be_measured() -> None:
     committed = thresholds.read()
     names = {scenario.name for suite in SUITES.values() for scenario in suite}
     assert {FASTER, UNHURT} <= set(committed)

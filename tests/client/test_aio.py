@@ -97,7 +97,7 @@ async def test_cancelling_one_caller_leaves_the_others(client, server):
         await stuck
 
 
-async def test_a_timeout_of_asyncio_is_obeyed(client, server):
+async def test_a_timeout_of_asyncio_cancels_the_call(client, server):
     scope = asyncio.timeout(None)
 
     async def ask():

@@ -157,7 +157,7 @@ def test_the_retries_end_with_the_servers_words(client, server):
         (grpc.StatusCode.ABORTED, {}, 1),
     ],
 )
-def test_pushback_is_obeyed(client, server, code, trailers, calls):
+def test_pushback_is_followed(client, server, code, trailers, calls):
     server.fail(code, **trailers)
     try:
         client.predict("fares", FARES[0])
@@ -190,7 +190,7 @@ def test_the_deadline_is_grpcs_own(client, server):
     with pytest.raises(DeadlineExceededError, match="model 'stuck'"):
         client.predict("stuck", {"x": [1]}, timeout_s=1)
     assert server.arrived.is_set()
-    assert server.ended.wait(10), "the server was told that the call is over"
+    assert server.ended.wait(10), "the server knows that the call is over"
     assert 0 < server.calls("ModelInfer")[0].remaining_s < 2
 
 

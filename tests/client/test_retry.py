@@ -67,6 +67,6 @@ def test_a_pause_is_within_the_time_left(retry, remaining_s, fraction, pushback)
 
 
 @pytest.mark.parametrize("wrong", [{"initial_s": 0}, {"initial_s": 2, "cap_s": 1}, {"multiplier": 0.5}])
-def test_a_backoff_is_checked_at_birth(wrong):
+def test_a_backoff_is_checked_on_construction(wrong):
     with pytest.raises(ValueError, match="expected 0 < initial_s <= cap_s"):
         Backoff(**wrong)

@@ -208,7 +208,7 @@ def test_a_timeout_is_finite_and_positive(timeout_s):
 
 
 @pytest.mark.parametrize("settings", [{"timeout_s": 0.0}, {"retries": -1}, {"timeout_s": float("inf")}])
-def test_settings_are_checked_at_birth(settings):
+def test_settings_are_checked_on_construction(settings):
     with pytest.raises(ValueError, match="expected retries >= 0"):
         Script(**settings)
 

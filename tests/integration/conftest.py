@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import socketserver
 import threading
 import time
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from penstock_server.control.port import reserve
 from penstock_tools.server_process import PENSTOCK, ServerProcess
 
 WAIT_S = 30.0
@@ -63,7 +63,7 @@ class Server(ServerProcess):
 
 
 def _until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
-    """The condition's first true value; another process's state can only be asked for, so it is asked again and again."""
+    """The condition's first true value; another process's state can only be polled."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
@@ -89,7 +89,7 @@ Starter = Callable[..., Server]
 def without_training_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH in which these libraries are not installed, as the extra `server` leaves a server.
 
-    MLflow imports whatever of them is there, which takes as long as the rest of a server's start.
+    MLflow imports those that are there, which takes as long as the rest of a server's start.
     """
     folder = tmp_path_factory.mktemp("without")
     for name in ("pandas", "polars", "sklearn"):
@@ -106,7 +106,7 @@ def environment(
         "PYTHONPATH": os.pathsep.join(filter(None, (str(without_training_stack), os.environ.get("PYTHONPATH")))),
         "PENSTOCK_CACHE_DIR": str(cache_folder),
         "PENSTOCK_DATA_DIR": str(data),
-        # A registry that is away is told in two seconds instead of twenty.
+        # A registry that does not answer fails in two seconds instead of twenty.
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "2",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
@@ -261,6 +261,7 @@ def penstock(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str
 
 
 class _ThreadingServer(socketserver.ThreadingMixIn, simple_server.WSGIServer):
+    allow_reuse_port = True  # the port is reserved by another socket
     daemon_threads = True
     block_on_close = False
 
@@ -276,10 +277,10 @@ class RegistryServer:
     It is MLflow's WSGI application on threads of the test's process: `mlflow server` takes half a minute to start.
     """
 
-    def __init__(self) -> None:
-        self._port = _free_port()
+    def __init__(self, port: int) -> None:
+        self._port = port
         self._server: _ThreadingServer | None = None
-        self.uri = f"http://127.0.0.1:{self._port}"
+        self.uri = f"http://127.0.0.1:{port}"
 
     def open(self) -> None:
         from mlflow.server import app
@@ -296,13 +297,6 @@ class RegistryServer:
             self._server = None
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def registry_server(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegistryServer]:
     import mlflow.server as settings
@@ -313,10 +307,11 @@ def registry_server(registry: Registry, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv(settings.SERVE_ARTIFACTS_ENV_VAR, "true")
     for store in ("_tracking_store", "_model_registry_store"):
         monkeypatch.setattr(handlers, store, None)  # kept from an earlier registry otherwise
-    server = RegistryServer()
-    server.open()
-    yield server
-    server.close()
+    with reserve("127.0.0.1", 0) as reserved:
+        server = RegistryServer(reserved.getsockname()[1])
+        server.open()
+        yield server
+        server.close()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ ROWS = np.array([[1.0, 2.0], [-1.0, -3.0], [0.5, 0.25]], np.float32)
 
 
 class Traffic:
-    """Callers that never stop until told; every failure is kept."""
+    """Callers that go on until they are stopped; every failure is kept."""
 
     def __init__(self, address: str, model: str, threads: int = 4) -> None:
         self.versions: Counter[str] = Counter()
@@ -50,7 +50,7 @@ class Traffic:
 
 @contextmanager
 def watching(address: str) -> Iterator[list[int]]:
-    """What a load balancer that watches the server's health is told meanwhile."""
+    """The statuses that a load balancer gets meanwhile, as it watches the server's health."""
     statuses: list[int] = []
     with grpc.insecure_channel(address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())

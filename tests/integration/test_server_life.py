@@ -86,7 +86,7 @@ def test_the_supervisor_s_end_ends_its_workers(start: Any, repository: Path, unt
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         next(watch)
         os.kill(server.pid, signal.SIGKILL)
-        until(lambda: not Path(f"/proc/{worker['pid']}").exists(), "the worker ends, whoever is connected")
+        until(lambda: not Path(f"/proc/{worker['pid']}").exists(), "the worker ends with a client connected")
 
 
 @pytest.mark.parametrize("option", ["--port", "--http-port"])
@@ -107,7 +107,7 @@ def test_a_second_server_cannot_share_the_port_by_mistake(start: Any, two_worker
     assert second.returncode == 1
 
 
-def test_a_damaged_model_is_told_and_others_serve(
+def test_a_damaged_model_is_reported_and_others_serve(
     start: Any, repository: Path, put_version: Any, flag_model: bytes, until: Any
 ) -> None:
     put_version(repository, "broken", "1", b"this is no ONNX")

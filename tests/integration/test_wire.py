@@ -187,7 +187,7 @@ BAD_REQUESTS = {
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_bad_requests_are_told_what_was_expected(channel: grpc.Channel, name: str) -> None:
+def test_the_error_for_a_bad_request_says_what_was_expected(channel: grpc.Channel, name: str) -> None:
     made, code, sentence = BAD_REQUESTS[name]
     with pytest.raises(grpc.RpcError) as caught:
         infer(channel, made)
@@ -239,7 +239,7 @@ def test_oversized_messages_are_refused(channel: grpc.Channel) -> None:
     assert len(infer(channel, request()).outputs) == 2
 
 
-def test_deadlines_in_microseconds_are_obeyed(channel: grpc.Channel) -> None:
+def test_deadlines_in_microseconds_are_kept(channel: grpc.Channel) -> None:
     reply = infer(channel, request(parameters={"timeout": pb.InferParameter(int64_param=10_000_000)}))
     assert len(reply.outputs) == 2
 

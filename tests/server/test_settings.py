@@ -190,9 +190,3 @@ def test_a_worker_gets_every_setting_of_its_tables_and_no_address_of_a_registry(
 def test_a_model_may_have_threads_of_its_own() -> None:
     settings = ModelSettings(threads=2, models={"fraud": OwnModelSettings(4)})
     assert [settings.threads_of(name) for name in ("churn", "fraud")] == [2, 4]
-
-
-def test_segments_leave_half_of_the_room_to_parquet() -> None:
-    settings = RequestLogSettings(Path("requests"), max_bytes=400_000, rotate_bytes=4096)
-    assert (settings.spool, settings.spool_bytes) == (Path("requests").absolute() / ".spool", 200_000)
-    assert RequestLogSettings().spool is None

@@ -1,6 +1,8 @@
-"""An MLflow registry in sqlite, small models, and rows with everything that columns hold."""
+"""An MLflow registry in sqlite, an HTTP server, small models, and rows with everything that columns hold."""
 
+import http.server
 import shutil
+import threading
 from pathlib import Path
 
 import joblib
@@ -151,3 +153,29 @@ def files(tmp_path: Path, small_frame, small_pipeline, before_onnx, onnx_file) -
     (tmp_path / "before.yaml").write_bytes(spec.encode_yaml(before_onnx))
     (tmp_path / "before.json").write_bytes(spec.encode(before_onnx))
     return tmp_path
+
+
+@pytest.fixture
+def serving():
+    """An HTTP server that answers every path with one status and body, and keeps the paths that it got."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(server.status)
+            self.end_headers()
+            self.wfile.write(server.body)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.status, server.body, server.asked = 200, b"", asked
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -6,15 +6,15 @@ from rich.console import Console
 from penstock_tools import progress
 
 
-def test_steps_are_told_on_standard_error_once_they_are_done(capsys):
+def test_steps_are_on_standard_error_once_they_are_done(capsys):
     with progress.steps() as report:
         report("reading [1] file")
         assert "reading" not in capsys.readouterr().err
         report("writing")
         assert "✓ reading [1] file" in capsys.readouterr().err
-    told = capsys.readouterr()
-    assert "✓ writing" in told.err
-    assert told.out == ""
+    captured = capsys.readouterr()
+    assert "✓ writing" in captured.err
+    assert captured.out == ""
 
 
 def failing():
@@ -23,7 +23,7 @@ def failing():
         raise ValueError("no")
 
 
-def test_a_step_that_fails_is_not_told_as_done(capsys):
+def test_a_step_that_fails_is_not_shown_as_done(capsys):
     with pytest.raises(ValueError, match="no"):
         failing()
     assert "✓" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The `penstock` command, and what it is made of, to publish models and to promote them.
+"""The `penstock` command, and for programs `publish_pipeline`, which publishes a fitted scikit-learn pipeline.
 
 from penstock_tools import publish_pipeline
 
@@ -14,7 +14,7 @@ __all__ = ["publish_pipeline"]
 
 
 def __getattr__(name: str) -> Any:
-    # scikit-learn, onnxruntime and mlflow take seconds to import, which no other command should wait for.
+    # scikit-learn, onnxruntime and mlflow take seconds to import, and no other command should wait for them.
     if name == "publish_pipeline":
         from penstock_tools.publish.pipeline import publish_pipeline
 

@@ -121,8 +121,8 @@ class ServerProcess:
         why = (
             f"ended with exit code {code} before it was ready" if has_ended else f"was not ready within {timeout_s:g} s"
         )
-        said = "" if self._has_log else f"; its output ends with:\n{self.last_lines or 'nothing'}"
-        raise UnavailableError(f"the server {why}{said}")
+        output = "" if self._has_log else f"; its output ends with:\n{self.last_lines or 'nothing'}"
+        raise UnavailableError(f"the server {why}{output}")
 
     @property
     def grpc(self) -> str:

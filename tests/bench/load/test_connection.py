@@ -88,7 +88,7 @@ def test_each_call_has_one_outcome_however_the_answer_is_cut(cuts) -> None:
         (frames.frame(frames.GOAWAY, 0, 0, bytes(8)), "refused by GOAWAY"),
     ],
 )
-def test_whatever_is_no_good_answer_is_a_failure_with_a_reason(data, reason) -> None:
+def test_anything_but_a_good_answer_is_a_failure_with_a_reason(data, reason) -> None:
     link = connection()
     link.submit(1.0)
     assert link.receive(data) == [(1.0, reason)]

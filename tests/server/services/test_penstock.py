@@ -1,5 +1,4 @@
 import contextlib
-import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from penstock import penstock_pb2 as pb
 from penstock_server.call import Call
+from penstock_server.control.port import reserve
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.services.penstock import MAX_MESSAGE_BYTES, penstock_methods
 from penstock_server.transport.aio import AioTransport
@@ -68,17 +68,16 @@ def test_a_message_goes_on_as_it_came(fake_call: Any) -> None:
 
 @pytest.fixture(params=[CompletionQueueTransport, AioTransport])
 def channel(request: pytest.FixtureRequest) -> Iterator[grpc.Channel]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
     transport = request.param(penstock_methods(forward), Idle(), TransportSettings())
     thread = threading.Thread(target=transport.run)
     thread.start()
-    transport.listen(address)
-    with contextlib.closing(grpc.insecure_channel(address)) as opened:
-        yield opened
-    transport.drain(0)
-    thread.join(TIMEOUT_S)
+    with reserve("127.0.0.1", 0) as reserved:
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        transport.listen(address)
+        with contextlib.closing(grpc.insecure_channel(address)) as opened:
+            yield opened
+        transport.drain(0)
+        thread.join(TIMEOUT_S)
     assert not thread.is_alive()
 
 

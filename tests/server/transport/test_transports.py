@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from penstock_server.call import Call
+from penstock_server.control.port import reserve
 from penstock_server.errors import (
     InvalidInputError,
     NotFoundError,
@@ -142,21 +143,15 @@ def running(kind: str, service: Service, settings: TransportSettings | None = No
     transport: Transport = KINDS[kind](service.methods, service.scheduler, settings or TransportSettings())
     thread = threading.Thread(target=transport.run)
     thread.start()
-    address = f"127.0.0.1:{_free_port()}"
-    try:
-        transport.listen(address)
-        yield transport, address
-    finally:
-        transport.drain(0)
-        thread.join(TIMEOUT_S)
-        assert not thread.is_alive()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    with reserve("127.0.0.1", 0) as reserved:
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        try:
+            transport.listen(address)
+            yield transport, address
+        finally:
+            transport.drain(0)
+            thread.join(TIMEOUT_S)
+            assert not thread.is_alive()
 
 
 @pytest.fixture(params=KINDS)

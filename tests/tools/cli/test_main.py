@@ -4,19 +4,6 @@ import sys
 
 import pytest
 
-
-def test_a_release_from_the_command_line(registry, client, onnx_file, capsys, run):
-    assert run("publish", "fraud", str(onnx_file)) == 0
-    assert run("promote", "fraud", "1") == 0
-    assert run("publish", "fraud", str(onnx_file), "--alias", "canary", "--weight", "5", "--registry", registry) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "fraud version 1 is registered; it is served once you run: penstock promote fraud 1",
-        "fraud version 1 is now champion",
-        "fraud version 2 is registered and is now canary with 5% of the traffic",
-    ]
-    assert client.get_registered_model("fraud").aliases == {"champion": 1, "canary": 2}
-
-
 FAILING = {
     "no such file": (["publish", "fraud", "/nowhere.onnx"], "there is no file /nowhere.onnx"),
     "no such model": (["promote", "fraud", "1"], "there is no model 'fraud'"),
@@ -67,14 +54,6 @@ def test_a_missing_extra_is_named(monkeypatch, capsys, run):
     )
 
 
-def test_serve_hands_its_options_on(monkeypatch, run):
-    given = {}
-    monkeypatch.setattr("penstock_server.cli.run", lambda **options: given.update(options))
-    assert run("serve", "--model", "a", "--model", "b", "--port", "0", "--transport", "aio") == 0
-    assert given.pop("models") == ("a", "b")
-    assert {name: value for name, value in given.items() if value is not None} == {"port": 0, "transport": "aio"}
-
-
 def test_the_console_script_answers_without_heavy_imports():
     heavy = "{'mlflow', 'sklearn', 'pandas', 'onnx', 'onnxruntime', 'numpy', 'grpc', 'numba'}"
     code = (
@@ -85,10 +64,3 @@ def test_the_console_script_answers_without_heavy_imports():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["penstock 0.1.0", "loaded: []"]
-
-
-def test_a_server_that_is_not_there_is_one_sentence(tmp_path, capsys, run):
-    rows = tmp_path / "rows.json"
-    rows.write_text('[{"x": 1}]')
-    assert run("predict", "fraud", str(rows), "--server", "127.0.0.1:9") == 1
-    assert "no server answers at 127.0.0.1:9; start one with `penstock serve`" in capsys.readouterr().err

@@ -18,4 +18,4 @@ def test_a_pickle_needs_trust_where_nobody_can_be_asked(registry, client, files,
     assert "--trust agrees" in capsys.readouterr().err
     assert client.search_registered_models() == []
     assert run(*pickled, "--trust") == 0
-    assert "runs whatever code the file holds" in capsys.readouterr().err
+    assert "runs any code that the file holds" in capsys.readouterr().err

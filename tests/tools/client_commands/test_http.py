@@ -35,7 +35,7 @@ def test_who_does_not_answer_is_given_up():
         http.get(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.05)
 
 
-def test_another_protocol_is_told_apart():
+def test_another_protocol_is_recognised():
     def answer():
         connection, _ = listener.accept()
         with connection:

@@ -29,9 +29,9 @@ def test_fetch_asks_for_the_models(serving, slash):
     "body",
     [b"", b"<html>", b"[]", b"{}", b'{"models": 3, "sources": []}', b'{"models": ["a"], "sources": []}', b"\xff"],
 )
-def test_another_service_is_told_apart(serving, body):
+def test_another_service_is_recognised(serving, body):
     serving.body = body
-    with pytest.raises(InvalidInputError, match="is not penstock's; is it its --http-port"):
+    with pytest.raises(InvalidInputError, match="is not that of a Penstock server; is it the --http-port"):
         models.fetch(serving.url)
 
 
@@ -54,7 +54,7 @@ def test_the_table_shows_every_version_and_why(capsys, monkeypatch):
     assert text.rstrip().endswith("mlflow http://m is AWAY: it does not answer")
 
 
-def test_no_models_is_said(capsys):
+def test_no_models(capsys):
     models.show({"models": [], "sources": []})
     assert "no models are loaded" in capsys.readouterr().out
 

@@ -72,7 +72,7 @@ def test_the_table_holds_what_the_pipeline_takes(small):
     assert all(isinstance(value, str) for name in flights.STRINGS for value in table[name])
 
 
-def test_no_column_tells_what_happened_after_departure():
+def test_no_column_depends_on_what_happened_after_departure():
     assert not {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"} & set(flights.COLUMNS)
 
 

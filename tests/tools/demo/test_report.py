@@ -71,7 +71,7 @@ def test_one_failure_among_many_is_a_problem():
     assert len(report.problems(tally, 0)) == 1
 
 
-def test_a_promotion_without_a_reply_is_said():
+def test_a_promotion_without_a_reply():
     tally = Tally("2")
     tally.promoted(3.0)
     assert report.promotion(tally) == "in the registry at 3.0 s, and no reply showed it"

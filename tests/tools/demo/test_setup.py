@@ -35,7 +35,7 @@ def test_the_state_of_the_models_in_words():
         {"version": "2", "role": "", "state": "UNAVAILABLE", "reason": "a digest is wrong"},
     ]
     assert setup.describe({"models": models}) == "1 champion is READY; 2 is UNAVAILABLE a digest is wrong"
-    assert setup.describe({"models": []}) == "it has loaded none"
+    assert setup.describe({"models": []}) == "it has loaded no model"
 
 
 def aliases(client):

@@ -74,7 +74,7 @@ async def test_it_gives_up_on_a_server_that_is_gone():
 
 
 @pytest.mark.parametrize(("sent", "expected"), [(51, True), (50, False)])
-async def test_half_way_is_told(sent, expected):
+async def test_half_way_is_an_event(sent, expected):
     schedule = fast(100)
     await send(stream(sent), [FakeClient()], Tally("2"), schedule)
     assert schedule.halfway.is_set() is expected
@@ -134,7 +134,7 @@ def test_thinning_keeps_the_order_and_spreads_evenly(frame, rows, expected):
 
 
 @pytest.mark.parametrize(("done_after", "at_most", "repeats"), [(0, 5, 0), (3, 5, 3), (99, 5, 5), (99, 0, 0)])
-def test_the_last_batch_is_repeated_until_done_but_not_for_ever(frame, done_after, at_most, repeats):
+def test_the_last_batch_is_repeated_until_done_within_a_limit(frame, done_after, at_most, repeats):
     asked = iter(range(1000))
     found = list(until(lambda: next(asked) >= done_after, batches(frame, 8), at_most=at_most))
     assert len(found) == 3 + repeats

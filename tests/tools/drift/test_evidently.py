@@ -90,7 +90,7 @@ def test_a_long_log_is_thinned_evenly(folder, monkeypatch):
     ("model", "version", "end"),
     [("other", "", None), ("fares", "3", None), ("fares", "@shadow", None), ("fares", "1", "2020-01-01")],
 )
-def test_nothing_logged_is_said(folder, model, version, end):
+def test_no_logged_rows_are_an_error(folder, model, version, end):
     with pytest.raises(NotFoundError, match=rf"no rows of model '{model}'.*request_log\.rotate_bytes"):
         evidently.read_log(folder, model, version, end=end)
 

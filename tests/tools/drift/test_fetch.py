@@ -1,5 +1,3 @@
-import http.server
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -44,26 +42,9 @@ def grpc_address():
 
 
 @pytest.fixture
-def http_server():
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            server.asked.append(self.path)
-            self.send_response(server.status)
-            self.end_headers()
-            self.wfile.write(server.body)
-
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.status, server.body, server.asked = 200, as_json(REPORT), []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def http_server(serving):
+    serving.body = as_json(REPORT)
+    return serving
 
 
 def test_a_reply_holds_the_servers_records():
@@ -94,7 +75,7 @@ def test_http_refusals(http_server):
 
 @pytest.mark.parametrize("status", [200, 404])
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"versions": [{}], "unwatched": []}', b"\xff"])
-def test_another_service_is_told_apart(http_server, status, body):
+def test_another_service_is_recognised(http_server, status, body):
     http_server.status, http_server.body = status, body
     with pytest.raises(InvalidInputError, match="is not that of a Penstock server"):
         fetch.fetch(http_server.url, "m")
@@ -135,7 +116,7 @@ def test_without_a_baseline_it_says_what_to_do(watched):
         fetch.version_of(DriftReport(watched, (BARE,)), "plain")
 
 
-def test_a_version_that_is_not_loaded_is_told_with_those_that_are():
+def test_the_error_for_a_version_that_is_not_loaded_lists_the_loaded():
     report = DriftReport((CANARY, CHAMPION), (BARE,))
     said = r"no version '7' of model 'flights' is loaded; there are 2 \(canary, shadow\), 1 \(champion\)$"
     with pytest.raises(NotFoundError, match=said):

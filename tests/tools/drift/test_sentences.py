@@ -31,7 +31,7 @@ def test_the_verdict(version, line):
     assert sentences.verdict(version) == line
 
 
-def test_rows_and_answers_are_told():
+def test_the_lines_for_rows_and_answers():
     assert sentences.rows_line(CHAMPION) == "900 rows in the window, which holds about 10,000 per worker"
     assert sentences.rows_line(CANARY) == "no rows were counted yet; send requests, for example with `penstock predict`"
     assert sentences.predictions_line(CHAMPION) == "the answers: as in training (distance 0.020, p 0.970)"
@@ -42,7 +42,7 @@ def test_rows_and_answers_are_told():
     assert sentences.title(replace(CANARY, roles=())) == "flights version 2 (no role)"
 
 
-def test_alarms_are_told():
+def test_the_line_for_alarms():
     assert sentences.alarms_line(CHAMPION) == "alarm, drifted in two windows in a row: delay, (predictions)"
     assert sentences.alarms_line(CANARY) == sentences.alarms_line(replace(CHAMPION, alarmed=())) == ""
 

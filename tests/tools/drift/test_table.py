@@ -67,7 +67,7 @@ def test_one_feature_in_full():
     assert drawn(table.feature(CHAMPION, "label")).count("a class") == 1
 
 
-def test_an_unknown_feature_is_told_with_those_there_are():
+def test_the_error_for_an_unknown_feature_lists_the_known():
     with pytest.raises(NotFoundError, match="watches no feature 'dealy'; it watches gust, carrier, delay, label"):
         table.feature(CHAMPION, "dealy")
     many = replace(CANARY, columns=tuple(replace(DELAY, name=f"c{at}") for at in range(22)))

@@ -45,7 +45,7 @@ def test_nothing_is_reported_before_a_file_is_agreed_to(registry, client, files)
     with pytest.raises(InvalidInputError, match="--trust agrees"):
         publishing.publish(Request("fraud", files / "p.joblib", files / "s.csv"), refuse, events.append)
     assert len(events) == 1
-    assert "runs whatever code the file holds" in events[0]
+    assert "runs any code that the file holds" in events[0]
     assert client.search_registered_models() == []
 
 

@@ -85,7 +85,7 @@ def test_a_role_is_given_at_once(registry, onnx_file):
     assert wanted == TrafficPlan(champion="1", canary="2", canary_weight=0.05)
 
 
-def test_the_run_tells_how_the_model_came_about(client, registry, onnx_file):
+def test_the_run_records_how_the_model_was_made(client, registry, onnx_file):
     from matplotlib.figure import Figure
 
     record = Record("boosted", {"depth": 3}, {"auc": 0.75}, {"plot.png": Figure()})

@@ -68,7 +68,7 @@ def test_a_file_reads_as_the_model_in_it(onnx_file, onnx_model):
     assert [(spec.name, spec.datatype, spec.shape) for spec in found.signature.inputs] == [("X", "FP32", (-1, 3))]
 
 
-def test_weights_beside_the_file_are_loaded(tmp_path):
+def test_weights_next_to_the_file_are_loaded(tmp_path):
     weights = helper.make_tensor("w", TensorProto.FLOAT, [3], np.ones(3, np.float32).tobytes(), raw=True)
     node = helper.make_node("Add", ["x", "w"], ["y"])
     value = helper.make_tensor_value_info

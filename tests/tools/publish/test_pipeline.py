@@ -138,7 +138,7 @@ def test_the_datatype_that_is_asked_for_is_taken(pipeline, frame):
     assert prepared.difference < 1e-14
 
 
-def test_a_difference_is_told_with_the_step_and_the_column(pipeline, frame, monkeypatch):
+def test_a_difference_names_the_step_and_the_column(pipeline, frame, monkeypatch):
     original = walk.rules.of
 
     def bent(transformer):

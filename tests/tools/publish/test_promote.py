@@ -92,7 +92,7 @@ def test_the_champion_stays_champion(fraud, alias, weight):
     assert roles(fraud) == {"champion": "1"}
 
 
-def test_an_unknown_model_is_told_with_those_there_are(fraud):
+def test_the_error_for_an_unknown_model_lists_the_known(fraud):
     with pytest.raises(NotFoundError, match="no model 'freud' in the registry; the models are fraud"):
         promote("freud", 1)
 
@@ -103,7 +103,7 @@ def test_an_empty_registry_says_so(registry):
 
 
 @pytest.mark.parametrize("version", ["4", "0", "latest", "-1", ""])
-def test_an_unknown_version_is_told_with_those_there_are(fraud, version):
+def test_the_error_for_an_unknown_version_lists_the_known(fraud, version):
     with pytest.raises(NotFoundError, match=f"no version {version} of fraud; the versions are 1, 2, 3"):
         promote("fraud", version)
 

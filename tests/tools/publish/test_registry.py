@@ -4,7 +4,7 @@ from penstock_server.errors import InvalidInputError, NotFoundError, Unavailable
 from penstock_tools.publish.registry import _artifacts_of, experiment_id, opened
 
 
-def test_artifacts_lie_beside_the_database(client, tmp_path):
+def test_artifacts_are_next_to_the_database(client, tmp_path):
     found = client.get_experiment(experiment_id(client))
     assert found.artifact_location == (tmp_path / "artifacts").as_uri()
 
@@ -19,7 +19,7 @@ def test_a_database_on_a_server_does_not_write_to_the_working_directory(monkeypa
     assert _artifacts_of("http://mlflow:5000") is None
 
 
-def test_a_registry_that_is_away_is_told_without_its_password(monkeypatch):
+def test_a_registry_that_does_not_answer_is_named_without_its_password(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (
         pytest.raises(UnavailableError, match=r"http://127\.0\.0\.1:9 does not answer") as caught,

@@ -60,7 +60,7 @@ def test_a_pickle_is_asked_for_before_it_is_opened(pipeline, tmp_path, suffix):
     joblib.dump(pipeline, tmp_path / f"p{suffix}")
     asked = []
     load_pipeline(tmp_path / f"p{suffix}", lambda text: not asked.append(text))
-    assert "runs whatever code the file holds" in asked[0]
+    assert "runs any code that the file holds" in asked[0]
 
 
 def test_files_that_are_no_pipelines(tmp_path):

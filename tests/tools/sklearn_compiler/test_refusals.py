@@ -1,4 +1,4 @@
-"""What cannot be published is refused in one sentence: where it is, which column, and what would do."""
+"""What cannot be published is refused in one sentence: where it is, which column, and what would work."""
 
 import numpy as np
 import pandas as pd
@@ -85,7 +85,7 @@ def wide(frame):
 
 
 @pytest.mark.parametrize(("pipeline", "message"), UNSUPPORTED.values(), ids=UNSUPPORTED)
-def test_a_transformer_that_nobody_can_carry_out(wide, pipeline, message):
+def test_a_transformer_that_neither_side_can_compute(wide, pipeline, message):
     with pytest.raises(UnsupportedError, match=message):
         compile_pipeline(pipeline.fit(wide), wide)
 

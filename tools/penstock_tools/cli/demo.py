@@ -1,6 +1,6 @@
 """`penstock demo`: the whole server on this machine with the flights example; `penstock demo train`: its models alone.
 
-`penstock train` is the former name of the second, still there for the scripts that call it.
+`penstock train`, the former name of the second, still works for scripts that call it.
 """
 
 import sys
@@ -86,6 +86,6 @@ def train(name: Name = "flights", min_auc: MinAuc = 0.65, champion: Champion = T
 def former_train(
     name: Name = "flights", min_auc: MinAuc = 0.65, champion: Champion = True, registry: Registry = None
 ) -> None:
-    """Does what [bold]penstock demo train[/bold] does; the former name."""
-    sys.stderr.write("penstock train is now penstock demo train; the old name will go\n")
+    """The former name of [bold]penstock demo train[/bold]."""
+    sys.stderr.write("penstock train is now penstock demo train; the old name will be removed\n")
     train(name, min_auc, champion, registry)

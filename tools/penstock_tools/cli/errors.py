@@ -1,6 +1,6 @@
-"""What a person reads when a command fails: one sentence, and a traceback only on demand.
+"""What a person reads when a command fails: one sentence, and a traceback only with `--debug`.
 
-A failure that the user can mend is one sentence. Any other is a bug of Penstock's: its sentence says how to see a traceback.
+A failure that is not the user's is a bug of Penstock: its sentence says how to see the traceback.
 """
 
 import os
@@ -24,8 +24,12 @@ _SERVER_MODULES: Final = frozenset(
         "numba",
         "onnxruntime",
         "prometheus_client",
+        "rich",
+        "structlog",
+        "typer",
+        "uvloop",
+        "yaml",
     }
-    | {"rich", "structlog", "typer", "uvloop"}
 )
 """What the extra `server` installs; everything else comes with `tools`."""
 
@@ -39,7 +43,7 @@ def report(error: Exception) -> int:
 
 
 def wants_traceback() -> bool:
-    """Whether tracebacks were asked for."""
+    """Whether `--debug` or the environment asks for tracebacks."""
     return os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
 
 

@@ -1,4 +1,4 @@
-"""One HTTP GET of a server's HTTP port, with what can go wrong as Penstock's errors."""
+"""One GET request to a server's HTTP port; its failures become Penstock's errors."""
 
 import http.client
 import urllib.error
@@ -10,7 +10,7 @@ from penstock_server.errors import InvalidInputError, UnavailableError
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""More is cut off: whatever answers is not a Penstock server."""
+"""A longer reply is cut off: no Penstock server sends one."""
 
 
 class StatusError(InvalidInputError):
@@ -31,7 +31,7 @@ def get(url: str, *, timeout_s: float = TIMEOUT_S) -> bytes:
     """The body of the reply.
 
     Args:
-        url: what to get, http:// or https://.
+        url: http:// or https://.
         timeout_s: seconds until it gives up.
 
     Raises:

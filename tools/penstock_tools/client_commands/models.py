@@ -21,7 +21,7 @@ def fetch(url: str) -> Status:
         url: the server's HTTP address, such as http://127.0.0.1:8002.
 
     Raises:
-        InvalidInputError: it is no HTTP address, or what answers there is no Penstock server.
+        InvalidInputError: it is no HTTP address, or another service answers there.
         UnavailableError: nothing answers there.
     """
     if not url.startswith(("http://", "https://")):
@@ -76,6 +76,8 @@ def _decoded(body: bytes, url: str) -> Status:
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         is_known = False
     if not is_known:
-        raise InvalidInputError(f"what {url} answers to {_PATH} is not penstock's; is it its --http-port?")
+        raise InvalidInputError(
+            f"the answer of {url} to {_PATH} is not that of a Penstock server; is it the --http-port of penstock?"
+        )
     known: Status = answer
     return known

@@ -1,7 +1,7 @@
 """What `penstock predict` does: reads rows from a file, gets their predictions from a server, and shows them.
 
-CSV holds only text, so the model's declaration says which columns are numbers. Any other mistake, such as a column too
-many, is left to the client, which refuses it.
+CSV holds only text, so the model's metadata say which columns are numbers. The client checks everything else, such as the
+columns' names.
 """
 
 import csv

@@ -223,12 +223,12 @@ def _traffic(view: View) -> Text:
 
 
 def _promotion(view: View) -> Text:
-    said = {
+    sentences = {
         "before": f"version {view.challenger} becomes champion half-way",
         "between": f"version {view.challenger} is champion in the registry; the server follows",
         "after": f"version {view.challenger} is champion",
     }
-    return Text(said[view.phase], style="" if view.phase == "before" else "bold green")
+    return Text(sentences[view.phase], style="" if view.phase == "before" else "bold green")
 
 
 def _shadow(shadow: ShadowMetrics | None) -> Text:

@@ -193,7 +193,7 @@ def commands_from_scratch(context: CommandContext) -> list[tuple[str, str]]:
     """Commands to try when nothing was kept."""
     penstock = f"{context.folder}penstock"
     return [
-        (f"{penstock} demo --keep", "the same, and the server is left running to be asked"),
+        (f"{penstock} demo --keep", "the same, and leave the server running"),
         (f"{penstock} demo train && {penstock} serve", "the same models in a registry of your own, and a server on it"),
     ]
 

@@ -1,7 +1,7 @@
 """What the demo measures: the replies that it counts, and what the server's metrics say.
 
 Decides when the promotion shows: the first reply of the new version as champion. The traffic's task writes the tally, the
-observer's task the drift; the screen and the report read both. Nothing here waits or reads a clock.
+observer's task the drift; the screen and the report read both. It has no I/O and reads no clock.
 """
 
 from array import array
@@ -70,7 +70,7 @@ class Tally:
         month: that of the latest reply; 0 before the first.
         promoted_s: when the registry had the promotion.
         switched_s: when the first reply showed it.
-        errors: what failures said, with their numbers.
+        errors: the messages of failures, each with its count.
     """
 
     challenger: str

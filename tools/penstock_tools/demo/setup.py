@@ -1,6 +1,6 @@
-"""What is there before the server starts: the trained models in a registry with their roles, and the server's files.
+"""What the demo makes before the server starts: trained models in a registry with their roles, and the server's files.
 
-Decides where all that is; how the models are trained is decided in `train`.
+Decides where these are; `train` decides how the models are trained.
 """
 
 import asyncio
@@ -182,4 +182,4 @@ def describe(answer: Mapping[str, Any]) -> str:
         " ".join(filter(None, (each["version"], each["role"], "is", each["state"], each["reason"])))
         for each in answer["models"]
     ]
-    return "; ".join(versions) or "it has loaded none"
+    return "; ".join(versions) or "it has loaded no model"

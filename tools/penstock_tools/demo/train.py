@@ -93,7 +93,7 @@ def train(
 
     Args:
         name: the registered model.
-        registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
+        registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
         frame: flights as `flights.load` gives them; None loads them.
         candidates: what to train; None for a logistic regression and boosted trees.
         min_auc: the least AUC on the later months.

@@ -1,1 +1,1 @@
-"""`penstock drift`: asks a server for its drift and shows it in a terminal or as a page; reports by Evidently."""
+"""`penstock drift`: fetches a server's drift report and shows it in a terminal or as a page; reports by Evidently."""

@@ -1,4 +1,4 @@
-"""What `penstock drift` does after its options are read: asks the server, then shows, watches or writes the answer."""
+"""What `penstock drift` does once its options are read: fetches the report, then shows, watches or writes it."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ Fetch = Callable[[], VersionDrift]
 
 
 def fetcher(server: str, model: str, version: str) -> Fetch:
-    """A function that asks a server for a version's drift now; it raises as `fetch` does."""
+    """A function that fetches a version's drift from a server; it raises as `fetch` does."""
     return lambda: fetch.version_of(fetch.fetch(server, model), model, version)
 
 
@@ -42,10 +42,10 @@ def as_json(version: VersionDrift, feature: str | None = None) -> str:
 
 
 def watch(fetch_version: Fetch, feature: str | None = None, *, interval_s: float = WATCH_S) -> None:
-    """Shows a version live until Ctrl-C; while the server is away the error is shown.
+    """Shows a version live until Ctrl-C; while the server does not answer, the error.
 
     Raises:
-        PenstockError: the first answer cannot be had.
+        PenstockError: the first fetch failed.
     """
     from rich.console import Console
     from rich.live import Live
@@ -95,7 +95,7 @@ def write(file: Path, content: str) -> None:
 
 
 def exit_code(version: VersionDrift, *, fail_on_drift: bool) -> int:
-    """0, or `DRIFTED` when a feature or the answers drifted and that is to fail."""
+    """`DRIFTED` if a feature or the answers drifted and `fail_on_drift` is set, else 0."""
     return DRIFTED if fail_on_drift and sentences.has_drifted(version) else 0
 
 

@@ -1,4 +1,4 @@
-"""A report by Evidently from a server's request log: two periods compared, or the log with rows of your own.
+"""A report by Evidently from a server's request log: its later half against the earlier, or the log against a file of rows.
 
 Decides the two sides and the kind of each column; the tests and thresholds are Evidently's. Evidently is optional and best
 installed in an environment of its own, since it needs an older pandas. The log's rows are a table of their own (`read_log`):
@@ -44,12 +44,12 @@ def write_report(
         version: a version, or an alias such as "@canary"; "" for the last logged.
         reference: rows to compare with, .csv or .parquet, with the version's raw columns; None compares the later half
             of the period with the earlier.
-        start: of the rows logged, those since then.
-        end: of the rows logged, those before then.
+        start: leaves out rows that were logged before this time.
+        end: leaves out rows that were logged at this time or later.
 
     Raises:
-        InvalidInputError: the log, a time or the reference is none.
-        NotFoundError: nothing like it was logged.
+        InvalidInputError: the log is no directory, a time is not ISO 8601, or the reference cannot be used.
+        NotFoundError: no such rows were logged.
         UnavailableError: Evidently is not installed or does not run here, or the page cannot be written.
     """
     if log is None:
@@ -152,15 +152,15 @@ def read_log(
         directory: the log's, as `[request_log]` names it.
         model: the model's name.
         version: a version, or an alias such as "@canary" for what last answered in that role; "" for the last logged.
-        start: those since then, as ISO 8601 writes it; UTC when it names no zone.
-        end: those before then.
+        start: leaves out rows before this time, in ISO 8601; UTC if it names no zone.
+        end: leaves out rows at this time or later.
 
     Returns:
         A frame with `time`, the raw columns and the outputs; an empty text is None.
 
     Raises:
-        InvalidInputError: the directory or a time is none.
-        NotFoundError: nothing like it was logged; says what to do.
+        InvalidInputError: there is no such directory, or a time is not ISO 8601.
+        NotFoundError: no such rows were logged; says what to do.
     """
     since, until = moment(start, "--from"), moment(end, "--to")
     if not directory.is_dir():
@@ -176,10 +176,10 @@ def read_log(
 
 
 def moment(text: str | None, option: str) -> datetime | None:
-    """A time as ISO 8601 writes it; UTC when it names no zone.
+    """A time in ISO 8601; UTC if it names no zone.
 
     Raises:
-        InvalidInputError: it is none; names the option.
+        InvalidInputError: the text is no such time; names the option.
     """
     if text is None:
         return None

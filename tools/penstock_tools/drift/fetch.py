@@ -1,4 +1,4 @@
-"""Asks a server for its drift, over gRPC or HTTP, and gives the records that the server made.
+"""Fetches a server's drift report over gRPC or HTTP, as the server's own records.
 
 Decides which version is meant when none is named.
 """
@@ -28,7 +28,7 @@ def fetch(server: str, model: str) -> DriftReport:
         model: the model's name.
 
     Raises:
-        InvalidInputError: it is no address, or what answers there is no Penstock server.
+        InvalidInputError: it is no address, or another service answers there.
         NotFoundError: it has no such model.
         UnavailableError: nothing answers there.
     """
@@ -74,8 +74,8 @@ def _over_grpc(server: str, model: str) -> DriftReport:
             raise InvalidInputError(f"the server at {server} has no drift report; is it a Penstock server?") from error
         except ServerUnavailableError as error:
             if client.is_live():
-                raise  # the server is there: its own sentence says what is wrong
-            raise _nobody(server) from error
+                raise  # the server answers: its own sentence says what is wrong
+            raise _no_answer(server) from error
 
 
 def _over_http(server: str, model: str) -> DriftReport:
@@ -86,7 +86,7 @@ def _over_http(server: str, model: str) -> DriftReport:
             raise _unknown(server, _decoded(error.body, dict[str, str], server).get("error", "")) from error
         raise
     except UnavailableError as error:
-        raise _nobody(server) from error
+        raise _no_answer(server) from error
     found: DriftReport = _decoded(body, DriftReport, server)
     return found
 
@@ -104,7 +104,7 @@ def _unknown(server: str, details: str) -> NotFoundError:
     return NotFoundError(f"{details} at {server}; `penstock models` shows what is")
 
 
-def _nobody(server: str) -> UnavailableError:
+def _no_answer(server: str) -> UnavailableError:
     return UnavailableError(
         f"no server answers at {server}; start one with `penstock serve`, or name its address with --server"
     )

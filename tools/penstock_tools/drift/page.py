@@ -35,6 +35,7 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
         title=sentences.title(version),
         verdict=sentences.verdict(version),
         predictions=sentences.predictions_line(version),
+        predictions_name=sentences.PREDICTIONS,
         alarms=sentences.alarms_line(version),
         rows=sentences.rows_line(version),
         made=(made or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
@@ -49,14 +50,14 @@ def _template() -> "Template":
 
     environment = Environment(
         loader=PackageLoader("penstock_tools", "drift"),
-        autoescape=True,  # names are whatever was published
+        autoescape=True,  # names come from the people who published them
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["name"] = formatting.safe
-    environment.globals |= {"cells": _cells, "details": _details, "labelled": _labelled, "state": _state}
+    environment.globals |= {"cells": _cells, "details": _details, "labelled": _labelled, "state": sentences.state}
     return environment.get_template("page.html.j2")
 
 
@@ -72,10 +73,6 @@ def _cells(column: ColumnDrift) -> Iterator[tuple[float | None, str]]:
     for share in (column.missing_ratio, column.unseen_ratio, column.out_of_range_ratio):
         yield share, sentences.share(share)
     yield column.rows, f"{column.rows:,}"
-
-
-def _state(column: ColumnDrift) -> str:
-    return "drifted" if column.drifted else "as in training" if column.enough_rows else sentences.too_few(column)
 
 
 def _details(column: ColumnDrift) -> str:

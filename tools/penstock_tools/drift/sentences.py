@@ -26,7 +26,7 @@ def probability(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share in percent; empty where it is none or not known.
+    """A share in percent; empty if it is 0 or not known.
 
     >>> [share(value) for value in (0.0, 0.00001, 0.0123, None)]
     ['', '<0.1%', '1.2%', '']
@@ -63,20 +63,21 @@ def predictions_line(version: VersionDrift) -> str:
     if column is None:
         return "the answers are not watched: the version was published without a baseline for them"
     if not column.enough_rows:
-        return f"the answers: {too_few(column)}"
-    state = "drifted" if column.drifted else "as in training"
-    return f"the answers: {state} (distance {decimals(column.jensen_shannon)}, p {probability(column.p_value)})"
+        return f"the answers: {state(column)}"
+    return f"the answers: {state(column)} (distance {decimals(column.jensen_shannon)}, p {probability(column.p_value)})"
 
 
 def alarms_line(version: VersionDrift) -> str:
-    """The alarms that are on; empty where none is."""
+    """The alarms that are on; empty if none is."""
     names = [formatting.safe(name) if name else PREDICTIONS for name in version.alarmed or ()]
     return f"alarm, drifted in two windows in a row: {', '.join(names)}" if names else ""
 
 
-def too_few(column: ColumnDrift) -> str:
-    """Why there is no verdict on a column."""
-    return f"too few rows, {column.rows:,} of {column.rows_needed:,}"
+def state(column: ColumnDrift) -> str:
+    """Whether a column drifted, or why that is not known."""
+    if not column.enough_rows:
+        return f"too few rows, {column.rows:,} of {column.rows_needed:,}"
+    return "drifted" if column.drifted else "as in training"
 
 
 def has_drifted(version: VersionDrift) -> bool:

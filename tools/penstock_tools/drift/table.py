@@ -109,12 +109,14 @@ def feature(version: VersionDrift, name: str) -> Any:
         "infinite": sentences.share(column.infinite_ratio),
         "outside the range trained on": sentences.share(column.out_of_range_ratio),
     }
-    state = "drifted" if column.drifted else "as in training" if column.enough_rows else sentences.too_few(column)
-    head = Text(
-        f"{formatting.safe(column.name)}, a {column.kind}: {state}", style="bold red" if column.drifted else "bold"
+    head = f"{formatting.safe(column.name)}, a {column.kind}: {sentences.state(column)}"
+    lines = [Text(f"  {label}: {value}") for label, value in numbers.items() if value]
+    return Group(
+        Text(sentences.title(version)),
+        Text(head, style="bold red" if column.drifted else "bold"),
+        *lines,
+        _cells(column),
     )
-    said = [Text(f"  {label}: {value}") for label, value in numbers.items() if value]
-    return Group(Text(sentences.title(version)), head, *said, _cells(column))
 
 
 def named(version: VersionDrift, name: str) -> ColumnDrift:

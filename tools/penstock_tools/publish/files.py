@@ -133,7 +133,7 @@ def read_features(
         report: as for `publish`.
 
     Raises:
-        InvalidInputError: the file or the sample is not what it is said to be.
+        InvalidInputError: the file or the sample cannot be used; says why.
         UnsupportedError, ModelFailedError: the pipeline cannot be published, or not proven.
     """
     if file.suffix in _SPECIFICATIONS:

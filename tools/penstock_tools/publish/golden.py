@@ -1,4 +1,4 @@
-"""What the opened model answers to sample rows: golden requests, and the drift baseline of its predictions.
+"""The opened model's answers to sample rows: golden requests, and the drift baseline of its predictions.
 
 A server must give the answers of the golden requests again before it serves the version; their form and comparison are
 the server's `models.golden`. Where there is a feature pipeline, the rows reach the model through it, as in serving.

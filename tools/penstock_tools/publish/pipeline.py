@@ -121,7 +121,7 @@ def publish_pipeline(
         pipeline: as `prepare` takes it.
         sample: rows as `prepare` takes them, in the order of time, such as the training data or a part of it.
         labels: the true answers for the rows of the sample [rows]; with them, scores are logged with the run.
-        registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
+        registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
         alias: the role to give it: "champion", "canary" or "shadow"; None for none.
         weight: a canary's share of the traffic in percent.
         datatype: as `prepare` takes it.

@@ -56,7 +56,7 @@ def promote(
         version: its version.
         alias: "champion", "canary" or "shadow".
         weight: the canary's share of the traffic in percent, 0 to 100; required for a canary, and for no other role.
-        registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
+        registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
 
     Raises:
         NotFoundError: no such model or version; names those there are.

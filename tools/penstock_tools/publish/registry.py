@@ -1,4 +1,4 @@
-"""The MLflow registry for the tools: a client, where artifacts go, and which of Penstock's errors each of MLflow's becomes.
+"""The MLflow registry for the tools: its client, where artifacts go, and MLflow's errors as Penstock's.
 
 The server's `sources.registry` decides which registry is the default.
 """
@@ -28,10 +28,10 @@ def opened(uri: str | None = None) -> Iterator[Any]:
     """A `mlflow.MlflowClient` for the registry; what MLflow raises inside leaves as a `PenstockError`.
 
     Args:
-        uri: the registry's address; None for `MLFLOW_TRACKING_URI`, else the embedded one.
+        uri: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
 
     Raises:
-        NotFoundError: MLflow knows no such thing.
+        NotFoundError: there is no such model or version.
         InvalidInputError: MLflow refuses what it was given, or the address.
         UnavailableError: the registry does not answer.
     """

@@ -1,7 +1,7 @@
 """From a fitted estimator to ONNX.
 
 The graph takes one matrix, `features`. A classifier gives `label` and `probabilities` (`scores` where it has no
-probabilities), a regressor `prediction`. skl2onnx converts; this module adds what skl2onnx does not know: estimators of
+probabilities), a regressor `prediction`. skl2onnx converts; this module adds what skl2onnx lacks: estimators of
 LightGBM and XGBoost, through the converters of onnxmltools, and regressors of a transformed target.
 """
 
@@ -68,7 +68,7 @@ def _converted(estimator: Any, width: int, datatype: Datatype) -> Any:
                     target_opset=OPSETS,
                 )
         except NameError:
-            # The converter knows no such option; the next choice asks for less.
+            # The converter has no such option; the next choice sets fewer.
             continue
         except Exception as error:
             raise UnsupportedError(
@@ -82,11 +82,11 @@ def _with_true_types(model: Any) -> Any:
     """Declares as float what a tree ensemble gives: it takes doubles and answers in float32, which skl2onnx overlooks."""
     import onnx
 
-    makers = {name: node for node in model.graph.node for name in node.output}
+    producers = {name: node for node in model.graph.node for name in node.output}
     for output in model.graph.output:
-        node = makers[output.name]
-        while node.op_type in ("Identity", "Reshape") and node.input[0] in makers:
-            node = makers[node.input[0]]
+        node = producers[output.name]
+        while node.op_type in ("Identity", "Reshape") and node.input[0] in producers:
+            node = producers[node.input[0]]
         if node.op_type in ("TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap"):
             tensor = output.type.tensor_type
             if tensor.elem_type == onnx.TensorProto.DOUBLE:

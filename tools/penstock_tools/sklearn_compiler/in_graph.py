@@ -47,7 +47,7 @@ def applied(transformer: Any, parts: Sequence[Part], path: StepPath, reason: Not
 
 
 def refusal(transformer: Any, path: StepPath, reason: str) -> UnsupportedError:
-    """The error of a transformer that neither side can carry out: where it is, why, and what would work."""
+    """The error of a transformer that neither side can compute: where it is, why, and what would work."""
     instead = _INSTEAD.get(type(transformer).__name__, _ELSE)
     return UnsupportedError(f"{place(path)} cannot be published: {reason}; {instead}")
 
@@ -90,7 +90,7 @@ def _side_by_side(branches: Sequence[tuple[Any, Sequence[int]]], columns: int) -
 def _width_out(transformer: Any, columns: int) -> int:
     """How many columns a fitted transformer gives for a matrix of `columns`."""
     with warnings.catch_warnings():
-        # It was fitted on named columns, perhaps, and is asked about a bare matrix.
+        # If it was fitted on named columns, it warns of a bare matrix.
         warnings.simplefilter("ignore")
         return int(transformer.transform(np.zeros((1, columns))).shape[1])
 

@@ -1,7 +1,7 @@
 """Loads pipelines and samples from files.
 
 A .skops file lists its types, and types that are not known to be harmless need a person's agreement. A .joblib or .pkl file
-runs any code in it, so that it always needs one.
+runs any code that it holds, so it always needs agreement.
 """
 
 from collections.abc import Callable, Sequence
@@ -104,7 +104,7 @@ def _from_skops(path: Path, agree: Agree) -> Any:
 def _from_pickle(path: Path, agree: Agree) -> Any:
     import joblib
 
-    if not agree(f"Loading {path} runs whatever code the file holds; load it only if you trust where it comes from."):
+    if not agree(f"Loading {path} runs any code that the file holds; load it only if you trust its source."):
         raise InvalidInputError(
             f"{path} was not loaded: that would run its code; --trust agrees, and .skops files need not"
         )

@@ -15,7 +15,6 @@ from sklearn.impute import MissingIndicator, SimpleImputer
 
 from penstock_server.features.spec.steps import Step
 from penstock_tools.sklearn_compiler import rules_function, rules_missing, rules_numbers, rules_text
-from penstock_tools.sklearn_compiler import rules_numbers as rules_curve
 from penstock_tools.sklearn_compiler.columns import Numbers, Parts, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
 
@@ -55,11 +54,11 @@ RULES: Final[dict[type, Rule]] = {
     preprocessing.MinMaxScaler: _on_numbers(rules_numbers.min_max),
     preprocessing.Normalizer: _on_numbers(rules_numbers.normalizer),
     preprocessing.Binarizer: _on_numbers(rules_numbers.binarizer),
-    preprocessing.PowerTransformer: _on_numbers(rules_curve.power),
-    preprocessing.QuantileTransformer: _on_numbers(rules_curve.quantile),
-    preprocessing.KBinsDiscretizer: _on_numbers(rules_curve.bins),
-    preprocessing.PolynomialFeatures: _on_numbers(rules_curve.polynomial),
-    preprocessing.SplineTransformer: _on_numbers(rules_curve.spline),
+    preprocessing.PowerTransformer: _on_numbers(rules_numbers.power),
+    preprocessing.QuantileTransformer: _on_numbers(rules_numbers.quantile),
+    preprocessing.KBinsDiscretizer: _on_numbers(rules_numbers.bins),
+    preprocessing.PolynomialFeatures: _on_numbers(rules_numbers.polynomial),
+    preprocessing.SplineTransformer: _on_numbers(rules_numbers.spline),
     preprocessing.OneHotEncoder: rules_text.one_hot,
     preprocessing.OrdinalEncoder: rules_text.ordinal,
     preprocessing.TargetEncoder: rules_text.target,

@@ -1,4 +1,4 @@
-"""Rules of the transformers that carry out a function: FunctionTransformer of functions that Penstock knows, FeatureHasher.
+"""Rules of the transformers that apply a function: FunctionTransformer of functions that Penstock knows, FeatureHasher.
 
 A function is known by its identity, since what a lambda does cannot be read. `penstock_tools.functions` has what numpy has
 no single function for.

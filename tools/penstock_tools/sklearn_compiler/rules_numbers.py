@@ -72,7 +72,7 @@ def _standardise(mean: Any, scale: Any) -> list[Step]:
 
 
 def power(transformer: Any) -> list[Step]:
-    """PowerTransformer, and the scaler that it keeps."""
+    """PowerTransformer, and its own scaler."""
     bent: list[Step] = [Power(transformer.method, _floats(transformer.lambdas_))]
     return [*bent, *standard(transformer._scaler)] if transformer.standardize else bent  # noqa: SLF001 - no public name
 
@@ -98,7 +98,7 @@ def polynomial(transformer: Any) -> list[Step]:
     Raises:
         ValueError: it gives more columns than a specification may have.
     """
-    # Asked first: the powers are a matrix of all columns in and out.
+    # Checked first: `powers_` is a matrix of all columns in and out.
     limits.at_most("columns", transformer.n_output_features_, limits.MAX_WIDTH)
     columns = np.arange(transformer.n_features_in_)
     return [Polynomial(tuple(tuple(np.repeat(columns, powers).tolist()) for powers in transformer.powers_))]

@@ -2,9 +2,9 @@
 
 Two questions are answered for each column. Which category is a text or number of a request? scikit-learn tells None, NaN
 and "" apart, where a request has one missing text, "", and one missing number, NaN. What does the encoder make of each
-category? The encoder itself is asked, so every option that decides it (dropped and infrequent categories, codes of
-missing values, smoothing) is scikit-learn's own business, in any version. What the encoder refuses, the server refuses
-too, row by row.
+category? The encoder itself transforms its categories, so scikit-learn decides every option (dropped and infrequent
+categories, codes of missing values, smoothing), in any version. What the encoder refuses, the server refuses too, row
+by row.
 """
 
 import copy
@@ -56,7 +56,7 @@ def ordinal(encoder: Any, parts: Parts) -> Parts:
 
 
 def target(encoder: Any, parts: Parts) -> Parts:
-    """TargetEncoder, as it transforms new rows: what it never saw becomes the mean of the target."""
+    """TargetEncoder, as it transforms new rows: an unseen category becomes the mean of the target."""
     of_unseen = tuple(np.atleast_1d(encoder.target_mean_).tolist())
     outcomes = [(numbers, of_unseen) for numbers in _category_numbers(encoder)]
     return _encoded(encoder, parts, outcomes, "code", _lookup_steps)
