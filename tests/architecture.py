@@ -58,6 +58,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "client_commands": TOOLS_GROUND,
         "publish": TOOLS_GROUND | {"sklearn_compiler"},
         "drift": TOOLS_GROUND | {"client_commands"},
+        "pipelines": {"publish"},
         "demo": TOOLS_GROUND | {"publish", "client_commands"},
         "cli": TOOLS_GROUND | {"publish", "client_commands", "drift", "demo"},
     },
