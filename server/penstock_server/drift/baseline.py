@@ -9,8 +9,6 @@ from math import inf
 from typing import Annotated, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from penstock_server.drift.significance import MINIMUM_EFFECT
 from penstock_server.errors import InvalidInputError
@@ -243,15 +241,6 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def cells_shape(self) -> tuple[int, int]:
         """The shape of its columns' counts, int64: columns, words."""
         return len(self.columns), counting.row_words(self.bins)
-
-    @property
-    def reference(self) -> NDArray[np.int64]:
-        """The training rows in each cell of each column, int64 [columns, B + 3]."""
-        cells = np.zeros((len(self.columns), self.bins + counting.EXTRA_CELLS), np.int64)
-        for row, column in zip(cells, self.columns, strict=True):
-            row[: len(column.bins)] = column.bins
-            row[-counting.EXTRA_CELLS :] = column.extra
-        return cells
 
 
 def encode(baseline: Baseline) -> bytes:
