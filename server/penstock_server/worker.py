@@ -79,7 +79,7 @@ class Worker:
         self._settings = settings
         self._executors: dict[VersionKey, Executor] = {}
         self._serving = messages.Serve(0, {}, False)
-        self._reactor = BatchScheduler(monotonic)
+        self._scheduler = BatchScheduler(monotonic)
         self._predictor = Predictor(clock=monotonic, report=Recorder(open_counters(counters, CountersShape())))
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
@@ -89,7 +89,7 @@ class Worker:
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= penstock_methods(self._forwarded.forward)
         self._transport_name, self._transport = choose_transport(
-            settings.transport, methods, self._reactor, settings.grpc
+            settings.transport, methods, self._scheduler, settings.grpc
         )
 
     def run(self) -> None:
@@ -167,7 +167,7 @@ class Worker:
         settings = self._settings
         limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
         make: Callable[..., Executor] = (
-            partial(Executor, activate=self._reactor.activate) if is_inline else ThreadedExecutor
+            partial(Executor, activate=self._scheduler.activate) if is_inline else ThreadedExecutor
         )
         return make(
             servable,

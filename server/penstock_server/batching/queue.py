@@ -38,8 +38,8 @@ class BatchQueue(Generic[ItemT]):
 
     __slots__ = (
         "_busy_until_s",
-        "_company_until_s",
         "_default",
+        "_delayed_until_s",
         "_halfway_s",
         "_is_running",
         "_is_timed",
@@ -66,7 +66,7 @@ class BatchQueue(Generic[ItemT]):
         self._is_timed = limits.objective_ms is not None
         self._is_running = False
         self._busy_until_s = -inf
-        self._company_until_s = inf
+        self._delayed_until_s = inf
         self._halfway_s = inf
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class BatchQueue(Generic[ItemT]):
         self.rows += item.rows
         self.size_bytes += item.size_bytes
         if limits.max_delay_s:
-            self._waits(item)
+            self._delay_for(item)
         return True
 
     def _swept(self) -> bool:
@@ -139,8 +139,8 @@ class BatchQueue(Generic[ItemT]):
             self._levels.add(item)
         return len(living) < self.limits.queue_requests
 
-    def _waits(self, item: ItemT) -> None:
-        self._company_until_s = min(self._company_until_s, item.arrived_s + self.limits.max_delay_s)
+    def _delay_for(self, item: ItemT) -> None:
+        self._delayed_until_s = min(self._delayed_until_s, item.arrived_s + self.limits.max_delay_s)
         self._halfway_s = min(self._halfway_s, (item.arrived_s + item.deadline_s) / 2)
 
     def discard(self, item: ItemT) -> None:
@@ -166,7 +166,7 @@ class BatchQueue(Generic[ItemT]):
         limits = self.limits
         if limits.max_delay_s == 0 or self.rows >= self.max_rows:
             return 0.0
-        return min(self._company_until_s, self._halfway_s - self.cost.of(self.rows) / 2)
+        return min(self._delayed_until_s, self._halfway_s - self.cost.of(self.rows) / 2)
 
     def next_batch(self, now_s: float, *, one: bool = False) -> Batch[ItemT]:
         """Takes the next batch off the queue, which runs until `ended`; empty when all that waited was over or expired.
@@ -221,13 +221,13 @@ class BatchQueue(Generic[ItemT]):
         if expired and not items:
             self.cost.doubt()
         if limits.max_delay_s:
-            self._wait_for_company_again()
+            self._delay_for_all()
         return Batch(items, expired, rows)
 
-    def _wait_for_company_again(self) -> None:
-        self._company_until_s = self._halfway_s = inf
+    def _delay_for_all(self) -> None:
+        self._delayed_until_s = self._halfway_s = inf
         for item in self._levels:
-            self._waits(item)
+            self._delay_for(item)
 
     def ended(self, rows: int, took_s: float | None) -> None:
         """Says that the batch that ran is over, and what its rows took; None when that says nothing of the cost."""

@@ -123,9 +123,9 @@ def by_evidence(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
     The metrics and the tools both rank by this, so that the features with series are those at the head of a report.
     """
 
-    def evidence(column: ColumnDrift) -> tuple[float, float, str]:
+    def rank(column: ColumnDrift) -> tuple[float, float, str]:
         p_value = 2.0 if column.p_value is None else column.p_value
         distance = 0.0 if column.jensen_shannon is None else column.jensen_shannon
         return p_value, -distance, column.name
 
-    return sorted(columns, key=evidence)
+    return sorted(columns, key=rank)

@@ -206,8 +206,8 @@ def _build(path: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"the feature kernels cannot be compiled: {error}") from error
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if "Error" in line]
-        reason = said[-1].strip() if said else f"exit code {done.returncode}"
+        lines = [line for line in done.stderr.splitlines() if "Error" in line]
+        reason = lines[-1].strip() if lines else f"exit code {done.returncode}"
         raise UnavailableError(f"the feature kernels cannot be compiled: {reason}")
 
 

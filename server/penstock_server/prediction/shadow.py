@@ -52,7 +52,7 @@ class ShadowThread:
         self._waiting: deque[tuple[ShadowTarget, AnsweredBatch]] = deque()
         self._taken_rows = 0
         self._offered_rows = 0
-        self._is_wanted = threading.Event()
+        self._has_work = threading.Event()
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
@@ -63,21 +63,21 @@ class ShadowThread:
             return False
         self._offered_rows += batch.rows
         self._waiting.append((target, batch))
-        if not self._is_wanted.is_set():
-            self._is_wanted.set()
+        if not self._has_work.is_set():
+            self._has_work.set()
         return True
 
     def close(self) -> None:
         """Ends the thread after the copy it is running."""
         self._is_stopped = True
-        self._is_wanted.set()
+        self._has_work.set()
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
         while not self._is_stopped:
-            self._is_wanted.wait()
+            self._has_work.wait()
             time.sleep(GATHER_S)
-            self._is_wanted.clear()
+            self._has_work.clear()
             while self._waiting and not self._is_stopped:
                 target, batch = self._waiting.popleft()
                 target.run(batch)

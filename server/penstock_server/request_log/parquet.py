@@ -97,7 +97,7 @@ def table_of(header: SegmentHeader, requests: Sequence[LoggedRequest]) -> Any:
 def _about(header: SegmentHeader, requests: Sequence[LoggedRequest], rows: Sequence[int]) -> dict[str, Any]:
     import pyarrow as pa
 
-    def word(values: Iterable[str]) -> Any:
+    def repeated(values: Iterable[str]) -> Any:
         # The same few words in every row: each is stored once.
         return pa.array(np.repeat(np.array([*values], object), rows), pa.string()).dictionary_encode()
 
@@ -108,9 +108,9 @@ def _about(header: SegmentHeader, requests: Sequence[LoggedRequest], rows: Seque
             np.repeat(np.array([request.request_id for request in requests], object), rows), pa.string()
         ),
         "row": pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in rows])),
-        "model": word([header.model] * len(requests)),
-        "version": word([header.version] * len(requests)),
-        "role": word(request.role for request in requests),
+        "model": repeated([header.model] * len(requests)),
+        "version": repeated([header.version] * len(requests)),
+        "role": repeated(request.role for request in requests),
     }
 
 

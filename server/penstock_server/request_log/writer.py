@@ -53,7 +53,7 @@ class RequestLogWriter:
         self._samplers: list[RequestSampler] = []
         self._segments: dict[RequestSampler, OpenSegment] = {}
         self._refused_until_s = float("-inf")
-        self._is_wanted = threading.Event()
+        self._has_work = threading.Event()
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
 
@@ -63,8 +63,8 @@ class RequestLogWriter:
 
     def wake(self) -> None:
         """Says that something waits in a sampler; from any thread."""
-        if not self._is_wanted.is_set():
-            self._is_wanted.set()
+        if not self._has_work.is_set():
+            self._has_work.set()
 
     def add(self, sampler: RequestSampler) -> None:
         """Takes from a sampler until it is closed; from any thread."""
@@ -73,15 +73,15 @@ class RequestLogWriter:
     def close(self) -> None:
         """Writes what waits, closes every segment and ends the thread."""
         self._is_stopped.set()
-        self._is_wanted.set()
+        self._has_work.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
         while not self._is_stopped.is_set():
-            self._is_wanted.wait(LOOK_S)
+            self._has_work.wait(LOOK_S)
             self._is_stopped.wait(GATHER_S)
-            self._is_wanted.clear()
+            self._has_work.clear()
             self._guarded_step()
         self._guarded_step()
         for sampler, segment in list(self._segments.items()):

@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 NO_FLAGS: Final = 0
 PENDING_CALLS: Final = 128
 """Calls requested from the core ahead of their arrival; each arrival requests the next."""
-EVENTS_A_STEP: Final = 256
+EVENTS_PER_STEP: Final = 256
 """Events taken before the scheduler steps even though more are ready, so that a flood of arrivals starves no batch."""
 FAR_AWAY_S: Final = 1e11
 GIVE_UP_S: Final = 2.0
@@ -331,7 +331,7 @@ class CompletionQueueTransport:
         while not self._is_down:
             now_s = time.time()
             event = poll(0 if taken or scheduler.is_due or now_s >= step_at_s else step_at_s)
-            if event.tag is None or taken >= EVENTS_A_STEP:
+            if event.tag is None or taken >= EVENTS_PER_STEP:
                 step_at_s = now_s + min(self._step(), IDLE_S)
                 taken = 0
             if event.tag is not None:

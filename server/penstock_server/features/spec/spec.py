@@ -89,11 +89,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
                 raise ValueError(f"a block reads {name!r}, expected one of the columns {limits.listed(list(kinds))}")
             if kinds[name] is not expected:
                 raise ValueError(
-                    f"a block reads the column {name!r} as a {_WORDS[expected]}, expected a {_WORDS[kinds[name]]}"
+                    f"a block reads the column {name!r} as a {_KIND_NAMES[expected]}, expected a {_KIND_NAMES[kinds[name]]}"
                 )
 
 
-_WORDS: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "string"}
+_KIND_NAMES: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "string"}
 
 
 def texts(block: Block) -> Iterator[Text]:
