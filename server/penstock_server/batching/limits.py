@@ -63,7 +63,7 @@ class BatchLimits:
         least |= {"queue_requests": self.queue_requests, "queue_mib": self.queue_mib}
         for name, value in least.items():
             if value < 1:
-                raise InvalidInputError(f"{name} is {value}, expected 1 at least")
+                raise InvalidInputError(f"{name} is {value}, expected at least 1")
         if not 0 <= self.max_delay_s < inf:
             raise InvalidInputError(f"max_delay_s is {self.max_delay_s}, expected 0 or more seconds")
         if self.objective_ms is not None and not 0 < self.objective_ms < inf:

@@ -89,7 +89,7 @@ class ForwardedCalls:
             OverloadedError: `MAX_WAITING` calls wait already.
         """
         if len(self._waiting) >= MAX_WAITING:
-            raise OverloadedError(f"{MAX_WAITING} calls about the whole server wait already; try again later")
+            raise OverloadedError(f"{MAX_WAITING} control calls wait for the supervisor already; try again later")
         number = next(self._numbers)
         self._waiting[number] = call
         call.pending = _Waiting(self._waiting, number)

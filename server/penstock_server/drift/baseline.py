@@ -160,7 +160,8 @@ class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     def __post_init__(self) -> None:
         limits.at_most("classes", len(self.classes), MAX_BINS)
         if len(set(self.classes)) < len(self.classes):
-            raise ValueError("a class is there twice")
+            twice = max(self.classes, key=self.classes.count)
+            raise ValueError(f"class {twice} appears twice, expected it once")
         if len(self.counts) != len(self.classes) or len(self.names) not in {0, len(self.classes)}:
             raise ValueError(
                 f"{len(self.counts)} counts and {len(self.names)} names for {len(self.classes)} classes, "

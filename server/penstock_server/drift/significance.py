@@ -52,7 +52,7 @@ def simes(p_values: ArrayLike) -> float:
     """One p-value of the hypothesis that nothing drifted: below a rate exactly where `benjamini_hochberg` rejects any."""
     values = np.sort(np.asarray(p_values, np.float64))
     if not len(values):
-        raise ValueError("there are no p-values, expected one at least")
+        raise ValueError("there are no p-values, expected at least one")
     return float(min((values * len(values) / np.arange(1, len(values) + 1)).min(), 1.0))
 
 

@@ -93,4 +93,4 @@ def _bytes(value: object, name: str) -> bytes:
             return value.encode()
     except UnicodeEncodeError:
         pass
-    raise InvalidInputError(f"column {name!r} holds {value!r}, expected text that UTF-8 can write")
+    raise InvalidInputError(f"column {name!r} holds {value!r}, expected text that can be written as UTF-8")

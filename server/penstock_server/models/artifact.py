@@ -162,7 +162,7 @@ def _part(raw: Mapping[str, bytes], name: str, decode: Callable[[bytes], _Decode
 
 def _decode_baseline(features: FeatureSpec | None, content: bytes) -> Baseline:
     if features is None:
-        raise InvalidInputError(f"it stands without {FEATURES}; expected both, or neither")
+        raise InvalidInputError(f"it comes without {FEATURES}; expected both, or neither")
     baseline = baseline_file.decode(content)
     baseline_file.check(baseline, features)
     return baseline

@@ -86,7 +86,7 @@ def _leaves(values: list[Any], what: str) -> NDArray[Any]:
 
 def _float_lists(array: NDArray[Any], what: str) -> list[Any]:
     if np.isinf(array).any():
-        raise InvalidInputError(f"{what} holds an infinity, which JSON cannot; expected finite numbers or NaN")
+        raise InvalidInputError(f"{what} holds an infinity, which JSON cannot hold; expected finite numbers or NaN")
     values = array.astype(np.float64).astype(object)
     values[np.isnan(array)] = None
     lists: list[Any] = values.tolist()

@@ -88,9 +88,7 @@ def table_of(header: SegmentHeader, requests: Sequence[LoggedRequest]) -> Any:
                 raws = [getattr(request, side)[at] for request in requests]
                 columns |= {prefix + name: column for name, column in _columns(tensor, raws, rows)}
     except (ValueError, IndexError) as error:
-        raise InvalidInputError(
-            f"a request of {header.model!r} is not what its segment's header says: {error}"
-        ) from error
+        raise InvalidInputError(f"a request of {header.model!r} does not fit its segment's header: {error}") from error
     return pa.table(columns)
 
 

@@ -104,7 +104,7 @@ def read_segment(path: Path) -> tuple[SegmentHeader, Iterator[LoggedRequest]]:
     try:
         header = _headers.decode(next(bodies))
     except (StopIteration, msgspec.DecodeError, ValueError) as error:
-        raise InvalidInputError(f"{path} is no segment of a request log, or torn in its header") from error
+        raise InvalidInputError(f"{path} is not a segment of a request log, or its header is cut short") from error
     return header, _read_requests(bodies)
 
 

@@ -37,7 +37,9 @@ class DirectorySource:
         problems: dict[str, str] = {}
         for path in self._folders():
             if not path.name.isprintable():
-                problems[ascii(path.name)] = "the folder's name is no printable text, so nobody could ask for the model"
+                problems[ascii(path.name)] = (
+                    "the folder's name is not printable text, so no request could name the model"
+                )
                 continue
             try:
                 models[path.name], problem = _desired_plan(path)

@@ -120,7 +120,7 @@ class RegistryClient:
             )
         if not files.is_dir() or not files.resolve().is_relative_to(folder.resolve()):
             raise InvalidInputError(
-                f"version {version} of model {model!r} is registered with a source that is no folder"
+                f"version {version} of model {model!r} is registered with a source that is not a folder; expected one"
             )
         return files
 

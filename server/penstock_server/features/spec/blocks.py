@@ -87,7 +87,7 @@ class Take(BlockBase, frozen=True, tag="take"):
 
     def __post_init__(self) -> None:
         if not self.columns:
-            raise ValueError("columns is empty, expected one at least")
+            raise ValueError("columns is empty, expected at least one")
         limits.at_most("columns", len(self.columns), limits.MAX_COLUMNS)
         super().__post_init__()
 
@@ -140,7 +140,7 @@ class Join(BlockBase, frozen=True, tag="join"):
 
     def __post_init__(self) -> None:
         if not self.blocks:
-            raise ValueError("blocks is empty, expected one at least")
+            raise ValueError("blocks is empty, expected at least one")
         limits.at_most("blocks in each other", self.depth, limits.MAX_DEPTH)
         limits.at_most("blocks", len(self.blocks), limits.MAX_WIDTH)
         super().__post_init__()

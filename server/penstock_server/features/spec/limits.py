@@ -113,7 +113,7 @@ def distinct(what: str, values: tuple[str, ...]) -> None:
     """Checks that the values are distinct."""
     if len(set(values)) < len(values):
         twice = Counter(values).most_common(1)[0][0]
-        raise ValueError(f"{what} {twice!r} is there twice")
+        raise ValueError(f"{what} {twice!r} appears twice, expected it once")
 
 
 def name(value: str) -> None:
@@ -127,7 +127,7 @@ def utf8(what: str, value: str, limit: int) -> bytes:
     try:
         data = value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{what} {value!r} has no form in UTF-8") from None
+        raise ValueError(f"{what} {value!r} cannot be written as UTF-8") from None
     if len(data) > limit:
         raise ValueError(f"{what} {value[:40]!r}... takes {len(data)} bytes, expected at most {limit}")
     return data

@@ -65,11 +65,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
         if self.format != FORMAT:
             raise ValueError(f"format {self.format} is unknown, expected {FORMAT}")
         if not self.columns:
-            raise ValueError("there are no columns, expected one at least")
+            raise ValueError("there are no columns, expected at least one")
         limits.at_most("columns", len(self.columns), limits.MAX_COLUMNS)
         limits.distinct("column", tuple(column.name for column in self.columns))
         if not self.width:
-            raise ValueError("the features have no columns, expected one at least")
+            raise ValueError("the features have no columns, expected at least one")
         self._check_kinds(self.features)
 
     @property

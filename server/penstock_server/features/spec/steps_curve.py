@@ -68,7 +68,9 @@ class Quantiles(StepBase, frozen=True, tag="quantiles"):
         if not self.references:
             raise ValueError("references is empty, expected one for each quantile")
         if not 0 <= self.references[0] <= self.references[-1] <= 1:
-            raise ValueError("references go beyond 0 and 1")
+            raise ValueError(
+                f"references go from {self.references[0]} to {self.references[-1]}, expected shares from 0 to 1"
+            )
         checked = []
         for at, given in enumerate(limits.some(self, "quantiles")):
             what = f"quantiles[{at}]"

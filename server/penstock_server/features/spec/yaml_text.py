@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
         keys: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                raise yaml.YAMLError(f"the key {key.value!r} is there twice")
+                raise yaml.YAMLError(f"the key {key.value!r} appears twice, expected it once")
             keys.add(str(key.value))
         return super().construct_mapping(node, deep)
 
