@@ -1,8 +1,8 @@
 """The queue of one version: which waiting requests form the next batch, and when that batch is due.
 
-It decides and does nothing: no clock of its own, no thread, no answers. The executor that owns it adds what arrives,
-asks for the next batch when it is free, and answers what comes back. Sizes count rows, since a request may hold many
-and a model's cost follows its rows.
+It only decides: it has no clock, no thread and sends no answers. The executor that owns it adds what arrives, asks for
+the next batch when it is free, and answers the requests in it. Sizes count rows, since a request may hold many and a
+model's cost follows its rows.
 """
 
 from collections.abc import Iterator
@@ -25,15 +25,15 @@ class Batch(Generic[ItemT]):
 
 
 class BatchQueue(Generic[ItemT]):
-    """By priority, first in first out within one, by rows.
+    """The waiting requests of one version, by priority, and first in first out within one.
 
     Every item that was added leaves exactly once: in a batch, among its expired, or through `discard`. An item that is
-    over (answered or cancelled) is dropped silently, so cancellation needs no search through the queue. The queue takes
-    its cost at its word: with an exact one, nobody in a batch is answered after their deadline.
+    over (answered or cancelled) is dropped silently, so cancellation needs no search through the queue. The queue
+    trusts its cost model: if that is exact, no request in a batch is answered after its deadline.
 
     Attributes:
         rows, size_bytes: what waits.
-        cost: what batches take; it learns once a request had a deadline or the model an objective.
+        cost: what batches take; it is updated once a request had a deadline, or if the model has an objective.
     """
 
     __slots__ = (
@@ -59,10 +59,10 @@ class BatchQueue(Generic[ItemT]):
         self.size_bytes = 0
         self.cost = CostModel(cost or Cost(0.0, 0.0), self.max_rows)
         self._levels: PriorityLevels[ItemT] = PriorityLevels()
-        # Both are asked several times per request, so they are kept at hand.
+        # Read several times per request, so kept as attributes of the queue itself.
         self._default = self._levels.default
         self._others = self._levels.others
-        # Costs matter, and are learned, only where something has a deadline.
+        # Costs matter, and are updated, only where a request has a deadline or the model an objective.
         self._is_timed = limits.objective_ms is not None
         self._is_running = False
         self._busy_until_s = -inf
@@ -110,9 +110,9 @@ class BatchQueue(Generic[ItemT]):
         return False
 
     def add(self, item: ItemT) -> bool:
-        """Takes the item, or refuses it with False when its rows do not fit.
+        """Adds the item; False when the queue is full.
 
-        A request larger than the whole queue is taken when nothing else waits: it could never be served otherwise.
+        A request larger than the whole queue is accepted when nothing else waits: otherwise it could never be served.
         """
         limits = self.limits
         if self.rows + item.rows > limits.queue_rows and self.rows:
@@ -132,7 +132,7 @@ class BatchQueue(Generic[ItemT]):
         return True
 
     def _swept(self) -> bool:
-        """Drops items that are over, which count no rows but hold a place; whether there is room for a request."""
+        """Drops items that are over, which count no rows but take up places; whether there is room for a request now."""
         living = [item for item in self._levels if not item.is_over]
         self._levels.clear()
         for item in living:
@@ -146,7 +146,7 @@ class BatchQueue(Generic[ItemT]):
     def discard(self, item: ItemT) -> None:
         """Gives back the rows of an item that is over; the item itself is dropped when it comes up.
 
-        An item that a batch has taken keeps its rows, which are between those of others.
+        An item that a batch has taken keeps its rows: they lie between those of other items.
         """
         if not item.is_waiting:
             return
@@ -172,7 +172,7 @@ class BatchQueue(Generic[ItemT]):
         """Takes the next batch off the queue, which runs until `ended`; empty when all that waited was over or expired.
 
         It is as large as can be answered before the earliest deadline in it. With an objective, while a full batch
-        waits, a request that could only go in a smaller one is given up.
+        waits, a request that would only fit a smaller one is given up.
 
         Args:
             now_s: when the batch starts.
@@ -230,7 +230,7 @@ class BatchQueue(Generic[ItemT]):
             self._delay_for(item)
 
     def ended(self, rows: int, took_s: float | None) -> None:
-        """Says that the batch that ran is over, and what its rows took; None when that says nothing of the cost."""
+        """Records that the running batch ended, and how long its rows took; None when that says nothing about the cost."""
         self._is_running = False
         if self._is_timed:
             self._busy_until_s = -inf
@@ -238,7 +238,7 @@ class BatchQueue(Generic[ItemT]):
                 self.cost.update(rows, took_s)
 
     def clear(self) -> list[ItemT]:
-        """Takes everything off the queue; what of it is not over yet."""
+        """Takes everything off the queue, and returns the items that are not over yet."""
         left = [item for item in self._levels if not item.is_over]
         self._levels.clear()
         self.rows = self.size_bytes = 0

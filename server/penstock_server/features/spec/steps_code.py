@@ -1,7 +1,7 @@
-"""The steps between values and codes: a code is a whole number, 0 to K - 1 for values that training saw and K for others.
+"""The steps between values and codes: 0 to K - 1 for the values that training saw, K for all others.
 
-`Bucket` and `Match` turn numbers into codes, as `encoders` turns strings into codes; `OneHot` and `Lookup` turn codes into
-columns. A value that is not one of the codes 0 to K, NaN included, counts as K.
+A code is a whole number. `Bucket` and `Match` turn numbers into codes, as `encoders` turns strings into codes; `OneHot`
+and `Lookup` turn codes into columns. A value that is not one of the codes 0 to K, NaN included, counts as K.
 """
 
 from itertools import pairwise

@@ -1,7 +1,7 @@
 """The steps that bend a column along a fitted curve: powers, quantiles, cycles and splines.
 
-They are scikit-learn's transformers with the numbers that those were fitted to. Where a result passes through the C
-library (`log1p`, `expm1`, `pow`, `sin`), it may differ from numpy's in the last bits; tests hold the bounds.
+They are scikit-learn's transformers with their fitted numbers. Where a result passes through the C library (`log1p`,
+`expm1`, `pow`, `sin`), it may differ from numpy's in the last bits; tests hold the bounds.
 """
 
 from itertools import pairwise
@@ -120,7 +120,7 @@ class Spline(StepBase, frozen=True, tag="spline"):
             self._check_domain(knots)
 
     def _check_domain(self, knots: tuple[float, ...]) -> None:
-        """The knots around the domain must not all be one: de Boor's formula divides by what is between them."""
+        """Checks that the knots around the domain differ: de Boor's formula divides by their differences."""
         inner = knots[self.degree : len(knots) - self.degree]
         if self.degree and not all(low < high for low, high in pairwise(inner)):
             raise ValueError(f"the knots {inner[:3]}... repeat inside the domain, expected them to increase there")
