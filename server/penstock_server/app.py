@@ -46,7 +46,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
     """Runs a server until SIGTERM or SIGINT; then drains it and returns.
 
     Args:
-        settings: checked.
+        settings: the server's, already checked.
         on_ready: called once, when every worker accepts calls.
 
     Raises:
@@ -57,7 +57,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         _start_compactor(stack, settings.request_log)
         reserved = stack.enter_context(port.reserve(settings.host, settings.port))
         grpc_address = port.address_of(settings.host, reserved.getsockname()[1])
-        # Compiled before any worker starts: they would all wait for the same file.
+        # Compiled before any worker starts: otherwise each would compile them for itself.
         await asyncio.to_thread(ensure_compiled)
         counters = stack.enter_context(CounterStore())
         source = CombinedSource(_sources(settings), last_known=LastKnownState())
@@ -102,7 +102,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
 
 
 def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> None:
-    """Starts the process that makes Parquet files of what workers log, if anything is to be logged."""
+    """Starts the process that makes Parquet files of what workers log, if requests are logged."""
     if settings.directory is None:
         return
     if find_spec("pyarrow") is None:

@@ -1,4 +1,4 @@
-"""What `penstock serve` does once its options are read; also `python -m penstock_server` without a command line."""
+"""Runs a server with the options of `penstock serve`: reads its settings, sets up logging and the event loop."""
 
 import asyncio
 import os

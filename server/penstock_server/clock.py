@@ -1,4 +1,4 @@
-"""The server's time: float seconds of the monotonic clock, passed in so that tests control it."""
+"""The server's clock: float seconds of the monotonic clock, passed in so that tests control it."""
 
 import time
 from collections.abc import Callable

@@ -1,11 +1,11 @@
-"""What can go wrong, one class per meaning; only `transport/status.py` knows the codes they become.
+"""The errors, one class per meaning; only `transport.status` knows the gRPC codes that they become.
 
-The text of an error reaches the caller. It says in one sentence what was expected and what came, and shows no internals.
+The text of an error reaches the caller. In one sentence it says what was expected and what came, and it shows no internals.
 """
 
 
 class PenstockError(Exception):
-    """The base of all errors that Penstock raises on purpose; callers see one of no other class as internal."""
+    """The base of all errors that Penstock raises on purpose; every other exception reaches callers as an internal error."""
 
 
 class InvalidInputError(PenstockError):

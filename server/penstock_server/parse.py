@@ -1,6 +1,6 @@
-"""From the bytes of a call to the message that its method takes, or one sentence that names it.
+"""Parses the bytes of a call into its method's message, or refuses them in one sentence.
 
-Every service uses it, and the predictor below them too, so it stands with the ground.
+The services use it and the predictor below them too, so it belongs to the ground.
 """
 
 from typing import Final, TypeVar

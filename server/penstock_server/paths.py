@@ -12,7 +12,7 @@ from penstock_server.errors import InvalidInputError
 
 
 def cache_dir() -> Path:
-    """The folder for fetched versions, compiled kernels and the last known state; what is deleted there is made again.
+    """The folder for fetched versions, compiled kernels and the last known state; what is deleted there is created again.
 
     Returns:
         `$PENSTOCK_CACHE_DIR`, else `$XDG_CACHE_HOME/penstock`, else `~/.cache/penstock`; it may not exist yet.
@@ -36,7 +36,7 @@ def data_dir() -> Path:
 
 
 def file_name_for(text: str) -> str:
-    """A file name for any text: different for different texts, also where the file system ignores case.
+    """A file name for any text: different texts get different names, also where the file system ignores case.
 
     Returns:
         At most 57 letters, digits, `-` and `_`: the readable part of the text, and the start of its SHA-256.
@@ -50,7 +50,7 @@ def _folder(own: str, platform: str, below_home: str) -> Path:
     if chosen := os.environ.get(own):
         return Path(chosen).expanduser().absolute()
     base = Path(os.environ.get(platform) or "")
-    # The XDG specification says that a relative path there is to be ignored.
+    # The XDG specification says to ignore a relative path there.
     if not base.is_absolute():
         base = _home(own) / below_home
     return base / "penstock"

@@ -1,7 +1,6 @@
 """A server's settings: defaults, then a TOML file, then the command line; all checked before anything starts.
 
-A table of the file is a record, and it travels to the worker as it is: a new setting is a field of its record, and
-nothing else here or on the way.
+Each table of the file is a record, which goes to the worker unchanged. So a new setting is one field of its record.
 """
 
 import os
@@ -32,7 +31,7 @@ class DriftSettings:
         rate: the share of the features called drifted that may be wrong.
         minimum_effect: the largest population stability index that is no drift; None takes each baseline's own, which
             is 0.1 by default.
-        series: how many features per version have metrics of their own, those with the strongest evidence.
+        series: how many features per version have metrics of their own: the most significant ones.
     """
 
     window_rows: int = 10_000
@@ -86,11 +85,9 @@ class ModelSettings:
 
     @property
     def inline_budget_s(self) -> float:
-        """The budget in seconds."""
         return self.inline_budget_ms / 1000
 
     def threads_of(self, model: str) -> int:
-        """The threads of the model of this name."""
         own = self.models.get(model)
         return self.threads if own is None else own.threads
 
@@ -99,8 +96,8 @@ class ModelSettings:
 class WorkerSettings:
     """The server's settings that a worker needs, as the same records.
 
-    Not all of them: a worker gets them on its command line, which other users of the machine can read, and the registry's
-    address may hold a password.
+    The others are left out: a worker gets its settings on its command line, which other users of the machine can read,
+    and the registry's address may hold a password.
     """
 
     transport: TransportName
@@ -126,7 +123,7 @@ class ServerSettings:
 
     Attributes:
         registry: MLflow's tracking or registry URI; None follows no registry.
-        models: the registered models to follow; all that have a champion when empty.
+        models: the registered models to follow; when empty, all that have an alias of Penstock's.
         model_repository: a folder of `<model>/<version>/model.onnx`.
         host, port: the gRPC address; port 0 picks a free one.
         http_port: metrics, health and state over HTTP, on the same host.

@@ -61,8 +61,8 @@ DRAIN_S: Final = 30.0
 ORPHAN_GRACE_S: Final = 5.0
 """How long calls may take to finish when the supervisor is gone."""
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
-"""A batch keeps about a hundred objects alive for a millisecond, and the collector's default of 700 made it walk them, and
-then everything else, several times per batch: a fifth of the CPU. A request leaves no cycle behind."""
+"""A batch keeps about a hundred objects alive for a millisecond. With the default threshold of 700 the collector walked
+them, and then everything else, several times per batch: a fifth of the CPU. Requests leave no reference cycles."""
 
 
 class Worker:
@@ -70,8 +70,8 @@ class Worker:
 
     Args:
         link: the socket to the supervisor.
-        settings: the server's, as far as they concern a worker.
-        counters: the file that counts what is refused before a version is known.
+        settings: the part of the server's settings that a worker gets.
+        counters: the file that counts requests refused before a version is found.
     """
 
     def __init__(self, link: WorkerLink, settings: WorkerSettings, counters: Path) -> None:
@@ -79,7 +79,7 @@ class Worker:
         self._settings = settings
         self._executors: dict[VersionKey, Executor] = {}
         self._serving = messages.Serve(0, {}, False)
-        self._reactor = BatchScheduler(monotonic)
+        self._scheduler = BatchScheduler(monotonic)
         self._predictor = Predictor(clock=monotonic, report=Recorder(open_counters(counters, CountersShape())))
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
@@ -89,7 +89,7 @@ class Worker:
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= penstock_methods(self._forwarded.forward)
         self._transport_name, self._transport = choose_transport(
-            settings.transport, methods, self._reactor, settings.grpc
+            settings.transport, methods, self._scheduler, settings.grpc
         )
 
     def run(self) -> None:
@@ -107,7 +107,7 @@ class Worker:
                 except Exception:
                     log.exception("command failed", command=type(command).__name__)
         finally:
-            # Whatever ended the commands: a worker that gets none must not go on serving.
+            # Whatever ended the commands, a worker without a supervisor must not go on serving.
             self._drain(ORPHAN_GRACE_S)
 
     def _handle_command(self, command: messages.Command) -> None:
@@ -167,7 +167,7 @@ class Worker:
         settings = self._settings
         limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
         make: Callable[..., Executor] = (
-            partial(Executor, activate=self._reactor.activate) if is_inline else ThreadedExecutor
+            partial(Executor, activate=self._scheduler.activate) if is_inline else ThreadedExecutor
         )
         return make(
             servable,
@@ -239,7 +239,7 @@ class Worker:
     def _unload(self, key: VersionKey) -> None:
         executor = self._executors.pop(key, None)
         if executor is not None:
-            # From now on no request reaches the version, and each that was routed by the former table is queued.
+            # From now on no request reaches the version, and all that the former table routed to it are queued.
             self._swap_routes()
             deadline = time.monotonic() + DRAIN_S
             while not executor.is_idle and time.monotonic() < deadline:
@@ -251,7 +251,7 @@ class Worker:
             if (sampler := self._samplers.pop(key, None)) is not None:
                 sampler.close()
             del executor
-            gc.collect()  # walks only what was made after the start; the rest is frozen
+            gc.collect()  # walks only objects made after the start; the rest is frozen
             _return_memory()
         self._link.send(messages.Unloaded(*key))
 
@@ -269,7 +269,7 @@ class Worker:
 
         self._transport.post(run)
         if not done.wait(DRAIN_S):
-            log.error("the reactor does not answer", waited_s=DRAIN_S)
+            log.error("the reactor did not run an action in time", waited_s=DRAIN_S)
 
 
 def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:
@@ -286,7 +286,7 @@ def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:
 
 
 def _return_memory() -> None:
-    """Gives freed memory back to the system, which the C library otherwise keeps; glibc only."""
+    """Gives freed memory back to the system, which glibc would otherwise keep."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -300,9 +300,9 @@ def main() -> None:
     link = WorkerLink(socket.socket(fileno=int(descriptor)))
     worker = Worker(link, WorkerSettings.from_json(settings), Path(counters))
     gc.collect()
-    gc.freeze()  # modules and what they made stay, and need not be walked again
+    gc.freeze()  # modules and their objects stay, and need not be walked again
     worker.run()
-    # Everything is answered and nothing is to be saved; ending the interpreter under grpc's threads can hang.
+    # Every call is answered and nothing is left to save; ending the interpreter under grpc's threads can hang.
     os._exit(0)
 
 

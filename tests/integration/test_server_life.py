@@ -135,7 +135,7 @@ def test_a_missing_repository_is_one_sentence(start: Any, tmp_path: Path, until:
         ("workers = 0\n", "workers is 0, expected 1 to 256"),
         ("wrokers = 2\n", "unknown settings wrokers"),
         ("workers = [\n", "is not TOML"),
-        ("[batching]\nmax_rows = 0\n", "max_rows is 0, expected 1 at least"),
+        ("[batching]\nmax_rows = 0\n", "max_rows is 0, expected at least 1"),
     ],
 )
 def test_wrong_settings_are_one_sentence(penstock: Any, tmp_path: Path, text: str, sentence: str) -> None:

@@ -1,7 +1,7 @@
-"""What a batch costs: a line through what batches took, kept current while the version serves, and what follows from it.
+"""Predicts what a batch costs from its rows: a line fitted to past batches, and what follows from it.
 
-The loader fits the line at warm-up. The queue updates it with each batch once deadlines or an objective matter, and uses
-it to size batches and to refuse what would be late. It reads no clock.
+The loader fits the line at warm-up. The queue updates it with each batch once deadlines or an objective matter, and
+uses it to size batches and to refuse requests that would be late. It reads no clock.
 """
 
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from math import ceil, inf
 from typing import Final
 
 _WEIGHT: Final = 0.02
-"""The newest batch's share in the averages, which so span about fifty batches."""
+"""The newest batch's share in the averages, which therefore span about fifty batches."""
 _OUTLIER: Final = 3.0
 """A batch counts as at most this many times the expected duration: one pause must not make the queue refuse everything,
 while a lasting slowdown still moves the line by 4 % per batch."""
 _STIFFNESS: Final = 0.001
 """The weight of the former slope, in squared mean sizes: batches of one size say nothing about the slope."""
 _DOUBT: Final = 0.98
-"""What one doubt leaves of the line."""
+"""The factor by which each doubt lowers the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Cost:
 class CostModel:
     """Least squares over the batches seen, older ones weighing exponentially less; O(1) per batch.
 
-    Neither part of the line is ever negative. It starts from the warm-up's fit. `Cost(0, 0)` stands for no fit: then it
+    Neither part of the line is ever negative. It starts from the warm-up's fit. `Cost(0, 0)` means no fit: then it
     starts with the first batch.
 
     Attributes:
@@ -67,7 +67,7 @@ class CostModel:
         return self.cost.of(rows)
 
     def update(self, rows: int, took_s: float) -> None:
-        """Takes in that a batch of this many rows took this long."""
+        """Adds one batch: its rows and how long it took."""
         if self._seen:
             took_s = min(took_s, _OUTLIER * self.cost.of(rows))
         self._seen += 1
@@ -81,7 +81,7 @@ class CostModel:
         self._fit()
 
     def doubt(self) -> None:
-        """Lowers the line a little, since a request was refused by it alone.
+        """Lowers the line a little, since a request was refused because of the line alone.
 
         Nothing runs while everything is refused, so a line that is too high would otherwise never be corrected.
         """
@@ -102,15 +102,15 @@ class CostModel:
 
 
 def batch_rows(cost: Cost, objective_s: float, max_rows: int) -> int:
-    """The largest batch for an objective: it takes half of it, since a request may just have missed another batch."""
+    """The largest batch for an objective: it takes half the objective, since a request may have to wait for another batch."""
     return max_rows if objective_s == inf else cost.rows_within(objective_s / 2, max_rows)
 
 
 def finish_s(start_s: float, cost: Cost, *, rows: int, largest: int) -> float:
     """When a request whose own rows are the last of `rows` will be answered, if batches hold `largest` rows.
 
-    Behind a full batch its own counts as full too. Otherwise requests that fill it later would make it late, or it would
-    keep its batch small; under overload that happens to every batch.
+    If a full batch is ahead of it, its own batch counts as full too. Otherwise requests that fill it later would make
+    it late, or it would keep its batch small; under overload that happens to every batch.
     """
     batches = ceil(rows / largest)
     return start_s + (cost.of(rows) if batches <= 1 else batches * cost.of(largest))
@@ -122,7 +122,7 @@ def finish_singly_s(start_s: float, cost: Cost, *, rows: int, requests: int) -> 
 
 
 def is_patient(arrived_s: float, end_s: float, deadline_s: float, *, own_s: float) -> bool:
-    """Whether a request waits for no more than half of what its deadline leaves besides its own run of `own_s`.
+    """Whether a request waits for no more than half of what its deadline leaves apart from its own run of `own_s`.
 
     The other half is for waits that are not seen here: under overload a request waits in the socket before it is read, and
     its answer waits in the client's. A queue that reaches to the deadline answers every request slightly too late.

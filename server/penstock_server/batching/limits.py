@@ -1,7 +1,7 @@
-"""How large a batch and its queue may grow: the settings, and what follows from them for a model of known cost.
+"""How large a batch and its queue may grow: the settings, and how they resolve for a model of known cost.
 
-The settings file is read into it, the loader warms up the batches that it allows, and the worker resolves it once per
-version.
+The settings file is read into these records, the loader warms up the batches that they allow, and the worker resolves
+them once per version.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -12,7 +12,7 @@ from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError
 
 UNIT_ROWS: Final = 64
-"""The batch whose cost decides where a version runs: this many small requests are often in flight."""
+"""The batch size whose cost decides where a version runs: this many small requests are often in flight."""
 INLINE_ROWS: Final = 4096
 THREADED_ROWS: Final = 256
 """The largest batches where none are set. Inline, a batch also fits in the budget; larger ones on a thread gain nothing."""
@@ -24,7 +24,7 @@ _MEBIBYTE: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What one model has instead of a value of `BatchLimits`; None keeps that value."""
+    """One model's own values in place of those of `BatchLimits`; None keeps the value there."""
 
     max_rows: int | None = None
     max_delay_s: float | None = None
@@ -63,7 +63,7 @@ class BatchLimits:
         least |= {"queue_requests": self.queue_requests, "queue_mib": self.queue_mib}
         for name, value in least.items():
             if value < 1:
-                raise InvalidInputError(f"{name} is {value}, expected 1 at least")
+                raise InvalidInputError(f"{name} is {value}, expected at least 1")
         if not 0 <= self.max_delay_s < inf:
             raise InvalidInputError(f"max_delay_s is {self.max_delay_s}, expected 0 or more seconds")
         if self.objective_ms is not None and not 0 < self.objective_ms < inf:
@@ -81,7 +81,6 @@ class BatchLimits:
 
     @property
     def queue_bytes(self) -> int:
-        """The bytes of messages that may wait."""
         return self.queue_mib * _MEBIBYTE
 
     @property
@@ -90,7 +89,6 @@ class BatchLimits:
         return inf if self.objective_ms is None else self.objective_ms / 1000
 
     def of(self, model: str) -> "BatchLimits":
-        """The limits of this model."""
         own = self.models.get(model)
         if own is None:
             return self
@@ -99,11 +97,12 @@ class BatchLimits:
 
 
 def resolve(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> tuple[BatchLimits, bool]:
-    """The limits with a size for batches, and whether they run inline.
+    """The limits with a batch size, and whether batches run inline.
 
     A version runs inline when a batch of 64 rows (or of `max_rows`, where that is set) takes no longer than the budget.
-    Where no size is set, its batches then grow as far as the budget allows, because each has a fixed price besides its rows:
-    requests of 64 rows took 285 us of CPU in batches of 64 rows, 174 in batches of 256, 124 in batches of 1,024.
+    Where no size is set, its batches then grow as far as the budget allows, because each batch has a fixed cost besides
+    that of its rows: requests of 64 rows took 285 us of CPU in batches of 64 rows, 174 in batches of 256, 124 in
+    batches of 1,024.
     """
     is_inline = cost.of(limits.max_rows or UNIT_ROWS) <= inline_budget_s
     if limits.max_rows is not None:

@@ -1,6 +1,6 @@
-"""The order of what waits: by priority, first in first out within one, and nobody is passed over forever.
+"""Orders waiting requests by priority, first in first out within one, so that none waits forever.
 
-The queue that owns it decides how much is taken and when; nothing here knows time or cost.
+The queue that owns it decides how much is taken and when; this module knows no clock and no cost.
 """
 
 from collections import deque
@@ -12,10 +12,10 @@ from typing import Final, Generic, Protocol, TypeVar
 HIGHEST: Final = 1
 LOWEST: Final = 9
 DEFAULT: Final = 5
-"""The priority of requests that name none, or 0: the middle, so that a caller may step back as well as forward."""
+"""The priority of requests that name none, or 0: the middle, so that a caller may go lower as well as higher."""
 LEVEL_S: Final = 1.0
 """What a level is worth in waiting: a request goes before those of the next lower level that arrived up to this much
-earlier. So nobody is overtaken by what arrives `(LOWEST - HIGHEST) * LEVEL_S` seconds later."""
+earlier. So no request is overtaken by one that arrives `(LOWEST - HIGHEST) * LEVEL_S` seconds later."""
 
 
 class QueueItem(Protocol):
@@ -76,12 +76,12 @@ class PriorityLevels(Generic[ItemT]):
         level.rows += item.rows
 
     def discard(self, item: ItemT) -> None:
-        """Forgets the rows of an item that stays where it is."""
+        """Counts the item's rows no longer; the item itself stays in its place."""
         if level := self.others.get(item.priority):
             level.rows -= item.rows
 
     def took(self, item: ItemT) -> None:
-        """Says that the first item of a level was taken off."""
+        """Records that the owner took the first item, this one, off its level."""
         if level := self.others.get(item.priority):
             level.rows -= item.rows
             if not level.items:
@@ -98,7 +98,7 @@ class PriorityLevels(Generic[ItemT]):
         return best
 
     def newest(self) -> Iterator[Iterator[ItemT]]:
-        """Each level, its newest first."""
+        """Each level in turn, its newest item first."""
         yield reversed(self.default)
         for level in self.others.values():
             yield reversed(level.items)
@@ -111,6 +111,5 @@ class PriorityLevels(Generic[ItemT]):
         return behind
 
     def clear(self) -> None:
-        """Forgets everything."""
         self.default.clear()
         self.others.clear()

@@ -1,8 +1,8 @@
 """The queue of one version: which waiting requests form the next batch, and when that batch is due.
 
-It decides and does nothing: no clock of its own, no thread, no answers. The executor that owns it adds what arrives,
-asks for the next batch when it is free, and answers what comes back. Sizes count rows, since a request may hold many
-and a model's cost follows its rows.
+It only decides: it has no clock, no thread and sends no answers. The executor that owns it adds what arrives, asks for
+the next batch when it is free, and answers the requests in it. Sizes count rows, since a request may hold many and a
+model's cost follows its rows.
 """
 
 from collections.abc import Iterator
@@ -25,21 +25,21 @@ class Batch(Generic[ItemT]):
 
 
 class BatchQueue(Generic[ItemT]):
-    """By priority, first in first out within one, by rows.
+    """The waiting requests of one version, by priority, and first in first out within one.
 
     Every item that was added leaves exactly once: in a batch, among its expired, or through `discard`. An item that is
-    over (answered or cancelled) is dropped silently, so cancellation needs no search through the queue. The queue takes
-    its cost at its word: with an exact one, nobody in a batch is answered after their deadline.
+    over (answered or cancelled) is dropped silently, so cancellation needs no search through the queue. The queue
+    trusts its cost model: if that is exact, no request in a batch is answered after its deadline.
 
     Attributes:
         rows, size_bytes: what waits.
-        cost: what batches take; it learns once a request had a deadline or the model an objective.
+        cost: what batches take; it is updated once a request had a deadline, or if the model has an objective.
     """
 
     __slots__ = (
         "_busy_until_s",
-        "_company_until_s",
         "_default",
+        "_delayed_until_s",
         "_halfway_s",
         "_is_running",
         "_is_timed",
@@ -59,14 +59,14 @@ class BatchQueue(Generic[ItemT]):
         self.size_bytes = 0
         self.cost = CostModel(cost or Cost(0.0, 0.0), self.max_rows)
         self._levels: PriorityLevels[ItemT] = PriorityLevels()
-        # Both are asked several times per request, so they are kept at hand.
+        # Read several times per request, so kept as attributes of the queue itself.
         self._default = self._levels.default
         self._others = self._levels.others
-        # Costs matter, and are learned, only where something has a deadline.
+        # Costs matter, and are updated, only where a request has a deadline or the model an objective.
         self._is_timed = limits.objective_ms is not None
         self._is_running = False
         self._busy_until_s = -inf
-        self._company_until_s = inf
+        self._delayed_until_s = inf
         self._halfway_s = inf
 
     def __len__(self) -> int:
@@ -110,9 +110,9 @@ class BatchQueue(Generic[ItemT]):
         return False
 
     def add(self, item: ItemT) -> bool:
-        """Takes the item, or refuses it with False when its rows do not fit.
+        """Adds the item; False when the queue is full.
 
-        A request larger than the whole queue is taken when nothing else waits: it could never be served otherwise.
+        A request larger than the whole queue is accepted when nothing else waits: otherwise it could never be served.
         """
         limits = self.limits
         if self.rows + item.rows > limits.queue_rows and self.rows:
@@ -128,25 +128,25 @@ class BatchQueue(Generic[ItemT]):
         self.rows += item.rows
         self.size_bytes += item.size_bytes
         if limits.max_delay_s:
-            self._waits(item)
+            self._delay_for(item)
         return True
 
     def _swept(self) -> bool:
-        """Drops items that are over, which count no rows but hold a place; whether there is room for a request."""
+        """Drops items that are over, which count no rows but take up places; whether there is room for a request now."""
         living = [item for item in self._levels if not item.is_over]
         self._levels.clear()
         for item in living:
             self._levels.add(item)
         return len(living) < self.limits.queue_requests
 
-    def _waits(self, item: ItemT) -> None:
-        self._company_until_s = min(self._company_until_s, item.arrived_s + self.limits.max_delay_s)
+    def _delay_for(self, item: ItemT) -> None:
+        self._delayed_until_s = min(self._delayed_until_s, item.arrived_s + self.limits.max_delay_s)
         self._halfway_s = min(self._halfway_s, (item.arrived_s + item.deadline_s) / 2)
 
     def discard(self, item: ItemT) -> None:
         """Gives back the rows of an item that is over; the item itself is dropped when it comes up.
 
-        An item that a batch has taken keeps its rows, which are between those of others.
+        An item that a batch has taken keeps its rows: they lie between those of other items.
         """
         if not item.is_waiting:
             return
@@ -166,13 +166,13 @@ class BatchQueue(Generic[ItemT]):
         limits = self.limits
         if limits.max_delay_s == 0 or self.rows >= self.max_rows:
             return 0.0
-        return min(self._company_until_s, self._halfway_s - self.cost.of(self.rows) / 2)
+        return min(self._delayed_until_s, self._halfway_s - self.cost.of(self.rows) / 2)
 
     def next_batch(self, now_s: float, *, one: bool = False) -> Batch[ItemT]:
         """Takes the next batch off the queue, which runs until `ended`; empty when all that waited was over or expired.
 
         It is as large as can be answered before the earliest deadline in it. With an objective, while a full batch
-        waits, a request that could only go in a smaller one is given up.
+        waits, a request that would only fit a smaller one is given up.
 
         Args:
             now_s: when the batch starts.
@@ -221,16 +221,16 @@ class BatchQueue(Generic[ItemT]):
         if expired and not items:
             self.cost.doubt()
         if limits.max_delay_s:
-            self._wait_for_company_again()
+            self._delay_for_all()
         return Batch(items, expired, rows)
 
-    def _wait_for_company_again(self) -> None:
-        self._company_until_s = self._halfway_s = inf
+    def _delay_for_all(self) -> None:
+        self._delayed_until_s = self._halfway_s = inf
         for item in self._levels:
-            self._waits(item)
+            self._delay_for(item)
 
     def ended(self, rows: int, took_s: float | None) -> None:
-        """Says that the batch that ran is over, and what its rows took; None when that says nothing of the cost."""
+        """Records that the running batch ended, and how long its rows took; None when that says nothing about the cost."""
         self._is_running = False
         if self._is_timed:
             self._busy_until_s = -inf
@@ -238,7 +238,7 @@ class BatchQueue(Generic[ItemT]):
                 self.cost.update(rows, took_s)
 
     def clear(self) -> list[ItemT]:
-        """Takes everything off the queue; what of it is not over yet."""
+        """Takes everything off the queue, and returns the items that are not over yet."""
         left = [item for item in self._levels if not item.is_over]
         self._levels.clear()
         self.rows = self.size_bytes = 0

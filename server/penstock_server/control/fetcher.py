@@ -1,4 +1,4 @@
-"""Fetches and reads the files of required versions on threads, and remembers why where that failed."""
+"""Fetches and reads the files of required versions on threads, and remembers why a fetch failed."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ class _Failure:
 
 
 class ArtifactFetcher:
-    """The artifacts of the versions that are required.
+    """Holds the artifacts of the required versions, and fetches those that are missing.
 
     Args:
         source: hands out their files.
@@ -55,7 +55,7 @@ class ArtifactFetcher:
         return None if failure is None else failure.reason
 
     def require(self, keys: Iterable[VersionKey]) -> None:
-        """Starts to fetch what is missing of these, and forgets all others."""
+        """Starts to fetch those of these versions that are missing, and forgets all others."""
         required = set(keys)
         for gone in self._artifacts.keys() - required:
             del self._artifacts[gone]
@@ -67,7 +67,7 @@ class ArtifactFetcher:
                 self._running[key] = asyncio.create_task(self._fetch(key))
 
     async def close(self) -> None:
-        """Ends all fetches; what a thread still reads is thrown away."""
+        """Cancels all fetches; the result of a thread that still reads is dropped."""
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)

@@ -1,8 +1,8 @@
-"""Calls that only the supervisor can answer: a worker forwards them over its socket, and the reply comes back on it.
+"""Forwards calls that only the supervisor can answer: from a worker over its socket, and the reply back.
 
-Both ends stand here. `ForwardedCalls` is the worker's: it holds each call until the reply comes, on the reactor's thread.
-`ControlResponder` is the supervisor's: it answers on threads, so that nothing else waits. What a reply holds is decided by
-the responders that `app` hands in.
+Both ends are here. `ForwardedCalls` is the worker's: it holds each call until the reply comes, on the reactor's thread.
+`ControlResponder` is the supervisor's: it answers on threads, so that nothing else waits. The responders that `app`
+passes in decide what a reply holds.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ log = structlog.get_logger(__name__)
 
 MAX_REPLY_BYTES: Final = MAX_FRAME_BYTES // 2
 MAX_WAITING: Final = 32
-"""Requests in flight per worker: this few frames fit the socket's buffer, so that sending never blocks the reactor."""
+"""Requests in flight per worker: so few frames fit the socket's buffer, and sending never blocks the reactor."""
 REPLIES_AT_ONCE: Final = 2
 
 Responder = Callable[[bytes], bytes]
-"""From a method's message to its reply, both as they are on the wire; a `PenstockError` fails the call."""
+"""From a method's message to its reply, both encoded; a `PenstockError` fails the call."""
 
 
 class ControlResponder:
@@ -43,7 +43,7 @@ class ControlResponder:
         task.add_done_callback(self._running.discard)
 
     async def close(self) -> None:
-        """Waits for the replies that are being made: a thread cannot be stopped."""
+        """Waits for the replies in progress: a thread cannot be stopped."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def _respond(self, request: ControlRequest, send: Callable[[ControlReply | ControlError], None]) -> None:
@@ -52,7 +52,7 @@ class ControlResponder:
         send(reply)
 
     def reply_to(self, request: ControlRequest) -> ControlReply | ControlError:
-        """The reply to a request, or the error that there is instead."""
+        """The reply to a request, or its error."""
         try:
             responder = self._responders.get(request.method)
             if responder is None:
@@ -89,7 +89,7 @@ class ForwardedCalls:
             OverloadedError: `MAX_WAITING` calls wait already.
         """
         if len(self._waiting) >= MAX_WAITING:
-            raise OverloadedError(f"{MAX_WAITING} calls about the whole server wait already; try again later")
+            raise OverloadedError(f"{MAX_WAITING} control calls wait for the supervisor already; try again later")
         number = next(self._numbers)
         self._waiting[number] = call
         call.pending = _Waiting(self._waiting, number)
@@ -112,7 +112,7 @@ class ForwardedCalls:
 
 
 class _Waiting:
-    """What a forwarded call has pending."""
+    """A forwarded call's `pending`: forgets the call when its caller leaves."""
 
     __slots__ = ("_number", "_waiting")
 

@@ -1,6 +1,7 @@
-"""A process that helps the server and serves no calls: it is started again when it ends, and ends with the server.
+"""Keeps a helper process running that serves no calls: restarts it when it ends, and ends it with the server.
 
-It gets one argument, and must end when its standard input does: then it cannot outlive a server that is killed.
+The process gets one argument, and must end when its standard input does: then it cannot outlive a server that is
+killed.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, /v1/models and /v1/drift for people and tools."""
+"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, /v1/models and /v1/drift."""
 
 import asyncio
 from collections.abc import Callable
@@ -67,12 +67,11 @@ class AdminServer:
         return found
 
     async def close(self) -> None:
-        """Stops listening."""
         await self._runner.cleanup()
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        # Rendered on a thread: hundreds of series take milliseconds, in which workers' events would wait.
+        # Rendered on a thread: hundreds of series take milliseconds, and workers' events would wait for them.
         body = await asyncio.to_thread(encode, self._registry)
         return web.Response(body=body, headers={"Content-Type": content_type})
 

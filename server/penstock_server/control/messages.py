@@ -1,6 +1,6 @@
 """The commands that the supervisor sends a worker, and the events that come back: msgpack records in frames.
 
-A frame is the body's length and the body. Both ends are of one release, so nothing here has versions.
+A frame is the body's length and the body. Both ends are of the same release, so messages need no version.
 """
 
 import struct
@@ -15,7 +15,7 @@ HEAD: Final = struct.Struct("<I")
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load a version while others answer; it counts in a file, with room for features x cells of drift."""
+    """Load a version while others answer; it counts in the file `counters`, with `features` x `cells` words of drift."""
 
     model: str
     version: str
@@ -60,7 +60,7 @@ class ControlReply(msgspec.Struct, frozen=True, tag=True):
 
 
 class ControlError(msgspec.Struct, frozen=True, tag=True):
-    """There is no reply to a `ControlRequest`: the class of the error by its name, and its sentence."""
+    """A `ControlRequest` failed: the name of the error's class, and its sentence."""
 
     number: int
     kind: str
@@ -71,9 +71,9 @@ Command = Load | Serve | Unload | Listen | Drain | ControlReply | ControlError
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """A version is warm and proven.
+    """A version is loaded, warm, and gave the golden answers.
 
-    Its batches run on the reactor's thread if `is_inline`, and take about base_us + row_us per row.
+    Its batches run on the reactor's thread if `is_inline`, and take about `base_us + row_us * rows`.
     """
 
     model: str
@@ -93,21 +93,17 @@ class LoadFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Served(msgspec.Struct, frozen=True, tag=True):
-    """A `Serve` is in force."""
+    """The `Serve` of this generation is in force."""
 
     generation: int
 
 
 class Unloaded(msgspec.Struct, frozen=True, tag=True):
-    """A version is closed."""
-
     model: str
     version: str
 
 
 class Listening(msgspec.Struct, frozen=True, tag=True):
-    """Calls are accepted."""
-
     transport: str
 
 

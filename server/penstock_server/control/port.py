@@ -1,7 +1,7 @@
-"""The gRPC port, which all workers share: the supervisor binds it first, so that it stays the server's own.
+"""Reserves the gRPC port, which all workers share, so that it stays the server's while workers come and go.
 
-Workers come and go, and each listens on the port with SO_REUSEPORT. A socket that is bound but does not listen gets no
-connections, and keeps the port while no worker does.
+Each worker listens on the port with SO_REUSEPORT. The supervisor's socket is bound but does not listen: it gets no
+connections, and holds the port while no worker listens.
 """
 
 import socket

@@ -1,8 +1,8 @@
-"""What a worker should do next, so that in the end it serves the desired plans: a pure function of snapshots.
+"""Decides what a worker should do next to serve the desired plans: a pure function of snapshots.
 
-It keeps the promises of a reload. A version serves only when it is loaded and proven. While a champion is desired, the
-last version that is ready goes on answering until a desired one is. What nobody needs is unloaded only after the plan
-without it is in force.
+It keeps the guarantees of a reload. A version serves only when it is loaded and its golden requests pass. While a
+champion is desired, the last ready version goes on answering until a desired one is ready. A version that is no longer
+needed is unloaded only after the plans without it are in force.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class NextSteps:
 def next_steps(
     desired: Mapping[str, TrafficPlan], fetched: AbstractSet[VersionKey], worker: WorkerSnapshot
 ) -> NextSteps:
-    """What brings the worker nearer to the desired plans.
+    """The steps that bring the worker closer to the desired plans.
 
     Args:
         desired: the plan of each model.
@@ -63,7 +63,7 @@ def next_steps(
         # What the old plan used is unloaded only once the new one is in force.
         return NextSteps(load, plans)
     needed = {*plan_keys(desired), *plan_keys(plans)}
-    # With no plan in force a desired champion is on its way, and until it comes a ready version may be desired again.
+    # With no plan in force, a desired champion is still loading, and a ready version may be desired again until then.
     awaiting = {model for model, plan in desired.items() if plan.champion is not None and model not in plans}
     unload = (
         key

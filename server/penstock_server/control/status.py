@@ -1,6 +1,6 @@
-"""Joins what the supervisor, the counters and the drift monitor know, for metrics, the admin port and control requests.
+"""Joins what the supervisor, the counters and the drift monitor know, for metrics, HTTP and control requests.
 
-It decides nothing, and caches only the array form of each baseline. It is read from several threads.
+It decides nothing, and caches only the array form of each baseline. Several threads read it.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from penstock_server.sources.combined_source import SourceState
 log = structlog.get_logger(__name__)
 
 DRIFT_INTERVAL_S: Final = 1.0
-"""Between two looks for drift; one that finds no new window takes microseconds per version."""
+"""The pause between two checks for drift; one that finds no new window takes microseconds per version."""
 _PAGE_BYTES: Final = 4096
 
 
@@ -81,7 +81,7 @@ class ServerStatus:
         )
 
     async def watch_drift(self) -> None:
-        """Looks for drift at an interval, until cancelled; its errors stop nothing else."""
+        """Checks for drift at an interval, until cancelled; its errors stop nothing else."""
         while True:
             try:
                 await asyncio.to_thread(self.look)
@@ -90,7 +90,7 @@ class ServerStatus:
             await asyncio.sleep(DRIFT_INTERVAL_S)
 
     def look(self) -> None:
-        """Lets the monitor look at every version that has a baseline."""
+        """Lets the monitor check every version that has a baseline."""
         found = [one for version in self._view().versions if (one := self._watched(version)) is not None]
         self._monitor.look(found)
         for key in self._references.keys() - {one.key for one in found}:

@@ -1,8 +1,8 @@
 """The supervisor: keeps every worker alive and serving the desired plans.
 
-It reacts to four things: a new desired state, a fetched version, a worker's event, a worker's end. Each changes a record
-and wakes `run`, which compares the desired state with the records through `reconcile.next_steps` and sends what is
-missing. Nothing has to be remembered between two rounds, and the next round repairs what one has lost.
+It reacts to four things: a new desired state, a fetched version, a worker's event, a worker's end. Each changes a
+record and wakes `run`, which compares the desired state with the records through `reconcile.next_steps` and sends the
+missing commands. Nothing is remembered between two rounds, so the next round repairs a lost message.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ from penstock_server.sources.source import Desired, Source
 log = structlog.get_logger(__name__)
 
 PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Before a worker is replaced, by how many in its slot ended quickly one after another; the last holds for all further."""
+"""The pause before a worker is replaced, by how many in its slot ended quickly in a row; the last is the longest."""
 STEADY_S: Final = 60.0
-"""A worker that ends after this time did not end quickly."""
+"""A worker that runs longer than this did not end quickly."""
 HOPELESS_ENDS: Final = 4
-"""This many quick ends in one slot, before the server was ever ready, are no accident: the server gives up."""
+"""After this many quick ends in one slot, before the server was ever ready, the server gives up."""
 KILL_AFTER_S: Final = 2.0
 """A worker that outlives the grace by this time is killed."""
 RECONCILE_S: Final = 1.0
 """The longest time between two rounds, so that fetches that failed are tried again."""
 
 StartWorker = Callable[[int, Path], Awaitable[WorkerProcess]]
-"""Starts the process of a worker slot, which counts in this file."""
+"""Starts the process of a worker slot; the path is its file of counters."""
 
 
 class Supervisor:
@@ -92,20 +92,20 @@ class Supervisor:
         self.ready = asyncio.Event()
 
     def on_desired(self, desired: Desired) -> None:
-        """The source desires this now."""
+        """Takes in a new desired state."""
         self._desired = desired
         for model, problem in desired.problems.items():
-            log.warning("registry", model=model, problem=problem)
+            log.warning("the source reports a problem", model=model, problem=problem)
         self._change.set()
 
     def on_polled(self) -> None:
-        """The source was polled: from now on an empty desired state is an answer, and not the lack of one."""
+        """Records that the source was polled: from now on an empty desired state is an answer, not the lack of one."""
         if not self._is_polled:
             self._is_polled = True
             self._change.set()
 
     async def run(self) -> None:
-        """Keeps workers alive and brings them nearer to the desired state, until cancelled."""
+        """Keeps workers alive and brings them closer to the desired state, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for slot in self._slots:
                 tasks.create_task(self._keep_alive(slot))
@@ -131,7 +131,7 @@ class Supervisor:
         try:
             await asyncio.wait_for(asyncio.gather(*(worker.ended.wait() for worker in workers)), grace_s + KILL_AFTER_S)
         except TimeoutError:
-            log.warning("workers did not end in time; they are killed", grace_s=grace_s)
+            log.warning("workers did not end in time; killing them", grace_s=grace_s)
         for worker in self._workers.values():
             worker.kill()
 
@@ -213,7 +213,7 @@ class Supervisor:
         return {key for worker in self._workers.values() for key in worker.versions} & self._fetcher.artifacts.keys()
 
     def _reconcile_worker(self, worker: WorkerProcess) -> None:
-        """Tells one worker what comes next; nothing follows plans that it has not confirmed."""
+        """Sends one worker its next commands; none while it has not confirmed the last plans."""
         if worker.is_serve_pending:
             return
         artifacts = self._fetcher.artifacts
@@ -225,7 +225,7 @@ class Supervisor:
             worker.versions[key] = VersionStatus("UNLOADING")
         self._serve(worker, worker.plans if steps.plans is None else dict(steps.plans))
         for key in steps.unload:
-            worker.send(messages.Unload(*key))  # after the statuses, which tell callers why it does not answer
+            worker.send(messages.Unload(*key))  # after the statuses, which say to callers why it does not answer
         if self._is_settled(worker) and not worker.is_serve_pending:
             worker.listen(self._address)
 
@@ -245,9 +245,9 @@ class Supervisor:
         worker.serve(models, self._is_settled(worker))
 
     def _is_settled(self, worker: WorkerProcess) -> bool:
-        """Whether every desired version has been tried once: it is loaded, or there is a reason why not.
+        """Whether every desired version has been tried once: it is loaded, or failed with a reason.
 
-        It stays so: a version that is loaded later takes nothing from those that answer.
+        Once true it stays true: loading a later version takes nothing from those that answer.
         """
         if not worker.has_settled and (self._is_polled or self._desired.models):
             worker.has_settled = all(
@@ -273,7 +273,7 @@ class Supervisor:
         )
 
     def _is_ready(self, workers: list[WorkerProcess]) -> bool:
-        """Every worker accepts calls, and has at least one model that answers, if any is desired."""
+        """Whether every worker accepts calls, and has at least one model that answers if any is desired."""
         if self._is_stopping or not self.ready.is_set() or not workers:
             return False
         return all(worker.is_listening and (worker.plans or not self._desired.models) for worker in workers)

@@ -1,4 +1,4 @@
-"""What the supervisor shows of itself: records for people and metrics, and how they follow from what workers hold. Pure."""
+"""What the supervisor shows of itself: records for people and metrics, computed from the workers' state."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +38,6 @@ class VersionView:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One worker slot."""
-
     slot: int
     pid: int
     is_listening: bool
@@ -48,8 +46,6 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class ServerView:
-    """The whole server."""
-
     versions: tuple[VersionView, ...]
     workers: tuple[WorkerView, ...]
     problems: Mapping[str, str]
@@ -64,11 +60,11 @@ def version_statuses(
     workers: Iterable[WorkerProcess],
     fetch_failure: Callable[[VersionKey], str | None],
 ) -> dict[str, VersionStatus]:
-    """How each version of a model stands that is desired or that one of these workers holds.
+    """The status of each version of a model that is desired or that one of these workers holds.
 
-    It is the worst over the workers that hold it; while none does, it depends on whether its files can be fetched.
+    It is the worst status over the workers that hold it; while none does, it depends on whether its files can be fetched.
     """
-    # Copied, since metrics are read on other threads while the supervisor's changes what workers hold.
+    # Copied, since metrics are read on other threads while the supervisor's thread changes what workers hold.
     held = [{key[1]: one for key, one in list(worker.versions.items()) if key[0] == model} for worker in workers]
     versions = dict.fromkeys(() if desired is None else desired.versions)
     versions |= dict.fromkeys(version for statuses in held for version in statuses)

@@ -1,4 +1,4 @@
-"""Follows the sources: polls them at an interval, and hands the desired state on when it has changed."""
+"""Polls the sources at an interval, and hands the desired state on when it has changed."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,8 +15,8 @@ log = structlog.get_logger(__name__)
 class Watcher:
     """Polls until cancelled.
 
-    The last known state is handed on at the start, since a registry's client takes seconds to import: the server serves
-    what it served last, and moves to what the registry says when that answers.
+    The last known state is handed on at the start, since a registry's client takes seconds to import. The server serves
+    what it served last until the registry answers.
 
     Args:
         source: polled on a thread.
@@ -44,7 +44,7 @@ class Watcher:
         """Hands on the last known state, then polls."""
         last_known = self._source.recall()
         if last_known.models:
-            log.info("serving what was served last until the source answers", source=self._source.name)
+            log.info("serving the last known state until the source answers", source=self._source.name)
             self._hand_on(last_known)
         while True:
             await self._poll()
@@ -72,4 +72,4 @@ class Watcher:
             self._reasons = reasons
             for state in states:
                 write = log.warning if state.reason else log.info
-                write("source", name=state.name, state=state.state, reason=state.reason)
+                write("source state", name=state.name, state=state.state, reason=state.reason)

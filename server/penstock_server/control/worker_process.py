@@ -1,4 +1,4 @@
-"""One worker as the supervisor sees it: the process, its socket, and what its events say that it holds."""
+"""One worker as the supervisor sees it: its process, its socket, and the state that its events report."""
 
 import asyncio
 import os
@@ -27,11 +27,11 @@ ENVIRONMENT: Final = {
     # One thread per library: more processes, not more threads, use more cores.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # One arena of memory: connections that broke with 10,000 calls in flight left 13 to 20 MB more each time, now nothing
-    # after the first, and a request costs the same.
+    # One malloc arena: with more, each break of connections with 10,000 calls in flight left 13 to 20 MB behind; with one,
+    # only the first does. A request costs the same.
     "MALLOC_ARENA_MAX": "1",
 }
-"""What a worker gets unless the server's own environment says otherwise."""
+"""A worker's environment variables, unless the server's own environment sets them."""
 
 
 class WorkerProcess:
@@ -69,7 +69,6 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The process's id."""
         return self._process.pid
 
     def snapshot(self) -> WorkerSnapshot:
@@ -89,19 +88,19 @@ class WorkerProcess:
             self.send(self._sent)
 
     def on_served(self, generation: int) -> None:
-        """The worker confirms plans; they are in force if they are the last that were sent."""
+        """Records that the worker confirmed plans; they are in force if they are the last that were sent."""
         if generation == self._sent.generation:
             self.plans = {model: one.plan for model, one in self._sent.models.items() if one.plan is not None}
             self.is_serve_pending = False
 
     def listen(self, address: str) -> None:
-        """Tells it once to accept calls at this address: a second socket there would get calls that nobody answers."""
+        """Sends `Listen` once: a second socket at the address would get calls that nothing answers."""
         if not self._is_listen_sent:
             self._is_listen_sent = True
             self.send(messages.Listen(address))
 
     async def follow(self, on_event: Callable[["WorkerProcess", Event], None]) -> int:
-        """Hands each event on until the process ends; its exit code."""
+        """Hands each event on until the process ends, and returns its exit code."""
         try:
             while True:
                 (size,) = HEAD.unpack(await self._reader.readexactly(HEAD.size))
@@ -113,7 +112,6 @@ class WorkerProcess:
         return await self._process.wait()
 
     def kill(self) -> None:
-        """Ends the process at once."""
         if self._process.returncode is None:
             self._process.kill()
 

@@ -1,8 +1,9 @@
-"""When a drift alarm goes on and off: a pure step from one state to the next, one window at a time.
+"""Decides when a drift alarm goes on and off: a pure step from one state to the next, one window at a time.
 
-A single window drifts by chance now and then, and should cause no action. So a column's alarm goes on after it drifted in
-two successive windows that share no row, and off after it did not drift in two. At a rate q, a column whose true index is
-exactly the smallest that matters raises a false alarm about once in 1/q^2 windows, and a column without drift almost never.
+Now and then a single window drifts by chance, which should cause no action. So a column's alarm goes on after it
+drifted in two successive windows that share no row, and off after it did not drift in two. At a rate q, a column whose
+true index is exactly the smallest that matters raises a false alarm about once in 1/q^2 windows, and a column without
+drift almost never.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 WINDOWS: Final = 2
-"""The successive windows that an alarm takes to go on, or off."""
+"""The number of successive windows after which an alarm goes on, or off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class AlarmState:
     """A version's alarms.
 
     Attributes:
-        streaks: for each column the number of last windows in which it drifted, or, negative, in which it did not.
+        streaks: for each column the number of its last windows in a row that drifted; negative for windows that did not.
         since_s: the columns whose alarm is on, and since when.
     """
 

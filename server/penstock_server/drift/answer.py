@@ -53,7 +53,7 @@ class DriftReport:
 
 
 def answer(body: bytes, report: Callable[[], DriftReport]) -> bytes:
-    """The `DriftStateResponse` to a `DriftStateRequest`, both as they are on the wire.
+    """The `DriftStateResponse` to a `DriftStateRequest`, both encoded.
 
     Raises:
         NotFoundError: no version that it selects is loaded.
@@ -63,7 +63,6 @@ def answer(body: bytes, report: Callable[[], DriftReport]) -> bytes:
 
 
 def as_message(report: DriftReport) -> pb.DriftStateResponse:
-    """A report as the RPC's response."""
     return pb.DriftStateResponse(
         versions=[_version(version) for version in report.versions],
         unwatched=[
@@ -73,7 +72,7 @@ def as_message(report: DriftReport) -> pb.DriftStateResponse:
 
 
 def as_json(report: DriftReport) -> bytes:
-    """A report as JSON: the records' fields by their names; what is not known is null."""
+    """A report as JSON: the records' fields by their names; an unknown value is null."""
     return msgspec.json.encode(report)
 
 

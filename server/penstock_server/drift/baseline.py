@@ -1,16 +1,14 @@
-"""The drift baseline: how many training rows fell in each of the cells that serving counts rows in.
+"""The drift baseline: the training rows, counted in the cells that serving counts in, and their file.
 
-It is fitted to the rows that a specification was fitted to, and published with it. This module defines the file and refuses
-what is not sound: its parts check themselves when they are made and raise `ValueError`. `fit` makes a baseline from rows, the
-kernels count in the same cells, and `statistics` compares counts.
+It is fitted to the same rows as a specification, and published with it. This module defines the file and refuses
+invalid ones: its parts check themselves when they are made and raise `ValueError`. `fit` makes a baseline from rows,
+the kernels count in the same cells, and `statistics` compares counts.
 """
 
 from math import inf
 from typing import Annotated, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from penstock_server.drift.significance import MINIMUM_EFFECT
 from penstock_server.errors import InvalidInputError
@@ -75,7 +73,7 @@ class NumberBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
     @property
     def cells(self) -> NumberCells:
-        """What it is counted in."""
+        """The cells to count it in."""
         return NumberCells(self.edges, self.smallest, self.largest, has_missing=self.missing > 0)
 
     @property
@@ -126,7 +124,7 @@ class StringBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
     @property
     def cells(self) -> StringCells:
-        """What it is counted in."""
+        """The cells to count it in."""
         return StringCells(self.watched, len(self.counts), has_missing=self.missing > 0)
 
     @property
@@ -144,10 +142,10 @@ class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     """The classes that a model predicted for the training rows.
 
     Attributes:
-        name: of the output that holds them.
+        name: the output that holds them.
         classes: as labels are read from the output: the label itself, or its place among the model's class names.
         counts: the rows of each.
-        names: what people call them, if the labels are no names themselves.
+        names: the classes' names, if the labels are not names themselves.
         dispersion: how much more the counts vary in time than independent rows would.
         minimum_effect: the index that is still no drift.
     """
@@ -162,7 +160,8 @@ class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     def __post_init__(self) -> None:
         limits.at_most("classes", len(self.classes), MAX_BINS)
         if len(set(self.classes)) < len(self.classes):
-            raise ValueError("a class is there twice")
+            twice = max(self.classes, key=self.classes.count)
+            raise ValueError(f"class {twice} appears twice, expected it once")
         if len(self.counts) != len(self.classes) or len(self.names) not in {0, len(self.classes)}:
             raise ValueError(
                 f"{len(self.counts)} counts and {len(self.names)} names for {len(self.classes)} classes, "
@@ -171,7 +170,7 @@ class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
     @property
     def cells(self) -> ClassCells:
-        """What it is counted in."""
+        """The cells to count it in."""
         return ClassCells(self.classes)
 
     @property
@@ -187,7 +186,7 @@ class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
 ColumnBaseline = NumberBaseline | StringBaseline
 PredictionBaseline = NumberBaseline | ClassBaseline
-"""Of the model's classes, or of its output if it has none."""
+"""The baseline of the model's classes, or of its output if it has no classes."""
 
 
 def _check_range(smallest: float | None, largest: float | None) -> None:
@@ -202,8 +201,8 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         columns: one for each column of the specification.
-        spec_digest: of the specification.
-        predictions: of the model's predictions for the training rows; None if it was not run on them.
+        spec_digest: the specification's digest.
+        predictions: the baseline of the model's predictions for the training rows; None if it was not run on them.
         format: the format's version.
     """
 
@@ -226,7 +225,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def cells(self) -> Cells:
-        """What rows and answers are counted in."""
+        """The cells to count rows and predictions in."""
         predictions = None if self.predictions is None else self.predictions.cells
         return Cells(tuple(column.cells for column in self.columns), self.bins, predictions)
 
@@ -234,7 +233,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The same, for this specification's pipeline.
 
         Raises:
-            InvalidInputError: the baseline is another specification's.
+            InvalidInputError: the baseline is of another specification.
         """
         check(self, spec)
         return self.cells
@@ -244,15 +243,6 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The shape of its columns' counts, int64: columns, words."""
         return len(self.columns), counting.row_words(self.bins)
 
-    @property
-    def reference(self) -> NDArray[np.int64]:
-        """The training rows in each cell of each column, int64 [columns, B + 3]."""
-        cells = np.zeros((len(self.columns), self.bins + counting.EXTRA_CELLS), np.int64)
-        for row, column in zip(cells, self.columns, strict=True):
-            row[: len(column.bins)] = column.bins
-            row[-counting.EXTRA_CELLS :] = column.extra
-        return cells
-
 
 def encode(baseline: Baseline) -> bytes:
     """The baseline as JSON, as `decode` reads it."""
@@ -260,10 +250,10 @@ def encode(baseline: Baseline) -> bytes:
 
 
 def decode(data: bytes) -> Baseline:
-    """The baseline that `data`, JSON from anywhere, holds; `check` whether it fits its specification.
+    """Decodes a baseline from untrusted JSON; `check` says whether it fits its specification.
 
     Raises:
-        InvalidInputError: not JSON, another format, or not sound; it names the column.
+        InvalidInputError: not JSON, of another format, or invalid; it names the column.
     """
     try:
         limits.at_most("bytes", len(data), limits.MAX_BYTES)
@@ -277,7 +267,7 @@ def check(baseline: Baseline, spec: FeatureSpec) -> None:
     """Checks that the baseline is of this specification, by its digest and its columns.
 
     Raises:
-        InvalidInputError: it is another's; the sentence names what differs.
+        InvalidInputError: it is of another specification; the sentence names what differs.
     """
     if baseline.spec_digest != digest(spec):
         raise InvalidInputError(

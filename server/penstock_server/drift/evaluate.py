@@ -17,7 +17,7 @@ from penstock_server.drift.statistics import Reals
 from penstock_server.features.counting import EXTRA_CELLS, INFINITE, MISSING, UNSEEN, Counts
 
 Values = list[float | None]
-"""One value per column; None where it cannot be said."""
+"""One value per column; None where it is not known."""
 
 
 def version_drift(

@@ -1,6 +1,6 @@
 """Fits a drift baseline: counts the training rows, in the order of time, as serving will count requests.
 
-The tools call it when they publish, for raw columns and for the model's predictions; serving never does.
+The tools call it when they publish, for raw columns and for the model's predictions; serving never calls it.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ from penstock_server.features.table import Table, numbers_of, row_count, strings
 OWN_BINS: Final = 50
 """The most values of a string column that have a bin each."""
 BLOCKS: Final = 20
-"""Enough for a standard error of 7 % at 20 bins, and so few that rows that depend on each other are in one block."""
+"""Enough for a standard error of 7 % at 20 bins, and few enough to keep dependent rows in one block."""
 LEAST_ROWS: Final = 10
 """A block of fewer rows says nothing about time."""
 
@@ -42,13 +42,13 @@ def fit_baseline(
 
     Args:
         spec: the specification that serves them.
-        table: a column for each of the specification's, raw; its rows in the order of time, as they would be served: how
-            much rows that follow each other are alike decides how large a difference is no drift.
-        bins: how many bins a number's quantiles make at most.
+        table: a column for each of the specification's, raw, with its rows in the order of time: how alike successive
+            rows are decides how large a difference is no drift.
+        bins: the most bins per number column, cut at its quantiles.
         minimum_effect: the population stability index that is still no drift, for every column.
 
     Raises:
-        InvalidInputError: a column is not there or not of its kind, or `bins` is not 1 to 254.
+        InvalidInputError: a column is missing or not of its kind, or `bins` is not 1 to 254.
     """
     if not 1 <= bins <= MAX_BINS - 2:
         raise InvalidInputError(f"bins is {bins}, expected 1 to {MAX_BINS - 2}")
@@ -65,7 +65,7 @@ def fit_baseline(
 
 
 def with_predictions(baseline: Baseline, predictions: PredictionBaseline) -> Baseline:
-    """The baseline, with what the model answered to its rows."""
+    """The baseline, with that of the model's predictions for the same rows."""
     return msgspec.structs.replace(baseline, predictions=predictions)
 
 
@@ -75,9 +75,9 @@ def fit_classes(
     """The baseline of predicted classes.
 
     Args:
-        name: of the output that holds them.
+        name: the output that holds them.
         labels: integers [rows], the rows in the order of time.
-        names: what people call each label, if labels count these; a label beyond them is called by its number.
+        names: each label's name, if labels are indices; a label beyond them is named by its number.
         minimum_effect: the population stability index that is still no drift.
     """
     values = np.asarray(labels, np.int64).reshape(-1)
@@ -164,7 +164,7 @@ def _is_watchable(value: bytes) -> bool:
 
 
 def dispersion(cells: NDArray[np.int64]) -> float:
-    """The factor by which the counts' variance exceeds a multinomial's, 1 at least: how much more they vary in time.
+    """The factor by which the counts' variance exceeds a multinomial's, at least 1: how much more they vary in time.
 
     Traffic comes in bursts: successive rows are alike, and a window of N rows says less than N independent ones. The rows
     are cut into equal blocks in the order of time. For independent rows, Pearson's statistic of the blocks' counts against

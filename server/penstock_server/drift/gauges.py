@@ -1,7 +1,7 @@
-"""The metrics of drift: families of gauges from each version's report, with a limited number of series.
+"""The drift metrics: gauges from each version's report, with a limited number of series.
 
-A model can have thousands of columns, and a metrics store copes with dozens. So only the columns that `by_evidence` ranks
-first have series, and a gauge says how many were left out. A value that is not known is an absent gauge, not a zero.
+A model can have thousands of columns, too many series for a metrics store. So only the columns that `by_evidence` ranks
+first have series, and a gauge says how many were left out. An unknown value is an absent gauge, not a zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +69,6 @@ class DriftCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Every family."""
         yield from drift_families(self._versions(), self._series)
 
 

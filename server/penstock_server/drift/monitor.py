@@ -1,7 +1,8 @@
 """Monitors the versions' drift over time, in the supervisor: evaluates their windows and keeps their alarms.
 
-Several threads ask: scrapes, requests and the monitor's own look. While nothing new was counted, they get the same
-evaluation. An alarm's window shares no row with the one before: it begins where the last one was looked at.
+Several threads call it: scrapes, requests and the supervisor's own checks. While nothing new was counted, they get the
+same evaluation. An alarm's window shares no row with the one before: it begins after the sub-window in which the last
+one was evaluated.
 """
 
 import threading
@@ -25,7 +26,7 @@ log = structlog.get_logger(__name__)
 PREDICTIONS: Final = ""
 """The name of the predictions among alarms; no column has it."""
 LEAST_SHARE: Final = 0.9
-"""The share of a window's rows that an alarm's window must hold; the sub-window being filled at the last look is missing."""
+"""The share of a window's rows that an alarm's window must hold: it lacks the sub-window that the last check was in."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +99,7 @@ class DriftMonitor:
             return replace(last.report, roles=version.roles, alarmed=alarmed)
 
     def look(self, versions: Sequence[Watched]) -> None:
-        """Updates the alarms of versions that have a new window; forgets versions that are not among these."""
+        """Updates the alarms of versions that have a new window, and forgets all other versions than these."""
         with self._lock:
             kept = {version.key for version in versions}
             for key in self._last.keys() - kept:

@@ -1,4 +1,4 @@
-"""A drift baseline as arrays, ready to be compared with windows of the same columns, with a label per bin for people.
+"""A drift baseline as arrays, ready to be compared with windows, and a label for each bin.
 
 `evaluate` compares. The supervisor makes one reference per version, from its baseline.
 """

@@ -1,7 +1,7 @@
-"""What is reported about drift: the rules for calling it so, a record per watched column, and one per version.
+"""The records of a drift report, one per watched column and one per version, and what counts as drift.
 
-`evaluate` makes the records from a reference and a window of counts; metrics, JSON, the RPC and the tools show them. None
-means that a value is not known: there are too few rows, or this kind of column does not have it.
+`evaluate` makes the records from a reference and a window of counts; metrics, JSON, the RPC and the tools show them.
+None means that a value is unknown: there are too few rows, or this kind of column does not have it.
 """
 
 from collections.abc import Sequence
@@ -118,14 +118,14 @@ class VersionDrift:
 
 
 def by_evidence(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
-    """The columns by p-value, the smallest first; then by distance, the largest first; then by name. Untested ones are last.
+    """The columns from the most significant: by p-value, then by distance, the largest first, then by name; untested last.
 
     The metrics and the tools both rank by this, so that the features with series are those at the head of a report.
     """
 
-    def evidence(column: ColumnDrift) -> tuple[float, float, str]:
+    def rank(column: ColumnDrift) -> tuple[float, float, str]:
         p_value = 2.0 if column.p_value is None else column.p_value
         distance = 0.0 if column.jensen_shannon is None else column.jensen_shannon
         return p_value, -distance, column.name
 
-    return sorted(columns, key=evidence)
+    return sorted(columns, key=rank)

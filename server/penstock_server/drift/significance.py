@@ -1,8 +1,8 @@
 """Tests whether rows drifted, with error control over many columns; pure functions.
 
-A column is tested against the smallest effect that matters: with enough rows, a test against no change at all always finds
-one. The smoothed index divided by its noise is then noncentral chi-square. Columns are judged together, so that the expected
-share of wrong ones among those called drifted is limited.
+A column is tested against the smallest effect that matters: with enough rows, a test against no change at all is always
+significant. The smoothed index divided by its noise is then noncentral chi-square. Columns are judged together, so that
+the expected share of wrong ones among those called drifted is limited.
 """
 
 from math import erfc, exp, lgamma, log, sqrt
@@ -52,7 +52,7 @@ def simes(p_values: ArrayLike) -> float:
     """One p-value of the hypothesis that nothing drifted: below a rate exactly where `benjamini_hochberg` rejects any."""
     values = np.sort(np.asarray(p_values, np.float64))
     if not len(values):
-        raise ValueError("there are no p-values, expected one at least")
+        raise ValueError("there are no p-values, expected at least one")
     return float(min((values * len(values) / np.arange(1, len(values) + 1)).min(), 1.0))
 
 
@@ -74,7 +74,7 @@ def noncentral_tail(value: Any, freedom: Any, noncentrality: Any) -> Reals:
     least = np.zeros(len(half))
     least[possible] = _chernoff(half[possible], shape[possible], mean[possible])
     tails[possible & (least < _LEAST_EXPONENT)] = 0.0
-    # So far below the middle that nothing but rounding is missing from 1.
+    # Values far below the middle keep the tail 1: the difference is less than rounding.
     middle, spread = shape + mean, np.sqrt(shape + 2 * mean)
     open_ones = np.flatnonzero(possible & (least >= _LEAST_EXPONENT) & (half > middle - 9 * spread))
     starts, widths = _windows(half[open_ones], mean[open_ones])
@@ -104,7 +104,7 @@ def _windows(half: Reals, mean: Reals) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def _mixtures(half: Reals, shape: Reals, mean: Reals, start: NDArray[np.int64], width: int) -> Reals:
-    """Sums of weights times tails over `width` terms from `start`, a row for each distribution.
+    """Sums of weights times tails over `width` terms from `start`, one row per distribution.
 
     The tails with 2, 4, 6 ... more degrees of freedom follow from the first by adding one positive term each, so nothing
     cancels.
@@ -124,7 +124,7 @@ def _mixtures(half: Reals, shape: Reals, mean: Reals, start: NDArray[np.int64], 
 
 
 def _log_gammas(first: Reals, width: int) -> Reals:
-    """The logarithms of Gamma of `first`, `first` + 1, ..., a row for each."""
+    """The logarithms of Gamma of `first`, `first` + 1, ..., one row per value of `first`."""
     steps = np.log(first[:, None] + np.arange(width - 1))
     starts = np.array([lgamma(one) for one in first])[:, None]
     return np.concatenate([starts, starts + np.cumsum(steps, axis=1)], axis=1)

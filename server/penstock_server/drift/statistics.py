@@ -1,11 +1,11 @@
 """Distances between the rows served and the rows trained on: pure functions of counts and sums.
 
-Counts are int64 [..., cells], as `features.counting` has them. Every function takes many columns at once and reduces the last
-axis. Missing, infinite and unseen values are cells like others, so a column that goes missing is drift. Cells in which
-neither side has rows are left out: B, the number of cells, counts the others. p are reference shares of M rows, q current
-shares of N rows. Both sides must have rows; `enough_rows` tells.
+Counts are int64 [..., cells], as `features.counting` has them. Every function takes many columns at once and reduces
+the last axis. Missing, infinite and unseen values are cells like others, so a column that goes missing is drift. Cells
+in which neither side has rows are left out: B, the number of cells, counts the others. p are reference shares of M
+rows, q current shares of N rows. Both sides must have rows; `enough_rows` says whether these are enough.
 
-`significance` says how sure a difference is.
+`significance` says how certain a difference is.
 """
 
 from typing import Any, Final
@@ -26,7 +26,7 @@ def rows_needed(reference: CellCounts, current: CellCounts) -> CellCounts:
 
 
 def enough_rows(reference: CellCounts, current: CellCounts) -> NDArray[np.bool_]:
-    """Whether both sides have the rows that are needed to judge."""
+    """Whether both sides have `rows_needed`."""
     needed = rows_needed(reference, current)
     fewest = np.minimum(reference.sum(axis=-1), current.sum(axis=-1))
     return np.asarray((needed > 0) & (fewest >= needed), np.bool_)

@@ -1,4 +1,4 @@
-"""The drift windows of a version's workers now: a consistent copy, summed.
+"""Copies the drift windows of a version's workers, each consistently, and sums them.
 
 A worker moves to the next sub-window of its ring while the supervisor reads; a copy taken during a move is taken again. The
 numbers of sub-windows never repeat, so a reader can ask for those after its last look and share no row with it.

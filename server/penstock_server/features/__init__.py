@@ -1,1 +1,1 @@
-"""Features: what turns a request's raw columns into the model's input, fitted once and run by training and serving alike."""
+"""Features: turn a request's raw columns into the model's input; training and serving run the same code."""

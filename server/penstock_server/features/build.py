@@ -1,7 +1,7 @@
 """Compiles the kernels into the file that `compiled` loads: `python -m penstock_server.features.build FILE`.
 
-It runs in a process of its own: numba, once imported, would cost every worker 130 MB and more than a second, and the machine
-code needs none of it. No other code of a running server imports numba.
+It runs in a process of its own: importing numba would cost every worker 130 MB and more than a second, and the machine
+code does not need it. No other code of a running server imports numba.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""The cells that rows are counted in: the part of a drift baseline that counting needs, without the training counts.
+"""The cells that rows are counted in: the part of a drift baseline that counting needs.
 
-`drift.baseline` gives them; the compiler and the kernels count by them. The bin of a number is how many edges are <= x
-(`numpy.searchsorted(edges, x, side="right")`), for the raw value before any step. A string's bins are the first watched
-values, and one for all other watched values.
+`drift.baseline` provides them, without the training counts; the compiler and the kernels count by them. The bin of a
+number is how many edges are <= x (`numpy.searchsorted(edges, x, side="right")`), for the raw value before any step. A
+string's bins are the first watched values, and one for all other watched values.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sys import float_info
 from typing import Final
 
 ROUNDING: Final = 1e-6
-"""More than float32 rounds, so that a value on an edge falls in the same bin as FP32 and as FP64."""
+"""Larger than float32's rounding, so that a value on an edge falls in the same bin as FP32 and as FP64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class NumberCells:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The smallest and the largest training value, widened by what float32 rounds; both are finite."""
+        """The smallest and the largest training value, widened by float32's rounding; both are finite."""
         if self.smallest is None or self.largest is None:
             return -float_info.max, float_info.max
         low, high = self.smallest, self.largest
@@ -67,7 +67,7 @@ class Cells:
     Attributes:
         columns: one per raw column.
         bins: B, the most bins of a column or of the predictions; every row of counts has B.
-        predictions: of the predictions; None if they are not counted.
+        predictions: the cells of the predictions; None if they are not counted.
     """
 
     columns: tuple[NumberCells | StringCells, ...]

@@ -1,4 +1,4 @@
-"""The compiled kernels as functions: loads their machine code with llvmlite, and has `build` compile it first if need be.
+"""Loads the compiled kernels as functions with llvmlite; has `build` compile them first if necessary.
 
 The supervisor calls `ensure_compiled` before it starts workers; `library` gives the functions. numba is not imported. The
 machine code refers to numba's run time, but kernels that neither allocate nor raise never call it; if one did, the process
@@ -37,8 +37,8 @@ class CompiledObject(msgspec.Struct, frozen=True):
     Attributes:
         name: as the kernels call it.
         symbol: as the object calls it.
-        undefined: the symbols that the object expects from elsewhere.
-        code: an object file of the host's own kind.
+        undefined: the symbols that the object imports.
+        code: an object file in the host's format.
     """
 
     name: str
@@ -70,7 +70,7 @@ def default_path(key: str) -> Path:
 
 
 def read(path: Path, key: str) -> CompiledFile | None:
-    """The file's content, or None if there is no file, it is torn, or its key is another."""
+    """The file's content; None if there is no file, it is damaged, or it has another key."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -86,10 +86,10 @@ def read(path: Path, key: str) -> CompiledFile | None:
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the folder if need be and writes to it, before seconds go into a compilation that cannot be kept.
+    """Creates the folder if necessary and writes to it, before a compilation of seconds whose result could not be kept.
 
     Raises:
-        OSError: it cannot be made or written to.
+        OSError: it cannot be created or written to.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
@@ -100,10 +100,10 @@ def write(path: Path, content: CompiledFile) -> None:
     """Writes the file in one step: a reader sees a whole file or none, even when several processes write it.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        OSError: the folder cannot be created or written to.
     """
     payload = msgspec.msgpack.encode(content)
-    # Others must not be able to put machine code here.
+    # Other users must not be able to put machine code here.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     atomic.write(path, MAGIC + hashlib.sha256(payload).digest() + payload)
 
@@ -128,7 +128,7 @@ EntryPoint = Callable[..., int]
 class Library:
     """The kernels by name, twice: `brief` keeps the GIL during the call, `long` lets other threads run.
 
-    A call that gives the GIL back waits for it afterwards, so a call of some microseconds is faster if it keeps it.
+    A call that releases the GIL waits for it afterwards, so a call of a few microseconds is faster if it keeps it.
     """
 
     brief: dict[str, EntryPoint]
@@ -141,13 +141,13 @@ def library() -> Library:
     """The kernels of this machine, loaded once per process.
 
     Raises:
-        UnavailableError: there is no file that fits and it cannot be built; says why.
+        UnavailableError: there is no file for this machine and it cannot be built; says why.
     """
     return load(_ensured()[1])
 
 
 def ensure_compiled() -> Path:
-    """The file of compiled kernels; built first, which takes seconds, if there is none that fits.
+    """The file of compiled kernels; built first, which takes seconds, if there is none for this machine.
 
     Raises:
         UnavailableError: it cannot be built; says why.
@@ -195,7 +195,7 @@ def _build(path: Path) -> None:
         raise UnavailableError(
             f"the feature kernels cannot be kept in {path.parent}: {error}; set PENSTOCK_CACHE_DIR to a folder to write to"
         ) from error
-    # Settings of numba that were made for other work could switch the compiler off or change its code.
+    # The user's settings of numba could switch the compiler off or change its code.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NUMBA_DISABLE_INTEL_SVML": "1"}
     command = [sys.executable, "-P", "-m", "penstock_server.features.build", str(path)]
@@ -206,8 +206,8 @@ def _build(path: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"the feature kernels cannot be compiled: {error}") from error
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if "Error" in line]
-        reason = said[-1].strip() if said else f"exit code {done.returncode}"
+        lines = [line for line in done.stderr.splitlines() if "Error" in line]
+        reason = lines[-1].strip() if lines else f"exit code {done.returncode}"
         raise UnavailableError(f"the feature kernels cannot be compiled: {reason}")
 
 

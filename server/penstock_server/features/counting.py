@@ -1,4 +1,4 @@
-"""How rows are counted: how counts lie in memory, the words that a program counts by, and counts as numpy arrays.
+"""How rows are counted: the layout of counts, the words that kernels count by, and counts as numpy arrays.
 
 A row of counts, one per column, holds its bins, then the cells for rows that are in no bin, then two tallies of rows that
 are in a bin already, then the sum of the values in each bin as float64 bits. All rows are as long as the longest needs.

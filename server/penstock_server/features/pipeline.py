@@ -1,4 +1,4 @@
-"""The feature pipeline: raw columns in, the model's input out, with the drift counts and the refused rows of the same pass.
+"""The feature pipeline: turns raw columns into the model's input, and counts drift in the same pass.
 
 It compiles one specification at construction, so that a batch costs one call of a kernel. Serving calls `run` on the bytes
 of requests and training calls `transform` on a table; both run the same kernel. Callers check with `count_elements` that the
@@ -31,7 +31,7 @@ BRIEF_VALUES: Final = 2048
 _PADDING: Final = bytes(layout.WORD_BYTES)
 _LENGTH: Final = struct.Struct("<I")
 _address = ctypes.addressof
-# The cheapest way to an array's memory; it also checks that the memory is contiguous and writable.
+# The cheapest way to get an array's memory; it also checks that the memory is contiguous and writable.
 _exposed: Any = ctypes.c_char.from_buffer
 
 
@@ -41,7 +41,7 @@ class Refusal:
 
     Attributes:
         found: int64 [rows], for each row the first reason, an index into `columns`, or -1.
-        columns: for each reason the raw columns that it is about.
+        columns: for each reason the raw columns concerned.
     """
 
     found: NDArray[np.int64]
@@ -72,7 +72,7 @@ class Pipeline:
         columns: the names of the raw columns in the specification's order.
         numbers: the names of those that are numbers, in the same order.
         strings: the names of those that are strings, in the same order.
-        required: the numbers that must not be missing: the training data had no NaN there, and one would reach the model.
+        required: the numbers that must not be missing: the training data had no NaN there, and a NaN would reach the model.
         width: the number of output columns.
         dtype: of the output: float32 or float64.
         cells_shape: the shape of the counts: columns, words; words is 0 where nothing is counted.
@@ -109,7 +109,7 @@ class Pipeline:
         """Transforms a batch of raw rows, and counts it.
 
         Args:
-            numbers: bytes or what gives them: float64 [rows, number columns], row-major.
+            numbers: bytes, or an object that converts to them: float64 [rows, number columns], row-major.
             strings: for each string column its elements, each a 4-byte little-endian length and its bytes.
             rows: how many there are.
             out: `dtype` [rows, width], C-contiguous; filled.
@@ -118,11 +118,11 @@ class Pipeline:
 
         Returns:
             The rows that the specification refuses, if there are any. They are filled and counted like the others, but
-            their outputs mean nothing.
+            their outputs are meaningless.
 
         Raises:
-            InvalidInputError: the sizes do not fit each other; nothing is filled or counted then. One surplus element in
-                a column and one too few in the next are not noticed here, but by `count_elements`.
+            InvalidInputError: the sizes do not fit each other; nothing is filled or counted then. If one column has an
+                element too many and the next one too few, only `count_elements` notices.
         """
         if type(numbers) is not bytes:
             numbers = bytes(numbers)
@@ -153,7 +153,7 @@ class Pipeline:
     def _call(  # noqa: PLR0917 - as the kernel has them
         self, numbers: bytes, text: bytes, rows: int, out_at: int, cells_at: int, refused_at: int, flags: int
     ) -> int:
-        """The kernel's answer; a long call takes scratch of its own and leaves it for the next."""
+        """The kernel's result; a long call takes its own scratch and leaves it for the next."""
         if rows <= self._brief_rows:
             at = self._scratch_at
             return self._run_brief(
@@ -171,7 +171,7 @@ class Pipeline:
         return answer
 
     def _refused(self, numbers: bytes, text: bytes, rows: int, out_at: int) -> Refusal:
-        """Which rows were refused; a second run finds them, so that the usual run need not record it."""
+        """Which rows were refused: a second run finds them, so that the usual run need not record them."""
         found = np.full(rows, -1, np.int64)
         self._call(numbers, text, rows, out_at, out_at, found.ctypes.data, layout.RECORDING)
         return Refusal(found, self._program.refusals)
@@ -183,7 +183,7 @@ class Pipeline:
         """The output of a whole table of raw columns, `dtype` [rows, width]; other columns are ignored.
 
         Raises:
-            InvalidInputError: a column is not there, is not of its kind, or is not as long as the others, or a row is
+            InvalidInputError: a column is missing, is not of its kind, or is not as long as the others, or a row is
                 refused.
         """
         rows = row_count(table, self.columns)

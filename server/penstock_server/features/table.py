@@ -1,7 +1,7 @@
-"""Raw columns of training data, from numpy, pandas, polars or lists, as the pipeline takes them: float64 and bytes.
+"""Raw columns of training data from numpy, pandas, polars or lists, as the pipeline takes them.
 
-A missing value is None, NaN, NaT or pandas' NA; it becomes NaN among numbers and the empty string among strings. `drift.fit`
-and `Pipeline.transform` use it; requests do not.
+Numbers become float64, strings bytes. A missing value is None, NaN, NaT or pandas' NA; it becomes NaN among numbers and
+the empty string among strings. `drift.fit` and `Pipeline.transform` use it; requests do not.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,14 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from penstock_server.errors import InvalidInputError
 
 Table = Mapping[str, ArrayLike]
-"""Columns by name: numpy arrays, pandas or polars columns, lists; a pandas or polars frame is one too."""
+"""Columns by name: numpy arrays, pandas or polars columns, lists; a pandas or polars frame is a table too."""
 
 
 def row_count(table: Table, names: Iterable[str]) -> int:
     """The rows that all the named columns have.
 
     Raises:
-        InvalidInputError: a column is not there, has no single axis, or is of another length than the first.
+        InvalidInputError: a column is missing, does not have one axis, or differs in length from the first.
     """
     lengths = {name: len(_array(table, name)) for name in names}
     rows = next(iter(lengths.values()), 0)
@@ -60,7 +60,7 @@ def strings_of(table: Table, name: str) -> list[bytes]:
 
 
 def _array(table: Table, name: str) -> NDArray[Any]:
-    # A frame's own list of columns comes first: iterating a polars frame gives the columns themselves.
+    # A frame's own list of columns, if it has one: iterating a polars frame gives the columns themselves.
     names = [*getattr(table, "columns", table)]
     if name not in names:
         raise InvalidInputError(f"the table has no column {name!r}; it has {', '.join(map(str, names))}")
@@ -93,4 +93,4 @@ def _bytes(value: object, name: str) -> bytes:
             return value.encode()
     except UnicodeEncodeError:
         pass
-    raise InvalidInputError(f"column {name!r} holds {value!r}, expected text that UTF-8 can write")
+    raise InvalidInputError(f"column {name!r} holds {value!r}, expected text that can be written as UTF-8")

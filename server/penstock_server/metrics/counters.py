@@ -4,7 +4,7 @@ The file holds 64-bit integers, and both processes map it. The worker adds with 
 over workers at a scrape. The supervisor creates the file and passes its path to the worker, so a worker that replaces a dead
 one continues its counts. Durations are in nanoseconds, so that all counters are integers.
 
-A reader may see a histogram's sum before its count. Scrapes tolerate that; a lock would slow down every request.
+A reader may see a histogram's sum before its count. Scrapes tolerate that, and a lock would slow down every request.
 """
 
 import mmap
@@ -21,7 +21,7 @@ Integers = NDArray[np.int64]
 
 WORD_BYTES: Final = 8
 MAX_CLASSES: Final = 64
-"""Classes with a cell each; rows of any further class share the cell after the last."""
+"""The most classes with a cell each; rows of all further classes share the cell after the last."""
 
 LATENCY_EDGES_S: Final[tuple[float, ...]] = (*(50e-6 * 2 ** (i / 2) for i in range(36)), 10.0)
 """Upper bounds of the latency buckets: 50 us to 10 s by factors of the square root of two."""
@@ -97,8 +97,8 @@ class SharedCounters:
         batch_rows: batches by their rows; `rows` and `requests` are [1], answered.
         refusals: by reason, in the order of `REFUSALS`.
         classes: rows by predicted class, [MAX_CLASSES + 1].
-        class_values: the predicted labels that the cells stand for, `class_count` of them so far, in order of appearance
-            (an index into the names when the labels are no numbers).
+        class_values: the predicted labels that the cells stand for, `class_count` of them so far, in order of
+            appearance (an index into the names when the labels are not numbers).
         shadow, shadow_drops: rows by result and by reason of the drop.
         scores, score_sum: rows by distance between the shadow's score and the champion's, the sum in billionths.
         pair_ns: [champion, shadow] time for the batches that both ran.

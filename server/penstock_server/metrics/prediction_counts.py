@@ -20,7 +20,7 @@ FEW_ROWS: Final = 16
 
 
 class ClassCounts:
-    """Counts labels; one that was not predicted for any training row is unseen.
+    """Counts labels; a label that was not predicted for any training row counts as unseen.
 
     Args:
         cells: a bin for each label.

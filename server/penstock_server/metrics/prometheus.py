@@ -1,7 +1,8 @@
-"""The metrics: sums the counters over workers at a scrape, and renders what Prometheus reads.
+"""Sums the counters over workers at a scrape, and renders them for Prometheus.
 
-A custom collector makes the families from what is loaded at the moment of a scrape. So totals over workers are exact, and an
-unloaded version's series end with the next scrape. Labels come from loaded versions and fixed lists, never from a request.
+A custom collector makes the families from the versions loaded at the moment of a scrape. So totals over workers are
+exact, and an unloaded version's series end with the next scrape. Labels come from loaded versions and fixed lists,
+never from a request.
 """
 
 from collections import Counter
@@ -82,7 +83,6 @@ class MetricsCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Every family."""
         snapshot = self._snapshot()
         yield from _predictions(snapshot.versions)
         yield from _queues(snapshot.versions)

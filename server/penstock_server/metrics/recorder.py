@@ -44,7 +44,7 @@ _BILLION: Final = 1_000_000_000
 
 
 def refusal_reason(error: PenstockError) -> str:
-    """The reason of `REFUSALS` under which a refusal with this error is counted."""
+    """The reason of `REFUSALS` that counts this error."""
     return _REASONS.get(type(error), "internal")
 
 
@@ -170,7 +170,7 @@ class Recorder:
         place = self._drift_place()
         self._drift_rows[place] += rows
         if self._drift_rows[place] >= self._sub_window_rows:
-            # Zeroed before the number rises: a reader in between may miss old rows, but takes no old row for a new one.
+            # Zeroed before the number rises: a reader in between may miss old rows, but counts no old row as new.
             following = (place + 1) % self._sub_windows
             counters.drift[following] = 0
             self._drift_rows[following] = 0

@@ -1,7 +1,7 @@
-"""The counters of all workers: the supervisor creates them, passes their paths to the workers, and reads them at a scrape.
+"""The counters of all workers: the supervisor creates their files here, and reads them at a scrape.
 
-A worker slot keeps its counters when its process is replaced, so totals never fall. Counters are removed when their version is
-unloaded; the version's series end then.
+A worker slot keeps its counters when its process is replaced, so totals never fall. Counters are removed when their
+version is unloaded, which ends its series.
 """
 
 import shutil
@@ -47,13 +47,13 @@ class CounterStore:
         return self._versions[slot, key][0]
 
     def keep(self, slot: int, keys: AbstractSet[VersionKey]) -> None:
-        """Removes a slot's counters for all versions but these: its worker died, and some versions are no longer desired."""
+        """Removes a slot's counters of all other versions: its worker may have died with versions no longer desired."""
         for held_slot, key in list(self._versions):
             if held_slot == slot and key not in keys:
                 self.forget(slot, key)
 
     def forget(self, slot: int, key: VersionKey) -> None:
-        """Removes a version's counters in a slot: it was unloaded."""
+        """Removes a version's counters in a slot, where it was unloaded."""
         found = self._versions.pop((slot, key), None)
         if found is not None:
             found[0].unlink(missing_ok=True)

@@ -1,10 +1,10 @@
-"""A published version on disk: an MLflow ONNX model, and next to it the files that Penstock adds.
+"""A published version on disk: an MLflow ONNX model, and the files that Penstock adds to it.
 
     model.onnx                 as `mlflow.onnx.save_model` writes it, perhaps with external data in further files
     penstock/manifest.json     digests of the files, and the classes
     penstock/features.json     the fitted feature specification
     penstock/baseline.json     the reference that drift is measured against
-    penstock/golden.json       requests with their expected answers
+    penstock/golden.json       sample requests with their expected answers
 
 This module decides which versions are sound. The supervisor calls `read` after it fetched a version, and every worker before
 it loads one; the tools call `write` when they publish. The loader checks that the graph runs and fits the features.
@@ -43,7 +43,7 @@ _Decoded = TypeVar("_Decoded")
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A version whose files are all there, unchanged, and understood.
+    """A version whose files are all present, unchanged and valid.
 
     Attributes:
         path: The version's folder.
@@ -102,7 +102,7 @@ def write(
     """Adds Penstock's files to a folder that holds `model.onnx`, replacing former ones, and reads the result back.
 
     Args:
-        folder: Nothing that decides answers may be changed in it afterwards.
+        folder: The version's folder; no file that decides answers may be changed in it afterwards.
         features: The fitted feature specification.
         baseline: The reference for drift; needs `features`.
         golden: Requests with their expected answers.
@@ -146,7 +146,7 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
 
 
 def _refuse_unlisted(folder: Path, *, listed: Sequence[str] | Mapping[str, str], why: str) -> None:
-    """Refuses parts that no manifest names: to ignore features silently would give wrong answers."""
+    """Refuses parts that no manifest names: ignoring features silently would give wrong answers."""
     for name in (FEATURES, BASELINE, GOLDEN):
         if name not in listed and version_folder.has(folder, name):
             raise InvalidInputError(f"file {name!r} is there, but {why}; expected a digest of it there")
@@ -162,7 +162,7 @@ def _part(raw: Mapping[str, bytes], name: str, decode: Callable[[bytes], _Decode
 
 def _decode_baseline(features: FeatureSpec | None, content: bytes) -> Baseline:
     if features is None:
-        raise InvalidInputError(f"it stands without {FEATURES}; expected both, or neither")
+        raise InvalidInputError(f"it comes without {FEATURES}; expected both, or neither")
     baseline = baseline_file.decode(content)
     baseline_file.check(baseline, features)
     return baseline

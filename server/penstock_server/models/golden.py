@@ -1,7 +1,7 @@
-"""Golden requests: a few rows with the answers that the publisher got, which a loaded version must give again.
+"""Golden requests: sample rows with the publisher's answers, which a loaded version must reproduce.
 
-This module defines their file, and when two answers agree. The tools make them when they publish; the loader runs the model
-on them and calls `compare`. NaN is null in JSON, and agrees with NaN.
+This module defines their file, and when two answers agree. The tools make golden requests when they publish; the loader
+runs the model on them and calls `compare`. NaN is null in JSON, and agrees with NaN.
 """
 
 import math
@@ -22,8 +22,8 @@ def to_array(values: list[Any], what: str) -> NDArray[Any]:
     """Nested lists as an array of their shape.
 
     Args:
-        values: Lists nested to any depth up to `MAX_DIMENSIONS`, all of one length at each depth, none empty.
-        what: What errors call it.
+        values: Lists nested up to `MAX_DIMENSIONS` deep, all of one length at each depth, none empty.
+        what: Its name in errors.
 
     Returns:
         Of bool where all values are, int64 where all are whole numbers, object (str) where there are strings, null
@@ -86,7 +86,7 @@ def _leaves(values: list[Any], what: str) -> NDArray[Any]:
 
 def _float_lists(array: NDArray[Any], what: str) -> list[Any]:
     if np.isinf(array).any():
-        raise InvalidInputError(f"{what} holds an infinity, which JSON cannot; expected finite numbers or NaN")
+        raise InvalidInputError(f"{what} holds an infinity, which JSON cannot hold; expected finite numbers or NaN")
     values = array.astype(np.float64).astype(object)
     values[np.isnan(array)] = None
     lists: list[Any] = values.tolist()
@@ -115,14 +115,14 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows and their answers, as lists nested like the arrays' shapes; null stands for NaN.
 
     An answer `got` agrees with `expected` when |got - expected| <= atol + rtol * |expected|; integers, booleans and
-    strings must be equal. The defaults leave room for what float32 sums differ by between processors.
+    strings must be equal. The defaults allow for the differences of float32 sums between processors.
 
     Attributes:
         inputs: The values of each raw column, or of each model input where there are no features.
-        outputs: The expected values of each output that is to be compared; others are not looked at.
+        outputs: The expected values of each output that is to be compared; others are ignored.
         rtol: The relative tolerance.
         atol: The absolute tolerance.
-        format: The version of this form.
+        format: The version of the file's format.
     """
 
     inputs: Mapping[str, list[Any]]
@@ -168,7 +168,7 @@ def decode(raw: bytes) -> Golden:
     """The golden requests that these bytes hold.
 
     Raises:
-        InvalidInputError: They hold none of this form, or lists that are no arrays.
+        InvalidInputError: They are not golden requests of this format, or their lists are not arrays.
     """
     return strict_json.decode(raw, Golden)
 
@@ -179,11 +179,11 @@ def encode(golden: Golden) -> bytes:
 
 
 def compare(expected: Golden, got: Mapping[str, NDArray[Any]]) -> str | None:
-    """None if the answers agree; else one sentence that says the output, the row and the difference.
+    """None if the answers agree; else one sentence that names the output, the row and the difference.
 
     Args:
         expected: The golden requests.
-        got: The model's outputs on `expected.inputs`, by name; further ones are not looked at.
+        got: The model's outputs on `expected.inputs`, by name; further ones are ignored.
     """
     for name, array in _arrays("output", expected.outputs).items():
         if name not in got:
@@ -217,7 +217,7 @@ def _difference(expected: NDArray[Any], got: NDArray[Any], golden: Golden) -> st
 
 
 def _agreement(expected: NDArray[Any], got: NDArray[Any], golden: Golden) -> NDArray[np.bool_]:
-    # A whole number that was published as one is a class or a count, and a tolerance would let class 5001 pass as 5000.
+    # A number published as an integer is a class or a count, and a tolerance would let class 5001 pass as 5000.
     if expected.dtype.kind in "biO" and got.dtype.kind not in "fc":
         return np.asarray(expected == got, dtype=np.bool_)
     numbers = expected.astype(np.float64)

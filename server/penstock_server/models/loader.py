@@ -1,7 +1,7 @@
-"""Loads a version, warms it up and checks its golden requests, before it serves any request.
+"""Loads a version, warms it up and checks its golden requests before it serves any request.
 
-The order is fixed: digests, session and pipeline, their fit to each other, warm-up, golden requests. A failure ends the load
-with one sentence, and the version that served before continues to serve.
+The order is fixed: digests, session and pipeline, whether the two fit each other, warm-up, golden requests. A failure
+ends the load with one sentence, and the version that served before continues to serve.
 """
 
 import time
@@ -61,7 +61,7 @@ def check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
     """Checks that the model takes what the pipeline gives: one matrix of its width and datatype, with any number of rows.
 
     Raises:
-        InvalidInputError: it does not.
+        InvalidInputError: the model takes something else.
     """
     inputs = model.signature.inputs
     expected = f"one input of shape [rows, {pipeline.width}] and type {np.dtype(pipeline.dtype).name}"
@@ -78,8 +78,8 @@ def check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
 def _warm_up(servable: OnnxServable, max_rows: int) -> Cost:
     """Runs one row, and a large batch, until both are warm, and fits a line through their times.
 
-    The batch is smaller if, judged by one row, it would take longer than `_WARM_S`: a model of 20 ms per row would otherwise
-    take long to load and need memory for hundreds of rows.
+    The batch is smaller if, judged by one row, it would take longer than `_WARM_S`: otherwise a model of 20 ms per row
+    would take long to load and need memory for hundreds of rows.
     """
     first_s = _best_s(servable, 1)
     if first_s is None:
@@ -97,7 +97,7 @@ def _warm_up(servable: OnnxServable, max_rows: int) -> Cost:
 def _best_s(servable: OnnxServable, rows: int) -> float | None:
     """The shortest time that this many blank rows take; None when the model fails on them.
 
-    A model may fail on blank rows: they can be outside what it knows. Golden requests show whether it is right.
+    A model may fail on blank rows, which can be outside its domain. Golden requests show whether it is right.
     """
     blocks, shapes = _blank(servable, rows)
     best_s = inf

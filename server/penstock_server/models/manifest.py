@@ -1,6 +1,6 @@
 """The manifest of a published version: the digests of the files that decide its answers, and its classes.
 
-This module defines `penstock/manifest.json` and checks it against the folder. `artifact` knows what the files mean.
+This module defines `penstock/manifest.json` and checks the folder against it. `artifact` knows what the files mean.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,7 +40,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         created: When it was written, with a time zone.
         class_output: The model output that holds the predicted class, if it is a classifier.
         classes: The classes' labels in the order of the model's probabilities.
-        format: The version of this form.
+        format: The version of the file's format.
     """
 
     files: Mapping[str, Annotated[str, msgspec.Meta(pattern="^sha256:[0-9a-f]{64}$")]]
@@ -60,7 +60,7 @@ def decode(raw: bytes) -> Manifest:
     """The manifest that these bytes hold.
 
     Raises:
-        InvalidInputError: They hold none of this form.
+        InvalidInputError: They are not a manifest of this format.
     """
     return strict_json.decode(raw, Manifest)
 
@@ -75,7 +75,7 @@ def digests(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:
 
     Args:
         folder: A folder as `mlflow.onnx.save_model` writes it.
-        besides: Names to leave out, over and above MLflow's own descriptions.
+        besides: Names to leave out in addition to MLflow's own files.
 
     Raises:
         InvalidInputError: A file cannot be read or is a link that leaves the folder.

@@ -1,4 +1,4 @@
-"""One ONNX graph in onnxruntime: the only module that imports that library.
+"""Runs one ONNX graph in onnxruntime; no other module imports that library.
 
 It turns raw blocks into feeds and returns arrays. The batch scheduler decides which rows run together.
 """
@@ -43,7 +43,7 @@ class OnnxModel:
         threads: onnxruntime's threads within one operator. One is right for small models: cores are used by processes.
 
     Raises:
-        InvalidInputError: the file is no ONNX model that onnxruntime can run, or takes something other than tensors.
+        InvalidInputError: onnxruntime cannot run the file, or an input or output is not a tensor of a known type.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
@@ -65,7 +65,7 @@ class OnnxModel:
         """The outputs for these inputs, in the signature's order.
 
         Raises:
-            ModelFailedError: onnxruntime raised; its words are the cause.
+            ModelFailedError: onnxruntime raised; its exception is the cause.
         """
         try:
             outputs: list[NDArray[Any]] = self._run(self._outputs, feeds)
@@ -91,7 +91,7 @@ def _array(block: bytes, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _text(element: bytes) -> str:
-    # onnxruntime's strings are UTF-8; a byte that is not becomes a mark rather than a failed batch.
+    # onnxruntime's strings are UTF-8; a wrong byte becomes a replacement character, so that it fails no batch.
     return element.decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""A loaded version: its pipeline, if it has one, and its graph, as one function from blocks of rows to outputs.
+"""A loaded version: its feature pipeline, if it has one, and its graph, as one function from rows to outputs.
 
 Blocks are raw bytes, so a batch of requests is their concatenation. A version with features takes one block of float64 rows
 for its numbers and one block per string column; a plain model takes one block per input.

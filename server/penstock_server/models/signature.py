@@ -1,4 +1,4 @@
-"""A model's inputs and outputs, for rooms that must not import onnxruntime: tensors by name, datatype and shape."""
+"""A model's inputs and outputs by name, datatype and shape, for modules that must not import onnxruntime."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,7 @@
-"""Decodes the manifest and the golden requests: any bytes give the value, or an error of one sentence.
+"""Decodes Penstock's own JSON files strictly: any bytes give the value, or an error of one sentence.
 
-Each file has a `"format"`. It is read first, so that an old server refuses a newer file by its format and not by a field.
+The files are manifests, golden requests, the last known state and the cache's records. Each has a `"format"`, which is
+read first, so that an old server refuses a newer file by its format and not by an unknown field.
 """
 
 from typing import TypeVar
@@ -21,7 +22,7 @@ def decode(raw: bytes, kind: type[_Content]) -> _Content:
     """The value of type `kind` that `raw` holds.
 
     Raises:
-        InvalidInputError: It is not JSON, not of this shape, or of another format than `FORMAT`.
+        InvalidInputError: It is not JSON, does not fit `kind`, or has a format other than `FORMAT`.
     """
     found = _decode(raw, _Versioned).format
     if found != FORMAT:

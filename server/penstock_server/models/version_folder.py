@@ -14,7 +14,7 @@ MAX_NAME_CHARS = 1024
 
 
 def shown(name: str) -> str:
-    """A name from outside as an error may show it: quoted, and not too long."""
+    """An untrusted name as an error shows it: quoted, and cut to 100 characters."""
     return repr(name) if len(name) <= 100 else f"{name[:100]!r}..."
 
 
@@ -60,7 +60,7 @@ def read_bytes(folder: Path, name: str, *, max_bytes: int) -> bytes:
 
 
 def has(folder: Path, name: str) -> bool:
-    """Whether anything, a broken link too, is there under this name."""
+    """Whether anything has this name, even a broken link."""
     path = folder / name
     return path.exists() or path.is_symlink()
 

@@ -1,1 +1,1 @@
-"""From a request to its answer."""
+"""From a request to its answer: parse, route, queue, run, reply."""

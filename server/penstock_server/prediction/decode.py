@@ -1,7 +1,7 @@
-"""From a request's tensors to blocks of rows, checked against what the version takes.
+"""Decodes a request's tensors into blocks of rows, and checks them against what the version takes.
 
 Most bad input is refused here: each error names the tensor, what was expected and what came. Raw contents of the right
-type pass through as they are.
+type pass through unchanged.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Decoder(Protocol):
 
     Attributes:
         inputs: what it takes, as metadata shows it.
-        blocks: what it makes of a request.
+        blocks: the blocks that it decodes a request into.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -72,8 +72,8 @@ class Decoder(Protocol):
     def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
         """The rows of a request that differs from one decoded before only in the raw contents of its one tensor.
 
-        They have the former's length, so shape and size need no second check. None when the contents decide more than
-        values, as those of strings do: then the request must be decoded.
+        The contents are as long as that request's, so shape and size need no second check. None when contents decide
+        more than values, as strings do with their lengths: then the request must be decoded in full.
         """
 
 
@@ -85,7 +85,7 @@ def decoder_of(servable: OnnxServable) -> Decoder:
 
 
 def block_order(shadow: Decoder, champion: Decoder) -> tuple[int, ...] | None:
-    """For each block of the shadow, the champion's block that holds the same; None when one has no such block."""
+    """For each block of the shadow, the index of the champion's block with the same content; None if any has none."""
     places = {block[:3]: at for at, block in enumerate(champion.blocks)}
     order = tuple(places.get(block[:3], -1) for block in shadow.blocks)
     return None if -1 in order else order
@@ -232,7 +232,7 @@ def _checked(tensor: Any, raw: bytes | None, spec: TensorInfo) -> tuple[bytes, t
 
 
 def _raw(tensor: Any, raw: bytes | None, elements: int) -> bytes:
-    """The tensor's raw contents, of exactly this many elements."""
+    """The tensor's raw contents, checked to hold exactly this many elements."""
     if _SHARED_MEMORY in tensor.parameters:
         raise InvalidInputError(f"input {tensor.name!r} is in shared memory, which is not supported; send its contents")
     if raw is None:

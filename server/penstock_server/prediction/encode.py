@@ -1,8 +1,8 @@
-"""From a batch's outputs to each request's reply.
+"""Encodes a batch's outputs into each request's reply.
 
-All but the id, the timing and the raw outputs of a reply is the same for every request of a version with as many rows,
-so that prefix is encoded once and cached. Protobuf fields may come in any order and encoded messages may be joined, so a
-reply is a few joins of bytes.
+Everything in a reply but the id, the timing and the raw outputs is the same for all requests of a version with the same
+number of rows, so this prefix is encoded once and cached. Protobuf fields may come in any order and encoded messages
+may be joined, so a reply is a few joins of bytes.
 
 Source: Protocol Buffers, "Encoding"; field numbers of `ModelInferResponse`.
 """
@@ -33,7 +33,7 @@ _MAX_LAYOUTS: Final = 1024
 _KEPT_VALUES: Final = 4096
 
 Choice = tuple[int, ...] | None
-"""The outputs that a request names, by their places; None for all."""
+"""The positions of the outputs that a request names; None for all."""
 
 
 class _Layout(NamedTuple):
@@ -41,8 +41,8 @@ class _Layout(NamedTuple):
 
     Attributes:
         prefix: everything but the id, the timing and the raw outputs.
-        outputs: for each output its place, the bytes of its rows (-1 where they vary, as for strings), and the head of
-            its entry in `raw_output_contents`.
+        outputs: for each output its position, the bytes of its rows (-1 where they vary, as for strings), and the head
+            of its entry in `raw_output_contents`.
     """
 
     prefix: bytes
@@ -61,7 +61,7 @@ class ReplyEncoder:
         self._layouts: dict[tuple[int, tuple[int, ...] | None], _Layout] = {}
 
     def batch(self, arrays: Sequence[NDArray[Any]], rows: int, compute_s: float) -> "BatchReplies":
-        """The replies to one batch of requests, which ran as these arrays, rows along their first axes."""
+        """The replies to one batch, from its output arrays, with the rows along their first axes."""
         tails = [array.shape[1:] for array in arrays]
         if tails != self._tails or len(self._layouts) > _MAX_LAYOUTS:
             self._tails = tails
@@ -140,7 +140,7 @@ def _places(outputs: Sequence[object], chosen: Choice) -> Sequence[int]:
 
 
 def encoded_id(request_id: str) -> bytes:
-    """The reply's id field; nothing when the request had none."""
+    """The reply's encoded id field; empty when the request had no id."""
     if not request_id:
         return b""
     text = request_id.encode()

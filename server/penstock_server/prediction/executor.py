@@ -1,4 +1,4 @@
-"""An executor: one loaded version with its queue, from a request's rows to its reply.
+"""An executor: one loaded version with its queue; it takes the rows of requests and sends their replies.
 
 An inline executor runs its batches on the reactor's thread, which suits models that take microseconds. A threaded one
 runs them on a thread of its own, which suits models that would hold the reactor. Both answer through the same code.
@@ -53,9 +53,9 @@ class PendingRequest:
     Attributes:
         deadline_s: the sooner of the caller's deadline and the model's objective.
         priority: 1 is served first, 9 last.
-        size_bytes: of its message.
-        encoder: the version's, in its role when the request was routed.
-        is_waiting: it is in the queue, which says so; its rows belong to a batch afterwards, even if the caller leaves.
+        size_bytes: the size of its message.
+        encoder: the version's encoder, in the role that it had when the request was routed.
+        is_waiting: it is in the queue, which sets this; afterwards its rows belong to a batch, even if the caller leaves.
         is_watched: it learns when the caller leaves.
     """
 
@@ -108,7 +108,7 @@ class PendingRequest:
         return self.call.is_over
 
     def watch(self) -> None:
-        """Has the transport say when the caller leaves."""
+        """Makes the transport report when the caller leaves."""
         self.is_watched = True
         self.call.watch()
 
@@ -118,7 +118,7 @@ class PendingRequest:
 
 
 class Executor:
-    """A version's queue, runner and reports; all of it on the reactor's thread.
+    """A version's queue, its runs and its reports; all of it on the reactor's thread.
 
     Attributes:
         encoder: encodes replies in the version's role now.
@@ -152,7 +152,7 @@ class Executor:
         self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
 
     def set_role(self, role: Role | None) -> None:
-        """Sets the role that replies name; copies to a shadow end until the executor is given one again."""
+        """Sets the role that replies name, and removes the shadow."""
         self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
         self.shadow = None
 
@@ -181,7 +181,7 @@ class Executor:
             raise OverloadedError(f"the queue of model {model!r} version {version} is full: {waiting}; try again later")
 
     def _check_time(self, request: PendingRequest) -> None:
-        """Refuses what cannot be answered in time while that costs nothing; other executors' batches are not foreseen."""
+        """Refuses a request that cannot be answered in time, before it costs anything; ignores other executors' batches."""
         now_s = request.arrived_s
         request.deadline_s = min(request.deadline_s, now_s + self._objective_s)
         if not self._queue.is_in_time(request, now_s, one=not self.servable.is_batched):
@@ -231,7 +231,7 @@ class Executor:
         self.report.waiting(self._queue.rows, len(self._queue))
 
     def close(self) -> None:
-        """Refuses what still waits after a drain that was not enough."""
+        """Refuses the requests that still wait after the drain."""
         for request in self._queue.clear():
             self._refuse(request, NotReadyError("the version was unloaded before the request had its turn"))
 
@@ -239,7 +239,7 @@ class Executor:
         return self._queue.next_batch(now_s, one=not self.servable.is_batched)
 
     def _answer_all(self, batch: Batch[PendingRequest], started_s: float, *, is_again: bool = False) -> float | None:
-        """Runs the batch and answers its requests; what that took, or None when they had to run singly."""
+        """Runs the batch and answers its requests; returns the seconds taken, or None when they had to run one by one."""
         items = batch.items
         blocks = _joined(items)
         shapes = items[0].decoded.shapes
@@ -339,7 +339,7 @@ class Executor:
                 )
                 self._finish(item, reply, answered)
             return answered
-        # A reply names the role at the time when its request was routed; a batch rarely spans a change.
+        # A reply names the role that the version had when its request was routed; a batch rarely spans a change.
         encoder = items[0].encoder
         replies = encoder.batch(outputs.arrays, rows, compute_s)
         start = 0
@@ -370,8 +370,8 @@ class Executor:
 class ThreadedExecutor(Executor):
     """An executor whose batches run on a thread of its own; the queue is shared with the reactor under a lock.
 
-    It overrides what touches the queue. The lock is no part of `Executor`, since a lock that is never contended would
-    still cost every inline request.
+    It overrides what touches the queue. `Executor` has no lock, since even an uncontended one would cost every inline
+    request time.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""What a version predicted for each row, read from its outputs: its class or its score, and whether two versions agree.
+"""Reads what a version predicted for each row, a class or a score, and compares the answers of two versions.
 
-A published version says so in its manifest. For a plain model it is guessed from the outputs' form: a classifier gives
-integer labels, or a score for each class.
+A published version names its class output in its manifest. For a plain model it is guessed from the outputs' types and
+shapes: a classifier gives integer labels, or a score per class.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ class OutputReader(NamedTuple):
 
 
 def reader_of(servable: OnnxServable) -> OutputReader:
-    """The reader of a version's outputs, as its manifest names them or as their form suggests."""
+    """The reader of a version's outputs, by its manifest or by their types and shapes."""
     manifest = servable.artifact.manifest
     output = None if manifest is None else manifest.class_output
     names = () if manifest is None or manifest.classes is None else tuple(str(label) for label in manifest.classes)

@@ -1,4 +1,4 @@
-"""Requests that differ only in their last raw contents are parsed once.
+"""Caches parsed requests: those that differ only in their last raw contents are parsed once.
 
 A client that sends one row after another to one model sends the same bytes except for the row itself, which protobuf
 puts last. The bytes before it are cached with what they parse to. A message of the same length that begins with them is
@@ -30,7 +30,7 @@ class CachedRequest:
         size: the head's length, where the raw contents begin.
         request: what the head parses to, without contents.
         model, version: what the request asks for.
-        decoder: the decoder of the last request with this head; any other decoder must decode it in full.
+        decoder: the decoder of the last request with this head; a request for any other is decoded in full.
         rows: the rows of that request.
         chosen: the outputs asked for, of that decoder's version.
     """
@@ -48,7 +48,7 @@ class CachedRequest:
         self.chosen: Choice = None
 
     def set_decoded(self, decoder: Decoder, rows: int, chosen: Choice) -> None:
-        """Says that this decoder took a request with this head."""
+        """Records that this decoder decoded a request with this head."""
         self.decoder, self.rows, self.chosen = decoder, rows, chosen
 
 
@@ -59,7 +59,7 @@ class ParseCache:
         self._by_length: dict[int, list[CachedRequest]] = {}
 
     def find(self, message: bytes) -> CachedRequest | None:
-        """The cached request that this message is like; None when there is none."""
+        """The cached request whose head this message shares; None when there is none."""
         for cached in self._by_length.get(len(message), ()):
             if message.startswith(cached.head):
                 return cached
@@ -92,7 +92,7 @@ def _tag(raw: bytes) -> bytes:
 
 
 def _parsed(fields: bytes) -> ModelInferRequest | None:
-    """The bytes before the raw contents as a request; None when they end within a field, so the tag after them is none."""
+    """The bytes before the raw contents as a request; None when they end inside a field, so what follows is no tag."""
     try:
         return ModelInferRequest.FromString(fields)
     except Exception:  # noqa: BLE001 - protobuf's own error class differs by version; torn bytes are not cached

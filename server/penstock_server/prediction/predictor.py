@@ -1,6 +1,7 @@
-"""From a `ModelInfer` message to an executor: parse, route, decode, admit. One outcome per request.
+"""Takes a `ModelInfer` message to an executor: parse, route, decode, admit.
 
-It runs on the reactor's thread, reads one routing table per request, and answers only refusals; executors answer the rest.
+It runs on the reactor's thread and reads one routing table per request. It answers only refusals; executors answer the
+rest.
 """
 
 from math import inf
@@ -127,7 +128,7 @@ def _priority(request: ModelInferRequest) -> int:
 
 
 def _checked_parameters(parameters: Any) -> str:
-    """Refuses parameters that ask for what is not served; the routing key, or "" for none."""
+    """Refuses parameters that ask for what is not served, and returns the routing key, "" for none."""
     for name, parameter in parameters.items():
         choice = parameter.WhichOneof(_CHOICE)
         if name in _KNOWN:

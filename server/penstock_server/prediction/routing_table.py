@@ -90,9 +90,9 @@ class RoutingTable:
 
     @property
     def is_ready(self) -> bool:
-        """Whether everything desired was tried, and something of it can answer or nothing is desired.
+        """Whether every desired version was tried, and at least one model can answer if any is desired.
 
-        One model that cannot be loaded must not take traffic from the others, so readiness per model is its own.
+        One model that cannot be loaded must not take traffic from the others, so each model has its own readiness too.
         """
         return self.is_settled and (not self.models or any(model.is_ready for model in self.models.values()))
 

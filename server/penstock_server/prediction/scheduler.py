@@ -1,4 +1,4 @@
-"""The work that a transport runs between events: the executors whose batches are due, one batch each in turn."""
+"""Runs the executors whose batches are due, one batch each in turn, between the events of a transport."""
 
 from collections import deque
 from math import inf
@@ -14,7 +14,7 @@ IDLE_S = 1.0
 
 
 class BatchScheduler:
-    """Runs inline executors fairly: every executor that is due gets one batch per step, however many wait at the others.
+    """Runs inline executors fairly: each that is due gets one batch per step, however many requests wait at the others.
 
     Attributes:
         is_due: a step has work to do now.
@@ -31,7 +31,7 @@ class BatchScheduler:
         self.is_due = True
 
     def step(self) -> float:
-        """Runs one batch of each executor that is due; the seconds until the next one is, 0 when one still is."""
+        """Runs one batch of each executor that is due; returns the seconds until the next is due, 0 when one still is."""
         wait_s = IDLE_S
         for _ in range(len(self._active)):
             executor = self._active.popleft()

@@ -1,9 +1,8 @@
-"""The shadow: runs a copy of what the champion has answered, and compares.
+"""Runs the shadow on copies of the batches that the champion has answered, and compares the answers.
 
 A copy is offered after the answers have left, a whole batch at a time, so the comparison of durations is fair and the
-champion pays one append per batch. One thread runs all shadows of a worker. When it falls behind, copies are dropped and
-counted. Nothing it does can change an answer. It has the reactor's priority: a thread that the system starves while it
-holds the interpreter's lock would stop the reactor too.
+champion pays one append per batch. One thread runs all shadows of a worker. When it falls behind, copies are dropped
+and counted. Nothing it does can change an answer.
 """
 
 import threading
@@ -52,32 +51,33 @@ class ShadowThread:
         self._waiting: deque[tuple[ShadowTarget, AnsweredBatch]] = deque()
         self._taken_rows = 0
         self._offered_rows = 0
-        self._is_wanted = threading.Event()
+        self._has_work = threading.Event()
         self._is_stopped = False
+        # At the reactor's priority: if the system starved it while it holds the interpreter's lock, the reactor would stop.
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
     def offer(self, target: "ShadowTarget", batch: AnsweredBatch) -> bool:
-        """Takes a copy, or refuses it when too much waits."""
+        """Queues a copy; False when too many rows wait."""
         if self._offered_rows - self._taken_rows + batch.rows > self._backlog_rows:
             return False
         self._offered_rows += batch.rows
         self._waiting.append((target, batch))
-        if not self._is_wanted.is_set():
-            self._is_wanted.set()
+        if not self._has_work.is_set():
+            self._has_work.set()
         return True
 
     def close(self) -> None:
         """Ends the thread after the copy it is running."""
         self._is_stopped = True
-        self._is_wanted.set()
+        self._has_work.set()
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
         while not self._is_stopped:
-            self._is_wanted.wait()
+            self._has_work.wait()
             time.sleep(GATHER_S)
-            self._is_wanted.clear()
+            self._has_work.clear()
             while self._waiting and not self._is_stopped:
                 target, batch = self._waiting.popleft()
                 target.run(batch)
@@ -89,8 +89,8 @@ class ShadowTarget:
 
     Args:
         servable, report, reader: the shadow version.
-        order: for each of the shadow's blocks, which of the champion's it is; None when the two take different inputs,
-            and then every copy is dropped as incompatible.
+        order: for each of the shadow's blocks, the index of the champion's; None when the two take different inputs:
+            then every copy is dropped as incompatible.
         champion: how to read the champion's answers.
     """
 

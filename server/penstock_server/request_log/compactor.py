@@ -1,8 +1,8 @@
 """The process that turns the workers' segments into Parquet and keeps the folder within its size.
 
-The supervisor starts it when requests are logged, and again if it ends. It loses nothing then, since a segment is deleted
-only when its Parquet file is whole. It runs at a low priority. It ends when its standard input does, after one last look,
-so it outlives the workers but not the server.
+The supervisor starts it when requests are logged, and again if it ends. Nothing is lost then, since a segment is
+deleted only when its Parquet file is whole. It runs at a low priority. It ends when its standard input does, after a
+last step, so it outlives the workers but not the server.
 """
 
 import fcntl
@@ -57,14 +57,14 @@ class RequestLogFolder:
             path.unlink(missing_ok=True)
 
     def step(self) -> None:
-        """Converts every finished segment, and makes room. Segments stay for the next look when the disk refuses."""
+        """Converts every finished segment, and makes room. Segments stay for the next step when the disk refuses."""
         self.make_room()
         for segment in finished_segments(self._spool):
             try:
                 self._convert(segment)
             except InvalidInputError as error:
                 log.error("a segment of the request log cannot be read", reason=str(error))
-                # Out of the spool, whose size says whether workers may write.
+                # Moved out of the spool, whose size decides whether workers may write.
                 segment.rename(self._folder / f"{segment.stem}{DAMAGED}")
             self.make_room()
 
@@ -78,7 +78,7 @@ class RequestLogFolder:
         segment.unlink()
 
     def make_room(self) -> None:
-        """Deletes the oldest files until the folder is within its size; never a segment, which is not read yet."""
+        """Deletes the oldest files until the folder is within its size; never a segment, which is not converted yet."""
         files = sized_files(self._folder)
         excess = sum(size for _, size in files) - self._max_bytes
         done = [(path, size) for path, size in files if path.suffix in (PARQUET, DAMAGED)]
@@ -90,7 +90,7 @@ class RequestLogFolder:
 
 
 def main() -> None:
-    """Looks once per second until standard input ends, and once more then."""
+    """Runs a step once per second until standard input ends, and a last one then."""
     folder, max_bytes = msgspec.json.decode(sys.argv[1], type=tuple[str, int])
     configure_logging()
     with suppress(OSError):
@@ -125,13 +125,13 @@ def _guarded_step(log_folder: RequestLogFolder) -> None:
     try:
         log_folder.step()
     except OSError as error:
-        log.warning("the request log waits", reason=str(error))
+        log.warning("segments cannot be converted now; trying again", reason=str(error))
     except Exception:
-        log.exception("the request log waits")
+        log.exception("segments cannot be converted now; trying again")
 
 
 def _has_ended(timeout_s: float) -> bool:
-    """Waits up to this long for standard input to end; whether it did."""
+    """Waits up to this long for standard input to end, and returns whether it did."""
     ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
     return bool(ready) and not os.read(sys.stdin.fileno(), 1)
 

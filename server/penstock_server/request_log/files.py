@@ -1,7 +1,7 @@
 """The names and places of the request log's files: spooled segments, and Parquet by model and version.
 
-A file is written under another name and renamed when it is whole. A worker locks its open segment, so a segment that
-anybody else can lock has lost its worker and will not be finished.
+A file is written under another name and renamed when it is whole. A worker locks its open segment, so an open segment
+without a lock has lost its worker and will not be finished.
 """
 
 import fcntl
@@ -85,7 +85,7 @@ def open_segment(spool: Path, header: SegmentHeader, now_s: float) -> OpenSegmen
 
 
 def stamp() -> str:
-    """The time as file names begin with it, so that they sort by it."""
+    """The time as a prefix of file names, which sort by it."""
     return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
 
 
@@ -111,7 +111,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def sized_files(folder: Path) -> list[tuple[Path, int]]:
-    """Every file in a folder and below it, with its size; files that vanish meanwhile are left out."""
+    """Every file in a folder and below it, with its size; files that disappear meanwhile are left out."""
     found = []
     for path in folder.rglob("*"):
         with suppress(OSError):

@@ -1,9 +1,9 @@
-"""From a segment of the request log to a Parquet file: a row for each row answered, its columns under their names.
+"""Converts a segment of the request log to Parquet: a row for each row answered, with its columns by name.
 
 Columns are `time` (UTC), `request_id`, `row` (within its request), `model`, `version` and `role`, then `input.NAME` for
-each raw column as the client sent it, and `output.NAME` for each output. Numbers of a feature pipeline are float64;
-in text that is not UTF-8, wrong bytes are replaced; a tensor with several elements per row is a list. It runs in a
-process of its own, since pyarrow takes as much memory as a worker.
+each raw column as the client sent it, and `output.NAME` for each output. Numbers of a feature pipeline are float64. In
+text that is not UTF-8, wrong bytes are replaced. A tensor with several elements per row is a list. The compactor calls
+it in its own process, since pyarrow takes as much memory as a worker.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from penstock_server.errors import InvalidInputError
 from penstock_server.request_log.segment import LoggedRequest, LoggedTensor, SegmentHeader, read_segment
 
 GROUP_BYTES: Final = 16 * 1024 * 1024
-"""About what is held in memory at once: a row group of the file."""
+"""About the bytes held in memory at once: one row group of the file."""
 REQUEST_BYTES: Final = 512
 _BYTES: Final = "BYTES"
 _FLOAT16: Final = np.dtype("float16")
@@ -31,10 +31,10 @@ def convert(segment: Path, target: Path) -> int:
     """Writes the whole requests of a segment to `target`, which appears when it is complete.
 
     Returns:
-        The rows written; without any, there is no file.
+        The rows written; if there are none, there is no file.
 
     Raises:
-        InvalidInputError: the file is no segment, or its requests are not what its header says.
+        InvalidInputError: the file is not a segment, or its requests do not fit its header.
         OSError: the file cannot be written.
     """
     import pyarrow.parquet as pq
@@ -76,7 +76,7 @@ def table_of(header: SegmentHeader, requests: Sequence[LoggedRequest]) -> Any:
     """The `pyarrow.Table` of some requests.
 
     Raises:
-        InvalidInputError: a request's blocks are not what the header says.
+        InvalidInputError: a request's blocks do not fit the header.
     """
     import pyarrow as pa
 
@@ -88,17 +88,15 @@ def table_of(header: SegmentHeader, requests: Sequence[LoggedRequest]) -> Any:
                 raws = [getattr(request, side)[at] for request in requests]
                 columns |= {prefix + name: column for name, column in _columns(tensor, raws, rows)}
     except (ValueError, IndexError) as error:
-        raise InvalidInputError(
-            f"a request of {header.model!r} is not what its segment's header says: {error}"
-        ) from error
+        raise InvalidInputError(f"a request of {header.model!r} does not fit its segment's header: {error}") from error
     return pa.table(columns)
 
 
 def _about(header: SegmentHeader, requests: Sequence[LoggedRequest], rows: Sequence[int]) -> dict[str, Any]:
     import pyarrow as pa
 
-    def word(values: Iterable[str]) -> Any:
-        # The same few words in every row: each is stored once.
+    def repeated(values: Iterable[str]) -> Any:
+        # The same few texts in every row: each is stored once.
         return pa.array(np.repeat(np.array([*values], object), rows), pa.string()).dictionary_encode()
 
     micros = np.array([request.answered_s * 1e6 for request in requests]).astype("datetime64[us]")
@@ -108,9 +106,9 @@ def _about(header: SegmentHeader, requests: Sequence[LoggedRequest], rows: Seque
             np.repeat(np.array([request.request_id for request in requests], object), rows), pa.string()
         ),
         "row": pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in rows])),
-        "model": word([header.model] * len(requests)),
-        "version": word([header.version] * len(requests)),
-        "role": word(request.role for request in requests),
+        "model": repeated([header.model] * len(requests)),
+        "version": repeated([header.version] * len(requests)),
+        "role": repeated(request.role for request in requests),
     }
 
 

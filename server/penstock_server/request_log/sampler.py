@@ -1,9 +1,9 @@
-"""The request log in a worker: which answered requests are kept, and how they leave the request path.
+"""Samples a worker's answered requests for the request log, and hands them to the writer's thread.
 
-A sampler belongs to one version's executor. It draws how many requests to let pass until the next one is kept, so a
-batch of which none is kept costs a comparison. Of a request that is kept it takes references to the raw inputs, and
-copies its part of the outputs. A thread writes them to segments. When the thread falls behind or the disk refuses,
-requests are dropped and counted, and nothing waits. Another process turns segments into Parquet.
+A sampler belongs to one version's executor. It draws how many requests to let pass until it keeps the next one, so a
+batch without a kept request costs one comparison. For a kept request it takes references to the raw inputs, and copies
+its part of the outputs. The writer's thread appends it to a segment. When the thread falls behind or the disk refuses,
+requests are dropped and counted, and nothing waits.
 """
 
 import math
@@ -21,16 +21,16 @@ from penstock_server.metrics.recorder import Recorder
 from penstock_server.request_log.segment import LoggedRequest, SegmentHeader
 
 QUEUE_BYTES: Final = 8 * 1024 * 1024
-"""What may wait for the thread, per version."""
+"""The bytes that may wait for the thread, per version."""
 REQUEST_BYTES: Final = 512
-"""What a waiting request takes besides its contents."""
+"""The bytes that a waiting request takes besides its contents."""
 
 
 class SampledRequest(NamedTuple):
     """A request on its way to the log.
 
-    It holds nothing of the call, which would keep the transport's memory. A tuple, since one is made on the request path
-    and a frozen dataclass takes three times as long.
+    It keeps no reference to the call, which would keep the transport's memory. It is a tuple, since it is made on the
+    request path and a frozen dataclass takes three times as long.
 
     Attributes:
         rows: those of its blocks; 1 for a request that ran alone, whose tensors are one row of the log whatever their shape.
@@ -47,7 +47,7 @@ class SampledRequest(NamedTuple):
     size_bytes: int
 
     def logged(self) -> LoggedRequest:
-        """In the form that is written: text and raw contents."""
+        """The request as it is written: text and raw contents."""
         return LoggedRequest(
             self.answered_s,
             id_text(self.id_field),
@@ -65,7 +65,7 @@ class RequestSampler:
         header: what the version's segments begin with.
         sample_ratio: the share of requests to keep, above 0 and at most 1.
         report: counts what is written and dropped.
-        wake: tells the writing thread that something waits.
+        wake: wakes the writing thread.
         clock: seconds since 1970.
         fraction: a random number from 0 up to 1 at each call.
 
@@ -97,7 +97,7 @@ class RequestSampler:
         self._taken_bytes = 0
 
     def draw(self, requests: int) -> Sequence[int]:
-        """The places of those to keep among the next `requests`; usually none."""
+        """The positions of those to keep among the next `requests`; usually none."""
         at = self._to_pass
         if at >= requests:
             self._to_pass = at - requests
@@ -139,7 +139,7 @@ class RequestSampler:
         self._wake()
 
     def take(self) -> SampledRequest | None:
-        """The request that waits longest; None when none does."""
+        """Takes the request that has waited longest; None when none waits."""
         if not self._waiting:
             return None
         request = self._waiting.popleft()
@@ -152,7 +152,7 @@ class RequestSampler:
         self._wake()
 
     def _gap(self) -> int:
-        """How many requests to let pass before the next: geometric, as if each were drawn for itself."""
+        """How many requests to let pass before the next: geometric, as if each were drawn by itself."""
         if self._log_passing == -inf:
             return 0
         return int(math.log1p(-self._fraction()) / self._log_passing)

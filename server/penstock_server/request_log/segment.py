@@ -1,4 +1,4 @@
-"""A segment: the file format between a worker, which logs requests, and the compactor, which makes Parquet of them.
+"""The segment file: a worker appends logged requests to it, and the compactor converts it to Parquet.
 
 A segment begins with a line that names the format, then come frames: length, CRC-32, and a msgpack body. The first body
 is the header, every other one a logged request. A worker that dies leaves a torn last frame, and a reader stops before
@@ -29,7 +29,7 @@ class LoggedTensor(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         names: the columns that share the block, side by side in each row; one for most.
         datatype: the protocol's name of its type.
-        is_list: a row of a column holds several elements, or any number of them.
+        is_list: a row of a column may hold other than one element.
     """
 
     names: tuple[str, ...]
@@ -89,7 +89,7 @@ _requests: Final = msgspec.msgpack.Decoder(LoggedRequest)
 
 
 def framed(body: SegmentHeader | LoggedRequest) -> bytes:
-    """A header or a request as it is appended."""
+    """A header or a request as one frame."""
     encoded = _encoder.encode(body)
     return _HEAD.pack(len(encoded), zlib.crc32(encoded)) + encoded
 
@@ -98,13 +98,13 @@ def read_segment(path: Path) -> tuple[SegmentHeader, Iterator[LoggedRequest]]:
     """A segment's header, and its whole requests, read one by one.
 
     Raises:
-        InvalidInputError: the file is no segment, or not even its header is whole.
+        InvalidInputError: the file is not a segment, or its header is cut short.
     """
     bodies = _bodies(path)
     try:
         header = _headers.decode(next(bodies))
     except (StopIteration, msgspec.DecodeError, ValueError) as error:
-        raise InvalidInputError(f"{path} is no segment of a request log, or torn in its header") from error
+        raise InvalidInputError(f"{path} is not a segment of a request log, or its header is cut short") from error
     return header, _read_requests(bodies)
 
 

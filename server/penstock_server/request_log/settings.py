@@ -15,7 +15,7 @@ class RequestLogSettings:
     Attributes:
         directory: where; None logs nothing.
         sample_ratio: the share of requests that are kept, each with all its rows.
-        max_bytes: the size of all files together; the oldest are deleted first.
+        max_bytes: the most bytes that all files may take together; the oldest are deleted first.
         rotate_bytes, rotate_s: a file is closed, and can be read, at this size or this age.
     """
 
@@ -46,5 +46,5 @@ class RequestLogSettings:
 
     @property
     def spool_bytes(self) -> int:
-        """What the segments of all workers may take together, so that they leave room for the Parquet files."""
+        """The most bytes that the segments of all workers may take, which leaves room for the Parquet files."""
         return self.max_bytes // 2

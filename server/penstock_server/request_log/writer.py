@@ -1,8 +1,8 @@
 """The thread of a worker that appends sampled requests to segments, one open segment per version.
 
-It looks a hundred times per second while there is something to write, so it never holds the interpreter for long. A
-segment that is large or old enough is closed, which is a rename; the compactor looks for the new name. When the disk
-refuses a write, requests are dropped and counted, and the writer tries again after `RETRY_S`.
+It writes up to a hundred times per second, so it never holds the interpreter for long. A segment that is large or old
+enough is closed, which is a rename; the compactor looks for the new name. When the disk refuses a write, requests are
+dropped and counted, and the writer tries again after `RETRY_S`.
 """
 
 import threading
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 GATHER_S: Final = 0.01
 LOOK_S: Final = 1.0
-"""How late a segment that is old enough is closed, when nothing else is written."""
+"""How late an old segment is closed when nothing else is written."""
 RETRY_S: Final = 5.0
 
 
@@ -31,7 +31,7 @@ class RequestLogWriter:
     Args:
         spool: the folder of segments; made at the first write.
         rotate_bytes, rotate_s: the size and age at which a segment is closed.
-        spool_bytes: what the folder may hold, over all workers; beyond it nothing is written.
+        spool_bytes: the most bytes that the folder may hold, over all workers; beyond that nothing is written.
         clock: the age of segments and the time of retries.
     """
 
@@ -53,35 +53,34 @@ class RequestLogWriter:
         self._samplers: list[RequestSampler] = []
         self._segments: dict[RequestSampler, OpenSegment] = {}
         self._refused_until_s = float("-inf")
-        self._is_wanted = threading.Event()
+        self._has_work = threading.Event()
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Says that something waits in a sampler; from any thread."""
-        if not self._is_wanted.is_set():
-            self._is_wanted.set()
+        """Wakes the thread, since a request waits in a sampler; from any thread."""
+        if not self._has_work.is_set():
+            self._has_work.set()
 
     def add(self, sampler: RequestSampler) -> None:
-        """Takes from a sampler until it is closed; from any thread."""
+        """Adds a sampler, to take from until it is closed; from any thread."""
         self._added.append(sampler)
 
     def close(self) -> None:
         """Writes what waits, closes every segment and ends the thread."""
         self._is_stopped.set()
-        self._is_wanted.set()
+        self._has_work.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
         while not self._is_stopped.is_set():
-            self._is_wanted.wait(LOOK_S)
+            self._has_work.wait(LOOK_S)
             self._is_stopped.wait(GATHER_S)
-            self._is_wanted.clear()
+            self._has_work.clear()
             self._guarded_step()
         self._guarded_step()
         for sampler, segment in list(self._segments.items()):
@@ -127,7 +126,7 @@ class RequestLogWriter:
         self._flush(sampler, rows)
 
     def _flush(self, sampler: RequestSampler, rows: int) -> None:
-        """Hands the rows to the system; only now are they written, or dropped."""
+        """Hands the rows to the system: only then they count as written, or as dropped."""
         try:
             if (segment := self._segments.get(sampler)) is not None:
                 segment.flush()
@@ -154,7 +153,7 @@ class RequestLogWriter:
             self._refuse(sampler, str(error.strerror or error))
 
     def _refuse(self, sampler: RequestSampler, reason: str) -> None:
-        """The disk refused: its segment is left as it is, and nothing is tried for a while."""
+        """Handles a refusal of the disk: leaves the segment as it is, and tries nothing for `RETRY_S`."""
         segment = self._segments.pop(sampler, None)
         if segment is not None:
             segment.abandon()

@@ -1,6 +1,6 @@
 """What a registry's aliases and tags mean: which version has which role, and the canary's weight.
 
-Pure. `mlflow_source.py` reads aliases by it, and the tools write the same names when they promote.
+Pure. `sources.mlflow_source` interprets aliases with it, and the tools write the same names when they promote.
 """
 
 import re
@@ -19,7 +19,7 @@ def parse_weight(text: str) -> float:
     """The share, 0 to 1, of a weight tag's text in percent.
 
     Raises:
-        InvalidInputError: the text is no number from 0 to 100.
+        InvalidInputError: the text is not a number from 0 to 100.
     """
     try:
         if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,12})?", text.strip()):
@@ -38,8 +38,8 @@ def canary_version(aliases: Mapping[str, str]) -> str | None:
 def interpret(aliases: Mapping[str, str], canary_tags: Mapping[str, str]) -> tuple[TrafficPlan, str | None]:
     """The plan that the aliases of one model ask for, and one sentence if something is wrong with them.
 
-    Promoting a canary may leave its old alias on the champion: that is no second role and no problem. A canary without
-    a readable weight gets no traffic. It is loaded all the same, so that giving it a weight takes effect at once.
+    Promoting a canary may leave its old alias on the champion: that is neither a second role nor a problem. A canary
+    without a readable weight gets no traffic. It is still loaded, so that giving it a weight takes effect at once.
 
     Args:
         aliases: all of the model's aliases, with the version of each.

@@ -1,7 +1,7 @@
-"""Which version answers a request: the champion, a canary for a share of the keys, or a shadow that only watches.
+"""Chooses the version that answers: the champion, or a canary for a share of the keys; a shadow gets copies.
 
-A source says with a plan what is desired, and a worker serves by a plan what is ready of it. Pure; the routing table asks
-it once per request that named no version.
+A source states the desired plan, and a worker serves by the part of it that is ready. Pure; the routing table calls
+`choose` once per request that names no version.
 """
 
 from hashlib import blake2b
@@ -12,12 +12,12 @@ import msgspec
 from penstock.names import CANARY, CHAMPION, Role
 from penstock_server.errors import InvalidInputError, NotReadyError
 
-# A float64 holds 53 bits: more would round the last places up to 1, and off a canary of weight 1.
+# A float64 holds 53 bits: with more, the last places would round up to 1, and miss a canary of weight 1.
 _PLACE_BITS = 53
 
 
 def check_weight(weight: float) -> float:
-    """The weight, if it is a share from 0 to 1; the error says it in percent, as people write weights."""
+    """The weight, if it is a share from 0 to 1; the error gives it in percent, as people write weights."""
     # Written so that NaN is refused as well.
     if not 0 <= weight <= 1:
         raise InvalidInputError(
@@ -39,7 +39,7 @@ def weight_in_percent(weight: float) -> float:
 class TrafficPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one model's traffic is shared; a plan without a champion serves nothing.
 
-    The field names are those of the last known state on disk, which later releases must read.
+    The last known state on disk has these field names, and later releases must read it.
 
     Attributes:
         champion: the version that answers.

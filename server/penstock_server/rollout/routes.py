@@ -1,7 +1,6 @@
-"""What a worker knows of a model: the plan in force, and the status of each version.
+"""What the supervisor sends a worker about a model: the plan in force, and the status of each version.
 
-The supervisor holds and sends these records, and the routing table answers from them. Other records of a version's state
-would have to be kept equal to them.
+The supervisor and the routing table use the same records, so that a version's state is not kept twice.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from penstock_server.rollout.plan import TrafficPlan
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """How a version stands; `reason` says why it is not ready."""
+    """A version's state; `reason` says why it is not ready."""
 
     state: VersionState
     reason: str = ""

@@ -16,7 +16,7 @@ _Status = pb.HealthCheckResponse
 
 
 class Health:
-    """Answers checks from the predictor's routing table, and notifies watchers when it changed.
+    """Answers checks from the predictor's routing table, and notifies watchers when it has changed.
 
     `drain` makes every service NOT_SERVING, so that load balancers send no more calls.
     """
@@ -28,7 +28,6 @@ class Health:
 
     @property
     def methods(self) -> Methods:
-        """The service's methods."""
         return Methods({f"/{HEALTH_SERVICE}/Check": self.check}, {f"/{HEALTH_SERVICE}/Watch": self._watch})
 
     def check(self, message: bytes, call: Call) -> None:
@@ -77,7 +76,7 @@ class Health:
 
 
 class _Watcher:
-    """One Watch call and the status that it was sent last."""
+    """One Watch call, and the status last sent on it."""
 
     def __init__(self, call: Call) -> None:
         self.call = call

@@ -1,4 +1,4 @@
-"""The methods of the Open Inference Protocol, over a predictor."""
+"""The methods of the Open Inference Protocol, answered by a predictor and its routing table."""
 
 import threading
 from collections import deque
@@ -88,14 +88,15 @@ class _Inference:
 class _Stream:
     """`ModelStreamInfer`: many requests over one call, answered in the order in which they came.
 
-    As with Triton, an error is a message of the stream, which goes on; a caller that sets the metadata `triton_grpc_error`
-    gets a gRPC status instead, which ends the stream. The lock is there since answers may come from an executor's thread.
+    As with Triton, an error is a message of the stream, which goes on; a caller that sets the metadata
+    `triton_grpc_error` gets a gRPC status instead, which ends the stream.
     """
 
     def __init__(self, predictor: Predictor, call: Call) -> None:
         self._predictor = predictor
         self._call = call
         self._answers: deque[_StreamedCall] = deque()
+        # Answers may come from an executor's thread.
         self._lock = threading.RLock()
         self._is_half_closed = False
         self._wants_status = any(key == _REAL_STATUS and value == "true" for key, value in call.metadata())
@@ -146,13 +147,13 @@ class _StreamedCall:
         self.deadline_s = stream.call.deadline_s
         self.is_over = False
         self.pending: Cancellable | None = None
-        # Metadata belong to the stream, not to one of its requests: what a handler sets here is not sent.
+        # Metadata belongs to the stream, not to one of its requests: what a handler sets here is not sent.
         self.headers: Metadata = ()
         self.trailers: Metadata = ()
         self.reply: bytes | PenstockError | None = None
 
     def watch(self) -> None:
-        """Nothing to do: a stream is watched from its start."""
+        """Does nothing: a stream is watched from its start."""
 
     def metadata(self) -> Metadata:
         return self._stream.call.metadata()

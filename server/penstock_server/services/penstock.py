@@ -1,6 +1,6 @@
-"""The methods of `penstock.v1.Penstock`: checked here, and answered by the supervisor, which sees the whole server.
+"""The methods of `penstock.v1.Penstock`: checked here, and forwarded to the supervisor, which sees all workers.
 
-A worker has only its own counts. It parses each message once, to refuse a bad one early, and forwards it as it came.
+A worker has only its own counts. It parses each message to refuse a bad one early, and forwards the bytes unchanged.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,6 @@ Forward = Callable[[str, bytes, Call], None]
 
 
 def penstock_methods(forward: Forward) -> Methods:
-    """Every method of `penstock.v1.Penstock`."""
     return Methods(
         {f"/{CONTROL_SERVICE}/{name}": _checked(name, kind, forward) for name, kind in _REQUESTS.items()}, {}
     )

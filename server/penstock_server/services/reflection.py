@@ -1,4 +1,4 @@
-"""Server reflection, so that grpcurl and its like can list and call what is served without our .proto files.
+"""Server reflection: grpcurl and similar tools can list and call what is served without the .proto files.
 
 Source: grpc/reflection/v1alpha/reflection.proto.
 """
@@ -24,7 +24,6 @@ _UNIMPLEMENTED: Final = 12
 
 
 def reflection_methods() -> Methods:
-    """The one method of reflection."""
     return Methods({}, {f"/{REFLECTION_SERVICE}/ServerReflectionInfo": _reflect})
 
 
@@ -40,7 +39,6 @@ def _reflect(call: Call) -> StreamReceiver:
 
 
 def answer(request: Any) -> Any:
-    """The `ServerReflectionResponse` to a request."""
     reply = pb.ServerReflectionResponse(valid_host=request.host, original_request=request)
     kind = request.WhichOneof("message_request")
     if kind == "list_services":

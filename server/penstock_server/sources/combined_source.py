@@ -1,7 +1,7 @@
-"""Several sources as one: what they desire is joined, and while one is away its last known state holds.
+"""Joins several sources into one; while a source does not answer, its last known state holds.
 
-Decides which source is followed when two desire the same model (the first), and what holds when one does not answer. The
-watcher polls this one source; the index shows `states`.
+When two sources desire the same model, the first is followed. The watcher polls this one source; /v1/models shows
+`states`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ SourceCondition = Literal["starting", "answers", "away"]
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """Whether one source answers, for the index and the log; `reason` is empty when nothing is wrong."""
+    """Whether one source answers, for /v1/models and the log; `reason` is empty when nothing is wrong."""
 
     name: str
     state: SourceCondition
@@ -100,7 +100,7 @@ def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str
         for model, problem in desired.problems.items():
             problems.setdefault(model, []).append(problem)
         for model, plan in desired.models.items():
-            # A plan without versions, as of a model without a champion, gives way to one with some.
+            # A plan without versions, as for a model without a champion, gives way to one with versions.
             if model not in models or not models[model].versions:
                 models[model], owners[model] = plan, index
             elif plan.versions:
@@ -111,7 +111,7 @@ def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str
 
 
 class CombinedSource:
-    """One source made of one or more. `poll` and `recall` have one caller at a time; `fetch` and `states` any number.
+    """One source made of one or more. `poll` and `recall` take one caller at a time; `fetch` and `states` any number.
 
     Args:
         sources: at least one; where two desire the same model, the earlier is followed.
@@ -137,16 +137,16 @@ class CombinedSource:
         return tuple(member.state for member in self._members)
 
     def recall(self) -> Desired:
-        """What was desired last, by the files of the last known state; polls no source, so it is quick at a start."""
+        """What was desired last, from the files of the last known state; polls no source, so it is quick."""
         for member in self._members:
             member.recall()
         return self._combined()
 
     def poll(self) -> Desired:
-        """All that is desired now; of sources that are away, the last that is known.
+        """All that is desired now; for sources that do not answer, their last known state.
 
         Raises:
-            UnavailableError: no source answers, and nothing is known of any.
+            UnavailableError: no source answers, and none has a last known state.
         """
         for member in self._members:
             member.poll()

@@ -1,8 +1,8 @@
-"""A folder of ONNX files as a source: `<folder>/<model>/<version>/model.onnx`, the highest version is the champion.
+"""A folder of ONNX files as a source: `<model>/<version>/model.onnx`; the highest version is the champion.
 
-For models that no registry knows. Versions are whole numbers without leading zeros; names that begin with a dot, and
-files, are ignored. To publish, copy a version to a name that begins with a dot and rename it: a poll may otherwise find
-half a copy.
+It serves models that no registry knows. Versions are whole numbers without leading zeros. Names that begin with a dot,
+and files, are ignored. To publish, copy a version to a name that begins with a dot and rename it: otherwise a poll may
+find half a copy.
 """
 
 import re
@@ -20,7 +20,7 @@ class DirectorySource:
     """What a folder desires; its files are used where they are.
 
     Attributes:
-        name: what logs and the index call it.
+        name: its name in logs and in /v1/models.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +37,9 @@ class DirectorySource:
         problems: dict[str, str] = {}
         for path in self._folders():
             if not path.name.isprintable():
-                problems[ascii(path.name)] = "the folder's name is no printable text, so nobody could ask for the model"
+                problems[ascii(path.name)] = (
+                    "the folder's name is not printable text, so no request could name the model"
+                )
                 continue
             try:
                 models[path.name], problem = _desired_plan(path)

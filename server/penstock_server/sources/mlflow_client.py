@@ -1,7 +1,7 @@
-"""The few calls of mlflow that serving needs, with its errors as Penstock's own.
+"""The calls of mlflow that serving needs, with mlflow's errors translated into Penstock's own.
 
-The only file of the server that imports mlflow, and only at the first call: the import takes seconds. Decides what a
-failure means: the registry is away, it refuses, or it has no such thing. Called by `mlflow_source.py`.
+Only this module of the server imports mlflow, and only at the first call: the import takes seconds. It decides what a
+failure means: the registry does not answer, it refuses, or it has no such model or version. `mlflow_source` calls it.
 """
 
 import hashlib
@@ -88,7 +88,7 @@ class RegistryClient:
 
         Raises:
             NotFoundError: nothing is.
-            InvalidInputError: the registry refuses to say, or the version is no number.
+            InvalidInputError: the registry refuses to say, or the version is not a number.
             UnavailableError: it does not answer.
         """
         with self._translated(f"version {version} of model {model!r}"):
@@ -102,11 +102,11 @@ class RegistryClient:
         """Fetches the version's artifacts into the empty `folder`.
 
         Returns:
-            The folder that has them: that one, or one below it.
+            The folder that holds them: `folder`, or one below it.
 
         Raises:
             NotFoundError: there is no such version.
-            InvalidInputError: it is registered with something that is no folder.
+            InvalidInputError: its registered source is not a folder.
             UnavailableError: the registry or its artifact store does not answer.
         """
         with self._translated(f"the files of version {version} of model {model!r}"):
@@ -120,7 +120,7 @@ class RegistryClient:
             )
         if not files.is_dir() or not files.resolve().is_relative_to(folder.resolve()):
             raise InvalidInputError(
-                f"version {version} of model {model!r} is registered with a source that is no folder"
+                f"version {version} of model {model!r} is registered with a source that is not a folder; expected one"
             )
         return files
 
@@ -136,7 +136,7 @@ class RegistryClient:
             yield
         except PenstockError:
             raise
-        except Exception as error:  # Every storage plug-in of mlflow raises classes of its own.
+        except Exception as error:  # every storage plug-in of mlflow raises its own classes
             raise self._own_error(what, error) from error
 
     def _own_error(self, what: str, error: Exception) -> PenstockError:
@@ -157,8 +157,8 @@ class RegistryClient:
 def connect(uri: str, *, timeout_s: int = 10, retries: int = 1) -> Any:
     """A `mlflow.MlflowClient` of this registry that gives up soon, prints nothing and logs little.
 
-    mlflow itself retries for minutes when the registry is away. The server goes on with what it knows instead. What the
-    user set in the environment takes precedence.
+    When the registry does not answer, mlflow itself retries for minutes; the server goes on with its last known state
+    instead. Settings in the user's environment take precedence.
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(timeout_s))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))

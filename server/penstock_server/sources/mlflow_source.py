@@ -1,7 +1,7 @@
-"""The MLflow registry as a source: aliases say what is desired, run artifacts are the files.
+"""The MLflow registry as a source: aliases say what is desired, and run artifacts are the files.
 
-Decides what a registry's state means for serving, and when a local copy is enough. `rollout/aliases.py` knows what aliases
-mean, `mlflow_client.py` talks to mlflow, and `version_cache.py` keeps the copies.
+It decides what a registry's state means for serving, and when a local copy is enough. `rollout.aliases` interprets the
+aliases, `mlflow_client` calls mlflow, and `version_cache` keeps the copies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ _Answer = tuple[TrafficPlan | None, str | None]
 class MlflowSource:
     """What an MLflow registry desires. Calls block and may come from several threads.
 
-    Until a poll has been answered, a version that was fetched before comes from the cache without the registry. From then
-    on `fetch` makes sure that the registry still means the same files, and `poll` reports the copies that were handed out
-    unchecked and turn out to be of a version that was replaced.
+    Until a poll has been answered, a version that was fetched before comes from the cache without asking the registry.
+    From then on `fetch` checks that the registry still has the same files, and `poll` reports copies that were handed
+    out unchecked and whose version has since been replaced.
 
     Args:
         uri: as mlflow takes it: `http://...`, `sqlite:///...`, `postgresql://...`.
-        models: the registered models to serve; none means every one with an alias.
+        models: the registered models to serve; empty means every model with an alias of a role.
         cache_dir: where copies are kept; None is Penstock's cache folder.
 
     Attributes:
-        name: what logs and the index call it.
+        name: its name in logs and in /v1/models.
     """
 
     def __init__(self, uri: str, *, models: Sequence[str] = (), cache_dir: Path | None = None) -> None:
@@ -97,7 +97,7 @@ class MlflowSource:
         except NotFoundError as error:
             return TrafficPlan(), str(error)
         except InvalidInputError as error:
-            # Refused, perhaps for want of a permission: that says nothing about what is desired.
+            # Refused, perhaps because a permission is missing: that says nothing about what is desired.
             return None, str(error)
 
     def _plan(self, name: str, aliases: Mapping[str, str]) -> _Answer:
@@ -114,13 +114,13 @@ class MlflowSource:
         return copy
 
     def _replaced(self) -> dict[str, str]:
-        """A problem for each copy handed out unchecked that is not what the registry now has under its name."""
+        """A problem for each copy handed out unchecked that differs from what the registry now has under its name."""
         problems = {}
         for model, version in sorted(self._unchecked):
             try:
                 is_same = self._registry.version(model, version).identity == self._cache.identity(model, version)
             except (NotFoundError, InvalidInputError):
-                is_same = True  # It is gone, and the desired plans will say so.
+                is_same = True  # it is gone, which the desired plans will show
             if is_same:
                 self._unchecked.discard((model, version))
             else:

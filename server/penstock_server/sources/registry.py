@@ -1,4 +1,4 @@
-"""The default registry, and how a registry's address may be shown.
+"""The default registry, where its artifacts go, and how a registry's address is shown without secrets.
 
 The server and the tools share it, so that `penstock publish` and `penstock serve` use one registry without a setting.
 """
@@ -18,7 +18,7 @@ def default_registry() -> str:
 
     Raises:
         UnavailableError: the data folder cannot be created.
-        InvalidInputError: there is no place for it, or its path cannot stand in a URI.
+        InvalidInputError: the user has no home folder, or the data folder's path cannot be part of a URI.
     """
     if chosen := os.environ.get("MLFLOW_TRACKING_URI"):
         return chosen
@@ -35,7 +35,7 @@ def default_registry() -> str:
 def artifact_location(registry: str) -> str | None:
     """Where an experiment of an embedded registry keeps its artifacts: the folder `artifacts` next to the database.
 
-    Without it MLflow would write to `./mlruns` in the user's working directory.
+    Without it MLflow would write to `./mlruns` in the working directory.
 
     Returns:
         A `file:` URI; None for a registry that is a server and decides this itself.

@@ -1,7 +1,7 @@
-"""What a source of models is: it states the desired plans, and hands out the files of their versions.
+"""The interface of a source of models: it states the desired plans and hands out the versions' files.
 
-A source always states all that it desires, so the next poll repairs a missed one. `control/reconcile.py` decides which
-versions are loaded because of it, and `control/watcher.py` how often a source is polled.
+A source always states all that it desires, so the next poll repairs a missed one. `control.reconcile` decides which
+versions are loaded for it, and `control.watcher` how often it is polled.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,8 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All that one source desires at one moment.
 
     There are three cases per model. In `models`: that is the desired plan, whatever `problems` says. Only in
-    `problems`: the source could not tell, and the former plan holds (`keeping`). In neither: the model is to go.
+    `problems`: the source does not know, and the former plan holds (`keeping`). In neither: the model is to be
+    unloaded.
 
     Attributes:
         models: the desired plan by model name; a plan without versions serves nothing.
@@ -28,24 +29,24 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     problems: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def keeping(self, former: "Desired") -> "Desired":
-        """This state, with the former plan of every model that the source could not tell about."""
+        """This state, with the former plan of every model that is only in `problems`."""
         kept = {name: former.models[name] for name in self.problems if name in former.models}
         return Desired(models={**kept, **self.models}, problems=self.problems)
 
 
 class Source(Protocol):
-    """A place that says which versions are desired and hands out their files. Calls block; use a thread."""
+    """States which versions are desired, and hands out their files. Calls block; use a thread."""
 
     @property
     def name(self) -> str:
-        """What logs and the index call it; holds no secrets."""
+        """Its name in logs and in /v1/models; holds no secrets."""
         ...
 
     def poll(self) -> Desired:
         """All that is desired now.
 
         Raises:
-            UnavailableError: the place does not answer; the last known state holds.
+            UnavailableError: the source does not answer; the last known state holds.
         """
         ...
 
@@ -55,6 +56,6 @@ class Source(Protocol):
         Raises:
             NotFoundError: there is no such version.
             InvalidInputError: there is one and it cannot be used.
-            UnavailableError: the place does not answer, and there is no local copy.
+            UnavailableError: the source does not answer, and there is no local copy.
         """
         ...

@@ -1,9 +1,9 @@
-"""Local copies of published versions: a version that was fetched once needs no registry any more.
+"""Keeps local copies of fetched versions, so that each is fetched from the registry only once.
 
-A copy appears whole or not at all. It is known by the *identity* of what was registered, since a model's version may be
-deleted and registered again as something else. The source decides what an identity is, and how files are fetched.
+A copy appears whole or not at all. It is kept under the *identity* of what was registered, since a version may be
+deleted and registered again with other files. The source decides what an identity is, and how files are fetched.
 
-    <folder>/<model>/<version>/current.json    which identity counts, and the size of each of its files
+    <folder>/<model>/<version>/current.json    the identity in use, and the size of each of its files
     <folder>/<model>/<version>/<identity>/     the version's files
 """
 
@@ -39,12 +39,12 @@ class VersionCache:
         self._folder = folder
 
     def find(self, model: str, version: str, identity: str | None = None) -> Path | None:
-        """The folder of a whole copy, or None.
+        """The folder of a whole copy; None if there is none.
 
         Args:
             model: any text.
             version: any text.
-            identity: what the copy must be of; None takes the one that was stored last.
+            identity: the identity that the copy must have; None takes the one that was stored last.
         """
         place = self._place(model, version)
         current = _read_current(place)
@@ -64,13 +64,13 @@ class VersionCache:
         Args:
             model: any text.
             version: any text.
-            identity: what the copy is of.
-            download: puts the files into the empty folder that it is given, and returns their folder: that one, or one
-                below it. What it raises passes.
+            identity: the copy's identity.
+            download: puts the files into the empty folder that it is given, and returns the folder that holds them:
+                that one, or one below it. Its exceptions propagate.
 
         Raises:
             InvalidInputError: nothing was downloaded.
-            UnavailableError: the copy cannot be written, perhaps for want of room.
+            UnavailableError: the copy cannot be written, for example because the disk is full.
         """
         place = self._place(model, version)
         try:
@@ -108,8 +108,8 @@ def _move(files: Path, copy: Path) -> Mapping[str, int]:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        # Another process was quicker with the same copy, or what is there is damaged. A look before the renaming could
-        # take the copy away from the process that was quicker.
+        # Another process stored the same copy first, or the copy there is damaged. Checking before the renaming could take
+        # the copy away from the process that was first.
         if _sizes_bytes(copy) != sizes_bytes:
             copy.rename(tempfile.mkdtemp(prefix=_PARTIAL, dir=copy.parent))
             files.rename(copy)
@@ -127,7 +127,7 @@ def _sizes_bytes(folder: Path) -> dict[str, int]:
 def _sweep(place: Path) -> None:
     """Removes what crashed downloads left behind."""
     for partial in place.glob(f"{_PARTIAL}*"):
-        # The wall clock, because that is what file times are measured by.
+        # The wall clock, because file times are on it.
         with contextlib.suppress(FileNotFoundError):
             if time.time() - partial.stat().st_mtime > _FORGOTTEN_AFTER_S:
                 shutil.rmtree(partial, ignore_errors=True)

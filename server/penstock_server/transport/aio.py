@@ -1,7 +1,7 @@
 """The portable transport: grpc.aio on uvloop, public interfaces only, and the reference for how a call behaves.
 
-The event loop's thread is the reactor. A step is scheduled behind whatever is ready, so batches form here as they do in
-the completion queue, at the cost of the loop and its futures.
+The event loop's thread is the reactor. A step is scheduled behind all events that are ready, so batches form as they do
+with the completion queue, at the cost of the loop and its futures.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class _AioCall:
         self._wake = asyncio.Event()
 
     def watch(self) -> None:
-        """Nothing to do: grpc.aio cancels the call's task."""
+        """Does nothing: grpc.aio cancels the call's task."""
 
     def metadata(self) -> Metadata:
         return tuple((key, value) for key, value in self._context.invocation_metadata() or ())
@@ -78,7 +78,7 @@ class _AioCall:
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def replies(self) -> AsyncIterator[bytes]:
-        """The messages to send; afterwards the context knows the status."""
+        """The messages to send; afterwards the context has the status."""
         while True:
             while not self._outbox:
                 self._wake.clear()

@@ -1,4 +1,4 @@
-"""Which transport serves: the completion queue when it works with the installed grpcio, else grpc.aio, with one warning.
+"""Chooses the transport: the completion queue if it works with the installed grpcio, else grpc.aio.
 
 The queue's module is internal to grpcio, so one real call tests it first.
 """

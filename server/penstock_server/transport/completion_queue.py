@@ -1,8 +1,8 @@
-"""The fast transport: one thread drives grpcio's own completion queue, the module that `grpc.server` is written on.
+"""The fast transport: one thread drives grpcio's own completion queue, which `grpc.server` is built on.
 
-Against `grpc.aio` it saves the event loop, its futures and one hand-off per call. The price is that `grpc._cython.cygrpc`
-is internal to grpcio: only this file uses it, the versions are pinned, and `self_check` tries it before it serves. Three
-properties of that module shape the code:
+Against `grpc.aio` it saves the event loop, its futures and one hand-off per call. The price is that
+`grpc._cython.cygrpc` is internal to grpcio: only this file uses it, the versions are pinned, and `self_check` tries it
+before it serves. Three of its properties shape the code:
 
 - An operation holds C memory and is freed once: every batch of operations needs new ones.
 - `poll(0)` gives an event without a tag when nothing is ready. The scheduler steps then, so a batch of predictions is what
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 NO_FLAGS: Final = 0
 PENDING_CALLS: Final = 128
 """Calls requested from the core ahead of their arrival; each arrival requests the next."""
-EVENTS_A_STEP: Final = 256
+EVENTS_PER_STEP: Final = 256
 """Events taken before the scheduler steps even though more are ready, so that a flood of arrivals starves no batch."""
 FAR_AWAY_S: Final = 1e11
 GIVE_UP_S: Final = 2.0
@@ -59,7 +59,7 @@ def _deadline_s(wall_s: float) -> float:
 
 
 class _QueueCall:
-    """What unary calls and streams share: the deadline, and that the caller may leave."""
+    """What unary calls and streams share: the deadline, metadata, and noticing that the caller left."""
 
     __slots__ = ("_call", "_is_watched", "_metadata", "deadline_s", "headers", "is_over", "pending", "trailers")
 
@@ -77,7 +77,7 @@ class _QueueCall:
         return tuple((key, value) for key, value in self._metadata)
 
     def watch(self) -> None:
-        # An operation and an event of its own: most calls are answered before anybody could leave, and save it.
+        # It costs an operation and an event, which most calls save: they are answered before their caller could leave.
         if not self._is_watched and not self.is_over:
             self._is_watched = True
             self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS),), self._closed)
@@ -105,7 +105,7 @@ class _UnaryCall(_QueueCall):
     def _received(self, event: Event) -> None:
         message = event.batch_operations[0].message()
         if message is None:
-            # The caller left, or the core refused the message and has answered for us.
+            # The caller left, or the core refused the message and answered the call itself.
             if not self.is_over:
                 self.fail(InvalidInputError("expected one message, the caller sent none"))
             return
@@ -140,7 +140,7 @@ class _UnaryCall(_QueueCall):
         self._call.start_server_batch(self._with_close(operations), _ignore)
 
     def _with_close(self, operations: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Adds the operation without which the core would keep the call, once."""
+        """Adds the close operation, without which the core would keep the call, unless `watch` has started it."""
         return operations if self._is_watched else (*operations, cygrpc.ReceiveCloseOnServerOperation(NO_FLAGS))
 
 
@@ -331,7 +331,7 @@ class CompletionQueueTransport:
         while not self._is_down:
             now_s = time.time()
             event = poll(0 if taken or scheduler.is_due or now_s >= step_at_s else step_at_s)
-            if event.tag is None or taken >= EVENTS_A_STEP:
+            if event.tag is None or taken >= EVENTS_PER_STEP:
                 step_at_s = now_s + min(self._step(), IDLE_S)
                 taken = 0
             if event.tag is not None:

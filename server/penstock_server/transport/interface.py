@@ -15,7 +15,7 @@ from penstock_server.errors import UnavailableError
 UnaryHandler = Callable[[bytes, Call], None]
 
 UNANSWERED_MESSAGES: Final = 64
-"""Messages of one stream read ahead of their answers; beyond it the stream waits, and HTTP/2 holds its sender back."""
+"""Messages of one stream read ahead of their answers; beyond that the stream waits, and HTTP/2 slows its sender."""
 IDLE_S: Final = 0.05
 """The longest wait of an idle reactor, which bounds how late a posted action runs."""
 
@@ -33,7 +33,6 @@ class Methods:
     streams: Mapping[str, StreamHandler]
 
     def __or__(self, other: "Methods") -> "Methods":
-        """Both tables as one."""
         return Methods({**self.unary, **other.unary}, {**self.streams, **other.streams})
 
 
@@ -68,4 +67,4 @@ class Scheduler(Protocol):
     is_due: bool
 
     def step(self) -> float:
-        """Runs what is due; the seconds until it should be called again, 0 when work is left."""
+        """Runs what is due; returns the seconds until it should be called again, 0 when work is left."""

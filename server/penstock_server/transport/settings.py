@@ -10,7 +10,7 @@ from penstock_server.errors import InvalidInputError
 
 TransportName = Literal["completion-queue", "aio"]
 _LAST_CALLS_MS: Final = 30_000
-"""How long the calls of a connection may still take after it was told to close."""
+"""How long a connection's calls may still take after it was asked to close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class TransportSettings:
     Attributes:
         max_message_bytes: the largest message in either direction; grpc's own default is 4 MiB.
         keepalive_s: how often an idle connection is probed.
-        connection_age_s: after about this time (a tenth more or less) a connection is told to close: its calls end and the
-            client connects again, which spreads clients over new replicas. None sets no age.
+        connection_age_s: after about this time (a tenth more or less) a connection is asked to close: its calls end and
+            the client connects again, which spreads clients over new replicas. None sets no age.
         max_streams: calls in flight per connection; more wait at the client. None sets no limit.
         tls_certificate, tls_key: PEM files; both or neither.
         tls_client_ca: a PEM file; when given, callers must show a certificate that it signed.
@@ -51,7 +51,7 @@ class TransportSettings:
             raise InvalidInputError("a client CA needs a TLS certificate and key, got none")
 
     def options(self) -> list[tuple[str, int | str]]:
-        """Grpc's channel arguments."""
+        """The channel arguments for grpc."""
         keepalive_ms = int(self.keepalive_s * 1000)
         options: list[tuple[str, int | str]] = []
         if self.connection_age_s is not None:
@@ -73,7 +73,7 @@ class TransportSettings:
         ]
 
     def server_credentials(self) -> Any | None:
-        """Grpc's credentials, or None for plain text."""
+        """The TLS credentials for grpc, or None for plain text."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
         pair = (_read(self.tls_key), _read(self.tls_certificate))

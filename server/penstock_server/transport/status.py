@@ -1,8 +1,4 @@
-"""The gRPC status of each error; no other module knows the codes.
-
-A full queue is RESOURCE_EXHAUSTED and never UNAVAILABLE: clients retry the latter on their own, and would triple the load
-when there is already too much of it.
-"""
+"""Maps each error to its gRPC status; no other module knows the codes."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +13,7 @@ _CODES: Final[dict[type[PenstockError], grpc.StatusCode]] = {
     errors.InvalidInputError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.NotReadyError: grpc.StatusCode.UNAVAILABLE,
+    # Not UNAVAILABLE, which clients retry on their own: they would triple the load when it is already too high.
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ModelFailedError: grpc.StatusCode.INTERNAL,

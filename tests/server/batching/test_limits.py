@@ -15,10 +15,10 @@ BUDGET_S = 0.001
 @pytest.mark.parametrize(
     ("limits", "sentence"),
     [
-        ({"max_rows": 0}, "max_rows is 0, expected 1 at least"),
-        ({"queue_rows": 0}, "queue_rows is 0, expected 1 at least"),
-        ({"queue_requests": -1}, "queue_requests is -1, expected 1 at least"),
-        ({"queue_mib": 0}, "queue_mib is 0, expected 1 at least"),
+        ({"max_rows": 0}, "max_rows is 0, expected at least 1"),
+        ({"queue_rows": 0}, "queue_rows is 0, expected at least 1"),
+        ({"queue_requests": -1}, "queue_requests is -1, expected at least 1"),
+        ({"queue_mib": 0}, "queue_mib is 0, expected at least 1"),
         ({"max_delay_s": -1.0}, "max_delay_s is -1.0, expected 0 or more seconds"),
         ({"max_delay_s": float("nan")}, "max_delay_s is nan"),
         ({"max_delay_s": inf}, "max_delay_s is inf"),

@@ -118,7 +118,7 @@ def test_only_a_bounded_number_of_calls_waits(supervisor: Supervisor, fake_call:
     calls = [fake_call() for _ in range(MAX_WAITING)]
     for call in calls:
         supervisor.calls.forward("DriftState", b"", call)
-    with pytest.raises(OverloadedError, match=f"{MAX_WAITING} calls about the whole server wait already"):
+    with pytest.raises(OverloadedError, match=f"{MAX_WAITING} control calls wait for the supervisor already"):
         supervisor.calls.forward("DriftState", b"", fake_call())
     calls[3].leave()
     supervisor.calls.forward("DriftState", b"", fake_call())

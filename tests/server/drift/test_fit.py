@@ -25,6 +25,7 @@ from penstock_server.drift.fit import (
     fit_string,
     with_predictions,
 )
+from penstock_server.drift.reference import reference_of
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.spec import (
     Categories,
@@ -55,7 +56,7 @@ def test_counts_and_sums_of_a_small_table() -> None:
     assert string == StringBaseline("s", ("b", "a", "?"), (3, 2, 1), other=0, missing=2, unseen=0)
     assert BASELINE.bins == 4
     assert BASELINE.cells_shape == (2, 4 + 3 + 2 + 4)
-    assert BASELINE.reference.tolist() == [[2, 3, 0, 0, 1, 2, 0], [3, 2, 1, 0, 2, 0, 0]]
+    assert reference_of(BASELINE).cells[:2].tolist() == [[2, 3, 0, 0, 1, 2, 0], [3, 2, 1, 0, 2, 0, 0]]
     assert BASELINE.predictions == ClassBaseline("label", (0, 1), (1, 3), ("no", "yes"))
 
 

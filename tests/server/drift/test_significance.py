@@ -102,5 +102,5 @@ def test_simes_rejects_exactly_where_a_column_is_rejected(p_values: list[float],
 
 
 def test_no_p_values_are_an_error() -> None:
-    with pytest.raises(ValueError, match="one at least"):
+    with pytest.raises(ValueError, match="at least one"):
         significance.simes([])

@@ -171,7 +171,7 @@ def test_a_baseline_of_other_features_is_refused(plain: Path) -> None:
 
 
 def test_a_baseline_needs_features(plain: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"stands without penstock/features.json"):
+    with pytest.raises(InvalidInputError, match=r"comes without penstock/features.json"):
         artifact.write(plain, baseline=BASELINE)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from penstock.tensors import join_bytes
 from penstock_server.drift.fit import fit_baseline
+from penstock_server.drift.reference import reference_of
 from penstock_server.errors import ModelFailedError
 from penstock_server.features.counting import counts_of
 from penstock_server.features.pipeline import Pipeline
@@ -67,7 +68,7 @@ def test_features_come_before_the_graph_and_are_counted(doubling: Path) -> None:
     outputs = servable.predict(blocks, 3, None, cells)
     expected = np.array([[1, 0, 1, 0], [7, 1, 0, 0], [3, 0, 0, 1]]) * 2
     np.testing.assert_array_equal(outputs.arrays[0], expected)
-    np.testing.assert_array_equal(counts_of(cells).cells, baseline.reference)
+    np.testing.assert_array_equal(counts_of(cells).cells, reference_of(baseline).cells)
     assert outputs.features_s > 0
 
 

@@ -111,6 +111,6 @@ def test_without_rows_there_is_no_file(tmp_path: Path) -> None:
 def test_a_request_that_is_not_what_its_header_says(tmp_path: Path, inputs: tuple[bytes, ...]) -> None:
     damaged = LoggedRequest(0.0, "", "", 1, inputs, (bytes(8), bytes(8)))
     source = segment(tmp_path / "a", HEADER, damaged)
-    with pytest.raises(InvalidInputError, match="a request of 'fares' is not what its segment's header says"):
+    with pytest.raises(InvalidInputError, match="a request of 'fares' does not fit its segment's header"):
         convert(source, tmp_path / "b" / "a.parquet")
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [source]

@@ -76,7 +76,7 @@ def test_a_damaged_frame_ends_the_segment(path: Path, requests: list[LoggedReque
 @pytest.mark.parametrize("content", [b"", b"PAR1", FORMAT, FORMAT + framed(HEADER)[:-1], FORMAT + b"\xff" * 40])
 def test_what_is_no_segment_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(InvalidInputError, match="is no segment of a request log, or torn in its header"):
+    with pytest.raises(InvalidInputError, match="is not a segment of a request log, or its header is cut short"):
         read_segment(path)
 
 

@@ -204,7 +204,7 @@ class TestFetch:
         publisher.publish("a")
         found = publisher.client.get_model_version("a", "1")
         publisher.client.create_model_version("a", source=f"{found.source}/model.onnx", run_id=found.run_id)
-        with pytest.raises(InvalidInputError, match="with a source that is no folder"):
+        with pytest.raises(InvalidInputError, match="with a source that is not a folder"):
             source.fetch("a", "2")
 
 

@@ -1,6 +1,6 @@
 """The columns of a matrix while its program is written: values in registers, or maps from a value's codes.
 
-A map stays a map until a step needs the numbers. So a map of a map becomes one map, and a map that comes last writes its
+A map stays a map until a step needs the numbers. So a map of a map becomes one map, and a map that is last writes its
 outputs without a register. `lower` and `lower_steps` make them.
 """
 
@@ -64,7 +64,7 @@ class LookupColumns:
 
 @dataclass(frozen=True, slots=True)
 class CodedColumn:
-    """One of the columns that codes stand for."""
+    """One column of a group: its values follow from codes."""
 
     group: OneHotColumns | LookupColumns
     at: int
@@ -74,7 +74,6 @@ MatrixColumn = Value | CodedColumn
 
 
 def values_of(draft: Draft, columns: Sequence[MatrixColumn]) -> list[Value]:
-    """The columns as values."""
     return [column.group.make(draft)[column.at] if isinstance(column, CodedColumn) else column for column in columns]
 
 
@@ -95,7 +94,7 @@ def write_outputs(draft: Draft, columns: Sequence[MatrixColumn], first: int) -> 
 
 
 def _run(columns: Sequence[MatrixColumn], first: int) -> list[int]:
-    """The columns of one group that stand side by side from `first` on, up to where one comes again."""
+    """The columns of one group that are side by side from `first` on, up to the first repeated one."""
     start = columns[first]
     run: dict[int, None] = {}
     for column in columns[first:]:

@@ -1,7 +1,7 @@
-"""What a program is made of before it is words: instructions over numbered values, and the data that they point to.
+"""The draft of a program: instructions over numbered values, and the data that they point to.
 
-`lower` appends to a `Draft`, and `program` encodes it. A value is written once. `passes` decides later, from where it is
-read last, which register holds it.
+`lower` appends to a `Draft`, and `program` encodes it. Each value is written once. `passes` decides later, from its
+last read, which register holds it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from penstock_server.features.compiler import layout
 from penstock_server.features.spec import limits
 
 MAX_WORDS: Final = 1 << 24
-"""What a program may take while it is written: 128 MiB."""
+"""The most words that a program may take while it is written: 128 MiB."""
 MAX_ENTRIES: Final = 1 << 18
 """The most entries that its instructions may have together."""
 
@@ -28,7 +28,7 @@ class Entry:
     """One column's part of an instruction: what it reads, what it writes, and the words after that.
 
     Attributes:
-        writes: values whose registers must stand side by side.
+        writes: values whose registers must be side by side.
     """
 
     reads: tuple[Value, ...]

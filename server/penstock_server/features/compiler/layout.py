@@ -1,9 +1,9 @@
-"""How a program lies in memory: what the compiler, which writes it, and the kernels, which read it, agree on.
+"""The memory layout of a program, which the compiler writes and the kernels read.
 
 A program is one block of 64-bit words, addressed by word: a header, data, then instructions. An instruction is its
 operation, the position after it, and entries that are all alike for one operation: one for each column that it makes.
 Registers are numbered blocks of float64, one for each row of a block of rows. Real numbers are the bits of a float64;
-text is little-endian words, filled up with zeros. Only integers stand here: the kernels see them as constants.
+text is little-endian words, filled up with zeros. This module holds only integers: the kernels see them as constants.
 """
 
 from typing import Final
@@ -29,7 +29,7 @@ ENTRIES: Final = 2
 # Operations, and the words of an entry: what is read comes first, then the register that is written, the first of several
 # in a row where an entry makes more than one. `@x` is the position of x, K the code of the unseen.
 END: Final = 0
-# Every value alike.
+# Operations on every value alike.
 ONE: Final = 1  # register
 FILL: Final = 2  # source, register, value
 FILL_EQUAL: Final = 3  # source, register, value, missing
@@ -40,7 +40,7 @@ STANDARDISE: Final = 7  # source, register, mean, scale
 LINEAR: Final = 8  # source, register, scale, offset
 BINARISE: Final = 9  # source, register, threshold
 APPLY: Final = 10  # source, register, function
-# Other columns of columns.
+# Operations that make other columns of columns.
 FIRST_COLUMN: Final = 11
 CYCLIC: Final = 11  # source, two registers, period
 YEO_JOHNSON: Final = 12  # source, register, lambda
@@ -53,7 +53,7 @@ ONE_HOT: Final = 18  # source, registers, width, K, @places of the codes 0 to K
 LOOKUP: Final = 19  # source, registers, m, K, @m numbers for each of the codes 0 to K
 PRODUCT: Final = 20  # left, right, register
 NORMALISE: Final = 21  # source, register, norm; all entries are a row
-# What touches the batch.
+# Operations that touch the batch.
 FIRST_EDGE: Final = 22
 LOAD: Final = 22  # register, number column, column, @counts
 FIND: Final = 23  # register, string column, column, @counts, @table
@@ -135,20 +135,20 @@ SLOT_LENGTH_BYTES: Final = 2
 SLOT_HASH: Final = 3
 SLOT_WORDS: Final = 4
 
-# The hash of a string: for each word of it, xor, multiply, and fold the high half, which knows most, on the low one.
+# The hash of a string: for each word of it, xor, multiply, and fold the high half, which is mixed best, onto the low one.
 HASH_START: Final = 0xCBF29CE484222325
 HASH_PRIME: Final = 0x9E3779B97F4A7C15
 WORD_BYTES: Final = 8
-"""Of a string's text; as many bytes stand behind all strings, so that the last is read in words too."""
+"""The bytes of a word of text; as much padding follows all strings, so that the last is read in words too."""
 
-# What each raw string costs before its bytes: a little-endian length.
+# The bytes before each raw string: its little-endian length.
 LENGTH_BYTES: Final = 4
 
 # Flags for `run`: count the raw values, and record which rows are refused.
 COUNTING: Final = 1
 RECORDING: Final = 2
 
-# What `run` answers.
+# The results of `run`.
 DONE: Final = 0
 TORN: Final = 1
 REFUSED: Final = 2

@@ -1,7 +1,7 @@
-"""Turns a specification into instructions: brings in each raw column once, then lowers block after block.
+"""Turns a specification into instructions: loads each raw column once, then lowers block after block.
 
-A block at the top writes its outputs as soon as they are made, which frees its registers for the next. `lower_steps` knows
-the steps. `program` calls `lower` once per version.
+A block at the top writes its outputs as soon as they are made, which frees its registers for the next. `lower_steps`
+lowers the steps. `program` calls `lower` once per version.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, texts
 
 @dataclass(slots=True)
 class _RawColumns:
-    """The raw columns that a program has brought in.
+    """The raw columns that a program has loaded.
 
     Attributes:
         values: for each column its numbers, or the codes of its strings.
@@ -55,7 +55,7 @@ def lower(spec: FeatureSpec, cells: Cells | None) -> Draft:
 
 
 def _load_numbers(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cells | None) -> None:
-    """Brings in the number columns that are read or counted."""
+    """Loads the number columns that are read or counted."""
     read = set(spec.features.raw_columns)
     numbers = [(at, column) for at, column in enumerate(spec.columns) if isinstance(column, NumberColumn)]
     entries = []
@@ -70,7 +70,7 @@ def _load_numbers(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cell
 
 
 def _find_strings(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cells | None) -> None:
-    """Brings in the codes of the string columns that are encoded as categories or counted."""
+    """Finds the codes of the string columns that are encoded as categories or counted."""
     known = _categories_by_column(spec.features)
     strings = [(at, column) for at, column in enumerate(spec.columns) if not isinstance(column, NumberColumn)]
     entries = []
@@ -109,7 +109,7 @@ def _put_table(draft: Draft, values: Iterable[str]) -> int:
 
 
 def _write_block(draft: Draft, raw: _RawColumns, block: Block, output: int) -> int:
-    """Writes a block to the outputs from `output` on, and gives the output after its last."""
+    """Writes a block to the outputs from `output` on, and returns the output after its last."""
     if isinstance(block, Join) and not block.steps:
         for each in block.blocks:
             output = _write_block(draft, raw, each, output)

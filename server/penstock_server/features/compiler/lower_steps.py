@@ -72,13 +72,13 @@ def _clip(draft: Draft, step: steps.Clip, columns: list[MatrixColumn]) -> list[M
 
 
 def _standardise(draft: Draft, step: steps.Standardise, columns: list[MatrixColumn]) -> list[MatrixColumn]:
-    # To subtract 0 and to divide by 1 changes no bit.
+    # Subtracting 0 and dividing by 1 change no bit.
     parameters = _parameters(columns, step.mean or (0.0,), step.scale or (1.0,))
     return _each(draft, layout.STANDARDISE, columns, parameters)
 
 
 def _linear(draft: Draft, step: steps.Linear, columns: list[MatrixColumn]) -> list[MatrixColumn]:
-    # To multiply by 1 and to add -0 changes no bit.
+    # Multiplying by 1 and adding -0 change no bit.
     parameters = _parameters(columns, step.scale or (1.0,), step.offset or (-0.0,))
     return _each(draft, layout.LINEAR, columns, parameters)
 
@@ -224,7 +224,7 @@ def _lookup(draft: Draft, step: steps.Lookup, columns: list[MatrixColumn]) -> li
 
 
 def _codes(draft: Draft, column: MatrixColumn, unseen: int) -> tuple[Value, Any]:
-    """Where a column's codes come from, and which of 0 to `unseen` each of them is: as it is, or by a map."""
+    """The value that holds a column's codes, and the map from these to the codes 0 to `unseen`: as they are, or a table."""
     if isinstance(column, CodedColumn) and isinstance(column.group, LookupColumns):
         draft.take(len(column.group.numbers))
         return column.group.source, codes_of(column.group.numbers[:, column.at], unseen)

@@ -1,6 +1,7 @@
-"""Which raw columns can give the model a NaN: those that no step on the way fills, tests or encodes.
+"""Finds the raw columns whose NaN can reach the model, because no step on the way handles it.
 
-`pipeline` refuses a missing value in such a column if the training rows had none.
+Such a step fills, tests or encodes missing values. `pipeline` refuses a missing value in a column found here if the
+training rows had none.
 """
 
 from penstock_server.features.spec import steps
@@ -10,7 +11,7 @@ from penstock_server.features.spec.spec import FeatureSpec
 _TAKE_NAN = (steps.Bucket, steps.Match, steps.OneHot, steps.Lookup, steps.Binarise)
 _ANSWERS = frozenset({"isnan", "isinf", "isfinite"})
 
-# For each column the raw columns whose NaN it has, as the bits of a number: a wide block would need thousands of large sets.
+# For each column, the raw columns whose NaN it can have, as bits of an integer: sets would be large for a wide block.
 Columns = list[int]
 
 
@@ -47,7 +48,7 @@ def _step(step: steps.Step, columns: Columns) -> Columns:
     width = step.width(len(columns))
     if _takes_nan(step):
         return [0] * width
-    # What is left makes as many columns of each.
+    # Every other step makes the same number of columns from each.
     return [column for column in columns for _ in range(width // len(columns))] if columns else []
 
 

@@ -1,7 +1,7 @@
-"""Two passes over a program's instructions: those that can run together are merged, then values get registers.
+"""Two passes over a program's instructions: one merges them, the next assigns registers to values.
 
-A value lives from the instruction that writes it to the last that reads it. The passes use as few registers as these lives
-allow. Register 0 holds no value: kernels use it as scratch.
+A value is live from the instruction that writes it to the last that reads it. Values that are not live at the same time
+may share a register. Register 0 holds no value: kernels use it as scratch.
 """
 
 from collections.abc import Sequence
@@ -104,7 +104,7 @@ class _Assignment:
         if len(values) == 1 and self.free:
             self.registers[values[0]] = heappop(self.free)
             return
-        # Neighbours go on top: a search for a gap would rarely find one.
+        # Side by side, so on top: a search for a gap would rarely find one.
         for value in values:
             self.registers[value] = self.height
             self.height += 1

@@ -1,4 +1,4 @@
-"""Compiles a specification, and the cells to count in if there are any, into the program that the kernels read.
+"""Compiles a specification, and the cells to count in, into the program that the kernels read.
 
 `lower` makes the instructions, `passes` merges them and assigns registers, and this module encodes them as `layout` says.
 `pipeline` calls it once per version.
@@ -27,11 +27,11 @@ _MOST_ROWS, _LEAST_ROWS = 256, 16
 
 @dataclass(frozen=True, slots=True)
 class CompiledProgram:
-    """A program, to be kept as long as a kernel may read it.
+    """A program; keep it alive as long as a kernel may read it.
 
     Attributes:
         words: int64, as `layout` has it.
-        scratch_words: how many words of memory of its own each call needs.
+        scratch_words: how many words of scratch memory each call needs.
         refusals: for each refusal that it can answer with, the raw columns that it is about.
     """
 

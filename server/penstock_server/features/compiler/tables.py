@@ -14,7 +14,7 @@ _MASK_64 = 2**64 - 1
 
 
 def table_words(values: Sequence[bytes], start: int) -> NDArray[np.int64]:
-    """A table of these distinct strings, each with its place as code, for the position `start`: slots, then the text."""
+    """A table of these distinct strings, each with its index as code, for the position `start`: slots, then the text."""
     slots = slot_count(len(values))
     text_at = start + layout.TABLE_WORDS + slots * layout.SLOT_WORDS
     table = np.zeros((slots, layout.SLOT_WORDS), np.int64)

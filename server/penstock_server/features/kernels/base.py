@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 import numba
 from numba.extending import intrinsic
 
-# numba's own types describe its plainest use only.
+# numba's own type hints describe only its simplest use.
 _numba: Any = numba
 carray: Final[Any] = _numba.carray
 POINTER: Final[Any] = _numba.types.voidptr
@@ -57,8 +57,8 @@ class RowBlock(NamedTuple):
 def kernel(function: Kernel) -> Kernel:
     """Compiles for use by other kernels; division by zero gives an infinity, as in numpy.
 
-    It compiles without numba's run time: an allocation is a compile error, and looking at an array counts no reference, which
-    would cost ten times the work itself. numba lets LLVM neither fuse nor reorder what is rounded.
+    It compiles without numba's run time: an allocation is a compile error, and reading an array counts no reference,
+    which would cost ten times the work itself. numba lets LLVM neither fuse nor reorder what is rounded.
     """
     return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False)(function))
 
@@ -98,13 +98,13 @@ def _bytes_at(_context: Any, _array: Any, _at: Any, result: Any) -> Any:
 
 
 def _word_at(context: Any, array: Any, at: Any) -> Any:
-    """The eight bytes that stand there, little-endian, as uint64."""
+    """The eight bytes at a position, little-endian, as uint64."""
     unsigned = _numba.types.uint64
     return unsigned(array, INT64), _bytes_at(context, array, at, unsigned)
 
 
 def _half_word_at(context: Any, array: Any, at: Any) -> Any:
-    """The four bytes that stand there, little-endian, as uint64."""
+    """The four bytes at a position, little-endian, as uint64."""
     return _numba.types.uint64(array, INT64), _bytes_at(context, array, at, _numba.types.uint32)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from penstock_server.features import counting
 from penstock_server.features.kernels.base import Kernel, Program, kernel
 
-# numba's own types describe its plainest use only.
+# numba's own type hints describe only its simplest use.
 _numba: Any = numba
 _ANY_ORDER: Final = {"reassoc", "nsz"}
 
@@ -38,7 +38,6 @@ class CountsMemory(NamedTuple):
 
 @kernel
 def bins_of(counts: CountsMemory) -> Any:
-    """The bins of each row."""
     return (counts.cells.shape[1] - counting.EXTRA_CELLS - counting.TALLIES) // 2
 
 
@@ -147,7 +146,7 @@ def add_block(  # noqa: PLR0917 - as the caller has them
 
 @kernel
 def add_each(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
-    """A few values one after another, in a loop with nothing to prepare for it."""
+    """A few values one after another, in a loop that needs no preparation."""
     edges, words = np.uint64(data + program.words[data + counting.EDGES_AT]), np.uint64(data)
     bins, row = bins_of(counts), np.uint64(column)
     for at in range(count):

@@ -19,7 +19,7 @@ _log1p: Final = c_function("log1p")
 
 _EPSILON: Final = 2.0**-52
 _LARGEST_LOG: Final = 709.78
-# scikit-learn takes a value this near to an end for the end, and bounds the normal quantiles.
+# scikit-learn treats a value this close to an end as the end, and bounds the normal quantiles.
 _NEAR: Final = 1e-7
 _LEAST, _GREATEST = -5.199337582605575, 5.19933758270342
 

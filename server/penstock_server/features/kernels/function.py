@@ -1,7 +1,7 @@
 """The functions that `Apply` knows, over a block of values.
 
-Functions that are exact in IEEE 754 are written out here; the others come from the C library. The function is chosen for each
-value: the processor predicts the choice, since it is always the same, and one loop is compiled instead of thirty.
+Functions that are exact in IEEE 754 are written out here; the others come from the C library. The function is chosen
+per value: the processor predicts the choice, since it is always the same, and one loop is compiled instead of thirty.
 """
 
 from math import isfinite, isinf, isnan
@@ -36,7 +36,7 @@ _tanh: Final = c_function("tanh")
 
 
 @kernel
-def of_library(function: int, value: float) -> Any:  # noqa: C901, PLR0911, PLR0912 - one branch a function
+def of_library(function: int, value: float) -> Any:  # noqa: C901, PLR0911, PLR0912 - one branch per function
     """A function of the C library, by its code."""
     if function == layout.ARCCOS:
         return _arccos(value)
@@ -86,7 +86,7 @@ def sign_of(value: float) -> float:
 
 
 @kernel
-def exactly(function: int, value: float) -> Any:  # noqa: C901, PLR0911 - one branch a function
+def exactly(function: int, value: float) -> Any:  # noqa: C901, PLR0911 - one branch per function
     """A function that is exact, by its code."""
     if function == layout.ABS:
         return abs(value)

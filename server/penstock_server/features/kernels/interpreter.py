@@ -1,4 +1,4 @@
-"""Runs a program: every instruction over a block of rows, block after block; `run` is what Python calls.
+"""Runs a program: each instruction over a block of rows, block after block; Python calls `run`.
 
 The kernels read a program (`layout`) and raw memory. They allocate nothing and raise nothing, so the compiled object needs
 no numba to run. Only `build` imports this module; `compiled` loads what `build` wrote. Callers guarantee the sizes, except
@@ -55,7 +55,7 @@ from penstock_server.features.kernels.value import (
 
 @inlined
 def run_loads(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
-    """`LOAD`: brings raw numbers in, and counts them."""
+    """`LOAD`: loads raw numbers, and counts them."""
     words = program.words
     for place in range(at, end, layout.ENTRY_WORDS[layout.LOAD]):
         values = registers[words[place]]
@@ -66,7 +66,7 @@ def run_loads(program: Program, batch: BatchMemory, block: RowBlock, registers: 
 
 @inlined
 def run_finds(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
-    """`FIND`: brings the codes of strings in, and counts them."""
+    """`FIND`: finds the codes of strings, and counts them."""
     words = program.words
     for place in range(at, end, layout.ENTRY_WORDS[layout.FIND]):
         codes = registers[words[place]]
@@ -76,8 +76,8 @@ def run_finds(program: Program, batch: BatchMemory, block: RowBlock, registers: 
 
 
 @kernel
-def run_value(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:  # noqa: PLR0917, C901 - one branch an operation
-    """An instruction that treats every value alike."""
+def run_value(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:  # noqa: PLR0917, C901 - one branch per operation
+    """Runs an instruction on every value alike."""
     if operation == layout.FILL:
         fill(program, registers, at, end, count)
     elif operation == layout.FILL_EQUAL:
@@ -101,8 +101,8 @@ def run_value(operation: int, program: Program, registers: Any, at: int, end: in
 
 
 @kernel
-def run_column(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:  # noqa: PLR0917, C901 - one branch an operation
-    """An instruction that makes other columns of columns."""
+def run_column(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:  # noqa: PLR0917, C901 - one branch per operation
+    """Runs an instruction that makes other columns of columns."""
     if operation == layout.CYCLIC:
         cyclic(program, registers, at, end, count)
     elif operation == layout.YEO_JOHNSON:
@@ -131,7 +131,7 @@ def run_column(operation: int, program: Program, registers: Any, at: int, end: i
 def run_edge(  # noqa: PLR0917 - the memory and a range
     operation: int, program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int
 ) -> int:
-    """An instruction that touches the batch; returns how many rows it refuses."""
+    """Runs an instruction that touches the batch; returns how many rows it refuses."""
     if operation == layout.LOAD:
         run_loads(program, batch, block, registers, at, end)
     elif operation == layout.FIND:
@@ -153,7 +153,7 @@ def run_edge(  # noqa: PLR0917 - the memory and a range
 
 @inlined
 def run_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any) -> int:
-    """All instructions over a block; returns how many times a row is refused."""
+    """Runs all instructions over a block; returns how many times a row is refused."""
     refused = 0
     at = program.words[layout.CODE]
     operation = program.words[at]
@@ -182,7 +182,7 @@ def clear(batch: BatchMemory, block: RowBlock) -> None:
 
 @inlined
 def run_rows(program: Program, batch: BatchMemory, registers: Any, rows: int) -> int:
-    """RowBlock after block; returns how many times a row is refused."""
+    """Runs all blocks of the batch; returns how many times a row is refused."""
     refused = 0
     for first in range(0, rows, registers.shape[1]):
         block = RowBlock(first, min(registers.shape[1], rows - first))
@@ -196,7 +196,6 @@ def run_rows(program: Program, batch: BatchMemory, registers: Any, rows: int) ->
 
 @entry_point(POINTER, INT64)
 def count_elements(strings: Any, size: int) -> int:
-    """`count_strings` of `size` bytes."""
     return count_strings(carray(strings, (size,), np.uint8), size)
 
 
@@ -213,7 +212,7 @@ def run(  # noqa: PLR0917 - the arguments of a C function
     refused: Any,
     flags: int,
 ) -> int:
-    """One batch; refuses torn strings before anything is written. A word of padding stands behind the strings.
+    """Runs one batch; refuses torn strings before anything is written. A word of padding follows the strings.
 
     `scratch` holds the registers, then the strings' cursors. With the flag `RECORDING`, `refused`
     holds -1 for each row; without it, `refused` is not touched.
@@ -248,4 +247,4 @@ def run(  # noqa: PLR0917 - the arguments of a C function
 
 
 ENTRY_POINTS: Final = {"run": run, "count_elements": count_elements}
-"""What Python calls through C, by the names that `compiled` looks for."""
+"""The functions that Python calls through C, by the names that `compiled` looks for."""

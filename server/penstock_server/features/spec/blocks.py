@@ -1,7 +1,8 @@
-"""The blocks that a specification is built of: number columns side by side, a string column, and blocks side by side.
+"""The blocks of a specification: number columns, a string column, and blocks side by side.
 
-A block gives a matrix [rows, width], after its steps in turn. When it is made, it checks that each step fits the columns that
-reach it, and raises a `ValueError` that names its columns and the step. `spec` checks the kinds of the raw columns.
+A block makes a matrix [rows, width] by applying its steps in turn. When it is created, it checks that each step fits
+the columns that reach it, and raises a `ValueError` that names its columns and the step. `spec` checks the kinds of the
+raw columns.
 """
 
 from collections.abc import Iterator
@@ -49,7 +50,6 @@ class BlockBase(
 
     @property
     def all_steps(self) -> tuple[Step, ...]:
-        """Its steps."""
         raise NotImplementedError
 
     @property
@@ -59,7 +59,7 @@ class BlockBase(
 
     @property
     def first_names(self) -> tuple[Name, ...]:
-        """The names of these."""
+        """The names of the columns that reach its first step."""
         raise NotImplementedError
 
     @property
@@ -87,7 +87,7 @@ class Take(BlockBase, frozen=True, tag="take"):
 
     def __post_init__(self) -> None:
         if not self.columns:
-            raise ValueError("columns is empty, expected one at least")
+            raise ValueError("columns is empty, expected at least one")
         limits.at_most("columns", len(self.columns), limits.MAX_COLUMNS)
         super().__post_init__()
 
@@ -109,7 +109,7 @@ class Take(BlockBase, frozen=True, tag="take"):
 
 
 class Text(BlockBase, frozen=True, tag="text"):
-    """A string column, made numbers by `encode`."""
+    """A string column, turned into numbers by `encode`."""
 
     column: str
     encode: Encoder
@@ -140,7 +140,7 @@ class Join(BlockBase, frozen=True, tag="join"):
 
     def __post_init__(self) -> None:
         if not self.blocks:
-            raise ValueError("blocks is empty, expected one at least")
+            raise ValueError("blocks is empty, expected at least one")
         limits.at_most("blocks in each other", self.depth, limits.MAX_DEPTH)
         limits.at_most("blocks", len(self.blocks), limits.MAX_WIDTH)
         super().__post_init__()

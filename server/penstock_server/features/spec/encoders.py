@@ -12,13 +12,13 @@ from penstock_server.features.spec.step_base import Name, Unseen
 
 
 class EncoderBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="encode"):
-    """Gives `width` columns of numbers."""
+    """An encoder makes `width` columns of numbers from a string column."""
 
 
 class Categories(EncoderBase, frozen=True, tag="categories"):
     """One column: the index of the string among the K `values`, K when it is none of them.
 
-    The empty string is missing. Its code is that of the category "" if there is one, else `missing`, else the unseen one.
+    The empty string is missing. Its code is that of the category "" if there is one, else `missing`, else K.
 
     Attributes:
         values: the categories, distinct.
@@ -42,11 +42,9 @@ class Categories(EncoderBase, frozen=True, tag="categories"):
 
     @property
     def width(self) -> int:
-        """How many columns it gives."""
         return 1
 
     def names(self, column: str) -> tuple[Name, ...]:
-        """The name of its column."""
         return (Name(column, self.values),)
 
 
@@ -72,7 +70,6 @@ class Hash(EncoderBase, frozen=True, tag="hash"):
         limits.utf8("prefix", self.prefix, limits.MAX_CATEGORY_BYTES)
 
     def names(self, column: str) -> tuple[Name, ...]:
-        """The names of its columns."""
         return tuple(Name(f"{column}_{at}") for at in range(self.width))
 
 

@@ -1,7 +1,7 @@
 """The limits of a specification or baseline file, and the checks that their parts share.
 
-The checks raise a `ValueError`. When msgspec decodes a file it adds the path, and `failure` turns both into one sentence. The
-steps, blocks and encoders, `spec` and `drift.baseline` use them.
+The checks raise a `ValueError`. When msgspec decodes a file it adds the path, and `failure` turns both into one
+sentence. The steps, blocks and encoders, `spec` and `drift.baseline` use the checks.
 """
 
 import re
@@ -42,7 +42,7 @@ def finite(struct: msgspec.Struct, field: str) -> float:
 
 
 def finite_each(struct: msgspec.Struct, field: str) -> tuple[float, ...]:
-    """The numbers in `field`, one at least, set to plain floats there."""
+    """The numbers in `field`, at least one, set to plain floats there."""
     values = tuple(_finite(f"{field}[{at}]", value) for at, value in enumerate(some(struct, field)))
     msgspec.structs.force_setattr(struct, field, values)
     return values
@@ -56,7 +56,7 @@ def real(struct: msgspec.Struct, field: str) -> Real:
 
 
 def real_each(struct: msgspec.Struct, field: str) -> tuple[Real, ...]:
-    """The numbers in `field`, one at least, finite or NaN, which becomes None there."""
+    """The numbers in `field`, at least one, finite or NaN, which becomes None there."""
     values = tuple(real_of(f"{field}[{at}]", value) for at, value in enumerate(some(struct, field)))
     msgspec.structs.force_setattr(struct, field, values)
     return values
@@ -98,22 +98,19 @@ def increasing_of(what: str, given: Sequence[float], *, strictly: bool = True) -
 
 
 def at_most(what: str, count: int, limit: int) -> None:
-    """Checks that there are at most `limit` of them."""
     if count > limit:
         raise ValueError(f"{count} {what}, expected at most {limit}")
 
 
 def between(what: str, value: int, low: int, high: int) -> None:
-    """Checks that a whole number is from `low` to `high`."""
     if not low <= value <= high:
         raise ValueError(f"{what} is {value}, expected {low} to {high}")
 
 
 def distinct(what: str, values: tuple[str, ...]) -> None:
-    """Checks that the values are distinct."""
     if len(set(values)) < len(values):
         twice = Counter(values).most_common(1)[0][0]
-        raise ValueError(f"{what} {twice!r} is there twice")
+        raise ValueError(f"{what} {twice!r} appears twice, expected it once")
 
 
 def name(value: str) -> None:
@@ -127,7 +124,7 @@ def utf8(what: str, value: str, limit: int) -> bytes:
     try:
         data = value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{what} {value!r} has no form in UTF-8") from None
+        raise ValueError(f"{what} {value!r} cannot be written as UTF-8") from None
     if len(data) > limit:
         raise ValueError(f"{what} {value[:40]!r}... takes {len(data)} bytes, expected at most {limit}")
     return data
@@ -148,7 +145,7 @@ def _place(error: Exception, data: object) -> str:
         pending: list[str] = []
         for field, index in _PART.findall(found[1]):
             node = node[field][int(index)] if index else node[field]
-            # An error of a block as a whole names the block itself.
+            # A block is named only in errors of its parts: an error of the whole block names it already.
             parts += pending
             pending = _block(node)
             parts += _column_or_step(index, node)

@@ -1,8 +1,8 @@
-"""The feature specification: the raw columns of a request, and the blocks of fitted steps that turn them into a model's input.
+"""The feature specification: a request's raw columns, and the blocks of steps that make the model's input.
 
-It is a file: publishing writes it and serving reads it. This module defines the file and refuses what is not sound; `blocks`,
-`encoders` and `steps` hold its parts, `pipeline` runs it. A missing number is
-NaN and a missing string is the empty string.
+It is a file: publishing writes it and serving reads it. This module defines the file and refuses invalid ones.
+`blocks`, `encoders` and `steps` define its parts, and `pipeline` runs it. A missing number is NaN and a missing string
+is empty.
 """
 
 import hashlib
@@ -51,9 +51,9 @@ Column = NumberColumn | StringColumn
 class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """The raw columns in a request's order, and the block that gives the model's input, as `datatype`.
 
-    The steps run in float64; a value that is too large for FP32 becomes an infinity of its sign. Several blocks may read a raw
-    column. A column that no block reads is only watched for drift. Like all its parts, a specification checks itself when it
-    is made and raises `ValueError`.
+    The steps run in float64; a value that is too large for FP32 becomes an infinity of its sign. Several blocks may
+    read a raw column. A column that no block reads is only counted for drift. Like all its parts, a specification
+    checks itself when it is made and raises `ValueError`.
     """
 
     columns: tuple[Column, ...]
@@ -65,11 +65,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
         if self.format != FORMAT:
             raise ValueError(f"format {self.format} is unknown, expected {FORMAT}")
         if not self.columns:
-            raise ValueError("there are no columns, expected one at least")
+            raise ValueError("there are no columns, expected at least one")
         limits.at_most("columns", len(self.columns), limits.MAX_COLUMNS)
         limits.distinct("column", tuple(column.name for column in self.columns))
         if not self.width:
-            raise ValueError("the features have no columns, expected one at least")
+            raise ValueError("the features have no columns, expected at least one")
         self._check_kinds(self.features)
 
     @property
@@ -89,11 +89,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
                 raise ValueError(f"a block reads {name!r}, expected one of the columns {limits.listed(list(kinds))}")
             if kinds[name] is not expected:
                 raise ValueError(
-                    f"a block reads the column {name!r} as a {_WORDS[expected]}, expected a {_WORDS[kinds[name]]}"
+                    f"a block reads the column {name!r} as a {_KIND_NAMES[expected]}, expected a {_KIND_NAMES[kinds[name]]}"
                 )
 
 
-_WORDS: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "string"}
+_KIND_NAMES: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "string"}
 
 
 def texts(block: Block) -> Iterator[Text]:
@@ -131,10 +131,10 @@ def digest(spec: FeatureSpec) -> str:
 
 
 def decode(data: bytes) -> FeatureSpec:
-    """The specification that `data`, JSON from anywhere, holds.
+    """Decodes a specification from untrusted JSON.
 
     Raises:
-        InvalidInputError: not JSON, another format, or not sound; it names the column and the step.
+        InvalidInputError: not JSON, of another format, or invalid; it names the column and the step.
     """
     try:
         limits.at_most("bytes", len(data), limits.MAX_BYTES)
@@ -145,10 +145,10 @@ def decode(data: bytes) -> FeatureSpec:
 
 
 def decode_yaml(data: bytes) -> FeatureSpec:
-    """The specification that `data`, YAML as people write it, holds: no aliases, no tags, no key twice.
+    """Decodes a specification from untrusted YAML without aliases, tags or repeated keys.
 
     Raises:
-        InvalidInputError: not YAML, another format, or not sound; it names the column and the step.
+        InvalidInputError: not YAML, of another format, or invalid; it names the column and the step.
     """
     tree: Any = None
     try:
@@ -170,6 +170,5 @@ def read_format(data: bytes, expected: int) -> None:
 
 
 def check_format(found: int, expected: int) -> None:
-    """Checks that a format has this version."""
     if found != expected:
         raise ValueError(f"format {found} is unknown, expected {expected}")

@@ -1,4 +1,4 @@
-"""What all steps share: parameters for each column or one for all, and what they do to widths and names.
+"""What all steps share: parameters per column or one for all, and their effect on widths and names.
 
 A step maps a matrix [rows, w] to [rows, w']. `blocks` checks whether it fits the w columns that reach it. The modules `steps_*`
 define what each step does with the values.
@@ -15,7 +15,7 @@ Unseen = Literal["code", "refuse"]
 
 
 class Name(NamedTuple):
-    """What people call a column of a matrix, and what its codes mean where it holds codes."""
+    """The name of a matrix's column for people, and the meanings of its codes where it holds codes."""
 
     text: str
     codes: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class StepBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
                 raise ValueError(f"{field} has {len(values)} entries for {width} columns, expected {width} or 1")
 
     def width(self, width: int) -> int:
-        """How many columns it gives for `width`, which it fits."""
+        """How many columns it gives for `width` columns, which it fits."""
         return width
 
     def names(self, names: tuple[Name, ...]) -> tuple[Name, ...]:
@@ -44,7 +44,7 @@ class StepBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 
 def tag_of(struct: msgspec.Struct) -> str:
-    """What a file calls a step, block or encoder of this type."""
+    """The tag that a file has for a step, block or encoder of this type."""
     return str(struct.__struct_config__.tag)
 
 

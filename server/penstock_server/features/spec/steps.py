@@ -1,4 +1,4 @@
-"""All steps, from the modules of their kinds, and the union of them that a file may hold.
+"""All steps, and the union of them that a file may hold.
 
 A step checks itself when it is made and raises `ValueError`; its block checks whether it fits the columns that reach it.
 """

@@ -1,7 +1,7 @@
-"""The steps between values and codes: a code is a whole number, 0 to K - 1 for values that training saw and K for others.
+"""The steps between values and codes: 0 to K - 1 for the values that training saw, K for all others.
 
-`Bucket` and `Match` turn numbers into codes, as `encoders` turns strings into codes; `OneHot` and `Lookup` turn codes into
-columns. A value that is not one of the codes 0 to K, NaN included, counts as K.
+A code is a whole number. `Bucket` and `Match` turn numbers into codes, as `encoders` turns strings into codes; `OneHot`
+and `Lookup` turn codes into columns. A value that is not one of the codes 0 to K, NaN included, counts as K.
 """
 
 from itertools import pairwise
@@ -79,11 +79,13 @@ class OneHot(StepBase, frozen=True, tag="one_hot"):
         for width in self.widths:
             limits.between("widths", width, 0, limits.MAX_WIDTH)
         if len(self.columns) != len(self.widths):
-            raise ValueError(f"columns has {len(self.columns)} entries and widths {len(self.widths)}, expected as many")
+            raise ValueError(
+                f"columns has {len(self.columns)} entries and widths {len(self.widths)}, expected the same number"
+            )
         for at, (places, width) in enumerate(zip(self.columns, self.widths, strict=True)):
             _check_codes(f"columns[{at}]", len(places))
             for place in places:
-                limits.between(f"a place in columns[{at}]", place, -1, width - 1)
+                limits.between(f"a position in columns[{at}]", place, -1, width - 1)
 
     def width(self, width: int) -> int:
         return sum(spread(self.widths, width))
@@ -122,7 +124,7 @@ class Lookup(StepBase, frozen=True, tag="lookup"):
 
 def _check_codes(what: str, count: int) -> None:
     if not count:
-        raise ValueError(f"{what} is empty, expected an entry for the unseen at least")
+        raise ValueError(f"{what} is empty, expected at least an entry for unseen values")
     limits.at_most(f"codes in {what}", count, limits.MAX_CATEGORIES + 1)
 
 
@@ -139,7 +141,7 @@ def _rows(what: str, given: tuple[tuple[Real, ...], ...]) -> tuple[tuple[Real, .
     for row in rows:
         if len(row) != len(rows[0]) or not row:
             raise ValueError(
-                f"{what} has rows of {len(rows[0])} and {len(row)} numbers, expected as many, one at least"
+                f"{what} has rows of {len(rows[0])} and {len(row)} numbers, expected the same number in each, at least one"
             )
     return rows
 

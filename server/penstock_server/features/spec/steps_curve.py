@@ -1,7 +1,7 @@
 """The steps that bend a column along a fitted curve: powers, quantiles, cycles and splines.
 
-They are scikit-learn's transformers with the numbers that those were fitted to. Where a result passes through the C
-library (`log1p`, `expm1`, `pow`, `sin`), it may differ from numpy's in the last bits; tests hold the bounds.
+They are scikit-learn's transformers with their fitted numbers. Where a result passes through the C library (`log1p`,
+`expm1`, `pow`, `sin`), it may differ from numpy's in the last bits; tests hold the bounds.
 """
 
 from itertools import pairwise
@@ -68,7 +68,9 @@ class Quantiles(StepBase, frozen=True, tag="quantiles"):
         if not self.references:
             raise ValueError("references is empty, expected one for each quantile")
         if not 0 <= self.references[0] <= self.references[-1] <= 1:
-            raise ValueError("references go beyond 0 and 1")
+            raise ValueError(
+                f"references go from {self.references[0]} to {self.references[-1]}, expected shares from 0 to 1"
+            )
         checked = []
         for at, given in enumerate(limits.some(self, "quantiles")):
             what = f"quantiles[{at}]"
@@ -118,7 +120,7 @@ class Spline(StepBase, frozen=True, tag="spline"):
             self._check_domain(knots)
 
     def _check_domain(self, knots: tuple[float, ...]) -> None:
-        """The knots around the domain must not all be one: de Boor's formula divides by what is between them."""
+        """Checks that the knots around the domain differ: de Boor's formula divides by their differences."""
         inner = knots[self.degree : len(knots) - self.degree]
         if self.degree and not all(low < high for low, high in pairwise(inner)):
             raise ValueError(f"the knots {inner[:3]}... repeat inside the domain, expected them to increase there")

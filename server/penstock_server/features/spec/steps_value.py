@@ -60,13 +60,13 @@ class Clip(StepBase, frozen=True, tag="clip"):
 
     def __post_init__(self) -> None:
         if self.low is None and self.high is None:
-            raise ValueError("clip has neither low nor high, expected one at least")
+            raise ValueError("clip has neither low nor high, expected at least one")
         lows = (None,) if self.low is None else limits.real_each(self, "low")
         highs = (None,) if self.high is None else limits.real_each(self, "high")
         for at in range(max(len(lows), len(highs))):
             low, high = lows[min(at, len(lows) - 1)], highs[min(at, len(highs) - 1)]
             if low is not None and high is not None and low > high:
-                raise ValueError(f"low {low} is above high {high}")
+                raise ValueError(f"low {low} is above high {high}, expected low to be at most high")
 
 
 class Standardise(StepBase, frozen=True, tag="standardise"):
@@ -82,7 +82,7 @@ class Standardise(StepBase, frozen=True, tag="standardise"):
 
     def __post_init__(self) -> None:
         if self.mean is None and self.scale is None:
-            raise ValueError("standardise has neither mean nor scale, expected one at least")
+            raise ValueError("standardise has neither mean nor scale, expected at least one")
         if self.mean is not None:
             limits.finite_each(self, "mean")
         if self.scale is not None and 0.0 in limits.finite_each(self, "scale"):
@@ -102,7 +102,7 @@ class Linear(StepBase, frozen=True, tag="linear"):
 
     def __post_init__(self) -> None:
         if self.scale is None and self.offset is None:
-            raise ValueError("linear has neither scale nor offset, expected one at least")
+            raise ValueError("linear has neither scale nor offset, expected at least one")
         if self.scale is not None:
             limits.finite_each(self, "scale")
         if self.offset is not None:

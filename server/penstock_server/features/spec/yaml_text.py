@@ -25,12 +25,12 @@ class _Loader(yaml.SafeLoader):
         keys: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in keys:
-                raise yaml.YAMLError(f"the key {key.value!r} is there twice")
+                raise yaml.YAMLError(f"the key {key.value!r} appears twice, expected it once")
             keys.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 reads 1e-3 as a string, since it has no point.
+# YAML 1.1 reads 1e-3 as a string, since it has no decimal point.
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
@@ -57,7 +57,7 @@ def load(data: bytes) -> Any:
     """What the text holds, as dicts, lists and plain values.
 
     Raises:
-        ValueError: it is too large, is no YAML, or has an alias, a key twice or a tag of its own.
+        ValueError: it is too large, is not YAML, or has an alias, a repeated key or a custom tag.
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data)} bytes of YAML, expected at most {MAX_BYTES}")

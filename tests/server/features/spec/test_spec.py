@@ -89,7 +89,7 @@ def test_equal_specifications_have_one_digest_whatever_type_their_numbers_had() 
         (changed("columns", to=[]), "no columns"),
         (changed("extra", to=1), "extra"),
         (changed("columns", 0, "kind", to="date"), "'delay'.*date"),
-        (changed("columns", 0, "name", to="origin"), "column 'origin' is there twice"),
+        (changed("columns", 0, "name", to="origin"), "column 'origin' appears twice, expected it once"),
         (changed("columns", 0, "name", to=""), "column '', name ''"),
         (changed("columns", 0, "name", to="a\nb"), "printable"),
         (
@@ -120,7 +120,7 @@ def test_equal_specifications_have_one_digest_whatever_type_their_numbers_had() 
         (changed("features", "blocks", 0, "columns", to=[]), "columns is empty"),
         (
             changed("features", "blocks", 1, "encode", "values", to=["x", "y", "x"]),
-            "the block of 'carrier', .*'x' is there twice",
+            "the block of 'carrier', .*'x' appears twice, expected it once",
         ),
         (changed("features", "blocks", 1, "encode", "values", to=["x" * 1025]), "takes 1025 bytes"),
         (changed("features", "blocks", 1, "encode", "missing", to=3), "missing is 3, expected 0 to 2"),
@@ -194,7 +194,7 @@ def test_yaml_is_read_as_people_write_it() -> None:
     [
         (YAML.replace(b"[1e-3]", b"[one]"), r"the block of 'delay', step 0 \(fill\), Expected `float \| null`"),
         (YAML.replace(b"format: 2", b"format: 1"), "format 1 is unknown, expected 2"),
-        (YAML.replace(b"format: 2", b"format: 2\nformat: 2"), "the key 'format' is there twice"),
+        (YAML.replace(b"format: 2", b"format: 2\nformat: 2"), "the key 'format' appears twice, expected it once"),
         (YAML.replace(b"[1e-3]", b"&x [1e-3]").replace(b"low: [0]", b"low: *x"), "has an alias"),
         (YAML.replace(b"[1e-3]", b"!!python/object/apply:os.getcwd []"), "could not determine a constructor"),
         (YAML.replace(b"take", b"[take"), "is not YAML"),
