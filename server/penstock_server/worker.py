@@ -43,7 +43,7 @@ from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.request_log.writer import RequestLogWriter
-from penstock_server.rollout.routes import ModelRoutes
+from penstock_server.rollout.plan import ModelRoutes
 from penstock_server.services.health import Health
 from penstock_server.services.inference import inference_methods
 from penstock_server.services.penstock import penstock_methods

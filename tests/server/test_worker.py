@@ -21,8 +21,7 @@ from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyErr
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 from penstock_server.prediction.executor import ThreadedExecutor
 from penstock_server.request_log.settings import RequestLogSettings
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import ModelRoutes, VersionStatus
+from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from penstock_server.settings import ModelSettings, OwnModelSettings, ServerSettings
 from penstock_server.worker import ORPHAN_GRACE_S, Worker
 

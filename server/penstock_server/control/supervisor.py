@@ -26,8 +26,7 @@ from penstock_server.errors import UnavailableError
 from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import ModelRoutes, VersionStatus
+from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired, Source
 
 log = structlog.get_logger(__name__)

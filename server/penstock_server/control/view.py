@@ -6,8 +6,7 @@ from typing import Final
 
 from penstock.names import ROLES, Role, VersionKey, VersionState
 from penstock_server.control.worker_process import WorkerProcess
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import VersionStatus
+from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
 
 _WORST_LAST: Final[tuple[VersionState, ...]] = ("READY", "LOADING", "UNLOADING", "UNAVAILABLE")

@@ -14,8 +14,7 @@ from penstock.names import VersionKey
 from penstock_server.control import messages
 from penstock_server.control.messages import HEAD, MAX_FRAME_BYTES, Command, Event, event, framed
 from penstock_server.control.reconcile import WorkerSnapshot
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import ModelRoutes, VersionStatus
+from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 
 log = structlog.get_logger(__name__)
 

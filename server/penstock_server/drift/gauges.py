@@ -1,6 +1,6 @@
 """The drift metrics: gauges from each version's report, with a limited number of series.
 
-A model can have thousands of columns, too many series for a metrics store. So only the columns that `by_evidence` ranks
+A model can have thousands of columns, too many series for a metrics store. So only the columns that `by_significance` ranks
 first have series, and a gauge says how many were left out. An unknown value is an absent gauge, not a zero.
 """
 
@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from penstock_server.drift.report import VersionDrift, by_evidence
+from penstock_server.drift.report import VersionDrift, by_significance
 
 _VERSION: Final = ("model_name", "model_version")
 _COLUMN: Final = (*_VERSION, "feature_name")
@@ -74,7 +74,7 @@ class DriftCollector(Collector):
 
 def drift_families(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:
     """Every family, with at most `series` columns of each version."""
-    chosen = [(version, by_evidence(version.columns)[:series]) for version in versions]
+    chosen = [(version, by_significance(version.columns)[:series]) for version in versions]
     for name, (field, text) in _COLUMN_GAUGES.items():
         family = GaugeMetricFamily(name, text, labels=_COLUMN)
         for version, columns in chosen:

@@ -117,7 +117,7 @@ class VersionDrift:
     alarmed: tuple[str, ...] | None = None
 
 
-def by_evidence(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+def by_significance(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
     """The columns from the most significant: by p-value, then by distance, the largest first, then by name; untested last.
 
     The metrics and the tools both rank by this, so that the features with series are those at the head of a report.

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from penstock.names import ROLES, Role
 from penstock_server.errors import NotFoundError, NotReadyError
 from penstock_server.prediction.executor import Executor
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import VersionStatus
+from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,19 @@
 """Chooses the version that answers: the champion, or a canary for a share of the keys; a shadow gets copies.
 
+The supervisor sends a worker each model's plan with the status of its versions, and the routing table answers from these
+same records, so that a version's state is not kept twice.
+
 A source states the desired plan, and a worker serves by the part of it that is ready. Pure; the routing table calls
 `choose` once per request that names no version.
 """
 
+from dataclasses import dataclass
 from hashlib import blake2b
 from random import random
 
 import msgspec
 
-from penstock.names import CANARY, CHAMPION, Role
+from penstock.names import CANARY, CHAMPION, Role, VersionState
 from penstock_server.errors import InvalidInputError, NotReadyError
 
 # A float64 holds 53 bits: with more, the last places would round up to 1, and miss a canary of weight 1.
@@ -78,6 +82,22 @@ class TrafficPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if place < self.canary_weight:
                 return self.canary, CANARY
         return self.champion, CHAMPION
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """A version's state; `reason` says why it is not ready."""
+
+    state: VersionState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoutes:
+    """One model's plan in force, None while it has no champion, and the status of each of its versions."""
+
+    plan: TrafficPlan | None
+    statuses: dict[str, VersionStatus]
 
 
 def key_place(model: str, key: str) -> float:

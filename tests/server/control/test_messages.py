@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from penstock_server.control import messages
 from penstock_server.control.messages import HEAD, command, event, framed
 from penstock_server.errors import InvalidInputError
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import ModelRoutes, VersionStatus
+from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 
 TEXT = st.text(max_size=20)
 PLANS = st.builds(TrafficPlan, TEXT, TEXT | st.none(), st.floats(0, 1), TEXT | st.none())

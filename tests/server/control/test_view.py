@@ -5,8 +5,7 @@ import pytest
 from penstock.names import VersionKey, VersionState
 from penstock_server.control.view import version_statuses, version_views
 from penstock_server.control.worker_process import WorkerProcess
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import VersionStatus
+from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
 from tests.server.control.fake_worker import FakeWorker
 

@@ -9,8 +9,7 @@ import pytest
 from penstock_server.control import messages, worker_process
 from penstock_server.control.messages import HEAD, Event, framed
 from penstock_server.control.worker_process import ENVIRONMENT, start_worker
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import ModelRoutes, VersionStatus
+from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from tests.server.control.fake_worker import TIMEOUT_S, FakeWorker
 
 EVENTS: list[Event] = [messages.Served(0), messages.LoadFailed("m", "1", "ü" * 300), messages.Listening("aio")]

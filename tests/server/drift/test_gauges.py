@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.core import Metric
 
 from penstock_server.drift.gauges import DriftCollector, drift_families
-from penstock_server.drift.report import ColumnDrift, VersionDrift, by_evidence
+from penstock_server.drift.report import ColumnDrift, VersionDrift, by_significance
 from penstock_server.metrics.prometheus import registry_of
 
 NUMBER = ColumnDrift(
@@ -83,15 +83,15 @@ def test_the_strongest_evidence_is_shown_and_the_rest_counted(series: int, shown
     assert found["penstock_drift_series_left_out"] == {(): 3 - series}
 
 
-def test_columns_by_evidence() -> None:
+def test_columns_by_significance() -> None:
     closer = replace(NUMBER, name="closer", jensen_shannon=0.1)
-    assert [one.name for one in by_evidence([SILENT, STRING, closer, NUMBER])] == ["age", "closer", "port", "new"]
+    assert [one.name for one in by_significance([SILENT, STRING, closer, NUMBER])] == ["age", "closer", "port", "new"]
 
 
 def test_columns_with_the_same_evidence_are_in_the_order_of_their_names() -> None:
     columns = [replace(one, name=name) for one in (SILENT, NUMBER) for name in ("b", "a", "c")]
     for given in permutations(columns):
-        assert [(one.p_value, one.name) for one in by_evidence(given)] == [
+        assert [(one.p_value, one.name) for one in by_significance(given)] == [
             *((0.001, name) for name in "abc"), *((None, name) for name in "abc"),
         ]  # fmt: skip
 

@@ -16,8 +16,7 @@ from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import VersionStatus
+from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 
 X = np.array([[1.0, 2.0]])
 NEVER = float("inf")

@@ -4,8 +4,7 @@ import pytest
 
 from penstock_server.errors import NotFoundError, NotReadyError, PenstockError
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import VersionStatus
+from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 
 ONE: Any = "the executor of version 1"
 TWO: Any = "the executor of version 2"

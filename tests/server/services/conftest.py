@@ -15,8 +15,7 @@ from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.outputs import OutputReader
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
-from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.routes import VersionStatus
+from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 
 
 class Doubler:

@@ -45,7 +45,7 @@ class Reader(HTMLParser):
         return [attributes for found, attributes in self.elements if found == tag]
 
 
-def test_features_stand_by_evidence_with_a_histogram_each():
+def test_features_stand_by_significance_with_a_histogram_each():
     read = Reader(page(CHAMPION, WHEN))
     links = [attributes["href"] for attributes in read.all("a")]
     assert links == ["#f0", "#f1", "#f2"]

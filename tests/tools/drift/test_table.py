@@ -23,7 +23,7 @@ def line_of(text, name):
     return line
 
 
-def test_a_line_for_each_feature_by_evidence():
+def test_a_line_for_each_feature_by_significance():
     text = drawn(table.overview(CHAMPION, 112))
     assert text.splitlines()[0].strip() == "flights version 1 (champion)"
     order = [text.index(f" {name} ") for name in ("delay", "carrier", "gust", "(predictions)")]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from penstock_server.drift.report import ColumnDrift, VersionDrift, by_evidence
+from penstock_server.drift.report import ColumnDrift, VersionDrift, by_significance
 from penstock_tools import formatting
 from penstock_tools.drift import sentences
 
@@ -31,7 +31,7 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
     """
     return _template().render(
         version=version,
-        columns=by_evidence(version.columns),
+        columns=by_significance(version.columns),
         title=sentences.title(version),
         verdict=sentences.verdict(version),
         predictions=sentences.predictions_line(version),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any, Final
 
-from penstock_server.drift.report import ColumnDrift, VersionDrift, by_evidence
+from penstock_server.drift.report import ColumnDrift, VersionDrift, by_significance
 from penstock_server.errors import NotFoundError
 from penstock_tools import formatting
 from penstock_tools.drift import sentences
@@ -57,7 +57,7 @@ def _table(version: VersionDrift, cells: int) -> Any:
     table.add_column("now", no_wrap=True)
     for name in ("JS", "PSI", "p", "missing", "new"):
         table.add_column(name, justify="right", no_wrap=True)
-    for column in by_evidence(version.columns):
+    for column in by_significance(version.columns):
         table.add_row(*_row(column, cells))
     if version.predictions is not None:
         table.add_section()
