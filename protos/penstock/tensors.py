@@ -49,6 +49,9 @@ TYPED_FIELDS: Final[dict[str, str]] = {
 }
 """The field of `InferTensorContents` for each datatype; FP16 has only the raw form."""
 
+# protobuf has no integers of 8 and 16 bits, so these fields hold wider ones than some of their datatypes.
+_WIDE_TYPES: Final = {"int_contents": NUMPY_TYPES["INT32"], "uint_contents": NUMPY_TYPES["UINT32"]}
+
 _LENGTH = struct.Struct("<I")
 
 
@@ -146,10 +149,13 @@ def typed_to_raw(tensor: Tensor) -> bytes:
         raise ValueError(f"shape {list(tensor.shape)} takes {prod(tensor.shape)} elements, got {len(values)}")
     if tensor.datatype == "BYTES":
         return join_bytes(values)
-    try:
-        return np.array(values, dtype=NUMPY_TYPES[tensor.datatype]).tobytes()
-    except OverflowError:
-        raise ValueError(f"a value is out of the range of {tensor.datatype}") from None
+    dtype = NUMPY_TYPES[tensor.datatype]
+    array = np.array(values, dtype=_WIDE_TYPES.get(field, dtype))
+    narrowed = array.astype(dtype, copy=False)
+    # numpy 1.26 wraps a number that its type does not hold, so the numbers are compared.
+    if narrowed is not array and not np.array_equal(narrowed, array):
+        raise ValueError(f"a value is out of the range of {tensor.datatype}")
+    return narrowed.tobytes()
 
 
 def join_bytes(values: Iterable[object]) -> bytes:

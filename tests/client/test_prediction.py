@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from penstock.inference_pb2 import InferTensorContents, ModelInferResponse
+from penstock.inference_pb2 import InferParameter, InferTensorContents, ModelInferResponse
 from penstock_client.errors import ServerError
 from penstock_client.prediction import prediction_of
 
@@ -24,10 +24,10 @@ def test_a_bare_reply_leaves_what_it_does_not_say_absent():
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        ({"penstock_queue_us": {"int64_param": 0}}, 0.0),
-        ({"penstock_queue_us": {"int64_param": 1500}}, 0.0015),
-        ({"penstock_queue_us": {"string_param": "1500"}}, None),
-        ({"other": {"int64_param": 3}}, None),
+        ({"penstock_queue_us": InferParameter(int64_param=0)}, 0.0),
+        ({"penstock_queue_us": InferParameter(int64_param=1500)}, 0.0015),
+        ({"penstock_queue_us": InferParameter(string_param="1500")}, None),
+        ({"other": InferParameter(int64_param=3)}, None),
     ],
 )
 def test_a_parameter_counts_only_in_its_type(parameters, expected):

@@ -18,7 +18,9 @@ def test_quantile_transformer_to_the_normal_distribution() -> None:
 
 def test_yeo_johnson() -> None:
     fitted = pre.PowerTransformer(standardize=False).fit(X)
-    assert_same(fitted, steps.Power("yeo-johnson", tuple(fitted.lambdas_)), Z[:-1], rtol=1e-15)
+    # Older versions of scikit-learn subtract 1 from a power, which costs the last digits of results near 0.
+    atol = 4e-16 if hasattr(fitted, "_yeo_johnson_transform") else 0.0
+    assert_same(fitted, steps.Power("yeo-johnson", tuple(fitted.lambdas_)), Z[:-1], rtol=1e-15, atol=atol)
 
 
 def test_box_cox() -> None:

@@ -44,8 +44,8 @@ def test_names_that_do_not_fit_a_label(name: str) -> None:
     [
         (limits.at_most, ("steps", 3, 2), "3 steps, expected at most 2"),
         (limits.between, ("degree", 8, 0, 7), "degree is 8, expected 0 to 7"),
-        (limits.distinct, ("column", ("a", "b", "a")), "column 'a' is there twice"),
-        (limits.utf8, ("category", "\ud800", 9), "has no form in UTF-8"),
+        (limits.distinct, ("column", ("a", "b", "a")), "column 'a' appears twice, expected it once"),
+        (limits.utf8, ("category", "\ud800", 9), "cannot be written as UTF-8"),
         (limits.utf8, ("category", "ääää", 7), "takes 8 bytes, expected at most 7"),
     ],
 )

@@ -37,7 +37,7 @@ def test_an_exponent_makes_a_number(text: bytes, value: object) -> None:
     ("data", "message"),
     [
         (b"a: &x [1]\nb: *x", "it has an alias, expected it written out"),
-        (b"a: 1\na: 2", "the key 'a' is there twice"),
+        (b"a: 1\na: 2", "the key 'a' appears twice, expected it once"),
         (b"!!python/object/apply:os.getcwd []", "could not determine a constructor"),
         (b"[", "it is not YAML as expected"),
         (b"#" * (yaml_text.MAX_BYTES + 1), f"{yaml_text.MAX_BYTES + 1} bytes of YAML, expected at most"),
