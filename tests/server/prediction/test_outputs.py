@@ -75,6 +75,7 @@ def test_score_output(specs: list[TensorInfo], expected: int | None) -> None:
     [
         (None, [2, 0]),
         (SimpleNamespace(class_output="name", classes=("spam", "eggs", "ham")), [2, 1]),
+        (SimpleNamespace(class_output=None, classes=None), [2, 0]),
     ],
 )
 def test_a_manifest_says_where_the_class_is(manifest: Any, expected: list[int]) -> None:
@@ -96,6 +97,7 @@ def by_scores(left: Any, right: Any, rows: int) -> tuple[list[bool], list[float]
     [
         (1.0, 1.0, True, 0.0),
         (1.0, 1.0 + TOLERANCE / 2, True, TOLERANCE / 2),
+        (0.0, TOLERANCE, True, TOLERANCE),
         (1.0, 1.5, False, 0.5),
         (nan, nan, True, 0.0),
         (nan, 1.0, False, inf),
