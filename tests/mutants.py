@@ -30,7 +30,7 @@ ARGUED: Final = ROOT / "tests" / "mutants.toml"
 # Each file with the tests that have to see a change of it.
 _BATCHING: Final = ("tests/server/batching", "tests/server/prediction/test_executor.py")
 _PREDICTION: Final = ("tests/server/prediction",)
-_CLIENT: Final = ("tests/client/test_retry.py", "tests/client/test_session.py")
+_CLIENT: Final = ("tests/client/test_retry.py", "tests/client/test_session.py", "tests/client/test_client.py")
 PURE: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(
         [f"server/penstock_server/batching/{name}.py" for name in ("cost", "limits", "priorities", "queue")], _BATCHING

@@ -37,6 +37,7 @@ def pause_s(code, *, pushback_s=None, retry=0, retries=3, remaining_s=10.0, frac
         ({"code": UNAVAILABLE, "pushback_s": -1.0}, None),
         ({"code": EXHAUSTED}, None),
         ({"code": EXHAUSTED, "pushback_s": 0.25}, 0.25),
+        ({"code": EXHAUSTED, "pushback_s": 0.0}, 0.0),
         ({"code": EXHAUSTED, "pushback_s": 0.25, "retry": 3}, None),
         ({"code": EXHAUSTED, "pushback_s": -1.0}, None),
     ],
@@ -70,3 +71,9 @@ def test_a_pause_is_within_the_time_left(retry, remaining_s, fraction, pushback)
 def test_a_backoff_is_checked_on_construction(wrong):
     with pytest.raises(ValueError, match="expected 0 < initial_s <= cap_s"):
         Backoff(**wrong)
+
+
+@pytest.mark.parametrize("multiplier", [1, 1.5])
+def test_a_backoff_may_be_constant_and_may_start_at_its_cap(multiplier):
+    backoff = Backoff(initial_s=1.0, cap_s=1.0, multiplier=multiplier)
+    assert [backoff.ceiling_s(retry=retry) for retry in (0, 1, 9)] == [1.0] * 3
