@@ -58,9 +58,8 @@ class CostModel:
         self._mean_s = cost.base_s + cost.row_s * self._mean_rows
         self._variance = ((max_rows - 1) / 2) ** 2
         self._covariance = cost.row_s * self._variance
+        # Without a fit the first batch has the weight 1, which leaves nothing of the variance above.
         self._seen = 0 if self._mean_s == 0 else round(1 / _WEIGHT)
-        if not self._seen:
-            self._variance = 0.0
 
     def of(self, rows: int) -> float:
         """Seconds for a batch of this many rows; 0 while nothing is known."""

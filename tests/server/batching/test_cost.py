@@ -155,6 +155,12 @@ def test_half_of_what_a_deadline_leaves_may_be_waited(end_s: float, own_s: float
     assert is_patient(100.0, 100.0 + end_s, 110.0, own_s=own_s) is is_fine
 
 
+def test_a_model_that_runs_single_rows_keeps_its_slope() -> None:
+    model = CostModel(TRUE, 1)
+    model.update(1, TRUE.of(1))
+    assert model.cost.row_s == pytest.approx(TRUE.row_s)
+
+
 class Reference:
     """The same line from all batches kept with their weights, instead of from running averages."""
 
