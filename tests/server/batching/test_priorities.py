@@ -120,3 +120,12 @@ def test_an_empty_level_is_gone() -> None:
     levels.took(one)
     assert levels.others == {}
     assert levels.first() is levels.default
+
+
+@pytest.mark.parametrize("priorities", [(1, 2), (2, 1), (4, 5), (5, 4), (5, 9), (9, 5), (3, 2, 1), (1, 2, 3)])
+def test_of_equal_ranks_the_higher_priority_goes_first(priorities: tuple[int, ...]) -> None:
+    levels: PriorityLevels[Item] = PriorityLevels()
+    # As much earlier as its priority is lower, so that all have waited equally.
+    for priority in priorities:
+        levels.add(Item(priority, arrived_s=-priority * LEVEL_S))
+    assert levels.first()[0].priority == min(priorities)
