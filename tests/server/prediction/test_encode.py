@@ -124,3 +124,27 @@ def test_memory_order_does_not_matter(outputs_of: Callable[[bytes], dict[str, An
 def test_scalars_are_whole(outputs_of: Callable[[bytes], dict[str, Any]]) -> None:
     encoder = ReplyEncoder(("m", "3"), None, (TensorInfo("total", "FP32", ()),))
     assert outputs_of(encoder.whole([np.array(2.5, np.float32)], 1, **UNASKED))["total"] == 2.5
+
+
+def test_a_layout_is_made_once_and_forgotten_with_the_shapes() -> None:
+    encoder = ReplyEncoder(("m", "3"), None, SPECS)
+    arrays = arrays_of(4)
+    encoder.batch(arrays, 4, 0.0)
+    first = encoder.layout(2, None, arrays)
+    encoder.batch(arrays, 4, 0.0)
+    assert encoder.layout(2, None, arrays) is first
+    wider = arrays_of(4, width=3)
+    encoder.batch(wider, 4, 0.0)
+    assert encoder.layout(2, None, wider) is not first
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_the_time_is_told_in_microseconds(is_whole: bool) -> None:
+    encoder, arrays = ReplyEncoder(("m", "3"), None, SPECS), arrays_of(1)
+    if is_whole:
+        message = encoder.whole(arrays, 1, compute_s=2.5, id_field=b"", chosen=None, queue_us=7)
+    else:
+        message = encoder.batch(arrays, 1, 2.5).reply(0, 1, b"", None, 7)
+    parameters = parsed(message).parameters
+    assert parameters["penstock_compute_us"].int64_param == 2_500_000
+    assert parameters["penstock_queue_us"].int64_param == 7
