@@ -20,7 +20,7 @@ SOURCES: Final = {
     "penstock_tools": ROOT / "tools",
 }
 
-GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "log_setup", "parse"}
+GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "log_setup", "parse", "lifeline"}
 """What every room of the server may import."""
 TOOLS_GROUND: Final = {"formatting", "functions", "progress", "server_process"}
 """What every room of the tools may import."""
