@@ -48,10 +48,19 @@ def test_psi_by_hand() -> None:
     assert statistics.psi_unbiased(reference, current) == pytest.approx(smoothed - 2 / 100)
 
 
+def test_half_a_row_is_added_to_each_cell_of_either_side() -> None:
+    p, q = np.array([8.5, 2.5]) / 11, np.array([3.5, 1.5]) / 5
+    expected = float(np.sum((p - q) * np.log(p / q)))
+    assert statistics.psi_smoothed(np.array([8, 2]), np.array([3, 1])) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("current", "fill"),
     [
         ([900, 100, 0], 1e-4),
+        ([9_998, 2, 0], 1e-4),
+        ([9_999, 1, 0], 1e-4 / 1e6),
+        ([99_992, 8, 0], 8e-5 / 1e6),
         ([99_995, 5, 0], 5e-5 / 1e6),
     ],
 )
@@ -60,7 +69,7 @@ def test_psi_fills_an_empty_share_as_evidently_does(current: list[int], fill: fl
     q = np.array(current) / sum(current)
     q[2] = fill
     assert statistics.psi(np.array([2, 1, 1]), np.array(current)) == pytest.approx(
-        float(np.sum((p - q) * np.log(p / q)))
+        float(np.sum((p - q) * np.log(p / q))), rel=1e-9
     )
 
 
