@@ -19,7 +19,6 @@ from penstock_server.control.messages import HEAD, Command, Event, framed
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyError, PenstockError, UnavailableError
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
-from penstock_server.prediction.executor import ThreadedExecutor
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from penstock_server.settings import ModelSettings, OwnModelSettings, ServerSettings
@@ -252,7 +251,7 @@ def test_a_model_is_loaded_by_its_own_settings(start: Any, model: Path, monkeypa
 def test_a_slow_version_runs_on_its_own_thread(start: Any, model: Path) -> None:
     supervised = start(serving=ModelSettings(inline_budget_ms=0.0))
     assert supervised.load(model).is_inline is False
-    assert isinstance(supervised.worker._executors["m", "1"], ThreadedExecutor)
+    assert not supervised.worker._executors["m", "1"].is_inline
     supervised.serve(TrafficPlan("1"))
     assert supervised.infer().model_version == "1"
     supervised.serve(v1=VersionStatus("UNLOADING"))
