@@ -40,7 +40,8 @@ _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
 _LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
 _AGREE, _DISAGREE, _FAILED = range(len(SHADOW_RESULTS))
 _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
-_BILLION: Final = 1_000_000_000
+_FARTHEST: Final = 1e12
+"""The most that one row adds to the sum of distances: an infinite one, of answers of other shapes, must not end the sum."""
 
 
 def refusal_reason(error: PenstockError) -> str:
@@ -191,9 +192,9 @@ class Recorder:
         counters.shadow[_DISAGREE] += len(agree) - agreeing
         cells = np.searchsorted(SCORE_EDGES, distance, side="left")
         counters.scores += np.bincount(cells, minlength=len(counters.scores))
-        counters.score_sum[0] += int(np.minimum(np.nan_to_num(distance, nan=1.0), 1e6).sum() * _BILLION)
-        counters.pair_ns[0] += int(champion_s * 1e9)
-        counters.pair_ns[1] += int(shadow_s * 1e9)
+        counters.score_sum[0] += np.minimum(np.nan_to_num(distance, nan=1.0, posinf=_FARTHEST), _FARTHEST).sum()
+        counters.pair_ns[0] += champion_s * 1e9
+        counters.pair_ns[1] += shadow_s * 1e9
 
     def shadow_failed(self, rows: int) -> None:
         """Records rows on which the shadow failed."""
