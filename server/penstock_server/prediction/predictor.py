@@ -34,17 +34,24 @@ _SEQUENCES: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 
 
 class Predictor:
-    """Admits requests to executors.
-
-    Attributes:
-        routing_table: what is served now; swapped by assignment.
-    """
+    """Admits requests to executors."""
 
     def __init__(self, *, clock: Clock, report: Recorder) -> None:
-        self.routing_table = RoutingTable()
+        self._routing_table = RoutingTable()
         self._clock = clock
         self._report = report
         self._cache = ParseCache()
+
+    @property
+    def routing_table(self) -> RoutingTable:
+        """What is served now; swapped by assignment."""
+        return self._routing_table
+
+    @routing_table.setter
+    def routing_table(self, routing_table: RoutingTable) -> None:
+        self._routing_table = routing_table
+        # Its entries would keep decoders of versions that are no longer loaded.
+        self._cache.clear()
 
     def infer(self, message: bytes, call: Call) -> None:
         """Admits one request; its call is answered later, or at once with an error."""
@@ -81,10 +88,10 @@ class Predictor:
         key = request.id
         if request.parameters:
             key = _checked_parameters(request.parameters) or key
-        return self.routing_table.model(request.model_name).resolve(request.model_version, key)
+        return self._routing_table.model(request.model_name).resolve(request.model_version, key)
 
     def _executor_of(self, cached: CachedRequest) -> Executor:
-        return self.routing_table.model(cached.model).resolve(cached.version, "")
+        return self._routing_table.model(cached.model).resolve(cached.version, "")
 
     def _decoded(
         self, executor: Executor, message: bytes, request: ModelInferRequest, cached: CachedRequest | None
@@ -147,7 +154,7 @@ def _value(parameter: Any) -> int:
 
 
 def _chosen(request: ModelInferRequest, executor: Executor) -> Choice:
-    chosen = []
+    chosen: dict[int, None] = {}
     for output in request.outputs:
         at = executor.output_at.get(output.name)
         if at is None:
@@ -159,5 +166,7 @@ def _chosen(request: ModelInferRequest, executor: Executor) -> Choice:
             )
         if output.parameters and "shared_memory_region" in output.parameters:
             raise InvalidInputError(f"output {output.name!r} asks for shared memory, which is not supported")
-        chosen.append(at)
+        if at in chosen:
+            raise InvalidInputError(f"output {output.name!r} is asked for twice, expected each output once")
+        chosen[at] = None
     return tuple(chosen)

@@ -70,10 +70,17 @@ def test_an_admitted_request_is_answered_by_its_executor(
     assert call.pending is None
 
 
-def test_outputs_are_chosen_in_the_order_asked_for(server: Server, fake_call: Any, infer_request: Any) -> None:
-    call = server.ask(infer_request({"x": X}, outputs=["y", "y"]), fake_call())
-    server.run()
-    assert [tensor.name for tensor in pb.ModelInferResponse.FromString(call.answer).outputs] == ["y", "y"]
+def test_outputs_are_chosen_in_the_order_asked_for(
+    executor_of: Any, mixed: OnnxServable, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any
+) -> None:
+    executor = executor_of(mixed)
+    predictor = Predictor(clock=fake_clock(), report=fake_report())
+    predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("7"), {"7": executor})})
+    arrays = {"x": np.zeros((1, 3), "f4"), "text": np.full((1, 1), "a", object)}
+    call = fake_call()
+    predictor.infer(infer_request(arrays, outputs=["label", "double"]).SerializeToString(), call)
+    executor.run(0.0)
+    assert [tensor.name for tensor in pb.ModelInferResponse.FromString(call.answer).outputs] == ["label", "double"]
 
 
 @pytest.mark.parametrize("field", ["id", "routing_key"])
@@ -118,6 +125,10 @@ REFUSALS: list[tuple[Callable[[pb.ModelInferRequest], None], type[errors.Penstoc
     (version("3"), errors.NotReadyError, "version 3 is loading"),
     (version("@shadow"), errors.NotFoundError, "has no shadow now"),
     (output("z"), errors.InvalidInputError, "unknown output 'z'; expected some of 'y'"),
+    (
+        lambda request: [output("y")(request) for _ in range(100_000)], errors.InvalidInputError,
+        "output 'y' is asked for twice, expected each output once",
+    ),
     (output("classification", int64_param=3), errors.InvalidInputError, "output 'y' asks for a classification"),
     (output("shared_memory_region", string_param="r"), errors.InvalidInputError, "output 'y' asks for shared memory"),
     (parameter("sequence_id", int64_param=7), errors.InvalidInputError, "'sequence_id' asks for a stateful sequence"),
