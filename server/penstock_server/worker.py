@@ -20,7 +20,7 @@ import structlog
 
 from penstock.names import VersionKey
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import resolve
+from penstock_server.batching.limits import resolve, slice_rows
 from penstock_server.clock import monotonic
 from penstock_server.control import messages
 from penstock_server.control.forwarding import ForwardedCalls
@@ -80,7 +80,10 @@ class Worker:
         self._executors: dict[VersionKey, Executor] = {}
         self._serving = messages.Serve(0, {}, False)
         self._scheduler = BatchScheduler(monotonic)
-        self._predictor = Predictor(clock=monotonic, report=Recorder(open_counters(counters, CountersShape())))
+        self._large = ModelThread("large", self._post)
+        self._predictor = Predictor(
+            clock=monotonic, report=Recorder(open_counters(counters, CountersShape())), thread=self._large
+        )
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
         self._request_log = _request_log(settings.request_log)
@@ -96,6 +99,7 @@ class Worker:
         """Serves until a command drains it, or until the supervisor is gone."""
         threading.Thread(target=self._handle_commands, name="control", daemon=True).start()
         self._transport.run()
+        self._large.close()
         if self._request_log is not None:
             self._request_log.close()
 
@@ -174,6 +178,8 @@ class Worker:
             activate=self._scheduler.activate,
             cost=cost,
             thread=None if is_inline else ModelThread("-".join(servable.key), self._post),
+            large_thread=self._large if is_inline else None,
+            slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s),
             reply_bytes=settings.grpc.max_message_bytes,
         )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from penstock_server import errors
 from penstock_server.errors import PenstockError
+from penstock_server.features import counting
 from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
     LOG_DROPS,
@@ -176,6 +177,15 @@ class Recorder:
             counters.drift[following] = 0
             self._drift_rows[following] = 0
             self._drift_at[0] += 1
+
+    def drift_added(self, counts: NDArray[np.int64], rows: int) -> None:
+        """Adds rows that were counted apart, in an array of the shape of `drift_cells`."""
+        cells = self.drift_cells()
+        if cells is not None:
+            sums_at = counting.bins_of(counts.shape[1]) + counting.EXTRA_CELLS + counting.TALLIES
+            cells[:, :sums_at] += counts[:, :sums_at]
+            cells.view(np.float64)[:, sums_at:] += counts.view(np.float64)[:, sums_at:]
+            self.drift_counted(rows)
 
     def _drift_place(self) -> int:
         """The current sub-window's position in the ring."""

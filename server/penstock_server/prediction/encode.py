@@ -90,6 +90,24 @@ class ReplyEncoder:
         encoded: bytes = reply.SerializeToString()
         return b"".join((encoded, id_field, timing))
 
+    def joined(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        raws: Sequence[Sequence[bytes]],
+        rows: int,
+        *,
+        compute_s: float,
+        id_field: bytes,
+        chosen: Choice,
+        queue_us: int,
+    ) -> bytes:
+        """The reply to a request that ran in slices: the shape of every output, and the parts of each one chosen."""
+        timing = COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows) + QUEUE_US.encode(queue_us)
+        parts = [self._described(shapes, chosen).SerializeToString(), id_field, timing]
+        for slices in raws:
+            parts += (_RAW_OUTPUT, varint(sum(map(len, slices))), *slices)
+        return b"".join(parts)
+
     def layout(self, rows: int, chosen: Choice, arrays: Sequence[NDArray[Any]]) -> _Layout:
         """The layout of replies of this many rows and these outputs."""
         known = self._layouts.get((rows, chosen))

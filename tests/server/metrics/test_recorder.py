@@ -255,3 +255,22 @@ def test_answers_of_other_shapes_do_not_end_the_sum(new_counters: NewCounters) -
     for _ in range(1000):
         recorder.shadow_compared(agree=np.zeros(5000, bool), distance=np.full(5000, inf), champion_s=0.0, shadow_s=0.0)
     assert 0 < counters.score_sum[0] < inf
+
+
+def test_rows_counted_apart_are_added_to_the_window(new_counters: NewCounters) -> None:
+    shape = CountersShape(2, counting.row_words(3), 3)
+    together, apart = new_counters(shape), new_counters(shape)
+    one, two = np.arange(22).reshape(2, 11), np.arange(22, 44).reshape(2, 11)
+    for counts in (one, two):
+        counts.view(np.float64)[:, 8:] = counts[:, 8:] + 0.5
+    recorder = Recorder(together, 300)
+    recorder.drift_added(one, 7)
+    recorder.drift_added(two, 5)
+    assert together.drift_rows.tolist() == [12, 0, 0]
+    assert together.drift[0, :2, :8].tolist() == (one + two)[:, :8].tolist()
+    assert (
+        together.drift[0, :2, 8:].view(np.float64).tolist()
+        == (one[:, 8:].view(np.float64) + two[:, 8:].view(np.float64)).tolist()
+    )
+    assert not apart.drift.any()
+    Recorder(new_counters()).drift_added(one, 7)

@@ -70,6 +70,8 @@ def executor_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
         activate: Callable[[Executor], None] = lambda executor: None,
         thread: ModelThread | None = None,
         cost: Cost | None = None,
+        large_thread: ModelThread | None = None,
+        slice_rows: int | None = None,
         reply_bytes: int = 1 << 26,
         **limits: Any,
     ) -> Executor:
@@ -84,6 +86,8 @@ def executor_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
             activate=activate,
             cost=cost,
             thread=thread,
+            large_thread=large_thread,
+            slice_rows=slice_rows,
             reply_bytes=reply_bytes,
         )
 

@@ -23,7 +23,8 @@ from penstock_server.errors import (
 from penstock_server.features.pipeline import Refusal
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, TensorInfo
-from penstock_server.prediction.executor import Executor, PendingRequest
+from penstock_server.prediction.answerer import PendingRequest
+from penstock_server.prediction.executor import Executor
 
 TIMEOUT_S = 20.0
 NEVER = float("inf")

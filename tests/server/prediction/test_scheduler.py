@@ -91,8 +91,8 @@ def test_a_bug_in_one_executor_stops_no_other(clock: Any) -> None:
 def test_an_executor_activates_itself_again_after_it_was_empty(
     clock: Any, executor_of: Any, fake_servable: Any, fake_call: Any
 ) -> None:
+    from penstock_server.prediction.answerer import PendingRequest
     from penstock_server.prediction.decode import DecodedRows
-    from penstock_server.prediction.executor import PendingRequest
 
     servable = fake_servable()
     scheduler = BatchScheduler(clock)
