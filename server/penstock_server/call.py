@@ -1,7 +1,7 @@
 """One RPC as the rooms behind the transport see it: it is answered once, now or later.
 
-A handler returns at once. It answers before that or afterwards, on the reactor's thread or on the thread that ran the
-model. One suite of tests checks that every transport keeps these promises.
+A handler returns at once. It answers before that or afterwards, on the reactor's thread: threads that run models never
+see a call. One suite of tests checks that every transport keeps these promises.
 """
 
 from collections.abc import Sequence

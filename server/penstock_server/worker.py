@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +20,7 @@ import structlog
 
 from penstock.names import VersionKey
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import resolve
+from penstock_server.batching.limits import resolve, slice_rows
 from penstock_server.clock import monotonic
 from penstock_server.control import messages
 from penstock_server.control.forwarding import ForwardedCalls
@@ -33,7 +32,8 @@ from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.decode import block_of, block_order, decoder_of
-from penstock_server.prediction.executor import Executor, ThreadedExecutor
+from penstock_server.prediction.executor import Executor
+from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import reader_of
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
@@ -57,7 +57,7 @@ log = structlog.get_logger(__name__)
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long another thread may keep the interpreter from the reactor; the default of 5 ms would show in the p99."""
 DRAIN_S: Final = 30.0
-"""How long an unload waits for the version's requests, and any command for the reactor."""
+"""How long an unload waits for the version's requests; and how often a command that waits for the reactor says so."""
 ORPHAN_GRACE_S: Final = 5.0
 """How long calls may take to finish when the supervisor is gone."""
 GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
@@ -80,7 +80,10 @@ class Worker:
         self._executors: dict[VersionKey, Executor] = {}
         self._serving = messages.Serve(0, {}, False)
         self._scheduler = BatchScheduler(monotonic)
-        self._predictor = Predictor(clock=monotonic, report=Recorder(open_counters(counters, CountersShape())))
+        self._large = ModelThread("large", self._post)
+        self._predictor = Predictor(
+            clock=monotonic, report=Recorder(open_counters(counters, CountersShape())), thread=self._large
+        )
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
         self._request_log = _request_log(settings.request_log)
@@ -96,6 +99,7 @@ class Worker:
         """Serves until a command drains it, or until the supervisor is gone."""
         threading.Thread(target=self._handle_commands, name="control", daemon=True).start()
         self._transport.run()
+        self._large.close()
         if self._request_log is not None:
             self._request_log.close()
 
@@ -158,25 +162,25 @@ class Worker:
             return
         self._executors[servable.key] = executor
         took_s = time.monotonic() - started
-        is_inline = not isinstance(executor, ThreadedExecutor)
-        self._link.send(
-            messages.Loaded(command.model, command.version, took_s, is_inline, cost.base_s * 1e6, cost.row_s * 1e6)
-        )
+        cost_us = (cost.base_s * 1e6, cost.row_s * 1e6)
+        self._link.send(messages.Loaded(command.model, command.version, took_s, executor.is_inline, *cost_us))
 
     def _executor(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
         limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
-        make: Callable[..., Executor] = (
-            partial(Executor, activate=self._scheduler.activate) if is_inline else ThreadedExecutor
-        )
-        return make(
+        return Executor(
             servable,
             decoder_of(servable),
             limits=limits,
             report=recorder,
             reader=reader_of(servable),
             clock=monotonic,
+            activate=self._scheduler.activate,
             cost=cost,
+            thread=None if is_inline else ModelThread("-".join(servable.key), self._post),
+            large_thread=self._large if is_inline else None,
+            slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s),
+            reply_bytes=settings.grpc.max_message_bytes,
         )
 
     def _log_requests(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> None:
@@ -200,6 +204,10 @@ class Worker:
 
     def _swap_routes(self) -> None:
         """Puts the last plans in force, over the versions that are loaded now."""
+        self._on_reactor(self._route_swap())
+
+    def _route_swap(self) -> Callable[[], None]:
+        """The reactor's action that puts the last plans in force, over the versions that are loaded now."""
         models = {name: self._served(name, routes) for name, routes in self._serving.models.items()}
         routing_table = RoutingTable(models, self._serving.is_settled)
 
@@ -209,7 +217,7 @@ class Worker:
             self._predictor.routing_table = routing_table
             self._health.changed()
 
-        self._on_reactor(swap)
+        return swap
 
     def _served(self, name: str, routes: ModelRoutes) -> ServedModel:
         executors = {version: executor for (model, version), executor in self._executors.items() if model == name}
@@ -221,10 +229,11 @@ class Worker:
             executor.set_role(role)
             if (sampler := self._samplers.get(executor.servable.key)) is not None:
                 sampler.role = role or ""
-        if model.plan is not None and model.plan.champion is not None:
-            champion = model.executors[model.plan.champion]
-            shadow = model.executors.get(model.plan.shadow or "")
-            champion.shadow = None if shadow is None else self._shadow_target(champion, shadow)
+        if model.plan is None:
+            return
+        champion, shadow = (model.executors.get(version or "") for version in (model.plan.champion, model.plan.shadow))
+        if champion is not None and shadow is not None:
+            champion.shadow = self._shadow_target(champion, shadow)
 
     def _shadow_target(self, champion: Executor, shadow: Executor) -> ShadowTarget:
         return ShadowTarget(
@@ -238,27 +247,45 @@ class Worker:
 
     def _unload(self, key: VersionKey) -> None:
         executor = self._executors.pop(key, None)
-        if executor is not None:
-            # From now on no request reaches the version, and all that the former table routed to it are queued.
-            self._swap_routes()
-            deadline = time.monotonic() + DRAIN_S
-            while not executor.is_idle and time.monotonic() < deadline:
-                time.sleep(0.005)
-            if isinstance(executor, ThreadedExecutor):
-                executor.close()  # waits for its thread, which the reactor must not
-            else:
+        if executor is None:
+            self._link.send(messages.Unloaded(*key))
+            return
+        closed = threading.Event()
+        swap = self._route_swap()
+
+        def retire() -> None:
+            # In one action: no request comes between. Those that a route still leads here are refused, and none waits.
+            try:
+                swap()
+            finally:
+                executor.drain(closed.set)
+
+        self._post(retire)
+        # On a thread of its own: the next command must not wait for a version's last requests.
+        ending = (executor, closed, self._samplers.pop(key, None))
+        threading.Thread(target=self._end, args=ending, name="unload", daemon=True).start()
+
+    def _end(self, executor: Executor, closed: threading.Event, sampler: RequestSampler | None) -> None:
+        """Waits until a version has answered what it took, and frees its memory; says so whatever happens."""
+        key = executor.servable.key
+        try:
+            if not closed.wait(DRAIN_S):
+                log.warning("requests of an unloaded version did not end in time", model=key[0], version=key[1])
                 self._on_reactor(executor.close)
-            if (sampler := self._samplers.pop(key, None)) is not None:
+            executor.join()
+            if sampler is not None:
                 sampler.close()
-            del executor
+            del executor, sampler
             gc.collect()  # walks only objects made after the start; the rest is frozen
             _return_memory()
-        self._link.send(messages.Unloaded(*key))
+        finally:
+            self._link.send(messages.Unloaded(*key))
 
     def _post(self, action: Callable[[], None]) -> None:
         self._transport.post(action)
 
     def _on_reactor(self, action: Callable[[], None]) -> None:
+        """Runs an action on the reactor's thread, and waits for its end."""
         done = threading.Event()
 
         def run() -> None:
@@ -267,8 +294,8 @@ class Worker:
             finally:
                 done.set()
 
-        self._transport.post(run)
-        if not done.wait(DRAIN_S):
+        self._post(run)
+        while not done.wait(DRAIN_S):
             log.error("the reactor did not run an action in time", waited_s=DRAIN_S)
 
 

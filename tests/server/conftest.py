@@ -91,6 +91,7 @@ class FakeReport:
         self.drift_rows = 0
         self.left_waiting = (0, 0)
         self.shadow: Counter[str] = Counter()
+        self.log_drops: Counter[str] = Counter()
         self.distances: list[float] = []
 
     def refused(self, reason: str, requests: int = 1) -> None:
@@ -112,6 +113,14 @@ class FakeReport:
         return self.cells
 
     def drift_counted(self, rows: int) -> None:
+        self.drift_rows += rows
+
+    def request_log_dropped(self, reason: str, rows: int) -> None:
+        self.log_drops[reason] += rows
+
+    def drift_added(self, counts: NDArray[np.int64], rows: int) -> None:
+        assert self.cells is not None
+        self.cells += counts
         self.drift_rows += rows
 
     def shadow_compared(

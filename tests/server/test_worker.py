@@ -19,7 +19,6 @@ from penstock_server.control.messages import HEAD, Command, Event, framed
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyError, PenstockError, UnavailableError
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
-from penstock_server.prediction.executor import ThreadedExecutor
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from penstock_server.settings import ModelSettings, OwnModelSettings, ServerSettings
@@ -252,7 +251,7 @@ def test_a_model_is_loaded_by_its_own_settings(start: Any, model: Path, monkeypa
 def test_a_slow_version_runs_on_its_own_thread(start: Any, model: Path) -> None:
     supervised = start(serving=ModelSettings(inline_budget_ms=0.0))
     assert supervised.load(model).is_inline is False
-    assert isinstance(supervised.worker._executors["m", "1"], ThreadedExecutor)
+    assert not supervised.worker._executors["m", "1"].is_inline
     supervised.serve(TrafficPlan("1"))
     assert supervised.infer().model_version == "1"
     supervised.serve(v1=VersionStatus("UNLOADING"))
@@ -261,6 +260,70 @@ def test_a_slow_version_runs_on_its_own_thread(start: Any, model: Path) -> None:
     assert (
         str(supervised.infer("1")) == "model 'm' version 1 is unloading"
     )  # and no request waits for a thread that ended
+
+
+@pytest.mark.parametrize("inline_budget_ms", [0.0, 1000.0])
+def test_a_version_that_is_unloaded_while_routes_name_it_leaves_no_call_without_an_end(
+    start: Any, model: Path, inline_budget_ms: float
+) -> None:
+    supervised = start(serving=ModelSettings(inline_budget_ms=inline_budget_ms))
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"))
+    supervised.send(messages.Unload("m", "1"))
+    assert supervised.event() == messages.Unloaded("m", "1")
+    for version in ("", "1", "@champion"):
+        assert isinstance(supervised.infer(version), NotReadyError | NotFoundError)
+
+
+def test_a_version_that_closed_refuses_whom_a_late_route_leads_there(start: Any, model: Path) -> None:
+    supervised = start()
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"))
+    table = supervised.worker._predictor.routing_table
+    supervised.send(messages.Unload("m", "1"))
+    supervised.event()
+    supervised.worker._predictor.routing_table = table
+    assert str(supervised.infer("1")) == "model 'm' version 1 is being unloaded"
+
+
+def test_an_unload_waits_for_what_was_taken_and_keeps_no_other_command_waiting(start: Any, model: Path) -> None:
+    supervised = start(serving=ModelSettings(inline_budget_ms=0.0))
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"))
+    executor = supervised.worker._executors["m", "1"]
+    runs, may_end = threading.Event(), threading.Event()
+    predict = executor.servable.predict
+
+    def hold(*work: Any) -> Any:
+        runs.set()
+        assert may_end.wait(TIMEOUT_S)
+        return predict(*work)
+
+    executor.servable.predict = hold
+    call = supervised.call(INFER, infer_message())
+    assert runs.wait(TIMEOUT_S)
+    supervised.send(messages.Unload("m", "1"), messages.Listen("a"))
+    assert supervised.event() == messages.Listening("fake")
+    may_end.set()
+    assert supervised.event() == messages.Unloaded("m", "1")
+    assert isinstance(call.answer, bytes)
+
+
+def test_a_model_that_hangs_is_unloaded_all_the_same(start: Any, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "DRAIN_S", 0.05)
+    monkeypatch.setattr("penstock_server.prediction.model_thread.JOIN_S", 0.05)
+    supervised = start(serving=ModelSettings(inline_budget_ms=0.0))
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"))
+    executor = supervised.worker._executors["m", "1"]
+    runs, may_end = threading.Event(), threading.Event()
+    executor.servable.predict = lambda *_: (runs.set(), may_end.wait(TIMEOUT_S), 1 / 0)
+    call = supervised.call(INFER, infer_message())
+    assert runs.wait(TIMEOUT_S)
+    supervised.send(messages.Unload("m", "1"))
+    assert supervised.event() == messages.Unloaded("m", "1")
+    assert isinstance(call.answer, NotReadyError)
+    may_end.set()
 
 
 def test_an_unload_of_what_is_not_loaded_is_confirmed(start: Any) -> None:

@@ -1,7 +1,8 @@
 """Predicts what a batch costs from its rows: a line fitted to past batches, and what follows from it.
 
 The loader fits the line at warm-up. The queue updates it with each batch once deadlines or an objective matter, and
-uses it to size batches and to refuse requests that would be late. It reads no clock.
+uses it to size batches and to refuse requests that would be late. Nothing but batches that ran moves it. It reads no
+clock.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ _OUTLIER: Final = 3.0
 while a lasting slowdown still moves the line by 4 % per batch."""
 _STIFFNESS: Final = 0.001
 """The weight of the former slope, in squared mean sizes: batches of one size say nothing about the slope."""
-_DOUBT: Final = 0.98
-"""The factor by which each doubt lowers the line."""
+_PROBE_WEIGHT: Final = 0.25
+"""The share of a probe that took less than the line says. Pauses make a batch take longer than it costs and nothing makes
+it take less, so such a probe is worth many batches; a line ten times too high is right again after some fifteen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +67,22 @@ class CostModel:
         """Seconds for a batch of this many rows; 0 while nothing is known."""
         return self.cost.of(rows)
 
-    def update(self, rows: int, took_s: float) -> None:
-        """Adds one batch: its rows and how long it took."""
+    def update(self, rows: int, took_s: float, *, is_probe: bool = False) -> None:
+        """Adds one batch: its rows, how long it took, and whether it ran to find that out."""
+        least = _WEIGHT
         if self._seen:
-            took_s = min(took_s, _OUTLIER * self.cost.of(rows))
+            expected_s = self.cost.of(rows)
+            if is_probe and took_s < expected_s:
+                least = _PROBE_WEIGHT
+            took_s = min(took_s, _OUTLIER * expected_s)
         self._seen += 1
-        weight = max(_WEIGHT, 1 / self._seen)
+        weight = max(least, 1 / self._seen)
         off_rows = rows - self._mean_rows
         off_s = took_s - self._mean_s
         self._mean_rows += weight * off_rows
         self._mean_s += weight * off_s
         self._variance = (1 - weight) * (self._variance + weight * off_rows * off_rows)
         self._covariance = (1 - weight) * (self._covariance + weight * off_rows * off_s)
-        self._fit()
-
-    def doubt(self) -> None:
-        """Lowers the line a little, since a request was refused because of the line alone.
-
-        Nothing runs while everything is refused, so a line that is too high would otherwise never be corrected.
-        """
-        self._mean_s *= _DOUBT
-        self._covariance *= _DOUBT
-        self._slope_s *= _DOUBT
         self._fit()
 
     def _fit(self) -> None:

@@ -112,3 +112,12 @@ def resolve(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> tuple[Ba
     else:
         rows = cost.rows_within(max(THREADED_S, THREADED_SINGLES * cost.of(1)), THREADED_ROWS)
     return replace(limits, max_rows=rows), is_inline
+
+
+def slice_rows(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> int:
+    """The rows of a slice of a large request, by the limits that `resolve` gave.
+
+    A slice is a batch, or what the budget allows where batches are set to be smaller. Each slice costs a hand-off of about
+    100 us besides.
+    """
+    return max(limits.most_rows, cost.rows_within(inline_budget_s, INLINE_ROWS))

@@ -19,7 +19,11 @@ earlier. So no request is overtaken by one that arrives `(LOWEST - HIGHEST) * LE
 
 
 class QueueItem(Protocol):
-    """What batching needs to know of a request, so that it need not know the request path."""
+    """What batching needs to know of a request, so that it need not know the request path.
+
+    Attributes:
+        is_waiting: it is in a queue, which alone sets this.
+    """
 
     rows: int
     size_bytes: int
@@ -38,19 +42,22 @@ ItemT = TypeVar("ItemT", bound=QueueItem)
 
 
 class _Level(Generic[ItemT]):
-    __slots__ = ("items", "rows")
+    __slots__ = ("items", "requests", "rows")
 
     def __init__(self) -> None:
         self.items: deque[ItemT] = deque()
         self.rows = 0
+        self.requests = 0
 
 
 class PriorityLevels(Generic[ItemT]):
     """All that waits, a level per priority.
 
+    An item that was discarded keeps its place until it comes up; levels count the others.
+
     Attributes:
         default: the level of the default priority, which is that of nearly every request: its owner may append to it
-            and take from it directly. It counts no rows of its own: they are what the others leave of the total.
+            and take from it directly. It counts nothing of its own: its counts are what the others leave of the totals.
         others: the levels of other priorities, by priority; one without items is absent.
     """
 
@@ -59,9 +66,6 @@ class PriorityLevels(Generic[ItemT]):
     def __init__(self) -> None:
         self.default: deque[ItemT] = deque()
         self.others: dict[int, _Level[ItemT]] = {}
-
-    def __len__(self) -> int:
-        return len(self.default) + sum(len(level.items) for level in self.others.values())
 
     def __iter__(self) -> Iterator[ItemT]:
         return chain(self.default, *(level.items for level in self.others.values()))
@@ -74,18 +78,18 @@ class PriorityLevels(Generic[ItemT]):
         level = self.others.setdefault(item.priority, _Level())
         level.items.append(item)
         level.rows += item.rows
+        level.requests += 1
 
-    def discard(self, item: ItemT) -> None:
-        """Counts the item's rows no longer; the item itself stays in its place."""
+    def uncount(self, item: ItemT) -> None:
+        """Counts the item no longer; the item itself stays in its place."""
         if level := self.others.get(item.priority):
             level.rows -= item.rows
+            level.requests -= 1
 
-    def took(self, item: ItemT) -> None:
+    def popped(self, item: ItemT) -> None:
         """Records that the owner took the first item, this one, off its level."""
-        if level := self.others.get(item.priority):
-            level.rows -= item.rows
-            if not level.items:
-                del self.others[item.priority]
+        if (level := self.others.get(item.priority)) and not level.items:
+            del self.others[item.priority]
 
     def first(self) -> deque[ItemT]:
         """The level whose first item goes next; an empty one when nothing waits."""
@@ -103,12 +107,16 @@ class PriorityLevels(Generic[ItemT]):
         for level in self.others.values():
             yield reversed(level.items)
 
-    def rows_behind(self, priority: int, total: int) -> int:
-        """Of `total` rows that wait at all levels, those at lower priorities than this one."""
-        behind = sum(level.rows for at, level in self.others.items() if at > priority)
+    def ahead(self, priority: int, rows: int, requests: int) -> tuple[int, int]:
+        """Of the totals that wait, the rows and requests that a new item of this priority would wait for."""
         if priority < DEFAULT:
-            behind += total - sum(level.rows for level in self.others.values())
-        return behind
+            levels = [level for at, level in self.others.items() if at <= priority]
+            return sum(level.rows for level in levels), sum(level.requests for level in levels)
+        for at, level in self.others.items():
+            if at > priority:
+                rows -= level.rows
+                requests -= level.requests
+        return rows, requests
 
     def clear(self) -> None:
         self.default.clear()

@@ -47,12 +47,12 @@ class Refusal:
     found: NDArray[np.int64]
     columns: tuple[str, ...]
 
-    def error(self, first: int, count: int) -> InvalidInputError:
-        """The error of `count` rows from `first` on, of which at least one is refused."""
+    def error(self, first: int, count: int, *, before: int = 0) -> InvalidInputError:
+        """The error of `count` rows from `first` on, of which at least one is refused; `before` more ran earlier."""
         at = int(np.argmax(self.found[first : first + count] >= 0))
         about = self.columns[self.found[first + at]]
         return InvalidInputError(
-            f"row {at} holds a value of {about} that the training data did not have, expected one that it had"
+            f"row {before + at} holds a value of {about} that the training data did not have, expected one that it had"
         )
 
     def touches(self, first: int, count: int) -> bool:

@@ -1,8 +1,12 @@
 """Counters in shared memory: one file per worker and version, written by the worker and read by the supervisor.
 
-The file holds 64-bit integers, and both processes map it. The worker adds with plain array arithmetic; the supervisor sums
+The file holds 64-bit words, and both processes map it. The worker adds with plain array arithmetic; the supervisor sums
 over workers at a scrape. The supervisor creates the file and passes its path to the worker, so a worker that replaces a dead
-one continues its counts. Durations are in nanoseconds, so that all counters are integers.
+one continues its counts.
+
+Counts are integers: at a million rows per second they last 290,000 years. Sums of durations and distances are float64, as
+Prometheus shows them: nanoseconds that 4,096 waiting requests add up overflow an integer within four weeks, and a year of
+them is exact to 16 us.
 
 A reader may see a histogram's sum before its count. Scrapes tolerate that, and a lock would slow down every request.
 """
@@ -18,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+Reals = NDArray[np.float64]
 
 WORD_BYTES: Final = 8
 MAX_CLASSES: Final = 64
@@ -93,15 +98,15 @@ class SharedCounters:
 
     Attributes:
         latency: [stages, buckets + 1] requests (for `features` and `infer`: batches), the last cell above 10 s.
-        latency_ns: [stages] sums.
+        latency_ns: [stages] sums, float64.
         batch_rows: batches by their rows; `rows` and `requests` are [1], answered.
         refusals: by reason, in the order of `REFUSALS`.
         classes: rows by predicted class, [MAX_CLASSES + 1].
         class_values: the predicted labels that the cells stand for, `class_count` of them so far, in order of
             appearance (an index into the names when the labels are not numbers).
         shadow, shadow_drops: rows by result and by reason of the drop.
-        scores, score_sum: rows by distance between the shadow's score and the champion's, the sum in billionths.
-        pair_ns: [champion, shadow] time for the batches that both ran.
+        scores, score_sum: rows by distance between the shadow's score and the champion's; their sum [1], float64.
+        pair_ns: [champion, shadow] time for the batches that both ran, float64.
         waiting: [rows, requests] now in the queue.
         log_rows, log_drops: [1] rows written to the request log, and sampled rows that were not, by reason.
         drift_at: [1] the number of the current sub-window, counted from 0; modulo the number of sub-windows it is the
@@ -115,7 +120,7 @@ class SharedCounters:
         self._words: Integers = np.frombuffer(memory, np.int64, shape.words)
         self._at = 0
         self.latency = self._take(len(STAGES) * _LATENCY_CELLS).reshape(len(STAGES), _LATENCY_CELLS)
-        self.latency_ns = self._take(len(STAGES))
+        self.latency_ns = self._take_reals(len(STAGES))
         self.batch_rows = self._take(_ROWS_CELLS)
         self.rows = self._take(1)
         self.requests = self._take(1)
@@ -126,8 +131,8 @@ class SharedCounters:
         self.shadow = self._take(len(SHADOW_RESULTS))
         self.shadow_drops = self._take(len(SHADOW_DROPS))
         self.scores = self._take(_SCORE_CELLS)
-        self.score_sum = self._take(1)
-        self.pair_ns = self._take(2)
+        self.score_sum = self._take_reals(1)
+        self.pair_ns = self._take_reals(2)
         self.waiting = self._take(2)
         self.log_rows = self._take(1)
         self.log_drops = self._take(len(LOG_DROPS))
@@ -138,6 +143,9 @@ class SharedCounters:
     def _take(self, words: int) -> Integers:
         self._at += words
         return self._words[self._at - words : self._at]
+
+    def _take_reals(self, words: int) -> Reals:
+        return self._take(words).view(np.float64)
 
 
 def create_counters(path: Path, shape: CountersShape) -> SharedCounters:

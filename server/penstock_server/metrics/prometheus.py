@@ -8,7 +8,7 @@ never from a request.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,8 +100,8 @@ def registry_of(*collectors: Collector) -> CollectorRegistry:
     return registry
 
 
-def _summed(workers: Sequence[SharedCounters], name: str) -> NDArray[np.int64]:
-    total: NDArray[np.int64] = np.sum([getattr(counters, name) for counters in workers], axis=0)
+def _summed(workers: Sequence[SharedCounters], name: str) -> NDArray[Any]:
+    total: NDArray[Any] = np.sum([getattr(counters, name) for counters in workers], axis=0)
     return total
 
 
@@ -207,8 +207,8 @@ def _shadows(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
             drops.add_metric([*labels, reason], count)
         if compared := int(counts[0] + counts[1]):
             agreement.add_metric(labels, counts[0] / compared)
-        scores, total = _summed(version.counters, "scores"), int(_summed(version.counters, "score_sum")[0])
-        distance.add_metric(labels, _buckets(SCORE_EDGES, scores), sum_value=total / _BILLION)
+        scores, total = _summed(version.counters, "scores"), float(_summed(version.counters, "score_sum")[0])
+        distance.add_metric(labels, _buckets(SCORE_EDGES, scores), sum_value=total)
         champion_ns, shadow_ns = _summed(version.counters, "pair_ns").tolist()
         if champion_ns:
             latency.add_metric(labels, shadow_ns / champion_ns)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from penstock_server import errors
 from penstock_server.errors import PenstockError
+from penstock_server.features import counting
 from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
     LOG_DROPS,
@@ -40,7 +41,8 @@ _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
 _LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
 _AGREE, _DISAGREE, _FAILED = range(len(SHADOW_RESULTS))
 _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
-_BILLION: Final = 1_000_000_000
+_FARTHEST: Final = 1e12
+"""The most that one row adds to the sum of distances: an infinite one, of answers of other shapes, must not end the sum."""
 
 
 def refusal_reason(error: PenstockError) -> str:
@@ -176,6 +178,15 @@ class Recorder:
             self._drift_rows[following] = 0
             self._drift_at[0] += 1
 
+    def drift_added(self, counts: NDArray[np.int64], rows: int) -> None:
+        """Adds rows that were counted apart, in an array of the shape of `drift_cells`."""
+        cells = self.drift_cells()
+        if cells is not None:
+            sums_at = counting.bins_of(counts.shape[1]) + counting.EXTRA_CELLS + counting.TALLIES
+            cells[:, :sums_at] += counts[:, :sums_at]
+            cells.view(np.float64)[:, sums_at:] += counts.view(np.float64)[:, sums_at:]
+            self.drift_counted(rows)
+
     def _drift_place(self) -> int:
         """The current sub-window's position in the ring."""
         place: int = self._drift_at[0] % self._sub_windows
@@ -191,9 +202,9 @@ class Recorder:
         counters.shadow[_DISAGREE] += len(agree) - agreeing
         cells = np.searchsorted(SCORE_EDGES, distance, side="left")
         counters.scores += np.bincount(cells, minlength=len(counters.scores))
-        counters.score_sum[0] += int(np.minimum(np.nan_to_num(distance, nan=1.0), 1e6).sum() * _BILLION)
-        counters.pair_ns[0] += int(champion_s * 1e9)
-        counters.pair_ns[1] += int(shadow_s * 1e9)
+        counters.score_sum[0] += np.minimum(np.nan_to_num(distance, nan=1.0, posinf=_FARTHEST), _FARTHEST).sum()
+        counters.pair_ns[0] += champion_s * 1e9
+        counters.pair_ns[1] += shadow_s * 1e9
 
     def shadow_failed(self, rows: int) -> None:
         """Records rows on which the shadow failed."""

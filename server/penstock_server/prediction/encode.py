@@ -29,7 +29,11 @@ from penstock_server.models.signature import TensorInfo
 _ID: Final = b"\x1a"  # field 3
 _PARAMETER: Final = b"\x22"  # field 4
 _RAW_OUTPUT: Final = b"\x32"  # field 6
-_MAX_LAYOUTS: Final = 1024
+LAYOUT_BYTES: Final = 1 << 20
+"""What one version's layouts may take. A caller decides by its numbers of rows how many there are, so there is a bound; a
+layout is made in 20 us."""
+_LAYOUT_COST: Final = 512
+"""The bytes that a layout takes besides its prefix, with its tuples and its entry."""
 _KEPT_VALUES: Final = 4096
 
 Choice = tuple[int, ...] | None
@@ -59,13 +63,14 @@ class ReplyEncoder:
             self._base.parameters[PARAMETER_ROLE].CopyFrom(InferParameter(string_param=role))
         self._tails: list[tuple[int, ...]] = []
         self._layouts: dict[tuple[int, tuple[int, ...] | None], _Layout] = {}
+        self._layout_bytes = 0
 
     def batch(self, arrays: Sequence[NDArray[Any]], rows: int, compute_s: float) -> "BatchReplies":
         """The replies to one batch, from its output arrays, with the rows along their first axes."""
         tails = [array.shape[1:] for array in arrays]
-        if tails != self._tails or len(self._layouts) > _MAX_LAYOUTS:
+        if tails != self._tails:
             self._tails = tails
-            self._layouts.clear()
+            self._forget()
         return BatchReplies(self, arrays, COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows))
 
     def whole(
@@ -85,6 +90,24 @@ class ReplyEncoder:
         encoded: bytes = reply.SerializeToString()
         return b"".join((encoded, id_field, timing))
 
+    def joined(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        raws: Sequence[Sequence[bytes]],
+        rows: int,
+        *,
+        compute_s: float,
+        id_field: bytes,
+        chosen: Choice,
+        queue_us: int,
+    ) -> bytes:
+        """The reply to a request that ran in slices: the shape of every output, and the parts of each one chosen."""
+        timing = COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows) + QUEUE_US.encode(queue_us)
+        parts = [self._described(shapes, chosen).SerializeToString(), id_field, timing]
+        for slices in raws:
+            parts += (_RAW_OUTPUT, varint(sum(map(len, slices))), *slices)
+        return b"".join(parts)
+
     def layout(self, rows: int, chosen: Choice, arrays: Sequence[NDArray[Any]]) -> _Layout:
         """The layout of replies of this many rows and these outputs."""
         known = self._layouts.get((rows, chosen))
@@ -95,8 +118,19 @@ class ReplyEncoder:
                 size = -1 if arrays[at].dtype.kind in "OUS" else prod(shapes[at]) * arrays[at].itemsize
                 outputs.append((at, size, _RAW_OUTPUT + varint(size) if size >= 0 else b""))
             known = _Layout(self._described(shapes, chosen).SerializeToString(), tuple(outputs))
-            self._layouts[rows, chosen] = known
+            self._remember((rows, chosen), known)
         return known
+
+    def _remember(self, key: tuple[int, Choice], layout: _Layout) -> None:
+        self._layout_bytes += _LAYOUT_COST + len(layout.prefix) + sum(len(head) + 100 for _, _, head in layout.outputs)
+        if self._layout_bytes > LAYOUT_BYTES:
+            self._forget()
+        else:
+            self._layouts[key] = layout
+
+    def _forget(self) -> None:
+        self._layouts.clear()
+        self._layout_bytes = 0
 
     def _described(self, shapes: Sequence[tuple[int, ...]], chosen: Choice) -> ModelInferResponse:
         reply = ModelInferResponse()

@@ -1,129 +1,59 @@
 """An executor: one loaded version with its queue; it takes the rows of requests and sends their replies.
 
-An inline executor runs its batches on the reactor's thread, which suits models that take microseconds. A threaded one
-runs them on a thread of its own, which suits models that would hold the reactor. Both answer through the same code.
+All of it runs on the reactor's thread: queues, calls and counters have that one owner. An inline executor runs its model
+there too, which suits models that take microseconds. A threaded one hands each batch to a model thread, as values that
+nobody changes, and gets the outputs back as a message. Large requests take a third road (`prediction.large_requests`).
 """
 
-import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from math import inf
-from typing import Any, Final
+from dataclasses import replace
+from functools import partial
+from math import inf, prod
+from typing import Final
 
-import numpy as np
-import structlog
-from numpy.typing import NDArray
-
-from penstock.names import Role
+from penstock.tensors import NUMPY_TYPES
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits
-from penstock_server.batching.priorities import DEFAULT
 from penstock_server.batching.queue import Batch, BatchQueue
-from penstock_server.call import Call
 from penstock_server.clock import Clock
 from penstock_server.errors import (
-    DeadlinePassedError,
     ModelFailedError,
     NotReadyError,
     OverloadedError,
     PenstockError,
 )
-from penstock_server.metrics.recorder import Recorder, refusal_reason
+from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import OnnxServable, Outputs
+from penstock_server.models.signature import ANY, TensorInfo
+from penstock_server.prediction.answerer import Answerer, PendingRequest
 from penstock_server.prediction.decode import DecodedRows, Decoder
-from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
+from penstock_server.prediction.large_requests import LargeRequests
+from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader
-from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
-from penstock_server.request_log.sampler import RequestSampler
+from penstock_server.prediction.work import Work, computed
 
-log = structlog.get_logger(__name__)
-
-_DEADLINE: Final = "the answer would come after the deadline"
-
-
-def refuse(call: Call, report: Recorder, error: PenstockError) -> None:
-    """Ends a call with an error, counted by its reason: the one way out for a request that gets no answer."""
-    call.pending = None
-    report.refused(refusal_reason(error))
-    call.fail(error)
+_UNLOADED: Final = "the version was unloaded before the request had its turn"
+_NOTHING: Final = DecodedRows((), 0)
+LARGE_BYTES: Final = 128 * 1024
+"""A larger message is neither decoded nor run on the reactor where its rows do not tell what it costs."""
+MESSAGE_BYTES: Final = 64 * 1024 * 1024
+"""The largest reply where no limit is given: the default of the transports."""
 
 
-class PendingRequest:
-    """One request on its way: what waits in an executor's queue, with its reply inside.
-
-    Attributes:
-        deadline_s: the sooner of the caller's deadline and the model's objective.
-        priority: 1 is served first, 9 last.
-        size_bytes: the size of its message.
-        encoder: the version's encoder, in the role that it had when the request was routed.
-        is_waiting: it is in the queue, which sets this; afterwards its rows belong to a batch, even if the caller leaves.
-        is_watched: it learns when the caller leaves.
-    """
-
-    __slots__ = (
-        "arrived_s",
-        "call",
-        "chosen",
-        "deadline_s",
-        "decoded",
-        "encoder",
-        "executor",
-        "id_field",
-        "is_waiting",
-        "is_watched",
-        "priority",
-        "rows",
-        "size_bytes",
-    )
-
-    def __init__(
-        self,
-        executor: "Executor",
-        call: Call,
-        decoded: DecodedRows,
-        *,
-        arrived_s: float,
-        deadline_s: float,
-        request_id: str,
-        chosen: Choice,
-        priority: int = DEFAULT,
-        size_bytes: int = 0,
-    ) -> None:
-        self.executor = executor
-        self.call = call
-        self.decoded = decoded
-        self.rows = decoded.rows
-        self.size_bytes = size_bytes
-        self.arrived_s = arrived_s
-        self.deadline_s = deadline_s
-        self.id_field = encoded_id(request_id) if request_id else b""
-        self.chosen = chosen
-        self.priority = priority
-        self.encoder = executor.encoder
-        self.is_waiting = True
-        self.is_watched = False
-
-    @property
-    def is_over(self) -> bool:
-        """Answered or cancelled."""
-        return self.call.is_over
-
-    def watch(self) -> None:
-        """Makes the transport report when the caller leaves."""
-        self.is_watched = True
-        self.call.watch()
-
-    def cancelled(self) -> None:
-        """Gives the request up: its caller left."""
-        self.executor.cancelled(self)
-
-
-class Executor:
+class Executor(Answerer):
     """A version's queue, its runs and its reports; all of it on the reactor's thread.
 
+    Args:
+        activate: makes the scheduler call `run` when the queue is due.
+        thread: runs its batches; None runs them inline.
+        large_thread: runs the large requests of an inline executor; None runs those inline too.
+        slice_rows: the rows of a slice of a large request; a batch's when not given.
+        reply_bytes: the largest message that can be sent.
+
     Attributes:
-        encoder: encodes replies in the version's role now.
-        shadow: gets a copy of each answered batch; None when there is no shadow.
-        sampler: keeps a sample of what is answered for the request log; None when nothing is logged.
+        is_active: the scheduler has it on its list; both of them set this.
+        is_ending: it takes no more requests.
     """
 
     def __init__(
@@ -137,69 +67,123 @@ class Executor:
         clock: Clock,
         activate: Callable[["Executor"], None],
         cost: Cost | None = None,
+        thread: ModelThread | None = None,
+        large_thread: ModelThread | None = None,
+        slice_rows: int | None = None,
+        reply_bytes: int = MESSAGE_BYTES,
     ) -> None:
-        self.servable = servable
-        self.decoder = decoder
-        self.report = report
-        self.reader = reader
-        self.encoder = ReplyEncoder(servable.key, None, servable.outputs)
-        self.shadow: ShadowTarget | None = None
-        self.sampler: RequestSampler | None = None
-        self._objective_s = limits.objective_s
+        super().__init__(
+            servable, decoder, limits=limits, report=report, reader=reader, clock=clock, reply_bytes=reply_bytes
+        )
+        self.is_active = False
+        self.is_ending = False
         self._queue: BatchQueue[PendingRequest] = BatchQueue(limits, cost)
-        self._clock = clock
         self._activate = activate
-        self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
+        self._thread = thread
+        # The batch that its thread runs.
+        self._running: Batch[PendingRequest] | None = None
+        # The requests of a batch that failed, each to run alone.
+        self._singles: deque[Batch[PendingRequest]] = deque()
+        self._row_bytes = [_row_bytes(spec) for spec in servable.outputs]
+        self._sendable_rows = self.reply_bytes // max(1, sum(self._row_bytes)) if servable.is_batched else inf
+        self._slice_rows = slice_rows or limits.most_rows
+        self._large = self._large_requests(large_thread, limits, cost or Cost(0.0, 0.0))
+        self._usual_rows = min(self._sendable_rows, self._slice_rows) if servable.is_batched else inf
+        # Rows of numbers all cost the same; only text, and tensors of any shape, may be larger than their rows tell.
+        is_free = not servable.is_batched or any(block.datatype == "BYTES" for block in decoder.blocks)
+        self._usual_bytes = LARGE_BYTES if thread is None and self._large is not None and is_free else inf
+        self._on_closed: Callable[[], None] | None = None
 
-    def set_role(self, role: Role | None) -> None:
-        """Sets the role that replies name, and removes the shadow."""
-        self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
-        self.shadow = None
+    def _large_requests(
+        self, large_thread: ModelThread | None, limits: BatchLimits, cost: Cost
+    ) -> LargeRequests | None:
+        # A threaded executor that cannot cut requests has a thread for them already.
+        thread = large_thread if self._thread is None else self._thread if self.servable.is_batched else None
+        if thread is None:
+            return None
+        rows = self._slice_rows
+        sliced = Cost(cost.base_s, cost.row_s + cost.base_s / rows)
+        queue: BatchQueue[PendingRequest] = BatchQueue(replace(limits, max_delay_s=0.0), sliced)
+        return LargeRequests(self, queue, thread, clock=self._clock, slice_rows=rows, ended=self._large_ended)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether its batches run on the reactor's thread."""
+        return self._thread is None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
-        return self._queue.is_idle
+        is_large_idle = self._large is None or self._large.is_idle
+        return self._queue.is_idle and not self._singles and self._running is None and is_large_idle
 
     def submit(self, request: PendingRequest) -> None:
         """Queues a request.
 
         Raises:
+            InvalidInputError: the reply could not be sent.
             OverloadedError: the queue is full, or the model's objective could not be met.
             DeadlinePassedError: the answer would come after the caller's deadline.
+            NotReadyError: the version is being unloaded.
         """
-        self._add(request)
-        if len(self._queue) == 1:
+        if self.is_ending:
+            model, version = self.servable.key
+            raise NotReadyError(f"model {model!r} version {version} is being unloaded")
+        if (request.rows > self._usual_rows or request.size_bytes > self._usual_bytes) and self._submit_large(request):
+            return
+        self._admit(self._queue, request, one=not self.servable.is_batched)
+        if self._thread is not None:
+            request.watch()
+        if not self.is_active and self._running is None:
+            self.is_active = True
             self._activate(self)
 
-    def _add(self, request: PendingRequest) -> None:
+    def _submit_large(self, request: PendingRequest) -> bool:
+        """Refuses a request whose reply could not be sent, and queues it apart when it is large."""
+        if request.rows > self._sendable_rows:
+            self._check_reply(request)
+        large = self._large
+        is_cut = self.servable.is_batched and request.rows > self._slice_rows
+        if large is None or not (is_cut or request.size_bytes > self._usual_bytes):
+            return False
+        request.is_large = True
+        self._admit(large.queue, request, one=True)
+        request.watch()
+        large.go_on()
+        self._report_waiting()
+        return True
+
+    def _admit(self, queue: BatchQueue[PendingRequest], request: PendingRequest, *, one: bool) -> None:
         if request.deadline_s != inf or self._objective_s != inf:
-            self._check_time(request)
-        if not self._queue.add(request):
+            self._check_time(queue, request, one=one)
+        if not queue.add(request):
             model, version = self.servable.key
-            waiting = f"{len(self._queue):,} requests of {self._queue.rows:,} rows wait"
+            waiting = f"{queue.requests:,} requests of {queue.rows:,} rows wait"
             raise OverloadedError(f"the queue of model {model!r} version {version} is full: {waiting}; try again later")
 
-    def _check_time(self, request: PendingRequest) -> None:
+    def _check_reply(self, request: PendingRequest) -> None:
+        """Refuses what cannot be sent before it is computed."""
+        places = range(len(self._row_bytes)) if request.chosen is None else request.chosen
+        size = request.rows * sum(self._row_bytes[at] for at in places)
+        if size > self.reply_bytes:
+            raise self.too_large(request, size)
+
+    def _check_time(self, queue: BatchQueue[PendingRequest], request: PendingRequest, *, one: bool) -> None:
         """Refuses a request that cannot be answered in time, before it costs anything; ignores other executors' batches."""
         now_s = request.arrived_s
         request.deadline_s = min(request.deadline_s, now_s + self._objective_s)
-        if not self._queue.is_in_time(request, now_s, one=not self.servable.is_batched):
-            raise self._too_late(request)
-
-    def _too_late(self, request: PendingRequest) -> PenstockError:
-        if request.deadline_s < request.arrived_s + self._objective_s:
-            return DeadlinePassedError(_DEADLINE)
-        model, version = self.servable.key
-        late = (
-            f"model {model!r} version {version} cannot answer within its objective of {self._objective_s * 1000:g} ms"
-        )
-        return OverloadedError(f"{late}; try again later")
+        if not queue.admits(request, now_s, one=one):
+            raise self.too_late(request)
 
     def cancelled(self, request: PendingRequest) -> None:
         """Gives up the request of a caller that left."""
-        self._queue.discard(request)
         self.report.refused("cancelled")
+        queue = self._large.queue if request.is_large and self._large is not None else self._queue
+        if queue.discard(request):
+            # It keeps its place for a while, but not its memory.
+            request.decoded = _NOTHING
+            self._report_waiting()
+            self._close_if_drained()
 
     def watch(self) -> None:
         """Watches callers whose requests did not get into a batch at once: they may leave before their turn."""
@@ -210,232 +194,160 @@ class Executor:
                 request.watch()
 
     def due_s(self) -> float:
-        """When `run` should be called: a time in the past means now."""
-        return self._queue.due_s()
+        """When `run` should be called: a time in the past means now, never while its thread has a batch."""
+        if self._running is not None:
+            return inf
+        return 0.0 if self._singles else self._queue.due_s()
 
     def run(self, now_s: float) -> None:
-        """Runs and answers one batch."""
+        """Starts one batch. Inline it is answered on return; else once the thread has given its outputs back."""
+        # A batch that runs again was counted the first time: features are counted before the graph runs.
+        cells = None if self._singles else self.report.drift_cells()
         batch = self._take(now_s)
-        took_s = None
-        try:
-            for request in batch.expired:
-                self._refuse(request, self._too_late(request))
-            if batch.items:
-                took_s = self._answer_all(batch, now_s)
-        except Exception:
-            for request in batch.items:
-                self._refuse(request, PenstockError("the batch failed"))
-            raise
-        finally:
-            self._queue.ended(batch.rows, took_s)
-        self.report.waiting(self._queue.rows, len(self._queue))
-
-    def close(self) -> None:
-        """Refuses the requests that still wait after the drain."""
-        for request in self._queue.clear():
-            self._refuse(request, NotReadyError("the version was unloaded before the request had its turn"))
+        if batch.expired:
+            self._guard(batch, partial(self._refuse_all, batch.expired))
+        if not batch.items:
+            self._report_waiting()
+            self._close_if_drained()
+            return
+        work = Work(self.servable, _joined(batch.items), batch.rows, batch.items[0].decoded.shapes, cells)
+        if self._thread is None:
+            self._answer_inline(batch, work, now_s)
+        else:
+            self._running = batch
+            self._report_waiting()
+            self._thread.start(partial(computed, work), partial(self._came_back, batch, work, now_s))
 
     def _take(self, now_s: float) -> Batch[PendingRequest]:
-        return self._queue.next_batch(now_s, one=not self.servable.is_batched)
+        if not self._singles:
+            return self._queue.next_batch(now_s, one=not self.servable.is_batched)
+        batch = self._singles.popleft()
+        (item,) = batch.items
+        if item.is_over:
+            return Batch([], [], [], 0)
+        return batch if now_s < item.deadline_s else Batch([], [], [item], 0)
 
-    def _answer_all(self, batch: Batch[PendingRequest], started_s: float, *, is_again: bool = False) -> float | None:
-        """Runs the batch and answers its requests; returns the seconds taken, or None when they had to run one by one."""
-        items = batch.items
-        blocks = _joined(items)
-        shapes = items[0].decoded.shapes
-        cells = None if is_again else self.report.drift_cells()
-        try:
-            outputs = self.servable.predict(blocks, batch.rows, shapes, cells)
-            if self.servable.is_batched and any(len(array) != batch.rows for array in outputs.arrays):
-                raise ModelFailedError("the model gave another number of rows than it got")
-        except ModelFailedError as error:
-            self._counted(cells, batch.rows)
-            self._answer_singly(items, started_s, error)
-            return None
-        self._counted(cells, batch.rows)
-        compute_s = outputs.features_s + outputs.infer_s
-        answered = self._reply(items, outputs, batch.rows, started_s, compute_s)
+    def _answer_inline(self, batch: Batch[PendingRequest], work: Work, started_s: float) -> None:
+        result = computed(work)
+        self._count_drift(work, result)
+        self._answer(batch, work, started_s, result)
         ended_s = self._clock()
-        self.report.batch(
-            arrived_s=[item.arrived_s for item in answered],
-            rows=batch.rows,
-            started_s=started_s,
-            ended_s=ended_s,
-            features_s=outputs.features_s,
-            infer_s=outputs.infer_s,
-        )
-        if self.sampler is not None and (drawn := self.sampler.draw(len(items))):
-            self._log(self.sampler, drawn, items, answered, outputs.arrays)
-        given = outputs.arrays if outputs.refusal is None else self._given(outputs)
-        if self.reader.classes is not None:
-            self.report.classes(self.reader.classes(given))
-        elif self.reader.score is not None:
-            self.report.scores(given[self.reader.score])
-        if self.shadow is not None:
-            self.shadow.offer(AnsweredBatch(blocks, shapes, batch.rows, outputs.arrays, compute_s))
-        return ended_s - started_s
+        self._queue.ended(batch, ended_s, ended_s - started_s if isinstance(result, Outputs) else None)
+        self._report_waiting()
+        self._close_if_drained()
 
-    def _log(
-        self,
-        sampler: RequestSampler,
-        drawn: Sequence[int],
-        items: list[PendingRequest],
-        answered: list[PendingRequest],
-        arrays: Sequence[NDArray[Any]],
+    def _came_back(
+        self, batch: Batch[PendingRequest], work: Work, started_s: float, result: Outputs | Exception
     ) -> None:
-        at = start = 0
-        for place in drawn:
-            start += sum(item.rows for item in items[at:place])
-            at, item = place, items[place]
-            if len(answered) == len(items) or item in answered:
-                is_whole = item.decoded.shapes is not None
-                own = arrays if is_whole else [array[start : start + item.rows] for array in arrays]
-                sampler.keep(
-                    id_field=item.id_field, rows=item.rows, blocks=item.decoded.blocks, arrays=own, is_whole=is_whole
-                )
+        """Takes a batch back from the thread, and gives it the next one before the replies: it computes meanwhile."""
+        ended_s = self._clock()
+        self._running = None
+        self._queue.ended(batch, ended_s, ended_s - started_s if isinstance(result, Outputs) else None)
+        self._count_drift(work, result)
+        if isinstance(result, Outputs):
+            self._go_on(ended_s)
+            self._answer(batch, work, started_s, result)
+        else:
+            self._answer(batch, work, started_s, result)
+            self._go_on(ended_s)
+        self._close_if_drained()
 
-    def _answer_singly(self, items: list[PendingRequest], started_s: float, error: ModelFailedError) -> None:
-        """Runs each request alone: the rows of one can fail a whole batch."""
-        if len(items) == 1:
-            log.warning(
-                "model failed", model=self.servable.key[0], version=self.servable.key[1], cause=repr(error.__cause__)
-            )
-            self._refuse(items[0], error)
+    def _go_on(self, now_s: float) -> None:
+        due_s = self.due_s()
+        if due_s <= now_s:
+            self.run(now_s)
+        elif due_s != inf:
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self.is_active:
+            self.is_active = True
+            self._activate(self)
+
+    def _count_drift(self, work: Work, result: Outputs | Exception) -> None:
+        # The features are counted before the graph runs, so rows that it fails on are in the window too.
+        if work.cells is not None and isinstance(result, Outputs | ModelFailedError):
+            self.report.drift_counted(work.rows)
+
+    def _answer(self, batch: Batch[PendingRequest], work: Work, started_s: float, result: Outputs | Exception) -> None:
+        if isinstance(result, Outputs):
+            self._guard(batch, partial(self.answer, batch, work, started_s, result))
+        else:
+            self._guard(batch, partial(self._answer_singly, batch, result))
+
+    def _guard(self, batch: Batch[PendingRequest], action: Callable[[], None]) -> None:
+        """Whatever a bug leaves of a batch is refused: a call that was taken ends."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - logged, and told to those who wait
+            self._failures.failed("batch failed", error, with_traceback=True)
+            for request in batch.items:
+                self.refuse(request, PenstockError("the batch failed"))
+
+    def _answer_singly(self, batch: Batch[PendingRequest], error: Exception) -> None:
+        """Lets each request run alone, in turns with other executors: the rows of one can fail a whole batch."""
+        items = batch.items
+        if len(items) > 1:
+            singles = zip(items, batch.counts, strict=True)
+            self._singles.extend(Batch([item], [rows], [], rows) for item, rows in singles)
             return
-        for item in items:
-            if not item.is_over:
-                self._answer_all(Batch([item], [], item.rows), started_s, is_again=True)
+        self.failed(items[0], error)
 
-    def _counted(self, cells: NDArray[np.int64] | None, rows: int) -> None:
-        # The features are counted before the graph runs, so rows that it fails on are in the window too, once.
-        if cells is not None:
-            self.report.drift_counted(rows)
+    def _refuse_all(self, requests: Sequence[PendingRequest]) -> None:
+        for request in requests:
+            self.refuse(request, self.too_late(request))
 
-    def _given(self, outputs: Outputs) -> list[NDArray[Any]]:
-        """The outputs of the rows that are not refused."""
-        if outputs.refusal is None or not self.servable.is_batched:
-            return outputs.arrays
-        kept = outputs.refusal.found < 0
-        return [array[kept] for array in outputs.arrays]
+    def _large_ended(self) -> None:
+        self._report_waiting()
+        self._close_if_drained()
 
-    def _reply(
-        self, items: list[PendingRequest], outputs: Outputs, rows: int, started_s: float, compute_s: float
-    ) -> list[PendingRequest]:
-        """Answers each request whose caller is still there, and returns these requests."""
-        answered: list[PendingRequest] = []
-        if not self.servable.is_batched:
-            (item,) = items
-            if outputs.refusal is not None:
-                self._refuse(item, outputs.refusal.error(0, rows))
-            elif not item.call.is_over:
-                queue_us = _microseconds(started_s - item.arrived_s)
-                reply = item.encoder.whole(
-                    outputs.arrays,
-                    rows,
-                    compute_s=compute_s,
-                    id_field=item.id_field,
-                    chosen=item.chosen,
-                    queue_us=queue_us,
-                )
-                self._finish(item, reply, answered)
-            return answered
-        # A reply names the role that the version had when its request was routed; a batch rarely spans a change.
-        encoder = items[0].encoder
-        replies = encoder.batch(outputs.arrays, rows, compute_s)
-        start = 0
-        for item in items:
-            if item.encoder is not encoder:
-                encoder = item.encoder
-                replies = encoder.batch(outputs.arrays, rows, compute_s)
-            if outputs.refusal is not None and outputs.refusal.touches(start, item.rows):
-                self._refuse(item, outputs.refusal.error(start, item.rows))
-            elif not item.call.is_over:
-                queue_us = _microseconds(started_s - item.arrived_s)
-                reply = replies.reply(start, item.rows, item.id_field, item.chosen, queue_us)
-                self._finish(item, reply, answered)
-            start += item.rows
-        return answered
+    def _report_waiting(self) -> None:
+        rows, requests = self._queue.rows, self._queue.requests
+        if self._large is not None:
+            rows, requests = rows + self._large.queue.rows, requests + self._large.queue.requests
+        self.report.waiting(rows, requests)
 
-    def _finish(self, item: PendingRequest, reply: bytes, answered: list[PendingRequest]) -> None:
-        item.call.pending = None
-        item.call.finish(reply)
-        answered.append(item)
+    def drain(self, closed: Callable[[], None]) -> None:
+        """Takes no request from now on, answers those that wait, closes, and then calls `closed`."""
+        self.is_ending = True
+        self._on_closed = closed
+        self._queue.hurry()
+        if self.due_s() != inf:
+            self._wake()
+        self._close_if_drained()
 
-    def _refuse(self, request: PendingRequest, error: PenstockError) -> None:
-        if request.is_over:
-            return
-        refuse(request.call, self.report, error)
-
-
-class ThreadedExecutor(Executor):
-    """An executor whose batches run on a thread of its own; the queue is shared with the reactor under a lock.
-
-    It overrides what touches the queue. `Executor` has no lock, since even an uncontended one would cost every inline
-    request time.
-    """
-
-    def __init__(
-        self,
-        servable: OnnxServable,
-        decoder: Decoder,
-        *,
-        limits: BatchLimits,
-        report: Recorder,
-        reader: OutputReader,
-        clock: Clock,
-        cost: Cost | None = None,
-    ) -> None:
-        super().__init__(
-            servable,
-            decoder,
-            limits=limits,
-            report=report,
-            reader=reader,
-            clock=clock,
-            activate=lambda _: None,  # its own thread waits for the queue
-            cost=cost,
-        )
-        self._condition = threading.Condition()
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._loop, name="-".join(self.servable.key), daemon=True)
-        self._thread.start()
-
-    def submit(self, request: PendingRequest) -> None:
-        request.watch()
-        with self._condition:
-            self._add(request)
-            self._condition.notify()
-
-    def cancelled(self, request: PendingRequest) -> None:
-        with self._condition:
-            super().cancelled(request)
+    def _close_if_drained(self) -> None:
+        if self._on_closed is not None and self.is_idle:
+            self.close()
 
     def close(self) -> None:
-        with self._condition:
-            self._is_closed = True
-            self._condition.notify()
-        self._thread.join(timeout=60)
-        super().close()
+        """Ends the executor now: refuses all that waits, and what its thread still runs."""
+        self.is_ending = True
+        running = [] if self._running is None else self._running.items
+        self._running = None
+        singles = [item for batch in self._singles for item in batch.items]
+        self._singles.clear()
+        for request in (*self._queue.clear(), *singles, *running):
+            self.refuse(request, NotReadyError(_UNLOADED))
+        if self._large is not None:
+            self._large.close(NotReadyError(_UNLOADED))
+        self._report_waiting()
+        if self._thread is not None:
+            self._thread.close()
+        on_closed, self._on_closed = self._on_closed, None
+        if on_closed is not None:
+            on_closed()
 
-    def _take(self, now_s: float) -> Batch[PendingRequest]:
-        with self._condition:
-            return super()._take(now_s)
-
-    def _loop(self) -> None:
-        while True:
-            with self._condition:
-                while not self._is_closed and (due := self._queue.due_s()) > (now := self._clock()):
-                    self._condition.wait(None if due == inf else due - now)
-                if self._is_closed:
-                    return
-            try:
-                self.run(self._clock())
-            except Exception:
-                log.exception("batch failed", model=self.servable.key[0], version=self.servable.key[1])
+    def join(self) -> None:
+        """Waits for the end of its thread, for a few seconds at most; not on the reactor."""
+        if self._thread is not None:
+            self._thread.join()
 
 
-def _microseconds(duration_s: float) -> int:
-    return max(0, int(duration_s * 1e6))
+def _row_bytes(spec: TensorInfo) -> int:
+    """The bytes that a row of this output takes in a reply; the least where that varies."""
+    item = 4 if spec.datatype == "BYTES" else NUMPY_TYPES[spec.datatype].itemsize
+    return prod(0 if size == ANY else size for size in spec.shape[1:]) * item
 
 
 def _joined(items: Sequence[PendingRequest]) -> tuple[bytes, ...]:

@@ -20,6 +20,10 @@ MAX_HEAD_BYTES: Final = 1024
 MAX_LENGTHS: Final = 256
 MAX_HEADS: Final = 4
 """Heads cached per length of message; each is compared in turn."""
+MAX_CACHE_BYTES: Final = 1 << 18
+"""The bytes of all heads cached. What they parse to takes up to thirty times as much."""
+MAX_PARTS: Final = 16
+"""The dimensions and outputs of a request that is cached: one such part takes two bytes of a head, and fifty parsed."""
 
 
 class CachedRequest:
@@ -57,6 +61,7 @@ class ParseCache:
 
     def __init__(self) -> None:
         self._by_length: dict[int, list[CachedRequest]] = {}
+        self._bytes = 0
 
     def find(self, message: bytes) -> CachedRequest | None:
         """The cached request whose head this message shares; None when there is none."""
@@ -69,6 +74,8 @@ class ParseCache:
         """Caches the head of a parsed message; None when the request is not a plain one."""
         if request.id or request.parameters or len(request.inputs) != 1 or len(request.raw_input_contents) != 1:
             return None
+        if len(request.inputs[0].shape) + len(request.outputs) > MAX_PARTS or request.inputs[0].parameters:
+            return None
         raw = request.raw_input_contents[0]
         size = len(message) - len(raw)
         head = message[:size]
@@ -78,13 +85,20 @@ class ParseCache:
         fields = _parsed(head[: -len(_tag(raw))])
         if fields is None:
             return None
-        if len(self._by_length) >= MAX_LENGTHS and len(message) not in self._by_length:
-            self._by_length.clear()
+        is_new = len(message) not in self._by_length
+        if (is_new and len(self._by_length) >= MAX_LENGTHS) or self._bytes + size > MAX_CACHE_BYTES:
+            self.clear()
         heads = self._by_length.setdefault(len(message), [])
         cached = CachedRequest(head, fields)
         heads.insert(0, cached)
+        self._bytes += size - sum(old.size for old in heads[MAX_HEADS:])
         del heads[MAX_HEADS:]
         return cached
+
+    def clear(self) -> None:
+        """Forgets every head."""
+        self._by_length.clear()
+        self._bytes = 0
 
 
 def _tag(raw: bytes) -> bytes:

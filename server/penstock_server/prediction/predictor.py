@@ -1,24 +1,32 @@
 """Takes a `ModelInfer` message to an executor: parse, route, decode, admit.
 
 It runs on the reactor's thread and reads one routing table per request. It answers only refusals; executors answer the
-rest.
+rest. A large message is parsed and decoded on a model thread, since that takes as long as a batch or longer.
 """
 
+from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any, Final
+
+import structlog
 
 from penstock.inference_pb2 import ModelInferRequest
 from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
-from penstock_server.errors import DeadlinePassedError, InvalidInputError, PenstockError
+from penstock_server.errors import DeadlinePassedError, InvalidInputError, OverloadedError, PenstockError
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.parse import OPEN_INFERENCE, parse
+from penstock_server.prediction.answerer import PendingRequest, refuse
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import Choice
-from penstock_server.prediction.executor import Executor, PendingRequest, refuse
+from penstock_server.prediction.executor import LARGE_BYTES, Executor
+from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.parse_cache import CachedRequest, ParseCache
 from penstock_server.prediction.routing_table import RoutingTable
+
+log = structlog.get_logger(__name__)
 
 _CHOICE: Final = "parameter_choice"
 _INTEGERS: Final = ("int64_param", "uint64_param")
@@ -30,30 +38,88 @@ _KNOWN: Final[dict[str, tuple[str, ...]]] = {
     "triton_enable_empty_final_response": ("bool_param",),
 }
 """The request parameters that mean something here, with the types that may carry them."""
+MOST_BYTES: Final = 1 << 28
+"""Large messages that may be decoded at once; each of them takes its size again as rows."""
+QUICK_BYTES: Final = 1 << 20
+"""A message up to this size that is like one before is not handed to the thread: its rows are copied in 100 us."""
 _SEQUENCES: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+
+
+class LargeMessage:
+    """A call whose message is decoded on a thread: it can be cancelled meanwhile."""
+
+    __slots__ = ("arrived_s", "call", "is_left", "message", "report")
+
+    def __init__(self, message: bytes, call: Call, report: Recorder, arrived_s: float) -> None:
+        self.message = message
+        self.call = call
+        self.report = report
+        self.arrived_s = arrived_s
+        self.is_left = False
+
+    def cancelled(self) -> None:
+        """Gives the request up: its caller left."""
+        self.is_left = True
+        self.report.refused("cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A large message as the thread gives it back.
+
+    Attributes:
+        routing_table: by which it was routed.
+        executor: of the version that it asks for.
+        outcome: its rows and chosen outputs, or why it is refused.
+    """
+
+    routing_table: RoutingTable
+    request: ModelInferRequest
+    executor: Executor
+    outcome: tuple[DecodedRows, Choice] | PenstockError
 
 
 class Predictor:
     """Admits requests to executors.
 
-    Attributes:
-        routing_table: what is served now; swapped by assignment.
+    Args:
+        thread: decodes large messages, and posts to the reactor; None decodes them on the reactor.
+        most_bytes: of large messages that may be decoded at once.
     """
 
-    def __init__(self, *, clock: Clock, report: Recorder) -> None:
-        self.routing_table = RoutingTable()
+    def __init__(
+        self, *, clock: Clock, report: Recorder, thread: ModelThread | None = None, most_bytes: int = MOST_BYTES
+    ) -> None:
+        self._routing_table = RoutingTable()
         self._clock = clock
         self._report = report
         self._cache = ParseCache()
+        self._thread = thread
+        self._most_bytes = most_bytes
+        self._decoding_bytes = 0
+
+    @property
+    def routing_table(self) -> RoutingTable:
+        """What is served now; swapped by assignment."""
+        return self._routing_table
+
+    @routing_table.setter
+    def routing_table(self, routing_table: RoutingTable) -> None:
+        self._routing_table = routing_table
+        # Its entries would keep decoders of versions that are no longer loaded.
+        self._cache.clear()
 
     def infer(self, message: bytes, call: Call) -> None:
         """Admits one request; its call is answered later, or at once with an error."""
         arrived_s = self._clock()
+        if len(message) > LARGE_BYTES and self._thread is not None and not self._is_quick(message):
+            self._infer_large(self._thread, LargeMessage(message, call, self._report, arrived_s))
+            return
         report = self._report
         try:
             cached = self._cache.find(message)
             request = parse(ModelInferRequest, message, OPEN_INFERENCE) if cached is None else cached.request
-            executor = self._executor(request) if cached is None else self._executor_of(cached)
+            executor = _executor(request, self._routing_table) if cached is None else self._executor_of(cached)
             report = executor.report
             deadline_s = call.deadline_s
             priority = DEFAULT
@@ -77,14 +143,65 @@ class Predictor:
         except PenstockError as error:
             refuse(call, report, error)
 
-    def _executor(self, request: ModelInferRequest) -> Executor:
-        key = request.id
-        if request.parameters:
-            key = _checked_parameters(request.parameters) or key
-        return self.routing_table.model(request.model_name).resolve(request.model_version, key)
+    def _is_quick(self, message: bytes) -> bool:
+        """Whether a large message is like one before it: then its contents need no parsing."""
+        return len(message) <= QUICK_BYTES and self._cache.find(message) is not None
+
+    def _infer_large(self, thread: ModelThread, large: LargeMessage) -> None:
+        """Decodes a large message on the thread; `_admit_large` takes what comes back."""
+        call = large.call
+        size = len(large.message)
+        if self._decoding_bytes + size > self._most_bytes and self._decoding_bytes:
+            waiting = f"{self._decoding_bytes:,} bytes of large messages are being decoded"
+            refuse(call, self._report, OverloadedError(f"{waiting}; try again later"))
+            return
+        self._decoding_bytes += size
+        call.pending = large
+        call.watch()
+        # The routing table never changes, and decoders keep no state: both may be read there.
+        thread.start(partial(_decoded, large.message, self._routing_table), partial(self._admit_large, thread, large))
+
+    def _admit_large(self, thread: ModelThread, large: LargeMessage, decoded: Decoded | PenstockError) -> None:
+        self._decoding_bytes -= len(large.message)
+        call = large.call
+        if large.is_left or call.is_over:
+            return
+        report = self._report
+        try:
+            if isinstance(decoded, PenstockError):
+                raise decoded
+            executor = decoded.executor
+            report = executor.report
+            if executor.is_ending and decoded.routing_table is not self._routing_table:
+                # A promotion came between: another version answers, and may take its rows in another form.
+                self._infer_large(thread, large)
+                return
+            call.pending = pending = self._pending(large, decoded)
+            executor.submit(pending)
+        except PenstockError as error:
+            refuse(call, report, error)
+
+    def _pending(self, large: LargeMessage, decoded: Decoded) -> PendingRequest:
+        request, executor = decoded.request, decoded.executor
+        if isinstance(decoded.outcome, PenstockError):
+            raise decoded.outcome
+        rows, chosen = decoded.outcome
+        if (cached := self._cache.put(large.message, request)) is not None:
+            cached.set_decoded(executor.decoder, rows.rows, chosen)
+        return PendingRequest(
+            executor,
+            large.call,
+            rows,
+            arrived_s=large.arrived_s,
+            deadline_s=_deadline(request, large.call.deadline_s, large.arrived_s),
+            request_id=request.id,
+            chosen=chosen,
+            priority=_priority(request),
+            size_bytes=len(large.message),
+        )
 
     def _executor_of(self, cached: CachedRequest) -> Executor:
-        return self.routing_table.model(cached.model).resolve(cached.version, "")
+        return self._routing_table.model(cached.model).resolve(cached.version, "")
 
     def _decoded(
         self, executor: Executor, message: bytes, request: ModelInferRequest, cached: CachedRequest | None
@@ -104,6 +221,30 @@ class Predictor:
         if cached is not None:
             cached.set_decoded(executor.decoder, decoded.rows, chosen)
         return decoded, chosen
+
+
+def _executor(request: ModelInferRequest, routing_table: RoutingTable) -> Executor:
+    key = request.id
+    if request.parameters:
+        key = _checked_parameters(request.parameters) or key
+    return routing_table.model(request.model_name).resolve(request.model_version, key)
+
+
+def _decoded(message: bytes, routing_table: RoutingTable) -> Decoded | PenstockError:
+    """What a large message asks for, on a thread; raises nothing."""
+    try:
+        request = parse(ModelInferRequest, message, OPEN_INFERENCE)
+        executor = _executor(request, routing_table)
+        try:
+            chosen = _chosen(request, executor) if request.outputs else None
+            return Decoded(routing_table, request, executor, (executor.decoder.decode(request), chosen))
+        except PenstockError as error:
+            return Decoded(routing_table, request, executor, error)
+    except PenstockError as error:
+        return error
+    except Exception:
+        log.exception("large message failed")
+        return PenstockError()
 
 
 def _deadline(request: ModelInferRequest, deadline_s: float, now_s: float) -> float:
@@ -147,7 +288,7 @@ def _value(parameter: Any) -> int:
 
 
 def _chosen(request: ModelInferRequest, executor: Executor) -> Choice:
-    chosen = []
+    chosen: dict[int, None] = {}
     for output in request.outputs:
         at = executor.output_at.get(output.name)
         if at is None:
@@ -159,5 +300,7 @@ def _chosen(request: ModelInferRequest, executor: Executor) -> Choice:
             )
         if output.parameters and "shared_memory_region" in output.parameters:
             raise InvalidInputError(f"output {output.name!r} asks for shared memory, which is not supported")
-        chosen.append(at)
+        if at in chosen:
+            raise InvalidInputError(f"output {output.name!r} is asked for twice, expected each output once")
+        chosen[at] = None
     return tuple(chosen)

@@ -1,4 +1,4 @@
-"""Runs the executors whose batches are due, one batch each in turn, between the events of a transport."""
+"""Starts the batches that are due, one of each executor in turn, between the events of a transport."""
 
 from collections import deque
 from math import inf
@@ -14,7 +14,7 @@ IDLE_S = 1.0
 
 
 class BatchScheduler:
-    """Runs inline executors fairly: each that is due gets one batch per step, however many requests wait at the others.
+    """Runs executors fairly: each that is due starts one batch per step, however many requests wait at the others.
 
     Attributes:
         is_due: a step has work to do now.
@@ -26,12 +26,12 @@ class BatchScheduler:
         self.is_due = False
 
     def activate(self, executor: Executor) -> None:
-        """Adds an executor whose queue is no longer empty."""
+        """Adds an executor whose queue is no longer empty, and which says that it is active until it is dropped."""
         self._active.append(executor)
         self.is_due = True
 
     def step(self) -> float:
-        """Runs one batch of each executor that is due; returns the seconds until the next is due, 0 when one still is."""
+        """Starts one batch of each executor that is due; returns the seconds until the next is due, 0 when one still is."""
         wait_s = IDLE_S
         for _ in range(len(self._active)):
             executor = self._active.popleft()
@@ -46,5 +46,7 @@ class BatchScheduler:
                 self._active.append(executor)
                 executor.watch()
                 wait_s = min(wait_s, max(0.0, due_s - now_s))
+            else:
+                executor.is_active = False
         self.is_due = wait_s <= 0
         return wait_s

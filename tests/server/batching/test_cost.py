@@ -49,11 +49,24 @@ def test_one_pause_is_no_slowdown() -> None:
     assert model.of(32) < 1.1 * TRUE.of(32)
 
 
-def test_a_line_too_high_is_doubted_down() -> None:
-    model = CostModel(Cost(1e3, 1e2), 64)
-    for _ in range(1000):
-        model.doubt()
-    assert model.of(64) < 1e-3
+@pytest.mark.parametrize("times", [3.0, 10.0, 1000.0])
+def test_probes_bring_a_line_that_is_too_high_down(times: float) -> None:
+    model = CostModel(Cost(times * TRUE.base_s, times * TRUE.row_s), 64)
+    probes = 0
+    while model.of(1) > 2 * TRUE.of(1):
+        model.update(1, TRUE.of(1), is_probe=True)
+        probes += 1
+    assert probes <= 40
+    for _ in range(30):
+        model.update(1, TRUE.of(1), is_probe=True)
+    assert model.of(1) >= TRUE.of(1)
+
+
+def test_a_probe_that_took_longer_counts_as_any_batch() -> None:
+    probed, usual = CostModel(TRUE, 64), CostModel(TRUE, 64)
+    probed.update(10, 2 * TRUE.of(10), is_probe=True)
+    usual.update(10, 2 * TRUE.of(10))
+    assert probed.cost == usual.cost
 
 
 @given(
@@ -104,12 +117,6 @@ def test_a_batch_counts_as_three_times_what_was_expected_at_most() -> None:
     almost = CostModel(TRUE, 64)
     almost.update(10, 2.5 * TRUE.of(10))
     assert almost.of(10) < just.of(10)
-
-
-def test_a_doubt_is_small_and_keeps_the_shape() -> None:
-    model = CostModel(TRUE, 64)
-    model.doubt()
-    assert [model.of(rows) / TRUE.of(rows) for rows in (1, 10, 64)] == pytest.approx([0.98] * 3)
 
 
 def test_a_batch_without_rows_comes_first() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import THREADED_ROWS, UNIT_ROWS, BatchLimits, ModelLimits, resolve
+from penstock_server.batching.limits import THREADED_ROWS, UNIT_ROWS, BatchLimits, ModelLimits, resolve, slice_rows
 from penstock_server.errors import InvalidInputError
 
 BUDGET_S = 0.001
@@ -71,3 +71,15 @@ def test_a_chosen_inline_batch_keeps_the_budget(base_s: float, row_s: float) -> 
     limits, is_inline = resolve(BatchLimits(), cost, BUDGET_S)
     assert limits.most_rows >= UNIT_ROWS
     assert not is_inline or cost.of(limits.most_rows) <= BUDGET_S * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "cost", "rows"),
+    [
+        (512, Cost(0.0, 1e-3), 512),  # a batch, although the budget allows one row
+        (8, Cost(1e-4, 1e-6), 900),  # batches are set to be smaller than the budget allows
+        (8, Cost(0.0, 0.0), 4096),
+    ],
+)
+def test_a_slice_is_a_batch_or_what_the_budget_allows(max_rows: int, cost: Cost, rows: int) -> None:
+    assert slice_rows(BatchLimits(max_rows), cost, 1e-3) == rows

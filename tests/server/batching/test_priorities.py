@@ -18,7 +18,7 @@ class Item:
     deadline_s: float = inf
     is_over: bool = False
     size_bytes: int = 0
-    is_waiting: bool = True
+    is_waiting: bool = False
 
 
 def served(items: list[Item], max_rows: int = 3) -> list[Item]:
@@ -70,18 +70,18 @@ def test_all_are_served_once_by_rank(pairs: list[tuple[int, float]], max_rows: i
         assert [i for i in order if i.priority == priority] == [i for i in items if i.priority == priority]
 
 
-def test_the_dead_and_discarded_give_their_rows_back() -> None:
+def test_who_left_counts_no_more_at_any_level() -> None:
     queue: BatchQueue[Item] = BatchQueue(BatchLimits(queue_rows=3, queue_requests=3))
     items = [Item(1), Item(5), Item(9)]
     assert all(map(queue.add, items))
     for item in items[::2]:
         item.is_over = True
-        queue.discard(item)
-    assert (queue.rows, len(queue)) == (1, 3)
+        assert queue.discard(item)
+        assert not queue.discard(item)
+    assert (queue.rows, len(queue)) == (1, 1)
     more = Item(1)
-    assert queue.add(more)  # sweeps
+    assert queue.add(more)
     assert (queue.rows, len(queue)) == (2, 2)
-    assert [list(level) for level in queue.newest()] == [[items[1]], [more]]
     assert queue.next_batch(0.0).items == [more, items[1]]
     assert queue.add(Item(9))
     assert len(queue.clear()) == 1
@@ -95,29 +95,30 @@ def levels_of(*items: Item) -> PriorityLevels[Item]:
     return levels
 
 
-@pytest.mark.parametrize(("priority", "behind"), [(1, 14), (4, 14), (5, 12), (6, 12), (7, 8), (8, 8), (9, 0)])
-def test_rows_behind_are_those_of_lower_priorities(priority: int, behind: int) -> None:
-    levels = levels_of(Item(1, rows=1), Item(5, rows=2), Item(7, rows=4), Item(9, rows=8))
-    assert levels.rows_behind(priority, 15) == behind
+@pytest.mark.parametrize(
+    ("priority", "ahead"),
+    [(1, (1, 1)), (4, (1, 1)), (5, (3, 3)), (6, (3, 3)), (7, (7, 4)), (8, (7, 4)), (9, (15, 5))],
+)
+def test_ahead_are_those_of_the_same_and_of_higher_priorities(priority: int, ahead: tuple[int, int]) -> None:
+    levels = levels_of(Item(1, rows=1), Item(5, rows=2), Item(5, rows=0), Item(7, rows=4), Item(9, rows=8))
+    assert levels.ahead(priority, 15, 5) == ahead
 
 
-def test_what_was_taken_or_discarded_is_behind_nobody() -> None:
-    first, second, third = items = [Item(7, rows=2), Item(7, rows=2), Item(7, rows=2)]
-    levels = levels_of(*items)
-    assert levels.first().popleft() is first
-    levels.took(first)
-    assert levels.rows_behind(5, 4) == 4
-    levels.discard(third)
-    assert levels.rows_behind(5, 2) == 2
-    assert [list(level) for level in levels.newest()] == [[], [third, second]]
+def test_who_does_not_count_is_ahead_of_nobody() -> None:
+    first, second = Item(7, rows=2), Item(7, rows=4)
+    levels = levels_of(first, second)
+    levels.uncount(first)
+    assert levels.ahead(9, 4, 1) == levels.ahead(7, 4, 1) == (4, 1)
+    assert levels.ahead(5, 4, 1) == (0, 0)
+    assert [list(level) for level in levels.newest()] == [[], [second, first]]
 
 
 def test_an_empty_level_is_gone() -> None:
     one = Item(9)
     levels = levels_of(one, Item())
-    assert (len(levels), len(list(levels))) == (2, 2)
+    assert len(list(levels)) == 2
     levels.others[9].items.popleft()
-    levels.took(one)
+    levels.popped(one)
     assert levels.others == {}
     assert levels.first() is levels.default
 

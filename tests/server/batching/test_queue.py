@@ -20,7 +20,13 @@ class Item:
     is_over: bool = False
     priority: int = 5
     size_bytes: int = 0
-    is_waiting: bool = True
+    is_waiting: bool = False
+
+
+def without_probes(queue: BatchQueue[Item]) -> BatchQueue[Item]:
+    """The queue with its last probe far from its end."""
+    queue._probe_at_s = inf
+    return queue
 
 
 def queue_of(*items: Item, **limits: Any) -> BatchQueue[Item]:
@@ -143,12 +149,12 @@ def test_in_time_counts_what_waits_before(one: bool) -> None:
     queue: BatchQueue[Item] = BatchQueue(BatchLimits(objective_ms=1e6), COST)
     for priority in (9, 9, 9, 5, 5, 1):
         queue.add(Item(priority=priority))
-    # Run one by one, each request has the price of a batch, whatever its priority.
-    ends = ((9, 10.5), (5, 9.0), (3, 8.0), (1, 8.0)) if one else ((9, 4.5), (7, 3.0), (5, 3.0), (3, 2.0), (1, 2.0))
+    # Run one by one, each request has the price of a batch.
+    ends = ((9, 10.5), (5, 6.0), (3, 3.0), (1, 3.0)) if one else ((9, 4.5), (7, 3.0), (5, 3.0), (3, 2.0), (1, 2.0))
     for priority, end_s in ends:
-        assert queue.is_in_time(Item(deadline_s=end_s + 0.1, priority=priority), 0.0, one=one)
-        assert not queue.is_in_time(Item(deadline_s=end_s, priority=priority), 0.0, one=one)
-        assert not queue.is_in_time(Item(deadline_s=end_s + 0.1, priority=priority), 0.2, one=one)
+        assert queue.admits(Item(deadline_s=end_s + 0.1, priority=priority), 0.0, one=one)
+        assert not queue.admits(Item(deadline_s=end_s, priority=priority), 0.0, one=one)
+        assert not queue.admits(Item(deadline_s=end_s + 0.1, priority=priority), 0.2, one=one)
 
 
 def test_company_is_waited_for_only_while_the_batch_still_fits() -> None:
@@ -211,7 +217,8 @@ class Interleavings(RuleBasedStateMachine):
     def counts_what_waits(self) -> None:
         assert self.queue.rows == self.living_rows()
         assert self.queue.size_bytes == self.living_bytes()
-        assert len(self.queue) >= sum(not item.is_over for item in self.waiting)
+        assert len(self.queue) == sum(not item.is_over for item in self.waiting)
+        assert len(list(self.queue._levels)) - len(self.queue) == self.queue._discarded
 
     def living_bytes(self) -> int:
         return sum(item.size_bytes for item in self.waiting if not item.is_over)
@@ -263,13 +270,6 @@ CAPACITY = MAX_ROWS / FAST.of(MAX_ROWS)
 """Rows per second."""
 
 
-class Exact(CostModel):
-    """Never doubts."""
-
-    def doubt(self) -> None:
-        pass
-
-
 @dataclass
 class Simulation:
     """A simulated executor under any load: exact costs, time that jumps from event to event.
@@ -282,9 +282,9 @@ class Simulation:
 
     def __post_init__(self) -> None:
         limits = BatchLimits(MAX_ROWS, queue_rows=100_000, objective_ms=self.objective_ms)
-        self.queue: BatchQueue[Item] = BatchQueue(limits)
+        self.queue: BatchQueue[Item] = without_probes(BatchQueue(limits))
         if self.is_aware:
-            self.queue.cost = Exact(FAST, MAX_ROWS)
+            self.queue.cost = CostModel(FAST, MAX_ROWS)
         self.served: list[tuple[Item, float]] = []
         self.refused: list[Item] = []
         self.expired: list[Item] = []
@@ -293,7 +293,7 @@ class Simulation:
     def run(self, items: list[Item]) -> None:
         for item in items:
             self.serve_until(item.arrived_s)
-            is_welcome = not self.is_aware or self.queue.is_in_time(item, item.arrived_s)
+            is_welcome = not self.is_aware or self.queue.admits(item, item.arrived_s)
             if is_welcome:
                 assert self.queue.add(item)
             else:
@@ -394,84 +394,236 @@ def known(cost: Cost = COST, **limits: Any) -> BatchQueue[Item]:
     return BatchQueue(BatchLimits(**limits), cost)
 
 
-def test_a_queue_doubts_a_cost_that_expires_everything() -> None:
+def test_a_batch_owns_the_rows_of_its_items() -> None:
+    items = [Item(2), Item(0), Item(3)]
+    batch = queue_of(*items).next_batch(0.0)
+    items[0].rows = 7
+    assert (batch.counts, batch.rows) == ([2, 0, 3], 5)
+
+
+def test_who_leaves_in_any_order_is_counted_out_once() -> None:
+    gone, stays = Item(10, size_bytes=100), Item(1, size_bytes=1)
+    queue = queue_of(gone, stays, max_rows=4)
+    gone.is_over = True  # the transport noticed
+    assert queue.next_batch(0.0).items == [stays]  # and the batch was taken
+    assert not queue.discard(gone)  # before the queue was told
+    assert (queue.rows, queue.requests, queue.size_bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("priority", [1, 5, 9])
+def test_what_was_cleared_counts_no_more(priority: int) -> None:
+    items = [Item(10, priority=priority), Item(5, priority=priority)]
+    queue = queue_of(*items)
+    assert queue.clear() == items
+    assert not any(map(queue.discard, items))
+    assert (queue.rows, queue.requests, queue.size_bytes, queue.is_idle) == (0, 0, 0, True)
+
+
+def test_nobody_that_was_never_added_is_counted_out() -> None:
+    queue = queue_of(Item(1), queue_rows=1)
+    refused = Item(1)
+    assert not queue.add(refused)
+    assert not queue.discard(refused)
+    assert queue.rows == 1
+
+
+def test_who_left_takes_up_no_memory_for_long() -> None:
+    queue = queue_of(Item(), queue_requests=4)
+    for _ in range(1000):
+        gone = Item(size_bytes=1)
+        assert queue.add(gone)
+        gone.is_over = True
+        queue.discard(gone)
+    assert len(list(queue._levels)) <= 70
+    assert (queue.rows, queue.requests) == (1, 1)
+
+
+def test_without_anybody_waiting_nothing_is_due() -> None:
+    gone = Item()
+    queue = queue_of(gone, max_delay_s=3600.0)
+    gone.is_over = True
+    queue.discard(gone)
+    assert (queue.due_s(), queue.is_idle) == (inf, True)
+
+
+def test_in_a_hurry_nobody_waits_for_company() -> None:
+    queue = queue_of(Item(arrived_s=7.0), max_delay_s=3600.0)
+    queue.hurry()
+    assert queue.due_s() == 0.0
+
+
+HIGH = Cost(10.0, 5.0)
+"""Ten times what a batch takes."""
+
+
+def run_probe(queue: BatchQueue[Item], now_s: float, took_s: float = COST.of(1)) -> None:
+    batch = queue.next_batch(now_s)
+    assert batch.is_probe
+    queue.ended(batch, now_s + took_s, took_s)
+
+
+def test_a_line_too_high_heals_by_what_runs() -> None:
+    queue = known(HIGH, objective_ms=4000.0)
+    now_s, refused, probes = 0.0, 0, 0
+    while True:
+        item = Item(arrived_s=now_s, deadline_s=now_s + 4.0)
+        if not queue.admits(item, now_s):
+            refused += 1
+        else:
+            queue.add(item)
+            batch = queue.next_batch(now_s)
+            assert batch.items == [item]
+            if not batch.is_probe:
+                break
+            probes += 1
+            queue.ended(batch, now_s + COST.of(1), COST.of(1))
+        now_s += 2.0
+    assert probes < 20
+    assert refused > 10 * probes
+
+
+def test_a_callers_wish_moves_no_estimate() -> None:
     queue = known()
-    queue.add(Item(deadline_s=1.2))
-    assert len(queue.next_batch(0.0).expired) == 1
-    assert queue.cost.of(1) < COST.of(1)
+    for at in range(1000):
+        item = Item(arrived_s=float(at), deadline_s=at + 1e-5)
+        if queue.admits(item, float(at)):
+            queue.add(item)
+            run_probe(queue, float(at))
+    assert queue.cost.of(64) == pytest.approx(COST.of(64))
 
 
-@pytest.mark.parametrize("others", [[], [0.5]])
-def test_a_queue_does_not_doubt_what_gave_a_batch(others: list[float]) -> None:
+def test_probes_take_a_twentieth_of_the_time() -> None:
     queue = known()
-    for deadline_s in (*others, inf):
-        queue.add(Item(deadline_s=deadline_s))
-    queue.next_batch(0.0)
-    assert queue.cost.of(1) == COST.of(1)
+    assert queue.admits(Item(deadline_s=0.1), 0.0)
+    queue.add(item := Item(deadline_s=0.1))
+    queue._probe = item
+    run_probe(queue, 0.0, took_s=1.5)
+    assert not queue.admits(Item(deadline_s=31.4 + 0.1), 31.4)
+    assert queue.admits(Item(deadline_s=31.5 + 0.1), 31.5)
 
 
-def test_a_refusal_of_an_idle_queue_doubts_the_cost() -> None:
+def test_a_probe_needs_an_idle_queue() -> None:
     queue = known()
     late = Item(deadline_s=1.4)
     queue.add(Item())
-    assert not queue.is_in_time(late, 0.0)  # something waits
-    queue.next_batch(0.0)
-    assert not queue.is_in_time(late, 0.0)  # something runs
-    assert queue.cost.of(1) == COST.of(1)
-    queue.ended(1, None)
+    assert not queue.admits(late, 0.0)  # something waits
+    batch = queue.next_batch(0.0)
+    assert not queue.admits(late, 0.0)  # something runs
+    queue.ended(batch, 0.0, None)
     assert queue.is_idle
-    assert not queue.is_in_time(late, 0.0)
+    assert queue.admits(late, 0.0)
+    assert queue.cost.of(1) == COST.of(1)
+
+
+def test_a_probe_runs_alone_and_after_its_deadline_too() -> None:
+    queue = known()
+    probe, next_one = Item(2, deadline_s=0.1), Item(deadline_s=99.0)
+    assert queue.admits(probe, 0.0)
+    queue.add(probe)
+    queue.add(next_one)
+    assert not queue.admits(Item(deadline_s=0.1), 0.0)
+    batch = queue.next_batch(5.0)
+    assert (batch.items, batch.counts, batch.rows, batch.is_probe) == ([probe], [2], 2, True)
+    assert (queue.rows, len(queue)) == (1, 1)
+    queue.ended(batch, 6.0, None)
+    assert queue.next_batch(6.0).items == [next_one]
+    assert queue.is_idle is False
+    assert (queue.rows, len(queue)) == (0, 0)
+
+
+def test_a_probe_whose_caller_left_is_none() -> None:
+    queue = known()
+    probe = Item(deadline_s=0.1)
+    assert queue.admits(probe, 0.0)
+    queue.add(probe)
+    probe.is_over = True
+    queue.discard(probe)
+    assert queue.next_batch(0.0).items == []
+    assert queue.is_idle
+
+
+def test_a_queue_that_gives_everybody_up_runs_one_to_learn() -> None:
+    queue = known()
+    assert queue.admits(Item(deadline_s=9.0), 0.0)
+    for _ in range(2):
+        queue.add(Item(deadline_s=1.2))
+    batch = queue.next_batch(0.0)
+    assert (len(batch.items), len(batch.expired), batch.is_probe) == (1, 1, True)
+    queue.ended(batch, 0.5, 0.5)
     assert queue.cost.of(1) < COST.of(1)
+    queue.add(Item(deadline_s=1.2))
+    assert len(queue.next_batch(0.5).expired) == 1  # not again so soon
+
+
+def test_nobody_runs_to_learn_whose_deadline_passed() -> None:
+    queue = known()
+    queue.add(Item(deadline_s=1.2))
+    batch = queue.next_batch(1.2)
+    assert (len(batch.items), len(batch.expired)) == (0, 1)
+
+
+@pytest.mark.parametrize("others", [[], [0.5]])
+def test_what_gives_a_batch_needs_no_probe(others: list[float]) -> None:
+    queue = known()
+    for deadline_s in (*others, inf):
+        queue.add(Item(deadline_s=deadline_s))
+    assert not queue.next_batch(0.0).is_probe
 
 
 def test_a_request_waits_for_the_batch_that_runs() -> None:
-    queue = known(objective_ms=1e6)
+    queue = without_probes(known(objective_ms=1e6))
     queue.add(Item())
-    queue.next_batch(0.0)  # until 1.5
-    assert not queue.is_in_time(Item(deadline_s=3.0), 0.0)
-    assert queue.is_in_time(Item(deadline_s=3.1), 0.0)
-    assert not queue.is_in_time(Item(deadline_s=3.1), 1.7)
-    queue.ended(1, None)
-    assert queue.is_in_time(Item(deadline_s=1.6), 0.0)
+    batch = queue.next_batch(0.0)  # until 1.5
+    assert not queue.admits(Item(deadline_s=3.0), 0.0)
+    assert queue.admits(Item(deadline_s=3.1), 0.0)
+    assert not queue.admits(Item(deadline_s=3.1), 1.7)
+    queue.ended(batch, 0.0, None)
+    assert queue.admits(Item(deadline_s=1.6), 0.0)
+    assert not queue.admits(Item(deadline_s=1.4), 0.0)
 
 
 def test_an_empty_batch_keeps_nobody_waiting() -> None:
-    queue = known(objective_ms=1e6)
+    queue = without_probes(known(objective_ms=1e6))
     assert queue.is_idle
     queue.add(Item(is_over=True))
     assert queue.next_batch(0.0).items == []
     assert queue.is_idle
-    assert queue.is_in_time(Item(deadline_s=1.6), 0.0)
+    assert queue.admits(Item(deadline_s=1.6), 0.0)
+
+
+def ran(queue: BatchQueue[Item], took_s: float | None) -> None:
+    queue.add(Item())
+    queue.ended(queue.next_batch(0.0), 0.0, took_s)
 
 
 def test_costs_are_learned_once_a_request_has_a_deadline() -> None:
     queue = known()
-    queue.ended(1, 4.0)
+    ran(queue, 4.0)
     assert queue.cost.of(1) == COST.of(1)
-    queue.is_in_time(Item(deadline_s=9.0), 0.0)
-    queue.ended(1, None)
+    queue.admits(Item(deadline_s=9.0), 0.0)
+    ran(queue, None)
     assert queue.cost.of(1) == COST.of(1)
-    queue.ended(1, 4.0)
+    ran(queue, 4.0)
     assert queue.cost.of(1) > COST.of(1)
 
 
 def test_costs_are_learned_for_an_objective() -> None:
     queue = known(objective_ms=1e6)
-    queue.ended(1, 4.0)
+    ran(queue, 4.0)
     assert queue.cost.of(1) > COST.of(1)
 
 
 def test_a_request_larger_than_a_batch_runs_alone() -> None:
-    queue = known(max_rows=4, objective_ms=1e6)
-    assert queue.is_in_time(Item(9, deadline_s=5.6), 0.0)
-    assert not queue.is_in_time(Item(9, deadline_s=5.5), 0.0)
+    queue = without_probes(known(max_rows=4, objective_ms=1e6))
+    assert queue.admits(Item(9, deadline_s=5.6), 0.0)
+    assert not queue.admits(Item(9, deadline_s=5.5), 0.0)
 
 
 def test_without_an_objective_half_of_the_deadline_is_left_to_others() -> None:
     queue = known(max_rows=1)
     queue.add(Item())  # 1.5 ahead of it
-    assert queue.is_in_time(Item(deadline_s=4.5), 0.0)
-    assert not queue.is_in_time(Item(deadline_s=4.4), 0.0)
+    assert queue.admits(Item(deadline_s=4.5), 0.0)
+    assert not queue.admits(Item(deadline_s=4.4), 0.0)
 
 
 def test_what_a_batch_took_keeps_its_rows() -> None:

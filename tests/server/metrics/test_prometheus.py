@@ -239,3 +239,15 @@ def test_what_was_written_and_dropped_is_summed_over_workers(new_counters: Calla
         f'penstock_request_log_dropped_total{{{labels},reason="busy"}} 4.0',
         f'penstock_request_log_dropped_total{{{labels},reason="disk"}} 5.0',
     ]
+
+
+def test_sums_beyond_an_integer_are_shown(new_counters: NewCounters) -> None:
+    workers = [new_counters(), new_counters()]
+    for one in workers:
+        one.latency_ns[0] = 2.0**63
+        one.score_sum[0] = 1e20
+        one.shadow[0] = 2**61
+    shown = scrape(version_of(*workers))
+    assert shown("model_prediction_latency_seconds_sum", **VERSION, stage="total") == 2.0**64 / 1e9
+    assert shown("penstock_shadow_score_distance_sum", **VERSION) == 2e20
+    assert shown("penstock_shadow_comparisons_total", **VERSION, result="agree") == 2**62

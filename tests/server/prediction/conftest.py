@@ -1,8 +1,8 @@
 """A version to ask, and the parts around it: real graphs, and doubles for everything else."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable, Outputs
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.prediction.decode import TensorDecoder
-from penstock_server.prediction.executor import Executor, ThreadedExecutor
+from penstock_server.prediction.executor import Executor
+from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader, class_reader, score_output
 
+TIMEOUT_S = 20.0
 PLAIN = (TensorInfo("x", "FP64", (ANY, 2)),)
 
 
@@ -66,24 +68,65 @@ def executor_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
         report: Any = None,
         clock: Any = None,
         activate: Callable[[Executor], None] = lambda executor: None,
-        is_threaded: bool = False,
+        thread: ModelThread | None = None,
         cost: Cost | None = None,
+        large_thread: ModelThread | None = None,
+        slice_rows: int | None = None,
+        reply_bytes: int = 1 << 26,
         **limits: Any,
     ) -> Executor:
         inputs = servable.inputs if isinstance(servable, FakeServable) else servable.model.signature.inputs
-        make: Any = ThreadedExecutor if is_threaded else partial(Executor, activate=activate)
-        executor: Executor = make(
+        return Executor(
             servable,
             TensorDecoder(Signature(inputs, servable.outputs, servable.is_batched)),
             limits=BatchLimits(**limits),
             report=report or fake_report(),
             reader=reader_of(servable),
             clock=clock or fake_clock(),
+            activate=activate,
             cost=cost,
+            thread=thread,
+            large_thread=large_thread,
+            slice_rows=slice_rows,
+            reply_bytes=reply_bytes,
         )
-        return executor
 
     return new
+
+
+class Reactor:
+    """The tests' own thread as the reactor: model threads post to it, and it acts when the test says so."""
+
+    def __init__(self) -> None:
+        self._posted: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.post = self._posted.put
+
+    def act(self) -> None:
+        """Waits for one posted action, and runs it."""
+        self._posted.get(timeout=TIMEOUT_S)()
+
+    def serve(self, *executors: Executor) -> None:
+        """Runs these executors until none has anything to do."""
+        while not all(executor.is_idle for executor in executors):
+            due = [executor for executor in executors if executor.due_s() <= 0]
+            for executor in due:
+                executor.run(0.0)
+            if not due:
+                self.act()
+
+
+@pytest.fixture
+def reactor() -> Reactor:
+    return Reactor()
+
+
+@pytest.fixture
+def thread(reactor: Reactor) -> Iterator[ModelThread]:
+    """A model thread that posts to the reactor."""
+    made = ModelThread("model", reactor.post)
+    yield made
+    made.close()
+    made.join()
 
 
 @pytest.fixture(scope="session")

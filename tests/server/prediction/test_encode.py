@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from penstock import inference_pb2 as pb
 from penstock.tensors import NUMPY_TYPES, to_raw
 from penstock_server.models.signature import ANY, TensorInfo
-from penstock_server.prediction.encode import QUEUE_US, Choice, IntegerParameter, ReplyEncoder, encoded_id
+from penstock_server.prediction.encode import LAYOUT_BYTES, QUEUE_US, Choice, IntegerParameter, ReplyEncoder, encoded_id
 
 SPECS = (TensorInfo("y", "FP32", (ANY, 2)), TensorInfo("label", "BYTES", (ANY,)), TensorInfo("n", "INT64", (ANY,)))
 CHOICES = st.none() | st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple)
@@ -75,12 +75,28 @@ def test_a_request_that_ran_alone_gets_everything(rows: int, chosen: Choice, req
     assert reply.parameters["penstock_compute_us"].int64_param == 250_000
 
 
-def test_what_is_kept_is_bounded() -> None:
+def test_what_is_kept_is_bounded_in_bytes() -> None:
     encoder = ReplyEncoder(("m", "3"), None, SPECS)
-    arrays = arrays_of(1200)
-    for rows in range(1200):
-        encoder.batch(arrays, 1200, 0.0).reply(0, rows, b"", None, 0)
-        assert len(encoder._layouts) < 1100
+    arrays = arrays_of(3000)
+    replies = encoder.batch(arrays, 3000, 0.0)
+    most = 0
+    for rows in range(3000):
+        replies.reply(0, rows, b"", None, 0)
+        most = max(most, sum(len(layout.prefix) for layout in encoder._layouts.values()))
+        assert encoder._layout_bytes <= LAYOUT_BYTES
+        assert len(encoder._layouts) < 2000
+    assert 0 < most < LAYOUT_BYTES
+    encoder.batch(arrays_of(3), 3, 0.0).reply(0, 1, b"", None, 0)
+    assert encoder._layout_bytes > 0
+
+
+def test_a_layout_larger_than_all_that_may_be_kept_is_not() -> None:
+    specs = tuple(TensorInfo(f"{at:0>1000}", "FP32", (ANY,)) for at in range(1100))
+    encoder = ReplyEncoder(("m", "3"), None, specs)
+    arrays = [np.zeros(1, "f4")] * len(specs)
+    for _ in range(2):
+        assert len(encoder.batch(arrays, 1, 0.0).reply(0, 1, b"", None, 0)) > LAYOUT_BYTES
+        assert (encoder._layouts, encoder._layout_bytes) == ({}, 0)
 
 
 @given(name=st.text(min_size=1, max_size=200), values=st.lists(st.integers(0, 5000) | st.integers(0, 2**63 - 1)))

@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from penstock import inference_pb2 as pb
 from penstock_server.batching.cost import Cost
@@ -21,7 +23,8 @@ from penstock_server.errors import (
 from penstock_server.features.pipeline import Refusal
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, TensorInfo
-from penstock_server.prediction.executor import Executor, PendingRequest
+from penstock_server.prediction.answerer import PendingRequest
+from penstock_server.prediction.executor import Executor
 
 TIMEOUT_S = 20.0
 NEVER = float("inf")
@@ -71,6 +74,11 @@ def submit(
 def drain(executor: Executor) -> None:
     while executor.due_s() != NEVER:
         executor.run(0.0)
+
+
+def late_clock(executor: Executor) -> None:
+    """No probe runs, as if the last one were still fresh."""
+    executor._queue._probe_at_s = NEVER
 
 
 def values_in(call: Any, outputs_of: Any) -> list[float]:
@@ -164,7 +172,12 @@ def test_an_executor_is_activated_when_its_queue_fills(executor_of: Any, servabl
     ask(executor, 1.0)
     ask(executor, 2.0)
     assert activations == [executor]
+    assert executor.is_active
     executor.run(0.0)
+    ask(executor, 3.0)
+    assert activations == [executor]  # the scheduler has not dropped it
+    executor.run(0.0)
+    executor.is_active = False
     ask(executor, 3.0)
     assert activations == [executor, executor]
 
@@ -218,19 +231,57 @@ def test_an_executor_learns_what_batches_cost(executor_of: Any, servable: Any, a
     ask(executor, 1.0)
     servable.on_run = lambda: setattr(clock, "now", 5.0)
     executor.run(0.0)
+    late_clock(executor)
     with pytest.raises(OverloadedError):
         ask(executor, 1.0, arrived_s=5.0)
 
 
-def test_a_cost_that_refuses_everybody_is_doubted(executor_of: Any, servable: Any, ask: Any) -> None:
-    executor = executor_of(servable, cost=Cost(5.0, 0.0), objective_ms=4000.0)
-    refused = 0
-    while executor.is_idle:
+def test_a_cost_that_refuses_everybody_heals_by_what_runs(
+    executor_of: Any, servable: Any, ask: Any, fake_clock: Any
+) -> None:
+    clock = fake_clock(0.0)
+    executor = executor_of(servable, clock=clock, cost=Cost(50.0, 0.0), objective_ms=4000.0)
+    servable.on_run = lambda: setattr(clock, "now", clock.now + 1.0)
+    answered = refused = 0
+    for _ in range(1000):
+        clock.now += 1.0
         try:
-            ask(executor, 1.0)
+            call = ask(executor, 1.0, arrived_s=clock.now)
         except OverloadedError:
             refused += 1
-    assert 0 < refused < 30
+            continue
+        executor.run(clock.now)
+        assert isinstance(call.answer, bytes)
+        answered += 1
+    assert answered > 500
+    assert refused > 100  # a slow model is not made slower by those who ask
+
+
+def test_tiny_timeouts_of_one_caller_make_nobody_late(
+    executor_of: Any, servable: Any, ask: Any, fake_clock: Any
+) -> None:
+    clock = fake_clock(0.0)
+    executor = executor_of(servable, clock=clock, cost=Cost(1.0, 0.5), objective_ms=4000.0)
+    servable.on_run = lambda: setattr(clock, "now", clock.now + 1.0 + 0.5 * servable.runs[-1])
+    for _ in range(1000):
+        clock.now += 0.001
+        try:
+            ask(executor, 1.0, arrived_s=clock.now, deadline_s=clock.now + 1e-5)
+        except DeadlinePassedError:
+            continue
+        executor.run(clock.now)
+    assert len(servable.runs) < 10
+    assert executor._queue.cost.of(2) == pytest.approx(2.0)
+    asked_s = clock.now
+    waits = []
+    for _ in range(6):
+        with suppress(OverloadedError):
+            waits.append(ask(executor, 1.0, arrived_s=asked_s))
+    assert 2 <= len(waits) < 6
+    while executor.due_s() <= clock.now:
+        executor.run(clock.now)
+    assert all(isinstance(call.answer, bytes) for call in waits)
+    assert clock.now - asked_s <= 4.0
 
 
 def test_priorities_are_served_first_and_all_are_watched(
@@ -272,18 +323,14 @@ def test_a_cancelled_request_is_not_run(
     assert report.refusals == {"cancelled": 1}
 
 
-@pytest.mark.parametrize("is_threaded", [False, True])
 def test_a_caller_that_leaves_while_its_batch_runs_moves_nobodys_rows(
-    executor_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any, is_threaded: bool
+    executor_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any
 ) -> None:
-    executor = executor_of(servable, report=report, max_rows=4, max_delay_s=3600.0, is_threaded=is_threaded)
+    executor = executor_of(servable, report=report)
     first = ask(executor, 1.0)
     servable.on_run = first.leave
     others = [ask(executor, 2.0, 3.0), ask(executor, 4.0)]
-    if not is_threaded:
-        executor.run(0.0)
-    assert all(call.is_answered.wait(TIMEOUT_S) for call in others)
-    executor.close()
+    executor.run(0.0)
     assert [values_in(call, outputs_of) for call in others] == [[4.0, 6.0], [8.0]]
     assert (first.answers, first.late_answers) == ([], 0)
     assert (report.answered, report.refusals, report.left_waiting) == (2, {"cancelled": 1}, (0, 0))
@@ -293,7 +340,7 @@ def test_a_failing_request_fails_alone(executor_of: Any, servable: Any, ask: Any
     servable.fails = lambda rows: ModelFailedError("the model failed on this input") if (rows == 13.0).any() else None
     executor = executor_of(servable, report=report)
     calls = [ask(executor, 1.0), ask(executor, 13.0), ask(executor, 2.0)]
-    executor.run(0.0)
+    drain(executor)
     assert [values_in(call, outputs_of) for call in (calls[0], calls[2])] == [[2.0], [4.0]]
     assert isinstance(calls[1].answer, ModelFailedError)
     assert (report.answered, report.refusals) == (2, {"model_failed": 1})
@@ -306,7 +353,7 @@ def test_rows_are_counted_for_drift_once(executor_of: Any, servable: Any, ask: A
     servable.fails = lambda rows: ModelFailedError("no") if (rows == 13.0).any() else None
     for values in ([1.0, 2.0], [13.0]):
         ask(executor, *values)
-    executor.run(0.0)
+    drain(executor)
     ask(executor, 3.0)
     executor.run(0.0)
     assert (int(report.cells[0, 0]), report.drift_rows) == (4, 4)
@@ -322,31 +369,78 @@ def test_the_output_of_a_version_without_classes_is_told(
     assert (report.scored, report.labels) == ([2.0, -2.0, 4.0, -4.0], [])
 
 
-def test_a_bug_fails_its_batch_and_no_more(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
+def test_a_bug_fails_its_request_and_no_more(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
     servable.fails = lambda rows: RuntimeError("secret") if (rows == 13.0).any() else None
     executor = executor_of(servable, report=report)
     calls = [ask(executor, 13.0), ask(executor, 1.0)]
-    with pytest.raises(RuntimeError):
-        executor.run(0.0)
-    assert [type(call.answer) for call in calls] == [PenstockError] * 2
+    drain(executor)
+    assert [type(call.answer) for call in calls] == [PenstockError, bytes]
     assert "secret" not in str(calls[0].answer)
-    assert report.refusals == {"internal": 2}
+    assert report.refusals == {"internal": 1}
     assert executor.is_idle
-    after = ask(executor, 2.0)
-    executor.run(0.0)
-    assert isinstance(after.answer, bytes)
 
 
-def test_a_bug_while_a_late_request_is_refused_loses_nobody(
+def test_a_bug_while_a_reply_is_made_ends_every_call(
     executor_of: Any, servable: Any, ask: Any, report: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executor = executor_of(servable, report=report)
+    calls = [ask(executor, 1.0), ask(executor, 2.0)]
+    monkeypatch.setattr(executor.encoder, "batch", lambda *_: 1 / 0)
+    executor.run(0.0)
+    assert [type(call.answer) for call in calls] == [PenstockError] * 2
+    assert executor.is_idle
+
+
+def test_a_bug_while_a_late_request_is_refused_loses_nobody(
+    executor_of: Any, servable: Any, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = executor_of(servable)
     late, fine = ask(executor, 1.0, deadline_s=5.0), ask(executor, 2.0)
     monkeypatch.setattr(late, "fail", lambda error: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        executor.run(5.0)
-    assert type(fine.answer) is PenstockError
+    executor.run(5.0)
+    assert fine.is_over
     assert executor.is_idle
+
+
+def test_a_failed_batch_takes_turns_with_other_executors(executor_of: Any, servable: Any, ask: Any) -> None:
+    servable.fails = lambda rows: ModelFailedError("no") if (rows == 13.0).any() else None
+    executor = executor_of(servable)
+    calls = [ask(executor, value) for value in (13.0, 1.0, 2.0)]
+    answered = []
+    for _ in range(4):
+        assert executor.due_s() == 0.0
+        executor.run(0.0)
+        answered.append(sum(call.is_over for call in calls))
+    assert answered == [0, 1, 2, 3]
+    assert servable.runs == [3, 1, 1, 1]
+
+
+def test_who_waits_to_run_alone_may_leave_or_be_late(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
+    servable.fails = lambda rows: ModelFailedError("no") if (rows == 13.0).any() else None
+    executor = executor_of(servable, report=report)
+    fails, gone, late = ask(executor, 13.0), ask(executor, 1.0), ask(executor, 2.0, deadline_s=5.0)
+    executor.run(0.0)
+    gone.leave()
+    while executor.due_s() <= 5.0:
+        executor.run(5.0)
+    assert [type(call.answer) for call in (fails, late)] == [ModelFailedError, DeadlinePassedError]
+    assert servable.runs == [3, 1]
+    assert report.refusals == {"model_failed": 1, "cancelled": 1, "deadline": 1}
+    assert executor.is_idle
+
+
+def test_a_failing_model_logs_one_line_a_second(executor_of: Any, servable: Any, ask: Any, fake_clock: Any) -> None:
+    clock = fake_clock(0.0)
+    executor = executor_of(servable, clock=clock)
+    servable.fails = lambda rows: ModelFailedError("no")
+    with capture_logs() as lines:
+        for _ in range(100):
+            ask(executor, 1.0)
+            executor.run(clock.now)
+            clock.now += 0.03
+    assert [(line["event"], line["left_out"]) for line in lines] == [
+        ("model failed", 0), ("model failed", 33), ("model failed", 33),
+    ]  # fmt: skip
 
 
 def test_another_number_of_rows_is_a_failed_model(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
@@ -359,45 +453,217 @@ def test_another_number_of_rows_is_a_failed_model(executor_of: Any, servable: An
     assert report.refusals == {"model_failed": 1}
 
 
-def test_a_threaded_executor_answers_on_its_own_thread(
-    executor_of: Any, servable: Any, ask: Any, outputs_of: Any
+def test_a_threaded_executor_runs_its_model_on_its_thread_and_answers_on_the_reactor(
+    executor_of: Any, servable: Any, ask: Any, outputs_of: Any, reactor: Any, thread: Any
 ) -> None:
     threads: list[str] = []
     servable.on_run = lambda: threads.append(threading.current_thread().name)
-    executor = executor_of(servable, is_threaded=True)
+    executor = executor_of(servable, thread=thread)
     calls = [ask(executor, float(number)) for number in range(20)]
     assert all(call.is_watched for call in calls)
-    assert all(call.is_answered.wait(TIMEOUT_S) for call in calls)
-    executor.close()
+    executor.run(0.0)
+    assert executor.due_s() == NEVER  # one batch at a time
+    assert not any(call.is_over for call in calls)
+    assert not executor.is_idle
+    reactor.act()
     assert [values_in(call, outputs_of) for call in calls] == [[2.0 * number] for number in range(20)]
-    assert set(threads) == {"m-1"}
+    assert threads == ["model"]
     assert executor.is_idle
 
 
-def test_a_threaded_executor_outlives_a_bug(executor_of: Any, servable: Any, ask: Any) -> None:
-    servable.fails = lambda rows: RuntimeError("secret") if (rows == 13.0).any() else None
-    executor = executor_of(servable, is_threaded=True)
-    broken = ask(executor, 13.0)
-    assert broken.is_answered.wait(TIMEOUT_S)
-    fine = ask(executor, 1.0)
-    assert fine.is_answered.wait(TIMEOUT_S)
-    executor.close()
-    assert (type(broken.answer), type(fine.answer)) == (PenstockError, bytes)
-
-
-@pytest.mark.parametrize("is_threaded", [False, True])
-def test_what_still_waits_when_a_version_closes_is_refused(
-    executor_of: Any, servable: Any, ask: Any, report: Any, is_threaded: bool
+def test_a_thread_gets_the_next_batch_before_the_replies_to_the_last(
+    executor_of: Any, servable: Any, ask: Any, reactor: Any, thread: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = executor_of(servable, report=report, is_threaded=is_threaded, max_delay_s=3600.0, max_rows=9)
+    executor = executor_of(servable, thread=thread)
+    first = ask(executor, 1.0)
+    executor.run(0.0)
+    second = ask(executor, 2.0, 3.0)
+    order: list[str] = []
+    start, finish = thread.start, first.finish
+    monkeypatch.setattr(thread, "start", lambda *work: (order.append("start"), start(*work)))
+    monkeypatch.setattr(first, "finish", lambda message: (order.append("reply"), finish(message)))
+    reactor.serve(executor)
+    assert order == ["start", "reply"]
+    assert isinstance(second.answer, bytes)
+    assert servable.runs == [1, 2]
+
+
+def test_a_threaded_executor_outlives_a_bug(
+    executor_of: Any, servable: Any, ask: Any, reactor: Any, thread: Any
+) -> None:
+    servable.fails = lambda rows: RuntimeError("secret") if (rows == 13.0).any() else None
+    executor = executor_of(servable, thread=thread)
+    calls = [ask(executor, 13.0), ask(executor, 1.0)]
+    reactor.serve(executor)
+    assert [type(call.answer) for call in calls] == [PenstockError, bytes]
+
+
+def test_who_leaves_while_a_thread_runs_the_batch_moves_nobodys_rows(
+    executor_of: Any, servable: Any, ask: Any, report: Any, outputs_of: Any, reactor: Any, thread: Any
+) -> None:
+    runs, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        runs.set()
+        assert may_end.wait(TIMEOUT_S)
+
+    servable.on_run = hold
+    executor = executor_of(servable, report=report, thread=thread)
+    calls = [ask(executor, 1.0, 2.0), ask(executor, 3.0), ask(executor, 4.0, 5.0)]
+    executor.run(0.0)
+    assert runs.wait(TIMEOUT_S)
+    later = [ask(executor, 6.0), ask(executor, 7.0)]
+    calls[0].leave()
+    later[0].leave()
+    may_end.set()
+    reactor.serve(executor)
+    assert [values_in(call, outputs_of) for call in (*calls[1:], later[1])] == [[6.0], [8.0, 10.0], [14.0]]
+    assert report.refusals == {"cancelled": 2}
+    assert (report.answered, report.left_waiting) == (3, (0, 0))
+
+
+def test_what_a_failed_stream_gives_up_in_another_queue_moves_nobodys_rows(
+    executor_of: Any, fake_servable: Any, ask: Any, outputs_of: Any, reactor: Any, thread: Any
+) -> None:
+    failing, inline = fake_servable(key=("slow", "1")), executor_of(fake_servable())
+    failing.fails = lambda rows: ModelFailedError("no")
+    threaded = executor_of(failing, thread=thread)
+    streamed = [ask(threaded, 0.0), ask(inline, 1.0, 2.0, 3.0)]
+    others = [ask(inline, 4.0), ask(inline, 5.0, 6.0)]
+    # As a stream does whose caller wants a status: its first failure ends all of its requests.
+    fail = streamed[0].fail
+    streamed[0].fail = lambda error: (fail(error), streamed[1].leave())
+    threaded.run(0.0)
+    inline_servable = inline.servable
+    inline_servable.on_run = lambda: reactor.act() if not streamed[0].is_over else None
+    inline.run(0.0)  # the failure arrives while the batch with the stream's other request runs
+    assert isinstance(streamed[0].answer, ModelFailedError)
+    assert [values_in(call, outputs_of) for call in others] == [[8.0], [10.0, 12.0]]
+
+
+@pytest.fixture(params=["inline", "threaded"])
+def thread_or_none(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue("thread") if request.param == "threaded" else None
+
+
+def test_what_still_waits_when_a_version_closes_is_refused(
+    executor_of: Any, servable: Any, ask: Any, report: Any, thread_or_none: Any
+) -> None:
+    executor = executor_of(servable, report=report, thread=thread_or_none, max_delay_s=3600.0, max_rows=9)
     waits, gone = ask(executor, 1.0), ask(executor, 2.0)
     gone.leave()
     executor.close()
     assert isinstance(waits.answer, NotReadyError)
     assert str(waits.answer) == "the version was unloaded before the request had its turn"
     assert report.refusals == {"cancelled": 1, "not_ready": 1}
+    assert report.left_waiting == (0, 0)
     assert executor.is_idle
     assert servable.runs == []
+
+
+def test_a_closed_version_refuses(executor_of: Any, servable: Any, ask: Any, thread_or_none: Any) -> None:
+    executor = executor_of(servable, thread=thread_or_none)
+    executor.close()
+    with pytest.raises(NotReadyError, match="model 'm' version 1 is being unloaded"):
+        ask(executor, 1.0)
+    assert executor.is_idle
+
+
+def test_a_version_answers_what_it_took_before_it_closes(
+    executor_of: Any, servable: Any, ask: Any, reactor: Any, thread_or_none: Any
+) -> None:
+    activations: list[Executor] = []
+    executor = executor_of(servable, thread=thread_or_none, max_delay_s=3600.0, max_rows=9, activate=activations.append)
+    waits, closed = ask(executor, 1.0), threading.Event()
+    executor.is_active = False
+    executor.drain(closed.set)
+    assert activations[-1] is executor
+    with pytest.raises(NotReadyError):
+        ask(executor, 2.0)
+    assert not closed.is_set()
+    reactor.serve(executor)
+    assert isinstance(waits.answer, bytes)
+    assert closed.is_set()
+
+
+def test_an_idle_version_closes_at_once(executor_of: Any, servable: Any, thread_or_none: Any) -> None:
+    closed: list[bool] = []
+    executor_of(servable, thread=thread_or_none).drain(lambda: closed.append(True))
+    assert closed == [True]
+
+
+def test_the_last_caller_that_leaves_lets_a_version_close(executor_of: Any, servable: Any, ask: Any) -> None:
+    executor, closed = executor_of(servable), threading.Event()
+    call = ask(executor, 1.0)
+    executor.drain(closed.set)
+    call.leave()
+    assert closed.is_set()
+
+
+def test_a_model_that_hangs_keeps_no_call_when_its_version_closes(
+    executor_of: Any, servable: Any, ask: Any, report: Any, reactor: Any, thread: Any
+) -> None:
+    runs, may_end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        runs.set()
+        assert may_end.wait(TIMEOUT_S)
+
+    servable.on_run = hang
+    executor, closed = executor_of(servable, report=report, thread=thread), threading.Event()
+    calls = [ask(executor, 1.0)]
+    executor.run(0.0)
+    assert runs.wait(TIMEOUT_S)
+    calls.append(ask(executor, 2.0))
+    executor.drain(closed.set)
+    assert not closed.is_set()
+    executor.close()
+    assert closed.is_set()
+    assert [type(call.answer) for call in calls] == [NotReadyError] * 2
+    may_end.set()
+    reactor.act()  # outputs that nobody waits for
+    assert executor.is_idle
+    assert (report.refusals, report.left_waiting) == ({"not_ready": 2}, (0, 0))
+
+
+def test_who_leaves_takes_the_requests_memory_along(executor_of: Any, servable: Any, ask: Any) -> None:
+    executor = executor_of(servable)
+    ask(executor, 1.0)
+    gone = ask(executor, 2.0)
+    gone.leave()
+    assert gone.pending.decoded.blocks == ()
+
+
+def test_a_reply_that_cannot_be_sent_is_refused_before_it_is_computed(
+    executor_of: Any, servable: Any, fake_call: Any, infer_request: Any
+) -> None:
+    executor = executor_of(servable, reply_bytes=16 + 10 * 16)
+    submit(executor, fake_call(), infer_request({"x": np.zeros((10, 2))}))
+    message = "the reply to 11 rows takes 176 bytes, expected at most 160; ask for fewer rows or outputs at once"
+    with pytest.raises(InvalidInputError, match=message):
+        submit(executor, fake_call(), infer_request({"x": np.zeros((11, 2))}))
+    assert servable.runs == []
+
+
+def test_only_the_outputs_asked_for_must_fit(executor_of: Any, fake_call: Any, mixed: Any, infer_request: Any) -> None:
+    executor = executor_of(mixed, reply_bytes=16 + 1000)
+    arrays = {"x": np.zeros((100, 3), "f4"), "text": np.full((100, 1), "", object)}
+    submit(executor, fake_call(), infer_request(arrays), chosen=(2,))
+    with pytest.raises(InvalidInputError):
+        submit(executor, fake_call(), infer_request(arrays), chosen=(0,))
+    with pytest.raises(InvalidInputError):
+        submit(executor, fake_call(), infer_request(arrays))
+
+
+@pytest.mark.parametrize("is_batched", [True, False])
+def test_a_reply_that_turned_out_too_large_is_refused(
+    executor_of: Any, fake_servable: Any, ask: Any, report: Any, is_batched: bool
+) -> None:
+    executor = executor_of(fake_servable(is_batched=is_batched), report=report, reply_bytes=16 + 40)
+    call = ask(executor, 1.0, 2.0) if is_batched else ask(executor, 1.0, 2.0, 3.0)
+    executor.run(0.0)
+    assert isinstance(call.answer, InvalidInputError)
+    assert report.refusals == {"invalid_input": 1}
 
 
 def test_a_batch_whose_neighbours_fail_teaches_nothing_of_the_cost(
@@ -410,6 +676,8 @@ def test_a_batch_whose_neighbours_fail_teaches_nothing_of_the_cost(
     for value in (1.0, 13.0):
         ask(executor, value)
     executor.run(0.0)
+    late_clock(executor)
+    executor._singles.clear()
     ask(executor, 1.0, arrived_s=clock.now)  # not refused: the cost is still the warm-up's
 
 
@@ -511,5 +779,5 @@ def test_nothing_failed_is_logged(executor_of: Any, servable: Any, ask: Any) -> 
     servable.fails = lambda rows: ModelFailedError("no") if 2.0 in rows else None
     for value in (1.0, 2.0, 3.0):
         ask(executor, value)
-    executor.run(0.0)
+    drain(executor)
     assert [one["arrays"] for one in sampler.kept] == [[[[2.0, -2.0]]], [[[6.0, -6.0]]]]

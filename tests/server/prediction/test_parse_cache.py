@@ -1,3 +1,5 @@
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,14 @@ from penstock import inference_pb2 as pb
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.parse import parse
 from penstock_server.prediction import predictor as predictor_module
-from penstock_server.prediction.parse_cache import MAX_HEAD_BYTES, MAX_HEADS, MAX_LENGTHS, ParseCache
+from penstock_server.prediction.parse_cache import (
+    MAX_CACHE_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_HEADS,
+    MAX_LENGTHS,
+    MAX_PARTS,
+    ParseCache,
+)
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan
@@ -161,8 +170,11 @@ def test_the_second_request_is_neither_parsed_nor_decoded_in_full(
         executor.decoder = CountingDecoder(executor.decoder)
     predictor = Predictor(clock=fake_clock(), report=fake_report())
 
+    predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("1"), executors)})
+
     def ask(message: bytes, champion: str) -> list[str]:
-        predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan(champion), executors)})
+        # Swapped behind the predictor's back: a new table empties the cache.
+        predictor._routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan(champion), executors)})
         asked = executors[champion].decoder.asked
         asked.clear()
         predictor.infer(message, fake_call())
@@ -174,6 +186,50 @@ def test_the_second_request_is_neither_parsed_nor_decoded_in_full(
     assert ask(OTHER, "2") == ["decode"]  # another version has not seen the head
     assert ask(ROW, "2") == ["decode_like"]
     assert parsed == [ROW, OTHER]
+
+
+def test_a_new_routing_table_lets_go_of_old_decoders(
+    executor_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any
+) -> None:
+    predictor = Predictor(clock=fake_clock(), report=fake_report())
+    executor = executor_of(fake_servable())
+    decoder = executor.decoder = CountingDecoder(executor.decoder)
+    predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("1"), {"1": executor})})
+    predictor.infer(ROW, fake_call())
+    gone = weakref.ref(decoder)
+    predictor.routing_table = RoutingTable()
+    executor.close()
+    del executor, decoder
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_is_cached_is_bounded_in_bytes() -> None:
+    cache = ParseCache()
+    for rows in range(1, 1000):
+        put(cache, message_of([[1, 2]] * (rows % 250 + 1), model_name=f"{rows:0>900}"))
+        heads = [cached.size for entries in cache._by_length.values() for cached in entries]
+        assert cache._bytes == sum(heads) <= MAX_CACHE_BYTES
+
+
+def many_outputs(request: pb.ModelInferRequest) -> None:
+    for _ in range(MAX_PARTS):
+        request.outputs.add()
+
+
+def many_dimensions(request: pb.ModelInferRequest) -> None:
+    request.inputs[0].shape.extend([1] * MAX_PARTS)
+
+
+def parameters(request: pb.ModelInferRequest) -> None:
+    request.inputs[0].parameters["p"].int64_param = 1
+
+
+@pytest.mark.parametrize("change", [many_outputs, many_dimensions, parameters])
+def test_a_small_head_that_parses_to_much_is_not_cached(change: Any) -> None:
+    request = pb.ModelInferRequest.FromString(ROW)
+    change(request)
+    assert put(ParseCache(), request.SerializeToString()) is None
 
 
 MESSAGES = st.builds(

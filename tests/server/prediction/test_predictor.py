@@ -70,10 +70,17 @@ def test_an_admitted_request_is_answered_by_its_executor(
     assert call.pending is None
 
 
-def test_outputs_are_chosen_in_the_order_asked_for(server: Server, fake_call: Any, infer_request: Any) -> None:
-    call = server.ask(infer_request({"x": X}, outputs=["y", "y"]), fake_call())
-    server.run()
-    assert [tensor.name for tensor in pb.ModelInferResponse.FromString(call.answer).outputs] == ["y", "y"]
+def test_outputs_are_chosen_in_the_order_asked_for(
+    executor_of: Any, mixed: OnnxServable, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any
+) -> None:
+    executor = executor_of(mixed)
+    predictor = Predictor(clock=fake_clock(), report=fake_report())
+    predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("7"), {"7": executor})})
+    arrays = {"x": np.zeros((1, 3), "f4"), "text": np.full((1, 1), "a", object)}
+    call = fake_call()
+    predictor.infer(infer_request(arrays, outputs=["label", "double"]).SerializeToString(), call)
+    executor.run(0.0)
+    assert [tensor.name for tensor in pb.ModelInferResponse.FromString(call.answer).outputs] == ["label", "double"]
 
 
 @pytest.mark.parametrize("field", ["id", "routing_key"])
@@ -118,6 +125,10 @@ REFUSALS: list[tuple[Callable[[pb.ModelInferRequest], None], type[errors.Penstoc
     (version("3"), errors.NotReadyError, "version 3 is loading"),
     (version("@shadow"), errors.NotFoundError, "has no shadow now"),
     (output("z"), errors.InvalidInputError, "unknown output 'z'; expected some of 'y'"),
+    (
+        lambda request: [output("y")(request) for _ in range(100_000)], errors.InvalidInputError,
+        "output 'y' is asked for twice, expected each output once",
+    ),
     (output("classification", int64_param=3), errors.InvalidInputError, "output 'y' asks for a classification"),
     (output("shared_memory_region", string_param="r"), errors.InvalidInputError, "output 'y' asks for shared memory"),
     (parameter("sequence_id", int64_param=7), errors.InvalidInputError, "'sequence_id' asks for a stateful sequence"),
@@ -310,3 +321,115 @@ def test_every_datatype_goes_through_a_graph_and_back(
     assert got.shape == (rows, 2)
     expected = [[text.encode() for text in row] for row in sent] if datatype == "BYTES" else sent.tolist()
     assert got.tolist() == expected
+
+
+@pytest.fixture
+def apart(executor_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, thread: Any) -> Server:
+    """A server whose large messages are decoded on a thread."""
+    server = Server(executor_of, fake_servable, fake_report, fake_clock(), max_rows=1 << 20)
+    table = server.predictor.routing_table
+    server.predictor = Predictor(clock=server.clock, report=server.unrouted, thread=thread)
+    server.predictor.routing_table = table
+    return server
+
+
+LARGE = np.arange(20_000.0).reshape(10_000, 2)
+
+
+def test_a_large_message_is_decoded_on_a_thread(
+    apart: Server, fake_call: Any, infer_request: Any, outputs_of: Any, reactor: Any
+) -> None:
+    call = apart.ask(infer_request({"x": LARGE}, id="large", model_version="1"), fake_call())
+    assert (call.is_over, call.is_watched) == (False, True)
+    assert apart.executors["1"].is_idle
+    reactor.act()
+    apart.run()
+    assert pb.ModelInferResponse.FromString(call.answer).id == "large"
+    np.testing.assert_array_equal(outputs_of(call.answer)["y"], LARGE * 2)
+    assert apart.predictor._decoding_bytes == 0
+
+
+def test_a_large_message_like_one_before_is_not(
+    apart: Server, fake_call: Any, infer_request: Any, outputs_of: Any, reactor: Any
+) -> None:
+    apart.ask(infer_request({"x": LARGE}, model_version="1"), fake_call())
+    reactor.act()
+    call = apart.ask(infer_request({"x": LARGE + 1}, model_version="1"), fake_call())
+    apart.run()
+    np.testing.assert_array_equal(outputs_of(call.answer)["y"], (LARGE + 1) * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "is_routed"),
+    [
+        (model("z"), errors.NotFoundError, False),
+        (version("3"), errors.NotReadyError, False),
+        (output("z"), errors.InvalidInputError, True),
+        (parameter("priority", int64_param=10), errors.InvalidInputError, True),
+        (lambda request: request.inputs[0].shape.append(2), errors.InvalidInputError, True),
+    ],
+)
+def test_a_large_message_is_refused_as_others_are(
+    apart: Server, fake_call: Any, infer_request: Any, reactor: Any, change: Any, kind: Any, is_routed: bool
+) -> None:
+    request = infer_request({"x": LARGE}, model_version="1")
+    change(request)
+    call = apart.ask(request, fake_call())
+    reactor.act()
+    assert type(call.answer) is kind
+    assert call.pending is None
+    assert apart.unrouted.refusals.total() == (0 if is_routed else 1)
+    assert apart.outcomes == 1
+    assert apart.predictor._decoding_bytes == 0
+
+
+def test_a_large_message_that_is_none_is_refused(apart: Server, fake_call: Any, reactor: Any) -> None:
+    call = apart.ask(b"\xff" * 1_000_000, fake_call())
+    reactor.act()
+    assert isinstance(call.answer, errors.InvalidInputError)
+
+
+def test_who_leaves_while_a_large_message_is_decoded_is_counted_once(
+    apart: Server, fake_call: Any, infer_request: Any, reactor: Any
+) -> None:
+    call = apart.ask(infer_request({"x": LARGE}, model_version="1"), fake_call())
+    call.leave()
+    reactor.act()
+    assert apart.unrouted.refusals == {"cancelled": 1}
+    assert apart.executors["1"].is_idle
+    assert call.answers == []
+
+
+def test_a_promotion_while_a_large_message_is_decoded_fails_no_call(
+    apart: Server, fake_call: Any, infer_request: Any, reactor: Any
+) -> None:
+    predictor = apart.predictor
+    predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("1"), apart.executors)})
+    call = apart.ask(infer_request({"x": LARGE}), fake_call())
+    predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("2"), {"2": apart.executors["2"]})})
+    apart.executors["1"].drain(lambda: None)
+    reactor.act()
+    reactor.act()
+    apart.run()
+    assert pb.ModelInferResponse.FromString(call.answer).model_version == "2"
+
+
+def test_a_large_message_for_a_version_that_closed_ends(
+    apart: Server, fake_call: Any, infer_request: Any, reactor: Any
+) -> None:
+    call = apart.ask(infer_request({"x": LARGE}, model_version="1"), fake_call())
+    apart.executors["1"].drain(lambda: None)
+    reactor.act()
+    assert isinstance(call.answer, errors.NotReadyError)
+
+
+def test_large_messages_that_are_decoded_at_once_are_bounded(
+    apart: Server, fake_call: Any, infer_request: Any, reactor: Any
+) -> None:
+    apart.predictor._most_bytes = 1_000_000
+    request = infer_request({"x": np.zeros((40_000, 2))}, model_version="1")
+    first, second = apart.ask(request, fake_call()), apart.ask(request, fake_call())
+    assert isinstance(second.answer, errors.OverloadedError)
+    reactor.act()
+    apart.run()
+    assert isinstance(first.answer, bytes)

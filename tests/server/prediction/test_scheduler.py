@@ -14,6 +14,7 @@ class PuppetExecutor:
     def __init__(self, name: str, ran: list[str], batches: int = 1, due_s: float = 0.0, broken: bool = False) -> None:
         self.name, self.ran, self.batches, self.at_s, self.broken = name, ran, batches, due_s, broken
         self.watches = 0
+        self.is_active = True
 
     def due_s(self) -> float:
         return self.at_s if self.batches else float("inf")
@@ -90,8 +91,8 @@ def test_a_bug_in_one_executor_stops_no_other(clock: Any) -> None:
 def test_an_executor_activates_itself_again_after_it_was_empty(
     clock: Any, executor_of: Any, fake_servable: Any, fake_call: Any
 ) -> None:
+    from penstock_server.prediction.answerer import PendingRequest
     from penstock_server.prediction.decode import DecodedRows
-    from penstock_server.prediction.executor import PendingRequest
 
     servable = fake_servable()
     scheduler = BatchScheduler(clock)
@@ -105,3 +106,15 @@ def test_an_executor_activates_itself_again_after_it_was_empty(
         assert scheduler.step() == IDLE_S
         assert call.is_over
     assert servable.runs == [1, 1]
+
+
+def test_who_has_nothing_left_is_dropped_and_told(clock: Any) -> None:
+    scheduler = BatchScheduler(clock)
+    ran: list[str] = []
+    busy, done = PuppetExecutor("busy", ran, batches=2), PuppetExecutor("done", ran)
+    for executor in (busy, done):
+        scheduler.activate(executor)  # type: ignore[arg-type]
+    scheduler.step()
+    assert (busy.is_active, done.is_active) == (True, False)
+    scheduler.step()
+    assert (ran, busy.is_active) == (["busy", "done", "busy"], False)

@@ -124,7 +124,7 @@ def test_a_closed_thread_runs_nothing_more(thread: ShadowThread, fake_servable: 
 def test_an_executor_copies_what_it_answered(
     executor_of: Any, fake_servable: Any, fake_call: Any, infer_request: Any
 ) -> None:
-    from penstock_server.prediction.executor import PendingRequest
+    from penstock_server.prediction.answerer import PendingRequest
 
     executor, thread = executor_of(fake_servable()), Collecting()
     executor.shadow = target_of(thread, fake_servable(), executor.report)

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from penstock_server.errors import (
 )
 from penstock_server.transport.aio import AioTransport
 from penstock_server.transport.completion_queue import UNANSWERED_MESSAGES, CompletionQueueTransport
-from penstock_server.transport.interface import Methods, StreamReceiver, Transport
+from penstock_server.transport.interface import IDLE_S, Methods, StreamReceiver, Transport
 from penstock_server.transport.settings import TransportSettings
 
 TIMEOUT_S = 10.0
@@ -352,6 +353,18 @@ def test_drain_cancels_what_outlasts_the_grace(kind: str, service: Service) -> N
         assert service.received.acquire(timeout=TIMEOUT_S)
         transport.drain(0.05)
         assert isinstance(future.exception(timeout=TIMEOUT_S), grpc.RpcError)
+
+
+def test_a_posted_action_wakes_the_reactor(kind: str, service: Service) -> None:
+    with running(kind, service) as (transport, address), grpc.insecure_channel(address) as channel:
+        unary(channel, "Echo")(b"", timeout=TIMEOUT_S)
+        started_s = time.monotonic()
+        for _ in range(40):
+            done = threading.Event()
+            transport.post(done.set)
+            assert done.wait(TIMEOUT_S)
+        # An idle reactor looks by itself each `IDLE_S`.
+        assert time.monotonic() - started_s < 40 * IDLE_S / 4
 
 
 def test_posted_actions_run_on_the_reactor(kind: str, service: Service) -> None:

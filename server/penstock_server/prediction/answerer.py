@@ -1,0 +1,351 @@
+"""Answers the requests of one version: replies, refusals, and what is counted, logged and copied of them.
+
+Its executor decides what runs and when. What ran comes here, a batch or a large request at a time, on the reactor's thread.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.names import Role
+from penstock_server.batching.limits import BatchLimits
+from penstock_server.batching.priorities import DEFAULT
+from penstock_server.batching.queue import Batch
+from penstock_server.call import Call
+from penstock_server.clock import Clock
+from penstock_server.errors import (
+    DeadlinePassedError,
+    InvalidInputError,
+    ModelFailedError,
+    OverloadedError,
+    PenstockError,
+)
+from penstock_server.metrics.recorder import Recorder, refusal_reason
+from penstock_server.models.servable import OnnxServable, Outputs
+from penstock_server.prediction.decode import DecodedRows, Decoder
+from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
+from penstock_server.prediction.failure_log import FailureLog
+from penstock_server.prediction.outputs import OutputReader
+from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
+from penstock_server.prediction.work import Work
+from penstock_server.request_log.sampler import QUEUE_BYTES, RequestSampler
+
+_DEADLINE: Final = "the answer would come after the deadline"
+_ENVELOPE_BYTES: Final = 16
+"""What a stream adds to a reply."""
+
+
+def refuse(call: Call, report: Recorder, error: PenstockError) -> None:
+    """Ends a call with an error, counted by its reason: the one way out for a request that gets no answer."""
+    call.pending = None
+    report.refused(refusal_reason(error))
+    call.fail(error)
+
+
+class PendingRequest:
+    """One request on its way: what waits in an executor's queue, with its reply inside.
+
+    Attributes:
+        deadline_s: the sooner of the caller's deadline and the model's objective.
+        priority: 1 is served first, 9 last.
+        size_bytes: the size of its message.
+        encoder: the version's encoder, in the role that it had when the request was routed.
+        rows: how many it brings; never changed.
+        is_large: it runs by slices, with `LargeRequests`.
+        is_waiting: it is in a queue, which sets this; afterwards its rows belong to a batch, even if the caller leaves.
+        is_watched: it learns when the caller leaves.
+    """
+
+    __slots__ = (
+        "arrived_s",
+        "call",
+        "chosen",
+        "deadline_s",
+        "decoded",
+        "encoder",
+        "executor",
+        "id_field",
+        "is_large",
+        "is_waiting",
+        "is_watched",
+        "priority",
+        "rows",
+        "size_bytes",
+    )
+
+    def __init__(
+        self,
+        executor: "Answerer",
+        call: Call,
+        decoded: DecodedRows,
+        *,
+        arrived_s: float,
+        deadline_s: float,
+        request_id: str,
+        chosen: Choice,
+        priority: int = DEFAULT,
+        size_bytes: int = 0,
+    ) -> None:
+        self.executor = executor
+        self.call = call
+        self.decoded = decoded
+        self.rows = decoded.rows
+        self.size_bytes = size_bytes
+        self.arrived_s = arrived_s
+        self.deadline_s = deadline_s
+        self.id_field = encoded_id(request_id) if request_id else b""
+        self.chosen = chosen
+        self.priority = priority
+        self.encoder = executor.encoder
+        self.is_large = False
+        self.is_waiting = False
+        self.is_watched = False
+
+    @property
+    def is_over(self) -> bool:
+        """Answered or cancelled."""
+        return self.call.is_over
+
+    def watch(self) -> None:
+        """Makes the transport report when the caller leaves."""
+        self.is_watched = True
+        self.call.watch()
+
+    def cancelled(self) -> None:
+        """Gives the request up: its caller left."""
+        self.executor.cancelled(self)
+
+
+class Answerer(ABC):
+    """Answers the requests of one version, whose executor it is; on the reactor's thread.
+
+    Args:
+        reply_bytes: the largest message that can be sent.
+
+    Attributes:
+        encoder: encodes replies in the version's role now.
+        shadow: gets a copy of each answered batch; None when there is no shadow.
+        sampler: keeps a sample of what is answered for the request log; None when nothing is logged.
+        output_at: the position of each output by its name.
+        reply_bytes: the largest reply that can be sent, in a stream too.
+    """
+
+    def __init__(
+        self,
+        servable: OnnxServable,
+        decoder: Decoder,
+        *,
+        limits: BatchLimits,
+        report: Recorder,
+        reader: OutputReader,
+        clock: Clock,
+        reply_bytes: int,
+    ) -> None:
+        self.servable = servable
+        self.decoder = decoder
+        self.report = report
+        self.reader = reader
+        self.encoder = ReplyEncoder(servable.key, None, servable.outputs)
+        self.shadow: ShadowTarget | None = None
+        self.sampler: RequestSampler | None = None
+        self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
+        self.reply_bytes = reply_bytes - _ENVELOPE_BYTES
+        self._objective_s = limits.objective_s
+        self._clock = clock
+        self._failures = FailureLog(servable.key, clock)
+
+    @abstractmethod
+    def cancelled(self, request: PendingRequest) -> None:
+        """Gives up the request of a caller that left."""
+
+    def set_role(self, role: Role | None) -> None:
+        """Sets the role that replies name, and removes the shadow."""
+        self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
+        self.shadow = None
+
+    def answer(self, batch: Batch[PendingRequest], work: Work, started_s: float, outputs: Outputs) -> None:
+        """Answers a batch that ran, and counts it."""
+        items = batch.items
+        compute_s = outputs.features_s + outputs.infer_s
+        answered = self._reply(batch, outputs, started_s, compute_s)
+        self.report.batch(
+            arrived_s=[item.arrived_s for item in answered],
+            rows=batch.rows,
+            started_s=started_s,
+            ended_s=self._clock(),
+            features_s=outputs.features_s,
+            infer_s=outputs.infer_s,
+        )
+        if self.sampler is not None and (drawn := self.sampler.draw(len(items))):
+            self._log(self.sampler, drawn, batch, answered, outputs.arrays)
+        self.observe(work, outputs)
+
+    def finish_large(
+        self,
+        request: PendingRequest,
+        reply: bytes,
+        rows: int,
+        *,
+        started_s: float,
+        features_s: float,
+        infer_s: float,
+        kept: Sequence[Sequence[NDArray[Any]]] | None,
+    ) -> None:
+        """Answers a large request, and counts it; `kept` are the outputs of its slices, for the request log."""
+        answered: list[PendingRequest] = []
+        if not request.is_over:
+            self._finish(request, reply, answered)
+        self.report.batch(
+            arrived_s=[item.arrived_s for item in answered],
+            rows=rows,
+            started_s=started_s,
+            ended_s=self._clock(),
+            features_s=features_s,
+            infer_s=infer_s,
+        )
+        if answered and kept is not None and self.sampler is not None:
+            decoded = request.decoded
+            self.sampler.keep(
+                id_field=request.id_field,
+                rows=rows,
+                blocks=decoded.blocks,
+                arrays=[np.concatenate(slices) if len(slices) > 1 else slices[0] for slices in zip(*kept, strict=True)],
+                is_whole=decoded.shapes is not None,
+            )
+
+    def failed(self, request: PendingRequest, error: Exception) -> None:
+        """Ends a request that ran alone and failed."""
+        if isinstance(error, ModelFailedError):
+            self._failures.failed("model failed", error.__cause__ or error)
+        elif not isinstance(error, PenstockError):
+            self._failures.failed("batch failed", error, with_traceback=True)
+            error = PenstockError("the batch failed")
+        self.refuse(request, error)
+
+    def refuse(self, request: PendingRequest, error: PenstockError) -> None:
+        """Ends a request with an error, unless it is over."""
+        if request.is_over:
+            return
+        refuse(request.call, self.report, error)
+
+    def too_late(self, request: PendingRequest) -> PenstockError:
+        """The error of a request that cannot be answered before its deadline."""
+        if request.deadline_s < request.arrived_s + self._objective_s:
+            return DeadlinePassedError(_DEADLINE)
+        model, version = self.servable.key
+        late = (
+            f"model {model!r} version {version} cannot answer within its objective of {self._objective_s * 1000:g} ms"
+        )
+        return OverloadedError(f"{late}; try again later")
+
+    def too_large(self, request: PendingRequest, size: int) -> InvalidInputError:
+        """The error of a request whose reply takes this many bytes."""
+        return InvalidInputError(
+            f"the reply to {request.rows:,} rows takes {size:,} bytes, expected at most {self.reply_bytes:,}; "
+            "ask for fewer rows or outputs at once"
+        )
+
+    def observe(self, work: Work, outputs: Outputs) -> None:
+        """Counts what was predicted, and copies the batch to the shadow."""
+        given = outputs.arrays if outputs.refusal is None else self._given(outputs)
+        if self.reader.classes is not None:
+            self.report.classes(self.reader.classes(given))
+        elif self.reader.score is not None:
+            self.report.scores(given[self.reader.score])
+        if self.shadow is not None:
+            compute_s = outputs.features_s + outputs.infer_s
+            self.shadow.offer(AnsweredBatch(work.blocks, work.shapes, work.rows, outputs.arrays, compute_s))
+
+    def _given(self, outputs: Outputs) -> list[NDArray[Any]]:
+        """The outputs of the rows that are not refused."""
+        if outputs.refusal is None or not self.servable.is_batched:
+            return outputs.arrays
+        kept = outputs.refusal.found < 0
+        return [array[kept] for array in outputs.arrays]
+
+    def _reply(
+        self, batch: Batch[PendingRequest], outputs: Outputs, started_s: float, compute_s: float
+    ) -> list[PendingRequest]:
+        """Answers each request whose caller is still there, and returns these requests."""
+        answered: list[PendingRequest] = []
+        rows = batch.rows
+        if not self.servable.is_batched:
+            (item,) = batch.items
+            size = sum(array.nbytes for array in outputs.arrays)
+            if outputs.refusal is not None:
+                self.refuse(item, outputs.refusal.error(0, rows))
+            elif size > self.reply_bytes and item.chosen is None:
+                self.refuse(item, self.too_large(item, size))
+            elif not item.call.is_over:
+                queue_us = _microseconds(started_s - item.arrived_s)
+                reply = item.encoder.whole(
+                    outputs.arrays,
+                    rows,
+                    compute_s=compute_s,
+                    id_field=item.id_field,
+                    chosen=item.chosen,
+                    queue_us=queue_us,
+                )
+                self._finish(item, reply, answered)
+            return answered
+        # A reply names the role that the version had when its request was routed; a batch rarely spans a change.
+        encoder = batch.items[0].encoder
+        replies = encoder.batch(outputs.arrays, rows, compute_s)
+        start = 0
+        # Cut by what was joined: a request that ended meanwhile leaves its rows where they are.
+        for item, count in zip(batch.items, batch.counts, strict=True):
+            if item.encoder is not encoder:
+                encoder = item.encoder
+                replies = encoder.batch(outputs.arrays, rows, compute_s)
+            if outputs.refusal is not None and outputs.refusal.touches(start, count):
+                self.refuse(item, outputs.refusal.error(start, count))
+            elif not item.call.is_over:
+                queue_us = _microseconds(started_s - item.arrived_s)
+                reply = replies.reply(start, count, item.id_field, item.chosen, queue_us)
+                self._finish(item, reply, answered)
+            start += count
+        return answered
+
+    def _finish(self, item: PendingRequest, reply: bytes, answered: list[PendingRequest]) -> None:
+        if len(reply) > self.reply_bytes:
+            self.refuse(item, self.too_large(item, len(reply)))
+            return
+        item.call.pending = None
+        item.call.finish(reply)
+        answered.append(item)
+
+    def _log(
+        self,
+        sampler: RequestSampler,
+        drawn: Sequence[int],
+        batch: Batch[PendingRequest],
+        answered: list[PendingRequest],
+        arrays: Sequence[NDArray[Any]],
+    ) -> None:
+        items, counts = batch.items, batch.counts
+        at = start = 0
+        for place in drawn:
+            start += sum(counts[at:place])
+            at, item = place, items[place]
+            if len(answered) == len(items) or item in answered:
+                is_whole = item.decoded.shapes is not None
+                own = arrays if is_whole else [array[start : start + counts[at]] for array in arrays]
+                sampler.keep(
+                    id_field=item.id_field, rows=counts[at], blocks=item.decoded.blocks, arrays=own, is_whole=is_whole
+                )
+
+    def draws_for_log(self, request: PendingRequest) -> bool:
+        """Whether a large request is to be kept for the request log, if it is answered."""
+        if self.sampler is None or not self.sampler.draw(1):
+            return False
+        if request.size_bytes <= QUEUE_BYTES:
+            return True
+        self.report.request_log_dropped("busy", request.rows)
+        return False
+
+
+def _microseconds(duration_s: float) -> int:
+    return max(0, int(duration_s * 1e6))
