@@ -1,7 +1,10 @@
 """Both transports, one behaviour: unary and streaming calls, deadlines, cancellation, errors, limits, drain, TLS."""
 
+import gc
 import socket
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,11 +21,13 @@ from penstock_server.errors import (
     OverloadedError,
     PenstockError,
     UnavailableError,
+    UnsupportedError,
 )
 from penstock_server.transport.aio import AioTransport
-from penstock_server.transport.completion_queue import UNANSWERED_MESSAGES, CompletionQueueTransport
+from penstock_server.transport.completion_queue import CompletionQueueTransport
 from penstock_server.transport.interface import Methods, StreamReceiver, Transport
 from penstock_server.transport.settings import TransportSettings
+from penstock_server.transport.window import WINDOW_BYTES, WINDOW_MESSAGES
 
 TIMEOUT_S = 10.0
 KINDS = {"completion-queue": CompletionQueueTransport, "aio": AioTransport}
@@ -54,6 +59,10 @@ class Service:
         self.cancellations = threading.Semaphore(0)
         self.deadlines: list[float] = []
         self.metadata: list[dict[str, str | bytes]] = []
+        self.refusals: list[PenstockError] = []
+        self.receivers: list[weakref.finalize[Any, Any]] = []
+        self.taken = 0
+        self.taken_changed = threading.Condition()
 
     @property
     def methods(self) -> Methods:
@@ -73,7 +82,10 @@ class Service:
                 "/t.T/Count": self.count,
                 "/t.T/Broken": self.broken,
                 "/t.T/TellAll": self.tell_all,
+                "/t.T/Swell": self.swell,
+                "/t.T/Flood": self.flood,
             },
+            frozenset({"/t.T/Echo"}),
         )
 
     def threaded(self, message: bytes, call: Call) -> None:
@@ -119,7 +131,34 @@ class Service:
         return lambda message: None if message is None else call.send(message)
 
     def echo_all(self, call: Call) -> StreamReceiver:
-        return lambda message: call.finish() if message is None else call.send(message)
+        call.pending = self
+        receiver = EchoReceiver(call)
+        self.receivers.append(weakref.finalize(receiver, self.received.release))
+        return receiver
+
+    def swell(self, call: Call) -> StreamReceiver:
+        """Answers each message with as many bytes as it says."""
+
+        def receive(message: bytes | None) -> None:
+            if message is None:
+                call.finish()
+                return
+            with self.taken_changed:
+                self.taken += 1
+                self.taken_changed.notify_all()
+            call.send(bytes(int(message)))
+
+        return receive
+
+    def flood(self, call: Call) -> StreamReceiver:
+        """Sends without being asked, as long as the call takes it."""
+
+        def receive(_message: bytes | None) -> None:
+            while not call.is_over:
+                call.send(bytes(100_000))
+            self.received.release()
+
+        return receive
 
     def count(self, call: Call) -> StreamReceiver:
         def receive(message: bytes | None) -> None:
@@ -138,9 +177,26 @@ class Service:
         return receive
 
 
+class EchoReceiver:
+    """Refers to its call, as receivers do, and to itself in no way."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+    def __call__(self, message: bytes | None) -> None:
+        if message is None:
+            self.call.finish()
+        elif message == b"fail":
+            raise InvalidInputError("this message fails")
+        else:
+            self.call.send(message)
+
+
 @contextmanager
 def running(kind: str, service: Service, settings: TransportSettings | None = None) -> Iterator[tuple[Transport, str]]:
-    transport: Transport = KINDS[kind](service.methods, service.scheduler, settings or TransportSettings())
+    transport: Transport = KINDS[kind](
+        service.methods, service.scheduler, settings or TransportSettings(), refused=service.refusals.append
+    )
     thread = threading.Thread(target=transport.run)
     thread.start()
     with reserve("127.0.0.1", 0) as reserved:
@@ -220,15 +276,20 @@ def test_a_bug_shows_nothing_and_harms_nobody_else(channel: grpc.Channel) -> Non
     assert unary(channel, "Echo")(b"still here", timeout=TIMEOUT_S) == b"still here"
 
 
-def test_unknown_methods_are_unimplemented(channel: grpc.Channel) -> None:
+def test_unknown_methods_are_refused_and_counted(channel: grpc.Channel, service: Service) -> None:
+    for method in ("Nothing", "Echo/", "x" * 5000):
+        with pytest.raises(grpc.RpcError) as caught:
+            unary(channel, method)(bytes(100_000), timeout=TIMEOUT_S)
+        assert (caught.value.code(), caught.value.details()) == (
+            grpc.StatusCode.UNIMPLEMENTED, "this method is not served",
+        )  # fmt: skip
     with pytest.raises(grpc.RpcError) as caught:
-        unary(channel, "Nothing")(b"", timeout=TIMEOUT_S)
+        list(stream(channel, "Nothing")(iter([b"a", b"b"]), timeout=TIMEOUT_S))
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert [type(error) for error in service.refusals] == [UnsupportedError] * 4
 
 
 def test_deadline_and_metadata_reach_the_handler(channel: grpc.Channel, service: Service) -> None:
-    import time
-
     before = time.monotonic()
     future = unary(channel, "Hold").future(b"", timeout=5.0, metadata=(("tenant", "a"), ("blob-bin", b"\x00\xff")))
     assert service.received.acquire(timeout=TIMEOUT_S)
@@ -291,7 +352,7 @@ def test_a_stream_has_metadata_too(channel: grpc.Channel) -> None:
 
 
 def test_streams_answer_each_message_in_order(channel: grpc.Channel) -> None:
-    messages = [str(number).encode() for number in range(UNANSWERED_MESSAGES * 5)]
+    messages = [str(number).encode() for number in range(WINDOW_MESSAGES * 5)]
     assert list(stream(channel, "EchoAll")(iter(messages), timeout=TIMEOUT_S)) == messages
 
 
@@ -337,6 +398,61 @@ def test_gzip_is_understood(kind: str, service: Service) -> None:
         assert unary(opened, "Echo")(bytes(10_000), timeout=TIMEOUT_S) == bytes(10_000)
 
 
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_an_ended_stream_leaves_no_reference_cycle(channel: grpc.Channel, service: Service) -> None:
+    ended = threading.Event()
+
+    def left_open() -> Iterator[bytes]:
+        yield b"a"
+        ended.wait(TIMEOUT_S)
+
+    assert list(stream(channel, "EchoAll")(iter([b"a", b"b"]), timeout=TIMEOUT_S)) == [b"a", b"b"]
+    with pytest.raises(grpc.RpcError):
+        list(stream(channel, "EchoAll")(iter([b"a", b"fail", b"c"]), timeout=TIMEOUT_S))
+    cancelled = stream(channel, "EchoAll")(left_open(), timeout=TIMEOUT_S)
+    assert next(cancelled) == b"a"
+    cancelled.cancel()
+    late = stream(channel, "EchoAll")(left_open(), timeout=0.2)
+    with pytest.raises(grpc.RpcError):
+        list(late)
+    ended.set()
+    for _ in range(4):
+        assert service.received.acquire(timeout=TIMEOUT_S), "a receiver, and with it its call, is still there"
+    assert len(service.receivers) == 4
+
+
+@pytest.mark.parametrize("size", [100_000, 2_000_000])
+def test_a_stream_that_nobody_reads_is_received_no_further(channel: grpc.Channel, service: Service, size: int) -> None:
+    sent = 1000
+    call = stream(channel, "Swell")(iter([str(size).encode()] * sent), timeout=60)
+    with service.taken_changed:
+        while service.taken_changed.wait(0.3):  # until the server takes no more
+            pass
+    # What the window holds, and what the sockets and the two ends of HTTP/2 buffer.
+    assert service.taken * size <= WINDOW_BYTES + 16 * 1024 * 1024
+    assert service.taken < sent / 3
+    assert unary(channel, "Echo")(b"others live", timeout=TIMEOUT_S) == b"others live"
+    assert [len(reply) for reply in call] == [size] * sent  # and goes on when it is read
+
+
+def test_a_handler_that_sends_unasked_cannot_fill_the_memory(channel: grpc.Channel, service: Service) -> None:
+    call = stream(channel, "Flood")(iter([b"a"]), timeout=TIMEOUT_S)
+    assert service.received.acquire(timeout=TIMEOUT_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        for _ in call:
+            pass
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.details() == "too many messages wait for the caller to read them"
+
+
 def test_drain_lets_calls_finish(kind: str, service: Service) -> None:
     with running(kind, service) as (transport, address), grpc.insecure_channel(address) as opened:
         future = unary(opened, "Hold").future(b"", timeout=TIMEOUT_S)
@@ -346,12 +462,86 @@ def test_drain_lets_calls_finish(kind: str, service: Service) -> None:
         assert future.result(timeout=TIMEOUT_S) == b"finished"
 
 
-def test_drain_cancels_what_outlasts_the_grace(kind: str, service: Service) -> None:
+def test_what_outlasts_the_grace_ends_unavailable(kind: str, service: Service) -> None:
     with running(kind, service) as (transport, address), grpc.insecure_channel(address) as opened:
         future = unary(opened, "Hold").future(b"", timeout=TIMEOUT_S)
         assert service.received.acquire(timeout=TIMEOUT_S)
         transport.drain(0.05)
-        assert isinstance(future.exception(timeout=TIMEOUT_S), grpc.RpcError)
+        error = future.exception(timeout=TIMEOUT_S)
+        assert isinstance(error, grpc.RpcError)
+        assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        assert service.cancellations.acquire(timeout=TIMEOUT_S)  # what waited for the call is told
+        assert service.held[0].is_over
+
+
+def test_a_draining_server_refuses_new_calls_and_answers_those_of_probes(kind: str, service: Service) -> None:
+    with running(kind, service) as (transport, address), grpc.insecure_channel(address) as opened:
+        future = unary(opened, "Hold").future(b"", timeout=TIMEOUT_S)
+        assert service.received.acquire(timeout=TIMEOUT_S)
+        transport.drain(TIMEOUT_S)
+        drained = threading.Event()
+        transport.post(drained.set)
+        assert drained.wait(TIMEOUT_S)
+        for method in ("Later", "Nothing"):
+            with pytest.raises(grpc.RpcError) as caught:
+                unary(opened, method)(b"", timeout=TIMEOUT_S)
+            assert (caught.value.code(), caught.value.details()) == (
+                grpc.StatusCode.UNAVAILABLE, "the server is shutting down",
+            )  # fmt: skip
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream(opened, "EchoAll")(iter([b"a"]), timeout=TIMEOUT_S))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert unary(opened, "Echo")(b"probe", timeout=TIMEOUT_S) == b"probe"
+        assert [type(error) for error in service.refusals] == [UnavailableError] * 3
+        service.scheduler.waiting.append(lambda: service.held[0].finish(b"finished"))
+        assert future.result(timeout=TIMEOUT_S) == b"finished"
+
+
+def test_a_stream_whose_messages_are_answered_ends_with_the_drain(kind: str, service: Service) -> None:
+    ended = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield b"a"
+        ended.wait(TIMEOUT_S)
+
+    with running(kind, service) as (transport, address), grpc.insecure_channel(address) as opened:
+        replies = stream(opened, "EchoAll")(messages(), timeout=TIMEOUT_S)
+        assert next(replies) == b"a"
+        transport.drain(TIMEOUT_S * 10)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(replies)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert service.cancellations.acquire(timeout=TIMEOUT_S)
+        ended.set()
+
+
+@pytest.mark.parametrize("grace_s", [0.0, TIMEOUT_S])
+def test_no_call_under_load_is_cancelled_by_a_drain(kind: str, service: Service, grace_s: float) -> None:
+    codes: set[grpc.StatusCode] = set()
+    answered = threading.Semaphore(0)
+
+    def call_until_refused(address: str) -> None:
+        with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as opened:
+            while True:
+                try:
+                    assert unary(opened, "Later")(b"x", timeout=TIMEOUT_S) == b"x"
+                    answered.release()
+                except grpc.RpcError as error:
+                    codes.add(error.code())
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        return
+
+    with running(kind, service) as (transport, address):
+        threads = [threading.Thread(target=call_until_refused, args=(address,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            assert answered.acquire(timeout=TIMEOUT_S)
+        transport.drain(grace_s)
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+            assert not thread.is_alive()
+    assert codes == {grpc.StatusCode.UNAVAILABLE}
 
 
 def test_posted_actions_run_on_the_reactor(kind: str, service: Service) -> None:
