@@ -32,7 +32,7 @@ from penstock_server.transport.interface import (
     ignore_refusal,
 )
 from penstock_server.transport.settings import TransportSettings
-from penstock_server.transport.status import OK, Status, status_of
+from penstock_server.transport.status import OK, Status, status_of, trailers_of
 from penstock_server.transport.window import StreamWindow
 
 log = structlog.get_logger(__name__)
@@ -160,10 +160,11 @@ class _AioCall:
             self._room.set()
 
     async def _end(self, status: Status) -> None:
+        trailers = tuple(trailers_of(self.trailers, status))
         if status.code is not grpc.StatusCode.OK:
-            await self._context.abort(status.code, status.details, (*self.trailers, *status.trailers))
-        elif self.trailers:
-            self._context.set_trailing_metadata(tuple(self.trailers))
+            await self._context.abort(status.code, status.details, trailers)
+        elif trailers:
+            self._context.set_trailing_metadata(trailers)
 
     def leave(self) -> None:
         """The caller is gone, or the call ended."""

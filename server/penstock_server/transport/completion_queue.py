@@ -35,7 +35,7 @@ from penstock_server.transport.interface import (
     ignore_refusal,
 )
 from penstock_server.transport.settings import TransportSettings
-from penstock_server.transport.status import OK, Status, status_of
+from penstock_server.transport.status import OK, Status, status_of, trailers_of
 from penstock_server.transport.window import StreamWindow
 
 log = structlog.get_logger(__name__)
@@ -180,7 +180,9 @@ class _UnaryCall(_QueueCall):
         operations = (
             cygrpc.SendInitialMetadataOperation(self.headers, NO_FLAGS),
             cygrpc.SendMessageOperation(message or b"", NO_FLAGS),
-            cygrpc.SendStatusFromServerOperation(self.trailers, cygrpc.StatusCode.ok, b"", NO_FLAGS),
+            cygrpc.SendStatusFromServerOperation(
+                trailers_of(self.trailers, OK) if self.trailers else (), cygrpc.StatusCode.ok, b"", NO_FLAGS
+            ),
         )
         self._call.start_server_batch(self._with_close(operations), self._ended)
 
@@ -349,7 +351,7 @@ class _StreamCall(_QueueCall):
 
 def _status_operation(status: Status, trailers: Metadata) -> Any:
     return cygrpc.SendStatusFromServerOperation(
-        (*trailers, *status.trailers), status.number, status.details.encode(), NO_FLAGS
+        trailers_of(trailers, status), status.number, status.details.encode(), NO_FLAGS
     )
 
 
