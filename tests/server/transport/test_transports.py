@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -108,6 +109,9 @@ class Service:
             b"missing": NotFoundError("no such model"),
             b"full": OverloadedError("the queue is full"),
             b"plain": PenstockError("secret"),
+            b"long": InvalidInputError("a name of " + "é" * 100_000),
+            b"path": InvalidInputError("cannot read /tmp/x/model.onnx"),
+            b"accents": NotFoundError("no model 'modèle 😀 100%'"),
         }
         raise kinds[message]
 
@@ -117,7 +121,9 @@ class Service:
     def tell(self, message: bytes, call: Call) -> None:
         call.headers = (("x-header", "h"), ("x-bytes-bin", bytes(3)))
         call.trailers = (("x-trailer", "t"),)
-        if message == b"fail":
+        if message.startswith(b"many"):
+            call.trailers = tuple((f"x-{number}", "v" * 100) for number in range(1000))
+        if message.endswith(b"fail"):
             raise OverloadedError("the queue is full")
         call.finish(message)
 
@@ -263,6 +269,32 @@ def test_errors_become_statuses(channel: grpc.Channel, message: bytes, code: grp
     assert (caught.value.code(), caught.value.details()) == (code, details)
 
 
+@pytest.mark.parametrize(
+    ("message", "details"),
+    [
+        (b"long", "a name of " + "é" * 505 + "..."),
+        (b"path", "cannot read (a file of the server)"),
+        (b"accents", "no model 'modèle 😀 100%'"),
+    ],
+)
+def test_details_arrive_as_they_are_bounded_and_without_paths(
+    channel: grpc.Channel, message: bytes, details: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Refuse")(message, timeout=TIMEOUT_S)
+    assert caught.value.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+    assert caught.value.details() == details
+
+
+def test_trailers_that_clients_would_refuse_are_left_out(channel: grpc.Channel) -> None:
+    _, call = unary(channel, "Tell").with_call(b"many", timeout=TIMEOUT_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Tell")(b"many fail", timeout=TIMEOUT_S)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    for metadata in (call.trailing_metadata(), caught.value.trailing_metadata()):
+        assert 10 < len(told(metadata)) < 100
+
+
 def test_a_full_queue_tells_clients_not_to_retry(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         unary(channel, "Refuse")(b"full", timeout=TIMEOUT_S)
@@ -390,6 +422,69 @@ def test_oversized_messages_are_refused_and_the_connection_lives(kind: str, serv
             unary(opened, "Echo")(bytes(2000), timeout=TIMEOUT_S)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert unary(opened, "Echo")(bytes(900), timeout=TIMEOUT_S) == bytes(900)
+
+
+def test_a_compression_bomb_is_refused_by_its_size_when_unpacked(kind: str, service: Service) -> None:
+    limited = running(kind, service, TransportSettings(max_message_bytes=100_000))
+    options = [("grpc.max_send_message_length", -1)]
+    with (
+        limited as (_, address),
+        grpc.insecure_channel(address, options=options, compression=grpc.Compression.Gzip) as opened,
+    ):
+        assert unary(opened, "Echo")(bytes(90_000), timeout=TIMEOUT_S) == bytes(90_000)
+        with pytest.raises(grpc.RpcError) as caught:
+            unary(opened, "Echo")(bytes(50_000_000), timeout=TIMEOUT_S)  # packed it takes 50 kB
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert unary(opened, "Echo")(b"others live", timeout=TIMEOUT_S) == b"others live"
+
+
+def tls_settings(tls: Path) -> TransportSettings:
+    return TransportSettings(tls_certificate=tls / "server.pem", tls_key=tls / "server.key")
+
+
+def test_tls_serves_who_speaks_it_and_others_are_unavailable(kind: str, service: Service, tls: Path) -> None:
+    credentials = grpc.ssl_channel_credentials((tls / "server.pem").read_bytes())
+    with running(kind, service, tls_settings(tls)) as (transport, address):
+        with grpc.insecure_channel(address) as plain, pytest.raises(grpc.RpcError) as caught:
+            unary(plain, "Echo")(b"a", timeout=TIMEOUT_S)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        with grpc.secure_channel(address, credentials) as secure:
+            assert unary(secure, "Echo")(b"a", timeout=TIMEOUT_S) == b"a"
+            future = unary(secure, "Hold").future(b"", timeout=TIMEOUT_S)
+            assert service.received.acquire(timeout=TIMEOUT_S)
+            transport.drain(TIMEOUT_S)
+            service.scheduler.waiting.append(lambda: service.held[0].finish(bytes(1_000_000)))
+            assert future.result(timeout=TIMEOUT_S) == bytes(1_000_000)
+
+
+def test_who_speaks_tls_to_a_plain_port_is_unavailable(kind: str, service: Service, tls: Path) -> None:
+    credentials = grpc.ssl_channel_credentials((tls / "server.pem").read_bytes())
+    with running(kind, service) as (_, address):
+        with grpc.secure_channel(address, credentials) as secure, pytest.raises(grpc.RpcError) as caught:
+            unary(secure, "Echo")(b"a", timeout=TIMEOUT_S)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        with grpc.insecure_channel(address) as plain:
+            assert unary(plain, "Echo")(b"a", timeout=TIMEOUT_S) == b"a"
+
+
+def test_a_socket_file_serves(kind: str, service: Service, tmp_path: Path) -> None:
+    transport: Transport = KINDS[kind](service.methods, service.scheduler, TransportSettings())
+    thread = threading.Thread(target=transport.run)
+    thread.start()
+    address = f"unix:{tmp_path / 'p.sock'}"
+    try:
+        transport.listen(address)
+        with grpc.insecure_channel(address) as opened:
+            assert unary(opened, "Echo")(b"a", timeout=TIMEOUT_S) == b"a"
+            future = unary(opened, "Hold").future(b"", timeout=TIMEOUT_S)
+            assert service.received.acquire(timeout=TIMEOUT_S)
+            transport.drain(TIMEOUT_S)
+            service.scheduler.waiting.append(lambda: service.held[0].finish(b"finished"))
+            assert future.result(timeout=TIMEOUT_S) == b"finished"
+    finally:
+        transport.drain(0)
+        thread.join(TIMEOUT_S)
+    assert not thread.is_alive()
 
 
 def test_gzip_is_understood(kind: str, service: Service) -> None:
