@@ -55,8 +55,8 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
     """
     async with AsyncExitStack() as stack:
         _start_compactor(stack, settings.request_log)
-        reserved = stack.enter_context(port.reserve(settings.host, settings.port))
-        grpc_address = port.address_of(settings.host, reserved.getsockname()[1])
+        settings.grpc.check_tls_files()
+        grpc_address = stack.enter_context(port.listening_address(settings.grpc_host, settings.port))
         # Compiled before any worker starts: otherwise each would compile them for itself.
         await asyncio.to_thread(ensure_compiled)
         counters = stack.enter_context(CounterStore())
@@ -90,14 +90,14 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
         )
         stack.push_async_callback(admin.close)
-        http_port = await admin.start(settings.host, settings.http_port)
+        http_port = await admin.start(settings.http_host, settings.http_port)
         watcher = Watcher(
             source,
             interval_s=settings.poll_interval_s,
             desired=supervisor.on_desired,
             polled=supervisor.on_polled,
         )
-        addresses = Addresses(grpc_address, port.address_of(settings.host, http_port))
+        addresses = Addresses(grpc_address, port.address_of(settings.http_host, http_port))
         await _run(supervisor, watcher, status, grace_s=settings.grace_s, on_ready=lambda: on_ready(addresses))
 
 

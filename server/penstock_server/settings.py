@@ -16,6 +16,7 @@ from penstock_server.batching.limits import BatchLimits
 from penstock_server.drift.report import RATE
 from penstock_server.errors import InvalidInputError
 from penstock_server.request_log.settings import RequestLogSettings
+from penstock_server.transport.address import UNIX, host_of
 from penstock_server.transport.settings import TransportName, TransportSettings
 
 MAX_WORKERS: Final = 256
@@ -125,7 +126,8 @@ class ServerSettings:
         registry: MLflow's tracking or registry URI; None follows no registry.
         models: the registered models to follow; when empty, all that have an alias of Penstock's.
         model_repository: a folder of `<model>/<version>/model.onnx`.
-        host, port: the gRPC address; port 0 picks a free one.
+        host, port: the gRPC address; port 0 picks a free one. The host may be `unix:/path` with one worker, and then the
+            port counts for nothing.
         http_port: metrics, health and state over HTTP, on the same host.
         workers: processes that share the gRPC port.
         poll_interval_s: the pause between two polls of the registry.
@@ -156,12 +158,27 @@ class ServerSettings:
                 raise InvalidInputError(f"{name} is {port}, expected 0 to 65535")
         if not 1 <= self.workers <= MAX_WORKERS:
             raise InvalidInputError(f"workers is {self.workers}, expected 1 to {MAX_WORKERS}")
+        if host_of(self.host).startswith(UNIX) and self.workers > 1:
+            raise InvalidInputError(
+                f"host is {self.host!r} and workers is {self.workers}: workers share a port, and cannot share a socket file; "
+                "set workers to 1, or give a host name"
+            )
         # Written so that NaN, which TOML can say, is refused as well.
         if not (0 < self.poll_interval_s < inf and 0 <= self.grace_s < inf):
             raise InvalidInputError(
                 "poll_interval_s takes more than 0 seconds and grace_s 0 or more, "
                 f"got {self.poll_interval_s} and {self.grace_s}"
             )
+
+    @property
+    def grpc_host(self) -> str:
+        """Where gRPC is served: a host's name or number, or `unix:/path`."""
+        return host_of(self.host)
+
+    @property
+    def http_host(self) -> str:
+        """Where HTTP is served: the same host, or this machine alone beside a socket file."""
+        return "127.0.0.1" if self.grpc_host.startswith(UNIX) else self.grpc_host
 
     @property
     def of_worker(self) -> WorkerSettings:

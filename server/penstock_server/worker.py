@@ -28,7 +28,7 @@ from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.log_setup import configure_logging
 from penstock_server.metrics.counters import CountersShape, SharedCounters, open_counters
-from penstock_server.metrics.recorder import Recorder
+from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.decode import block_of, block_order, decoder_of
@@ -81,9 +81,8 @@ class Worker:
         self._serving = messages.Serve(0, {}, False)
         self._scheduler = BatchScheduler(monotonic)
         self._large = ModelThread("large", self._post)
-        self._predictor = Predictor(
-            clock=monotonic, report=Recorder(open_counters(counters, CountersShape())), thread=self._large
-        )
+        report = Recorder(open_counters(counters, CountersShape()))
+        self._predictor = Predictor(clock=monotonic, report=report, thread=self._large)
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
         self._request_log = _request_log(settings.request_log)
@@ -92,7 +91,11 @@ class Worker:
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= penstock_methods(self._forwarded.forward)
         self._transport_name, self._transport = choose_transport(
-            settings.transport, methods, self._scheduler, settings.grpc
+            settings.transport,
+            methods,
+            self._scheduler,
+            settings.grpc,
+            lambda error: report.refused(refusal_reason(error)),
         )
 
     def run(self) -> None:

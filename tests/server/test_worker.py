@@ -68,7 +68,7 @@ class Supervised:
         self.new_call = call
         self.counters: dict[str, SharedCounters] = {}
 
-        def choose(_name: str, methods: Any, reactor: Any, _settings: Any) -> tuple[str, FakeTransport]:
+        def choose(_name: str, methods: Any, reactor: Any, *_settings: Any) -> tuple[str, FakeTransport]:
             self.transport = FakeTransport(methods, reactor)
             return "fake", self.transport
 

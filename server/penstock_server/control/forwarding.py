@@ -1,13 +1,15 @@
 """Forwards calls that only the supervisor can answer: from a worker over its socket, and the reply back.
 
-Both ends are here. `ForwardedCalls` is the worker's: it holds each call until the reply comes, on the reactor's thread.
+Both ends are here. `ForwardedCalls` is the worker's: it holds each call until the reply comes.
 `ControlResponder` is the supervisor's: it answers on threads, so that nothing else waits. The responders that `app`
 passes in decide what a reply holds.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from itertools import count
+from queue import SimpleQueue
 from typing import Final
 
 import structlog
@@ -21,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 MAX_REPLY_BYTES: Final = MAX_FRAME_BYTES // 2
 MAX_WAITING: Final = 32
-"""Requests in flight per worker: so few frames fit the socket's buffer, and sending never blocks the reactor."""
+"""Requests in flight per worker, from their arrival until the supervisor's reply, whether or not the caller still waits."""
 REPLIES_AT_ONCE: Final = 2
 
 Responder = Callable[[bytes], bytes]
@@ -69,10 +71,13 @@ class ControlResponder:
 
 
 class ForwardedCalls:
-    """The calls of a worker that wait for the supervisor's reply; all of it on the reactor's thread.
+    """The calls of a worker that wait for the supervisor's reply.
+
+    They are taken and answered on the reactor's thread. A thread of its own sends, since the supervisor's socket may be
+    full; nothing that a caller sends holds up the reactor.
 
     Args:
-        send: sends an event to the supervisor.
+        send: sends an event to the supervisor; it may block.
         post: runs an action soon on the reactor's thread.
     """
 
@@ -80,21 +85,36 @@ class ForwardedCalls:
         self._send = send
         self._post = post
         self._numbers = count(1)
-        self._waiting: dict[int, Call] = {}
+        self._waiting: dict[int, Call | None] = {}
+        self._unsent: SimpleQueue[ControlRequest | None] = SimpleQueue()
+        self._sender: threading.Thread | None = None
 
     def forward(self, method: str, message: bytes, call: Call) -> None:
         """Forwards a call's message; the call is answered when the reply comes.
 
         Raises:
-            OverloadedError: `MAX_WAITING` calls wait already.
+            OverloadedError: `MAX_WAITING` requests are in flight already.
         """
         if len(self._waiting) >= MAX_WAITING:
             raise OverloadedError(f"{MAX_WAITING} control calls wait for the supervisor already; try again later")
+        if self._sender is None:
+            self._sender = threading.Thread(target=self._send_all, name="control-calls", daemon=True)
+            self._sender.start()
         number = next(self._numbers)
         self._waiting[number] = call
         call.pending = _Waiting(self._waiting, number)
         call.watch()
-        self._send(ControlRequest(number, method, message))
+        self._unsent.put(ControlRequest(number, method, message))
+
+    def close(self) -> None:
+        """Sends what was taken, and ends the thread that sends."""
+        if self._sender is not None:
+            self._unsent.put(None)
+            self._sender.join()
+
+    def _send_all(self) -> None:
+        while (request := self._unsent.get()) is not None:
+            self._send(request)
 
     def on_reply(self, reply: ControlReply | ControlError) -> None:
         """The supervisor has replied; from any thread."""
@@ -112,16 +132,20 @@ class ForwardedCalls:
 
 
 class _Waiting:
-    """A forwarded call's `pending`: forgets the call when its caller leaves."""
+    """A forwarded call's `pending`: forgets the call when its caller leaves.
+
+    Its place stays taken until the reply: a caller that asks and leaves in a loop would fill the supervisor otherwise.
+    """
 
     __slots__ = ("_number", "_waiting")
 
-    def __init__(self, waiting: dict[int, Call], number: int) -> None:
+    def __init__(self, waiting: dict[int, Call | None], number: int) -> None:
         self._waiting = waiting
         self._number = number
 
     def cancelled(self) -> None:
-        self._waiting.pop(self._number, None)
+        if self._number in self._waiting:
+            self._waiting[self._number] = None
 
 
 def error_of(error: ControlError) -> PenstockError:

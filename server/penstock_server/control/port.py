@@ -1,12 +1,62 @@
 """Reserves the gRPC port, which all workers share, so that it stays the server's while workers come and go.
 
 Each worker listens on the port with SO_REUSEPORT. The supervisor's socket is bound but does not listen: it gets no
-connections, and holds the port while no worker listens.
+connections, and holds the port while no worker listens. A socket file cannot be shared: one worker serves it.
 """
 
+import os
 import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
 
 from penstock_server.errors import UnavailableError
+
+_UNIX: Final = "unix:"
+
+
+@contextmanager
+def listening_address(host: str, port: int) -> Iterator[str]:
+    """Where workers listen, `host:port` or `unix:/path`, kept for this server until the end of the block.
+
+    Raises:
+        UnavailableError: another program listens there, or nobody can.
+    """
+    if host.startswith(_UNIX):
+        path = Path(host.removeprefix(_UNIX)).absolute()
+        _claim(path)
+        try:
+            yield f"{_UNIX}{path}"
+        finally:
+            with suppress(OSError):
+                path.unlink()
+    else:
+        with reserve(host, port) as reserved:
+            yield address_of(host, reserved.getsockname()[1])
+
+
+def _claim(path: Path) -> None:
+    """Makes sure that a socket file can be created: a file that an ended server left there is removed."""
+    try:
+        if path.exists():
+            if not stat.S_ISSOCK(path.stat().st_mode):
+                raise _cannot_use(path, "it is another kind of file")
+            with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError):
+                probe.connect(str(path))
+                raise _cannot_use(path, "another program listens on it")
+            path.unlink()
+        elif not path.parent.is_dir():
+            raise _cannot_use(path, "its folder does not exist")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise _cannot_use(path, "its folder cannot be written to")
+    except OSError as error:
+        raise _cannot_use(path, str(error.strerror or error)) from error
+
+
+def _cannot_use(path: Path, why: str) -> UnavailableError:
+    return UnavailableError(f"cannot listen on the socket file {path} for gRPC: {why}; choose another with --host")
 
 
 def reserve(host: str, port: int) -> socket.socket:

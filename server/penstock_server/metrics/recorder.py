@@ -33,6 +33,7 @@ _REASONS: Final[dict[type[PenstockError], str]] = {
     errors.DeadlinePassedError: "deadline",
     errors.ModelFailedError: "model_failed",
     errors.NotReadyError: "not_ready",
+    errors.UnavailableError: "not_ready",
     errors.NotFoundError: "not_found",
     errors.UnsupportedError: "unsupported",
 }

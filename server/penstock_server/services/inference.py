@@ -10,7 +10,7 @@ from penstock.names import INFERENCE_SERVICE, PLATFORM, SERVER_NAME
 from penstock.wire import varint
 from penstock_server.call import Call, Cancellable, Metadata
 from penstock_server.errors import PenstockError
-from penstock_server.parse import OPEN_INFERENCE, parse
+from penstock_server.parse import OPEN_INFERENCE, parse_small
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable
 from penstock_server.transport.interface import Methods
@@ -56,7 +56,7 @@ class _Inference:
         call.finish(pb.ServerReadyResponse(ready=self._routing_table.is_ready).SerializeToString())
 
     def model_ready(self, message: bytes, call: Call) -> None:
-        request = parse(pb.ModelReadyRequest, message, OPEN_INFERENCE)
+        request = parse_small(pb.ModelReadyRequest, message, OPEN_INFERENCE)
         self._routing_table.model(request.name).resolve(request.version, "")
         call.finish(pb.ModelReadyResponse(ready=True).SerializeToString())
 
@@ -65,7 +65,7 @@ class _Inference:
         call.finish(reply.SerializeToString())
 
     def model_metadata(self, message: bytes, call: Call) -> None:
-        request = parse(pb.ModelMetadataRequest, message, OPEN_INFERENCE)
+        request = parse_small(pb.ModelMetadataRequest, message, OPEN_INFERENCE)
         model = self._routing_table.model(request.name)
         executor = model.resolve(request.version or "@champion", "")
         reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.executors), platform=PLATFORM)
@@ -76,7 +76,7 @@ class _Inference:
         call.finish(reply.SerializeToString())
 
     def repository_index(self, message: bytes, call: Call) -> None:
-        request = parse(pb.RepositoryIndexRequest, message, OPEN_INFERENCE)
+        request = parse_small(pb.RepositoryIndexRequest, message, OPEN_INFERENCE)
         reply = pb.RepositoryIndexResponse()
         for name, model in sorted(self._routing_table.models.items()):
             for version, status in sorted(model.statuses.items()):
@@ -165,13 +165,15 @@ class _StreamedCall:
         self._end(message or b"")
 
     def fail(self, error: PenstockError) -> None:
-        self._end(error)
+        # Kept as a new error: the one that was raised refers to its frames, and these to this call and to a whole batch.
+        self._end(type(error)(str(error)))
 
     def leave(self) -> None:
         if not self.is_over:
             self.is_over = True
-            if self.pending is not None:
-                self.pending.cancelled()
+            pending, self.pending = self.pending, None
+            if pending is not None:
+                pending.cancelled()
 
     def _end(self, reply: bytes | PenstockError) -> None:
         if not self.is_over:

@@ -11,11 +11,9 @@ from google.protobuf.message import Message
 from penstock import penstock_pb2 as pb
 from penstock.names import CONTROL_SERVICE
 from penstock_server.call import Call
-from penstock_server.errors import InvalidInputError
-from penstock_server.parse import parse
+from penstock_server.parse import parse_small
 from penstock_server.transport.interface import Methods, UnaryHandler
 
-MAX_MESSAGE_BYTES: Final = 64 * 1024
 _REQUESTS: Final[dict[str, type[Message]]] = {"DriftState": pb.DriftStateRequest}
 
 Forward = Callable[[str, bytes, Call], None]
@@ -30,9 +28,7 @@ def penstock_methods(forward: Forward) -> Methods:
 
 def _checked(name: str, kind: type[Message], forward: Forward) -> UnaryHandler:
     def handle(message: bytes, call: Call) -> None:
-        if len(message) > MAX_MESSAGE_BYTES:
-            raise InvalidInputError(f"the message takes {len(message)} bytes, expected at most {MAX_MESSAGE_BYTES}")
-        parse(kind, message, CONTROL_SERVICE)
+        parse_small(kind, message, CONTROL_SERVICE)
         forward(name, message, call)
 
     return handle

@@ -15,7 +15,7 @@ from penstock.inference_pb2 import DESCRIPTOR
 from penstock.names import CONTROL_SERVICE, HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICE
 from penstock.pool import POOL
 from penstock_server.call import Call
-from penstock_server.parse import parse
+from penstock_server.parse import parse_small
 from penstock_server.transport.interface import Methods, StreamReceiver
 
 SERVICES: Final = (INFERENCE_SERVICE, CONTROL_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)
@@ -32,7 +32,7 @@ def _reflect(call: Call) -> StreamReceiver:
         if message is None:
             call.finish()
             return
-        request = parse(pb.ServerReflectionRequest, message, "grpc.reflection.v1alpha")
+        request = parse_small(pb.ServerReflectionRequest, message, "grpc.reflection.v1alpha")
         call.send(answer(request).SerializeToString())
 
     return receive

@@ -11,39 +11,62 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from math import inf
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 import structlog
 
 from penstock_server.call import Cancellable, Metadata
-from penstock_server.errors import PenstockError
+from penstock_server.errors import OverloadedError, PenstockError, UnavailableError, UnsupportedError
+from penstock_server.transport.connections import close_connections, close_listeners
 from penstock_server.transport.interface import (
+    GIVE_UP_S,
     IDLE_S,
-    UNANSWERED_MESSAGES,
     Methods,
+    Refused,
     Scheduler,
     StreamHandler,
     UnaryHandler,
     cannot_listen,
+    ignore_refusal,
 )
 from penstock_server.transport.settings import TransportSettings
-from penstock_server.transport.status import OK, Status, status_of
+from penstock_server.transport.status import OK, Status, status_of, trailers_of
+from penstock_server.transport.window import StreamWindow
 
 log = structlog.get_logger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+CLOCK_STEP_S = 0.5
+"""Two readings of the wall clock in a row that are further apart mean that the clock was set between them."""
+
+
+def deadline_of(context: Any, *, wall: Callable[[], float] = time.time) -> float:
+    """A call's deadline on the monotonic clock; grpc.aio computes the time that remains on the wall clock."""
+    while True:
+        before_s = wall()
+        remaining_s = context.time_remaining()
+        if remaining_s is None:
+            return inf
+        if before_s <= wall() < before_s + CLOCK_STEP_S:
+            return time.monotonic() + float(remaining_s)
 
 
 class _AioCall:
     """One RPC of grpc.aio; answers from another thread wake the loop."""
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", loop: asyncio.AbstractEventLoop) -> None:
-        remaining = context.time_remaining()
-        self.deadline_s = inf if remaining is None else time.monotonic() + remaining
+        self.deadline_s = deadline_of(context)
         self.is_over = False
         self.pending: Cancellable | None = None
         self.headers: Metadata = ()
         self.trailers: Metadata = ()
+        self._room = asyncio.Event()
+        self._window = StreamWindow()
+        # Answers may come from the thread that ran the model.
+        self._lock = threading.Lock()
         self._context = context
         self._loop = loop
         self._thread = threading.get_ident()
@@ -56,9 +79,32 @@ class _AioCall:
     def metadata(self) -> Metadata:
         return tuple((key, value) for key, value in self._context.invocation_metadata() or ())
 
+    def peer(self) -> str:
+        """Who calls, as grpc names it."""
+        return self._context.peer()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing of it is unanswered or unsent."""
+        return self._window.is_quiet
+
+    def received(self, size: int) -> None:
+        """A message of a stream came."""
+        with self._lock:
+            self._window.received(size)
+
+    async def wait_for_room(self) -> None:
+        """Waits until a stream may receive its next message."""
+        while not self._window.is_open:
+            self._room.clear()
+            await self._room.wait()
+
     def send(self, message: bytes) -> None:
         if not self.is_over:
-            self._put(message)
+            if self._window.is_overrun:
+                self.fail(OverloadedError("too many messages wait for the caller to read them"))
+            else:
+                self._put(message)
 
     def finish(self, message: bytes | None = None) -> None:
         if not self.is_over:
@@ -70,12 +116,29 @@ class _AioCall:
             self.is_over = True
             self._put(status_of(error))
 
+    def abort(self, error: PenstockError) -> None:
+        """Ends a call that is not answered yet, and gives up what waits for it."""
+        if not self.is_over:
+            self._outbox.clear()  # a caller that does not read would not read the status behind it either
+            pending, self.pending = self.pending, None
+            self.fail(error)
+            if pending is not None:
+                pending.cancelled()
+
     def _put(self, *replies: bytes | Status) -> None:
-        self._outbox.extend(replies)
+        with self._lock:
+            for reply in replies:
+                if isinstance(reply, bytes):
+                    self._window.replied(len(reply))
+            self._outbox.extend(replies)
         if threading.get_ident() == self._thread:
-            self._wake.set()
+            self._woken()
         else:
-            self._loop.call_soon_threadsafe(self._wake.set)
+            self._loop.call_soon_threadsafe(self._woken)
+
+    def _woken(self) -> None:
+        self._wake.set()
+        self._room.set()
 
     async def replies(self) -> AsyncIterator[bytes]:
         """The messages to send; afterwards the context has the status."""
@@ -91,12 +154,17 @@ class _AioCall:
                 await self._end(reply)
                 return
             yield reply
+            # Resumed when the message has left, which takes as long as the caller has no room for it.
+            with self._lock:
+                self._window.sent()
+            self._room.set()
 
     async def _end(self, status: Status) -> None:
+        trailers = tuple(trailers_of(self.trailers, status))
         if status.code is not grpc.StatusCode.OK:
-            await self._context.abort(status.code, status.details, (*self.trailers, *status.trailers))
-        elif self.trailers:
-            self._context.set_trailing_metadata(tuple(self.trailers))
+            await self._context.abort(status.code, status.details, trailers)
+        elif trailers:
+            self._context.set_trailing_metadata(trailers)
 
     def leave(self) -> None:
         """The caller is gone, or the call ended."""
@@ -110,15 +178,20 @@ class _AioCall:
 class AioTransport:
     """Serves methods from one event loop of its own."""
 
-    def __init__(self, methods: Methods, scheduler: Scheduler, settings: TransportSettings) -> None:
+    def __init__(
+        self, methods: Methods, scheduler: Scheduler, settings: TransportSettings, *, refused: Refused = ignore_refusal
+    ) -> None:
         self._methods = methods
         self._scheduler = scheduler
         self._settings = settings
+        self._refused = refused
         self._loop = _new_loop()
         self._stopped = asyncio.Event()
         self._is_step_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._server: grpc.aio.Server | None = None
+        self._address = ""
+        self._running: dict[_AioCall, bool] = {}
         self._draining: asyncio.Task[None] | None = None
 
     def run(self) -> None:
@@ -148,26 +221,59 @@ class AioTransport:
         server.add_generic_rpc_handlers((_Handlers(self, self._methods),))
         credentials = self._settings.server_credentials()
         try:
-            if credentials is None:
-                server.add_insecure_port(address)
+            if credentials is None:  # noqa: SIM108 - two calls read better as two branches
+                port = server.add_insecure_port(address)
             else:
-                server.add_secure_port(address, credentials)
+                port = server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise cannot_listen(address) from error
         await server.start()
         self._server = server
+        self._address = address if address.startswith("unix:") else f":{port}"
 
     def drain(self, grace_s: float) -> None:
         def begin() -> None:
-            self._draining = self._loop.create_task(self._drain(grace_s))
+            if self._draining is None:
+                self._draining = self._loop.create_task(self._drain(grace_s))
 
         with suppress(RuntimeError):  # the loop is closed: drained already
             self._loop.call_soon_threadsafe(begin)
 
     async def _drain(self, grace_s: float) -> None:
         if self._server is not None:
-            await self._server.stop(grace_s)
+            close_listeners(self._address)
+            await self._end_calls(grace_s)
+            close_connections(self._address)
+            await self._server.stop(0)  # the core cancels what it still has, and finds nobody to tell
         self._stopped.set()
+
+    async def _end_calls(self, grace_s: float) -> None:
+        """Waits until no call runs; what outlasts the grace ends UNAVAILABLE."""
+        end_at_s = self._loop.time() + grace_s
+        # Calls that are on the wire now are refused in words rather than by the end of their connection.
+        await asyncio.sleep(min(IDLE_S, grace_s))
+        while self._running and (now_s := self._loop.time()) < end_at_s + GIVE_UP_S:
+            for call, is_stream in tuple(self._running.items()):
+                if now_s >= end_at_s or (is_stream and call.is_quiet):
+                    call.abort(UnavailableError("the server is shutting down"))
+            close_connections(self._address, {call.peer() for call in self._running})
+            await asyncio.sleep(min(IDLE_S, max(end_at_s - now_s, 0.001)))
+        if self._running:
+            log.warning("calls did not take their status in time; leaving them", calls=len(self._running))
+
+    def refusal(self, path: str) -> PenstockError | None:
+        """Why a call of this method is refused before a handler gets it; None when it is not."""
+        if self._draining is not None and path not in self._methods.during_drain:
+            return UnavailableError("the server is shutting down")
+        if path not in self._methods.unary and path not in self._methods.streams:
+            return UnsupportedError("this method is not served")
+        return None
+
+    async def refuse(self, error: PenstockError, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+        """Ends a call with an error before its messages are received."""
+        self._refused(error)
+        status = status_of(error)
+        await context.abort(status.code, status.details, status.trailers)
 
     def _schedule_step(self) -> None:
         if not self._is_step_due:
@@ -189,8 +295,9 @@ class AioTransport:
     ) -> bytes:
         """One unary call, from its message to its reply."""
         call = _AioCall(context, self._loop)
+        self._add(call, context, is_stream=False)
         try:
-            self._guard(call, lambda: handler(message, call))
+            self._guarded(call, handler, message, call)
             self._schedule_step()
             reply = b""
             async for part in call.replies():
@@ -199,42 +306,52 @@ class AioTransport:
         finally:
             call.leave()
 
+    def _add(self, call: _AioCall, context: "grpc.aio.ServicerContext[bytes, bytes]", *, is_stream: bool) -> None:
+        def done(_context: Any) -> None:
+            self._running.pop(call, None)
+
+        self._running[call] = is_stream
+        context.add_done_callback(done)  # type: ignore[arg-type]  # its stub asks for a class of its own
+
     async def stream(
         self, handler: StreamHandler, messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
     ) -> AsyncIterator[bytes]:
         """One streaming call; its reader is a task that ends with the writer."""
         call = _AioCall(context, self._loop)
-        room = asyncio.Semaphore(UNANSWERED_MESSAGES)
-        reader = asyncio.create_task(self._read(call, handler(call), messages, room))
+        self._add(call, context, is_stream=True)
+        reader = asyncio.create_task(self._read(call, handler, messages))
         try:
             async for reply in call.replies():
-                room.release()
                 yield reply
         finally:
             call.leave()
             reader.cancel()
 
-    async def _read(
-        self,
-        call: _AioCall,
-        receiver: Callable[[bytes | None], None],
-        messages: AsyncIterator[bytes],
-        room: asyncio.Semaphore,
-    ) -> None:
-        async for message in messages:
-            await room.acquire()
-            self._guard(call, lambda message=message: receiver(message))  # type: ignore[misc]
-            self._schedule_step()
-        self._guard(call, lambda: receiver(None))
-
-    def _guard(self, call: _AioCall, action: Callable[[], None]) -> None:
+    async def _read(self, call: _AioCall, handler: StreamHandler, messages: AsyncIterator[bytes]) -> None:
+        receiver = self._guarded(call, handler, call)
         try:
-            action()
+            if receiver is None:
+                return
+            async for message in messages:
+                call.received(len(message))
+                self._guarded(call, receiver, message)
+                self._schedule_step()
+                await call.wait_for_room()
+            self._guarded(call, receiver, None)
+        finally:
+            # grpc.aio keeps the error that ends a failed call, with this frame, in a reference cycle of its own.
+            del receiver, call
+
+    def _guarded(self, call: _AioCall, function: Callable[..., ResultT], *arguments: Any) -> ResultT | None:
+        """The function's result; the call fails, and there is none, when it raises."""
+        try:
+            return function(*arguments)
         except PenstockError as error:
             call.fail(error)
         except Exception:
             log.exception("handler failed")
             call.fail(PenstockError())
+        return None
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -244,13 +361,13 @@ class _Handlers(grpc.GenericRpcHandler):
         self._transport = transport
         self._methods = methods
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
         path = handler_call_details.method
+        if (refusal := self._transport.refusal(path)) is not None:
+            return grpc.stream_stream_rpc_method_handler(self._refuse(refusal))
         if (unary := self._methods.unary.get(path)) is not None:
             return grpc.unary_unary_rpc_method_handler(self._unary(unary))
-        if (stream := self._methods.streams.get(path)) is not None:
-            return grpc.stream_stream_rpc_method_handler(self._stream(stream))
-        return None
+        return grpc.stream_stream_rpc_method_handler(self._stream(self._methods.streams[path]))
 
     def _unary(self, handler: UnaryHandler) -> Any:
         async def answer(message: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
@@ -264,6 +381,15 @@ class _Handlers(grpc.GenericRpcHandler):
         ) -> AsyncIterator[bytes]:
             async for reply in self._transport.stream(handler, messages, context):
                 yield reply
+
+        return answer
+
+    def _refuse(self, error: PenstockError) -> Any:
+        async def answer(
+            _messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
+        ) -> AsyncIterator[bytes]:
+            await self._transport.refuse(error, context)
+            yield b""  # never reached: it makes this a stream
 
         return answer
 

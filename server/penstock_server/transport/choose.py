@@ -11,7 +11,7 @@ import structlog
 
 from penstock_server.call import Call
 from penstock_server.transport.aio import AioTransport
-from penstock_server.transport.interface import Methods, Scheduler, Transport
+from penstock_server.transport.interface import Methods, Refused, Scheduler, Transport, ignore_refusal
 from penstock_server.transport.settings import TransportName, TransportSettings
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ _TIMEOUT_S: Final = 5.0
 
 
 def choose_transport(
-    name: str, methods: Methods, scheduler: Scheduler, settings: TransportSettings
+    name: str, methods: Methods, scheduler: Scheduler, settings: TransportSettings, refused: Refused = ignore_refusal
 ) -> tuple[TransportName, Transport]:
     """The transport of this name, ready to run, or the portable one when the fast one does not work here."""
     if name == COMPLETION_QUEUE:
@@ -33,10 +33,10 @@ def choose_transport(
             from penstock_server.transport.completion_queue import CompletionQueueTransport
 
             self_check()
-            return COMPLETION_QUEUE, CompletionQueueTransport(methods, scheduler, settings)
+            return COMPLETION_QUEUE, CompletionQueueTransport(methods, scheduler, settings, refused=refused)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the internals, grpc.aio works
             log.warning("the completion queue does not work with this grpcio; serving over grpc.aio", cause=str(error))
-    return AIO, AioTransport(methods, scheduler, settings)
+    return AIO, AioTransport(methods, scheduler, settings, refused=refused)
 
 
 class _IdleScheduler:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from penstock_server.call import Call
-from penstock_server.errors import UnavailableError
+from penstock_server.errors import PenstockError, UnavailableError
 
 UnaryHandler = Callable[[bytes, Call], None]
 
-UNANSWERED_MESSAGES: Final = 64
-"""Messages of one stream read ahead of their answers; beyond that the stream waits, and HTTP/2 slows its sender."""
 IDLE_S: Final = 0.05
 """The longest wait of an idle reactor, which bounds how late a posted action runs."""
+GIVE_UP_S: Final = 1.0
+"""How long the last statuses may take to leave when the grace is over; then the server stops without them."""
 
 StreamReceiver = Callable[[bytes | None], None]
 """Gets each message of the caller, and None after the last."""
@@ -27,13 +27,28 @@ StreamHandler = Callable[[Call], StreamReceiver]
 
 @dataclass(frozen=True, slots=True)
 class Methods:
-    """Every method served, by its full path such as `/package.Service/Method`."""
+    """Every method served, by its full path such as `/package.Service/Method`.
+
+    Attributes:
+        during_drain: unary methods that are answered while the server drains; calls of others are refused then.
+    """
 
     unary: Mapping[str, UnaryHandler]
     streams: Mapping[str, StreamHandler]
+    during_drain: frozenset[str] = frozenset()
 
     def __or__(self, other: "Methods") -> "Methods":
-        return Methods({**self.unary, **other.unary}, {**self.streams, **other.streams})
+        return Methods(
+            {**self.unary, **other.unary}, {**self.streams, **other.streams}, self.during_drain | other.during_drain
+        )
+
+
+Refused = Callable[[PenstockError], None]
+"""Counts a call that the transport itself refused, before any handler got it."""
+
+
+def ignore_refusal(_error: PenstockError) -> None:
+    """Counts nothing."""
 
 
 def cannot_listen(address: str) -> UnavailableError:
@@ -54,7 +69,11 @@ class Transport(Protocol):
         """Binds `host:port` and accepts calls; safe from any thread, raises `UnavailableError` when it cannot bind."""
 
     def drain(self, grace_s: float) -> None:
-        """Accepts no more calls, cancels those that run after `grace_s`, and makes `run` return; safe from any thread."""
+        """Ends the transport, and makes `run` return; safe from any thread.
+
+        Calls that run are answered. New ones end UNAVAILABLE, and so do those that still run after `grace_s`. A stream ends
+        UNAVAILABLE as soon as all of its messages are answered. A connection without calls is closed.
+        """
 
 
 class Scheduler(Protocol):

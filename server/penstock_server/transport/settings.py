@@ -1,5 +1,6 @@
 """The settings of the gRPC port: limits, the life of connections, TLS; the same for every transport."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -11,6 +12,8 @@ from penstock_server.errors import InvalidInputError
 TransportName = Literal["completion-queue", "aio"]
 _LAST_CALLS_MS: Final = 30_000
 """How long a connection's calls may still take after it was asked to close."""
+_WEAK: Final = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "MD_TOO_WEAK"}
+"""OpenSSL's reasons that concern the certificate, though its key is being loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +75,68 @@ class TransportSettings:
             ("grpc.http2.max_ping_strikes", 0),
         ]
 
+    def check_tls_files(self) -> None:
+        """Reads the TLS files as a handshake will.
+
+        Raises:
+            InvalidInputError: one of them cannot be used; names the setting, the file and the reason.
+        """
+        if self.tls_certificate is not None and self.tls_key is not None:
+            _check_certificates("tls_certificate", self.tls_certificate)
+            _check_key(self.tls_certificate, self.tls_key)
+        if self.tls_client_ca is not None:
+            _check_certificates("tls_client_ca", self.tls_client_ca)
+
     def server_credentials(self) -> Any | None:
         """The TLS credentials for grpc, or None for plain text."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
-        pair = (_read(self.tls_key), _read(self.tls_certificate))
-        roots = None if self.tls_client_ca is None else _read(self.tls_client_ca)
+        pair = (_read(self.tls_key, "tls_key"), _read(self.tls_certificate, "tls_certificate"))
+        roots = None if self.tls_client_ca is None else _read(self.tls_client_ca, "tls_client_ca")
         return grpc.ssl_server_credentials([pair], roots, require_client_auth=roots is not None)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, setting: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InvalidInputError(f"cannot read the TLS file {path}: {error.strerror}") from error
+        raise InvalidInputError(f"grpc.{setting}: cannot read the TLS file {path}: {error.strerror}") from error
+
+
+def _check_certificates(setting: str, path: Path) -> None:
+    _read(path, setting)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise InvalidInputError(f"grpc.{setting}: {path} holds no PEM certificate ({_reason(error)})") from error
+
+
+def _check_key(certificate: Path, key: Path) -> None:
+    _read(key, "tls_key")
+    asked = False
+
+    def password() -> str:
+        nonlocal asked
+        asked = True
+        return ""
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password)
+    except (ssl.SSLError, ValueError) as error:
+        if asked:
+            raise InvalidInputError(
+                f"grpc.tls_key: {key} is encrypted, expected a key without a password; decrypt it with `openssl pkey`"
+            ) from error
+        reason = getattr(error, "reason", "") or ""
+        if reason == "KEY_VALUES_MISMATCH":
+            raise InvalidInputError(
+                f"grpc.tls_key: {key} is not the key of the certificate in {certificate}"
+            ) from error
+        if reason in _WEAK:
+            raise InvalidInputError(f"grpc.tls_certificate: {certificate} is refused ({_reason(error)})") from error
+        raise InvalidInputError(f"grpc.tls_key: {key} holds no PEM private key ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None)
+    return reason.lower().replace("_", " ") if reason else "not in PEM form"

@@ -1,5 +1,12 @@
-"""Maps each error to its gRPC status; no other module knows the codes."""
+"""Maps each error to its gRPC status; no other module knows the codes, or what of an error callers may see.
 
+Clients refuse more than 8 KiB of headers and trailers, and show "Stream removed" instead of what was said. So details and
+trailers are bounded here, whatever an error quotes.
+"""
+
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +27,38 @@ _CODES: Final[dict[type[PenstockError], grpc.StatusCode]] = {
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
 }
+MAX_DETAILS_BYTES: Final = 1024
+"""Bytes of UTF-8; on the wire each byte that is no printable ASCII takes three."""
+MAX_TRAILERS_BYTES: Final = 4096
+_PAIR_BYTES: Final = 32
+"""What HTTP/2 counts for a pair beside its name and value."""
+_CUT: Final = "..."
+
+_SOURCES: Final = r"(?:py|pyx|pxi|pyc|so|c|cc|cpp|cxx|h|hpp|cu|rs)"
+
+
+def _places(folders: Sequence[str]) -> "re.Pattern[str]":
+    """Matches what tells where something lies on this machine: paths below these folders of the root, and source lines.
+
+    A name that merely begins with a slash, as the tensors of PyTorch's exports do, is no path of this machine.
+    """
+    roots = "|".join(sorted(map(re.escape, folders), reverse=True)) or "(?!)"
+    return re.compile(
+        rf"(?P<quote>['\"`])(?:file:)?/+(?:{roots})(?:/(?:(?!(?P=quote)).)*)?(?P=quote)"
+        rf"|(?<![\w/.~-])(?:file:)?/+(?:{roots})(?:/[^\s'\"`,;)\]]*)?(?![\w-])"
+        rf"|(?:[\w.@+-]*/)+[\w.@+-]+\.{_SOURCES}\b(?::\d+)?"
+        rf"|\b[\w@+-]+\.{_SOURCES}:\d+"
+    )
+
+
+def _root_folders() -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir("/") if entry.is_dir()]
+    except OSError:
+        return []
+
+
+_PLACES: Final = _places(_root_folders())
 _DO_NOT_RETRY: Final[Metadata] = (("grpc-retry-pushback-ms", "-1"),)
 
 
@@ -44,6 +83,36 @@ OK: Final = Status(grpc.StatusCode.OK, "")
 def status_of(error: PenstockError) -> Status:
     """The status that a caller sees for this error."""
     code = _CODES.get(type(error), grpc.StatusCode.INTERNAL)
-    details = str(error) if type(error) in _CODES else "internal error"
+    details = shown(str(error)) if type(error) in _CODES else "internal error"
     trailers = _DO_NOT_RETRY if isinstance(error, errors.OverloadedError) else ()
     return Status(code, details, trailers)
+
+
+def shown(text: str) -> str:
+    """The text as callers may see it: without places on this machine, as valid UTF-8 of at most `MAX_DETAILS_BYTES`."""
+    text = text[: 4 * MAX_DETAILS_BYTES]  # bounds what the search costs
+    if "/" in text or ":" in text:
+        text = _PLACES.sub("(a file of the server)", text)
+    encoded = text.encode(errors="replace")
+    if len(encoded) > MAX_DETAILS_BYTES:
+        encoded = encoded[: MAX_DETAILS_BYTES - len(_CUT)]
+        return encoded.decode(errors="ignore") + _CUT
+    return encoded.decode()
+
+
+def trailers_of(own: Metadata, status: Status) -> Metadata:
+    """The trailing metadata of a call: the status's, and as many of the call's own as fit `MAX_TRAILERS_BYTES`."""
+    if not own:
+        return status.trailers
+    kept = list(status.trailers)
+    size = sum(map(_size, kept))
+    for pair in own:
+        size += _size(pair)
+        if size > MAX_TRAILERS_BYTES:
+            break
+        kept.append(pair)
+    return tuple(kept)
+
+
+def _size(pair: tuple[str, str | bytes]) -> int:
+    return len(pair[0]) + len(pair[1]) + _PAIR_BYTES

@@ -1,6 +1,7 @@
 import asyncio
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from penstock_server.control import forwarding
 from penstock_server.control.forwarding import MAX_WAITING, REPLIES_AT_ONCE, ControlResponder, ForwardedCalls, error_of
 from penstock_server.control.messages import ControlError, ControlReply, ControlRequest, Event
+from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, NotFoundError, OverloadedError, PenstockError
 
 
@@ -73,6 +75,9 @@ class Supervisor:
         self.posted: list[Callable[[], None]] = []
         self.calls = ForwardedCalls(self.requests.append, self.posted.append)
 
+    def forward(self, message: bytes, call: Any) -> None:
+        self.calls.forward("DriftState", message, call)
+
     def reply(self, reply: ControlReply | ControlError) -> None:
         self.calls.on_reply(reply)
         while self.posted:
@@ -80,14 +85,17 @@ class Supervisor:
 
 
 @pytest.fixture
-def supervisor() -> Supervisor:
-    return Supervisor()
+def supervisor() -> Iterator[Supervisor]:
+    one = Supervisor()
+    yield one
+    one.calls.close()
 
 
 def test_a_reply_finds_its_call(supervisor: Supervisor, fake_call: Any) -> None:
     calls = [fake_call(), fake_call()]
     for call, message in zip(calls, [b"a", b"b"], strict=True):
         supervisor.calls.forward("DriftState", message, call)
+    supervisor.calls.close()
     assert supervisor.requests == [ControlRequest(1, "DriftState", b"a"), ControlRequest(2, "DriftState", b"b")]
     assert all(call.is_watched for call in calls)
     supervisor.reply(ControlReply(2, b"B"))
@@ -121,7 +129,30 @@ def test_only_a_bounded_number_of_calls_waits(supervisor: Supervisor, fake_call:
     with pytest.raises(OverloadedError, match=f"{MAX_WAITING} control calls wait for the supervisor already"):
         supervisor.calls.forward("DriftState", b"", fake_call())
     calls[3].leave()
+    with pytest.raises(OverloadedError):  # the supervisor works on it all the same
+        supervisor.calls.forward("DriftState", b"", fake_call())
+    supervisor.reply(ControlReply(4, b"nobody waits for it"))
     supervisor.calls.forward("DriftState", b"", fake_call())
+
+
+def test_a_full_socket_holds_up_nobody(fake_call: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        calls = ForwardedCalls(WorkerLink(ours).send, lambda action: action())
+        taken = threading.Event()
+
+        def reactor() -> None:
+            for _ in range(MAX_WAITING):
+                calls.forward("DriftState", bytes(64 * 1024), fake_call())
+            taken.set()
+
+        threading.Thread(target=reactor, daemon=True).start()
+        assert taken.wait(10), "forwarding waits for a socket that nobody reads"
+        theirs.settimeout(10)
+        received = 0
+        while received < MAX_WAITING * 64 * 1024:
+            received += len(theirs.recv(1 << 20))
+        calls.close()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 import socket
+from pathlib import Path
 
 import pytest
 
-from penstock_server.control.port import address_of, reserve
+from penstock_server.control.port import address_of, listening_address, reserve
 from penstock_server.errors import UnavailableError
 
 
@@ -49,3 +50,48 @@ def test_an_address_of_another_machine_is_refused() -> None:
 @pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80"), ("h", "h:80")])
 def test_addresses(host: str, address: str) -> None:
     assert address_of(host, 80) == address
+
+
+def test_a_listening_address_is_a_kept_port() -> None:
+    with listening_address("127.0.0.1", 0) as address:
+        host, _, port = address.rpartition(":")
+        assert host == "127.0.0.1"
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((host, int(port)))
+
+
+def test_a_socket_file_is_free_for_a_worker_and_gone_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "p.sock"
+    with socket.socket(socket.AF_UNIX) as ended:
+        ended.bind(str(path))  # of a server that was killed
+    with listening_address(f"unix:{path}", 8001) as address:
+        assert address == f"unix:{path}"
+        with socket.socket(socket.AF_UNIX) as worker:
+            worker.bind(str(path))
+    assert not path.exists()
+
+
+def test_a_relative_socket_file_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with listening_address("unix:p.sock", 0) as address:
+        assert address == f"unix:{tmp_path}/p.sock"
+
+
+def test_a_socket_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    plain, taken = tmp_path / "file", tmp_path / "taken"
+    plain.write_text("keep me")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(taken))
+        other.listen()
+        for path, why in (
+            (plain, "it is another kind of file"),
+            (taken, "another program listens on it"),
+            (tmp_path / "no" / "s", "its folder does not exist"),
+        ):
+            with (
+                pytest.raises(UnavailableError, match=f"cannot listen on the socket file {path} for gRPC: {why}"),
+                listening_address(f"unix:{path}", 0),
+            ):
+                pass
+    assert plain.read_text() == "keep me"
+    assert taken.exists()

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from grpc_health.v1 import health_pb2 as pb
 
-from penstock_server.errors import InvalidInputError, NotFoundError
+from penstock_server.errors import InvalidInputError, NotFoundError, OverloadedError
 from penstock_server.prediction.routing_table import RoutingTable
-from penstock_server.services.health import Health
+from penstock_server.services.health import MAX_WATCHERS, Health
 
 SERVING, NOT_SERVING, UNKNOWN = (
     pb.HealthCheckResponse.SERVING, pb.HealthCheckResponse.NOT_SERVING, pb.HealthCheckResponse.SERVICE_UNKNOWN,
@@ -105,6 +105,30 @@ def test_watchers_that_left_are_dropped(health: Health, fake_call: Any) -> None:
     stays = fake_call()
     watch(health, stays, "m")
     assert len(health._watchers) == 1
+
+
+def test_only_a_bounded_number_of_watches_is_open(health: Health, fake_call: Any) -> None:
+    calls = [fake_call() for _ in range(MAX_WATCHERS)]
+    for call in calls:
+        watch(health, call, "m")
+    with pytest.raises(OverloadedError, match=f"{MAX_WATCHERS} health watches are open already"):
+        watch(health, fake_call(), "m")
+    calls[7].leave()
+    watch(health, fake_call(), "m")
+
+
+def test_checks_are_answered_during_a_drain(health: Health, fake_call: Any) -> None:
+    check = "/grpc.health.v1.Health/Check"
+    assert health.methods.during_drain == {check}
+    health.drain()
+    call = fake_call()
+    health.methods.unary[check](asked("m"), call)
+    assert status_in(call.answer) == NOT_SERVING
+
+
+def test_names_are_bounded(health: Health, fake_call: Any) -> None:
+    with pytest.raises(InvalidInputError, match="expected at most 65536"):
+        health.check(asked("m" * 70_000), fake_call())
 
 
 def test_a_watch_hears_its_first_message_only(health: Health, fake_call: Any) -> None:

@@ -1,3 +1,5 @@
+import gc
+import weakref
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -216,6 +218,36 @@ def test_a_stream_that_is_left_gives_its_requests_up(stream: Stream, infer_messa
     assert report.refusals == {"cancelled": 2}
     assert report.batches == []
     assert stream.call.sent == []
+
+
+@pytest.mark.parametrize("wants_status", [False, True])
+def test_a_stream_that_is_over_leaves_no_reference_cycle(
+    predictor: Predictor, fake_call: Any, infer_message: Any, wants_status: bool
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        call = fake_call(metadata=(("triton_grpc_error", "true"),) if wants_status else ())
+        stream = Stream(predictor, call)
+        for message in (infer_message(1.0), infer_message(2.0, model_name="z"), b"\xff", infer_message(3.0)):
+            stream.receive(message)
+        stream.run()
+        stream.receive(infer_message(4.0))  # not answered when the caller leaves
+        alive = [weakref.ref(one) for one in gc.get_objects() if type(one).__name__ in {"_Stream", "_StreamedCall"}]
+        assert len(alive) >= 2
+        call.leave()
+        call.pending = None  # as transports do
+        stream.run()  # what was given up leaves the queue
+        del stream
+        call.answers.clear()
+        assert [one() for one in alive if one() is not None] == []
+    finally:
+        gc.enable()
+
+
+def test_names_are_bounded(ask: Any) -> None:
+    with pytest.raises(InvalidInputError, match="expected at most 65536"):
+        ask("ModelMetadata", pb.ModelMetadataRequest(name="m" * 70_000), None)
 
 
 def test_large_answers_are_framed_whole(stream: Stream, infer_message: Any) -> None:

@@ -10,7 +10,8 @@ from penstock import penstock_pb2 as pb
 from penstock_server.call import Call
 from penstock_server.control.port import reserve
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.services.penstock import MAX_MESSAGE_BYTES, penstock_methods
+from penstock_server.parse import SMALL_BYTES
+from penstock_server.services.penstock import penstock_methods
 from penstock_server.transport.aio import AioTransport
 from penstock_server.transport.completion_queue import CompletionQueueTransport
 from penstock_server.transport.settings import TransportSettings
@@ -44,8 +45,8 @@ def forward(name: str, message: bytes, call: Call) -> None:
         (b"\xff", r"the message is not a DriftStateRequest of penstock\.v1\.Penstock"),
         (b"\n\x01\xff", "the message is not a DriftStateRequest"),
         (
-            b"\n" + bytes(MAX_MESSAGE_BYTES),
-            f"takes {MAX_MESSAGE_BYTES + 1} bytes, expected at most {MAX_MESSAGE_BYTES}",
+            b"\n" + bytes(SMALL_BYTES),
+            f"takes {SMALL_BYTES + 1} bytes, expected at most {SMALL_BYTES}",
         ),
     ],
 )

@@ -1,11 +1,14 @@
 """Both transports, one behaviour: unary and streaming calls, deadlines, cancellation, errors, limits, drain, TLS."""
 
+import gc
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,11 +22,13 @@ from penstock_server.errors import (
     OverloadedError,
     PenstockError,
     UnavailableError,
+    UnsupportedError,
 )
 from penstock_server.transport.aio import AioTransport
-from penstock_server.transport.completion_queue import UNANSWERED_MESSAGES, CompletionQueueTransport
+from penstock_server.transport.completion_queue import CompletionQueueTransport
 from penstock_server.transport.interface import IDLE_S, Methods, StreamReceiver, Transport
 from penstock_server.transport.settings import TransportSettings
+from penstock_server.transport.window import WINDOW_BYTES, WINDOW_MESSAGES
 
 TIMEOUT_S = 10.0
 KINDS = {"completion-queue": CompletionQueueTransport, "aio": AioTransport}
@@ -55,6 +60,10 @@ class Service:
         self.cancellations = threading.Semaphore(0)
         self.deadlines: list[float] = []
         self.metadata: list[dict[str, str | bytes]] = []
+        self.refusals: list[PenstockError] = []
+        self.receivers: list[weakref.finalize[Any, Any]] = []
+        self.taken = 0
+        self.taken_changed = threading.Condition()
 
     @property
     def methods(self) -> Methods:
@@ -74,7 +83,10 @@ class Service:
                 "/t.T/Count": self.count,
                 "/t.T/Broken": self.broken,
                 "/t.T/TellAll": self.tell_all,
+                "/t.T/Swell": self.swell,
+                "/t.T/Flood": self.flood,
             },
+            frozenset({"/t.T/Echo"}),
         )
 
     def threaded(self, message: bytes, call: Call) -> None:
@@ -97,6 +109,9 @@ class Service:
             b"missing": NotFoundError("no such model"),
             b"full": OverloadedError("the queue is full"),
             b"plain": PenstockError("secret"),
+            b"long": InvalidInputError("a name of " + "é" * 100_000),
+            b"path": InvalidInputError("cannot read /tmp/x/model.onnx"),
+            b"accents": NotFoundError("no model 'modèle 😀 100%'"),
         }
         raise kinds[message]
 
@@ -106,7 +121,9 @@ class Service:
     def tell(self, message: bytes, call: Call) -> None:
         call.headers = (("x-header", "h"), ("x-bytes-bin", bytes(3)))
         call.trailers = (("x-trailer", "t"),)
-        if message == b"fail":
+        if message.startswith(b"many"):
+            call.trailers = tuple((f"x-{number}", "v" * 100) for number in range(1000))
+        if message.endswith(b"fail"):
             raise OverloadedError("the queue is full")
         call.finish(message)
 
@@ -120,7 +137,34 @@ class Service:
         return lambda message: None if message is None else call.send(message)
 
     def echo_all(self, call: Call) -> StreamReceiver:
-        return lambda message: call.finish() if message is None else call.send(message)
+        call.pending = self
+        receiver = EchoReceiver(call)
+        self.receivers.append(weakref.finalize(receiver, self.received.release))
+        return receiver
+
+    def swell(self, call: Call) -> StreamReceiver:
+        """Answers each message with as many bytes as it says."""
+
+        def receive(message: bytes | None) -> None:
+            if message is None:
+                call.finish()
+                return
+            with self.taken_changed:
+                self.taken += 1
+                self.taken_changed.notify_all()
+            call.send(bytes(int(message)))
+
+        return receive
+
+    def flood(self, call: Call) -> StreamReceiver:
+        """Sends without being asked, as long as the call takes it."""
+
+        def receive(_message: bytes | None) -> None:
+            while not call.is_over:
+                call.send(bytes(100_000))
+            self.received.release()
+
+        return receive
 
     def count(self, call: Call) -> StreamReceiver:
         def receive(message: bytes | None) -> None:
@@ -139,9 +183,26 @@ class Service:
         return receive
 
 
+class EchoReceiver:
+    """Refers to its call, as receivers do, and to itself in no way."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+    def __call__(self, message: bytes | None) -> None:
+        if message is None:
+            self.call.finish()
+        elif message == b"fail":
+            raise InvalidInputError("this message fails")
+        else:
+            self.call.send(message)
+
+
 @contextmanager
 def running(kind: str, service: Service, settings: TransportSettings | None = None) -> Iterator[tuple[Transport, str]]:
-    transport: Transport = KINDS[kind](service.methods, service.scheduler, settings or TransportSettings())
+    transport: Transport = KINDS[kind](
+        service.methods, service.scheduler, settings or TransportSettings(), refused=service.refusals.append
+    )
     thread = threading.Thread(target=transport.run)
     thread.start()
     with reserve("127.0.0.1", 0) as reserved:
@@ -208,6 +269,32 @@ def test_errors_become_statuses(channel: grpc.Channel, message: bytes, code: grp
     assert (caught.value.code(), caught.value.details()) == (code, details)
 
 
+@pytest.mark.parametrize(
+    ("message", "details"),
+    [
+        (b"long", "a name of " + "é" * 505 + "..."),
+        (b"path", "cannot read (a file of the server)"),
+        (b"accents", "no model 'modèle 😀 100%'"),
+    ],
+)
+def test_details_arrive_as_they_are_bounded_and_without_paths(
+    channel: grpc.Channel, message: bytes, details: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Refuse")(message, timeout=TIMEOUT_S)
+    assert caught.value.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+    assert caught.value.details() == details
+
+
+def test_trailers_that_clients_would_refuse_are_left_out(channel: grpc.Channel) -> None:
+    _, call = unary(channel, "Tell").with_call(b"many", timeout=TIMEOUT_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        unary(channel, "Tell")(b"many fail", timeout=TIMEOUT_S)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    for metadata in (call.trailing_metadata(), caught.value.trailing_metadata()):
+        assert 10 < len(told(metadata)) < 100
+
+
 def test_a_full_queue_tells_clients_not_to_retry(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         unary(channel, "Refuse")(b"full", timeout=TIMEOUT_S)
@@ -221,15 +308,20 @@ def test_a_bug_shows_nothing_and_harms_nobody_else(channel: grpc.Channel) -> Non
     assert unary(channel, "Echo")(b"still here", timeout=TIMEOUT_S) == b"still here"
 
 
-def test_unknown_methods_are_unimplemented(channel: grpc.Channel) -> None:
+def test_unknown_methods_are_refused_and_counted(channel: grpc.Channel, service: Service) -> None:
+    for method in ("Nothing", "Echo/", "x" * 5000):
+        with pytest.raises(grpc.RpcError) as caught:
+            unary(channel, method)(bytes(100_000), timeout=TIMEOUT_S)
+        assert (caught.value.code(), caught.value.details()) == (
+            grpc.StatusCode.UNIMPLEMENTED, "this method is not served",
+        )  # fmt: skip
     with pytest.raises(grpc.RpcError) as caught:
-        unary(channel, "Nothing")(b"", timeout=TIMEOUT_S)
+        list(stream(channel, "Nothing")(iter([b"a", b"b"]), timeout=TIMEOUT_S))
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert [type(error) for error in service.refusals] == [UnsupportedError] * 4
 
 
 def test_deadline_and_metadata_reach_the_handler(channel: grpc.Channel, service: Service) -> None:
-    import time
-
     before = time.monotonic()
     future = unary(channel, "Hold").future(b"", timeout=5.0, metadata=(("tenant", "a"), ("blob-bin", b"\x00\xff")))
     assert service.received.acquire(timeout=TIMEOUT_S)
@@ -292,7 +384,7 @@ def test_a_stream_has_metadata_too(channel: grpc.Channel) -> None:
 
 
 def test_streams_answer_each_message_in_order(channel: grpc.Channel) -> None:
-    messages = [str(number).encode() for number in range(UNANSWERED_MESSAGES * 5)]
+    messages = [str(number).encode() for number in range(WINDOW_MESSAGES * 5)]
     assert list(stream(channel, "EchoAll")(iter(messages), timeout=TIMEOUT_S)) == messages
 
 
@@ -332,10 +424,128 @@ def test_oversized_messages_are_refused_and_the_connection_lives(kind: str, serv
         assert unary(opened, "Echo")(bytes(900), timeout=TIMEOUT_S) == bytes(900)
 
 
+def test_a_compression_bomb_is_refused_by_its_size_when_unpacked(kind: str, service: Service) -> None:
+    limited = running(kind, service, TransportSettings(max_message_bytes=100_000))
+    options = [("grpc.max_send_message_length", -1)]
+    with (
+        limited as (_, address),
+        grpc.insecure_channel(address, options=options, compression=grpc.Compression.Gzip) as opened,
+    ):
+        assert unary(opened, "Echo")(bytes(90_000), timeout=TIMEOUT_S) == bytes(90_000)
+        with pytest.raises(grpc.RpcError) as caught:
+            unary(opened, "Echo")(bytes(50_000_000), timeout=TIMEOUT_S)  # packed it takes 50 kB
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert unary(opened, "Echo")(b"others live", timeout=TIMEOUT_S) == b"others live"
+
+
+def tls_settings(tls: Path) -> TransportSettings:
+    return TransportSettings(tls_certificate=tls / "server.pem", tls_key=tls / "server.key")
+
+
+def test_tls_serves_who_speaks_it_and_others_are_unavailable(kind: str, service: Service, tls: Path) -> None:
+    credentials = grpc.ssl_channel_credentials((tls / "server.pem").read_bytes())
+    with running(kind, service, tls_settings(tls)) as (transport, address):
+        with grpc.insecure_channel(address) as plain, pytest.raises(grpc.RpcError) as caught:
+            unary(plain, "Echo")(b"a", timeout=TIMEOUT_S)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        with grpc.secure_channel(address, credentials) as secure:
+            assert unary(secure, "Echo")(b"a", timeout=TIMEOUT_S) == b"a"
+            future = unary(secure, "Hold").future(b"", timeout=TIMEOUT_S)
+            assert service.received.acquire(timeout=TIMEOUT_S)
+            transport.drain(TIMEOUT_S)
+            service.scheduler.waiting.append(lambda: service.held[0].finish(bytes(1_000_000)))
+            assert future.result(timeout=TIMEOUT_S) == bytes(1_000_000)
+
+
+def test_who_speaks_tls_to_a_plain_port_is_unavailable(kind: str, service: Service, tls: Path) -> None:
+    credentials = grpc.ssl_channel_credentials((tls / "server.pem").read_bytes())
+    with running(kind, service) as (_, address):
+        with grpc.secure_channel(address, credentials) as secure, pytest.raises(grpc.RpcError) as caught:
+            unary(secure, "Echo")(b"a", timeout=TIMEOUT_S)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        with grpc.insecure_channel(address) as plain:
+            assert unary(plain, "Echo")(b"a", timeout=TIMEOUT_S) == b"a"
+
+
+def test_a_socket_file_serves(kind: str, service: Service, tmp_path: Path) -> None:
+    transport: Transport = KINDS[kind](service.methods, service.scheduler, TransportSettings())
+    thread = threading.Thread(target=transport.run)
+    thread.start()
+    address = f"unix:{tmp_path / 'p.sock'}"
+    try:
+        transport.listen(address)
+        with grpc.insecure_channel(address) as opened:
+            assert unary(opened, "Echo")(b"a", timeout=TIMEOUT_S) == b"a"
+            future = unary(opened, "Hold").future(b"", timeout=TIMEOUT_S)
+            assert service.received.acquire(timeout=TIMEOUT_S)
+            transport.drain(TIMEOUT_S)
+            service.scheduler.waiting.append(lambda: service.held[0].finish(b"finished"))
+            assert future.result(timeout=TIMEOUT_S) == b"finished"
+    finally:
+        transport.drain(0)
+        thread.join(TIMEOUT_S)
+    assert not thread.is_alive()
+
+
 def test_gzip_is_understood(kind: str, service: Service) -> None:
     compressed = grpc.Compression.Gzip
     with running(kind, service) as (_, address), grpc.insecure_channel(address, compression=compressed) as opened:
         assert unary(opened, "Echo")(bytes(10_000), timeout=TIMEOUT_S) == bytes(10_000)
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("without_collector")
+def test_an_ended_stream_leaves_no_reference_cycle(channel: grpc.Channel, service: Service) -> None:
+    ended = threading.Event()
+
+    def left_open() -> Iterator[bytes]:
+        yield b"a"
+        ended.wait(TIMEOUT_S)
+
+    assert list(stream(channel, "EchoAll")(iter([b"a", b"b"]), timeout=TIMEOUT_S)) == [b"a", b"b"]
+    with pytest.raises(grpc.RpcError):
+        list(stream(channel, "EchoAll")(iter([b"a", b"fail", b"c"]), timeout=TIMEOUT_S))
+    cancelled = stream(channel, "EchoAll")(left_open(), timeout=TIMEOUT_S)
+    assert next(cancelled) == b"a"
+    cancelled.cancel()
+    late = stream(channel, "EchoAll")(left_open(), timeout=0.2)
+    with pytest.raises(grpc.RpcError):
+        list(late)
+    ended.set()
+    for _ in range(4):
+        assert service.received.acquire(timeout=TIMEOUT_S), "a receiver, and with it its call, is still there"
+    assert len(service.receivers) == 4
+
+
+@pytest.mark.parametrize("size", [100_000, 2_000_000])
+def test_a_stream_that_nobody_reads_is_received_no_further(channel: grpc.Channel, service: Service, size: int) -> None:
+    sent = 1000
+    call = stream(channel, "Swell")(iter([str(size).encode()] * sent), timeout=60)
+    with service.taken_changed:
+        while service.taken_changed.wait(0.3):  # until the server takes no more
+            pass
+    # What the window holds, and what the sockets and the two ends of HTTP/2 buffer.
+    assert service.taken * size <= WINDOW_BYTES + 16 * 1024 * 1024
+    assert service.taken < sent / 3
+    assert unary(channel, "Echo")(b"others live", timeout=TIMEOUT_S) == b"others live"
+    assert [len(reply) for reply in call] == [size] * sent  # and goes on when it is read
+
+
+def test_a_handler_that_sends_unasked_cannot_fill_the_memory(channel: grpc.Channel, service: Service) -> None:
+    call = stream(channel, "Flood")(iter([b"a"]), timeout=TIMEOUT_S)
+    assert service.received.acquire(timeout=TIMEOUT_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        for _ in call:
+            pass
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.details() == "too many messages wait for the caller to read them"
 
 
 def test_drain_lets_calls_finish(kind: str, service: Service) -> None:
@@ -347,12 +557,86 @@ def test_drain_lets_calls_finish(kind: str, service: Service) -> None:
         assert future.result(timeout=TIMEOUT_S) == b"finished"
 
 
-def test_drain_cancels_what_outlasts_the_grace(kind: str, service: Service) -> None:
+def test_what_outlasts_the_grace_ends_unavailable(kind: str, service: Service) -> None:
     with running(kind, service) as (transport, address), grpc.insecure_channel(address) as opened:
         future = unary(opened, "Hold").future(b"", timeout=TIMEOUT_S)
         assert service.received.acquire(timeout=TIMEOUT_S)
         transport.drain(0.05)
-        assert isinstance(future.exception(timeout=TIMEOUT_S), grpc.RpcError)
+        error = future.exception(timeout=TIMEOUT_S)
+        assert isinstance(error, grpc.RpcError)
+        assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        assert service.cancellations.acquire(timeout=TIMEOUT_S)  # what waited for the call is told
+        assert service.held[0].is_over
+
+
+def test_a_draining_server_refuses_new_calls_and_answers_those_of_probes(kind: str, service: Service) -> None:
+    with running(kind, service) as (transport, address), grpc.insecure_channel(address) as opened:
+        future = unary(opened, "Hold").future(b"", timeout=TIMEOUT_S)
+        assert service.received.acquire(timeout=TIMEOUT_S)
+        transport.drain(TIMEOUT_S)
+        drained = threading.Event()
+        transport.post(drained.set)
+        assert drained.wait(TIMEOUT_S)
+        for method in ("Later", "Nothing"):
+            with pytest.raises(grpc.RpcError) as caught:
+                unary(opened, method)(b"", timeout=TIMEOUT_S)
+            assert (caught.value.code(), caught.value.details()) == (
+                grpc.StatusCode.UNAVAILABLE, "the server is shutting down",
+            )  # fmt: skip
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream(opened, "EchoAll")(iter([b"a"]), timeout=TIMEOUT_S))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert unary(opened, "Echo")(b"probe", timeout=TIMEOUT_S) == b"probe"
+        assert [type(error) for error in service.refusals] == [UnavailableError] * 3
+        service.scheduler.waiting.append(lambda: service.held[0].finish(b"finished"))
+        assert future.result(timeout=TIMEOUT_S) == b"finished"
+
+
+def test_a_stream_whose_messages_are_answered_ends_with_the_drain(kind: str, service: Service) -> None:
+    ended = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield b"a"
+        ended.wait(TIMEOUT_S)
+
+    with running(kind, service) as (transport, address), grpc.insecure_channel(address) as opened:
+        replies = stream(opened, "EchoAll")(messages(), timeout=TIMEOUT_S)
+        assert next(replies) == b"a"
+        transport.drain(TIMEOUT_S * 10)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(replies)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert service.cancellations.acquire(timeout=TIMEOUT_S)
+        ended.set()
+
+
+@pytest.mark.parametrize("grace_s", [0.0, TIMEOUT_S])
+def test_no_call_under_load_is_cancelled_by_a_drain(kind: str, service: Service, grace_s: float) -> None:
+    codes: set[grpc.StatusCode] = set()
+    answered = threading.Semaphore(0)
+
+    def call_until_refused(address: str) -> None:
+        with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as opened:
+            while True:
+                try:
+                    assert unary(opened, "Later")(b"x", timeout=TIMEOUT_S) == b"x"
+                    answered.release()
+                except grpc.RpcError as error:
+                    codes.add(error.code())
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        return
+
+    with running(kind, service) as (transport, address):
+        threads = [threading.Thread(target=call_until_refused, args=(address,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for _ in range(100):
+            assert answered.acquire(timeout=TIMEOUT_S)
+        transport.drain(grace_s)
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+            assert not thread.is_alive()
+    assert codes == {grpc.StatusCode.UNAVAILABLE}
 
 
 def test_a_posted_action_wakes_the_reactor(kind: str, service: Service) -> None:
