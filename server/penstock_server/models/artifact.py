@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from penstock_server.batching.limits import Batching
 from penstock_server.drift import baseline as baseline_file
 from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
@@ -97,6 +98,7 @@ def write(
     golden: Golden | None = None,
     class_output: str | None = None,
     classes: Sequence[ClassLabel] | None = None,
+    batching: Batching | None = None,
     created: datetime | None = None,
 ) -> Artifact:
     """Adds Penstock's files to a folder that holds `model.onnx`, replacing former ones, and reads the result back.
@@ -108,6 +110,7 @@ def write(
         golden: Requests with their expected answers.
         class_output: The model output that holds the predicted class.
         classes: The classes' labels in the order of the model's probabilities.
+        batching: "rows" or "request": whether a server may batch requests together; None leaves it to its probe.
         created: The moment of publishing, with a time zone; None is now.
 
     Raises:
@@ -126,6 +129,7 @@ def write(
         created=created or datetime.now(UTC),
         class_output=class_output,
         classes=None if classes is None else tuple(classes),
+        batching=batching,
     )
     _put(folder / MANIFEST, manifest_file.encode(manifest))
     return read(folder)

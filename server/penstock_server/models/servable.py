@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.names import VersionKey
+from penstock_server.batching.limits import Batching
 from penstock_server.features.pipeline import Pipeline, Refusal
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
@@ -37,13 +38,29 @@ class Outputs:
     refusal: Refusal | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BatchingVerdict:
+    """Whether a version's requests share batches, and why.
+
+    Attributes:
+        batching: "rows" where requests are joined, "request" where each runs alone.
+        reason: a sentence for the publisher.
+        note: the same for operators, "" where there is nothing that they could not expect.
+    """
+
+    batching: Batching
+    reason: str
+    note: str = ""
+
+
 class OnnxServable:
     """A graph alone, or behind a feature pipeline.
 
     Attributes:
         key: the model's name and the version's.
         outputs: what it gives.
-        is_batched: whether requests may run together.
+        is_batched: whether requests may run together: as far as the graph's shapes allow, until `independence` decides.
+        batching: that decision; None before.
     """
 
     def __init__(self, key: VersionKey, artifact: Artifact, model: OnnxModel, pipeline: Pipeline | None) -> None:
@@ -53,8 +70,19 @@ class OnnxServable:
         self.pipeline = pipeline
         self.outputs = model.signature.outputs
         self.is_batched = model.signature.is_batched
+        self.batching: BatchingVerdict | None = None
         self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
         self._input = model.signature.inputs[0].name
+
+    def decide(self, verdict: BatchingVerdict) -> None:
+        """Keeps the decision on batching; before the version serves."""
+        self.batching = verdict
+        self.is_batched = verdict.batching == "rows"
+
+    @property
+    def batching_note(self) -> str:
+        """What operators need to know about how requests are batched; "" for nothing."""
+        return "" if self.batching is None else self.batching.note
 
     def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         """Runs the rows that the blocks hold, and counts them for drift in `cells`.

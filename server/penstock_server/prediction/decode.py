@@ -5,6 +5,7 @@ type pass through unchanged.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -26,7 +27,7 @@ class DecodedRows(NamedTuple):
     """A request's input: blocks in the order that the version takes them, and how many rows they hold.
 
     Attributes:
-        shapes: each block's full shape, for a version whose requests run alone; None for a batched one.
+        shapes: each block's full shape, for a plain graph whose requests run alone; None for any other version.
     """
 
     blocks: tuple[bytes, ...]
@@ -80,8 +81,8 @@ class Decoder(Protocol):
 def decoder_of(servable: OnnxServable) -> Decoder:
     """The decoder for a version: columns for a feature pipeline, else the graph's own inputs."""
     if servable.pipeline is not None:
-        return ColumnDecoder(servable.pipeline)
-    return TensorDecoder(servable.model.signature)
+        return ColumnDecoder(servable.pipeline, is_batched=servable.is_batched)
+    return TensorDecoder(replace(servable.model.signature, is_batched=servable.is_batched))
 
 
 def block_order(shadow: Decoder, champion: Decoder) -> tuple[int, ...] | None:
@@ -125,14 +126,18 @@ class TensorDecoder:
 class ColumnDecoder:
     """For a version with features: one tensor per column, or one matrix when all columns are numbers."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, is_batched: bool = True) -> None:
         self.pipeline = pipeline
         self._numbers = pipeline.numbers
         self._strings = pipeline.strings
         self.inputs = tuple(
             TensorInfo(name, "BYTES" if name in set(self._strings) else "FP64", (ANY, 1)) for name in pipeline.columns
         )
-        self.blocks = (Block(pipeline.numbers, "FP64"), *(Block((name,), "BYTES") for name in pipeline.strings))
+        is_whole = not is_batched
+        self.blocks = (
+            Block(pipeline.numbers, "FP64", is_whole=is_whole),
+            *(Block((name,), "BYTES", is_whole=is_whole) for name in pipeline.strings),
+        )
         self._names = list(pipeline.columns)
         self._required = [at for at, name in enumerate(self._numbers) if name in pipeline.required]
 

@@ -116,7 +116,13 @@ def _columns(tensor: LoggedTensor, raws: Sequence[bytes], rows: Sequence[int]) -
     """Each of a block's columns by its name; `ValueError` when the contents do not fill the rows."""
     import pyarrow as pa
 
-    if tensor.is_list:
+    if tensor.is_list and len(tensor.names) > 1:
+        # Columns side by side in each row of a request that ran alone: each is a list of its rows.
+        matrices = [_elements(raw, tensor.datatype).reshape(-1, len(tensor.names)) for raw in raws]
+        for at, name in enumerate(tensor.names):
+            parts = [np.ascontiguousarray(matrix[:, at]) for matrix in matrices]
+            yield name, pa.ListArray.from_arrays(_offsets(parts, rows), _joined(parts, tensor.datatype))
+    elif tensor.is_list and tensor.names:
         (name,) = tensor.names
         parts = [_elements(raw, tensor.datatype) for raw in raws]
         yield name, pa.ListArray.from_arrays(_offsets(parts, rows), _joined(parts, tensor.datatype))
