@@ -81,7 +81,7 @@ def _named_labels(at: int, names: Sequence[str]) -> ClassReader:
 
 
 def _largest(at: int) -> ClassReader:
-    return lambda outputs: outputs[at].argmax(axis=1)
+    return lambda outputs: outputs[at].argmax(axis=1) if outputs[at].size else np.empty(0, np.int64)
 
 
 def agreement(
