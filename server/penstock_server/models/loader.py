@@ -22,6 +22,7 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
 from penstock_server.models import independence
 from penstock_server.models.artifact import read
+from penstock_server.models.classes import known_strings
 from penstock_server.models.golden import Golden
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.rows import Row, cut
@@ -59,7 +60,7 @@ def load(
     servable = OnnxServable(key, artifact, model, pipeline)
     cost = _warm_up(servable, max_rows)
     golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
-    servable.decide(independence.decide(servable, batching, golden_rows, {}))
+    servable.decide(independence.decide(servable, batching, golden_rows, known_strings(model.file)))
     return servable, cost
 
 
