@@ -29,6 +29,12 @@ DRIFT_STATE_METHOD: Final = "DriftState"
 PARAMETER_ROUTING_KEY: Final = "routing_key"
 PARAMETER_TIMEOUT: Final = "timeout"
 PARAMETER_PRIORITY: Final = "priority"
+PARAMETER_EXTRA_COLUMNS: Final = "extra_columns"
+"""What becomes of inputs that the version does not take: "refuse" (the default) or "ignore"."""
+
+# Parameters of a tensor of ModelMetadataResponse.
+PARAMETER_COLUMNS: Final = "columns"
+"""The names of the columns of a version's one matrix, in their order, as a JSON list."""
 
 # Parameters of a ModelInferResponse.
 PARAMETER_ROLE: Final = "penstock_role"

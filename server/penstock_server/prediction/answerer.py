@@ -181,7 +181,7 @@ class Answerer(ABC):
         )
         if self.sampler is not None and (drawn := self.sampler.draw(len(items))):
             self._log(self.sampler, drawn, batch, answered, outputs.arrays)
-        self.observe(work, outputs)
+        self.observe(work, outputs, items)
 
     def finish_large(
         self,
@@ -213,7 +213,7 @@ class Answerer(ABC):
                 rows=rows,
                 blocks=decoded.blocks,
                 arrays=[np.concatenate(slices) if len(slices) > 1 else slices[0] for slices in zip(*kept, strict=True)],
-                is_whole=decoded.shapes is not None,
+                is_whole=not self.servable.is_batched,
             )
 
     def failed(self, request: PendingRequest, error: Exception) -> None:
@@ -248,8 +248,11 @@ class Answerer(ABC):
             "ask for fewer rows or outputs at once"
         )
 
-    def observe(self, work: Work, outputs: Outputs) -> None:
-        """Counts what was predicted, and copies the batch to the shadow."""
+    def observe(self, work: Work, outputs: Outputs, requests: Sequence[PendingRequest]) -> None:
+        """Counts what was predicted, and copies the batch to the shadow.
+
+        The requests are those that were joined, in order; a slice, which is a part of one, has none.
+        """
         given = outputs.arrays if outputs.refusal is None else self._given(outputs)
         if self.reader.classes is not None:
             self.report.classes(self.reader.classes(given))
@@ -257,7 +260,8 @@ class Answerer(ABC):
             self.report.scores(given[self.reader.score])
         if self.shadow is not None:
             compute_s = outputs.features_s + outputs.infer_s
-            self.shadow.offer(AnsweredBatch(work.blocks, work.shapes, work.rows, outputs.arrays, compute_s))
+            each = () if self.shadow.is_batched else tuple(request.decoded for request in requests)
+            self.shadow.offer(AnsweredBatch(work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each))
 
     def _given(self, outputs: Outputs) -> list[NDArray[Any]]:
         """The outputs of the rows that are not refused."""
@@ -331,7 +335,7 @@ class Answerer(ABC):
             start += sum(counts[at:place])
             at, item = place, items[place]
             if len(answered) == len(items) or item in answered:
-                is_whole = item.decoded.shapes is not None
+                is_whole = not self.servable.is_batched
                 own = arrays if is_whole else [array[start : start + counts[at]] for array in arrays]
                 sampler.keep(
                     id_field=item.id_field, rows=counts[at], blocks=item.decoded.blocks, arrays=own, is_whole=is_whole

@@ -227,10 +227,11 @@ class LargeRequests:
         """Takes the outputs of a slice; returns why the request ends here, if it does."""
         outputs, work, answerer = done.outputs, done.work, self._answerer
         first, run.rows = run.rows, run.rows + work.rows
+        is_cut = work.rows < run.batch.rows
         if work.cells is not None:
             answerer.report.drift_added(work.cells, work.rows)
         try:
-            answerer.observe(work, outputs)
+            answerer.observe(work, outputs, () if is_cut else (run.request,))
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged there
             return error
         if outputs.refusal is not None:
@@ -240,7 +241,6 @@ class LargeRequests:
         run.size += sum(map(len, done.raws))
         run.features_s += outputs.features_s
         run.infer_s += outputs.infer_s
-        is_cut = work.rows < run.batch.rows
         run.shapes = [(run.batch.rows, *array.shape[1:]) if is_cut else array.shape for array in outputs.arrays]
         if run.kept is not None:
             run.kept.append(outputs.arrays)

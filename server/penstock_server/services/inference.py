@@ -1,12 +1,13 @@
 """The methods of the Open Inference Protocol, answered by a predictor and its routing table."""
 
+import json
 import threading
 from collections import deque
 from importlib.metadata import version as installed_version
 from typing import Final
 
 from penstock import inference_pb2 as pb
-from penstock.names import INFERENCE_SERVICE, PLATFORM, SERVER_NAME
+from penstock.names import INFERENCE_SERVICE, PARAMETER_COLUMNS, PLATFORM, SERVER_NAME
 from penstock.wire import varint
 from penstock_server.call import Call, Cancellable, Metadata
 from penstock_server.errors import PenstockError
@@ -70,7 +71,9 @@ class _Inference:
         executor = model.resolve(request.version or "@champion", "")
         reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.executors), platform=PLATFORM)
         for tensor in executor.decoder.inputs:
-            reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+            added = reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+            if tensor.columns:
+                added.parameters[PARAMETER_COLUMNS].string_param = json.dumps(tensor.columns, ensure_ascii=False)
         for tensor in executor.servable.outputs:
             reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         call.finish(reply.SerializeToString())

@@ -163,3 +163,11 @@ def test_classes_on_one_side_only_are_not_compared() -> None:
     for classes in ((None, lambda outputs: outputs[0]), (lambda outputs: outputs[0], None)):
         agree, _ = agreement([np.ones(1)], [np.ones(1)], classes=classes, scores=(0, 0), rows=1)
         assert agree.tolist() == [True]
+
+
+@pytest.mark.parametrize(("other", "agrees", "distance"), [(1.0, True, 0.0), (3.0, False, 2.0)])
+def test_one_answer_for_several_rows_is_compared_once(other: float, agrees: bool, distance: float) -> None:
+    assert by_scores(np.array([1.0]), np.array([other]), 3) == ([agrees] * 3, [distance] * 3)
+    labels = (lambda outputs: outputs[0], lambda outputs: outputs[0])
+    agree, _ = agreement([np.array([1])], [np.array([int(other)])], classes=labels, scores=(None, None), rows=3)
+    assert agree.tolist() == [agrees] * 3
