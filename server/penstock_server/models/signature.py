@@ -14,11 +14,13 @@ class TensorInfo:
         name: its name in requests and replies.
         datatype: the protocol's name of its type, such as FP32.
         shape: its dimensions, -1 for any size. The first of a batched tensor is the rows.
+        missing: the text that stands for a missing value; None if none does.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    missing: str | None = None
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape is accepted."""

@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 from typing import Final
 
 from penstock import inference_pb2 as pb
-from penstock.names import INFERENCE_SERVICE, PLATFORM, SERVER_NAME
+from penstock.names import INFERENCE_SERVICE, MISSING, PLATFORM, SERVER_NAME
 from penstock.wire import varint
 from penstock_server.call import Call, Cancellable, Metadata
 from penstock_server.errors import PenstockError
@@ -70,7 +70,9 @@ class _Inference:
         executor = model.resolve(request.version or "@champion", "")
         reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.executors), platform=PLATFORM)
         for tensor in executor.decoder.inputs:
-            reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+            added = reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+            if tensor.missing is not None:
+                added.parameters[MISSING].string_param = tensor.missing
         for tensor in executor.servable.outputs:
             reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         call.finish(reply.SerializeToString())

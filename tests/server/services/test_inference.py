@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from penstock import inference_pb2 as pb
 from penstock.inference_pb2 import DESCRIPTOR
 from penstock_server.errors import DeadlinePassedError, InvalidInputError, NotFoundError, NotReadyError, PenstockError
+from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.services.inference import inference_methods
 
@@ -98,6 +99,16 @@ def test_model_metadata(ask: Any) -> None:
     assert (reply.name, list(reply.versions), reply.platform) == ("m", ["1", "2"], "onnxruntime_onnx")
     shown = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in (*reply.inputs, *reply.outputs)]
     assert shown == [("x", "FP64", [-1, 1]), ("y", "FP64", [-1, 1])]
+
+
+@pytest.mark.parametrize(("missing", "said"), [(None, {}), ("", {"missing": ""})])
+def test_model_metadata_says_which_text_is_a_missing_value(
+    ask: Any, predictor: Predictor, missing: str | None, said: dict[str, str]
+) -> None:
+    decoder = predictor.routing_table.models["m"].executors["1"].decoder
+    decoder.inputs = (TensorInfo("city", "BYTES", (ANY, 1), missing=missing),)
+    reply = ask("ModelMetadata", pb.ModelMetadataRequest(name="m", version="1"), pb.ModelMetadataResponse)
+    assert {name: value.string_param for name, value in reply.inputs[0].parameters.items()} == said
 
 
 READY = [("m", "1", "READY", ""), ("m", "2", "READY", "")]
