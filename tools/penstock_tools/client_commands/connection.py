@@ -4,6 +4,7 @@ gRPC reports alike that nobody listens, that the other side speaks TLS, and that
 module looks for itself, by one connection of its own.
 """
 
+import os
 import re
 import socket
 import ssl
@@ -109,6 +110,8 @@ def connected(server: str, encryption: Encryption = PLAIN, *, timeout_s: float =
     if server.startswith(("http://", "https://")):
         raise InvalidInputError(f"--server is {server!r}; expected the gRPC address, as host:port")
     credentials = encryption.credentials()
+    # gRPC's core writes lines of its own to standard error; what they say is in the sentence.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         client = Client(server, timeout_s=timeout_s, tls=credentials)
     except ValueError as error:
