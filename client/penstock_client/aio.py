@@ -17,6 +17,7 @@ from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS
 from penstock_client.steps import Attempt, Failure, Pause, Steps, T, failure_of
+from penstock_client.tensors import Extra
 
 
 class AsyncClient(ClientBase):
@@ -52,6 +53,7 @@ class AsyncClient(ClientBase):
         request_id: str | None = None,
         timeout_s: float | None = None,
         priority: int | None = None,
+        extra: Extra = "ignore",
     ) -> Prediction:
         """The model's outputs for the rows; see `Client.predict`."""
         options = RequestOptions(
@@ -61,6 +63,7 @@ class AsyncClient(ClientBase):
             routing_key=routing_key,
             request_id=request_id,
             priority=priority,
+            extra=extra,
         )
         return await self._run(self._session.predict(options, rows, timeout_s))
 

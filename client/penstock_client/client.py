@@ -16,6 +16,7 @@ from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS
 from penstock_client.steps import Attempt, Failure, Pause, Steps, T, failure_of
+from penstock_client.tensors import Extra
 
 
 class Client(ClientBase):
@@ -57,6 +58,7 @@ class Client(ClientBase):
         request_id: str | None = None,
         timeout_s: float | None = None,
         priority: int | None = None,
+        extra: Extra = "ignore",
     ) -> Prediction:
         """The model's outputs for the rows.
 
@@ -65,17 +67,19 @@ class Client(ClientBase):
 
         Args:
             model: the model's name.
-            rows: a dict of columns, or of single values for one row; a list of dicts; a 2-D array; or a pandas or
-                polars DataFrame. A model with one input of shape `[N, F]` takes columns stacked in their order,
-                unless they are keyed by the input's name; their names are not checked. A model with one input per
-                column takes columns by name, or, if all are numeric, a 2-D array in the declared order. A 1-D array
-                is one column, never one row.
+            rows: a dict of columns, or of single values for one row; a list of dicts or of named tuples; a 2-D array;
+                a pandas or polars DataFrame; or a pyarrow Table. Columns go by name, in any order, wherever the model
+                declares names: one input per column, or a matrix whose columns the server knows. Columns of a matrix
+                without names, and arrays, go by position. A 1-D array is one column, never one row.
             version: a version or an alias such as "@champion"; empty leaves the choice to the server.
             outputs: the names of the outputs to return; None for all.
             routing_key: requests with the same key go to the same version while a canary grows.
             request_id: the id that the server echoes and that labels are joined by; None sends none.
             timeout_s: seconds until the call gives up; None for the client's setting.
             priority: the queue priority, 1 the highest; None leaves it to the server.
+            extra: columns that the model does not take are left out, and logged once; "refuse" refuses them instead.
+
+        No value is changed: `penstock_client.values` says what each datatype holds, and the rest is refused.
 
         Raises:
             InvalidRequestError: the rows or an option do not fit the model.
@@ -91,7 +95,7 @@ class Client(ClientBase):
         'a-17'
         >>> client.predict("fares", {"age": [41]})
         Traceback (most recent call last):
-        penstock_client.errors.InvalidRequestError: the columns do not match the model's inputs: missing 'city' ...
+        penstock_client.errors.InvalidRequestError: the columns do not match the model's inputs: missing 'city'...
         """
         options = RequestOptions(
             model=model,
@@ -100,6 +104,7 @@ class Client(ClientBase):
             routing_key=routing_key,
             request_id=request_id,
             priority=priority,
+            extra=extra,
         )
         return self._run(self._session.predict(options, rows, timeout_s))
 

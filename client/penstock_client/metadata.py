@@ -3,9 +3,12 @@
 This module reads the protocol's messages into frozen records. `session` fetches and caches them; `tensors` casts to them.
 """
 
+import json
 from dataclasses import dataclass
 
 from penstock import inference_pb2
+from penstock.names import PARAMETER_COLUMNS, PARAMETER_MISSING
+from penstock_client.errors import ServerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,8 @@ class TensorSpec:
 
     Attributes:
         shape: the length of each axis, -1 if it varies; empty if the server declares none.
+        columns: the names of a matrix's columns, in its order; empty if the server knows none.
+        missing: the text that stands for a missing value in a BYTES column; None if none does.
 
     >>> TensorSpec("age", "INT64", (-1, 1)).is_column, TensorSpec("X", "FP32", (-1, 30)).is_column
     (True, False)
@@ -22,6 +27,8 @@ class TensorSpec:
     name: str
     datatype: str
     shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
+    missing: str | None = None
 
     @property
     def is_column(self) -> bool:
@@ -72,4 +79,21 @@ def index_of(message: inference_pb2.RepositoryIndexResponse) -> tuple[ModelState
 
 
 def _spec_of(tensor: inference_pb2.ModelMetadataResponse.TensorMetadata) -> TensorSpec:
-    return TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape))
+    missing = tensor.parameters[PARAMETER_MISSING].string_param if PARAMETER_MISSING in tensor.parameters else None
+    return TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape), _columns_of(tensor), missing)
+
+
+def _columns_of(tensor: inference_pb2.ModelMetadataResponse.TensorMetadata) -> tuple[str, ...]:
+    if PARAMETER_COLUMNS not in tensor.parameters:
+        return ()
+    text = tensor.parameters[PARAMETER_COLUMNS].string_param
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_list or len(set(names)) != len(names) or list(tensor.shape[1:]) not in ([len(names)], [-1]):
+        raise ServerError(
+            f"the columns of input {tensor.name!r} are expected as {list(tensor.shape[1:])} names, got {text:.80}"
+        )
+    return tuple(names)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from penstock import inference_pb2
 from penstock.names import PARAMETER_PRIORITY, PARAMETER_ROUTING_KEY
 from penstock.tensors import to_raw
 from penstock_client.errors import InvalidRequestError
-from penstock_client.tensors import InputTensor
+from penstock_client.tensors import Extra, InputTensor
 
 UINT64_LIMIT = 2**64
 
@@ -22,6 +23,7 @@ class RequestOptions:
         routing_key: requests with the same key go to the same version while a canary grows.
         request_id: sent as the request's id and echoed; None sends none.
         priority: the server's queue priority, 1 the highest; None leaves it to the server.
+        extra: "ignore" leaves out columns that the model does not take, "refuse" refuses them.
     """
 
     model: str
@@ -30,6 +32,7 @@ class RequestOptions:
     routing_key: str | None = None
     request_id: str | None = None
     priority: int | None = None
+    extra: Extra = "ignore"
 
     def check(self) -> None:
         """Raises `InvalidRequestError` for an option of the wrong type or range."""
@@ -41,6 +44,8 @@ class RequestOptions:
             _check_text(name, getattr(self, name))
         if self.priority is not None and not 0 <= self.priority < UINT64_LIMIT:
             raise InvalidRequestError(f"priority is expected from 0 to 2**64 - 1, got {self.priority}")
+        if self.extra not in get_args(Extra):
+            raise InvalidRequestError(f"extra is expected as 'ignore' or 'refuse', got {self.extra!r}")
 
 
 def _check_text(name: str, value: object) -> None:

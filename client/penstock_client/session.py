@@ -4,11 +4,11 @@ Each public method is a generator of `Attempt` and `Pause` steps that returns th
 perform the steps, one blocking and one awaiting, so both behave alike. The session caches what models declare.
 """
 
+import logging
 import math
 from collections.abc import Callable
-from typing import Any, Final
-
-from numpy.typing import NDArray
+from dataclasses import replace
+from typing import Final
 
 from penstock import inference_pb2, penstock_pb2
 from penstock.names import CONTROL_SERVICE, DRIFT_STATE_METHOD, INFER_METHOD, INFERENCE_SERVICE
@@ -18,15 +18,16 @@ from penstock_client.errors import (
     ModelNotFoundError,
     PenstockClientError,
     ServerUnavailableError,
+    UnsupportedError,
     meaning_of,
 )
 from penstock_client.metadata import ModelMetadata, ModelState, index_of, metadata_of
 from penstock_client.prediction import Prediction, parsed, prediction_of
 from penstock_client.request import RequestOptions, infer_payload
 from penstock_client.retry import Backoff, pause_before_retry_s
-from penstock_client.rows import Columns, Rows, table_of
+from penstock_client.rows import Rows, table_of
 from penstock_client.steps import Attempt, Failure, Pause, Steps, T
-from penstock_client.tensors import arrange
+from penstock_client.tensors import Table, arrange
 
 _SERVICES: Final = {
     **dict.fromkeys(("ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "RepositoryIndex"), INFERENCE_SERVICE),
@@ -35,6 +36,10 @@ _SERVICES: Final = {
 }
 METHODS: Final = {method: f"/{service}/{method}" for method, service in _SERVICES.items()}
 """The path of each method, by its name."""
+
+_MOST_SAID: Final = 100
+"""A service whose rows differ each time is told so many times which columns are left out."""
+_log: Final = logging.getLogger("penstock_client")
 
 
 class Session:
@@ -74,6 +79,7 @@ class Session:
         self._clock = clock
         self._fraction = fraction
         self._declared: dict[tuple[str, str], ModelMetadata] = {}
+        self._said: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
 
     def predict(self, options: RequestOptions, rows: Rows, timeout_s: float | None) -> Steps[Prediction]:
         """The prediction for the rows, cast to what the model declares."""
@@ -130,11 +136,38 @@ class Session:
         return (yield from self._infer(options, table, declared, deadline_s))
 
     def _infer(
-        self, options: RequestOptions, table: Columns | NDArray[Any], declared: ModelMetadata, deadline_s: float
+        self, options: RequestOptions, table: Table, declared: ModelMetadata, deadline_s: float
     ) -> Steps[Prediction]:
-        payload = infer_payload(options, arrange(table, declared.inputs))
-        reply, round_trip_s = yield from self._call(INFER_METHOD, payload, deadline_s, self._retries)
-        return prediction_of(reply, round_trip_s=round_trip_s)
+        layout = arrange(table, declared.inputs, extra=options.extra)
+        if layout.ignored:
+            self._say_once(options.model, layout.ignored)
+        reply, round_trip_s = yield from self._call(
+            INFER_METHOD, infer_payload(options, layout.tensors), deadline_s, self._retries
+        )
+        prediction = prediction_of(reply, round_trip_s=round_trip_s)
+        if not layout.is_guessed or options.version == prediction.version:
+            return prediction
+        # The order of the columns was that of the version described, and another one may have answered: a canary, or
+        # one promoted since. Its own description says whether it would have been asked otherwise.
+        own = yield from self._described(options.model, prediction.version, deadline_s)
+        if own is None or own.inputs == declared.inputs:
+            return prediction
+        again = replace(options, version=prediction.version)
+        return (yield from self._infer(again, table, own, deadline_s))
+
+    def _described(self, model: str, version: str, deadline_s: float) -> Steps[ModelMetadata | None]:
+        """What this version declares; None if the server does not describe single versions, or has it no longer."""
+        known = self._declared.get((model, version))
+        try:
+            return known or (yield from self._metadata(model, version, deadline_s))
+        except (ModelNotFoundError, UnsupportedError, InvalidRequestError):
+            return None
+
+    def _say_once(self, model: str, ignored: tuple[str, ...]) -> None:
+        if (model, ignored) not in self._said and len(self._said) < _MOST_SAID:
+            self._said |= {(model, ignored)}
+            names = ", ".join(map(repr, ignored[:20])) + (f" and {len(ignored) - 20} more" if ignored[20:] else "")
+            _log.warning("model %r takes no column %s: left out; extra='refuse' refuses such rows", model, names)
 
     def _metadata(self, model: str, version: str, deadline_s: float) -> Steps[ModelMetadata]:
         request = inference_pb2.ModelMetadataRequest(name=model, version=version)

@@ -1,28 +1,29 @@
-"""Lays a caller's columns out as the tensors that the model declares, and casts each value to the declared datatype.
+"""Lays a caller's columns out as the tensors that the model declares; `values` casts each value.
 
-A model with one input of shape `[N, F]` takes all features as a matrix. A model whose inputs have shape `[N]` or `[N, 1]`
-takes one raw column per input. Inputs of other shapes are sent by name, as they are.
+Columns with names go by name, wherever the model's names are known: one tensor per column, so that no order can be wrong.
+Columns without names, and arrays, go by position.
 
-A cast never changes a value silently: text is not a number, a fraction is not an integer, and a number that does not fit
-is refused. A missing value is NaN in a float column and the empty text in a BYTES column; other datatypes cannot hold one.
+A model with one input of shape `[N, F]` takes all features as a matrix; a server that knows the names of its columns
+declares them, and takes each as a tensor of its own. A model whose inputs have shape `[N]` or `[N, 1]` takes one raw column
+per input. Inputs of other shapes are sent by name, as they are.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.names import MATRIX_INPUT
-from penstock.tensors import datatype_of, numpy_type
+from penstock.names import MATRIX_INPUT, closest
+from penstock.tensors import datatype_of
 from penstock_client.errors import InvalidRequestError
 from penstock_client.metadata import TensorSpec
+from penstock_client.values import cast
 
-NUMBER_KINDS: Final = "biuf"
-TEXT_OR_OBJECT_KINDS: Final = "OUST"
-EXPECTED: Final = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
+Extra = Literal["ignore", "refuse"]
+"""What becomes of columns that the model does not take."""
+_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +35,69 @@ class InputTensor:
     values: NDArray[Any]
 
 
-def arrange(table: Mapping[str, object] | NDArray[Any], inputs: tuple[TensorSpec, ...]) -> tuple[InputTensor, ...]:
-    """The tensors of a request, in the order declared.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tensors of a request.
+
+    Attributes:
+        tensors: in the order declared.
+        ignored: the names of the columns that the model does not take.
+        is_guessed: the columns have names, but went by position, since the model declares no names.
+    """
+
+    tensors: tuple[InputTensor, ...]
+    ignored: tuple[str, ...] = ()
+    is_guessed: bool = False
+
+
+Table = Mapping[str, object] | Sequence[object] | NDArray[Any]
+"""Columns by name, columns in order, or one array."""
+
+
+def arrange(table: Table, inputs: tuple[TensorSpec, ...], *, extra: Extra = "ignore") -> Layout:
+    """The tensors of a request.
 
     Args:
-        table: columns by name, or one array.
+        table: columns by name, a list of columns without names, or one array.
         inputs: what the model declares; without any, all columns are sent as they are.
+        extra: whether columns that the model does not take are left out or refused.
 
     Raises:
-        InvalidRequestError: columns missing or unexpected, a shape that does not fit, or a value that cannot be cast.
+        InvalidRequestError: columns missing or, if so asked, unexpected; a shape that does not fit; or a value that
+            cannot be cast.
 
-    >>> arrange({"a": [1, 2], "b": [3, 4]}, (TensorSpec("X", "FP32", (-1, 2)),))[0].values
+    >>> (tensor,) = arrange({"a": [1, 2], "b": [3, 4]}, (TensorSpec("X", "FP32", (-1, 2)),)).tensors
+    >>> tensor.values
     array([[1., 3.],
            [2., 4.]], dtype=float32)
+    >>> named = TensorSpec("X", "FP32", (-1, 2), columns=("b", "a"))
+    >>> [tensor.name for tensor in arrange({"a": [1, 2], "b": [3, 4]}, (named,)).tensors]
+    ['b', 'a']
     """
     if isinstance(table, np.ndarray):
-        return (_from_array(table, inputs),)
+        return Layout((_from_array(table, inputs),))
+    if not isinstance(table, Mapping):
+        return Layout(_in_order(table, inputs))
     if not inputs:
-        return tuple(_undeclared(name, values) for name, values in table.items())
-    if _is_matrix(inputs) and inputs[0].name not in table:
-        return (_from_columns(table, inputs[0]),)
-    _check_names(table, inputs)
-    tensors = tuple(_named(spec, table[spec.name], f"column {spec.name!r}") for spec in inputs)
-    if all(spec.is_column for spec in inputs):
+        return Layout(tuple(_undeclared(name, values) for name, values in table.items()))
+    wanted = _wanted(table, inputs)
+    if _is_matrix(wanted) and wanted[0].name not in table:
+        return Layout((_from_columns(table, wanted[0]),), is_guessed=True)
+    ignored = _check_names(table, wanted, extra)
+    tensors = tuple(_named(spec, table[spec.name], f"column {spec.name!r}") for spec in wanted)
+    if all(spec.is_column for spec in wanted):
         _check_lengths({tensor.name: tensor.values for tensor in tensors})
-    return tensors
+    return Layout(tensors, ignored)
+
+
+def _wanted(table: Mapping[str, object], inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The tensors that carry these columns: those declared, or one for each column of a matrix whose names are known."""
+    if len(inputs) != 1 or not inputs[0].columns:
+        return inputs
+    (spec,) = inputs
+    by_column = tuple(TensorSpec(name, spec.datatype, (-1,), missing=spec.missing) for name in spec.columns)
+    is_matrix_given = spec.name in table and not table.keys() >= set(spec.columns)
+    return inputs if is_matrix_given or spec.columns == (spec.name,) else by_column
 
 
 def _is_matrix(inputs: tuple[TensorSpec, ...]) -> bool:
@@ -79,11 +118,25 @@ def _from_array(array: NDArray[Any], inputs: tuple[TensorSpec, ...]) -> InputTen
     return InputTensor(MATRIX_INPUT, datatype, cast(array, datatype, "the array"))
 
 
+def _in_order(columns: Sequence[object], inputs: tuple[TensorSpec, ...]) -> tuple[InputTensor, ...]:
+    """Columns without names, by their position."""
+    if _is_matrix(inputs):
+        return (_from_columns({str(at): values for at, values in enumerate(columns)}, inputs[0]),)
+    names = [spec.name for spec in inputs]
+    if not inputs or not all(spec.is_column for spec in inputs):
+        raise InvalidRequestError(f"the columns have no names, and the model's inputs are {names}; name the columns")
+    if len(columns) != len(inputs):
+        raise InvalidRequestError(f"the model takes {len(inputs)} columns, {_shown(names)}, got {len(columns)}")
+    return arrange(dict(zip(names, columns, strict=True)), inputs).tensors
+
+
 def _from_columns(table: Mapping[str, object], spec: TensorSpec) -> InputTensor:
-    columns = {name: cast(values, spec.datatype, f"column {name!r}") for name, values in table.items()}
+    columns = {
+        name: cast(values, spec.datatype, f"column {name!r}", missing=spec.missing) for name, values in table.items()
+    }
     if spec.shape[1] not in (-1, len(columns)) or not columns:
         raise InvalidRequestError(
-            f"input {spec.name!r} takes {spec.shape[1]} columns, got {len(columns)}: {list(columns)}"
+            f"input {spec.name!r} takes {spec.shape[1]} columns, got {len(columns)}: {_shown(list(columns))}"
         )
     _check_lengths(columns)
     flat = [
@@ -101,16 +154,24 @@ def _undeclared(name: str, values: object) -> InputTensor:
     return InputTensor(name, datatype, cast(values, datatype, f"column {name!r}"))
 
 
-def _check_names(table: Mapping[str, object], inputs: tuple[TensorSpec, ...]) -> None:
-    declared = {spec.name for spec in inputs}
-    faults = _listed("missing", declared - table.keys()) + _listed("unexpected", table.keys() - declared)
-    if faults:
-        raise InvalidRequestError(f"the columns do not match the model's inputs: {'; '.join(faults)}")
+def _check_names(table: Mapping[str, object], wanted: tuple[TensorSpec, ...], extra: Extra) -> tuple[str, ...]:
+    """The names of the columns that the model does not take, in the caller's order."""
+    names = [spec.name for spec in wanted]
+    missing, unexpected = [name for name in names if name not in table], [name for name in table if name not in names]
+    if not missing and (extra == "ignore" or not unexpected):
+        return tuple(unexpected)
+    faults = [f"missing {_shown(missing, unexpected)}"] * bool(missing)
+    faults += [f"unexpected {_shown(unexpected, [] if missing else names)}"] * bool(unexpected)
+    raise InvalidRequestError(
+        f"the columns do not match the model's inputs: {'; '.join(faults)}; the model takes {_shown(names)}"
+    )
 
 
-def _listed(word: str, names: Iterable[str]) -> list[str]:
-    listed = ", ".join(map(repr, sorted(names)))
-    return [f"{word} {listed}"] if listed else []
+def _shown(names: Sequence[str], others: Iterable[str] = ()) -> str:
+    """The names, as many as one sentence bears, each with the one of the others that may be meant."""
+    near = ((name, closest(name, others)) for name in names[:_SHOWN])
+    listed = ", ".join(f"{name!r} (did you mean {other!r}?)" if other else repr(name) for name, other in near)
+    return f"{listed} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else listed
 
 
 def _check_lengths(columns: Mapping[str, NDArray[Any]]) -> None:
@@ -123,7 +184,8 @@ def _check_lengths(columns: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _named(spec: TensorSpec, values: object, label: str) -> InputTensor:
-    return InputTensor(spec.name, spec.datatype, _fitted(cast(values, spec.datatype, label), spec, label))
+    array = cast(values, spec.datatype, label, missing=spec.missing)
+    return InputTensor(spec.name, spec.datatype, _fitted(array, spec, label))
 
 
 def _fitted(array: NDArray[Any], spec: TensorSpec, label: str) -> NDArray[Any]:
@@ -139,165 +201,3 @@ def _fitted(array: NDArray[Any], spec: TensorSpec, label: str) -> NDArray[Any]:
         hint = "; pass one row as rows.reshape(1, -1)" if array.ndim == 1 and len(spec.shape) == 2 else ""
         raise InvalidRequestError(f"{label} takes shape {list(spec.shape)}, got {list(array.shape)}{hint}")
     return array
-
-
-def cast(values: object, datatype: str, label: str) -> NDArray[Any]:
-    """The values as an array of the datatype's numpy type, or of `bytes` objects for BYTES; any shape, which is kept.
-
-    Args:
-        values: a list or array.
-        datatype: the protocol's name, such as FP32.
-        label: what an error calls the values, such as "column 'age'".
-
-    Raises:
-        InvalidRequestError: a value that the datatype cannot hold, named with its row.
-
-    >>> cast([1, None, 2.5], "FP32", "column 'fare'")
-    array([1. , nan, 2.5], dtype=float32)
-    >>> cast(["Oslo", None], "BYTES", "column 'city'")
-    array([b'Oslo', b''], dtype=object)
-    >>> cast([41, None], "INT64", "column 'age'")
-    Traceback (most recent call last):
-    penstock_client.errors.InvalidRequestError: column 'age' is INT64 and takes whole numbers, got None at row 1
-    """
-    if datatype == "BYTES":
-        return _as_bytes(_array(values, label, as_objects=not isinstance(values, np.ndarray)), label)
-    try:
-        dtype = numpy_type(datatype)
-    except ValueError as error:
-        raise InvalidRequestError(f"{label} is declared with a datatype that cannot be sent: {error}") from error
-    if isinstance(values, np.ndarray) and values.dtype == dtype:
-        return values
-    cause = f"{label} is {datatype} and takes {EXPECTED[dtype.kind]}"
-    numbers = _as_numbers(values, dtype, label, cause)
-    if np.can_cast(numbers.dtype, dtype):
-        return numbers.astype(dtype, copy=False)
-    return _CASTS[dtype.kind](numbers, dtype, cause)
-
-
-def _array(values: object, label: str, *, as_objects: bool = False) -> NDArray[Any]:
-    try:
-        array = np.asarray(values, dtype=object if as_objects else None)
-    except ValueError as error:
-        raise InvalidRequestError(f"{label} holds lists of unlike lengths; expected one length") from error
-    if array.ndim == 0 and not isinstance(values, np.ndarray):
-        raise InvalidRequestError(f"{label} is expected as a list or an array, got {type(values).__name__}")
-    return array
-
-
-def _as_bytes(array: NDArray[Any], label: str) -> NDArray[Any]:
-    cause = f"{label} is BYTES and takes text"
-    if array.size and array.dtype.kind not in TEXT_OR_OBJECT_KINDS:
-        raise _refusal(cause, array, 0)
-    elements = np.empty(array.size, dtype=object)
-    for at, value in enumerate(array.ravel().tolist()):
-        element = _element(value)
-        if element is None:
-            raise _refusal(cause, array, at)
-        elements[at] = element
-    return elements.reshape(array.shape)
-
-
-def _element(value: object) -> bytes | None:
-    """The bytes of a text element; None where it is not one."""
-    if isinstance(value, bytes):
-        return value
-    # Pandas writes NaN for a missing text.
-    if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124 - the test for NaN
-        return b""
-    if not isinstance(value, str):
-        return None
-    try:
-        return value.encode()
-    except UnicodeEncodeError:
-        return None
-
-
-def _as_numbers(values: object, dtype: np.dtype[Any], label: str, cause: str) -> NDArray[Any]:
-    array = _array(values, label)
-    # numpy writes a list as floats where one integer needs all 64 bits and another does not, and rounds them.
-    is_rounded = array.dtype.kind == "f" and dtype.kind in "iu" and not isinstance(values, np.ndarray)
-    if array.dtype.kind in NUMBER_KINDS and not is_rounded:
-        return array
-    if array.dtype.kind not in NUMBER_KINDS + TEXT_OR_OBJECT_KINDS:
-        raise InvalidRequestError(f"{cause}, got numpy type {array.dtype}")
-    # numpy writes a list of numbers and texts as texts; as objects each is still what it was.
-    objects = array if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
-    return _objects_as_numbers(objects, dtype, cause)
-
-
-def _objects_as_numbers(array: NDArray[Any], dtype: np.dtype[Any], cause: str) -> NDArray[Any]:
-    values = array.ravel().tolist()
-    for at, value in enumerate(values):
-        if not _is_number(value) and not (value is None and dtype.kind == "f"):
-            raise _refusal(cause, array, at)
-    if dtype.kind in "iu":
-        return _whole(array, values, cause)
-    return _numbers([float("nan") if value is None else value for value in values]).reshape(array.shape)
-
-
-def _is_number(value: Any) -> bool:
-    if value is None or isinstance(value, str | bytes | complex):
-        return False
-    try:
-        float(value)
-    except (TypeError, ValueError, OverflowError):
-        return False
-    return True
-
-
-def _whole(array: NDArray[Any], values: list[Any], cause: str) -> NDArray[Any]:
-    """The values as Python's integers, which have no limit, so that none is rounded before it is checked."""
-    for at, value in enumerate(values):
-        if not math.isfinite(value) or value != int(value):
-            raise _refusal(cause, array, at)
-    whole = np.empty(len(values), dtype=object)
-    whole[:] = [int(value) for value in values]
-    return whole.reshape(array.shape)
-
-
-def _numbers(values: list[Any]) -> NDArray[Any]:
-    array = np.asarray(values)
-    # Decimals and integers of more than 64 bits would stay objects.
-    return array if array.dtype.kind in NUMBER_KINDS else np.array([float(value) for value in values])
-
-
-def _as_float(array: NDArray[Any], dtype: np.dtype[Any], cause: str) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
-        floats = array.astype(dtype)
-    if np.isinf(floats).any():
-        _refuse_where(np.isinf(floats) & np.isfinite(array), array, cause)
-    return floats
-
-
-def _as_integer(array: NDArray[Any], dtype: np.dtype[Any], cause: str) -> NDArray[Any]:
-    if array.dtype.kind == "f":
-        _refuse_where(~np.isfinite(array) | (np.trunc(array) != array), array, cause)
-    if array.size and array.dtype.kind != "b":
-        limits = np.iinfo(dtype)
-        # Python's integers compare exactly; a float64 cannot hold the limits of 64 bits.
-        for at in (int(array.argmin()), int(array.argmax())):
-            if not limits.min <= int(array.flat[at]) <= limits.max:
-                raise _refusal(f"{cause} from {limits.min} to {limits.max}", array, at)
-    return array.astype(dtype)
-
-
-def _as_boolean(array: NDArray[Any], dtype: np.dtype[Any], cause: str) -> NDArray[Any]:
-    _refuse_where((array != 0) & (array != 1), array, cause)
-    return array.astype(dtype)
-
-
-_CASTS: Final = {"f": _as_float, "i": _as_integer, "u": _as_integer, "b": _as_boolean}
-
-
-def _refuse_where(bad: NDArray[np.bool_], array: NDArray[Any], cause: str) -> None:
-    if bad.any():
-        raise _refusal(cause, array, int(bad.argmax()))
-
-
-def _refusal(cause: str, array: NDArray[Any], at: int) -> InvalidRequestError:
-    """The error for the element at a position of the flattened array."""
-    value = array.ravel()[at]
-    shown = repr(value.item() if isinstance(value, np.generic) else value)
-    row = np.unravel_index(at, array.shape)[0] if array.ndim else 0
-    return InvalidRequestError(f"{cause}, got {shown if len(shown) <= 40 else shown[:37] + '...'} at row {row}")

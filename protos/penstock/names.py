@@ -1,5 +1,11 @@
-"""The contract's names: roles, states, services, parameters. Server, client, tools and bench import them from here."""
+"""The contract's names: roles, states, services, parameters. Server, client, tools and bench import them from here.
 
+It also finds the known name that somebody meant who wrote another.
+"""
+
+import difflib
+import itertools
+from collections.abc import Iterable
 from typing import Final, Literal
 
 Role = Literal["champion", "canary", "shadow"]
@@ -35,6 +41,8 @@ PARAMETER_EXTRA_COLUMNS: Final = "extra_columns"
 # Parameters of a tensor of ModelMetadataResponse.
 PARAMETER_COLUMNS: Final = "columns"
 """The names of the columns of a version's one matrix, in their order, as a JSON list."""
+PARAMETER_MISSING: Final = "missing"
+"""The text that stands for a missing value in an input of texts; an input without it cannot hold one."""
 
 # Parameters of a ModelInferResponse.
 PARAMETER_ROLE: Final = "penstock_role"
@@ -44,3 +52,28 @@ PARAMETER_BATCH_ROWS: Final = "penstock_batch_rows"
 
 MATRIX_INPUT: Final = "features"
 """The name under which metadata shows the one [N, F] tensor that a model of numeric columns also takes."""
+
+# Comparing words takes the square of their length, and some come from outside.
+_LONGEST_WORD: Final = 100
+_MOST_WORDS: Final = 1000
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error's sentence that names the known word nearest to an unknown one; empty if none is near.
+
+    >>> did_you_mean("fruad", ["fraud", "fares"]), did_you_mean("Amount", ["amount"]), did_you_mean("x", ["amount"])
+    ("; did you mean 'fraud'?", "; did you mean 'amount'?", '')
+    """
+    near = closest(name, known)
+    return "" if near is None else f"; did you mean {near!r}?"
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known word nearest to this one, upper and lower case alike; None if none is near.
+
+    >>> closest("petal-length", ["petal_width", "petal_length"])
+    'petal_length'
+    """
+    words = {word[:_LONGEST_WORD].casefold(): word for word in itertools.islice(known, _MOST_WORDS)}
+    found = difflib.get_close_matches(name[:_LONGEST_WORD].casefold(), words, n=1, cutoff=0.7)
+    return words[found[0]] if found else None

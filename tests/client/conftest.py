@@ -68,6 +68,9 @@ class Model:
     def metadata(self, name: str) -> Any:
         spec = pb.ModelMetadataResponse.TensorMetadata
         inputs = [spec(name=name, datatype=datatype, shape=shape) for name, datatype, shape in self.inputs]
+        for tensor in inputs:
+            if tensor.name == "city":
+                tensor.parameters["missing"].string_param = ""
         return pb.ModelMetadataResponse(name=name, versions=["1"], platform="fake", inputs=inputs)
 
 

@@ -101,7 +101,7 @@ def test_options_and_headers_arrive(server):
 
 def test_metadata_index_and_health(client):
     metadata = client.metadata("fares")
-    assert metadata.inputs == (TensorSpec("age", "INT64", (-1,)), TensorSpec("city", "BYTES", (-1, 1)))
+    assert metadata.inputs == (TensorSpec("age", "INT64", (-1,)), TensorSpec("city", "BYTES", (-1, 1), missing=""))
     assert (metadata.name, metadata.versions, metadata.platform, metadata.outputs) == ("fares", ("1",), "fake", ())
     assert client.index() == (
         ModelState("fares", "3", "READY", ""),

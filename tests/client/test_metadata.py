@@ -3,7 +3,7 @@ import doctest
 import pytest
 
 from penstock import inference_pb2 as pb
-from penstock_client import ModelMetadata, ModelState, TensorSpec, metadata
+from penstock_client import ModelMetadata, ModelState, ServerError, TensorSpec, metadata
 
 
 def test_examples():
@@ -38,6 +38,29 @@ def test_a_reply_is_read_whole():
     found = metadata.metadata_of(message)
     assert found == ModelMetadata("fares", ("3", "4"), "onnx", (age, TensorSpec("city", "BYTES", (-1,))), (age,))
     assert [spec.is_numeric for spec in found.inputs] == [True, False]
+
+
+def matrix(text, shape=(-1, 2)):
+    tensor = pb.ModelMetadataResponse.TensorMetadata(name="X", datatype="FP32", shape=shape)
+    tensor.parameters["columns"].string_param = text
+    return pb.ModelMetadataResponse(name="m", inputs=[tensor])
+
+
+def test_an_input_says_the_names_of_its_columns_and_what_is_missing():
+    (spec,) = metadata.metadata_of(matrix('["b", "Łódź"]')).inputs
+    assert (spec.columns, spec.missing) == (("b", "Łódź"), None)
+    text = pb.ModelMetadataResponse.TensorMetadata(name="city", datatype="BYTES", shape=[-1])
+    text.parameters["missing"].string_param = ""
+    (spec,) = metadata.metadata_of(pb.ModelMetadataResponse(name="m", inputs=[text])).inputs
+    assert (spec.columns, spec.missing) == ((), "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", '["a"]', '["a", "b", "c"]', '["a", "a"]', '["a", 2]', '{"a": 1, "b": 2}', "[" * 99999]
+)
+def test_names_that_are_none_are_not_guessed_at(text):
+    with pytest.raises(ServerError, match=r"the columns of input 'X' are expected as \[2\] names, got"):
+        metadata.metadata_of(matrix(text))
 
 
 def test_an_index_keeps_its_order():

@@ -35,6 +35,7 @@ def test_every_option_has_its_place():
     ("options", "words"),
     [
         ({"model": ""}, "the model's name is empty"),
+        ({"extra": "drop"}, "extra is expected as 'ignore' or 'refuse', got 'drop'"),
         ({"outputs": "fare"}, "outputs is expected as a list of names, got the string 'fare'"),
         ({"version": 3}, "version is expected as a string, got 3"),
         ({"routing_key": 7}, "routing_key is expected as a string, got 7"),

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from penstock_client.errors import InvalidRequestError
@@ -16,7 +17,9 @@ from penstock_client.rows import table_of
         ({"a": 1, "b": None, "c": "xy", "d": b"z"}, {"a": [1], "b": [None], "c": ["xy"], "d": [b"z"]}),
         ({"a": np.float64(1)}, {"a": [1.0]}),
         ([{"a": 1, "b": "x"}, {"b": "y", "a": 2}], {"a": [1, 2], "b": ["x", "y"]}),
-        ({0: [1], 1: [2]}, {"0": [1], "1": [2]}),
+        ({0: [1], 1: [2]}, [[1], [2]]),
+        ({1: [1], 0: [2]}, {"1": [1], "0": [2]}),
+        ({"a": [bytearray(b"xy")]}, {"a": [bytearray(b"xy")]}),
         (({"a": 1},), {"a": [1]}),
         ({}, {}),
     ],
@@ -66,7 +69,11 @@ FRAMES = [
     pd.DataFrame({"n": [1, 2], "t": ["x", None], "f": [0.5, None]}).convert_dtypes(),
     pd.DataFrame({"n": [1, 2], "t": pd.Categorical(["x", None]), "f": np.array([0.5, np.nan], np.float32)}),
     pd.DataFrame({"n": [1, 2], "t": np.array(["x", np.nan], object), "f": [0.5, None]}, index=[7, 9]),
+    pd.DataFrame({"n": [1, 2], "t": ["x", None], "f": [0.5, None]}).convert_dtypes(dtype_backend="pyarrow"),
     pl.DataFrame({"n": [1, 2], "t": ["x", None], "f": [0.5, None]}),
+    pa.table({"n": [1, 2], "t": ["x", None], "f": [0.5, None]}),
+    pa.RecordBatch.from_pydict({"n": [1, 2], "t": ["x", None], "f": [0.5, None]}),
+    pa.table({"n": [1, 2], "t": pa.array(["x", None]).dictionary_encode(), "f": [0.5, None]}),
     pl.DataFrame({"n": [1, 2], "t": ["x", None], "f": [0.5, None]}).with_columns(pl.col("t").cast(pl.Categorical)),
 ]
 
@@ -96,3 +103,70 @@ def test_repeated_columns_are_refused():
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(InvalidRequestError, match="more than one column 'a'"):
         table_of(frame)
+
+
+def test_repeated_names_are_refused_in_every_form():
+    for rows in (pa.table([[1], [2]], names=["a", "a"]), {"1": [1], 1: [2]}):
+        with pytest.raises(InvalidRequestError, match="more than one column"):
+            table_of(rows)
+
+
+MORE = 2**53 + 1
+WITH_A_GAP = [
+    pd.Series([MORE, None], dtype="Int64"),
+    pd.Series([MORE, None], dtype="int64[pyarrow]"),
+    pd.Series(pd.Categorical([MORE, None])),
+    pl.Series([MORE, None]),
+    pa.array([MORE, None]),
+    pa.chunked_array([[MORE], [None]]),
+    np.ma.array([MORE, 5], mask=[False, True]),
+]
+
+
+@pytest.mark.parametrize(
+    "column",
+    WITH_A_GAP,
+    ids=lambda column: (
+        f"{type(column).__module__}-{column.dtype}" if hasattr(column, "dtype") else type(column).__name__
+    ),
+)
+def test_whole_numbers_beside_a_gap_are_not_rounded(column):
+    values = table_of({"a": column})["a"]
+    assert [None if value is None else int(value) for value in values] == [MORE, None]
+
+
+def test_a_mask_hides_its_values():
+    assert table_of(np.ma.array([[1.5, 2.5]], mask=[[True, False]])).tolist() == [[None, 2.5]]
+    assert table_of(np.ma.array([[1.5, 2.5]])).tolist() == [[1.5, 2.5]]
+
+
+@pytest.mark.parametrize(
+    "rows", [[[MORE, 0.5]], [(MORE, None)], [np.array([MORE]), np.array([0.5])], [[MORE], [2**63]]]
+)
+def test_lists_of_lists_keep_every_digit(rows):
+    assert int(table_of(rows)[0][0]) == MORE
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pd.DataFrame([[1, "x"], [2, "y"]]),
+        pd.DataFrame([[1, "x"], [2, "y"]]).to_dict("list"),
+        pd.DataFrame([[1, "x"], [2, "y"]]).to_dict("records"),
+    ],
+)
+def test_columns_that_are_only_counted_have_no_names(rows):
+    assert [list(column) for column in table_of(rows)] == [[1, 2], ["x", "y"]]
+
+
+def test_counted_columns_in_another_order_have_names():
+    frame = pd.DataFrame([[1, 2]])
+    assert list(table_of(frame[[1, 0]])) == ["1", "0"]
+
+
+def test_named_tuples_and_structured_arrays_have_names():
+    frame = pd.DataFrame({"b": [1, 2], "a": [3.5, 4.5]})
+    named = table_of(list(frame.itertuples(index=False)))
+    structured = table_of(frame.to_records(index=False))
+    for table in (named, structured):
+        assert {name: list(values) for name, values in table.items()} == {"b": [1, 2], "a": [3.5, 4.5]}

@@ -1,6 +1,7 @@
 """The session without a server: scripted outcomes, and a clock that only pauses and calls move."""
 
 import contextlib
+import json
 from collections import deque
 
 import grpc
@@ -103,7 +104,7 @@ def test_a_refusal_from_old_metadata_is_tried_again_with_new():
 def test_a_refusal_here_from_old_metadata_is_tried_again_with_new():
     script = Script(declares(a="FP32"), ANSWER, declares(a="FP32", b="FP32"), ANSWER)
     script.predict()
-    script.predict({"a": [1], "b": [2]})
+    script.predict({"a": [1], "b": [2]}, extra="refuse")
     assert script.methods[-2:] == ["ModelMetadata", "ModelInfer"]
 
 
@@ -256,3 +257,99 @@ def test_every_script_ends_in_time_in_an_answer_or_a_known_error(outcomes, call_
     assert len(script.calls) <= 2 * (1 + retries)
     assert script.now_s <= 100.0 + timeout_s + call_s + 1e-9
     assert all(call.timeout_s <= timeout_s + 1e-9 for call in script.calls)
+
+
+def described(shape=(-1, 2), columns=None, names=("X",)):
+    """Metadata of a model with a matrix, whose columns may have names."""
+    spec = pb.ModelMetadataResponse.TensorMetadata
+    specs = [spec(name=name, datatype="FP32", shape=shape) for name in names]
+    if columns:
+        specs[0].parameters["columns"].string_param = json.dumps(columns)
+    return pb.ModelMetadataResponse(name="m", versions=["1", "2"], inputs=specs).SerializeToString()
+
+
+def answer(version):
+    return pb.ModelInferResponse(model_name="m", model_version=version).SerializeToString()
+
+
+def sent(call):
+    request = pb.ModelInferRequest.FromString(call.payload)
+    pairs = zip(request.inputs, request.raw_input_contents, strict=True)
+    return {tensor.name: np.frombuffer(raw, np.float32).tolist() for tensor, raw in pairs}
+
+
+def test_columns_go_by_name_in_any_order():
+    script = Script(described(columns=["a", "b"]), ANSWER, ANSWER)
+    script.predict({"a": [1], "b": [2]})
+    script.predict({"b": [2], "a": [1]})
+    assert [sent(call) for call in script.calls[1:]] == [{"a": [1], "b": [2]}] * 2
+
+
+def test_a_promotion_to_another_order_of_columns_changes_no_answer():
+    script = Script(described(columns=["a", "b"]), ANSWER, answer("2"))
+    script.predict({"a": [1], "b": [2]})
+    # The server's version 2 wants b before a: tensors by name say which is which.
+    script.predict({"a": [1], "b": [2]})
+    assert sent(script.calls[-1]) == {"a": [1], "b": [2]}
+
+
+def test_columns_in_an_order_that_was_guessed_are_sent_again_if_another_version_answers():
+    script = Script(described(), ANSWER, described(), answer("2"), described(columns=["b", "a"]), answer("2"))
+    assert script.predict({"a": [1], "b": [2]}).version == "1"
+    assert script.predict({"a": [1], "b": [2]}).version == "2"
+    assert script.methods[3:] == ["ModelInfer", "ModelMetadata", "ModelInfer"]
+    assert [sent(call) for call in script.calls if call.method == "ModelInfer"] == [
+        {"X": [1, 2]},
+        {"X": [1, 2]},
+        {"a": [1], "b": [2]},
+    ]
+    assert pb.ModelInferRequest.FromString(script.calls[-1].payload).model_version == "2"
+
+
+def test_a_version_that_was_compared_is_not_described_again():
+    script = Script(described(), ANSWER, described(), ANSWER, answer("2"), described(), answer("2"))
+    for _ in range(4):
+        script.predict({"a": [1], "b": [2]})
+    assert script.methods.count("ModelMetadata") == 3
+    assert script.methods.count("ModelInfer") == 4
+
+
+@pytest.mark.parametrize("failure", [MISSING, Failure(grpc.StatusCode.UNIMPLEMENTED, "no"), INVALID])
+def test_a_server_that_does_not_describe_versions_is_believed(failure):
+    script = Script(described(), ANSWER, failure)
+    assert script.predict({"a": [1], "b": [2]}).version == "1"
+
+
+@pytest.mark.parametrize("rows", [np.ones((1, 2)), {"X": [[1, 2]]}, [[1, 2]]])
+def test_rows_without_names_are_not_compared(rows):
+    script = Script(described(), answer("2"))
+    assert script.run(script.session.predict(RequestOptions(model="m"), rows, None)).version == "2"
+
+
+def test_a_version_asked_by_its_number_is_not_compared():
+    script = Script(described(), answer("2"))
+    assert script.predict({"a": [1], "b": [2]}, version="2").version == "2"
+
+
+def test_columns_left_out_are_said_once(caplog):
+    script = Script(described(columns=["a", "b"]), *[ANSWER] * 3)
+    for extra in ("c", "c", "d"):
+        script.predict({"b": [2], extra: ["text"], "a": [1]})
+    assert [record.getMessage() for record in caplog.records] == [
+        "model 'm' takes no column 'c': left out; extra='refuse' refuses such rows",
+        "model 'm' takes no column 'd': left out; extra='refuse' refuses such rows",
+    ]
+    assert sent(script.calls[-1]) == {"a": [1], "b": [2]}
+
+
+def test_columns_left_out_are_refused_for_the_strict():
+    script = Script(described(columns=["amount", "b"]))
+    with pytest.raises(InvalidRequestError, match=r"unexpected 'amuont' \(did you mean 'amount'\?\)"):
+        script.predict({"amount": [1], "b": [1], "amuont": [2]}, extra="refuse")
+
+
+def test_a_column_more_after_a_promotion_is_asked_for():
+    script = Script(described(columns=["a", "b"]), ANSWER, INVALID, described((-1, 3), ["c", "a", "b"]), ANSWER)
+    script.predict({"a": [1], "b": [2]})
+    script.predict({"a": [1], "b": [2], "c": [3]})
+    assert sent(script.calls[-1]) == {"a": [1], "b": [2], "c": [3]}

@@ -103,6 +103,7 @@ class AdminServer:
                     "name": version.model,
                     "version": version.version,
                     "role": role,
+                    "wanted": version.wanted,
                     "weight": None if role != "canary" or version.weight is None else weight_in_percent(version.weight),
                     "state": version.state,
                     "reason": version.reason,

@@ -18,6 +18,7 @@ class VersionView:
 
     Attributes:
         roles: its roles in the plans in force; a version may be canary and shadow at once.
+        wanted: its roles in the desired plan.
         weight: the canary's share, 0 to 1; None for other roles.
         reason: why it is not ready, or what is wrong with its model.
     """
@@ -28,6 +29,7 @@ class VersionView:
     roles: tuple[Role, ...] = ()
     weight: float | None = None
     reason: str = ""
+    wanted: tuple[Role, ...] = ()
 
     @property
     def key(self) -> VersionKey:
@@ -92,5 +94,7 @@ def version_views(
             roles = tuple(role for role in ROLES if any(getattr(plan, role) == version for plan in plans))
             weight = next((plan.canary_weight for plan in plans if plan.canary == version), None)
             reason = status.reason or desired.problems.get(model, "")
-            views.append(VersionView(model, version, status.state, roles, weight, reason))
+            plan_wanted = desired.models.get(model)
+            wanted = tuple(role for role in ROLES if plan_wanted and getattr(plan_wanted, role) == version)
+            views.append(VersionView(model, version, status.state, roles, weight, reason, wanted))
     return tuple(views)

@@ -181,7 +181,10 @@ class ColumnDecoder:
         self._numbers = pipeline.numbers
         self._strings = pipeline.strings
         self.inputs = tuple(
-            TensorInfo(name, "BYTES" if name in set(self._strings) else "FP64", (ANY, 1)) for name in pipeline.columns
+            TensorInfo(name, "BYTES", (ANY, 1), missing="")
+            if name in set(self._strings)
+            else TensorInfo(name, "FP64", (ANY, 1))
+            for name in pipeline.columns
         )
         is_whole = not is_batched
         self.blocks = (

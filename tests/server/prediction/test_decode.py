@@ -286,7 +286,7 @@ def test_a_number_that_is_missing_the_second_time_is_refused_too(infer_request: 
 
 def test_inputs_are_shown_as_they_may_be_sent() -> None:
     assert columns("a", "p", strings=("p",)).inputs == (
-        TensorInfo("a", "FP64", (ANY, 1)), TensorInfo("p", "BYTES", (ANY, 1)),
+        TensorInfo("a", "FP64", (ANY, 1)), TensorInfo("p", "BYTES", (ANY, 1), missing=""),
     )  # fmt: skip
     assert tensors(X, S).inputs == (X, S)
 

@@ -114,6 +114,16 @@ def test_metadata_names_a_matrixs_columns(ask: Any, predictor: Predictor) -> Non
     assert json.loads(reply.inputs[0].parameters["columns"].string_param) == ["age", 'a "name", é']
 
 
+@pytest.mark.parametrize(("missing", "said"), [(None, {}), ("", {"missing": ""})])
+def test_model_metadata_says_which_text_is_a_missing_value(
+    ask: Any, predictor: Predictor, missing: str | None, said: dict[str, str]
+) -> None:
+    decoder = predictor.routing_table.models["m"].executors["1"].decoder
+    decoder.inputs = (TensorInfo("city", "BYTES", (ANY, 1), missing=missing),)
+    reply = ask("ModelMetadata", pb.ModelMetadataRequest(name="m", version="1"), pb.ModelMetadataResponse)
+    assert {name: value.string_param for name, value in reply.inputs[0].parameters.items()} == said
+
+
 READY = [("m", "1", "READY", ""), ("m", "2", "READY", "")]
 
 

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from penstock_server.drift.answer import DriftReport
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_tools.cli.app import app
+from penstock_tools.client_commands.connection import Encryption
 from penstock_tools.drift import command, fetch
 from tests.tools.drift.drift_records import CANARY, CHAMPION
 
@@ -15,8 +16,9 @@ def asked(monkeypatch):
     """What the command asks for; the server has both versions."""
     calls = []
 
-    def answer(server, model):
+    def answer(server, model, encryption):
         calls.append((server, model))
+        assert encryption == Encryption()
         return DriftReport((CANARY, CHAMPION))
 
     monkeypatch.setattr(fetch, "fetch", answer)

@@ -10,6 +10,6 @@ def test_what_a_server_has_loaded_as_a_table_and_as_json(serving, capsys, run):
     serving.body = json.dumps(STATUS).encode()
     assert run("models", "--http", serving.url) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "fraud" in line]
-    assert [cell.strip() for cell in row.strip("│").split("│")] == ["fraud", "3", "champion", "", "READY", ""]
+    assert row.split() == ["fraud", "3", "champion", "READY"]
     assert run("models", "--http", serving.url, "--json") == 0
     assert json.loads(capsys.readouterr().out) == STATUS

@@ -1,7 +1,11 @@
 import json
+import textwrap
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
+from penstock_client import ModelState
 from penstock_server.errors import InvalidInputError
 from penstock_tools.client_commands import models
 
@@ -41,17 +45,53 @@ def test_other_addresses_are_refused(url):
         models.fetch(url)
 
 
-def test_the_table_shows_every_version_and_why(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+def row(version, role, wanted, state="READY", **more):
+    return {"name": "fraud", "version": version, "role": role, "wanted": wanted, "state": state, "reason": "", **more}
+
+
+def test_the_table_shows_what_is_wanted_beside_what_is_served(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    why = "the answers to its golden requests are not those of the publisher: row 3 gives 0.71, expected 0.25"
+    served = [
+        row("3", "champion", [], weight=None),
+        row("4", "", ["champion"], "UNAVAILABLE", weight=None, reason=why),
+        row("5", "canary", ["canary", "shadow"], weight=12.5),
+        row("5", "shadow", ["canary", "shadow"], weight=None),
+        {"name": "churn", "version": "", "role": "", "weight": None, "state": "UNAVAILABLE", "reason": "no [champion]"},
+    ]
+    models.show({"models": served, "sources": STATUS["sources"]})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines if line.strip() and "─" not in line] == [
+        ["model", "version", "wanted", "as", "serves", "as", "traffic", "state"],
+        ["fraud", "3", "champion", "READY"],
+        ["fraud", "4", "champion", "UNAVAILABLE"],
+        ["fraud", "5", "canary,", "shadow", "canary,", "shadow", "12.5%", "READY"],
+        ["churn", "UNAVAILABLE"],
+        *[line.split() for line in textwrap.wrap(f"fraud 4: {why}", 80)],
+        ["churn:", "no", "[champion]"],
+        ["mlflow", "http://m", "is", "AWAY:", "it", "does", "not", "answer"],
+    ]
+
+
+def test_a_server_without_wanted_roles_is_shown_too(capsys):
     models.show(STATUS)
-    text = capsys.readouterr().out
-    rows = [line.strip("│┃ ").replace("│", " ").split() for line in text.splitlines() if "│" in line]
-    assert rows == [
+    assert [line.split() for line in capsys.readouterr().out.splitlines() if "fraud" in line] == [
         ["fraud", "3", "champion", "READY"],
         ["fraud", "4", "canary", "12.5%", "READY"],
-        ["churn", "UNAVAILABLE", "no", "[champion]"],
     ]
-    assert text.rstrip().endswith("mlflow http://m is AWAY: it does not answer")
+
+
+def test_the_index_over_grpc_has_no_roles(capsys, monkeypatch):
+    @contextmanager
+    def answering(server, encryption):
+        yield SimpleNamespace(index=lambda: (ModelState("fraud", "3", "LOADING", "fetching"),))
+
+    monkeypatch.setattr(models, "connected", answering)
+    status = models.fetch_over_grpc("models:8001")
+    models.show(status)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip(" ─")]
+    assert shown == [["model", "version", "state"], ["fraud", "3", "LOADING"], ["fraud", "3:", "fetching"]]
 
 
 def test_no_models(capsys):

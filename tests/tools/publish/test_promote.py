@@ -2,7 +2,7 @@ import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.rollout.aliases import WEIGHT_TAG, parse_weight
-from penstock_tools.publish.promote import Promotion, check_role, promote
+from penstock_tools.publish.promote import Promotion, check_role, promote, remove
 
 
 @pytest.fixture
@@ -63,12 +63,73 @@ def test_a_canary_that_becomes_champion_is_canary_no_longer(fraud):
     assert str(done) == "fraud version 2 is now champion, in place of version 1; it is no longer canary"
 
 
-def test_a_version_may_be_canary_and_shadow_at_once(fraud):
+def test_a_version_may_be_canary_and_shadow_at_once_if_asked(fraud):
     promote("fraud", 1)
     promote("fraud", 2, "shadow")
-    assert promote("fraud", 2, "canary", 1).given_up == ()
+    assert promote("fraud", 2, "canary", 1, also=True).given_up == ()
     assert roles(fraud) == {"champion": "1", "canary": "2", "shadow": "2"}
     assert promote("fraud", 2).given_up == ("canary", "shadow")
+
+
+@pytest.mark.parametrize(("first", "second"), [(("canary", 5), ("shadow", None)), (("shadow", None), ("canary", 5))])
+def test_a_version_has_one_role(fraud, first, second):
+    promote("fraud", 1)
+    promote("fraud", 2, *first)
+    done = promote("fraud", 2, *second)
+    assert (done.given_up, roles(fraud)) == ((first[0],), {"champion": "1", second[0]: "2"})
+    assert str(done).endswith(f"; it is no longer {first[0]}")
+
+
+def test_a_champion_is_nothing_also(fraud):
+    with pytest.raises(InvalidInputError, match="a champion has no other role; --also"):
+        promote("fraud", 1, also=True)
+
+
+@pytest.mark.parametrize(
+    ("version", "alias", "left", "sentence"),
+    [
+        (None, "canary", {"champion": "1", "shadow": "3"}, "fraud version 2 is no longer canary"),
+        ("3", "shadow", {"champion": "1", "canary": "2"}, "fraud version 3 is no longer shadow"),
+        ("2", None, {"champion": "1", "shadow": "3"}, "fraud version 2 is no longer canary"),
+        (
+            None,
+            "champion",
+            {"canary": "2", "shadow": "3"},
+            "fraud version 1 is no longer champion; nothing of it is served until a version is champion",
+        ),
+    ],
+)
+def test_a_role_ends(fraud, version, alias, left, sentence):
+    promote("fraud", 1)
+    promote("fraud", 2, "canary", 5)
+    promote("fraud", 3, "shadow")
+    assert str(remove("fraud", version, alias)) == sentence
+    assert roles(fraud) == left
+
+
+def test_all_roles_of_a_version_end(fraud):
+    promote("fraud", 1)
+    promote("fraud", 2, "canary", 5)
+    promote("fraud", 2, "shadow", also=True)
+    assert str(remove("fraud", "2")) == "fraud version 2 is no longer canary and version 2 is no longer shadow"
+    assert roles(fraud) == {"champion": "1"}
+
+
+@pytest.mark.parametrize(
+    ("version", "alias", "error", "sentence"),
+    [
+        (None, None, InvalidInputError, "name a version, or a role with --alias"),
+        (None, "canari", InvalidInputError, "no role 'canari'.*; did you mean 'canary'"),
+        (None, "shadow", NotFoundError, "no version of fraud is shadow: champion is version 1"),
+        ("2", None, NotFoundError, "version 2 of fraud is in no role: champion is version 1"),
+        ("2", "champion", NotFoundError, "version 2 of fraud is not champion: champion is version 1"),
+    ],
+)
+def test_a_role_that_nobody_has_does_not_end(fraud, version, alias, error, sentence):
+    promote("fraud", 1)
+    with pytest.raises(error, match=sentence):
+        remove("fraud", version, alias)
+    assert roles(fraud) == {"champion": "1"}
 
 
 def test_other_versions_keep_their_roles(fraud):
@@ -92,9 +153,10 @@ def test_the_champion_stays_champion(fraud, alias, weight):
     assert roles(fraud) == {"champion": "1"}
 
 
-def test_the_error_for_an_unknown_model_lists_the_known(fraud):
-    with pytest.raises(NotFoundError, match="no model 'freud' in the registry; the models are fraud"):
-        promote("freud", 1)
+@pytest.mark.parametrize(("name", "end"), [("freud", "did you mean 'fraud'"), ("quarterly", "the models are fraud")])
+def test_the_error_for_an_unknown_model_names_what_may_be_meant(fraud, name, end):
+    with pytest.raises(NotFoundError, match=f"no model '{name}' in the registry; {end}"):
+        promote(name, 1)
 
 
 def test_an_empty_registry_says_so(registry):

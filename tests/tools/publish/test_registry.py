@@ -1,7 +1,10 @@
+import socket
+
 import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_tools.publish.registry import _artifacts_of, experiment_id, opened
+from penstock_tools.publish import registry as registry_module
+from penstock_tools.publish.registry import _artifacts_of, check_answers, experiment_id, opened
 
 
 def test_artifacts_are_next_to_the_database(client, tmp_path):
@@ -27,6 +30,35 @@ def test_a_registry_that_does_not_answer_is_named_without_its_password(monkeypat
     ):
         client.get_registered_model("fraud")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_registry_that_is_away_is_told_at_once(monkeypatch, scheme):
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    expected = rf"^the registry {scheme}://127\.0\.0\.1:9 does not answer \(Connection refused\); check its address"
+    with pytest.raises(UnavailableError, match=expected), opened(f"{scheme}://127.0.0.1:9"):
+        pass
+
+
+def test_a_registry_that_hangs_is_told_soon(monkeypatch):
+    monkeypatch.setattr(registry_module, "ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match=r"does not answer \(nothing came within 0.2 s\)"), opened(uri):
+            pass
+
+
+def test_any_answer_is_a_sign_of_life(serving):
+    serving.status = 404
+    check_answers(serving.url)
+    assert serving.asked == ["/health"]
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////nowhere.db", "http://[", "http://h:port", "databricks", "./mlruns", "http://"]
+)
+def test_other_addresses_are_left_to_mlflow(uri):
+    check_answers(uri)
 
 
 def test_an_address_that_mlflow_does_not_know_is_a_sentence():

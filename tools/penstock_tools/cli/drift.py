@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from penstock_tools.cli.options import Json, ModelName
+from penstock_tools.cli.options import (
+    DEFAULT_SERVER,
+    Ca,
+    Cert,
+    CertKey,
+    Json,
+    ModelName,
+    ServerName,
+    UseTls,
+    encryption,
+)
 
 _REPORTS = "Reports"
 
@@ -14,8 +24,11 @@ def drift(
     name: ModelName,
     *,
     server: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="The server: host:port for gRPC, or http://host:port.")
-    ] = "127.0.0.1:8001",
+        str,
+        typer.Option(
+            metavar="ADDRESS", envvar="PENSTOCK_SERVER", help="The server: host:port for gRPC, or http://host:port."
+        ),
+    ] = DEFAULT_SERVER,
     version: Annotated[
         str,
         typer.Option(
@@ -83,6 +96,11 @@ def drift(
             show_default=False,
         ),
     ] = None,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    cert_key: CertKey = None,
+    server_name: ServerName = None,
 ) -> None:
     """Shows whether the requests of a model still look like its training data, feature by feature.
 
@@ -102,7 +120,8 @@ def drift(
     from penstock_tools.drift import command, page
 
     command.check_choice(watch=watch, json=as_json, html=html is not None)
-    fetch_version = command.fetcher(server, name, version)
+    encrypted = encryption(tls=tls, ca=ca, cert=cert, cert_key=cert_key, server_name=server_name)
+    fetch_version = command.fetcher(server, name, version, encrypted)
     if watch:
         command.watch(fetch_version, feature)
         return

@@ -61,6 +61,8 @@ def sentence(error: Exception) -> str:
         return f"this command needs {root}, which is not installed; run: pip install 'penstock[{extra}]'"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this"
     advice = "" if wants_traceback() else "; penstock --debug COMMAND shows where"
     return f"this should not have happened, {type(error).__name__}: {error}{advice}"
 

@@ -4,22 +4,38 @@ from typing import Annotated
 
 import typer
 
-from penstock_tools.cli.options import Json
+from penstock_tools.cli.options import DEFAULT_HTTP, Ca, Cert, CertKey, Http, Json, ServerName, UseTls, encryption
 
 
 def models(
-    http: Annotated[
-        str, typer.Option(metavar="URL", help="The server's HTTP address (its --http-port).")
-    ] = "http://127.0.0.1:8002",
+    *,
+    http: Http = DEFAULT_HTTP,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Ask over gRPC instead, where only that port is open; it knows no roles.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    cert_key: CertKey = None,
+    server_name: ServerName = None,
 ) -> None:
-    """Shows what a server has loaded: the role, share of the traffic and state of each version, and the reasons.
+    """Shows what a server has loaded: the wanted and the served role of each version, its state, and why.
+
+    A role is [bold]wanted[/bold] from the moment of the promotion, and [bold]served[/bold] once the version is fetched,
+    checked and loaded. The line below the table says what keeps a version from it.
 
     Example: [bold]penstock models --http http://models:8002[/bold]
     """
     from penstock_tools.client_commands import models as command
 
-    status = command.fetch(http)
+    encrypted = encryption(tls=tls, ca=ca, cert=cert, cert_key=cert_key, server_name=server_name)
+    status = command.fetch(http, encrypted) if server is None else command.fetch_over_grpc(server, encrypted)
     if as_json:
         typer.echo(command.as_json(status))
     else:

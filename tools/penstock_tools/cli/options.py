@@ -1,9 +1,12 @@
 """Arguments and options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from penstock_tools.client_commands.connection import Encryption
 
 Registry = Annotated[
     str | None,
@@ -47,3 +50,77 @@ Trust = Annotated[
         "--trust", help="Load the file even if it can run code: a pickle, or a .skops file with unknown types."
     ),
 ]
+
+Server = Annotated[
+    str,
+    typer.Option(metavar="HOST:PORT", envvar="PENSTOCK_SERVER", help="The server's gRPC address."),
+]
+
+Http = Annotated[
+    str,
+    typer.Option(metavar="URL", envvar="PENSTOCK_HTTP", help="The server's HTTP address (its --http-port)."),
+]
+
+DEFAULT_SERVER: Final = "127.0.0.1:8001"
+DEFAULT_HTTP: Final = "http://127.0.0.1:8002"
+
+_ENCRYPTION = "Encryption"
+
+UseTls = Annotated[
+    bool,
+    typer.Option(
+        "--tls", envvar="PENSTOCK_TLS", help="Encrypt the connection.", rich_help_panel=_ENCRYPTION, show_default=False
+    ),
+]
+
+Ca = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="PENSTOCK_CA",
+        help="PEM of the authorities to trust; means --tls. Default: those that gRPC trusts.",
+        rich_help_panel=_ENCRYPTION,
+        show_default=False,
+    ),
+]
+
+Cert = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="PENSTOCK_CERT",
+        help="PEM of your certificate, for a server that asks for one; with --cert-key.",
+        rich_help_panel=_ENCRYPTION,
+        show_default=False,
+    ),
+]
+
+CertKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="PENSTOCK_CERT_KEY",
+        help="PEM of your certificate's key.",
+        rich_help_panel=_ENCRYPTION,
+        show_default=False,
+    ),
+]
+
+ServerName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The name in the server's certificate, if it is not the address's host.",
+        rich_help_panel=_ENCRYPTION,
+        show_default=False,
+    ),
+]
+
+
+def encryption(
+    *, tls: bool, ca: Path | None, cert: Path | None, cert_key: Path | None, server_name: str | None
+) -> "Encryption":
+    """What the options of encryption say together."""
+    from penstock_tools.client_commands.connection import Encryption
+
+    return Encryption(tls=tls, ca=ca, certificate=cert, key=cert_key, server_name=server_name)

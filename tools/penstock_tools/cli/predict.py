@@ -1,10 +1,10 @@
 """`penstock predict`: predictions from a server."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from penstock_tools.cli.options import Json
+from penstock_tools.cli.options import DEFAULT_SERVER, Ca, Cert, CertKey, Json, Server, ServerName, UseTls, encryption
 
 
 def predict(
@@ -19,7 +19,7 @@ def predict(
         ),
     ],
     *,
-    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="The server's gRPC address.")] = "127.0.0.1:8001",
+    server: Server = DEFAULT_SERVER,
     version: Annotated[
         str,
         typer.Option(
@@ -34,18 +34,37 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    extra: Annotated[
+        Literal["ignore", "refuse"],
+        typer.Option(help="What becomes of columns that the model does not take: left out with a notice, or refused."),
+    ] = "ignore",
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this long.")] = 10.0,
     as_json: Json = False,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    cert_key: CertKey = None,
+    server_name: ServerName = None,
 ) -> None:
     """Gets predictions from a server and shows them, with the version that answered.
 
-    Columns are matched by name with the model's inputs. An empty field is a missing value.
+    Columns are matched by name with the model's inputs, in any order. An empty field is a missing value. A value that the
+    model's type cannot hold is refused, never rounded or cut.
 
     Example: [bold]penstock predict flights rows.csv --server models:8001 --version @canary[/bold]
     """
     from penstock_tools.client_commands import predict as command
 
-    prediction = command.predict(name, rows, server=server, version=version, key=key, timeout_s=timeout)
+    prediction = command.predict(
+        name,
+        rows,
+        server=server,
+        encryption=encryption(tls=tls, ca=ca, cert=cert, cert_key=cert_key, server_name=server_name),
+        version=version,
+        key=key,
+        extra=extra,
+        timeout_s=timeout,
+    )
     if as_json:
         typer.echo(command.as_json(prediction))
     else:

@@ -1,29 +1,107 @@
-"""`penstock promote`: gives a version of a model its role."""
+"""`penstock promote`: gives a version of a model its role, or ends one."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock_tools.cli.options import ModelName, Registry, Weight
+from penstock_tools.cli.options import (
+    DEFAULT_HTTP,
+    Ca,
+    Cert,
+    CertKey,
+    Http,
+    ModelName,
+    Registry,
+    ServerName,
+    UseTls,
+    Weight,
+    encryption,
+)
+
+if TYPE_CHECKING:
+    from penstock_tools.client_commands.connection import Encryption
+    from penstock_tools.client_commands.served import Change
 
 
 def promote(
     name: ModelName,
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="Its version, such as 3.", show_default=False)],
-    alias: Annotated[str, typer.Option(metavar="A", help="The role: champion, canary or shadow.")] = "champion",
+    version: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="VERSION", help="Its version, such as 3. Not needed with --remove --alias.", show_default=False
+        ),
+    ] = None,
+    *,
+    alias: Annotated[
+        str | None,
+        typer.Option(metavar="A", help="The role: champion, canary or shadow. Default: champion.", show_default=False),
+    ] = None,
     weight: Weight = None,
+    also: Annotated[
+        bool, typer.Option("--also", help="Keep the role that the version has: canary and shadow at once.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="End the role instead: that of --alias, or all that VERSION has.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the server at --http serves it; exit with 1 if it does not.")
+    ] = False,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.0, help="Wait no longer than this.")] = 120.0,
+    http: Http = DEFAULT_HTTP,
     registry: Registry = None,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    cert_key: CertKey = None,
+    server_name: ServerName = None,
 ) -> None:
     """Gives a version of a model a role, which every server of the registry then follows.
 
     The [bold]champion[/bold] answers. A [bold]canary[/bold] answers a share of the traffic instead of the champion. A
-    [bold]shadow[/bold] gets the same requests, and its answers are only compared. Promoting a canary or shadow to
-    champion removes its old role. To go back, promote the former champion again.
+    [bold]shadow[/bold] gets the same requests, and its answers are only compared. A version has one role: a new one ends
+    the former, unless you add [bold]--also[/bold]. To go back, promote the former champion again.
 
-    Example: [bold]penstock promote fraud 4 --alias canary --weight 5[/bold]
+    Example: [bold]penstock promote fraud 4 --alias canary --weight 5 --wait[/bold]
 
     Example, when the canary does well: [bold]penstock promote fraud 4[/bold]
+
+    Example, when it does not: [bold]penstock promote fraud --alias canary --remove[/bold]
     """
+    from penstock_tools.client_commands.served import Change
     from penstock_tools.publish import promote as command
 
-    typer.echo(str(command.promote(name, version, alias, weight, registry)))
+    if version is None and not remove:
+        raise typer.BadParameter("name the version that gets the role, such as 3", param_hint="VERSION")
+    if remove and (also or weight is not None):
+        raise typer.BadParameter("it ends a role, so it goes with neither --weight nor --also", param_hint="--remove")
+    encrypted = encryption(tls=tls, ca=ca, cert=cert, cert_key=cert_key, server_name=server_name)
+    if wait:
+        # Before anything is promoted: it would be, and the exit code would say that it was not.
+        _check_answers(http, encrypted)
+    if remove:
+        removal = command.remove(name, version, alias, registry)
+        typer.echo(str(removal))
+        changes = [Change(name, "", role) for role, _ in removal.ended]
+    else:
+        done = command.promote(name, str(version), alias or "champion", weight, registry, also=also)
+        typer.echo(str(done))
+        changes = [Change(name, done.version, done.alias, done.weight)]
+    if wait:
+        for change in changes:
+            _wait(change, http, encrypted, timeout)
+
+
+def _check_answers(http: str, encrypted: "Encryption") -> None:
+    from penstock_tools.client_commands import models
+
+    models.fetch(http, encrypted)
+
+
+def _wait(change: "Change", http: str, encrypted: "Encryption", timeout_s: float) -> None:
+    from penstock_tools import progress
+    from penstock_tools.client_commands import models, served
+
+    with progress.steps() as report:
+        took_s = served.wait(lambda: models.fetch(http, encrypted), change, timeout_s=timeout_s, report=report)
+    what = f"version {change.version} as {change.role}" if change.version else f"no {change.role}"
+    typer.echo(f"the server serves {what}, after {took_s:.1f} s")

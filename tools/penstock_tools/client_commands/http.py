@@ -1,12 +1,14 @@
 """One GET request to a server's HTTP port; its failures become Penstock's errors."""
 
 import http.client
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from typing import Final
 
 from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_tools.client_commands.connection import PLAIN, Encryption
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 64 * 1024 * 1024
@@ -27,11 +29,12 @@ class StatusError(InvalidInputError):
         self.body = body
 
 
-def get(url: str, *, timeout_s: float = TIMEOUT_S) -> bytes:
+def get(url: str, encryption: Encryption = PLAIN, *, timeout_s: float = TIMEOUT_S) -> bytes:
     """The body of the reply.
 
     Args:
         url: http:// or https://.
+        encryption: whom https trusts, and the client's certificate.
         timeout_s: seconds until it gives up.
 
     Raises:
@@ -40,8 +43,12 @@ def get(url: str, *, timeout_s: float = TIMEOUT_S) -> bytes:
         UnavailableError: nothing answers there.
     """
     server, path = _split(url)
+    is_encrypted = server.startswith("https")
+    if encryption.is_used and not is_encrypted:
+        raise InvalidInputError(f"{server} is not encrypted; write https:// to use --tls, --ca or --cert")
+    context = encryption.context() if is_encrypted else None
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as reply:  # noqa: S310 - the scheme is checked
+        with urllib.request.urlopen(url, timeout=timeout_s, context=context) as reply:  # noqa: S310 - the scheme is checked
             body: bytes = reply.read(MAX_BYTES)
             return body
     except urllib.error.HTTPError as error:
@@ -54,6 +61,15 @@ def get(url: str, *, timeout_s: float = TIMEOUT_S) -> bytes:
         raise InvalidInputError(f"{server} does not speak HTTP; is it the --http-port of penstock?") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise InvalidInputError(
+                f"{server} has a certificate that is not trusted ({reason.verify_message.rstrip('.')}); name its "
+                "authority with --ca FILE"
+            ) from error
+        if isinstance(reason, ssl.SSLError):
+            raise InvalidInputError(
+                f"{server} does not speak TLS, or refuses this client's certificate ({reason.reason}); is it http://?"
+            ) from error
         cause = getattr(reason, "strerror", None) or reason
         raise UnavailableError(f"no server answers at {server} ({cause}); start one with `penstock serve`") from error
 

@@ -1,4 +1,7 @@
-"""What `penstock models` does: fetches what a server has loaded over HTTP, and shows it."""
+"""What `penstock models` does: fetches what a server has loaded, and shows it: each version's wanted and served roles.
+
+HTTP tells all of it. The index over gRPC names versions and states, for where only that port is open.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -7,6 +10,8 @@ import msgspec
 
 from penstock_server.errors import InvalidInputError
 from penstock_tools.client_commands import http
+from penstock_tools.client_commands.connection import PLAIN, Encryption, connected
+from penstock_tools.formatting import safe
 
 _PATH: Final = "/v1/models"
 _STYLES: Final = {"READY": "green", "LOADING": "yellow", "UNLOADING": "yellow"}
@@ -14,11 +19,12 @@ _STYLES: Final = {"READY": "green", "LOADING": "yellow", "UNLOADING": "yellow"}
 Status = Mapping[str, Any]
 
 
-def fetch(url: str) -> Status:
+def fetch(url: str, encryption: Encryption = PLAIN) -> Status:
     """The server's state: `models` and `sources`, each a list of records.
 
     Args:
         url: the server's HTTP address, such as http://127.0.0.1:8002.
+        encryption: for https: whom to trust, and the client's certificate.
 
     Raises:
         InvalidInputError: it is no HTTP address, or another service answers there.
@@ -26,7 +32,19 @@ def fetch(url: str) -> Status:
     """
     if not url.startswith(("http://", "https://")):
         raise InvalidInputError(f"--http is {url!r}; expected an address such as http://127.0.0.1:8002")
-    return _decoded(http.get(url.rstrip("/") + _PATH), url)
+    return _decoded(http.get(url.rstrip("/") + _PATH, encryption), url)
+
+
+def fetch_over_grpc(server: str, encryption: Encryption = PLAIN) -> Status:
+    """The versions that the server's index names, which has no roles; raises as `connected` does."""
+    with connected(server, encryption) as client:
+        lines = client.index()
+    return {
+        "models": [
+            {"name": one.name, "version": one.version, "state": one.state, "reason": one.reason} for one in lines
+        ],
+        "sources": [],
+    }
 
 
 def as_json(status: Status) -> str:
@@ -35,34 +53,60 @@ def as_json(status: Status) -> str:
 
 
 def show(status: Status) -> None:
-    """Prints a table of the versions, and one line per source of models that does not answer."""
+    """Prints a table of the versions, and a line for each that has something to say and each source that is away."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console()
-    if status["models"]:
-        console.print(_table(status["models"]))
+    versions = _versions(status["models"])
+    if versions:
+        console.print(_table(versions, has_roles=any("role" in record for record in status["models"])))
     else:
         console.print("no models are loaded; a model is served once a version of it is champion (penstock promote)")
+    for (name, version), records in versions.items():
+        if reason := str(records[0].get("reason") or ""):
+            console.print(Text(f"{name} {version}".rstrip() + f": {reason}", style=_style(records)))
     for source in status["sources"]:
         if source.get("reason"):
             console.print(Text(f"{source['name']} is {source['state']}: {source['reason']}", style="yellow"))
 
 
-def _table(models: list[Mapping[str, Any]]) -> Any:
+def _versions(records: list[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """The records, of which there is one for each role, by model and version."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for record in records:
+        found.setdefault((str(record.get("name")), str(record.get("version") or "")), []).append(record)
+    return found
+
+
+def _table(versions: Mapping[tuple[str, str], list[Mapping[str, Any]]], *, has_roles: bool) -> Any:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("model", "version", "role", "traffic", "state", "why")
-    for model in models:
-        state = str(model.get("state") or "")
+    roles = ("wanted as", "serves as", "traffic") if has_roles else ()
+    table = Table("model", "version", *roles, "state", box=box.SIMPLE_HEAD, pad_edge=False)
+    for (name, version), records in versions.items():
+        serves = [str(record["role"]) for record in records if record.get("role")]
+        wanted = list(map(str, records[0].get("wanted") or ()))
+        is_settled = serves == wanted or "wanted" not in records[0]
+        shown = (
+            (
+                Text(", ".join(wanted)),
+                Text(", ".join(serves), style="" if is_settled else "yellow"),
+                next((_share(record.get("weight")) for record in records if record.get("weight") is not None), ""),
+            )
+            if has_roles
+            else ()
+        )
         table.add_row(
-            *(Text(str(model.get(field) or "")) for field in ("name", "version", "role")),
-            _share(model.get("weight")),
-            Text(state, style=_STYLES.get(state, "red")),
-            Text(str(model.get("reason") or "")),
+            Text(safe(name)), Text(version), *shown, Text(str(records[0].get("state") or ""), style=_style(records))
         )
     return table
+
+
+def _style(records: list[Mapping[str, Any]]) -> str:
+    return _STYLES.get(str(records[0].get("state") or ""), "red")
 
 
 def _share(weight: float | None) -> str:

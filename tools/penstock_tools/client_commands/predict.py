@@ -1,28 +1,46 @@
 """What `penstock predict` does: reads rows from a file, gets their predictions from a server, and shows them.
 
 CSV holds only text, so the model's metadata say which columns are numbers. The client checks everything else, such as the
-columns' names.
+columns' names. It needs no library but the client's own, so that it runs where only the client is installed.
 """
 
 import csv
+import decimal
 import io
+import json
 import math
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 
-from penstock_client import Client, ModelMetadata, Prediction, ServerUnavailableError
-from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock.names import ROLES, did_you_mean
+from penstock_client import Client, ModelMetadata, ModelNotFoundError, PenstockClientError, Prediction
+from penstock_client.tensors import Extra
+from penstock_server.errors import InvalidInputError, NotFoundError
+from penstock_tools.client_commands.connection import PLAIN, Encryption, connected
+from penstock_tools.formatting import safe
 
 SHOWN_ROWS: Final = 50
+_LONGEST_CELL: Final = 200
+
+Datatypes = Callable[[str], str | None]
+"""The datatype of a column, by its name; None for one that the model does not take."""
 
 
 def predict(
-    model: str, file: str, *, server: str, version: str = "", key: str | None = None, timeout_s: float = 10.0
+    model: str,
+    file: str,
+    *,
+    server: str,
+    encryption: Encryption = PLAIN,
+    version: str = "",
+    key: str | None = None,
+    extra: Extra = "ignore",
+    timeout_s: float = 10.0,
 ) -> Prediction:
     """The model's prediction for the rows in a file.
 
@@ -30,31 +48,38 @@ def predict(
         model: its name.
         file: a .json or .csv file, or "-" for JSON from standard input.
         server: the server's address, as host:port.
+        encryption: how the connection is encrypted.
         version: a version or an alias such as "@canary"; empty leaves it to the server.
         key: the routing key.
+        extra: whether columns that the model does not take are left out or refused.
         timeout_s: seconds until it gives up.
 
     Raises:
         InvalidInputError: the file holds no rows, or an option is out of its range.
         UnavailableError: nothing answers at that address.
+        NotFoundError: the server has no such model or version; names the one that may be meant.
         PenstockClientError: the rows do not fit the model, or the server refuses them.
     """
-    try:
-        client = Client(server, timeout_s=timeout_s)
-    except ValueError as error:
-        raise InvalidInputError(f"--server is {server!r}, --timeout {timeout_s:g}: {error}") from error
-    with client:
+    with connected(server, encryption, timeout_s=timeout_s) as client:
         try:
-            datatypes = _datatypes(client.metadata(model, version))
-        except ServerUnavailableError as error:
-            if client.is_live():
-                # The server answers; its own sentence says what does not.
-                raise
-            raise UnavailableError(
-                f"no server answers at {server}; start one with `penstock serve`, or name its address with --server"
-            ) from error
-        table = read_rows(file, datatypes)
-        return client.predict(model, table, version=version, routing_key=key)
+            declared = client.metadata(model, version)
+        except ModelNotFoundError as error:
+            raise _not_found(client, model, version, error) from error
+        table = read_rows(file, _datatype_of(declared))
+        return client.predict(model, table, version=version, routing_key=key, extra=extra)
+
+
+def _not_found(client: Client, model: str, version: str, error: ModelNotFoundError) -> NotFoundError:
+    """The server's own sentence, and the name that may be meant."""
+    try:
+        index = client.index()
+    except PenstockClientError:
+        return NotFoundError(str(error))
+    versions = [f"@{role}" for role in ROLES] + [one.version for one in index if one.name == model]
+    known = {one.name for one in index}
+    if model in known:
+        return NotFoundError(f"{error}{did_you_mean(version, versions)}")
+    return NotFoundError(f"{error}{did_you_mean(model, known)}")
 
 
 def as_json(prediction: Prediction) -> str:
@@ -66,30 +91,38 @@ def as_json(prediction: Prediction) -> str:
         "role": prediction.role,
         "outputs": outputs,
     }
-    return msgspec.json.encode(answer).decode()
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
 def show(prediction: Prediction) -> None:
     """Prints a table of the predictions, and a line on which version answered and how fast."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
     rows = min((len(array) for array in prediction.values() if array.ndim), default=0)
-    table = Table("row", *prediction)
-    for row in range(min(rows, SHOWN_ROWS)):
-        table.add_row(str(row), *(Text(_cell(array[row])) for array in prediction.values()))
-    console.print(table)
+    table = [["row", *prediction]]
+    table += [
+        [str(row), *(safe(_cell(array[row]), _LONGEST_CELL) for array in prediction.values())]
+        for row in range(min(rows, SHOWN_ROWS))
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in table]
     if rows > SHOWN_ROWS:
-        console.print(f"... and {rows - SHOWN_ROWS} more rows; --json prints all")
+        lines.append(f"... and {rows - SHOWN_ROWS} more rows; --json prints all")
     role = f" ({prediction.role})" if prediction.role else ""
     took_ms = prediction.timing.round_trip_s * 1e3
-    console.print(Text(f"{prediction.model} version {prediction.version}{role}, {rows} rows in {took_ms:.1f} ms"))
+    lines.append(f"{prediction.model} version {prediction.version}{role}, {rows} rows in {took_ms:.1f} ms")
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _datatypes(metadata: ModelMetadata) -> dict[str, str]:
-    return {spec.name: spec.datatype for spec in metadata.inputs}
+def _datatype_of(declared: ModelMetadata) -> Datatypes:
+    """The datatype of each column that the model declares; None for one that it does not take."""
+    known = {spec.name: spec.datatype for spec in declared.inputs}
+    if len(declared.inputs) == 1:
+        (spec,) = declared.inputs
+        known |= dict.fromkeys(spec.columns, spec.datatype)
+        if not spec.columns and not spec.is_column:
+            # A matrix without names: every column is one of it.
+            return lambda _: spec.datatype
+    # A server that declares nothing takes what comes.
+    return known.get if known else lambda _: "FP64"
 
 
 def _cell(value: Any) -> str:
@@ -119,17 +152,21 @@ def _plain(array: Any) -> Any:
 STDIN: Final = "-"
 _SUFFIXES: Final = frozenset({".json", ".csv"})
 _MISSING: Final = frozenset({"", "NA", "NaN", "nan", "null"})
+_DELIMITERS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,400}")
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,5})?|[+-]?inf(inity)?", re.IGNORECASE)
+_MOST_FIELD: Final = 64 * 1024 * 1024
 
 Table = Any
 """A dict of columns, a list of dicts, or a list of lists."""
 
 
-def read_rows(file: str, datatypes: Mapping[str, str]) -> Table:
+def read_rows(file: str, datatype_of: Datatypes) -> Table:
     """The rows in a .json or .csv file, or JSON from standard input for "-".
 
     Args:
         file: the file's path.
-        datatypes: the protocol's datatype of each column that the model declares, for CSV.
+        datatype_of: the protocol's datatype of a column, by its name, for CSV; None for one that the model does not take.
 
     Raises:
         InvalidInputError: no such file, another kind of file, or contents that are no rows; names the line.
@@ -145,59 +182,112 @@ def read_rows(file: str, datatypes: Mapping[str, str]) -> Table:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror}") from error
-    return _from_json(content, file) if path.suffix == ".json" else _from_csv(content, file, datatypes)
+    return _from_json(content, file) if path.suffix == ".json" else _from_csv(content, file, datatype_of)
 
 
 def _from_json(content: bytes, what: str) -> Table:
     try:
-        rows = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        rows = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unrepeated, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{what} is not UTF-8, at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{what} is not JSON: {error}") from error
     if not isinstance(rows, list | dict) or not rows:
         raise InvalidInputError(f"{what} holds no rows; expected a list of them, or an object of columns")
     return rows
 
 
-def _from_csv(content: bytes, what: str, datatypes: Mapping[str, str]) -> Table:
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        repeated = next(name for at, (name, _) in enumerate(pairs) if any(name == other for other, _ in pairs[:at]))
+        raise ValueError(f"an object has {repeated!r} twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is beyond all floats")
+    return value
+
+
+def _from_csv(content: bytes, what: str, datatype_of: Datatypes) -> Table:
     try:
         # A spreadsheet's CSV begins with a byte order mark.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{what} is not UTF-8, at byte {error.start}") from error
-    header, *lines = [line for line in csv.reader(io.StringIO(text, newline="")) if line] or [[]]
-    if not header or not lines:
-        raise InvalidInputError(f"{what} has {len(lines)} rows below its header; expected one at least")
-    if repeated := [name for at, name in enumerate(header) if name in header[:at]]:
-        raise InvalidInputError(f"{what} has column {repeated[0]!r} twice; expected each name once")
-    for at, line in enumerate(lines, start=2):
-        if len(line) != len(header):
-            raise InvalidInputError(f"{what}, line {at} has {len(line)} fields; the header has {len(header)}")
+    if "\0" in text:
+        raise InvalidInputError(f"{what} is not CSV: there is a zero byte at character {text.index(chr(0))}")
+    csv.field_size_limit(_MOST_FIELD)
+    header: list[str] = []
+    lines: list[tuple[int, list[str]]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for fields in reader:
+            if not fields:
+                continue
+            if not header:
+                header = fields
+                _check_header(header, what)
+            elif len(fields) != len(header):
+                raise InvalidInputError(
+                    f"{what}, line {reader.line_num} has {len(fields)} fields; the header has {len(header)}"
+                )
+            else:
+                lines.append((reader.line_num, fields))
+    except csv.Error as error:
+        raise InvalidInputError(f"{what}, line {reader.line_num} is not CSV: {error}") from error
+    if not lines:
+        raise InvalidInputError(f"{what} has 0 rows below its header; expected one at least")
     return {
-        name: _column(name, [line[at] for line in lines], datatypes.get(name, "FP64"), what)
+        name: _column(name, [(line, fields[at]) for line, fields in lines], datatype_of(name), what)
         for at, name in enumerate(header)
     }
 
 
-def _column(name: str, fields: list[str], datatype: str, what: str) -> list[Any]:
-    if datatype == "BYTES":
-        return fields
+def _check_header(header: list[str], what: str) -> None:
+    if repeated := [name for at, name in enumerate(header) if name in header[:at]]:
+        raise InvalidInputError(f"{what} has column {repeated[0]!r} twice; expected each name once")
+    if len(header) == 1:
+        for delimiter, word in _DELIMITERS.items():
+            if delimiter in header[0]:
+                raise InvalidInputError(f"{what} separates its fields by {word}; expected commas")
+
+
+def _column(name: str, fields: list[tuple[int, str]], datatype: str | None, what: str) -> list[Any]:
+    if datatype == "BYTES" or datatype is None:
+        return [field for _, field in fields]
     values: list[Any] = []
-    for at, field in enumerate(fields, start=2):
+    for line, field in fields:
         try:
             values.append(_number(field.strip(), datatype))
         except ValueError:
             raise InvalidInputError(
-                f"{what}, line {at}: column {name!r} takes {datatype}, got {field[:40]!r}"
+                f"{what}, line {line}: column {name!r} takes {datatype}, got {field[:40]!r}"
             ) from None
     return values
 
 
 def _number(field: str, datatype: str) -> float | int | bool | None:
+    """The number that the field is, exactly where it is a whole one; the client checks what the datatype holds."""
     if field in _MISSING:
         return None
     if datatype == "BOOL" and field.lower() in ("true", "false"):
         return field.lower() == "true"
-    if datatype.startswith(("INT", "UINT")):
+    if _WHOLE.fullmatch(field):
         return int(field)
+    if not _NUMBER.fullmatch(field):
+        raise ValueError(field)
     value = float(field)
-    return int(value) if datatype == "BOOL" and math.isfinite(value) and value == int(value) else value
+    is_infinity = field.lstrip("+-")[:1] in ("i", "I")
+    if math.isinf(value) != is_infinity:
+        raise ValueError(field)
+    if datatype.startswith(("INT", "UINT")):
+        # Spreadsheets write 1 as 1.0; a decimal keeps each digit.
+        exact = decimal.Decimal(field)
+        if not math.isfinite(value) or exact != int(exact):
+            raise ValueError(field)
+        return int(exact)
+    return value

@@ -140,7 +140,7 @@ def assign_roles(first: str, second: str, registry: str) -> None:
     """
     promote(MODEL, first, CHAMPION, registry=registry)
     promote(MODEL, second, CANARY, CANARY_PERCENT, registry)
-    promote(MODEL, second, SHADOW, registry=registry)
+    promote(MODEL, second, SHADOW, registry=registry, also=True)
 
 
 async def promote_second(version: str, registry: str) -> Promotion:

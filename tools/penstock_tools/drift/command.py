@@ -9,6 +9,7 @@ import msgspec
 
 from penstock_server.drift.report import VersionDrift
 from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError
+from penstock_tools.client_commands.connection import PLAIN, Encryption
 from penstock_tools.drift import fetch, sentences, table
 
 WATCH_S: Final = 2.0
@@ -18,9 +19,9 @@ DRIFTED: Final = 3
 Fetch = Callable[[], VersionDrift]
 
 
-def fetcher(server: str, model: str, version: str) -> Fetch:
+def fetcher(server: str, model: str, version: str, encryption: Encryption = PLAIN) -> Fetch:
     """A function that fetches a version's drift from a server; it raises as `fetch` does."""
-    return lambda: fetch.version_of(fetch.fetch(server, model), model, version)
+    return lambda: fetch.version_of(fetch.fetch(server, model, encryption), model, version)
 
 
 def show(version: VersionDrift, feature: str | None = None) -> None:

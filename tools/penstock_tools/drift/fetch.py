@@ -10,29 +10,32 @@ import msgspec
 
 from penstock import penstock_pb2 as pb
 from penstock.names import CHAMPION
-from penstock_client import Client, ModelNotFoundError, ServerUnavailableError, UnsupportedError
+from penstock_client import ModelNotFoundError, UnsupportedError
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion
 from penstock_server.drift.report import ColumnDrift, VersionDrift
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_tools.client_commands import http
+from penstock_tools.client_commands.connection import PLAIN, Encryption, connected
 
 TIMEOUT_S: Final = 10.0
 NOT_FOUND: Final = 404
 
 
-def fetch(server: str, model: str) -> DriftReport:
+def fetch(server: str, model: str, encryption: Encryption = PLAIN) -> DriftReport:
     """What a server reports of a model's versions.
 
     Args:
         server: its gRPC address as host:port, or its HTTP address as http://host:port.
         model: the model's name.
+        encryption: how the connection is encrypted.
 
     Raises:
         InvalidInputError: it is no address, or another service answers there.
         NotFoundError: it has no such model.
         UnavailableError: nothing answers there.
     """
-    return _over_http(server, model) if server.startswith(("http://", "https://")) else _over_grpc(server, model)
+    is_http = server.startswith(("http://", "https://"))
+    return _over_http(server, model, encryption) if is_http else _over_grpc(server, model, encryption)
 
 
 def version_of(report: DriftReport, model: str, version: str = "") -> VersionDrift:
@@ -60,27 +63,20 @@ def _all(report: DriftReport) -> list[VersionDrift | UnwatchedVersion]:
     return [*report.versions, *report.unwatched]
 
 
-def _over_grpc(server: str, model: str) -> DriftReport:
-    try:
-        client = Client(server, timeout_s=TIMEOUT_S)
-    except ValueError as error:
-        raise InvalidInputError(f"--server is {server!r}: {error}") from error
-    with client:
+def _over_grpc(server: str, model: str, encryption: Encryption) -> DriftReport:
+    with connected(server, encryption, timeout_s=TIMEOUT_S) as client:
         try:
             return report_of(client.drift_state(model))
         except ModelNotFoundError as error:
             raise _unknown(server, error.details) from error
         except UnsupportedError as error:
             raise InvalidInputError(f"the server at {server} has no drift report; is it a Penstock server?") from error
-        except ServerUnavailableError as error:
-            if client.is_live():
-                raise  # the server answers: its own sentence says what is wrong
-            raise _no_answer(server) from error
 
 
-def _over_http(server: str, model: str) -> DriftReport:
+def _over_http(server: str, model: str, encryption: Encryption) -> DriftReport:
+    address = f"{server.rstrip('/')}/v1/drift/{urllib.parse.quote(model, safe='')}"
     try:
-        body = http.get(f"{server.rstrip('/')}/v1/drift/{urllib.parse.quote(model, safe='')}", timeout_s=TIMEOUT_S)
+        body = http.get(address, encryption, timeout_s=TIMEOUT_S)
     except http.StatusError as error:
         if error.status == NOT_FOUND:
             raise _unknown(server, _decoded(error.body, dict[str, str], server).get("error", "")) from error

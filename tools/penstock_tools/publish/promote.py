@@ -1,20 +1,22 @@
 """Promotion: gives a version of a model its role by writing the registry's aliases, which every server follows.
 
-Servers see the alias when they next poll the registry. One version has a role. A version may be canary and shadow at once:
-it answers some requests and is compared on the others. The champion has no other role.
+Servers see the alias when they next poll the registry. One version has a role, and a version has one role: a new one ends
+its former. Only if asked is a version canary and shadow at once: it answers some requests and is compared on the others.
 
 - champion: the former champion has no role afterwards. It stays registered: promote it again to go back. A canary or
   shadow that becomes champion loses those roles, which ends the ramp.
 - canary: its share of the traffic is the tag `penstock.weight`, written before the alias. A server that polls in between
   sees the new share with the old canary, never the new canary with an old share.
 - shadow: takes no share of the traffic, so it has no weight.
+
+Removing ends a role. Without a champion nothing of the model is served.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.names import CANARY, CHAMPION, ROLES
+from penstock.names import CANARY, CHAMPION, ROLES, did_you_mean
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.rollout.aliases import WEIGHT_TAG
 from penstock_server.rollout.plan import weight_from_percent
@@ -46,8 +48,27 @@ class Promotion:
         return f"{self.name} version {self.version} is now {self.alias}{share}{former}{given_up}"
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What was done: the roles that ended, each with the version that had it."""
+
+    name: str
+    ended: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        each = [f"version {version} is no longer {role}" for role, version in self.ended]
+        end = "; nothing of it is served until a version is champion" if CHAMPION in dict(self.ended) else ""
+        return f"{self.name} {' and '.join(each)}{end}"
+
+
 def promote(
-    name: str, version: str | int, alias: str = CHAMPION, weight: float | None = None, registry: str | None = None
+    name: str,
+    version: str | int,
+    alias: str = CHAMPION,
+    weight: float | None = None,
+    registry: str | None = None,
+    *,
+    also: bool = False,
 ) -> Promotion:
     """Gives a version a role.
 
@@ -57,6 +78,7 @@ def promote(
         alias: "champion", "canary" or "shadow".
         weight: the canary's share of the traffic in percent, 0 to 100; required for a canary, and for no other role.
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
+        also: the version keeps the role it has: canary or shadow beside the other.
 
     Raises:
         NotFoundError: no such model or version; names those there are.
@@ -65,8 +87,43 @@ def promote(
         UnavailableError: the registry does not answer.
     """
     check_role(alias, weight)
+    if also and alias == CHAMPION:
+        raise InvalidInputError("a champion has no other role; --also is for a version that is canary and shadow")
     with opened(registry) as client:
-        return _promote(client, name, str(version), alias, weight)
+        return _promote(client, name, str(version), alias, weight, also=also)
+
+
+def remove(name: str, version: str | None = None, alias: str | None = None, registry: str | None = None) -> Removal:
+    """Ends a role.
+
+    Args:
+        name: the registered model.
+        version: its version; None for whichever has the role.
+        alias: the role; None for all that the version has.
+        registry: as for `promote`.
+
+    Raises:
+        NotFoundError: no such model, or nothing has the role; says who has which.
+        InvalidInputError: an unknown role, or neither a version nor a role.
+        UnavailableError: the registry does not answer.
+    """
+    if alias is None and version is None:
+        raise InvalidInputError("which role is to end? name a version, or a role with --alias")
+    if alias is not None:
+        _check_name(alias)
+    with opened(registry) as client:
+        roles = _roles(client, name)
+        ended = tuple((role, roles[role]) for role in ROLES if role in roles)
+        meant = tuple(one for one in ended if alias in (None, one[0]) and version in (None, one[1]))
+        if not meant:
+            what = f"{f'version {version}' if version else 'no version'} of {name} is {alias or 'in no role'}"
+            if version and alias:
+                what = f"version {version} of {name} is not {alias}"
+            have = ", ".join(f"{role} is version {each}" for role, each in ended) or "no version has a role"
+            raise NotFoundError(f"{what}: {have}")
+        for role, _ in meant:
+            client.delete_registered_model_alias(name, role)
+    return Removal(name, meant)
 
 
 def check_role(alias: str, weight: float | None) -> None:
@@ -75,8 +132,7 @@ def check_role(alias: str, weight: float | None) -> None:
     Raises:
         InvalidInputError: it does not; says what to give.
     """
-    if alias not in ROLES:
-        raise InvalidInputError(f"there is no role {alias!r}; expected {', '.join(ROLES)}")
+    _check_name(alias)
     if alias != CANARY and weight is not None:
         raise InvalidInputError(f"a {alias} has no weight: only a canary takes a share of the traffic")
     if alias == CANARY and weight is None:
@@ -85,7 +141,12 @@ def check_role(alias: str, weight: float | None) -> None:
         weight_from_percent(weight)
 
 
-def _promote(client: Any, name: str, version: str, alias: str, weight: float | None) -> Promotion:
+def _check_name(alias: str) -> None:
+    if alias not in ROLES:
+        raise InvalidInputError(f"there is no role {alias!r}; expected {', '.join(ROLES)}{did_you_mean(alias, ROLES)}")
+
+
+def _promote(client: Any, name: str, version: str, alias: str, weight: float | None, *, also: bool) -> Promotion:
     roles = _roles(client, name)
     _check_version(client, name, version)
     if alias != CHAMPION and roles.get(CHAMPION) == version:
@@ -95,8 +156,8 @@ def _promote(client: Any, name: str, version: str, alias: str, weight: float | N
     if weight is not None:
         client.set_model_version_tag(name, version, WEIGHT_TAG, _percent(weight))
     client.set_registered_model_alias(name, alias, version)
-    others = (role for role in ROLES if role != CHAMPION and roles.get(role) == version)
-    given_up = tuple(others) if alias == CHAMPION else ()
+    others = (role for role in ROLES if role not in (CHAMPION, alias) and roles.get(role) == version)
+    given_up = () if also else tuple(others)
     for role in given_up:
         client.delete_registered_model_alias(name, role)
     return Promotion(name, version, alias, weight, roles.get(alias), given_up)
@@ -114,7 +175,8 @@ def _roles(client: Any, name: str) -> dict[str, str]:
         if getattr(error, "error_code", None) != "RESOURCE_DOES_NOT_EXIST":
             raise
         known = [found.name for found in client.search_registered_models(max_results=100)]
-        raise NotFoundError(f"there is no model {name!r} in the registry; {_there_are('models', known)}") from error
+        there_are = did_you_mean(name, known) or f"; {_there_are('models', known)}"
+        raise NotFoundError(f"there is no model {name!r} in the registry{there_are}") from error
     return {str(alias): str(version) for alias, version in aliases.items()}
 
 

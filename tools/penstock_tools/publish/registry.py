@@ -3,9 +3,12 @@
 The server's `sources.registry` decides which registry is the default.
 """
 
+import socket
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.request import getproxies, proxy_bypass
 
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.paths import data_dir
@@ -14,6 +17,8 @@ from penstock_server.sources.registry import artifact_location, default_registry
 
 EXPERIMENT: Final = "penstock"
 """The MLflow experiment that holds the runs."""
+ANSWER_S: Final = 5.0
+"""How long a registry may take to show that it is there."""
 
 _MEANINGS: Final[dict[str, type[PenstockError]]] = {
     "RESOURCE_DOES_NOT_EXIST": NotFoundError,
@@ -36,6 +41,7 @@ def opened(uri: str | None = None) -> Iterator[Any]:
         UnavailableError: the registry does not answer.
     """
     uri = uri or default_registry()
+    check_answers(uri)
     from mlflow.exceptions import MlflowException
 
     try:
@@ -43,6 +49,36 @@ def opened(uri: str | None = None) -> Iterator[Any]:
         yield connect(uri, timeout_s=20, retries=2)
     except MlflowException as error:
         raise _translated(error, uri) from error
+
+
+def check_answers(uri: str) -> None:
+    """Asks a registry behind http or https for a sign of life; others are files, or say so themselves at once.
+
+    mlflow tries again for half a minute when nobody listens, and for minutes when nobody answers.
+
+    Raises:
+        UnavailableError: nobody listens there, or nothing came within `ANSWER_S`.
+    """
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return  # mlflow says what is wrong with it
+    if port is None or not host or (parts.scheme in getproxies() and not proxy_bypass(host)):
+        return
+    try:
+        with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
+            if parts.scheme == "http":
+                connection.settimeout(ANSWER_S)
+                connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+                connection.recv(1)
+    except OSError as error:
+        cause = (
+            f"nothing came within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        )
+        raise UnavailableError(
+            f"the registry {redacted(uri)} does not answer ({cause}); check its address and that it runs"
+        ) from error
 
 
 def experiment_id(client: Any) -> str:
