@@ -3,10 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -106,14 +107,32 @@ def serving(
     """
     command, env = command_of(folder, *arguments, settings=settings, has_kernels=has_kernels)
     with ServerProcess(command, env=env, cwd=folder, log=log_of(folder), stop_timeout_s=_STOP_S) as process:
-        process.wait_ready()
-        state = ServerState(process.http, process.pid)
-        wait_for(lambda: state.are_ready(models or set()), "every model is ready", timeout_s=60)
         try:
+            process.wait_ready()
+            state = ServerState(process.http, process.pid)
+            wait_for(lambda: state.are_ready(models or set()), "every model is ready", timeout_s=60)
             yield process, state
         except BaseException:
-            process.kill()  # nobody looks at how it ends
+            end(process, patience_s=0.0)  # nobody looks at how it ends
             raise
+        end(process, patience_s=_STOP_S)
+
+
+def end(process: ServerProcess, *, patience_s: float) -> None:
+    """Tells a server to end, and after that time kills what is left of it.
+
+    A hung worker may outlive its supervisor, in a process group of its own, and hold the pipe that `ServerProcess` reads
+    to its end.
+    """
+    pids = tree(process.pid)
+    if patience_s and process.returncode is None:
+        os.kill(process.pid, signal.SIGTERM)
+        happens(lambda: process.returncode is not None, within_s=patience_s)
+    for pid in pids:
+        with suppress(OSError):
+            if b"penstock" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+    process.kill()
 
 
 def command_of(

@@ -194,18 +194,13 @@ def _growing(count: int) -> list[bytes]:
 
 
 def _heads(count: int) -> list[bytes]:
-    """Plain requests whose bytes before the row all differ, in content and in length."""
-    return [
-        request("promoted", "FP64", (1, 2), bytes(16)).SerializeToString()
-        + pb.ModelInferRequest(model_version=f"{at}{'x' * (at % 700)}").SerializeToString()
-        if at % 2
-        else pb.ModelInferRequest(
-            model_name=f"name {at} {'x' * (at % 900)}",
-            inputs=[pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP64", shape=[1, 2])],
-            raw_input_contents=[bytes(16)],
-        ).SerializeToString()
-        for at in range(count)
-    ]
+    """Plain requests that are answered, and whose bytes before the row all differ, in content and in length."""
+    made = []
+    for at in range(count):
+        each = request("promoted", "FP64", (1, 2), bytes(16))
+        each.inputs[0].parameters["note"].string_param = f"{at} {'x' * (at % 900)}"
+        made.append(each.SerializeToString())
+    return made
 
 
 def _tiny_timeouts(count: int) -> list[bytes]:

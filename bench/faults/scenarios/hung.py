@@ -15,7 +15,7 @@ from bench.faults import graphs
 from bench.faults.mix.questions import request
 from bench.faults.number import Number
 from bench.faults.scenario import Run
-from bench.faults.served import ServerState, happens, serving
+from bench.faults.served import ServerState, end, happens, serving
 from penstock_client import AsyncClient
 from penstock_client.errors import PenstockClientError
 
@@ -41,7 +41,7 @@ def play(run: Run) -> Iterator[Number]:
         models={"plain", "hanging"},
     ) as (server, state):
         found = asyncio.run(_play(server.grpc, state, patience_s, run))
-        server.kill()  # a hung worker would use up the grace
+        end(server, patience_s=0.0)  # a hung worker would use up the grace
     yield from found
 
 
