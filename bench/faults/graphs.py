@@ -30,58 +30,56 @@ def answering(offset: int, *, side: int = 0) -> bytes:
     """
     from onnx import helper
 
-    nodes, constants = [], [_constant("offset", [offset], "DOUBLE")]
-    nodes.append(helper.make_node("Add", ["x", "offset"], ["sum" if side else "y"]))
-    if side:
-        _be_slow(nodes, constants, columns=2, side=side, datatype="DOUBLE")
+    nodes, constants = _nothing(columns=2, side=side, datatype="DOUBLE")
+    nodes += [helper.make_node("Add", ["x", "nothing"], ["same"]), helper.make_node("Add", ["same", "offset"], ["y"])]
+    constants.append(_constant("offset", [offset], "DOUBLE"))
     return _model(nodes, [_value("x", "DOUBLE", 2)], [_value("y", "DOUBLE", 2)], constants)
 
 
 def failing(offset: int, *, side: int = 0) -> bytes:
-    """y = x + offset of [N, 1] whole numbers; fails for a marked row. With a side it is slow, as `answering` is."""
+    """y = x + offset of [N, 1] whole numbers; fails for a marked row. With a side it is slow, also before it fails."""
     from onnx import helper
 
-    nodes = [
+    nodes, constants = _nothing(columns=1, side=side, datatype="INT64")
+    nodes += [
         # A marked row looks up an entry that is not there, which no optimisation can remove.
         helper.make_node("Equal", ["x", "mark"], ["is_marked"]),
         helper.make_node("Cast", ["is_marked"], ["marked"], to=_type("INT64")),
-        helper.make_node("Mul", ["marked", "far"], ["at"]),
+        helper.make_node("Mul", ["marked", "far"], ["there"]),
+        helper.make_node("Add", ["there", "nothing"], ["at"]),
         helper.make_node("Gather", ["offsets", "at"], ["offset"]),
-        helper.make_node("Add", ["x", "offset"], ["sum" if side else "y"]),
+        helper.make_node("Add", ["x", "offset"], ["y"]),
     ]
-    constants = [
+    constants += [
         _constant("mark", [MARK], "INT64"),
         _constant("far", [1000], "INT64"),
         _constant("offsets", [offset], "INT64"),
     ]
-    if side:
-        _be_slow(nodes, constants, columns=1, side=side, datatype="INT64")
     return _model(nodes, [_value("x", "INT64", 1)], [_value("y", "INT64", 1)], constants)
 
 
-def _be_slow(
-    nodes: "list[NodeProto]", constants: "list[TensorProto]", *, columns: int, side: int, datatype: str
-) -> None:
-    """Adds nodes that compute much of `x`, and then give `sum` as `y`, whatever came out: which no optimisation knows."""
+def _nothing(*, columns: int, side: int, datatype: str) -> "tuple[list[NodeProto], list[TensorProto]]":
+    """Nodes that compute `nothing`, which is 0: from much of `x`, so that no optimisation knows it; at once without a side."""
     from onnx import helper
 
+    if not side:
+        return [], [_constant("nothing", [0], datatype)]
     random = np.random.default_rng(0)
-    constants += [
+    constants = [
         _constant("spread", random.normal(size=(columns, side)), "FLOAT"),
         _constant("square", random.normal(size=(side, side)) / side**0.5, "FLOAT"),
-        _constant("floor", [-1.0], "FLOAT"),
-        _constant("never", [-1], datatype),
+        _constant("most", [1e30], "FLOAT"),
     ]
-    nodes += [
+    nodes = [
         helper.make_node("Cast", ["x"], ["float"], to=_type("FLOAT")),
         helper.make_node("Sin", ["float"], ["small"]),
         helper.make_node("MatMul", ["small", "spread"], ["h0"]),
         *(helper.make_node("MatMul", [f"h{at}", "square"], [f"h{at + 1}"]) for at in range(4)),
-        helper.make_node("Abs", ["h4"], ["size"]),
-        helper.make_node("ReduceMax", ["size"], ["largest"], axes=[1], keepdims=1),
-        helper.make_node("GreaterOrEqual", ["largest", "floor"], ["is_sound"]),
-        helper.make_node("Where", ["is_sound", "sum", "never"], ["y"]),
+        helper.make_node("ReduceMax", ["h4"], ["largest"], axes=[1], keepdims=1),
+        helper.make_node("Greater", ["largest", "most"], ["is_beyond"]),
+        helper.make_node("Cast", ["is_beyond"], ["nothing"], to=_type(datatype)),
     ]
+    return nodes, constants
 
 
 def text() -> bytes:

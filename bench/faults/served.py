@@ -22,6 +22,8 @@ T = TypeVar("T")
 _HTTP_S: Final = 10.0
 _POLL_S: Final = 0.05
 _STOP_S: Final = 40.0
+_SWITCH_S: Final = 2e-5
+_WITHOUT: Final = "without"
 _TRAINING_STACK: Final = ("pandas", "polars", "sklearn")
 
 Labels = tuple[tuple[str, str], ...]
@@ -91,7 +93,12 @@ class ServerState:
 
 @contextmanager
 def serving(
-    folder: Path, *arguments: str, settings: str = "", has_kernels: bool = True, models: set[str] | None = None
+    folder: Path,
+    *arguments: str,
+    settings: str = "",
+    has_kernels: bool = True,
+    models: set[str] | None = None,
+    switches_often: bool = False,
 ) -> Iterator[tuple[ServerProcess, ServerState]]:
     """A server that is ready, with cache, data and log in a folder; ended with all its processes on leaving.
 
@@ -101,11 +108,14 @@ def serving(
         settings: a TOML file's text.
         has_kernels: whether the compiled kernels of this user's cache are copied, which saves compiling them.
         models: waits until each has a version that is ready.
+        switches_often: see `switch_threads_often`.
 
     Raises:
         UnavailableError, TimeoutError: it did not become ready.
     """
     command, env = command_of(folder, *arguments, settings=settings, has_kernels=has_kernels)
+    if switches_often:
+        switch_threads_often(folder / _WITHOUT)
     with ServerProcess(command, env=env, cwd=folder, log=log_of(folder), stop_timeout_s=_STOP_S) as process:
         try:
             process.wait_ready()
@@ -139,7 +149,7 @@ def command_of(
     folder: Path, *arguments: str, settings: str = "", has_kernels: bool = True, ports: tuple[str, ...] = PORTS
 ) -> tuple[list[str], dict[str, str]]:
     """The command line of a server with its files in a folder, and its environment."""
-    cache, without = folder / "cache", folder / "without"
+    cache, without = folder / "cache", folder / _WITHOUT
     for each in (cache, without):
         each.mkdir(parents=True, exist_ok=True)
     if has_kernels:
@@ -157,6 +167,16 @@ def command_of(
     config = folder / "penstock.toml"
     config.write_text(settings)
     return penstock_command("serve", "--config", str(config), *ports, *arguments), env
+
+
+def switch_threads_often(folder: Path) -> None:
+    """Makes every Python process that has this folder in PYTHONPATH switch between its threads all the time.
+
+    By default a thread keeps the interpreter for 5 ms if it wants. A race of two threads that needs a switch between two
+    certain instructions is then met once in many minutes of load, and so in seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(f"import sys\n\nsys.setswitchinterval({_SWITCH_S!r})\n")
 
 
 def log_of(folder: Path) -> Path:

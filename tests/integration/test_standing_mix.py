@@ -14,7 +14,7 @@ import pytest
 from bench.faults.mix import questions
 from bench.faults.mix import run as mix
 from bench.faults.registry import FaultRegistry
-from bench.faults.served import ServerState
+from bench.faults.served import ServerState, switch_threads_often
 
 DURATION_S = float(os.environ.get("PENSTOCK_MIX_S", "20"))
 MAX_GROWTH = 1.5
@@ -25,8 +25,18 @@ MAX_GROWTH = 1.5
 @pytest.mark.timeout(180 + 2 * DURATION_S)
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_the_standing_mix_gets_right_answers_and_leaves_nothing(
-    start: Any, until: Any, empty_registry: Path, tmp_path: Path, workers: int
+    start: Any,
+    until: Any,
+    environment: dict[str, str],
+    empty_registry: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
 ) -> None:
+    if workers == 1:  # races of a worker's threads are met within seconds
+        often = tmp_path / "often"
+        switch_threads_often(often)
+        monkeypatch.setitem(environment, "PYTHONPATH", os.pathsep.join([str(often), environment["PYTHONPATH"]]))
     repository, folder = tmp_path / "repository", tmp_path / "registry"
     folder.mkdir()
     shutil.copy(empty_registry, folder / "registry.db")

@@ -31,6 +31,8 @@ _STREAM: Final = f"/{INFERENCE_SERVICE}/ModelStreamInfer"
 _ENDLESS: Final = "no end"
 _STREAMED: Final = (10, 80)
 _DISCARDED: Final = 160
+_FAILING: Final = 12
+_FAILING_ROWS: Final = (1, 8, 24, 64)
 _UNREAD_S: Final = 2.0
 
 Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
@@ -197,16 +199,18 @@ async def ask_failing_streams(mix: Mix) -> None:
     """Streams that end with a status at the first error: a failure on a model's thread discards what waits elsewhere.
 
     Each caller sends the same requests again and again, since those that are discarded are what matters, and many of
-    them. The one that fails has another place in each stream.
+    them. The one that fails has another place, and takes another time, in each stream.
     """
-    asked = [mix.questions.of(PROMOTED, mix.random.randint(1, 5)) for _ in range(_DISCARDED)]
-    marked = mix.questions.marked(FRAGILE, 1)
-    for number, question in enumerate((*asked, marked)):
+    asked = [mix.questions.of(PROMOTED, mix.random.randint(1, 3)) for _ in range(_DISCARDED)]
+    # The more rows, the later it fails: while more or fewer of the others wait.
+    marked = [mix.questions.marked(FRAGILE, rows) for rows in _FAILING_ROWS]
+    for number, question in enumerate((*asked, *marked)):
         question.request.id = f"d{number}"
     ready = [_plain(question, ALWAYS) for question in asked]
+    failing = [_plain(question, FAILED) for question in marked]
     while mix.goes_on:
         sent = list(ready)
-        sent.insert(mix.random.randrange(_DISCARDED // 4), _plain(marked, FAILED))
+        sent.insert(mix.random.randrange(_DISCARDED // 4), mix.random.choice(failing))
         await _stream(mix, "stream with status", sent, ends_with_status=True)
 
 
@@ -303,7 +307,7 @@ def start(mix: Mix, *, asking: int) -> list["asyncio.Task[None]"]:
         *(ask_singly(mix) for _ in range(asking // 4)),
         *(ask_promptly(mix) for _ in range(asking - asking // 4)),
         *(ask_streams(mix) for _ in range(2)),
-        *(ask_failing_streams(mix) for _ in range(6)),
+        *(ask_failing_streams(mix) for _ in range(_FAILING)),
         ask_streams(mix, pause_s=_UNREAD_S, caller="stream read late"),
     ]
     return [asyncio.create_task(each) for each in coroutines]

@@ -26,7 +26,7 @@ MAX_ROWS: Final = 200
 ALIASED: Final = "aliased"
 PROMOTED: Final = "promoted"
 FRAGILE: Final = "fragile"
-"""Runs on its own thread, and is asked marked rows only: it fails at once."""
+"""Runs on its own thread, and is asked marked rows only."""
 ALIASED_VERSIONS: Final = 3
 SETTINGS: Final = """\
 poll_interval_s = 0.5

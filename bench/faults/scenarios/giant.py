@@ -27,7 +27,7 @@ from penstock.names import HEALTH_SERVICE
 
 ROWS: Final = 1_000_000
 _RATE_PER_S: Final = 100.0
-_GRACE_S: Final = 30.0
+_GRACE_S: Final = 60.0
 _GIANT_S: Final = 120.0
 _LEAD_S: Final = 0.3
 _MESSAGE_BYTES: Final = 64 * 2**20
@@ -85,9 +85,10 @@ def _plans(address: str, duration_s: float) -> dict[str, LoadPlan]:
             messages,
             connections=1,
             streams=10_000,
-            duration_s=duration_s,
+            # Answers count only in the window, so it lasts longer than the sending: until all calls have ended.
+            duration_s=duration_s + _GRACE_S,
+            max_requests=int(_RATE_PER_S * duration_s),
             rate_per_s=_RATE_PER_S,
-            grace_s=_GRACE_S,
         )
         for name, (path, messages) in calls.items()
     }

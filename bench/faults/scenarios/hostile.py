@@ -262,6 +262,7 @@ def _huge_names(count: int) -> list[bytes]:
 KINDS: Final = {
     "outputs named 2,000 times": Kind(_repeated(1, 2_000, 16)),
     "outputs named 1,000 times, 20,000 rows": Kind(_repeated(20_000, 1_000, 4), share=0.004),
+    "outputs named 200,000 times": Kind(_repeated(1, 200_000, 20), share=0.01),
     "layouts, chosen outputs": Kind(_layouts),
     "layouts, outputs named again": Kind(_growing),
     "heads for the parse cache": Kind(_heads),

@@ -1,4 +1,4 @@
-"""The standing mix, for minutes, with one worker and then with two."""
+"""The standing mix, for minutes: with one worker whose threads switch all the time, then with two as they are."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,6 +29,7 @@ def play(run: Run) -> Iterator[Number]:
             *("--workers", str(workers)),
             settings=questions.SETTINGS,
             models={*questions.MODELS, questions.FRAGILE},
+            switches_often=workers == 1,
         ) as (server, state):
             run.say(f"{duration_s / len(WORKERS):g} s with {workers} worker{'s' * (workers > 1)}")
             result = asyncio.run(
