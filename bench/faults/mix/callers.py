@@ -313,9 +313,9 @@ def start(mix: Mix, *, asking: int) -> list["asyncio.Task[None]"]:
     return [asyncio.create_task(each) for each in coroutines]
 
 
-def channels(address: str, many: int) -> list[grpc.aio.Channel]:
+def channels(address: str, many: int, *more: tuple[str, int]) -> list[grpc.aio.Channel]:
     """Channels with connections of their own, which the workers share."""
-    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
+    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), *more)
     return [grpc.aio.insecure_channel(address, options) for _ in range(many)]
 
 
