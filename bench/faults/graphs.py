@@ -18,7 +18,7 @@ MARK: Final = -7_654_321
 _OPSET: Final = 17
 INLINE_SIDE: Final = 160
 """With matrices of this side, a small batch takes a part of a millisecond, and runs on the reactor."""
-THREADED_SIDE: Final = 768
+THREADED_SIDE: Final = 512
 """With matrices of this side, a small batch takes milliseconds, more than it may hold the reactor."""
 _GIB_FLOATS: Final = 2**28
 

@@ -65,6 +65,7 @@ async def test_the_standing_mix_gets_right_answers_and_leaves_nothing(
     assert codes["cancelled", "CANCELLED"]
     assert codes["stream with status, whole", "INTERNAL"]
     assert codes["stream", "error"]
+    assert codes["by version", "OK"]
     assert result.changes["promotions"]
     assert result.changes["moved aliases"]
     assert result.changes["cut calls"]

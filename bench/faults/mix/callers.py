@@ -9,7 +9,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Final
 
@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 
 from bench import inference
-from bench.faults.mix.questions import ALIASED, FRAGILE, MAX_ROWS, MODELS, PROMOTED, Question, Questions
+from bench.faults.mix.questions import ALIASED, FRAGILE, MAX_ROWS, MODELS, PROMOTED, PROMOTED_SLOW, Question, Questions
 from bench.faults.mix.tally import ALWAYS, FAILED, NAMED, OK, SHORT, Tally
 from penstock import inference_pb2 as pb
 from penstock.names import INFERENCE_SERVICE, PARAMETER_PRIORITY, PARAMETER_ROUTING_KEY, PARAMETER_TIMEOUT
@@ -34,6 +34,7 @@ _DISCARDED: Final = 160
 _FAILING: Final = 12
 _FAILING_ROWS: Final = (1, 8, 24, 64)
 _UNREAD_S: Final = 2.0
+_RETRY_S: Final = 0.02
 
 Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Streaming = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
@@ -78,7 +79,7 @@ class Mix:
         return question, version
 
     def _number(self, model: str) -> str:
-        if model == PROMOTED:
+        if model in (PROMOTED, PROMOTED_SLOW):
             return self.random.choice(self.versions)
         return str(self.random.randint(1, 3)) if model == ALIASED else ""
 
@@ -145,7 +146,19 @@ async def ask_promptly(mix: Mix) -> None:
         await _call(mix, "single row", _plain(question, ALWAYS))
 
 
-async def _call(mix: Mix, caller: str, sent: Sent) -> None:
+async def ask_by_version(mix: Mix) -> None:
+    """Asks promoted models by a version's number, again and again, until it is not there: while it is unloaded, too."""
+    while mix.goes_on:
+        question = mix.questions.of(mix.random.choice((PROMOTED, PROMOTED_SLOW, PROMOTED_SLOW)), 1)
+        version = question.request.model_version = mix.versions[-1]
+        sent = replace(_plain(question, ALWAYS | NAMED), version=version)
+        while mix.goes_on and await _call(mix, "by version", sent) == OK:
+            pass
+        await asyncio.sleep(_RETRY_S)
+
+
+async def _call(mix: Mix, caller: str, sent: Sent) -> str:
+    """Sends a request, counts how it ended, and says so."""
     tally = mix.tally
     tally.calls += 1
     tally.requests += 1
@@ -161,15 +174,16 @@ async def _call(mix: Mix, caller: str, sent: Sent) -> None:
             _never_ended(tally, caller, sent)
         else:
             tally.end(caller, code, sent.allowed, error.details() or "")
-        return
+        return code
     except TimeoutError:
         _never_ended(tally, caller, sent)
-        return
+        return _ENDLESS
     tally.end(caller, OK, sent.allowed)
     tally.answer(reply, sent.question.check(reply), expected_id=sent.id, version=sent.version)
     if sent.timeout_s is not None and time.monotonic() - started > sent.timeout_s + _LATE_S:
         tally.late += 1
         tally.say(f"{caller}: an answer after {time.monotonic() - started:.1f} s, expected in {sent.timeout_s:.3f} s")
+    return OK
 
 
 async def _cancel(mix: Mix, sent: Sent) -> None:
@@ -307,7 +321,8 @@ def start(mix: Mix, *, asking: int) -> list["asyncio.Task[None]"]:
     """Starts the callers: this many that ask singly, and the streams beside them."""
     coroutines = [
         *(ask_singly(mix) for _ in range(asking // 4)),
-        *(ask_promptly(mix) for _ in range(asking - asking // 4)),
+        *(ask_promptly(mix) for _ in range(asking // 2)),
+        *(ask_by_version(mix) for _ in range(asking // 4)),
         *(ask_streams(mix) for _ in range(2)),
         *(ask_failing_streams(mix) for _ in range(_FAILING)),
         ask_streams(mix, pause_s=_UNREAD_S, caller="stream read late"),

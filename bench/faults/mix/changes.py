@@ -4,6 +4,7 @@ Each runs on a thread of its own, since registries and sockets block, until it i
 """
 
 import random
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -11,24 +12,27 @@ from pathlib import Path
 from typing import Final
 
 from bench import memory
-from bench.faults import graphs
-from bench.faults.mix.questions import ALIASED, ALIASED_VERSIONS, PROMOTED, Questions, promoted
+from bench.faults.mix.questions import ALIASED, ALIASED_VERSIONS, PROMOTED, PROMOTED_SLOW, Questions, put_promoted
 from bench.faults.registry import FaultRegistry
 from penstock.names import CANARY, CHAMPION, SHADOW
 
 _PROMOTION_S: Final = 2.5
+_KEPT: Final = 5
+"""Versions that stay in the folder."""
 _ALIAS_S: Final = 1.2
 _CUT_S: Final = 1.5
 _CUT_CALLS: Final = 48
 
 
 def promote(stop: threading.Event, repository: Path, versions: deque[str]) -> int:
-    """Adds version after version to the folder; the server unloads the former ones. Returns how many."""
+    """Adds version after version of both promoted models; the server unloads the former ones. Returns how many."""
     number = 1
     while not stop.wait(_PROMOTION_S):
         number += 1
-        graphs.put(repository, PROMOTED, number, promoted(number))
+        put_promoted(repository, number)
         versions.append(str(number))
+        for model in (PROMOTED, PROMOTED_SLOW):
+            shutil.rmtree(repository / model / str(number - _KEPT), ignore_errors=True)
     return number - 1
 
 

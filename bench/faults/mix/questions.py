@@ -25,6 +25,8 @@ SPACING: Final = 4096
 MAX_ROWS: Final = 200
 ALIASED: Final = "aliased"
 PROMOTED: Final = "promoted"
+PROMOTED_SLOW: Final = "promoted-slow"
+"""The two models of the folder that get new versions: the first runs on the reactor, the other on a thread."""
 FRAGILE: Final = "fragile"
 """Runs on its own thread, and is asked marked rows only."""
 ALIASED_VERSIONS: Final = 3
@@ -57,7 +59,7 @@ class Question:
 
 def write(repository: Path) -> None:
     """The models that come from a folder; `PROMOTED` gets further versions while the mix runs."""
-    graphs.put(repository, PROMOTED, 1, promoted(1))
+    put_promoted(repository, 1)
     graphs.put(repository, "checked", 2, graphs.failing(2))
     graphs.put(repository, "heavy", 3, graphs.failing(3, side=graphs.THREADED_SIDE))
     graphs.put(repository, FRAGILE, 3, graphs.failing(3, side=graphs.THREADED_SIDE))
@@ -65,9 +67,10 @@ def write(repository: Path) -> None:
     _write_features(repository)
 
 
-def promoted(version: int) -> bytes:
-    """The file of a version of `PROMOTED`. It is not so cheap: while a batch of it runs, other threads do."""
-    return graphs.answering(version, side=graphs.INLINE_SIDE)
+def put_promoted(repository: Path, version: int) -> None:
+    """Adds a version of both promoted models. Neither is quite cheap: while a batch of one runs, other threads do."""
+    graphs.put(repository, PROMOTED, version, graphs.answering(version, side=graphs.INLINE_SIDE))
+    graphs.put(repository, PROMOTED_SLOW, version, graphs.answering(version, side=graphs.THREADED_SIDE))
 
 
 def register(registry: FaultRegistry) -> None:
@@ -78,7 +81,7 @@ def register(registry: FaultRegistry) -> None:
         registry.set_alias(ALIASED, alias, number)
 
 
-MODELS: Final = frozenset({ALIASED, PROMOTED, "checked", "heavy", "text", "features"})
+MODELS: Final = frozenset({ALIASED, PROMOTED, PROMOTED_SLOW, "checked", "heavy", "text", "features"})
 """The models that any caller asks; `FRAGILE` is served beside them."""
 
 
@@ -91,6 +94,7 @@ class Questions:
         self._makers: dict[str, Callable[[int], Question]] = {
             ALIASED: lambda rows: self._doubles(ALIASED, rows),
             PROMOTED: lambda rows: self._doubles(PROMOTED, rows),
+            PROMOTED_SLOW: lambda rows: self._doubles(PROMOTED_SLOW, rows),
             "checked": lambda rows: self._integers("checked", rows, is_marked=False),
             "heavy": lambda rows: self._integers("heavy", rows, is_marked=False),
             "text": self._texts,
