@@ -26,7 +26,7 @@ LONG_S: Final = 20.0
 """A deadline that no request of the mix needs."""
 MARGIN_S: Final = 5.0
 """A call that has not ended this long after its deadline never will."""
-_LATE_S: Final = 1.0
+_LATE_S: Final = 3.0
 _STREAM: Final = f"/{INFERENCE_SERVICE}/ModelStreamInfer"
 _ENDLESS: Final = "no end"
 _STREAMED: Final = (10, 80)

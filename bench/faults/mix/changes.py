@@ -6,17 +6,23 @@ Each runs on a thread of its own, since registries and sockets block, until it i
 import random
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from bench import memory
 from bench.faults.mix.questions import ALIASED, ALIASED_VERSIONS, PROMOTED, PROMOTED_SLOW, Questions, put_promoted
 from bench.faults.registry import FaultRegistry
+from bench.faults.served import ServerState
 from penstock.names import CANARY, CHAMPION, SHADOW
 
-_PROMOTION_S: Final = 2.5
+_PROMOTION_S: Final = 2.0
+_READY_S: Final = 20.0
+_POLL_S: Final = 0.1
+_MODELS: Final = (PROMOTED, PROMOTED_SLOW)
 _KEPT: Final = 5
 """Versions that stay in the folder."""
 _ALIAS_S: Final = 1.2
@@ -24,16 +30,30 @@ _CUT_S: Final = 1.5
 _CUT_CALLS: Final = 48
 
 
-def promote(stop: threading.Event, repository: Path, versions: deque[str]) -> int:
-    """Adds version after version of both promoted models; the server unloads the former ones. Returns how many."""
+def promote(stop: threading.Event, repository: Path, state: ServerState, versions: deque[str]) -> int:
+    """Adds version after version of both promoted models; the server unloads the former ones. Returns how many.
+
+    The next one comes when the last one is ready, and only then callers name it: a version may take seconds to be proven.
+    """
     number = 1
     while not stop.wait(_PROMOTION_S):
         number += 1
         put_promoted(repository, number)
+        give_up_at = time.monotonic() + _READY_S
+        while not _is_ready(state, str(number)) and time.monotonic() < give_up_at:
+            if stop.wait(_POLL_S):
+                return number - 1
         versions.append(str(number))
-        for model in (PROMOTED, PROMOTED_SLOW):
+        for model in _MODELS:
             shutil.rmtree(repository / model / str(number - _KEPT), ignore_errors=True)
     return number - 1
+
+
+def _is_ready(state: ServerState, version: str) -> bool:
+    with suppress(OSError):
+        rows = [state.version(model, version) for model in _MODELS]
+        return all(row is not None and row["state"] == "READY" for row in rows)
+    return False
 
 
 def move_aliases(stop: threading.Event, registry: FaultRegistry, seed: int) -> int:

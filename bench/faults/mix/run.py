@@ -145,7 +145,7 @@ async def run(
     mix = callers.Mix(
         unary, streaming, Questions(seed), tally, ends_at=started + duration_s, random=random.Random(seed + 1)
     )
-    threads.start("promotions", lambda stop: promote(stop, repository, mix.versions))
+    threads.start("promotions", lambda stop: promote(stop, repository, state, mix.versions))
     threads.start("moved aliases", lambda stop: move_aliases(stop, registry, seed))
     threads.start("cut calls", lambda stop: cut_connections(stop, address, seed))
     threads.start("looks", lambda stop: _look(stop, state, seen, started))
