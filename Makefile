@@ -12,7 +12,7 @@ WORKERS ?= logical
 PARALLEL := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo test coverage explore mutants lint check protos architecture dist bench bench-ci bench-peers clean
+.PHONY: help install lock demo test coverage explore mutants lint check protos architecture dist bench bench-ci bench-peers faults clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of p
 
 bench-ci: $(STAMP) ## Measure quickly, and fail if a threshold does not hold
 	$(BIN)/python -m bench --ci
+
+faults: $(STAMP) ## Play faults against a server, and show what others felt; ARGS="--help" lists the options
+	$(BIN)/python -m bench.faults $(ARGS)
 
 bench-peers: $(STAMP) ## Measure other model servers and Penstock; ARGS="--help" lists the options
 	$(BIN)/python -m bench.peers $(ARGS)

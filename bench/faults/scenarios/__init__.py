@@ -1,0 +1,1 @@
+"""One module per fault; each plays it against a server of its own and yields numbers."""
