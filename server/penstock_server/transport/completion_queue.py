@@ -24,8 +24,9 @@ from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import InvalidInputError, OverloadedError, PenstockError, UnavailableError, UnsupportedError
 from penstock_server.transport.connections import close_connections, close_listeners
 from penstock_server.transport.interface import (
-    GIVE_UP_S,
     IDLE_S,
+    LAST_WORDS_S,
+    LEAST_WORDS_S,
     Methods,
     Refused,
     Scheduler,
@@ -33,6 +34,7 @@ from penstock_server.transport.interface import (
     UnaryHandler,
     cannot_listen,
     ignore_refusal,
+    last_words_s,
 )
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.status import OK, Status, status_of, trailers_of
@@ -434,7 +436,8 @@ class CompletionQueueTransport:
             return
         self._is_draining = True
         now_s = self._monotonic()
-        self._end_at_s = now_s + grace_s
+        self._end_at_s = now_s + grace_s - last_words_s(grace_s)
+        self._give_up_at_s = self._end_at_s + max(last_words_s(grace_s), LEAST_WORDS_S)
         # Calls that are on the wire now are refused in words rather than by the end of their connection.
         self._close_at_s = now_s + min(IDLE_S, grace_s)
         if self._address:
@@ -444,8 +447,6 @@ class CompletionQueueTransport:
         """Ends what can end now; the server is down when no call runs."""
         now_s = self._monotonic()
         is_late = now_s >= self._end_at_s
-        if is_late and self._give_up_at_s == inf:
-            self._give_up_at_s = now_s + GIVE_UP_S
         for call in tuple(self._running):
             if is_late or (isinstance(call, _StreamCall) and call.is_quiet):
                 call.abort(UnavailableError("the server is shutting down"))
@@ -514,14 +515,14 @@ class CompletionQueueTransport:
     def _close(self) -> None:
         """Closes every connection, and then the core's server, which finds nobody to cancel."""
         if self._running:
-            log.warning("calls did not take their status in time; leaving them", calls=len(self._running))
+            log.info("calls did not take their status in time; leaving them", calls=len(self._running))
         if self._address:
             close_connections(self._address)
             self._server.shutdown(self._queue, _ignore)
             self._server.cancel_all_calls()
         self._queue.shutdown()
         self._running.clear()
-        deadline_s = time.monotonic() + GIVE_UP_S
+        deadline_s = time.monotonic() + LAST_WORDS_S
         while time.monotonic() < deadline_s:
             event = self._queue.poll(time.time() + 0.1)
             if event.completion_type == cygrpc.CompletionType.queue_shutdown:
