@@ -403,7 +403,7 @@ class CompletionQueueTransport:
         self._is_down = False
         self._end_at_s = inf
         self._give_up_at_s = inf
-        self._close_at_s = -inf
+        self._drain_at_s = -inf
 
     def listen(self, address: str) -> None:
         self._bind(address)
@@ -439,23 +439,23 @@ class CompletionQueueTransport:
         self._end_at_s = now_s + grace_s - last_words_s(grace_s)
         self._give_up_at_s = self._end_at_s + max(last_words_s(grace_s), LEAST_WORDS_S)
         # Calls that are on the wire now are refused in words rather than by the end of their connection.
-        self._close_at_s = now_s + min(IDLE_S, grace_s)
+        self._drain_at_s = now_s + min(IDLE_S, grace_s)
         if self._address:
             close_listeners(self._address)
 
     def _continue_drain(self) -> None:
-        """Ends what can end now; the server is down when no call runs."""
+        """Ends what can end now, a few times per second; the server is down when no call runs."""
         now_s = self._monotonic()
+        if now_s < self._drain_at_s:
+            return
+        self._drain_at_s = now_s + IDLE_S
         is_late = now_s >= self._end_at_s
         for call in tuple(self._running):
             if is_late or (isinstance(call, _StreamCall) and call.is_quiet):
                 call.abort(UnavailableError("the server is shutting down"))
-        if now_s < self._close_at_s:
-            return
         if not self._running or now_s >= self._give_up_at_s:
             self._is_down = True
         else:
-            self._close_at_s = now_s + IDLE_S
             close_connections(self._address, {call.peer() for call in self._running})
 
     def _arrived(self, event: Event) -> None:
