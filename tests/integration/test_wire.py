@@ -297,3 +297,12 @@ def test_refusals_are_counted_by_reason(repository_server: Server, channel: grpc
             infer(channel, made)
     assert repository_server.total("penstock_refusals_total", model_name="flag", reason="invalid_input") == before + 1
     assert repository_server.total("penstock_unrouted_refusals_total", reason="not_found") == unrouted + 1
+
+
+@pytest.mark.parametrize("path", ["/inference.GRPCInferenceService/Nothing", "/a.B/C", "/" + "x" * 4000])
+def test_calls_of_unknown_methods_are_counted(repository_server: Server, channel: grpc.Channel, path: str) -> None:
+    before = repository_server.total("penstock_unrouted_refusals_total", reason="unsupported")
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(path)(bytes(10_000), timeout=TIMEOUT_S)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert repository_server.total("penstock_unrouted_refusals_total", reason="unsupported") == before + 1

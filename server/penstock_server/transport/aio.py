@@ -21,8 +21,8 @@ from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import OverloadedError, PenstockError, UnavailableError, UnsupportedError
 from penstock_server.transport.connections import close_connections, close_listeners
 from penstock_server.transport.interface import (
-    GIVE_UP_S,
     IDLE_S,
+    LEAST_WORDS_S,
     Methods,
     Refused,
     Scheduler,
@@ -30,6 +30,7 @@ from penstock_server.transport.interface import (
     UnaryHandler,
     cannot_listen,
     ignore_refusal,
+    last_words_s,
 )
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.status import OK, Status, status_of, trailers_of
@@ -249,17 +250,18 @@ class AioTransport:
 
     async def _end_calls(self, grace_s: float) -> None:
         """Waits until no call runs; what outlasts the grace ends UNAVAILABLE."""
-        end_at_s = self._loop.time() + grace_s
+        end_at_s = self._loop.time() + grace_s - last_words_s(grace_s)
+        give_up_at_s = end_at_s + max(last_words_s(grace_s), LEAST_WORDS_S)
         # Calls that are on the wire now are refused in words rather than by the end of their connection.
         await asyncio.sleep(min(IDLE_S, grace_s))
-        while self._running and (now_s := self._loop.time()) < end_at_s + GIVE_UP_S:
+        while self._running and (now_s := self._loop.time()) < give_up_at_s:
             for call, is_stream in tuple(self._running.items()):
                 if now_s >= end_at_s or (is_stream and call.is_quiet):
                     call.abort(UnavailableError("the server is shutting down"))
             close_connections(self._address, {call.peer() for call in self._running})
-            await asyncio.sleep(min(IDLE_S, max(end_at_s - now_s, 0.001)))
+            await asyncio.sleep(min(IDLE_S, max(end_at_s - now_s, IDLE_S / 5)))
         if self._running:
-            log.warning("calls did not take their status in time; leaving them", calls=len(self._running))
+            log.info("calls did not take their status in time; leaving them", calls=len(self._running))
 
     def refusal(self, path: str) -> PenstockError | None:
         """Why a call of this method is refused before a handler gets it; None when it is not."""

@@ -62,7 +62,7 @@ def self_check() -> None:
             method = channel.unary_unary(_PATH, request_serializer=bytes, response_deserializer=bytes)
             reply = method(b"penstock", timeout=_TIMEOUT_S)
     finally:
-        transport.drain(0)
+        transport.drain(1.0)
         thread.join(_TIMEOUT_S)
     if reply != b"kcotsnep" or thread.is_alive():
         raise RuntimeError(

@@ -24,8 +24,9 @@ from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import InvalidInputError, OverloadedError, PenstockError, UnavailableError, UnsupportedError
 from penstock_server.transport.connections import close_connections, close_listeners
 from penstock_server.transport.interface import (
-    GIVE_UP_S,
     IDLE_S,
+    LAST_WORDS_S,
+    LEAST_WORDS_S,
     Methods,
     Refused,
     Scheduler,
@@ -33,6 +34,7 @@ from penstock_server.transport.interface import (
     UnaryHandler,
     cannot_listen,
     ignore_refusal,
+    last_words_s,
 )
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.status import OK, Status, status_of, trailers_of
@@ -403,7 +405,7 @@ class CompletionQueueTransport:
         self._is_down = False
         self._end_at_s = inf
         self._give_up_at_s = inf
-        self._close_at_s = -inf
+        self._drain_at_s = -inf
 
     def listen(self, address: str) -> None:
         self._bind(address)
@@ -441,27 +443,26 @@ class CompletionQueueTransport:
             return
         self._is_draining = True
         now_s = self._monotonic()
-        self._end_at_s = now_s + grace_s
+        self._end_at_s = now_s + grace_s - last_words_s(grace_s)
+        self._give_up_at_s = self._end_at_s + max(last_words_s(grace_s), LEAST_WORDS_S)
         # Calls that are on the wire now are refused in words rather than by the end of their connection.
-        self._close_at_s = now_s + min(IDLE_S, grace_s)
+        self._drain_at_s = now_s + min(IDLE_S, grace_s)
         if self._address:
             close_listeners(self._address)
 
     def _continue_drain(self) -> None:
-        """Ends what can end now; the server is down when no call runs."""
+        """Ends what can end now, a few times per second; the server is down when no call runs."""
         now_s = self._monotonic()
+        if now_s < self._drain_at_s:
+            return
+        self._drain_at_s = now_s + IDLE_S
         is_late = now_s >= self._end_at_s
-        if is_late and self._give_up_at_s == inf:
-            self._give_up_at_s = now_s + GIVE_UP_S
         for call in tuple(self._running):
             if is_late or (isinstance(call, _StreamCall) and call.is_quiet):
                 call.abort(UnavailableError("the server is shutting down"))
-        if now_s < self._close_at_s:
-            return
         if not self._running or now_s >= self._give_up_at_s:
             self._is_down = True
         else:
-            self._close_at_s = now_s + IDLE_S
             close_connections(self._address, {call.peer() for call in self._running})
 
     def _arrived(self, event: Event) -> None:
@@ -524,14 +525,14 @@ class CompletionQueueTransport:
         with self._bell_lock:
             self._bell = None
         if self._running:
-            log.warning("calls did not take their status in time; leaving them", calls=len(self._running))
+            log.info("calls did not take their status in time; leaving them", calls=len(self._running))
         if self._address:
             close_connections(self._address)
             self._server.shutdown(self._queue, _ignore)
             self._server.cancel_all_calls()
         self._queue.shutdown()
         self._running.clear()
-        deadline_s = time.monotonic() + GIVE_UP_S
+        deadline_s = time.monotonic() + LAST_WORDS_S
         while time.monotonic() < deadline_s:
             event = self._queue.poll(time.time() + 0.1)
             if event.completion_type == cygrpc.CompletionType.queue_shutdown:

@@ -16,8 +16,10 @@ UnaryHandler = Callable[[bytes, Call], None]
 
 IDLE_S: Final = 0.05
 """The longest wait of an idle reactor, which bounds how late a posted action runs."""
-GIVE_UP_S: Final = 1.0
-"""How long the last statuses may take to leave when the grace is over; then the server stops without them."""
+LAST_WORDS_S: Final = 1.0
+"""The end of the grace, at most a tenth of it, in which the statuses of calls that still run leave; then the transport ends."""
+LEAST_WORDS_S: Final = 0.25
+"""The time that they have even when the grace is short."""
 
 StreamReceiver = Callable[[bytes | None], None]
 """Gets each message of the caller, and None after the last."""
@@ -56,6 +58,11 @@ def cannot_listen(address: str) -> UnavailableError:
     return UnavailableError(f"cannot listen on {address}: the port is in use or the address is not this machine's")
 
 
+def last_words_s(grace_s: float) -> float:
+    """How long before the end of the grace the calls that still run are ended, so that all is over within it."""
+    return min(LAST_WORDS_S, grace_s / 10)
+
+
 class Transport(Protocol):
     """Accepts calls and runs a scheduler, on one thread: the reactor."""
 
@@ -71,8 +78,8 @@ class Transport(Protocol):
     def drain(self, grace_s: float) -> None:
         """Ends the transport, and makes `run` return; safe from any thread.
 
-        Calls that run are answered. New ones end UNAVAILABLE, and so do those that still run after `grace_s`. A stream ends
-        UNAVAILABLE as soon as all of its messages are answered. A connection without calls is closed.
+        Calls that run are answered. New ones end UNAVAILABLE, and so do those that still run when `grace_s` is nearly over.
+        A stream ends UNAVAILABLE as soon as all of its messages are answered. A connection without calls is closed.
         """
 
 

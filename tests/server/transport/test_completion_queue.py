@@ -1,4 +1,4 @@
-"""What is the completion queue's own: its clocks. What every transport does is in test_transports.py."""
+"""The clocks of the transports. What every transport does is in test_transports.py."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from penstock_server.transport import aio
 from penstock_server.transport.completion_queue import FAR_AWAY_S, CompletionQueueTransport, deadline_of
 from penstock_server.transport.interface import IDLE_S, Methods
 from penstock_server.transport.settings import TransportSettings
@@ -113,5 +114,29 @@ def test_a_deadline_is_right_although_the_wall_clock_jumps_while_it_is_read(jump
     assert deadline_s == pytest.approx(time.monotonic() + 5.0, abs=1.0)
 
 
+class Context:
+    """grpc.aio's context of a call, which subtracts the wall clock from a deadline on the wall clock."""
+
+    def __init__(self, details: Details, clocks: Clocks) -> None:
+        self._details = details
+        self._clocks = clocks
+
+    def time_remaining(self) -> float:
+        return self._details.deadline - self._clocks.wall()
+
+
+@pytest.mark.parametrize("jump_s", [-HOUR_S, HOUR_S])
+def test_so_is_the_deadline_that_grpc_aio_gives(jump_s: float) -> None:
+    clocks = Clocks()
+    jumps: Iterator[float] = iter([jump_s])
+
+    def jump() -> None:
+        clocks.offset_s += next(jumps, 0.0)
+
+    deadline_s = aio.deadline_of(Context(Details(clocks, 5.0, jump), clocks), wall=clocks.wall)
+    assert deadline_s == pytest.approx(time.monotonic() + 5.0, abs=1.0)
+
+
 def test_a_call_without_a_deadline_has_an_infinite_one() -> None:
+    assert aio.deadline_of(SimpleNamespace(time_remaining=lambda: None)) == float("inf")
     assert deadline_of(SimpleNamespace(deadline=FAR_AWAY_S * 2)) == float("inf")
