@@ -4,7 +4,7 @@
 
 Everything is proven before the first byte is registered. `prepare` stops before that, to show what would be published.
 The graph is opened once and the specification compiled once: `Prepared` holds both for the proof, the baseline, the
-golden requests and `publish.onnx`, which writes the files and calls the registry.
+golden requests and `publish.onnx`, which writes the files, loads them as a server does, and calls the registry.
 """
 
 from collections.abc import Callable, Mapping
