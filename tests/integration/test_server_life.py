@@ -116,7 +116,7 @@ def test_a_damaged_model_is_reported_and_others_serve(
         assert client.predict("flag", ROWS)["label"].tolist() == [1, 0]
         states = {state.name: state for state in client.index()}
     assert states["broken"].state == "UNAVAILABLE"
-    assert "cannot be loaded by onnxruntime" in states["broken"].reason
+    assert "model.onnx is not an ONNX model" in states["broken"].reason
     put_version(repository, "broken", "2", flag_model)
     until(
         lambda: [row for row in server.models() if row["name"] == "broken" and row["state"] == "READY"],

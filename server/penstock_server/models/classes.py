@@ -52,6 +52,8 @@ def known_strings(file: OnnxFile) -> Mapping[str, tuple[str, ...]]:
 
 
 _MOST_STRINGS: Final = 200
+_MOST_STEPS: Final = 64
+"""How many operators stand behind a label at most; a file may chain any number of them, in a circle too."""
 
 
 class _Graph:
@@ -65,7 +67,9 @@ class _Graph:
 
     def is_label(self, name: str) -> bool:
         """Whether a tensor is the label that a classifier chose."""
-        while (node := self._producers.get(name)) is not None:
+        for _ in range(_MOST_STEPS):
+            if (node := self._producers.get(name)) is None:
+                return False
             match node.operator:
                 case _ if _is_classifier(node):
                     return node.outputs[0] == name
@@ -77,6 +81,9 @@ class _Graph:
                     name = node.inputs[1]
                 case "Where" if len(node.inputs) > 2 and self._constants.issuperset(node.inputs[1:3]):
                     name = node.inputs[0]
+                case "Add" | "Mul" if len(node.inputs) > 1 and node.inputs[1] in self._constants:
+                    # -1 for an outlier and 1 for any other are made of 0 and 1.
+                    name = node.inputs[0]
                 case operator if (operator in _PASSING or operator == "LabelEncoder") and node.inputs:
                     name = node.inputs[0]
                 case _:
@@ -85,7 +92,9 @@ class _Graph:
 
     def is_score(self, name: str) -> bool:
         """Whether a tensor holds a score per class."""
-        while (node := self._producers.get(name)) is not None:
+        for _ in range(_MOST_STEPS):
+            if (node := self._producers.get(name)) is None:
+                return False
             match node.operator:
                 case _ if _is_classifier(node):
                     return name in node.outputs[1:2]

@@ -1,7 +1,7 @@
 """Reads what a version predicted for each row, a class or a score, and compares the answers of two versions.
 
-A published version names its class output in its manifest. For a plain model it is guessed from the outputs' types and
-shapes: a classifier gives integer labels, or a score per class.
+Classes are counted where the manifest or the graph's operators (`models.classes`) say that it is a classifier: labels, or
+the largest of a score per class. All other outputs are scores; types and shapes alone say nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.models.classes import ClassOutputs, class_outputs
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import TensorInfo
 
@@ -29,44 +30,58 @@ class OutputReader(NamedTuple):
 
 
 def reader_of(servable: OnnxServable) -> OutputReader:
-    """The reader of a version's outputs, by its manifest or by their types and shapes."""
+    """The reader of a version's outputs, by its manifest and its graph's operators."""
     manifest = servable.artifact.manifest
     output = None if manifest is None else manifest.class_output
     names = () if manifest is None or manifest.classes is None else tuple(str(label) for label in manifest.classes)
-    return OutputReader(class_reader(servable.outputs, output, names), score_output(servable.outputs))
+    return output_reader(servable.outputs, class_outputs(servable.model.file), output, names)
 
 
-def class_reader(
-    specs: Sequence[TensorInfo], output: str | None = None, names: Sequence[str] = ()
-) -> ClassReader | None:
-    """Reads the predicted class from a version's outputs, or None when they hold no class.
+def output_reader(
+    specs: Sequence[TensorInfo], found: ClassOutputs, output: str | None = None, names: Sequence[str] = ()
+) -> OutputReader:
+    """How to read these outputs.
 
     Args:
         specs: the version's outputs.
-        output: the one that holds labels, if the manifest names it.
-        names: the classes, for labels that are strings.
+        found: those that a classifier in the graph gives.
+        output: the one that holds labels, if the publisher named it.
+        names: the classes, if the publisher named them.
     """
+    classes = class_reader(specs, found, output, names)
+    return OutputReader(classes, score_output(specs, has_classes=classes is not None))
+
+
+def class_reader(
+    specs: Sequence[TensorInfo], found: ClassOutputs, output: str | None = None, names: Sequence[str] = ()
+) -> ClassReader | None:
+    """Reads the predicted class from a version's outputs, or None when they hold no class; as `output_reader`."""
     for at, spec in enumerate(specs):
-        if spec.name == output or (output is None and _holds_labels(spec)):
+        if spec.name == output or (output is None and spec.name in found.labels and _can_be_labels(spec)):
             if spec.datatype == "BYTES":
                 return _named_labels(at, names) if names else None
             return _labels(at)
     for at, spec in enumerate(specs):
-        if _holds_scores(spec):
+        if _can_be_scores(spec) and (spec.name in found.scores or spec.shape[1] == len(names)):
             return _largest(at)
     return None
 
 
-def score_output(specs: Sequence[TensorInfo]) -> int | None:
-    """The output that holds scores, by which two versions' answers are compared: the first of floats."""
-    return next((at for at, spec in enumerate(specs) if spec.datatype in {"FP32", "FP64", "FP16"}), None)
+def score_output(specs: Sequence[TensorInfo], *, has_classes: bool = False) -> int | None:
+    """The output that holds scores, by which two versions' answers are compared: the first of floats, else of numbers."""
+    kinds = [_FLOATS] if has_classes else [_FLOATS, _INTEGERS]
+    return next((at for kind in kinds for at, spec in enumerate(specs) if spec.datatype in kind), None)
 
 
-def _holds_labels(spec: TensorInfo) -> bool:
+_FLOATS: Final = frozenset({"FP32", "FP64", "FP16"})
+_INTEGERS: Final = frozenset({f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)})
+
+
+def _can_be_labels(spec: TensorInfo) -> bool:
     return spec.datatype in {"INT64", "INT32"} and (len(spec.shape) == 1 or spec.shape[1:] == (1,))
 
 
-def _holds_scores(spec: TensorInfo) -> bool:
+def _can_be_scores(spec: TensorInfo) -> bool:
     return spec.datatype in {"FP32", "FP64"} and len(spec.shape) == 2 and 2 <= spec.shape[1] <= MAX_SCORES
 
 

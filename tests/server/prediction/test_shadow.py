@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from penstock_server.models.classes import ClassOutputs
 from penstock_server.models.signature import TensorInfo
 from penstock_server.prediction.outputs import OutputReader, class_reader
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget, ShadowThread
@@ -25,7 +26,7 @@ def answered(y: Any = X * 2, rows: int = 3) -> AnsweredBatch:
 
 
 def target_of(thread: Any, servable: Any, report: Any, order: Any = (0,)) -> ShadowTarget:
-    reader = OutputReader(class_reader(servable.outputs), 0)
+    reader = OutputReader(class_reader(servable.outputs, ClassOutputs(scores=frozenset({"y"}))), 0)
     return ShadowTarget(thread, servable=servable, report=report, reader=reader, champion=reader, order=order)
 
 

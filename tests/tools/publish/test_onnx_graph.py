@@ -113,9 +113,13 @@ def test_an_operator_that_onnxruntime_lacks():
     assert "\n" not in str(caught.value)
 
 
-def test_a_map_for_output_is_refused_with_advice(classifier):
-    with pytest.raises(InvalidInputError, match="zipmap"):
-        onnx_graph.read(to_onnx(classifier, np.zeros((1, 3), np.float32)))
+def test_a_map_for_output_is_a_tensor(classifier):
+    found = onnx_graph.read(to_onnx(classifier, np.zeros((1, 3), np.float32)))
+    assert [(spec.name, spec.datatype, spec.shape) for spec in found.signature.outputs] == [
+        ("output_label", "INT64", (-1,)),
+        ("output_probability", "FP32", (-1, 2)),
+    ]
+    assert (found.class_output, found.classes) == ("output_label", (0, 1))
 
 
 def test_an_opened_model_is_not_opened_again(onnx_model):
