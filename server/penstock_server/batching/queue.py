@@ -6,9 +6,11 @@ model's cost follows its rows.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from typing import Final, Generic
+
+from msgspec import Struct
 
 from penstock_server.batching.cost import Cost, CostModel, batch_rows, finish_s, finish_singly_s, is_patient
 from penstock_server.batching.limits import BatchLimits
@@ -20,9 +22,10 @@ _FEW: Final = 64
 """Discarded items that may keep their places beyond as many as wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch(Generic[ItemT]):
+class Batch(Struct, Generic[ItemT], frozen=True):
     """The requests to run together, in the order served, and those that can no longer be answered in time.
+
+    It is a struct, since one is made per batch on the request path and a frozen dataclass takes a microsecond more.
 
     Attributes:
         counts: the rows that each item brought. Replies are cut by them, whatever becomes of the item meanwhile.
@@ -174,14 +177,8 @@ class BatchQueue(Generic[ItemT]):
         if self._others and item.priority != DEFAULT:
             self._levels.uncount(item)
 
-    def _left(self, item: ItemT) -> None:
-        """Records that the item left its place."""
-        if item.is_waiting:
-            self._uncount(item)
-        else:
-            self._discarded -= 1
-        if self._others and item.priority != DEFAULT:
-            self._levels.popped(item)
+    def _dropped(self, _item: ItemT) -> None:
+        self._discarded -= 1
 
     def discard(self, item: ItemT) -> bool:
         """Gives back the place of an item that is over; False when it waits no longer.
@@ -274,7 +271,9 @@ class BatchQueue(Generic[ItemT]):
                 if deadline_s != inf:
                     until_s = min(until_s, deadline_s)
             waiting.popleft()
-            self._left(item)
+            (self._uncount if item.is_waiting else self._dropped)(item)
+            if others and item.priority != DEFAULT:
+                levels.popped(item)
         if expired and not items and expired[-1].deadline_s > now_s >= self._probe_at_s:
             # The line alone gives them up, and nothing would run that could correct it.
             return self._probe_batch(expired.pop(), expired, now_s)

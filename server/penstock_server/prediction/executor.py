@@ -205,7 +205,7 @@ class Executor(Answerer):
         cells = None if self._singles else self.report.drift_cells()
         batch = self._take(now_s)
         if batch.expired:
-            self._guard(batch, partial(self._refuse_all, batch.expired))
+            self._refuse_all(batch)
         if not batch.items:
             self._report_waiting()
             self._close_if_drained()
@@ -229,7 +229,8 @@ class Executor(Answerer):
 
     def _answer_inline(self, batch: Batch[PendingRequest], work: Work, started_s: float) -> None:
         result = computed(work)
-        self._count_drift(work, result)
+        if work.cells is not None:
+            self._count_drift(work, result)
         self._answer(batch, work, started_s, result)
         ended_s = self._clock()
         self._queue.ended(batch, ended_s, ended_s - started_s if isinstance(result, Outputs) else None)
@@ -270,19 +271,26 @@ class Executor(Answerer):
             self.report.drift_counted(work.rows)
 
     def _answer(self, batch: Batch[PendingRequest], work: Work, started_s: float, result: Outputs | Exception) -> None:
-        if isinstance(result, Outputs):
-            self._guard(batch, partial(self.answer, batch, work, started_s, result))
-        else:
-            self._guard(batch, partial(self._answer_singly, batch, result))
-
-    def _guard(self, batch: Batch[PendingRequest], action: Callable[[], None]) -> None:
-        """Whatever a bug leaves of a batch is refused: a call that was taken ends."""
         try:
-            action()
+            if isinstance(result, Outputs):
+                self.answer(batch, work, started_s, result)
+            else:
+                self._answer_singly(batch, result)
         except Exception as error:  # noqa: BLE001 - logged, and told to those who wait
-            self._failures.failed("batch failed", error, with_traceback=True)
-            for request in batch.items:
-                self.refuse(request, PenstockError("the batch failed"))
+            self._give_up(batch, error)
+
+    def _refuse_all(self, batch: Batch[PendingRequest]) -> None:
+        try:
+            for request in batch.expired:
+                self.refuse(request, self.too_late(request))
+        except Exception as error:  # noqa: BLE001 - logged, and told to those who wait
+            self._give_up(batch, error)
+
+    def _give_up(self, batch: Batch[PendingRequest], error: Exception) -> None:
+        """Whatever a bug leaves of a batch is refused: a call that was taken ends."""
+        self._failures.failed("batch failed", error, with_traceback=True)
+        for request in batch.items:
+            self.refuse(request, PenstockError("the batch failed"))
 
     def _answer_singly(self, batch: Batch[PendingRequest], error: Exception) -> None:
         """Lets each request run alone, in turns with other executors: the rows of one can fail a whole batch."""
@@ -292,10 +300,6 @@ class Executor(Answerer):
             self._singles.extend(Batch([item], [rows], [], rows) for item, rows in singles)
             return
         self.failed(items[0], error)
-
-    def _refuse_all(self, requests: Sequence[PendingRequest]) -> None:
-        for request in requests:
-            self.refuse(request, self.too_late(request))
 
     def _large_ended(self) -> None:
         self._report_waiting()

@@ -188,7 +188,7 @@ class Predictor:
         if isinstance(decoded.outcome, PenstockError):
             raise decoded.outcome
         rows, chosen = decoded.outcome
-        if (cached := self._cache.put(large.message, request)) is not None:
+        if len(large.message) <= QUICK_BYTES and (cached := self._cache.put(large.message, request)) is not None:
             cached.set_decoded(executor.decoder, rows.rows, chosen)
         return PendingRequest(
             executor,

@@ -12,15 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
 from numpy.typing import NDArray
 
+from penstock_server.clock import monotonic
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import OnnxServable, Shapes
 from penstock_server.prediction.decode import DecodedRows
+from penstock_server.prediction.failure_log import FailureLog
 from penstock_server.prediction.outputs import OutputReader, agreement
-
-log = structlog.get_logger(__name__)
 
 BACKLOG_ROWS: Final = 8192
 GATHER_S: Final = 0.005
@@ -86,6 +85,8 @@ class ShadowThread:
                 target, batch = self._waiting.popleft()
                 target.run(batch)
                 self._taken_rows += batch.rows
+                # While it waits the thread must not keep the last batch's memory, or an unloaded version.
+                del target, batch
 
 
 class ShadowTarget:
@@ -114,6 +115,7 @@ class ShadowTarget:
         self._reader = reader
         self._champion = champion
         self._order = order
+        self._failures = FailureLog(servable.key, monotonic)
 
     @property
     def is_batched(self) -> bool:
@@ -129,7 +131,7 @@ class ShadowTarget:
             self._report.shadow_dropped("busy", batch.rows)
 
     def run(self, batch: AnsweredBatch) -> None:
-        """Runs the shadow on a batch and compares; on the shadow's thread."""
+        """Runs the shadow on a batch and compares; on the shadow's thread. Raises nothing, which would end the thread."""
         if len(batch.requests) > 1:
             for request in _single(batch):
                 self.run(request)
@@ -146,16 +148,15 @@ class ShadowTarget:
                 scores=(self._champion.score, self._reader.score),
                 rows=batch.rows,
             )
-        except Exception:
-            log.warning("shadow failed", model=self._servable.key[0], version=self._servable.key[1], exc_info=True)
+            self._report.shadow_compared(
+                agree=agree,
+                distance=distance,
+                champion_s=batch.took_s,
+                shadow_s=outputs.features_s + outputs.infer_s,
+            )
+        except Exception as error:  # noqa: BLE001 - counted, and logged at a bounded rate
+            self._failures.failed("shadow failed", error, with_traceback=True)
             self._report.shadow_failed(batch.rows)
-            return
-        self._report.shadow_compared(
-            agree=agree,
-            distance=distance,
-            champion_s=batch.took_s,
-            shadow_s=outputs.features_s + outputs.infer_s,
-        )
 
 
 def _single(batch: AnsweredBatch) -> Iterator[AnsweredBatch]:

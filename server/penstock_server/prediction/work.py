@@ -1,7 +1,7 @@
 """What a model runs: values that nobody changes, so that any thread may run them."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,10 @@ def computed(work: Work) -> Outputs | Exception:
     servable = work.servable
     try:
         outputs = servable.predict(work.blocks, work.rows, work.shapes, work.cells)
-        if servable.is_batched and not _fit(outputs.arrays, work.rows):
-            raise ModelFailedError("the model gave another number of rows than it got")
+        if servable.is_batched:
+            for array in outputs.arrays:
+                if len(array) != work.rows:
+                    return ModelFailedError("the model gave another number of rows than it got")
     except Exception as error:  # noqa: BLE001 - whatever a model raises fails its batch and nothing else
         return error
     return outputs
-
-
-def _fit(arrays: Sequence[NDArray[Any]], rows: int) -> bool:
-    return all(len(array) == rows for array in arrays)

@@ -1,8 +1,9 @@
 """A version to ask, and the parts around it: real graphs, and doubles for everything else."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,13 @@ class Reactor:
     def act(self) -> None:
         """Waits for one posted action, and runs it."""
         self._posted.get(timeout=TIMEOUT_S)()
+
+    def act_now(self) -> bool:
+        """Runs a posted action if there is one."""
+        with suppress(Empty):
+            self._posted.get_nowait()()
+            return True
+        return False
 
     def serve(self, *executors: Executor) -> None:
         """Runs these executors until none has anything to do."""

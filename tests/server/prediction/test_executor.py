@@ -1,4 +1,6 @@
+import random
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -23,8 +25,9 @@ from penstock_server.errors import (
 from penstock_server.features.pipeline import Refusal
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, TensorInfo
-from penstock_server.prediction.answerer import PendingRequest
+from penstock_server.prediction.answerer import PendingRequest, refuse
 from penstock_server.prediction.executor import Executor
+from penstock_server.prediction.model_thread import ModelThread
 
 TIMEOUT_S = 20.0
 NEVER = float("inf")
@@ -781,3 +784,122 @@ def test_nothing_failed_is_logged(executor_of: Any, servable: Any, ask: Any) -> 
         ask(executor, value)
     drain(executor)
     assert [one["arrays"] for one in sampler.kept] == [[[[2.0, -2.0]]], [[[6.0, -6.0]]]]
+
+
+class Stream:
+    """Requests that end together when one of them fails, as those of a stream do whose caller wants a status."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def add(self, call: Any) -> None:
+        self.calls.append(call)
+        fail = call.fail
+
+        def end(error: PenstockError) -> None:
+            fail(error)
+            for other in self.calls:
+                other.leave()
+
+        call.fail = end
+
+
+class Mix:
+    """Streams, failures, callers who leave, deadlines, priorities and large requests, in any order."""
+
+    def __init__(self, executors: list[Executor], reactor: Any, ask: Callable[..., Any], seed: int) -> None:
+        self.executors = executors
+        self.reactor = reactor
+        self.ask = ask
+        self.rng = random.Random(seed)
+        self.asked: list[tuple[Any, Any]] = []
+        self.streams = [Stream() for _ in range(4)]
+
+    def run(self, requests: int) -> None:
+        for number in range(requests):
+            self.one(number)
+            self.disturb()
+            self.turn(lambda: self.rng.random() < 0.3)
+        while not all(executor.is_idle for executor in self.executors):
+            self.turn(lambda: True)
+
+    def one(self, number: int) -> None:
+        rng, now_s = self.rng, time.monotonic()
+        rows = rng.choice([0, 1, 1, 1, 2, 5, 16, 17, 40])
+        sign = -1 if rng.random() < 0.05 else 1  # negative rows fail
+        x = np.arange(2.0 * rows).reshape(rows, 2) + sign * (1 + number * 100)
+        deadline_s = now_s + rng.choice([1e-5, 1e-3, 1.0]) if rng.random() < 0.2 else NEVER
+        stream = rng.choice(self.streams) if rng.random() < 0.3 else Stream()
+        priority = rng.choice([5, 5, 5, 1, 9])
+        call = self.ask(
+            rng.choice(self.executors), x, stream, arrived_s=now_s, deadline_s=deadline_s, priority=priority
+        )
+        self.asked.append((call, x))
+
+    def disturb(self) -> None:
+        if self.rng.random() < 0.1:
+            self.rng.choice(self.asked)[0].leave()
+        if self.rng.random() < 0.02:
+            self.streams[self.rng.randrange(4)] = Stream()
+
+    def turn(self, is_chosen: Callable[[], bool]) -> None:
+        for executor in self.executors:
+            if is_chosen() and executor.due_s() <= (now_s := time.monotonic()):
+                executor.run(now_s)
+        while self.reactor.act_now():
+            pass
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_nobody_gets_rows_of_another(
+    executor_of: Any,
+    fake_servable: Any,
+    fake_call: Any,
+    fake_report: Any,
+    infer_request: Any,
+    outputs_of: Any,
+    reactor: Any,
+    thread: Any,
+    seed: int,
+) -> None:
+    reports = [fake_report() for _ in range(3)]
+    large_thread = ModelThread("large", reactor.post)
+
+    def executor(at: int) -> Any:
+        servable = fake_servable(key=("m", str(at)), is_batched=at != 2)
+        servable.fails = lambda rows: ModelFailedError("no") if (rows[:, 0] < 0).any() else None
+        own = thread if at == 1 else None
+        limits = {"max_rows": 16, "queue_requests": 64, "cost": Cost(1e-5, 1e-6)}
+        return executor_of(
+            servable,
+            report=reports[at],
+            clock=time.monotonic,
+            thread=own,
+            large_thread=large_thread,
+            slice_rows=16,
+            **limits,
+        )
+
+    def ask(executor: Executor, x: Any, stream: Stream, **fields: Any) -> Any:
+        call = fake_call()
+        stream.add(call)
+        try:
+            submit(executor, call, infer_request({"x": x}), **fields)
+        except PenstockError as error:
+            refuse(call, executor.report, error)
+        return call
+
+    mix = Mix([executor(at) for at in range(3)], reactor, ask, seed)
+    mix.run(1500)
+    large_thread.close()
+    large_thread.join()
+    assert all(call.is_over for call, _ in mix.asked)
+    answered = [(call.answer, x) for call, x in mix.asked if call.answers and isinstance(call.answer, bytes)]
+    for answer, x in answered:
+        np.testing.assert_array_equal(outputs_of(answer)["y"], x * 2)
+    assert len(answered) == sum(report.answered for report in reports) > 300
+    assert sum(report.refusals.total() for report in reports) == len(mix.asked) - len(answered)
+    for one in mix.executors:
+        for queue in (one._queue, *([] if one._large is None else [one._large.queue])):
+            assert (queue.rows, queue.requests, queue.size_bytes, queue.is_idle) == (0, 0, 0, True)
+    assert [report.left_waiting for report in reports] == [(0, 0)] * 3

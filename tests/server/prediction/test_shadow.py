@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from penstock_server.models.classes import ClassOutputs
 from penstock_server.models.signature import TensorInfo
@@ -95,6 +96,26 @@ def test_a_failing_shadow_is_counted_and_kept_apart(fake_servable: Any, fake_rep
     servable, report = fake_servable(), fake_report()
     servable.fails = lambda rows: RuntimeError("a bug")
     target_of(Collecting(), servable, report).run(answered())
+    assert report.shadow == {"failed": 3}
+
+
+def test_a_failing_shadow_logs_at_a_bounded_rate(fake_servable: Any, fake_report: Any) -> None:
+    servable = fake_servable()
+    servable.fails = lambda rows: RuntimeError("a bug")
+    target = target_of(Collecting(), servable, fake_report())
+    with capture_logs() as lines:
+        for _ in range(100):
+            target.run(answered())
+    assert 1 <= len(lines) < 10
+    assert lines[0]["event"] == "shadow failed"
+
+
+def test_a_comparison_that_cannot_be_recorded_ends_no_thread(
+    fake_servable: Any, fake_report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = fake_report()
+    monkeypatch.setattr(report, "shadow_compared", lambda **_: 1 / 0)
+    target_of(Collecting(), fake_servable(), report).run(answered())
     assert report.shadow == {"failed": 3}
 
 
