@@ -122,7 +122,7 @@ class HttpServer:
                     other.abort()
                     break
             else:
-                connection.abort()
+                connection.refuse_busy()
                 return
         self._connections[connection] = None
         if self._sweeping is None:
@@ -235,6 +235,10 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
             self._transport = None
         self._server.remove(self)
+
+    def refuse_busy(self) -> None:
+        """Says that too many are connected, and ends the connection."""
+        self._refuse(503, "too many connections; try again")
 
     def check(self, now: float) -> None:
         """Ends the connection when its time is over."""

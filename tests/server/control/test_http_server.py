@@ -208,7 +208,9 @@ async def test_no_connection_is_taken_from_one_that_is_being_answered(
         client.send(GET % b"slow")
     for _ in busy:
         await port.begun.acquire()
-    assert await (await port.connect()).is_ended()
+    another = await port.connect()
+    assert await another.reply() == (503, b"too many connections; try again\n")
+    assert await another.is_ended()
     port.slow.set()
     assert [await client.reply() for client in busy] == [(200, b"late\n")] * 2
 
