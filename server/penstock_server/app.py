@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 HURRIED_S: Final = 2.0
 """How long the end may take after a second signal; then the process ends as it is."""
+RESTART_S: Final = 2.0
+"""The pause before a part of the control plane that failed runs again."""
 ONE_SIGNAL_S: Final = 0.3
 """Signals within this time are one: some programs send one to the process and one to its group."""
 
@@ -115,6 +117,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             grpc_address=grpc_address,
+            connections=checks.http_connections(),
         )
         stack.push_async_callback(admin.close)
         admin.start(http_socket)
@@ -197,6 +200,16 @@ def _sources(settings: ServerSettings) -> list[Source]:
     return sources
 
 
+async def _keep_running(what: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs something that should not end, and again when it fails: calls are answered without it."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            log.exception("a part of the control plane failed; starting it again", what=what)
+        await asyncio.sleep(RESTART_S)
+
+
 async def _run(
     supervisor: Supervisor, watcher: Watcher, status: ServerStatus, *, grace_s: float, on_ready: Callable[[], None]
 ) -> None:
@@ -218,7 +231,10 @@ async def _run(
 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, on_signal, name)
-    watching = [asyncio.create_task(watcher.run()), asyncio.create_task(status.watch_drift())]
+    watching = [
+        asyncio.create_task(_keep_running("following the sources", watcher.run)),
+        asyncio.create_task(_keep_running("watching drift", status.watch_drift)),
+    ]
     endings: set[asyncio.Task[Any]] = {
         *watching,
         asyncio.create_task(supervisor.run()),

@@ -17,6 +17,8 @@ from penstock_server.paths import cache_dir
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import registry
 
+HTTP_CONNECTIONS: Final = 256
+"""Many times what probes, scrapes and people need at once."""
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the system's shared memory
 _SHARED_BYTES: Final = 1024 * 1024
 """What a worker's counters of a few versions take."""
@@ -57,6 +59,12 @@ def warnings(settings: ServerSettings) -> Iterator[str]:
             )
     if settings.registry is None and (reason := _cache_failure()):
         yield f"{reason}; the server keeps no last known state, and compiles no kernels"
+
+
+def http_connections() -> int:
+    """How many HTTP connections may take descriptors: a quarter at most, so that what serves models never lacks them."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return HTTP_CONNECTIONS if soft == resource.RLIM_INFINITY else max(4, min(HTTP_CONNECTIONS, soft // 4))
 
 
 def raise_descriptor_limit() -> None:

@@ -46,6 +46,8 @@ def configure_logging(level: LogLevel | None = None, format_: LogFormat | None =
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    # mlflow would write its own lines, from debug on where it likes to, with tracebacks.
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     logging.basicConfig(handlers=[_LibraryLines()], level=logging.WARNING, force=True)
 
 

@@ -195,6 +195,22 @@ async def test_a_bug_in_the_control_plane_ends_the_server(harness: Harness, monk
     assert [str(error) for error in found.value.exceptions] == ["a bug"]
 
 
+async def test_a_part_that_fails_runs_again(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = asyncio.Semaphore(0)
+
+    class Failing(app.Watcher):
+        async def run(self) -> None:
+            runs.release()
+            raise RuntimeError("a bug")
+
+    monkeypatch.setattr(app, "Watcher", Failing)
+    monkeypatch.setattr(app, "RESTART_S", 0.0)
+    ending = harness.serve()
+    for _ in range(3):
+        await asyncio.wait_for(runs.acquire(), TIMEOUT_S)
+    assert not ending.done()
+
+
 async def test_a_server_needs_a_source(harness: Harness) -> None:
     with pytest.raises(InvalidInputError, match="nowhere to get models from"):
         await asyncio.wait_for(harness.serve(model_repository=None), TIMEOUT_S)

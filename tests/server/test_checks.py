@@ -94,6 +94,7 @@ def test_the_limit_of_descriptors_is_raised_and_told_where_it_is_low(
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
         (warning,) = checks.warnings(settings(tmp_path))
+        assert checks.http_connections() == 75
         assert warning.startswith("a process may have 300 files and connections open, expected at least 576")
         checks.raise_descriptor_limit()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)

@@ -14,7 +14,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from penstock_server.control.http_server import HttpServer, Reply, Request
+from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request
 from penstock_server.control.view import ServerView
 from penstock_server.errors import NotFoundError
 from penstock_server.rollout.plan import weight_in_percent
@@ -36,6 +36,7 @@ class AdminServer:
         registry: the metrics.
         drift: the JSON of /v1/drift for a model and a version, "" for all; raises `NotFoundError`.
         grpc_address: where gRPC is, for clients that come to this port by mistake.
+        connections: how many there may be at once.
     """
 
     def __init__(
@@ -46,13 +47,16 @@ class AdminServer:
         registry: CollectorRegistry,
         drift: Callable[[str, str], bytes],
         grpc_address: str = "another port",
+        connections: int = CONNECTIONS,
     ) -> None:
         self._view = view
         self._sources = sources
         self._registry = registry
         self._drift_of = drift
         self._server = HttpServer(
-            self._answer, grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}"
+            self._answer,
+            grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
+            connections=connections,
         )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
         self._computing: dict[tuple[str, ...], asyncio.Future[Reply]] = {}

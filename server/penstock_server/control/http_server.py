@@ -74,12 +74,19 @@ class HttpServer:
     Args:
         handler: answers.
         grpc_hint: what a gRPC client is told that comes to this port by mistake.
+        connections: how many there may be at once.
     """
 
     def __init__(
-        self, handler: Handler, *, grpc_hint: str = "this port speaks HTTP/1.1", clock: Clock = monotonic
+        self,
+        handler: Handler,
+        *,
+        grpc_hint: str = "this port speaks HTTP/1.1",
+        connections: int = CONNECTIONS,
+        clock: Clock = monotonic,
     ) -> None:
         self.handler = handler
+        self.connections = connections
         self.grpc_hint = grpc_hint
         self.clock = clock
         self._connections: dict[_Connection, None] = {}
@@ -116,7 +123,7 @@ class HttpServer:
 
     def add(self, connection: "_Connection") -> None:
         """Takes a connection in; when there are too many, the one that has waited longest without an answer gives way."""
-        if len(self._connections) >= CONNECTIONS:
+        if len(self._connections) >= self.connections:
             for other in self._connections:  # in the order of their last request
                 if not other.is_answering:
                     other.abort()

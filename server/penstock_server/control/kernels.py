@@ -107,7 +107,9 @@ class KernelCompiler:
 
     async def _run(self) -> str:
         """Runs the compiler; why it failed, or "" if it did not."""
-        command, environment = compiled.build_command(compiled.own_path(), "--progress")
+        # Where versions wait for it, it competes with other processes as any does.
+        options = ["--progress", "--behind"] if self.is_ready else ["--progress"]
+        command, environment = compiled.build_command(compiled.own_path(), *options)
         process = await asyncio.create_subprocess_exec(
             *command,
             env=environment,

@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -281,7 +282,10 @@ class Supervisor:
         """What is known now."""
         workers = list(self._workers.values())
         return ServerView(
-            versions=version_views(self._desired, workers, self._failure_of),
+            versions=tuple(
+                replace(each, reason=self.kernels.reason) if self._awaits_kernels(each.key) else each
+                for each in version_views(self._desired, workers, self._failure_of)
+            ),
             workers=tuple(
                 WorkerView(worker.slot, worker.pid, worker.is_listening, self._restarts[worker.slot])
                 for worker in workers

@@ -1,10 +1,11 @@
 """Compiles the kernels into the file that `compiled` loads: `python -m penstock_server.features.build [FILE]`.
 
-It runs in a process of its own, of low priority: importing numba would cost every worker 130 MB and more than a second, and
+It runs in a process of its own: importing numba would cost every worker 130 MB and more than a second, and
 the machine code does not need it. No other code of a running server imports numba.
 
     --baseline     compiles for every machine of this architecture, as a release ships it
     --progress     writes a line per compiled function to standard output
+    --behind       takes only the time that other processes leave
     --parent=PID   ends with that process, which started this one
 """
 
@@ -64,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     for option in options:
         if option.startswith("--parent="):
             lifeline.end_with_parent(int(option.partition("=")[2]))
-            os.nice(_NICENESS)
+    if "--behind" in options:
+        os.nice(_NICENESS)
     # Read by numba when it is imported. Intel's library of vector functions is not there where the code runs.
     os.environ["NUMBA_DISABLE_INTEL_SVML"] = "1"
     if "--baseline" in options:

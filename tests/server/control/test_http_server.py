@@ -187,8 +187,8 @@ async def test_bytes_that_trickle_in_win_no_time(port: Port) -> None:
     assert await client.is_ended()
 
 
-async def test_half_requests_give_way_to_probes(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "CONNECTIONS", 8)
+async def test_half_requests_give_way_to_probes(port: Port) -> None:
+    port.server.connections = 8
     held = [await port.connect() for _ in range(20)]
     for client in held:
         client.send(b"GET / HTTP/1.1\r\n")
@@ -199,10 +199,8 @@ async def test_half_requests_give_way_to_probes(port: Port, monkeypatch: pytest.
     assert [await client.is_ended() for client in held[:12]] == [True] * 12
 
 
-async def test_no_connection_is_taken_from_one_that_is_being_answered(
-    port: Port, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http_server, "CONNECTIONS", 2)
+async def test_no_connection_is_taken_from_one_that_is_being_answered(port: Port) -> None:
+    port.server.connections = 2
     busy = [await port.connect() for _ in range(2)]
     for client in busy:
         client.send(GET % b"slow")

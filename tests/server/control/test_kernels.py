@@ -23,11 +23,13 @@ class Machine:
         self.shipped: Any = None
         self.script = "print('compiled')"
         self.started = 0
+        self.options: tuple[str, ...] = ()
         self.changed = asyncio.Event()
         self.kernels = KernelCompiler(self.changed.set, clock=clock)
 
-    def build_command(self, _path: Path, *_: str) -> tuple[list[str], dict[str, str]]:
+    def build_command(self, _path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
         self.started += 1
+        self.options = options
         return [sys.executable, "-c", self.script], {}
 
     async def settled(self) -> None:
@@ -63,7 +65,7 @@ async def test_shipped_kernels_serve_while_the_machine_s_own_are_compiled(machin
     assert (machine.kernels.is_ready, machine.kernels.reason) == (True, "")
     machine.own = FOUND
     await machine.settled()
-    assert machine.started == 1
+    assert (machine.started, machine.options) == (1, ("--progress", "--behind"))
 
 
 async def test_shipped_kernels_go_on_when_nothing_can_be_compiled(
@@ -82,7 +84,7 @@ async def test_without_any_versions_wait_for_the_compiler(machine: Machine) -> N
     assert machine.kernels.reason.startswith("the feature kernels are being compiled for this machine")
     machine.own = FOUND
     await machine.settled()
-    assert (machine.kernels.is_ready, machine.kernels.reason, machine.started) == (True, "", 1)
+    assert (machine.kernels.is_ready, machine.kernels.reason, machine.options) == (True, "", ("--progress",))
 
 
 @pytest.mark.parametrize(

@@ -176,10 +176,12 @@ async def test_versions_with_features_wait_for_the_kernels_and_others_do_not(
     await asyncio.wait_for(server.supervisor.ready.wait(), TIMEOUT_S)
     view = server.supervisor.view()
     assert (view.is_ready, view.not_ready_reason) == (False, "the kernels are being compiled")
-    assert [(each.model, each.state) for each in view.versions] == [("fares", "LOADING")]
+    assert [(each.model, each.state, each.reason) for each in view.versions] == [
+        ("fares", "LOADING", "the kernels are being compiled")
+    ]
     server.supervisor.on_desired(desired(fares=TrafficPlan("1"), plain=TrafficPlan("1")))
     await worker.hears("load plain 1")
-    kernels.failure = "numba is not installed"
+    kernels.failure = kernels.reason = "numba is not installed"
     assert [each.reason for each in server.supervisor.view().versions] == ["numba is not installed", ""]
     kernels.failure, kernels.is_ready = "", True
     server.supervisor._change.set()
