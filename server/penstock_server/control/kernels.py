@@ -65,7 +65,8 @@ class KernelCompiler:
         """Finds the kernels, and starts to compile them if this machine's own are not there; to be called again and again."""
         if self._is_settled or self._compiling is not None or self._clock() < self._retry_at_s:
             return
-        if compiled.find_own() is not None:
+        if (own := compiled.find_own()) is not None:
+            compiled.keep(own[0])
             self.is_ready = self._is_settled = True
             return
         self.is_ready = compiled.find_shipped() is not None

@@ -159,6 +159,12 @@ def sweep(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def keep(path: Path) -> None:
+    """Makes a file the newest, so that no `sweep` removes it while a server uses it."""
+    with suppress(OSError):  # a read-only cache is not swept either
+        os.utime(path)
+
+
 _RUN = (
     ctypes.c_void_p,
     ctypes.c_char_p,

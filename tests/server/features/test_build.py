@@ -35,6 +35,20 @@ def test_it_writes_the_file_that_servers_read_by_default(
     assert len(list(tmp_path.iterdir())) == compiled.KEPT
 
 
+def test_a_file_in_use_is_not_swept(tmp_path: Path) -> None:
+    for number in range(compiled.KEPT + 2):
+        path = tmp_path / f"kernels-{number}.bin"
+        path.write_bytes(b"")
+        os.utime(path, (number, number))
+    compiled.keep(tmp_path / "kernels-0.bin")
+    compiled.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "kernels-0.bin",
+        *(f"kernels-{number}.bin" for number in range(3, compiled.KEPT + 2)),
+    ]
+    compiled.keep(tmp_path / "kernels-1.bin")
+
+
 def test_a_release_gets_kernels_for_the_baseline_that_everybody_may_read(
     built: CompiledFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
