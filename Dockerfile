@@ -22,7 +22,9 @@ RUN python -m venv --without-pip /opt/penstock \
     --build-constraints requirements.lock ".[server]"
 # Bytecode of what is imported, and of nothing else: without it each start would compile it again, for seconds.
 RUN /opt/penstock/bin/python -c "import penstock_tools.cli.serve, penstock_server.cli, penstock_server.worker, \
-penstock_server.sources.mlflow_client, mlflow.tracking, mlflow.store.artifact.artifact_repository_registry, urllib.request; \
+penstock_server.sources.mlflow_client, mlflow.tracking, mlflow.store.artifact.artifact_repository_registry, \
+mlflow.store.model_registry.rest_store, mlflow.store.tracking.rest_store, mlflow.store.artifact.mlflow_artifacts_repo, \
+mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store, urllib.request; \
 from penstock_server.features import compiled; compiled.load(compiled.find_shipped()[1])"
 
 FROM python:3.11-slim
