@@ -12,7 +12,7 @@ WORKERS ?= logical
 PARALLEL := -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo test coverage explore mutants lint check protos architecture dist bench bench-ci bench-peers faults clean
+.PHONY: help install lock demo test coverage explore mutants lint check protos architecture kernels dist bench bench-ci bench-peers faults clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,7 +59,10 @@ check: lint test ## Prove everything: lint and tests
 protos: $(STAMP) ## Write the generated code from the .proto files
 	$(BIN)/python -m penstock.generate
 
-dist: $(STAMP) ## Build the wheel and the sdist into dist/
+kernels: $(STAMP) ## Compile the feature kernels that a release has, for every machine of this architecture
+	$(BIN)/penstock compile --baseline
+
+dist: kernels ## Build the wheel and the sdist into dist/, with the kernels of this architecture
 	$(BIN)/python -m hatchling build
 
 architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md
@@ -78,5 +81,5 @@ bench-peers: $(STAMP) ## Measure other model servers and Penstock; ARGS="--help"
 	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove .venv, caches and builds
-	rm -rf $(VENV) build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist server/penstock_server/features/shipped .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

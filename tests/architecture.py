@@ -45,12 +45,13 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "transport": GROUND,
         "services": GROUND | {"prediction", "transport"},
         "settings": GROUND | {"batching", "drift.report", "transport", "request_log"},
-        "control": GROUND | {"rollout", "metrics", "drift", "models", "sources"},
+        "control": GROUND | {"features", "rollout", "metrics", "drift", "models", "sources"},
+        "checks": GROUND | {"features", "sources", "settings"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
         | {"settings"},
-        "app": GROUND | {"features", "metrics", "drift", "request_log", "sources", "control", "settings"},
-        "cli": GROUND | {"sources", "settings", "app"},
+        "app": GROUND | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"},
+        "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {
         **dict.fromkeys(TOOLS_GROUND, TOOLS_GROUND),
@@ -88,7 +89,6 @@ DOORS: Final[dict[str, set[str]]] = {
         "penstock_server.control.http",
         "penstock_tools.demo",
     },
-    "aiohttp": {"penstock_server.control.http"},
     "pyarrow": {"penstock_server.request_log.parquet", "penstock_tools"},
     "uvloop": {"penstock_server.transport", "penstock_server.cli", "penstock_server.app"},
     "onnx": {"penstock_tools"},

@@ -69,7 +69,7 @@ def _kernels_are_compiled_once(shared_folder: Path) -> Iterator[None]:
 
     def build_once(path: Path) -> None:
         with _locked(shared_folder / f"{path.name}.lock"):
-            if compiled.read(path, compiled.current_key()) is None:
+            if compiled.read(path, compiled.own_key()) is None:
                 build(path)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,29 +1,34 @@
 """Builds a server from its rooms, runs it until a signal, and closes everything in reverse order."""
 
 import asyncio
+import os
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
+from math import inf
+from socket import socket
+from typing import Any, Final
 
 import msgspec
+import structlog
 
+from penstock_server import checks
 from penstock_server.control import port
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
 from penstock_server.control.status import ServerStatus
 from penstock_server.control.supervisor import Supervisor
+from penstock_server.control.view import ServerView
 from penstock_server.control.watcher import Watcher
 from penstock_server.control.worker_process import start_worker
 from penstock_server.drift import answer as drift
 from penstock_server.drift.gauges import DriftCollector
 from penstock_server.drift.monitor import DriftMonitor
 from penstock_server.drift.report import DriftRules
-from penstock_server.errors import InvalidInputError
-from penstock_server.features.compiled import ensure_compiled
 from penstock_server.metrics.prometheus import MetricsCollector, registry_of
 from penstock_server.metrics.store import CounterStore
 from penstock_server.request_log.settings import RequestLogSettings
@@ -33,17 +38,36 @@ from penstock_server.sources.directory_source import DirectorySource
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_server.sources.source import Source
 
+log = structlog.get_logger(__name__)
+
+HURRIED_S: Final = 2.0
+"""How long the end may take after a second signal; then the process ends as it is."""
+RESTART_S: Final = 2.0
+"""The pause before a part of the control plane that failed runs again."""
+ONE_SIGNAL_S: Final = 0.3
+"""Signals within this time are one: some programs send one to the process and one to its group."""
+
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a server listens, each `host:port`."""
+    """Where a server that is ready listens, each `host:port`, and what it serves.
+
+    Attributes:
+        version: Penstock's own.
+        served, unserved: each model with its version, or with the reason.
+    """
 
     grpc: str
     http: str
+    version: str = ""
+    served: tuple[str, ...] = ()
+    unserved: tuple[str, ...] = ()
 
 
 async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None]) -> None:
-    """Runs a server until SIGTERM or SIGINT; then drains it and returns.
+    """Runs a server until SIGTERM or SIGINT; then drains it and returns. A second signal ends it at once.
+
+    The HTTP port answers first: probes and people learn from it what the server waits for.
 
     Args:
         settings: the server's, already checked.
@@ -51,14 +75,16 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
 
     Raises:
         UnavailableError: a port cannot be bound, or workers cannot start.
-        InvalidInputError: a setting needs what is not installed.
+        InvalidInputError: a setting needs what is not installed or not there.
     """
+    checks.check(settings)
+    checks.raise_descriptor_limit()
     async with AsyncExitStack() as stack:
+        grpc_address, http_socket = _bind(stack, settings)
+        for warning in checks.warnings(settings):
+            log.warning(warning)
+        http_address = port.address_of(settings.http_host, http_socket.getsockname()[1])
         _start_compactor(stack, settings.request_log)
-        settings.grpc.check_tls_files()
-        grpc_address = stack.enter_context(port.listening_address(settings.grpc_host, settings.port))
-        # Compiled before any worker starts: otherwise each would compile them for itself.
-        await asyncio.to_thread(ensure_compiled)
         counters = stack.enter_context(CounterStore())
         source = CombinedSource(_sources(settings), last_known=LastKnownState())
         responder = ControlResponder({"DriftState": lambda body: drift.answer(body, status.drift)})
@@ -71,6 +97,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             counters=counters,
             responder=responder,
         )
+        stack.push_async_callback(supervisor.kernels.close)
         status = ServerStatus(
             view=supervisor.view,
             artifact=supervisor.artifact,
@@ -88,27 +115,70 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
                 DriftCollector(lambda: status.drift().versions, settings.drift.series),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
+            grpc_address=grpc_address,
+            connections=checks.http_connections(),
         )
         stack.push_async_callback(admin.close)
-        http_port = await admin.start(settings.http_host, settings.http_port)
+        admin.start(http_socket)
+        log.info("the HTTP port answers", http=http_address)
         watcher = Watcher(
             source,
             interval_s=settings.poll_interval_s,
             desired=supervisor.on_desired,
             polled=supervisor.on_polled,
         )
-        addresses = Addresses(grpc_address, port.address_of(settings.http_host, http_port))
-        await _run(supervisor, watcher, status, grace_s=settings.grace_s, on_ready=lambda: on_ready(addresses))
+        await _run(
+            supervisor,
+            watcher,
+            status,
+            grace_s=settings.grace_s,
+            on_ready=lambda: on_ready(_addresses(grpc_address, http_address, supervisor.view())),
+        )
+
+
+def check_ports(settings: ServerSettings) -> None:
+    """Checks that a server with these settings could bind its ports.
+
+    Raises:
+        UnavailableError: it could not.
+    """
+    with ExitStack() as stack:
+        _bind(stack, settings)
+
+
+def _bind(stack: ExitStack | AsyncExitStack, settings: ServerSettings) -> tuple[str, socket]:
+    """The address at which workers will listen, and the HTTP port's socket; both are kept until the stack ends."""
+    grpc_address = stack.enter_context(port.listening_address(settings.grpc_host, settings.port))
+    return grpc_address, stack.enter_context(port.reserve_http(settings.http_host, settings.http_port))
+
+
+def _addresses(grpc: str, http: str, view: ServerView) -> Addresses:
+    champions = [version for version in view.versions if "champion" in version.roles and version.state == "READY"]
+    others = [version for version in view.versions if version.state == "UNAVAILABLE"]
+    models = {version.model for version in view.versions}
+    return Addresses(
+        grpc,
+        http,
+        _version("penstock"),
+        tuple(f"{each.model} {each.version}" for each in champions),
+        (
+            *(f"{each.model} {each.version}: {each.reason}" for each in others),
+            *(f"{model}: {problem}" for model, problem in view.problems.items() if model not in models),
+        ),
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from its sources
+        return ""
 
 
 def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> None:
     """Starts the process that makes Parquet files of what workers log, if requests are logged."""
     if settings.directory is None:
         return
-    if find_spec("pyarrow") is None:
-        raise InvalidInputError(
-            "request_log.directory needs pyarrow, which is not installed; run: pip install 'penstock[log]'"
-        )
     argument = msgspec.json.encode((str(settings.directory.absolute()), settings.max_bytes)).decode()
     helper = HelperProcess("penstock_server.request_log.compactor", argument)
     # Closed last, after the workers have closed their segments.
@@ -125,16 +195,42 @@ def _sources(settings: ServerSettings) -> list[Source]:
     return sources
 
 
+async def _keep_running(what: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs something that should not end, and again when it fails: calls are answered without it."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            log.exception("a part of the control plane failed; starting it again", what=what)
+        await asyncio.sleep(RESTART_S)
+
+
 async def _run(
     supervisor: Supervisor, watcher: Watcher, status: ServerStatus, *, grace_s: float, on_ready: Callable[[], None]
 ) -> None:
     """Runs the control plane until a signal, a port that cannot be bound, or a bug ends it."""
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    stopped_s = inf
+
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal stopped_s
+        now = loop.time()
+        stopped_s = min(stopped_s, now)
+        if now - stopped_s > ONE_SIGNAL_S and not hurry.is_set():
+            log.warning("a second signal: ending without waiting for calls", signal=number.name)
+            hurry.set()
+            loop.call_later(HURRIED_S, os._exit, 128 + number)
+        stop.set()
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    watching = [asyncio.create_task(watcher.run()), asyncio.create_task(status.watch_drift())]
-    endings = {
+        loop.add_signal_handler(name, on_signal, name)
+    watching = [
+        asyncio.create_task(_keep_running("following the sources", watcher.run)),
+        asyncio.create_task(_keep_running("watching drift", status.watch_drift)),
+    ]
+    endings: set[asyncio.Task[Any]] = {
         *watching,
         asyncio.create_task(supervisor.run()),
         asyncio.create_task(stop.wait()),
@@ -150,7 +246,11 @@ async def _run(
             task.result()
         for task in watching:
             task.cancel()
-        await supervisor.drain(grace_s)
+        draining, hurried = asyncio.create_task(supervisor.drain(grace_s)), asyncio.create_task(hurry.wait())
+        endings |= {draining, hurried}
+        done, _ = await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
         for task in (*endings, ready):
             task.cancel()

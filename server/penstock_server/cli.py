@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from penstock_server.app import Addresses, serve
-from penstock_server.log_setup import configure_logging
-from penstock_server.settings import read_settings
+from penstock_server import checks
+from penstock_server.app import Addresses, check_ports, serve
+from penstock_server.log_setup import LogFormat, LogLevel, configure_logging
+from penstock_server.settings import ServerSettings, read_settings
 from penstock_server.sources.registry import default_registry
 
 
@@ -25,10 +26,14 @@ def run(
     workers: int | None = None,
     transport: str | None = None,
     config: Path | None = None,
+    log_level: LogLevel | None = None,
+    log_format: LogFormat | None = None,
+    only_check: bool = False,
 ) -> None:
     """Serves until stopped. Options that are None are the settings file's, or the defaults.
 
-    Without a registry and without a model repository it follows `MLFLOW_TRACKING_URI`, else the embedded registry.
+    Without a registry and without a model repository it follows `MLFLOW_TRACKING_URI`, else the embedded registry. With
+    `only_check` it starts nothing: it returns when the settings are valid here and the ports are free.
 
     Raises:
         PenstockError: a setting is wrong or a port is taken; the sentence says which.
@@ -46,13 +51,29 @@ def run(
     )
     if settings.registry is None and (settings.model_repository is None or "MLFLOW_TRACKING_URI" in os.environ):
         settings = replace(settings, registry=default_registry())
-    configure_logging()
+    if only_check:
+        _check(settings)
+        return
+    configure_logging(log_level, log_format)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, _announce))
 
 
+def _check(settings: ServerSettings) -> None:
+    checks.check(settings)
+    check_ports(settings)
+    for warning in checks.warnings(settings):
+        sys.stdout.write(f"warning: {warning}\n")
+    sys.stdout.write("a server can start with these settings\n")
+
+
 def _announce(addresses: Addresses) -> None:
-    sys.stdout.write(f"penstock is ready: grpc {addresses.grpc}  http {addresses.http}\n")
+    served = ", ".join(addresses.served) or "no model yet"
+    lines = [
+        f"penstock is ready: grpc {addresses.grpc}  http {addresses.http}  version {addresses.version}  serves {served}",
+        *(f"  not served: {each}" for each in addresses.unserved),
+    ]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
 
 

@@ -1,26 +1,95 @@
-"""Logs events with fields to standard error: lines for people at a terminal, JSON elsewhere."""
+"""Logs events with fields to standard error: lines for people at a terminal, JSON elsewhere.
+
+The server's level and format are in its environment, which every process that it starts inherits. What libraries log by
+Python's `logging` comes in the same form, at a bounded rate: it is for Penstock to say what goes wrong for a caller.
+"""
 
 import logging
+import os
 import sys
+import time
+from collections import Counter
+from typing import Any, Final, Literal
 
 import structlog
 
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "console", "json"]
 
-def configure_logging() -> None:
-    """Sets up structlog for this process."""
-    is_terminal = sys.stderr.isatty()
+LEVEL_VARIABLE: Final = "PENSTOCK_LOG_LEVEL"
+FORMAT_VARIABLE: Final = "PENSTOCK_LOG_FORMAT"
+LIBRARY_LINES: Final = 10
+"""How many lines one library may log per minute."""
+_MINUTE_S: Final = 60.0
+
+
+def configure_logging(level: LogLevel | None = None, format_: LogFormat | None = None) -> None:
+    """Sets up logging for this process, and for those that it starts.
+
+    Args:
+        level: None takes the environment's, else info.
+        format_: likewise; auto is for people at a terminal, and JSON elsewhere.
+    """
+    level_name = _chosen(LEVEL_VARIABLE, level, ("debug", "info", "warning", "error"), "info")
+    shape = _chosen(FORMAT_VARIABLE, format_, ("auto", "console", "json"), "auto")
+    for_people = shape == "console" or (shape == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if not is_terminal else _keep,
-            structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer(),
+            _keep if for_people else structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+            if for_people
+            else structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level_name.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    # mlflow would write its own lines, from debug on where it likes to, with tracebacks.
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
+    logging.basicConfig(handlers=[_LibraryLines()], level=logging.WARNING, force=True)
+
+
+def _chosen(variable: str, given: str | None, known: tuple[str, ...], default: str) -> str:
+    """The given value, else the environment's if it is known; kept in the environment."""
+    if given is not None:
+        os.environ[variable] = given
+    found = os.environ.get(variable, default).lower()
+    return found if found in known else default
 
 
 def _keep(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     return event
+
+
+class _LibraryLines(logging.Handler):
+    """Writes what libraries log as events, without tracebacks, a few per library and minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began_s = time.monotonic()
+        self._written: Counter[str] = Counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        library = record.name.partition(".")[0]
+        if time.monotonic() - self._began_s > _MINUTE_S:
+            self._began_s = time.monotonic()
+            self._written.clear()
+        self._written[library] += 1
+        if self._written[library] > LIBRARY_LINES:
+            return
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's broken message is no reason to fail
+            text = str(record.msg)
+        error = record.exc_info[1] if record.exc_info else None
+        about: dict[str, Any] = {} if error is None else {"error": f"{type(error).__name__}: {error}"[:300]}
+        if self._written[library] == LIBRARY_LINES:
+            about["more"] = "left out for a minute"
+        write = (
+            structlog.get_logger(record.name).error
+            if record.levelno >= logging.ERROR
+            else structlog.get_logger().warning
+        )
+        write(text[:500], library=library, **about)

@@ -6,6 +6,7 @@ Each table of the file is a record, which goes to the worker unchanged. So a new
 import os
 import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from math import inf
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -156,6 +157,8 @@ class ServerSettings:
         for name, port in (("port", self.port), ("http_port", self.http_port)):
             if not 0 <= port <= 65535:
                 raise InvalidInputError(f"{name} is {port}, expected 0 to 65535")
+        if self.port == self.http_port != 0:
+            raise InvalidInputError(f"port and http_port are both {self.port}, expected two ports")
         if not 1 <= self.workers <= MAX_WORKERS:
             raise InvalidInputError(f"workers is {self.workers}, expected 1 to {MAX_WORKERS}")
         if host_of(self.host).startswith(UNIX) and self.workers > 1:
@@ -214,10 +217,16 @@ def _read_toml(file: Path) -> dict[str, Any]:
 def _refuse_unknown(values: dict[str, Any], kind: type, file: Path, table: str = "") -> None:
     """Refuses unknown names, which msgspec ignores, in nested tables too."""
     known = {setting.name: setting.type for setting in fields(kind)}
-    if unknown := [table + name for name in sorted(values.keys() - known.keys())]:
+    if unknown := sorted(values.keys() - known.keys()):
         expected = ", ".join(table + name for name in sorted(known))
+        meant = [near[0] for name in unknown if (near := get_close_matches(name, known, 1))]
+        hint = (
+            f"; did you mean {', '.join(table + name for name in meant)}?"
+            if meant
+            else f"; expected some of {expected}"
+        )
         raise InvalidInputError(
-            f"the settings file {file} has unknown settings {', '.join(unknown)}; expected some of {expected}"
+            f"the settings file {file} has unknown settings {', '.join(table + name for name in unknown)}{hint}"
         )
     for name, value in values.items():
         nested = known[name]

@@ -124,9 +124,10 @@ def test_a_damaged_model_is_reported_and_others_serve(
     )
 
 
-def test_a_missing_repository_is_one_sentence(start: Any, tmp_path: Path, until: Any) -> None:
-    server = start("--model-repository", str(tmp_path / "nothing")).wait_ready()
-    assert until(lambda: "nothing" in server.get("/v1/models"), "the folder is named")
+def test_a_missing_repository_is_one_sentence(start: Any, tmp_path: Path) -> None:
+    error = start("--model-repository", str(tmp_path / "nothing")).error()
+    assert error.startswith(f"penstock: the model repository {tmp_path}/nothing cannot be read")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from penstock_server import app
+from penstock_server import app, checks
 from penstock_server.app import Addresses, serve
 from penstock_server.control import messages
 from penstock_server.control.messages import Command
+from penstock_server.control.port import reserve_http
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.request_log.settings import RequestLogSettings
@@ -77,7 +78,6 @@ async def harness(
     (version / "model.onnx").write_bytes(graph.read_bytes())
     made = Harness(tmp_path / "models")
     monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(app, "ensure_compiled", lambda: None)
     monkeypatch.setattr(app, "start_worker", made.start_worker)
     yield made
     for task in made.running:
@@ -100,6 +100,7 @@ async def test_a_server_is_ready_serves_and_drains(harness: Harness, stop: signa
     assert (await get(addresses.http, "/v1/drift"))[0] == 200
     for worker in harness.workers:
         assert messages.Listen(addresses.grpc) in worker.commands
+    assert (addresses.served, addresses.unserved) == (("m 1",), ())
     os.kill(os.getpid(), stop)
     await asyncio.wait_for(ending, TIMEOUT_S)
     for worker in harness.workers:
@@ -110,6 +111,42 @@ async def test_a_server_is_ready_serves_and_drains(harness: Harness, stop: signa
         with socket.socket() as free:
             free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             free.bind((host, int(port)))
+
+
+async def test_a_second_signal_ends_the_server_at_once(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf(WillingWorker):
+        def _on_command(self, command: Command) -> None:
+            if not isinstance(command, messages.Drain):
+                super()._on_command(command)
+
+    monkeypatch.setattr(app, "ONE_SIGNAL_S", 0.0)
+    harness.kind = Deaf
+    ending = harness.serve(grace_s=600)
+    await harness.addresses()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait({ending}, timeout=0.1)
+    assert not ending.done()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(ending, TIMEOUT_S)
+    assert [worker.process.kills for worker in harness.workers] == [1]
+
+
+async def test_the_http_port_answers_before_any_worker_runs(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = reserve_http("127.0.0.1", 0)
+    address = f"127.0.0.1:{port.getsockname()[1]}"
+    asked: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+
+    async def start_worker(slot: int, counters: Path, *, settings: str) -> WorkerProcess:
+        for path in ("/healthz", "/readyz"):
+            asked.put_nowait(await get(address, path))
+        return await harness.start_worker(slot, counters, settings=settings)
+
+    monkeypatch.setattr(app, "start_worker", start_worker)
+    monkeypatch.setattr(app.port, "reserve_http", lambda *_: port)
+    harness.serve()
+    await harness.addresses()
+    assert asked.get_nowait() == (200, "ok\n")
+    assert asked.get_nowait() == (503, "not ready: 0 of 1 workers accept calls\n")
 
 
 async def test_workers_get_the_server_s_settings(harness: Harness) -> None:
@@ -158,13 +195,29 @@ async def test_a_bug_in_the_control_plane_ends_the_server(harness: Harness, monk
     assert [str(error) for error in found.value.exceptions] == ["a bug"]
 
 
+async def test_a_part_that_fails_runs_again(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = asyncio.Semaphore(0)
+
+    class Failing(app.Watcher):
+        async def run(self) -> None:
+            runs.release()
+            raise RuntimeError("a bug")
+
+    monkeypatch.setattr(app, "Watcher", Failing)
+    monkeypatch.setattr(app, "RESTART_S", 0.0)
+    ending = harness.serve()
+    for _ in range(3):
+        await asyncio.wait_for(runs.acquire(), TIMEOUT_S)
+    assert not ending.done()
+
+
 async def test_a_server_needs_a_source(harness: Harness) -> None:
     with pytest.raises(InvalidInputError, match="nowhere to get models from"):
         await asyncio.wait_for(harness.serve(model_repository=None), TIMEOUT_S)
 
 
 async def test_a_request_log_needs_pyarrow(harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(InvalidInputError, match=r"needs pyarrow, .* pip install 'penstock\[log\]'"):
         await asyncio.wait_for(harness.serve(request_log=RequestLogSettings(tmp_path / "log")), TIMEOUT_S)
 
@@ -185,7 +238,7 @@ async def test_the_compactor_outlives_the_workers(
             log.append([worker.process.returncode for worker in harness.workers])
 
     monkeypatch.setattr(app, "HelperProcess", FakeHelper)
-    monkeypatch.setattr(app, "find_spec", lambda name: object())
+    monkeypatch.setattr(checks, "find_spec", lambda name: object())
     ending = harness.serve(request_log=RequestLogSettings(tmp_path / "log", max_bytes=2**30))
     await harness.addresses()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -5,10 +6,10 @@ import pytest
 
 from penstock_server import cli
 from penstock_server.app import Addresses
-from penstock_server.errors import InvalidInputError
+from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.settings import ServerSettings
 
-ADDRESSES = Addresses("127.0.0.1:8001", "127.0.0.1:8002")
+ADDRESSES = Addresses("127.0.0.1:8001", "127.0.0.1:8002", "1.2", ("fraud 3",), ("churn: it has no champion",))
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
         on_ready(ADDRESSES)
 
     monkeypatch.setattr(cli, "serve", serve)
-    monkeypatch.setattr(cli, "configure_logging", lambda: None)
+    monkeypatch.setattr(cli, "configure_logging", lambda *_: None)
     monkeypatch.setattr(cli, "default_registry", lambda: "the default")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return found
@@ -69,4 +70,22 @@ def test_a_wrong_setting_starts_nothing(served: list[ServerSettings]) -> None:
 
 def test_a_ready_server_says_where_it_listens(served: list[ServerSettings], capsys: pytest.CaptureFixture[str]) -> None:
     cli.run()
-    assert capsys.readouterr().out == "penstock is ready: grpc 127.0.0.1:8001  http 127.0.0.1:8002\n"
+    assert capsys.readouterr().out == (
+        "penstock is ready: grpc 127.0.0.1:8001  http 127.0.0.1:8002  version 1.2  serves fraud 3\n"
+        "  not served: churn: it has no champion\n"
+    )
+
+
+def test_a_check_starts_nothing(
+    served: list[ServerSettings], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.run(model_repository=tmp_path, port=0, http_port=0, only_check=True)
+    assert capsys.readouterr().out.endswith("a server can start with these settings\n")
+    with pytest.raises(InvalidInputError, match=r"the model repository .*/none cannot be read"):
+        cli.run(model_repository=tmp_path / "none", port=0, http_port=0, only_check=True)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(UnavailableError, match=r"for HTTP: .* in use; choose another with --http-port"):
+            cli.run(model_repository=tmp_path, port=0, http_port=other.getsockname()[1], only_check=True)
+    assert served == []

@@ -1,12 +1,14 @@
 import io
 import json
+import logging
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from penstock_server.log_setup import configure_logging
+from penstock_server.log_setup import FORMAT_VARIABLE, LEVEL_VARIABLE, LIBRARY_LINES, configure_logging
 
 
 class Terminal(io.StringIO):
@@ -17,7 +19,11 @@ class Terminal(io.StringIO):
 @pytest.fixture(autouse=True)
 def _configuration_is_put_back() -> Iterator[None]:
     former, was_configured = structlog.get_config(), structlog.is_configured()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
     structlog.configure(**former) if was_configured else structlog.reset_defaults()
 
 
@@ -45,3 +51,44 @@ def test_people_read_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "loaded" in line
     assert "fraud" in line
     assert not line.startswith("{")
+
+
+def test_level_and_format_are_chosen_and_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv(LEVEL_VARIABLE, "debug")
+    monkeypatch.delenv(FORMAT_VARIABLE, raising=False)
+    configure_logging("warning", "json")
+    assert (os.environ[LEVEL_VARIABLE], os.environ[FORMAT_VARIABLE]) == ("warning", "json")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    configure_logging()  # as a process does that this one starts
+    log = structlog.get_logger()
+    log.info("not shown")
+    log.warning("shown")
+    assert json.loads(sys.stderr.getvalue())["event"] == "shown"
+    monkeypatch.setenv(LEVEL_VARIABLE, "loud")
+    monkeypatch.setenv(FORMAT_VARIABLE, "console")
+    configure_logging()
+    structlog.get_logger().info("for people")
+    assert sys.stderr.getvalue().splitlines()[-1].endswith("for people")
+
+
+def test_libraries_log_in_the_same_form_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    configure_logging("info", "json")
+    logging.getLogger("grpc._server").info("not shown")
+    try:
+        raise ValueError("no such file")
+    except ValueError:
+        logging.getLogger("grpc._server").exception("Exception calling application")
+    for number in range(LIBRARY_LINES):
+        logging.getLogger("grpc.aio").warning("line %d", number)
+    logging.getLogger("mlflow").warning("%d", "no number")
+    first, *_, last, other = map(json.loads, sys.stderr.getvalue().splitlines())
+    assert (first["event"], first["level"], first["error"], first["library"]) == (
+        "Exception calling application",
+        "error",
+        "ValueError: no such file",
+        "grpc",
+    )
+    assert (last["event"], last["more"]) == (f"line {LIBRARY_LINES - 2}", "left out for a minute")
+    assert other["event"] == "%d"

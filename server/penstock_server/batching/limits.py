@@ -71,18 +71,19 @@ class BatchLimits:
         least |= {"queue_requests": self.queue_requests, "queue_mib": self.queue_mib}
         for name, value in least.items():
             if value < 1:
-                raise InvalidInputError(f"{name} is {value}, expected at least 1")
+                raise InvalidInputError(f"batching.{name} is {value}, expected at least 1")
         if not 0 <= self.max_delay_s < inf:
-            raise InvalidInputError(f"max_delay_s is {self.max_delay_s}, expected 0 or more seconds")
+            raise InvalidInputError(f"batching.max_delay_s is {self.max_delay_s}, expected 0 or more seconds")
         if self.objective_ms is not None and not 0 < self.objective_ms < inf:
-            raise InvalidInputError(f"objective_ms is {self.objective_ms}, expected more than 0 milliseconds")
+            raise InvalidInputError(f"batching.objective_ms is {self.objective_ms}, expected more than 0 milliseconds")
         if self.batching not in (None, *get_args(Batching)):
-            raise InvalidInputError(f"batching is {self.batching!r}, expected 'rows' or 'request'")
+            raise InvalidInputError(f"batching.batching is {self.batching!r}, expected 'rows' or 'request'")
         for name in self.models:
             try:
                 self.of(name)
             except InvalidInputError as error:
-                raise InvalidInputError(f"batching.models.{name}: {error}") from error
+                own = str(error).removeprefix("batching.")
+                raise InvalidInputError(f"batching.models.{name}.{own}") from error
 
     @property
     def most_rows(self) -> int:

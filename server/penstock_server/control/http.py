@@ -1,18 +1,30 @@
-"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, /v1/models and /v1/drift."""
+"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, /v1/models and /v1/drift.
+
+Probes are answered at once. Metrics and drift take milliseconds each, so they are computed on threads of their own, and
+callers that ask for the same at once share one answer.
+"""
 
 import asyncio
+import socket
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
 import msgspec
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request
 from penstock_server.control.view import ServerView
-from penstock_server.errors import NotFoundError, UnavailableError
+from penstock_server.errors import NotFoundError
 from penstock_server.rollout.plan import weight_in_percent
 from penstock_server.sources.combined_source import SourceState
+
+THREADS: Final = 2
+"""How many answers are computed at once."""
+WAITING: Final = 32
+"""How many different answers may be computed or wait for that; more are refused."""
+_JSON: Final = "application/json"
 
 
 class AdminServer:
@@ -23,6 +35,8 @@ class AdminServer:
         sources: the state of each source of models.
         registry: the metrics.
         drift: the JSON of /v1/drift for a model and a version, "" for all; raises `NotFoundError`.
+        grpc_address: where gRPC is, for clients that come to this port by mistake.
+        connections: how many there may be at once.
     """
 
     def __init__(
@@ -32,67 +46,82 @@ class AdminServer:
         sources: Callable[[], tuple[SourceState, ...]],
         registry: CollectorRegistry,
         drift: Callable[[str, str], bytes],
+        grpc_address: str = "another port",
+        connections: int = CONNECTIONS,
     ) -> None:
         self._view = view
         self._sources = sources
         self._registry = registry
         self._drift_of = drift
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/metrics", self._metrics),
-                web.get("/healthz", self._health),
-                web.get("/readyz", self._ready),
-                web.get("/v1/models", self._models),
-                web.get("/v1/drift", self._drift),
-                web.get("/v1/drift/{model}", self._drift),
-            ]
+        self._server = HttpServer(
+            self._answer,
+            grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
+            connections=connections,
         )
-        self._runner = web.AppRunner(app, access_log=None)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
+        self._computing: dict[tuple[str, ...], asyncio.Future[Reply]] = {}
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens, and returns the port.
-
-        Raises:
-            UnavailableError: the address cannot be bound.
-        """
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, host, port).start()
-        except OSError as error:
-            raise UnavailableError(
-                f"cannot listen on {host}:{port} for HTTP: {error.strerror or error}; choose another with --http-port"
-            ) from error
-        found: int = self._runner.addresses[0][1]
-        return found
+    def start(self, listening: socket.socket) -> None:
+        """Serves the connections of a bound socket, which is the server's from now on."""
+        self._server.listen(listening)
 
     async def close(self) -> None:
-        await self._runner.cleanup()
+        await self._server.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        # Rendered on a thread: hundreds of series take milliseconds, and workers' events would wait for them.
-        body = await asyncio.to_thread(encode, self._registry)
-        return web.Response(body=body, headers={"Content-Type": content_type})
+    def _answer(self, request: Request) -> Any:
+        match request.path:
+            case ["healthz"]:
+                answer: Any = Reply(b"ok\n")
+            case ["readyz"]:
+                answer = self._ready()
+            case ["metrics"]:
+                answer = self._metrics(request.headers.get("accept", ""))
+            case ["v1", "models"]:
+                answer = Reply(msgspec.json.encode(self.state()), content_type=_JSON)
+            case ["v1", "drift"] | ["v1", "drift", _]:
+                answer = self._drift(
+                    request.path[2] if len(request.path) == 3 else "", request.query.get("version", "")
+                )
+            case _:
+                here = "/healthz, /readyz, /metrics, /v1/models and /v1/drift"
+                answer = Reply(
+                    f"there is no {'/'.join(request.path)[:200]!a} here; this port has {here}\n".encode(), 404
+                )
+        return answer
 
-    async def _health(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    def _metrics(self, accept: str) -> Any:
+        encode, content_type = choose_encoder(accept)
+        return self._shared(("metrics", content_type), lambda: Reply(encode(self._registry), content_type=content_type))
 
-    async def _ready(self, _request: web.Request) -> web.Response:
-        is_ready = self._view().is_ready
-        return web.Response(text="ready\n" if is_ready else "not ready\n", status=200 if is_ready else 503)
+    def _ready(self) -> Reply:
+        view = self._view()
+        if view.is_ready:
+            return Reply(b"ready\n")
+        return Reply(f"not ready: {view.not_ready_reason}\n".encode() if view.not_ready_reason else b"not ready\n", 503)
 
-    async def _models(self, _request: web.Request) -> web.Response:
-        return web.Response(body=msgspec.json.encode(self.state()), content_type="application/json")
-
-    async def _drift(self, request: web.Request) -> web.Response:
+    def _drift(self, model: str, version: str) -> Any:
         """`/v1/drift/{model}?version=V`, where V is a number or an alias such as @champion."""
-        model, version = request.match_info.get("model", ""), request.query.get("version", "")
-        try:
-            body, status = await asyncio.to_thread(self._drift_of, model, version), 200
-        except NotFoundError as error:
-            body, status = msgspec.json.encode({"error": str(error)}), 404
-        return web.Response(body=body, status=status, content_type="application/json")
+
+        def compute() -> Reply:
+            try:
+                return Reply(self._drift_of(model, version), content_type=_JSON)
+            except NotFoundError as error:
+                return Reply(msgspec.json.encode({"error": str(error)}), 404, _JSON)
+
+        return self._shared(("drift", model, version), compute)
+
+    def _shared(self, key: tuple[str, ...], compute: Callable[[], Reply]) -> Any:
+        """The answer to all that ask the same while it is computed; refused when too many others wait."""
+        running = self._computing.get(key)
+        if running is None:
+            if len(self._computing) >= WAITING:
+                return Reply(b"too many requests at once; try again\n", 503)
+            running = asyncio.get_running_loop().run_in_executor(self._threads, compute)
+            self._computing[key] = running
+            running.add_done_callback(lambda _: self._computing.pop(key, None))
+        # Shielded, since others may wait for the same answer when this caller's connection ends.
+        return asyncio.shield(running)
 
     def state(self) -> dict[str, Any]:
         """What /v1/models shows: a row per version and role, weights in percent."""

@@ -1,16 +1,18 @@
-"""Reserves the gRPC port, which all workers share, so that it stays the server's while workers come and go.
+"""Reserves the server's two ports before anything else starts.
 
-Each worker listens on the port with SO_REUSEPORT. The supervisor's socket is bound but does not listen: it gets no
-connections, and holds the port while no worker listens. A socket file cannot be shared: one worker serves it.
+All workers share the gRPC port, and it stays the server's while workers come and go. Each worker listens on it with
+SO_REUSEPORT. The supervisor's socket is bound but does not listen: it gets no connections, and holds the port while no worker
+listens. A socket file cannot be shared: one worker serves it.
 """
 
+import errno
 import os
 import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from penstock_server.errors import UnavailableError
 
@@ -66,7 +68,7 @@ def reserve(host: str, port: int) -> socket.socket:
         UnavailableError: another program listens there, or the address is not this machine's.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, address = _resolved(host, port)
         if port:
             # With SO_REUSEPORT two servers could share a port by mistake; a socket without it is refused.
             with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -78,12 +80,40 @@ def reserve(host: str, port: int) -> socket.socket:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(address)
     except OSError as error:
-        raise UnavailableError(
-            f"cannot listen on {host}:{port} for gRPC: {error.strerror or error}; choose another with --port"
-        ) from error
+        raise _refusal(host, port, "gRPC", "--port", error) from error
     return reserved
+
+
+def reserve_http(host: str, port: int) -> socket.socket:
+    """Binds the HTTP port; the socket does not listen yet. Port 0 takes a free one.
+
+    Raises:
+        UnavailableError: as for `reserve`.
+    """
+    try:
+        family, address = _resolved(host, port)
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise _refusal(host, port, "HTTP", "--http-port", error) from error
+    return bound
 
 
 def address_of(host: str, port: int) -> str:
     """`host:port`, with the brackets that an IPv6 address needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _resolved(host: str, port: int) -> tuple[int, Any]:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return family, address
+
+
+def _refusal(host: str, port: int, what: str, option: str, error: OSError) -> UnavailableError:
+    advice = f"choose another with {option}"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        advice = f"ports below 1024 need a privilege; {advice}"
+    return UnavailableError(
+        f"cannot listen on {address_of(host, port)} for {what}: {error.strerror or error}; {advice}"
+    )

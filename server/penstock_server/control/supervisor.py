@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
 from penstock_server.control.fetcher import ArtifactFetcher
 from penstock_server.control.forwarding import ControlResponder
+from penstock_server.control.kernels import KernelCompiler
 from penstock_server.control.reconcile import next_steps, plan_keys
 from penstock_server.control.view import ServerView, WorkerView, version_statuses, version_views
 from penstock_server.control.worker_process import WorkerProcess
@@ -58,6 +60,7 @@ class Supervisor:
         responder: answers the control requests that workers forward.
 
     Attributes:
+        kernels: compiles the feature kernels, once a version needs them.
         ready: set once every worker has accepted calls.
     """
 
@@ -88,6 +91,7 @@ class Supervisor:
         self._change = asyncio.Event()
         self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._change.set)
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.kernels = KernelCompiler(self._change.set, clock=clock)
         self.ready = asyncio.Event()
 
     def on_desired(self, desired: Desired) -> None:
@@ -215,7 +219,7 @@ class Supervisor:
         """Sends one worker its next commands; none while it has not confirmed the last plans."""
         if worker.is_serve_pending:
             return
-        artifacts = self._fetcher.artifacts
+        artifacts = self._loadable()
         steps = next_steps(self._desired.models, artifacts.keys(), worker.snapshot())
         for key in steps.load:
             worker.versions[key] = VersionStatus("LOADING")
@@ -228,6 +232,23 @@ class Supervisor:
         if self._is_settled(worker) and not worker.is_serve_pending:
             worker.listen(self._address)
 
+    def _loadable(self) -> dict[VersionKey, Artifact]:
+        """The fetched versions that workers can load now: those with features wait for the kernels."""
+        artifacts = self._fetcher.artifacts
+        if any(artifact.features is not None for artifact in artifacts.values()):
+            self.kernels.require()
+        return {key: artifact for key, artifact in artifacts.items() if not self._awaits_kernels(key)}
+
+    def _awaits_kernels(self, key: VersionKey) -> bool:
+        artifact = self._fetcher.artifacts.get(key)
+        return artifact is not None and artifact.features is not None and not self.kernels.is_ready
+
+    def _failure_of(self, key: VersionKey) -> str | None:
+        """Why a version cannot be loaded, as far as no worker knows it."""
+        if self._awaits_kernels(key) and self.kernels.failure:
+            return self.kernels.failure
+        return self._fetcher.failure(key)
+
     def _load_command(self, slot: int, key: VersionKey, artifact: Artifact) -> messages.Load:
         features, cells = (0, 0) if artifact.baseline is None else artifact.baseline.cells_shape
         counters = self._counters.version(slot, key, CountersShape(features, cells))
@@ -237,7 +258,7 @@ class Supervisor:
         models = {
             model: ModelRoutes(
                 plans.get(model),
-                version_statuses(model, self._desired.models.get(model), [worker], self._fetcher.failure),
+                version_statuses(model, self._desired.models.get(model), [worker], self._failure_of),
             )
             for model in self._desired.models.keys() | plans.keys()
         }
@@ -250,7 +271,8 @@ class Supervisor:
         """
         if not worker.has_settled and (self._is_polled or self._desired.models):
             worker.has_settled = all(
-                self._fetcher.failure(key) is not None
+                self._failure_of(key) is not None
+                or self._awaits_kernels(key)
                 or (key in worker.versions and worker.versions[key].state in {"READY", "UNAVAILABLE"})
                 for key in plan_keys(self._desired.models)
             )
@@ -260,7 +282,10 @@ class Supervisor:
         """What is known now."""
         workers = list(self._workers.values())
         return ServerView(
-            versions=version_views(self._desired, workers, self._fetcher.failure),
+            versions=tuple(
+                replace(each, reason=self.kernels.reason) if self._awaits_kernels(each.key) else each
+                for each in version_views(self._desired, workers, self._failure_of)
+            ),
             workers=tuple(
                 WorkerView(worker.slot, worker.pid, worker.is_listening, self._restarts[worker.slot])
                 for worker in workers
@@ -269,7 +294,18 @@ class Supervisor:
             is_ready=self._is_ready(workers),
             reloads=self._reloads,
             failed_reloads=self._failed_reloads,
+            not_ready_reason="" if self._is_ready(workers) else self._not_ready_reason(workers),
         )
+
+    def _not_ready_reason(self, workers: list[WorkerProcess]) -> str:
+        if self._is_stopping:
+            return "the server is stopping"
+        if self.kernels.reason:
+            return self.kernels.reason
+        listening = sum(worker.is_listening for worker in workers)
+        if listening < len(self._slots):
+            return f"{listening} of {len(self._slots)} workers accept calls"
+        return "no desired model can be answered yet"
 
     def _is_ready(self, workers: list[WorkerProcess]) -> bool:
         """Whether every worker accepts calls, and has at least one model that answers if any is desired."""

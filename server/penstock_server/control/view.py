@@ -53,6 +53,7 @@ class ServerView:
     is_ready: bool
     reloads: int
     failed_reloads: int
+    not_ready_reason: str = ""
 
 
 def version_statuses(

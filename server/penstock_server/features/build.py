@@ -1,38 +1,95 @@
-"""Compiles the kernels into the file that `compiled` loads: `python -m penstock_server.features.build FILE`.
+"""Compiles the kernels into the file that `compiled` loads: `python -m penstock_server.features.build [FILE]`.
 
-It runs in a process of its own: importing numba would cost every worker 130 MB and more than a second, and the machine
-code does not need it. No other code of a running server imports numba.
+It runs in a process of its own: importing numba would cost every worker 130 MB and more than a second, and
+the machine code does not need it. No other code of a running server imports numba.
+
+    --baseline     compiles for every machine of this architecture, as a release ships it
+    --progress     writes a line per compiled function to standard output
+    --behind       takes only the time that other processes leave
+    --parent=PID   ends with that process, which started this one
 """
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from penstock_server.features import compiled
+from penstock_server import lifeline
+from penstock_server.features import compiled, processor
 from penstock_server.features.compiled import CompiledFile, CompiledObject
+from penstock_server.features.object_file import flatten
+
+FUNCTIONS: Final = 90
+"""About how many functions numba compiles, its own included: what a progress bar is measured by."""
+_NICENESS: Final = 15
 
 
-def compile_kernels() -> CompiledFile:
-    """The entry points compiled for this machine; takes seconds."""
+def compile_kernels(key: str) -> CompiledFile:
+    """The entry points, compiled for the processor that the environment names; takes half a minute."""
     from penstock_server.features.kernels import interpreter
 
-    objects = (_object(name, function) for name, function in interpreter.ENTRY_POINTS.items())
-    return CompiledFile(compiled.current_key(), tuple(objects))
+    return CompiledFile(key, tuple(_object(name, function) for name, function in interpreter.ENTRY_POINTS.items()))
 
 
 def _object(name: str, function: Any) -> CompiledObject:
     library = function._library  # noqa: SLF001 - numba has no public way to the object code
-    module = library._final_module  # noqa: SLF001
-    declared = [symbol.name for symbol in (*module.functions, *module.global_variables) if symbol.is_declaration]
-    undefined = tuple(symbol for symbol in declared if not symbol.startswith("llvm."))
-    return CompiledObject(name, function.native_name, undefined, library._get_compiled_object())  # noqa: SLF001
+    return flatten(name, function.native_name, library._get_compiled_object())  # noqa: SLF001
 
 
-def main() -> int:
-    """Compiles and writes the file named on the command line, by default the one that this machine's servers read."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else compiled.default_path(compiled.current_key())
-    compiled.write(path, compile_kernels())
+def _report_functions(report: Callable[[str], None]) -> None:
+    """Has numba report each function that it has compiled."""
+    from numba.core import event
+
+    register: Any = event.register
+
+    class Listener(event.Listener):
+        def on_start(self, event: Any) -> None: ...
+
+        def on_end(self, event: Any) -> None:  # noqa: ARG002 - numba passes it
+            report("compiled")
+
+    register("numba:compile", Listener())
+
+
+def _write_line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compiles and writes the file; by default the one that this machine's servers read."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = [each for each in arguments if each.startswith("--")]
+    files = [Path(each) for each in arguments if not each.startswith("--")]
+    for option in options:
+        if option.startswith("--parent="):
+            lifeline.end_with_parent(int(option.partition("=")[2]))
+    if "--behind" in options:
+        os.nice(_NICENESS)
+    # Read by numba when it is imported. Intel's library of vector functions is not there where the code runs.
+    os.environ["NUMBA_DISABLE_INTEL_SVML"] = "1"
+    if "--baseline" in options:
+        path, key = _baseline()
+    else:
+        path, key = compiled.own_path(), compiled.own_key()
+    if "--progress" in options:
+        _report_functions(_write_line)
+    target = files[0] if files else path
+    compiled.write(target, compile_kernels(key))
+    if "--baseline" in options:
+        target.chmod(0o644)  # a release is installed by one user and run by another
+    else:
+        compiled.sweep(target.parent)
     return 0
+
+
+def _baseline() -> tuple[Path, str]:
+    """Where the shipped file of this architecture belongs, and its key; numba is told to compile for the baseline."""
+    architecture = processor.this_processor().architecture
+    baseline = processor.BASELINES[architecture]
+    os.environ |= {"NUMBA_CPU_NAME": baseline.name, "NUMBA_CPU_FEATURES": ""}
+    return compiled.shipped_path(architecture), compiled.shipped_key(architecture, baseline)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,66 @@
-"""Loads the compiled kernels as functions with llvmlite; has `build` compile them first if necessary.
+"""Finds the compiled kernels and loads them as functions; has `build` compile them if there are none.
 
-The supervisor calls `ensure_compiled` before it starts workers; `library` gives the functions. numba is not imported. The
-machine code refers to numba's run time, but kernels that neither allocate nor raise never call it; if one did, the process
+There are two files. The shipped one is part of a release and runs on every machine of the architecture's baseline
+(`processor`). The machine's own is compiled by numba into the cache folder, and preferred. Both hold blocks of memory with
+what is to be filled in (`object_file`), so loading takes neither numba nor LLVM.
+
+The machine code refers to numba's run time, but kernels that neither allocate nor raise never call it; if one did, the process
 would end with a message.
 """
 
 import ctypes
 import hashlib
+import mmap
 import os
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-import llvmlite.binding as llvm
 import msgspec
 
 from penstock_server import atomic
 from penstock_server.errors import UnavailableError
+from penstock_server.features.processor import Baseline, this_processor
 from penstock_server.paths import cache_dir
 
 BUILD_TIMEOUT_S: Final = 300.0
-MAGIC: Final = b"penstock kernels 1\n"
+MAGIC: Final = b"penstock kernels 2\n"
+SHIPPED: Final = Path(__file__).parent / "shipped"
+"""The folder of the files that a release has; empty in a checkout."""
+KEPT: Final = 8
+"""How many files of other sources, compilers or machines stay in the cache: environments of one user may share it."""
+INSTALL: Final = "pip install 'penstock[compile]'"
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
-_SOURCES: Final = ("kernels/*.py", "counting.py", "compiler/layout.py", "build.py")
+_SOURCES: Final = ("kernels/*.py", "counting.py", "compiler/layout.py", "build.py", "object_file.py")
+
+
+RelocationKind = Literal["word", "move0", "move16", "move32", "move48"]
+"""A whole word, or the 16 bits from this one on into the operand of a move instruction."""
+
+
+class Relocation(msgspec.Struct, frozen=True, array_like=True):
+    """An address that is filled in when the block is loaded.
+
+    Attributes:
+        kind: how.
+        at: where in the block.
+        symbol: a function or variable of the process; "" is the block itself.
+        addend: added to its address.
+    """
+
+    kind: RelocationKind
+    at: int
+    symbol: str
+    addend: int
 
 
 class CompiledObject(msgspec.Struct, frozen=True):
@@ -36,37 +68,44 @@ class CompiledObject(msgspec.Struct, frozen=True):
 
     Attributes:
         name: as the kernels call it.
-        symbol: as the object calls it.
-        undefined: the symbols that the object imports.
-        code: an object file in the host's format.
+        entry: where in the block it begins.
+        block: machine code and constants.
+        relocations: what is filled in.
     """
 
     name: str
-    symbol: str
-    undefined: tuple[str, ...]
-    code: bytes
+    entry: int
+    block: bytes
+    relocations: tuple[Relocation, ...]
 
 
 class CompiledFile(msgspec.Struct, frozen=True):
-    """All entry points, and the key of the sources and the machine that they were compiled for."""
+    """All entry points, and the key of what they were compiled from and for."""
 
     key: str
     objects: tuple[CompiledObject, ...]
 
 
-def current_key() -> str:
-    """The digest of everything that the machine code depends on: sources, compiler, interpreter and processor."""
-    folder = Path(__file__).parent
-    sources = sorted(path for pattern in _SOURCES for path in folder.glob(pattern))
-    parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
-    parts += [version("numba"), version("llvmlite"), version("numpy"), sys.implementation.cache_tag or "", sys.platform]
-    parts += [llvm.get_default_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+@cache
+def own_key() -> str:
+    """The digest of everything that this machine's own code depends on: sources, compiler and processor."""
+    return _key(_installed("numba"), _installed("llvmlite"), this_processor().architecture, this_processor().identity)
 
 
-def default_path(key: str) -> Path:
-    """Where the file of this key is kept."""
-    return cache_dir() / f"kernels-{key[:24]}.bin"
+@cache
+def shipped_key(architecture: str, baseline: Baseline) -> str:
+    """The digest of what a shipped file depends on. Its compiler is not part of it, since it need not be installed."""
+    return _key(architecture, baseline.name)
+
+
+def own_path() -> Path:
+    """Where this machine's own file is kept."""
+    return cache_dir() / f"kernels-{own_key()[:24]}.bin"
+
+
+def shipped_path(architecture: str) -> Path:
+    """Where an architecture's shipped file is in a release."""
+    return SHIPPED / f"kernels-{architecture}.bin"
 
 
 def read(path: Path, key: str) -> CompiledFile | None:
@@ -108,6 +147,24 @@ def write(path: Path, content: CompiledFile) -> None:
     atomic.write(path, MAGIC + hashlib.sha256(payload).digest() + payload)
 
 
+def sweep(folder: Path) -> None:
+    """Removes the oldest kernel files of a cache folder beyond the `KEPT` newest."""
+    dated = []
+    for path in folder.glob("kernels-*.bin"):
+        try:
+            dated.append((path.stat().st_mtime_ns, path))
+        except OSError:  # another process removed it
+            continue
+    for _, path in sorted(dated, reverse=True)[KEPT:]:
+        path.unlink(missing_ok=True)
+
+
+def keep(path: Path) -> None:
+    """Makes a file the newest, so that no `sweep` removes it while a server uses it."""
+    with suppress(OSError):  # a read-only cache is not swept either
+        os.utime(path)
+
+
 _RUN = (
     ctypes.c_void_p,
     ctypes.c_char_p,
@@ -133,72 +190,125 @@ class Library:
 
     brief: dict[str, EntryPoint]
     long: dict[str, EntryPoint]
-    engine: Any
+    memory: tuple[mmap.mmap, ...]
+
+
+def find_own() -> tuple[Path, CompiledFile] | None:
+    """The file compiled for this machine, if there is one."""
+    path = own_path()
+    found = read(path, own_key())
+    return None if found is None else (path, found)
+
+
+def find_shipped() -> tuple[Path, CompiledFile] | None:
+    """The file of the release, if there is one of these sources that this machine can run."""
+    processor = this_processor()
+    if processor.baseline is None:
+        return None
+    path = shipped_path(processor.architecture)
+    found = read(path, shipped_key(processor.architecture, processor.baseline))
+    return None if found is None else (path, found)
+
+
+def find() -> tuple[Path, CompiledFile] | None:
+    """The kernels that this machine can use now, the machine's own before the shipped ones."""
+    return find_own() or find_shipped()
 
 
 @cache
 def library() -> Library:
-    """The kernels of this machine, loaded once per process.
+    """The kernels, loaded once per process; compiled first, which takes half a minute, if there are none.
 
     Raises:
-        UnavailableError: there is no file for this machine and it cannot be built; says why.
+        UnavailableError: there are none for this machine and they cannot be compiled; says why.
     """
     return load(_ensured()[1])
 
 
+@cache
+def available() -> Library | None:
+    """The kernels as `library` has them, or None if they would have to be compiled first."""
+    found = find()
+    return None if found is None else library()
+
+
 def ensure_compiled() -> Path:
-    """The file of compiled kernels; built first, which takes seconds, if there is none for this machine.
+    """The file of kernels that this machine uses; compiled first, which takes half a minute, if there is none.
 
     Raises:
-        UnavailableError: it cannot be built; says why.
+        UnavailableError: it cannot be compiled; says why.
     """
     return _ensured()[0]
 
 
 def load(content: CompiledFile) -> Library:
     """The entry points that the file holds, ready to be called."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    memory, addresses = [], {}
     for entry in content.objects:
-        _define(entry)
-        engine.add_object_file(llvm.ObjectFileRef.from_data(entry.code))
-    engine.finalize_object()
-    addresses = {entry.name: engine.get_function_address(entry.symbol) for entry in content.objects}
+        block = _mapped(entry)
+        memory.append(block)
+        addresses[entry.name] = ctypes.addressof(ctypes.c_char.from_buffer(block)) + entry.entry
+        _protect(block)
     return Library(
         {name: ctypes.PYFUNCTYPE(ctypes.c_int64, *_ARGUMENTS[name])(at) for name, at in addresses.items()},
         {name: ctypes.CFUNCTYPE(ctypes.c_int64, *_ARGUMENTS[name])(at) for name, at in addresses.items()},
-        engine,
+        tuple(memory),
     )
 
 
-def _ensured() -> tuple[Path, CompiledFile]:
-    key = current_key()
-    path = default_path(key)
-    found = read(path, key)
-    if found is None:
-        _build(path)
-        found = read(path, key)
-    if found is None:
+def build_command(path: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a process that compiles the kernels into a file."""
+    # The user's settings of numba could switch the compiler off or change its code.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    parent = f"--parent={os.getpid()}"
+    return [sys.executable, "-P", "-m", "penstock_server.features.build", parent, *arguments, str(path)], environment
+
+
+def build_failure(code: int | None, stderr: str) -> str:
+    """Why a compiler that ended did not succeed, in one sentence."""
+    lines = [line for line in stderr.splitlines() if "Error" in line]
+    reason = lines[-1].strip()[:300] if lines else f"exit code {code}"
+    return f"the feature kernels cannot be compiled: {reason}"
+
+
+def check_can_build(path: Path) -> None:
+    """Checks that numba is installed and that its result can be kept.
+
+    Raises:
+        UnavailableError: one of them is not so.
+    """
+    if find_spec("numba") is None:
         raise UnavailableError(
-            f"the feature kernels were compiled, but {path} does not hold them; is something else writing it?"
+            "there are no feature kernels for this machine, and numba, which compiles them, is not installed; "
+            f"run: {INSTALL}"
         )
-    return path, found
-
-
-def _build(path: Path) -> None:
-    """Runs the compiler in a process of its own. If two run at once, each writes the whole file."""
     try:
         check_writable(path.parent)
     except OSError as error:
         raise UnavailableError(
             f"the feature kernels cannot be kept in {path.parent}: {error}; set PENSTOCK_CACHE_DIR to a folder to write to"
         ) from error
-    # The user's settings of numba could switch the compiler off or change its code.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
-    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NUMBA_DISABLE_INTEL_SVML": "1"}
-    command = [sys.executable, "-P", "-m", "penstock_server.features.build", str(path)]
+
+
+def _ensured() -> tuple[Path, CompiledFile]:
+    found = find()
+    if found is None:
+        path = own_path()
+        _build(path)
+        content = read(path, own_key())
+        if content is None:
+            raise UnavailableError(
+                f"the feature kernels were compiled, but {path} does not hold them; is something else writing it?"
+            )
+        found = path, content
+    return found
+
+
+def _build(path: Path) -> None:
+    """Runs the compiler in a process of its own. If two run at once, each writes the whole file."""
+    check_can_build(path)
+    command, environment = build_command(path)
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
@@ -206,9 +316,70 @@ def _build(path: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"the feature kernels cannot be compiled: {error}") from error
     if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if "Error" in line]
-        reason = lines[-1].strip() if lines else f"exit code {done.returncode}"
-        raise UnavailableError(f"the feature kernels cannot be compiled: {reason}")
+        raise UnavailableError(build_failure(done.returncode, done.stderr))
+
+
+def _key(*parts: str) -> str:
+    folder = Path(__file__).parent
+    sources = sorted(path for pattern in _SOURCES for path in folder.glob(pattern))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
+    return hashlib.sha256("\n".join([*digests, sys.platform, *parts]).encode()).hexdigest()
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _mapped(entry: CompiledObject) -> mmap.mmap:
+    """The block in memory of its own, with every address filled in; it can be written to, but not run yet."""
+    block = mmap.mmap(-1, len(entry.block))
+    block.write(entry.block)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    addresses = {"": base} | _addresses({one.symbol for one in entry.relocations} - {""})
+    for one in entry.relocations:
+        value = addresses[one.symbol] + one.addend
+        if one.kind == "word":
+            struct.pack_into("<Q", block, one.at, value)
+        else:
+            (instruction,) = struct.unpack_from("<I", block, one.at)
+            operand = value >> int(one.kind.removeprefix("move")) & 0xFFFF
+            struct.pack_into("<I", block, one.at, instruction | operand << 5)
+    return block
+
+
+def _protect(block: mmap.mmap) -> None:
+    """Makes the block runnable, and read-only: no memory is both writable and runnable."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    at = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    if this_processor().architecture != "x86_64":  # elsewhere the cache of instructions does not see writes
+        clear: Any = getattr(ctypes.CDLL("libgcc_s.so.1"), "__clear_cache")
+        clear(ctypes.c_void_p(at), ctypes.c_void_p(at + len(block)))
+    if libc.mprotect(at, len(block), mmap.PROT_READ | mmap.PROT_EXEC) != 0:
+        raise UnavailableError(
+            f"the feature kernels cannot be made runnable: {os.strerror(ctypes.get_errno())}; does the system forbid it?"
+        )
+
+
+def _addresses(symbols: Iterable[str]) -> dict[str, int]:
+    """The address of each symbol: of the C library, of Python, or of `_abort` for numba's run time."""
+    libraries: list[Any] = [ctypes.CDLL(None)]
+    with suppress(OSError):  # a C library that has its mathematics in it
+        libraries.append(ctypes.CDLL("libm.so.6"))
+    libraries.append(ctypes.pythonapi)
+
+    def address(symbol: str) -> int:
+        for library in libraries:
+            if (found := getattr(library, symbol, None)) is not None:
+                return ctypes.cast(found, ctypes.c_void_p).value or 0
+        if not symbol.startswith(("numba_", "NRT_", "Py")):
+            raise UnavailableError(f"the feature kernels need the function {symbol}, which this system does not have")
+        return ctypes.cast(_NEVER_CALLED, ctypes.c_void_p).value or 0
+
+    return {symbol: address(symbol) for symbol in symbols}
 
 
 def _abort() -> None:
@@ -217,11 +388,3 @@ def _abort() -> None:
 
 
 _NEVER_CALLED: Final = ctypes.CFUNCTYPE(None)(_abort)
-
-
-def _define(entry: CompiledObject) -> None:
-    """Gives an address to each symbol that the object expects and the process does not have."""
-    for symbol in entry.undefined:
-        if not llvm.address_of_symbol(symbol):
-            address = ctypes.cast(getattr(ctypes.pythonapi, symbol, _NEVER_CALLED), ctypes.c_void_p).value
-            llvm.add_symbol(symbol, address)

@@ -24,7 +24,7 @@ BUDGET_S = 0.001
         ({"max_delay_s": inf}, "max_delay_s is inf"),
         ({"objective_ms": 0.0}, "objective_ms is 0.0, expected more than 0 milliseconds"),
         ({"batching": "row"}, "batching is 'row', expected 'rows' or 'request'"),
-        ({"models": {"churn": ModelLimits(queue_mib=0)}}, "batching.models.churn: queue_mib is 0"),
+        ({"models": {"churn": ModelLimits(queue_mib=0)}}, "batching.models.churn.queue_mib is 0"),
     ],
 )
 def test_limits_check_themselves(limits: dict[str, Any], sentence: str) -> None:

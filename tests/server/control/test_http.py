@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from penstock_server.control.http import AdminServer
+from penstock_server.control.port import reserve_http
 from penstock_server.control.view import ServerView, VersionView, WorkerView
 from penstock_server.errors import NotFoundError
 from penstock_server.sources.combined_source import SourceState
@@ -38,8 +39,9 @@ async def address() -> AsyncIterator[str]:
         registry=CollectorRegistry(),
         drift=drift,
     )
-    port = await admin.start("127.0.0.1", 0)
-    yield f"http://127.0.0.1:{port}"
+    listening = reserve_http("127.0.0.1", 0)
+    admin.start(listening)
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     await admin.close()
 
 

@@ -146,6 +146,48 @@ async def test_a_worker_is_brought_to_the_desired_plans_and_then_listens(start: 
     await worker.hears("serve", "unload m 2", "unload m 3")
 
 
+class FakeKernels:
+    def __init__(self) -> None:
+        self.is_ready = False
+        self.failure = ""
+        self.reason = "the kernels are being compiled"
+        self.required = 0
+
+    def require(self) -> None:
+        self.required += 1
+
+
+async def test_versions_with_features_wait_for_the_kernels_and_others_do_not(
+    start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(folder: Path) -> Artifact:
+        features: Any = object() if "fares" in str(folder) else None
+        return Artifact(folder, folder, features=features)
+
+    monkeypatch.setattr("penstock_server.control.fetcher.read", read)
+    server = start()
+    kernels: Any = FakeKernels()
+    server.supervisor.kernels = kernels
+    server.supervisor.on_desired(desired(fares=TrafficPlan("1")))
+    worker = await server.worker()
+    await worker.hears("listen")
+    assert kernels.required > 0
+    worker.tell(LISTENING)
+    await asyncio.wait_for(server.supervisor.ready.wait(), TIMEOUT_S)
+    view = server.supervisor.view()
+    assert (view.is_ready, view.not_ready_reason) == (False, "the kernels are being compiled")
+    assert [(each.model, each.state, each.reason) for each in view.versions] == [
+        ("fares", "LOADING", "the kernels are being compiled")
+    ]
+    server.supervisor.on_desired(desired(fares=TrafficPlan("1"), plain=TrafficPlan("1")))
+    await worker.hears("load plain 1")
+    kernels.failure = kernels.reason = "numba is not installed"
+    assert [each.reason for each in server.supervisor.view().versions] == ["numba is not installed", ""]
+    kernels.failure, kernels.is_ready = "", True
+    server.supervisor._change.set()
+    await worker.hears("load fares 1")
+
+
 async def test_statuses_travel_with_the_plans(start: Callable[..., Server]) -> None:
     server = start()
     worker = await server.serving()

@@ -1,4 +1,7 @@
+import ctypes
+import hashlib
 import os
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +12,16 @@ import pytest
 
 from penstock_server.errors import UnavailableError
 from penstock_server.features import compiled
-from penstock_server.features.compiled import CompiledFile, CompiledObject
+from penstock_server.features.compiled import CompiledFile, CompiledObject, Relocation
+from penstock_server.features.processor import Processor, processor_of, this_processor
 
-STUB = CompiledFile("the key", (CompiledObject("run", "cfunc.run", ("log1p",), b"\x7fELF"),))
+STUB = CompiledFile("the key", (CompiledObject("run", 0, b"code", (Relocation("word", 8, "log1p", 0),)),))
 
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiled, "SHIPPED", tmp_path / "nothing-shipped")
     return tmp_path / "cache"
 
 
@@ -24,6 +29,13 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def real() -> bytes:
     """This machine's compiled file, built once for all tests where it is not there."""
     return compiled.ensure_compiled().read_bytes()
+
+
+def compiled_here(real: bytes, key: str) -> bytes:
+    """The same file with the key of one that was compiled for this machine."""
+    content = msgspec.msgpack.decode(real[len(compiled.MAGIC) + 32 :], type=CompiledFile)
+    payload = msgspec.msgpack.encode(CompiledFile(key, content.objects))
+    return compiled.MAGIC + hashlib.sha256(payload).digest() + payload
 
 
 def test_reads_what_it_writes(tmp_path: Path) -> None:
@@ -68,33 +80,34 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_key_follows_the_processor_and_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = compiled.current_key()
-    assert compiled.current_key() == key
-    monkeypatch.setattr("llvmlite.binding.get_host_cpu_name", lambda: "another")
-    assert compiled.current_key() != key
+    own_key = compiled.own_key.__wrapped__
+    key = own_key()
+    assert own_key() == key == compiled.own_key()
+    monkeypatch.setattr(compiled, "this_processor", lambda: Processor("x86_64", frozenset(), "another"))
+    assert own_key() != key
     monkeypatch.undo()
     monkeypatch.setattr(compiled, "version", lambda _name: "0.0")
-    assert compiled.current_key() != key
+    assert own_key() != key
 
 
 def test_what_is_there_is_not_built_again(real: bytes, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = compiled.default_path(compiled.current_key())
+    path = compiled.own_path()
     path.parent.mkdir()
-    path.write_bytes(real)
+    path.write_bytes(compiled_here(real, compiled.own_key()))
     monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: pytest.fail("built again"))
     assert compiled.ensure_compiled() == path
 
 
 def test_a_corrupted_file_is_built_anew(real: bytes, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = compiled.current_key()
-    path = compiled.default_path(key)
+    key = compiled.own_key()
+    path = compiled.own_path()
     path.parent.mkdir()
     path.write_bytes(b"no kernels")
 
     def compiler(command: list[str], **_settings: object) -> subprocess.CompletedProcess[str]:
         """What the real one left where it ran: it takes half a minute, and `real` has run it."""
-        assert command[-3:] == ["-m", "penstock_server.features.build", str(path)]
-        path.write_bytes(real)
+        assert command[2:] == ["-m", "penstock_server.features.build", f"--parent={os.getpid()}", str(path)]
+        path.write_bytes(compiled_here(real, key))
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", compiler)
@@ -109,7 +122,7 @@ def test_a_corrupted_file_is_built_anew(real: bytes, empty_cache: Path, monkeypa
 
 def test_several_that_write_at_once_leave_one_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "kernels.bin"
-    contents = [CompiledFile("the key", (CompiledObject("run", "run", (), bytes([at]) * 300_000),)) for at in range(4)]
+    contents = [CompiledFile("the key", (CompiledObject("run", 0, bytes([at]) * 300_000, ()),)) for at in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda at: compiled.write(path, contents[at % 4]), range(40)))
     assert compiled.read(path, "the key") in contents
@@ -119,6 +132,7 @@ def test_several_that_write_at_once_leave_one_whole_file(tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "file"))
+    monkeypatch.setattr(compiled, "SHIPPED", tmp_path / "nothing-shipped")
     monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: pytest.fail("compiled in vain"))
     with pytest.raises(UnavailableError, match=r"cannot be kept in .*/file: .*PENSTOCK_CACHE_DIR"):
         compiled.ensure_compiled()
@@ -152,15 +166,58 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
 from penstock_server.features.spec.steps import Apply
 pipeline = Pipeline(FeatureSpec((NumberColumn("x"),), Take(("x",), (Apply("log1p"),)), "FP64"))
-print(pipeline.transform({"x": [0.0, 1.0]})[1, 0], "numba" in sys.modules)
+print(pipeline.transform({"x": [0.0, 1.0]})[1, 0], "numba" in sys.modules or "llvmlite" in sys.modules)
 """
 
 
-def test_serving_leaves_numba_out(real: bytes) -> None:
+def test_serving_leaves_the_compiler_out(real: bytes) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     said = subprocess.run(
         [sys.executable, "-c", SERVE], env=environment, capture_output=True, text=True, timeout=60, check=True
     )
-    value, has_numba = said.stdout.split()
+    value, has_compiler = said.stdout.split()
     assert float(value) == pytest.approx(0.6931471805599453)
-    assert has_numba == "False"
+    assert has_compiler == "False"
+
+
+def test_shipped_kernels_serve_where_the_machine_s_own_are_not(
+    real: bytes, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = this_processor()
+    assert processor.baseline is not None
+    monkeypatch.setattr(compiled, "SHIPPED", tmp_path)
+    shipped = compiled.shipped_path(processor.architecture)
+    shipped.write_bytes(compiled_here(real, compiled.shipped_key(processor.architecture, processor.baseline)))
+    monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: pytest.fail("compiled"))
+    assert compiled.ensure_compiled() == shipped
+    own = compiled.own_path()
+    own.parent.mkdir()
+    own.write_bytes(compiled_here(real, compiled.own_key()))
+    assert compiled.ensure_compiled() == own
+    own.unlink()
+    older = processor_of(processor.architecture, "flags: sse2")
+    monkeypatch.setattr(compiled, "this_processor", lambda: older)
+    assert compiled.find_shipped() is None
+
+
+def test_without_numba_the_command_that_installs_it_is_named(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "find_spec", lambda _name: None)
+    with pytest.raises(UnavailableError, match=r"numba, .* is not installed; run: pip install 'penstock\[compile\]'"):
+        compiled.ensure_compiled()
+
+
+def test_a_function_that_the_system_lacks_is_named() -> None:
+    entry = CompiledObject("count_elements", 0, bytes(16), (Relocation("word", 0, "no_such_function", 0),))
+    with pytest.raises(UnavailableError, match="need the function no_such_function"):
+        compiled.load(CompiledFile("", (entry,)))
+
+
+def test_addresses_are_filled_in() -> None:
+    """The moves of aarch64: 16 bits each, from bit 5 of the instruction on."""
+    moves = tuple(Relocation(kind, 4 * at, "", 0x40) for at, kind in enumerate(("move0", "move16", "move32", "move48")))
+    block = compiled._mapped(CompiledObject("run", 0, bytes(16), (*moves,)))
+    base = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    words = struct.unpack("<4I", block[:16])
+    assert sum(word >> 5 << 16 * at for at, word in enumerate(words)) == base + 0x40

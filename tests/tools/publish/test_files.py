@@ -6,7 +6,8 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import artifact
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.publish import files as publishing
-from penstock_tools.publish.files import Request, read_features, read_specification
+from penstock_tools.publish.files import Request, read_features
+from penstock_tools.publish.specification import read_specification
 
 
 def never(warning):

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from penstock_tools.cli import demo
+from penstock_tools.cli.compile import compile_kernels
 from penstock_tools.cli.drift import drift
 from penstock_tools.cli.errors import DEBUG_VARIABLE
 from penstock_tools.cli.features import features
@@ -76,6 +77,7 @@ app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(predict)
 app.command(rich_help_panel=_RUN)(drift)
 app.add_typer(demo.app, name="demo", rich_help_panel=_RUN)
+app.command("compile", rich_help_panel=_RUN)(compile_kernels)
 app.command("train", hidden=True)(demo.former_train)
 app.command(rich_help_panel=_RELEASE)(publish)
 app.command(rich_help_panel=_RELEASE)(features)

@@ -15,13 +15,10 @@ DEBUG_VARIABLE: Final = "PENSTOCK_DEBUG"
 
 _SERVER_MODULES: Final = frozenset(
     {
-        "aiohttp",
         "grpc_health",
         "grpc_reflection",
         "jinja2",
-        "llvmlite",
         "msgspec",
-        "numba",
         "onnxruntime",
         "prometheus_client",
         "rich",

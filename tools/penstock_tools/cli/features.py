@@ -35,15 +35,22 @@ def features(
     Example: [bold]penstock features fraud.skops --sample train.csv --yaml > fraud.yaml[/bold]
     """
     from penstock_server.features.spec import spec
-    from penstock_tools import progress
-    from penstock_tools.cli import consent
-    from penstock_tools.publish import files, summary
+    from penstock_tools.publish import specification, summary
 
-    with progress.steps() as report:
-        found = files.read_features(file, sample, precision, consent.asker(trusts=trust), report)
+    matrix = prepared = None
+    if file.suffix in specification.SUFFIXES and sample is None and precision is None:
+        shown = specification.read_specification(file)  # which needs no training stack
+    else:
+        from penstock_tools import progress
+        from penstock_tools.cli import consent
+        from penstock_tools.publish import files
+
+        with progress.steps() as report:
+            found = files.read_features(file, sample, precision, consent.asker(trusts=trust), report)
+        shown, matrix, prepared = found.features, found.matrix, found.prepared
     if as_yaml:
-        typer.echo(spec.encode_yaml(found.features).decode(), nl=False)
+        typer.echo(spec.encode_yaml(shown).decode(), nl=False)
         return
-    summary.show_columns(found.features, found.matrix)
-    if found.prepared is not None:
-        summary.show(found.prepared, {})
+    summary.show_columns(shown, matrix)
+    if prepared is not None:
+        summary.show(prepared, {})

@@ -59,6 +59,29 @@ def serve(
             metavar="FILE", help="Settings in TOML. Options of the command line take precedence.", show_default=False
         ),
     ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="What is logged: debug, info, warning or error, and worse. Default: $PENSTOCK_LOG_LEVEL, else info.",
+            show_default=False,
+        ),
+    ] = None,
+    log_format: Annotated[
+        Literal["auto", "console", "json"] | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="console for people, json for programs, or auto: console at a terminal. Default: $PENSTOCK_LOG_FORMAT, "
+            "else auto.",
+            show_default=False,
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Check the settings, the folders and the ports, start nothing, and exit with 0 or 1."
+        ),
+    ] = False,
 ) -> None:
     """Serves models over gRPC until Ctrl-C or SIGTERM.
 
@@ -79,4 +102,7 @@ def serve(
         workers=workers,
         transport=transport,
         config=config,
+        log_level=log_level,
+        log_format=log_format,
+        only_check=check,
     )

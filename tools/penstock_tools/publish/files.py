@@ -7,24 +7,21 @@ people what it returns.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from numpy.typing import NDArray
 
 from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import limits, spec
 from penstock_server.features.spec.spec import Datatype, FeatureSpec
 from penstock_server.models.loader import check_fit
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx, onnx_graph, pipeline
+from penstock_tools.publish.specification import SUFFIXES, read_specification
 from penstock_tools.sklearn_compiler import load, scoring
 from penstock_tools.sklearn_compiler.load import Agree
 from penstock_tools.sklearn_compiler.sample import specification_sample
-
-_YAML: Final = frozenset({".yaml", ".yml"})
-_SPECIFICATIONS: Final = _YAML | {".json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +150,7 @@ def read_features(
         InvalidInputError: the file or the sample cannot be used; says why.
         UnsupportedError, ModelFailedError: the pipeline cannot be published, or not proven.
     """
-    if file.suffix in _SPECIFICATIONS:
+    if file.suffix in SUFFIXES:
         if precision is not None:
             raise InvalidInputError(f"--precision is for pipelines; {file} says its datatype itself")
         features = read_specification(file)
@@ -168,21 +165,3 @@ def read_features(
     prepared = pipeline.prepare(fitted, load.read_sample(sample), datatype=precision, report=report)
     matrix = prepared.pipeline.transform(prepared.compiled.sample.on_the_wire())
     return FeaturesInFile(prepared.features, matrix, prepared)
-
-
-def read_specification(path: Path) -> FeatureSpec:
-    """The specification in a .yaml, .yml or .json file.
-
-    Raises:
-        InvalidInputError: no such file, another kind of file, or no sound specification; names the column and the step.
-    """
-    if path.suffix not in _SPECIFICATIONS:
-        raise InvalidInputError(f"{path} is no feature specification; expected .yaml or .json")
-    try:
-        size = path.stat().st_size
-        if size > limits.MAX_BYTES:
-            raise InvalidInputError(f"{path} takes {size} bytes, expected at most {limits.MAX_BYTES}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror}") from error
-    return spec.decode_yaml(data) if path.suffix in _YAML else spec.decode(data)

@@ -1,20 +1,21 @@
 """Shows a specification, and what a published pipeline became: tables on standard output."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
-from penstock_tools.publish.pipeline import Prepared
-from penstock_tools.sklearn_compiler.proof import MAX_ROWS
+
+if TYPE_CHECKING:
+    from penstock_tools.publish.pipeline import Prepared
 
 SHOWN: Final = 40
 """The output columns that are shown one by one."""
 
 
-def show(prepared: Prepared, scores: Mapping[str, float]) -> None:
+def show(prepared: "Prepared", scores: Mapping[str, float]) -> None:
     """Prints what a pipeline became: columns in, features out, what is compiled, what is in the graph, how far both differ."""
     from rich.console import Console
     from rich.table import Table
@@ -40,7 +41,9 @@ def show_columns(features: FeatureSpec, matrix: NDArray[Any] | None) -> None:
     console.print(_columns_out(features, matrix))
 
 
-def _lines(prepared: Prepared, scores: Mapping[str, float]) -> list[tuple[str, str]]:
+def _lines(prepared: "Prepared", scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    from penstock_tools.sklearn_compiler.proof import MAX_ROWS
+
     compiled = prepared.compiled
     texts = sum(isinstance(column, StringColumn) for column in prepared.features.columns)
     columns = f"{len(prepared.features.columns) - texts} of numbers, {texts} of text"

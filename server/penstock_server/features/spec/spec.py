@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from penstock_server.features.spec import limits, yaml_text
+from penstock_server.features.spec import limits
 from penstock_server.features.spec.blocks import Block, Join, Take, Text
 from penstock_server.features.spec.encoders import Categories, Encoder, Hash
 
@@ -152,6 +152,8 @@ def decode_yaml(data: bytes) -> FeatureSpec:
     """
     tree: Any = None
     try:
+        from penstock_server.features.spec import yaml_text  # servers read JSON, and do without a parser of YAML
+
         tree = yaml_text.load(data)
         check_format(msgspec.convert(tree, _Format).format, FORMAT)
         return msgspec.convert(tree, FeatureSpec)
@@ -161,6 +163,8 @@ def decode_yaml(data: bytes) -> FeatureSpec:
 
 def encode_yaml(spec: FeatureSpec) -> bytes:
     """The specification as YAML for people to read and change; `decode_yaml` gives an equal one back."""
+    from penstock_server.features.spec import yaml_text
+
     return yaml_text.dump(msgspec.to_builtins(spec))
 
 

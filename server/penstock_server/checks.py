@@ -1,0 +1,124 @@
+"""Checks before anything starts what can be known by then: folders, installed libraries, limits of the machine.
+
+`check` refuses settings with which a server could never do what they ask for. What may still work is only warned of. `app` and
+`penstock serve --check` call it; what the settings alone tell has been checked when they were read.
+"""
+
+import os
+import resource
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from penstock_server.errors import InvalidInputError
+from penstock_server.features.compiled import check_writable
+from penstock_server.paths import cache_dir
+from penstock_server.settings import ServerSettings
+from penstock_server.sources import registry
+
+HTTP_CONNECTIONS: Final = 256
+"""Many times what probes, scrapes and people need at once."""
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the system's shared memory
+_SHARED_BYTES: Final = 1024 * 1024
+"""What a worker's counters of a few versions take."""
+_DESCRIPTORS: Final = 512
+"""What the supervisor needs: its HTTP connections, and a margin."""
+_WORKER_DESCRIPTORS: Final = 64
+"""What it needs more for each worker, with which a worker by itself has enough for its libraries."""
+
+
+def check(settings: ServerSettings) -> None:
+    """Checks that a server with these settings can start.
+
+    Raises:
+        InvalidInputError: it cannot; one sentence says why, and what to do.
+    """
+    _check_sources(settings)
+    _check_cache(settings)
+    _check_request_log(settings)
+    settings.grpc.check_tls_files()
+
+
+def warnings(settings: ServerSettings) -> Iterator[str]:
+    """What is likely to go wrong on this machine, a sentence each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if settings.workers > cores:
+        yield f"{settings.workers} workers share {cores} cores; more workers than cores make answers slower"
+    needed = _DESCRIPTORS + _WORKER_DESCRIPTORS * settings.workers
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        yield f"a process may have {soft} files and connections open, expected at least {needed}; raise `ulimit -n`"
+    if _SHARED_MEMORY.is_dir():
+        found = os.statvfs(_SHARED_MEMORY)
+        free = found.f_bavail * found.f_frsize
+        if free < _SHARED_BYTES * settings.workers:
+            yield (
+                f"{_SHARED_MEMORY} has {free >> 20} MiB left, expected {settings.workers * _SHARED_BYTES >> 20} or more for "
+                "the counters; for a container, set --shm-size"
+            )
+    if settings.registry is None and (reason := _cache_failure()):
+        yield f"{reason}; the server keeps no last known state, and compiles no kernels"
+
+
+def http_connections() -> int:
+    """How many HTTP connections may take descriptors: a quarter at most, so that what serves models never lacks them."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return HTTP_CONNECTIONS if soft == resource.RLIM_INFINITY else max(4, min(HTTP_CONNECTIONS, soft // 4))
+
+
+def raise_descriptor_limit() -> None:
+    """Lets this process, and those that it starts, have as many files and connections open as it is allowed to."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS refuses an infinite limit
+        return
+
+
+def _check_sources(settings: ServerSettings) -> None:
+    if settings.registry is None and settings.model_repository is None:
+        raise InvalidInputError("there is nowhere to get models from; set a registry or a model repository")
+    if settings.registry is not None:
+        registry.check_uri(settings.registry)
+    folder = settings.model_repository
+    if folder is not None:
+        try:
+            os.listdir(folder)
+        except OSError as error:
+            raise InvalidInputError(
+                f"the model repository {folder} cannot be read ({error.strerror}); "
+                "expected a folder with <model>/<version>/model.onnx in it"
+            ) from error
+
+
+def _check_cache(settings: ServerSettings) -> None:
+    """Versions of a registry are fetched into the cache; a folder's are served where they are."""
+    if settings.registry is not None and (reason := _cache_failure()):
+        raise InvalidInputError(f"{reason}; set PENSTOCK_CACHE_DIR to a folder to write to")
+
+
+def _cache_failure() -> str:
+    folder = cache_dir()
+    try:
+        check_writable(folder)
+    except OSError as error:
+        return f"the cache folder {folder} cannot be written to: {error.strerror}"
+    return ""
+
+
+def _check_request_log(settings: ServerSettings) -> None:
+    folder = settings.request_log.directory
+    if folder is None:
+        return
+    if find_spec("pyarrow") is None:
+        raise InvalidInputError(
+            "request_log.directory needs pyarrow, which is not installed; run: pip install 'penstock[log]'"
+        )
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise InvalidInputError(
+            f"request_log.directory is {folder}, which cannot be written to ({error.strerror}); expected a folder, "
+            "which is made if it is not there"
+        ) from error

@@ -1,0 +1,384 @@
+"""A small HTTP/1.1 server for GET and HEAD, bounded in connections, bytes and time.
+
+It shares a process with the control plane, so what callers do must not cost more than it is worth: a connection has one
+request at a time, a head of at most 16 KiB and no body; who sends half a request, reads no reply or says nothing is
+disconnected. When too many are connected, an idle one gives way. Bytes that are no HTTP/1.1 are never logged. A gRPC client
+gets an answer that it can show (`http2`).
+"""
+
+import asyncio
+import errno
+import os
+import socket
+from asyncio import Transport
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, cast
+from urllib.parse import parse_qs, unquote
+
+import structlog
+
+from penstock_server.clock import Clock, monotonic
+from penstock_server.control.http2 import PREFACE, GrpcRefusal
+
+log = structlog.get_logger(__name__)
+
+CONNECTIONS: Final = 256
+HEAD_BYTES: Final = 16 * 1024
+REQUEST_S: Final = 5.0
+"""From the first byte of a request, or of a new connection, to the end of the head."""
+IDLE_S: Final = 75.0
+"""How long a connection may wait for its next request: longer than Prometheus' usual minute."""
+ANSWER_S: Final = 60.0
+"""How long an answer may take, until the caller has read it."""
+SWEEP_S: Final = 0.5
+"""How often connections are looked at; none while nobody is connected."""
+_LOG_PAUSE_S: Final = 60.0
+_ACCEPTS: Final = 64
+"""How many connections are taken before other events have their turn."""
+_BACKLOG: Final = 1024
+_RETRY_ACCEPT_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller asks.
+
+    Attributes:
+        path: its parts between the slashes, decoded.
+        query: the first value of each name.
+        headers: by name in lower case.
+    """
+
+    path: tuple[str, ...]
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    body: bytes
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Handler = Callable[[Request], Reply | Awaitable[Reply]]
+"""Answers a request. What answers at once is a plain function, so that it is answered whatever else is slow."""
+
+
+class HttpServer:
+    """Listens, and hands each request to the handler.
+
+    Args:
+        handler: answers.
+        grpc_hint: what a gRPC client is told that comes to this port by mistake.
+        connections: how many there may be at once.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        grpc_hint: str = "this port speaks HTTP/1.1",
+        connections: int = CONNECTIONS,
+        clock: Clock = monotonic,
+    ) -> None:
+        self.handler = handler
+        self.connections = connections
+        self.grpc_hint = grpc_hint
+        self.clock = clock
+        self._connections: dict[_Connection, None] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._socket: socket.socket | None = None
+        self._reserve: int | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._accepting: asyncio.TimerHandle | None = None
+        self._logged_s = -_LOG_PAUSE_S
+
+    def listen(self, listening: socket.socket) -> None:
+        """Serves the connections of a bound socket, which is the server's from now on."""
+        listening.setblocking(False)
+        listening.listen(_BACKLOG)
+        self._socket = listening
+        self._hold_reserve()
+        self._resume_accepting()
+
+    async def close(self) -> None:
+        """Ends all connections, and what still computes answers for them."""
+        for timer in (self._sweeping, self._accepting):
+            if timer is not None:
+                timer.cancel()
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+        for connection in list(self._connections):
+            connection.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._release_reserve()
+
+    def add(self, connection: "_Connection") -> None:
+        """Takes a connection in; when there are too many, the one that has waited longest without an answer gives way."""
+        if len(self._connections) >= self.connections:
+            for other in self._connections:  # in the order of their last request
+                if not other.is_answering:
+                    other.abort()
+                    break
+            else:
+                connection.refuse_busy()
+                return
+        self._connections[connection] = None
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def touch(self, connection: "_Connection") -> None:
+        """Puts a connection behind all others: it has just been answered."""
+        if connection in self._connections:
+            del self._connections[connection]
+            self._connections[connection] = None
+
+    def remove(self, connection: "_Connection") -> None:
+        self._connections.pop(connection, None)
+
+    def spawn(self, answer: Any) -> None:
+        """Runs a coroutine; the server ends it when it closes."""
+        task = asyncio.create_task(answer)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def failed(self, request: Request) -> None:
+        """Logs the exception of a handler, at most once a minute: a probe that fails does so every second."""
+        if self.clock() - self._logged_s >= _LOG_PAUSE_S:
+            self._logged_s = self.clock()
+            log.exception("an HTTP request failed", path="/".join(request.path)[:200])
+
+    def _sweep(self) -> None:
+        now = self.clock()
+        for connection in list(self._connections):
+            connection.check(now)
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.call_later(SWEEP_S, self._sweep) if self._connections else None
+
+    def _resume_accepting(self) -> None:
+        self._accepting = None
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
+
+    def _accept(self) -> None:
+        assert self._socket is not None
+        for _ in range(_ACCEPTS):
+            try:
+                accepted, _ = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in {errno.EMFILE, errno.ENFILE}:
+                    self._turn_away()
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(self._socket)
+                self._accepting = loop.call_later(_RETRY_ACCEPT_S, self._resume_accepting)
+                return
+            accepted.setblocking(False)
+            self.spawn(self._serve(accepted))
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: _Connection(self), accepted)
+        except OSError:
+            accepted.close()
+
+    def _hold_reserve(self) -> None:
+        with suppress(OSError):
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _release_reserve(self) -> None:
+        if self._reserve is not None:
+            os.close(self._reserve)
+            self._reserve = None
+
+    def _turn_away(self) -> None:
+        """Without a free descriptor, uses the reserved one to end a waiting connection, which would wait in vain."""
+        assert self._socket is not None
+        self._release_reserve()
+        with suppress(OSError):
+            self._socket.accept()[0].close()
+        self._hold_reserve()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: waits for a head, answers it, and so on."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._transport: Transport | None = None
+        self._received = bytearray()
+        self._http2: GrpcRefusal | None = None
+        self._is_sent = False
+        self._ends = False
+        self.is_answering = False
+        self._deadline_s = server.clock() + REQUEST_S
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("Transport", transport)
+        self._transport.set_write_buffer_limits(
+            high=0
+        )  # `resume_writing` then means that the caller has read the answer
+        self._server.add(self)
+
+    def eof_received(self) -> bool:
+        """Ends a connection whose caller sends no more, unless an answer is under way to it."""
+        return self.is_answering
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        self._transport = None
+        self._server.remove(self)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        self._server.remove(self)
+
+    def refuse_busy(self) -> None:
+        """Says that too many are connected, and ends the connection."""
+        self._refuse(503, "too many connections; try again")
+
+    def check(self, now: float) -> None:
+        """Ends the connection when its time is over."""
+        if now >= self._deadline_s:
+            self.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None or self._ends:
+            return
+        if self._http2 is not None:
+            self._talk_http2(data)
+            return
+        if not self._received and not self.is_answering:
+            self._deadline_s = self._server.clock() + REQUEST_S
+        self._received += data
+        self._next_request()
+
+    def resume_writing(self) -> None:
+        self._end_answer()
+
+    def _next_request(self) -> None:
+        """Answers the next request, if its head is whole."""
+        if self.is_answering or self._transport is None or self._ends:
+            return
+        if self._received.startswith(PREFACE[: len(self._received)]) and len(self._received) >= 4:
+            if len(self._received) < len(PREFACE):
+                return
+            self._http2 = GrpcRefusal(self._server.grpc_hint)
+            self._talk_http2(bytes(self._received[len(PREFACE) :]))
+            return
+        while self._received.startswith(b"\r\n"):  # which some clients send after a request
+            del self._received[:2]
+        end = self._received.find(b"\r\n\r\n")
+        if end < 0 or end > HEAD_BYTES:
+            if len(self._received) > HEAD_BYTES:
+                self._refuse(431, f"the head of a request takes at most {HEAD_BYTES} bytes")
+            elif self._received and not self._received[:1].isalpha():
+                self._refuse(400, "this port speaks plain HTTP/1.1")
+            return
+        head = bytes(self._received[:end]).decode("latin-1")
+        del self._received[: end + 4]
+        self._answer(head)
+
+    def _answer(self, head: str) -> None:
+        line, *rest = head.split("\r\n")
+        words = line.split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            self._refuse(400, "expected a request line such as GET /healthz HTTP/1.1")
+            return
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, colon, value in (each.partition(":") for each in rest)
+            if colon
+        }
+        method, target, protocol = words
+        is_kept = "close" not in headers.get("connection", "").lower() and (
+            protocol != "HTTP/1.0" or "keep-alive" in headers.get("connection", "").lower()
+        )
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            self._refuse(413, "this port takes no bodies")
+            return
+        if method not in {"GET", "HEAD"}:
+            self._refuse(405, f"{method[:20]} is not answered here, expected GET or HEAD")
+            return
+        path, _, query = target.partition("?")
+        values = (
+            {name: each[0] for name, each in parse_qs(query, max_num_fields=100).items()} if len(query) < 4096 else {}
+        )
+        self._start_answer()
+        request = Request(tuple(map(unquote, path.split("/")[1:])), values, headers)
+        try:
+            answer = self._server.handler(request)
+        except Exception:  # noqa: BLE001 - it is logged, at a bounded rate
+            self._server.failed(request)
+            answer = Reply(b"the request failed; the server's log says why\n", 500)
+        if isinstance(answer, Reply):
+            self._send(answer, with_body=method == "GET", is_kept=is_kept)
+        else:
+            self._server.spawn(self._wait(request, answer, with_body=method == "GET", is_kept=is_kept))
+
+    async def _wait(self, request: Request, answer: Awaitable[Reply], *, with_body: bool, is_kept: bool) -> None:
+        try:
+            reply = await answer
+        except Exception:  # noqa: BLE001 - it is logged, at a bounded rate
+            self._server.failed(request)
+            reply = Reply(b"the request failed; the server's log says why\n", 500)
+        self._send(reply, with_body=with_body, is_kept=is_kept)
+
+    def _start_answer(self) -> None:
+        self.is_answering = True
+        self._deadline_s = self._server.clock() + ANSWER_S
+        if self._transport is not None:
+            self._transport.pause_reading()  # a caller that sends more requests waits for this answer
+
+    def _refuse(self, status: int, why: str) -> None:
+        self._start_answer()
+        self._send(Reply(f"{why}\n".encode(), status), with_body=True, is_kept=False)
+
+    def _send(self, reply: Reply, *, with_body: bool, is_kept: bool) -> None:
+        if self._transport is None:
+            return
+        phrase = HTTPStatus(reply.status).phrase
+        head = (
+            f"HTTP/1.1 {reply.status} {phrase}\r\nContent-Type: {reply.content_type}\r\n"
+            f"Content-Length: {len(reply.body)}\r\n"
+        )
+        if reply.status == 405:
+            head += "Allow: GET, HEAD\r\n"
+        head += "\r\n" if is_kept else "Connection: close\r\n\r\n"
+        self._transport.writelines([head.encode("latin-1"), reply.body if with_body else b""])
+        self._is_sent = True
+        if is_kept:
+            self._end_answer()
+        else:
+            self._ends = True
+            self._transport.close()  # once all is written; `check` ends it if the caller does not read
+
+    def _end_answer(self) -> None:
+        """Waits for the next request, once the caller has read the answer."""
+        if self._transport is None or self._ends or not self._is_sent or self._transport.get_write_buffer_size():
+            return
+        self.is_answering = self._is_sent = False
+        self._deadline_s = self._server.clock() + (REQUEST_S if self._received else IDLE_S)
+        self._server.touch(self)
+        self._transport.resume_reading()
+        if self._received:
+            asyncio.get_running_loop().call_soon(self._next_request)
+
+    def _talk_http2(self, data: bytes) -> None:
+        assert self._http2 is not None
+        assert self._transport is not None
+        answer = self._http2.receive(data)
+        if answer is None:
+            self.abort()
+        elif answer:
+            self._transport.write(answer)

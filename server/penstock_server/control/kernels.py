@@ -1,0 +1,159 @@
+"""Compiles the feature kernels in a process of its own, for servers whose models need them.
+
+With the kernels of a release, versions load at once and this machine's own are compiled behind, for the next start. Without
+them, versions with features wait until they are compiled; all others are served meanwhile.
+"""
+
+import asyncio
+from asyncio.subprocess import PIPE, Process
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from penstock_server.clock import Clock, monotonic
+from penstock_server.errors import UnavailableError
+from penstock_server.features import compiled
+from penstock_server.features.build import FUNCTIONS
+
+log = structlog.get_logger(__name__)
+
+RETRY_S: Final = 60.0
+"""The pause after a compilation that failed."""
+_PROGRESS_STEPS: Final = 4
+"""How often progress is logged."""
+
+
+class KernelCompiler:
+    """Has the kernels compiled once they are required.
+
+    Args:
+        changed: called on the loop when `is_ready` or `failure` has changed.
+        clock: the time of retries.
+
+    Attributes:
+        is_ready: whether a worker can load kernels now.
+        failure: why they could not be compiled, in one sentence; "" if they are being compiled or need not be.
+    """
+
+    def __init__(self, changed: Callable[[], None], *, clock: Clock = monotonic) -> None:
+        self._changed = changed
+        self._clock = clock
+        self.is_ready = False
+        self.failure = ""
+        self._is_settled = False
+        self._retry_at_s = clock()
+        self._functions = 0
+        self._compiling: asyncio.Task[None] | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why versions with features cannot load yet, in one sentence; "" when they can, or when none needs kernels."""
+        if self.is_ready or (self._compiling is None and not self.failure):
+            return ""
+        return (
+            self.failure or "the feature kernels are being compiled for this machine, which takes half a minute or more"
+        )
+
+    @property
+    def progress(self) -> float:
+        """How much is compiled, 0 to 1."""
+        return min(self._functions / FUNCTIONS, 1.0)
+
+    def require(self) -> None:
+        """Finds the kernels, and starts to compile them if this machine's own are not there; to be called again and again."""
+        if self._is_settled or self._compiling is not None or self._clock() < self._retry_at_s:
+            return
+        if (own := compiled.find_own()) is not None:
+            compiled.keep(own[0])
+            self.is_ready = self._is_settled = True
+            return
+        self.is_ready = compiled.find_shipped() is not None
+        try:
+            compiled.check_can_build(compiled.own_path())
+        except UnavailableError as error:
+            self._fail(str(error))
+        else:
+            self._compiling = asyncio.create_task(self._compile())
+
+    async def close(self) -> None:
+        """Ends the compiler, if it runs."""
+        if self._compiling is not None:
+            self._compiling.cancel()
+            await asyncio.gather(self._compiling, return_exceptions=True)
+
+    async def _compile(self) -> None:
+        behind = self.is_ready
+        log.info(
+            "compiling the feature kernels of this machine; the next start uses them"
+            if behind
+            else "compiling the feature kernels, which takes half a minute or more; models with features wait for them"
+        )
+        try:
+            failure = await self._run()
+        except OSError as error:
+            failure = f"the feature kernels cannot be compiled: {error}"
+        finally:
+            self._compiling = None
+        if not failure and compiled.find_own() is None:
+            failure = f"the feature kernels were compiled, but {compiled.own_path()} does not hold them"
+        if failure:
+            self._fail(failure)
+        else:
+            self.failure = ""
+            self.is_ready = self._is_settled = True
+            log.info("the feature kernels are compiled")
+        self._changed()
+
+    async def _run(self) -> str:
+        """Runs the compiler; why it failed, or "" if it did not."""
+        # Where versions wait for it, it competes with other processes as any does.
+        options = ["--progress", "--behind"] if self.is_ready else ["--progress"]
+        command, environment = compiled.build_command(compiled.own_path(), *options)
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            # Ctrl-C in a terminal reaches the whole group; `close` ends it, and the kernel when this process is killed.
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(compiled.BUILD_TIMEOUT_S):
+                _, said = await asyncio.gather(self._count(process), _last_lines(process))
+                code = await process.wait()
+        except TimeoutError:
+            return f"the feature kernels cannot be compiled: it took longer than {compiled.BUILD_TIMEOUT_S:.0f} s"
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        return "" if code == 0 else compiled.build_failure(code, said)
+
+    async def _count(self, process: Process) -> None:
+        """Counts the functions that are compiled, and logs how far it is now and then."""
+        assert process.stdout is not None
+        self._functions = 0
+        async for _ in process.stdout:
+            self._functions += 1
+            if self._functions < FUNCTIONS and self._functions % (FUNCTIONS // _PROGRESS_STEPS) == 0:
+                log.info("compiling the feature kernels", done=f"{self.progress:.0%}")
+
+    def _fail(self, reason: str) -> None:
+        self._retry_at_s = self._clock() + RETRY_S
+        if self.is_ready:
+            # The kernels of the release serve; what was tried behind is not needed.
+            if "numba" not in reason:
+                log.warning("the kernels of this release go on serving", reason=reason)
+            self._is_settled = True
+        elif reason != self.failure:
+            log.error("versions with features cannot be served", reason=reason)
+            self.failure = reason
+
+
+async def _last_lines(process: Process) -> str:
+    assert process.stderr is not None
+    lines = deque([line.decode(errors="replace") async for line in process.stderr], maxlen=50)
+    return "".join(lines)

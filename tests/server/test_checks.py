@@ -1,0 +1,102 @@
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_server import checks
+from penstock_server.errors import InvalidInputError
+from penstock_server.request_log.settings import RequestLogSettings
+from penstock_server.settings import ServerSettings
+from penstock_server.transport.settings import TransportSettings
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def settings(folder: Path, **given: Any) -> ServerSettings:
+    return ServerSettings(**{"model_repository": folder, **given})
+
+
+def test_what_is_right_is_passed(tmp_path: Path) -> None:
+    checks.check(settings(tmp_path, request_log=RequestLogSettings(tmp_path / "new" / "log")))
+    assert (tmp_path / "new" / "log").is_dir()
+    checks.check(ServerSettings(registry=f"sqlite:///{tmp_path}/registry.db"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model_repository": None}, "there is nowhere to get models from"),
+        (
+            {"model_repository": "missing"},
+            r"the model repository .*/missing cannot be read \(No such file or directory\)",
+        ),
+        ({"model_repository": "file"}, r"the model repository .*/file cannot be read \(Not a directory\)"),
+        ({"request_log": RequestLogSettings(Path("file"))}, r"request_log.directory is .*/file, .* \(File exists\)"),
+        (
+            {"request_log": RequestLogSettings(Path("file/log"))},
+            r"request_log.directory is .*/file/log, which cannot be written to \(Not a directory\)",
+        ),
+        (
+            {"grpc": TransportSettings(tls_certificate=Path("missing"), tls_key=Path("missing"))},
+            "cannot read the TLS file .*missing: No such file",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    if isinstance(given.get("model_repository"), str):
+        given = {"model_repository": tmp_path / given["model_repository"]}
+    if "request_log" in given:
+        given = {"request_log": RequestLogSettings(tmp_path / given["request_log"].directory)}
+    with pytest.raises(InvalidInputError, match=said):
+        checks.check(settings(tmp_path, **given))
+
+
+def test_a_registry_needs_a_cache_and_a_folder_of_models_does_not(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.write_text("")
+    checks.check(settings(tmp_path))
+    (warning,) = checks.warnings(settings(tmp_path))
+    assert warning.startswith(f"the cache folder {cache} cannot be written to: File exists")
+    with pytest.raises(InvalidInputError, match=r"the cache folder .* File exists; set PENSTOCK_CACHE_DIR"):
+        checks.check(ServerSettings(registry="http://mlflow:5000"))
+
+
+def test_more_workers_than_cores_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert list(checks.warnings(settings(tmp_path, workers=2))) == []
+    (warning,) = checks.warnings(settings(tmp_path, workers=3))
+    assert warning.startswith("3 workers share 2 cores")
+
+
+def test_little_shared_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = list(os.statvfs("/"))
+    found[1], found[4] = 4096, 10
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(found))
+    (warning,) = checks.warnings(settings(tmp_path))
+    assert "has 0 MiB left, expected 1 or more for the counters" in warning
+
+
+def test_the_limit_of_descriptors_is_raised_and_told_where_it_is_low(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+        (warning,) = checks.warnings(settings(tmp_path))
+        assert checks.http_connections() == 75
+        assert warning.startswith("a process may have 300 files and connections open, expected at least 576")
+        checks.raise_descriptor_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

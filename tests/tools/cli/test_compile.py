@@ -1,0 +1,60 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock_server.features import compiled
+from penstock_server.features.compiled import CompiledFile
+
+WRITE = "import pathlib, sys; pathlib.Path(sys.argv[-1]).write_text(' '.join(sys.argv[1:])); print('compiled')"
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """A compiler of the test's own; gives the folder of the cache."""
+    monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(compiled, "SHIPPED", tmp_path / "shipped")
+
+    def build_command(path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+        path.parent.mkdir(exist_ok=True)
+        return [sys.executable, "-c", WRITE, *options, str(path)], {}
+
+    monkeypatch.setattr(compiled, "build_command", build_command)
+    return tmp_path
+
+
+def test_compile_says_where_the_kernels_are(compiler, run, capsys):
+    assert run("compile") == 0
+    path = compiled.own_path()
+    assert path.read_text() == f"--progress {path}"
+    said = capsys.readouterr()
+    assert said.out == f"the kernels for this machine are in {path}\n"
+    assert "compiling the feature kernels" in said.err
+
+
+def test_compile_for_a_release(compiler, run, capsys):
+    assert run("compile", "--baseline") == 0
+    (path,) = (compiler / "shipped").iterdir()
+    assert path.read_text() == f"--progress --baseline {path}"
+    assert run("compile", "--baseline", "--output", str(compiler / "k.bin")) == 0
+    assert capsys.readouterr().out.endswith(f"machines are in {compiler}/k.bin\n")
+
+
+def test_what_is_there_is_not_compiled_again(compiler, run, capsys, monkeypatch):
+    monkeypatch.setattr(compiled, "find_own", lambda: (compiled.own_path(), CompiledFile("", ())))
+    monkeypatch.setattr(compiled, "build_command", lambda *_: pytest.fail("compiled again"))
+    assert run("compile") == 0
+    assert capsys.readouterr().out == f"the kernels for this machine are in {compiled.own_path()}\n"
+
+
+def test_without_numba_compile_says_what_to_install(compiler, run, capsys, monkeypatch):
+    monkeypatch.setattr(compiled, "find_spec", lambda _: None)
+    assert run("compile") == 1
+    assert "run: pip install 'penstock[compile]'" in capsys.readouterr().err
+
+
+def test_what_the_compiler_says_is_shown(compiler, run, capsys, monkeypatch):
+    command = [sys.executable, "-c", "raise MemoryError('no room')"]
+    monkeypatch.setattr(compiled, "build_command", lambda *_: (command, {}))
+    assert run("compile") == 1
+    assert "the feature kernels cannot be compiled: MemoryError: no room" in capsys.readouterr().err
