@@ -16,6 +16,7 @@ from penstock_server.batching.limits import BatchLimits
 from penstock_server.drift.report import RATE
 from penstock_server.errors import InvalidInputError
 from penstock_server.request_log.settings import RequestLogSettings
+from penstock_server.sources.settings import CacheSettings, FetchSettings
 from penstock_server.transport.settings import TransportName, TransportSettings
 
 MAX_WORKERS: Final = 256
@@ -149,6 +150,8 @@ class ServerSettings:
     drift: DriftSettings = field(default_factory=DriftSettings)
     request_log: RequestLogSettings = field(default_factory=RequestLogSettings)
     grpc: TransportSettings = field(default_factory=TransportSettings)
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
 
     def __post_init__(self) -> None:
         for name, port in (("port", self.port), ("http_port", self.http_port)):

@@ -17,7 +17,7 @@ import structlog
 from penstock.names import VersionKey
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
-from penstock_server.control.fetcher import ArtifactFetcher
+from penstock_server.control.fetcher import ArtifactFetcher, FetchesFiles
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.reconcile import next_steps, plan_keys
 from penstock_server.control.view import ServerView, WorkerView, version_statuses, version_views
@@ -27,7 +27,7 @@ from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
-from penstock_server.sources.source import Desired, Source
+from penstock_server.sources.source import Desired
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class Supervisor:
         address: str,
         workers: int,
         start: StartWorker,
-        source: Source,
+        source: FetchesFiles,
         counters: CounterStore,
         responder: ControlResponder,
         clock: Clock = monotonic,
@@ -200,7 +200,7 @@ class Supervisor:
         if self._is_stopping:
             return
         desired = set(plan_keys(self._desired.models))
-        self._fetcher.require(desired | self._held_keys())
+        self._fetcher.require(desired | self._held_keys(), self._desired.identities)
         for worker in self._workers.values():
             self._counters.keep(worker.slot, desired | worker.versions.keys())
             self._reconcile_worker(worker)
@@ -275,7 +275,8 @@ class Supervisor:
         """Whether every worker accepts calls, and has at least one model that answers if any is desired."""
         if self._is_stopping or not self.ready.is_set() or not workers:
             return False
-        return all(worker.is_listening and (worker.plans or not self._desired.models) for worker in workers)
+        is_any_desired = any(plan.versions for plan in self._desired.models.values())
+        return all(worker.is_listening and (worker.plans or not is_any_desired) for worker in workers)
 
     def artifact(self, key: VersionKey) -> Artifact | None:
         """The files of a version, if they have been fetched."""

@@ -13,7 +13,7 @@ from penstock_server.errors import InvalidInputError, PenstockError, Unavailable
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.sources.source import Desired
+from penstock_server.sources.source import Desired, VersionFiles
 from tests.server.control.fake_worker import TIMEOUT_S, FakeWorker
 
 LISTENING = messages.Listening("aio")
@@ -28,18 +28,13 @@ def loaded(model: str, version: str) -> messages.Loaded:
 
 
 class FakeSource:
-    name = "fake"
-
     def __init__(self) -> None:
         self.errors: dict[tuple[str, str], PenstockError] = {}
 
-    def poll(self) -> Desired:
-        return Desired()
-
-    def fetch(self, model: str, version: str) -> Path:
+    async def fetch(self, model: str, version: str, identity: str) -> VersionFiles:
         if error := self.errors.get((model, version)):
             raise error
-        return Path("/versions", model, version)
+        return VersionFiles(Path("/versions", model, version), identity)
 
 
 class Server:
