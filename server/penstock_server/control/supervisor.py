@@ -126,7 +126,10 @@ class Supervisor:
         await self._fetcher.close()
         workers = list(self._workers.values())
         for worker in workers:
-            worker.send(messages.Drain(grace_s))
+            if worker.may_have_calls:
+                worker.send(messages.Drain(grace_s))
+            else:
+                worker.kill()  # it may still be importing or loading, and would hear of it seconds later
         try:
             await asyncio.wait_for(asyncio.gather(*(worker.ended.wait() for worker in workers)), grace_s + KILL_AFTER_S)
         except TimeoutError:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import Any, Final
 import llvmlite.binding as llvm
 import msgspec
 
-from penstock_server import atomic
+from penstock_server import atomic, leases
 from penstock_server.errors import UnavailableError
+from penstock_server.leases import Lease
 from penstock_server.paths import cache_dir
 
 BUILD_TIMEOUT_S: Final = 300.0
@@ -134,6 +135,8 @@ class Library:
     brief: dict[str, EntryPoint]
     long: dict[str, EntryPoint]
     engine: Any
+    lease: Lease | None = None
+    """Keeps the file, which another process of this machine may need next, from being swept with the cache."""
 
 
 @cache
@@ -143,7 +146,8 @@ def library() -> Library:
     Raises:
         UnavailableError: there is no file for this machine and it cannot be built; says why.
     """
-    return load(_ensured()[1])
+    path, content = _ensured()
+    return replace(load(content), lease=leases.take(path))
 
 
 def ensure_compiled() -> Path:
