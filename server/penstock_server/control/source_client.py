@@ -30,6 +30,8 @@ itself; mlflow, where it is needed, takes seconds to import."""
 PAUSES_S: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """The pause before a process is started again, by how many ended or hung in a row; the last is the longest."""
 SWEEP_TIMEOUT_S: Final = 60.0
+KILLED_S: Final = 2.0
+"""Nobody waits longer than this for a process that was killed."""
 
 
 class SourceProcess:
@@ -69,7 +71,10 @@ class SourceProcess:
             # Not by the process's own method, which may take the exit code away from whoever waits for it.
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
-        return await self._process.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KILLED_S):
+                return await self._process.wait()
+        return -signal.SIGKILL  # it will end when the kernel lets it, as on a network folder that is away
 
 
 StartProcess = Callable[[messages.Open], Awaitable[SourceProcess]]
@@ -179,6 +184,8 @@ class SourceClient:
                 await process.wait()
         except TimeoutError:
             log.warning("sweeping the cache takes too long; ending it", source=self.name)
+        except (OSError, RuntimeError):
+            pass  # it has ended already
         finally:
             await self._end(process)
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock.names import CANARY, CHAMPION, ROLES
+from penstock.names import CHAMPION, ROLES
 from penstock_server import paths
+from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.models.version_folder import shown
 from penstock_server.rollout.aliases import canary_version, interpret
@@ -31,6 +32,9 @@ from penstock_server.sources.version_cache import VersionCache
 
 _VERSION: Final = re.compile(r"[0-9]{1,18}")
 MAX_NAME_CHARS: Final = 500
+PATIENCE_S: Final = 5.0
+"""When a poll has taken longer, a version that the registry does not give makes it one that does not answer. Before, it is
+the trouble of its model alone."""
 MAX_TOLD: Final = 100
 """So many models without an alias of a role are told of; a registry may hold a hundred thousand."""
 
@@ -177,15 +181,23 @@ class MlflowSource:
 class _Reading:
     """One poll's way from the registry's models to the desired state."""
 
-    def __init__(self, registry: Registry, known: Mapping[tuple[str, str, str], RegisteredVersion]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        known: Mapping[tuple[str, str, str], RegisteredVersion],
+        clock: Clock = monotonic,
+    ) -> None:
         self.models: dict[str, TrafficPlan] = {}
         self.problems: dict[str, str] = {}
         self.identities: dict[str, dict[str, str]] = {}
         self.used: dict[tuple[str, str, str], RegisteredVersion] = {}
         self._registry = registry
         self._known = known
+        self._clock = clock
+        self._started_s = clock()
 
     def take(self, model: RegisteredModel) -> None:
+        """Adds what the registry says of one model."""
         name = model.name
         if not name.isprintable() or len(name) > MAX_NAME_CHARS:
             self.problems[ascii(name)[:200]] = (
@@ -201,22 +213,15 @@ class _Reading:
         if CHAMPION in model.aliases and CHAMPION not in aliases:
             self.problems[name] = "; ".join(sentences)  # nonsense says nothing about what is desired
             return
+        try:
+            versions = self._versions(model, aliases, sentences)
+        except UnavailableError as error:
+            if self._clock() - self._started_s > PATIENCE_S:
+                raise
+            self.problems[name] = str(error)  # of this model alone: its former plan holds
+            return
         canary = canary_version(aliases)
-        versions: dict[str, RegisteredVersion] = {}
-        for role in ROLES:
-            version = aliases.get(role)
-            if version is None or version in versions or CHAMPION not in aliases:
-                continue
-            try:
-                versions[version] = self._version(model, version, is_fresh=version == canary)
-            except (NotFoundError, InvalidInputError) as error:
-                # A champion stays in the plan: the one before it serves on, and the reason is shown.
-                if role != CHAMPION:
-                    del aliases[role]
-                sentences.append(
-                    f"{role} {version[:40]} {'cannot be served' if role == CHAMPION else 'is left out'}: {error}"
-                )
-        tags = versions[canary].tags if canary in versions and CANARY in aliases else {}
+        tags = versions[canary].tags if canary in versions else {}
         plan, problem = interpret(aliases, tags, model=name, newest=model.newest)
         self.models[name] = plan
         if found := {version: versions[version].identity for version in plan.versions if version in versions}:
@@ -225,6 +230,28 @@ class _Reading:
             sentences.append(problem)
         if sentences:
             self.problems[name] = "; ".join(sentences)
+
+    def _versions(
+        self, model: RegisteredModel, aliases: dict[str, str], sentences: list[str]
+    ) -> dict[str, RegisteredVersion]:
+        """The versions that have a role; a canary or shadow that is not registered loses its alias, with a sentence."""
+        versions: dict[str, RegisteredVersion] = {}
+        if CHAMPION not in aliases:
+            return versions
+        canary = canary_version(aliases)
+        for role in ROLES:
+            version = aliases.get(role)
+            if version is None or version in versions:
+                continue
+            try:
+                versions[version] = self._version(model, version, is_fresh=version == canary)
+            except (NotFoundError, InvalidInputError) as error:
+                # A champion stays in the plan: the one before it serves on, and the reason is shown.
+                if role != CHAMPION:
+                    del aliases[role]
+                outcome = "cannot be served" if role == CHAMPION else "is left out"
+                sentences.append(f"{role} {version} {outcome}: {error}")
+        return versions
 
     def _version(self, model: RegisteredModel, version: str, *, is_fresh: bool) -> RegisteredVersion:
         """The version: it came with the list, or was asked before and cannot have changed, or is asked now.

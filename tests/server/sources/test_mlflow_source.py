@@ -129,6 +129,19 @@ class TestPoll:
         with pytest.raises(UnavailableError, match="does not list its models"):
             MlflowSource(fake.uri, cache_dir=tmp_path).poll()
 
+    def test_a_version_that_the_registry_does_not_give_is_the_trouble_of_its_model(
+        self, fake: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake.register("a", "2", champion="1")
+        fake.register("b", "1", champion="1")
+        fake.answers["/api/2.0/mlflow/model-versions/get"] = lambda _: (500, b"boom")
+        found = MlflowSource(fake.uri, cache_dir=tmp_path).poll()
+        assert found.models == {"b": TrafficPlan("1")}  # a keeps the plan that it had
+        assert "does not give version 1 of model 'a': HTTP 500" in found.problems["a"]
+        monkeypatch.setattr(mlflow_source, "PATIENCE_S", -1.0)  # it took long: the registry itself is in trouble
+        with pytest.raises(UnavailableError, match="HTTP 500"):
+            MlflowSource(fake.uri, cache_dir=tmp_path).poll()
+
     def test_a_poll_costs_few_calls(self, fake: FakeRegistry, tmp_path: Path) -> None:
         """One for the list; one for a canary that is not the newest; others once."""
         for name in ("a", "b", "c"):
