@@ -20,7 +20,7 @@ SOURCES: Final = {
     "penstock_tools": ROOT / "tools",
 }
 
-GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "log_setup", "parse", "lifeline"}
+GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "frames", "leases", "lifeline", "log_setup", "parse"}
 """What every room of the server may import."""
 TOOLS_GROUND: Final = {"formatting", "functions", "progress", "server_process"}
 """What every room of the tools may import."""
@@ -44,12 +44,13 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
         "transport": GROUND,
         "services": GROUND | {"prediction", "transport"},
-        "settings": GROUND | {"batching", "drift.report", "transport", "request_log"},
+        "settings": GROUND | {"batching", "drift.report", "transport", "request_log", "sources.settings"},
         "control": GROUND | {"features", "rollout", "metrics", "drift", "models", "sources"},
         "checks": GROUND | {"features", "sources", "settings"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
         | {"settings"},
+        "source_process": GROUND | {"sources"},
         "app": GROUND | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
@@ -82,7 +83,7 @@ DOORS: Final[dict[str, set[str]]] = {
     "mlflow": {"penstock_server.sources.mlflow_client", "penstock_tools"},
     "numba": {"penstock_server.features"},
     "llvmlite": {"penstock_server.features"},
-    "yaml": {"penstock_server.features.spec.yaml_text"},
+    "yaml": {"penstock_server.features.spec.yaml_text", "penstock_server.sources.flavours"},
     "prometheus_client": {
         "penstock_server.metrics.prometheus",
         "penstock_server.drift.gauges",

@@ -20,6 +20,7 @@ from penstock_server.control import port
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
+from penstock_server.control.source_client import SourceClient
 from penstock_server.control.status import ServerStatus
 from penstock_server.control.supervisor import Supervisor
 from penstock_server.control.view import ServerView
@@ -31,11 +32,12 @@ from penstock_server.drift.monitor import DriftMonitor
 from penstock_server.drift.report import DriftRules
 from penstock_server.metrics.prometheus import MetricsCollector, registry_of
 from penstock_server.metrics.store import CounterStore
+from penstock_server.paths import cache_dir
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import ServerSettings
+from penstock_server.sources import directory_source, messages
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState
-from penstock_server.sources.directory_source import DirectorySource
-from penstock_server.sources.mlflow_source import MlflowSource
+from penstock_server.sources.registry import source_name
 from penstock_server.sources.source import Source
 
 log = structlog.get_logger(__name__)
@@ -87,6 +89,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         _start_compactor(stack, settings.request_log)
         counters = stack.enter_context(CounterStore())
         source = CombinedSource(_sources(settings), last_known=LastKnownState())
+        stack.push_async_callback(source.close)
         responder = ControlResponder({"DriftState": lambda body: drift.answer(body, status.drift)})
         stack.push_async_callback(responder.close)
         supervisor = Supervisor(
@@ -187,12 +190,23 @@ def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> Non
 
 
 def _sources(settings: ServerSettings) -> list[Source]:
-    sources: list[Source] = []
+    """The sources, each in processes of its own, which start when they are first polled."""
+    found: list[tuple[str, messages.Registry | messages.Directory]] = []
     if settings.registry is not None:
-        sources.append(MlflowSource(settings.registry, models=settings.models))
+        name = source_name(settings.registry, settings.models)
+        found.append((name, messages.Registry(settings.registry, settings.models)))
     if settings.model_repository is not None:
-        sources.append(DirectorySource(settings.model_repository))
-    return sources
+        folder = settings.model_repository.absolute()
+        found.append((directory_source.name_of(folder), messages.Directory(str(folder))))
+    fetch, cache = settings.fetch, settings.cache
+    return [
+        SourceClient(
+            name,
+            messages.Open(source, str(cache_dir()), fetch.max_mib, fetch.max_files, cache.max_mib, cache.keep),
+            fetch_timeout_s=fetch.timeout_s,
+        )
+        for name, source in found
+    ]
 
 
 async def _keep_running(what: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -17,6 +17,7 @@ from penstock_server.batching.limits import BatchLimits
 from penstock_server.drift.report import RATE
 from penstock_server.errors import InvalidInputError
 from penstock_server.request_log.settings import RequestLogSettings
+from penstock_server.sources.settings import CacheSettings, FetchSettings
 from penstock_server.transport.address import UNIX, host_of
 from penstock_server.transport.settings import TransportName, TransportSettings
 
@@ -152,6 +153,8 @@ class ServerSettings:
     drift: DriftSettings = field(default_factory=DriftSettings)
     request_log: RequestLogSettings = field(default_factory=RequestLogSettings)
     grpc: TransportSettings = field(default_factory=TransportSettings)
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
 
     def __post_init__(self) -> None:
         for name, port in (("port", self.port), ("http_port", self.http_port)):

@@ -1,6 +1,7 @@
 """A server that follows a real MLflow registry: promotions, canaries, shadows, damage, and a registry that is away."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from penstock_client import Client, PenstockClientError
+from tests.server.sources.fake_registry import FakeRegistry, fake_registry
 
 Server = Any  # the process that conftest starts
 ROWS = np.array([[1.0, 2.0], [-1.0, -3.0], [0.5, 0.25]], np.float32)
@@ -208,6 +210,64 @@ def test_a_registry_that_is_away_at_the_first_start(start: Any, until: Any, tmp_
         with pytest.raises(PenstockClientError, match="is not served"):
             client.predict("flag", ROWS)
     until(lambda: '"state":"away"' in server.get("/v1/models"), "the registry is shown as away")
+
+
+@pytest.fixture
+def odd_registry(flag_model: bytes) -> Iterator[FakeRegistry]:
+    """A registry of one model, with its artifacts, that can hang and drip."""
+    with fake_registry() as fake:
+        fake.register("flag", "1", source="mlflow-artifacts:/1/model", champion="1")
+        fake.files = {"1/model/MLmodel": b"flavors: {onnx: {}}", "1/model/model.onnx": flag_model}
+        yield fake
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["hangs", "drips"])
+def test_a_registry_that_never_ends_an_answer_holds_up_nothing(
+    start: Any,
+    odd_registry: FakeRegistry,
+    how: str,
+    until: Any,
+    put_version: Any,
+    opposite_model: bytes,
+    tmp_path: Path,
+) -> None:
+    repository = tmp_path / "models"
+    put_version(repository, "other", "1", opposite_model)
+    config = tmp_path / "quick.toml"
+    config.write_text("poll_interval_s = 0.1\n")
+    server = start(
+        "--registry", odd_registry.uri, "--model-repository", str(repository), "--config", str(config)
+    ).wait_ready()
+    until(lambda: answering(server.grpc, "flag") == "1", "the registry's model answers")
+
+    def drip() -> Iterator[bytes]:
+        while not odd_registry.is_over.wait(0.5):
+            yield b" "
+
+    if how == "hangs":
+        odd_registry.hangs = True
+        assert odd_registry.hung.acquire(timeout=30)
+    else:
+        calls = len(odd_registry.calls)
+        odd_registry.answers["/api/2.0/mlflow/registered-models/search"] = lambda _: drip()
+        until(lambda: len(odd_registry.calls) > calls, "the registry is asked")
+    put_version(repository, "other", "2", opposite_model)
+    until(lambda: answering(server.grpc, "other") == "2", "the other source is followed")
+    assert answering(server.grpc, "flag") == "1"
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.slow
+def test_the_first_poll_holds_up_no_stop(start: Any, odd_registry: FakeRegistry) -> None:
+    odd_registry.hangs = True
+    server = start("--registry", odd_registry.uri)
+    assert odd_registry.hung.acquire(timeout=30)
+    started = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - started < 5.0
 
 
 def _quick_polls(registry: Any) -> Path:

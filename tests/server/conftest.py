@@ -3,7 +3,7 @@
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import PenstockError
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
+from tests.server.sources.fake_registry import FakeRegistry, fake_registry
 
 
 @dataclass
@@ -263,3 +264,10 @@ def publisher(empty_registry: Path, tmp_path: Path, onnx_bytes: bytes) -> Publis
     database = tmp_path / "registry.db"
     shutil.copy(empty_registry, database)
     return Publisher(uri=f"sqlite:///{database}", root=tmp_path, onnx=onnx_bytes)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeRegistry]:
+    """An MLflow server that answers as it is told."""
+    with fake_registry() as server:
+        yield server

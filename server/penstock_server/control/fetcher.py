@@ -1,9 +1,17 @@
-"""Fetches and reads the files of required versions on threads, and remembers why a fetch failed."""
+"""Fetches and reads the files of required versions, and remembers why a fetch failed.
+
+A version that the source registers anew, under the same name and number, is fetched again: its identity differs. The
+files that are there stay until the new ones are read.
+"""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
 
 import structlog
 
@@ -11,23 +19,31 @@ from penstock.names import VersionKey
 from penstock_server.clock import Clock
 from penstock_server.errors import PenstockError, UnavailableError
 from penstock_server.models.artifact import Artifact, read
-from penstock_server.sources.source import Source
+from penstock_server.sources.source import VersionFiles
 
 log = structlog.get_logger(__name__)
 
 RETRY_AWAY_S: Final = 5.0
 RETRY_DAMAGED_S: Final = 60.0
 FETCHES_AT_ONCE: Final = 2
+_NO_IDENTITIES: Final[Mapping[str, Mapping[str, str]]] = {}
+
+
+class FetchesFiles(Protocol):
+    """What the fetcher needs of a source."""
+
+    async def fetch(self, model: str, version: str, identity: str) -> VersionFiles: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
     reason: str
     retry_at_s: float
+    identity: str
 
 
 class ArtifactFetcher:
-    """Holds the artifacts of the required versions, and fetches those that are missing.
+    """Holds the artifacts of the required versions, and fetches those that are missing or have another identity now.
 
     Args:
         source: hands out their files.
@@ -35,11 +51,12 @@ class ArtifactFetcher:
         changed: called on the loop after each fetch, whether it succeeded or failed.
     """
 
-    def __init__(self, source: Source, *, clock: Clock, changed: Callable[[], None]) -> None:
+    def __init__(self, source: FetchesFiles, *, clock: Clock, changed: Callable[[], None]) -> None:
         self._source = source
         self._clock = clock
         self._changed = changed
         self._artifacts: dict[VersionKey, Artifact] = {}
+        self._files: dict[VersionKey, VersionFiles] = {}
         self._failures: dict[VersionKey, _Failure] = {}
         self._running: dict[VersionKey, asyncio.Task[None]] = {}
         self._permits = asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -49,48 +66,105 @@ class ArtifactFetcher:
         """What has been fetched and read."""
         return self._artifacts
 
+    def identity(self, key: VersionKey) -> str:
+        """The identity of a version's artifact; "" if there is none, or the source cannot tell."""
+        files = self._files.get(key)
+        return "" if files is None else files.identity
+
     def failure(self, key: VersionKey) -> str | None:
         """Why the last fetch of a version failed; None if it did not."""
         failure = self._failures.get(key)
         return None if failure is None else failure.reason
 
-    def require(self, keys: Iterable[VersionKey]) -> None:
-        """Starts to fetch those of these versions that are missing, and forgets all others."""
+    def require(self, keys: Iterable[VersionKey], identities: Mapping[str, Mapping[str, str]] = _NO_IDENTITIES) -> None:
+        """Starts to fetch those of these versions that are missing, and forgets all others.
+
+        Args:
+            keys: the versions.
+            identities: which files are meant, by model and version; without one, those that are there.
+        """
         required = set(keys)
         for gone in self._artifacts.keys() - required:
-            del self._artifacts[gone]
+            self._forget(gone)
         for gone in self._failures.keys() - required:
             del self._failures[gone]
-        for key in required - self._artifacts.keys() - self._running.keys():
+        for gone in self._running.keys() - required:
+            self._running[gone].cancel()  # its process ends, and the next one has its turn
+        for key in required - self._running.keys():
+            identity = identities.get(key[0], {}).get(key[1], "")
+            if self._is_there(key, identity):
+                self._failures.pop(key, None)
+                continue
             failure = self._failures.get(key)
-            if failure is None or failure.retry_at_s <= self._clock():
-                self._running[key] = asyncio.create_task(self._fetch(key))
+            if failure is None or failure.retry_at_s <= self._clock() or failure.identity != identity:
+                self._running[key] = asyncio.create_task(self._fetch(key, identity))
+                self._running[key].add_done_callback(partial(self._on_fetched, key))
 
     async def close(self) -> None:
-        """Cancels all fetches; the result of a thread that still reads is dropped."""
+        """Cancels all fetches; a thread that still reads holds up nothing, and its result is dropped."""
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _fetch(self, key: VersionKey) -> None:
+    def _is_there(self, key: VersionKey, identity: str) -> bool:
+        return key in self._artifacts and (not identity or identity == self._files[key].identity)
+
+    async def _fetch(self, key: VersionKey, identity: str) -> None:
         try:
             async with self._permits:
-                self._artifacts[key] = await asyncio.to_thread(self._read, key)
+                files = await self._source.fetch(*key, identity)
+                artifact = await _read_on_thread(files.folder)
+            self._forget(key)
+            self._artifacts[key], self._files[key] = artifact, files
             self._failures.pop(key, None)
         except PenstockError as error:
-            self._fail(key, str(error), RETRY_AWAY_S if isinstance(error, UnavailableError) else RETRY_DAMAGED_S)
+            retry_s = RETRY_AWAY_S if isinstance(error, UnavailableError) else RETRY_DAMAGED_S
+            self._fail(key, identity, str(error), retry_s)
         except Exception as error:
             log.exception("fetch failed", model=key[0], version=key[1])
-            self._fail(key, f"fetching failed: {type(error).__name__}", RETRY_AWAY_S)
-        finally:
-            del self._running[key]
-            self._changed()
+            self._fail(key, identity, f"fetching failed: {type(error).__name__}", RETRY_AWAY_S)
 
-    def _read(self, key: VersionKey) -> Artifact:
-        return read(self._source.fetch(*key))
+    def _on_fetched(self, key: VersionKey, _: asyncio.Task[None]) -> None:
+        del self._running[key]
+        self._changed()
 
-    def _fail(self, key: VersionKey, reason: str, retry_s: float) -> None:
+    def _forget(self, key: VersionKey) -> None:
+        self._artifacts.pop(key, None)
+        files = self._files.pop(key, None)
+        if files is not None and files.lease is not None:
+            files.lease.close()
+
+    def _fail(self, key: VersionKey, identity: str, reason: str, retry_s: float) -> None:
         known = self._failures.get(key)
         if known is None or known.reason != reason:
             log.warning("version cannot be fetched", model=key[0], version=key[1], reason=reason)
-        self._failures[key] = _Failure(reason, self._clock() + retry_s)
+        self._failures[key] = _Failure(reason, self._clock() + retry_s, identity)
+
+
+async def _read_on_thread(folder: Path) -> Artifact:
+    """Reads and verifies a version on a thread that ends with the process: gigabytes of digests hold up no stop.
+
+    `asyncio.to_thread` would: the end of the event loop waits for its threads.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Artifact] = loop.create_future()
+
+    def settle(artifact: Artifact | None, error: Exception | None) -> None:
+        if result.cancelled():
+            return
+        if artifact is None:
+            result.set_exception(error or RuntimeError("reading gave nothing"))
+        else:
+            result.set_result(artifact)
+
+    def run() -> None:
+        found: tuple[Artifact | None, Exception | None]
+        try:
+            found = read(folder), None
+        except Exception as error:  # noqa: BLE001 - raised where the result is awaited
+            found = None, error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, *found)
+
+    threading.Thread(target=run, name=f"read {folder.name}", daemon=True).start()
+    return await result

@@ -18,7 +18,7 @@ import structlog
 from penstock.names import VersionKey
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
-from penstock_server.control.fetcher import ArtifactFetcher
+from penstock_server.control.fetcher import ArtifactFetcher, FetchesFiles
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.kernels import KernelCompiler
 from penstock_server.control.reconcile import next_steps, plan_keys
@@ -29,7 +29,7 @@ from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
-from penstock_server.sources.source import Desired, Source
+from penstock_server.sources.source import Desired
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ class Supervisor:
         address: str,
         workers: int,
         start: StartWorker,
-        source: Source,
+        source: FetchesFiles,
         counters: CounterStore,
         responder: ControlResponder,
         clock: Clock = monotonic,
@@ -130,7 +130,10 @@ class Supervisor:
         await self._fetcher.close()
         workers = list(self._workers.values())
         for worker in workers:
-            worker.send(messages.Drain(grace_s))
+            if worker.may_have_calls:
+                worker.send(messages.Drain(grace_s))
+            else:
+                worker.kill()  # it may still be importing or loading, and would hear of it seconds later
         try:
             await asyncio.wait_for(asyncio.gather(*(worker.ended.wait() for worker in workers)), grace_s + KILL_AFTER_S)
         except TimeoutError:
@@ -204,7 +207,7 @@ class Supervisor:
         if self._is_stopping:
             return
         desired = set(plan_keys(self._desired.models))
-        self._fetcher.require(desired | self._held_keys())
+        self._fetcher.require(desired | self._held_keys(), self._desired.identities)
         for worker in self._workers.values():
             self._counters.keep(worker.slot, desired | worker.versions.keys())
             self._reconcile_worker(worker)
@@ -311,7 +314,8 @@ class Supervisor:
         """Whether every worker accepts calls, and has at least one model that answers if any is desired."""
         if self._is_stopping or not self.ready.is_set() or not workers:
             return False
-        return all(worker.is_listening and (worker.plans or not self._desired.models) for worker in workers)
+        is_any_desired = any(plan.versions for plan in self._desired.models.values())
+        return all(worker.is_listening and (worker.plans or not is_any_desired) for worker in workers)
 
     def artifact(self, key: VersionKey) -> Artifact | None:
         """The files of a version, if they have been fetched."""

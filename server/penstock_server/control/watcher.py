@@ -1,28 +1,26 @@
-"""Polls the sources at an interval, and hands the desired state on when it has changed."""
+"""Polls each source at an interval, and hands the desired state of all on when it has changed."""
 
 import asyncio
 from collections.abc import Callable
 
 import structlog
 
-from penstock_server.errors import UnavailableError
-from penstock_server.sources.combined_source import CombinedSource
+from penstock_server.sources.combined_source import CombinedSource, Member
 from penstock_server.sources.source import Desired
 
 log = structlog.get_logger(__name__)
 
 
 class Watcher:
-    """Polls until cancelled.
+    """Polls until cancelled, each source for itself: one that hangs holds up no other.
 
-    The last known state is handed on at the start, since a registry's client takes seconds to import. The server serves
-    what it served last until the registry answers.
+    The last known state is handed on at the start. The server serves what it served last until the registry answers.
 
     Args:
-        source: polled on a thread.
-        interval_s: from the end of a poll to the next.
-        desired: called on the loop with each desired state that differs from the one before.
-        polled: called on the loop after each poll, whether it succeeded or failed.
+        source: all sources.
+        interval_s: from the end of a source's poll to its next.
+        desired: called with each desired state that differs from the one before.
+        polled: called after each poll, whether it succeeded or failed, once every source has been polled.
     """
 
     def __init__(
@@ -38,7 +36,8 @@ class Watcher:
         self._on_desired = desired
         self._on_polled = polled
         self._desired: Desired | None = None
-        self._reasons: tuple[str, ...] = ()
+        self._polled: set[int] = set()
+        self._reasons: dict[str, str] = {}
 
     async def run(self) -> None:
         """Hands on the last known state, then polls."""
@@ -46,30 +45,33 @@ class Watcher:
         if last_known.models:
             log.info("serving the last known state until the source answers", source=self._source.name)
             self._hand_on(last_known)
-        while True:
-            await self._poll()
-            await asyncio.sleep(self._interval_s)
+        async with asyncio.TaskGroup() as tasks:
+            for index, member in enumerate(self._source.members):
+                tasks.create_task(self._follow(index, member))
 
-    async def _poll(self) -> None:
-        try:
-            self._hand_on(await asyncio.to_thread(self._source.poll))
-        except UnavailableError:
-            pass  # the source's own state says why, and is logged below
-        except Exception:
-            log.exception("polling the source failed", source=self._source.name)
-        self._log_states()
-        self._on_polled()
+    async def _follow(self, index: int, member: Member) -> None:
+        while True:
+            try:
+                await member.poll()
+            except Exception:
+                log.exception("polling the source failed", source=member.source.name)
+            self._polled.add(index)
+            # While nothing is known of any source, an empty state is the lack of an answer.
+            if any(one.known is not None for one in self._source.members):
+                self._hand_on(self._source.combined())
+            self._log_state(member)
+            if len(self._polled) == len(self._source.members):
+                self._on_polled()
+            await asyncio.sleep(self._interval_s)
 
     def _hand_on(self, desired: Desired) -> None:
         if desired != self._desired:
             self._desired = desired
             self._on_desired(desired)
 
-    def _log_states(self) -> None:
-        states = self._source.states
-        reasons = tuple(state.reason for state in states)
-        if reasons != self._reasons:
-            self._reasons = reasons
-            for state in states:
-                write = log.warning if state.reason else log.info
-                write("source state", name=state.name, state=state.state, reason=state.reason)
+    def _log_state(self, member: Member) -> None:
+        state = member.state
+        if self._reasons.get(state.name) != state.reason:
+            self._reasons[state.name] = state.reason
+            write = log.warning if state.reason else log.info
+            write("source state", name=state.name, state=state.state, reason=state.reason)

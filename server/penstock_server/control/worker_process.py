@@ -70,6 +70,11 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def may_have_calls(self) -> bool:
+        """Whether it was told to listen."""
+        return self._is_listen_sent
+
     def snapshot(self) -> WorkerSnapshot:
         """What it holds, for decisions."""
         return WorkerSnapshot({key: status.state for key, status in self.versions.items()}, dict(self.plans))

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -27,9 +27,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from penstock_server import atomic
+from penstock_server import atomic, leases
 from penstock_server.errors import UnavailableError
 from penstock_server.features.processor import Baseline, this_processor
+from penstock_server.leases import Lease
 from penstock_server.paths import cache_dir
 
 BUILD_TIMEOUT_S: Final = 300.0
@@ -191,6 +192,8 @@ class Library:
     brief: dict[str, EntryPoint]
     long: dict[str, EntryPoint]
     memory: tuple[mmap.mmap, ...]
+    lease: Lease | None = None
+    """Keeps the file, which another process of this machine may need next, from being swept with the cache."""
 
 
 def find_own() -> tuple[Path, CompiledFile] | None:
@@ -222,7 +225,8 @@ def library() -> Library:
     Raises:
         UnavailableError: there are none for this machine and they cannot be compiled; says why.
     """
-    return load(_ensured()[1])
+    path, content = _ensured()
+    return replace(load(content), lease=leases.take(path))
 
 
 @cache

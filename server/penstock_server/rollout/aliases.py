@@ -35,7 +35,9 @@ def canary_version(aliases: Mapping[str, str]) -> str | None:
     return None if CHAMPION not in aliases or canary == aliases[CHAMPION] else canary
 
 
-def interpret(aliases: Mapping[str, str], canary_tags: Mapping[str, str]) -> tuple[TrafficPlan, str | None]:
+def interpret(
+    aliases: Mapping[str, str], canary_tags: Mapping[str, str], *, model: str = "NAME", newest: str = "VERSION"
+) -> tuple[TrafficPlan, str | None]:
     """The plan that the aliases of one model ask for, and one sentence if something is wrong with them.
 
     Promoting a canary may leave its old alias on the champion: that is neither a second role nor a problem. A canary
@@ -44,20 +46,28 @@ def interpret(aliases: Mapping[str, str], canary_tags: Mapping[str, str]) -> tup
     Args:
         aliases: all of the model's aliases, with the version of each.
         canary_tags: the tags of the version that `canary_version` names.
+        model: the model's name, for the sentence that says what to do.
+        newest: its newest version, for the same.
     """
     champion = aliases.get(CHAMPION)
     if champion is None:
-        return TrafficPlan(), _without_champion(aliases)
+        return TrafficPlan(), _without_champion(aliases, model, newest)
     shadow = aliases.get(SHADOW)
     canary = canary_version(aliases)
     weight, problem = _weight(canary, canary_tags)
     return TrafficPlan(champion, canary, weight, None if shadow == champion else shadow), problem
 
 
-def _without_champion(aliases: Mapping[str, str]) -> str:
-    others = [alias for alias in (CANARY, SHADOW) if alias in aliases]
-    besides = f", only {' and '.join(map(repr, others))}" if others else ""
-    return f"no version has the alias '{CHAMPION}'{besides}; nothing is served until one has it"
+def _without_champion(aliases: Mapping[str, str], model: str, newest: str) -> str:
+    others = sorted(aliases, key=lambda alias: (alias not in (CANARY, SHADOW), alias))[:3]
+    besides = f", only {' and '.join(repr(alias[:100]) for alias in others)}" if others else ""
+    meant = next((alias for alias in others if alias.lower() == CHAMPION), None)
+    version = aliases.get(meant or "", newest or "VERSION")
+    name = model if re.fullmatch(r"[\w.+-]+", model) else repr(model)
+    return (
+        f"registered, not served: no version has the alias '{CHAMPION}'{besides}; "
+        f"run `penstock promote {name} {version}`"
+    )
 
 
 def _weight(canary: str | None, tags: Mapping[str, str]) -> tuple[float, str | None]:

@@ -1,23 +1,28 @@
 """Joins several sources into one; while a source does not answer, its last known state holds.
 
-When two sources desire the same model, the first is followed. The watcher polls this one source; /v1/models shows
-`states`.
+When two sources desire the same model, the first is followed. The watcher polls each member for itself, so that one that
+hangs holds up no other; /v1/models shows `states`. It runs in the supervisor, and the sources in processes of their own.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from penstock_server import atomic, paths
-from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.models import strict_json
 from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.sources.source import Desired, Source
+from penstock_server.sources.source import Desired, Source, VersionFiles
 
 _MAX_BYTES = 64 * 2**20
+CONFIRM_S: Final = 3600.0
+"""So often the time of the file of a state that does not change is renewed: it is still that of a server that runs."""
 
 
 class _Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,7 +47,24 @@ class LastKnownState:
         Raises:
             InvalidInputError: the file is damaged; what it held is lost.
         """
-        path = self._path(source)
+        return self._read(self._path(source))
+
+    def all(self, *, newer_than_s: float) -> Iterator[Desired]:
+        """What every source of every server with this cache desired last, unless its file is older or damaged."""
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(InvalidInputError, OSError):
+                if path.stat().st_mtime > newer_than_s and (found := self._read(path)) is not None:
+                    yield found
+
+    def confirm(self, source: str) -> None:
+        """Renews the time of the source's file."""
+        with contextlib.suppress(OSError):
+            path = self._path(source)
+            # The wall clock, because file times are on it.
+            if time.time() - path.stat().st_mtime > CONFIRM_S:
+                os.utime(path)
+
+    def _read(self, path: Path) -> Desired | None:
         try:
             if path.stat().st_size > _MAX_BYTES:
                 raise InvalidInputError(f"the last known state in {path} is too large to be one; it is ignored")
@@ -96,6 +118,7 @@ def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str
     models: dict[str, TrafficPlan] = {}
     owners: dict[str, int] = {}
     problems: dict[str, list[str]] = {}
+    identities: dict[str, Mapping[str, str]] = {}
     for index, (name, desired) in enumerate(states):
         for model, problem in desired.problems.items():
             problems.setdefault(model, []).append(problem)
@@ -103,15 +126,17 @@ def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str
             # A plan without versions, as for a model without a champion, gives way to one with versions.
             if model not in models or not models[model].versions:
                 models[model], owners[model] = plan, index
+                identities[model] = desired.identities.get(model, {})
             elif plan.versions:
                 winner = states[owners[model]][0]
                 problems.setdefault(model, []).append(f"{winner} and {name} both name it; the first is followed")
     joined = {model: "; ".join(sentences) for model, sentences in problems.items()}
-    return Desired(models=models, problems=joined), owners
+    known = {model: own for model, own in identities.items() if own}
+    return Desired(models=models, problems=joined, identities=known), owners
 
 
 class CombinedSource:
-    """One source made of one or more. `poll` and `recall` take one caller at a time; `fetch` and `states` any number.
+    """One source made of one or more. Everything runs on one event loop; each member takes one poll at a time.
 
     Args:
         sources: at least one; where two desire the same model, the earlier is followed.
@@ -119,6 +144,7 @@ class CombinedSource:
 
     Attributes:
         name: the sources' names, joined.
+        members: each source with what is known of it.
 
     Raises:
         InvalidInputError: there is no source.
@@ -128,46 +154,40 @@ class CombinedSource:
         if not sources:
             raise InvalidInputError("there is nowhere to get models from; name a registry or a model repository")
         self.name = " + ".join(source.name for source in sources)
-        self._members = tuple(_Member(source, last_known) for source in sources)
+        self.members = tuple(Member(source, last_known) for source in sources)
         self._owners: Mapping[str, int] = {}
 
     @property
     def states(self) -> tuple[SourceState, ...]:
         """The state of each source at its last poll."""
-        return tuple(member.state for member in self._members)
+        return tuple(member.state for member in self.members)
 
     def recall(self) -> Desired:
         """What was desired last, from the files of the last known state; polls no source, so it is quick."""
-        for member in self._members:
+        for member in self.members:
             member.recall()
-        return self._combined()
+        return self.combined()
 
-    def poll(self) -> Desired:
-        """All that is desired now; for sources that do not answer, their last known state.
+    def combined(self) -> Desired:
+        """All that is desired now; for sources that do not answer, their last known state."""
+        states = [(member.source.name, member.known or Desired()) for member in self.members]
+        desired, self._owners = combine(states)
+        return desired
 
-        Raises:
-            UnavailableError: no source answers, and none has a last known state.
-        """
-        for member in self._members:
-            member.poll()
-        if all(member.known is None for member in self._members):
-            raise UnavailableError("; ".join(member.state.reason for member in self._members))
-        return self._combined()
-
-    def fetch(self, model: str, version: str) -> Path:
+    async def fetch(self, model: str, version: str, identity: str) -> VersionFiles:
         """The version's files, from the source that the model comes from; see `Source.fetch`."""
         owner = self._owners.get(model)
         if owner is None:
             raise NotFoundError(f"model {model!r} is not desired by {self.name}")
-        return self._members[owner].source.fetch(model, version)
+        return await self.members[owner].source.fetch(model, version, identity)
 
-    def _combined(self) -> Desired:
-        states = [(member.source.name, member.known or Desired()) for member in self._members]
-        desired, self._owners = combine(states)
-        return desired
+    async def close(self) -> None:
+        """Ends what the sources run."""
+        for member in self.members:
+            await member.source.close()
 
 
-class _Member:
+class Member:
     """A source, what is known of its desired state, and whether it answers."""
 
     def __init__(self, source: Source, last_known: LastKnownState | None) -> None:
@@ -175,8 +195,11 @@ class _Member:
         self.known: Desired | None = None
         self.state = SourceState(source.name, "starting")
         self._last_known = last_known
+        self._doubted: frozenset[str] = frozenset()
+        self._unwritten = ""
 
     def recall(self) -> None:
+        """Takes in the last known state, if there is one."""
         if self._last_known is None or self.known is not None:
             return
         try:
@@ -184,21 +207,37 @@ class _Member:
         except InvalidInputError as error:
             self.state = SourceState(self.source.name, "starting", str(error))
 
-    def poll(self) -> None:
+    async def poll(self) -> None:
+        """Takes in what the source desires now; when it does not answer, only its state changes."""
         try:
-            found = self.source.poll()
-        except UnavailableError as error:
+            found = await self.source.poll()
+        except PenstockError as error:
             self.state = SourceState(self.source.name, "away", str(error))
             return
-        found = found.keeping(self.known or Desired())
+        except Exception as error:
+            self.state = SourceState(self.source.name, "away", f"polling it failed: {type(error).__name__}")
+            raise
+        former = self.known or Desired()
+        found, self._doubted = found.keeping(former).doubting(former, self._doubted)
         changed, self.known = found != self.known, found
-        reason = self._remember(found) if changed else self.state.reason
-        self.state = SourceState(self.source.name, "answers", reason)
+        reason = self._remember(found, changed)
+        self.state = SourceState(self.source.name, "answers", self._doubts() or reason)
 
-    def _remember(self, desired: Desired) -> str:
+    def _doubts(self) -> str:
+        if not self._doubted:
+            return ""
+        names = ", ".join(map(repr, sorted(self._doubted)[:5])) + (", ..." if len(self._doubted) > 5 else "")
+        return f"no longer lists {names}; served until the next poll says so again"
+
+    def _remember(self, desired: Desired, changed: bool) -> str:
+        if self._last_known is None:
+            return ""
+        if not changed:
+            self._last_known.confirm(self.source.name)
+            return self._unwritten
         try:
-            if self._last_known is not None:
-                self._last_known.remember(self.source.name, desired)
+            self._last_known.remember(self.source.name, desired)
+            self._unwritten = ""
         except UnavailableError as error:
-            return str(error)
-        return ""
+            self._unwritten = str(error)
+        return self._unwritten

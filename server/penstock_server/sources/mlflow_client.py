@@ -1,25 +1,29 @@
 """The calls of mlflow that serving needs, with mlflow's errors translated into Penstock's own.
 
-Only this module of the server imports mlflow, and only at the first call: the import takes seconds. It decides what a
-failure means: the registry does not answer, it refuses, or it has no such model or version. `mlflow_source` calls it.
+Only this module of the server imports mlflow, and only at the first call, in a source's process: the import takes seconds
+and 90 MB. It reads those registries that nothing lighter reads, such as PostgreSQL, and downloads from those stores that
+nothing lighter knows, such as S3. It decides what a failure means: the registry does not answer, it refuses, or it has no
+such model or version.
 """
 
-import hashlib
-import json
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
+from penstock_server.sources.registered import (
+    MAX_MODELS,
+    MAX_PAGES,
+    PAGE_MODELS,
+    RegisteredModel,
+    RegisteredVersion,
+    identity_of,
+)
 from penstock_server.sources.registry import redacted, without_secrets
-
-# The largest page of MLflow's own stores.
-_PAGE_MODELS = 1000
 
 _CHATTER = {
     "alembic": logging.WARNING,
@@ -28,23 +32,8 @@ _CHATTER = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredVersion:
-    """A version as the registry has it.
-
-    Attributes:
-        identity: differs between two versions that were registered with the same model and number.
-        tags: text by name.
-        status: `READY` unless its files are still being written, or could not be.
-    """
-
-    identity: str
-    tags: Mapping[str, str]
-    status: str
-
-
 class RegistryClient:
-    """One registry. Calls block and may come from several threads."""
+    """One registry, read by mlflow."""
 
     def __init__(self, uri: str) -> None:
         """Opens nothing yet; `uri` is as mlflow takes it."""
@@ -52,77 +41,97 @@ class RegistryClient:
         self._shown = redacted(uri)
         self._lock = threading.Lock()
         self._client_or_none: Any = None
+        self._repositories: dict[str, Any] = {}
 
-    def all_aliases(self) -> dict[str, dict[str, str]]:
-        """The aliases of every registered model, by name.
-
-        Raises:
-            UnavailableError: they cannot be read, whatever the reason.
-        """
-        found: dict[str, dict[str, str]] = {}
+    def models(self) -> Sequence[RegisteredModel]:
+        found: dict[str, RegisteredModel] = {}
+        seen: set[str] = set()
         page_token = None
-        try:
-            while True:
-                with self._translated("the list of models"):
-                    page = self._client().search_registered_models(max_results=_PAGE_MODELS, page_token=page_token)
-                found.update((model.name, _texts(model.aliases)) for model in page)
-                page_token = page.token
-                if not page_token:
-                    return found
-        except (NotFoundError, InvalidInputError) as error:
-            raise UnavailableError(f"the registry {self._shown} does not list its models: {error}") from error
+        for _ in range(MAX_PAGES):
+            with self._translated("the list of models"):
+                page = self._client().search_registered_models(max_results=PAGE_MODELS, page_token=page_token)
+            found.update((model.name, self._model(model)) for model in page)
+            page_token = page.token
+            if not page_token:
+                return list(found.values())
+            if page_token in seen or len(found) > MAX_MODELS:
+                break
+            seen.add(page_token)
+        raise UnavailableError(f"the registry {self._shown} does not list its models: the list has no end")
 
-    def aliases(self, model: str) -> dict[str, str]:
-        """The aliases of one model, with the version of each.
-
-        Raises:
-            NotFoundError: there is no such registered model.
-            InvalidInputError: the registry refuses to say.
-            UnavailableError: it does not answer.
-        """
-        with self._translated(f"model {model!r}"):
-            return _texts(self._client().get_registered_model(model).aliases)
+    def model(self, name: str) -> RegisteredModel:
+        with self._translated(f"model {name!r}"):
+            return self._model(self._client().get_registered_model(name))
 
     def version(self, model: str, version: str) -> RegisteredVersion:
-        """What is registered under this model and version.
-
-        Raises:
-            NotFoundError: nothing is.
-            InvalidInputError: the registry refuses to say, or the version is not a number.
-            UnavailableError: it does not answer.
-        """
         with self._translated(f"version {version} of model {model!r}"):
-            found = self._client().get_model_version(model, version)
-        described = json.dumps([found.source, found.run_id, found.creation_timestamp])
-        return RegisteredVersion(
-            identity=hashlib.sha256(described.encode()).hexdigest(), tags=_texts(found.tags), status=str(found.status)
+            return self._version(self._client().get_model_version(model, version), model)
+
+    def artifact_uri(self, model: str, version: str) -> str:
+        with self._translated(f"the place of the files of version {version} of model {model!r}"):
+            return str(self._client().get_model_version_download_uri(model, version))
+
+    def underlying_uri(self, uri: str) -> str:
+        """Where the files of a `runs:` or `models:` address are."""
+        self._client()
+        import mlflow
+
+        # These two look up the registry of the whole process, whatever they are given.
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_registry_uri(self._uri)
+        from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+        from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
+
+        for _ in range(8):
+            scheme = uri.partition(":")[0]
+            if scheme not in ("runs", "models"):
+                return uri
+            with self._translated("the place of its files"):
+                kind = RunsArtifactRepository if scheme == "runs" else ModelsArtifactRepository
+                found = kind(uri, tracking_uri=self._uri, registry_uri=self._uri).repo.artifact_uri
+            if found == uri:
+                return uri  # a store of its own, such as Unity Catalog
+            uri = str(found)
+        raise InvalidInputError("its source leads from one registry's address to the next without an end")
+
+    def list_artifacts(self, uri: str, below: str) -> list[tuple[str, bool, int]]:
+        """The entries of a folder of a version's files: path below the root, whether it is a folder, and bytes."""
+        with self._translated("the list of its files"):
+            entries = self._repository(uri).list_artifacts(below or None)
+        return [(str(entry.path), bool(entry.is_dir), int(entry.file_size or 0)) for entry in entries]
+
+    def download_artifact(self, uri: str, path: str, folder: Path) -> None:
+        """Fetches one file of a version to the same path below `folder`."""
+        with self._translated("its files"):
+            self._repository(uri).download_artifacts(path, str(folder))
+
+    def _repository(self, uri: str) -> Any:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if uri not in self._repositories:
+            self._client()
+            self._repositories[uri] = get_artifact_repository(uri, tracking_uri=self._uri, registry_uri=self._uri)
+        return self._repositories[uri]
+
+    def _model(self, found: Any) -> RegisteredModel:
+        versions = {str(one.version): self._version(one, found.name) for one in found.latest_versions or ()}
+        return RegisteredModel(
+            found.name,
+            _texts(found.aliases),
+            versions,
+            marker=f"{found.creation_timestamp} {found.last_updated_timestamp}",
+            newest=max(versions, key=lambda version: (len(version), version), default=""),
         )
 
-    def download(self, model: str, version: str, folder: Path) -> Path:
-        """Fetches the version's artifacts into the empty `folder`.
-
-        Returns:
-            The folder that holds them: `folder`, or one below it.
-
-        Raises:
-            NotFoundError: there is no such version.
-            InvalidInputError: its registered source is not a folder.
-            UnavailableError: the registry or its artifact store does not answer.
-        """
-        with self._translated(f"the files of version {version} of model {model!r}"):
-            source = self._client().get_model_version_download_uri(model, version)
-            import mlflow.artifacts
-
-            files = Path(
-                mlflow.artifacts.download_artifacts(
-                    artifact_uri=source, dst_path=str(folder), tracking_uri=self._uri, registry_uri=self._uri
-                )
-            )
-        if not files.is_dir() or not files.resolve().is_relative_to(folder.resolve()):
-            raise InvalidInputError(
-                f"version {version} of model {model!r} is registered with a source that is not a folder; expected one"
-            )
-        return files
+    def _version(self, found: Any, model: str) -> RegisteredVersion:
+        identity = identity_of(
+            self._shown,
+            (model, str(found.version)),
+            created=found.creation_timestamp,
+            source=found.source,
+            run=found.run_id,
+        )
+        return RegisteredVersion(identity, _texts(found.tags), str(found.status))
 
     def _client(self) -> Any:
         with self._lock:
@@ -144,8 +153,16 @@ class RegistryClient:
         if code == "RESOURCE_DOES_NOT_EXIST" and self._is_definite(error):
             return NotFoundError(f"{what} is not in the registry {self._shown}")
         if code in ("INVALID_PARAMETER_VALUE", "PERMISSION_DENIED") and self._is_definite(error):
-            return InvalidInputError(f"the registry {self._shown} refuses {what}: {_reason(error)}")
-        return UnavailableError(f"the registry {self._shown} does not give {what}: {_reason(error)}")
+            return InvalidInputError(f"the registry {self._shown} refuses {what}: {self._reason(error)}")
+        return UnavailableError(f"the registry {self._shown} does not give {what}: {self._reason(error)}")
+
+    def _reason(self, error: BaseException) -> str:
+        """The first line of the innermost cause: mlflow wraps "connection refused" five times."""
+        cause = error
+        while isinstance(below := cause.__cause__ or cause.__context__, Exception):
+            cause = below
+        text = str(cause if isinstance(cause, OSError) else error).strip() or type(error).__name__
+        return without_secrets(text.splitlines()[0], self._uri)[:300]
 
     def _is_definite(self, error: Exception) -> bool:
         """Whether the registry itself answered: a proxy's error page, even a 404, says nothing about a model."""
@@ -163,6 +180,7 @@ def connect(uri: str, *, timeout_s: int = 10, retries: int = 1) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(timeout_s))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
 
     for logger, level in _CHATTER.items():
@@ -173,12 +191,3 @@ def connect(uri: str, *, timeout_s: int = 10, retries: int = 1) -> Any:
 def _texts(values: Mapping[str, object]) -> dict[str, str]:
     # Some stores give versions as numbers, others as text.
     return {name: str(value) for name, value in values.items()}
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of the innermost cause: mlflow wraps "connection refused" five times."""
-    cause = error
-    while isinstance(below := cause.__cause__ or cause.__context__, Exception):
-        cause = below
-    text = str(cause if isinstance(cause, OSError) else error).strip() or type(error).__name__
-    return without_secrets(text.splitlines()[0])[:300]

@@ -1,131 +1,295 @@
 """The MLflow registry as a source: aliases say what is desired, and run artifacts are the files.
 
 It decides what a registry's state means for serving, and when a local copy is enough. `rollout.aliases` interprets the
-aliases, `mlflow_client` calls mlflow, and `version_cache` keeps the copies.
+aliases, a `registered.Registry` reads the registry, and `version_cache` keeps the copies. It runs in a source's process
+(`source_process`): every call blocks.
 """
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-from penstock.names import CANARY, ROLES
+from penstock.names import CHAMPION, ROLES
 from penstock_server import paths
+from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.models.version_folder import shown
 from penstock_server.rollout.aliases import canary_version, interpret
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.sources import flavours, local_files, remote_files
+from penstock_server.sources.budget import Budget
+from penstock_server.sources.http_session import HttpSession, needs_mlflow
 from penstock_server.sources.mlflow_client import RegistryClient
-from penstock_server.sources.registry import redacted
-from penstock_server.sources.source import Desired
+from penstock_server.sources.registered import RegisteredModel, RegisteredVersion, Registry
+from penstock_server.sources.registry import redacted, source_name, sqlite_path
+from penstock_server.sources.rest_registry import RestRegistry
+from penstock_server.sources.settings import FetchSettings
+from penstock_server.sources.source import Desired, VersionFiles
+from penstock_server.sources.sqlite_registry import SqliteRegistry
 from penstock_server.sources.version_cache import VersionCache
 
-_Answer = tuple[TrafficPlan | None, str | None]
+_VERSION: Final = re.compile(r"[0-9]{1,18}")
+MAX_NAME_CHARS: Final = 500
+PATIENCE_S: Final = 5.0
+"""When a poll has taken longer, a version that the registry does not give makes it one that does not answer. Before, it is
+the trouble of its model alone."""
+MAX_TOLD: Final = 100
+"""So many models without an alias of a role are told of; a registry may hold a hundred thousand."""
 
 
 class MlflowSource:
-    """What an MLflow registry desires. Calls block and may come from several threads.
-
-    Until a poll has been answered, a version that was fetched before comes from the cache without asking the registry.
-    From then on `fetch` checks that the registry still has the same files, and `poll` reports copies that were handed
-    out unchecked and whose version has since been replaced.
+    """What an MLflow registry desires, and the files of its versions.
 
     Args:
         uri: as mlflow takes it: `http://...`, `sqlite:///...`, `postgresql://...`.
         models: the registered models to serve; empty means every model with an alias of a role.
         cache_dir: where copies are kept; None is Penstock's cache folder.
-
-    Attributes:
-        name: its name in logs and in /v1/models.
+        fetch: the bounds of a version.
     """
 
-    def __init__(self, uri: str, *, models: Sequence[str] = (), cache_dir: Path | None = None) -> None:
-        shown = redacted(uri)
-        self.name = f"mlflow {shown}" + (f" ({', '.join(sorted(models))})" if models else "")
-        self._registry = RegistryClient(uri)
+    def __init__(
+        self,
+        uri: str,
+        *,
+        models: Sequence[str] = (),
+        cache_dir: Path | None = None,
+        fetch: FetchSettings = FetchSettings(),  # noqa: B008 - frozen
+    ) -> None:
+        self.name = source_name(uri, models)
+        self._uri = uri
+        self._shown = redacted(uri)
+        self._registry_or_none: Registry | None = None
         self._models = tuple(dict.fromkeys(models))
-        self._cache = VersionCache((cache_dir or paths.cache_dir()) / "models" / paths.file_name_for(shown))
-        self._answers = False
-        self._unchecked: set[tuple[str, str]] = set()
+        self._cache = VersionCache((cache_dir or paths.cache_dir()) / "models" / paths.file_name_for(self._shown))
+        self._fetch_settings = fetch
+        self._known: dict[tuple[str, str, str], RegisteredVersion] = {}
 
     def poll(self) -> Desired:
         """All that the registry desires now.
 
-        Costs one call per thousand models, or one for each of `models`, and one per canary.
+        Costs one call per thousand models, or one for each of `models`; one per canary that is not its model's newest
+        version; and one, once, for every other version with a role that is not the newest. A registry in sqlite costs
+        one transaction.
 
         Raises:
             UnavailableError: the registry does not answer.
         """
-        try:
-            answers = self._ask()
-            problems = {name: problem for name, (_, problem) in answers.items() if problem is not None}
-            problems.update(self._replaced())
-        except UnavailableError:
-            self._answers = False
-            raise
-        self._answers = True
-        models = {name: plan for name, (plan, _) in answers.items() if plan is not None}
-        return Desired(models=models, problems=problems)
+        reading = _Reading(self._registry, self._known)
+        problems: dict[str, str] = {}
+        if self._models:
+            listed = [found for name in self._models if (found := self._named(name, reading, problems)) is not None]
+        else:
+            listed = list(_of_interest(self._all()))
+        for model in listed:
+            reading.take(model)
+        self._known = reading.used
+        return Desired(reading.models, {**reading.problems, **problems}, reading.identities)
 
-    def fetch(self, model: str, version: str) -> Path:
-        """A local folder with the version's files; see `Source.fetch`."""
-        cached = self._cache.find(model, version)
-        if cached is not None and not self._answers:
-            return self._unchecked_copy(model, version, cached)
+    def fetch(self, model: str, version: str, identity: str = "") -> Path:
+        """The folder of `get`."""
+        return self.get(model, version, identity).folder
+
+    def get(self, model: str, version: str, identity: str = "") -> VersionFiles:
+        """The version's files; a copy of this identity needs no registry.
+
+        Args:
+            model: the model's name.
+            version: its number.
+            identity: which of those that had this name and number is meant; "" takes the one that is registered now, or
+                the last copy while the registry does not answer.
+
+        Raises:
+            NotFoundError: there is no such version.
+            InvalidInputError: it cannot be used; says why.
+            UnavailableError: the registry or the artifact store does not answer, and there is no copy.
+        """
+        if identity and (copy := self._cache.find(model, version, identity)) is not None:
+            return VersionFiles(copy, identity)
         try:
             registered = self._registry.version(model, version)
         except UnavailableError:
-            if cached is None:
+            copy = self._cache.find(model, version)
+            if identity or copy is None:
                 raise
-            return self._unchecked_copy(model, version, cached)
-        self._unchecked.discard((model, version))
+            return VersionFiles(copy, self._cache.identity(model, version) or "")
         if registered.status != "READY":
             raise UnavailableError(
-                f"version {version} of model {model!r} is {registered.status} in the registry, not READY"
+                f"version {version} of model {model!r} is {registered.status[:100]} in the registry, not READY"
             )
-        identity = registered.identity
-        return self._cache.find(model, version, identity) or self._cache.store(
-            model, version, identity, lambda folder: self._registry.download(model, version, folder)
+        if identity and registered.identity != identity:
+            raise UnavailableError(f"version {version} of model {model!r} has just been registered anew")
+        copy = self._cache.find(model, version, registered.identity) or self._cache.store(
+            model, version, registered.identity, lambda folder: self._download(model, version, folder)
         )
+        return VersionFiles(copy, registered.identity)
 
-    def _ask(self) -> dict[str, _Answer]:
-        if self._models:
-            return {name: self._named(name) for name in self._models}
-        found = self._registry.all_aliases()
-        return {name: self._plan(name, found[name]) for name in found if any(role in found[name] for role in ROLES)}
+    @property
+    def _registry(self) -> Registry:
+        if self._registry_or_none is None:
+            self._registry_or_none = _registry_of(self._uri, self._shown)
+        return self._registry_or_none
 
-    def _named(self, name: str) -> _Answer:
+    def _all(self) -> Sequence[RegisteredModel]:
         try:
-            return self._plan(name, self._registry.aliases(name))
+            return self._registry.models()
+        except (NotFoundError, InvalidInputError) as error:
+            raise UnavailableError(f"the registry {self._shown} does not list its models: {error}") from error
+
+    def _named(self, name: str, reading: "_Reading", problems: dict[str, str]) -> RegisteredModel | None:
+        try:
+            return self._registry.model(name)
         except NotFoundError as error:
-            return TrafficPlan(), str(error)
+            reading.models[name], problems[name] = TrafficPlan(), str(error)
         except InvalidInputError as error:
             # Refused, perhaps because a permission is missing: that says nothing about what is desired.
-            return None, str(error)
+            problems[name] = str(error)
+        return None
 
-    def _plan(self, name: str, aliases: Mapping[str, str]) -> _Answer:
-        canary = canary_version(aliases)
+    def _download(self, model: str, version: str, folder: Path) -> Path:
+        what = f"version {version} of model {model!r} cannot be fetched"
         try:
-            tags = {} if canary is None else self._registry.version(name, canary).tags
-        except (NotFoundError, InvalidInputError) as error:
-            others = {alias: version for alias, version in aliases.items() if alias != CANARY}
-            return interpret(others, {})[0], f"canary {canary} is left out: {error}"
-        return interpret(aliases, tags)
+            self._fetch_files(self._registry.artifact_uri(model, version), model, folder)
+        except (InvalidInputError, NotFoundError, UnavailableError) as error:
+            raise type(error)(f"{what}: {error}") from error
+        return folder
 
-    def _unchecked_copy(self, model: str, version: str, copy: Path) -> Path:
-        self._unchecked.add((model, version))
-        return copy
+    def _fetch_files(self, uri: str, model: str, folder: Path) -> None:
+        budget = Budget(self._fetch_settings)
 
-    def _replaced(self) -> dict[str, str]:
-        """A problem for each copy handed out unchecked that differs from what the registry now has under its name."""
-        problems = {}
-        for model, version in sorted(self._unchecked):
+        def inspect(fetched: Path) -> None:
+            flavours.check_is_onnx(fetched, model)
+
+        client = RegistryClient(self._uri)
+        if uri.startswith(("runs:", "models:")):
+            uri = client.underlying_uri(uri)
+        if not uri:
+            raise InvalidInputError("it was registered without a source; expected the address of an MLflow model")
+        if (path := local_files.local_path(uri)) is not None:
+            local_files.copy_folder(path, folder, budget, inspect)
+        else:
+            is_servers_own = uri.startswith("mlflow-artifacts:") and not uri.startswith("mlflow-artifacts://")
+            store: remote_files.Store = (
+                remote_files.ServerStore(HttpSession(self._uri), uri)
+                if is_servers_own and _speaks_rest(self._uri)
+                else remote_files.MlflowStore(client, uri)
+            )
+            remote_files.download(store, folder, budget, inspect)
+
+
+class _Reading:
+    """One poll's way from the registry's models to the desired state."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        known: Mapping[tuple[str, str, str], RegisteredVersion],
+        clock: Clock = monotonic,
+    ) -> None:
+        self.models: dict[str, TrafficPlan] = {}
+        self.problems: dict[str, str] = {}
+        self.identities: dict[str, dict[str, str]] = {}
+        self.used: dict[tuple[str, str, str], RegisteredVersion] = {}
+        self._registry = registry
+        self._known = known
+        self._clock = clock
+        self._started_s = clock()
+
+    def take(self, model: RegisteredModel) -> None:
+        """Adds what the registry says of one model."""
+        name = model.name
+        if not name.isprintable() or len(name) > MAX_NAME_CHARS:
+            self.problems[ascii(name)[:200]] = (
+                "the model's name is too long or not printable, so no request could name it"
+            )
+            return
+        aliases = {alias: version for alias, version in model.aliases.items() if _VERSION.fullmatch(version)}
+        sentences = [
+            f"the alias {role!r} names {shown(model.aliases[role])}, which is no version; expected a number"
+            for role in ROLES
+            if role in model.aliases and role not in aliases
+        ]
+        if CHAMPION in model.aliases and CHAMPION not in aliases:
+            self.problems[name] = "; ".join(sentences)  # nonsense says nothing about what is desired
+            return
+        try:
+            versions = self._versions(model, aliases, sentences)
+        except UnavailableError as error:
+            if self._clock() - self._started_s > PATIENCE_S:
+                raise
+            self.problems[name] = str(error)  # of this model alone: its former plan holds
+            return
+        canary = canary_version(aliases)
+        tags = versions[canary].tags if canary in versions else {}
+        plan, problem = interpret(aliases, tags, model=name, newest=model.newest)
+        self.models[name] = plan
+        if found := {version: versions[version].identity for version in plan.versions if version in versions}:
+            self.identities[name] = found
+        if problem is not None:
+            sentences.append(problem)
+        if sentences:
+            self.problems[name] = "; ".join(sentences)
+
+    def _versions(
+        self, model: RegisteredModel, aliases: dict[str, str], sentences: list[str]
+    ) -> dict[str, RegisteredVersion]:
+        """The versions that have a role; a canary or shadow that is not registered loses its alias, with a sentence."""
+        versions: dict[str, RegisteredVersion] = {}
+        if CHAMPION not in aliases:
+            return versions
+        canary = canary_version(aliases)
+        for role in ROLES:
+            version = aliases.get(role)
+            if version is None or version in versions:
+                continue
             try:
-                is_same = self._registry.version(model, version).identity == self._cache.identity(model, version)
-            except (NotFoundError, InvalidInputError):
-                is_same = True  # it is gone, which the desired plans will show
-            if is_same:
-                self._unchecked.discard((model, version))
-            else:
-                problems[model] = (
-                    f"version {version} was registered again while the registry was away; "
-                    "the former one is served until it is loaded again"
-                )
-        return problems
+                versions[version] = self._version(model, version, is_fresh=version == canary)
+            except (NotFoundError, InvalidInputError) as error:
+                # A champion stays in the plan: the one before it serves on, and the reason is shown.
+                if role != CHAMPION:
+                    del aliases[role]
+                outcome = "cannot be served" if role == CHAMPION else "is left out"
+                sentences.append(f"{role} {version} {outcome}: {error}")
+        return versions
+
+    def _version(self, model: RegisteredModel, version: str, *, is_fresh: bool) -> RegisteredVersion:
+        """The version: it came with the list, or was asked before and cannot have changed, or is asked now.
+
+        Args:
+            model: its model.
+            version: its number.
+            is_fresh: whether its tags matter, which change without a sign.
+        """
+        if version in model.versions:
+            return model.versions[version]
+        key = (model.name, version, model.marker)
+        found = self._known.get(key)
+        if found is None or is_fresh:
+            found = self._registry.version(model.name, version)
+        self.used[key] = found
+        return found
+
+
+def _of_interest(models: Sequence[RegisteredModel]) -> Sequence[RegisteredModel]:
+    """The models with an alias of a role, and the first of those that have versions and none."""
+    chosen, told = [], 0
+    for model in models:
+        if any(role in model.aliases for role in ROLES):
+            chosen.append(model)
+        elif model.newest and told < MAX_TOLD:
+            told += 1
+            chosen.append(model)
+    return chosen
+
+
+def _registry_of(uri: str, shown: str) -> Registry:
+    """The lightest way to read this registry: mlflow's own costs 90 to 150 MB."""
+    path = sqlite_path(uri)
+    if path is not None:
+        return SqliteRegistry(path, shown, workspace=os.environ.get("MLFLOW_WORKSPACE") or "default")
+    return RestRegistry(HttpSession(uri)) if _speaks_rest(uri) else RegistryClient(uri)
+
+
+def _speaks_rest(uri: str) -> bool:
+    return uri.startswith(("http://", "https://")) and not needs_mlflow()

@@ -2,31 +2,35 @@
 
 A copy appears whole or not at all. It is kept under the *identity* of what was registered, since a version may be
 deleted and registered again with other files. The source decides what an identity is, and how files are fetched.
+`cache_sweep` deletes copies that nobody needs.
 
-    <folder>/<model>/<version>/current.json    the identity in use, and the size of each of its files
-    <folder>/<model>/<version>/<identity>/     the version's files
+    <folder>/<model>/<version>/<identity>/         the version's files
+    <folder>/<model>/<version>/<identity>.json     the size of each of them; the time of this file is that of the last use
+    <folder>/<model>/<version>/.partial-*/         what is being downloaded, under a lease; without one, what a crash left
 """
 
 import contextlib
 import errno
-import shutil
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from penstock_server import atomic
+from penstock_server import atomic, leases
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.models import strict_json, version_folder
 from penstock_server.paths import file_name_for
 
-_PARTIAL = ".partial-"
-_FORGOTTEN_AFTER_S = 24 * 3600.0
+PARTIAL: Final = ".partial-"
 
 
-class _Current(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CopyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a copy is, and the size of each of its files."""
+
     identity: str
     sizes_bytes: Mapping[str, int]
     format: int = strict_json.FORMAT
@@ -39,24 +43,27 @@ class VersionCache:
         self._folder = folder
 
     def find(self, model: str, version: str, identity: str | None = None) -> Path | None:
-        """The folder of a whole copy; None if there is none.
+        """The folder of a whole copy; None if there is none. It counts as used now.
 
         Args:
             model: any text.
             version: any text.
-            identity: the identity that the copy must have; None takes the one that was stored last.
+            identity: the identity that the copy must have; None takes the one that was used last.
         """
         place = self._place(model, version)
-        current = _read_current(place)
-        if current is None or identity not in (None, current.identity):
+        record = _record(place, identity)
+        copy = None if record is None else place / file_name_for(record.identity)
+        if record is None or copy is None or not record.sizes_bytes or _sizes_bytes(copy) != record.sizes_bytes:
             return None
-        copy = place / file_name_for(current.identity)
-        return copy if current.sizes_bytes and _sizes_bytes(copy) == current.sizes_bytes else None
+        with contextlib.suppress(OSError):
+            now_ns = time.time_ns()  # finer than the clock that the kernel would take
+            os.utime(record_of(copy), ns=(now_ns, now_ns))
+        return copy
 
     def identity(self, model: str, version: str) -> str | None:
-        """The identity of the copy that was stored last."""
-        current = _read_current(self._place(model, version))
-        return None if current is None else current.identity
+        """The identity of the copy that was used last."""
+        record = _record(self._place(model, version), None)
+        return None if record is None else record.identity
 
     def store(self, model: str, version: str, identity: str, download: Callable[[Path], Path]) -> Path:
         """Makes a copy and returns its folder.
@@ -75,13 +82,18 @@ class VersionCache:
         place = self._place(model, version)
         try:
             place.mkdir(parents=True, exist_ok=True)
-            _sweep(place)
-            with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=place, ignore_cleanup_errors=True) as aside:
-                files = download(Path(aside))
-                copy = place / file_name_for(identity)
-                sizes_bytes = _move(files, copy)
-            record = _Current(identity=identity, sizes_bytes=sizes_bytes)
-            atomic.write(place / "current.json", msgspec.json.encode(record))
+            with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=place, ignore_cleanup_errors=True) as aside:
+                lease = leases.take(Path(aside))  # so that a sweep tells it from what a crash left
+                try:
+                    files = Path(aside, "files")
+                    files.mkdir()
+                    copy = place / file_name_for(identity)
+                    sizes_bytes = _move(download(files), copy)
+                finally:
+                    if lease is not None:
+                        lease.close()
+            record = CopyRecord(identity=identity, sizes_bytes=sizes_bytes)
+            atomic.write(record_of(copy), msgspec.json.encode(record))
         except OSError as error:
             reason = error.strerror or error
             raise UnavailableError(f"a copy cannot be written to the cache folder {place}: {reason}") from error
@@ -91,11 +103,27 @@ class VersionCache:
         return self._folder / file_name_for(model) / file_name_for(version)
 
 
-def _read_current(place: Path) -> _Current | None:
+def record_of(copy: Path) -> Path:
+    """The file that describes a copy."""
+    return copy.with_name(f"{copy.name}.json")
+
+
+def read_record(path: Path) -> CopyRecord | None:
+    """A copy's record; None if there is none, or it is damaged."""
     try:
-        return strict_json.decode((place / "current.json").read_bytes(), _Current)
+        return strict_json.decode(path.read_bytes(), CopyRecord)
     except (OSError, InvalidInputError):
         return None
+
+
+def _record(place: Path, identity: str | None) -> CopyRecord | None:
+    if identity is not None:
+        return read_record(record_of(place / file_name_for(identity)))
+    try:
+        latest = sorted(place.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    except OSError:  # one was deleted meanwhile
+        return None
+    return next((found for path in reversed(latest) if (found := read_record(path)) is not None), None)
 
 
 def _move(files: Path, copy: Path) -> Mapping[str, int]:
@@ -111,7 +139,7 @@ def _move(files: Path, copy: Path) -> Mapping[str, int]:
         # Another process stored the same copy first, or the copy there is damaged. Checking before the renaming could take
         # the copy away from the process that was first.
         if _sizes_bytes(copy) != sizes_bytes:
-            copy.rename(tempfile.mkdtemp(prefix=_PARTIAL, dir=copy.parent))
+            copy.rename(tempfile.mkdtemp(prefix=PARTIAL, dir=copy.parent))
             files.rename(copy)
     return sizes_bytes
 
@@ -122,12 +150,3 @@ def _sizes_bytes(folder: Path) -> dict[str, int]:
         return {name: (folder / name).stat().st_size for name in version_folder.file_names(folder)}
     except OSError:
         return {}
-
-
-def _sweep(place: Path) -> None:
-    """Removes what crashed downloads left behind."""
-    for partial in place.glob(f"{_PARTIAL}*"):
-        # The wall clock, because file times are on it.
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - partial.stat().st_mtime > _FORGOTTEN_AFTER_S:
-                shutil.rmtree(partial, ignore_errors=True)

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
+from penstock_server import leases
 from penstock_server.control.fetcher import RETRY_AWAY_S, RETRY_DAMAGED_S, ArtifactFetcher
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.sources.source import Desired
+from penstock_server.leases import Lease
+from penstock_server.sources.source import VersionFiles
 
 ONE, TWO, THREE = ("m", "1"), ("m", "2"), ("m", "3")
 TIMEOUT_S = 20.0
 
 
 class FakeSource:
-    """Hands out one folder, unless it is told to raise; `held` makes fetches wait."""
-
-    name = "fake"
+    """Hands out one folder, unless it is told to raise; fetches wait for `may_go`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -26,21 +26,29 @@ class FakeSource:
         self.fetches: list[tuple[str, str]] = []
         self.at_once = 0
         self.most_at_once = 0
-        self.may_go = threading.Event()
+        self.may_go = asyncio.Event()
         self.may_go.set()
+        self.leases: list[Lease] = []
 
-    def poll(self) -> Desired:
-        return Desired()
-
-    def fetch(self, model: str, version: str) -> Path:
+    async def fetch(self, model: str, version: str, identity: str) -> VersionFiles:
         self.fetches.append((model, version))
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        assert self.may_go.wait(TIMEOUT_S)
-        self.at_once -= 1
+        try:
+            await asyncio.wait_for(self.may_go.wait(), TIMEOUT_S)
+        finally:
+            self.at_once -= 1
         if error := self.errors.get((model, version)):
             raise error
-        return self.folder
+        lease = leases.take(self.folder)
+        assert lease is not None
+        self.leases.append(lease)
+        return VersionFiles(self.folder, identity or "unknown", lease)
+
+    @property
+    def is_free(self) -> bool:
+        with leases.for_deleting(self.folder) as is_free:
+            return is_free
 
 
 class Watched:
@@ -50,8 +58,8 @@ class Watched:
         self.changes = asyncio.Queue[None]()
         self.fetcher = ArtifactFetcher(source, clock=clock, changed=lambda: self.changes.put_nowait(None))
 
-    async def require(self, *keys: tuple[str, str], changes: int = 0) -> None:
-        self.fetcher.require(keys)
+    async def require(self, *keys: tuple[str, str], changes: int = 0, identity: str = "") -> None:
+        self.fetcher.require(keys, {"m": {version: identity for _, version in keys}})
         for _ in range(changes):
             await asyncio.wait_for(self.changes.get(), TIMEOUT_S)
 
@@ -149,6 +157,76 @@ async def test_damaged_files_are_a_failure(source: Any, clock: Any, tmp_path: Pa
     async with watched(source, clock) as found:
         await found.require(ONE, changes=1)
         assert "model.onnx" in str(found.fetcher.failure(ONE))
+
+
+async def test_another_identity_is_fetched_and_takes_the_place_of_the_first(source: Any, clock: Any) -> None:
+    async with watched(source, clock) as found:
+        await found.require(ONE, changes=1, identity="a")
+        assert found.fetcher.identity(ONE) == "a"
+        first = found.fetcher.artifacts[ONE]
+        source.may_go.clear()
+        await found.require(ONE, identity="b")
+        assert found.fetcher.artifacts[ONE] is first  # until the new files are there
+        assert found.fetcher.identity(ONE) == "a"
+        source.may_go.set()
+        await found.require(ONE, changes=1, identity="b")
+        assert found.fetcher.artifacts[ONE] is not first
+        assert found.fetcher.identity(ONE) == "b"
+        await found.require(ONE)  # no identity is known: those that are there will do
+        assert source.fetches == [ONE, ONE]
+
+
+async def test_another_identity_that_cannot_be_fetched_leaves_the_first(source: Any, clock: Any) -> None:
+    async with watched(source, clock) as found:
+        await found.require(ONE, changes=1, identity="a")
+        source.errors[ONE] = InvalidInputError("damaged")
+        await found.require(ONE, changes=1, identity="b")
+        assert found.fetcher.identity(ONE) == "a"
+        assert found.fetcher.failure(ONE) == "damaged"
+        await found.require(ONE, identity="b")  # not before its time
+        assert source.fetches == [ONE, ONE]
+        await found.require(ONE, changes=1, identity="c")  # but at once when it is another again
+        assert source.fetches == [ONE, ONE, ONE]
+        await found.require(ONE, identity="a")
+        assert found.fetcher.failure(ONE) is None  # what is there is what is meant
+
+
+async def test_files_are_leased_as_long_as_they_are_required(source: Any, clock: Any) -> None:
+    async with watched(source, clock) as found:
+        assert source.is_free
+        await found.require(ONE, changes=1, identity="a")
+        assert not source.is_free
+        await found.require(ONE, changes=1, identity="b")
+        assert not source.is_free
+        await found.require()
+        assert source.is_free
+
+
+async def test_a_fetch_that_is_no_longer_required_is_ended(source: Any, clock: Any) -> None:
+    async with watched(source, clock) as found:
+        source.may_go.clear()
+        await found.require(ONE, TWO)
+        await found.require(THREE, changes=2)
+        source.may_go.set()
+        await found.require(THREE, changes=1)
+        assert found.fetcher.artifacts.keys() == {THREE}
+        assert source.at_once == 0
+
+
+async def test_close_waits_for_no_reading(source: Any, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, may_end = threading.Event(), threading.Event()
+
+    def hang(_: Path) -> None:
+        reading.set()
+        may_end.wait(TIMEOUT_S)
+
+    monkeypatch.setattr("penstock_server.control.fetcher.read", hang)
+    async with watched(source, clock) as found:
+        await found.require(ONE)
+        assert await asyncio.to_thread(reading.wait, TIMEOUT_S)
+        await asyncio.wait_for(found.fetcher.close(), TIMEOUT_S)
+        assert not may_end.is_set()
+        may_end.set()
 
 
 async def test_close_ends_all_fetches(source: Any, clock: Any) -> None:

@@ -13,7 +13,7 @@ from penstock_server.errors import InvalidInputError, PenstockError, Unavailable
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.sources.source import Desired
+from penstock_server.sources.source import Desired, VersionFiles
 from tests.server.control.fake_worker import TIMEOUT_S, FakeWorker
 
 LISTENING = messages.Listening("aio")
@@ -28,18 +28,13 @@ def loaded(model: str, version: str) -> messages.Loaded:
 
 
 class FakeSource:
-    name = "fake"
-
     def __init__(self) -> None:
         self.errors: dict[tuple[str, str], PenstockError] = {}
 
-    def poll(self) -> Desired:
-        return Desired()
-
-    def fetch(self, model: str, version: str) -> Path:
+    async def fetch(self, model: str, version: str, identity: str) -> VersionFiles:
         if error := self.errors.get((model, version)):
             raise error
-        return Path("/versions", model, version)
+        return VersionFiles(Path("/versions", model, version), identity)
 
 
 class Server:
@@ -362,6 +357,9 @@ async def test_control_requests_are_answered_to_the_worker_that_forwards_them(st
 async def test_a_drain_waits_for_the_workers_and_replaces_none(start: Callable[..., Server]) -> None:
     server = start(workers=2)
     workers = [await server.worker(), await server.worker()]
+    server.supervisor.on_polled()
+    for worker in workers:
+        await worker.hears("listen")
     draining = asyncio.create_task(server.supervisor.drain(5.0))
     for worker in workers:
         await worker.hears("drain")
@@ -376,12 +374,26 @@ async def test_a_drain_waits_for_the_workers_and_replaces_none(start: Callable[.
     assert all(worker.process.kills == 0 and worker.said.empty() for worker in workers)
 
 
+async def test_a_worker_without_calls_holds_up_no_drain(start: Callable[..., Server]) -> None:
+    server = start(workers=1)
+    server.supervisor.on_desired(desired(m=TrafficPlan("1")))
+    worker = await server.worker()
+    await worker.hears("load m 1")
+    worker.reader.feed_eof()  # as it will be when the process is killed
+    await asyncio.wait_for(server.supervisor.drain(3600.0), TIMEOUT_S)
+    assert worker.process.kills == 1
+    assert worker.said.empty()
+
+
 async def test_a_worker_that_outlives_the_grace_is_killed(
     start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "KILL_AFTER_S", 0.01)
     server = start(workers=2)
     workers = [await server.worker(), await server.worker()]
+    server.supervisor.on_polled()
+    for worker in workers:
+        await worker.hears("listen")
     draining = asyncio.create_task(server.supervisor.drain(0.0))
     for worker in workers:
         await worker.hears("drain")

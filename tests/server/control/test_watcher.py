@@ -1,4 +1,5 @@
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,8 +7,8 @@ import pytest
 from penstock_server.control.watcher import Watcher
 from penstock_server.errors import UnavailableError
 from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.sources.combined_source import SourceState
-from penstock_server.sources.source import Desired
+from penstock_server.sources.combined_source import CombinedSource, LastKnownState, SourceState
+from penstock_server.sources.source import Desired, VersionFiles
 
 TIMEOUT_S = 20.0
 FIRST = Desired({"m": TrafficPlan("1")})
@@ -15,38 +16,44 @@ SECOND = Desired({"m": TrafficPlan("2")})
 
 
 class ScriptedSource:
-    """Answers its script, one entry per poll; an exception is raised."""
+    """Answers its script, one entry per poll, and then never again; an exception is raised."""
 
-    name = "scripted"
-    states = (SourceState("scripted", "answers"),)
-
-    def __init__(self, *script: Desired | Exception, last_known: Desired | None = None) -> None:
+    def __init__(self, *script: Desired | Exception, name: str = "scripted") -> None:
+        self.name = name
         self.script = list(script)
-        self.last_known = last_known or Desired()
+        self.is_over = asyncio.Event()
 
-    def recall(self) -> Desired:
-        return self.last_known
-
-    def poll(self) -> Desired:
+    async def poll(self) -> Desired:
+        if not self.script:
+            self.is_over.set()
+            await asyncio.Event().wait()
         found = self.script.pop(0)
         if isinstance(found, Exception):
             raise found
         return found
 
+    async def fetch(self, model: str, version: str, identity: str) -> VersionFiles:
+        raise NotImplementedError
 
-async def follow(source: ScriptedSource) -> list[Any]:
-    """What is handed on, in order, until the script ends."""
+    async def close(self) -> None:
+        pass
+
+
+async def follow(
+    *sources: ScriptedSource, last_known: LastKnownState | None = None, interval_s: float = 0.0
+) -> list[Any]:
+    """What is handed on, in order, until every script has ended."""
     heard: list[Any] = []
-    ended = asyncio.Event()
-
-    def polled() -> None:
-        heard.append("polled")
-        if not source.script:
-            ended.set()
-
-    watcher = Watcher(source, interval_s=0.0, desired=heard.append, polled=polled)  # type: ignore[arg-type]
+    watcher = Watcher(
+        CombinedSource(sources, last_known=last_known),
+        interval_s=interval_s,
+        desired=heard.append,
+        polled=lambda: heard.append("polled"),
+    )
     task = asyncio.create_task(watcher.run())
-    await asyncio.wait_for(ended.wait(), TIMEOUT_S)
+    async with asyncio.timeout(TIMEOUT_S):
+        for source in sources:
+            await source.is_over.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return heard
@@ -61,15 +68,45 @@ async def follow(source: ScriptedSource) -> list[Any]:
         ([Desired()], None, [Desired(), "polled"]),
         ([SECOND], FIRST, [FIRST, SECOND, "polled"]),
         ([FIRST], FIRST, [FIRST, "polled"]),
+        ([Desired(), Desired()], FIRST, [FIRST, "polled", Desired(), "polled"]),  # believed the second time
+        ([Desired(), FIRST], FIRST, [FIRST, "polled", "polled"]),
         ([UnavailableError("away"), FIRST], None, ["polled", FIRST, "polled"]),
         ([UnavailableError("away")], FIRST, [FIRST, "polled"]),
         ([RuntimeError("a bug"), FIRST], None, ["polled", FIRST, "polled"]),
     ],
 )
 async def test_each_new_desired_state_is_handed_on_once(
-    script: list[Any], last_known: Desired | None, expected: list[Any]
+    script: list[Any], last_known: Desired | None, expected: list[Any], tmp_path: Path
 ) -> None:
-    assert await follow(ScriptedSource(*script, last_known=last_known)) == expected
+    remembered = LastKnownState(tmp_path)
+    if last_known is not None:
+        remembered.remember("scripted", last_known)
+    assert await follow(ScriptedSource(*script), last_known=remembered) == expected
+
+
+async def test_a_source_that_hangs_holds_up_no_other() -> None:
+    hanging, other = ScriptedSource(name="hanging"), ScriptedSource(FIRST, SECOND, name="other")
+    assert await follow(hanging, other) == [FIRST, SECOND]  # and nobody says that all were polled
+
+
+async def test_all_were_polled_once_each_has_answered_or_failed() -> None:
+    away, other = ScriptedSource(UnavailableError("away"), name="away"), ScriptedSource(FIRST, name="other")
+    assert sorted(map(str, await follow(away, other))) == sorted(map(str, [FIRST, "polled"]))
+
+
+async def test_a_bug_of_one_source_is_shown_and_hurts_no_other() -> None:
+    source = ScriptedSource(RuntimeError("a bug"))
+    combined = CombinedSource([source])
+    watcher = Watcher(combined, interval_s=0.0, desired=lambda _: None, polled=lambda: None)
+    task = asyncio.create_task(watcher.run())
+    await asyncio.wait_for(source.is_over.wait(), TIMEOUT_S)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert combined.states == (SourceState("scripted", "away", "polling it failed: RuntimeError"),)
+
+
+class EnoughError(Exception):
+    pass
 
 
 async def test_polls_are_an_interval_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,11 +115,11 @@ async def test_polls_are_an_interval_apart(monkeypatch: pytest.MonkeyPatch) -> N
     async def pause(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 3:
-            raise asyncio.CancelledError
+            raise EnoughError
 
     monkeypatch.setattr("penstock_server.control.watcher.asyncio.sleep", pause)
     source = ScriptedSource(FIRST, UnavailableError("away"), SECOND)
-    watcher = Watcher(source, interval_s=2.5, desired=lambda _: None, polled=lambda: None)  # type: ignore[arg-type]
-    with pytest.raises(asyncio.CancelledError):
+    watcher = Watcher(CombinedSource([source]), interval_s=2.5, desired=lambda _: None, polled=lambda: None)
+    with pytest.raises(ExceptionGroup):
         await watcher.run()
     assert pauses == [2.5] * 3

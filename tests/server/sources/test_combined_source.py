@@ -1,4 +1,5 @@
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState, SourceState, combine
-from penstock_server.sources.source import Desired
+from penstock_server.sources.source import Desired, VersionFiles
 
 ONE, TWO = TrafficPlan("1"), TrafficPlan("2")
 
@@ -20,13 +21,27 @@ class Puppet:
         self.name = name
         self.desired = desired
 
-    def poll(self) -> Desired:
+    async def poll(self) -> Desired:
         if self.desired is None:
             raise UnavailableError(f"{self.name} does not answer")
         return self.desired
 
-    def fetch(self, model: str, version: str) -> Path:
-        return Path(self.name, model, version)
+    async def fetch(self, model: str, version: str, identity: str) -> VersionFiles:
+        return VersionFiles(Path(self.name, model, version), identity)
+
+    async def close(self) -> None:
+        pass
+
+
+async def poll(combined: CombinedSource) -> Desired:
+    """Polls every member once."""
+    for member in combined.members:
+        await member.poll()
+    return combined.combined()
+
+
+async def folder(combined: CombinedSource, model: str, version: str) -> Path:
+    return (await combined.fetch(model, version, "id")).folder
 
 
 @pytest.mark.parametrize(
@@ -56,56 +71,116 @@ def test_desired_states_are_joined(
     assert (desired.models, found_owners, desired.problems) == (models, owners, problems)
 
 
-def test_files_come_from_the_source_that_is_followed() -> None:
+async def test_files_come_from_the_source_that_is_followed() -> None:
     combined = CombinedSource([Puppet("F", Desired({"a": ONE})), Puppet("S", Desired({"a": TWO, "b": TWO}))])
     assert combined.name == "F + S"
-    combined.poll()
-    assert combined.fetch("a", "1") == Path("F/a/1")
-    assert combined.fetch("b", "2") == Path("S/b/2")
+    (await poll(combined))
+    assert await folder(combined, "a", "1") == Path("F/a/1")
+    assert await folder(combined, "b", "2") == Path("S/b/2")
     with pytest.raises(NotFoundError, match="model 'c' is not desired by F"):
-        combined.fetch("c", "1")
+        await folder(combined, "c", "1")
 
 
-def test_a_source_that_goes_away_keeps_its_state_and_hurts_no_other() -> None:
+async def test_a_source_that_goes_away_keeps_its_state_and_hurts_no_other() -> None:
     first, second = Puppet("F", Desired({"a": ONE})), Puppet("S", Desired({"b": ONE}))
     combined = CombinedSource([first, second])
-    combined.poll()
+    (await poll(combined))
     first.desired, second.desired = None, Desired({"b": TWO})
-    assert combined.poll().models == {"a": ONE, "b": TWO}
+    assert (await poll(combined)).models == {"a": ONE, "b": TWO}
     assert combined.states == (SourceState("F", "away", "F does not answer"), SourceState("S", "answers"))
-    first.desired = Desired()
-    assert combined.poll().models == {"b": TWO}
+    first.desired = Desired({"a": TrafficPlan()})
+    assert (await poll(combined)).models == {"a": TrafficPlan(), "b": TWO}
     assert combined.states[0] == SourceState("F", "answers")
 
 
-def test_a_source_that_never_answered_leaves_the_rest() -> None:
+async def test_a_source_that_never_answered_leaves_the_rest() -> None:
     combined = CombinedSource([Puppet("F"), Puppet("S", Desired({"b": ONE}))])
     assert combined.states == (SourceState("F", "starting"), SourceState("S", "starting"))
-    assert combined.poll().models == {"b": ONE}
+    assert (await poll(combined)).models == {"b": ONE}
 
 
-def test_nobody_answering_and_nothing_known_is_an_error_with_every_reason() -> None:
-    with pytest.raises(UnavailableError, match="F does not answer; S does not answer"):
-        CombinedSource([Puppet("F"), Puppet("S")]).poll()
+async def test_nobody_answering_and_nothing_known_is_told_with_every_reason() -> None:
+    combined = CombinedSource([Puppet("F"), Puppet("S")])
+    assert await poll(combined) == Desired()
+    assert [state.reason for state in combined.states] == ["F does not answer", "S does not answer"]
 
 
-def test_a_model_that_cannot_be_told_about_keeps_its_former_plan() -> None:
+async def test_a_list_that_loses_models_is_believed_when_it_says_so_again(tmp_path: Path) -> None:
+    full = Desired({"a": ONE, "b": TWO}, identities={"a": {"1": "x"}, "b": {"2": "y"}})
+    source = Puppet("F", full)
+    combined = CombinedSource([source], last_known=LastKnownState(tmp_path))
+    await poll(combined)
+    for lost in (Desired(), Desired({"b": TWO}, identities={"b": {"2": "y"}})):
+        source.desired = lost
+        assert await poll(combined) == full
+        assert "no longer lists 'a'" in combined.states[0].reason
+        assert LastKnownState(tmp_path).recall("F") == full
+        assert await poll(combined) == lost
+        assert combined.states == (SourceState("F", "answers"),)
+        source.desired = full
+        assert await poll(combined) == full
+
+
+async def test_a_list_that_loses_models_once_costs_nothing() -> None:
+    source = Puppet("F", Desired({"a": ONE}))
+    combined = CombinedSource([source])
+    await poll(combined)
+    for _ in range(3):
+        source.desired = Desired()
+        assert (await poll(combined)).models == {"a": ONE}
+        source.desired = Desired({"a": ONE})
+        assert (await poll(combined)).models == {"a": ONE}
+
+
+async def test_an_alias_taken_away_is_believed_at_once() -> None:
+    source = Puppet("F", Desired({"a": ONE}))
+    combined = CombinedSource([source])
+    await poll(combined)
+    source.desired = Desired({"a": TrafficPlan()}, {"a": "registered, not served"})
+    assert (await poll(combined)).models == {"a": TrafficPlan()}
+
+
+async def test_identities_come_from_the_source_that_is_followed() -> None:
+    first = Puppet("F", Desired({"a": ONE}, identities={"a": {"1": "of F"}}))
+    second = Puppet("S", Desired({"a": ONE, "b": ONE}, identities={"a": {"1": "of S"}, "b": {"1": "b"}}))
+    combined = CombinedSource([first, second])
+    assert (await poll(combined)).identities == {"a": {"1": "of F"}, "b": {"1": "b"}}
+    first.desired = Desired({"a": TrafficPlan()})
+    assert (await poll(combined)).identities == {"a": {"1": "of S"}, "b": {"1": "b"}}
+
+
+def test_what_all_servers_desired_last_is_known(tmp_path: Path) -> None:
+    last_known = LastKnownState(tmp_path)
+    last_known.remember("F", Desired({"a": ONE}))
+    last_known.remember("S", Desired({"b": TWO}))
+    assert sorted(str(desired.models) for desired in last_known.all(newer_than_s=0.0)) == sorted(
+        [str({"a": ONE}), str({"b": TWO})]
+    )
+    old = last_known._path("F")
+    os.utime(old, (0, 0))
+    assert [desired.models for desired in last_known.all(newer_than_s=1.0)] == [{"b": TWO}]
+    last_known.confirm("F")
+    assert len(list(last_known.all(newer_than_s=1.0))) == 2
+    old.write_text("{")
+    assert [desired.models for desired in last_known.all(newer_than_s=0.0)] == [{"b": TWO}]
+
+
+async def test_a_model_that_cannot_be_told_about_keeps_its_former_plan() -> None:
     source = Puppet("F", Desired({"a": ONE, "b": ONE}))
     combined = CombinedSource([source])
-    combined.poll()
+    (await poll(combined))
     source.desired = Desired({"b": TWO}, {"a": "forbidden"})
     for _ in range(2):
-        assert combined.poll() == Desired({"a": ONE, "b": TWO}, {"a": "forbidden"})
+        assert (await poll(combined)) == Desired({"a": ONE, "b": TWO}, {"a": "forbidden"})
 
 
-def test_a_restart_goes_on_from_the_last_known_state(tmp_path: Path) -> None:
-    CombinedSource(
-        [Puppet("F", Desired({"a": ONE})), Puppet("S", Desired())], last_known=LastKnownState(tmp_path)
-    ).poll()
+async def test_a_restart_goes_on_from_the_last_known_state(tmp_path: Path) -> None:
+    sources = [Puppet("F", Desired({"a": ONE})), Puppet("S", Desired())]
+    await poll(CombinedSource(sources, last_known=LastKnownState(tmp_path)))
     again = CombinedSource([Puppet("F"), Puppet("S", Desired({"b": TWO}))], last_known=LastKnownState(tmp_path))
     assert again.recall().models == {"a": ONE}
-    assert again.fetch("a", "1") == Path("F/a/1")
-    assert again.poll().models == {"a": ONE, "b": TWO}
+    assert await folder(again, "a", "1") == Path("F/a/1")
+    assert (await poll(again)).models == {"a": ONE, "b": TWO}
 
 
 def test_nothing_known_is_nothing_desired(tmp_path: Path) -> None:
@@ -113,34 +188,34 @@ def test_nothing_known_is_nothing_desired(tmp_path: Path) -> None:
     assert CombinedSource([Puppet("F")]).recall() == Desired()
 
 
-def test_a_damaged_file_is_reported_and_replaced(tmp_path: Path) -> None:
+async def test_a_damaged_file_is_reported_and_replaced(tmp_path: Path) -> None:
     source = Puppet("F", Desired({"a": ONE}))
-    CombinedSource([source], last_known=LastKnownState(tmp_path)).poll()
+    await poll(CombinedSource([source], last_known=LastKnownState(tmp_path)))
     path = only_file(tmp_path)
     path.write_text("{")
     combined = CombinedSource([source], last_known=LastKnownState(tmp_path))
     assert combined.recall() == Desired()
     assert "is damaged and ignored" in combined.states[0].reason
-    combined.poll()
+    (await poll(combined))
     assert combined.states == (SourceState("F", "answers"),)
     assert LastKnownState(tmp_path).recall("F") == source.desired
 
 
-def test_a_file_that_cannot_be_written_is_reported_and_serving_goes_on(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_written_is_reported_and_serving_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], last_known=LastKnownState(tmp_path / "file"))
     for _ in range(2):
-        assert combined.poll().models == {"a": ONE}
+        assert (await poll(combined)).models == {"a": ONE}
         assert combined.states[0].state == "answers"
         assert "cannot be written" in combined.states[0].reason
 
 
-def test_the_file_is_written_only_when_something_changed(tmp_path: Path) -> None:
+async def test_the_file_is_written_only_when_something_changed(tmp_path: Path) -> None:
     combined = CombinedSource([Puppet("F", Desired({"a": ONE}))], last_known=LastKnownState(tmp_path))
-    combined.poll()
+    (await poll(combined))
     path = only_file(tmp_path)
     path.unlink()
-    combined.poll()
+    (await poll(combined))
     assert not path.exists()
 
 

@@ -1,10 +1,12 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from penstock_server.errors import NotFoundError, UnavailableError
+from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.sources.directory_source import DirectorySource
+from penstock_server.sources import directory_source
+from penstock_server.sources.directory_source import DirectorySource, check_folder
 
 
 def make(root: Path, *files: str) -> Path:
@@ -109,3 +111,64 @@ def test_what_is_not_there_is_not_found(model: str, version: str, tmp_path: Path
     source = DirectorySource(make(tmp_path / "r", "m/1/model.onnx", "sub/m/1/model.onnx", "../1/model.onnx"))
     with pytest.raises(NotFoundError, match="is not in directory"):
         source.fetch(model, version)
+
+
+def identity(root: Path) -> str:
+    return DirectorySource(root).poll().identity("m", "1")
+
+
+def test_a_file_that_is_replaced_is_another_version_of_the_same_number(tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx", "m/1/penstock/manifest.json")
+    seen = [identity(tmp_path)]
+    assert identity(tmp_path) == seen[0]
+    model = tmp_path / "m" / "1" / "model.onnx"
+    written = model.stat().st_mtime_ns
+    aside = tmp_path / "aside"
+    aside.write_bytes(b"y")  # as large as before, and then as old
+    os.utime(aside, ns=(written, written))
+    aside.rename(model)
+    seen.append(identity(tmp_path))
+    model.write_bytes(b"longer")
+    seen.append(identity(tmp_path))
+    os.utime(model, ns=(written + 1, written + 1))
+    seen.append(identity(tmp_path))
+    (tmp_path / "m" / "1" / "penstock" / "manifest.json").write_bytes(b"other")
+    seen.append(identity(tmp_path))
+    (tmp_path / "m" / "1" / "model.onnx.data").write_bytes(b"")
+    seen.append(identity(tmp_path))
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_link_to_the_files_is_followed_and_a_broken_one_is_nothing(tmp_path: Path) -> None:
+    make(tmp_path / "stored", "1/model.onnx")
+    make(tmp_path / "models", "m/")
+    (tmp_path / "models" / "m" / "1").symlink_to(tmp_path / "stored" / "1")
+    first = identity(tmp_path / "models")
+    (tmp_path / "stored" / "1" / "broken").symlink_to("nowhere")
+    assert identity(tmp_path / "models") == first
+    (tmp_path / "stored" / "1" / "model.onnx").write_bytes(b"longer")
+    assert identity(tmp_path / "models") != first
+
+
+def test_a_version_of_endless_files_costs_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_source, "MAX_FILES", 2)
+    make(tmp_path, "m/1/a", "m/1/b", "m/1/model.onnx")
+    first = identity(tmp_path)
+    (tmp_path / "m" / "1" / "model.onnx").write_bytes(b"longer")
+    assert identity(tmp_path) == first
+
+
+def test_files_come_with_the_identity_that_was_polled(tmp_path: Path) -> None:
+    make(tmp_path, "m/1/model.onnx")
+    found = DirectorySource(tmp_path).get("m", "1", "polled")
+    assert (found.folder, found.identity) == (tmp_path / "m" / "1", "polled")
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_repository_that_is_missing_is_told_at_the_start(is_file: bool, tmp_path: Path) -> None:
+    check_folder(tmp_path)
+    path = tmp_path / "models"
+    if is_file:
+        path.write_text("")
+    with pytest.raises(InvalidInputError, match=r"the model repository .*models cannot be read \((No such|Not a dir)"):
+        check_folder(path)

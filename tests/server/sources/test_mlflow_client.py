@@ -75,22 +75,36 @@ def test_only_the_registrys_own_words_are_about_the_model(
 ) -> None:
     server.status, server.body = status, body
     with pytest.raises(PenstockError, match=said) as caught:
-        RegistryClient(server.uri).aliases("m")
+        RegistryClient(server.uri).model("m")
     assert type(caught.value) is kind
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_list_that_is_refused_is_a_registry_that_is_away(server: Answering) -> None:
-    server.status, server.body = 403, refusal("PERMISSION_DENIED")
-    with pytest.raises(UnavailableError, match="does not list its models"):
-        RegistryClient(server.uri).all_aliases()
-
-
-def test_aliases_come_over_http(server: Answering) -> None:
+def test_models_come_over_http(server: Answering) -> None:
     models = [{"name": "m", "aliases": [{"alias": "champion", "version": "3"}]}, {"name": "n"}]
     server.body = json.dumps({"registered_models": models}).encode()
-    assert RegistryClient(server.uri).all_aliases() == {"m": {"champion": "3"}, "n": {}}
+    found = RegistryClient(server.uri).models()
+    assert {model.name: model.aliases for model in found} == {"m": {"champion": "3"}, "n": {}}
+
+
+def test_a_list_without_an_end_is_given_up(server: Answering) -> None:
+    server.body = json.dumps({"registered_models": [], "next_page_token": "again"}).encode()
+    with pytest.raises(UnavailableError, match="the list has no end"):
+        RegistryClient(server.uri).models()
+
+
+def test_what_is_registered_is_read(publisher: Any) -> None:
+    publisher.publish("a", "champion")
+    publisher.publish("a")
+    client = RegistryClient(publisher.uri)
+    (model,) = client.models()
+    assert (model.name, model.aliases, model.newest) == ("a", {"champion": "1"}, "2")
+    assert model.versions["2"] == client.version("a", "2")
+    assert client.model("a") == model
+    assert client.artifact_uri("a", "1").startswith("file:")
+    uri = client.artifact_uri("a", "1")
+    assert client.underlying_uri(uri) == uri
 
 
 @pytest.mark.parametrize(
@@ -102,8 +116,8 @@ def test_aliases_come_over_http(server: Answering) -> None:
     ],
 )
 def test_a_registry_that_is_away_is_told_in_one_sentence(uri: str, said: str) -> None:
-    with pytest.raises(UnavailableError, match=said) as caught:
-        RegistryClient(uri).all_aliases()
+    with pytest.raises(PenstockError, match=said) as caught:
+        RegistryClient(uri).models()
     assert "secret" not in str(caught.value)
 
 
@@ -118,7 +132,7 @@ def test_a_users_own_limits_are_kept_and_chatter_is_not(monkeypatch: pytest.Monk
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
     with pytest.raises(UnavailableError):
-        RegistryClient("http://127.0.0.1:9").all_aliases()
+        RegistryClient("http://127.0.0.1:9").models()
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "3"
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
     assert not logging.getLogger("alembic.runtime.migration").isEnabledFor(logging.INFO)

@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Barrier, Thread
@@ -7,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penstock_server import leases
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.sources.version_cache import VersionCache
 
@@ -44,12 +44,15 @@ def test_files_may_lie_in_the_given_folder_itself(cache: VersionCache) -> None:
     assert (copy / "model.onnx").read_bytes() == b"x"
 
 
-def test_a_new_identity_takes_the_place(cache: VersionCache) -> None:
+def test_copies_of_both_identities_are_kept(cache: VersionCache) -> None:
     cache.store("m", "1", "old", files(b"old"))
     copy = cache.store("m", "1", "new", files(b"new"))
     assert cache.find("m", "1") == copy
     assert (copy / "model.onnx").read_bytes() == b"new"
-    assert cache.find("m", "1", "old") is None
+    old = cache.find("m", "1", "old")
+    assert old is not None
+    assert (old / "model.onnx").read_bytes() == b"old"
+    assert cache.identity("m", "1") == "old"  # used last
 
 
 def test_a_damaged_copy_is_no_copy_and_is_replaced(cache: VersionCache) -> None:
@@ -64,7 +67,7 @@ def test_a_damaged_copy_is_no_copy_and_is_replaced(cache: VersionCache) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format":2}', b'{"format":1,"identity":"id","sizes_bytes":{}}'])
 def test_a_damaged_record_is_no_copy(content: bytes, cache: VersionCache, tmp_path: Path) -> None:
     cache.store("m", "1", "id", files(b"x"))
-    (record,) = tmp_path.rglob("current.json")
+    (record,) = tmp_path.rglob("*.json")
     record.write_bytes(content)
     assert cache.find("m", "1") is None
 
@@ -91,15 +94,13 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         VersionCache(tmp_path / "file").store("m", "1", "id", files(b"x"))
 
 
-def test_what_a_crash_left_behind_is_removed_after_a_day(cache: VersionCache, tmp_path: Path) -> None:
-    copy = cache.store("m", "1", "id", files(b"x"))
-    old, recent = copy.parent / ".partial-old", copy.parent / ".partial-recent"
-    for folder in (old, recent):
-        (folder / "below").mkdir(parents=True)
-    os.utime(old, (0, 0))
-    cache.store("m", "1", "new", files(b"y"))
-    assert not old.exists()
-    assert recent.exists()
+def test_what_is_being_downloaded_has_a_lease(cache: VersionCache) -> None:
+    def download(folder: Path) -> Path:
+        with leases.for_deleting(folder.parent) as is_free:
+            assert not is_free
+        return files(b"x")(folder)
+
+    cache.store("m", "1", "id", download)
 
 
 def test_concurrent_downloads_of_one_version_end_in_one_copy(cache: VersionCache) -> None:

@@ -1,0 +1,80 @@
+"""What a registry holds, as plain records: the same for every kind of registry.
+
+`sqlite_registry`, `rest_registry` and `mlflow_client` read them, each from its kind of registry, and `mlflow_source`
+decides what they mean for serving.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from penstock.names import VersionKey
+
+MAX_MODELS: Final = 100_000
+"""A registry that lists more is not followed: it lists without end, or more than one server should hold."""
+MAX_PAGES: Final = 1_000
+PAGE_MODELS: Final = 1_000
+"""The largest page of MLflow's own stores."""
+IS_PROMPT: Final = "mlflow.prompt.is_prompt"
+"""The tag of prompts, which MLflow keeps in the table of models."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredVersion:
+    """A version as the registry has it.
+
+    Attributes:
+        identity: differs between two versions that were registered with the same model and number.
+        tags: text by name.
+        status: `READY` unless its files are still being written, or could not be.
+    """
+
+    identity: str
+    tags: Mapping[str, str]
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A model as the registry lists it.
+
+    Attributes:
+        aliases: the version of each alias.
+        versions: those versions that came with the list; others are asked for.
+        marker: changes when versions come or go, so that what was asked before may be used again.
+        newest: the highest version, "" if there is none.
+    """
+
+    name: str
+    aliases: Mapping[str, str]
+    versions: Mapping[str, RegisteredVersion] = field(default_factory=dict)
+    marker: str = ""
+    newest: str = ""
+
+
+class Registry(Protocol):
+    """Reads one registry. Calls block, for a bounded time, and come from one thread.
+
+    All raise `UnavailableError` when it does not answer. `model`, `version` and `artifact_uri` raise `NotFoundError` when
+    there is no such thing, and `InvalidInputError` when the registry refuses to say.
+    """
+
+    def models(self) -> Sequence[RegisteredModel]:
+        """Every registered model."""
+        ...
+
+    def model(self, name: str) -> RegisteredModel: ...
+
+    def version(self, model: str, version: str) -> RegisteredVersion: ...
+
+    def artifact_uri(self, model: str, version: str) -> str:
+        """Where the version's files are."""
+        ...
+
+
+def identity_of(registry: str, key: VersionKey, *, created: object, source: object, run: object) -> str:
+    """The identity of a version: the digest of all that tells it from one registered anew with its name and number."""
+    described = [registry, *key, *(None if part is None else str(part) for part in (created, source, run))]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()

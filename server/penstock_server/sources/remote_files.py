@@ -1,0 +1,142 @@
+"""Fetches a version from an artifact store over the network: names and sizes are listed first, then each file comes.
+
+The artifacts of an MLflow server (`mlflow-artifacts:`) are fetched without mlflow; S3 and the like by mlflow.
+"""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.models.version_folder import shown
+from penstock_server.sources.budget import Budget
+from penstock_server.sources.http_session import HttpSession
+from penstock_server.sources.mlflow_client import RegistryClient
+
+_ENDPOINT: Final = "/api/2.0/mlflow-artifacts/artifacts"
+FIRST: Final = "MLmodel"
+"""The file that comes first: it says whether the rest is worth fetching."""
+
+
+class Store(Protocol):
+    """Lists a version's files, and fetches one."""
+
+    def entries(self, below: str) -> list[tuple[str, bool, int]]:
+        """A folder's entries: name, whether it is a folder, and bytes."""
+        ...
+
+    def download(self, path: str, target: Path, budget: Budget) -> None:
+        """Fetches a file to `target`, and counts its bytes."""
+        ...
+
+
+class ServerStore:
+    """The artifacts that an MLflow server hands out itself, below one of its paths."""
+
+    def __init__(self, session: HttpSession, uri: str) -> None:
+        self._session = session
+        self._root = urlsplit(uri).path.strip("/")
+
+    def entries(self, below: str) -> list[tuple[str, bool, int]]:
+        body = self._session.get(_ENDPOINT, {"path": _joined(self._root, below)}, "the list of its files")
+        try:
+            found = msgspec.json.decode(body, type=_Listing)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UnavailableError("the artifact store answers with something else than a list of files") from error
+        return [(one.path, one.is_dir, one.file_size) for one in found.files]
+
+    def download(self, path: str, target: Path, budget: Budget) -> None:
+        address = f"{_ENDPOINT}/{quote(_joined(self._root, path))}"
+        with target.open("xb") as file:
+            for chunk in self._session.stream(address, {}, f"its file {shown(path)}"):
+                budget.add(len(chunk))
+                file.write(chunk)
+
+
+class MlflowStore:
+    """Any store that mlflow knows."""
+
+    def __init__(self, client: RegistryClient, uri: str) -> None:
+        self._client = client
+        self._uri = uri
+
+    def entries(self, below: str) -> list[tuple[str, bool, int]]:
+        found = self._client.list_artifacts(self._uri, below)
+        start = f"{below}/" if below else ""
+        return [(path.removeprefix(start), is_folder, size) for path, is_folder, size in found]
+
+    def download(self, path: str, target: Path, budget: Budget) -> None:
+        root = Path(str(target).removesuffix(path))
+        with _files_up_to(budget.bytes_left):
+            self._client.download_artifact(self._uri, path, root)
+        if target.is_symlink() or not target.is_file():
+            raise InvalidInputError(f"its file {shown(path)} is not where the artifact store should have put it")
+        budget.add(target.stat().st_size)
+
+
+class _File(msgspec.Struct):
+    path: str
+    is_dir: bool = False
+    file_size: int = 0
+
+
+class _Listing(msgspec.Struct):
+    files: list[_File] = []
+
+
+def download(store: Store, target: Path, budget: Budget, inspect: Callable[[Path], None]) -> None:
+    """Fetches a version into the empty folder `target`.
+
+    Args:
+        store: where it is.
+        target: where it goes.
+        budget: its bounds.
+        inspect: looks into `target` once `MLmodel` is there, and raises if the rest is not worth fetching.
+
+    Raises:
+        InvalidInputError: it is no folder, names what is no plain file, or is too large.
+        UnavailableError: the store does not answer.
+    """
+    files = list(_walk(store, "", budget, 0))
+    if not files:
+        raise InvalidInputError("its source holds no files; expected the folder of an MLflow model")
+    ordered = sorted(files, key=lambda path: path != FIRST)
+    for index, path in enumerate(ordered):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        store.download(path, target / path, budget)
+        if index == 0:
+            inspect(target)
+
+
+def _walk(store: Store, below: str, budget: Budget, depth: int) -> Iterator[str]:
+    listed_bytes = 0
+    for name, is_folder, size_bytes in store.entries(below):
+        path = _joined(below, name)
+        if is_folder:
+            budget.folder(name, depth + 1)
+            yield from _walk(store, path, budget, depth + 1)
+        else:
+            listed_bytes += max(0, size_bytes)
+            budget.file(name, listed_bytes)
+            yield path
+
+
+def _joined(below: str, name: str) -> str:
+    return f"{below}/{name}" if below and name else below or name
+
+
+@contextmanager
+def _files_up_to(size_bytes: int) -> Iterator[None]:
+    """Lets the kernel refuse to make a file larger than this, since a store's listing may lie."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = size_bytes + 1 if hard == resource.RLIM_INFINITY else min(size_bytes + 1, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,147 @@
+"""Reads a registry that is an MLflow server through its REST interface, without mlflow.
+
+Every answer is decoded strictly and bounded, since it may be anything: a proxy's page, a list without end, a name that is
+no text. mlflow would take all of it into memory first.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+
+from penstock_server.errors import UnavailableError
+from penstock_server.sources.http_session import HttpSession
+from penstock_server.sources.registered import (
+    IS_PROMPT,
+    MAX_MODELS,
+    MAX_PAGES,
+    PAGE_MODELS,
+    RegisteredModel,
+    RegisteredVersion,
+    identity_of,
+)
+
+_API: Final = "/api/2.0/mlflow"
+_Number = int | str
+
+
+class _Tag(msgspec.Struct):
+    key: str = ""
+    value: str = ""
+
+
+class _Alias(msgspec.Struct):
+    alias: str
+    version: _Number
+
+
+class _Version(msgspec.Struct):
+    name: str
+    version: _Number
+    creation_timestamp: _Number | None = None
+    source: str | None = None
+    run_id: str | None = None
+    status: str = "READY"
+    tags: list[_Tag] = []
+
+
+class _Model(msgspec.Struct):
+    name: str
+    creation_timestamp: _Number | None = None
+    last_updated_timestamp: _Number | None = None
+    aliases: list[_Alias] = []
+    latest_versions: list[_Version] = []
+    tags: list[_Tag] = []
+
+
+class _Page(msgspec.Struct):
+    registered_models: list[_Model] = []
+    next_page_token: str = ""
+
+
+class _OneModel(msgspec.Struct):
+    registered_model: _Model
+
+
+class _OneVersion(msgspec.Struct):
+    model_version: _Version
+
+
+class _Address(msgspec.Struct):
+    artifact_uri: str = ""
+
+
+_ReplyT = TypeVar("_ReplyT")
+
+
+class RestRegistry:
+    """One MLflow server."""
+
+    def __init__(self, session: HttpSession) -> None:
+        self._session = session
+
+    def models(self) -> Sequence[RegisteredModel]:
+        found: dict[str, RegisteredModel] = {}
+        seen: set[str] = set()
+        token = ""
+        for _ in range(MAX_PAGES):
+            query = {"max_results": PAGE_MODELS, **({"page_token": token} if token else {})}
+            page = self._get("/registered-models/search", query, "the list of models", _Page)
+            found.update(
+                (model.name, self._model(model)) for model in page.registered_models if not _is_prompt(model.tags)
+            )
+            token = page.next_page_token
+            if not token:
+                return list(found.values())
+            if token in seen or len(found) > MAX_MODELS:
+                break
+            seen.add(token)
+        raise UnavailableError(f"the registry {self._session.shown} does not list its models: the list has no end")
+
+    def model(self, name: str) -> RegisteredModel:
+        reply = self._get("/registered-models/get", {"name": name}, f"model {name!r}", _OneModel)
+        return self._model(reply.registered_model)
+
+    def version(self, model: str, version: str) -> RegisteredVersion:
+        what = f"version {version} of model {model!r}"
+        reply = self._get("/model-versions/get", {"name": model, "version": version}, what, _OneVersion)
+        return self._version(reply.model_version, model)
+
+    def artifact_uri(self, model: str, version: str) -> str:
+        what = f"the place of the files of version {version} of model {model!r}"
+        query = {"name": model, "version": version}
+        return self._get("/model-versions/get-download-uri", query, what, _Address).artifact_uri
+
+    def _get(self, path: str, query: Mapping[str, object], what: str, kind: type[_ReplyT]) -> _ReplyT:
+        body = self._session.get(_API + path, query, what)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UnavailableError(
+                f"the registry {self._session.shown} does not give {what}: it answers with something else "
+                f"({self._session.without_secrets(str(error))})"
+            ) from error
+
+    def _model(self, found: _Model) -> RegisteredModel:
+        versions = {str(one.version): self._version(one, found.name) for one in found.latest_versions}
+        return RegisteredModel(
+            found.name,
+            {one.alias: str(one.version) for one in found.aliases},
+            versions,
+            marker=f"{found.creation_timestamp} {found.last_updated_timestamp}",
+            newest=max(versions, key=lambda version: (len(version), version), default=""),
+        )
+
+    def _version(self, found: _Version, model: str) -> RegisteredVersion:
+        identity = identity_of(
+            self._session.shown,
+            (model, str(found.version)),
+            created=found.creation_timestamp,
+            source=found.source,
+            run=found.run_id,
+        )
+        return RegisteredVersion(identity, {tag.key: tag.value for tag in found.tags}, found.status)
+
+
+def _is_prompt(tags: list[_Tag]) -> bool:
+    return any(tag.key == IS_PROMPT and tag.value.lower() == "true" for tag in tags)
