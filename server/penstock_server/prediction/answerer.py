@@ -215,7 +215,7 @@ class Answerer(ABC):
                 rows=rows,
                 blocks=decoded.blocks,
                 arrays=[np.concatenate(slices) if len(slices) > 1 else slices[0] for slices in zip(*kept, strict=True)],
-                is_whole=decoded.shapes is not None,
+                is_whole=not self.servable.is_batched,
             )
 
     def failed(self, request: PendingRequest, error: Exception) -> None:
@@ -333,7 +333,7 @@ class Answerer(ABC):
             start += sum(counts[at:place])
             at, item = place, items[place]
             if len(answered) == len(items) or item in answered:
-                is_whole = item.decoded.shapes is not None
+                is_whole = not self.servable.is_batched
                 own = arrays if is_whole else [array[start : start + counts[at]] for array in arrays]
                 sampler.keep(
                     id_field=item.id_field, rows=counts[at], blocks=item.decoded.blocks, arrays=own, is_whole=is_whole
