@@ -42,6 +42,8 @@ def refuse(call: Call, report: Recorder, error: PenstockError) -> None:
     """Ends a call with an error, counted by its reason: the one way out for a request that gets no answer."""
     call.pending = None
     report.refused(refusal_reason(error))
+    # Its frames hold the request and the call, and a call may keep the error: a cycle that the collector sees late.
+    error.__traceback__ = None
     call.fail(error)
 
 

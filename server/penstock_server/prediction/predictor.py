@@ -168,26 +168,25 @@ class Predictor:
         call = large.call
         if large.is_left or call.is_over:
             return
-        report = self._report
-        try:
-            if isinstance(decoded, PenstockError):
-                raise decoded
-            executor = decoded.executor
-            report = executor.report
-            if executor.is_ending and decoded.routing_table is not self._routing_table:
-                # A promotion came between: another version answers, and may take its rows in another form.
-                self._infer_large(thread, large)
-                return
-            call.pending = pending = self._pending(large, decoded)
-            executor.submit(pending)
-        except PenstockError as error:
-            refuse(call, report, error)
-
-    def _pending(self, large: LargeMessage, decoded: Decoded) -> PendingRequest:
-        request, executor = decoded.request, decoded.executor
+        # An error that came in a value is never raised: its traceback would hold the frame that holds the value.
+        if isinstance(decoded, PenstockError):
+            refuse(call, self._report, decoded)
+            return
+        executor = decoded.executor
         if isinstance(decoded.outcome, PenstockError):
-            raise decoded.outcome
-        rows, chosen = decoded.outcome
+            refuse(call, executor.report, decoded.outcome)
+        elif executor.is_ending and decoded.routing_table is not self._routing_table:
+            # A promotion came between: another version answers, and may take its rows in another form.
+            self._infer_large(thread, large)
+        else:
+            try:
+                call.pending = pending = self._pending(large, decoded, *decoded.outcome)
+                executor.submit(pending)
+            except PenstockError as error:
+                refuse(call, executor.report, error)
+
+    def _pending(self, large: LargeMessage, decoded: Decoded, rows: DecodedRows, chosen: Choice) -> PendingRequest:
+        request, executor = decoded.request, decoded.executor
         if len(large.message) <= QUICK_BYTES and (cached := self._cache.put(large.message, request)) is not None:
             cached.set_decoded(executor.decoder, rows.rows, chosen)
         return PendingRequest(

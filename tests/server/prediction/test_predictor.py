@@ -1,3 +1,5 @@
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -433,3 +435,28 @@ def test_large_messages_that_are_decoded_at_once_are_bounded(
     reactor.act()
     apart.run()
     assert isinstance(first.answer, bytes)
+
+
+@pytest.mark.parametrize("outputs", [[], ["z"], ["y", "y"]])
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_refused_request_leaves_no_reference_cycle(
+    apart: Server, fake_call: Any, infer_request: Any, reactor: Any, outputs: list[str], size: str
+) -> None:
+    class Kept(fake_call):  # type: ignore[misc]
+        pass
+
+    request = infer_request({"x": LARGE if size == "large" else X}, outputs=outputs, model_version="1")
+    if not outputs:
+        request.inputs[0].shape.append(2)
+    gc.collect()
+    gc.disable()
+    try:
+        call = apart.ask(request, Kept())
+        if size == "large":
+            reactor.act()
+        assert isinstance(call.answer, errors.InvalidInputError)
+        gone = weakref.ref(call)
+        del call
+        assert gone() is None
+    finally:
+        gc.enable()
