@@ -64,7 +64,7 @@ def _keep(_logger: object, _method: str, event: structlog.typing.EventDict) -> s
 
 
 class _LibraryLines(logging.Handler):
-    """Writes what libraries log as events, without tracebacks, a few per library and minute."""
+    """Writes what libraries log as events, a few per library and minute, and without their tracebacks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,6 +85,8 @@ class _LibraryLines(logging.Handler):
             text = str(record.msg)
         error = record.exc_info[1] if record.exc_info else None
         about: dict[str, Any] = {} if error is None else {"error": f"{type(error).__name__}: {error}"[:300]}
+        if error is not None and library == "asyncio":
+            about["exc_info"] = error  # it tells of our own code, whose bug should be found
         if self._written[library] == LIBRARY_LINES:
             about["more"] = "left out for a minute"
         write = (

@@ -92,3 +92,15 @@ def test_libraries_log_in_the_same_form_at_a_bounded_rate(monkeypatch: pytest.Mo
     )
     assert (last["event"], last["more"]) == (f"line {LIBRARY_LINES - 2}", "left out for a minute")
     assert other["event"] == "%d"
+
+
+def test_a_task_that_failed_is_logged_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    configure_logging("info", "json")
+    try:
+        raise ValueError("a bug")
+    except ValueError as error:
+        logging.getLogger("asyncio").error("Task exception was never retrieved", exc_info=error)
+    found = json.loads(sys.stderr.getvalue())
+    assert found["error"] == "ValueError: a bug"
+    assert "test_log_setup.py" in found["exception"]
