@@ -168,8 +168,9 @@ class TensorDecoder:
             texts = [split_bytes(_string_block(*found[name], rows, count=_count_texts), rows) for name in self.columns]
             return self._decoded((join_bytes(chain.from_iterable(zip(*texts, strict=True))),), (shape,))
         matrix = np.empty(shape, NUMPY_TYPES[spec.datatype])
-        for at, name in enumerate(self.columns):
-            matrix[:, at] = _as_type(*found[name], matrix.dtype)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for at, name in enumerate(self.columns):
+                matrix[:, at] = _as_type(*found[name], matrix.dtype)
         return self._decoded((matrix.tobytes(),), (shape,))
 
 
@@ -404,15 +405,14 @@ def _as_type(tensor: Any, raw: bytes | None, dtype: np.dtype[Any]) -> NDArray[An
     values = np.frombuffer(_raw(tensor, raw, prod(tensor.shape)), own)
     if own == dtype:
         return values
-    with np.errstate(invalid="ignore", over="ignore"):
-        cast = values.astype(dtype)
-        if dtype.kind == "b":
-            is_lost = cast != values
-        elif dtype.kind == "f":
-            is_lost = np.isinf(cast) & np.isfinite(values)
-        else:
-            # Between signed and unsigned numbers of the same size there and back is the same number again.
-            is_lost = (cast.astype(own) != values) | ((cast < 0) != (values < 0))
+    cast = values.astype(dtype)
+    if dtype.kind == "b":
+        is_lost = cast != values
+    elif dtype.kind == "f":
+        is_lost = np.isinf(cast) & np.isfinite(values)
+    else:
+        # Between signed and unsigned numbers of the same size there and back is the same number again.
+        is_lost = (cast.astype(own) != values) | ((cast < 0) != (values < 0))
     if is_lost.any():
         at = int(is_lost.argmax())
         raise InvalidInputError(
