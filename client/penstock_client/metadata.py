@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from penstock import inference_pb2
-from penstock.names import COLUMNS, MISSING
+from penstock.names import PARAMETER_COLUMNS, PARAMETER_MISSING
 from penstock_client.errors import ServerError
 
 
@@ -79,14 +79,14 @@ def index_of(message: inference_pb2.RepositoryIndexResponse) -> tuple[ModelState
 
 
 def _spec_of(tensor: inference_pb2.ModelMetadataResponse.TensorMetadata) -> TensorSpec:
-    missing = tensor.parameters[MISSING].string_param if MISSING in tensor.parameters else None
+    missing = tensor.parameters[PARAMETER_MISSING].string_param if PARAMETER_MISSING in tensor.parameters else None
     return TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape), _columns_of(tensor), missing)
 
 
 def _columns_of(tensor: inference_pb2.ModelMetadataResponse.TensorMetadata) -> tuple[str, ...]:
-    if COLUMNS not in tensor.parameters:
+    if PARAMETER_COLUMNS not in tensor.parameters:
         return ()
-    text = tensor.parameters[COLUMNS].string_param
+    text = tensor.parameters[PARAMETER_COLUMNS].string_param
     try:
         names = json.loads(text)
     except (ValueError, RecursionError):

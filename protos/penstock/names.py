@@ -35,13 +35,13 @@ DRIFT_STATE_METHOD: Final = "DriftState"
 PARAMETER_ROUTING_KEY: Final = "routing_key"
 PARAMETER_TIMEOUT: Final = "timeout"
 PARAMETER_PRIORITY: Final = "priority"
-EXTRA_COLUMNS: Final = "extra_columns"
-"""What becomes of columns that the version does not take: `ignore`, or `refuse`, the default."""
+PARAMETER_EXTRA_COLUMNS: Final = "extra_columns"
+"""What becomes of inputs that the version does not take: "refuse" (the default) or "ignore"."""
 
-# Parameters of an input in a ModelMetadataResponse.
-COLUMNS: Final = "columns"
-"""The names of a matrix's columns, as a JSON list in the order of the matrix."""
-MISSING: Final = "missing"
+# Parameters of a tensor of ModelMetadataResponse.
+PARAMETER_COLUMNS: Final = "columns"
+"""The names of the columns of a version's one matrix, in their order, as a JSON list."""
+PARAMETER_MISSING: Final = "missing"
 """The text that stands for a missing value in an input of texts; an input without it cannot hold one."""
 
 # Parameters of a ModelInferResponse.

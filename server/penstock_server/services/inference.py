@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 from typing import Final
 
 from penstock import inference_pb2 as pb
-from penstock.names import INFERENCE_SERVICE, MISSING, PLATFORM, SERVER_NAME
+from penstock.names import INFERENCE_SERVICE, PARAMETER_MISSING, PLATFORM, SERVER_NAME
 from penstock.wire import varint
 from penstock_server.call import Call, Cancellable, Metadata
 from penstock_server.errors import PenstockError
@@ -72,7 +72,7 @@ class _Inference:
         for tensor in executor.decoder.inputs:
             added = reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
             if tensor.missing is not None:
-                added.parameters[MISSING].string_param = tensor.missing
+                added.parameters[PARAMETER_MISSING].string_param = tensor.missing
         for tensor in executor.servable.outputs:
             reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         call.finish(reply.SerializeToString())
