@@ -36,10 +36,12 @@ queue_rows = 100
 queue_requests = 50
 queue_mib = 2
 objective_ms = 50
+batching = "rows"
 
 [batching.models.fraud]
 max_rows = 8
 objective_ms = 5.5
+batching = "request"
 
 [serving]
 threads = 2
@@ -76,7 +78,9 @@ def test_a_file_names_every_setting(file: Path) -> None:
     assert read_settings(file) == ServerSettings(
         registry="sqlite:///registry.db", models=("churn", "fraud"), model_repository=Path("models"), host="0.0.0.0",
         port=9000, http_port=9001, workers=3, transport="aio", poll_interval_s=1.0, grace_s=2.5,
-        batching=BatchLimits(128, 0.002, 100, 50, 2, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5)}),
+        batching=BatchLimits(
+            128, 0.002, 100, 50, 2, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5, batching="request")}, "rows"
+        ),
         serving=ModelSettings(2, 0.0, {"fraud": OwnModelSettings(4)}), drift=DriftSettings(500, 0.01, 0.2, 20),
         grpc=TransportSettings(1_000_000, tls_certificate=Path("server.pem"), tls_key=Path("server.key")),
     )  # fmt: skip
@@ -93,7 +97,10 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
     ("text", "said"),
     [
         ("ports = 1", "unknown settings ports; expected some of batching, drift, "),
-        ("[batching]\nmax_row = 5", "unknown settings batching.max_row; expected some of batching.max_delay_s, "),
+        (
+            "[batching]\nmax_row = 5",
+            "unknown settings batching.max_row; expected some of batching.batching, batching.max_delay_s, ",
+        ),
         ("[grpc]\na = 1\nb = 2", "unknown settings grpc.a, grpc.b; expected"),
         ("port = 65536", "port is 65536, expected 0 to 65535"),
         ("http_port = -1", "http_port is -1, expected 0 to 65535"),

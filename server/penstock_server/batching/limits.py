@@ -6,7 +6,7 @@ them once per version.
 
 from dataclasses import dataclass, field, fields, replace
 from math import inf
-from typing import Final
+from typing import Final, Literal, get_args
 
 from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError
@@ -21,6 +21,9 @@ THREADED_SINGLES: Final = 4
 """On a thread, a batch takes at most this time, or that of four rows run one by one: requests wait for a whole batch."""
 _MEBIBYTE: Final = 1 << 20
 
+Batching = Literal["rows", "request"]
+"""Whether requests share batches, or each runs alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
@@ -32,6 +35,7 @@ class ModelLimits:
     queue_requests: int | None = None
     queue_mib: int | None = None
     objective_ms: float | None = None
+    batching: Batching | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,9 @@ class BatchLimits:
         objective_ms: milliseconds from a request's arrival to its answer. A request that would take longer is refused at
             once, and a batch takes at most half of it. None sets no objective: only a request's own deadline counts.
         models: other limits for models of these names.
+        batching: "rows" joins requests along the first axis, "request" runs each alone. None leaves it to the publisher,
+            and else to a probe at load that compares the answers that rows get together and alone. A graph whose shapes
+            allow no batch runs each request alone in any case.
     """
 
     max_rows: int | None = None
@@ -57,6 +64,7 @@ class BatchLimits:
     queue_mib: int = 256
     objective_ms: float | None = None
     models: dict[str, ModelLimits] = field(default_factory=dict, hash=False)
+    batching: Batching | None = None
 
     def __post_init__(self) -> None:
         least = {"max_rows": self.most_rows, "queue_rows": self.queue_rows}
@@ -68,6 +76,8 @@ class BatchLimits:
             raise InvalidInputError(f"max_delay_s is {self.max_delay_s}, expected 0 or more seconds")
         if self.objective_ms is not None and not 0 < self.objective_ms < inf:
             raise InvalidInputError(f"objective_ms is {self.objective_ms}, expected more than 0 milliseconds")
+        if self.batching not in (None, *get_args(Batching)):
+            raise InvalidInputError(f"batching is {self.batching!r}, expected 'rows' or 'request'")
         for name in self.models:
             try:
                 self.of(name)

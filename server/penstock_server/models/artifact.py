@@ -1,5 +1,6 @@
 """A published version on disk: an MLflow ONNX model, and the files that Penstock adds to it.
 
+    MLmodel                    MLflow's description; its signature may name the columns of the model's one matrix
     model.onnx                 as `mlflow.onnx.save_model` writes it, perhaps with external data in further files
     penstock/manifest.json     digests of the files, and the classes
     penstock/features.json     the fitted feature specification
@@ -17,6 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
+from penstock_server.batching.limits import Batching
 from penstock_server.drift import baseline as baseline_file
 from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
@@ -24,10 +28,13 @@ from penstock_server.features.spec import spec as spec_file
 from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models import golden as golden_file
 from penstock_server.models import manifest as manifest_file
-from penstock_server.models import version_folder
+from penstock_server.models import mlmodel, version_folder
 from penstock_server.models.golden import Golden
 from penstock_server.models.manifest import ClassLabel, Manifest
 
+log = structlog.get_logger(__name__)
+
+MLMODEL = "MLmodel"
 MODEL = "model.onnx"
 MANIFEST = "penstock/manifest.json"
 FEATURES = "penstock/features.json"
@@ -52,6 +59,7 @@ class Artifact:
         features: From raw columns to the model's input; None where the model takes raw tensors.
         baseline: The reference for drift.
         golden: Requests that must give the same answers before the version is served.
+        columns: The columns' names in the signature's order; empty where it names none.
     """
 
     path: Path
@@ -60,6 +68,7 @@ class Artifact:
     features: FeatureSpec | None = None
     baseline: Baseline | None = None
     golden: Golden | None = None
+    columns: tuple[str, ...] = ()
 
 
 def read(folder: Path) -> Artifact:
@@ -72,7 +81,7 @@ def read(folder: Path) -> Artifact:
     onnx_path = _model_file(folder)
     if not version_folder.has(folder, MANIFEST):
         _refuse_unlisted(folder, listed=(), why=f"there is no {MANIFEST}")
-        return Artifact(path=folder, onnx_path=onnx_path)
+        return Artifact(path=folder, onnx_path=onnx_path, columns=_columns(folder))
     manifest = _decoded(MANIFEST, manifest_file.decode, _json_bytes(folder, MANIFEST))
     _check_names(folder, manifest)
     raw = {name: _json_bytes(folder, name) for name in (FEATURES, BASELINE, GOLDEN) if name in manifest.files}
@@ -86,6 +95,7 @@ def read(folder: Path) -> Artifact:
         features=features,
         baseline=_part(raw, BASELINE, partial(_decode_baseline, features)),
         golden=_part(raw, GOLDEN, golden_file.decode),
+        columns=_columns(folder),
     )
 
 
@@ -97,6 +107,7 @@ def write(
     golden: Golden | None = None,
     class_output: str | None = None,
     classes: Sequence[ClassLabel] | None = None,
+    batching: Batching | None = None,
     created: datetime | None = None,
 ) -> Artifact:
     """Adds Penstock's files to a folder that holds `model.onnx`, replacing former ones, and reads the result back.
@@ -108,6 +119,7 @@ def write(
         golden: Requests with their expected answers.
         class_output: The model output that holds the predicted class.
         classes: The classes' labels in the order of the model's probabilities.
+        batching: "rows" or "request": whether a server may batch requests together; None leaves it to its probe.
         created: The moment of publishing, with a time zone; None is now.
 
     Raises:
@@ -126,6 +138,7 @@ def write(
         created=created or datetime.now(UTC),
         class_output=class_output,
         classes=None if classes is None else tuple(classes),
+        batching=batching,
     )
     _put(folder / MANIFEST, manifest_file.encode(manifest))
     return read(folder)
@@ -150,6 +163,17 @@ def _refuse_unlisted(folder: Path, *, listed: Sequence[str] | Mapping[str, str],
     for name in (FEATURES, BASELINE, GOLDEN):
         if name not in listed and version_folder.has(folder, name):
             raise InvalidInputError(f"file {name!r} is there, but {why}; expected a digest of it there")
+
+
+def _columns(folder: Path) -> tuple[str, ...]:
+    """The columns' names; none where MLflow's file is missing or unsound, since any MLflow client may have written it."""
+    if not version_folder.has(folder, MLMODEL):
+        return ()
+    try:
+        return mlmodel.column_names(version_folder.read_bytes(folder, MLMODEL, max_bytes=mlmodel.MAX_BYTES))
+    except InvalidInputError as error:
+        log.warning("columns have no names", folder=str(folder), reason=f"file {MLMODEL!r}: {error}")
+        return ()
 
 
 def _json_bytes(folder: Path, name: str) -> bytes:

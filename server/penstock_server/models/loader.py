@@ -1,7 +1,7 @@
 """Loads a version, warms it up and checks its golden requests before it serves any request.
 
-The order is fixed: digests, session and pipeline, whether the two fit each other, warm-up, golden requests. A failure
-ends the load with one sentence, and the version that served before continues to serve.
+The order is fixed: digests, session and pipeline, whether the two fit each other, warm-up, golden requests, whether its
+rows are independent. A failure ends the load with one sentence, and the version that served before continues to serve.
 """
 
 import time
@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 from penstock.names import VersionKey
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
 from penstock_server.batching.cost import Cost
+from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError, ModelFailedError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
+from penstock_server.models import independence
 from penstock_server.models.artifact import read
+from penstock_server.models.classes import known_strings
 from penstock_server.models.golden import Golden
 from penstock_server.models.onnx_model import OnnxModel
+from penstock_server.models.rows import Row, cut
 from penstock_server.models.servable import OnnxServable, Shapes
 from penstock_server.models.signature import ANY
 
@@ -29,7 +33,9 @@ _REPEATS: Final = 3
 _WARM_S: Final = 0.25
 
 
-def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple[OnnxServable, Cost]:
+def load(
+    key: VersionKey, folder: Path, *, threads: int, max_rows: int, batching: Batching | None = None
+) -> tuple[OnnxServable, Cost]:
     """The version in `folder`, warmed up and checked, and what its batches cost.
 
     Args:
@@ -37,6 +43,7 @@ def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple
         folder: as `models.artifact` describes it.
         threads: onnxruntime's threads within one operator.
         max_rows: the largest batch; it is warmed up too unless that would take long.
+        batching: whether requests share batches, where that is decided already; None lets `independence` decide.
 
     Raises:
         InvalidInputError: the files are damaged, do not fit each other, or the golden requests get other answers.
@@ -52,8 +59,8 @@ def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple
         check_fit(model, pipeline)
     servable = OnnxServable(key, artifact, model, pipeline)
     cost = _warm_up(servable, max_rows)
-    if artifact.golden is not None:
-        _check_golden(servable, artifact.golden)
+    golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
+    servable.decide(independence.decide(servable, batching, golden_rows, known_strings(model.file)))
     return servable, cost
 
 
@@ -89,7 +96,7 @@ def _warm_up(servable: OnnxServable, max_rows: int) -> Cost:
         return Cost(first_s, 0.0)
     last_s = _best_s(servable, rows)
     if last_s is None:
-        return Cost(0.0, 0.0)
+        return Cost(first_s, 0.0)
     row_s = max(0.0, (last_s - first_s) / (rows - 1))
     return Cost(max(0.0, first_s - row_s), row_s)
 
@@ -104,9 +111,10 @@ def _best_s(servable: OnnxServable, rows: int) -> float | None:
     for _ in range(_REPEATS):
         started = time.perf_counter()
         try:
-            servable.predict(blocks, rows, shapes, None)
+            outputs = servable.predict(blocks, rows, shapes, None)
         except ModelFailedError:
             return None
+        servable.learn_shapes(outputs)
         best_s = min(best_s, time.perf_counter() - started)
     return best_s
 
@@ -131,17 +139,19 @@ def _blank(servable: OnnxServable, rows: int) -> tuple[list[bytes], Shapes | Non
     return blocks, None if servable.is_batched else shapes
 
 
-def _check_golden(servable: OnnxServable, golden: Golden) -> None:
-    """Checks that the golden requests get the same answers again; `InvalidInputError` says which did not."""
+def _check_golden(servable: OnnxServable, golden: Golden) -> Sequence[Row]:
+    """The golden requests' rows, once they got the same answers again; `InvalidInputError` says which did not."""
     blocks, shapes = _golden_blocks(servable, golden.input_arrays(), golden.rows)
     try:
         outputs = servable.predict(blocks, golden.rows, shapes, None)
     except ModelFailedError as error:
         raise InvalidInputError("the model fails on its golden requests") from error
+    servable.learn_shapes(outputs)
     got = {spec.name: array for spec, array in zip(servable.outputs, outputs.arrays, strict=True)}
     difference = golden_requests.compare(golden, got)
     if difference is not None:
         raise InvalidInputError(f"a golden request gets another answer than when it was published: {difference}")
+    return cut(servable, blocks, golden.rows, shapes) if servable.model.signature.is_batched else ()
 
 
 def _golden_blocks(

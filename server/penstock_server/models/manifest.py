@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError
 from penstock_server.models import strict_json, version_folder
 
@@ -40,6 +41,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         created: When it was written, with a time zone.
         class_output: The model output that holds the predicted class, if it is a classifier.
         classes: The classes' labels in the order of the model's probabilities.
+        batching: "rows" or "request", where the publisher says whether requests share batches; None leaves it to the
+            server's probe.
         format: The version of the file's format.
     """
 
@@ -47,6 +50,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     created: Annotated[datetime, msgspec.Meta(tz=True)]
     class_output: str | None = None
     classes: tuple[ClassLabel, ...] | None = None
+    batching: Batching | None = None
     format: int = strict_json.FORMAT
 
     def __post_init__(self) -> None:
@@ -67,7 +71,11 @@ def decode(raw: bytes) -> Manifest:
 
 def encode(manifest: Manifest) -> bytes:
     """The manifest as indented JSON: people read it in MLflow's pages."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    fields = msgspec.to_builtins(manifest)
+    if manifest.batching is None:
+        # Servers before this field refuse a manifest that has it.
+        del fields["batching"]
+    return msgspec.json.format(msgspec.json.encode(fields), indent=2)
 
 
 def digests(folder: Path, *, besides: Iterable[str] = ()) -> dict[str, str]:

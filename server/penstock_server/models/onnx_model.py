@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from penstock.tensors import NUMPY_TYPES, split_bytes
 from penstock_server.errors import InvalidInputError, ModelFailedError, first_line
+from penstock_server.models import onnx_file
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 
 # Some builds record usage events; a server's requests are confidential.
@@ -38,12 +39,17 @@ _DATATYPES: Final[dict[str, str]] = {
 class OnnxModel:
     """A session and its signature. `run` may be called from several threads at once.
 
+    Attributes:
+        signature: what goes in and out.
+        file: the graph's structure, which was checked before onnxruntime saw it.
+
     Args:
         path: the .onnx file; external data is in the same folder.
         threads: onnxruntime's threads within one operator. One is right for small models: cores are used by processes.
 
     Raises:
-        InvalidInputError: onnxruntime cannot run the file, or an input or output is not a tensor of a known type.
+        InvalidInputError: the file is refused, onnxruntime cannot run it, or an input or output is not a tensor of a known
+            type.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
@@ -53,8 +59,10 @@ class OnnxModel:
         options.log_severity_level = 3
         # A spinning thread pool would take the core that the batch scheduler needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.file = onnx_file.read(path)
+        source: str | bytes = onnx_file.without_maps(path, self.file) or str(path)
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise InvalidInputError(f"{path.name} cannot be loaded by onnxruntime: {first_line(error)}") from error
         self.signature = _signature(self._session, path)

@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.names import VersionKey
+from penstock.tensors import NUMPY_TYPES
+from penstock_server.batching.limits import Batching
+from penstock_server.errors import ModelFailedError
 from penstock_server.features.pipeline import Pipeline, Refusal
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
+from penstock_server.models.signature import ANY
 
 Blocks = Sequence[bytes]
 Shapes = Sequence[tuple[int, ...]]
@@ -37,13 +41,29 @@ class Outputs:
     refusal: Refusal | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BatchingVerdict:
+    """Whether a version's requests share batches, and why.
+
+    Attributes:
+        batching: "rows" where requests are joined, "request" where each runs alone.
+        reason: a sentence for the publisher.
+        note: the same for operators, "" where there is nothing that they could not expect.
+    """
+
+    batching: Batching
+    reason: str
+    note: str = ""
+
+
 class OnnxServable:
     """A graph alone, or behind a feature pipeline.
 
     Attributes:
         key: the model's name and the version's.
         outputs: what it gives.
-        is_batched: whether requests may run together.
+        is_batched: whether requests may run together: as far as the graph's shapes allow, until `independence` decides.
+        batching: that decision; None before.
     """
 
     def __init__(self, key: VersionKey, artifact: Artifact, model: OnnxModel, pipeline: Pipeline | None) -> None:
@@ -53,15 +73,37 @@ class OnnxServable:
         self.pipeline = pipeline
         self.outputs = model.signature.outputs
         self.is_batched = model.signature.is_batched
+        self.batching: BatchingVerdict | None = None
+        self._tails = [spec.shape[1:] for spec in self.outputs]
+        self._can_be_empty = all(spec.shape[:1] == (ANY,) for spec in self.outputs)
         self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
         self._input = model.signature.inputs[0].name
+
+    def decide(self, verdict: BatchingVerdict) -> None:
+        """Keeps the decision on batching; before the version serves."""
+        self.batching = verdict
+        self.is_batched = verdict.batching == "rows"
+
+    def learn_shapes(self, outputs: Outputs) -> None:
+        """Keeps how wide a row's outputs are, where the graph does not say; before the version serves."""
+        if self._can_be_empty:
+            self._tails = [array.shape[1:] for array in outputs.arrays]
+
+    @property
+    def batching_note(self) -> str:
+        """What operators need to know about how requests are batched; "" for nothing."""
+        return "" if self.batching is None else self.batching.note
 
     def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         """Runs the rows that the blocks hold, and counts them for drift in `cells`.
 
+        No rows are answered with none, without the graph where its requests are batched: many graphs fail on them.
+
         Raises:
             ModelFailedError: the graph raised.
         """
+        if rows == 0 and self.is_batched:
+            return Outputs(self._no_rows(), 0.0, 0.0)
         started = time.perf_counter()
         refusal = None
         if self.pipeline is None:
@@ -72,5 +114,17 @@ class OnnxServable:
             refusal = self.pipeline.run(blocks[0], blocks[1:], rows, matrix, cells)
             feeds = {self._input: matrix}
             transformed = time.perf_counter()
-        arrays = self.model.run(feeds)
+        try:
+            arrays = self.model.run(feeds)
+        except ModelFailedError:
+            if rows or not self._can_be_empty:
+                raise
+            arrays = self._no_rows()
         return Outputs(arrays, transformed - started, time.perf_counter() - transformed, refusal)
+
+    def _no_rows(self) -> list[NDArray[Any]]:
+        shapes = [(0, *(0 if size == ANY else size for size in tail)) for tail in self._tails]
+        return [
+            np.empty(shape, NUMPY_TYPES.get(spec.datatype, np.dtype(object)))
+            for spec, shape in zip(self.outputs, shapes, strict=True)
+        ]

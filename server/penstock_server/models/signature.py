@@ -14,12 +14,14 @@ class TensorInfo:
         name: its name in requests and replies.
         datatype: the protocol's name of its type, such as FP32.
         shape: its dimensions, -1 for any size. The first of a batched tensor is the rows.
+        columns: the names of a matrix's columns in their order, where the publisher named them.
         missing: the text that stands for a missing value; None if none does.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
     missing: str | None = None
 
     def fits(self, shape: tuple[int, ...]) -> bool:

@@ -4,21 +4,26 @@ Most bad input is refused here: each error names the tensor, what was expected a
 type pass through unchanged.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import chain
 from math import prod
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.inference_pb2 import ModelInferRequest
-from penstock.names import MATRIX_INPUT
-from penstock.tensors import NUMPY_TYPES, typed_to_raw
+from penstock.names import MATRIX_INPUT, PARAMETER_EXTRA_COLUMNS
+from penstock.tensors import DATATYPES, NUMPY_TYPES, join_bytes, split_bytes, typed_to_raw
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline, count_elements
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 
 _FLOAT64: Final = np.dtype("<f8")
+MAX_EMPTY: Final = 1 << 20
+"""What the other free dimensions of an empty tensor may come to: a graph may make a tensor of them that is not empty."""
 _SHARED_MEMORY: Final = "shared_memory_region"
 
 
@@ -26,7 +31,7 @@ class DecodedRows(NamedTuple):
     """A request's input: blocks in the order that the version takes them, and how many rows they hold.
 
     Attributes:
-        shapes: each block's full shape, for a version whose requests run alone; None for a batched one.
+        shapes: each block's full shape, for a plain graph whose requests run alone; None for any other version.
     """
 
     blocks: tuple[bytes, ...]
@@ -52,6 +57,8 @@ class Block(NamedTuple):
 
 def block_of(spec: TensorInfo, *, is_batched: bool) -> Block:
     """The block that carries this tensor."""
+    if spec.columns:
+        return Block(spec.columns, spec.datatype, (), not is_batched)
     return Block((spec.name,), spec.datatype, spec.shape[1:], not is_batched)
 
 
@@ -80,52 +87,96 @@ class Decoder(Protocol):
 def decoder_of(servable: OnnxServable) -> Decoder:
     """The decoder for a version: columns for a feature pipeline, else the graph's own inputs."""
     if servable.pipeline is not None:
-        return ColumnDecoder(servable.pipeline)
-    return TensorDecoder(servable.model.signature)
+        return ColumnDecoder(servable.pipeline, is_batched=servable.is_batched)
+    inputs = named_inputs(servable.model.signature, servable.artifact.columns)
+    return TensorDecoder(replace(servable.model.signature, inputs=inputs, is_batched=servable.is_batched))
+
+
+def named_inputs(signature: Signature, columns: tuple[str, ...]) -> tuple[TensorInfo, ...]:
+    """The inputs, of which one matrix that is the only one gets its columns' names, if there are as many."""
+    inputs = signature.inputs
+    if len(inputs) == 1 and inputs[0].shape[1:] == (len(columns),) and columns:
+        return (replace(inputs[0], columns=columns),)
+    return inputs
 
 
 def block_order(shadow: Decoder, champion: Decoder) -> tuple[int, ...] | None:
     """For each block of the shadow, the index of the champion's block with the same content; None if any has none."""
+    if isinstance(shadow, TensorDecoder) and isinstance(champion, TensorDecoder) and shadow.takes_like(champion):
+        return (0,)
     places = {block[:3]: at for at, block in enumerate(champion.blocks)}
     order = tuple(places.get(block[:3], -1) for block in shadow.blocks)
     return None if -1 in order else order
 
 
 class TensorDecoder:
-    """For a plain graph: its own inputs, by name."""
+    """For a plain graph: its own inputs, by name, or one tensor per column where the columns of its one matrix have names.
+
+    Attributes:
+        columns: these names in the matrix's order; empty where there are none.
+    """
 
     def __init__(self, signature: Signature) -> None:
         self.inputs = signature.inputs
-        self.blocks = tuple(block_of(spec, is_batched=signature.is_batched) for spec in signature.inputs)
         self._is_batched = signature.is_batched
         self._names = [spec.name for spec in signature.inputs]
+        self.columns = self.inputs[0].columns
+        self.blocks = tuple(block_of(spec, is_batched=signature.is_batched) for spec in signature.inputs)
         self._is_plain = signature.is_batched and len(self.inputs) == 1 and self.inputs[0].datatype != "BYTES"
+
+    def takes_like(self, other: "TensorDecoder") -> bool:
+        """Whether both take the same one matrix, though the columns of one of them have no names."""
+        if len(self.inputs) != 1 or len(other.inputs) != 1 or (self.columns and other.columns):
+            return False
+        return replace(self.inputs[0], columns=()) == replace(other.inputs[0], columns=())
 
     def decode(self, request: ModelInferRequest) -> DecodedRows:
         tensors = request.inputs
         raws = _raw_contents(request)
         if len(tensors) == 1 and len(self.inputs) == 1 and tensors[0].name == self._names[0]:
             spec = self.inputs[0]
-            block, shape = _checked(tensors[0], raws[0] if raws else None, spec)
-            return (
-                DecodedRows((block,), shape[0]) if self._is_batched else DecodedRows((block,), _rows(shape), (shape,))
-            )
-        found = _by_name(tensors, raws, self._names)
+            if not self.columns or len(tensors[0].shape) != 1:
+                block, shape = _checked(tensors[0], raws[0] if raws else None, spec)
+                return self._decoded((block,), (shape,))
+        if self.columns:
+            return self._matrix(request, raws)
+        found = _by_name(request, raws, self._names)
         checked = [_checked(*found[spec.name], spec) for spec in self.inputs]
         blocks, shapes = tuple(block for block, _ in checked), tuple(shape for _, shape in checked)
-        if not self._is_batched:
-            return DecodedRows(blocks, _rows(shapes[0]), shapes)
-        counts = {spec.name: shape[0] for spec, shape in zip(self.inputs, shapes, strict=True)}
-        return DecodedRows(blocks, _same_rows(counts))
+        if self._is_batched:
+            _same_rows({spec.name: shape[0] for spec, shape in zip(self.inputs, shapes, strict=True)})
+        return self._decoded(blocks, shapes)
 
-    def decode_like(self, _request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
-        return DecodedRows((raw,), rows) if self._is_plain else None
+    def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
+        # A column may have come as another type of number than the matrix has.
+        is_same = self._is_plain and (not self.columns or request.inputs[0].datatype == self.inputs[0].datatype)
+        return DecodedRows((raw,), rows) if is_same else None
+
+    def _decoded(self, blocks: tuple[bytes, ...], shapes: tuple[tuple[int, ...], ...]) -> DecodedRows:
+        rows = shapes[0][0] if shapes[0] else 1
+        return DecodedRows(blocks, rows) if self._is_batched else DecodedRows(blocks, rows, shapes)
+
+    def _matrix(self, request: ModelInferRequest, raws: Sequence[bytes]) -> DecodedRows:
+        """The one matrix from a tensor per column."""
+        (spec,) = self.inputs
+        found = _by_name(request, raws, self.columns)
+        rows = _same_rows({name: _column_rows(found[name][0]) for name in self.columns})
+        shape = (rows, len(self.columns))
+        if not spec.fits(shape):
+            raise InvalidInputError(f"the columns have {rows} rows, expected {spec.shape[0]}")
+        if spec.datatype == "BYTES":
+            texts = [split_bytes(_string_block(*found[name], rows, count=_count_texts), rows) for name in self.columns]
+            return self._decoded((join_bytes(chain.from_iterable(zip(*texts, strict=True))),), (shape,))
+        matrix = np.empty(shape, NUMPY_TYPES[spec.datatype])
+        for at, name in enumerate(self.columns):
+            matrix[:, at] = _as_type(*found[name], matrix.dtype)
+        return self._decoded((matrix.tobytes(),), (shape,))
 
 
 class ColumnDecoder:
     """For a version with features: one tensor per column, or one matrix when all columns are numbers."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, is_batched: bool = True) -> None:
         self.pipeline = pipeline
         self._numbers = pipeline.numbers
         self._strings = pipeline.strings
@@ -135,7 +186,11 @@ class ColumnDecoder:
             else TensorInfo(name, "FP64", (ANY, 1))
             for name in pipeline.columns
         )
-        self.blocks = (Block(pipeline.numbers, "FP64"), *(Block((name,), "BYTES") for name in pipeline.strings))
+        is_whole = not is_batched
+        self.blocks = (
+            Block(pipeline.numbers, "FP64", is_whole=is_whole),
+            *(Block((name,), "BYTES", is_whole=is_whole) for name in pipeline.strings),
+        )
         self._names = list(pipeline.columns)
         self._required = [at for at, name in enumerate(self._numbers) if name in pipeline.required]
 
@@ -144,7 +199,7 @@ class ColumnDecoder:
         if not self._strings and len(request.inputs) == 1 and self._is_matrix(request.inputs[0]):
             numbers, rows = self._matrix(request.inputs[0], raws[0] if raws else None)
             return DecodedRows((self._refuse_missing(numbers),), rows)
-        found = _by_name(request.inputs, raws, self._names)
+        found = _by_name(request, raws, self._names)
         counts = {name: _column_rows(found[name][0]) for name in self._names}
         rows = _same_rows(counts)
         strings = tuple(_string_block(*found[name], rows) for name in self._strings)
@@ -163,8 +218,8 @@ class ColumnDecoder:
         width = len(self._numbers)
         if len(tensor.shape) != 2 or tensor.shape[1] != width or tensor.shape[0] < 0:
             raise InvalidInputError(
-                f"tensor {tensor.name!r} has shape {list(tensor.shape)}, expected [rows, {width}], one column each for "
-                f"{', '.join(self._numbers)}; or one tensor per column"
+                f"tensor {tensor.name!r} has shape {_dimensions(tensor.shape)}, expected [rows, {width}], one column each for "
+                f"{', '.join(self._numbers[:20])}{_more(self._numbers)}; or one tensor per column"
             )
         return _float64(tensor, raw), tensor.shape[0]
 
@@ -200,41 +255,89 @@ def _raw_contents(request: ModelInferRequest) -> Sequence[bytes]:
 
 
 def _by_name(
-    tensors: Sequence[Any], raws: Sequence[bytes], names: Sequence[str]
+    request: ModelInferRequest, raws: Sequence[bytes], names: Sequence[str]
 ) -> dict[str, tuple[Any, bytes | None]]:
     found: dict[str, tuple[Any, bytes | None]] = {}
-    for at, tensor in enumerate(tensors):
+    for at, tensor in enumerate(request.inputs):
         if tensor.name in found:
-            raise InvalidInputError(f"input {tensor.name!r} is given twice")
+            raise InvalidInputError(f"input {_quoted(tensor.name)} is given twice")
         found[tensor.name] = (tensor, raws[at] if raws else None)
     if found.keys() != set(names):
-        missing = ", ".join(repr(name) for name in names if name not in found)
-        extra = ", ".join(repr(name) for name in found if name not in set(names))
-        raise InvalidInputError(
-            "; ".join([f"missing input {missing}"] * bool(missing) + [f"unknown input {extra}"] * bool(extra))
-            + f"; expected {_shown(names)}"
-        )
+        missing = [name for name in names if name not in found]
+        extra = [name for name in found if name not in set(names)]
+        if missing or not _ignores_extra(request):
+            raise InvalidInputError(
+                "; ".join(
+                    [f"missing input {_shown(missing)}"] * bool(missing)
+                    + [f"unknown input {_shown(extra)}"] * bool(extra)
+                )
+                + f"; expected {_shown(names)}"
+            )
     return found
 
 
+def _ignores_extra(request: ModelInferRequest) -> bool:
+    if PARAMETER_EXTRA_COLUMNS not in request.parameters:
+        return False
+    asked: str = request.parameters[PARAMETER_EXTRA_COLUMNS].string_param
+    if asked not in {"ignore", "refuse"}:
+        raise InvalidInputError(
+            f"parameter {PARAMETER_EXTRA_COLUMNS!r} is {_quoted(asked)}, expected 'ignore' or 'refuse'"
+        )
+    return asked == "ignore"
+
+
 def _shown(names: Sequence[str]) -> str:
-    listed = ", ".join(repr(name) for name in names[:20])
-    return listed if len(names) <= 20 else f"{listed} and {len(names) - 20} more"
+    return ", ".join(map(_quoted, names[:20])) + _more(names)
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 20} more" if len(names) > 20 else ""
+
+
+def _quoted(text: str) -> str:
+    """A caller's text as an error shows it."""
+    return repr(text) if len(text) <= 100 else f"{text[:100]!r}..."
 
 
 def _checked(tensor: Any, raw: bytes | None, spec: TensorInfo) -> tuple[bytes, tuple[int, ...]]:
     """A plain graph's input: its raw contents, whose size fills the shape, and the shape."""
     if tensor.datatype != spec.datatype:
-        raise InvalidInputError(f"input {tensor.name!r} has datatype {tensor.datatype!r}, expected {spec.datatype}")
+        raise InvalidInputError(
+            f"input {tensor.name!r} has datatype {_quoted(tensor.datatype)}, expected {spec.datatype}"
+        )
     shape = tuple(tensor.shape)
     if not spec.fits(shape):
         raise InvalidInputError(
-            f"input {tensor.name!r} has shape {list(shape)}, expected {list(spec.shape)} (-1 is any size)"
+            f"input {tensor.name!r} has shape {_dimensions(shape)}, expected {list(spec.shape)} (-1 is any size)"
         )
-    return _raw(tensor, raw, prod(shape)), shape
+    elements = prod(shape)
+    if (
+        not elements
+        and prod(size for size, own in zip(shape, spec.shape, strict=True) if own == ANY and size) > MAX_EMPTY
+    ):
+        raise InvalidInputError(
+            f"input {tensor.name!r} of shape {_dimensions(shape)} is empty, "
+            f"expected its other free dimensions to come to {MAX_EMPTY:,} at most"
+        )
+    return _raw(tensor, raw, elements, count=_count_texts), shape
 
 
-def _raw(tensor: Any, raw: bytes | None, elements: int) -> bytes:
+def _dimensions(shape: Sequence[int]) -> str:
+    """A caller's shape as an error shows it."""
+    return str(list(shape)) if len(shape) <= 8 else f"{list(shape[:8])[:-1]}... of {len(shape):,} dimensions"
+
+
+def _count_texts(raw: bytes) -> int:
+    """As `count_elements`, but without the kernels, which a version without features does not need."""
+    count = at = 0
+    while at + 4 <= len(raw):
+        at += 4 + int.from_bytes(raw[at : at + 4], "little")
+        count += 1
+    return count if at == len(raw) else -1
+
+
+def _raw(tensor: Any, raw: bytes | None, elements: int, *, count: Callable[[bytes], int] = count_elements) -> bytes:
     """The tensor's raw contents, checked to hold exactly this many elements."""
     if _SHARED_MEMORY in tensor.parameters:
         raise InvalidInputError(f"input {tensor.name!r} is in shared memory, which is not supported; send its contents")
@@ -248,16 +351,16 @@ def _raw(tensor: Any, raw: bytes | None, elements: int) -> bytes:
             f"input {tensor.name!r} has contents although raw_input_contents is used; expected one or the other"
         )
     if tensor.datatype == "BYTES":
-        if (count := count_elements(raw)) != elements:
-            came = "a torn element" if count < 0 else f"{count}"
+        if (found := count(raw)) != elements:
+            came = "a torn element" if found < 0 else f"{found}"
             raise InvalidInputError(
                 f"input {tensor.name!r} takes {elements} BYTES elements, each a 4-byte length and its bytes; got {came}"
             )
     elif len(raw) != elements * NUMPY_TYPES[tensor.datatype].itemsize:
         expected = elements * NUMPY_TYPES[tensor.datatype].itemsize
         raise InvalidInputError(
-            f"input {tensor.name!r} of shape {list(tensor.shape)} and datatype {tensor.datatype} takes {expected} bytes, "
-            f"got {len(raw)}"
+            f"input {tensor.name!r} of shape {_dimensions(tensor.shape)} and datatype {tensor.datatype} takes {expected} "
+            f"bytes, got {len(raw)}"
         )
     return raw
 
@@ -268,7 +371,7 @@ def _column_rows(tensor: Any) -> int:
         rows: int = shape[0]
         if rows >= 0:
             return rows
-    raise InvalidInputError(f"column {tensor.name!r} has shape {list(shape)}, expected [rows] or [rows, 1]")
+    raise InvalidInputError(f"column {tensor.name!r} has shape {_dimensions(shape)}, expected [rows] or [rows, 1]")
 
 
 def _same_rows(counts: dict[str, int]) -> int:
@@ -278,26 +381,53 @@ def _same_rows(counts: dict[str, int]) -> int:
     return next(iter(counts.values()))
 
 
-def _rows(shape: tuple[int, ...]) -> int:
-    return shape[0] if shape else 1
-
-
 def _float64(tensor: Any, raw: bytes | None) -> bytes:
     """A tensor of any numeric datatype as raw float64."""
     dtype = NUMPY_TYPES.get(tensor.datatype)
     if dtype is None:
-        raise InvalidInputError(
-            f"column {tensor.name!r} has datatype {tensor.datatype!r}, expected a number ({', '.join(NUMPY_TYPES)})"
-        )
+        raise _no_number(tensor)
     block = _raw(tensor, raw, prod(tensor.shape))
     return _as_float64(block, dtype)
+
+
+def _no_number(tensor: Any) -> InvalidInputError:
+    return InvalidInputError(
+        f"column {tensor.name!r} has datatype {_quoted(tensor.datatype)}, expected a number ({', '.join(NUMPY_TYPES)})"
+    )
+
+
+def _as_type(tensor: Any, raw: bytes | None, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A column of numbers as the matrix has them; a number that its type cannot hold is refused, rounding is not."""
+    own = NUMPY_TYPES.get(tensor.datatype)
+    if own is None:
+        raise _no_number(tensor)
+    values = np.frombuffer(_raw(tensor, raw, prod(tensor.shape)), own)
+    if own == dtype:
+        return values
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = values.astype(dtype)
+        if dtype.kind == "b":
+            is_lost = cast != values
+        elif dtype.kind == "f":
+            is_lost = np.isinf(cast) & np.isfinite(values)
+        else:
+            # Between signed and unsigned numbers of the same size there and back is the same number again.
+            is_lost = (cast.astype(own) != values) | ((cast < 0) != (values < 0))
+    if is_lost.any():
+        at = int(is_lost.argmax())
+        raise InvalidInputError(
+            f"column {tensor.name!r} is {values[at]} in row {at}, which {DATATYPES[dtype]} cannot hold"
+        )
+    return cast
 
 
 def _as_float64(block: bytes, dtype: np.dtype[Any]) -> bytes:
     return block if dtype == _FLOAT64 else np.frombuffer(block, dtype).astype(_FLOAT64).tobytes()
 
 
-def _string_block(tensor: Any, raw: bytes | None, rows: int) -> bytes:
+def _string_block(
+    tensor: Any, raw: bytes | None, rows: int, *, count: Callable[[bytes], int] = count_elements
+) -> bytes:
     if tensor.datatype != "BYTES":
-        raise InvalidInputError(f"column {tensor.name!r} has datatype {tensor.datatype!r}, expected BYTES")
-    return _raw(tensor, raw, rows)
+        raise InvalidInputError(f"column {tensor.name!r} has datatype {_quoted(tensor.datatype)}, expected BYTES")
+    return _raw(tensor, raw, rows, count=count)

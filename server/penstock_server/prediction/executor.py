@@ -272,7 +272,8 @@ class Executor:
         elif self.reader.score is not None:
             self.report.scores(given[self.reader.score])
         if self.shadow is not None:
-            self.shadow.offer(AnsweredBatch(blocks, shapes, batch.rows, outputs.arrays, compute_s))
+            requests = () if self.shadow.is_batched else tuple(item.decoded for item in items)
+            self.shadow.offer(AnsweredBatch(blocks, shapes, batch.rows, outputs.arrays, compute_s, requests))
         return ended_s - started_s
 
     def _log(
@@ -288,7 +289,7 @@ class Executor:
             start += sum(item.rows for item in items[at:place])
             at, item = place, items[place]
             if len(answered) == len(items) or item in answered:
-                is_whole = item.decoded.shapes is not None
+                is_whole = not self.servable.is_batched
                 own = arrays if is_whole else [array[start : start + item.rows] for array in arrays]
                 sampler.keep(
                     id_field=item.id_field, rows=item.rows, blocks=item.decoded.blocks, arrays=own, is_whole=is_whole

@@ -1,7 +1,7 @@
 """Reads what a version predicted for each row, a class or a score, and compares the answers of two versions.
 
-A published version names its class output in its manifest. For a plain model it is guessed from the outputs' types and
-shapes: a classifier gives integer labels, or a score per class.
+Classes are counted where the manifest or the graph's operators (`models.classes`) say that it is a classifier: labels, or
+the largest of a score per class. All other outputs are scores; types and shapes alone say nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.models.classes import ClassOutputs, class_outputs
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import TensorInfo
 
@@ -29,44 +30,58 @@ class OutputReader(NamedTuple):
 
 
 def reader_of(servable: OnnxServable) -> OutputReader:
-    """The reader of a version's outputs, by its manifest or by their types and shapes."""
+    """The reader of a version's outputs, by its manifest and its graph's operators."""
     manifest = servable.artifact.manifest
     output = None if manifest is None else manifest.class_output
     names = () if manifest is None or manifest.classes is None else tuple(str(label) for label in manifest.classes)
-    return OutputReader(class_reader(servable.outputs, output, names), score_output(servable.outputs))
+    return output_reader(servable.outputs, class_outputs(servable.model.file), output, names)
 
 
-def class_reader(
-    specs: Sequence[TensorInfo], output: str | None = None, names: Sequence[str] = ()
-) -> ClassReader | None:
-    """Reads the predicted class from a version's outputs, or None when they hold no class.
+def output_reader(
+    specs: Sequence[TensorInfo], found: ClassOutputs, output: str | None = None, names: Sequence[str] = ()
+) -> OutputReader:
+    """How to read these outputs.
 
     Args:
         specs: the version's outputs.
-        output: the one that holds labels, if the manifest names it.
-        names: the classes, for labels that are strings.
+        found: those that a classifier in the graph gives.
+        output: the one that holds labels, if the publisher named it.
+        names: the classes, if the publisher named them.
     """
+    classes = class_reader(specs, found, output, names)
+    return OutputReader(classes, score_output(specs, has_classes=classes is not None))
+
+
+def class_reader(
+    specs: Sequence[TensorInfo], found: ClassOutputs, output: str | None = None, names: Sequence[str] = ()
+) -> ClassReader | None:
+    """Reads the predicted class from a version's outputs, or None when they hold no class; as `output_reader`."""
     for at, spec in enumerate(specs):
-        if spec.name == output or (output is None and _holds_labels(spec)):
+        if spec.name == output or (output is None and spec.name in found.labels and _can_be_labels(spec)):
             if spec.datatype == "BYTES":
                 return _named_labels(at, names) if names else None
             return _labels(at)
     for at, spec in enumerate(specs):
-        if _holds_scores(spec):
+        if _can_be_scores(spec) and (spec.name in found.scores or spec.shape[1] == len(names)):
             return _largest(at)
     return None
 
 
-def score_output(specs: Sequence[TensorInfo]) -> int | None:
-    """The output that holds scores, by which two versions' answers are compared: the first of floats."""
-    return next((at for at, spec in enumerate(specs) if spec.datatype in {"FP32", "FP64", "FP16"}), None)
+def score_output(specs: Sequence[TensorInfo], *, has_classes: bool = False) -> int | None:
+    """The output that holds scores, by which two versions' answers are compared: the first of floats, else of numbers."""
+    kinds = [_FLOATS] if has_classes else [_FLOATS, _INTEGERS]
+    return next((at for kind in kinds for at, spec in enumerate(specs) if spec.datatype in kind), None)
 
 
-def _holds_labels(spec: TensorInfo) -> bool:
+_FLOATS: Final = frozenset({"FP32", "FP64", "FP16"})
+_INTEGERS: Final = frozenset({f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)})
+
+
+def _can_be_labels(spec: TensorInfo) -> bool:
     return spec.datatype in {"INT64", "INT32"} and (len(spec.shape) == 1 or spec.shape[1:] == (1,))
 
 
-def _holds_scores(spec: TensorInfo) -> bool:
+def _can_be_scores(spec: TensorInfo) -> bool:
     return spec.datatype in {"FP32", "FP64"} and len(spec.shape) == 2 and 2 <= spec.shape[1] <= MAX_SCORES
 
 
@@ -81,7 +96,7 @@ def _named_labels(at: int, names: Sequence[str]) -> ClassReader:
 
 
 def _largest(at: int) -> ClassReader:
-    return lambda outputs: outputs[at].argmax(axis=1)
+    return lambda outputs: outputs[at].argmax(axis=1) if outputs[at].size else np.empty(0, np.int64)
 
 
 def agreement(
@@ -108,7 +123,11 @@ def agreement(
     distance = _distance(_pick(champion, scores[0]), _pick(shadow, scores[1]), rows)
     if classes[0] is None or classes[1] is None:
         return distance <= TOLERANCE, distance
-    return classes[0](champion) == classes[1](shadow), distance
+    left, right = classes[0](champion), classes[1](shadow)
+    if left.shape == right.shape != (rows,):
+        # A request that ran alone may have one answer for all its rows.
+        return np.full(rows, np.array_equal(left, right)), distance
+    return left == right, distance
 
 
 def _pick(outputs: Sequence[NDArray[Any]], at: int | None) -> NDArray[Any] | None:
@@ -120,8 +139,9 @@ def _distance(left: NDArray[Any] | None, right: NDArray[Any] | None, rows: int) 
         return np.zeros(rows)
     if left.size != right.size:
         return np.full(rows, np.inf)
-    a, b = left.reshape(rows, -1).astype(np.float64), right.reshape(rows, -1).astype(np.float64)
+    parts = rows if rows and left.size % rows == 0 else 1
+    a, b = left.reshape(parts, -1).astype(np.float64), right.reshape(parts, -1).astype(np.float64)
     with np.errstate(invalid="ignore"):
         gap = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
     largest: NDArray[np.float64] = np.nan_to_num(gap, nan=np.inf, posinf=np.inf).max(axis=1, initial=0.0)
-    return largest
+    return largest if parts == rows else np.full(rows, largest[0])

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any, Final
 
 from penstock.inference_pb2 import ModelInferRequest
+from penstock.names import PARAMETER_EXTRA_COLUMNS
 from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
@@ -27,6 +28,7 @@ _KNOWN: Final[dict[str, tuple[str, ...]]] = {
     "routing_key": _STRINGS,
     "timeout": _INTEGERS,
     "priority": _INTEGERS,
+    PARAMETER_EXTRA_COLUMNS: _STRINGS,
     "triton_enable_empty_final_response": ("bool_param",),
 }
 """The request parameters that mean something here, with the types that may carry them."""

@@ -8,7 +8,7 @@ and counted. Nothing it does can change an answer.
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import OnnxServable, Shapes
+from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.outputs import OutputReader, agreement
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,7 @@ class AnsweredBatch:
         blocks, shapes: the batch as the champion's servable took it.
         arrays: the champion's outputs.
         took_s: the champion's time for features and graph.
+        requests: the same rows by request, for a shadow whose requests run alone; empty for any other.
     """
 
     blocks: Sequence[bytes]
@@ -41,6 +43,7 @@ class AnsweredBatch:
     rows: int
     arrays: Sequence[NDArray[Any]]
     took_s: float
+    requests: Sequence[DecodedRows] = ()
 
 
 class ShadowThread:
@@ -111,6 +114,11 @@ class ShadowTarget:
         self._champion = champion
         self._order = order
 
+    @property
+    def is_batched(self) -> bool:
+        """Whether the shadow may run a whole batch of the champion's; else it runs the batch's requests one by one."""
+        return self._servable.is_batched
+
     def offer(self, batch: AnsweredBatch) -> None:
         """Copies a batch to the shadow, or counts why not."""
         if self._order is None:
@@ -120,6 +128,10 @@ class ShadowTarget:
 
     def run(self, batch: AnsweredBatch) -> None:
         """Runs the shadow on a batch and compares; on the shadow's thread."""
+        if len(batch.requests) > 1:
+            for request in _single(batch):
+                self.run(request)
+            return
         order = self._order or ()
         blocks = [batch.blocks[at] for at in order]
         shapes = None if batch.shapes is None else [batch.shapes[at] for at in order]
@@ -142,3 +154,13 @@ class ShadowTarget:
             champion_s=batch.took_s,
             shadow_s=outputs.features_s + outputs.infer_s,
         )
+
+
+def _single(batch: AnsweredBatch) -> Iterator[AnsweredBatch]:
+    """The batch's requests, each as a batch of its own with its share of the time."""
+    start = 0
+    for request in batch.requests:
+        end = start + request.rows
+        arrays = [array[start:end] for array in batch.arrays]
+        yield AnsweredBatch(request.blocks, request.shapes, request.rows, arrays, batch.took_s / len(batch.requests))
+        start = end

@@ -116,15 +116,19 @@ def _columns(tensor: LoggedTensor, raws: Sequence[bytes], rows: Sequence[int]) -
     """Each of a block's columns by its name; `ValueError` when the contents do not fill the rows."""
     import pyarrow as pa
 
+    width = len(tensor.names)
     if tensor.is_list:
-        (name,) = tensor.names
-        parts = [_elements(raw, tensor.datatype) for raw in raws]
-        yield name, pa.ListArray.from_arrays(_offsets(parts, rows), _joined(parts, tensor.datatype))
+        # Columns side by side in each row: of a request that ran alone, each is the list of its rows.
+        blocks = [_elements(raw, tensor.datatype) for raw in raws]
+        for at, name in enumerate(tensor.names):
+            parts = [block[at::width] for block in blocks]
+            yield name, pa.ListArray.from_arrays(_offsets(parts, rows), _joined(parts, tensor.datatype))
     elif tensor.datatype == _BYTES:
-        (name,) = tensor.names
-        yield name, _filled(_elements(b"".join(raws), _BYTES), sum(rows))
+        texts = _filled(_elements(b"".join(raws), _BYTES), sum(rows) * width)
+        for at, name in enumerate(tensor.names):
+            yield name, pa.array(texts[at::width], pa.string())
     elif tensor.names:
-        matrix = _elements(b"".join(raws), tensor.datatype).reshape(sum(rows), len(tensor.names))
+        matrix = _elements(b"".join(raws), tensor.datatype).reshape(sum(rows), width)
         for at, name in enumerate(tensor.names):
             yield name, pa.array(np.ascontiguousarray(matrix[:, at]))
 
@@ -147,12 +151,10 @@ def _split(raw: bytes) -> Iterator[bytes]:
         at = end
 
 
-def _filled(texts: list[str], rows: int) -> Any:
-    import pyarrow as pa
-
-    if len(texts) != rows:
-        raise ValueError(f"{len(texts)} texts for {rows} rows")
-    return pa.array(texts, pa.string())
+def _filled(texts: list[str], count: int) -> list[str]:
+    if len(texts) != count:
+        raise ValueError(f"{len(texts)} texts for {count} places")
+    return texts
 
 
 def _offsets(parts: Sequence[Any], rows: Sequence[int]) -> NDArray[np.int32]:

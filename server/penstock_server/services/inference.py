@@ -1,12 +1,13 @@
 """The methods of the Open Inference Protocol, answered by a predictor and its routing table."""
 
+import json
 import threading
 from collections import deque
 from importlib.metadata import version as installed_version
 from typing import Final
 
 from penstock import inference_pb2 as pb
-from penstock.names import INFERENCE_SERVICE, PARAMETER_MISSING, PLATFORM, SERVER_NAME
+from penstock.names import INFERENCE_SERVICE, PARAMETER_COLUMNS, PARAMETER_MISSING, PLATFORM, SERVER_NAME
 from penstock.wire import varint
 from penstock_server.call import Call, Cancellable, Metadata
 from penstock_server.errors import PenstockError
@@ -71,6 +72,8 @@ class _Inference:
         reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.executors), platform=PLATFORM)
         for tensor in executor.decoder.inputs:
             added = reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+            if tensor.columns:
+                added.parameters[PARAMETER_COLUMNS].string_param = json.dumps(tensor.columns, ensure_ascii=False)
             if tensor.missing is not None:
                 added.parameters[PARAMETER_MISSING].string_param = tensor.missing
         for tensor in executor.servable.outputs:

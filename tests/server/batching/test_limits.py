@@ -23,6 +23,7 @@ BUDGET_S = 0.001
         ({"max_delay_s": float("nan")}, "max_delay_s is nan"),
         ({"max_delay_s": inf}, "max_delay_s is inf"),
         ({"objective_ms": 0.0}, "objective_ms is 0.0, expected more than 0 milliseconds"),
+        ({"batching": "row"}, "batching is 'row', expected 'rows' or 'request'"),
         ({"models": {"churn": ModelLimits(queue_mib=0)}}, "batching.models.churn: queue_mib is 0"),
     ],
 )
@@ -39,6 +40,8 @@ def test_a_model_has_its_own_limits() -> None:
     limits = BatchLimits(8, 0.5, 99, objective_ms=20.0, models={"fraud": ModelLimits(max_rows=2, objective_ms=5.0)})
     assert limits.of("fraud") == BatchLimits(2, 0.5, 99, objective_ms=5.0)
     assert limits.of("other") is limits
+    alone = BatchLimits(batching="rows", models={"fraud": ModelLimits(batching="request")})
+    assert (alone.of("fraud").batching, alone.of("other").batching) == ("request", "rows")
     assert (limits.of("fraud").objective_s, BatchLimits().objective_s) == (0.005, inf)
 
 

@@ -144,3 +144,22 @@ def test_a_graph_that_fails_on_blank_rows_is_loaded(write_onnx: WriteOnnx) -> No
         constants={"to": np.array([-1, 3])},
     ).parent
     assert load(KEY, folder, threads=1, max_rows=4)[1] == Cost(0.0, 0.0)
+
+
+def test_a_pipeline_of_encoders_answers_no_rows(tmp_path: Path) -> None:
+    """The graph of a OneHotEncoder fails on them."""
+    pd = pytest.importorskip("pandas")
+    from skl2onnx import to_onnx
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    frame = pd.DataFrame({"age": [20.0, 30, 40, 50], "town": ["a", "b", "a", "c"]})
+    columns = ColumnTransformer([("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(), ["town"])])
+    fitted = make_pipeline(columns, LogisticRegression()).fit(frame, [0, 1, 0, 1])
+    onnx = to_onnx(fitted, frame[:1], options={"zipmap": False})
+    (tmp_path / "model.onnx").write_bytes(onnx.SerializeToString())
+    servable, _ = load(KEY, tmp_path, threads=1, max_rows=8)
+    outputs = servable.predict([b"", b""], 0, None, None)
+    assert [(array.shape, array.dtype.str) for array in outputs.arrays] == [((0,), "<i8"), ((0, 2), "<f8")]

@@ -25,6 +25,7 @@ def test_a_manifest_survives_json(classes: tuple[str | int, ...] | None) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"batching": "row"}, "Invalid enum value 'row'"),
         ({"format": 2}, "format is 2; this release reads format 1"),
         ({"files": {"a": "md5:0"}}, "matching regex"),
         ({"files": {f"f{i}": DIGEST for i in range(10_001)}}, "names 10,001 files"),
@@ -40,6 +41,14 @@ def test_what_is_not_understood_is_refused(change: dict[str, Any], said: str) ->
     raw = msgspec.json.encode({"format": 1, "files": {}, "created": "2026-01-02T03:04:05Z", **change})
     with pytest.raises(InvalidInputError, match=said):
         manifest.decode(raw)
+
+
+@pytest.mark.parametrize("batching", [None, "rows", "request"])
+def test_the_word_on_batching_is_there_only_if_it_was_given(batching: Any) -> None:
+    """Servers before it refuse a manifest with this field."""
+    made = Manifest(files={}, created=WHEN, batching=batching)
+    assert manifest.decode(manifest.encode(made)) == made
+    assert (b"batching" in manifest.encode(made)) is (batching is not None)
 
 
 @given(st.binary())

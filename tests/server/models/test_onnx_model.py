@@ -87,16 +87,42 @@ def test_a_failing_graph_keeps_its_words_as_the_cause(write_onnx: WriteOnnx) -> 
     assert caught.value.__cause__ is not None
 
 
-@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x08"])
-def test_what_is_no_graph_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", r"^broken\.onnx is empty; expected an ONNX model$"),
+        (b"not a graph", r"^broken\.onnx is not an ONNX model: byte 0 begins no field$"),
+        (b"\x08\x08", r"^broken\.onnx cannot be loaded by onnxruntime: "),
+    ],
+)
+def test_what_is_no_graph_is_refused_by_name(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
-    with pytest.raises(InvalidInputError, match=r"^broken\.onnx cannot be loaded by onnxruntime: ") as caught:
+    with pytest.raises(InvalidInputError, match=said) as caught:
         OnnxModel(path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_classifier_with_a_map_is_refused_with_advice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [[0, 1, 2], ["a", "b", "é"]])
+def test_maps_become_tensors(tmp_path: Path, labels: list[Any]) -> None:
+    """skl2onnx makes maps by default."""
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    fitted = LogisticRegression().fit(rows, [labels[at % 3] for at in range(30)])
+    path = tmp_path / "model.onnx"
+    path.write_bytes(to_onnx(fitted, rows[:1]).SerializeToString())
+    model = OnnxModel(path)
+    label, probabilities = model.signature.outputs
+    assert (probabilities.name, probabilities.datatype, probabilities.shape) == ("output_probability", "FP32", (-1, 3))
+    assert (label.name, label.shape, model.signature.is_batched) == ("output_label", (-1,), True)
+    found, scores = model.run({"X": rows})
+    np.testing.assert_allclose(scores, fitted.predict_proba(rows), atol=1e-6)
+    assert found.tolist() == fitted.predict(rows).tolist()
+
+
+def zipped(*, is_external: bool) -> bytes:
     from onnx import TensorProto, helper
 
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 2])
@@ -104,8 +130,57 @@ def test_a_classifier_with_a_map_is_refused_with_advice(tmp_path: Path) -> None:
     output = helper.make_value_info("probabilities", helper.make_sequence_type_proto(named))
     zipped = helper.make_node("ZipMap", ["scores"], ["probabilities"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
-    graph = helper.make_graph([zipped], "graph", [scores], [output])
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [1], [0.0])
+    if is_external:
+        weights.ClearField("float_data")
+        weights.data_location = TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="w.bin")
+    graph = helper.make_graph([zipped], "graph", [scores], [output], [weights])
+    encoded: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return encoded
+
+
+def test_maps_of_a_model_with_external_weights_are_refused_with_advice(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+    path.write_bytes(zipped(is_external=False))
+    assert OnnxModel(path).signature.outputs == (TensorInfo("probabilities", "FP32", (-1, 2)),)
+    (tmp_path / "w.bin").write_bytes(bytes(4))
+    path.write_bytes(zipped(is_external=True))
     with pytest.raises(InvalidInputError, match=r"'probabilities' is a seq\(map.*expected a tensor.*zipmap=False"):
         OnnxModel(path)
+
+
+def test_an_input_with_a_default_is_no_input(tmp_path: Path) -> None:
+    """Graphs of IR 3 list every constant among their inputs."""
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in "xy")
+    k = helper.make_tensor_value_info("k", TensorProto.FLOAT, [1])
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "k"], ["y"])],
+        "g",
+        [x, k],
+        [y],
+        [helper.make_tensor("k", TensorProto.FLOAT, [1], [3])],
+    )
+    path = tmp_path / "model.onnx"
+    encoded = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 8)], ir_version=3).SerializeToString()
+    path.write_bytes(encoded)
+    model = OnnxModel(path)
+    assert [spec.name for spec in model.signature.inputs] == ["x"]
+    assert model.run({"x": np.ones((1, 2), np.float32)})[0].tolist() == [[3.0, 3.0]]
+
+
+def test_bfloat16_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.BFLOAT16, ["N", 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    path = tmp_path / "model.onnx"
+    encoded = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    path.write_bytes(encoded)
+    with pytest.raises(
+        InvalidInputError, match=r"^model\.onnx: 'x' is a tensor\(bfloat16\), expected a tensor of"
+    ) as caught:
+        OnnxModel(path)
+    assert "\n" not in str(caught.value)

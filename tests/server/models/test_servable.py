@@ -59,6 +59,49 @@ def test_a_graph_that_runs_requests_alone_takes_their_shapes(write_onnx: WriteOn
     assert outputs.arrays[0].shape == (2, 3)
 
 
+@pytest.mark.parametrize("is_learned", [False, True])
+def test_no_rows_are_answered_with_none_without_the_graph(write_onnx: WriteOnnx, is_learned: bool) -> None:
+    path = write_onnx(
+        [
+            ("Gather", ["x", "zero"], ["first"], {}),
+            ("NonZero", ["wide"], ["at"], {}),
+            ("Squeeze", ["at"], ["flat"], {}),
+            ("Add", ["flat", "plus"], ["shape"], {}),
+            ("Reshape", ["x", "shape"], ["y"], {}),
+            ("Cast", ["x"], ["t"], {"to": 8}),
+            ("Identity", ["x"], ["z"], {}),
+        ],
+        inputs=[("x", "FP32", ["N", 4])],
+        outputs=[("y", "FP32", ["N", "M"]), ("t", "BYTES", ["N", 4]), ("z", "FP32", ["N", 4])],
+        constants={"zero": np.array([0]), "wide": np.array([1, 1]), "plus": np.array([-1, 3])},
+    )
+    servable = servable_of(path)
+    if is_learned:
+        servable.learn_shapes(servable.predict([bytes(16)], 1, None, None))
+    outputs = servable.predict([b""], 0, None, None)
+    assert [(array.shape, array.dtype.str) for array in outputs.arrays] == [
+        ((0, 4 if is_learned else 0), "<f4"),
+        ((0, 4), "|O"),
+        ((0, 4), "<f4"),
+    ]
+
+
+def test_a_graph_that_runs_alone_is_asked_about_no_rows_first(write_onnx: WriteOnnx) -> None:
+    takes = [("x", "FP32", ["N", "M"])]
+    echo = write_onnx([("Identity", ["x"], ["y"], {})], inputs=takes, outputs=[("y", "FP32", ["N", "M"])])
+    assert servable_of(echo).predict([b""], 0, [(0, 3)], None).arrays[0].shape == (0, 3)
+    first = ("Gather", ["x", "zero"], ["first"], {})
+    zero = {"zero": np.array([0])}
+    more = write_onnx(
+        [first, ("Concat", ["x", "first"], ["y"], {"axis": 0})],
+        inputs=takes, outputs=[("y", "FP32", ["K", "M"])], constants=zero,
+    )  # fmt: skip
+    assert servable_of(more).predict([b""], 0, [(0, 3)], None).arrays[0].shape == (0, 0)
+    only = write_onnx([first], inputs=takes, outputs=[("first", "FP32", [1, "M"])], constants=zero)
+    with pytest.raises(ModelFailedError):
+        servable_of(only).predict([b""], 0, [(0, 3)], None)
+
+
 def test_features_come_before_the_graph_and_are_counted(doubling: Path) -> None:
     table = {"age": np.array([1.0, np.nan, 3.0]), "port": np.array(["q", "s", "x"], object)}
     baseline = fit_baseline(SPEC, table)

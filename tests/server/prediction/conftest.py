@@ -14,12 +14,13 @@ from penstock.tensors import TYPED_FIELDS, from_raw, to_raw
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.models.artifact import Artifact
+from penstock_server.models.classes import ClassOutputs
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable, Outputs
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor, ThreadedExecutor
-from penstock_server.prediction.outputs import OutputReader, class_reader, score_output
+from penstock_server.prediction.outputs import OutputReader, output_reader
 
 PLAIN = (TensorInfo("x", "FP64", (ANY, 2)),)
 
@@ -48,7 +49,9 @@ class FakeServable:
 
 
 def reader_of(servable: Any) -> OutputReader:
-    return OutputReader(class_reader(servable.outputs), score_output(servable.outputs))
+    """Of classifiers: all outputs are labels or scores of classes."""
+    names = frozenset(spec.name for spec in servable.outputs)
+    return output_reader(servable.outputs, ClassOutputs(names, names))
 
 
 @pytest.fixture(scope="session")

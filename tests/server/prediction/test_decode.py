@@ -10,7 +10,7 @@ from penstock import inference_pb2 as pb
 from penstock.tensors import NUMPY_TYPES, TYPED_FIELDS, join_bytes, to_raw
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.pipeline import Pipeline
+from penstock_server.features.pipeline import Pipeline, count_elements
 from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
@@ -22,7 +22,15 @@ from penstock_server.features.spec.spec import (
 )
 from penstock_server.features.spec.steps import Fill
 from penstock_server.models.signature import ANY, Signature, TensorInfo
-from penstock_server.prediction.decode import Block, ColumnDecoder, DecodedRows, TensorDecoder, block_order
+from penstock_server.prediction.decode import (
+    Block,
+    ColumnDecoder,
+    DecodedRows,
+    TensorDecoder,
+    _count_texts,
+    block_order,
+    named_inputs,
+)
 
 Make = Callable[..., pb.ModelInferRequest]
 X = TensorInfo("x", "FP32", (ANY, 2))
@@ -316,3 +324,155 @@ def test_anything_is_rows_or_a_refusal(decoder: Any, inputs: list[Any]) -> None:
         return  # what it says is tested above
     assert rows.rows >= 0
     assert len(rows.blocks) == len(decoder.blocks)
+
+
+NAMED = TensorInfo("X", "FP32", (ANY, 3), ("a", "b", "c"))
+TEXTS = TensorInfo("X", "BYTES", (ANY, 2), ("p", "q"))
+
+
+def test_columns_are_put_in_the_signatures_order(infer_request: Make) -> None:
+    request = infer_request({"c": np.array([3, 6], "<i8"), "a": np.array([[1.0], [4.0]]), "b": np.array([2, 5], "<f4")})
+    assert tensors(NAMED).decode(request) == DecodedRows((np.array([[1, 2, 3], [4, 5, 6]], "<f4").tobytes(),), 2)
+    alone = tensors(NAMED, is_batched=False).decode(request)
+    assert (alone.rows, alone.shapes) == (2, ((2, 3),))
+
+
+def test_columns_of_text_are_put_in_order_too(infer_request: Make) -> None:
+    request = infer_request({"q": np.array(["é", ""], object), "p": np.array(["a", "bc"], object)})
+    assert tensors(TEXTS).decode(request) == DecodedRows((join_bytes(["a", "é", "bc", ""]),), 2)
+
+
+def test_a_named_matrix_comes_whole_too(infer_request: Make) -> None:
+    matrix = np.arange(6, dtype="<f4").reshape(2, 3)
+    assert tensors(NAMED).decode(infer_request({"X": matrix})) == DecodedRows((matrix.tobytes(),), 2)
+    own = tensors(TensorInfo("a", "FP32", (ANY, 1), ("a",)))
+    for shape in ((2,), (2, 1)):
+        assert own.decode(infer_request({"a": np.ones(shape, "<f4")})).rows == 2
+
+
+def test_the_contents_of_a_column_are_cast_each_time(infer_request: Make) -> None:
+    decoder = tensors(TensorInfo("x", "FP32", (ANY, 1), ("a",)))
+    request = infer_request({"a": np.array([1.0])})
+    assert decoder.decode(request) == DecodedRows((np.array([1], "<f4").tobytes(),), 1)
+    assert decoder.decode_like(request, 1, np.array([2.0]).tobytes()) is None
+    assert decoder.decode_like(infer_request({"a": np.ones(1, "<f4")}), 1, bytes(4)) == DecodedRows((bytes(4),), 1)
+
+
+@pytest.mark.parametrize(
+    "decoder", [tensors(X, S), tensors(TensorInfo("m", "FP64", (ANY, 2), ("x", "s"))), columns("x", "s")]
+)
+def test_unknown_inputs_are_refused_unless_the_caller_says_ignore(infer_request: Make, decoder: Any) -> None:
+    has_text = any(each.datatype == "BYTES" for each in decoder.inputs)
+    arrays = {
+        "x": np.ones((1, 2), "<f4") if has_text else np.ones(1),
+        "extra": np.ones(5),
+        "s": np.array([["t"]], object) if has_text else np.ones(1),
+    }
+    request = infer_request(arrays)
+    with pytest.raises(InvalidInputError, match=r"^unknown input 'extra'; expected 'x', 's'$"):
+        decoder.decode(request)
+    request.parameters["extra_columns"].string_param = "ignore"
+    assert decoder.decode(request).rows == 1
+    request.parameters["extra_columns"].string_param = "drop"
+    with pytest.raises(InvalidInputError, match="parameter 'extra_columns' is 'drop', expected 'ignore' or 'refuse'"):
+        decoder.decode(request)
+    request.parameters["extra_columns"].string_param = "ignore"
+    del request.inputs[0], request.raw_input_contents[0]
+    with pytest.raises(InvalidInputError, match="missing input 'x'; unknown input 'extra'"):
+        decoder.decode(request)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "said"),
+    [
+        ("FP32", np.array([1.0, 1e300]), "column 'a' is 1e+300 in row 1, which FP32 cannot hold"),
+        ("FP32", np.array([0.1, np.nan, np.inf, -1e-300]), ""),
+        ("FP32", np.array([2**31 - 1], "<i4"), ""),
+        ("INT64", np.array([2.0, 0.5]), "column 'a' is 0.5 in row 1, which INT64 cannot hold"),
+        ("INT64", np.array([np.nan]), "column 'a' is nan in row 0"),
+        ("INT64", np.array([2**63], "<u8"), "column 'a' is 9223372036854775808 in row 0"),
+        ("INT64", np.array([1e19]), "column 'a' is 1e+19 in row 0"),
+        ("UINT64", np.array([-1], "<i8"), "column 'a' is -1 in row 0, which UINT64 cannot hold"),
+        ("INT8", np.array([200], "<i8"), "column 'a' is 200 in row 0, which INT8 cannot hold"),
+        ("UINT8", np.array([200.0]), ""),
+        ("BOOL", np.array([0, 1], "<i8"), ""),
+        ("BOOL", np.array([2], "<i8"), "column 'a' is 2 in row 0, which BOOL cannot hold"),
+        ("FP32", np.array(["1"], object), "column 'a' has datatype 'BYTES', expected a number"),
+    ],
+)  # fmt: skip
+def test_a_column_is_cast_if_its_numbers_fit(infer_request: Make, datatype: str, values: Any, said: str) -> None:
+    decoder = tensors(TensorInfo("x", datatype, (ANY, 2), ("a", "b")))
+    request = infer_request({"a": values, "b": np.zeros(len(values))})
+    if said:
+        with pytest.raises(InvalidInputError) as caught:
+            decoder.decode(request)
+        assert said in str(caught.value)
+    else:
+        (block,) = decoder.decode(request).blocks
+        got = np.frombuffer(block, NUMPY_TYPES[datatype]).reshape(-1, 2)[:, 0]
+        np.testing.assert_array_equal(got, values.astype(NUMPY_TYPES[datatype]))
+
+
+def test_columns_that_are_not_all_there_are_refused_by_name(infer_request: Make) -> None:
+    with pytest.raises(InvalidInputError, match=r"^missing input 'b', 'c'; expected 'a', 'b', 'c'$"):
+        tensors(NAMED).decode(infer_request({"a": np.ones(1)}))
+    with pytest.raises(InvalidInputError, match="inputs differ in their rows"):
+        tensors(NAMED).decode(infer_request({"a": np.ones(1), "b": np.ones(2), "c": np.ones(1)}))
+
+
+def test_columns_in_another_order_are_other_blocks() -> None:
+    """A shadow with its columns in another order may not be compared on the champion's matrix."""
+    other = tensors(TensorInfo("X", "FP32", (ANY, 3), ("c", "b", "a")))
+    unnamed = tensors(TensorInfo("X", "FP32", (ANY, 3)))
+    assert tensors(NAMED).blocks == (Block(("a", "b", "c"), "FP32"),)
+    assert block_order(tensors(NAMED), tensors(NAMED)) == (0,)
+    assert block_order(other, tensors(NAMED)) is None
+    assert block_order(unnamed, tensors(NAMED)) == block_order(tensors(NAMED), unnamed) == (0,)
+    assert block_order(tensors(TensorInfo("Y", "FP32", (ANY, 3))), tensors(NAMED)) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "names"),
+    [((ANY, 2), ("a", "b"), ("a", "b")), ((ANY, 3), ("a", "b"), ()), ((ANY,), ("a",), ()), ((ANY, 2), (), ())],
+)
+def test_a_matrix_gets_names_if_there_are_as_many(shape: Any, given: Any, names: Any) -> None:
+    signature = Signature((TensorInfo("x", "FP32", shape),), (), True)
+    assert named_inputs(signature, given)[0].columns == names
+    assert named_inputs(Signature((X, S), (), True), ("a", "b")) == (X, S)
+
+
+FREE = TensorInfo("x", "FP32", (ANY, ANY))
+VAST: dict[str, tuple[Any, list[int]]] = {
+    "empty and vast": (tensors(FREE, is_batched=False), [0, 2**62]),
+    "vast and empty": (tensors(FREE, is_batched=False), [2**40, 0]),
+    "overflow": (tensors(FREE, is_batched=False), [2**31, 2**33]),
+    "overflow to nothing": (tensors(FREE, is_batched=False), [2**32, 2**32]),
+    "most": (tensors(FREE, is_batched=False), [2**63 - 1, 2**63 - 1]),
+    "negative": (tensors(X), [-1, 2]),
+    "two negatives": (tensors(FREE, is_batched=False), [-1, -2]),
+    "negative rows": (columns("a", "b"), [-1, 2]),
+    "negative named": (tensors(NAMED), [-1, 3]),
+    "many dimensions": (tensors(X), [1] * 5000),
+}
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("case", VAST)
+def test_shapes_that_no_contents_fill_are_refused_in_one_short_sentence(case: str, typed: bool) -> None:
+    decoder, shape = VAST[case]
+    contents = {"fp32_contents": [] if 0 in shape else [0.0, 0.0]} if typed else {}
+    raw = None if typed else b"" if 0 in shape else bytes(8)
+    with pytest.raises(InvalidInputError) as caught:
+        decoder.decode(request_of(tensor(decoder.inputs[0].name, "FP32", shape, raw, **contents)))
+    assert len(str(caught.value)) < 300
+
+
+def test_nothing_of_a_wide_tensor_is_taken() -> None:
+    wide = TensorInfo("x", "FP32", (ANY, 3, 2048, 2048))
+    assert tensors(wide).decode(request_of(tensor("x", "FP32", [0, 3, 2048, 2048], b""))).rows == 0
+
+
+@given(st.lists(st.binary(max_size=6), max_size=5), st.binary(max_size=3))
+def test_texts_are_counted_as_the_kernels_count_them(texts: list[bytes], end: bytes) -> None:
+    raw = join_bytes(texts) + end
+    assert _count_texts(raw) == count_elements(raw)

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from penstock_server.models.classes import ClassOutputs
+from penstock_server.models.onnx_file import Node, OnnxFile
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.outputs import TOLERANCE, OutputReader, agreement, class_reader, reader_of, score_output
 
@@ -17,6 +19,8 @@ SCORES = TensorInfo("scores", "FP32", (ANY, 3))
 TEXT = TensorInfo("name", "BYTES", (ANY,))
 VALUE = TensorInfo("value", "FP64", (ANY, 1))
 GRID = TensorInfo("grid", "INT64", (ANY, 3))
+ALL = frozenset({"label", "scores", "name", "value", "grid", "wide", "free", "cube", "h"})
+CLASSIFIER = ClassOutputs(ALL, ALL)
 
 LABELS = np.array([2, 0])
 PROBABILITIES = np.array([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]], np.float32)
@@ -38,7 +42,7 @@ NAMES = np.array(["ham", "eggs"], object)
     ],
 )
 def test_class_reader(specs: list[TensorInfo], outputs: list[Any], options: Any, expected: list[int]) -> None:
-    reader = class_reader(specs, **options)
+    reader = class_reader(specs, CLASSIFIER, **options)
     assert reader is not None
     labels = reader(outputs)
     assert labels.dtype == np.int64
@@ -56,18 +60,36 @@ def test_class_reader(specs: list[TensorInfo], outputs: list[Any], options: Any,
         ([TensorInfo("free", "FP32", (ANY, ANY))], {}),
         ([TensorInfo("cube", "FP32", (ANY, 3, 3))], {}),
         ([LABEL], {"output": "other"}),
+        ([LABEL, SCORES], {"found": ClassOutputs()}),
+        ([TEXT, SCORES], {"found": ClassOutputs(), "names": ["a", "b"]}),
     ],
 )
 def test_outputs_without_classes_have_no_reader(specs: list[TensorInfo], options: Any) -> None:
-    assert class_reader(specs, **options) is None
+    assert class_reader(specs, **{"found": CLASSIFIER, **options}) is None
+
+
+def test_a_publisher_that_names_as_many_classes_says_that_scores_are_theirs() -> None:
+    reader = class_reader([VALUE, SCORES], ClassOutputs(), names=["a", "b", "c"])
+    assert reader is not None
+    assert reader([np.zeros((2, 1)), PROBABILITIES]).tolist() == [2, 0]
+    assert reader([np.zeros((0, 1)), PROBABILITIES[:0]]).tolist() == []
 
 
 @pytest.mark.parametrize(
     ("specs", "expected"),
-    [([LABEL, SCORES], 1), ([VALUE, SCORES], 0), ([LABEL, TEXT], None), ([TensorInfo("h", "FP16", (ANY,))], 0)],
+    [
+        ([LABEL, SCORES], 1),
+        ([VALUE, SCORES], 0),
+        ([TEXT, LABEL], 1),
+        ([TEXT], None),
+        ([TensorInfo("h", "FP16", (ANY,))], 0),
+    ],
 )
 def test_score_output(specs: list[TensorInfo], expected: int | None) -> None:
     assert score_output(specs) == expected
+    assert score_output(specs, has_classes=True) == (
+        None if expected is not None and specs[expected] == LABEL else expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +101,10 @@ def test_score_output(specs: list[TensorInfo], expected: int | None) -> None:
     ],
 )
 def test_a_manifest_says_where_the_class_is(manifest: Any, expected: list[int]) -> None:
-    servable: Any = SimpleNamespace(artifact=SimpleNamespace(manifest=manifest), outputs=(TEXT, SCORES))
+    softmax = OnnxFile((Node("Softmax", "", ("x",), ("scores",), {}),), outputs=("name", "scores"))
+    servable: Any = SimpleNamespace(
+        artifact=SimpleNamespace(manifest=manifest), outputs=(TEXT, SCORES), model=SimpleNamespace(file=softmax)
+    )
     reader = reader_of(servable)
     assert isinstance(reader, OutputReader)
     assert reader.score == 1
@@ -163,3 +188,11 @@ def test_classes_on_one_side_only_are_not_compared() -> None:
     for classes in ((None, lambda outputs: outputs[0]), (lambda outputs: outputs[0], None)):
         agree, _ = agreement([np.ones(1)], [np.ones(1)], classes=classes, scores=(0, 0), rows=1)
         assert agree.tolist() == [True]
+
+
+@pytest.mark.parametrize(("other", "agrees", "distance"), [(1.0, True, 0.0), (3.0, False, 2.0)])
+def test_one_answer_for_several_rows_is_compared_once(other: float, agrees: bool, distance: float) -> None:
+    assert by_scores(np.array([1.0]), np.array([other]), 3) == ([agrees] * 3, [distance] * 3)
+    labels = (lambda outputs: outputs[0], lambda outputs: outputs[0])
+    agree, _ = agreement([np.array([1])], [np.array([int(other)])], classes=labels, scores=(None, None), rows=3)
+    assert agree.tolist() == [agrees] * 3

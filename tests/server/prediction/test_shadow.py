@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from penstock_server.models.classes import ClassOutputs
 from penstock_server.models.signature import TensorInfo
 from penstock_server.prediction.outputs import OutputReader, class_reader
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget, ShadowThread
@@ -25,7 +26,7 @@ def answered(y: Any = X * 2, rows: int = 3) -> AnsweredBatch:
 
 
 def target_of(thread: Any, servable: Any, report: Any, order: Any = (0,)) -> ShadowTarget:
-    reader = OutputReader(class_reader(servable.outputs), 0)
+    reader = OutputReader(class_reader(servable.outputs, ClassOutputs(scores=frozenset({"y"}))), 0)
     return ShadowTarget(thread, servable=servable, report=report, reader=reader, champion=reader, order=order)
 
 
@@ -47,6 +48,28 @@ def test_the_shadow_is_compared_row_by_row(fake_servable: Any, fake_report: Any)
     target_of(Collecting(), fake_servable(), report).run(answered(other))
     assert report.shadow == {"agree": 2, "disagree": 1}
     assert report.distances == [0.0, 4.0, 0.0]
+
+
+def test_a_shadow_whose_requests_run_alone_gets_them_one_by_one(
+    executor_of: Any, fake_servable: Any, fake_report: Any, fake_call: Any, infer_request: Any
+) -> None:
+    """Its answers to a whole batch would be others than it gives to each request."""
+    from penstock_server.prediction.executor import PendingRequest
+
+    shadow, report, thread = fake_servable(is_batched=False), fake_report(), Collecting()
+    executor = executor_of(fake_servable())
+    target = executor.shadow = target_of(thread, shadow, report)
+    for rows in (X[:2], X[2:]):
+        decoded = executor.decoder.decode(infer_request({"x": rows}))
+        executor.submit(
+            PendingRequest(executor, fake_call(), decoded, arrived_s=0.0, deadline_s=9.0, request_id="", chosen=None)
+        )
+    executor.run(0.0)
+    (copy,) = thread.taken
+    target.run(copy)
+    assert shadow.runs == [2, 1]
+    assert report.shadow == {"agree": 3, "disagree": 0}
+    assert report.distances == [0.0, 0.0, 0.0]
 
 
 def test_blocks_come_in_the_shadows_order(fake_report: Any) -> None:
@@ -133,7 +156,7 @@ def test_an_executor_copies_what_it_answered(
     executor.submit(PendingRequest(executor, call, rows, arrived_s=0.0, deadline_s=9.0, request_id="", chosen=None))
     executor.run(0.0)
     (copy,) = thread.taken
-    assert (copy.blocks, copy.rows, copy.took_s) == ((X.tobytes(),), 3, 0.003)
+    assert (copy.blocks, copy.rows, copy.took_s, copy.requests) == ((X.tobytes(),), 3, 0.003, ())
     np.testing.assert_array_equal(copy.arrays[0], X * 2)
     executor.set_role("canary")
     assert executor.shadow is None

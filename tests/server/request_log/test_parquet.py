@@ -69,6 +69,22 @@ def test_a_row_for_each_row(tmp_path: Path, group_bytes: int, monkeypatch: pytes
     assert [path.name for path in target.parent.iterdir()] == ["a.parquet"]
 
 
+def test_columns_of_a_request_that_ran_alone_are_lists(tmp_path: Path) -> None:
+    inputs = (LoggedTensor(("age", "delay"), "FP64", is_list=True), LoggedTensor(("city",), "BYTES", is_list=True))
+    header = SegmentHeader("m", "1", inputs, (LoggedTensor((), "FP64", is_list=True),))
+    logged = [
+        LoggedRequest(1.0, "", "", 1, (np.array(matrix).tobytes(), to_raw(np.array(cities, object))), (b"",))
+        for matrix, cities in (([[1.0, 2.0], [3.0, 4.0]], ["Oslo", ""]), ([[5.0, 6.0]], ["Rome"]))
+    ]
+    target = tmp_path / "a.parquet"
+    assert convert(segment(tmp_path / "a.segment", header, *logged), target) == 2
+    rows = pq.read_table(target).to_pylist()
+    assert [(row["input.age"], row["input.delay"], row["input.city"]) for row in rows] == [
+        ([1.0, 3.0], [2.0, 4.0], ["Oslo", ""]),
+        ([5.0], [6.0], ["Rome"]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("datatype", "values"),
     [

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from penstock import inference_pb2 as pb
 from penstock.inference_pb2 import DESCRIPTOR
 from penstock_server.errors import DeadlinePassedError, InvalidInputError, NotFoundError, NotReadyError, PenstockError
-from penstock_server.models.signature import ANY, TensorInfo
+from penstock_server.models.signature import ANY, Signature, TensorInfo
+from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.services.inference import inference_methods
 
@@ -99,6 +101,15 @@ def test_model_metadata(ask: Any) -> None:
     assert (reply.name, list(reply.versions), reply.platform) == ("m", ["1", "2"], "onnxruntime_onnx")
     shown = [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in (*reply.inputs, *reply.outputs)]
     assert shown == [("x", "FP64", [-1, 1]), ("y", "FP64", [-1, 1])]
+    assert not any(tensor.parameters for tensor in (*reply.inputs, *reply.outputs))
+
+
+def test_metadata_names_a_matrixs_columns(ask: Any, predictor: Predictor) -> None:
+    model = predictor.routing_table.model("m")
+    inputs = (TensorInfo("x", "FP64", (ANY, 2), ("age", 'a "name", é')),)
+    model.executors["1"].decoder = TensorDecoder(Signature(inputs, (), True))
+    reply = ask("ModelMetadata", pb.ModelMetadataRequest(name="m", version="1"), pb.ModelMetadataResponse)
+    assert json.loads(reply.inputs[0].parameters["columns"].string_param) == ["age", 'a "name", é']
 
 
 @pytest.mark.parametrize(("missing", "said"), [(None, {}), ("", {"missing": ""})])

@@ -3,6 +3,7 @@ def test_a_pipeline_is_published_and_shown(registry, client, files, run, capsys)
     assert run("publish", "fraud", files / "p.skops", *sample, "--alias", "champion") == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines()[-1] == "fraud version 1 is registered and is now champion"
+    assert shown.out.splitlines()[-2] == "requests are batched by rows: proven on 16 golden rows"
     rows = {line[:22].strip(): line[22:].strip() for line in shown.out.splitlines()[:-1]}
     assert rows["columns in"] == "2 (1 of numbers, 1 of text)"
     assert rows["not read"] == "id, truth"

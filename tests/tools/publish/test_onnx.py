@@ -167,3 +167,56 @@ def test_weights_of_a_model_with_external_data_go_along(registry, tmp_path):
     found = fetched(registry, version, tmp_path)
     assert found.golden.outputs == {"y": [[2.0, 3.0, 4.0]]}
     assert json.loads((found.path / artifact.MANIFEST).read_bytes())["classes"] is None
+
+
+def graph_of(operator, tmp_path, **attributes):
+    shape = onnx.helper.make_tensor_value_info
+    inputs, outputs = shape("x", onnx.TensorProto.FLOAT, [None, 3]), shape("y", onnx.TensorProto.FLOAT, [None, 3])
+    node = onnx.helper.make_node(operator, ["x"], ["y"], **attributes)
+    return onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [inputs], [outputs]),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+
+
+@pytest.mark.parametrize(
+    ("batching", "operator", "said"),
+    [
+        (None, "Tanh", "requests are batched by rows: proven on 8 golden rows"),
+        (None, "Softmax", "each request runs alone: a row's answer depends on the rows beside it"),
+        ("rows", "Softmax", "requests are batched by rows, as its publisher says, but a row's answer depends"),
+        ("request", "Tanh", "each request runs alone, as its publisher says"),
+    ],
+)
+def test_the_publisher_learns_how_requests_are_batched(registry, tmp_path, batching, operator, said):
+    model = graph_of(operator, tmp_path, **({"axis": 0} if operator == "Softmax" else {}))
+    decisions = []
+    sample = {"x": np.linspace(-1, 1, 24).reshape(8, 3)}
+    version = publish("fraud", model, sample=sample, batching=batching, decided=decisions.append)
+    (decision,) = decisions
+    assert decision.startswith(said)
+    assert fetched(registry, version, tmp_path).manifest.batching == batching
+
+
+def test_what_a_server_would_refuse_is_not_registered(registry, client, onnx_model):
+    from penstock_server.models import golden
+
+    wrong = golden.make({"X": np.zeros((2, 3))}, {"label": np.array([7, 7])})
+    with pytest.raises(InvalidInputError, match="another answer than when it was published: output 'label', row 0"):
+        publish("fraud", onnx_model, golden=wrong)
+    assert client.search_registered_models() == []
+
+
+def test_a_model_with_maps_is_published_as_it_is_and_served_with_tensors(registry, classifier, tmp_path):
+    """skl2onnx makes maps by default."""
+    from skl2onnx import to_onnx
+
+    from penstock_server.models.loader import load
+
+    rows = np.array([[9, 0, 0], [0, 9, 1], [-3, 0, 1], [0.5, 1, 0]], np.float32)
+    version = publish("fraud", to_onnx(classifier, rows[:1]), sample={"X": rows})
+    folder = fetched(registry, version, tmp_path).path
+    servable, _ = load(("fraud", version), folder, threads=1, max_rows=8)
+    outputs = servable.predict([rows.tobytes()], 4, None, None)
+    np.testing.assert_allclose(outputs.arrays[1], classifier.predict_proba(rows), atol=1e-6)

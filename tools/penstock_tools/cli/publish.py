@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from penstock_server.batching.limits import Batching
 from penstock_tools.cli.options import ModelName, Precision, Registry, SampleFile, Trust, Weight
 
 
@@ -43,6 +44,15 @@ def publish(
     weight: Weight = None,
     registry: Registry = None,
     precision: Precision = None,
+    batching: Annotated[
+        Batching | None,
+        typer.Option(
+            metavar="B",
+            help="Whether servers may batch requests together: rows joins them, request runs each alone. "
+            "By default a probe finds out whether rows are independent.",
+            show_default=False,
+        ),
+    ] = None,
     trust: Trust = False,
 ) -> None:
     """Registers a fitted scikit-learn pipeline, or an ONNX file, as the next version of a model.
@@ -64,11 +74,14 @@ def publish(
     from penstock_tools.cli import consent
     from penstock_tools.publish import files, summary
 
-    request = files.Request(name, file, sample, labels, features, alias, weight, registry, precision)
+    request = files.Request(name, file, sample, labels, features, alias, weight, registry, precision, batching)
+    decisions: list[str] = []
     with progress.steps() as report:
-        version, pipeline = files.publish(request, consent.asker(trusts=trust), report)
+        version, pipeline = files.publish(request, consent.asker(trusts=trust), report, decisions.append)
     if pipeline is not None:
         summary.show(pipeline.prepared, pipeline.scores)
+    for decision in decisions:
+        typer.echo(decision)
     if alias is None:
         role = f"it is served once you run: penstock promote {name} {version}"
         typer.echo(f"{name} version {version} is registered; {role}")

@@ -4,12 +4,14 @@ The suffix of a file decides which of them it is. `penstock publish` and `pensto
 people what it returns.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec import limits, spec
@@ -38,15 +40,19 @@ class Request:
     weight: float | None = None
     registry: str | None = None
     precision: Datatype | None = None
+    batching: Batching | None = None
 
 
-def publish(request: Request, agree: Agree, report: Report) -> tuple[str, pipeline.Published | None]:
+def publish(
+    request: Request, agree: Agree, report: Report, decided: Callable[[str], None] = lambda _: None
+) -> tuple[str, pipeline.Published | None]:
     """Registers the file as the model's next version.
 
     Args:
         request: what to publish.
         agree: called with a warning before a file is loaded that can run code.
         report: called with each step's name as it begins, and never before `agree`.
+        decided: called with the sentence that says how servers will batch requests.
 
     Returns:
         The version, and what a pipeline became; None for an ONNX model.
@@ -58,12 +64,12 @@ def publish(request: Request, agree: Agree, report: Report) -> tuple[str, pipeli
     """
     onnx.check_request(request.name, request.alias, request.weight)
     if request.file.suffix == ".onnx":
-        return _publish_onnx(request), None
-    published = _publish_pipeline(request, agree, report)
+        return _publish_onnx(request, decided), None
+    published = _publish_pipeline(request, agree, report, decided)
     return published.version, published
 
 
-def _publish_onnx(request: Request) -> str:
+def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
     for option, value in (("--labels", request.labels), ("--precision", request.precision)):
         if value is not None:
             raise InvalidInputError(f"{option} is for pipelines; {request.file} is an ONNX model")
@@ -81,11 +87,20 @@ def _publish_onnx(request: Request) -> str:
     elif request.sample is not None:
         raise InvalidInputError("--sample of an ONNX model needs --features, which says what the columns are")
     return onnx.publish(
-        request.name, graph, registry=request.registry, alias=request.alias, weight=request.weight, **parts
+        request.name,
+        graph,
+        registry=request.registry,
+        alias=request.alias,
+        weight=request.weight,
+        batching=request.batching,
+        decided=decided,
+        **parts,
     )
 
 
-def _publish_pipeline(request: Request, agree: Agree, report: Report) -> pipeline.Published:
+def _publish_pipeline(
+    request: Request, agree: Agree, report: Report, decided: Callable[[str], None]
+) -> pipeline.Published:
     if request.features is not None:
         raise InvalidInputError(f"--features is for ONNX models; the specification of {request.file} is compiled")
     if request.sample is None:
@@ -101,7 +116,9 @@ def _publish_pipeline(request: Request, agree: Agree, report: Report) -> pipelin
         registry=request.registry,
         alias=request.alias,
         weight=request.weight,
+        batching=request.batching,
         report=report,
+        decided=decided,
     )
 
 

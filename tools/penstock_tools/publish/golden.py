@@ -18,7 +18,8 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import StringColumn
 from penstock_server.features.table import Table
 from penstock_server.models import golden
-from penstock_server.prediction.outputs import class_reader, score_output
+from penstock_server.models.classes import class_outputs
+from penstock_server.prediction.outputs import output_reader
 from penstock_tools.publish.onnx_graph import Graph
 
 GOLDEN_ROWS: Final = 16
@@ -60,12 +61,13 @@ def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table) -> Baseline:
     baseline = fit.fit_baseline(pipeline.spec, table)
     outputs = _outputs(graph, pipeline, table)
     specs = graph.signature.outputs
-    labels = tuple(label for label in graph.classes or () if isinstance(label, str))
-    reader = class_reader(specs, graph.class_output, labels)
-    if reader is not None:
-        classes = fit.fit_classes(graph.class_output or "class", reader(outputs), labels)
+    names = tuple(str(label) for label in graph.classes or ())
+    reader = output_reader(specs, class_outputs(graph.runtime.file), graph.class_output, names)
+    if reader.classes is not None:
+        texts = tuple(label for label in graph.classes or () if isinstance(label, str))
+        classes = fit.fit_classes(graph.class_output or "class", reader.classes(outputs), texts)
         return fit.with_predictions(baseline, classes)
-    at = score_output(specs)
+    at = reader.score
     if at is None or outputs[at].size != len(outputs[at]):
         return baseline
     values = outputs[at].reshape(-1).astype(np.float64)

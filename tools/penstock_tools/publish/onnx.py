@@ -7,7 +7,7 @@ folder, logged as the artifacts of a run, and registered last; then the version 
 
 import importlib.metadata
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from penstock.tensors import NUMPY_TYPES
+from penstock_server.batching.limits import Batching
 from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models import artifact
 from penstock_server.models.golden import Golden
-from penstock_server.models.loader import check_fit
+from penstock_server.models.loader import check_fit, load
 from penstock_server.models.manifest import ClassLabel
 from penstock_server.models.signature import TensorInfo
 from penstock_tools.publish import onnx_graph, promote
@@ -64,9 +65,11 @@ def publish(
     sample: Mapping[str, ArrayLike] | None = None,
     classes: Sequence[ClassLabel] | None = None,
     class_output: str | None = None,
+    batching: Batching | None = None,
     record: Record | None = None,
+    decided: Callable[[str], None] = lambda _: None,
 ) -> str:
-    """Registers a model's next version.
+    """Registers a model's next version, once it loads as a server loads it.
 
     Args:
         name: the registered model, which is created if there is none.
@@ -81,7 +84,11 @@ def publish(
             the model's answers become the golden requests.
         classes: the labels in the order of the scores; None to read them from the graph.
         class_output: the output with the predicted label; None to read it from the graph.
+        batching: "rows" if servers may batch requests together, "request" if each must run alone; None leaves it to the
+            server's probe.
         record: what the run records.
+        decided: called with the sentence that says how servers will batch requests; where `batching` is "rows", and rows
+            are found to depend on each other, it says so.
 
     Returns:
         The version's name, such as "3".
@@ -110,11 +117,23 @@ def publish(
             golden=golden,
             class_output=class_output or graph.class_output,
             classes=classes or graph.classes,
+            batching=batching,
         )
+        decided(_loaded(name, folder))
         version = _register(name, folder, registry, record or Record())
     if alias is not None:
         promote.promote(name, version, alias, weight, registry)
     return version
+
+
+def _loaded(name: str, folder: Path) -> str:
+    """Loads the version as a server does; says how servers will batch its requests.
+
+    Raises:
+        InvalidInputError: a server would refuse it.
+    """
+    servable, _ = load((name, ""), folder, threads=1, max_rows=1)
+    return "" if servable.batching is None else servable.batching.reason
 
 
 def check_request(name: str, alias: str | None, weight: float | None) -> None:

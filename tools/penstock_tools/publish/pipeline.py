@@ -7,12 +7,13 @@ The graph is opened once and the specification compiled once: `Prepared` holds b
 golden requests and `publish.onnx`, which writes the files and calls the registry.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import ArrayLike
 
+from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype, FeatureSpec
@@ -111,8 +112,10 @@ def publish_pipeline(
     alias: str | None = None,
     weight: float | None = None,
     datatype: Datatype | None = None,
+    batching: Batching | None = None,
     record: onnx.Record | None = None,
     report: Report = lambda _: None,
+    decided: Callable[[str], None] = lambda _: None,
 ) -> Published:
     """Registers a fitted pipeline as a model's next version, with a drift baseline and golden requests from the sample.
 
@@ -125,8 +128,10 @@ def publish_pipeline(
         alias: the role to give it: "champion", "canary" or "shadow"; None for none.
         weight: a canary's share of the traffic in percent.
         datatype: as `prepare` takes it.
+        batching: as `onnx.publish` takes it.
         record: what the run records; scores are added.
         report: called with each step's name as it begins.
+        decided: as `onnx.publish` calls it.
 
     Raises:
         UnsupportedError, ModelFailedError, InvalidInputError: as `prepare`; nothing was registered.
@@ -134,7 +139,18 @@ def publish_pipeline(
     """
     prepared = prepare(pipeline, sample, datatype=datatype, report=report)
     scores = {} if labels is None else scoring.scores(prepared.compiled, labels)
-    return register(name, prepared, scores, registry=registry, alias=alias, weight=weight, record=record, report=report)
+    return register(
+        name,
+        prepared,
+        scores,
+        registry=registry,
+        alias=alias,
+        weight=weight,
+        batching=batching,
+        record=record,
+        report=report,
+        decided=decided,
+    )
 
 
 def register(
@@ -145,8 +161,10 @@ def register(
     registry: str | None = None,
     alias: str | None = None,
     weight: float | None = None,
+    batching: Batching | None = None,
     record: onnx.Record | None = None,
     report: Report = lambda _: None,
+    decided: Callable[[str], None] = lambda _: None,
 ) -> Published:
     """Registers what `prepare` made; the arguments are those of `publish_pipeline`."""
     sample = prepared.compiled.sample
@@ -163,6 +181,8 @@ def register(
         features=prepared.pipeline,
         baseline=baseline,
         sample=sample.finite().some(golden.GOLDEN_ROWS).on_the_wire(),
+        batching=batching,
+        decided=decided,
         record=replace(
             record,
             params={**_params(prepared), **record.params},

@@ -1,6 +1,6 @@
 """YAML as people write it, without the parts of YAML that a hostile file could misuse.
 
-Only `spec` calls it.
+`spec` reads specifications with it, and `models.mlmodel` MLflow's description of a version.
 """
 
 import re

@@ -1,0 +1,143 @@
+"""Rows to try a version on: those of golden requests, rows drawn from the drift baseline, and rows that are made up.
+
+`independence` runs them in different company. A row is one piece of raw bytes per block of the version, so that rows are
+joined as the executor joins requests.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.tensors import NUMPY_TYPES, join_bytes, split_bytes, to_raw
+from penstock_server.drift.baseline import Baseline, ColumnBaseline, StringBaseline
+from penstock_server.features.pipeline import Pipeline
+from penstock_server.features.spec.encoders import Categories
+from penstock_server.features.spec.spec import texts
+from penstock_server.models.servable import Blocks, OnnxServable, Shapes
+
+Row = tuple[bytes, ...]
+
+KINDS: Final = ("unit", "counts", "wide", "positive")
+"""The ranges of made-up numbers. Zeros prove nothing, and a graph may answer alike to all numbers of one range."""
+MAX_BYTES: Final = 1 << 24
+"""What rows may take together: of images, fewer are tried."""
+_WORDS: Final = ("a", "b", "yes", "no", "0", "1", "2", "other", "")
+_MISSING_SHARE: Final = 0.05
+
+
+def cut(servable: OnnxServable, blocks: Blocks, rows: int, shapes: Shapes | None) -> list[Row]:
+    """The single rows of blocks that hold `rows` of them."""
+    pieces: list[list[bytes]] = []
+    for at, (block, is_text) in enumerate(zip(blocks, _are_texts(servable), strict=True)):
+        if is_text:
+            width = 1 if shapes is None else prod(shapes[at][1:])
+            elements = split_bytes(block, rows * width)
+            pieces.append([join_bytes(elements[row * width : (row + 1) * width]) for row in range(rows)])
+        else:
+            size = len(block) // rows
+            pieces.append([block[row * size : (row + 1) * size] for row in range(rows)])
+    return list(zip(*pieces, strict=True))
+
+
+def joined(rows: Sequence[Row]) -> tuple[bytes, ...]:
+    """The blocks of these rows together."""
+    return tuple(map(b"".join, zip(*rows, strict=True)))
+
+
+def from_baseline(pipeline: Pipeline, baseline: Baseline, count: int, random: np.random.Generator) -> list[Row]:
+    """Rows whose values are drawn from those that training saw, each column for itself."""
+    columns = {each.name: each for each in baseline.columns}
+    drawn = {name: _drawn(columns[name], count, random) for name in pipeline.columns}
+    return _rows_of(pipeline, drawn, count)
+
+
+def made_up(
+    servable: OnnxServable, kind: str, count: int, random: np.random.Generator, categories: Mapping[str, Sequence[str]]
+) -> list[Row]:
+    """Rows with numbers of one of `KINDS`, and with the categories that the version knows.
+
+    A plain graph's strings are among `categories`, by input, where the graph names any.
+    """
+    if servable.pipeline is not None:
+        pipeline = servable.pipeline
+        known = {
+            each.column: each.encode.values
+            for each in texts(pipeline.spec.features)
+            if isinstance(each.encode, Categories)
+        }
+        columns = {name: _numbers("FP64", (count,), kind, random) for name in pipeline.numbers}
+        columns |= {name: _strings(known.get(name, ()), (count,), random) for name in pipeline.strings}
+        return _rows_of(pipeline, columns, count)
+    inputs = servable.model.signature.inputs
+    row_bytes = sum(8 * prod(spec.shape[1:]) for spec in inputs)
+    count = max(2, min(count, MAX_BYTES // max(1, row_bytes)))
+    blocks = []
+    for spec in inputs:
+        shape = (count, *spec.shape[1:])
+        is_text = spec.datatype == "BYTES"
+        array = (
+            _strings(categories.get(spec.name, ()), shape, random)
+            if is_text
+            else _numbers(spec.datatype, shape, kind, random)
+        )
+        blocks.append([to_raw(array[row]) for row in range(count)])
+    return list(zip(*blocks, strict=True))
+
+
+def _rows_of(pipeline: Pipeline, columns: Mapping[str, NDArray[Any]], count: int) -> list[Row]:
+    """Rows by raw column in the form of a pipeline's blocks: all numbers side by side, then each column of strings."""
+    numbers = np.empty((count, len(pipeline.numbers)))
+    for at, name in enumerate(pipeline.numbers):
+        numbers[:, at] = columns[name]
+    strings = [[join_bytes([value]) for value in columns[name]] for name in pipeline.strings]
+    return list(zip((row.tobytes() for row in numbers), *strings, strict=True))
+
+
+def _are_texts(servable: OnnxServable) -> list[bool]:
+    if servable.pipeline is not None:
+        return [False, *(True for _ in servable.pipeline.strings)]
+    return [spec.datatype == "BYTES" for spec in servable.model.signature.inputs]
+
+
+def _drawn(column: ColumnBaseline, count: int, random: np.random.Generator) -> NDArray[Any]:
+    if isinstance(column, StringBaseline):
+        values: NDArray[Any] = np.array(column.watched or ("",), object)
+        # The first have a bin of their own with their rows; the others are as frequent as the least of these.
+        weights = np.ones(len(values))
+        weights[: len(column.counts)] = np.maximum(column.counts, 1)
+        drawn = values[random.choice(len(values), count, p=weights / weights.sum())]
+        missing: Any = ""
+    else:
+        ends = [end for end in (column.smallest, column.largest) if end is not None]
+        edges = np.array([*ends, *column.edges] or [0.0])
+        low, high = edges.min(), edges.max()
+        # Half of them stand where training rows did, close to the quantiles, and half between.
+        drawn = np.where(random.random(count) < 0.5, random.choice(edges, count), random.uniform(low, high, count))
+        missing = np.nan
+    if column.missing:
+        drawn[random.random(count) < _MISSING_SHARE] = missing
+    return drawn
+
+
+def _numbers(datatype: str, shape: tuple[int, ...], kind: str, random: np.random.Generator) -> NDArray[Any]:
+    dtype = NUMPY_TYPES[datatype]
+    if dtype.kind == "f":
+        match kind:
+            case "unit":
+                made = random.standard_normal(shape)
+            case "counts":
+                made = random.integers(0, 10, shape).astype(np.float64)
+            case "wide":
+                made = random.standard_normal(shape) * 1000
+            case _:
+                made = np.exp(random.uniform(np.log(1e-3), np.log(1e3), shape))
+        return made.astype(dtype)
+    most = 2 if dtype.kind == "b" else {"unit": 2, "counts": 10, "wide": 128, "positive": 100}[kind]
+    return random.integers(0, most, shape).astype(dtype)
+
+
+def _strings(known: Sequence[str], shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:
+    return np.array(known or _WORDS, object)[random.integers(0, len(known or _WORDS), shape)]
