@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from penstock import inference_pb2
-from penstock.names import PARAMETER_PRIORITY, PARAMETER_ROUTING_KEY
+from penstock.names import PARAMETER_EXTRA_COLUMNS, PARAMETER_PRIORITY, PARAMETER_ROUTING_KEY
 from penstock.tensors import to_raw
 from penstock_client.errors import InvalidRequestError
 from penstock_client.tensors import Extra, InputTensor
@@ -53,8 +53,8 @@ def _check_text(name: str, value: object) -> None:
         raise InvalidRequestError(f"{name} is expected as a string, got {value!r}")
 
 
-def infer_payload(options: RequestOptions, tensors: Sequence[InputTensor]) -> bytes:
-    """The serialized `ModelInferRequest`, its tensors raw."""
+def infer_payload(options: RequestOptions, tensors: Sequence[InputTensor], *, for_any_version: bool = False) -> bytes:
+    """The serialized `ModelInferRequest`, its tensors raw; with `for_any_version` a server takes what it needs of them."""
     request = inference_pb2.ModelInferRequest(
         model_name=options.model,
         model_version=options.version,
@@ -67,6 +67,8 @@ def infer_payload(options: RequestOptions, tensors: Sequence[InputTensor]) -> by
     )
     if options.routing_key is not None:
         request.parameters[PARAMETER_ROUTING_KEY].string_param = options.routing_key
+    if for_any_version:
+        request.parameters[PARAMETER_EXTRA_COLUMNS].string_param = "ignore"
     if options.priority is not None:
         request.parameters[PARAMETER_PRIORITY].uint64_param = options.priority
     return request.SerializeToString()

@@ -6,7 +6,7 @@ perform the steps, one blocking and one awaiting, so both behave alike. The sess
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -21,13 +21,13 @@ from penstock_client.errors import (
     UnsupportedError,
     meaning_of,
 )
-from penstock_client.metadata import ModelMetadata, ModelState, index_of, metadata_of
+from penstock_client.metadata import ModelMetadata, ModelState, TensorSpec, index_of, metadata_of
 from penstock_client.prediction import Prediction, parsed, prediction_of
 from penstock_client.request import RequestOptions, infer_payload
 from penstock_client.retry import Backoff, pause_before_retry_s
 from penstock_client.rows import Rows, table_of
 from penstock_client.steps import Attempt, Failure, Pause, Steps, T
-from penstock_client.tensors import Table, arrange
+from penstock_client.tensors import Table, arrange, for_any
 
 _SERVICES: Final = {
     **dict.fromkeys(("ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "RepositoryIndex"), INFERENCE_SERVICE),
@@ -39,6 +39,7 @@ METHODS: Final = {method: f"/{service}/{method}" for method, service in _SERVICE
 
 _MOST_SAID: Final = 100
 """A service whose rows differ each time is told so many times which columns are left out."""
+_MOST_VERSIONS: Final = 8
 _log: Final = logging.getLogger("penstock_client")
 
 
@@ -128,12 +129,35 @@ class Session:
             return (yield from self._infer(options, table, declared, deadline_s))
         except InvalidRequestError:
             # The version behind a name or an alias changes while the client lives, and the columns with it.
-            if known is None:
-                raise
-            declared = yield from self._metadata(options.model, options.version, deadline_s)
-            if declared.inputs == known.inputs:
-                raise
+            if known is not None:
+                declared = yield from self._metadata(options.model, options.version, deadline_s)
+            if known is None or declared.inputs == known.inputs:
+                union = yield from self._union(options, table, declared, deadline_s)
+                if not union:
+                    raise
+                return (yield from self._infer_any(options, table, union, deadline_s))
         return (yield from self._infer(options, table, declared, deadline_s))
+
+    def _union(
+        self, options: RequestOptions, table: Table, declared: ModelMetadata, deadline_s: float
+    ) -> Steps[tuple[TensorSpec, ...]]:
+        """What any of the model's versions takes, if a canary with other columns may have refused; else empty."""
+        if options.version or not isinstance(table, Mapping):
+            return ()
+        arrange(table, declared.inputs, extra=options.extra)
+        inputs = [declared.inputs]
+        for version in declared.versions[:_MOST_VERSIONS]:
+            own = yield from self._described(options.model, version, deadline_s)
+            if own is not None and own.inputs not in inputs:
+                inputs.append(own.inputs)
+        return for_any(table, inputs) if len(inputs) > 1 else ()
+
+    def _infer_any(
+        self, options: RequestOptions, table: Table, union: tuple[TensorSpec, ...], deadline_s: float
+    ) -> Steps[Prediction]:
+        payload = infer_payload(options, arrange(table, union).tensors, for_any_version=True)
+        reply, round_trip_s = yield from self._call(INFER_METHOD, payload, deadline_s, self._retries)
+        return prediction_of(reply, round_trip_s=round_trip_s)
 
     def _infer(
         self, options: RequestOptions, table: Table, declared: ModelMetadata, deadline_s: float

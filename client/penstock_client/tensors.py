@@ -100,6 +100,24 @@ def _wanted(table: Mapping[str, object], inputs: tuple[TensorSpec, ...]) -> tupl
     return inputs if is_matrix_given or spec.columns == (spec.name,) else by_column
 
 
+def for_any(table: Mapping[str, object], versions: Iterable[tuple[TensorSpec, ...]]) -> tuple[TensorSpec, ...]:
+    """What to send when any of several versions may answer: each column that one of them takes and the caller has.
+
+    Empty if one of them takes something else than columns by name.
+
+    >>> one, other = TensorSpec("a", "FP32", (-1,)), TensorSpec("b", "FP32", (-1,))
+    >>> [spec.name for spec in for_any({"a": [1], "b": [2], "c": [3]}, [(one,), (one, other)])]
+    ['a', 'b']
+    """
+    found: dict[str, TensorSpec] = {}
+    for inputs in versions:
+        for spec in _wanted(table, inputs):
+            if not spec.is_column:
+                return ()
+            found.setdefault(spec.name, spec)
+    return tuple(spec for name, spec in found.items() if name in table)
+
+
 def _is_matrix(inputs: tuple[TensorSpec, ...]) -> bool:
     return len(inputs) == 1 and len(inputs[0].shape) == 2 and not inputs[0].is_column
 

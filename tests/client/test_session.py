@@ -353,3 +353,28 @@ def test_a_column_more_after_a_promotion_is_asked_for():
     script.predict({"a": [1], "b": [2]})
     script.predict({"a": [1], "b": [2], "c": [3]})
     assert sent(script.calls[-1]) == {"a": [1], "b": [2], "c": [3]}
+
+
+def test_a_canary_with_a_column_more_is_answered_too():
+    more = described((-1, 3), ["c", "a", "b"])
+    script = Script(described(columns=["a", "b"]), INVALID, described(columns=["a", "b"]), more, answer("2"))
+    rows = {"b": [2], "a": [1], "c": [3], "d": [4]}
+    assert script.predict(rows).version == "2"
+    request = pb.ModelInferRequest.FromString(script.calls[-1].payload)
+    assert sent(script.calls[-1]) == {"a": [1], "b": [2], "c": [3]}
+    assert request.parameters["extra_columns"].string_param == "ignore"
+    assert request.model_version == ""
+
+
+def test_versions_that_take_the_same_refuse_for_another_reason():
+    same = described(columns=["a", "b"])
+    script = Script(same, INVALID, same, same)
+    with pytest.raises(InvalidRequestError, match="wrong tensor"):
+        script.predict({"a": [1], "b": [2]})
+
+
+def test_what_the_champion_misses_is_named_though_a_canary_would_take_the_rows():
+    script = Script(described(columns=["a", "b"]))
+    with pytest.raises(InvalidRequestError, match="missing 'b'"):
+        script.predict({"a": [1]})
+    assert script.methods == ["ModelMetadata"]
