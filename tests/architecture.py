@@ -44,11 +44,13 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
         "transport": GROUND,
         "services": GROUND | {"prediction", "transport"},
-        "settings": GROUND | {"batching", "drift.report", "transport", "request_log"},
+        "settings": GROUND
+        | {"batching", "drift.report", "transport", "request_log", "control.settings", "control.verdict"},
         "control": GROUND | {"rollout", "metrics", "drift", "models", "sources"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
         | {"settings"},
+        "airlock": GROUND | {"models", "control.verdict"},
         "app": GROUND | {"features", "metrics", "drift", "request_log", "sources", "control", "settings"},
         "cli": GROUND | {"sources", "settings", "app"},
     },

@@ -14,8 +14,11 @@ from penstock_server.control import port
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
+from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.status import ServerStatus
 from penstock_server.control.supervisor import Supervisor
+from penstock_server.control.trial_process import run_trial
+from penstock_server.control.verdict import TrialLimits
 from penstock_server.control.watcher import Watcher
 from penstock_server.control.worker_process import start_worker
 from penstock_server.drift import answer as drift
@@ -63,6 +66,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         source = CombinedSource(_sources(settings), last_known=LastKnownState())
         responder = ControlResponder({"DriftState": lambda body: drift.answer(body, status.drift)})
         stack.push_async_callback(responder.close)
+        limits = TrialLimits(settings.airlock.memory_mib, settings.airlock.timeout_s)
         supervisor = Supervisor(
             address=grpc_address,
             workers=settings.workers,
@@ -70,10 +74,16 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             source=source,
             counters=counters,
             responder=responder,
+            run_trial=partial(run_trial, limits=limits),
+            proven=ProvenVersions(limits),
+            load_settings=settings.load_settings,
+            unanswered=lambda: source.unanswered,
+            watchdog=settings.watchdog,
         )
         status = ServerStatus(
             view=supervisor.view,
             artifact=supervisor.artifact,
+            identity=supervisor.identity,
             counters=counters,
             sources=lambda: source.states,
             monitor=DriftMonitor(

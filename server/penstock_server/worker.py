@@ -1,25 +1,29 @@
 """A worker process: composes the data plane, and handles the supervisor's commands on their own thread.
 
-The main thread is the reactor's. Versions load on the commands' thread; what the reactor reads is changed only by actions
-posted to it, so the request path has no locks.
+The main thread is the reactor's. A version loads on a thread of its own, since a load may take minutes and must hold up
+neither a drain nor a promotion; what it made is handed to the commands' thread, which alone holds the executors. What the
+reactor reads is changed only by actions posted to it, so the request path has no locks.
 """
 
 import ctypes
 import gc
 import os
+import queue
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from penstock.names import VersionKey
+from penstock_server import lifeline
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import resolve
 from penstock_server.clock import monotonic
@@ -65,6 +69,16 @@ GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
 them, and then everything else, several times per batch: a fifth of the CPU. Requests leave no reference cycles."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What a load made: all that serving the version needs."""
+
+    executor: Executor
+    sampler: RequestSampler | None
+    cost: Cost
+    took_s: float
+
+
 class Worker:
     """One process of the data plane.
 
@@ -79,8 +93,10 @@ class Worker:
         self._settings = settings
         self._executors: dict[VersionKey, Executor] = {}
         self._serving = messages.Serve(0, {}, False)
-        self._scheduler = BatchScheduler(monotonic)
-        self._predictor = Predictor(clock=monotonic, report=Recorder(open_counters(counters, CountersShape())))
+        own_counters = open_counters(counters, CountersShape())
+        self._scheduler = BatchScheduler(monotonic, own_counters.beat_ns.data)
+        self._predictor = Predictor(clock=monotonic, report=Recorder(own_counters))
+        self._inbox: queue.SimpleQueue[messages.Command | _Loaded | None] = queue.SimpleQueue()
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
         self._request_log = _request_log(settings.request_log)
@@ -94,36 +110,48 @@ class Worker:
 
     def run(self) -> None:
         """Serves until a command drains it, or until the supervisor is gone."""
-        threading.Thread(target=self._handle_commands, name="control", daemon=True).start()
+        for name, work in (("link", self._receive_commands), ("control", self._handle_commands)):
+            threading.Thread(target=work, name=name, daemon=True).start()
         self._transport.run()
         if self._request_log is not None:
             self._request_log.close()
 
-    def _handle_commands(self) -> None:
+    def _receive_commands(self) -> None:
         try:
             for command in self._link.commands():
+                match command:
+                    case messages.Drain():
+                        self._drain(command.grace_s)  # must not wait for an unload
+                    case messages.ControlReply() | messages.ControlError():
+                        self._forwarded.on_reply(command)
+                    case _:
+                        self._inbox.put(command)
+        finally:
+            self._inbox.put(None)
+
+    def _handle_commands(self) -> None:
+        try:
+            while (item := self._inbox.get()) is not None:
                 try:
-                    self._handle_command(command)
+                    self._handle_command(item)
                 except Exception:
-                    log.exception("command failed", command=type(command).__name__)
+                    log.exception("command failed", command=type(item).__name__)
         finally:
             # Whatever ended the commands, a worker without a supervisor must not go on serving.
             self._drain(ORPHAN_GRACE_S)
 
-    def _handle_command(self, command: messages.Command) -> None:
+    def _handle_command(self, command: messages.Command | _Loaded) -> None:
         match command:
             case messages.Load():
-                self._load(command)
+                threading.Thread(target=self._load, args=(command,), name="load", daemon=True).start()
+            case _Loaded():
+                self._take_in(command)
             case messages.Serve():
                 self._serve(command)
             case messages.Unload():
                 self._unload((command.model, command.version))
             case messages.Listen():
                 self._listen(command.address)
-            case messages.Drain():
-                self._drain(command.grace_s)
-            case messages.ControlReply() | messages.ControlError():
-                self._forwarded.on_reply(command)
 
     def _listen(self, address: str) -> None:
         try:
@@ -138,30 +166,46 @@ class Worker:
         self._transport.drain(grace_s)
 
     def _load(self, command: messages.Load) -> None:
+        """Loads a version, and hands it to the commands' thread; on a thread of its own."""
         started = time.monotonic()
+        # None is left out: then the loader finds out by itself.
+        given: dict[str, Any] = {} if command.batching is None else {"batching": command.batching}
         try:
             servable, cost = load(
                 (command.model, command.version),
                 Path(command.folder),
                 threads=self._settings.serving.threads_of(command.model),
                 max_rows=self._settings.batching.of(command.model).most_rows,
+                **given,
             )
             counters = open_counters(Path(command.counters), CountersShape(command.features, command.cells))
+            servable.running_since_ns = counters.running_since_ns.data
             recorder = self._recorder(servable, counters)
             executor = self._executor(servable, cost, recorder)
-            self._log_requests(executor, servable, recorder)
+            sampler = self._sampler(executor, servable, recorder)
         except Exception as error:
             if not isinstance(error, InvalidInputError):
                 log.exception("load failed", model=command.model, version=command.version)
             reason = str(error) if isinstance(error, PenstockError) else f"loading failed: {type(error).__name__}"
             self._link.send(messages.LoadFailed(command.model, command.version, reason))
             return
-        self._executors[servable.key] = executor
-        took_s = time.monotonic() - started
+        self._inbox.put(_Loaded(executor, sampler, cost, time.monotonic() - started))
+
+    def _take_in(self, loaded: _Loaded) -> None:
+        """Takes a loaded version in. When other files of the version are served, it takes their place."""
+        executor, cost = loaded.executor, loaded.cost
+        key = executor.servable.key
+        former, former_sampler = self._executors.get(key), self._samplers.pop(key, None)
+        self._executors[key] = executor
+        if loaded.sampler is not None and self._request_log is not None:
+            executor.sampler = self._samplers[key] = loaded.sampler
+            self._request_log.add(loaded.sampler)
+        if former is not None:
+            self._swap_routes()
         is_inline = not isinstance(executor, ThreadedExecutor)
-        self._link.send(
-            messages.Loaded(command.model, command.version, took_s, is_inline, cost.base_s * 1e6, cost.row_s * 1e6)
-        )
+        self._link.send(messages.Loaded(*key, loaded.took_s, is_inline, cost.base_s * 1e6, cost.row_s * 1e6))
+        if former is not None:
+            self._close_executor(former, former_sampler)
 
     def _executor(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
@@ -179,14 +223,13 @@ class Worker:
             cost=cost,
         )
 
-    def _log_requests(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> None:
+    def _sampler(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> RequestSampler | None:
         settings, writer = self._settings.request_log, self._request_log
-        if writer is not None:
-            outputs = [block_of(spec, is_batched=servable.is_batched) for spec in servable.outputs]
-            header = header_of(servable.key, executor.decoder.blocks, outputs)
-            sampler = RequestSampler(header, sample_ratio=settings.sample_ratio, report=recorder, wake=writer.wake)
-            executor.sampler = self._samplers[servable.key] = sampler
-            writer.add(sampler)
+        if writer is None:
+            return None
+        outputs = [block_of(spec, is_batched=servable.is_batched) for spec in servable.outputs]
+        header = header_of(servable.key, executor.decoder.blocks, outputs)
+        return RequestSampler(header, sample_ratio=settings.sample_ratio, report=recorder, wake=writer.wake)
 
     def _recorder(self, servable: OnnxServable, counters: SharedCounters) -> Recorder:
         baseline = servable.artifact.baseline
@@ -213,7 +256,7 @@ class Worker:
 
     def _served(self, name: str, routes: ModelRoutes) -> ServedModel:
         executors = {version: executor for (model, version), executor in self._executors.items() if model == name}
-        return ServedModel(name, routes.plan, executors, routes.statuses)
+        return ServedModel(name, routes.plan, executors, routes.statuses, routes.problem)
 
     def _assign_roles(self, model: ServedModel) -> None:
         for version, executor in model.executors.items():
@@ -241,19 +284,23 @@ class Worker:
         if executor is not None:
             # From now on no request reaches the version, and all that the former table routed to it are queued.
             self._swap_routes()
-            deadline = time.monotonic() + DRAIN_S
-            while not executor.is_idle and time.monotonic() < deadline:
-                time.sleep(0.005)
-            if isinstance(executor, ThreadedExecutor):
-                executor.close()  # waits for its thread, which the reactor must not
-            else:
-                self._on_reactor(executor.close)
-            if (sampler := self._samplers.pop(key, None)) is not None:
-                sampler.close()
+            self._close_executor(executor, self._samplers.pop(key, None))
             del executor
             gc.collect()  # walks only objects made after the start; the rest is frozen
             _return_memory()
         self._link.send(messages.Unloaded(*key))
+
+    def _close_executor(self, executor: Executor, sampler: RequestSampler | None) -> None:
+        """Lets an executor that gets no requests any more finish those that it has, and closes it."""
+        deadline = time.monotonic() + DRAIN_S
+        while not executor.is_idle and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if isinstance(executor, ThreadedExecutor):
+            executor.close()  # waits for its thread, which the reactor must not
+        else:
+            self._on_reactor(executor.close)
+        if sampler is not None:
+            sampler.close()
 
     def _post(self, action: Callable[[], None]) -> None:
         self._transport.post(action)
@@ -293,7 +340,8 @@ def _return_memory() -> None:
 
 def main() -> None:
     """Runs a worker: the supervisor starts it with a socket, its settings and the file of its counters."""
-    descriptor, settings, counters = sys.argv[1:4]
+    descriptor, settings, counters, parent = sys.argv[1:5]
+    lifeline.end_after_parent(int(parent))
     configure_logging()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GARBAGE_THRESHOLDS)

@@ -15,6 +15,7 @@ from penstock_server import app
 from penstock_server.app import Addresses, serve
 from penstock_server.control import messages
 from penstock_server.control.messages import Command
+from penstock_server.control.verdict import Trial, TrialLimits, Verdict
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.request_log.settings import RequestLogSettings
@@ -67,6 +68,10 @@ class Harness:
         return await asyncio.wait_for(self.ready.get(), TIMEOUT_S)
 
 
+async def passes(trial: Trial, limits: TrialLimits) -> Verdict:
+    return Verdict(batching="rows")
+
+
 @pytest.fixture
 async def harness(
     write_onnx: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +84,7 @@ async def harness(
     monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(app, "ensure_compiled", lambda: None)
     monkeypatch.setattr(app, "start_worker", made.start_worker)
+    monkeypatch.setattr(app, "run_trial", passes)
     yield made
     for task in made.running:
         task.cancel()

@@ -92,7 +92,7 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ports = 1", "unknown settings ports; expected some of batching, drift, "),
+        ("ports = 1", "unknown settings ports; expected some of airlock, batching, "),
         ("[batching]\nmax_row = 5", "unknown settings batching.max_row; expected some of batching.max_delay_s, "),
         ("[grpc]\na = 1\nb = 2", "unknown settings grpc.a, grpc.b; expected"),
         ("port = 65536", "port is 65536, expected 0 to 65535"),

@@ -40,6 +40,7 @@ class ArtifactFetcher:
         self._clock = clock
         self._changed = changed
         self._artifacts: dict[VersionKey, Artifact] = {}
+        self._identities: dict[VersionKey, str] = {}
         self._failures: dict[VersionKey, _Failure] = {}
         self._running: dict[VersionKey, asyncio.Task[None]] = {}
         self._permits = asyncio.Semaphore(FETCHES_AT_ONCE)
@@ -48,6 +49,10 @@ class ArtifactFetcher:
     def artifacts(self) -> dict[VersionKey, Artifact]:
         """What has been fetched and read."""
         return self._artifacts
+
+    def identity(self, key: VersionKey) -> str:
+        """The identity of a version's files in `artifacts`; "" if it is unknown."""
+        return self._identities.get(key, "")
 
     def failure(self, key: VersionKey) -> str | None:
         """Why the last fetch of a version failed; None if it did not."""

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from penstock_server.control.verdict import Batching
 from penstock_server.rollout.plan import ModelRoutes
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
@@ -15,7 +16,11 @@ HEAD: Final = struct.Struct("<I")
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load a version while others answer; it counts in the file `counters`, with `features` x `cells` words of drift."""
+    """Load a version while others answer; it counts in the file `counters`, with `features` x `cells` words of drift.
+
+    When the version is loaded already, these are other files: they replace the loaded ones once they are loaded, and
+    until then those answer. `batching` is what the airlock found; None lets the loader find out.
+    """
 
     model: str
     version: str
@@ -23,6 +28,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     counters: str
     features: int
     cells: int
+    batching: Batching | None = None
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):

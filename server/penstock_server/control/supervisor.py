@@ -1,14 +1,15 @@
 """The supervisor: keeps every worker alive and serving the desired plans.
 
-It reacts to four things: a new desired state, a fetched version, a worker's event, a worker's end. Each changes a
-record and wakes `run`, which compares the desired state with the records through `reconcile.next_steps` and sends the
-missing commands. Nothing is remembered between two rounds, so the next round repairs a lost message.
+It reacts to a new desired state, a fetched version, a verdict of the airlock, a worker's event, a worker's end. Each
+changes a record and wakes `run`, which compares the desired state with the records through `reconcile.next_steps` and
+sends the missing commands. Nothing is remembered between two rounds, so the next round repairs a lost message.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +18,19 @@ import structlog
 from penstock.names import VersionKey
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
+from penstock_server.control.airlock import Airlock, RunTrial
+from penstock_server.control.fallback import Fallbacks, common_champions
 from penstock_server.control.fetcher import ArtifactFetcher
 from penstock_server.control.forwarding import ControlResponder
-from penstock_server.control.reconcile import next_steps, plan_keys
-from penstock_server.control.view import ServerView, WorkerView, version_statuses, version_views
+from penstock_server.control.process_end import Cause
+from penstock_server.control.proven import ProvenVersions
+from penstock_server.control.quarantine import Quarantine, WorkerEnd, blame
+from penstock_server.control.readiness import SILENT_S, Signs, WorkerSigns, not_ready_reason
+from penstock_server.control.reconcile import Versions, load_order, next_steps, one_first, plan_keys
+from penstock_server.control.settings import WatchdogSettings
+from penstock_server.control.verdict import LoadSettings, Trial
+from penstock_server.control.view import ServerView, Standing, WorkerView, version_statuses, version_views
+from penstock_server.control.watchdog import Pulse
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import UnavailableError
 from penstock_server.metrics.counters import CountersShape
@@ -41,9 +51,18 @@ KILL_AFTER_S: Final = 2.0
 """A worker that outlives the grace by this time is killed."""
 RECONCILE_S: Final = 1.0
 """The longest time between two rounds, so that fetches that failed are tried again."""
+LOOK_S: Final = 0.25
+"""The pause between two looks at the workers' signs of life."""
+PATIENCE_S: Final = 10.0
+"""Workers accept calls without the models of a source that has not answered for this long since the start."""
 
 StartWorker = Callable[[int, Path], Awaitable[WorkerProcess]]
-"""Starts the process of a worker slot; the path is its file of counters."""
+"""Starts the process of a worker slot; the path is its file of counters. `OSError` when it cannot be started now."""
+
+
+async def pause(seconds: float) -> None:
+    """Waits before a worker is started again."""
+    await asyncio.sleep(seconds)
 
 
 class Supervisor:
@@ -56,9 +75,14 @@ class Supervisor:
         source: hands out versions' files.
         counters: where workers count.
         responder: answers the control requests that workers forward.
+        run_trial: tries a version in the airlock.
+        proven: remembers what has passed it.
+        load_settings: how a model is loaded, by its name.
+        unanswered: the sources of which nothing is known yet, by name.
+        watchdog: when a worker counts as hung.
 
     Attributes:
-        ready: set once every worker has accepted calls.
+        ready: set once the server was ready.
     """
 
     def __init__(
@@ -70,6 +94,11 @@ class Supervisor:
         source: Source,
         counters: CounterStore,
         responder: ControlResponder,
+        run_trial: RunTrial,
+        proven: ProvenVersions,
+        load_settings: Callable[[str], LoadSettings],
+        unanswered: Callable[[], Sequence[str]],
+        watchdog: WatchdogSettings,
         clock: Clock = monotonic,
     ) -> None:
         self._address = address
@@ -77,7 +106,11 @@ class Supervisor:
         self._start = start
         self._counters = counters
         self._responder = responder
+        self._load_settings = load_settings
+        self._unanswered = unanswered
+        self._limits = watchdog
         self._clock = clock
+        self._started_s = clock()
         self._desired = Desired()
         self._is_polled = False
         self._is_stopping = False
@@ -87,6 +120,9 @@ class Supervisor:
         self._failed_reloads = 0
         self._change = asyncio.Event()
         self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._change.set)
+        self._airlock = Airlock(run_trial, proven, changed=self._change.set)
+        self._quarantine = Quarantine(clock)
+        self._fallbacks = Fallbacks()
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
 
@@ -99,17 +135,23 @@ class Supervisor:
 
     def on_polled(self) -> None:
         """Records that the source was polled: from now on an empty desired state is an answer, not the lack of one."""
-        if not self._is_polled:
-            self._is_polled = True
-            self._change.set()
+        self._is_polled = True
+        self._change.set()
 
     async def run(self) -> None:
         """Keeps workers alive and brings them closer to the desired state, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for slot in self._slots:
                 tasks.create_task(self._keep_alive(slot))
+            tasks.create_task(self._watch())
             while True:
-                self._reconcile()
+                try:
+                    self._reconcile()
+                except Exception as error:
+                    # What it holds is right; the next round tries again what could not be done, as without descriptors.
+                    if not isinstance(error, OSError) and not self.ready.is_set():
+                        raise
+                    log.exception("a round failed; trying again")
                 # Not wait_for, which in Python 3.11 loses a cancellation that comes together with a change.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(RECONCILE_S):
@@ -121,34 +163,51 @@ class Supervisor:
         raise UnavailableError(await self._failure)
 
     async def drain(self, grace_s: float) -> None:
-        """Lets every worker finish its calls, and kills those that take longer."""
+        """Lets every worker finish its calls, and kills those that take longer; fetches and trials end at once."""
         self._is_stopping = True
-        await self._fetcher.close()
         workers = list(self._workers.values())
         for worker in workers:
             worker.send(messages.Drain(grace_s))
-        try:
-            await asyncio.wait_for(asyncio.gather(*(worker.ended.wait() for worker in workers)), grace_s + KILL_AFTER_S)
-        except TimeoutError:
-            log.warning("workers did not end in time; killing them", grace_s=grace_s)
+        endings = [worker.ended.wait() for worker in workers]
+        tasks = {asyncio.ensure_future(one) for one in (self._fetcher.close(), self._airlock.close(), *endings)}
+        _, late = await asyncio.wait(tasks, timeout=grace_s + KILL_AFTER_S)
+        if late:
+            log.warning("not everything ended in time; killing what is left", grace_s=grace_s)
+        for task in late:
+            task.cancel()
         for worker in self._workers.values():
             worker.kill()
+
+    # The life of the workers.
 
     async def _keep_alive(self, slot: int) -> None:
         """Starts another worker in a slot whenever its worker ends."""
         quick_ends = 0
         while not self._is_stopping:
             started_s = self._clock()
-            worker = await self._start(slot, self._counters.slot(slot))
-            code = await self._follow(worker)
-            if self._is_stopping:
-                return
-            self._restarts[slot] += 1
-            quick_ends = 0 if self._clock() - started_s > STEADY_S else quick_ends + 1
-            log.error("worker ended; starting another", slot=slot, pid=worker.pid, code=code)
+            try:
+                self._counters.still(slot)
+                worker = await self._start(slot, self._counters.slot(slot))
+            except OSError as error:
+                how = str(error)
+                log.error("a worker cannot be started; trying again", slot=slot, reason=how)
+                is_explained = False
+            else:
+                code = await self._follow(worker)
+                if self._is_stopping:
+                    return
+                how = f"exit code {code}"
+                self._restarts[slot] += 1
+                log.error(
+                    "worker ended; starting another", slot=slot, pid=worker.pid, code=code, cause=worker.kill_cause
+                )
+                is_explained = self._blame(worker, code) or worker.kill_cause is not None
+            # What a version or the watchdog did says nothing about whether workers can run.
+            is_quick = not is_explained and self._clock() - started_s <= STEADY_S
+            quick_ends = quick_ends + 1 if is_quick else 0
             if quick_ends >= HOPELESS_ENDS and not self.ready.is_set():
-                self._fail(f"workers end as soon as they start (exit code {code}); the log above says why")
-            await asyncio.sleep(PAUSES_S[min(max(quick_ends - 1, 0), len(PAUSES_S) - 1)])
+                self._fail(f"workers end as soon as they start ({how}); the log above says why")
+            await pause(PAUSES_S[min(max(quick_ends - 1, 0), len(PAUSES_S) - 1)])
 
     async def _follow(self, worker: WorkerProcess) -> int:
         """Reacts to a worker's events until it ends; its exit code."""
@@ -162,6 +221,60 @@ class Supervisor:
         finally:
             del self._workers[worker.slot]
             worker.ended.set()
+            self._change.set()
+
+    def _blame(self, worker: WorkerProcess, code: int) -> bool:
+        """Notes which version ended a worker; whether one did."""
+        now_s = self._clock()
+        runs = {key: now_s - since_ns / 1e9 for key, since_ns in self._counters.runs(worker.slot).items()}
+        found = blame(WorkerEnd(worker.kill_cause or "ended", code, worker.loading, runs, worker.champions))
+        if found is None:
+            return False
+        key, how = found
+        identity = worker.tried.get(key, "") if key == worker.loading else worker.identities.get(key, "")
+        is_out = self._quarantine.note(key, identity, how)
+        log.error(
+            "version kept out: it ends workers" if is_out else "a version ended a worker",
+            slot=worker.slot, model=key[0], version=key[1], how=how,
+        )  # fmt: skip
+        return True
+
+    async def _watch(self) -> None:
+        """Looks at the workers' signs of life at an interval."""
+        last_s = self._clock()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = self._clock()
+            # After a pause of the supervisor's own the workers get time to show themselves.
+            self._look(min(now_s - last_s, 2 * LOOK_S))
+            last_s = now_s
+
+    def _look(self, step_s: float) -> None:
+        for worker in list(self._workers.values()):
+            worker.vigil = worker.vigil.seen(self._pulse(worker), step_s)
+            cause = worker.vigil.cause(self._limits)
+            if cause is not None and worker.kill_cause is None:
+                self._kill(worker, cause)
+            if worker.is_silent != (is_silent := worker.vigil.silent_s > SILENT_S):
+                worker.is_silent = is_silent
+                self._change.set()
+
+    def _pulse(self, worker: WorkerProcess) -> Pulse:
+        return Pulse(
+            beat_ns=self._counters.beat_ns(worker.slot),
+            runs=self._counters.runs(worker.slot),
+            loading=worker.loading,
+            is_listening=worker.is_listening,
+            is_stopped=worker.vigil.silent_s > SILENT_S and _is_stopped(worker.pid),
+        )
+
+    def _kill(self, worker: WorkerProcess, cause: Cause) -> None:
+        worker.kill_cause = cause
+        log.error(
+            "worker hangs; killing it", slot=worker.slot, pid=worker.pid, cause=cause,
+            silent_s=round(worker.vigil.silent_s, 1), loading=worker.loading,
+        )  # fmt: skip
+        worker.kill()
 
     def _fail(self, reason: str) -> None:
         if not self._failure.done():
@@ -170,7 +283,8 @@ class Supervisor:
     def _on_event(self, worker: WorkerProcess, event: messages.Event) -> None:
         match event:
             case messages.Loaded(model, version):
-                worker.versions[model, version] = VersionStatus("READY")
+                identity = worker.on_loaded((model, version))
+                self._counters.replace(worker.slot, (model, version), identity)
                 self._reloads += 1
                 log.info(
                     "version loaded", slot=worker.slot, model=model, version=version, took_s=round(event.took_s, 3),
@@ -178,13 +292,13 @@ class Supervisor:
                     cost_us=f"{event.base_us:.0f} + {event.row_us:.2f} n",
                 )  # fmt: skip
             case messages.LoadFailed(model, version, reason):
-                worker.versions[model, version] = VersionStatus("UNAVAILABLE", reason)
+                worker.on_load_failed((model, version), reason)
                 self._failed_reloads += 1
                 log.error("version cannot be served", slot=worker.slot, model=model, version=version, reason=reason)
             case messages.Served(generation):
                 worker.on_served(generation)
             case messages.Unloaded(model, version):
-                worker.versions.pop((model, version), None)
+                worker.on_unloaded((model, version))
                 self._counters.forget(worker.slot, (model, version))
                 log.info("version unloaded", slot=worker.slot, model=model, version=version)
             case messages.Listening():
@@ -196,30 +310,90 @@ class Supervisor:
                 return  # nothing changed
         self._change.set()
 
+    # What they serve.
+
     def _reconcile(self) -> None:
         if self._is_stopping:
             return
-        desired = set(plan_keys(self._desired.models))
-        self._fetcher.require(desired | self._held_keys())
+        wanted = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()}
+        held = {key for worker in self._workers.values() for key in worker.versions}
+        # Versions that some worker holds: metrics and drift need their files until they are unloaded.
+        self._fetcher.require(wanted | (held & self._fetcher.artifacts.keys()))
+        self._airlock.require(self._trials())
+        self._quarantine.keep(wanted | held)
+        known = self._known()
         for worker in self._workers.values():
-            self._counters.keep(worker.slot, desired | worker.versions.keys())
-            self._reconcile_worker(worker)
-        if len(self._workers) == len(self._slots) and all(worker.is_listening for worker in self._workers.values()):
+            self._counters.keep(worker.slot, wanted | worker.versions.keys())
+            self._reconcile_worker(worker, known)
+        self._note_what_answers()
+        if not self.ready.is_set() and self.view().is_ready:
             self.ready.set()
 
-    def _held_keys(self) -> set[VersionKey]:
-        """Versions that some worker holds: metrics and drift need their files until they are unloaded."""
-        return {key for worker in self._workers.values() for key in worker.versions} & self._fetcher.artifacts.keys()
+    def _trials(self) -> list[Trial]:
+        """The versions to try, the most important first."""
+        artifacts, versions = self._fetcher.artifacts, Versions(fallbacks=self._fallbacks.versions)
+        return [
+            Trial(*key, self._fetcher.identity(key), str(artifacts[key].path), self._load_settings(key[0]))
+            for key in load_order(self._desired.models, versions, {})
+            if key in artifacts
+        ]
 
-    def _reconcile_worker(self, worker: WorkerProcess) -> None:
+    def _known(self) -> Versions:
+        """What may be loaded by any worker."""
+        keys = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()} & self._fetcher.artifacts.keys()
+        identities = {key: self._fetcher.identity(key) for key in keys}
+        return Versions(
+            loadable={
+                key: identity
+                for key, identity in identities.items()
+                if (verdict := self._airlock.verdict(key, identity)) is not None
+                and verdict.has_passed
+                and self._quarantine.reason(key, identity) is None
+            },
+            doubtful=frozenset(
+                key for key, identity in identities.items() if self._quarantine.is_doubtful(key, identity)
+            ),
+            fallbacks=self._fallbacks.versions,
+        )
+
+    def _known_to(self, worker: WorkerProcess, known: Versions) -> Versions:
+        """What this worker may load and may let answer."""
+        others = [other.snapshot() for other in self._workers.values() if other is not worker]
+        loadable = one_first(known.loadable, worker.snapshot(), others)
+        if not worker.is_listening:
+            # Nobody waits for canaries and shadows: they are loaded while it answers. So is what ended a worker before.
+            first = {
+                *known.fallbacks.items(),
+                *((model, plan.champion) for model, plan in self._desired.models.items()),
+            }
+            loadable = {
+                key: identity
+                for key, identity in loadable.items()
+                if key in first and not self._can_wait(worker, known, key)
+            }
+        return replace(known, loadable=loadable, barred=frozenset(filter(self._is_barred(worker), worker.identities)))
+
+    def _can_wait(self, worker: WorkerProcess, known: Versions, key: VersionKey) -> bool:
+        """Whether a version ended a worker before, and another will answer for its model."""
+        model, version = key
+        other = known.fallbacks.get(model, version)
+        return (
+            key in known.doubtful
+            and other != version
+            and (model, other) in known.loadable
+            and worker.versions.get((model, other), VersionStatus("LOADING")).state != "UNAVAILABLE"
+        )
+
+    def _is_barred(self, worker: WorkerProcess) -> Callable[[VersionKey], bool]:
+        return lambda key: self._quarantine.reason(key, worker.identities.get(key, "")) is not None
+
+    def _reconcile_worker(self, worker: WorkerProcess, known: Versions) -> None:
         """Sends one worker its next commands; none while it has not confirmed the last plans."""
         if worker.is_serve_pending:
             return
-        artifacts = self._fetcher.artifacts
-        steps = next_steps(self._desired.models, artifacts.keys(), worker.snapshot())
-        for key in steps.load:
-            worker.versions[key] = VersionStatus("LOADING")
-            worker.send(self._load_command(worker.slot, key, artifacts[key]))
+        steps = next_steps(self._desired.models, self._known_to(worker, known), worker.snapshot())
+        if steps.load is not None:
+            self._load(worker, steps.load)
         for key in steps.unload:
             worker.versions[key] = VersionStatus("UNLOADING")
         self._serve(worker, worker.plans if steps.plans is None else dict(steps.plans))
@@ -228,55 +402,131 @@ class Supervisor:
         if self._is_settled(worker) and not worker.is_serve_pending:
             worker.listen(self._address)
 
-    def _load_command(self, slot: int, key: VersionKey, artifact: Artifact) -> messages.Load:
+    def _load(self, worker: WorkerProcess, key: VersionKey) -> None:
+        artifact, identity = self._fetcher.artifacts[key], self._fetcher.identity(key)
+        verdict = self._airlock.verdict(key, identity)
         features, cells = (0, 0) if artifact.baseline is None else artifact.baseline.cells_shape
-        counters = self._counters.version(slot, key, CountersShape(features, cells))
-        return messages.Load(*key, folder=str(artifact.path), counters=str(counters), features=features, cells=cells)
+        counters = self._counters.version(worker.slot, key, CountersShape(features, cells), identity)
+        command = messages.Load(
+            *key,
+            folder=str(artifact.path),
+            counters=str(counters),
+            features=features,
+            cells=cells,
+            batching=None if verdict is None else verdict.batching,
+        )
+        worker.load(command, identity)
 
     def _serve(self, worker: WorkerProcess, plans: dict[str, TrafficPlan]) -> None:
         models = {
             model: ModelRoutes(
                 plans.get(model),
-                version_statuses(model, self._desired.models.get(model), [worker], self._fetcher.failure),
+                version_statuses(model, self._desired.models.get(model), [worker], self._standing),
+                self._desired.problems.get(model, ""),
             )
-            for model in self._desired.models.keys() | plans.keys()
+            for model in sorted(self._desired.models.keys() | plans.keys() | self._desired.problems.keys())
         }
         worker.serve(models, self._is_settled(worker))
 
+    def _note_what_answers(self) -> None:
+        plans = [worker.plans for worker in self._workers.values()]
+        common = common_champions(plans) if len(plans) == len(self._slots) else {}
+        self._fallbacks = self._fallbacks.after(common, self._desired.models.keys(), self._clock())
+
     def _is_settled(self, worker: WorkerProcess) -> bool:
-        """Whether every desired version has been tried once: it is loaded, or failed with a reason.
+        """Whether for each model something answers, or every version that could has been tried.
 
         Once true it stays true: loading a later version takes nothing from those that answer.
         """
         if not worker.has_settled and (self._is_polled or self._desired.models):
-            worker.has_settled = all(
-                self._fetcher.failure(key) is not None
-                or (key in worker.versions and worker.versions[key].state in {"READY", "UNAVAILABLE"})
-                for key in plan_keys(self._desired.models)
+            is_known = not self._unanswered() or self._clock() - self._started_s > PATIENCE_S
+            worker.has_settled = is_known and all(
+                plan.champion is None or model in worker.plans or self._has_tried(worker, model, plan.champion)
+                for model, plan in self._desired.models.items()
             )
         return worker.has_settled
+
+    def _has_tried(self, worker: WorkerProcess, model: str, champion: str) -> bool:
+        """Whether a worker in which nothing answers for the model has nothing left to try."""
+        versions = {champion, self._fallbacks.versions.get(model, champion)}
+        return all(
+            self._refusal((model, version)) is not None
+            or ((model, version) in worker.versions and worker.versions[model, version].state == "UNAVAILABLE")
+            for version in versions
+        )
+
+    # What is known of it.
+
+    def _refusal(self, key: VersionKey) -> str | None:
+        """Why a version's present files cannot be loaded; None while that is not known."""
+        if (failure := self._fetcher.failure(key)) is not None:
+            return failure
+        if key not in self._fetcher.artifacts:
+            return None
+        identity = self._fetcher.identity(key)
+        verdict = self._airlock.verdict(key, identity)
+        if verdict is not None and not verdict.has_passed:
+            return verdict.reason
+        return self._quarantine.reason(key, identity)
+
+    def _standing(self, key: VersionKey) -> Standing:
+        """What is known of a version apart from the workers that hold it."""
+        refusal = self._refusal(key)
+        if refusal is not None:
+            is_barred = any(self._is_barred(worker)(key) for worker in list(self._workers.values()))
+            return Standing(VersionStatus("UNAVAILABLE", refusal), is_barred)
+        if key not in self._fetcher.artifacts:
+            how = "its files are being fetched"
+        elif self._airlock.verdict(key, self._fetcher.identity(key)) is None:
+            how = "is being tried in a process of its own" if self._airlock.is_trying(key) else "waits to be tried"
+        else:
+            how = ""
+        return Standing(VersionStatus("LOADING", how))
 
     def view(self) -> ServerView:
         """What is known now."""
         workers = list(self._workers.values())
+        versions = version_views(self._desired, workers, self._standing)
         return ServerView(
-            versions=version_views(self._desired, workers, self._fetcher.failure),
+            versions=versions,
             workers=tuple(
                 WorkerView(worker.slot, worker.pid, worker.is_listening, self._restarts[worker.slot])
                 for worker in workers
             ),
             problems=self._desired.problems,
-            is_ready=self._is_ready(workers),
+            not_ready_reason=not_ready_reason(self._signs(workers), self._desired, versions),
             reloads=self._reloads,
-            failed_reloads=self._failed_reloads,
+            failed_reloads=self._failed_reloads + self._airlock.failures,
+            quarantined=self._quarantined(),
         )
 
-    def _is_ready(self, workers: list[WorkerProcess]) -> bool:
-        """Whether every worker accepts calls, and has at least one model that answers if any is desired."""
-        if self._is_stopping or not self.ready.is_set() or not workers:
-            return False
-        return all(worker.is_listening and (worker.plans or not self._desired.models) for worker in workers)
+    def _quarantined(self) -> int:
+        """How many desired versions are kept out by the airlock or because they ended workers."""
+        keys = set(plan_keys(self._desired.models)) & set(self._fetcher.artifacts)
+        return sum(self._fetcher.failure(key) is None and self._refusal(key) is not None for key in keys)
+
+    def _signs(self, workers: Sequence[WorkerProcess]) -> Signs:
+        return Signs(
+            is_stopping=self._is_stopping,
+            was_ready=self.ready.is_set(),
+            is_polled=self._is_polled,
+            unanswered=self._unanswered(),
+            slots=len(self._slots),
+            workers=[WorkerSigns(one.is_listening, one.is_silent, bool(one.plans)) for one in workers],
+        )
 
     def artifact(self, key: VersionKey) -> Artifact | None:
         """The files of a version, if they have been fetched."""
         return self._fetcher.artifacts.get(key)
+
+    def identity(self, key: VersionKey) -> str:
+        """The identity of these files."""
+        return self._fetcher.identity(key)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether the process is stopped, as by SIGSTOP or a debugger."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"T", "t"}
+    except (OSError, IndexError):
+        return False

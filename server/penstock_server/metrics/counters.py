@@ -8,6 +8,7 @@ A reader may see a histogram's sum before its count. Scrapes tolerate that, and 
 """
 
 import mmap
+import os
 from bisect import bisect_left
 from dataclasses import dataclass
 from math import prod
@@ -84,6 +85,7 @@ class CountersShape:
             + 1
             + 1
             + len(LOG_DROPS)
+            + 2
         )
         return fixed + self.sub_windows + prod(self.drift)
 
@@ -107,6 +109,8 @@ class SharedCounters:
         drift_at: [1] the number of the current sub-window, counted from 0; modulo the number of sub-windows it is the
             position in the ring.
         drift_rows: [sub_windows] rows counted in each.
+        beat_ns: [1] when the worker's loop last came round, in a worker's own counters; 0 before the first time.
+        running_since_ns: [1] when the version's present run began, by the monotonic clock; 0 while none runs.
         drift: [sub_windows, features + 1, words], as `features.counting` lays them out; the last row is of predictions.
     """
 
@@ -131,6 +135,8 @@ class SharedCounters:
         self.waiting = self._take(2)
         self.log_rows = self._take(1)
         self.log_drops = self._take(len(LOG_DROPS))
+        self.beat_ns = self._take(1)
+        self.running_since_ns = self._take(1)
         self.drift_at = self._take(1)
         self.drift_rows = self._take(shape.sub_windows)
         self.drift = self._take(prod(shape.drift)).reshape(shape.drift)
@@ -141,9 +147,10 @@ class SharedCounters:
 
 
 def create_counters(path: Path, shape: CountersShape) -> SharedCounters:
-    """New counters, all zero, in a file at `path`."""
+    """New counters, all zero, in a file at `path`; `OSError` when there is no room for it."""
     with path.open("xb") as file:
-        file.truncate(shape.words * WORD_BYTES)
+        # Not only truncated: in a full file system the first write to the mapping would end the process (SIGBUS).
+        os.posix_fallocate(file.fileno(), 0, shape.words * WORD_BYTES)
     return open_counters(path, shape)
 
 

@@ -5,7 +5,7 @@ for its numbers and one block per string column; a plain model takes one block p
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,8 @@ class OnnxServable:
         key: the model's name and the version's.
         outputs: what it gives.
         is_batched: whether requests may run together.
+        running_since_ns: one cell, which holds when the present run began; 0 while none runs. The supervisor reads it
+            when the worker hangs or dies.
     """
 
     def __init__(self, key: VersionKey, artifact: Artifact, model: OnnxModel, pipeline: Pipeline | None) -> None:
@@ -55,6 +57,7 @@ class OnnxServable:
         self.is_batched = model.signature.is_batched
         self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
         self._input = model.signature.inputs[0].name
+        self.running_since_ns: MutableSequence[int] | memoryview = [0]
 
     def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         """Runs the rows that the blocks hold, and counts them for drift in `cells`.
@@ -62,6 +65,13 @@ class OnnxServable:
         Raises:
             ModelFailedError: the graph raised.
         """
+        self.running_since_ns[0] = time.monotonic_ns()
+        try:
+            return self._predict(blocks, rows, shapes, cells)
+        finally:
+            self.running_since_ns[0] = 0
+
+    def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         started = time.perf_counter()
         refusal = None
         if self.pipeline is None:
