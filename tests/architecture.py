@@ -46,11 +46,11 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "services": GROUND | {"prediction", "transport"},
         "settings": GROUND
         | {"batching", "drift.report", "transport", "request_log", "control.settings", "control.verdict"},
-        "control": GROUND | {"rollout", "metrics", "drift", "models", "sources"},
+        "control": GROUND | {"batching", "rollout", "metrics", "drift", "models", "sources"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
         | {"settings"},
-        "airlock": GROUND | {"models", "control.verdict"},
+        "airlock": GROUND | {"batching", "models", "control.verdict"},
         "app": GROUND | {"features", "metrics", "drift", "request_log", "sources", "control", "settings"},
         "cli": GROUND | {"sources", "settings", "app"},
     },

@@ -10,12 +10,13 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from penstock_server import lifeline
-from penstock_server.control.verdict import Batching, Trial, TrialLimits, Verdict, out_of_memory
+from penstock_server.batching.limits import Batching
+from penstock_server.control.verdict import Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.errors import InvalidInputError, PenstockError, is_out_of_memory
 from penstock_server.models.loader import load
 
@@ -50,10 +51,10 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     """Loads the version as a worker would, and says how that went."""
     started = time.monotonic()
     how = trial.how
-    # None is left out: then the loader finds out by itself.
-    given: dict[str, Any] = {} if how.batching is None else {"batching": how.batching}
     try:
-        servable, _ = load(trial.key, Path(trial.folder), threads=how.threads, max_rows=how.max_rows, **given)
+        servable, _ = load(
+            trial.key, Path(trial.folder), threads=how.threads, max_rows=how.max_rows, batching=how.batching
+        )
     except Exception as error:  # noqa: BLE001 - whatever a load raises is its verdict
         return Verdict(_reason(error, limits))
     batching: Batching = "rows" if servable.is_batched else "request"

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -168,15 +168,13 @@ class Worker:
     def _load(self, command: messages.Load) -> None:
         """Loads a version, and hands it to the commands' thread; on a thread of its own."""
         started = time.monotonic()
-        # None is left out: then the loader finds out by itself.
-        given: dict[str, Any] = {} if command.batching is None else {"batching": command.batching}
         try:
             servable, cost = load(
                 (command.model, command.version),
                 Path(command.folder),
                 threads=self._settings.serving.threads_of(command.model),
                 max_rows=self._settings.batching.of(command.model).most_rows,
-                **given,
+                batching=command.batching,
             )
             counters = open_counters(Path(command.counters), CountersShape(command.features, command.cells))
             servable.running_since_ns = counters.running_since_ns.data

@@ -39,7 +39,7 @@ def test_the_reason_of_a_load_that_fails(monkeypatch: pytest.MonkeyPatch, error:
     assert attempt(TRIAL, LIMITS).reason == reason
 
 
-def test_a_given_batching_is_passed_on_and_none_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_is_loaded_by_its_model_s_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[dict[str, object]] = []
 
     def load(*_: object, **settings: object) -> object:
@@ -49,7 +49,10 @@ def test_a_given_batching_is_passed_on_and_none_is_not(monkeypatch: pytest.Monke
     monkeypatch.setattr(airlock, "load", load)
     attempt(TRIAL, LIMITS)
     attempt(Trial("m", "1", "", "/none", LoadSettings(2, 8, "request")), LIMITS)
-    assert given == [{"threads": 1, "max_rows": 256}, {"threads": 2, "max_rows": 8, "batching": "request"}]
+    assert given == [
+        {"threads": 1, "max_rows": 256, "batching": None},
+        {"threads": 2, "max_rows": 8, "batching": "request"},
+    ]
 
 
 def test_the_limits_hold_in_the_process() -> None:

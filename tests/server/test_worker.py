@@ -244,8 +244,8 @@ def test_a_model_is_loaded_by_its_own_settings(start: Any, model: Path, monkeypa
     supervised.load(model)
     supervised.load(model, model="n")
     assert given == [
-        (("m", "1"), model, {"threads": 2, "max_rows": 8}),
-        (("n", "1"), model, {"threads": 4, "max_rows": 16}),
+        (("m", "1"), model, {"threads": 2, "max_rows": 8, "batching": None}),
+        (("n", "1"), model, {"threads": 4, "max_rows": 16, "batching": None}),
     ]
 
 

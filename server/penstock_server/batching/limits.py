@@ -6,7 +6,7 @@ them once per version.
 
 from dataclasses import dataclass, field, fields, replace
 from math import inf
-from typing import Final
+from typing import Final, Literal
 
 from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError
@@ -20,6 +20,9 @@ THREADED_S: Final = 0.05
 THREADED_SINGLES: Final = 4
 """On a thread, a batch takes at most this time, or that of four rows run one by one: requests wait for a whole batch."""
 _MEBIBYTE: Final = 1 << 20
+
+Batching = Literal["rows", "request"]
+"""Whether requests share batches, or each runs alone."""
 
 
 @dataclass(frozen=True, slots=True)

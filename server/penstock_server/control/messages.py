@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from penstock_server.control.verdict import Batching
+from penstock_server.batching.limits import Batching
 from penstock_server.rollout.plan import ModelRoutes
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024

@@ -476,12 +476,14 @@ class Supervisor:
             is_barred = any(self._is_barred(worker)(key) for worker in list(self._workers.values()))
             return Standing(VersionStatus("UNAVAILABLE", refusal), is_barred)
         if key not in self._fetcher.artifacts:
-            how = "its files are being fetched"
-        elif self._airlock.verdict(key, self._fetcher.identity(key)) is None:
-            how = "is being tried in a process of its own" if self._airlock.is_trying(key) else "waits to be tried"
-        else:
-            how = ""
-        return Standing(VersionStatus("LOADING", how))
+            return Standing(VersionStatus("LOADING", "its files are being fetched"))
+        verdict = self._airlock.verdict(key, self._fetcher.identity(key))
+        if verdict is not None:
+            return Standing(VersionStatus("LOADING"), note=verdict.note)
+        is_tried = self._airlock.is_trying(key)
+        return Standing(
+            VersionStatus("LOADING", "is being tried in a process of its own" if is_tried else "waits to be tried")
+        )
 
     def view(self) -> ServerView:
         """What is known now."""

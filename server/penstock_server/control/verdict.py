@@ -1,13 +1,11 @@
 """What the airlock's process is told and what it answers; it imports this module, so nothing slow may be imported here."""
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from penstock.names import VersionKey
-
-Batching = Literal["rows", "request"]
-"""Whether the rows of several requests may run together, or only those of one."""
+from penstock_server.batching.limits import Batching
 
 MAX_VERDICT_BYTES: Final = 64 * 1024
 

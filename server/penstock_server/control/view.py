@@ -69,13 +69,17 @@ class ServerView:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of a version apart from the workers that hold it: LOADING, or UNAVAILABLE with the reason.
+    """What is known of a version apart from the workers that hold it.
 
-    `is_barred` says that it must not answer even where it is loaded.
+    Attributes:
+        status: LOADING, or UNAVAILABLE with the reason.
+        is_barred: it must not answer even where it is loaded.
+        note: what is worth knowing of it although it can be served.
     """
 
     status: VersionStatus
     is_barred: bool = False
+    note: str = ""
 
 
 def version_statuses(
@@ -114,7 +118,7 @@ def _status(standing: Standing, held: Sequence[VersionStatus]) -> VersionStatus:
     if worst.state == "READY" and standing.status.state == "UNAVAILABLE":
         reason = f"its new files cannot be loaded, and the former ones answer: {standing.status.reason}"
         return VersionStatus("READY", reason)
-    return worst
+    return VersionStatus(worst.state, worst.reason or standing.note) if worst.state == "READY" else worst
 
 
 def version_views(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from penstock.names import VersionKey
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
 from penstock_server.batching.cost import Cost
+from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError, ModelFailedError, is_out_of_memory
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
@@ -29,7 +30,9 @@ _REPEATS: Final = 3
 _WARM_S: Final = 0.25
 
 
-def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple[OnnxServable, Cost]:
+def load(
+    key: VersionKey, folder: Path, *, threads: int, max_rows: int, batching: Batching | None = None
+) -> tuple[OnnxServable, Cost]:
     """The version in `folder`, warmed up and checked, and what its batches cost.
 
     Args:
@@ -37,6 +40,7 @@ def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple
         folder: as `models.artifact` describes it.
         threads: onnxruntime's threads within one operator.
         max_rows: the largest batch; it is warmed up too unless that would take long.
+        batching: whether requests share batches, where that is decided already.
 
     Raises:
         InvalidInputError: the files are damaged, do not fit each other, or the golden requests get other answers.
@@ -54,6 +58,8 @@ def load(key: VersionKey, folder: Path, *, threads: int, max_rows: int) -> tuple
     cost = _warm_up(servable, max_rows)
     if artifact.golden is not None:
         _check_golden(servable, artifact.golden)
+    if batching == "request":
+        servable.is_batched = False
     return servable, cost
 
 

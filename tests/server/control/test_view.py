@@ -66,6 +66,16 @@ async def test_a_version_that_answers_goes_on_while_its_new_files_cannot_be_load
     assert found == {"1": VersionStatus("READY", "a digest of its new files is wrong")}
 
 
+async def test_what_is_worth_knowing_of_a_version_is_told_where_it_is_ready() -> None:
+    def noted(_key: VersionKey) -> Standing:
+        return Standing(LOADING, note="its requests are not batched")
+
+    workers = [worker({("m", "1"): READY, ("m", "2"): LOADING})]
+    assert version_statuses("m", TrafficPlan("1", "2"), workers, noted) == {
+        "1": VersionStatus("READY", "its requests are not batched"), "2": LOADING,
+    }  # fmt: skip
+
+
 async def test_a_version_that_must_not_answer_is_unavailable_though_it_is_loaded() -> None:
     found = version_statuses("m", TrafficPlan("1"), [worker({("m", "1"): READY})], lambda _: Standing(AWAY, True))
     assert found == {"1": AWAY}
