@@ -70,7 +70,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         supervisor = Supervisor(
             address=grpc_address,
             workers=settings.workers,
-            start=partial(start_worker, settings=settings.of_worker.to_json()),
+            start=partial(start_worker, settings.of_worker.to_json()),
             source=source,
             counters=counters,
             responder=responder,

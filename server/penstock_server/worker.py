@@ -337,14 +337,17 @@ def _return_memory() -> None:
 
 
 def main() -> None:
-    """Runs a worker: the supervisor starts it with a socket, its settings and the file of its counters."""
-    descriptor, settings, counters, parent = sys.argv[1:5]
+    """Runs a worker: the supervisor starts it with a socket and its settings, and says when it begins."""
+    descriptor, settings, parent = sys.argv[1:4]
     lifeline.end_after_parent(int(parent))
     configure_logging()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     link = WorkerLink(socket.socket(fileno=int(descriptor)))
-    worker = Worker(link, WorkerSettings.from_json(settings), Path(counters))
+    start = next(link.commands(), None)
+    if not isinstance(start, messages.Start):
+        return  # a spare process that is not needed
+    worker = Worker(link, WorkerSettings.from_json(settings), Path(start.counters))
     gc.collect()
     gc.freeze()  # modules and their objects stay, and need not be walked again
     worker.run()

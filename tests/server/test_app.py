@@ -54,9 +54,9 @@ class Harness:
         self.ready: asyncio.Queue[Addresses] = asyncio.Queue()
         self.running: list[asyncio.Task[None]] = []
 
-    async def start_worker(self, slot: int, counters: Path, *, settings: str) -> WorkerProcess:
+    async def start_worker(self, settings: str) -> WorkerProcess:
         self.settings.append(WorkerSettings.from_json(settings))
-        self.workers.append(self.kind(slot))
+        self.workers.append(self.kind())
         return self.workers[-1].end_here
 
     def serve(self, **settings: Any) -> asyncio.Task[None]:

@@ -15,6 +15,12 @@ MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 HEAD: Final = struct.Struct("<I")
 
 
+class Start(msgspec.Struct, frozen=True, tag=True):
+    """Begin to work: the first command. Until it comes, the process only imports what it needs, as a spare one does."""
+
+    counters: str
+
+
 class Load(msgspec.Struct, frozen=True, tag=True):
     """Load a version while others answer; it counts in the file `counters`, with `features` x `cells` words of drift.
 
@@ -73,7 +79,7 @@ class ControlError(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Command = Load | Serve | Unload | Listen | Drain | ControlReply | ControlError
+Command = Start | Load | Serve | Unload | Listen | Drain | ControlReply | ControlError
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):

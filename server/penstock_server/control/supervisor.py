@@ -56,8 +56,8 @@ LOOK_S: Final = 0.25
 PATIENCE_S: Final = 10.0
 """Workers accept calls without the models of a source that has not answered for this long since the start."""
 
-StartWorker = Callable[[int, Path], Awaitable[WorkerProcess]]
-"""Starts the process of a worker slot; the path is its file of counters. `OSError` when it cannot be started now."""
+StartWorker = Callable[[], Awaitable[WorkerProcess]]
+"""Starts a worker process, which waits for its beginning. `OSError` when it cannot be started now."""
 
 
 async def pause(seconds: float) -> None:
@@ -115,6 +115,8 @@ class Supervisor:
         self._is_polled = False
         self._is_stopping = False
         self._workers: dict[int, WorkerProcess] = {}
+        self._spare: WorkerProcess | None = None
+        self._sparing: asyncio.Task[None] | None = None
         self._restarts: Counter[int] = Counter()
         self._reloads = 0
         self._failed_reloads = 0
@@ -177,6 +179,7 @@ class Supervisor:
             task.cancel()
         for worker in self._workers.values():
             worker.kill()
+        self._discard_spare()
 
     # The life of the workers.
 
@@ -186,8 +189,9 @@ class Supervisor:
         while not self._is_stopping:
             started_s = self._clock()
             try:
+                worker = self._take_spare() or await self._start()
                 self._counters.still(slot)
-                worker = await self._start(slot, self._counters.slot(slot))
+                worker.begin(slot, self._counters.slot(slot))
             except OSError as error:
                 how = str(error)
                 log.error("a worker cannot be started; trying again", slot=slot, reason=how)
@@ -242,12 +246,38 @@ class Supervisor:
     async def _watch(self) -> None:
         """Looks at the workers' signs of life at an interval."""
         last_s = self._clock()
-        while True:
-            await asyncio.sleep(LOOK_S)
-            now_s = self._clock()
-            # After a pause of the supervisor's own the workers get time to show themselves.
-            self._look(min(now_s - last_s, 2 * LOOK_S))
-            last_s = now_s
+        try:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                now_s = self._clock()
+                # After a pause of the supervisor's own the workers get time to show themselves.
+                self._look(min(now_s - last_s, 2 * LOOK_S))
+                last_s = now_s
+        finally:
+            if self._sparing is not None:
+                self._sparing.cancel()
+            self._discard_spare()
+
+    def _prepare_spare(self) -> None:
+        """Keeps a spare process ready while a worker is silent: it will be needed soon, and importing takes seconds."""
+        is_needed = any(worker.is_silent for worker in self._workers.values()) and not self._is_stopping
+        if not is_needed:
+            self._discard_spare()
+        elif is_needed and self._spare is None and (self._sparing is None or self._sparing.done()):
+            self._sparing = asyncio.create_task(self._start_spare())
+
+    async def _start_spare(self) -> None:
+        with suppress(OSError):  # then the worker is started when it is needed
+            self._spare = await self._start()
+            self._prepare_spare()  # it may not be needed any more
+
+    def _take_spare(self) -> WorkerProcess | None:
+        spare, self._spare = self._spare, None
+        return spare
+
+    def _discard_spare(self) -> None:
+        if (spare := self._take_spare()) is not None:
+            spare.discard()
 
     def _look(self, step_s: float) -> None:
         for worker in list(self._workers.values()):
@@ -258,6 +288,7 @@ class Supervisor:
             if worker.is_silent != (is_silent := worker.vigil.silent_s > SILENT_S):
                 worker.is_silent = is_silent
                 self._change.set()
+        self._prepare_spare()
 
     def _pulse(self, worker: WorkerProcess) -> Pulse:
         return Pulse(

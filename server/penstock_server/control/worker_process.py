@@ -40,7 +40,7 @@ class WorkerProcess:
     """A worker's process, and what the supervisor knows of it.
 
     Attributes:
-        slot: its place among the workers, kept when its process is replaced.
+        slot: its place among the workers, kept when its process is replaced; -1 before its beginning.
         versions: the status of each version that it got a command to load.
         identities: the identity of the files of each version that it has loaded.
         tried: the identity of the files that it last got a command to load, for each of `versions`.
@@ -58,12 +58,11 @@ class WorkerProcess:
 
     def __init__(
         self,
-        slot: int,
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        self.slot = slot
+        self.slot = -1
         self.versions: dict[VersionKey, VersionStatus] = {}
         self.identities: dict[VersionKey, str] = {}
         self.tried: dict[VersionKey, str] = {}
@@ -82,6 +81,12 @@ class WorkerProcess:
         self._writer = writer
         self._sent = messages.Serve(0, {}, False)
         self._is_listen_sent = False
+
+    def begin(self, slot: int, counters: Path) -> None:
+        """Gives it a slot, and the file of the counters that are the worker's own, not a version's."""
+        self.slot = slot
+        self.send(messages.Start(str(counters)))
+        log.info("worker begins", slot=slot, pid=self.pid)
 
     @property
     def pid(self) -> int:
@@ -167,6 +172,11 @@ class WorkerProcess:
             self._writer.close()
         return await self._process.wait()
 
+    def discard(self) -> None:
+        """Ends a process that has not begun and is not needed."""
+        self.kill()
+        self._writer.close()
+
     def kill(self) -> None:
         _kill(self._process)
 
@@ -177,12 +187,10 @@ def _kill(process: asyncio.subprocess.Process) -> None:
             process.kill()
 
 
-async def start_worker(slot: int, counters: Path, *, settings: str) -> WorkerProcess:
-    """Starts a worker process.
+async def start_worker(settings: str) -> WorkerProcess:
+    """Starts a worker process, which then waits for its beginning.
 
     Args:
-        slot: its place among the workers.
-        counters: the file of the counters that are the worker's own, not a version's.
         settings: the worker's settings as JSON.
 
     Raises:
@@ -197,7 +205,6 @@ async def start_worker(slot: int, counters: Path, *, settings: str) -> WorkerPro
             "penstock_server.worker",
             str(theirs.fileno()),
             settings,
-            str(counters),
             str(os.getpid()),
             env={**ENVIRONMENT, **os.environ},
             pass_fds=(theirs.fileno(),),
@@ -207,5 +214,4 @@ async def start_worker(slot: int, counters: Path, *, settings: str) -> WorkerPro
         cleanup.callback(_kill, process)
         reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_FRAME_BYTES)
         cleanup.pop_all()  # the transport owns the socket now, and the worker its process
-    log.info("worker started", slot=slot, pid=process.pid)
-    return WorkerProcess(slot, process, reader, writer)
+    return WorkerProcess(process, reader, writer)

@@ -89,9 +89,8 @@ class Server:
             await held_back.wait()
         return self.verdicts.get(trial.key, PASSED)
 
-    async def _start(self, slot: int, counters: Path) -> WorkerProcess:
-        assert counters == self.counters.slot(slot)
-        worker = FakeWorker(slot)
+    async def _start(self) -> WorkerProcess:
+        worker = FakeWorker()
         self.started.put_nowait(worker)
         return worker.end_here
 
@@ -278,6 +277,7 @@ async def test_a_replaced_worker_counts_on_in_the_same_files(start: Callable[...
     await replaced.hears("load m 1")
     loads = [one for found in (worker, replaced) for one in found.commands if isinstance(one, messages.Load)]
     assert loads[0].counters == loads[1].counters
+    assert worker.commands[0] == replaced.commands[0] == messages.Start(str(server.counters.slot(0)))
     assert len(server.counters.of_version(("m", "1"))) == 1
 
 
@@ -461,6 +461,8 @@ async def test_a_worker_listens_while_its_canary_is_still_tried(start: Callable[
     await worker.hears("serve m:1", "listen")
     worker.tell(LISTENING)
     await asyncio.wait_for(server.supervisor.ready.wait(), TIMEOUT_S)
+    while statuses(server)["2"] == ("LOADING", "waits to be tried"):  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
     assert statuses(server)["2"] == ("LOADING", "is being tried in a process of its own")
     server.held_back["m", "2"].set()
     await worker.hears("load m 2")
@@ -648,6 +650,29 @@ async def test_a_worker_that_hangs_is_killed_and_replaced_without_a_pause(
     assert not supervisor_._quarantine.is_doubtful(("m", "1"), "")  # nothing ran
 
 
+async def test_a_silent_worker_gets_a_successor_before_it_is_killed(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start()
+    worker = await server.serving()
+    beat(server)
+    for _ in range(5):
+        server.supervisor._look(1.0)
+    spare = await server.worker()
+    beat(server)
+    server.supervisor._look(1.0)
+    assert spare.process.kills == 1  # it came round again
+    for _ in range(5):
+        server.supervisor._look(1.0)
+    spare = await server.worker()
+    assert (spare.commands, worker.process.kills) == ([], 0)
+    for _ in range(7):
+        server.supervisor._look(1.0)
+    worker.die(-9)
+    await spare.hears("load m 1")
+    assert server.started.empty()
+
+
 async def test_a_model_that_hangs_workers_is_kept_out(start: Callable[..., Server], pauses: list[float]) -> None:
     server = start()
     worker = await server.serving()
@@ -683,11 +708,11 @@ async def test_a_worker_that_cannot_be_started_is_started_later(
     worker = await server.serving() if is_ready else await server.worker()
     make, failures = server.supervisor._start, 0
 
-    async def refuse(slot: int, counters: Path) -> WorkerProcess:
+    async def refuse() -> WorkerProcess:
         nonlocal failures
         failures += 1
         if failures > 2 * HOPELESS_ENDS:
-            return await make(slot, counters)
+            return await make()
         raise OSError(24, "Too many open files")
 
     server.supervisor._start = refuse

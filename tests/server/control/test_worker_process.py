@@ -107,7 +107,7 @@ async def test_a_worker_that_cannot_be_started_leaves_no_descriptor(
     monkeypatch.setattr(worker_process.sys, "executable", str(tmp_path / "none"))
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="none"):
-        await start_worker(0, tmp_path / "counters", settings="{}")
+        await start_worker("{}")
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -176,7 +176,9 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
         "import os, socket, sys\n"
         "from penstock_server.control import messages\n"
         "link = socket.socket(fileno=int(sys.argv[3]))\n"
-        "found = [*sys.argv[1:3], *sys.argv[4:], os.environ['MALLOC_ARENA_MAX'], os.environ['OMP_NUM_THREADS'],\n"
+        "file = link.makefile('rb')\n"
+        "counters = messages.command(file.read(*messages.HEAD.unpack(file.read(4)))).counters\n"
+        "found = [counters, *sys.argv[1:3], *sys.argv[4:], os.environ['MALLOC_ARENA_MAX'], os.environ['OMP_NUM_THREADS'],\n"
         "         str(os.getsid(0) == os.getpid())]\n"
         "link.sendall(messages.framed(messages.ListenFailed('|'.join(found))))\n"
         "sys.exit(5)\n"
@@ -186,14 +188,16 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's own wins
     events: list[Any] = []
-    worker = await start_worker(4, tmp_path / "counters", settings="{}")
+    worker = await start_worker("{}")
+    assert worker.slot == -1
+    worker.begin(4, tmp_path / "counters")
     code = await asyncio.wait_for(worker.follow(lambda _, event: events.append(event)), 60)
     assert (worker.slot, code) == (4, 5)
     expected = [
+        str(tmp_path / "counters"),
         "-m",
         "penstock_server.worker",
         "{}",
-        str(tmp_path / "counters"),
         str(os.getpid()),
         ENVIRONMENT["MALLOC_ARENA_MAX"],
         "3",
