@@ -7,9 +7,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from typing import Final
 
 import msgspec
 
+from penstock_server import lifeline
 from penstock_server.control import port
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
@@ -35,6 +37,9 @@ from penstock_server.sources.combined_source import CombinedSource, LastKnownSta
 from penstock_server.sources.directory_source import DirectorySource
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_server.sources.source import Source
+
+LAST_RESORT_S: Final = 25.0
+"""A server that has not ended this long after its grace is ended as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,7 @@ async def _run(
             task.result()
         for task in watching:
             task.cancel()
+        lifeline.end_within(grace_s + LAST_RESORT_S)
         await supervisor.drain(grace_s)
     finally:
         for task in (*endings, ready):

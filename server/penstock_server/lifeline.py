@@ -1,4 +1,6 @@
-"""Ends a child process with its parent, even when it hangs and no Python code of its own runs any more.
+"""Ends processes that would not end by themselves: a child with its parent, and any process at its time.
+
+A child ends even when it hangs and no Python code of its own runs any more.
 
 The kernel sends a signal when the thread that started the process ends (`prctl(2)`, PR_SET_PDEATHSIG). So a child is
 started from a thread that lives as long as its process does. Linux only; elsewhere nothing happens.
@@ -8,6 +10,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -39,6 +42,16 @@ def end_after_parent(parent: int) -> None:
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     libc.signal(int(signal.SIGUSR1), ctypes.cast(libc.alarm, ctypes.c_void_p))
     _on_parents_death(signal.SIGUSR1, parent)
+
+
+def end_within(seconds: float) -> None:
+    """Ends this process after so many seconds, unless it has ended by then: whatever its threads wait for.
+
+    Its children end with it, where they asked for that.
+    """
+    timer = threading.Timer(seconds, os._exit, args=(1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _on_parents_death(signal_: signal.Signals, parent: int) -> None:

@@ -177,7 +177,7 @@ class Worker:
                 batching=command.batching,
             )
             counters = open_counters(Path(command.counters), CountersShape(command.features, command.cells))
-            servable.running_since_ns = counters.running_since_ns.data
+            servable.report_runs(counters.running_since_ns.data)
             recorder = self._recorder(servable, counters)
             executor = self._executor(servable, cost, recorder)
             sampler = self._sampler(executor, servable, recorder)

@@ -47,6 +47,9 @@ SHADOW_DROPS: Final = ("busy", "incompatible")
 LOG_DROPS: Final = ("busy", "disk")
 """The executor drops rows while the log is "busy"; the log's own thread drops them when the "disk" fails or is full."""
 
+RUN_CELLS: Final = 4
+"""The threads that may run one version at once: the reactor's, the version's own, the shadow's, and that of large requests."""
+
 _LATENCY_EDGES_NS: Final = [int(edge * 1e9) for edge in LATENCY_EDGES_S]
 _LATENCY_CELLS: Final = len(LATENCY_EDGES_S) + 1
 _ROWS_CELLS: Final = len(ROWS_EDGES) + 1
@@ -85,7 +88,8 @@ class CountersShape:
             + 1
             + 1
             + len(LOG_DROPS)
-            + 2
+            + 1
+            + RUN_CELLS
         )
         return fixed + self.sub_windows + prod(self.drift)
 
@@ -110,7 +114,7 @@ class SharedCounters:
             position in the ring.
         drift_rows: [sub_windows] rows counted in each.
         beat_ns: [1] when the worker's loop last came round, in a worker's own counters; 0 before the first time.
-        running_since_ns: [1] when the version's present run began, by the monotonic clock; 0 while none runs.
+        running_since_ns: [RUN_CELLS] when the version's run on each thread began, by the monotonic clock; 0 while none runs.
         drift: [sub_windows, features + 1, words], as `features.counting` lays them out; the last row is of predictions.
     """
 
@@ -136,7 +140,7 @@ class SharedCounters:
         self.log_rows = self._take(1)
         self.log_drops = self._take(len(LOG_DROPS))
         self.beat_ns = self._take(1)
-        self.running_since_ns = self._take(1)
+        self.running_since_ns = self._take(RUN_CELLS)
         self.drift_at = self._take(1)
         self.drift_rows = self._take(shape.sub_windows)
         self.drift = self._take(prod(shape.drift)).reshape(shape.drift)

@@ -115,10 +115,14 @@ class CounterStore:
         return 0 if counters is None else int(counters.shared.beat_ns[0])
 
     def runs(self, slot: int) -> dict[VersionKey, int]:
-        """When the run of each version began that runs now in the slot's worker."""
+        """When the run of each version began that runs now in the slot's worker; of several at once, the first."""
         held = [*self._versions.items(), *self._next.items()]
-        began = {key: int(one.shared.running_since_ns[0]) for (held_slot, key), one in held if held_slot == slot}
-        return {key: since_ns for key, since_ns in began.items() if since_ns}
+        found: dict[VersionKey, int] = {}
+        for (held_slot, key), counters in held:
+            began = [since_ns for since_ns in counters.shared.running_since_ns.tolist() if since_ns]
+            if held_slot == slot and began:
+                found[key] = min(began)
+        return found
 
     def still(self, slot: int) -> None:
         """Forgets the life of the slot's former worker, which left its beat and its runs behind."""
@@ -126,7 +130,7 @@ class CounterStore:
             self._slots[slot].shared.beat_ns[0] = 0
         for (held_slot, _), counters in [*self._versions.items(), *self._next.items()]:
             if held_slot == slot:
-                counters.shared.running_since_ns[0] = 0
+                counters.shared.running_since_ns[:] = 0
                 counters.shared.waiting[:] = 0
 
     def _create(self, identity: str, shape: CountersShape) -> _Counters:

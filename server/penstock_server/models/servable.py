@@ -4,6 +4,7 @@ Blocks are raw bytes, so a batch of requests is their concatenation. A version w
 for its numbers and one block per string column; a plain model takes one block per input.
 """
 
+import threading
 import time
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,6 @@ class OnnxServable:
         key: the model's name and the version's.
         outputs: what it gives.
         is_batched: whether requests may run together.
-        running_since_ns: one cell, which holds when the present run began; 0 while none runs. The supervisor reads it
-            when the worker hangs or dies.
     """
 
     def __init__(self, key: VersionKey, artifact: Artifact, model: OnnxModel, pipeline: Pipeline | None) -> None:
@@ -57,7 +56,17 @@ class OnnxServable:
         self.is_batched = model.signature.is_batched
         self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
         self._input = model.signature.inputs[0].name
-        self.running_since_ns: MutableSequence[int] | memoryview = [0]
+        self._running_since_ns: MutableSequence[int] | memoryview = [0]
+        self._cells: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def report_runs(self, running_since_ns: MutableSequence[int] | memoryview) -> None:
+        """Shows in these cells when the run on each thread began, and 0 while none runs; before the version serves.
+
+        The supervisor reads them when the worker hangs or dies.
+        """
+        self._running_since_ns = running_since_ns
+        self._cells = {}
 
     def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         """Runs the rows that the blocks hold, and counts them for drift in `cells`.
@@ -65,11 +74,17 @@ class OnnxServable:
         Raises:
             ModelFailedError: the graph raised.
         """
-        self.running_since_ns[0] = time.monotonic_ns()
+        running_since_ns, thread = self._running_since_ns, threading.get_ident()
+        cell = self._cells[thread] if thread in self._cells else self._new_cell(thread)
+        running_since_ns[cell] = time.monotonic_ns()
         try:
             return self._predict(blocks, rows, shapes, cells)
         finally:
-            self.running_since_ns[0] = 0
+            running_since_ns[cell] = 0
+
+    def _new_cell(self, thread: int) -> int:
+        with self._lock:
+            return self._cells.setdefault(thread, len(self._cells) % len(self._running_since_ns))
 
     def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         started = time.perf_counter()

@@ -85,7 +85,8 @@ def test_signs_of_life_are_read_per_slot_and_forgotten_with_the_worker() -> None
         assert workers.beat_ns(0) == 0
         open_counters(workers.slot(0), CountersShape()).beat_ns[0] = 7
         for slot, since_ns in ((0, 5), (1, 6)):
-            open_counters(workers.version(slot, KEY, SHAPE), SHAPE).running_since_ns[0] = since_ns
+            runs = open_counters(workers.version(slot, KEY, SHAPE), SHAPE).running_since_ns
+            runs[1:3] = (since_ns + 1, since_ns)
         queued = open_counters(workers.version(0, OTHER, SHAPE), SHAPE)
         queued.waiting[:] = (30, 2)
         assert (workers.beat_ns(0), workers.runs(0), workers.runs(1)) == (7, {KEY: 5}, {KEY: 6})
