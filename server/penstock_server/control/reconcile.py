@@ -5,7 +5,7 @@ champion is desired, the last ready version goes on answering until a desired on
 needed is unloaded only after the plans without it are in force. A worker loads one version at a time, what answers first.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -166,26 +166,16 @@ def _other(version: str | None, champion: str | None, ready: AbstractSet[str]) -
 
 
 def one_first(
-    loadable: Mapping[VersionKey, str],
-    worker: WorkerSnapshot,
-    others: Collection[WorkerSnapshot],
+    loadable: Mapping[VersionKey, str], loading: AbstractSet[VersionKey], held: AbstractSet[tuple[VersionKey, str]]
 ) -> dict[VersionKey, str]:
-    """What this worker may load now: a version is loaded by one worker first, so that it can end only that one.
+    """What another worker may load now: a version is loaded by one worker first, so that it can end only that one.
 
     Args:
         loadable: what may be loaded, by its files' identity.
-        worker: what it holds.
-        others: the other workers.
+        loading: what some worker loads now.
+        held: what some worker has loaded, with the identity of its files.
     """
-    held = {
-        (key, other.tried.get(key)) for other in others for key, state in other.versions.items() if state == "READY"
-    }
-    loading = {other.loading for other in others}
-    return {
-        key: identity
-        for key, identity in loadable.items()
-        if key not in loading or key == worker.loading or (key, identity) in held
-    }
+    return {key: identity for key, identity in loadable.items() if key not in loading or (key, identity) in held}
 
 
 def plan_keys(plans: Mapping[str, TrafficPlan]) -> list[VersionKey]:

@@ -8,6 +8,7 @@ sends the missing commands. Nothing is remembered between two rounds, so the nex
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -205,7 +206,7 @@ class Supervisor:
                 log.error(
                     "worker ended; starting another", slot=slot, pid=worker.pid, code=code, cause=worker.kill_cause
                 )
-                is_explained = self._blame(worker, code) or worker.kill_cause is not None
+                is_explained = self._blame(worker, code) or worker.kill_cause not in {None, "never started"}
             # What a version or the watchdog did says nothing about whether workers can run.
             is_quick = not is_explained and self._clock() - started_s <= STEADY_S
             quick_ends = quick_ends + 1 if is_quick else 0
@@ -352,10 +353,10 @@ class Supervisor:
         self._fetcher.require(wanted | (held & self._fetcher.artifacts.keys()))
         self._airlock.require(self._trials())
         self._quarantine.keep(wanted | held)
-        known = self._known()
+        known, loaded = self._known(), self._loaded()
         for worker in self._workers.values():
             self._counters.keep(worker.slot, wanted | worker.versions.keys())
-            self._reconcile_worker(worker, known)
+            self._reconcile_worker(worker, known, loaded)
         self._note_what_answers()
         if not self.ready.is_set() and self.view().is_ready:
             self.ready.set()
@@ -387,10 +388,16 @@ class Supervisor:
             fallbacks=self._fallbacks.versions,
         )
 
-    def _known_to(self, worker: WorkerProcess, known: Versions) -> Versions:
+    def _loaded(self) -> set[tuple[VersionKey, str]]:
+        """What some worker has loaded, with the identity of its files."""
+        return {item for worker in self._workers.values() for item in worker.identities.items()}
+
+    def _known_to(
+        self, worker: WorkerProcess, known: Versions, loaded: AbstractSet[tuple[VersionKey, str]]
+    ) -> Versions:
         """What this worker may load and may let answer."""
-        others = [other.snapshot() for other in self._workers.values() if other is not worker]
-        loadable = one_first(known.loadable, worker.snapshot(), others)
+        loading = {other.loading for other in self._workers.values() if other.loading is not None}
+        loadable = one_first(known.loadable, loading, loaded)
         if not worker.is_listening:
             # Nobody waits for canaries and shadows: they are loaded while it answers. So is what ended a worker before.
             first = {
@@ -418,11 +425,13 @@ class Supervisor:
     def _is_barred(self, worker: WorkerProcess) -> Callable[[VersionKey], bool]:
         return lambda key: self._quarantine.reason(key, worker.identities.get(key, "")) is not None
 
-    def _reconcile_worker(self, worker: WorkerProcess, known: Versions) -> None:
+    def _reconcile_worker(
+        self, worker: WorkerProcess, known: Versions, loaded: AbstractSet[tuple[VersionKey, str]]
+    ) -> None:
         """Sends one worker its next commands; none while it has not confirmed the last plans."""
         if worker.is_serve_pending:
             return
-        steps = next_steps(self._desired.models, self._known_to(worker, known), worker.snapshot())
+        steps = next_steps(self._desired.models, self._known_to(worker, known, loaded), worker.snapshot())
         if steps.load is not None:
             self._load(worker, steps.load)
         for key in steps.unload:

@@ -168,14 +168,12 @@ def test_other_files_are_loaded_once(state: str) -> None:
 
 
 def test_a_version_is_loaded_by_one_worker_first() -> None:
-    loadable = {("a", "1"): "x", ("a", "2"): "x"}
-    loads = WorkerSnapshot({("a", "1"): "LOADING"}, {}, {("a", "1"): "x"}, ("a", "1"))
-    assert one_first(loadable, WorkerSnapshot(), [loads]) == {("a", "2"): "x"}
-    assert one_first(loadable, loads, [WorkerSnapshot()]) == loadable
-    has = WorkerSnapshot({("a", "1"): "READY"}, {}, {("a", "1"): "x"})
-    assert one_first(loadable, WorkerSnapshot(), [loads, has]) == loadable
-    has_other = WorkerSnapshot({("a", "1"): "READY"}, {}, {("a", "1"): "y"})
-    assert one_first(loadable, WorkerSnapshot(), [loads, has_other]) == {("a", "2"): "x"}
+    one, two = ("a", "1"), ("a", "2")
+    loadable = {one: "x", two: "x"}
+    assert one_first(loadable, set(), set()) == loadable
+    assert one_first(loadable, {one}, set()) == {two: "x"}
+    assert one_first(loadable, {one}, {(one, "x")}) == loadable
+    assert one_first(loadable, {one}, {(one, "y")}) == {two: "x"}
 
 
 def test_models_do_not_wait_for_each_other() -> None:
