@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import Final
 
 import msgspec
+import structlog
 
 from penstock_server import lifeline
 from penstock_server.control import port
@@ -37,6 +38,8 @@ from penstock_server.sources.combined_source import CombinedSource, LastKnownSta
 from penstock_server.sources.directory_source import DirectorySource
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_server.sources.source import Source
+
+log = structlog.get_logger(__name__)
 
 LAST_RESORT_S: Final = 25.0
 """A server that has not ended this long after its grace is ended as it is."""
@@ -106,6 +109,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         )
         stack.push_async_callback(admin.close)
         http_port = await admin.start(settings.host, settings.http_port)
+        log.info("the HTTP port answers", http=port.address_of(settings.host, http_port))
         watcher = Watcher(
             source,
             interval_s=settings.poll_interval_s,

@@ -125,7 +125,7 @@ def test_a_damaged_model_is_reported_and_others_serve(
 
 
 def test_a_missing_repository_is_one_sentence(start: Any, tmp_path: Path, until: Any) -> None:
-    server = start("--model-repository", str(tmp_path / "nothing")).wait_ready()
+    server = start("--model-repository", str(tmp_path / "nothing")).wait_http()
     assert until(lambda: "nothing" in server.get("/v1/models"), "the folder is named")
 
 
