@@ -84,6 +84,21 @@ def test_a_source_that_never_answered_leaves_the_rest() -> None:
     assert combined.poll().models == {"b": ONE}
 
 
+def test_a_source_is_awaited_until_it_answers_or_its_last_state_is_recalled(tmp_path: Path) -> None:
+    first, second = Puppet("F", Desired({"a": ONE})), Puppet("S")
+    combined = CombinedSource([first, second], last_known=LastKnownState(tmp_path))
+    assert combined.unanswered == ("F", "S")
+    combined.poll()
+    assert combined.unanswered == ("S",)
+    second.desired = Desired()
+    combined.poll()
+    assert combined.unanswered == ()
+    first.desired = second.desired = None
+    again = CombinedSource([first, second], last_known=LastKnownState(tmp_path))
+    again.recall()
+    assert again.unanswered == ()
+
+
 def test_nobody_answering_and_nothing_known_is_an_error_with_every_reason() -> None:
     with pytest.raises(UnavailableError, match="F does not answer; S does not answer"):
         CombinedSource([Puppet("F"), Puppet("S")]).poll()
