@@ -193,8 +193,8 @@ class Supervisor:
                 worker = self._take_spare() or await self._start()
                 self._counters.still(slot)
                 worker.begin(slot, self._counters.slot(slot))
-            except OSError as error:
-                how = str(error)
+            except (OSError, MemoryError) as error:
+                how = str(error) or "no memory"
                 log.error("a worker cannot be started; trying again", slot=slot, reason=how)
                 is_explained = False
             else:
@@ -252,8 +252,11 @@ class Supervisor:
                 await asyncio.sleep(LOOK_S)
                 now_s = self._clock()
                 # After a pause of the supervisor's own the workers get time to show themselves.
-                self._look(min(now_s - last_s, 2 * LOOK_S))
-                last_s = now_s
+                step_s, last_s = min(now_s - last_s, 2 * LOOK_S), now_s
+                try:
+                    self._look(step_s)
+                except Exception:
+                    log.exception("the watchdog failed; looking again")
         finally:
             if self._sparing is not None:
                 self._sparing.cancel()
@@ -268,7 +271,7 @@ class Supervisor:
             self._sparing = asyncio.create_task(self._start_spare())
 
     async def _start_spare(self) -> None:
-        with suppress(OSError):  # then the worker is started when it is needed
+        with suppress(OSError, MemoryError):  # then the worker is started when it is needed
             self._spare = await self._start()
             self._prepare_spare()  # it may not be needed any more
 
@@ -335,6 +338,7 @@ class Supervisor:
                 log.info("version unloaded", slot=worker.slot, model=model, version=version)
             case messages.Listening():
                 worker.is_listening = True
+                log.info("worker accepts calls", slot=worker.slot, pid=worker.pid)
             case messages.ListenFailed(reason):
                 self._fail(reason)
             case messages.ControlRequest():
