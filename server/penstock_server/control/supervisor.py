@@ -190,14 +190,15 @@ class Supervisor:
         while not self._is_stopping:
             started_s = self._clock()
             try:
-                worker = self._take_spare() or await self._start()
                 self._counters.still(slot)
-                worker.begin(slot, self._counters.slot(slot))
+                counters = self._counters.slot(slot)
+                worker = self._take_spare() or await self._start()
             except (OSError, MemoryError) as error:
                 how = str(error) or "no memory"
                 log.error("a worker cannot be started; trying again", slot=slot, reason=how)
                 is_explained = False
             else:
+                worker.begin(slot, counters)
                 code = await self._follow(worker)
                 if self._is_stopping:
                     return
@@ -289,7 +290,9 @@ class Supervisor:
             cause = worker.vigil.cause(self._limits)
             if cause is not None and worker.kill_cause is None:
                 self._kill(worker, cause)
-            if worker.is_silent != (is_silent := worker.vigil.silent_s > SILENT_S):
+            # One that was never heard of is starting.
+            is_silent = worker.vigil.silent_s > SILENT_S and worker.vigil.pulse.beat_ns != 0
+            if worker.is_silent != is_silent:
                 worker.is_silent = is_silent
                 self._change.set()
         self._prepare_spare()
@@ -339,6 +342,9 @@ class Supervisor:
             case messages.Listening():
                 worker.is_listening = True
                 log.info("worker accepts calls", slot=worker.slot, pid=worker.pid)
+            case messages.ListenFailed(reason) if self.ready.is_set():
+                log.error("worker cannot accept calls; replacing it", slot=worker.slot, reason=reason)
+                worker.kill()
             case messages.ListenFailed(reason):
                 self._fail(reason)
             case messages.ControlRequest():

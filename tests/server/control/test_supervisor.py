@@ -320,6 +320,23 @@ async def test_a_port_that_cannot_be_bound_ends_the_server(start: Callable[..., 
     assert await server.failure() == "the port is in use"
 
 
+async def test_a_later_worker_that_cannot_bind_the_port_is_replaced(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start()
+    worker = await server.serving()
+    worker.die()
+    another = await server.worker()
+    await another.hears("load m 1")
+    another.tell(loaded("m", "1"))
+    await another.hears("serve m:1", "listen")
+    another.tell(messages.ListenFailed("too many open files"))
+    another.reader.feed_eof()
+    await (await server.worker()).hears("load m 1")
+    assert another.process.kills == 1
+    assert not server.supervisor._failure.done()
+
+
 async def test_a_fetch_that_failed_is_tried_again(
     start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -648,6 +665,15 @@ async def test_a_worker_that_hangs_is_killed_and_replaced_without_a_pause(
     await another.hears("load m 1")
     assert pauses == [0.0]
     assert not supervisor_._quarantine.is_doubtful(("m", "1"), "")  # nothing ran
+
+
+async def test_a_worker_that_is_still_starting_needs_no_successor(start: Callable[..., Server]) -> None:
+    server = start()
+    await server.worker()
+    for _ in range(20):
+        server.supervisor._look(1.0)
+    await asyncio.sleep(0)
+    assert server.started.empty()
 
 
 async def test_a_silent_worker_gets_a_successor_before_it_is_killed(
