@@ -1,17 +1,16 @@
-"""The supervisor: keeps every worker alive and serving the desired plans.
+"""The supervisor: keeps every worker serving the desired plans.
 
 It reacts to a new desired state, a fetched version, a verdict of the airlock, a worker's event, a worker's end. Each
 changes a record and wakes `run`, which compares the desired state with the records through `reconcile.next_steps` and
-sends the missing commands. Nothing is remembered between two rounds, so the next round repairs a lost message.
+sends the missing commands. Nothing is remembered between two rounds, so the next round repairs a lost message. The
+workers' processes belong to `control.worker_pool`.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -23,15 +22,14 @@ from penstock_server.control.airlock import Airlock, RunTrial
 from penstock_server.control.fallback import Fallbacks, common_champions
 from penstock_server.control.fetcher import ArtifactFetcher
 from penstock_server.control.forwarding import ControlResponder
-from penstock_server.control.process_end import Cause
 from penstock_server.control.proven import ProvenVersions
-from penstock_server.control.quarantine import Quarantine, WorkerEnd, blame
-from penstock_server.control.readiness import SILENT_S, Signs, WorkerSigns, not_ready_reason
+from penstock_server.control.quarantine import Quarantine
+from penstock_server.control.readiness import Signs, WorkerSigns, not_ready_reason
 from penstock_server.control.reconcile import Versions, load_order, next_steps, one_first, plan_keys
 from penstock_server.control.settings import WatchdogSettings
 from penstock_server.control.verdict import LoadSettings, Trial
 from penstock_server.control.view import ServerView, Standing, WorkerView, version_statuses, version_views
-from penstock_server.control.watchdog import Pulse
+from penstock_server.control.worker_pool import StartWorker, WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import UnavailableError
 from penstock_server.metrics.counters import CountersShape
@@ -42,32 +40,14 @@ from penstock_server.sources.source import Desired, Source
 
 log = structlog.get_logger(__name__)
 
-PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""The pause before a worker is replaced, by how many in its slot ended quickly in a row; the last is the longest."""
-STEADY_S: Final = 60.0
-"""A worker that runs longer than this did not end quickly."""
-HOPELESS_ENDS: Final = 4
-"""After this many quick ends in one slot, before the server was ever ready, the server gives up."""
-KILL_AFTER_S: Final = 2.0
-"""A worker that outlives the grace by this time is killed."""
 RECONCILE_S: Final = 1.0
 """The longest time between two rounds, so that fetches that failed are tried again."""
-LOOK_S: Final = 0.25
-"""The pause between two looks at the workers' signs of life."""
 PATIENCE_S: Final = 10.0
 """Workers accept calls without the models of a source that has not answered for this long since the start."""
 
-StartWorker = Callable[[], Awaitable[WorkerProcess]]
-"""Starts a worker process, which waits for its beginning. `OSError` when it cannot be started now."""
-
-
-async def pause(seconds: float) -> None:
-    """Waits before a worker is started again."""
-    await asyncio.sleep(seconds)
-
 
 class Supervisor:
-    """Owns the worker processes.
+    """Brings the workers to the desired state, and knows how far they are.
 
     Args:
         address: where every worker listens, `host:port`.
@@ -103,22 +83,15 @@ class Supervisor:
         clock: Clock = monotonic,
     ) -> None:
         self._address = address
-        self._slots = range(workers)
-        self._start = start
         self._counters = counters
         self._responder = responder
         self._load_settings = load_settings
         self._unanswered = unanswered
-        self._limits = watchdog
         self._clock = clock
         self._started_s = clock()
         self._desired = Desired()
         self._is_polled = False
         self._is_stopping = False
-        self._workers: dict[int, WorkerProcess] = {}
-        self._spare: WorkerProcess | None = None
-        self._sparing: asyncio.Task[None] | None = None
-        self._restarts: Counter[int] = Counter()
         self._reloads = 0
         self._failed_reloads = 0
         self._change = asyncio.Event()
@@ -128,6 +101,18 @@ class Supervisor:
         self._fallbacks = Fallbacks()
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.ready = asyncio.Event()
+        self._pool = WorkerPool(
+            workers,
+            start=start,
+            counters=counters,
+            quarantine=self._quarantine,
+            limits=watchdog,
+            on_event=self._on_event,
+            changed=self._change.set,
+            was_ready=self.ready.is_set,
+            fail=self._fail,
+            clock=clock,
+        )
 
     def on_desired(self, desired: Desired) -> None:
         """Takes in a new desired state."""
@@ -144,9 +129,7 @@ class Supervisor:
     async def run(self) -> None:
         """Keeps workers alive and brings them closer to the desired state, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for slot in self._slots:
-                tasks.create_task(self._keep_alive(slot))
-            tasks.create_task(self._watch())
+            self._pool.run_in(tasks)
             while True:
                 try:
                     self._reconcile()
@@ -168,151 +151,7 @@ class Supervisor:
     async def drain(self, grace_s: float) -> None:
         """Lets every worker finish its calls, and kills those that take longer; fetches and trials end at once."""
         self._is_stopping = True
-        workers = list(self._workers.values())
-        for worker in workers:
-            worker.send(messages.Drain(grace_s))
-        endings = [worker.ended.wait() for worker in workers]
-        tasks = {asyncio.ensure_future(one) for one in (self._fetcher.close(), self._airlock.close(), *endings)}
-        _, late = await asyncio.wait(tasks, timeout=grace_s + KILL_AFTER_S)
-        if late:
-            log.warning("not everything ended in time; killing what is left", grace_s=grace_s)
-        for task in late:
-            task.cancel()
-        for worker in self._workers.values():
-            worker.kill()
-        self._discard_spare()
-
-    # The life of the workers.
-
-    async def _keep_alive(self, slot: int) -> None:
-        """Starts another worker in a slot whenever its worker ends."""
-        quick_ends = 0
-        while not self._is_stopping:
-            started_s = self._clock()
-            try:
-                self._counters.still(slot)
-                counters = self._counters.slot(slot)
-                worker = self._take_spare() or await self._start()
-            except (OSError, MemoryError) as error:
-                how = str(error) or "no memory"
-                log.error("a worker cannot be started; trying again", slot=slot, reason=how)
-                is_explained = False
-            else:
-                worker.begin(slot, counters)
-                code = await self._follow(worker)
-                if self._is_stopping:
-                    return
-                how = f"exit code {code}"
-                self._restarts[slot] += 1
-                log.error(
-                    "worker ended; starting another", slot=slot, pid=worker.pid, code=code, cause=worker.kill_cause
-                )
-                is_explained = self._blame(worker, code) or worker.kill_cause not in {None, "never started"}
-            # What a version or the watchdog did says nothing about whether workers can run.
-            is_quick = not is_explained and self._clock() - started_s <= STEADY_S
-            quick_ends = quick_ends + 1 if is_quick else 0
-            if quick_ends >= HOPELESS_ENDS and not self.ready.is_set():
-                self._fail(f"workers end as soon as they start ({how}); the log above says why")
-            await pause(PAUSES_S[min(max(quick_ends - 1, 0), len(PAUSES_S) - 1)])
-
-    async def _follow(self, worker: WorkerProcess) -> int:
-        """Reacts to a worker's events until it ends; its exit code."""
-        self._workers[worker.slot] = worker
-        self._change.set()
-        try:
-            return await worker.follow(self._on_event)
-        except asyncio.CancelledError:
-            worker.kill()
-            raise
-        finally:
-            del self._workers[worker.slot]
-            worker.ended.set()
-            self._change.set()
-
-    def _blame(self, worker: WorkerProcess, code: int) -> bool:
-        """Notes which version ended a worker; whether one did."""
-        now_s = self._clock()
-        runs = {key: now_s - since_ns / 1e9 for key, since_ns in self._counters.runs(worker.slot).items()}
-        found = blame(WorkerEnd(worker.kill_cause or "ended", code, worker.loading, runs, worker.champions))
-        if found is None:
-            return False
-        key, how = found
-        identity = worker.tried.get(key, "") if key == worker.loading else worker.identities.get(key, "")
-        is_out = self._quarantine.note(key, identity, how)
-        log.error(
-            "version kept out: it ends workers" if is_out else "a version ended a worker",
-            slot=worker.slot, model=key[0], version=key[1], how=how,
-        )  # fmt: skip
-        return True
-
-    async def _watch(self) -> None:
-        """Looks at the workers' signs of life at an interval."""
-        last_s = self._clock()
-        try:
-            while True:
-                await asyncio.sleep(LOOK_S)
-                now_s = self._clock()
-                # After a pause of the supervisor's own the workers get time to show themselves.
-                step_s, last_s = min(now_s - last_s, 2 * LOOK_S), now_s
-                try:
-                    self._look(step_s)
-                except Exception:
-                    log.exception("the watchdog failed; looking again")
-        finally:
-            if self._sparing is not None:
-                self._sparing.cancel()
-            self._discard_spare()
-
-    def _prepare_spare(self) -> None:
-        """Keeps a spare process ready while a worker is silent: it will be needed soon, and importing takes seconds."""
-        is_needed = any(worker.is_silent for worker in self._workers.values()) and not self._is_stopping
-        if not is_needed:
-            self._discard_spare()
-        elif is_needed and self._spare is None and (self._sparing is None or self._sparing.done()):
-            self._sparing = asyncio.create_task(self._start_spare())
-
-    async def _start_spare(self) -> None:
-        with suppress(OSError, MemoryError):  # then the worker is started when it is needed
-            self._spare = await self._start()
-            self._prepare_spare()  # it may not be needed any more
-
-    def _take_spare(self) -> WorkerProcess | None:
-        spare, self._spare = self._spare, None
-        return spare
-
-    def _discard_spare(self) -> None:
-        if (spare := self._take_spare()) is not None:
-            spare.discard()
-
-    def _look(self, step_s: float) -> None:
-        for worker in list(self._workers.values()):
-            worker.vigil = worker.vigil.seen(self._pulse(worker), step_s)
-            cause = worker.vigil.cause(self._limits)
-            if cause is not None and worker.kill_cause is None:
-                self._kill(worker, cause)
-            # One that was never heard of is starting.
-            is_silent = worker.vigil.silent_s > SILENT_S and worker.vigil.pulse.beat_ns != 0
-            if worker.is_silent != is_silent:
-                worker.is_silent = is_silent
-                self._change.set()
-        self._prepare_spare()
-
-    def _pulse(self, worker: WorkerProcess) -> Pulse:
-        return Pulse(
-            beat_ns=self._counters.beat_ns(worker.slot),
-            runs=self._counters.runs(worker.slot),
-            loading=worker.loading,
-            is_listening=worker.is_listening,
-            is_stopped=worker.vigil.silent_s > SILENT_S and _is_stopped(worker.pid),
-        )
-
-    def _kill(self, worker: WorkerProcess, cause: Cause) -> None:
-        worker.kill_cause = cause
-        log.error(
-            "worker hangs; killing it", slot=worker.slot, pid=worker.pid, cause=cause,
-            silent_s=round(worker.vigil.silent_s, 1), loading=worker.loading,
-        )  # fmt: skip
-        worker.kill()
+        await self._pool.drain(grace_s, self._fetcher.close(), self._airlock.close())
 
     def _fail(self, reason: str) -> None:
         if not self._failure.done():
@@ -352,19 +191,17 @@ class Supervisor:
                 return  # nothing changed
         self._change.set()
 
-    # What they serve.
-
     def _reconcile(self) -> None:
         if self._is_stopping:
             return
         wanted = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()}
-        held = {key for worker in self._workers.values() for key in worker.versions}
+        held = {key for worker in self._pool.workers.values() for key in worker.versions}
         # Versions that some worker holds: metrics and drift need their files until they are unloaded.
         self._fetcher.require(wanted | (held & self._fetcher.artifacts.keys()))
         self._airlock.require(self._trials())
         self._quarantine.keep(wanted | held)
         known, loaded = self._known(), self._loaded()
-        for worker in self._workers.values():
+        for worker in self._pool.workers.values():
             self._counters.keep(worker.slot, wanted | worker.versions.keys())
             self._reconcile_worker(worker, known, loaded)
         self._note_what_answers()
@@ -400,13 +237,13 @@ class Supervisor:
 
     def _loaded(self) -> set[tuple[VersionKey, str]]:
         """What some worker has loaded, with the identity of its files."""
-        return {item for worker in self._workers.values() for item in worker.identities.items()}
+        return {item for worker in self._pool.workers.values() for item in worker.identities.items()}
 
     def _known_to(
         self, worker: WorkerProcess, known: Versions, loaded: AbstractSet[tuple[VersionKey, str]]
     ) -> Versions:
         """What this worker may load and may let answer."""
-        loading = {other.loading for other in self._workers.values() if other.loading is not None}
+        loading = {other.loading for other in self._pool.workers.values() if other.loading is not None}
         loadable = one_first(known.loadable, loading, loaded)
         if not worker.is_listening:
             # Nobody waits for canaries and shadows: they are loaded while it answers. So is what ended a worker before.
@@ -479,8 +316,8 @@ class Supervisor:
         worker.serve(models, self._is_settled(worker))
 
     def _note_what_answers(self) -> None:
-        plans = [worker.plans for worker in self._workers.values()]
-        common = common_champions(plans) if len(plans) == len(self._slots) else {}
+        plans = [worker.plans for worker in self._pool.workers.values()]
+        common = common_champions(plans) if len(plans) == self._pool.slots else {}
         self._fallbacks = self._fallbacks.after(common, self._desired.models.keys(), self._clock())
 
     def _is_settled(self, worker: WorkerProcess) -> bool:
@@ -505,8 +342,6 @@ class Supervisor:
             for version in versions
         )
 
-    # What is known of it.
-
     def _refusal(self, key: VersionKey) -> str | None:
         """Why a version's present files cannot be loaded; None while that is not known."""
         if (failure := self._fetcher.failure(key)) is not None:
@@ -523,7 +358,7 @@ class Supervisor:
         """What is known of a version apart from the workers that hold it."""
         refusal = self._refusal(key)
         if refusal is not None:
-            is_barred = any(self._is_barred(worker)(key) for worker in list(self._workers.values()))
+            is_barred = any(self._is_barred(worker)(key) for worker in list(self._pool.workers.values()))
             return Standing(VersionStatus("UNAVAILABLE", refusal), is_barred)
         if key not in self._fetcher.artifacts:
             return Standing(VersionStatus("LOADING", "its files are being fetched"))
@@ -537,12 +372,12 @@ class Supervisor:
 
     def view(self) -> ServerView:
         """What is known now."""
-        workers = list(self._workers.values())
+        workers = list(self._pool.workers.values())
         versions = version_views(self._desired, workers, self._standing)
         return ServerView(
             versions=versions,
             workers=tuple(
-                WorkerView(worker.slot, worker.pid, worker.is_listening, self._restarts[worker.slot])
+                WorkerView(worker.slot, worker.pid, worker.is_listening, self._pool.restarts[worker.slot])
                 for worker in workers
             ),
             problems=self._desired.problems,
@@ -563,7 +398,7 @@ class Supervisor:
             was_ready=self.ready.is_set(),
             is_polled=self._is_polled,
             unanswered=self._unanswered(),
-            slots=len(self._slots),
+            slots=self._pool.slots,
             workers=[WorkerSigns(one.is_listening, one.is_silent, bool(one.plans)) for one in workers],
         )
 
@@ -574,11 +409,3 @@ class Supervisor:
     def identity(self, key: VersionKey) -> str:
         """The identity of these files."""
         return self._fetcher.identity(key)
-
-
-def _is_stopped(pid: int) -> bool:
-    """Whether the process is stopped, as by SIGSTOP or a debugger."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in {"T", "t"}
-    except (OSError, IndexError):
-        return False

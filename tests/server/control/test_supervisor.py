@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from penstock_server.control import messages, supervisor
+from penstock_server.control import messages, supervisor, worker_pool
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.settings import WatchdogSettings
-from penstock_server.control.supervisor import HOPELESS_ENDS, PAUSES_S, STEADY_S, Supervisor
+from penstock_server.control.supervisor import Supervisor
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
+from penstock_server.control.worker_pool import HOPELESS_ENDS, PAUSES_S, STEADY_S
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError
 from penstock_server.metrics.store import CounterStore
@@ -148,7 +149,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         found.append(seconds)
 
-    monkeypatch.setattr("penstock_server.control.supervisor.pause", sleep)
+    monkeypatch.setattr("penstock_server.control.worker_pool.pause", sleep)
     return found
 
 
@@ -383,7 +384,7 @@ async def test_a_drain_waits_for_the_workers_and_replaces_none(start: Callable[.
 async def test_a_worker_that_outlives_the_grace_is_killed(
     start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "KILL_AFTER_S", 0.01)
+    monkeypatch.setattr(worker_pool, "KILL_AFTER_S", 0.01)
     server = start(workers=2)
     workers = [await server.worker(), await server.worker()]
     draining = asyncio.create_task(server.supervisor.drain(0.0))
@@ -651,14 +652,14 @@ async def test_a_worker_that_hangs_is_killed_and_replaced_without_a_pause(
     supervisor_ = server.supervisor
     for _ in range(40):
         beat(server)
-        supervisor_._look(1.0)
+        supervisor_._pool.look(1.0)
     assert supervisor_.view().is_ready
     for _ in range(4):
-        supervisor_._look(1.0)
+        supervisor_._pool.look(1.0)
     assert supervisor_.view().not_ready_reason == "no worker has shown a sign of life for 3 s"
     assert worker.process.kills == 0
     for _ in range(7):
-        supervisor_._look(1.0)
+        supervisor_._pool.look(1.0)
     assert worker.process.kills == 1
     worker.die(-9)
     another = await server.worker()
@@ -672,7 +673,7 @@ async def test_a_worker_that_is_still_starting_needs_no_successor(start: Callabl
     server = start()
     await server.worker()
     for _ in range(20):
-        server.supervisor._look(1.0)
+        server.supervisor._pool.look(1.0)
     await asyncio.sleep(0)
     assert server.started.empty()
 
@@ -684,17 +685,17 @@ async def test_a_silent_worker_gets_a_successor_before_it_is_killed(
     worker = await server.serving()
     beat(server)
     for _ in range(5):
-        server.supervisor._look(1.0)
+        server.supervisor._pool.look(1.0)
     spare = await server.worker()
     beat(server)
-    server.supervisor._look(1.0)
+    server.supervisor._pool.look(1.0)
     assert spare.process.kills == 1  # it came round again
     for _ in range(5):
-        server.supervisor._look(1.0)
+        server.supervisor._pool.look(1.0)
     spare = await server.worker()
     assert (spare.commands, worker.process.kills) == ([], 0)
     for _ in range(7):
-        server.supervisor._look(1.0)
+        server.supervisor._pool.look(1.0)
     worker.die(-9)
     await spare.hears("load m 1")
     assert server.started.empty()
@@ -708,7 +709,7 @@ async def test_a_model_that_hangs_workers_is_kept_out(start: Callable[..., Serve
         running.running_since_ns[0] = int((server.clock.now - 11) * 1e9)
         beat(server)
         for _ in range(12):
-            server.supervisor._look(1.0)
+            server.supervisor._pool.look(1.0)
         assert worker.end_here.kill_cause == "silent"
         worker.die(-9)
         worker = await server.worker()
@@ -733,7 +734,7 @@ async def test_a_worker_that_cannot_be_started_is_started_later(
 ) -> None:
     server = start()
     worker = await server.serving() if is_ready else await server.worker()
-    make, failures = server.supervisor._start, 0
+    make, failures = server.supervisor._pool._start, 0
 
     async def refuse() -> WorkerProcess:
         nonlocal failures
@@ -742,7 +743,7 @@ async def test_a_worker_that_cannot_be_started_is_started_later(
             return await make()
         raise OSError(24, "Too many open files")
 
-    server.supervisor._start = refuse
+    server.supervisor._pool._start = refuse
     worker.die()
     if is_ready:
         await (await server.worker()).hears("load m 1")
