@@ -116,9 +116,10 @@ class Supervisor:
 
     def on_desired(self, desired: Desired) -> None:
         """Takes in a new desired state."""
-        self._desired = desired
         for model, problem in desired.problems.items():
-            log.warning("the source reports a problem", model=model, problem=problem)
+            if self._desired.problems.get(model) != problem:
+                log.warning("the source reports a problem", model=model, problem=problem)
+        self._desired = desired
         self._change.set()
 
     def on_polled(self) -> None:
