@@ -6,13 +6,14 @@ What the workers serve is the supervisor's business. Here it is decided when one
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
+from penstock.names import VersionKey
 from penstock_server.clock import Clock
 from penstock_server.control import messages
 from penstock_server.control.process_end import Cause
@@ -170,7 +171,7 @@ class WorkerPool:
     def _blame(self, worker: WorkerProcess, code: int) -> bool:
         """Notes which version ended a worker; whether one did."""
         now_s = self._clock()
-        runs = {key: now_s - since_ns / 1e9 for key, since_ns in self._counters.runs(worker.slot).items()}
+        runs = {key: now_s - since_ns / 1e9 for key, since_ns in self._counters.runs().get(worker.slot, {}).items()}
         found = blame(WorkerEnd(worker.kill_cause or "ended", code, worker.loading, runs, worker.champions))
         if found is None:
             return False
@@ -224,8 +225,9 @@ class WorkerPool:
 
     def look(self, step_s: float) -> None:
         """Looks at the signs of life, this long after the last look, and kills what hangs."""
+        runs = self._counters.runs()
         for worker in list(self.workers.values()):
-            worker.vigil = worker.vigil.seen(self._pulse(worker), step_s)
+            worker.vigil = worker.vigil.seen(self._pulse(worker, runs.get(worker.slot, {})), step_s)
             cause = worker.vigil.cause(self._limits)
             if cause is not None and worker.kill_cause is None:
                 self._kill(worker, cause)
@@ -236,10 +238,10 @@ class WorkerPool:
                 self._changed()
         self._prepare_spare()
 
-    def _pulse(self, worker: WorkerProcess) -> Pulse:
+    def _pulse(self, worker: WorkerProcess, runs: Mapping[VersionKey, int]) -> Pulse:
         return Pulse(
             beat_ns=self._counters.beat_ns(worker.slot),
-            runs=self._counters.runs(worker.slot),
+            runs=runs,
             loading=worker.loading,
             is_listening=worker.is_listening,
             is_stopped=worker.vigil.silent_s > SILENT_S and _is_stopped(worker.pid),

@@ -114,14 +114,13 @@ class CounterStore:
         counters = self._slots.get(slot)
         return 0 if counters is None else int(counters.shared.beat_ns[0])
 
-    def runs(self, slot: int) -> dict[VersionKey, int]:
-        """When the run of each version began that runs now in the slot's worker; of several at once, the first."""
-        held = [*self._versions.items(), *self._next.items()]
-        found: dict[VersionKey, int] = {}
-        for (held_slot, key), counters in held:
+    def runs(self) -> dict[int, dict[VersionKey, int]]:
+        """When the run of each version began that runs now, by slot; of several at once in a worker, the first."""
+        found: dict[int, dict[VersionKey, int]] = {}
+        for (slot, key), counters in [*self._versions.items(), *self._next.items()]:
             began = [since_ns for since_ns in counters.shared.running_since_ns.tolist() if since_ns]
-            if held_slot == slot and began:
-                found[key] = min(began)
+            if began:
+                found.setdefault(slot, {})[key] = min(began)
         return found
 
     def still(self, slot: int) -> None:

@@ -89,9 +89,9 @@ def test_signs_of_life_are_read_per_slot_and_forgotten_with_the_worker() -> None
             runs[1:3] = (since_ns + 1, since_ns)
         queued = open_counters(workers.version(0, OTHER, SHAPE), SHAPE)
         queued.waiting[:] = (30, 2)
-        assert (workers.beat_ns(0), workers.runs(0), workers.runs(1)) == (7, {KEY: 5}, {KEY: 6})
+        assert (workers.beat_ns(0), workers.runs()) == (7, {0: {KEY: 5}, 1: {KEY: 6}})
         workers.still(0)
-        assert (workers.beat_ns(0), workers.runs(0), workers.runs(1)) == (0, {}, {KEY: 6})
+        assert (workers.beat_ns(0), workers.runs()) == (0, {1: {KEY: 6}})
         assert queued.waiting.tolist() == [0, 0]
 
 
