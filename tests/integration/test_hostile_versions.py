@@ -248,6 +248,6 @@ def test_what_hangs_ends_with_a_supervisor_that_is_killed_and_the_next_one_sweep
     (folder,) = {Path(line.split()[-1]).parent for line in mapped.splitlines() if "/penstock-counters-" in line}
     os.kill(server.pid, signal.SIGKILL)
     until(lambda: not Path(f"/proc/{worker}").exists(), "the worker that hangs ends", GRACE_S + 20)
-    assert folder.exists()
+    # Any server of this machine sweeps it at its start, this one at the latest.
     start("--model-repository", str(repository), "--config", config).wait_ready()
     assert not folder.exists()
