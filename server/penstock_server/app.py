@@ -65,6 +65,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         InvalidInputError: a setting needs what is not installed.
     """
     async with AsyncExitStack() as stack:
+        last_resort = stack.enter_context(lifeline.LastResort())
         _start_compactor(stack, settings.request_log)
         reserved = stack.enter_context(port.reserve(settings.host, settings.port))
         grpc_address = port.address_of(settings.host, reserved.getsockname()[1])
@@ -117,7 +118,14 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             polled=supervisor.on_polled,
         )
         addresses = Addresses(grpc_address, port.address_of(settings.host, http_port))
-        await _run(supervisor, watcher, status, grace_s=settings.grace_s, on_ready=lambda: on_ready(addresses))
+        await _run(
+            supervisor,
+            watcher,
+            status,
+            last_resort,
+            grace_s=settings.grace_s,
+            on_ready=lambda: on_ready(addresses),
+        )
 
 
 def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> None:
@@ -145,7 +153,13 @@ def _sources(settings: ServerSettings) -> list[Source]:
 
 
 async def _run(
-    supervisor: Supervisor, watcher: Watcher, status: ServerStatus, *, grace_s: float, on_ready: Callable[[], None]
+    supervisor: Supervisor,
+    watcher: Watcher,
+    status: ServerStatus,
+    last_resort: lifeline.LastResort,
+    *,
+    grace_s: float,
+    on_ready: Callable[[], None],
 ) -> None:
     """Runs the control plane until a signal, a port that cannot be bound, or a bug ends it."""
     stop = asyncio.Event()
@@ -169,7 +183,7 @@ async def _run(
             task.result()
         for task in watching:
             task.cancel()
-        lifeline.end_within(grace_s + LAST_RESORT_S)
+        last_resort.within(grace_s + LAST_RESORT_S)
         await supervisor.drain(grace_s)
     finally:
         for task in (*endings, ready):

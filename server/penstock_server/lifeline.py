@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from typing import Final
+from typing import Final, Self
 
 _PR_SET_PDEATHSIG: Final = 1
 GRACE_S: Final = int(signal.SIGUSR1)
@@ -44,14 +44,27 @@ def end_after_parent(parent: int) -> None:
     _on_parents_death(signal.SIGUSR1, parent)
 
 
-def end_within(seconds: float) -> None:
-    """Ends this process after so many seconds, unless it has ended by then: whatever its threads wait for.
+class LastResort:
+    """Ends this process at a set time, whatever its threads wait for, unless the block that it guards is left before.
 
-    Its children end with it, where they asked for that.
+    The process's children end with it, where they asked for that.
     """
-    timer = threading.Timer(seconds, os._exit, args=(1,))
-    timer.daemon = True
-    timer.start()
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def within(self, seconds: float) -> None:
+        """Sets the time: so many seconds from now."""
+        self._timer = threading.Timer(seconds, os._exit, args=(1,))
+        self._timer.daemon = True
+        self._timer.start()
 
 
 def _on_parents_death(signal_: signal.Signals, parent: int) -> None:

@@ -71,12 +71,19 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
 
 def test_a_process_whose_threads_wait_for_ever_ends_at_its_time() -> None:
     code = (
-        "import threading; from penstock_server import lifeline; lifeline.end_within(0.2)\n"
-        "threading.Thread(target=threading.Event().wait).start()"
+        "import threading; from penstock_server import lifeline\n"
+        "with lifeline.LastResort() as last_resort:\n"
+        "    last_resort.within(0.2)\n"
+        "    threading.Event().wait()"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 1
 
 
-def test_a_process_that_ends_sooner_is_not_held_up() -> None:
-    code = "from penstock_server import lifeline; lifeline.end_within(600)"
+def test_a_process_that_is_done_sooner_goes_on() -> None:
+    code = (
+        "import time; from penstock_server import lifeline\n"
+        "with lifeline.LastResort() as last_resort:\n"
+        "    last_resort.within(0.2)\n"
+        "time.sleep(0.5)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
