@@ -44,13 +44,23 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
         "transport": GROUND,
         "services": GROUND | {"prediction", "transport"},
-        "settings": GROUND | {"batching", "drift.report", "transport", "request_log", "sources.settings"},
-        "control": GROUND | {"features", "rollout", "metrics", "drift", "models", "sources"},
+        "settings": GROUND
+        | {
+            "batching",
+            "drift.report",
+            "transport",
+            "request_log",
+            "sources.settings",
+            "control.settings",
+            "control.verdict",
+        },
+        "control": GROUND | {"batching", "features", "rollout", "metrics", "drift", "models", "sources"},
         "checks": GROUND | {"features", "sources", "settings"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
         | {"settings"},
         "source_process": GROUND | {"sources"},
+        "airlock": GROUND | {"batching", "models", "control.verdict"},
         "app": GROUND | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },

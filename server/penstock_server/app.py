@@ -15,14 +15,17 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from penstock_server import checks
+from penstock_server import checks, lifeline
 from penstock_server.control import port
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
+from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.status import ServerStatus
 from penstock_server.control.supervisor import Supervisor
+from penstock_server.control.trial_process import run_trial
+from penstock_server.control.verdict import TrialLimits
 from penstock_server.control.view import ServerView
 from penstock_server.control.watcher import Watcher
 from penstock_server.control.worker_process import start_worker
@@ -48,6 +51,8 @@ RESTART_S: Final = 2.0
 """The pause before a part of the control plane that failed runs again."""
 ONE_SIGNAL_S: Final = 0.3
 """Signals within this time are one: some programs send one to the process and one to its group."""
+LAST_RESORT_S: Final = 25.0
+"""A server that has not ended this long after its grace is ended as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
     checks.check(settings)
     checks.raise_descriptor_limit()
     async with AsyncExitStack() as stack:
+        last_resort = stack.enter_context(lifeline.LastResort())
         grpc_address, http_socket = _bind(stack, settings)
         for warning in checks.warnings(settings):
             log.warning(warning)
@@ -92,18 +98,25 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         stack.push_async_callback(source.close)
         responder = ControlResponder({"DriftState": lambda body: drift.answer(body, status.drift)})
         stack.push_async_callback(responder.close)
+        limits = TrialLimits(settings.airlock.memory_mib, settings.airlock.timeout_s)
         supervisor = Supervisor(
             address=grpc_address,
             workers=settings.workers,
-            start=partial(start_worker, settings=settings.of_worker.to_json()),
+            start=partial(start_worker, settings.of_worker.to_json()),
             source=source,
             counters=counters,
             responder=responder,
+            run_trial=partial(run_trial, limits=limits),
+            proven=ProvenVersions(limits),
+            load_settings=settings.load_settings,
+            unanswered=lambda: source.unanswered,
+            watchdog=settings.watchdog,
         )
         stack.push_async_callback(supervisor.kernels.close)
         status = ServerStatus(
             view=supervisor.view,
             artifact=supervisor.artifact,
+            identity=supervisor.identity,
             counters=counters,
             sources=lambda: source.states,
             monitor=DriftMonitor(
@@ -134,6 +147,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             supervisor,
             watcher,
             status,
+            last_resort,
             grace_s=settings.grace_s,
             on_ready=lambda: on_ready(_addresses(grpc_address, http_address, supervisor.view())),
         )
@@ -220,7 +234,13 @@ async def _keep_running(what: str, run: Callable[[], Coroutine[Any, Any, None]])
 
 
 async def _run(
-    supervisor: Supervisor, watcher: Watcher, status: ServerStatus, *, grace_s: float, on_ready: Callable[[], None]
+    supervisor: Supervisor,
+    watcher: Watcher,
+    status: ServerStatus,
+    last_resort: lifeline.LastResort,
+    *,
+    grace_s: float,
+    on_ready: Callable[[], None],
 ) -> None:
     """Runs the control plane until a signal, a port that cannot be bound, or a bug ends it."""
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -260,6 +280,7 @@ async def _run(
             task.result()
         for task in watching:
             task.cancel()
+        last_resort.within(grace_s + LAST_RESORT_S)
         draining, hurried = asyncio.create_task(supervisor.drain(grace_s)), asyncio.create_task(hurry.wait())
         endings |= {draining, hurried}
         done, _ = await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)

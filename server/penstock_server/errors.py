@@ -3,6 +3,11 @@
 The text of an error reaches the caller. In one sentence it says what was expected and what came, and it shows no internals.
 """
 
+from typing import Final
+
+_OUT_OF_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Unable to allocate")
+"""How onnxruntime and numpy say that there is not enough memory: onnxruntime has no error class of its own for it."""
+
 
 class PenstockError(Exception):
     """The base of all errors that Penstock raises on purpose; every other exception reaches callers as an internal error."""
@@ -43,3 +48,12 @@ class UnsupportedError(PenstockError):
 def first_line(error: BaseException) -> str:
     """The first line of a foreign error's text: in onnx, pandas and skops a dump of what they read follows it."""
     return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that caused it, says that memory could not be had."""
+    while error is not None:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

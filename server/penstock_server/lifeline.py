@@ -1,4 +1,6 @@
-"""Ends a child process with its parent, even when it hangs and no Python code of its own runs any more.
+"""Ends processes that would not end by themselves: a child with its parent, and any process at its time.
+
+A child ends even when it hangs and no Python code of its own runs any more.
 
 The kernel sends a signal when the thread that started the process ends (`prctl(2)`, PR_SET_PDEATHSIG). So a child is
 started from a thread that lives as long as its process does. Linux only; elsewhere nothing happens.
@@ -8,7 +10,8 @@ import ctypes
 import os
 import signal
 import sys
-from typing import Final
+import threading
+from typing import Final, Self
 
 _PR_SET_PDEATHSIG: Final = 1
 GRACE_S: Final = int(signal.SIGUSR1)
@@ -39,6 +42,29 @@ def end_after_parent(parent: int) -> None:
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     libc.signal(int(signal.SIGUSR1), ctypes.cast(libc.alarm, ctypes.c_void_p))
     _on_parents_death(signal.SIGUSR1, parent)
+
+
+class LastResort:
+    """Ends this process at a set time, whatever its threads wait for, unless the block that it guards is left before.
+
+    The process's children end with it, where they asked for that.
+    """
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def within(self, seconds: float) -> None:
+        """Sets the time: so many seconds from now."""
+        self._timer = threading.Timer(seconds, os._exit, args=(1,))
+        self._timer.daemon = True
+        self._timer.start()
 
 
 def _on_parents_death(signal_: signal.Signals, parent: int) -> None:

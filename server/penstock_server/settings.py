@@ -14,6 +14,8 @@ from typing import Any, Final, get_args
 import msgspec
 
 from penstock_server.batching.limits import BatchLimits
+from penstock_server.control.settings import AirlockSettings, WatchdogSettings
+from penstock_server.control.verdict import LoadSettings
 from penstock_server.drift.report import RATE
 from penstock_server.errors import InvalidInputError
 from penstock_server.request_log.settings import RequestLogSettings
@@ -134,6 +136,9 @@ class ServerSettings:
         workers: processes that share the gRPC port.
         poll_interval_s: the pause between two polls of the registry.
         grace_s: how long calls may take to finish when the server stops.
+        watchdog_s: a worker whose loop shows no sign of life for this long is replaced.
+        run_limit_s: so is one in which a batch on a model's own thread runs for this long.
+        airlock: what a new version may use while it is tried in a process of its own.
         batching, serving: a table `batching.models.NAME` or `serving.models.NAME` holds the settings of one model that
             differ.
     """
@@ -148,6 +153,9 @@ class ServerSettings:
     transport: TransportName = "completion-queue"
     poll_interval_s: float = 2.0
     grace_s: float = 30.0
+    watchdog_s: float = 10.0
+    run_limit_s: float = 60.0
+    airlock: AirlockSettings = field(default_factory=AirlockSettings)
     batching: BatchLimits = field(default_factory=BatchLimits)
     serving: ModelSettings = field(default_factory=ModelSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
@@ -175,6 +183,21 @@ class ServerSettings:
                 "poll_interval_s takes more than 0 seconds and grace_s 0 or more, "
                 f"got {self.poll_interval_s} and {self.grace_s}"
             )
+        # A worker's loop comes round once a second when nothing happens.
+        for name, limit_s in (("watchdog_s", self.watchdog_s), ("run_limit_s", self.run_limit_s)):
+            if not 3 <= limit_s < inf:
+                raise InvalidInputError(f"{name} is {limit_s}, expected at least 3 seconds")
+
+    def load_settings(self, model: str) -> LoadSettings:
+        """How a model is loaded."""
+        limits = self.batching.of(model)
+        batching = getattr(limits, "batching", None)
+        return LoadSettings(self.serving.threads_of(model), limits.most_rows, batching)
+
+    @property
+    def watchdog(self) -> WatchdogSettings:
+        """When a worker counts as hung; it gets twice the airlock's time for what the airlock has seen to end."""
+        return WatchdogSettings(self.watchdog_s, self.run_limit_s, load_s=2 * self.airlock.timeout_s)
 
     @property
     def grpc_host(self) -> str:

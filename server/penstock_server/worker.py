@@ -1,24 +1,28 @@
 """A worker process: composes the data plane, and handles the supervisor's commands on their own thread.
 
-The main thread is the reactor's. Versions load on the commands' thread; what the reactor reads is changed only by actions
-posted to it, so the request path has no locks.
+The main thread is the reactor's. A version loads on a thread of its own, since a load may take minutes and must hold up
+neither a drain nor a promotion; what it made is handed to the commands' thread, which alone holds the executors. What the
+reactor reads is changed only by actions posted to it, so the request path has no locks.
 """
 
 import ctypes
 import gc
 import os
+import queue
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from penstock.names import VersionKey
+from penstock_server import lifeline
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import resolve, slice_rows
 from penstock_server.clock import monotonic
@@ -65,6 +69,16 @@ GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)
 them, and then everything else, several times per batch: a fifth of the CPU. Requests leave no reference cycles."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What a load made: all that serving the version needs."""
+
+    executor: Executor
+    sampler: RequestSampler | None
+    cost: Cost
+    took_s: float
+
+
 class Worker:
     """One process of the data plane.
 
@@ -79,10 +93,12 @@ class Worker:
         self._settings = settings
         self._executors: dict[VersionKey, Executor] = {}
         self._serving = messages.Serve(0, {}, False)
-        self._scheduler = BatchScheduler(monotonic)
+        own_counters = open_counters(counters, CountersShape())
+        self._scheduler = BatchScheduler(monotonic, own_counters.beat_ns.data)
         self._large = ModelThread("large", self._post)
-        report = Recorder(open_counters(counters, CountersShape()))
+        report = Recorder(own_counters)
         self._predictor = Predictor(clock=monotonic, report=report, thread=self._large)
+        self._inbox: queue.SimpleQueue[messages.Command | _Loaded | None] = queue.SimpleQueue()
         self._health = Health(self._predictor)
         self._shadow = ShadowThread()
         self._request_log = _request_log(settings.request_log)
@@ -100,37 +116,49 @@ class Worker:
 
     def run(self) -> None:
         """Serves until a command drains it, or until the supervisor is gone."""
-        threading.Thread(target=self._handle_commands, name="control", daemon=True).start()
+        for name, work in (("link", self._receive_commands), ("control", self._handle_commands)):
+            threading.Thread(target=work, name=name, daemon=True).start()
         self._transport.run()
         self._large.close()
         if self._request_log is not None:
             self._request_log.close()
 
-    def _handle_commands(self) -> None:
+    def _receive_commands(self) -> None:
         try:
             for command in self._link.commands():
+                match command:
+                    case messages.Drain():
+                        self._drain(command.grace_s)  # must not wait for an unload
+                    case messages.ControlReply() | messages.ControlError():
+                        self._forwarded.on_reply(command)
+                    case _:
+                        self._inbox.put(command)
+        finally:
+            self._inbox.put(None)
+
+    def _handle_commands(self) -> None:
+        try:
+            while (item := self._inbox.get()) is not None:
                 try:
-                    self._handle_command(command)
+                    self._handle_command(item)
                 except Exception:
-                    log.exception("command failed", command=type(command).__name__)
+                    log.exception("command failed", command=type(item).__name__)
         finally:
             # Whatever ended the commands, a worker without a supervisor must not go on serving.
             self._drain(ORPHAN_GRACE_S)
 
-    def _handle_command(self, command: messages.Command) -> None:
+    def _handle_command(self, command: messages.Command | _Loaded) -> None:
         match command:
             case messages.Load():
-                self._load(command)
+                threading.Thread(target=self._load, args=(command,), name="load", daemon=True).start()
+            case _Loaded():
+                self._take_in(command)
             case messages.Serve():
                 self._serve(command)
             case messages.Unload():
                 self._unload((command.model, command.version))
             case messages.Listen():
                 self._listen(command.address)
-            case messages.Drain():
-                self._drain(command.grace_s)
-            case messages.ControlReply() | messages.ControlError():
-                self._forwarded.on_reply(command)
 
     def _listen(self, address: str) -> None:
         try:
@@ -145,6 +173,7 @@ class Worker:
         self._transport.drain(grace_s)
 
     def _load(self, command: messages.Load) -> None:
+        """Loads a version, and hands it to the commands' thread; on a thread of its own."""
         started = time.monotonic()
         try:
             servable, cost = load(
@@ -152,21 +181,34 @@ class Worker:
                 Path(command.folder),
                 threads=self._settings.serving.threads_of(command.model),
                 max_rows=self._settings.batching.of(command.model).most_rows,
+                batching=command.batching,
             )
             counters = open_counters(Path(command.counters), CountersShape(command.features, command.cells))
+            servable.report_runs(counters.running_since_ns.data)
             recorder = self._recorder(servable, counters)
             executor = self._executor(servable, cost, recorder)
-            self._log_requests(executor, servable, recorder)
+            sampler = self._sampler(executor, servable, recorder)
         except Exception as error:
             if not isinstance(error, InvalidInputError):
                 log.exception("load failed", model=command.model, version=command.version)
             reason = str(error) if isinstance(error, PenstockError) else f"loading failed: {type(error).__name__}"
             self._link.send(messages.LoadFailed(command.model, command.version, reason))
             return
-        self._executors[servable.key] = executor
-        took_s = time.monotonic() - started
+        self._inbox.put(_Loaded(executor, sampler, cost, time.monotonic() - started))
+
+    def _take_in(self, loaded: _Loaded) -> None:
+        """Takes a loaded version in. When other files of the version are served, it takes their place."""
+        executor, cost = loaded.executor, loaded.cost
+        key = executor.servable.key
+        former, former_sampler = self._executors.get(key), self._samplers.pop(key, None)
+        self._executors[key] = executor
+        if loaded.sampler is not None and self._request_log is not None:
+            executor.sampler = self._samplers[key] = loaded.sampler
+            self._request_log.add(loaded.sampler)
+        if former is not None:
+            self._retire(former, former_sampler)
         cost_us = (cost.base_s * 1e6, cost.row_s * 1e6)
-        self._link.send(messages.Loaded(command.model, command.version, took_s, executor.is_inline, *cost_us))
+        self._link.send(messages.Loaded(*key, loaded.took_s, executor.is_inline, *cost_us))
 
     def _executor(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
@@ -186,14 +228,13 @@ class Worker:
             reply_bytes=settings.grpc.max_message_bytes,
         )
 
-    def _log_requests(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> None:
+    def _sampler(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> RequestSampler | None:
         settings, writer = self._settings.request_log, self._request_log
-        if writer is not None:
-            outputs = [block_of(spec, is_batched=servable.is_batched) for spec in servable.outputs]
-            header = header_of(servable.key, executor.decoder.blocks, outputs)
-            sampler = RequestSampler(header, sample_ratio=settings.sample_ratio, report=recorder, wake=writer.wake)
-            executor.sampler = self._samplers[servable.key] = sampler
-            writer.add(sampler)
+        if writer is None:
+            return None
+        outputs = [block_of(spec, is_batched=servable.is_batched) for spec in servable.outputs]
+        header = header_of(servable.key, executor.decoder.blocks, outputs)
+        return RequestSampler(header, sample_ratio=settings.sample_ratio, report=recorder, wake=writer.wake)
 
     def _recorder(self, servable: OnnxServable, counters: SharedCounters) -> Recorder:
         baseline = servable.artifact.baseline
@@ -224,7 +265,7 @@ class Worker:
 
     def _served(self, name: str, routes: ModelRoutes) -> ServedModel:
         executors = {version: executor for (model, version), executor in self._executors.items() if model == name}
-        return ServedModel(name, routes.plan, executors, routes.statuses)
+        return ServedModel(name, routes.plan, executors, routes.statuses, routes.problem)
 
     def _assign_roles(self, model: ServedModel) -> None:
         for version, executor in model.executors.items():
@@ -250,9 +291,17 @@ class Worker:
 
     def _unload(self, key: VersionKey) -> None:
         executor = self._executors.pop(key, None)
+        sampler = self._samplers.pop(key, None)
+        unloaded = messages.Unloaded(*key)
         if executor is None:
-            self._link.send(messages.Unloaded(*key))
-            return
+            self._link.send(unloaded)
+        else:
+            self._retire(executor, sampler, unloaded)
+
+    def _retire(
+        self, executor: Executor, sampler: RequestSampler | None, then: messages.Unloaded | None = None
+    ) -> None:
+        """Puts routes without an executor in force, lets it answer what it took, and frees it; then sends an event."""
         closed = threading.Event()
         swap = self._route_swap()
 
@@ -265,15 +314,21 @@ class Worker:
 
         self._post(retire)
         # On a thread of its own: the next command must not wait for a version's last requests.
-        ending = (executor, closed, self._samplers.pop(key, None))
+        ending = (executor, closed, sampler, then)
         threading.Thread(target=self._end, args=ending, name="unload", daemon=True).start()
 
-    def _end(self, executor: Executor, closed: threading.Event, sampler: RequestSampler | None) -> None:
-        """Waits until a version has answered what it took, and frees its memory; says so whatever happens."""
-        key = executor.servable.key
+    def _end(
+        self,
+        executor: Executor,
+        closed: threading.Event,
+        sampler: RequestSampler | None,
+        then: messages.Unloaded | None,
+    ) -> None:
+        """Waits until a version has answered what it took, and frees its memory; sends the event whatever happens."""
+        model, version = executor.servable.key
         try:
             if not closed.wait(DRAIN_S):
-                log.warning("requests of an unloaded version did not end in time", model=key[0], version=key[1])
+                log.warning("requests of an unloaded version did not end in time", model=model, version=version)
                 self._on_reactor(executor.close)
             executor.join()
             if sampler is not None:
@@ -282,7 +337,8 @@ class Worker:
             gc.collect()  # walks only objects made after the start; the rest is frozen
             _return_memory()
         finally:
-            self._link.send(messages.Unloaded(*key))
+            if then is not None:
+                self._link.send(then)
 
     def _post(self, action: Callable[[], None]) -> None:
         self._transport.post(action)
@@ -322,13 +378,17 @@ def _return_memory() -> None:
 
 
 def main() -> None:
-    """Runs a worker: the supervisor starts it with a socket, its settings and the file of its counters."""
-    descriptor, settings, counters = sys.argv[1:4]
+    """Runs a worker: the supervisor starts it with a socket and its settings, and says when it begins."""
+    descriptor, settings, parent = sys.argv[1:4]
+    lifeline.end_after_parent(int(parent))
     configure_logging()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     link = WorkerLink(socket.socket(fileno=int(descriptor)))
-    worker = Worker(link, WorkerSettings.from_json(settings), Path(counters))
+    start = next(link.commands(), None)
+    if not isinstance(start, messages.Start):
+        return  # a spare process that is not needed
+    worker = Worker(link, WorkerSettings.from_json(settings), Path(start.counters))
     gc.collect()
     gc.freeze()  # modules and their objects stay, and need not be walked again
     worker.run()

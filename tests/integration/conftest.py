@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socketserver
 import threading
@@ -34,6 +35,16 @@ class Server(ServerProcess):
         """What it wrote to standard error, once it has ended."""
         self.wait(WAIT_S)
         return self._log.read_text()
+
+    def wait_http(self) -> "Server":
+        """Waits until its HTTP port answers, which may be long before it is ready."""
+
+        def address() -> str | None:
+            found = re.search(r'"http": "([^"]+)", "event": "the HTTP port answers"', self._log.read_text())
+            return None if found is None else found[1]
+
+        self._found["http"] = _until(address, "the HTTP port answers")
+        return self
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://{self.http}{path}", timeout=WAIT_S) as reply:

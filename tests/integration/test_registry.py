@@ -2,6 +2,7 @@
 
 import threading
 import time
+import urllib.error
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -203,13 +204,10 @@ def test_a_registry_that_goes_away_and_comes_back(
 def test_a_registry_that_is_away_at_the_first_start(start: Any, until: Any, tmp_path: Path) -> None:
     config = tmp_path / "quick.toml"
     config.write_text("poll_interval_s = 0.2\n")
-    server = start("--registry", "http://127.0.0.1:9", "--config", str(config)).wait_ready()
-    with Client(server.grpc) as client:
-        assert client.is_live()
-        assert client.index() == ()
-        with pytest.raises(PenstockClientError, match="is not served"):
-            client.predict("flag", ROWS)
+    server = start("--registry", "http://127.0.0.1:9", "--config", str(config)).wait_http()
     until(lambda: '"state":"away"' in server.get("/v1/models"), "the registry is shown as away")
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        server.get("/readyz")  # nothing can be answered
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from penstock_server.app import Addresses, serve
 from penstock_server.control import messages
 from penstock_server.control.messages import Command
 from penstock_server.control.port import reserve_http
+from penstock_server.control.verdict import Trial, TrialLimits, Verdict
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.request_log.settings import RequestLogSettings
@@ -54,9 +55,9 @@ class Harness:
         self.ready: asyncio.Queue[Addresses] = asyncio.Queue()
         self.running: list[asyncio.Task[None]] = []
 
-    async def start_worker(self, slot: int, counters: Path, *, settings: str) -> WorkerProcess:
+    async def start_worker(self, settings: str) -> WorkerProcess:
         self.settings.append(WorkerSettings.from_json(settings))
-        self.workers.append(self.kind(slot))
+        self.workers.append(self.kind())
         return self.workers[-1].end_here
 
     def serve(self, **settings: Any) -> asyncio.Task[None]:
@@ -66,6 +67,10 @@ class Harness:
 
     async def addresses(self) -> Addresses:
         return await asyncio.wait_for(self.ready.get(), TIMEOUT_S)
+
+
+async def passes(trial: Trial, limits: TrialLimits) -> Verdict:
+    return Verdict(batching="rows")
 
 
 @pytest.fixture
@@ -79,6 +84,7 @@ async def harness(
     made = Harness(tmp_path / "models")
     monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(app, "start_worker", made.start_worker)
+    monkeypatch.setattr(app, "run_trial", passes)
     yield made
     for task in made.running:
         task.cancel()

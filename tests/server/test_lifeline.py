@@ -67,3 +67,23 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
         [sys.executable, "-c", "from penstock_server import lifeline; lifeline.end_with_parent(1 << 22)"], check=False
     )
     assert done.returncode == -signal.SIGKILL
+
+
+def test_a_process_whose_threads_wait_for_ever_ends_at_its_time() -> None:
+    code = (
+        "import threading; from penstock_server import lifeline\n"
+        "with lifeline.LastResort() as last_resort:\n"
+        "    last_resort.within(0.2)\n"
+        "    threading.Event().wait()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 1
+
+
+def test_a_process_that_is_done_sooner_goes_on() -> None:
+    code = (
+        "import time; from penstock_server import lifeline\n"
+        "with lifeline.LastResort() as last_resort:\n"
+        "    last_resort.within(0.2)\n"
+        "time.sleep(0.5)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from penstock_server.batching.limits import BatchLimits, ModelLimits
+from penstock_server.control.verdict import LoadSettings
 from penstock_server.errors import InvalidInputError
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import (
@@ -97,7 +98,7 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
     ("text", "said"),
     [
         ("ports = 1", r"unknown settings ports; did you mean port\?"),
-        ("zzz = 1", "unknown settings zzz; expected some of batching, cache, drift, fetch, "),
+        ("zzz = 1", "unknown settings zzz; expected some of airlock, batching, cache, drift, fetch, "),
         ("port = 8001\nhttp_port = 8001", "port and http_port are both 8001, expected two ports"),
         ("[batching]\nmax_row = 5", r"unknown settings batching.max_row; did you mean batching.max_rows\?"),
         ("[grpc]\na = 1\nb = 2", "unknown settings grpc.a, grpc.b; expected"),
@@ -196,3 +197,39 @@ def test_a_worker_gets_every_setting_of_its_tables_and_no_address_of_a_registry(
 def test_a_model_may_have_threads_of_its_own() -> None:
     settings = ModelSettings(threads=2, models={"fraud": OwnModelSettings(4)})
     assert [settings.threads_of(name) for name in ("churn", "fraud")] == [2, 4]
+
+
+def test_the_airlock_and_the_watchdog_have_settings(file: Path) -> None:
+    settings = ServerSettings()
+    assert (settings.airlock.memory_mib, settings.airlock.timeout_s) == (4096, 120.0)
+    assert (settings.watchdog.silent_s, settings.watchdog.run_s, settings.watchdog.load_s) == (10.0, 60.0, 240.0)
+    file.write_text("watchdog_s = 5\nrun_limit_s = 20\n[airlock]\nmemory_mib = 512\ntimeout_s = 30")
+    settings = read_settings(file)
+    assert (settings.airlock.memory_mib, settings.airlock.timeout_s) == (512, 30.0)
+    assert (settings.watchdog.silent_s, settings.watchdog.run_s, settings.watchdog.load_s) == (5.0, 20.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("watchdog_s = 2.5", "watchdog_s is 2.5, expected at least 3 seconds"),
+        ("run_limit_s = nan", "run_limit_s is nan, expected at least 3 seconds"),
+        ("[airlock]\nmemory_mib = 100", "airlock.memory_mib is 100, expected at least 256"),
+        ("[airlock]\ntimeout_s = 0.5", "airlock.timeout_s is 0.5, expected at least 1 second"),
+        ("[airlock]\ntimeout_s = inf", "airlock.timeout_s is inf"),
+        ("[airlock]\nmemory = 100", "unknown settings airlock.memory; expected some of airlock.memory_mib"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(file: Path, text: str, sentence: str) -> None:
+    file.write_text(text)
+    with pytest.raises(InvalidInputError, match=sentence):
+        read_settings(file)
+
+
+def test_a_model_is_loaded_by_its_own_settings() -> None:
+    settings = ServerSettings(
+        serving=ModelSettings(threads=2, models={"fraud": OwnModelSettings(4)}),
+        batching=BatchLimits(max_rows=32, models={"fraud": ModelLimits(max_rows=8)}),
+    )
+    assert settings.load_settings("churn") == LoadSettings(2, 32)
+    assert settings.load_settings("fraud") == LoadSettings(4, 8)

@@ -243,8 +243,8 @@ def test_a_model_is_loaded_by_its_own_settings(start: Any, model: Path, monkeypa
     supervised.load(model)
     supervised.load(model, model="n")
     assert given == [
-        (("m", "1"), model, {"threads": 2, "max_rows": 8}),
-        (("n", "1"), model, {"threads": 4, "max_rows": 16}),
+        (("m", "1"), model, {"threads": 2, "max_rows": 8, "batching": None}),
+        (("n", "1"), model, {"threads": 4, "max_rows": 16, "batching": None}),
     ]
 
 
@@ -399,3 +399,98 @@ def test_without_a_directory_nothing_is_logged(start: Any, model: Path) -> None:
     supervised = start()
     supervised.load(model)
     assert supervised.worker._executors["m", "1"].sampler is None
+
+
+class SlowLoad:
+    """A load that waits in its process until the test lets it go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begins, self.goes_on = threading.Event(), threading.Event()
+        load = workers.load
+
+        def wait(*arguments: Any, **settings: Any) -> Any:
+            self.begins.set()
+            assert self.goes_on.wait(TIMEOUT_S)
+            return load(*arguments, **settings)
+
+        monkeypatch.setattr(workers, "load", wait)
+
+
+def test_a_load_holds_up_no_other_command(start: Any, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervised = start()
+    supervised.load(model, "1")
+    slow = SlowLoad(monkeypatch)
+    path = supervised.counters_file("m-2")
+    supervised.send(messages.Load("m", "2", str(model), str(path), 0, 0))
+    assert slow.begins.wait(TIMEOUT_S)
+    supervised.serve(TrafficPlan("1"))
+    assert supervised.infer().model_version == "1"
+    supervised.send(messages.Listen("127.0.0.1:8001"))
+    assert supervised.event() == messages.Listening("fake")
+    slow.goes_on.set()
+    assert isinstance(supervised.event(), messages.Loaded)
+
+
+def test_a_worker_drains_though_a_load_does_not_end(start: Any, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervised = start()
+    slow = SlowLoad(monkeypatch)
+    supervised.send(messages.Load("m", "1", str(model), str(supervised.counters_file("m-1")), 0, 0))
+    assert slow.begins.wait(TIMEOUT_S)
+    supervised.send(messages.Drain(1.0))
+    assert supervised.ends()
+    slow.goes_on.set()
+
+
+def test_other_files_of_a_version_take_its_place_without_a_gap(
+    start: Any, model: Path, write_onnx: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervised = start()
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"), v1=VersionStatus("READY"))
+    former = supervised.worker._executors["m", "1"]
+    doubles = write_onnx(
+        [("Add", ["x", "x"], ["y"], {})], inputs=[("x", "FP32", ["N", 2])], outputs=[("y", "FP32", ["N", 2])]
+    ).parent
+    slow = SlowLoad(monkeypatch)
+    path = supervised.counters_file("m-1-new")
+    supervised.send(messages.Load("m", "1", str(doubles), str(path), 0, 0))
+    assert slow.begins.wait(TIMEOUT_S)
+    assert np.frombuffer(supervised.infer().raw_output_contents[0], np.float32).tolist() == [3.0, 4.0]
+    slow.goes_on.set()
+    assert isinstance(supervised.event(), messages.Loaded)
+    reply = supervised.infer()
+    assert np.frombuffer(reply.raw_output_contents[0], np.float32).tolist() == [6.0, 8.0]
+    assert reply.parameters["penstock_role"].string_param == "champion"
+    assert supervised.worker._executors["m", "1"] is not former
+    assert [int(supervised.counters[name].requests[0]) for name in ("m-1", "m-1-new")] == [1, 1]
+
+
+def test_files_that_cannot_be_loaded_leave_the_former_ones(start: Any, model: Path, tmp_path: Path) -> None:
+    supervised = start()
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "model.onnx").write_bytes(b"no")
+    path = supervised.counters_file("m-1-new")
+    supervised.send(messages.Load("m", "1", str(tmp_path / "bad"), str(path), 0, 0))
+    assert isinstance(supervised.event(), messages.LoadFailed)
+    assert supervised.infer().model_version == "1"
+
+
+def test_the_supervisor_sees_the_loop_and_the_runs(start: Any, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    supervised = start()
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"))
+    servable = supervised.worker._executors["m", "1"].servable
+    cells: list[list[int]] = []
+    run = servable.model.run
+
+    def watched(feeds: Any) -> Any:
+        cells.append(supervised.counters["m-1"].running_since_ns.tolist())
+        return run(feeds)
+
+    monkeypatch.setattr(servable.model, "run", watched)
+    supervised.infer()
+    assert max(cells[0]) > 0
+    assert not supervised.counters["m-1"].running_since_ns.any()
+    assert supervised.counters["own"].beat_ns[0] >= max(cells[0]) - 1e9

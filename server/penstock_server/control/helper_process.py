@@ -1,10 +1,11 @@
 """Keeps a helper process running that serves no calls: restarts it when it ends, and ends it with the server.
 
-The process gets one argument, and must end when its standard input does: then it cannot outlive a server that is
-killed.
+The process gets two arguments: its own, and the process id of the server, with which it ends (`lifeline`). It must end
+too when its standard input does.
 """
 
 import asyncio
+import os
 import sys
 from typing import Final
 
@@ -17,11 +18,11 @@ GRACE_S: Final = 20.0
 
 
 class HelperProcess:
-    """Runs `python -m MODULE ARGUMENT` until it is closed.
+    """Runs `python -m MODULE ARGUMENT PARENT` until it is closed.
 
     Args:
         module: what to run.
-        argument: the only argument that it gets.
+        argument: its own argument.
         restart_after_s: the pause before it is started again.
     """
 
@@ -57,13 +58,17 @@ class HelperProcess:
 
     async def _keep_alive(self) -> None:
         while not self._is_closing.is_set():
-            self._process = await self._start_process()
-            if self._is_closing.is_set():
-                self._end_input()  # closed while it was being started
-            code = await self._process.wait()
-            if self._is_closing.is_set():
-                return
-            log.error("helper ended; starting it again", module=self._module, code=code)
+            try:
+                self._process = await self._start_process()
+            except OSError as error:
+                log.error("helper cannot be started; trying again", module=self._module, reason=str(error))
+            else:
+                if self._is_closing.is_set():
+                    self._end_input()  # closed while it was being started
+                code = await self._process.wait()
+                if self._is_closing.is_set():
+                    return
+                log.error("helper ended; starting it again", module=self._module, code=code)
             try:
                 await asyncio.wait_for(self._is_closing.wait(), self._restart_after_s)
             except TimeoutError:
@@ -75,6 +80,7 @@ class HelperProcess:
             "-m",
             self._module,
             self._argument,
+            str(os.getpid()),
             stdin=asyncio.subprocess.PIPE,
             # Ctrl-C in a terminal reaches the whole group; the supervisor alone decides how its helpers end.
             start_new_session=True,

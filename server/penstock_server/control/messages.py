@@ -8,14 +8,25 @@ from typing import Final
 
 import msgspec
 
+from penstock_server.batching.limits import Batching
 from penstock_server.rollout.plan import ModelRoutes
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 HEAD: Final = struct.Struct("<I")
 
 
+class Start(msgspec.Struct, frozen=True, tag=True):
+    """Begin to work: the first command. Until it comes, the process only imports what it needs, as a spare one does."""
+
+    counters: str
+
+
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """Load a version while others answer; it counts in the file `counters`, with `features` x `cells` words of drift."""
+    """Load a version while others answer; it counts in the file `counters`, with `features` x `cells` words of drift.
+
+    When the version is loaded already, these are other files: they replace the loaded ones once they are loaded, and
+    until then those answer. `batching` is what the airlock found; None lets the loader find out.
+    """
 
     model: str
     version: str
@@ -23,6 +34,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     counters: str
     features: int
     cells: int
+    batching: Batching | None = None
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):
@@ -67,7 +79,7 @@ class ControlError(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Command = Load | Serve | Unload | Listen | Drain | ControlReply | ControlError
+Command = Start | Load | Serve | Unload | Listen | Drain | ControlReply | ControlError
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):

@@ -33,6 +33,7 @@ class ServerStatus:
     Args:
         view: what the supervisor knows.
         artifact: the files of a version, if they have been fetched.
+        identity: the identity of these files.
         counters: what the workers counted.
         sources: the state of each source of models.
         monitor: the drift of all versions.
@@ -43,12 +44,14 @@ class ServerStatus:
         *,
         view: Callable[[], ServerView],
         artifact: Callable[[VersionKey], Artifact | None],
+        identity: Callable[[VersionKey], str | None],
         counters: CounterStore,
         sources: Callable[[], tuple[SourceState, ...]],
         monitor: DriftMonitor,
     ) -> None:
         self._view = view
         self._artifact = artifact
+        self._identity = identity
         self._counters = counters
         self._sources = sources
         self._monitor = monitor
@@ -65,6 +68,7 @@ class ServerStatus:
             sources={state.name: state.state == "answers" for state in self._sources()},
             reloads=view.reloads,
             failed_reloads=view.failed_reloads,
+            quarantined=view.quarantined,
         )
 
     def drift(self) -> DriftReport:
@@ -107,7 +111,9 @@ class ServerStatus:
         )
 
     def _watched(self, version: VersionView) -> Watched | None:
-        artifact, counters = self._artifact(version.key), self._counters.of_version(version.key)
+        artifact = self._artifact(version.key)
+        # Other files of the version, which still answer, count in cells of their own.
+        counters = self._counters.of_version(version.key, self._identity(version.key))
         if artifact is None or artifact.baseline is None or not counters:
             return None
         cached = self._references.get(version.key)

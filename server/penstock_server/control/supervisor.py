@@ -1,16 +1,16 @@
-"""The supervisor: keeps every worker alive and serving the desired plans.
+"""The supervisor: keeps every worker serving the desired plans.
 
-It reacts to four things: a new desired state, a fetched version, a worker's event, a worker's end. Each changes a
-record and wakes `run`, which compares the desired state with the records through `reconcile.next_steps` and sends the
-missing commands. Nothing is remembered between two rounds, so the next round repairs a lost message.
+It reacts to a new desired state, a fetched version, a verdict of the airlock, a worker's event, a worker's end. Each
+changes a record and wakes `run`, which compares the desired state with the records through `reconcile.next_steps` and
+sends the missing commands. Nothing is remembered between two rounds, so the next round repairs a lost message. The
+workers' processes belong to `control.worker_pool`.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,11 +18,19 @@ import structlog
 from penstock.names import VersionKey
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control import messages
+from penstock_server.control.airlock import Airlock, RunTrial
+from penstock_server.control.fallback import Fallbacks, common_champions
 from penstock_server.control.fetcher import ArtifactFetcher, FetchesFiles
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.kernels import KernelCompiler
-from penstock_server.control.reconcile import next_steps, plan_keys
-from penstock_server.control.view import ServerView, WorkerView, version_statuses, version_views
+from penstock_server.control.proven import ProvenVersions
+from penstock_server.control.quarantine import Quarantine
+from penstock_server.control.readiness import Signs, WorkerSigns, not_ready_reason
+from penstock_server.control.reconcile import Versions, load_order, next_steps, one_first, plan_keys
+from penstock_server.control.settings import WatchdogSettings
+from penstock_server.control.verdict import LoadSettings, Trial
+from penstock_server.control.view import ServerView, Standing, WorkerView, version_statuses, version_views
+from penstock_server.control.worker_pool import StartWorker, WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import UnavailableError
 from penstock_server.metrics.counters import CountersShape
@@ -33,23 +41,14 @@ from penstock_server.sources.source import Desired
 
 log = structlog.get_logger(__name__)
 
-PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""The pause before a worker is replaced, by how many in its slot ended quickly in a row; the last is the longest."""
-STEADY_S: Final = 60.0
-"""A worker that runs longer than this did not end quickly."""
-HOPELESS_ENDS: Final = 4
-"""After this many quick ends in one slot, before the server was ever ready, the server gives up."""
-KILL_AFTER_S: Final = 2.0
-"""A worker that outlives the grace by this time is killed."""
 RECONCILE_S: Final = 1.0
 """The longest time between two rounds, so that fetches that failed are tried again."""
-
-StartWorker = Callable[[int, Path], Awaitable[WorkerProcess]]
-"""Starts the process of a worker slot; the path is its file of counters."""
+PATIENCE_S: Final = 10.0
+"""Workers accept calls without the models of a source that has not answered for this long since the start."""
 
 
 class Supervisor:
-    """Owns the worker processes.
+    """Brings the workers to the desired state, and knows how far they are.
 
     Args:
         address: where every worker listens, `host:port`.
@@ -58,10 +57,15 @@ class Supervisor:
         source: hands out versions' files.
         counters: where workers count.
         responder: answers the control requests that workers forward.
+        run_trial: tries a version in the airlock.
+        proven: remembers what has passed it.
+        load_settings: how a model is loaded, by its name.
+        unanswered: the sources of which nothing is known yet, by name.
+        watchdog: when a worker counts as hung.
 
     Attributes:
         kernels: compiles the feature kernels, once a version needs them.
-        ready: set once every worker has accepted calls.
+        ready: set once the server was ready.
     """
 
     def __init__(
@@ -73,47 +77,71 @@ class Supervisor:
         source: FetchesFiles,
         counters: CounterStore,
         responder: ControlResponder,
+        run_trial: RunTrial,
+        proven: ProvenVersions,
+        load_settings: Callable[[str], LoadSettings],
+        unanswered: Callable[[], Sequence[str]],
+        watchdog: WatchdogSettings,
         clock: Clock = monotonic,
     ) -> None:
         self._address = address
-        self._slots = range(workers)
-        self._start = start
         self._counters = counters
         self._responder = responder
+        self._load_settings = load_settings
+        self._unanswered = unanswered
         self._clock = clock
+        self._started_s = clock()
         self._desired = Desired()
         self._is_polled = False
         self._is_stopping = False
-        self._workers: dict[int, WorkerProcess] = {}
-        self._restarts: Counter[int] = Counter()
         self._reloads = 0
         self._failed_reloads = 0
         self._change = asyncio.Event()
         self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._change.set)
+        self._airlock = Airlock(run_trial, proven, changed=self._change.set)
+        self._quarantine = Quarantine(clock)
+        self._fallbacks = Fallbacks()
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.kernels = KernelCompiler(self._change.set, clock=clock)
         self.ready = asyncio.Event()
+        self._pool = WorkerPool(
+            workers,
+            start=start,
+            counters=counters,
+            quarantine=self._quarantine,
+            limits=watchdog,
+            on_event=self._on_event,
+            changed=self._change.set,
+            was_ready=self.ready.is_set,
+            fail=self._fail,
+            clock=clock,
+        )
 
     def on_desired(self, desired: Desired) -> None:
         """Takes in a new desired state."""
-        self._desired = desired
         for model, problem in desired.problems.items():
-            log.warning("the source reports a problem", model=model, problem=problem)
+            if self._desired.problems.get(model) != problem:
+                log.warning("the source reports a problem", model=model, problem=problem)
+        self._desired = desired
         self._change.set()
 
     def on_polled(self) -> None:
         """Records that the source was polled: from now on an empty desired state is an answer, not the lack of one."""
-        if not self._is_polled:
-            self._is_polled = True
-            self._change.set()
+        self._is_polled = True
+        self._change.set()
 
     async def run(self) -> None:
         """Keeps workers alive and brings them closer to the desired state, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for slot in self._slots:
-                tasks.create_task(self._keep_alive(slot))
+            self._pool.run_in(tasks)
             while True:
-                self._reconcile()
+                try:
+                    self._reconcile()
+                except Exception as error:
+                    # What it holds is right; the next round tries again what could not be done, as without descriptors.
+                    if not isinstance(error, OSError) and not self.ready.is_set():
+                        raise
+                    log.exception("a round failed; trying again")
                 # Not wait_for, which in Python 3.11 loses a cancellation that comes together with a change.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(RECONCILE_S):
@@ -125,50 +153,9 @@ class Supervisor:
         raise UnavailableError(await self._failure)
 
     async def drain(self, grace_s: float) -> None:
-        """Lets every worker finish its calls, and kills those that take longer."""
+        """Lets every worker finish its calls, and kills those that take longer; fetches and trials end at once."""
         self._is_stopping = True
-        await self._fetcher.close()
-        workers = list(self._workers.values())
-        for worker in workers:
-            if worker.may_have_calls:
-                worker.send(messages.Drain(grace_s))
-            else:
-                worker.kill()  # it may still be importing or loading, and would hear of it seconds later
-        try:
-            await asyncio.wait_for(asyncio.gather(*(worker.ended.wait() for worker in workers)), grace_s + KILL_AFTER_S)
-        except TimeoutError:
-            log.warning("workers did not end in time; killing them", grace_s=grace_s)
-        for worker in self._workers.values():
-            worker.kill()
-
-    async def _keep_alive(self, slot: int) -> None:
-        """Starts another worker in a slot whenever its worker ends."""
-        quick_ends = 0
-        while not self._is_stopping:
-            started_s = self._clock()
-            worker = await self._start(slot, self._counters.slot(slot))
-            code = await self._follow(worker)
-            if self._is_stopping:
-                return
-            self._restarts[slot] += 1
-            quick_ends = 0 if self._clock() - started_s > STEADY_S else quick_ends + 1
-            log.error("worker ended; starting another", slot=slot, pid=worker.pid, code=code)
-            if quick_ends >= HOPELESS_ENDS and not self.ready.is_set():
-                self._fail(f"workers end as soon as they start (exit code {code}); the log above says why")
-            await asyncio.sleep(PAUSES_S[min(max(quick_ends - 1, 0), len(PAUSES_S) - 1)])
-
-    async def _follow(self, worker: WorkerProcess) -> int:
-        """Reacts to a worker's events until it ends; its exit code."""
-        self._workers[worker.slot] = worker
-        self._change.set()
-        try:
-            return await worker.follow(self._on_event)
-        except asyncio.CancelledError:
-            worker.kill()
-            raise
-        finally:
-            del self._workers[worker.slot]
-            worker.ended.set()
+        await self._pool.drain(grace_s, self._fetcher.close(), self._airlock.close())
 
     def _fail(self, reason: str) -> None:
         if not self._failure.done():
@@ -177,7 +164,8 @@ class Supervisor:
     def _on_event(self, worker: WorkerProcess, event: messages.Event) -> None:
         match event:
             case messages.Loaded(model, version):
-                worker.versions[model, version] = VersionStatus("READY")
+                identity = worker.on_loaded((model, version))
+                self._counters.replace(worker.slot, (model, version), identity)
                 self._reloads += 1
                 log.info(
                     "version loaded", slot=worker.slot, model=model, version=version, took_s=round(event.took_s, 3),
@@ -185,17 +173,21 @@ class Supervisor:
                     cost_us=f"{event.base_us:.0f} + {event.row_us:.2f} n",
                 )  # fmt: skip
             case messages.LoadFailed(model, version, reason):
-                worker.versions[model, version] = VersionStatus("UNAVAILABLE", reason)
+                worker.on_load_failed((model, version), reason)
                 self._failed_reloads += 1
                 log.error("version cannot be served", slot=worker.slot, model=model, version=version, reason=reason)
             case messages.Served(generation):
                 worker.on_served(generation)
             case messages.Unloaded(model, version):
-                worker.versions.pop((model, version), None)
+                worker.on_unloaded((model, version))
                 self._counters.forget(worker.slot, (model, version))
                 log.info("version unloaded", slot=worker.slot, model=model, version=version)
             case messages.Listening():
                 worker.is_listening = True
+                log.info("worker accepts calls", slot=worker.slot, pid=worker.pid)
+            case messages.ListenFailed(reason) if self.ready.is_set():
+                log.error("worker cannot accept calls; replacing it", slot=worker.slot, reason=reason)
+                worker.kill()
             case messages.ListenFailed(reason):
                 self._fail(reason)
             case messages.ControlRequest():
@@ -206,27 +198,100 @@ class Supervisor:
     def _reconcile(self) -> None:
         if self._is_stopping:
             return
-        desired = set(plan_keys(self._desired.models))
-        self._fetcher.require(desired | self._held_keys(), self._desired.identities)
-        for worker in self._workers.values():
-            self._counters.keep(worker.slot, desired | worker.versions.keys())
-            self._reconcile_worker(worker)
-        if len(self._workers) == len(self._slots) and all(worker.is_listening for worker in self._workers.values()):
+        wanted = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()}
+        held = {key for worker in self._pool.workers.values() for key in worker.versions}
+        # Versions that some worker holds: metrics and drift need their files until they are unloaded.
+        self._fetcher.require(wanted | (held & self._fetcher.artifacts.keys()), self._desired.identities)
+        self._airlock.require(self._trials())
+        self._quarantine.keep(wanted | held)
+        known, loaded = self._known(), self._loaded()
+        for worker in self._pool.workers.values():
+            self._counters.keep(worker.slot, wanted | worker.versions.keys())
+            self._reconcile_worker(worker, known, loaded)
+        self._note_what_answers()
+        if not self.ready.is_set() and self.view().is_ready:
             self.ready.set()
 
-    def _held_keys(self) -> set[VersionKey]:
-        """Versions that some worker holds: metrics and drift need their files until they are unloaded."""
-        return {key for worker in self._workers.values() for key in worker.versions} & self._fetcher.artifacts.keys()
+    def _trials(self) -> list[Trial]:
+        """The versions to try, the most important first."""
+        artifacts, versions = self._fetcher.artifacts, Versions(fallbacks=self._fallbacks.versions)
+        if any(artifact.features is not None for artifact in artifacts.values()):
+            self.kernels.require()
+        return [
+            Trial(*key, self._fetcher.identity(key), str(artifacts[key].path), self._load_settings(key[0]))
+            for key in load_order(self._desired.models, versions, {})
+            if key in artifacts and not self._awaits_kernels(key)
+        ]
 
-    def _reconcile_worker(self, worker: WorkerProcess) -> None:
+    def _awaits_kernels(self, key: VersionKey) -> bool:
+        """Whether a version has features and there are no kernels yet, which a trial would compile for itself."""
+        artifact = self._fetcher.artifacts.get(key)
+        return artifact is not None and artifact.features is not None and not self.kernels.is_ready
+
+    def _known(self) -> Versions:
+        """What may be loaded by any worker."""
+        keys = {*plan_keys(self._desired.models), *self._fallbacks.versions.items()} & self._fetcher.artifacts.keys()
+        identities = {key: self._fetcher.identity(key) for key in keys}
+        return Versions(
+            loadable={
+                key: identity
+                for key, identity in identities.items()
+                if (verdict := self._airlock.verdict(key, identity)) is not None
+                and verdict.has_passed
+                and self._quarantine.reason(key, identity) is None
+            },
+            doubtful=frozenset(
+                key for key, identity in identities.items() if self._quarantine.is_doubtful(key, identity)
+            ),
+            fallbacks=self._fallbacks.versions,
+        )
+
+    def _loaded(self) -> set[tuple[VersionKey, str]]:
+        """What some worker has loaded, with the identity of its files."""
+        return {item for worker in self._pool.workers.values() for item in worker.identities.items()}
+
+    def _known_to(
+        self, worker: WorkerProcess, known: Versions, loaded: AbstractSet[tuple[VersionKey, str]]
+    ) -> Versions:
+        """What this worker may load and may let answer."""
+        loading = {other.loading for other in self._pool.workers.values() if other.loading is not None}
+        loadable = one_first(known.loadable, loading, loaded)
+        if not worker.is_listening:
+            # Nobody waits for canaries and shadows: they are loaded while it answers. So is what ended a worker before.
+            first = {
+                *known.fallbacks.items(),
+                *((model, plan.champion) for model, plan in self._desired.models.items()),
+            }
+            loadable = {
+                key: identity
+                for key, identity in loadable.items()
+                if key in first and not self._can_wait(worker, known, key)
+            }
+        return replace(known, loadable=loadable, barred=frozenset(filter(self._is_barred(worker), worker.identities)))
+
+    def _can_wait(self, worker: WorkerProcess, known: Versions, key: VersionKey) -> bool:
+        """Whether a version ended a worker before, and another will answer for its model."""
+        model, version = key
+        other = known.fallbacks.get(model, version)
+        return (
+            key in known.doubtful
+            and other != version
+            and (model, other) in known.loadable
+            and worker.versions.get((model, other), VersionStatus("LOADING")).state != "UNAVAILABLE"
+        )
+
+    def _is_barred(self, worker: WorkerProcess) -> Callable[[VersionKey], bool]:
+        return lambda key: self._quarantine.reason(key, worker.identities.get(key, "")) is not None
+
+    def _reconcile_worker(
+        self, worker: WorkerProcess, known: Versions, loaded: AbstractSet[tuple[VersionKey, str]]
+    ) -> None:
         """Sends one worker its next commands; none while it has not confirmed the last plans."""
         if worker.is_serve_pending:
             return
-        artifacts = self._loadable()
-        steps = next_steps(self._desired.models, artifacts.keys(), worker.snapshot())
-        for key in steps.load:
-            worker.versions[key] = VersionStatus("LOADING")
-            worker.send(self._load_command(worker.slot, key, artifacts[key]))
+        steps = next_steps(self._desired.models, self._known_to(worker, known, loaded), worker.snapshot())
+        if steps.load is not None:
+            self._load(worker, steps.load)
         for key in steps.unload:
             worker.versions[key] = VersionStatus("UNLOADING")
         self._serve(worker, worker.plans if steps.plans is None else dict(steps.plans))
@@ -235,88 +300,127 @@ class Supervisor:
         if self._is_settled(worker) and not worker.is_serve_pending:
             worker.listen(self._address)
 
-    def _loadable(self) -> dict[VersionKey, Artifact]:
-        """The fetched versions that workers can load now: those with features wait for the kernels."""
-        artifacts = self._fetcher.artifacts
-        if any(artifact.features is not None for artifact in artifacts.values()):
-            self.kernels.require()
-        return {key: artifact for key, artifact in artifacts.items() if not self._awaits_kernels(key)}
-
-    def _awaits_kernels(self, key: VersionKey) -> bool:
-        artifact = self._fetcher.artifacts.get(key)
-        return artifact is not None and artifact.features is not None and not self.kernels.is_ready
-
-    def _failure_of(self, key: VersionKey) -> str | None:
-        """Why a version cannot be loaded, as far as no worker knows it."""
-        if self._awaits_kernels(key) and self.kernels.failure:
-            return self.kernels.failure
-        return self._fetcher.failure(key)
-
-    def _load_command(self, slot: int, key: VersionKey, artifact: Artifact) -> messages.Load:
+    def _load(self, worker: WorkerProcess, key: VersionKey) -> None:
+        artifact, identity = self._fetcher.artifacts[key], self._fetcher.identity(key)
+        verdict = self._airlock.verdict(key, identity)
         features, cells = (0, 0) if artifact.baseline is None else artifact.baseline.cells_shape
-        counters = self._counters.version(slot, key, CountersShape(features, cells))
-        return messages.Load(*key, folder=str(artifact.path), counters=str(counters), features=features, cells=cells)
+        counters = self._counters.version(worker.slot, key, CountersShape(features, cells), identity)
+        command = messages.Load(
+            *key,
+            folder=str(artifact.path),
+            counters=str(counters),
+            features=features,
+            cells=cells,
+            batching=None if verdict is None else verdict.batching,
+        )
+        worker.load(command, identity)
 
     def _serve(self, worker: WorkerProcess, plans: dict[str, TrafficPlan]) -> None:
         models = {
             model: ModelRoutes(
                 plans.get(model),
-                version_statuses(model, self._desired.models.get(model), [worker], self._failure_of),
+                version_statuses(model, self._desired.models.get(model), [worker], self._standing),
+                self._desired.problems.get(model, ""),
             )
-            for model in self._desired.models.keys() | plans.keys()
+            for model in sorted(self._desired.models.keys() | plans.keys() | self._desired.problems.keys())
         }
         worker.serve(models, self._is_settled(worker))
 
+    def _note_what_answers(self) -> None:
+        plans = [worker.plans for worker in self._pool.workers.values()]
+        common = common_champions(plans) if len(plans) == self._pool.slots else {}
+        self._fallbacks = self._fallbacks.after(common, self._desired.models.keys(), self._clock())
+
     def _is_settled(self, worker: WorkerProcess) -> bool:
-        """Whether every desired version has been tried once: it is loaded, or failed with a reason.
+        """Whether for each model something answers, or every version that could has been tried.
 
         Once true it stays true: loading a later version takes nothing from those that answer.
         """
         if not worker.has_settled and (self._is_polled or self._desired.models):
-            worker.has_settled = all(
-                self._failure_of(key) is not None
-                or self._awaits_kernels(key)
-                or (key in worker.versions and worker.versions[key].state in {"READY", "UNAVAILABLE"})
-                for key in plan_keys(self._desired.models)
+            is_known = not self._unanswered() or self._clock() - self._started_s > PATIENCE_S
+            worker.has_settled = is_known and all(
+                plan.champion is None or model in worker.plans or self._has_tried(worker, model, plan.champion)
+                for model, plan in self._desired.models.items()
             )
         return worker.has_settled
 
+    def _has_tried(self, worker: WorkerProcess, model: str, champion: str) -> bool:
+        """Whether a worker in which nothing answers for the model has nothing left to try."""
+        versions = {champion, self._fallbacks.versions.get(model, champion)}
+        return all(
+            self._refusal((model, version)) is not None
+            or ((model, version) in worker.versions and worker.versions[model, version].state == "UNAVAILABLE")
+            for version in versions
+        )
+
+    def _refusal(self, key: VersionKey) -> str | None:
+        """Why a version's present files cannot be loaded; None while that is not known."""
+        if (failure := self._fetcher.failure(key)) is not None:
+            return failure
+        if key not in self._fetcher.artifacts:
+            return None
+        if self._awaits_kernels(key):
+            return self.kernels.failure or None
+        identity = self._fetcher.identity(key)
+        verdict = self._airlock.verdict(key, identity)
+        if verdict is not None and not verdict.has_passed:
+            return verdict.reason
+        return self._quarantine.reason(key, identity)
+
+    def _standing(self, key: VersionKey) -> Standing:
+        """What is known of a version apart from the workers that hold it."""
+        refusal = self._refusal(key)
+        if refusal is not None:
+            is_barred = any(self._is_barred(worker)(key) for worker in list(self._pool.workers.values()))
+            return Standing(VersionStatus("UNAVAILABLE", refusal), is_barred)
+        if key not in self._fetcher.artifacts:
+            return Standing(VersionStatus("LOADING", "its files are being fetched"))
+        if self._awaits_kernels(key):
+            return Standing(VersionStatus("LOADING", self.kernels.reason))
+        verdict = self._airlock.verdict(key, self._fetcher.identity(key))
+        if verdict is not None:
+            return Standing(VersionStatus("LOADING"), note=verdict.note)
+        is_tried = self._airlock.is_trying(key)
+        return Standing(
+            VersionStatus("LOADING", "is being tried in a process of its own" if is_tried else "waits to be tried")
+        )
+
     def view(self) -> ServerView:
         """What is known now."""
-        workers = list(self._workers.values())
+        workers = list(self._pool.workers.values())
+        versions = version_views(self._desired, workers, self._standing)
         return ServerView(
-            versions=tuple(
-                replace(each, reason=self.kernels.reason) if self._awaits_kernels(each.key) else each
-                for each in version_views(self._desired, workers, self._failure_of)
-            ),
+            versions=versions,
             workers=tuple(
-                WorkerView(worker.slot, worker.pid, worker.is_listening, self._restarts[worker.slot])
+                WorkerView(worker.slot, worker.pid, worker.is_listening, self._pool.restarts[worker.slot])
                 for worker in workers
             ),
             problems=self._desired.problems,
-            is_ready=self._is_ready(workers),
+            not_ready_reason=not_ready_reason(self._signs(workers), self._desired, versions),
             reloads=self._reloads,
-            failed_reloads=self._failed_reloads,
-            not_ready_reason="" if self._is_ready(workers) else self._not_ready_reason(workers),
+            failed_reloads=self._failed_reloads + self._airlock.failures,
+            quarantined=self._quarantined(),
         )
 
-    def _not_ready_reason(self, workers: list[WorkerProcess]) -> str:
-        if self._is_stopping:
-            return "the server is stopping"
-        if self.kernels.reason:
-            return self.kernels.reason
-        listening = sum(worker.is_listening for worker in workers)
-        if listening < len(self._slots):
-            return f"{listening} of {len(self._slots)} workers accept calls"
-        return "no desired model can be answered yet"
+    def _quarantined(self) -> int:
+        """How many desired versions are kept out by the airlock or because they ended workers."""
+        keys = set(plan_keys(self._desired.models)) & set(self._fetcher.artifacts)
+        return sum(self._fetcher.failure(key) is None and self._refusal(key) is not None for key in keys)
 
-    def _is_ready(self, workers: list[WorkerProcess]) -> bool:
-        """Whether every worker accepts calls, and has at least one model that answers if any is desired."""
-        if self._is_stopping or not self.ready.is_set() or not workers:
-            return False
-        is_any_desired = any(plan.versions for plan in self._desired.models.values())
-        return all(worker.is_listening and (worker.plans or not is_any_desired) for worker in workers)
+    def _signs(self, workers: Sequence[WorkerProcess]) -> Signs:
+        return Signs(
+            is_stopping=self._is_stopping,
+            was_ready=self.ready.is_set(),
+            is_polled=self._is_polled,
+            unanswered=self._unanswered(),
+            slots=self._pool.slots,
+            workers=[WorkerSigns(one.is_listening, one.is_silent, bool(one.plans)) for one in workers],
+        )
 
     def artifact(self, key: VersionKey) -> Artifact | None:
         """The files of a version, if they have been fetched."""
         return self._fetcher.artifacts.get(key)
+
+    def identity(self, key: VersionKey) -> str:
+        """The identity of these files."""
+        return self._fetcher.identity(key)

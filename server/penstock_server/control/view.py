@@ -20,7 +20,7 @@ class VersionView:
         roles: its roles in the plans in force; a version may be canary and shadow at once.
         wanted: its roles in the desired plan.
         weight: the canary's share, 0 to 1; None for other roles.
-        reason: why it is not ready, or what is wrong with its model.
+        reason: why it is not ready, what is wrong with its new files, or what is wrong with its model.
     """
 
     model: str
@@ -47,50 +47,91 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class ServerView:
+    """The whole server.
+
+    Attributes:
+        problems: what is wrong with a model, by its name.
+        not_ready_reason: why nothing can be answered, in one sentence; "" when something can.
+        quarantined: how many desired versions are kept out, for what they do to a process.
+    """
+
     versions: tuple[VersionView, ...]
     workers: tuple[WorkerView, ...]
     problems: Mapping[str, str]
-    is_ready: bool
     reloads: int
     failed_reloads: int
     not_ready_reason: str = ""
+    quarantined: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether something can be answered."""
+        return not self.not_ready_reason
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of a version apart from the workers that hold it.
+
+    Attributes:
+        status: LOADING, or UNAVAILABLE with the reason.
+        is_barred: it must not answer even where it is loaded.
+        note: what is worth knowing of it although it can be served.
+    """
+
+    status: VersionStatus
+    is_barred: bool = False
+    note: str = ""
 
 
 def version_statuses(
     model: str,
     desired: TrafficPlan | None,
     workers: Iterable[WorkerProcess],
-    fetch_failure: Callable[[VersionKey], str | None],
+    standing: Callable[[VersionKey], Standing],
 ) -> dict[str, VersionStatus]:
     """The status of each version of a model that is desired or that one of these workers holds.
 
-    It is the worst status over the workers that hold it; while none does, it depends on whether its files can be fetched.
+    It is the worst status over the workers that hold it; while none does, it depends on how far it has come.
     """
     # Copied, since metrics are read on other threads while the supervisor's thread changes what workers hold.
-    held = [{key[1]: one for key, one in list(worker.versions.items()) if key[0] == model} for worker in workers]
+    held = [{key[1]: one for key, one in _held(worker).items() if key[0] == model} for worker in workers]
     versions = dict.fromkeys(() if desired is None else desired.versions)
     versions |= dict.fromkeys(version for statuses in held for version in statuses)
     return {
-        version: _status(fetch_failure((model, version)), [one[version] for one in held if version in one])
+        version: _status(standing((model, version)), [one[version] for one in held if version in one])
         for version in versions
     }
 
 
-def _status(fetch_failure: str | None, held: Sequence[VersionStatus]) -> VersionStatus:
-    if fetch_failure is not None:
-        return VersionStatus("UNAVAILABLE", fetch_failure)
-    return max(held, key=lambda status: _WORST_LAST.index(status.state), default=VersionStatus("LOADING"))
+def _held(worker: WorkerProcess) -> dict[VersionKey, VersionStatus]:
+    """What a worker holds, with what is wrong with versions that answer all the same."""
+    notes = dict(worker.notes)
+    return {
+        key: VersionStatus(status.state, status.reason or notes.get(key, ""))
+        for key, status in list(worker.versions.items())
+    }
+
+
+def _status(standing: Standing, held: Sequence[VersionStatus]) -> VersionStatus:
+    if standing.is_barred or not held:
+        return standing.status
+    worst = max(held, key=lambda status: _WORST_LAST.index(status.state))
+    if worst.state == "READY" and standing.status.state == "UNAVAILABLE":
+        reason = f"its new files cannot be loaded, and the former ones answer: {standing.status.reason}"
+        return VersionStatus("READY", reason)
+    return VersionStatus(worst.state, worst.reason or standing.note) if worst.state == "READY" else worst
 
 
 def version_views(
-    desired: Desired, workers: Sequence[WorkerProcess], fetch_failure: Callable[[VersionKey], str | None]
+    desired: Desired, workers: Sequence[WorkerProcess], standing: Callable[[VersionKey], Standing]
 ) -> tuple[VersionView, ...]:
     """Every version that is desired or held, by model and version."""
     models = sorted(desired.models.keys() | {model for worker in workers for model, _ in list(worker.versions)})
     views = []
     for model in models:
         plans = [plan for worker in workers if (plan := worker.plans.get(model)) is not None]
-        statuses = version_statuses(model, desired.models.get(model), workers, fetch_failure)
+        statuses = version_statuses(model, desired.models.get(model), workers, standing)
         for version, status in sorted(statuses.items()):
             roles = tuple(role for role in ROLES if any(getattr(plan, role) == version for plan in plans))
             weight = next((plan.canary_weight for plan in plans if plan.canary == version), None)

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,9 @@ import structlog
 from penstock.names import VersionKey
 from penstock_server.control import messages
 from penstock_server.control.messages import HEAD, MAX_FRAME_BYTES, Command, Event, event, framed
+from penstock_server.control.process_end import Cause
 from penstock_server.control.reconcile import WorkerSnapshot
+from penstock_server.control.watchdog import Vigil
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 
 log = structlog.get_logger(__name__)
@@ -37,34 +40,53 @@ class WorkerProcess:
     """A worker's process, and what the supervisor knows of it.
 
     Attributes:
-        slot: its place among the workers, kept when its process is replaced.
+        slot: its place among the workers, kept when its process is replaced; -1 before its beginning.
         versions: the status of each version that it got a command to load.
+        identities: the identity of the files of each version that it has loaded.
+        tried: the identity of the files that it last got a command to load, for each of `versions`.
+        loading: the version that it loads now.
+        notes: for each version that answers although something is wrong with it, what: its new files cannot be loaded.
         plans: the plans in force.
         is_serve_pending: whether plans were sent that it has not confirmed.
         has_settled: whether every version that was desired at its start has been tried.
         is_listening: whether it accepts calls.
+        vigil: what the watchdog has seen of it.
+        is_silent: whether its loop has not come round for long.
+        kill_cause: why the watchdog killed it, if it did.
         ended: set when the process is gone.
     """
 
     def __init__(
         self,
-        slot: int,
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        self.slot = slot
+        self.slot = -1
         self.versions: dict[VersionKey, VersionStatus] = {}
+        self.identities: dict[VersionKey, str] = {}
+        self.tried: dict[VersionKey, str] = {}
+        self.loading: VersionKey | None = None
+        self.notes: dict[VersionKey, str] = {}
         self.plans: dict[str, TrafficPlan] = {}
         self.is_serve_pending = False
         self.has_settled = False
         self.is_listening = False
+        self.vigil = Vigil()
+        self.is_silent = False
+        self.kill_cause: Cause | None = None
         self.ended = asyncio.Event()
         self._process = process
         self._reader = reader
         self._writer = writer
         self._sent = messages.Serve(0, {}, False)
         self._is_listen_sent = False
+
+    def begin(self, slot: int, counters: Path) -> None:
+        """Gives it a slot, and the file of the counters that are the worker's own, not a version's."""
+        self.slot = slot
+        self.send(messages.Start(str(counters)))
+        log.info("worker begins", slot=slot, pid=self.pid)
 
     @property
     def pid(self) -> int:
@@ -77,7 +99,43 @@ class WorkerProcess:
 
     def snapshot(self) -> WorkerSnapshot:
         """What it holds, for decisions."""
-        return WorkerSnapshot({key: status.state for key, status in self.versions.items()}, dict(self.plans))
+        states = {key: status.state for key, status in self.versions.items()}
+        return WorkerSnapshot(states, dict(self.plans), dict(self.tried), self.loading)
+
+    @property
+    def champions(self) -> frozenset[VersionKey]:
+        """The versions that answer as champions in it."""
+        return frozenset((model, plan.champion) for model, plan in self.plans.items() if plan.champion is not None)
+
+    def load(self, command: messages.Load, identity: str) -> None:
+        """Sends a `Load`; a version that answers goes on until its new files are loaded."""
+        key = command.model, command.version
+        self.tried[key] = identity
+        self.loading = key
+        if key not in self.identities:
+            self.versions[key] = VersionStatus("LOADING")
+        self.send(command)
+
+    def on_loaded(self, key: VersionKey) -> str:
+        """Records that it has loaded what it was told to, and returns the identity of these files."""
+        self.loading = None
+        identity = self.identities[key] = self.tried.get(key, "")
+        self.versions[key] = VersionStatus("READY")
+        self.notes.pop(key, None)
+        return identity
+
+    def on_load_failed(self, key: VersionKey, reason: str) -> None:
+        """Records that it cannot load a version; other files of the version that it has answer on."""
+        self.loading = None
+        if key in self.identities:
+            self.notes[key] = f"its new files cannot be loaded, and the former ones answer: {reason}"
+        else:
+            self.versions[key] = VersionStatus("UNAVAILABLE", reason)
+
+    def on_unloaded(self, key: VersionKey) -> None:
+        """Records that it holds a version no more."""
+        for held in (self.versions, self.identities, self.tried, self.notes):
+            held.pop(key, None)
 
     def send(self, command: Command) -> None:
         """Sends a command; it is lost when the worker is gone, whose end is noticed anyway."""
@@ -111,37 +169,54 @@ class WorkerProcess:
                 on_event(self, event(await self._reader.readexactly(size)))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
+        except Exception:
+            # What cannot be read or handled tells nothing any more of what it holds.
+            log.exception("a worker's event cannot be handled; replacing the worker", slot=self.slot)
+            self.kill()
         finally:
             self._writer.close()
         return await self._process.wait()
 
+    def discard(self) -> None:
+        """Ends a process that has not begun and is not needed."""
+        self.kill()
+        self._writer.close()
+
     def kill(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
+        _kill(self._process)
 
 
-async def start_worker(slot: int, counters: Path, *, settings: str) -> WorkerProcess:
-    """Starts a worker process.
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+
+
+async def start_worker(settings: str) -> WorkerProcess:
+    """Starts a worker process, which then waits for its beginning.
 
     Args:
-        slot: its place among the workers.
-        counters: the file of the counters that are the worker's own, not a version's.
         settings: the worker's settings as JSON.
+
+    Raises:
+        OSError: there are no descriptors or no memory for it now.
     """
     ours, theirs = socket.socketpair()
-    with theirs:
+    with theirs, ExitStack() as cleanup:
+        cleanup.enter_context(ours)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "penstock_server.worker",
             str(theirs.fileno()),
             settings,
-            str(counters),
+            str(os.getpid()),
             env={**ENVIRONMENT, **os.environ},
             pass_fds=(theirs.fileno(),),
             # Ctrl-C in a terminal reaches the whole group; the supervisor alone decides how workers end.
             start_new_session=True,
         )
-    log.info("worker started", slot=slot, pid=process.pid)
-    reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_FRAME_BYTES)
-    return WorkerProcess(slot, process, reader, writer)
+        cleanup.callback(_kill, process)
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_FRAME_BYTES)
+        cleanup.pop_all()  # the transport owns the socket now, and the worker its process
+    return WorkerProcess(process, reader, writer)

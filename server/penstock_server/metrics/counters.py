@@ -12,6 +12,7 @@ A reader may see a histogram's sum before its count. Scrapes tolerate that, and 
 """
 
 import mmap
+import os
 from bisect import bisect_left
 from dataclasses import dataclass
 from math import prod
@@ -51,6 +52,9 @@ SHADOW_DROPS: Final = ("busy", "incompatible")
 LOG_DROPS: Final = ("busy", "disk")
 """The executor drops rows while the log is "busy"; the log's own thread drops them when the "disk" fails or is full."""
 
+RUN_CELLS: Final = 4
+"""The threads that may run one version at once: the reactor's, the version's own, the shadow's, and that of large requests."""
+
 _LATENCY_EDGES_NS: Final = [int(edge * 1e9) for edge in LATENCY_EDGES_S]
 _LATENCY_CELLS: Final = len(LATENCY_EDGES_S) + 1
 _ROWS_CELLS: Final = len(ROWS_EDGES) + 1
@@ -89,6 +93,8 @@ class CountersShape:
             + 1
             + 1
             + len(LOG_DROPS)
+            + 1
+            + RUN_CELLS
         )
         return fixed + self.sub_windows + prod(self.drift)
 
@@ -112,6 +118,8 @@ class SharedCounters:
         drift_at: [1] the number of the current sub-window, counted from 0; modulo the number of sub-windows it is the
             position in the ring.
         drift_rows: [sub_windows] rows counted in each.
+        beat_ns: [1] when the worker's loop last came round, in a worker's own counters; 0 before the first time.
+        running_since_ns: [RUN_CELLS] when the version's run on each thread began, by the monotonic clock; 0 while none runs.
         drift: [sub_windows, features + 1, words], as `features.counting` lays them out; the last row is of predictions.
     """
 
@@ -136,6 +144,8 @@ class SharedCounters:
         self.waiting = self._take(2)
         self.log_rows = self._take(1)
         self.log_drops = self._take(len(LOG_DROPS))
+        self.beat_ns = self._take(1)
+        self.running_since_ns = self._take(RUN_CELLS)
         self.drift_at = self._take(1)
         self.drift_rows = self._take(shape.sub_windows)
         self.drift = self._take(prod(shape.drift)).reshape(shape.drift)
@@ -149,9 +159,10 @@ class SharedCounters:
 
 
 def create_counters(path: Path, shape: CountersShape) -> SharedCounters:
-    """New counters, all zero, in a file at `path`."""
+    """New counters, all zero, in a file at `path`; `OSError` when there is no room for it."""
     with path.open("xb") as file:
-        file.truncate(shape.words * WORD_BYTES)
+        # Not only truncated: in a full file system the first write to the mapping would end the process (SIGBUS).
+        os.posix_fallocate(file.fileno(), 0, shape.words * WORD_BYTES)
     return open_counters(path, shape)
 
 

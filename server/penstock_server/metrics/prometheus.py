@@ -61,6 +61,7 @@ class MetricsSnapshot:
         restarts: by slot.
         resident_bytes: each worker's resident memory, by slot.
         sources: by name, whether the source answers.
+        quarantined: desired versions that are kept out for what they do to a process.
     """
 
     versions: Sequence[VersionSnapshot]
@@ -70,6 +71,7 @@ class MetricsSnapshot:
     sources: dict[str, bool] = field(default_factory=dict)
     reloads: int = 0
     failed_reloads: int = 0
+    quarantined: int = 0
 
 
 class MetricsCollector(Collector):
@@ -268,4 +270,9 @@ def _server(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     reloads = CounterMetricFamily("penstock_loads", "Versions loaded by workers, by result.", labels=["result"])
     reloads.add_metric(["ok"], snapshot.reloads)
     reloads.add_metric(["failed"], snapshot.failed_reloads)
-    yield from (refusals, restarts, resident, sources, reloads)
+    quarantined = GaugeMetricFamily(
+        "penstock_quarantined_versions",
+        "Versions that should be served and are kept out: they did not pass the airlock, or ended workers.",
+    )
+    quarantined.add_metric([], snapshot.quarantined)
+    yield from (refusals, restarts, resident, sources, reloads, quarantined)

@@ -17,7 +17,7 @@ from penstock.names import VersionKey
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import Batching
-from penstock_server.errors import InvalidInputError, ModelFailedError
+from penstock_server.errors import InvalidInputError, ModelFailedError, is_out_of_memory
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
 from penstock_server.models import independence
@@ -112,7 +112,9 @@ def _best_s(servable: OnnxServable, rows: int) -> float | None:
         started = time.perf_counter()
         try:
             outputs = servable.predict(blocks, rows, shapes, None)
-        except ModelFailedError:
+        except ModelFailedError as error:
+            if is_out_of_memory(error):
+                raise InvalidInputError("the model needs more memory for its warm-up than there is") from error
             return None
         servable.learn_shapes(outputs)
         best_s = min(best_s, time.perf_counter() - started)

@@ -4,8 +4,9 @@ Blocks are raw bytes, so a batch of requests is their concatenation. A version w
 for its numbers and one block per string column; a plain model takes one block per input.
 """
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,17 @@ class OnnxServable:
         self._can_be_empty = all(spec.shape[:1] == (ANY,) for spec in self.outputs)
         self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
         self._input = model.signature.inputs[0].name
+        self._running_since_ns: MutableSequence[int] | memoryview = [0]
+        self._cells: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def report_runs(self, running_since_ns: MutableSequence[int] | memoryview) -> None:
+        """Shows in these cells when the run on each thread began, and 0 while none runs; before the version serves.
+
+        The supervisor reads them when the worker hangs or dies.
+        """
+        self._running_since_ns = running_since_ns
+        self._cells = {}
 
     def decide(self, verdict: BatchingVerdict) -> None:
         """Keeps the decision on batching; before the version serves."""
@@ -104,6 +116,19 @@ class OnnxServable:
         """
         if rows == 0 and self.is_batched:
             return Outputs(self._no_rows(), 0.0, 0.0)
+        running_since_ns, thread = self._running_since_ns, threading.get_ident()
+        cell = self._cells[thread] if thread in self._cells else self._new_cell(thread)
+        running_since_ns[cell] = time.monotonic_ns()
+        try:
+            return self._predict(blocks, rows, shapes, cells)
+        finally:
+            running_since_ns[cell] = 0
+
+    def _new_cell(self, thread: int) -> int:
+        with self._lock:
+            return self._cells.setdefault(thread, len(self._cells) % len(self._running_since_ns))
+
+    def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         started = time.perf_counter()
         refusal = None
         if self.pipeline is None:

@@ -20,12 +20,14 @@ class ServedModel:
         plan: None while no champion is loaded.
         executors: the loaded versions, by version.
         statuses: every version that the server knows of.
+        problem: what is wrong with the model at its source, "" for nothing.
     """
 
     name: str
     plan: TrafficPlan | None
     executors: Mapping[str, Executor]
     statuses: Mapping[str, VersionStatus] = field(default_factory=dict)
+    problem: str = ""
 
     def resolve(self, version: str, key: str) -> Executor:
         """The executor for a request that names this version ("" for the plan's choice, `@alias` for a role's).
@@ -73,6 +75,7 @@ class ServedModel:
 
     def _why(self) -> str:
         reasons = [f"version {version}: {status.reason}" for version, status in self.statuses.items() if status.reason]
+        reasons += [self.problem] if self.problem else []
         return f" ({'; '.join(reasons)})" if reasons else ""
 
 

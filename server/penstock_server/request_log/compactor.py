@@ -16,6 +16,7 @@ from typing import BinaryIO, Final
 import msgspec
 import structlog
 
+from penstock_server import lifeline
 from penstock_server.errors import InvalidInputError
 from penstock_server.log_setup import configure_logging
 from penstock_server.paths import file_name_for
@@ -91,6 +92,7 @@ class RequestLogFolder:
 
 def main() -> None:
     """Runs a step once per second until standard input ends, and a last one then."""
+    lifeline.end_with_parent(int(sys.argv[2]))
     folder, max_bytes = msgspec.json.decode(sys.argv[1], type=tuple[str, int])
     configure_logging()
     with suppress(OSError):

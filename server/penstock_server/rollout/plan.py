@@ -94,10 +94,14 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoutes:
-    """One model's plan in force, None while it has no champion, and the status of each of its versions."""
+    """One model's plan in force, None while it has no champion, and the status of each of its versions.
+
+    `problem` is what the source says is wrong with the model, "" for nothing.
+    """
 
     plan: TrafficPlan | None
     statuses: dict[str, VersionStatus]
+    problem: str = ""
 
 
 def key_place(model: str, key: str) -> float:

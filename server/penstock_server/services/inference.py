@@ -84,6 +84,8 @@ class _Inference:
         request = parse_small(pb.RepositoryIndexRequest, message, OPEN_INFERENCE)
         reply = pb.RepositoryIndexResponse()
         for name, model in sorted(self._routing_table.models.items()):
+            if model.problem and not model.statuses and not request.ready:
+                reply.models.add(name=name, state="UNAVAILABLE", reason=model.problem)
             for version, status in sorted(model.statuses.items()):
                 if status.state == "READY" or not request.ready:
                     reply.models.add(name=name, version=version, state=status.state, reason=status.reason)

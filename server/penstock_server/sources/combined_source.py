@@ -162,6 +162,11 @@ class CombinedSource:
         """The state of each source at its last poll."""
         return tuple(member.state for member in self.members)
 
+    @property
+    def unanswered(self) -> tuple[str, ...]:
+        """The sources of which nothing is known: they have not answered yet, and no last known state is there."""
+        return tuple(member.source.name for member in self.members if member.known is None)
+
     def recall(self) -> Desired:
         """What was desired last, from the files of the last known state; polls no source, so it is quick."""
         for member in self.members:

@@ -59,12 +59,12 @@ class FakeWorker:
     """The worker's end.
 
     Attributes:
-        commands: all that it got, but for its confirmed `Serve`s.
+        commands: all that it got.
         said: the same in short, as in "load m 1"; a `Serve` is said when it changes the plans, as in "serve m:1+2@0.1".
         confirms: whether it confirms each `Serve` at once.
     """
 
-    def __init__(self, slot: int = 0) -> None:
+    def __init__(self) -> None:
         self.process = FakeProcess()
         self.reader = asyncio.StreamReader()
         self.commands: list[Command] = []
@@ -73,7 +73,7 @@ class FakeWorker:
         self._plans: dict[str, TrafficPlan | None] = {}
         writer: Any = FakeWriter(self._on_command)
         process: Any = self.process
-        self.end_here = WorkerProcess(slot, process, self.reader, writer)
+        self.end_here = WorkerProcess(process, self.reader, writer)
 
     def tell(self, *events: Event) -> None:
         for event in events:
@@ -95,6 +95,8 @@ class FakeWorker:
     def _on_command(self, command: Command) -> None:
         self.commands.append(command)
         match command:
+            case messages.Start():
+                pass
             case messages.Serve(generation, models):
                 plans = {model: routes.plan for model, routes in models.items() if routes.plan is not None}
                 if plans != self._plans:

@@ -54,6 +54,25 @@ async def test_it_ends_when_it_is_closed(module: str, tmp_path: Path) -> None:
     assert (tmp_path / "starts").read_text() == "x"
 
 
+async def test_a_helper_that_cannot_be_started_is_started_later(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "what"
+    file.write_text("obey")
+    helper = HelperProcess(module, str(file), restart_after_s=0.0)
+    make, failures = helper._start_process, [OSError(24, "Too many open files"), OSError(12, "Cannot allocate memory")]
+
+    async def refuse() -> asyncio.subprocess.Process:
+        if failures:
+            raise failures.pop()
+        return await make()
+
+    monkeypatch.setattr(helper, "_start_process", refuse)
+    helper.start()
+    await until(tmp_path / "starts", "x")
+    await helper.close()
+
+
 async def test_it_is_started_again(module: str, tmp_path: Path) -> None:
     file = tmp_path / "what"
     file.write_text("end at once")

@@ -19,7 +19,6 @@ VIEW = ServerView(
     ),
     workers=(WorkerView(0, 1234, True, 2),),
     problems={"m": "is shown with its versions", "n": "no version has the alias 'champion'"},
-    is_ready=True,
     reloads=2,
     failed_reloads=1,
 )

@@ -37,6 +37,7 @@ class Known:
             VersionView("n", "7", "READY", ("canary",), 0.25),
             VersionView("n", "8", "LOADING"),
         ]
+        self.identities: dict[Any, str] = {}
         self.artifacts: dict[Any, Any] = {
             KEY: Artifact(Path(), Path(), manifest=SimpleNamespace(classes=("no", "yes")), baseline=BASELINE),  # type: ignore[arg-type]
             PLAIN: Artifact(Path(), Path()),
@@ -44,9 +45,12 @@ class Known:
 
     def view(self) -> ServerView:
         return ServerView(
-            versions=tuple(self.versions), workers=(WorkerView(0, 0, True, 3),), problems={}, is_ready=True,
-            reloads=5, failed_reloads=1,
+            versions=tuple(self.versions), workers=(WorkerView(0, 0, True, 3),), problems={},
+            reloads=5, failed_reloads=1, quarantined=2,
         )  # fmt: skip
+
+    def identity(self, key: Any) -> str:
+        return self.identities.get(key, "")
 
     def artifact(self, key: Any) -> Artifact | None:
         return self.artifacts.get(key)
@@ -75,6 +79,7 @@ def status(known: Known, counters: CounterStore) -> ServerStatus:
     return ServerStatus(
         view=known.view,
         artifact=known.artifact,
+        identity=known.identity,
         counters=counters,
         sources=lambda: (SourceState("models/", "answers"), SourceState("registry", "starting")),
         monitor=DriftMonitor(DriftRules(), 500),
@@ -86,7 +91,7 @@ def test_a_scrape_shows_the_versions_that_count(status: ServerStatus) -> None:
     watched, plain = found.versions
     assert (watched.model, watched.roles, watched.class_names) == ("m", ("champion",), ["no", "yes"])
     assert (plain.version, plain.weight, plain.class_names) == ("7", 0.25, [])
-    assert (found.reloads, found.failed_reloads) == (5, 1)
+    assert (found.reloads, found.failed_reloads, found.quarantined) == (5, 1, 2)
     assert (found.restarts, found.sources) == ({0: 3}, {"models/": True, "registry": False})
 
 
@@ -105,6 +110,13 @@ def test_a_version_loaded_again_is_compared_with_its_new_baseline(status: Server
     now = Baseline((StringBaseline("word", ("a", "b"), (0, 1000)),), "digest", BASELINE.predictions)
     known.artifacts[KEY] = Artifact(Path(), Path(), baseline=now)
     assert not status.drift().versions[0].columns[0].drifted
+
+
+def test_files_that_do_not_answer_yet_are_not_compared_with_what_former_files_counted(
+    status: ServerStatus, known: Known
+) -> None:
+    known.identities[KEY] = "new files"
+    assert status.drift().versions == ()
 
 
 def test_a_look_keeps_the_alarms_of_what_is_loaded(status: ServerStatus, known: Known) -> None:

@@ -5,9 +5,13 @@ from typing import Any
 
 import pytest
 
-from penstock_server.control import messages, supervisor
+from penstock_server.control import messages, supervisor, worker_pool
 from penstock_server.control.forwarding import ControlResponder
-from penstock_server.control.supervisor import HOPELESS_ENDS, PAUSES_S, STEADY_S, Supervisor
+from penstock_server.control.proven import ProvenVersions
+from penstock_server.control.settings import WatchdogSettings
+from penstock_server.control.supervisor import Supervisor
+from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
+from penstock_server.control.worker_pool import HOPELESS_ENDS, PAUSES_S, STEADY_S
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError
 from penstock_server.metrics.store import CounterStore
@@ -27,6 +31,9 @@ def loaded(model: str, version: str) -> messages.Loaded:
     return messages.Loaded(model, version, 0.1, True, 1.0, 0.1)
 
 
+PASSED = Verdict(batching="rows")
+
+
 class FakeSource:
     def __init__(self) -> None:
         self.errors: dict[tuple[str, str], PenstockError] = {}
@@ -37,11 +44,21 @@ class FakeSource:
         return VersionFiles(Path("/versions", model, version), identity)
 
 
+async def fetched(server: "Server", model: str, version: str) -> None:
+    """Waits until the airlock has its verdict on a version."""
+    while server.supervisor._airlock.verdict((model, version), "") is None:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.001)
+
+
 class Server:
     """A supervisor whose workers are the test's."""
 
-    def __init__(self, counters: CounterStore, clock: Any, *, workers: int) -> None:
+    def __init__(self, counters: CounterStore, clock: Any, *, workers: int, cache: Path) -> None:
         self.clock = clock
+        self.tried: list[str] = []
+        self.verdicts: dict[tuple[str, str], Verdict] = {}
+        self.held_back: dict[tuple[str, str], asyncio.Event] = {}
+        self.unanswered: list[str] = []
         self.source = FakeSource()
         self.counters = counters
         self.started: asyncio.Queue[FakeWorker] = asyncio.Queue()
@@ -52,13 +69,23 @@ class Server:
             source=self.source,
             counters=counters,
             responder=ControlResponder({"Echo": bytes.upper}),
+            run_trial=self._try,
+            proven=ProvenVersions(TrialLimits(1024, 10.0), cache),
+            load_settings=lambda model: LoadSettings(),
+            unanswered=lambda: self.unanswered,
+            watchdog=WatchdogSettings(),
             clock=clock,
         )
         self.running = asyncio.create_task(self.supervisor.run())
 
-    async def _start(self, slot: int, counters: Path) -> WorkerProcess:
-        assert counters == self.counters.slot(slot)
-        worker = FakeWorker(slot)
+    async def _try(self, trial: Trial) -> Verdict:
+        self.tried.append(f"{trial.model} {trial.version}")
+        if (held_back := self.held_back.get(trial.key)) is not None:
+            await held_back.wait()
+        return self.verdicts.get(trial.key, PASSED)
+
+    async def _start(self) -> WorkerProcess:
+        worker = FakeWorker()
         self.started.put_nowait(worker)
         return worker.end_here
 
@@ -95,13 +122,13 @@ def counters() -> Iterator[CounterStore]:
 
 @pytest.fixture
 async def start(
-    counters: CounterStore, fake_clock: Any, monkeypatch: pytest.MonkeyPatch
+    counters: CounterStore, fake_clock: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> AsyncIterator[Callable[..., Server]]:
     monkeypatch.setattr("penstock_server.control.fetcher.read", lambda folder: Artifact(folder, folder))
     servers: list[Server] = []
 
     def make(workers: int = 1) -> Server:
-        servers.append(Server(counters, fake_clock(), workers=workers))
+        servers.append(Server(counters, fake_clock(), workers=workers, cache=tmp_path))
         return servers[-1]
 
     yield make
@@ -117,7 +144,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         found.append(seconds)
 
-    monkeypatch.setattr("penstock_server.control.supervisor.asyncio.sleep", sleep)
+    monkeypatch.setattr("penstock_server.control.worker_pool.pause", sleep)
     return found
 
 
@@ -220,12 +247,14 @@ async def test_nothing_follows_plans_that_are_not_confirmed(start: Callable[...,
 async def test_a_worker_listens_once_everything_was_tried(start: Callable[..., Server]) -> None:
     server = start()
     server.source.errors["c", "1"] = InvalidInputError("its digest is wrong")
-    server.supervisor.on_desired(desired(a=TrafficPlan("1"), b=TrafficPlan("1"), c=TrafficPlan("1")))
+    server.supervisor.on_desired(desired(a=TrafficPlan("1"), c=TrafficPlan("1")))
     worker = await server.worker()
-    heard = {await asyncio.wait_for(worker.said.get(), TIMEOUT_S) for _ in range(2)}
-    assert heard == {"load a 1", "load b 1"}
+    await worker.hears("load a 1")
+    server.supervisor.on_desired(desired(a=TrafficPlan("1"), b=TrafficPlan("1"), c=TrafficPlan("1")))
+    await fetched(server, "b", "1")
+    assert worker.said.empty()  # one at a time
     worker.tell(loaded("a", "1"))
-    await worker.hears("serve a:1")
+    await worker.hears("load b 1", "serve a:1")
     assert not server.supervisor.ready.is_set()
     worker.tell(messages.LoadFailed("b", "1", "no"))
     await worker.hears("listen")
@@ -285,6 +314,7 @@ async def test_a_replaced_worker_counts_on_in_the_same_files(start: Callable[...
     await replaced.hears("load m 1")
     loads = [one for found in (worker, replaced) for one in found.commands if isinstance(one, messages.Load)]
     assert loads[0].counters == loads[1].counters
+    assert worker.commands[0] == replaced.commands[0] == messages.Start(str(server.counters.slot(0)))
     assert len(server.counters.of_version(("m", "1"))) == 1
 
 
@@ -325,6 +355,23 @@ async def test_a_port_that_cannot_be_bound_ends_the_server(start: Callable[..., 
     for _ in range(2):
         (await server.worker()).tell(messages.ListenFailed("the port is in use"))
     assert await server.failure() == "the port is in use"
+
+
+async def test_a_later_worker_that_cannot_bind_the_port_is_replaced(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start()
+    worker = await server.serving()
+    worker.die()
+    another = await server.worker()
+    await another.hears("load m 1")
+    another.tell(loaded("m", "1"))
+    await another.hears("serve m:1", "listen")
+    another.tell(messages.ListenFailed("too many open files"))
+    another.reader.feed_eof()
+    await (await server.worker()).hears("load m 1")
+    assert another.process.kills == 1
+    assert not server.supervisor._failure.done()
 
 
 async def test_a_fetch_that_failed_is_tried_again(
@@ -388,7 +435,7 @@ async def test_a_worker_without_calls_holds_up_no_drain(start: Callable[..., Ser
 async def test_a_worker_that_outlives_the_grace_is_killed(
     start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "KILL_AFTER_S", 0.01)
+    monkeypatch.setattr(worker_pool, "KILL_AFTER_S", 0.01)
     server = start(workers=2)
     workers = [await server.worker(), await server.worker()]
     server.supervisor.on_polled()
@@ -438,3 +485,379 @@ async def test_a_server_with_a_silent_model_is_not_ready(start: Callable[..., Se
     replaced.tell(LISTENING, messages.ControlRequest(1, "Echo", b""))
     await replaced.hears("controlreply")
     assert not server.supervisor.view().is_ready
+
+
+def statuses(server: Server) -> dict[str, tuple[str, str]]:
+    """The state and reason of each version of model m."""
+    return {one.version: (one.state, one.reason) for one in server.supervisor.view().versions if one.model == "m"}
+
+
+async def replaced(server: Server, worker: FakeWorker, code: int, *says: str) -> FakeWorker:
+    """The worker dies, and the next one loads version 1 and listens."""
+    worker.die(code)
+    another = await server.worker()
+    await another.hears("load m 1")
+    another.tell(loaded("m", "1"))
+    await another.hears("serve m:1", "listen")
+    another.tell(LISTENING)
+    await another.hears(*says)
+    while not another.end_here.is_listening:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
+    return another
+
+
+async def test_a_version_that_does_not_pass_the_airlock_is_loaded_by_nobody(start: Callable[..., Server]) -> None:
+    server = start()
+    worker = await server.serving()
+    server.verdicts["m", "2"] = Verdict("used more than 256 MiB while it was loaded and was stopped")
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.5), n=TrafficPlan("1")))
+    await worker.hears("load n 1")
+    worker.tell(loaded("n", "1"))
+    await worker.hears("serve m:1 n:1")
+    await fetched(server, "m", "2")
+    server.supervisor._reconcile()
+    assert statuses(server) == {
+        "1": ("READY", ""), "2": ("UNAVAILABLE", "used more than 256 MiB while it was loaded and was stopped"),
+    }  # fmt: skip
+    view = server.supervisor.view()
+    assert (view.quarantined, view.failed_reloads, view.is_ready) == (1, 1, True)
+    assert worker.serves[-1].models["m"].statuses["2"].reason.startswith("used more")
+
+
+async def test_a_worker_listens_while_its_canary_is_still_tried(start: Callable[..., Server]) -> None:
+    server = start()
+    server.held_back["m", "2"] = asyncio.Event()
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.5)))
+    worker = await server.worker()
+    await worker.hears("load m 1")
+    worker.tell(loaded("m", "1"))
+    await worker.hears("serve m:1", "listen")
+    worker.tell(LISTENING)
+    await asyncio.wait_for(server.supervisor.ready.wait(), TIMEOUT_S)
+    while statuses(server)["2"] == ("LOADING", "waits to be tried"):  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
+    assert statuses(server)["2"] == ("LOADING", "is being tried in a process of its own")
+    server.held_back["m", "2"].set()
+    await worker.hears("load m 2")
+
+
+async def test_what_the_airlock_found_reaches_the_worker(start: Callable[..., Server]) -> None:
+    server = start()
+    server.verdicts["m", "1"] = Verdict(batching="request")
+    worker = await server.serving()
+    (load,) = (one for one in worker.commands if isinstance(one, messages.Load))
+    assert load.batching == "request"
+
+
+async def test_a_canary_that_ends_the_worker_while_it_loads_is_kept_out_after_the_second_time(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start()
+    worker = await server.serving()
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.5)))
+    await worker.hears("load m 2")
+    worker = await replaced(server, worker, -9, "load m 2")  # the champion answers before it is tried again
+    worker = await replaced(server, worker, -9)
+    server.supervisor._reconcile()
+    assert worker.said.empty()
+    state, reason = statuses(server)["2"]
+    assert state == "UNAVAILABLE"
+    assert reason == (
+        "is kept out until its files change: it ended a worker 2 times; "
+        "the last time it ended while it loaded it (signal 9, SIGKILL)"
+    )
+    view = server.supervisor.view()
+    assert (view.is_ready, view.quarantined) == (True, 1)
+    assert pauses == [0.0, 0.0]
+    server.supervisor._fetcher._identities["m", "2"] = "other files"
+    server.supervisor._change.set()
+    await worker.hears("load m 2")
+
+
+async def test_a_canary_that_crashes_on_requests_leaves_its_share_to_the_champion(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start(workers=2)
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.5)))
+    workers = [await server.worker(), await server.worker()]
+    first = await asyncio.wait_for(next(asyncio.as_completed([worker.said.get() for worker in workers])), TIMEOUT_S)
+    assert first == "load m 1"
+    for worker in sorted(workers, key=lambda one: -len(one.commands)):
+        if not any(isinstance(one, messages.Load) for one in worker.commands):
+            await worker.hears("load m 1")
+        worker.tell(loaded("m", "1"))
+        await worker.hears("serve m:1", "listen")
+        worker.tell(LISTENING)
+    loading = [worker for worker in workers if worker.end_here.loading == ("m", "2")]
+    await loading[0].hears("load m 2")
+    loading[0].tell(loaded("m", "2"))
+    await loading[0].hears("serve m:1+2@0.5")
+    (other,) = (worker for worker in workers if worker is not loading[0])
+    await other.hears("load m 2")
+    other.tell(loaded("m", "2"))
+    await other.hears("serve m:1+2@0.5")
+    victim = loading[0]
+    for _ in range(2):
+        running = server.counters._versions[victim.end_here.slot, ("m", "2")].shared
+        running.running_since_ns[0] = int(server.clock.now * 1e9)
+        victim.die(-11)
+        dead = victim
+        victim = await server.worker()
+        assert victim.end_here.slot == dead.end_here.slot
+        await victim.hears("load m 1")
+        victim.tell(loaded("m", "1"))
+        await victim.hears("serve m:1", "listen")
+        victim.tell(LISTENING)
+        if statuses(server)["2"][0] != "UNAVAILABLE":
+            await victim.hears("load m 2")
+            victim.tell(loaded("m", "2"))
+            await victim.hears("serve m:1+2@0.5")
+    await other.hears("serve m:1", "unload m 2")
+    assert "ended while it ran (signal 11, SIGSEGV)" in statuses(server)["2"][1]
+    assert server.supervisor.view().is_ready
+
+
+async def test_a_version_is_loaded_by_one_worker_first(start: Callable[..., Server]) -> None:
+    server = start(workers=2)
+    server.supervisor.on_desired(desired(m=TrafficPlan("1")))
+    workers = [await server.worker(), await server.worker()]
+    await workers[0].hears("load m 1")
+    server.supervisor._reconcile()
+    assert workers[1].said.empty()
+    workers[0].tell(loaded("m", "1"))
+    await workers[1].hears("load m 1")
+
+
+async def test_other_files_of_a_version_replace_those_that_answer(start: Callable[..., Server]) -> None:
+    server = start()
+    worker = await server.serving()
+    (former,) = server.counters.of_version(("m", "1"))
+    former.rows[0] = 5
+    server.supervisor._fetcher._identities["m", "1"] = "new"
+    server.supervisor._change.set()
+    await worker.hears("load m 1")
+    assert statuses(server) == {"1": ("READY", "")}
+    assert server.counters.of_version(("m", "1"), "new") == []
+    worker.tell(loaded("m", "1"), messages.ControlRequest(1, "Echo", b""))
+    await worker.hears("controlreply")
+    assert worker.end_here.identities == {("m", "1"): "new"}
+    assert [int(one.rows[0]) for one in server.counters.of_version(("m", "1"), "new")] == [0]
+    assert len(server.counters.of_version(("m", "1"))) == 1
+
+
+async def test_the_former_files_answer_when_the_new_ones_cannot_be_loaded(start: Callable[..., Server]) -> None:
+    server = start()
+    worker = await server.serving()
+    server.verdicts["m", "1"] = Verdict("golden")
+    server.supervisor._fetcher._identities["m", "1"] = "bad"
+    server.supervisor._change.set()
+    while statuses(server)["1"][1] == "":  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
+    expected = "its new files cannot be loaded, and the former ones answer: "
+    assert statuses(server) == {"1": ("READY", f"{expected}golden")}
+    del server.verdicts["m", "1"]
+    server.supervisor._fetcher._identities["m", "1"] = "worse"
+    server.supervisor._change.set()
+    await worker.hears("load m 1")
+    worker.tell(messages.LoadFailed("m", "1", "a digest is wrong"), messages.ControlRequest(1, "Echo", b""))
+    await worker.hears("controlreply")
+    assert statuses(server) == {"1": ("READY", f"{expected}a digest is wrong")}
+    assert server.supervisor.view().is_ready
+
+
+async def test_what_answered_before_answers_in_a_new_worker_while_the_next_champion_is_tried(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start()
+    worker = await server.serving()
+    server.held_back["m", "2"] = asyncio.Event()
+    server.supervisor.on_desired(desired(m=TrafficPlan("2")))
+    worker = await replaced(server, worker, 1)
+    assert server.supervisor.view().is_ready
+    server.held_back["m", "2"].set()
+    await worker.hears("load m 2")
+    worker.tell(loaded("m", "2"))
+    await worker.hears("serve m:2", "unload m 1")
+
+
+async def test_a_new_champion_that_ends_workers_leaves_the_last_good_one(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start()
+    worker = await server.serving()
+    server.supervisor.on_desired(desired(m=TrafficPlan("2")))
+    await worker.hears("load m 2")
+    worker = await replaced(server, worker, -6, "load m 2")
+    worker = await replaced(server, worker, -6)
+    assert statuses(server)["2"][0] == "UNAVAILABLE"
+    assert server.supervisor.view().is_ready
+
+
+def beat(server: Server, slot: int = 0) -> None:
+    server.counters._slots[slot].shared.beat_ns[0] += 1
+
+
+async def test_a_worker_that_hangs_is_killed_and_replaced_without_a_pause(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start()
+    worker = await server.serving()
+    beat(server)
+    supervisor_ = server.supervisor
+    for _ in range(40):
+        beat(server)
+        supervisor_._pool.look(1.0)
+    assert supervisor_.view().is_ready
+    for _ in range(4):
+        supervisor_._pool.look(1.0)
+    assert supervisor_.view().not_ready_reason == "no worker has shown a sign of life for 3 s"
+    assert worker.process.kills == 0
+    for _ in range(7):
+        supervisor_._pool.look(1.0)
+    assert worker.process.kills == 1
+    worker.die(-9)
+    another = await server.worker()
+    assert server.counters.beat_ns(0) == 0
+    await another.hears("load m 1")
+    assert pauses == [0.0]
+    assert not supervisor_._quarantine.is_doubtful(("m", "1"), "")  # nothing ran
+
+
+async def test_a_worker_that_is_still_starting_needs_no_successor(start: Callable[..., Server]) -> None:
+    server = start()
+    await server.worker()
+    for _ in range(20):
+        server.supervisor._pool.look(1.0)
+    await asyncio.sleep(0)
+    assert server.started.empty()
+
+
+async def test_a_silent_worker_gets_a_successor_before_it_is_killed(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start()
+    worker = await server.serving()
+    beat(server)
+    for _ in range(5):
+        server.supervisor._pool.look(1.0)
+    spare = await server.worker()
+    beat(server)
+    server.supervisor._pool.look(1.0)
+    assert spare.process.kills == 1  # it came round again
+    for _ in range(5):
+        server.supervisor._pool.look(1.0)
+    spare = await server.worker()
+    assert (spare.commands, worker.process.kills) == ([], 0)
+    for _ in range(7):
+        server.supervisor._pool.look(1.0)
+    worker.die(-9)
+    await spare.hears("load m 1")
+    assert server.started.empty()
+
+
+async def test_a_model_that_hangs_workers_is_kept_out(start: Callable[..., Server], pauses: list[float]) -> None:
+    server = start()
+    worker = await server.serving()
+    for time in range(2):
+        running = server.counters._versions[0, ("m", "1")].shared
+        running.running_since_ns[0] = int((server.clock.now - 11) * 1e9)
+        beat(server)
+        for _ in range(12):
+            server.supervisor._pool.look(1.0)
+        assert worker.end_here.kill_cause == "silent"
+        worker.die(-9)
+        worker = await server.worker()
+        if time == 0:
+            await worker.hears("load m 1")
+            worker.tell(loaded("m", "1"))
+            await worker.hears("serve m:1", "listen")
+            worker.tell(LISTENING, messages.ControlRequest(1, "Echo", b""))
+            await worker.hears("controlreply")
+    await worker.hears("listen")
+    worker.tell(LISTENING, messages.ControlRequest(1, "Echo", b""))
+    await worker.hears("controlreply")
+    assert server.supervisor.view().not_ready_reason == (
+        "no model can answer: model 'm' version 1 unavailable: is kept out until its files change: "
+        "it ended a worker 2 times; the last time its run held up the whole worker for 11 s"
+    )
+
+
+@pytest.mark.parametrize("is_ready", [False, True])
+async def test_a_worker_that_cannot_be_started_is_started_later(
+    start: Callable[..., Server], pauses: list[float], is_ready: bool
+) -> None:
+    server = start()
+    worker = await server.serving() if is_ready else await server.worker()
+    make, failures = server.supervisor._pool._start, 0
+
+    async def refuse() -> WorkerProcess:
+        nonlocal failures
+        failures += 1
+        if failures > 2 * HOPELESS_ENDS:
+            return await make()
+        raise OSError(24, "Too many open files")
+
+    server.supervisor._pool._start = refuse
+    worker.die()
+    if is_ready:
+        await (await server.worker()).hears("load m 1")
+    else:
+        assert "Too many open files" in await server.failure()
+
+
+async def test_a_round_that_fails_for_want_of_descriptors_is_made_again(
+    start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "RECONCILE_S", 0.01)
+    server = start()
+    make, failures = server.counters.version, 0
+
+    def refuse(*arguments: Any) -> Path:
+        nonlocal failures
+        failures += 1
+        if failures > 3:
+            return make(*arguments)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(server.counters, "version", refuse)
+    await server.serving()
+    assert failures == 4
+
+
+async def test_a_worker_that_says_what_cannot_be_read_is_replaced(
+    start: Callable[..., Server], pauses: list[float]
+) -> None:
+    server = start()
+    worker = await server.serving()
+    worker.reader.feed_data(messages.framed(messages.Listen("a command")))
+    await (await server.worker()).hears("load m 1")
+    assert worker.process.kills == 1
+
+
+async def test_the_server_is_not_ready_before_every_source_has_answered(start: Callable[..., Server]) -> None:
+    server = start()
+    server.unanswered.append("mlflow https://registry")
+    server.supervisor.on_desired(desired(m=TrafficPlan("1")))
+    worker = await server.worker()
+    await worker.hears("load m 1")
+    worker.tell(loaded("m", "1"))
+    await worker.hears("serve m:1")
+    server.supervisor._reconcile()
+    assert worker.said.empty()
+    assert server.supervisor.view().not_ready_reason == "waiting for the first answer of mlflow https://registry"
+    server.clock.now += supervisor.PATIENCE_S + 1  # what there is must not wait for ever
+    server.supervisor._change.set()
+    await worker.hears("listen")
+    worker.tell(LISTENING, messages.ControlRequest(1, "Echo", b""))
+    await worker.hears("controlreply")
+    assert not server.supervisor.view().is_ready
+    server.unanswered.clear()
+    assert server.supervisor.view().is_ready
+
+
+async def test_what_is_registered_and_not_served_is_told_to_workers(start: Callable[..., Server]) -> None:
+    server = start()
+    worker = await server.serving()
+    server.supervisor.on_desired(Desired({"m": TrafficPlan("1")}, {"sk": "a scikit-learn model; run penstock publish"}))
+    server.supervisor._reconcile()
+    assert worker.serves[-1].models["sk"].problem == "a scikit-learn model; run penstock publish"

@@ -3,7 +3,7 @@ from itertools import permutations
 import pytest
 
 from penstock.names import VersionKey, VersionState
-from penstock_server.control.view import version_statuses, version_views
+from penstock_server.control.view import Standing, version_statuses, version_views
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
@@ -14,8 +14,8 @@ FAILED = VersionStatus("UNAVAILABLE", "its digest is wrong")
 STATES: list[VersionStatus] = [READY, LOADING, UNLOADING, FAILED]
 
 
-def fetched(_key: VersionKey) -> None:
-    return None
+def fetched(_key: VersionKey) -> Standing:
+    return Standing(LOADING)
 
 
 def worker(
@@ -44,13 +44,41 @@ async def test_a_status_is_the_worst_over_the_workers(held: list[VersionStatus],
         assert version_statuses("m", TrafficPlan("1"), workers, fetched) == {"1": expected}
 
 
+AWAY = VersionStatus("UNAVAILABLE", "away")
+
+
 @pytest.mark.parametrize("status", STATES)
 async def test_a_version_that_cannot_be_fetched_is_unavailable(status: VersionStatus) -> None:
-    def away(key: VersionKey) -> str | None:
-        return "away" if key == ("m", "1") else None
+    def away(key: VersionKey) -> Standing:
+        return Standing(AWAY if key == ("m", "1") else LOADING)
 
     found = version_statuses("m", TrafficPlan("1", "2"), [worker({("m", "2"): status})], away)
-    assert found == {"1": VersionStatus("UNAVAILABLE", "away"), "2": status}
+    assert found == {"1": AWAY, "2": status}
+
+
+async def test_a_version_that_answers_goes_on_while_its_new_files_cannot_be_loaded() -> None:
+    reason = "its new files cannot be loaded, and the former ones answer: away"
+    found = version_statuses("m", TrafficPlan("1"), [worker({("m", "1"): READY})], lambda _: Standing(AWAY))
+    assert found == {"1": VersionStatus("READY", reason)}
+    noted = worker({("m", "1"): READY})
+    noted.notes["m", "1"] = "a digest of its new files is wrong"
+    found = version_statuses("m", TrafficPlan("1"), [noted], fetched)
+    assert found == {"1": VersionStatus("READY", "a digest of its new files is wrong")}
+
+
+async def test_what_is_worth_knowing_of_a_version_is_told_where_it_is_ready() -> None:
+    def noted(_key: VersionKey) -> Standing:
+        return Standing(LOADING, note="its requests are not batched")
+
+    workers = [worker({("m", "1"): READY, ("m", "2"): LOADING})]
+    assert version_statuses("m", TrafficPlan("1", "2"), workers, noted) == {
+        "1": VersionStatus("READY", "its requests are not batched"), "2": LOADING,
+    }  # fmt: skip
+
+
+async def test_a_version_that_must_not_answer_is_unavailable_though_it_is_loaded() -> None:
+    found = version_statuses("m", TrafficPlan("1"), [worker({("m", "1"): READY})], lambda _: Standing(AWAY, True))
+    assert found == {"1": AWAY}
 
 
 async def test_versions_are_those_desired_and_those_held() -> None:

@@ -1,9 +1,9 @@
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from penstock_server.control import messages, worker_process
@@ -69,11 +69,46 @@ async def test_the_end_of_the_socket_waits_for_the_end_of_the_process() -> None:
     assert await followed.code() == 0
 
 
-async def test_bytes_that_are_no_event_are_an_error() -> None:
+async def test_a_worker_that_sends_bytes_that_are_no_event_is_killed() -> None:
     followed = Followed()
     followed.worker.reader.feed_data(framed(messages.Listen("a command")))
-    with pytest.raises(msgspec.ValidationError):
-        await followed.code()
+    assert await followed.code() == -9
+    assert followed.worker.process.kills == 1
+
+
+async def test_a_version_that_answers_keeps_its_state_while_other_files_of_it_are_loaded() -> None:
+    worker = FakeWorker().end_here
+    command = messages.Load("m", "1", "/f", "/c", 0, 0)
+    worker.load(command, "old")
+    assert (worker.versions, worker.loading) == ({("m", "1"): VersionStatus("LOADING")}, ("m", "1"))
+    assert worker.on_loaded(("m", "1")) == "old"
+    worker.load(command, "new")
+    assert worker.versions == {("m", "1"): VersionStatus("READY")}
+    worker.on_load_failed(("m", "1"), "no")
+    assert (worker.loading, worker.identities, worker.tried) == (None, {("m", "1"): "old"}, {("m", "1"): "new"})
+    assert worker.notes == {("m", "1"): "its new files cannot be loaded, and the former ones answer: no"}
+    worker.load(command, "newer")
+    assert worker.on_loaded(("m", "1")) == "newer"
+    assert worker.notes == {}
+    worker.on_unloaded(("m", "1"))
+    assert (worker.versions, worker.identities, worker.tried) == ({}, {}, {})
+
+
+async def test_a_version_that_cannot_be_loaded_is_unavailable() -> None:
+    worker = FakeWorker().end_here
+    worker.load(messages.Load("m", "1", "/f", "/c", 0, 0), "")
+    worker.on_load_failed(("m", "1"), "no")
+    assert worker.versions == {("m", "1"): VersionStatus("UNAVAILABLE", "no")}
+
+
+async def test_a_worker_that_cannot_be_started_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process.sys, "executable", str(tmp_path / "none"))
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="none"):
+        await start_worker("{}")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 async def test_commands_to_a_worker_that_is_gone_are_dropped() -> None:
@@ -141,7 +176,9 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
         "import os, socket, sys\n"
         "from penstock_server.control import messages\n"
         "link = socket.socket(fileno=int(sys.argv[3]))\n"
-        "found = [*sys.argv[1:3], *sys.argv[4:], os.environ['MALLOC_ARENA_MAX'], os.environ['OMP_NUM_THREADS'],\n"
+        "file = link.makefile('rb')\n"
+        "counters = messages.command(file.read(*messages.HEAD.unpack(file.read(4)))).counters\n"
+        "found = [counters, *sys.argv[1:3], *sys.argv[4:], os.environ['MALLOC_ARENA_MAX'], os.environ['OMP_NUM_THREADS'],\n"
         "         str(os.getsid(0) == os.getpid())]\n"
         "link.sendall(messages.framed(messages.ListenFailed('|'.join(found))))\n"
         "sys.exit(5)\n"
@@ -151,8 +188,18 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's own wins
     events: list[Any] = []
-    worker = await start_worker(4, tmp_path / "counters", settings="{}")
+    worker = await start_worker("{}")
+    assert worker.slot == -1
+    worker.begin(4, tmp_path / "counters")
     code = await asyncio.wait_for(worker.follow(lambda _, event: events.append(event)), 60)
     assert (worker.slot, code) == (4, 5)
-    expected = ["-m", "penstock_server.worker", "{}", str(tmp_path / "counters"), ENVIRONMENT["MALLOC_ARENA_MAX"], "3"]
+    expected = [
+        str(tmp_path / "counters"),
+        "-m",
+        "penstock_server.worker",
+        "{}",
+        str(os.getpid()),
+        ENVIRONMENT["MALLOC_ARENA_MAX"],
+        "3",
+    ]
     assert [event.reason for event in events] == ["|".join([*expected, "True"])]

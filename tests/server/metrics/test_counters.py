@@ -1,3 +1,5 @@
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from penstock_server.metrics.counters import (
 PARTS = [
     "latency", "latency_ns", "batch_rows", "rows", "requests", "refusals", "classes", "class_values", "class_count",
     "shadow", "shadow_drops", "scores", "score_sum", "pair_ns", "waiting", "log_rows", "log_drops", "drift_at",
-    "drift_rows", "drift",
+    "beat_ns", "running_since_ns", "drift_rows", "drift",
 ]  # fmt: skip
 SHAPES = [CountersShape(), CountersShape(3, 9), CountersShape(1, 7, 2)]
 
@@ -52,6 +54,19 @@ def test_what_one_writes_the_other_reads(tmp_path: Path) -> None:
     assert (supervisor.rows[0], supervisor.drift.sum()) == (3, 2)
     del worker
     assert open_counters(tmp_path / "counters", shape).rows[0] == 3  # the next worker counts on
+
+
+def test_counters_without_room_are_an_error_at_once(tmp_path: Path) -> None:
+    """In a full file system a write to the mapping would end the process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            create_counters(tmp_path / "counters", CountersShape())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        signal.signal(signal.SIGXFSZ, former)
 
 
 def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from penstock_server.batching.cost import Cost
 from penstock_server.drift.fit import fit_baseline
-from penstock_server.errors import InvalidInputError
+from penstock_server.errors import InvalidInputError, ModelFailedError
 from penstock_server.features.spec.spec import (
     Categories,
     FeatureSpec,
@@ -19,6 +19,7 @@ from penstock_server.features.spec.spec import (
 )
 from penstock_server.models import artifact, golden
 from penstock_server.models.loader import load
+from penstock_server.models.onnx_model import OnnxModel
 
 WriteOnnx = Callable[..., Path]
 KEY = ("m", "1")
@@ -163,3 +164,21 @@ def test_a_pipeline_of_encoders_answers_no_rows(tmp_path: Path) -> None:
     servable, _ = load(KEY, tmp_path, threads=1, max_rows=8)
     outputs = servable.predict([b"", b""], 0, None, None)
     assert [(array.shape, array.dtype.str) for array in outputs.arrays] == [((0,), "<i8"), ((0, 2), "<f8")]
+
+
+def test_a_warm_up_without_memory_is_no_blank_row_that_the_model_does_not_like(
+    write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that takes all memory in its first run must not pass for one that blank rows say nothing about."""
+
+    def run(_model: OnnxModel, _feeds: Any) -> Any:
+        raise ModelFailedError("the model failed on this input") from RuntimeError("Failed to allocate memory")
+
+    monkeypatch.setattr(OnnxModel, "run", run)
+    with pytest.raises(InvalidInputError, match="needs more memory for its warm-up than there is"):
+        load(KEY, doubling(write_onnx, ["N", 2]), threads=1, max_rows=8)
+
+
+def test_requests_that_are_not_to_be_joined_run_alone(write_onnx: WriteOnnx) -> None:
+    servable, _ = load(KEY, doubling(write_onnx, ["N", 2]), threads=1, max_rows=8, batching="request")
+    assert not servable.is_batched

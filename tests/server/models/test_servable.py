@@ -1,5 +1,8 @@
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,3 +121,46 @@ def test_features_come_before_the_graph_and_are_counted(doubling: Path) -> None:
 def test_a_graph_that_raises_is_a_failed_model(doubling: Path) -> None:
     with pytest.raises(ModelFailedError):
         servable_of(doubling).predict([bytes(24)], 2, [(2, 3)], None)
+
+
+def test_a_run_shows_when_it_began_on_each_thread_and_nothing_afterwards(doubling: Path) -> None:
+    servable = servable_of(doubling)
+    cells = [0, 0]
+    servable.report_runs(cells)
+    seen: list[list[int]] = []
+    other_runs, other_goes_on = threading.Event(), threading.Event()
+    run = servable.model.run
+
+    def watched(feeds: dict[str, Any]) -> Any:
+        seen.append(list(cells))
+        if threading.current_thread() is other:
+            other_runs.set()
+            assert other_goes_on.wait(10)
+        return run(feeds)
+
+    servable.model.run = watched  # type: ignore[method-assign]
+    blocks = [bytes(16)]
+    other = threading.Thread(target=servable.predict, args=(blocks, 1, None, None))
+    before_ns = time.monotonic_ns()
+    other.start()
+    assert other_runs.wait(10)
+    servable.predict(blocks, 1, None, None)
+    first, second = seen
+    assert before_ns <= first[0] == second[0] <= second[1] <= time.monotonic_ns()
+    assert cells == [first[0], 0]  # the other still runs
+    other_goes_on.set()
+    other.join()
+    assert cells == [0, 0]
+
+
+def test_a_run_that_fails_is_over_too(write_onnx: WriteOnnx) -> None:
+    path = write_onnx(
+        [("Reshape", ["x", "shape"], ["y"], {})],
+        inputs=[("x", "FP32", ["N", 2])], outputs=[("y", "FP32", ["M", 3])],
+        constants={"shape": np.array([-1, 3], np.int64)},
+    )  # fmt: skip
+    servable, cells = servable_of(path), [0]
+    servable.report_runs(cells)
+    with pytest.raises(ModelFailedError):
+        servable.predict([bytes(8)], 1, None, None)
+    assert cells == [0]

@@ -34,6 +34,12 @@ def test_a_request_finds_its_executor(version: str, expected: Any) -> None:
         (MODEL, "@shadow", NotFoundError, "model 'm' has no shadow now"),
         (STARTING, "", NotReadyError, r"no version ready \(version 4: its digest is wrong\)"),
         (STARTING, "@champion", NotReadyError, "model 'm' has no version ready"),
+        (
+            ServedModel("m", None, {}, problem="a scikit-learn model"),
+            "",
+            NotReadyError,
+            r"model 'm' has no version ready \(a scikit-learn model\)$",
+        ),
         (ServedModel("m", None, {}), "1", NotFoundError, "served now: none yet"),
         (ServedModel("m", None, {}), "", NotReadyError, "model 'm' has no version ready$"),
     ],

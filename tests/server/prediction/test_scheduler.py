@@ -1,3 +1,4 @@
+import time
 from typing import Any
 
 import pytest
@@ -36,6 +37,17 @@ def clock(fake_clock: Any) -> Any:
 
 def test_nothing_to_do_is_idle(clock: Any) -> None:
     assert BatchScheduler(clock).step() == IDLE_S
+
+
+def test_each_step_shows_that_the_loop_runs(clock: Any) -> None:
+    beat = [0]
+    scheduler = BatchScheduler(clock, beat)
+    before_ns = time.monotonic_ns()
+    scheduler.step()
+    (first,) = beat
+    assert before_ns <= first <= time.monotonic_ns()
+    scheduler.step()
+    assert beat[0] > first
 
 
 def test_every_executor_gets_one_batch_a_step(clock: Any) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -95,14 +96,14 @@ def test_the_oldest_make_room(tmp_path: Path) -> None:
 def test_the_process_looks_once_more_when_it_is_told_to_end(tmp_path: Path) -> None:
     put(tmp_path, f"a{CLOSED}")
     argument = json.dumps([str(tmp_path), 10**9])
-    command = [sys.executable, "-m", "penstock_server.request_log.compactor", argument]
+    command = [sys.executable, "-m", "penstock_server.request_log.compactor", argument, str(os.getpid())]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, len(parquet_in(tmp_path))) == (0, 1), done.stderr
 
 
 def test_one_process_a_folder(tmp_path: Path) -> None:
     argument = json.dumps([str(tmp_path), 10**9])
-    command = [sys.executable, "-m", "penstock_server.request_log.compactor", argument]
+    command = [sys.executable, "-m", "penstock_server.request_log.compactor", argument, str(os.getpid())]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as first:
         assert first.stdin is not None
         put(tmp_path, f"a{CLOSED}")

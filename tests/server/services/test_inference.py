@@ -16,6 +16,7 @@ from penstock_server.errors import DeadlinePassedError, InvalidInputError, NotFo
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.predictor import Predictor
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.services.inference import inference_methods
 
 PATH = "/inference.GRPCInferenceService/"
@@ -136,6 +137,17 @@ READY = [("m", "1", "READY", ""), ("m", "2", "READY", "")]
 )  # fmt: skip
 def test_repository_index(ask: Any, only_ready: bool, expected: Any) -> None:
     reply = ask("RepositoryIndex", pb.RepositoryIndexRequest(ready=only_ready), pb.RepositoryIndexResponse)
+    assert [(one.name, one.version, one.state, one.reason) for one in reply.models] == expected
+
+
+@pytest.mark.parametrize(("only_ready", "shown"), [(False, 1), (True, 0)])
+def test_a_model_that_is_registered_and_not_served_is_in_the_index(
+    ask: Any, predictor: Predictor, only_ready: bool, shown: int
+) -> None:
+    models = {"sk": ServedModel("sk", None, {}, problem="a scikit-learn model; run penstock publish")}
+    predictor.routing_table = RoutingTable(models, is_settled=True)
+    reply = ask("RepositoryIndex", pb.RepositoryIndexRequest(ready=only_ready), pb.RepositoryIndexResponse)
+    expected = [("sk", "", "UNAVAILABLE", "a scikit-learn model; run penstock publish")] * shown
     assert [(one.name, one.version, one.state, one.reason) for one in reply.models] == expected
 
 

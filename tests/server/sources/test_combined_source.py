@@ -105,6 +105,21 @@ async def test_nobody_answering_and_nothing_known_is_told_with_every_reason() ->
     assert [state.reason for state in combined.states] == ["F does not answer", "S does not answer"]
 
 
+async def test_a_source_is_awaited_until_it_answers_or_its_last_state_is_recalled(tmp_path: Path) -> None:
+    first, second = Puppet("F", Desired({"a": ONE})), Puppet("S")
+    combined = CombinedSource([first, second], last_known=LastKnownState(tmp_path))
+    assert combined.unanswered == ("F", "S")
+    await poll(combined)
+    assert combined.unanswered == ("S",)
+    second.desired = Desired()
+    await poll(combined)
+    assert combined.unanswered == ()
+    first.desired = second.desired = None
+    again = CombinedSource([first, second], last_known=LastKnownState(tmp_path))
+    again.recall()
+    assert again.unanswered == ()
+
+
 async def test_a_list_that_loses_models_is_believed_when_it_says_so_again(tmp_path: Path) -> None:
     full = Desired({"a": ONE, "b": TWO}, identities={"a": {"1": "x"}, "b": {"2": "y"}})
     source = Puppet("F", full)

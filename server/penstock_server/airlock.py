@@ -1,0 +1,94 @@
+"""The airlock's process: tries one version under limits, says what it found, and ends.
+
+It loads the version as a worker will. Whatever that does to a process, it does here first: the supervisor kills this one
+when it takes too much memory or time, and nobody is served by it.
+"""
+
+import os
+import resource
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from penstock_server import lifeline
+from penstock_server.batching.limits import Batching
+from penstock_server.control.verdict import Trial, TrialLimits, Verdict, out_of_memory
+from penstock_server.errors import InvalidInputError, PenstockError, is_out_of_memory
+from penstock_server.models.loader import load
+
+DESCRIPTORS: Final = 256
+NICENESS: Final = 10
+"""Workers that answer calls get the processor first."""
+_MEBIBYTE: Final = 1 << 20
+
+
+def limit(limits: TrialLimits, threads: int) -> None:
+    """Limits this process; the supervisor's watch stops it sooner and with a better sentence, unless it is too slow."""
+    # On top of what the imports have mapped. The resident memory, which the supervisor watches, cannot be limited here.
+    memory = _mapped_bytes() + limits.memory_mib * _MEBIBYTE
+    seconds = int(limits.timeout_s * (threads + 1)) + 1
+    for kind, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_NOFILE, DESCRIPTORS),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+    with suppress(OSError):
+        os.nice(NICENESS)
+    with suppress(OSError):
+        # When the whole machine is short of memory, this process goes before one that serves.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
+    """Loads the version as a worker would, and says how that went."""
+    started = time.monotonic()
+    how = trial.how
+    try:
+        servable, _ = load(
+            trial.key, Path(trial.folder), threads=how.threads, max_rows=how.max_rows, batching=how.batching
+        )
+    except Exception as error:  # noqa: BLE001 - whatever a load raises is its verdict
+        return Verdict(_reason(error, limits))
+    batching: Batching = "rows" if servable.is_batched else "request"
+    note = str(getattr(servable, "batching_note", ""))
+    return Verdict(batching=batching, note=note, took_s=time.monotonic() - started)
+
+
+def _reason(error: Exception, limits: TrialLimits) -> str:
+    if is_out_of_memory(error):
+        return out_of_memory(limits)
+    if isinstance(error, InvalidInputError):
+        return str(error)
+    return str(error) if isinstance(error, PenstockError) else f"loading failed: {type(error).__name__}"
+
+
+def _mapped_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 4096 * _MEBIBYTE
+
+
+def main() -> None:
+    """Tries the version in the arguments; the verdict is all that goes to standard output."""
+    parent, trial_text, limits_text = sys.argv[1:4]
+    lifeline.end_with_parent(int(parent))
+    answer = os.dup(1)
+    os.dup2(2, 1)  # libraries that print must not be taken for the verdict
+    trial, limits = msgspec.json.decode(trial_text, type=Trial), msgspec.json.decode(limits_text, type=TrialLimits)
+    limit(limits, trial.how.threads)
+    os.write(answer, msgspec.json.encode(attempt(trial, limits)))
+    # Nothing is left to save, and a model's threads may hang.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Runs one trial in its process: starts it, watches its memory and its time, and says what came of it.
+
+The process can do nothing but end. It is killed when it takes too much, and it ends with the supervisor.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from penstock_server.control.process_end import ending
+from penstock_server.control.verdict import MAX_VERDICT_BYTES, Trial, TrialLimits, Verdict, out_of_memory
+from penstock_server.control.worker_process import ENVIRONMENT
+
+log = structlog.get_logger(__name__)
+
+LOOK_S: Final = 0.02
+"""The pause between two looks at its memory. In that time a process fills some hundred MiB."""
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+async def run_trial(trial: Trial, limits: TrialLimits) -> Verdict:
+    """Tries a version; when cancelled, its process is gone.
+
+    Raises:
+        OSError: the process cannot be started now, which says nothing about the version.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "penstock_server.airlock",
+        str(os.getpid()),
+        msgspec.json.encode(trial).decode(),
+        msgspec.json.encode(limits).decode(),
+        env={**ENVIRONMENT, **os.environ},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    log.info("trying a version", model=trial.model, version=trial.version, pid=process.pid)
+    watching = asyncio.create_task(_outgrows(process.pid, limits))
+    answering = asyncio.create_task(_answer(process))
+    try:
+        done, _ = await asyncio.wait(
+            {watching, answering}, timeout=limits.timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if answering in done:
+            return verdict_of(answering.result(), await process.wait(), limits)
+        return Verdict(out_of_memory(limits) if watching in done else too_slow(limits))
+    finally:
+        watching.cancel()
+        answering.cancel()
+        with suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.gather(watching, answering, return_exceptions=True)
+        await process.wait()
+
+
+def verdict_of(answer: bytes, code: int, limits: TrialLimits) -> Verdict:
+    """What the process said, or what its end says when it could not."""
+    if code == 0:
+        with suppress(msgspec.DecodeError):
+            return msgspec.json.decode(answer, type=Verdict)
+    if code == -signal.SIGXCPU:
+        return Verdict(too_slow(limits))
+    if code == -signal.SIGKILL:
+        return Verdict(
+            "the process that tried it was killed (signal 9), which the system does when the machine runs out of memory"
+        )
+    return Verdict(f"ended the process that tried it ({ending(code)})")
+
+
+def too_slow(limits: TrialLimits) -> str:
+    """The reason of a version that takes too long."""
+    return f"did not finish loading within {limits.timeout_s:g} s (the limit is the setting airlock.timeout_s)"
+
+
+async def _answer(process: asyncio.subprocess.Process) -> bytes:
+    """All that it says until it ends."""
+    assert process.stdout is not None
+    answer = b""
+    while (part := await process.stdout.read(MAX_VERDICT_BYTES)) and len(answer) <= MAX_VERDICT_BYTES:
+        answer += part
+    await process.wait()
+    return answer
+
+
+async def _outgrows(pid: int, limits: TrialLimits) -> None:
+    """Ends once it takes more memory than it may."""
+    most_pages = limits.memory_mib * (1 << 20) // _PAGE_BYTES
+    while _resident_pages(pid) <= most_pages:  # noqa: ASYNC110 - another process's memory can only be polled
+        await asyncio.sleep(LOOK_S)
+
+
+def _resident_pages(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -1,0 +1,73 @@
+"""What the airlock's process is told and what it answers; it imports this module, so nothing slow may be imported here."""
+
+from typing import Final
+
+import msgspec
+
+from penstock.names import VersionKey
+from penstock_server.batching.limits import Batching
+
+MAX_VERDICT_BYTES: Final = 64 * 1024
+
+
+class LoadSettings(msgspec.Struct, frozen=True):
+    """How a model is loaded, by the settings for its name; `batching` None lets the loader find out."""
+
+    threads: int = 1
+    max_rows: int = 256
+    batching: Batching | None = None
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A version to try.
+
+    Attributes:
+        identity: says which files these are; the source decides how.
+        folder: where its files are.
+        how: as a worker would load it.
+    """
+
+    model: str
+    version: str
+    identity: str
+    folder: str
+    how: LoadSettings
+
+    @property
+    def key(self) -> VersionKey:
+        return self.model, self.version
+
+
+class TrialLimits(msgspec.Struct, frozen=True):
+    """What a trial's process may use."""
+
+    memory_mib: int
+    timeout_s: float
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a trial found.
+
+    Attributes:
+        reason: why the version must not be loaded, in one sentence; "" when it has passed.
+        batching: for the workers, which take it on trust.
+        note: what is worth knowing about a version that passed, in one sentence.
+        took_s: the time of the load.
+    """
+
+    reason: str = ""
+    batching: Batching | None = None
+    note: str = ""
+    took_s: float = 0.0
+
+    @property
+    def has_passed(self) -> bool:
+        return not self.reason
+
+
+def out_of_memory(limits: TrialLimits) -> str:
+    """The reason of a version that takes too much memory."""
+    return (
+        f"used more than {limits.memory_mib:,} MiB while it was loaded and was stopped "
+        "(the limit is the setting airlock.memory_mib)"
+    )

@@ -1,0 +1,35 @@
+from penstock_server.control.fallback import PROBATION_S, Fallbacks, common_champions
+from penstock_server.rollout.plan import TrafficPlan
+
+
+def test_the_champions_that_all_workers_share() -> None:
+    one, two = {"a": TrafficPlan("1"), "b": TrafficPlan("1")}, {"a": TrafficPlan("1", "2", 0.1), "b": TrafficPlan("2")}
+    assert common_champions([one, two]) == {"a": "1"}
+    assert common_champions([one]) == {"a": "1", "b": "1"}
+    assert common_champions([one, {}]) == {}
+    assert common_champions([]) == {}
+    assert common_champions([{"a": TrafficPlan()}]) == {}
+
+
+def test_a_champion_becomes_the_fallback_once_it_has_answered_for_a_while() -> None:
+    known = Fallbacks().after({"a": "1"}, {"a"}, 0.0)
+    assert known.versions == {"a": "1"}  # the first at once: there is no other
+    known = known.after({"a": "2"}, {"a"}, 10.0)
+    known = known.after({"a": "2"}, {"a"}, 10.0 + PROBATION_S - 1)
+    assert known.versions == {"a": "1"}
+    assert known.after({"a": "2"}, {"a"}, 10.0 + PROBATION_S).versions == {"a": "2"}
+
+
+def test_while_nothing_answers_the_fallback_stays() -> None:
+    known = Fallbacks().after({"a": "1"}, {"a"}, 0.0).after({}, {"a"}, 1e6)
+    assert known.versions == {"a": "1"}
+
+
+def test_a_champion_that_goes_and_comes_back_begins_again() -> None:
+    known = Fallbacks().after({"a": "1"}, {"a"}, 0.0).after({"a": "2"}, {"a"}, 1.0).after({"a": "1"}, {"a"}, 2.0)
+    assert known.after({"a": "2"}, {"a"}, 2.0 + PROBATION_S).versions == {"a": "1"}
+
+
+def test_models_that_are_not_desired_are_forgotten() -> None:
+    known = Fallbacks().after({"a": "1", "b": "1"}, {"a", "b"}, 0.0).after({"a": "1", "b": "1"}, {"b"}, 1.0)
+    assert (known.versions, known.answering) == ({"b": "1"}, {"b": ("1", 0.0)})

@@ -1,0 +1,91 @@
+from typing import Any
+
+import pytest
+
+from penstock_server.control.quarantine import FORGIVEN_S, Quarantine, WorkerEnd, blame
+
+A, B = ("m", "1"), ("m", "2")
+CASES: dict[str, tuple[WorkerEnd, tuple[Any, str] | None]] = {
+    "it was told to end": (WorkerEnd("ended", 0, runs={A: 5.0}), None),
+    "it ended by itself while nothing ran": (WorkerEnd("ended", 1), None),
+    "it crashed while nothing ran": (WorkerEnd("ended", -11), None),
+    "it crashed while it loaded": (
+        WorkerEnd("ended", -11, loading=B), (B, "it ended while it loaded it (signal 11, SIGSEGV)"),
+    ),
+    "it exited while it loaded": (WorkerEnd("ended", 3, loading=B), (B, "it ended while it loaded it (exit code 3)")),
+    "it was killed while it loaded, as when memory is short": (
+        WorkerEnd("ended", -9, loading=B, runs={A: 0.001}), (B, "it ended while it loaded it (signal 9, SIGKILL)"),
+    ),
+    "it crashed in a run": (
+        WorkerEnd("ended", -6, runs={A: 0.0001}, champions={A}), (A, "it ended while it ran (signal 6, SIGABRT)"),
+    ),
+    "it crashed while the champion and a canary ran": (
+        WorkerEnd("ended", -11, runs={A: 3.0, B: 0.001}, champions={A}),
+        (B, "it ended while it ran (signal 11, SIGSEGV)"),
+    ),
+    "it crashed while two others ran": (
+        WorkerEnd("ended", -11, runs={A: 0.2, B: 0.1}), (A, "it ended while it ran (signal 11, SIGSEGV)"),
+    ),
+    "somebody killed it in the middle of a short run": (WorkerEnd("ended", -9, runs={A: 0.02}, champions={A}), None),
+    "somebody ended it": (WorkerEnd("ended", -15, runs={A: 0.02}), None),
+    "it was killed in a long run, as when memory is short": (
+        WorkerEnd("ended", -9, runs={A: 2.0, B: 0.1}), (A, "it ended while it ran (signal 9, SIGKILL)"),
+    ),
+    "a run held up its loop": (
+        WorkerEnd("silent", -9, runs={A: 10.4, B: 0.1}), (A, "its run held up the whole worker for 10 s"),
+    ),
+    "a run held up its loop while it loaded": (
+        WorkerEnd("silent", -9, loading=B, runs={A: 10.4}), (A, "its run held up the whole worker for 10 s"),
+    ),
+    "a load held up its loop": (WorkerEnd("silent", -9, loading=B), (B, "its load held up the whole worker")),
+    "its loop was silent and nothing ran": (WorkerEnd("silent", -9), None),
+    "it was stopped": (WorkerEnd("stopped", -9, loading=B, runs={A: 11.0}), None),
+    "it never started": (WorkerEnd("never started", -9), None),
+    "a run did not end": (WorkerEnd("long run", -9, runs={A: 61.0, B: 1.0}), (A, "a run had not ended after 61 s")),
+    "a run that did not end ended just then": (WorkerEnd("long run", -9), None),
+    "a load did not end": (WorkerEnd("long load", -9, loading=B, runs={A: 1.0}), (B, "its load did not end")),
+    "it died of a signal without a name": (
+        WorkerEnd("ended", -40, loading=B), (B, "it ended while it loaded it (signal 40)"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_blame(case: str) -> None:
+    end, expected = CASES[case]
+    assert blame(end) == expected
+
+
+def test_a_version_is_out_after_the_second_time_until_its_files_change(fake_clock: Any) -> None:
+    quarantine = Quarantine(fake_clock())
+    assert not quarantine.note(A, "x", "it ended while it ran")
+    assert (quarantine.reason(A, "x"), quarantine.is_doubtful(A, "x")) == (None, True)
+    assert not quarantine.note(B, "x", "it ended while it ran")
+    assert quarantine.note(A, "x", "its load did not end")
+    assert quarantine.reason(A, "x") == (
+        "is kept out until its files change: it ended a worker 2 times; the last time its load did not end"
+    )
+    assert (quarantine.reason(A, "y"), quarantine.is_doubtful(A, "y")) == (None, False)
+    assert not quarantine.note(A, "y", "other files start anew")
+    assert quarantine.reason(A, "x") is None
+
+
+def test_what_lies_long_back_is_forgiven(fake_clock: Any) -> None:
+    clock = fake_clock()
+    quarantine = Quarantine(clock)
+    quarantine.note(A, "x", "how")
+    clock.now += FORGIVEN_S
+    assert not quarantine.note(A, "x", "how")
+    clock.now += FORGIVEN_S / 2
+    assert quarantine.note(A, "x", "how")
+    clock.now += 10 * FORGIVEN_S
+    assert quarantine.reason(A, "x") is not None  # what is out stays out
+
+
+def test_versions_that_nobody_wants_are_forgotten(fake_clock: Any) -> None:
+    quarantine = Quarantine(fake_clock())
+    for key in (A, A, B, B):
+        quarantine.note(key, "x", "how")
+    quarantine.keep({B})
+    assert quarantine.reason(A, "x") is None
+    assert quarantine.reason(B, "x") is not None

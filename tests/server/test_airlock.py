@@ -1,0 +1,69 @@
+import subprocess
+import sys
+
+import pytest
+
+from penstock_server import airlock
+from penstock_server.airlock import attempt
+from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, out_of_memory
+from penstock_server.errors import InvalidInputError, ModelFailedError, UnavailableError
+
+LIMITS = TrialLimits(1024, 10.0)
+TRIAL = Trial("m", "1", "", "/none", LoadSettings())
+
+
+def failed_for(cause: BaseException) -> InvalidInputError:
+    error = InvalidInputError("the model fails on its golden requests")
+    error.__cause__ = ModelFailedError("the model failed on this input")
+    error.__cause__.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (InvalidInputError("its digest is wrong"), "its digest is wrong"),
+        (UnavailableError("no room"), "no room"),
+        (RuntimeError("secret"), "loading failed: RuntimeError"),
+        (MemoryError(), out_of_memory(LIMITS)),
+        (RuntimeError("std::bad_alloc"), out_of_memory(LIMITS)),
+        (failed_for(RuntimeError("Failed to allocate memory for requested buffer")), out_of_memory(LIMITS)),
+        (failed_for(RuntimeError("shapes")), "the model fails on its golden requests"),
+    ],
+)
+def test_the_reason_of_a_load_that_fails(monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str) -> None:
+    def load(*_: object, **__: object) -> object:
+        raise error
+
+    monkeypatch.setattr(airlock, "load", load)
+    assert attempt(TRIAL, LIMITS).reason == reason
+
+
+def test_a_version_is_loaded_by_its_model_s_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, object]] = []
+
+    def load(*_: object, **settings: object) -> object:
+        given.append(settings)
+        raise InvalidInputError("enough")
+
+    monkeypatch.setattr(airlock, "load", load)
+    attempt(TRIAL, LIMITS)
+    attempt(Trial("m", "1", "", "/none", LoadSettings(2, 8, "request")), LIMITS)
+    assert given == [
+        {"threads": 1, "max_rows": 256, "batching": None},
+        {"threads": 2, "max_rows": 8, "batching": "request"},
+    ]
+
+
+def test_the_limits_hold_in_the_process() -> None:
+    code = (
+        "import resource; from penstock_server.airlock import limit; from penstock_server.control.verdict import TrialLimits\n"
+        "limit(TrialLimits(512, 9.0), 1)\n"
+        "for kind in ('AS', 'CPU', 'NOFILE', 'CORE'): print(*resource.getrlimit(getattr(resource, f'RLIMIT_{kind}')))\n"
+        "try: bytearray(600 << 20)\n"
+        "except MemoryError: print('refused', open('/proc/self/oom_score_adj').read().strip())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    memory, processor, descriptors, core, refused = done.stdout.splitlines()
+    assert 512 << 20 < int(memory.split()[0]) < 8 << 30
+    assert (processor, descriptors, core, refused) == ("19 19", "256 256", "0 0", "refused 1000")
