@@ -249,7 +249,7 @@ OUTCOMES = [
     (1j, "FP64", REFUSED),
     (uuid.UUID(int=5), "INT64", REFUSED),
     (uuid.UUID(int=5), "BYTES", REFUSED),
-    (object(), "FP64", REFUSED),
+    (NotImplemented, "FP64", REFUSED),
 ]
 
 
