@@ -217,7 +217,7 @@ def test_the_airlock_and_the_watchdog_have_settings(file: Path) -> None:
         ("[airlock]\nmemory_mib = 100", "airlock.memory_mib is 100, expected at least 256"),
         ("[airlock]\ntimeout_s = 0.5", "airlock.timeout_s is 0.5, expected at least 1 second"),
         ("[airlock]\ntimeout_s = inf", "airlock.timeout_s is inf"),
-        ("[airlock]\nmemory = 100", "unknown settings airlock.memory; expected some of airlock.memory_mib"),
+        ("[airlock]\nmemory = 100", "unknown settings airlock.memory; did you mean airlock.memory_mib"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(file: Path, text: str, sentence: str) -> None:

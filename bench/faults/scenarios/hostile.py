@@ -202,12 +202,14 @@ def _growing(count: int) -> list[bytes]:
 
 
 def _heads(count: int) -> list[bytes]:
-    """Plain requests that are answered, and whose bytes before the row all differ, in content and in length."""
+    """Plain requests that are answered, and whose bytes before the row all differ, in content and in length.
+
+    Each names a model twice; protobuf takes the last name.
+    """
     made = []
     for at in range(count):
-        each = request("promoted", "FP64", (1, 2), bytes(16))
-        each.inputs[0].parameters["note"].string_param = f"{at} {'x' * (at % 900)}"
-        made.append(each.SerializeToString())
+        other = pb.ModelInferRequest(model_name=f"{at} {'x' * (at % 900)}").SerializeToString()
+        made.append(other + request("promoted", "FP64", (1, 2), bytes(16)).SerializeToString())
     return made
 
 

@@ -103,6 +103,13 @@ class Server:
         await asyncio.wait_for(self.supervisor.ready.wait(), TIMEOUT_S)
         return worker
 
+    def change_files(self, key: tuple[str, str], identity: str) -> None:
+        """The source has other files of a version."""
+        model, version = key
+        now = self.supervisor._desired
+        identities = {**now.identities, model: {**now.identities.get(model, {}), version: identity}}
+        self.supervisor.on_desired(Desired(now.models, now.problems, identities))
+
     async def failure(self) -> str:
         with pytest.raises(UnavailableError) as found:
             await asyncio.wait_for(self.supervisor.failure(), TIMEOUT_S)
@@ -194,10 +201,11 @@ async def test_versions_with_features_wait_for_the_kernels_and_others_do_not(
     worker = await server.worker()
     await worker.hears("listen")
     assert kernels.required > 0
-    worker.tell(LISTENING)
-    await asyncio.wait_for(server.supervisor.ready.wait(), TIMEOUT_S)
+    worker.tell(LISTENING, messages.ControlRequest(1, "Echo", b""))
+    await worker.hears("controlreply")
     view = server.supervisor.view()
-    assert (view.is_ready, view.not_ready_reason) == (False, "the kernels are being compiled")
+    expected = "no model can answer: model 'fares' version 1 loading: the kernels are being compiled"
+    assert (view.is_ready, view.not_ready_reason) == (False, expected)
     assert [(each.model, each.state, each.reason) for each in view.versions] == [
         ("fares", "LOADING", "the kernels are being compiled")
     ]
@@ -569,7 +577,7 @@ async def test_a_canary_that_ends_the_worker_while_it_loads_is_kept_out_after_th
     view = server.supervisor.view()
     assert (view.is_ready, view.quarantined) == (True, 1)
     assert pauses == [0.0, 0.0]
-    server.supervisor._fetcher._identities["m", "2"] = "other files"
+    server.change_files(("m", "2"), "other files")
     server.supervisor._change.set()
     await worker.hears("load m 2")
 
@@ -633,7 +641,7 @@ async def test_other_files_of_a_version_replace_those_that_answer(start: Callabl
     worker = await server.serving()
     (former,) = server.counters.of_version(("m", "1"))
     former.rows[0] = 5
-    server.supervisor._fetcher._identities["m", "1"] = "new"
+    server.change_files(("m", "1"), "new")
     server.supervisor._change.set()
     await worker.hears("load m 1")
     assert statuses(server) == {"1": ("READY", "")}
@@ -649,14 +657,14 @@ async def test_the_former_files_answer_when_the_new_ones_cannot_be_loaded(start:
     server = start()
     worker = await server.serving()
     server.verdicts["m", "1"] = Verdict("golden")
-    server.supervisor._fetcher._identities["m", "1"] = "bad"
+    server.change_files(("m", "1"), "bad")
     server.supervisor._change.set()
     while statuses(server)["1"][1] == "":  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0)
     expected = "its new files cannot be loaded, and the former ones answer: "
     assert statuses(server) == {"1": ("READY", f"{expected}golden")}
     del server.verdicts["m", "1"]
-    server.supervisor._fetcher._identities["m", "1"] = "worse"
+    server.change_files(("m", "1"), "worse")
     server.supervisor._change.set()
     await worker.hears("load m 1")
     worker.tell(messages.LoadFailed("m", "1", "a digest is wrong"), messages.ControlRequest(1, "Echo", b""))
