@@ -30,12 +30,14 @@ class _Case:
 
     Attributes:
         verdict: the newest; after a restart it may be what was remembered of a version that did not pass then.
+        is_recalled: what was known from before has been taken over.
         is_waiting: it is to be tried.
     """
 
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
         self.verdict: Verdict | None = None
+        self.is_recalled = False
         self.is_waiting = False
         self.task: asyncio.Task[None] | None = None
 
@@ -82,6 +84,7 @@ class Airlock:
             if key not in self._cases:
                 case = self._cases[key] = _Case(trial)
                 case.task = self._task(self._recall(case))
+        self._start_next()  # what held up the others may be gone
 
     async def close(self) -> None:
         """Stops all trials; their processes are gone afterwards."""
@@ -102,6 +105,7 @@ class Airlock:
             case.verdict = await asyncio.to_thread(self._proven.recall, case.trial)
         except Exception:
             log.exception("a verdict cannot be recalled", model=case.trial.model, version=case.trial.version)
+        case.is_recalled = True
         case.is_waiting = case.verdict is None or not case.verdict.has_passed
         self._changed()
         self._start_next()
@@ -110,8 +114,10 @@ class Airlock:
         for key in self._order:
             if self._is_closed or len(self._trying) >= TRIALS_AT_ONCE:
                 return
-            case = self._cases.get(key)
-            if case is not None and case.is_waiting and key not in self._trying:
+            case = self._cases[key]
+            if not case.is_recalled:
+                return  # the next one must not take its turn
+            if case.is_waiting and key not in self._trying:
                 case.is_waiting = False
                 self._trying.add(key)
                 case.task = self._task(self._try(case))
