@@ -30,7 +30,7 @@ class _Case:
 
     Attributes:
         verdict: the newest; after a restart it may be what was remembered of a version that did not pass then.
-        is_recalled: it is known whether it was tried before.
+        is_recalled: what was known from before has been taken over.
         is_waiting: it is to be tried.
     """
 
@@ -84,6 +84,7 @@ class Airlock:
             if key not in self._cases:
                 case = self._cases[key] = _Case(trial)
                 case.task = self._task(self._recall(case))
+        self._start_next()  # what held up the others may be gone
 
     async def close(self) -> None:
         """Stops all trials; their processes are gone afterwards."""
@@ -115,7 +116,7 @@ class Airlock:
                 return
             case = self._cases[key]
             if not case.is_recalled:
-                return  # it may have to be tried, before those that come after it
+                return  # the next one must not take its turn
             if case.is_waiting and key not in self._trying:
                 case.is_waiting = False
                 self._trying.add(key)
