@@ -231,7 +231,7 @@ class Registry:
     def promote(self, name: str, version: str, alias: str = "champion", weight: float | None = None) -> None:
         from penstock_tools.publish.promote import promote
 
-        promote(name, version, alias=alias, weight=weight, registry=self.uri)
+        promote(name, version, alias=alias, weight=weight, also=alias != "champion", registry=self.uri)
 
     def forget(self, name: str, alias: str) -> None:
         from mlflow import MlflowClient

@@ -164,10 +164,12 @@ def test_requests_are_logged(server: Server, log_folder: Path, until: Any) -> No
 def test_a_directory_that_cannot_be_written_hurts_no_answer(
     start: Any, repository: Path, tmp_path: Path, until: Any
 ) -> None:
-    (tmp_path / "file").write_text("")
+    log = tmp_path / "log"
     settings = tmp_path / "penstock.toml"
-    settings.write_text(SETTINGS.format(directory=tmp_path / "file" / "log"))
+    settings.write_text(SETTINGS.format(directory=log))
     running = start("--model-repository", str(repository), "--config", str(settings)).wait_ready()
+    log.rename(tmp_path / "gone")
+    log.write_text("")
     with Client(running.grpc, timeout_s=30) as client:
         for seed in range(20):
             assert client.predict("fares", rows(seed, 5)).timing.batch_rows == 5

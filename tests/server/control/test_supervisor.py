@@ -215,7 +215,7 @@ async def test_versions_with_features_wait_for_the_kernels_and_others_do_not(
     assert [each.reason for each in server.supervisor.view().versions] == ["numba is not installed", ""]
     kernels.failure, kernels.is_ready = "", True
     worker.tell(loaded("plain", "1"))
-    await worker.hears("load fares 1", "serve plain:1")
+    await worker.hears("serve plain:1", "load fares 1")
 
 
 async def test_statuses_travel_with_the_plans(start: Callable[..., Server]) -> None:

@@ -7,9 +7,12 @@ def test_a_release_from_the_command_line(registry, client, onnx_file, capsys, ru
     assert run("publish", "fraud", str(onnx_file)) == 0
     assert run("promote", "fraud", "1") == 0
     assert run("publish", "fraud", str(onnx_file), "--alias", "canary", "--weight", "5", "--registry", registry) == 0
+    decided = "requests are batched by rows: proven on 64 made-up rows"
     assert capsys.readouterr().out.splitlines() == [
+        decided,
         "fraud version 1 is registered; it is served once you run: penstock promote fraud 1",
         "fraud version 1 is now champion",
+        decided,
         "fraud version 2 is registered and is now canary with 5% of the traffic",
     ]
     assert client.get_registered_model("fraud").aliases == {"champion": 1, "canary": 2}
