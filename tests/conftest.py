@@ -89,3 +89,20 @@ def empty_registry(shared_folder: Path) -> Path:
             MlflowClient(f"sqlite:///{unfinished}", f"sqlite:///{unfinished}").search_registered_models()
             unfinished.rename(path)
     return path
+
+
+_FOLLOWED: Final = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """mlflow.set_tracking_uri writes into the environment, and every server that a later test starts would follow it."""
+    before = {name: os.environ.get(name) for name in _FOLLOWED}
+    try:
+        return (yield)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
