@@ -47,6 +47,7 @@ def address(
     graph = to_onnx(classifier, rows.to_numpy(np.float32)[:1], options={"zipmap": False})
     with opened(uri) as client:
         mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
         experiment = client.create_experiment("columns", artifact_location=(folder / "artifacts").as_uri())
         with mlflow.start_run(experiment_id=experiment):
             signature = infer_signature(rows, classifier.predict(rows.to_numpy(np.float32)))
