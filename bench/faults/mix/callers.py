@@ -27,7 +27,7 @@ LONG_S: Final = 20.0
 MARGIN_S: Final = 5.0
 """A call that has not ended this long after its deadline never will."""
 _LATE_S: Final = 3.0
-_STREAM: Final = f"/{INFERENCE_SERVICE}/ModelStreamInfer"
+STREAM: Final = f"/{INFERENCE_SERVICE}/ModelStreamInfer"
 _ENDLESS: Final = "no end"
 _STREAMED: Final = (10, 80)
 _DISCARDED: Final = 160
@@ -340,5 +340,5 @@ def methods(opened: list[grpc.aio.Channel]) -> tuple[list[Unary], list[Streaming
     """ModelInfer and ModelStreamInfer of each channel, with serialized messages."""
     return (
         [channel.unary_unary(inference.METHOD) for channel in opened],
-        [channel.stream_stream(_STREAM) for channel in opened],
+        [channel.stream_stream(STREAM) for channel in opened],
     )
