@@ -1,11 +1,13 @@
 """A server that follows a real MLflow registry: promotions, canaries, shadows, damage, and a registry that is away."""
 
+import shutil
+import sqlite3
 import threading
 import time
 import urllib.error
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,7 +87,7 @@ def following(start_shared: Any, shared_registry: Any, flag_model: bytes) -> Ser
 
     Each test has a model of its own: a server of a registry takes many seconds to start.
     """
-    for model in ("promoted", "compared", "damaged", "broken"):
+    for model in ("promoted", "compared", "damaged", "broken", "renewed"):
         version = shared_registry.publish(model, flag_model, alias="champion")
     _stored_model(shared_registry, "broken", version).write_bytes(b"this is no ONNX")
     server: Server = start_shared("--registry", shared_registry.uri, "--config", str(_quick_polls(shared_registry)))
@@ -112,6 +114,26 @@ def test_promotions_under_load_lose_no_request(
     until(lambda: versions(server, "promoted") == [second], "the old version is unloaded")
     counted = [dict(labels) for labels in server.samples("model_predictions_total")]
     assert {labels["model_version"] for labels in counted if labels["model_name"] == "promoted"} == {second}
+
+
+def test_a_name_that_is_registered_anew_between_two_polls_is_another_model(
+    following: Server, shared_registry: Any, opposite_model: bytes, until: Any, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    database = Path(shared_registry.uri.removeprefix("sqlite:///"))
+    aside = database.with_suffix(".aside")
+    shutil.copy(database, aside)
+    other = type(shared_registry)(f"sqlite:///{aside}", tmp_path)
+    MlflowClient(other.uri, other.uri).delete_registered_model("renewed")
+    assert other.publish("renewed", opposite_model, alias="champion") == "1"
+    with Traffic(following.grpc, "renewed") as traffic, Client(following.grpc) as client:
+        assert client.predict("renewed", ROWS)["label"].tolist() == [1, 0, 1]
+        with closing(sqlite3.connect(aside)) as new, closing(sqlite3.connect(database)) as present:
+            new.backup(present)  # in one transaction, so no poll sees a registry without the name
+        until(lambda: client.predict("renewed", ROWS)["label"].tolist() == [0, 1, 0], "the new model answers")
+    assert traffic.failures == []
+    assert [(row["state"], row["reason"]) for row in following.models() if row["name"] == "renewed"] == [("READY", "")]
 
 
 def test_canary_and_shadow_play_their_parts(
