@@ -71,8 +71,9 @@ architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md
 bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of python -m bench
 	$(BIN)/python -m bench $(ARGS)
 
-bench-ci: $(STAMP) ## Measure quickly, and fail if a threshold does not hold
+bench-ci: kernels ## Measure quickly, and fail if a threshold does not hold
 	$(BIN)/python -m bench --ci
+	$(BIN)/python -m bench.faults --ci
 
 faults: $(STAMP) ## Play faults against a server, and show what others felt; ARGS="--help" lists the options
 	$(BIN)/python -m bench.faults $(ARGS)

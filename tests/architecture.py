@@ -20,7 +20,19 @@ SOURCES: Final = {
     "penstock_tools": ROOT / "tools",
 }
 
-GROUND: Final = {"errors", "clock", "call", "paths", "atomic", "frames", "leases", "lifeline", "log_setup", "parse"}
+GROUND: Final = {
+    "errors",
+    "clock",
+    "call",
+    "paths",
+    "atomic",
+    "frames",
+    "leases",
+    "lifeline",
+    "log_setup",
+    "memory",
+    "parse",
+}
 """What every room of the server may import."""
 TOOLS_GROUND: Final = {"formatting", "functions", "progress", "server_process"}
 """What every room of the tools may import."""

@@ -5,7 +5,6 @@ neither a drain nor a promotion; what it made is handed to the commands' thread,
 reactor reads is changed only by actions posted to it, so the request path has no locks.
 """
 
-import ctypes
 import gc
 import os
 import queue
@@ -14,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +29,7 @@ from penstock_server.control.forwarding import ForwardedCalls
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.log_setup import configure_logging
+from penstock_server.memory import MemoryReturn, return_memory
 from penstock_server.metrics.counters import CountersShape, SharedCounters, open_counters
 from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.loader import load
@@ -118,7 +117,10 @@ class Worker:
         """Serves until a command drains it, or until the supervisor is gone."""
         for name, work in (("link", self._receive_commands), ("control", self._handle_commands)):
             threading.Thread(target=work, name=name, daemon=True).start()
+        memory = MemoryReturn()
+        memory.start()
         self._transport.run()
+        memory.close()
         self._large.close()
         if self._request_log is not None:
             self._request_log.close()
@@ -335,7 +337,7 @@ class Worker:
                 sampler.close()
             del executor, sampler
             gc.collect()  # walks only objects made after the start; the rest is frozen
-            _return_memory()
+            return_memory()
         finally:
             if then is not None:
                 self._link.send(then)
@@ -369,12 +371,6 @@ def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:
     )
     writer.start()
     return writer
-
-
-def _return_memory() -> None:
-    """Gives freed memory back to the system, which glibc would otherwise keep."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def main() -> None:
