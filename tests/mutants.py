@@ -43,7 +43,11 @@ PURE: Final[dict[str, tuple[str, ...]]] = {
         ],
         ("tests/server/drift",),
     ),
-    "server/penstock_server/control/reconcile.py": ("tests/server/control/test_reconcile.py",),
+    **{
+        f"server/penstock_server/control/{name}.py": (f"tests/server/control/test_{name}.py",)
+        for name in ("reconcile", "quarantine", "watchdog", "fallback", "readiness")
+    },
+    "server/penstock_server/transport/window.py": ("tests/server/transport/test_window.py",),
     **dict.fromkeys(
         [
             f"server/penstock_server/prediction/{name}.py"
