@@ -40,7 +40,8 @@ def test_a_killed_worker_is_replaced_and_totals_never_go_back(two_workers: Any, 
         restarts = server.total("penstock_worker_restarts_total")
         for _ in range(20):
             client.predict("flag", ROWS)
-        assert server.total("model_predictions_total", model_name="flag") == before + 40
+        # A batch is counted right after it is answered.
+        until(lambda: server.total("model_predictions_total", model_name="flag") == before + 40, "every row is counted")
         victim, other = server.workers()
         os.kill(victim["pid"], signal.SIGKILL)
         for _ in range(50):
@@ -55,7 +56,7 @@ def test_a_killed_worker_is_replaced_and_totals_never_go_back(two_workers: Any, 
     assert server.total("penstock_worker_restarts_total") == restarts + 1
 
 
-def test_two_workers_share_the_port(two_workers: Any) -> None:
+def test_two_workers_share_the_port(two_workers: Any, until: Any) -> None:
     server = two_workers
     before = server.total("model_predictions_total", model_name="flag")
     threads = [threading.Thread(target=_call_once, args=(server.grpc,)) for _ in range(32)]
@@ -63,7 +64,7 @@ def test_two_workers_share_the_port(two_workers: Any) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert server.total("model_predictions_total", model_name="flag") == before + 64
+    until(lambda: server.total("model_predictions_total", model_name="flag") == before + 64, "every row is counted")
     assert len(server.samples("penstock_worker_resident_bytes")) == 2
 
 
