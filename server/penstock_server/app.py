@@ -78,7 +78,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
 
     Args:
         settings: the server's, already checked.
-        on_ready: called once, when every worker accepts calls.
+        on_ready: called once, when something can be answered.
 
     Raises:
         UnavailableError: a port cannot be bound, or workers cannot start.

@@ -15,9 +15,10 @@ from penstock import penstock_pb2
 from penstock_server import worker as workers
 from penstock_server.batching.limits import BatchLimits, ModelLimits
 from penstock_server.control import messages
-from penstock_server.control.messages import HEAD, Command, Event, framed
+from penstock_server.control.messages import Command, Event, framed
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyError, PenstockError, UnavailableError
+from penstock_server.frames import HEAD
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus

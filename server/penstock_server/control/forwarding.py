@@ -14,14 +14,14 @@ from typing import Final
 
 import structlog
 
-from penstock_server import errors
+from penstock_server import errors, frames
 from penstock_server.call import Call
-from penstock_server.control.messages import MAX_FRAME_BYTES, ControlError, ControlReply, ControlRequest, Event
+from penstock_server.control.messages import ControlError, ControlReply, ControlRequest, Event
 from penstock_server.errors import InvalidInputError, OverloadedError, PenstockError, UnsupportedError
 
 log = structlog.get_logger(__name__)
 
-MAX_REPLY_BYTES: Final = MAX_FRAME_BYTES // 2
+MAX_REPLY_BYTES: Final = frames.MAX_FRAME_BYTES // 2
 MAX_WAITING: Final = 32
 """Requests in flight per worker, from their arrival until the supervisor's reply, whether or not the caller still waits."""
 REPLIES_AT_ONCE: Final = 2

@@ -1,18 +1,15 @@
-"""The commands that the supervisor sends a worker, and the events that come back: msgpack records in frames.
+"""The commands that the supervisor sends a worker, and the events that come back: msgpack records in frames (`frames`).
 
-A frame is the body's length and the body. Both ends are of the same release, so messages need no version.
+Both ends are of the same release, so messages need no version.
 """
 
-import struct
 from typing import Final
 
 import msgspec
 
+from penstock_server import frames
 from penstock_server.batching.limits import Batching
 from penstock_server.rollout.plan import ModelRoutes
-
-MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
-HEAD: Final = struct.Struct("<I")
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
@@ -141,8 +138,7 @@ _events: Final[msgspec.msgpack.Decoder[Event]] = msgspec.msgpack.Decoder(Event)
 
 def framed(message: Command | Event) -> bytes:
     """A message as one frame."""
-    body = msgspec.msgpack.encode(message)
-    return HEAD.pack(len(body)) + body
+    return frames.framed(msgspec.msgpack.encode(message))
 
 
 def command(body: bytes) -> Command:

@@ -4,7 +4,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from penstock_server.control.messages import HEAD, Command, Event, command, framed
+from penstock_server import frames
+from penstock_server.control.messages import Command, Event, command, framed
 
 
 class WorkerLink:
@@ -17,19 +18,8 @@ class WorkerLink:
 
     def commands(self) -> Iterator[Command]:
         """Each command as it comes; ends when the supervisor is gone."""
-        while len(head := self._read(HEAD.size)) == HEAD.size:
-            (size,) = HEAD.unpack(head)
-            body = self._read(size)
-            if len(body) < size:
-                return
+        while (body := frames.receive(self._file)) is not None:
             yield command(body)
-
-    def _read(self, size: int) -> bytes:
-        try:
-            return self._file.read(size)
-        except OSError:
-            # A supervisor that is killed with events unread resets the socket instead of ending it.
-            return b""
 
     def send(self, event: Event) -> None:
         """Sends an event; it is lost when the supervisor is gone, and then `commands` ends too."""

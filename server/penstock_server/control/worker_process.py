@@ -12,8 +12,9 @@ from typing import Final
 import structlog
 
 from penstock.names import VersionKey
+from penstock_server import frames
 from penstock_server.control import messages
-from penstock_server.control.messages import HEAD, MAX_FRAME_BYTES, Command, Event, event, framed
+from penstock_server.control.messages import Command, Event, event, framed
 from penstock_server.control.process_end import Cause
 from penstock_server.control.reconcile import WorkerSnapshot
 from penstock_server.control.watchdog import Vigil
@@ -165,9 +166,8 @@ class WorkerProcess:
         """Hands each event on until the process ends, and returns its exit code."""
         try:
             while True:
-                (size,) = HEAD.unpack(await self._reader.readexactly(HEAD.size))
-                on_event(self, event(await self._reader.readexactly(size)))
-        except (asyncio.IncompleteReadError, ConnectionError):
+                on_event(self, event(await frames.receive_async(self._reader)))
+        except EOFError:
             pass
         except Exception:
             # What cannot be read or handled tells nothing any more of what it holds.
@@ -217,6 +217,6 @@ async def start_worker(settings: str) -> WorkerProcess:
             start_new_session=True,
         )
         cleanup.callback(_kill, process)
-        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_FRAME_BYTES)
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=frames.MAX_FRAME_BYTES)
         cleanup.pop_all()  # the transport owns the socket now, and the worker its process
     return WorkerProcess(process, reader, writer)

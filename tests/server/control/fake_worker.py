@@ -5,8 +5,9 @@ from itertools import count
 from typing import Any
 
 from penstock_server.control import messages
-from penstock_server.control.messages import HEAD, Command, Event, command, framed
+from penstock_server.control.messages import Command, Event, command, framed
 from penstock_server.control.worker_process import WorkerProcess
+from penstock_server.frames import HEAD
 from penstock_server.rollout.plan import TrafficPlan
 
 TIMEOUT_S = 10.0

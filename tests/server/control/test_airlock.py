@@ -90,6 +90,7 @@ async def test_the_order_may_change_while_versions_wait(gate: Gate) -> None:
     gate.airlock.require([trial(version) for version in "4123"])
     await gate.ends("1", PASSED)
     await gate.trying("2", "4")
+    assert gate.log == ["1 begins", "2 begins", "4 begins"]
 
 
 async def test_a_version_that_is_not_wanted_any_more_is_stopped(gate: Gate) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import signal
 import sys
 import threading
 import time
@@ -70,7 +71,9 @@ async def test_a_helper_that_cannot_be_started_is_started_later(
     monkeypatch.setattr(helper, "_start_process", refuse)
     helper.start()
     await until(tmp_path / "starts", "x")
+    assert failures == []
     await helper.close()
+    assert file.read_text() == "ended"
 
 
 async def test_it_is_started_again(module: str, tmp_path: Path) -> None:
@@ -91,7 +94,11 @@ async def test_one_that_does_not_end_is_killed(module: str, tmp_path: Path, monk
     helper.start()
     await until(tmp_path / "starts", "x")
     await asyncio.wait_for(helper.close(), TIMEOUT_S)
+    assert helper._process is not None
+    assert helper._process.returncode == -signal.SIGKILL
 
 
 async def test_closed_before_it_was_started() -> None:
-    await HelperProcess("nothing", "").close()
+    helper = HelperProcess("nothing", "")
+    await helper.close()
+    assert helper._process is None

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.control import messages
-from penstock_server.control.messages import HEAD, command, event, framed
+from penstock_server.control.messages import command, event, framed
 from penstock_server.errors import InvalidInputError
+from penstock_server.frames import HEAD
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 
 TEXT = st.text(max_size=20)

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 import pytest
 
 from penstock_server.control import messages
-from penstock_server.control.messages import HEAD, event, framed
+from penstock_server.control.messages import event, framed
 from penstock_server.control.worker_link import WorkerLink
+from penstock_server.frames import HEAD
 
 COMMANDS: list[messages.Command] = [
     messages.Listen("127.0.0.1:0"), messages.Unload("m", "1"), messages.Load("m", "2", "/folder", "/counters", 3, 4),

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from penstock_server.control import messages, worker_process
-from penstock_server.control.messages import HEAD, Event, framed
+from penstock_server.control.messages import Event, framed
 from penstock_server.control.worker_process import ENVIRONMENT, start_worker
+from penstock_server.frames import HEAD
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from tests.server.control.fake_worker import TIMEOUT_S, FakeWorker
 
@@ -174,10 +175,11 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
     (tmp_path / "interpreter").write_text(
         f"#!{sys.executable}\n"
         "import os, socket, sys\n"
+        "from penstock_server import frames\n"
         "from penstock_server.control import messages\n"
         "link = socket.socket(fileno=int(sys.argv[3]))\n"
         "file = link.makefile('rb')\n"
-        "counters = messages.command(file.read(*messages.HEAD.unpack(file.read(4)))).counters\n"
+        "counters = messages.command(frames.receive(file)).counters\n"
         "found = [counters, *sys.argv[1:3], *sys.argv[4:], os.environ['MALLOC_ARENA_MAX'], os.environ['OMP_NUM_THREADS'],\n"
         "         str(os.getsid(0) == os.getpid())]\n"
         "link.sendall(messages.framed(messages.ListenFailed('|'.join(found))))\n"
