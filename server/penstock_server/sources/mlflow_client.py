@@ -16,11 +16,10 @@ from typing import Any
 
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.sources.registered import (
-    MAX_MODELS,
-    MAX_PAGES,
     PAGE_MODELS,
     RegisteredModel,
     RegisteredVersion,
+    all_pages,
     identity_of,
 )
 from penstock_server.sources.registry import redacted, without_secrets
@@ -44,20 +43,12 @@ class RegistryClient:
         self._repositories: dict[str, Any] = {}
 
     def models(self) -> Sequence[RegisteredModel]:
-        found: dict[str, RegisteredModel] = {}
-        seen: set[str] = set()
-        page_token = None
-        for _ in range(MAX_PAGES):
-            with self._translated("the list of models"):
-                page = self._client().search_registered_models(max_results=PAGE_MODELS, page_token=page_token)
-            found.update((model.name, self._model(model)) for model in page)
-            page_token = page.token
-            if not page_token:
-                return list(found.values())
-            if page_token in seen or len(found) > MAX_MODELS:
-                break
-            seen.add(page_token)
-        raise UnavailableError(f"the registry {self._shown} does not list its models: the list has no end")
+        return all_pages(self._page, self._shown)
+
+    def _page(self, token: str) -> tuple[list[RegisteredModel], str]:
+        with self._translated("the list of models"):
+            page = self._client().search_registered_models(max_results=PAGE_MODELS, page_token=token or None)
+        return [self._model(model) for model in page], page.token or ""
 
     def model(self, name: str) -> RegisteredModel:
         with self._translated(f"model {name!r}"):

@@ -6,11 +6,12 @@ decides what they mean for serving.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from penstock.names import VersionKey
+from penstock_server.errors import UnavailableError
 
 MAX_MODELS: Final = 100_000
 """A registry that lists more is not followed: it lists without end, or more than one server should hold."""
@@ -52,6 +53,30 @@ class RegisteredModel:
     versions: Mapping[str, RegisteredVersion] = field(default_factory=dict)
     marker: str = ""
     newest: str = ""
+
+
+def all_pages(page_of: Callable[[str], tuple[Iterable[RegisteredModel], str]], shown: str) -> list[RegisteredModel]:
+    """The models of every page of a list, each once, whatever the registry says of the pages to come.
+
+    Args:
+        page_of: the models of the page of a token, "" for the first, and the next page's token, "" for none.
+        shown: the registry's address without secrets.
+
+    Raises:
+        UnavailableError: the list has no end: a token comes again, or there are too many pages or models.
+    """
+    found: dict[str, RegisteredModel] = {}
+    seen: set[str] = set()
+    token = ""
+    for _ in range(MAX_PAGES):
+        models, token = page_of(token)
+        found.update((model.name, model) for model in models)
+        if not token:
+            return list(found.values())
+        if token in seen or len(found) > MAX_MODELS:
+            break
+        seen.add(token)
+    raise UnavailableError(f"the registry {shown} does not list its models: the list has no end")
 
 
 class Registry(Protocol):

@@ -13,11 +13,10 @@ from penstock_server.errors import UnavailableError
 from penstock_server.sources.http_session import HttpSession
 from penstock_server.sources.registered import (
     IS_PROMPT,
-    MAX_MODELS,
-    MAX_PAGES,
     PAGE_MODELS,
     RegisteredModel,
     RegisteredVersion,
+    all_pages,
     identity_of,
 )
 
@@ -81,22 +80,14 @@ class RestRegistry:
         self._session = session
 
     def models(self) -> Sequence[RegisteredModel]:
-        found: dict[str, RegisteredModel] = {}
-        seen: set[str] = set()
-        token = ""
-        for _ in range(MAX_PAGES):
-            query = {"max_results": PAGE_MODELS, **({"page_token": token} if token else {})}
-            page = self._get("/registered-models/search", query, "the list of models", _Page)
-            found.update(
-                (model.name, self._model(model)) for model in page.registered_models if not _is_prompt(model.tags)
-            )
-            token = page.next_page_token
-            if not token:
-                return list(found.values())
-            if token in seen or len(found) > MAX_MODELS:
-                break
-            seen.add(token)
-        raise UnavailableError(f"the registry {self._session.shown} does not list its models: the list has no end")
+        return all_pages(self._page, self._session.shown)
+
+    def _page(self, token: str) -> tuple[list[RegisteredModel], str]:
+        query = {"max_results": PAGE_MODELS, **({"page_token": token} if token else {})}
+        page = self._get("/registered-models/search", query, "the list of models", _Page)
+        return [
+            self._model(model) for model in page.registered_models if not _is_prompt(model.tags)
+        ], page.next_page_token
 
     def model(self, name: str) -> RegisteredModel:
         reply = self._get("/registered-models/get", {"name": name}, f"model {name!r}", _OneModel)

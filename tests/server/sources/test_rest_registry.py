@@ -58,7 +58,7 @@ def test_a_list_without_an_end_is_given_up(fake: FakeRegistry, monkeypatch: pyte
     with pytest.raises(UnavailableError, match="the list has no end"):
         opened(fake).models()
     assert len(fake.calls) == 2
-    monkeypatch.setattr("penstock_server.sources.rest_registry.MAX_PAGES", 5)
+    monkeypatch.setattr("penstock_server.sources.registered.MAX_PAGES", 5)
     fake.answers[SEARCH] = lambda _: {"registered_models": [], "next_page_token": str(len(fake.calls))}
     with pytest.raises(UnavailableError, match="the list has no end"):
         opened(fake).models()
