@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from penstock_server.features.spec.blocks import Join, Take
 from penstock_server.features.spec.steps import Linear, Select
-from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Strings, join, numbers, pick, then, together
+from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Strings, join, numbers, pick, singles, then, together
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 
 RAW = Take(("a", "b", "c"))
@@ -70,3 +70,14 @@ def test_what_the_graph_makes_is_passed_on_whole():
 def test_no_columns_are_no_block():
     with pytest.raises(NotCompiled, match="no columns reach it"):
         numbers([])
+
+
+def test_texts_are_known_by_what_they_stand_for():
+    assert Strings("t", {"": "none"}).texts(["a", "none"]) == {"a": "a", "none": "none", "": "none"}
+    assert Strings("t", {"": "none", "a": "a"}, "rare").texts(["a", "b", "rare"]) == {"": "none", "a": "a"}
+
+
+def test_each_column_alone():
+    assert singles([Numbers(RAW), TEXT]) == (*(Numbers(Take((name,))) for name in "abc"), TEXT)
+    with pytest.raises(NotCompiled, match="picks some of what the graph makes"):
+        singles([MADE])

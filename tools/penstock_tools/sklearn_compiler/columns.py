@@ -29,6 +29,10 @@ class Numbers:
         return self.block.width
 
 
+Meaning = str | frozenset[Missing]
+"""What a text on the wire stands for: a text, or a missing value of any of these kinds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Strings:
     """One raw column of text, not yet turned into numbers.
@@ -37,15 +41,25 @@ class Strings:
         column: its name.
         becomes: what texts on the wire stand for by now, where that is not the text itself. At first "" alone: it stands
             for any of these kinds of missing value, and for another text once an imputer has replaced them.
+        otherwise: what all texts that are not in `becomes` stand for; None where each stands for itself.
     """
 
     column: str
-    becomes: Mapping[str, str | frozenset[Missing]]
+    becomes: Mapping[str, Meaning]
+    otherwise: Meaning | None = None
 
     @property
     def width(self) -> int:
         """The number of columns."""
         return 1
+
+    def texts(self, known: Iterable[str]) -> dict[str, Meaning]:
+        """The texts on the wire that are told apart by who knows these texts, with their meanings.
+
+        Any other text means `otherwise`, or a text that is not known.
+        """
+        own = known if self.otherwise is None else ()
+        return {**{text: text for text in own if text not in self.becomes}, **self.becomes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +129,15 @@ def pick(parts: Sequence[Part], columns: Sequence[int]) -> Parts:
     owners = [(at, column) for at, part in enumerate(parts) for column in range(part.width)]
     runs = groupby((owners[column] for column in columns), key=lambda owner: owner[0])
     return together(_picked(parts[at], [column for _, column in run]) for at, run in runs)
+
+
+def singles(parts: Sequence[Part]) -> Parts:
+    """Each column as a part of its own.
+
+    Raises:
+        NotCompiled: several of them are made by the graph together.
+    """
+    return tuple(part if part.width == 1 else _picked(part, [column]) for part in parts for column in range(part.width))
 
 
 def _picked(part: Part, columns: list[int]) -> Part:

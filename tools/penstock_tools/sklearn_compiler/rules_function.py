@@ -47,7 +47,7 @@ def hasher(transformer: Any, parts: Parts) -> Parts:
     if not isinstance(part, Strings):
         raise Refused("it hashes several columns, or numbers, into one; give each text column a FeatureHasher")
     changed = [text for text, stands_for in part.becomes.items() if isinstance(stands_for, str) and text != stands_for]
-    if changed:
+    if changed or part.otherwise is not None:
         raise Refused(f"column {part.column!r} was filled before; hash it as it is")
     is_hashed = part.becomes[""] == "" or Missing.EMPTY in part.becomes[""]
     encode = Hash(transformer.n_features, bool(transformer.alternate_sign), missing="hash" if is_hashed else "zeros")

@@ -12,7 +12,7 @@ import numpy as np
 from penstock_server.features.spec import spec
 from penstock_server.features.spec.spec import Categories
 from penstock_server.features.spec.steps import Fill, IsMissing, Lookup
-from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Parts, Strings, pick, then
+from penstock_tools.sklearn_compiler.columns import InGraph, Meaning, Numbers, Part, Parts, Strings, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.sample import Missing, missing_kind
 
@@ -61,29 +61,30 @@ def _indicated(part: Part, marker: Any) -> Part:
         raise NotCompiled("what comes before it is in the graph")
     if isinstance(part, Numbers):
         return Numbers(then(part.block, IsMissing(_number_marker(marker))))
-    found = tuple(text for text, stands_for in _candidates(part, marker) if _is_marked(stands_for, marker))
-    table = (((1.0,),) * len(found)) + ((0.0,),)
-    return Numbers(spec.Text(part.column, Categories(found), (Lookup((table,)),)))
+    known = _candidates(part, marker)
+    is_other = part.otherwise is not None and _is_marked(part.otherwise, marker)
+    told_apart = tuple(text for text, stands_for in known.items() if _is_marked(stands_for, marker) != is_other)
+    table = ((float(not is_other),),) * len(told_apart) + ((float(is_other),),)
+    return Numbers(spec.Text(part.column, Categories(told_apart), (Lookup((table,)),)))
 
 
 def _replaced(part: Strings, marker: Any, fill: Any) -> Strings:
     if not isinstance(fill, str):
         raise Refused(f"it fills {fill!r} into column {part.column!r}, which is text; fill a text")
     became = {
-        text: fill if _is_marked(stands_for, marker) else stands_for for text, stands_for in _candidates(part, marker)
+        text: fill if _is_marked(stands_for, marker) else stands_for
+        for text, stands_for in _candidates(part, marker).items()
     }
-    return Strings(part.column, became)
+    other = part.otherwise
+    return Strings(part.column, became, fill if other is not None and _is_marked(other, marker) else other)
 
 
-def _candidates(part: Strings, marker: Any) -> list[tuple[str, str | frozenset[Missing]]]:
+def _candidates(part: Strings, marker: Any) -> dict[str, Meaning]:
     """What texts on the wire stand for, where that is not the text itself or the text is the marker."""
-    known = dict(part.becomes)
-    if isinstance(marker, str) and marker:
-        known.setdefault(marker, marker)
-    return list(known.items())
+    return part.texts([marker] if isinstance(marker, str) and marker else ())
 
 
-def _is_marked(stands_for: str | frozenset[Missing], marker: Any) -> bool:
+def _is_marked(stands_for: Meaning, marker: Any) -> bool:
     kind = missing_kind(marker)
     if isinstance(stands_for, str):
         return isinstance(marker, str) and stands_for == marker

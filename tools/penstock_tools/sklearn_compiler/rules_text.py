@@ -10,7 +10,7 @@ by row.
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,18 +20,29 @@ from penstock_server.features.spec import spec
 from penstock_server.features.spec.spec import Categories
 from penstock_server.features.spec.step_base import Unseen
 from penstock_server.features.spec.steps import Lookup, Match, OneHot, Step
-from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Parts, Strings, then
+from penstock_tools.sklearn_compiler.columns import InGraph, Meaning, Numbers, Part, Parts, Strings, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
-from penstock_tools.sklearn_compiler.sample import Missing, missing_kind
+from penstock_tools.sklearn_compiler.sample import missing_kind
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One column: its categories, and what a code becomes."""
+    """One column: its categories, what each becomes, what an unseen one becomes, and in how many columns."""
 
     categories: Sequence[Any]
-    outcome: Any
+    outcomes: Sequence[Any]
+    of_unseen: Any
+    width: int
 
+    def of_codes(self, meant: Sequence[int]) -> tuple[Any, ...]:
+        """What the codes become that mean these categories, and last what an unseen one does."""
+        return (
+            *(self.of_unseen if category == _UNSEEN else self.outcomes[category] for category in meant),
+            self.of_unseen,
+        )
+
+
+_UNSEEN = -1
 
 ToSteps = Callable[[Sequence[_Column], Sequence[Sequence[int]]], list[Step]]
 """Makes the steps of columns side by side, given which category each of their codes means."""
@@ -39,31 +50,33 @@ ToSteps = Callable[[Sequence[_Column], Sequence[Sequence[int]]], list[Step]]
 
 def one_hot(encoder: Any, parts: Parts) -> Parts:
     """OneHotEncoder. Dropped, infrequent and unseen categories differ only in where the one goes, if there is one."""
-    outcomes = [
-        (places, _unseen_place(encoder, at, places), width)
+    columns = [
+        _Column(encoder.categories_[at], places, _unseen_place(encoder, at, places), width)
         for at, (places, width) in enumerate(_one_hot_places(encoder))
     ]
     unseen: Unseen = "refuse" if encoder.handle_unknown == "error" else "code"
-    return _encoded(encoder, parts, outcomes, unseen, _one_hot_steps)
+    return _encoded(columns, parts, unseen, _one_hot_steps)
 
 
 def ordinal(encoder: Any, parts: Parts) -> Parts:
     """OrdinalEncoder."""
     is_refusing = encoder.handle_unknown == "error"
     of_unseen = (0.0 if is_refusing else float(encoder.unknown_value),)
-    outcomes = [(numbers, of_unseen) for numbers in _category_numbers(encoder)]
-    return _encoded(encoder, parts, outcomes, "refuse" if is_refusing else "code", _lookup_steps)
+    return _encoded(_looked_up(encoder, of_unseen), parts, "refuse" if is_refusing else "code", _lookup_steps)
 
 
 def target(encoder: Any, parts: Parts) -> Parts:
     """TargetEncoder, as it transforms new rows: an unseen category becomes the mean of the target."""
     of_unseen = tuple(np.atleast_1d(encoder.target_mean_).tolist())
-    outcomes = [(numbers, of_unseen) for numbers in _category_numbers(encoder)]
-    return _encoded(encoder, parts, outcomes, "code", _lookup_steps)
+    return _encoded(_looked_up(encoder, of_unseen), parts, "code", _lookup_steps)
 
 
-def _encoded(encoder: Any, parts: Parts, outcomes: Sequence[Any], unseen: Unseen, to_steps: ToSteps) -> Parts:
-    columns = [_Column(*each) for each in zip(encoder.categories_, outcomes, strict=True)]
+def _looked_up(encoder: Any, of_unseen: tuple[float, ...]) -> list[_Column]:
+    known = zip(encoder.categories_, _category_numbers(encoder), strict=True)
+    return [_Column(categories, numbers, of_unseen, len(of_unseen)) for categories, numbers in known]
+
+
+def _encoded(columns: Sequence[_Column], parts: Parts, unseen: Unseen, to_steps: ToSteps) -> Parts:
     made: list[Part] = []
     at = 0
     for part in parts:
@@ -76,8 +89,12 @@ def _encoded_part(part: Part, columns: Sequence[_Column], unseen: Unseen, to_ste
     if isinstance(part, InGraph):
         raise NotCompiled("what comes before it is in the graph")
     if isinstance(part, Strings):
-        encode, meant = _text_categories(part, columns[0].categories, unseen)
-        return Numbers(spec.Text(part.column, encode, tuple(to_steps(columns, [meant]))))
+        column = columns[0]
+        place = _place_of(part, column.categories)
+        if part.otherwise is not None and (of_others := place(part.otherwise)) != _UNSEEN:
+            column, unseen = replace(column, of_unseen=column.outcomes[of_others]), "code"
+        encode, meant = _text_categories(part, column.categories, place, unseen)
+        return Numbers(spec.Text(part.column, encode, tuple(to_steps([column], [meant]))))
     names = [name.text for name in part.block.names]
     values = tuple(_number_categories(name, column.categories) for name, column in zip(names, columns, strict=True))
     meant_each = [range(len(column.categories)) for column in columns]
@@ -85,20 +102,12 @@ def _encoded_part(part: Part, columns: Sequence[_Column], unseen: Unseen, to_ste
 
 
 def _one_hot_steps(columns: Sequence[_Column], meant: Sequence[Sequence[int]]) -> list[Step]:
-    maps, widths = [], []
-    for column, categories in zip(columns, meant, strict=True):
-        places, of_unseen, width = column.outcome
-        maps.append((*(places[category] for category in categories), of_unseen))
-        widths.append(width)
-    return [OneHot(tuple(maps), tuple(widths))]
+    places = tuple(column.of_codes(categories) for column, categories in zip(columns, meant, strict=True))
+    return [OneHot(places, tuple(column.width for column in columns))]
 
 
 def _lookup_steps(columns: Sequence[_Column], meant: Sequence[Sequence[int]]) -> list[Step]:
-    tables = []
-    for column, categories in zip(columns, meant, strict=True):
-        numbers, of_unseen = column.outcome
-        tables.append((*(numbers[category] for category in categories), of_unseen))
-    return [Lookup(tuple(tables))]
+    return [Lookup(tuple(column.of_codes(categories) for column, categories in zip(columns, meant, strict=True)))]
 
 
 def _unseen_place(encoder: Any, column: int, places: Sequence[int]) -> int:
@@ -111,32 +120,45 @@ def _unseen_place(encoder: Any, column: int, places: Sequence[int]) -> int:
     return places[list(encoder.categories_[column]).index(infrequent[0])]
 
 
-def _text_categories(part: Strings, categories: Sequence[Any], unseen: Unseen) -> tuple[Categories, tuple[int, ...]]:
+def _place_of(part: Strings, categories: Sequence[Any]) -> Callable[[Meaning], int]:
+    """What finds the place of a text or a missing value among the categories; -1 where it is none of them.
+
+    Raises:
+        Refused: a category is no text; and when it is called, if a missing value would be several of the categories.
+    """
+    kinds = [missing_kind(category) for category in categories]
+    for category, kind in zip(categories, kinds, strict=True):
+        if kind is None and not isinstance(category, str):
+            raise Refused(f"column {part.column!r} is text, but it knows the category {category!r}")
+    texts = {category: at for at, category in enumerate(categories) if isinstance(category, str)}
+
+    def place(meaning: Meaning) -> int:
+        if isinstance(meaning, str):
+            return texts.get(meaning, _UNSEEN)
+        found = [at for at, kind in enumerate(kinds) if kind is not None and kind in meaning]
+        if len(found) > 1:
+            several = " and ".join(repr(categories[at]) for at in found)
+            raise Refused(
+                f"column {part.column!r} has the categories {several}, which are one on the wire, where a missing text is "
+                "''; make them one before the pipeline is fitted"
+            )
+        return found[0] if found else _UNSEEN
+
+    return place
+
+
+def _text_categories(
+    part: Strings, categories: Sequence[Any], place: Callable[[Meaning], int], unseen: Unseen
+) -> tuple[Categories, tuple[int, ...]]:
     """The encoder of a text column, and for each of its codes the place among `categories` that it means.
 
     A text that an imputer replaces shares the category of its replacement.
-
-    Raises:
-        Refused: "" would mean several categories, or the categories are no texts.
     """
-    meant: dict[str, int] = {}
-    of_missing: list[int] = []
-    for at, category in enumerate(categories):
-        kind = missing_kind(category)
-        if kind is None and not isinstance(category, str):
-            raise Refused(f"column {part.column!r} is text, but it knows the category {category!r}")
-        if isinstance(category, str) and category not in part.becomes:
-            meant[category] = at
-        meant |= {text: at for text, stands_for in part.becomes.items() if stands_for == category}
-        if kind is not None and _may_be_missing(part, kind):
-            of_missing.append(at)
-    if len(of_missing) > 1:
-        several = " and ".join(repr(categories[at]) for at in of_missing)
-        raise Refused(
-            f"column {part.column!r} has the categories {several}, which are one on the wire, where a missing text is ''; "
-            "make them one before the pipeline is fitted"
-        )
-    meant |= dict.fromkeys([""] * len(of_missing), *of_missing)
+    known = [category for category in categories if isinstance(category, str)]
+    meant = {text: place(meaning) for text, meaning in part.texts(known).items()}
+    if part.otherwise is None:
+        # They are what any other text is.
+        meant = {text: at for text, at in meant.items() if at != _UNSEEN}
     return _encoder(meant, unseen), _meant_places(meant)
 
 
@@ -150,11 +172,6 @@ def _number_categories(name: str, categories: Sequence[Any]) -> tuple[float | No
     if found.count(None) > 1:
         raise Refused(f"column {name!r} has both None and NaN as categories, which are one on the wire")
     return found
-
-
-def _may_be_missing(part: Strings, kind: Missing) -> bool:
-    stands_for = part.becomes.get("")
-    return isinstance(stands_for, frozenset) and kind in stands_for
 
 
 def _encoder(meant: dict[str, int], unseen: Unseen) -> Categories:
