@@ -14,6 +14,7 @@ import msgspec
 
 from penstock_server.features.spec import limits
 from penstock_server.features.spec.blocks import Block, Join, Take, Text
+from penstock_server.features.spec.defaults import with_own_defaults
 from penstock_server.features.spec.encoders import Categories, Encoder, Hash
 
 __all__ = [
@@ -121,7 +122,8 @@ class _Format(msgspec.Struct):
 
 
 def encode(spec: FeatureSpec) -> bytes:
-    """The specification as JSON, the same bytes for equal specifications."""
+    """The specification as JSON; which objects hold equal texts makes no difference."""
+    with_own_defaults(spec)
     return msgspec.json.encode(spec)
 
 
@@ -165,6 +167,7 @@ def encode_yaml(spec: FeatureSpec) -> bytes:
     """The specification as YAML for people to read and change; `decode_yaml` gives an equal one back."""
     from penstock_server.features.spec import yaml_text
 
+    with_own_defaults(spec)
     return yaml_text.dump(msgspec.to_builtins(spec))
 
 
