@@ -33,7 +33,7 @@ from penstock_server.memory import MemoryReturn, return_memory
 from penstock_server.metrics.counters import CountersShape, SharedCounters, open_counters
 from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.loader import load
-from penstock_server.models.servable import OnnxServable
+from penstock_server.models.servable import Servable
 from penstock_server.prediction.decode import block_of, block_order, decoder_of
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.model_thread import ModelThread
@@ -212,7 +212,7 @@ class Worker:
         cost_us = (cost.base_s * 1e6, cost.row_s * 1e6)
         self._link.send(messages.Loaded(*key, loaded.took_s, executor.is_inline, *cost_us))
 
-    def _executor(self, servable: OnnxServable, cost: Cost, recorder: Recorder) -> Executor:
+    def _executor(self, servable: Servable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
         limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
         return Executor(
@@ -230,7 +230,7 @@ class Worker:
             reply_bytes=settings.grpc.max_message_bytes,
         )
 
-    def _sampler(self, executor: Executor, servable: OnnxServable, recorder: Recorder) -> RequestSampler | None:
+    def _sampler(self, executor: Executor, servable: Servable, recorder: Recorder) -> RequestSampler | None:
         settings, writer = self._settings.request_log, self._request_log
         if writer is None:
             return None
@@ -238,7 +238,7 @@ class Worker:
         header = header_of(servable.key, executor.decoder.blocks, outputs)
         return RequestSampler(header, sample_ratio=settings.sample_ratio, report=recorder, wake=writer.wake)
 
-    def _recorder(self, servable: OnnxServable, counters: SharedCounters) -> Recorder:
+    def _recorder(self, servable: Servable, counters: SharedCounters) -> Recorder:
         baseline = servable.artifact.baseline
         predictions = None if baseline is None else baseline.cells.predictions
         return Recorder(counters, self._settings.drift.window_rows, predictions)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from penstock_server.batching.limits import Batching
 from penstock_server.errors import ModelFailedError
 from penstock_server.models.rows import KINDS, Row, from_baseline, joined, made_up
-from penstock_server.models.servable import BatchingVerdict, OnnxServable
+from penstock_server.models.servable import BatchingVerdict, Servable
 from penstock_server.models.signature import ANY, Signature
 
 ROWS: Final = 32
@@ -62,7 +62,7 @@ class _Outcome:
 
 
 def decide(
-    servable: OnnxServable,
+    servable: Servable,
     asked: Batching | None,
     golden: Sequence[Row],
     categories: Mapping[str, Sequence[str]],
@@ -94,7 +94,7 @@ def decide(
     return verdict
 
 
-def prove(servable: OnnxServable, golden: Sequence[Row], categories: Mapping[str, Sequence[str]]) -> BatchingVerdict:
+def prove(servable: Servable, golden: Sequence[Row], categories: Mapping[str, Sequence[str]]) -> BatchingVerdict:
     """Runs rows in different company until some prove the rows independent, or dependent."""
     tried, is_telling, deadline_s = 0, False, perf_counter() + BUDGET_S
     for name, draws in _sources(servable, golden, categories, seed=1):
@@ -133,7 +133,7 @@ def _obstacle(signature: Signature) -> str:
 
 
 def _sources(
-    servable: OnnxServable, golden: Sequence[Row], categories: Mapping[str, Sequence[str]], seed: int
+    servable: Servable, golden: Sequence[Row], categories: Mapping[str, Sequence[str]], seed: int
 ) -> Iterator[tuple[str, list[Draw]]]:
     """Rows to try, the most telling first, each as functions that draw a set of them."""
     random = np.random.default_rng(seed)
@@ -148,7 +148,7 @@ def _sources(
     )
 
 
-def _is_noise(servable: OnnxServable, categories: Mapping[str, Sequence[str]]) -> bool:
+def _is_noise(servable: Servable, categories: Mapping[str, Sequence[str]]) -> bool:
     """Whether other rows all get the same answers in any company: noise at a threshold does not happen again."""
     seen = 0
     for seed in range(2, 2 + _FRESH):
@@ -161,7 +161,7 @@ def _is_noise(servable: OnnxServable, categories: Mapping[str, Sequence[str]]) -
     return seen >= ROWS
 
 
-def _compare(servable: OnnxServable, rows: Sequence[Row]) -> _Outcome:
+def _compare(servable: Servable, rows: Sequence[Row]) -> _Outcome:
     rows = _affordable(servable, rows)
     for size in _GROUPS:
         groups = [list(rows[at : at + size]) for at in range(0, len(rows) - size + 1, size)]
@@ -171,7 +171,7 @@ def _compare(servable: OnnxServable, rows: Sequence[Row]) -> _Outcome:
     return _Outcome()
 
 
-def _in_company(servable: OnnxServable, groups: list[list[Row]], alone: list[Answers]) -> _Outcome:
+def _in_company(servable: Servable, groups: list[list[Row]], alone: list[Answers]) -> _Outcome:
     """Compares the answers that groups of rows, mostly single ones, got alone with those that they get together."""
     size, count = len(groups[0]), len(groups)
     for spec, *arrays in zip(servable.outputs, *alone, strict=True):
@@ -197,7 +197,7 @@ def _in_company(servable: OnnxServable, groups: list[list[Row]], alone: list[Ans
     return _Outcome(count * size, not difference and _are_different(alone), difference, is_rare)
 
 
-def _run(servable: OnnxServable, rows: Sequence[Row]) -> Answers | None:
+def _run(servable: Servable, rows: Sequence[Row]) -> Answers | None:
     """The outputs for these rows; None where the model fails on them, or the features refuse one."""
     try:
         outputs = servable.predict(joined(rows), len(rows), None, None)
@@ -206,7 +206,7 @@ def _run(servable: OnnxServable, rows: Sequence[Row]) -> Answers | None:
     return outputs.arrays if outputs.refusal is None else None
 
 
-def _affordable(servable: OnnxServable, rows: Sequence[Row]) -> Sequence[Row]:
+def _affordable(servable: Servable, rows: Sequence[Row]) -> Sequence[Row]:
     """As many of the rows as the budget allows, judged by one: each runs alone, and with others three times."""
     started = perf_counter()
     _run(servable, rows[:1])
@@ -214,7 +214,7 @@ def _affordable(servable: OnnxServable, rows: Sequence[Row]) -> Sequence[Row]:
     return rows[: max(LEAST_ROWS, min(ROWS, int(BUDGET_S / (4 * max(took_s, 1e-9)))))]
 
 
-def _difference(servable: OnnxServable, alone: Sequence[Answers], got: Answers) -> tuple[str, float]:
+def _difference(servable: Servable, alone: Sequence[Answers], got: Answers) -> tuple[str, float]:
     """What differs between answers alone and together, and in which share of the rows."""
     rows = sum(len(answers[0]) for answers in alone)
     said, differing = "", np.zeros(rows, np.bool_)
@@ -256,7 +256,7 @@ def _agree(expected: NDArray[Any], got: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray((a == b) | (is_near & np.isfinite(a)) | (np.isnan(a) & np.isnan(b)), np.bool_)
 
 
-def _is_random(servable: OnnxServable, groups: list[list[Row]], alone: list[Answers]) -> bool:
+def _is_random(servable: Servable, groups: list[list[Row]], alone: list[Answers]) -> bool:
     for group, expected in zip(groups[:LEAST_ROWS], alone, strict=False):
         again = _run(servable, group)
         if again is None or _difference(servable, [expected], again)[0]:

@@ -16,7 +16,7 @@ from penstock_server.drift.baseline import Baseline, ColumnBaseline, StringBasel
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.encoders import Categories
 from penstock_server.features.spec.spec import texts
-from penstock_server.models.servable import Blocks, OnnxServable, Shapes
+from penstock_server.models.servable import Blocks, Servable, Shapes
 
 Row = tuple[bytes, ...]
 
@@ -28,7 +28,7 @@ _WORDS: Final = ("a", "b", "yes", "no", "0", "1", "2", "other", "")
 _MISSING_SHARE: Final = 0.05
 
 
-def cut(servable: OnnxServable, blocks: Blocks, rows: int, shapes: Shapes | None) -> list[Row]:
+def cut(servable: Servable, blocks: Blocks, rows: int, shapes: Shapes | None) -> list[Row]:
     """The single rows of blocks that hold `rows` of them."""
     pieces: list[list[bytes]] = []
     for at, (block, is_text) in enumerate(zip(blocks, _are_texts(servable), strict=True)):
@@ -55,7 +55,7 @@ def from_baseline(pipeline: Pipeline, baseline: Baseline, count: int, random: np
 
 
 def made_up(
-    servable: OnnxServable, kind: str, count: int, random: np.random.Generator, categories: Mapping[str, Sequence[str]]
+    servable: Servable, kind: str, count: int, random: np.random.Generator, categories: Mapping[str, Sequence[str]]
 ) -> list[Row]:
     """Rows with numbers of one of `KINDS`, and with the categories that the version knows.
 
@@ -96,7 +96,7 @@ def _rows_of(pipeline: Pipeline, columns: Mapping[str, NDArray[Any]], count: int
     return list(zip((row.tobytes() for row in numbers), *strings, strict=True))
 
 
-def _are_texts(servable: OnnxServable) -> list[bool]:
+def _are_texts(servable: Servable) -> list[bool]:
     if servable.pipeline is not None:
         return [False, *(True for _ in servable.pipeline.strings)]
     return [spec.datatype == "BYTES" for spec in servable.model.signature.inputs]

@@ -6,9 +6,10 @@ for its numbers and one block per string column; a plain model takes one block p
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,9 @@ from penstock_server.batching.limits import Batching
 from penstock_server.errors import ModelFailedError
 from penstock_server.features.pipeline import Pipeline, Refusal
 from penstock_server.models.artifact import Artifact
+from penstock_server.models.onnx_file import OnnxFile
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_server.models.signature import ANY
+from penstock_server.models.signature import ANY, Signature
 
 Blocks = Sequence[bytes]
 Shapes = Sequence[tuple[int, ...]]
@@ -57,17 +59,32 @@ class BatchingVerdict:
     note: str = ""
 
 
-class OnnxServable:
-    """A graph alone, or behind a feature pipeline.
+class Model(Protocol):
+    """What runs the rows of a version.
+
+    Attributes:
+        signature: what goes in and out.
+        file: the structure of its graph; empty where there is no graph.
+    """
+
+    signature: Signature
+    file: OnnxFile
+
+
+class Servable(ABC):
+    """A loaded version, whatever runs it.
 
     Attributes:
         key: the model's name and the version's.
         outputs: what it gives.
+        is_elsewhere: another process runs it, so that its thread waits and this process cannot be hung or ended by it.
         is_batched: whether requests may run together: as far as the graph's shapes allow, until `independence` decides.
         batching: that decision; None before.
     """
 
-    def __init__(self, key: VersionKey, artifact: Artifact, model: OnnxModel, pipeline: Pipeline | None) -> None:
+    is_elsewhere = False
+
+    def __init__(self, key: VersionKey, artifact: Artifact, model: Model, pipeline: Pipeline | None) -> None:
         self.key = key
         self.artifact = artifact
         self.model = model
@@ -77,8 +94,6 @@ class OnnxServable:
         self.batching: BatchingVerdict | None = None
         self._tails = [spec.shape[1:] for spec in self.outputs]
         self._can_be_empty = all(spec.shape[:1] == (ANY,) for spec in self.outputs)
-        self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
-        self._input = model.signature.inputs[0].name
         self._running_since_ns: MutableSequence[int] | memoryview = [0]
         self._cells: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -128,6 +143,31 @@ class OnnxServable:
         with self._lock:
             return self._cells.setdefault(thread, len(self._cells) % len(self._running_since_ns))
 
+    @abstractmethod
+    def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
+        """What `predict` gives, for rows that are to be run."""
+
+    def close(self) -> None:  # noqa: B027 - most versions hold nothing but memory
+        """Frees what it holds besides memory; nothing runs any more."""
+
+    def _no_rows(self) -> list[NDArray[Any]]:
+        shapes = [(0, *(0 if size == ANY else size for size in tail)) for tail in self._tails]
+        return [
+            np.empty(shape, NUMPY_TYPES.get(spec.datatype, np.dtype(object)))
+            for spec, shape in zip(self.outputs, shapes, strict=True)
+        ]
+
+
+class OnnxServable(Servable):
+    """A graph alone, or behind a feature pipeline."""
+
+    model: OnnxModel
+
+    def __init__(self, key: VersionKey, artifact: Artifact, model: OnnxModel, pipeline: Pipeline | None) -> None:
+        super().__init__(key, artifact, model, pipeline)
+        self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
+        self._input = model.signature.inputs[0].name
+
     def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         started = time.perf_counter()
         refusal = None
@@ -146,10 +186,3 @@ class OnnxServable:
                 raise
             arrays = self._no_rows()
         return Outputs(arrays, transformed - started, time.perf_counter() - transformed, refusal)
-
-    def _no_rows(self) -> list[NDArray[Any]]:
-        shapes = [(0, *(0 if size == ANY else size for size in tail)) for tail in self._tails]
-        return [
-            np.empty(shape, NUMPY_TYPES.get(spec.datatype, np.dtype(object)))
-            for spec, shape in zip(self.outputs, shapes, strict=True)
-        ]

@@ -24,7 +24,7 @@ from penstock_server.errors import (
     PenstockError,
 )
 from penstock_server.metrics.recorder import Recorder, refusal_reason
-from penstock_server.models.servable import OnnxServable, Outputs
+from penstock_server.models.servable import Outputs, Servable
 from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
 from penstock_server.prediction.failure_log import FailureLog
@@ -137,7 +137,7 @@ class Answerer(ABC):
 
     def __init__(
         self,
-        servable: OnnxServable,
+        servable: Servable,
         decoder: Decoder,
         *,
         limits: BatchLimits,

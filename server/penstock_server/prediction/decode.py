@@ -18,7 +18,7 @@ from penstock.names import MATRIX_INPUT, PARAMETER_EXTRA_COLUMNS
 from penstock.tensors import DATATYPES, NUMPY_TYPES, join_bytes, split_bytes, typed_to_raw
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline, count_elements
-from penstock_server.models.servable import OnnxServable
+from penstock_server.models.servable import Servable
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 
 _FLOAT64: Final = np.dtype("<f8")
@@ -84,7 +84,7 @@ class Decoder(Protocol):
         """
 
 
-def decoder_of(servable: OnnxServable) -> Decoder:
+def decoder_of(servable: Servable) -> Decoder:
     """The decoder for a version: columns for a feature pipeline, else the graph's own inputs."""
     if servable.pipeline is not None:
         return ColumnDecoder(servable.pipeline, is_batched=servable.is_batched)

@@ -24,7 +24,7 @@ from penstock_server.errors import (
     PenstockError,
 )
 from penstock_server.metrics.recorder import Recorder
-from penstock_server.models.servable import OnnxServable, Outputs
+from penstock_server.models.servable import Outputs, Servable
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.answerer import Answerer, PendingRequest
 from penstock_server.prediction.decode import DecodedRows, Decoder
@@ -58,7 +58,7 @@ class Executor(Answerer):
 
     def __init__(
         self,
-        servable: OnnxServable,
+        servable: Servable,
         decoder: Decoder,
         *,
         limits: BatchLimits,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.models.classes import ClassOutputs, class_outputs
-from penstock_server.models.servable import OnnxServable
+from penstock_server.models.servable import Servable
 from penstock_server.models.signature import TensorInfo
 
 MAX_SCORES: Final = 64
@@ -29,7 +29,7 @@ class OutputReader(NamedTuple):
     score: int | None
 
 
-def reader_of(servable: OnnxServable) -> OutputReader:
+def reader_of(servable: Servable) -> OutputReader:
     """The reader of a version's outputs, by its manifest and its graph's operators."""
     manifest = servable.artifact.manifest
     output = None if manifest is None else manifest.class_output

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from penstock_server.clock import monotonic
 from penstock_server.metrics.recorder import Recorder
-from penstock_server.models.servable import OnnxServable, Shapes
+from penstock_server.models.servable import Servable, Shapes
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.failure_log import FailureLog
 from penstock_server.prediction.outputs import OutputReader, agreement
@@ -103,7 +103,7 @@ class ShadowTarget:
         self,
         thread: ShadowThread,
         *,
-        servable: OnnxServable,
+        servable: Servable,
         report: Recorder,
         reader: OutputReader,
         champion: OutputReader,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.errors import ModelFailedError
-from penstock_server.models.servable import OnnxServable, Outputs, Shapes
+from penstock_server.models.servable import Outputs, Servable, Shapes
 
 
 class Work(NamedTuple):
@@ -19,7 +19,7 @@ class Work(NamedTuple):
         cells: where the pipeline counts the rows; nobody else writes there while it runs.
     """
 
-    servable: OnnxServable
+    servable: Servable
     blocks: Sequence[bytes]
     rows: int
     shapes: Shapes | None
