@@ -117,6 +117,7 @@ DOORS: Final[dict[str, set[str]]] = {
     "onnx": {"penstock_tools"},
     "sklearn": {"penstock_tools"},
     "skl2onnx": {"penstock_tools"},
+    "spox": {"penstock_tools.sklearn_compiler"},
     "pandas": {"penstock_tools"},
     "typer": {"penstock_tools", "penstock_server.cli"},
 }

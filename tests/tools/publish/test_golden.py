@@ -5,7 +5,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from penstock_server.drift.baseline import ClassBaseline, NumberBaseline
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
-from penstock_tools.publish import golden, onnx_graph, to_onnx
+from penstock_tools.publish import golden, onnx_graph
+from penstock_tools.sklearn_compiler.graph.model import to_onnx
 
 SPEC = FeatureSpec((NumberColumn("a"), NumberColumn("b")), Take(("a", "b")))
 ROWS = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
@@ -14,7 +15,7 @@ CLASSES = np.digitize(ROWS[:, 0], [-1, 1])
 
 
 def baseline_of(model):
-    return golden.fit_baseline(onnx_graph.read(to_onnx.to_onnx(model, 2)), Pipeline(SPEC), TABLE).predictions
+    return golden.fit_baseline(onnx_graph.read(to_onnx(model, 2)), Pipeline(SPEC), TABLE).predictions
 
 
 @pytest.mark.parametrize("names", [None, np.array(["low", "middle", "high"])])

@@ -22,9 +22,9 @@ from penstock_server.models import artifact
 from penstock_server.models.golden import compare
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.sources.mlflow_source import MlflowSource
-from penstock_tools.publish import to_onnx
 from penstock_tools.publish.pipeline import prepare, publish_pipeline
 from penstock_tools.sklearn_compiler import walk
+from penstock_tools.sklearn_compiler.graph import model as graph_model
 
 COLUMNS = ["age", "fare", "class", "sex", "city"]
 
@@ -157,10 +157,10 @@ def test_a_difference_names_the_step_and_the_column(pipeline, frame, monkeypatch
 
 
 def test_another_model_does_not_pass(pipeline, frame, answers, monkeypatch):
-    original = to_onnx.to_onnx
+    original = graph_model.to_onnx
     other = Pipeline([("preprocess", columns()), ("model", LogisticRegression())])
     other.fit(frame[COLUMNS], 1 - answers["binary"])
-    monkeypatch.setattr(to_onnx, "to_onnx", lambda _, *form: original(other[-1], *form))
+    monkeypatch.setattr(graph_model, "to_onnx", lambda _, *form: original(other[-1], *form))
     with pytest.raises(ModelFailedError, match=r"differs from the pipeline by .* in a probability"):
         prepare(pipeline, frame)
 

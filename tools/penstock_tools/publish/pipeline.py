@@ -18,10 +18,11 @@ from penstock_server.errors import InvalidInputError, ModelFailedError, Unsuppor
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype, FeatureSpec
 from penstock_tools.progress import Report
-from penstock_tools.publish import golden, onnx, onnx_graph, to_onnx
+from penstock_tools.publish import golden, onnx, onnx_graph
 from penstock_tools.publish.onnx_graph import Graph
 from penstock_tools.sklearn_compiler import proof, scoring
 from penstock_tools.sklearn_compiler.compiler import Compiled, compile_pipeline
+from penstock_tools.sklearn_compiler.graph import model
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def prepare(
         report(f"converting the model to ONNX in {each} and comparing its answers")
         try:
             built = Pipeline(compiled.features(each))
-            graph = onnx_graph.read(to_onnx.to_onnx(compiled.estimator, built.width, each))
+            graph = onnx_graph.read(model.to_onnx(compiled.estimator, built.width, each))
             difference = proof.check_answers(compiled, built, graph.runtime)
         except (ModelFailedError, UnsupportedError) as error:
             # The reason is the error of the narrow datatype; that the wide one fails too adds nothing.

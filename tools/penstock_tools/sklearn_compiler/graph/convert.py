@@ -1,0 +1,181 @@
+"""Estimators without a rule, by skl2onnx: its graph is set into ours.
+
+LightGBM's and XGBoost's estimators are made known to it, through the converters of onnxmltools.
+"""
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final
+
+import spox.opset.ai.onnx.v18 as op
+from spox import Var, inline
+
+from penstock.names import MATRIX_INPUT
+from penstock_server.errors import UnsupportedError, first_line
+from penstock_server.features.spec.spec import Datatype
+from penstock_tools.sklearn_compiler.graph.answer import Answer
+from penstock_tools.sklearn_compiler.graph.context import Context, width
+
+OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
+"""Old enough for every onnxruntime that the server extra allows."""
+
+_SCORES: Final[tuple[dict[str, bool], ...]] = ({"zipmap": False, "raw_scores": True}, {"raw_scores": True})
+_PLAIN: Final[tuple[dict[str, bool], ...]] = ({"zipmap": False}, {})
+
+
+def emit(estimator: Any, x: Var, context: Context) -> Answer:
+    """What skl2onnx's graph of the estimator gives.
+
+    Raises:
+        UnsupportedError: there is no converter for it; says what is missing.
+    """
+    from sklearn.base import is_classifier, is_regressor
+
+    _register_foreign(estimator)
+    if is_classifier(estimator):
+        return _classifier(estimator, x, context)
+    given = _inlined(estimator, x, context, ({},))
+    if is_regressor(estimator):
+        return Answer(prediction=_matrix(next(iter(given.values()))))
+    if not hasattr(estimator, "predict"):
+        return Answer(features=_matrix(next(iter(given.values()))))
+    return Answer(label=given.get("label"), scores=given.get("scores"))
+
+
+def _classifier(estimator: Any, x: Var, context: Context) -> Answer:
+    if not hasattr(estimator, "predict_proba"):
+        label, scores = _inlined(estimator, x, context, _SCORES + _PLAIN).values()
+        return Answer(label=label, scores=_as_scikit_learn(scores))
+    label, probabilities = _inlined(estimator, x, context, _PLAIN).values()
+    if not context.wants_scores or not hasattr(estimator, "decision_function"):
+        return Answer(label=label, probabilities=probabilities)
+    _, scores = _inlined(estimator, x, context, _SCORES).values()
+    return Answer(label=label, probabilities=probabilities, scores=_as_scikit_learn(scores))
+
+
+def _as_scikit_learn(scores: Var) -> Var:
+    """skl2onnx gives two scores, -s and s, of two classes, where scikit-learn gives s."""
+    scores = _matrix(scores)
+    return op.gather(scores, op.const([1]), axis=1) if width(scores) == 2 else scores
+
+
+def _matrix(var: Var) -> Var:
+    shape = var.unwrap_tensor().shape
+    return op.reshape(var, op.const([-1, 1])) if shape is not None and len(shape) == 1 else var
+
+
+def _inlined(estimator: Any, x: Var, context: Context, choices: tuple[dict[str, bool], ...]) -> dict[str, Var]:
+    return inline(_without_functions(_converted(estimator, width(x), context.datatype, choices)))(x)
+
+
+def _without_functions(model: Any) -> Any:
+    """The model with the bodies of its functions in place of their calls, as spox must have it.
+
+    Of functions of another opset than the model's nothing would be set in. The operators of skl2onnx's mean the same in
+    both; where one would not, the checker refuses the model before it is published.
+    """
+    if not model.functions:
+        return model
+    from onnx import inliner
+
+    for function in model.functions:
+        for imported in function.opset_import:
+            imported.version = OPSETS.get(imported.domain, imported.version)
+    return inliner.inline_local_functions(model)
+
+
+def _converted(estimator: Any, columns: int, datatype: Datatype, choices: tuple[dict[str, bool], ...]) -> Any:
+    import skl2onnx
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+
+    last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+    tensor = FloatTensorType if datatype == "FP32" else DoubleTensorType
+    for options in choices:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model = skl2onnx.convert_sklearn(
+                    estimator,
+                    initial_types=[(MATRIX_INPUT, tensor([None, columns]))],
+                    options={id(last): options} if options else None,
+                    target_opset=OPSETS,
+                )
+        except NameError:
+            # The converter has no such option; the next choice sets fewer.
+            continue
+        except Exception as error:
+            raise UnsupportedError(
+                f"{type(last).__name__} does not become {datatype} ONNX: {first_line(error)}"
+            ) from error
+        return _with_true_types(model) if datatype == "FP64" else model
+    raise UnsupportedError(f"{type(last).__name__} does not become ONNX: no options of its converter fit")
+
+
+def _with_true_types(model: Any) -> Any:
+    """Declares as float what a tree ensemble gives: it takes doubles and answers in float32, which skl2onnx overlooks."""
+    import onnx
+
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for output in model.graph.output:
+        node = producers[output.name]
+        while node.op_type in ("Identity", "Reshape") and node.input[0] in producers:
+            node = producers[node.input[0]]
+        if node.op_type in ("TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap"):
+            tensor = output.type.tensor_type
+            if tensor.elem_type == onnx.TensorProto.DOUBLE:
+                tensor.elem_type = onnx.TensorProto.FLOAT
+    return model
+
+
+_FOREIGN: Final = {"lightgbm": ("LGBM", "LightGbm"), "xgboost": ("XGB", "XGBoost")}
+"""For each package how its classes' names begin, and what onnxmltools calls it."""
+
+
+def _register_foreign(estimator: Any) -> None:
+    """Makes the estimators of these packages known to skl2onnx, if this is one or ends in one.
+
+    Raises:
+        UnsupportedError: it is one, and onnxmltools is not installed.
+    """
+    for each in _within(estimator):
+        package = type(each).__module__.partition(".")[0]
+        if package in _FOREIGN:
+            _register_package(package)
+
+
+def _within(estimator: Any) -> Iterator[Any]:
+    """The estimator and those that it holds."""
+    yield estimator
+    held = [step for _, step in getattr(estimator, "steps", ())]
+    fitted = getattr(estimator, "estimators_", ())
+    held += list(fitted) if isinstance(fitted, list | tuple) else []
+    for inner in held:
+        yield from _within(inner)
+
+
+@cache
+def _register_package(package: str) -> None:
+    from skl2onnx import update_registered_converter
+    from skl2onnx.common import shape_calculator as shapes
+
+    prefix, alias = _FOREIGN[package]
+    try:
+        found = importlib.import_module(f"onnxmltools.convert.{package}.operator_converters.{alias}")
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(
+            f"estimators of {package} need onnxmltools, which is not installed; run: pip install onnxmltools"
+        ) from error
+    library = importlib.import_module(package)
+    convert = getattr(found, f"convert_{package}")
+    for kind, shape, options in (
+        (
+            "Classifier",
+            shapes.calculate_linear_classifier_output_shapes,
+            {"nocl": [True, False], "zipmap": [True, False]},
+        ),
+        ("Regressor", shapes.calculate_linear_regressor_output_shapes, {"split": None}),
+    ):
+        name = f"{prefix}{kind}"
+        update_registered_converter(getattr(library, name), f"{alias}{name}", shape, convert, options=options)
