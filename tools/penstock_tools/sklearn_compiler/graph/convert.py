@@ -17,6 +17,7 @@ from penstock_server.errors import UnsupportedError, first_line
 from penstock_server.features.spec.spec import Datatype
 from penstock_tools.sklearn_compiler.graph.answer import Answer
 from penstock_tools.sklearn_compiler.graph.context import Context, width
+from penstock_tools.sklearn_compiler.graph.plain_attributes import plain_attributes
 
 OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
 """Old enough for every onnxruntime that the server extra allows."""
@@ -94,7 +95,7 @@ def _converted(estimator: Any, columns: int, datatype: Datatype, choices: tuple[
     tensor = FloatTensorType if datatype == "FP32" else DoubleTensorType
     for options in choices:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), plain_attributes():
                 warnings.simplefilter("ignore")
                 model = skl2onnx.convert_sklearn(
                     estimator,
