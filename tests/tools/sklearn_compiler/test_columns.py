@@ -4,7 +4,17 @@ from hypothesis import strategies as st
 
 from penstock_server.features.spec.blocks import Join, Take
 from penstock_server.features.spec.steps import Linear, Select
-from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Strings, join, numbers, pick, singles, then, together
+from penstock_tools.sklearn_compiler.columns import (
+    InGraph,
+    Numbers,
+    Strings,
+    join,
+    numbers,
+    pick,
+    singles,
+    then,
+    together,
+)
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 
 RAW = Take(("a", "b", "c"))

@@ -25,6 +25,11 @@ def of(transformer: Any) -> Rule:
     """The rule of a transformer; one that gives up where there is none."""
     if isinstance(transformer, SelectorMixin) and type(transformer).transform is SelectorMixin.transform:
         return _select
+    package = type(transformer).__module__.partition(".")[0]
+    if package == "category_encoders":
+        from penstock_tools.sklearn_compiler import rules_encoders
+
+        return rules_encoders.encoder
     return RULES.get(type(transformer), _none)
 
 
