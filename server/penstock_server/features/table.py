@@ -5,6 +5,7 @@ the empty string among strings. `drift.fit` and `Pipeline.transform` use it; req
 """
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from math import isnan
 from typing import Any
 
@@ -80,7 +81,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _number(value: object, name: str) -> float:
-    if isinstance(value, (int, float, np.number, np.bool_)):
+    if isinstance(value, (int, float, Decimal, np.number, np.bool_)):
         return float(value)
     raise InvalidInputError(f"column {name!r} holds {value!r}, expected a number")
 

@@ -1,14 +1,17 @@
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OrdinalEncoder
+from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
 
 from penstock_server.errors import InvalidInputError
-from penstock_tools.sklearn_compiler.sample import pipeline_sample
+from penstock_tools.sklearn_compiler.sample import NOT_A_TIME, pipeline_sample
 
 SAMPLES = {
     "no rows": (lambda frame: frame.head(0), "has no rows"),
@@ -20,7 +23,10 @@ SAMPLES = {
         lambda frame: frame.assign(sex=pd.Series(["f", 1.5] * (len(frame) // 2), dtype=object)),
         "column 'sex' holds 1.5 of float",
     ),
-    "dates": (lambda frame: frame.assign(age=pd.Timestamp("2026-01-01")), "column 'age' holds datetime64"),
+    "times out of range": (
+        lambda frame: frame.assign(age=np.full(len(frame), np.datetime64("1500-01-01", "s"))),
+        "column 'age' holds times before 1678 or after 2262",
+    ),
     "other things": (lambda frame: frame.assign(sex=[(1, 2)] * len(frame)), r"column 'sex' holds \(1, 2\) of tuple"),
     "one axis": (lambda frame: np.zeros(3), r"the shape \[3\], expected rows and columns"),
     "another width": (lambda frame: np.zeros((3, 5)), "has 5 columns, expected 2: age, sex"),
@@ -35,3 +41,62 @@ def test_a_sample_that_is_not_the_pipelines(frame, answers, change, message):
     ).fit(rows, answers["binary"])
     with pytest.raises(InvalidInputError, match=message):
         pipeline_sample(pipeline, change(rows))
+
+
+TEXTS = ["a good day", "a bad day", "good good", "bad bad bad"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        TEXTS,
+        pd.Series(TEXTS, name="text"),
+        pd.DataFrame({"text": TEXTS}),
+        np.array(TEXTS),
+        [{"text": t} for t in TEXTS],
+    ],
+    ids=["a list", "a series", "a frame", "an array", "dicts"],
+)
+def test_texts_for_a_vectorizer(given):
+    pipeline = make_pipeline(CountVectorizer(), LogisticRegression()).fit(TEXTS, [1, 0, 1, 0])
+    sample = pipeline_sample(pipeline, given)
+    assert [(column.name, column.kind) for column in sample.columns] == [("text", "text")]
+    assert isinstance(sample.given, pd.Series)
+    assert sample.on_the_wire()["text"].tolist() == TEXTS
+    assert sample.chosen(np.array([2])).given.tolist() == ["good good"]
+    np.testing.assert_array_equal(pipeline.predict(sample.as_float64()), pipeline.predict(TEXTS))
+
+
+TIMES = pd.to_datetime(["2026-03-01 12:30:15.123456789", None])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        TIMES,
+        TIMES.tz_localize("UTC").tz_convert("Asia/Kolkata"),
+        TIMES.to_numpy(),
+    ],
+    ids=["times", "of a time zone", "numpy"],
+)
+def test_times_are_nanoseconds_on_the_wire(column):
+    sample = pipeline_sample(FunctionTransformer(), pd.DataFrame({"at": column, "n": [1.0, 2.0]}))
+    assert [column.kind for column in sample.columns] == ["time", "number"]
+    assert sample.on_the_wire()["at"].tolist() == [1772368215123456789, NOT_A_TIME]
+
+
+def test_decimals_and_nullable_numbers_are_numbers():
+    frame = pd.DataFrame({"price": [Decimal("1.5"), None], "count": pd.array([1, None], dtype="Int64")})
+    frame["flag"] = pd.array([True, None], dtype="boolean")
+    sample = pipeline_sample(FunctionTransformer(), frame)
+    assert [column.kind for column in sample.columns] == ["number"] * 3
+    wire = sample.on_the_wire()
+    np.testing.assert_array_equal(
+        [wire["price"], wire["count"], wire["flag"]], [[1.5, np.nan], [1, np.nan], [1, np.nan]]
+    )
+
+
+def test_a_column_of_nearly_the_name(frame, answers):
+    pipeline = LogisticRegression().fit(frame[["age"]].fillna(0), answers["binary"])
+    with pytest.raises(InvalidInputError, match=r"lacks column 'age'; did you mean 'Age'\?"):
+        pipeline_sample(pipeline, frame.rename(columns={"age": "Age"}))

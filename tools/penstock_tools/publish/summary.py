@@ -61,6 +61,7 @@ def _lines(prepared: "Prepared", scores: Mapping[str, float]) -> list[tuple[str,
         lines.insert(1, ("not read", ", ".join(compiled.unused)))
     if prepared.refused is not None:
         lines.append(("why not FP32", prepared.refused))
+    lines += [("note", note) for note in compiled.sample.notes]
     return [*lines, *((name.replace("_", " "), f"{value:.4f}") for name, value in scores.items())]
 
 

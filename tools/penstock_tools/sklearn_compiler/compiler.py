@@ -152,6 +152,10 @@ def _raw(columns: Iterable[RawColumn]) -> Parts:
 
 
 def _raw_part(column: RawColumn) -> Part:
+    if column.kind == "time":
+        raise InvalidInputError(
+            f"column {column.name!r} holds times, expected numbers or text; make numbers of it before the pipeline"
+        )
     if column.is_text:
         return Strings(column.name, {"": column.missing or frozenset(Missing)})
     return Numbers(Take((column.name,)))

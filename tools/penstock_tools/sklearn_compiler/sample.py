@@ -1,31 +1,38 @@
 """Sample rows in both forms: as the fitted pipeline takes them, and as raw columns of requests.
 
-Whether a column holds numbers or text is decided by what the rows hold; a column that is neither is refused. The compiler
-reads the kinds of the columns, the proof gives both sides the same rows.
+Whether a column holds numbers, text or times is decided by what the rows hold; any other is refused. The compiler reads
+the kinds of the columns, the proof gives both sides the same rows. `forms` finds the form in which the pipeline takes them.
 """
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
-from math import isnan
-from typing import Any, Final
+from decimal import Decimal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from penstock.names import did_you_mean
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.spec import FeatureSpec, StringColumn
 from penstock_server.features.table import numbers_of, strings_of
+from penstock_tools.sklearn_compiler.forms import Missing, form_of, missing_kind
 
+__all__ = [
+    "Kind",
+    "Missing",
+    "RawColumn",
+    "Sample",
+    "missing_kind",
+    "pipeline_sample",
+    "specification_sample",
+    "spread",
+]
 
-class Missing(Enum):
-    """What stands for a value that is not there; on the wire it is NaN among numbers and "" among text."""
-
-    NONE = "None"
-    NAN = "NaN"
-    NA = "pandas.NA"
-    EMPTY = "the empty text"
+Kind = Literal["number", "text", "time"]
+NOT_A_TIME: Final = -(2**63)
+"""A missing time among nanoseconds, as numpy and pandas have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +41,19 @@ class RawColumn:
 
     Attributes:
         name: as requests call it.
-        is_text: it holds text; else numbers or booleans.
-        missing: what stands for a missing value in the sample; empty when none is missing there.
+        kind: what it holds; booleans and decimals are numbers.
+        missing: what a missing value of a request stands for: what the pipeline takes for one (`forms`), else what is
+            missing in the sample; empty where neither says anything.
     """
 
     name: str
-    is_text: bool
+    kind: Kind
     missing: frozenset[Missing] = frozenset()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds text."""
+        return self.kind == "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +61,19 @@ class Sample:
     """Rows of raw columns.
 
     Attributes:
-        given: what the pipeline takes: a pandas frame with the columns that it was fitted on, or an array [rows, columns].
+        given: what the pipeline takes: a pandas frame with the columns that it was fitted on, a series of texts, or an
+            array [rows, columns].
         columns: the raw columns in the pipeline's order.
         table: the same values by the columns' names, each an array [rows].
         places: which rows of the file or frame these are.
+        notes: sentences for people about what the pipeline tells apart and requests cannot.
     """
 
     given: Any
     columns: tuple[RawColumn, ...]
     table: Mapping[str, NDArray[Any]]
     places: NDArray[np.intp]
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -75,7 +91,7 @@ class Sample:
 
     def chosen(self, at: NDArray[np.intp]) -> "Sample":
         """The rows at these places."""
-        given = self.given.iloc[at] if self.has_names else self.given[at]
+        given = self.given.iloc[at] if hasattr(self.given, "iloc") else self.given[at]
         table = {name: values[at] for name, values in self.table.items()}
         return replace(self, given=given, table=table, places=self.places[at])
 
@@ -86,7 +102,7 @@ class Sample:
             InvalidInputError: there is none.
         """
         table = self.on_the_wire()
-        numbers = [table[column.name] for column in self.columns if not column.is_text]
+        numbers = [table[column.name] for column in self.columns if column.kind == "number"]
         is_finite = (
             ~np.any([np.isinf(values) for values in numbers], axis=0) if numbers else np.ones(self.rows, np.bool_)
         )
@@ -95,17 +111,19 @@ class Sample:
         return self.chosen(np.flatnonzero(is_finite))
 
     def on_the_wire(self) -> dict[str, NDArray[Any]]:
-        """The columns as requests hold them: float64, or text. A missing value is NaN or ""."""
-        return {
-            column.name: _texts(self.table, column.name) if column.is_text else numbers_of(self.table, column.name)
-            for column in self.columns
-        }
+        """The columns as requests hold them: float64, text, or int64 nanoseconds since 1970 in UTC.
+
+        A missing value is NaN, "" or `NOT_A_TIME`.
+        """
+        return {column.name: _ON_THE_WIRE[column.kind](self.table, column.name) for column in self.columns}
 
     def as_float64(self) -> Any:
         """`given` with narrower floats widened, as Penstock computes: in float32 scikit-learn would round after each step."""
         if isinstance(self.given, pd.DataFrame):
             narrow = [name for name, dtype in self.given.dtypes.items() if str(dtype) in ("float16", "float32")]
             return self.given.astype(dict.fromkeys(narrow, np.float64))
+        if isinstance(self.given, pd.Series):
+            return self.given
         return self.given.astype(np.float64) if self.given.dtype.kind == "f" else self.given
 
 
@@ -114,57 +132,52 @@ def spread(rows: int, at_most: int) -> NDArray[np.intp]:
     return np.linspace(0, rows - 1, min(rows, at_most)).astype(np.intp)
 
 
-def missing_kind(value: object) -> Missing | None:
-    """What kind of missing value this is, None for a value."""
-    if value is None:
-        return Missing.NONE
-    if value is pd.NA or value is pd.NaT:
-        return Missing.NA
-    if isinstance(value, float | np.floating) and isnan(value):
-        return Missing.NAN
-    return Missing.EMPTY if isinstance(value, str) and not value else None
-
-
 def _texts(table: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     texts = np.empty(len(table[name]), object)
     texts[:] = [value.decode() for value in strings_of(table, name)]
     return texts
 
 
-_NUMBERS: Final = (bool, int, float, np.number, np.bool_)
+def _times(table: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.int64]:
+    return table[name].astype("datetime64[ns]").astype(np.int64)
+
+
+_ON_THE_WIRE: Final = {"number": numbers_of, "text": _texts, "time": _times}
+_NUMBERS: Final = (bool, int, float, Decimal, np.number, np.bool_)
 
 
 def pipeline_sample(pipeline: Any, given: Any, dispensable: Container[str] = ()) -> Sample:
-    """The sample rows of a pipeline.
+    """The sample rows of a pipeline, in the form in which it takes them.
 
     Args:
         pipeline: fitted; it says what its columns are called, where it knows.
-        given: a pandas or polars frame, which may have further columns, or an array [rows, columns].
+        given: a pandas or polars frame, which may have further columns, an array [rows, columns], or a series or list of
+            texts.
         dispensable: columns that the pipeline was fitted on and drops; a frame may lack them.
 
     Raises:
-        InvalidInputError: no rows, a column is not there, or it holds neither numbers nor text alone.
+        InvalidInputError: no rows, a column is not there, or it holds neither numbers, text nor times alone.
     """
     rows = _frame_or_array(given)
     if not len(rows):
         raise InvalidInputError("the sample has no rows; expected one at least")
     known = _known_names(pipeline)
-    if isinstance(rows, pd.DataFrame):
-        if known is not None:
-            _present([name for name in known if name not in dispensable], rows)
-            rows = rows.reindex(columns=known)
-        names = [str(name) for name in rows.columns]
-        arrays = [np.asarray(rows.iloc[:, at]) for at in range(rows.shape[1])]
-        is_declared_text = [isinstance(dtype, pd.StringDtype | pd.CategoricalDtype) for dtype in rows.dtypes]
-    else:
+    if not isinstance(rows, pd.DataFrame):
         names = known or [f"feature_{at}" for at in range(rows.shape[1])]
-        arrays = [rows[:, at] for at in range(rows.shape[1])]
-        is_declared_text = [rows.dtype.kind in "UT"] * len(arrays)
-    if len(names) != len(arrays):
-        raise InvalidInputError(f"the sample has {len(arrays)} columns, expected {len(names)}: {', '.join(names)}")
+        return _of_columns(rows, names, [rows[:, at] for at in range(rows.shape[1])])
+    if known is not None:
+        _check_present([name for name in known if name not in dispensable], rows, known)
+        rows = rows.reindex(columns=known)
+    names = [str(name) for name in rows.columns]
     _check_distinct(names)
-    columns = tuple(map(_column, names, arrays, is_declared_text))
-    return Sample(rows, columns, dict(zip(names, arrays, strict=True)), np.arange(len(rows)))
+    form = form_of(pipeline, rows)
+    made = form.rows.to_frame() if isinstance(form.rows, pd.Series) else form.rows
+    sample = _of_columns(form.rows, names, [made.iloc[:, at] for at in range(made.shape[1])])
+    columns = tuple(
+        replace(column, missing=frozenset({form.missing[at]})) if at in form.missing else column
+        for at, column in enumerate(sample.columns)
+    )
+    return replace(sample, columns=columns, notes=form.notes)
 
 
 def specification_sample(features: FeatureSpec, frame: pd.DataFrame) -> Sample:
@@ -173,20 +186,30 @@ def specification_sample(features: FeatureSpec, frame: pd.DataFrame) -> Sample:
     Raises:
         InvalidInputError: a column is not there or not of its kind.
     """
-    rows = frame[_present([column.name for column in features.columns], frame)]
+    names = [column.name for column in features.columns]
+    _check_present(names, frame, names)
+    rows = frame[names]
     table = {str(name): np.asarray(rows[name]) for name in rows.columns}
-    columns = tuple(RawColumn(column.name, isinstance(column, StringColumn)) for column in features.columns)
+    columns = tuple(
+        RawColumn(column.name, "text" if isinstance(column, StringColumn) else "number") for column in features.columns
+    )
     return Sample(rows, columns, table, np.arange(len(rows)))
 
 
 def _frame_or_array(given: Any) -> Any:
+    """A frame, or an array [rows, columns]; a series or list of texts is a frame of one column."""
     if hasattr(given, "to_pandas"):
         given = given.to_pandas()
+    if isinstance(given, pd.Series):
+        return given.to_frame("text" if given.name is None else given.name)
     if isinstance(given, pd.DataFrame):
         return given
-    if isinstance(given, Mapping):
+    first = given[0] if isinstance(given, Sequence) and given else None
+    if isinstance(given, Mapping) or isinstance(first, Mapping):
         return pd.DataFrame(given)
     rows = np.asarray(given)
+    if rows.ndim == 1 and rows.dtype.kind in "OUT" and (not len(rows) or isinstance(rows[0], str)):
+        return pd.DataFrame({"text": rows.astype(object)})
     if rows.ndim != 2:
         raise InvalidInputError(f"the sample has the shape {list(rows.shape)}, expected rows and columns")
     return rows
@@ -197,13 +220,15 @@ def _known_names(pipeline: Any) -> list[str] | None:
     return None if names is None else [str(name) for name in names]
 
 
-def _present(known: Sequence[str], rows: pd.DataFrame) -> list[str]:
-    lacking = [name for name in known if name not in rows.columns]
+def _check_present(needed: Sequence[str], rows: pd.DataFrame, known: Sequence[str]) -> None:
+    names = [str(name) for name in rows.columns]
+    lacking = [name for name in needed if name not in names]
     if lacking:
+        others = [name for name in names if name not in known]
         raise InvalidInputError(
-            f"the sample lacks column {lacking[0]!r}; the pipeline was fitted on {', '.join(known)}"
+            f"the sample lacks column {lacking[0]!r}{did_you_mean(lacking[0], others)}; "
+            f"the pipeline was fitted on {', '.join(known)}"
         )
-    return list(known)
 
 
 def _check_distinct(names: Sequence[str]) -> None:
@@ -212,20 +237,60 @@ def _check_distinct(names: Sequence[str]) -> None:
         raise InvalidInputError(f"the sample has column {twice[0]!r} twice; expected each name once")
 
 
-def _column(name: str, values: NDArray[Any], is_declared_text: bool) -> RawColumn:
+def _of_columns(given: Any, names: Sequence[str], series: Sequence[Any]) -> Sample:
+    if len(names) != len(series):
+        raise InvalidInputError(f"the sample has {len(series)} columns, expected {len(names)}: {', '.join(names)}")
+    _check_distinct(names)
+    arrays = [_array(name, values) for name, values in zip(names, series, strict=True)]
+    columns = tuple(
+        _column(name, values, is_declared_text=_is_declared_text(each))
+        for name, values, each in zip(names, arrays, series, strict=True)
+    )
+    return Sample(given, columns, dict(zip(names, arrays, strict=True)), np.arange(len(given)))
+
+
+def _array(name: str, values: Any) -> NDArray[Any]:
+    """The column's values; times as datetime64[ns] in UTC.
+
+    Raises:
+        InvalidInputError: a time is out of the range of nanoseconds.
+    """
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
+    array = np.asarray(values)
+    if array.dtype.kind != "M":
+        return array
+    in_ns = array.astype("datetime64[ns]")
+    # numpy wraps around without a word.
+    if not np.array_equal(in_ns.astype(array.dtype), array, equal_nan=True):
+        raise InvalidInputError(f"column {name!r} holds times before 1678 or after 2262, which nanoseconds cannot hold")
+    return in_ns
+
+
+def _is_declared_text(values: Any) -> bool:
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return dtype.categories.dtype == object or isinstance(dtype.categories.dtype, pd.StringDtype)
+    return isinstance(dtype, pd.StringDtype) or getattr(dtype, "kind", "O") in "UT"
+
+
+def _column(name: str, values: NDArray[Any], *, is_declared_text: bool) -> RawColumn:
     if values.dtype.kind in "biuf":
-        return RawColumn(name, is_text=False, missing=frozenset({Missing.NAN}))
+        return RawColumn(name, "number", frozenset({Missing.NAN}))
+    if values.dtype.kind == "M":
+        return RawColumn(name, "time")
     if values.dtype.kind not in "OUT":
         raise InvalidInputError(
-            f"column {name!r} holds {values.dtype}, expected numbers or text; make numbers of it before the pipeline"
+            f"column {name!r} holds {values.dtype}, expected numbers, text or times; "
+            "make numbers of it before the pipeline"
         )
     kinds = [missing_kind(value) for value in values]
     there = [value for value, kind in zip(values, kinds, strict=True) if kind is None]
     missing = frozenset(kind for kind in kinds if kind is not None)
     if not there:
-        return RawColumn(name, is_declared_text or Missing.EMPTY in missing, missing)
+        return RawColumn(name, "text" if is_declared_text or Missing.EMPTY in missing else "number", missing)
     texts = sum(isinstance(value, str) for value in there)
     if texts in (0, len(there)) and (texts or all(isinstance(value, _NUMBERS) for value in there)):
-        return RawColumn(name, texts > 0, missing)
+        return RawColumn(name, "text" if texts else "number", missing)
     odd = next(value for value in there if not isinstance(value, str))
     raise InvalidInputError(f"column {name!r} holds {odd!r} of {type(odd).__name__}, expected numbers or text alone")

@@ -1,0 +1,95 @@
+"""Asks a fitted pipeline what it makes of rows, row by row: its answer, or the reason why it refuses.
+
+scikit-learn refuses whole calls, so a call that fails is asked again in halves until each row that is to blame stands alone.
+`forms` and `edges` call it; nothing here knows the compiled version.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from penstock_server.errors import first_line
+
+TOLERANCE: Final = 1e-9
+"""Answers this close, as a share of the largest, are the same: sums differ in their last digits from call to call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pipeline makes of one row.
+
+    Attributes:
+        answer: all numbers or labels of its answer [values]; None where it refuses.
+        reason: why it refuses, in one line; empty where it answers.
+    """
+
+    answer: NDArray[Any] | None
+    reason: str = ""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it refuses the row."""
+        return self.answer is None
+
+    def is_like(self, other: "Outcome") -> bool:
+        """Whether both are the same answer, or both refusals."""
+        if self.answer is None or other.answer is None:
+            return self.answer is other.answer
+        if self.answer.dtype.kind not in "fiub" or other.answer.dtype.kind not in "fiub":
+            return bool(np.array_equal(self.answer.astype(str), other.answer.astype(str)))
+        scale = max(float(np.max(np.abs(self.answer), initial=0.0, where=np.isfinite(self.answer))), 1e-300)
+        return self.answer.shape == other.answer.shape and np.allclose(
+            self.answer, other.answer, rtol=0.0, atol=TOLERANCE * scale, equal_nan=True
+        )
+
+
+def answers(pipeline: Any, rows: Any) -> NDArray[Any]:
+    """Scores where the pipeline has them, else predictions, else what it transforms to [rows, values].
+
+    Raises:
+        Exception: whatever the pipeline raises.
+    """
+    name = next(
+        (name for name in ("predict_proba", "decision_function", "predict", "transform") if hasattr(pipeline, name)),
+        "predict",
+    )
+    with warnings.catch_warnings():
+        # Of unknown categories, of columns without names, of divisions by zero.
+        warnings.simplefilter("ignore")
+        with np.errstate(all="ignore"):
+            given = getattr(pipeline, name)(rows)
+    if isinstance(given, list):
+        # A multi-output classifier gives the probabilities of each output.
+        return np.hstack([_matrix(each) for each in given])
+    return _matrix(given)
+
+
+def outcomes(pipeline: Any, rows: Any) -> list[Outcome]:
+    """The outcome of each row of a frame, series or array."""
+    count = len(rows)
+    try:
+        given = answers(pipeline, rows)
+    except Exception as error:  # noqa: BLE001 - a pipeline holds anybody's code, and any error of it is its refusal
+        if count == 1:
+            return [Outcome(None, first_line(error) or type(error).__name__)]
+        half = count // 2
+        return outcomes(pipeline, taken(rows, range(half))) + outcomes(pipeline, taken(rows, range(half, count)))
+    if len(given) != count:
+        return [Outcome(None, f"it gives {len(given)} answers for {count} rows")] * count
+    return [Outcome(row) for row in given]
+
+
+def taken(rows: Any, at: Sequence[int] | NDArray[np.intp]) -> Any:
+    """These rows of a frame, series or array."""
+    return rows.iloc[list(at)] if isinstance(rows, pd.DataFrame | pd.Series) else rows[list(at)]
+
+
+def _matrix(given: Any) -> NDArray[Any]:
+    dense = given.toarray() if hasattr(given, "toarray") else given
+    matrix = np.asarray(dense)
+    return matrix.reshape(len(matrix), -1)
