@@ -112,14 +112,15 @@ def _question(part: Part, known: Sequence[str | float] | None) -> _Question:
             raise Refused(f"it does not show which texts of column {part.column!r} it knows")
         asked = tuple(_as_held(meaning) for meaning in texts.values())
         unseen = _as_held(part.otherwise) if part.otherwise is not None else _unlike(known, _UNSEEN_TEXTS)
-        return _Question(part, True, tuple(texts), asked, unseen, _firsts(asked))
+        return _Question(part, True, tuple(texts), asked, unseen, _firsts(asked, unseen))
     numbers = [value for value in known if not isinstance(value, str)]
     held = tuple((number,) for number in (*numbers, np.nan))
-    return _Question(part, True, (*numbers, None), held, _unlike(known, _UNSEEN_NUMBERS), _firsts(held))
+    unseen = _unlike(known, _UNSEEN_NUMBERS)
+    return _Question(part, True, (*numbers, None), held, unseen, _firsts(held, unseen))
 
 
-def _firsts(asked: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    return tuple(alike[0] for alike in asked[:_FIRSTS])
+def _firsts(asked: Sequence[tuple[Any, ...]], unseen: Sequence[Any]) -> tuple[Any, ...]:
+    return (*(alike[0] for alike in asked[: _FIRSTS - 1]), unseen[0])
 
 
 def _as_held(meaning: Meaning) -> tuple[Any, ...]:

@@ -30,6 +30,10 @@ def of(transformer: Any) -> Rule:
         from penstock_tools.sklearn_compiler import rules_encoders
 
         return rules_encoders.encoder
+    if package == "feature_engine":
+        from penstock_tools.sklearn_compiler import rules_feature_engine
+
+        return rules_feature_engine.rule(transformer, of) or _none
     return RULES.get(type(transformer), _none)
 
 

@@ -24,39 +24,59 @@ def simple_imputer(imputer: Any, parts: Parts) -> Parts:
     statistics = list(imputer.statistics_)
     is_kept = [imputer.keep_empty_features or missing_kind(value) in (None, Missing.EMPTY) for value in statistics]
     kept = [at for at, stays in enumerate(is_kept) if stays]
-    filled = _filled(pick(parts, kept), [statistics[at] for at in kept], imputer)
+    whole = _filled(pick(parts, kept), [statistics[at] for at in kept], imputer)
     indicators = missing_indicator(imputer.indicator_, parts) if imputer.add_indicator else ()
-    return (*filled, *indicators)
+    return (*whole, *indicators)
 
 
 def missing_indicator(indicator: Any, parts: Parts) -> Parts:
     """MissingIndicator. Its `error_on_new` is ignored: a column that was complete in training may have missing values later."""
     chosen = pick(parts, [int(at) for at in indicator.features_])
-    return tuple(_indicated(part, indicator.missing_values) for part in chosen)
+    return tuple(indicated(part, indicator.missing_values) for part in chosen)
 
 
 def _filled(parts: Parts, values: Sequence[Any], imputer: Any) -> Parts:
+    # An imputer of whole numbers cuts its fill value to one.
     made, at = [], 0
     for part in parts:
-        made.append(_filled_part(part, values[at : at + part.width], imputer))
+        made.append(
+            filled(part, imputer.missing_values, values[at : at + part.width], getattr(imputer, "_fill_dtype", None))
+        )
         at += part.width
     return tuple(made)
 
 
-def _filled_part(part: Part, values: Sequence[Any], imputer: Any) -> Part:
+def filled(part: Part, marker: Any, values: Sequence[Any], dtype: Any = None) -> Part:
+    """The part with these values where the marker is: one for each column of numbers, or a text.
+
+    Args:
+        part: columns of numbers, or one of text.
+        marker: what is replaced; `pandas.NA` is any missing value but "".
+        values: what replaces it.
+        dtype: what the values are cut to first, such as whole numbers; None leaves them.
+
+    Raises:
+        Refused: a text would be filled into numbers, or a number into text.
+        NotCompiled: the graph makes the part.
+    """
     if isinstance(part, InGraph):
         raise NotCompiled("what comes before it is in the graph")
     if isinstance(part, Strings):
-        return _replaced(part, imputer.missing_values, values[0])
+        return _replaced(part, marker, values[0])
     if any(isinstance(value, str) for value in values):
         raise Refused(f"it fills {next(value for value in values if isinstance(value, str))!r} into numbers")
-    # An imputer of whole numbers cuts its fill value to one.
-    as_fitted = np.asarray(values).astype(getattr(imputer, "_fill_dtype", np.float64), copy=False)
+    as_fitted = np.asarray(values).astype(np.float64 if dtype is None else dtype, copy=False)
     fill = tuple(float(value) for value in as_fitted)
-    return Numbers(then(part.block, Fill(fill, _number_marker(imputer.missing_values))))
+    return Numbers(then(part.block, Fill(fill, _number_marker(marker))))
 
 
-def _indicated(part: Part, marker: Any) -> Part:
+def indicated(part: Part, marker: Any) -> Part:
+    """1.0 where the marker is, else 0.0, for each column; `pandas.NA` is any missing value but "".
+
+    Raises:
+        Refused: it looks for a text among numbers.
+        NotCompiled: the graph makes the part.
+    """
     if isinstance(part, InGraph):
         raise NotCompiled("what comes before it is in the graph")
     if isinstance(part, Numbers):

@@ -10,7 +10,7 @@ by row.
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,17 +35,14 @@ class _Column:
     width: int
 
     def of_codes(self, meant: Sequence[int]) -> tuple[Any, ...]:
-        """What the codes become that mean these categories, and last what an unseen one does."""
-        return (
-            *(self.of_unseen if category == _UNSEEN else self.outcomes[category] for category in meant),
-            self.of_unseen,
-        )
+        """What the codes become that mean these categories; -1 is an unseen one."""
+        return tuple(self.of_unseen if category == _UNSEEN else self.outcomes[category] for category in meant)
 
 
 _UNSEEN = -1
 
 ToSteps = Callable[[Sequence[_Column], Sequence[Sequence[int]]], list[Step]]
-"""Makes the steps of columns side by side, given which category each of their codes means."""
+"""Makes the steps of columns side by side, given which category each of their codes means, the last code included."""
 
 
 def one_hot(encoder: Any, parts: Parts) -> Parts:
@@ -91,13 +88,13 @@ def _encoded_part(part: Part, columns: Sequence[_Column], unseen: Unseen, to_ste
     if isinstance(part, Strings):
         column = columns[0]
         place = _place_of(part, column.categories)
-        if part.otherwise is not None and (of_others := place(part.otherwise)) != _UNSEEN:
-            column, unseen = replace(column, of_unseen=column.outcomes[of_others]), "code"
+        of_others = _UNSEEN if part.otherwise is None else place(part.otherwise)
+        unseen = unseen if of_others == _UNSEEN else "code"
         encode, meant = _text_categories(part, column.categories, place, unseen)
-        return Numbers(spec.Text(part.column, encode, tuple(to_steps([column], [meant]))))
+        return Numbers(spec.Text(part.column, encode, tuple(to_steps([column], [(*meant, of_others)]))))
     names = [name.text for name in part.block.names]
     values = tuple(_number_categories(name, column.categories) for name, column in zip(names, columns, strict=True))
-    meant_each = [range(len(column.categories)) for column in columns]
+    meant_each = [(*range(len(column.categories)), _UNSEEN) for column in columns]
     return Numbers(then(part.block, Match(values, unseen), *to_steps(columns, meant_each)))
 
 

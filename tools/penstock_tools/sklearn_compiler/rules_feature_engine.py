@@ -1,0 +1,366 @@
+"""Rules of the package feature_engine, whose transformers take a frame, change some of its columns, and pass the others on.
+
+Encoders are asked what they make of each value; what works on numbers becomes steps of the columns that it names. Imported
+only when a transformer is of that package.
+"""
+
+import importlib
+from collections.abc import Callable, Collection, Hashable, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from feature_engine.selection.base_selector import BaseSelector
+from feature_engine.wrappers import SklearnTransformerWrapper
+
+from penstock_server.features.spec.steps import (
+    Apply,
+    Binarise,
+    Bucket,
+    Clip,
+    Cyclic,
+    Fill,
+    Linear,
+    Lookup,
+    Power,
+    Standardise,
+    Step,
+)
+from penstock_tools.sklearn_compiler.asking import by_asking
+from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, numbers, pick, then
+from penstock_tools.sklearn_compiler.refusals import Refused
+from penstock_tools.sklearn_compiler.rules_missing import filled, indicated
+
+Rule = Callable[[Any, Parts], Parts]
+StepsOf = Callable[[Any, Sequence[Hashable]], list[Step]]
+"""Makes the steps of columns side by side, given the fitted transformer and the columns' names."""
+
+
+def rule(transformer: Any, of: Callable[[Any], Rule]) -> Rule | None:
+    """The rule of one of the package's transformers.
+
+    Args:
+        transformer: fitted.
+        of: finds the rule of any transformer, for those that wrap one.
+    """
+    kind = type(transformer)
+    if kind is SklearnTransformerWrapper:
+        return partial(_wrapped, of)
+    if isinstance(transformer, BaseSelector) and kind.transform is BaseSelector.transform:
+        return _selected
+    return RULES.get(kind)
+
+
+def _names(transformer: Any) -> list[Hashable]:
+    return list(transformer.feature_names_in_)
+
+
+def _places(transformer: Any, variables: Collection[Hashable]) -> list[int]:
+    """Where the columns of these names are."""
+    names = _names(transformer)
+    return [names.index(name) for name in variables]
+
+
+def _others(transformer: Any, variables: Collection[Hashable]) -> list[int]:
+    return [at for at, name in enumerate(_names(transformer)) if name not in variables]
+
+
+def _in_place(steps: StepsOf, transformer: Any, parts: Parts) -> Parts:
+    """The columns that it names with these steps, where they were."""
+    return _changed(steps, transformer, parts, transformer.variables_)
+
+
+def _changed(steps: StepsOf, transformer: Any, parts: Parts, variables: Collection[Hashable]) -> Parts:
+    names = _names(transformer)
+    made: list[Part] = []
+    # Neighbours share their steps.
+    for is_changed, run in groupby(range(len(names)), key=lambda at: names[at] in variables):
+        places = list(run)
+        picked = pick(parts, places)
+        if is_changed:
+            block = numbers(picked)
+            made.append(Numbers(then(block, *steps(transformer, [names[at] for at in places]))))
+        else:
+            made += picked
+    return tuple(made)
+
+
+def _floats(by_name: Any, names: Sequence[Hashable]) -> tuple[float, ...]:
+    return tuple(float(by_name[name]) for name in names)
+
+
+# Missing values.
+
+
+def _fill(imputer: Any, names: Sequence[Hashable]) -> list[Step]:
+    return [Fill(_floats(imputer.imputer_dict_, names))]
+
+
+def _number_imputer(imputer: Any, parts: Parts) -> Parts:
+    """MeanMedianImputer, ArbitraryNumberImputer, EndTailImputer."""
+    return _changed(_fill, imputer, parts, list(imputer.imputer_dict_))
+
+
+def _categorical_imputer(imputer: Any, parts: Parts) -> Parts:
+    """CategoricalImputer, of text, or of numbers where it ignores the format."""
+    made: list[Part] = []
+    for at, name in enumerate(_names(imputer)):
+        (part,) = pick(parts, [at])
+        is_filled = name in imputer.imputer_dict_
+        made.append(filled(part, pd.NA, [imputer.imputer_dict_[name]]) if is_filled else part)
+    return tuple(made)
+
+
+def _missing_indicator(indicator: Any, parts: Parts) -> Parts:
+    """AddMissingIndicator: all columns, and indicators after them."""
+    added = [indicated(part, pd.NA) for part in pick(parts, _places(indicator, indicator.variables_))]
+    return (*parts, *added)
+
+
+# Text.
+
+
+def _encoder(encoder: Any, parts: Parts) -> Parts:
+    return by_asking(encoder, parts, encoder.variables_)
+
+
+# Numbers alone.
+
+
+def _log(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
+    return [Apply("log" if transformer.base == "e" else "log10")]
+
+
+def _log_of_sum(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
+    added = transformer.C_
+    by_name = added if isinstance(added, dict | pd.Series) else dict.fromkeys(names, added)
+    return [Linear(None, _floats(by_name, names)), *_log(transformer, names)]
+
+
+def _reciprocal(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
+    return [Apply("reciprocal")]
+
+
+def _power(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
+    exponent = float(transformer.exp)
+    known: dict[float, list[Step]] = {
+        1.0: [],
+        2.0: [Apply("square")],
+        0.5: [Apply("sqrt")],
+        -1.0: [Apply("reciprocal")],
+        -2.0: [Apply("square"), Apply("reciprocal")],
+        -0.5: [Apply("sqrt"), Apply("reciprocal")],
+    }
+    if exponent in known:
+        return known[exponent]
+    if exponent.is_integer():
+        raise Refused(f"exp={transformer.exp}; one of {', '.join(f'{each:g}' for each in known)} or a fraction works")
+    # Of numbers below 0 both are NaN, and of 0 both are 0 or infinite.
+    return [Apply("log"), Linear((exponent,)), Apply("exp")]
+
+
+def _box_cox(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
+    return [Power("box-cox", _floats(transformer.lambda_dict_, names))]
+
+
+def _yeo_johnson(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
+    return [Power("yeo-johnson", _floats(transformer.lambda_dict_, names))]
+
+
+def _arcsin(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
+    return [Apply("sqrt"), Apply("arcsin")]
+
+
+def _arcsinh(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
+    return [Standardise((float(transformer.loc),), (float(transformer.scale),)), Apply("arcsinh")]
+
+
+def _mean_normalisation(scaler: Any, names: Sequence[Hashable]) -> list[Step]:
+    return [Standardise(_floats(scaler.mean_, names), _floats(scaler.range_, names))]
+
+
+def _cap(capper: Any, names: Sequence[Hashable]) -> list[Step]:
+    low = tuple(capper.left_tail_caps_.get(name) for name in names)
+    high = tuple(capper.right_tail_caps_.get(name) for name in names)
+    return [Clip(_unless_open(low), _unless_open(high))]
+
+
+def _unless_open(caps: tuple[float | None, ...]) -> tuple[float | None, ...] | None:
+    return None if all(each is None for each in caps) else caps
+
+
+def _winsorizer(capper: Any, parts: Parts) -> Parts:
+    """Winsorizer: an indicator is 1 where the value was below the low end, or above the high one."""
+    capped = _in_place(_cap, capper, parts)
+    if not capper.add_indicators:
+        return capped
+    added: list[Part] = []
+    for name, at in zip(capper.variables_, _places(capper, capper.variables_), strict=True):
+        block = numbers(pick(parts, [at]))
+        if capper.tail in ("left", "both"):
+            low = float(capper.left_tail_caps_[name])
+            added.append(Numbers(then(block, Linear((-1.0,)), Binarise((-low,)))))
+        if capper.tail in ("right", "both"):
+            added.append(Numbers(then(block, Binarise((float(capper.right_tail_caps_[name]),)))))
+    return (*capped, *added)
+
+
+def _cyclical(transformer: Any, parts: Parts) -> Parts:
+    """CyclicalFeatures: sine and cosine after all columns, whose largest value is the period."""
+    chosen = numbers(pick(parts, _places(transformer, transformer.variables_)))
+    added = Numbers(then(chosen, Cyclic(_floats(transformer.max_values_, transformer.variables_))))
+    kept = pick(parts, _others(transformer, transformer.variables_)) if transformer.drop_original else parts
+    return (*kept, added)
+
+
+# Numbers cut into bins.
+
+
+def _bins(discretiser: Any, names: Sequence[Hashable]) -> list[Step]:
+    """The number of the bin (low, high]; the first one has its low end too, and what is in none becomes NaN."""
+    if discretiser.return_boundaries:
+        raise Refused("it makes texts of ranges; return_boundaries=False works")
+    return _binned([discretiser.binner_dict_[name] for name in names])
+
+
+def _binned(limits: Sequence[Sequence[float]]) -> list[Step]:
+    edges, tables = [], []
+    for given in limits:
+        first, *inner, last = (float(each) for each in given)
+        # x > e is x >= the next number after e.
+        own = [*([first] if np.isfinite(first) else []), *(float(np.nextafter(each, np.inf)) for each in inner)]
+        own += [float(np.nextafter(last, np.inf))] if np.isfinite(last) else []
+        bins = range(len(inner) + 1)
+        below = [(np.nan,)] if np.isfinite(first) else []
+        beyond = [(np.nan,)] if np.isfinite(last) else []
+        edges.append(tuple(own))
+        tables.append((*below, *((float(each),) for each in bins), *beyond, (np.nan,)))
+    return [Bucket(tuple(edges)), Lookup(tuple(tables))]
+
+
+def _tree_bins(discretiser: Any, names: Sequence[Hashable]) -> list[Step]:
+    """DecisionTreeDiscretiser: the tree of one column is constant between its thresholds."""
+    if discretiser.bin_output == "boundaries":
+        raise Refused("it makes texts of ranges; bin_output='prediction' or 'bin_number' works")
+    if discretiser.bin_output == "bin_number":
+        return _binned([discretiser.binner_dict_[name] for name in names])
+    edges, tables = [], []
+    for name in names:
+        own, values = _tree_table(discretiser, name)
+        edges.append(own)
+        tables.append((*((value,) for value in values), (np.nan,)))
+    return [Bucket(tuple(edges)), Lookup(tuple(tables))]
+
+
+def _tree_table(discretiser: Any, name: Hashable) -> tuple[tuple[float, ...], list[float]]:
+    """The smallest number of each piece but the first, and what the tree gives for each piece."""
+    search = discretiser.binner_dict_[name]
+    tree = search.best_estimator_.tree_
+    edges = sorted({_first_above(threshold) for threshold in tree.threshold[tree.feature == 0]})
+    asked = pd.DataFrame({name: [np.nextafter(edges[0], -np.inf) if edges else 0.0, *edges]})
+    given = search.predict(asked) if discretiser.regression else search.predict_proba(asked)[:, 1]
+    values = given if discretiser.precision is None else np.round(given, discretiser.precision)
+    return tuple(edges), [float(value) for value in values]
+
+
+def _first_above(threshold: float) -> float:
+    """The smallest number x whose nearest float32, which scikit-learn's trees compare, is above the threshold."""
+    near = np.float32(threshold)
+    above = near if float(near) > threshold else np.nextafter(near, np.float32(np.inf))
+    between = (float(np.nextafter(above, np.float32(-np.inf))) + float(above)) / 2
+    return between if np.float32(between) == above else float(np.nextafter(between, np.inf))
+
+
+# What chooses columns, or wraps a transformer.
+
+
+def _selected(selector: Any, parts: Parts) -> Parts:
+    return pick(parts, _others(selector, selector.features_to_drop_))
+
+
+def _match_variables(matcher: Any, parts: Parts) -> Parts:
+    """MatchVariables: a request has all columns, in their order."""
+    if matcher.match_dtypes and any(isinstance(dtype, pd.CategoricalDtype) for dtype in matcher.dtype_dict_.values()):
+        raise Refused("it makes missing values of unknown categories; MatchCategories works")
+    return parts
+
+
+def _wrapped(of: Callable[[Any], Rule], wrapper: Any, parts: Parts) -> Parts:
+    """SklearnTransformerWrapper: selectors drop columns, encoders and polynomials add theirs at the end, others change them."""
+    inner, variables = wrapper.transformer_, list(wrapper.variables_)
+    if hasattr(wrapper, "features_to_drop_"):
+        return _selected(wrapper, parts)
+    made = of(inner)(inner, pick(parts, _places(wrapper, variables)))
+    if type(inner).__name__ in ("OneHotEncoder", "PolynomialFeatures"):
+        return (*pick(parts, _others(wrapper, variables)), *made)
+    if sum(part.width for part in made) != len(variables):
+        raise Refused(f"{type(inner).__name__} does not give a column for each of its columns")
+    names = _names(wrapper)
+    return tuple(
+        part
+        for at, name in enumerate(names)
+        for part in (pick(made, [variables.index(name)]) if name in variables else pick(parts, [at]))
+    )
+
+
+def _drops_rows(transformer: Any, parts: Parts) -> Parts:  # noqa: ARG001 - a rule
+    raise Refused("it drops rows, also of those that are to be predicted; drop them before the pipeline is fitted")
+
+
+def _draws(transformer: Any, parts: Parts) -> Parts:  # noqa: ARG001 - a rule
+    raise Refused("it fills values drawn by chance; MeanMedianImputer and CategoricalImputer work")
+
+
+def _compares_texts(transformer: Any, parts: Parts) -> Parts:  # noqa: ARG001 - a rule
+    raise Refused("it compares each text with others letter by letter; OneHotEncoder, MeanEncoder and others work")
+
+
+def _in_place_rule(steps: StepsOf) -> Rule:
+    return partial(_in_place, steps)
+
+
+def _known(module: str, names: str, rule: Rule) -> dict[type, Rule]:
+    """The rule for these classes of a module, without those that the installed version lacks."""
+    try:
+        found = importlib.import_module(f"feature_engine.{module}")
+    except ModuleNotFoundError:
+        return {}
+    return {kind: rule for name in names.split() if (kind := getattr(found, name, None)) is not None}
+
+
+RULES: Final[dict[type, Rule]] = {
+    **_known("imputation", "MeanMedianImputer ArbitraryNumberImputer EndTailImputer", _number_imputer),
+    **_known("imputation", "CategoricalImputer", _categorical_imputer),
+    **_known("imputation", "AddMissingIndicator", _missing_indicator),
+    **_known("imputation", "RandomSampleImputer", _draws),
+    **_known("imputation", "DropMissingData", _drops_rows),
+    **_known("outliers", "OutlierTrimmer", _drops_rows),
+    **_known(
+        "encoding",
+        "OneHotEncoder OrdinalEncoder CountFrequencyEncoder MeanEncoder WoEEncoder DecisionTreeEncoder RareLabelEncoder",
+        _encoder,
+    ),
+    **_known("encoding", "StringSimilarityEncoder", _compares_texts),
+    **_known("preprocessing", "MatchCategories", _encoder),
+    **_known("preprocessing", "MatchVariables", _match_variables),
+    **_known("transformation", "LogTransformer", _in_place_rule(_log)),
+    **_known("transformation", "LogCpTransformer", _in_place_rule(_log_of_sum)),
+    **_known("transformation", "ReciprocalTransformer", _in_place_rule(_reciprocal)),
+    **_known("transformation", "PowerTransformer", _in_place_rule(_power)),
+    **_known("transformation", "BoxCoxTransformer", _in_place_rule(_box_cox)),
+    **_known("transformation", "YeoJohnsonTransformer", _in_place_rule(_yeo_johnson)),
+    **_known("transformation", "ArcsinTransformer", _in_place_rule(_arcsin)),
+    **_known("transformation", "ArcSinhTransformer", _in_place_rule(_arcsinh)),
+    **_known("scaling", "MeanNormalizationScaler", _in_place_rule(_mean_normalisation)),
+    **_known("outliers", "Winsorizer", _winsorizer),
+    **_known("outliers", "ArbitraryOutlierCapper", _in_place_rule(_cap)),
+    **_known("creation", "CyclicalFeatures", _cyclical),
+    **_known(
+        "discretisation",
+        "EqualFrequencyDiscretiser EqualWidthDiscretiser ArbitraryDiscretiser GeometricWidthDiscretiser",
+        _in_place_rule(_bins),
+    ),
+    **_known("discretisation", "DecisionTreeDiscretiser", _in_place_rule(_tree_bins)),
+}
