@@ -15,7 +15,15 @@ from penstock_server.errors import InvalidInputError
 from penstock_server.features import counting
 from penstock_server.features.cells import Cells, ClassCells, NumberCells, StringCells
 from penstock_server.features.spec import limits
-from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn, digest, read_format
+from penstock_server.features.spec.spec import (
+    Column,
+    FeatureSpec,
+    NumberColumn,
+    StringColumn,
+    TimeColumn,
+    digest,
+    read_format,
+)
 
 FORMAT: Final = 2
 MAX_WORDS: Final = 1 << 19
@@ -280,4 +288,8 @@ def check(baseline: Baseline, spec: FeatureSpec) -> None:
         raise InvalidInputError(f"the drift baseline has other columns than the specification, expected {names}")
 
 
-_KINDS: Final[dict[type[Column], type[ColumnBaseline]]] = {NumberColumn: NumberBaseline, StringColumn: StringBaseline}
+_KINDS: Final[dict[type[Column], type[ColumnBaseline]]] = {
+    NumberColumn: NumberBaseline,
+    StringColumn: StringBaseline,
+    TimeColumn: NumberBaseline,
+}

@@ -24,8 +24,8 @@ from penstock_server.drift.significance import MINIMUM_EFFECT
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.cells import ROUNDING, storable
 from penstock_server.features.spec import limits
-from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, digest
-from penstock_server.features.table import Table, numbers_of, row_count, strings_of
+from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn, digest
+from penstock_server.features.table import Table, numbers_of, row_count, seconds_of, strings_of, times_of
 
 OWN_BINS: Final = 50
 """The most values of a string column that have a bin each."""
@@ -56,12 +56,19 @@ def fit_baseline(
         raise InvalidInputError(f"minimum_effect is {minimum_effect}, expected 0 or more")
     row_count(table, [column.name for column in spec.columns])
     fitted = (
-        fit_number(column.name, numbers_of(table, column.name), bins, minimum_effect)
-        if isinstance(column, NumberColumn)
-        else fit_string(column.name, strings_of(table, column.name), minimum_effect)
+        fit_string(column.name, strings_of(table, column.name), minimum_effect)
+        if isinstance(column, StringColumn)
+        else fit_number(column.name, _numbers_counted(table, column), bins, minimum_effect)
         for column in spec.columns
     )
     return Baseline(tuple(fitted), digest(spec))
+
+
+def _numbers_counted(table: Table, column: Column) -> NDArray[np.float64]:
+    """A column's values as drift counts them: of a time its seconds since 1970."""
+    if isinstance(column, NumberColumn):
+        return numbers_of(table, column.name)
+    return seconds_of(times_of(table, column.name))
 
 
 def with_predictions(baseline: Baseline, predictions: PredictionBaseline) -> Baseline:

@@ -23,8 +23,8 @@ from penstock_server.features.compiled import EntryPoint, available, library
 from penstock_server.features.compiler import layout
 from penstock_server.features.compiler.missing import reaching
 from penstock_server.features.compiler.program import compile_program
-from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
-from penstock_server.features.table import Table, numbers_of, row_count, strings_of
+from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn, TimeColumn
+from penstock_server.features.table import Table, numbers_of, row_count, strings_of, times_of
 
 BRIEF_VALUES: Final = 2048
 """Up to this many raw values in a batch, about 30 us of work, the kernel keeps the GIL."""
@@ -72,8 +72,10 @@ class Pipeline:
         spec: the specification.
         columns: the names of the raw columns in the specification's order.
         numbers: the names of those that are numbers, in the same order.
+        times: the names of those that are times, in the same order.
         strings: the names of those that are strings, in the same order.
-        required: the numbers that must not be missing: the training data had no NaN there, and a NaN would reach the model.
+        required: the numbers and times that must not be missing: the training data had none missing there, and a NaN would
+            reach the model.
         width: the number of output columns.
         dtype: of the output: float32 or float64.
         cells_shape: the shape of the counts: columns, words; words is 0 where nothing is counted.
@@ -87,6 +89,7 @@ class Pipeline:
         self._is_counting = cells is not None
         self.columns = tuple(column.name for column in spec.columns)
         self.numbers = tuple(column.name for column in spec.columns if isinstance(column, NumberColumn))
+        self.times = tuple(column.name for column in spec.columns if isinstance(column, TimeColumn))
         self.strings = tuple(column.name for column in spec.columns if isinstance(column, StringColumn))
         self.required = _required(spec, cells)
         self.width = spec.width
@@ -100,18 +103,20 @@ class Pipeline:
         self._scratch_at = self._scratch.ctypes.data
         self._spare: list[NDArray[np.float64]] = []
         self._row_bytes = len(self.numbers) * 8
+        self._others = len(self.times) + len(self.strings)
         self._brief_rows = BRIEF_VALUES // len(spec.columns)
         self._run_brief = library().brief["run"]
         self._run_long = library().long["run"]
 
     def run(
-        self, numbers: Any, strings: Sequence[bytes], rows: int, out: NDArray[Any], cells: NDArray[np.int64] | None
+        self, numbers: Any, others: Sequence[bytes], rows: int, out: NDArray[Any], cells: NDArray[np.int64] | None
     ) -> Refusal | None:
         """Transforms a batch of raw rows, and counts it.
 
         Args:
             numbers: bytes, or an object that converts to them: float64 [rows, number columns], row-major.
-            strings: for each string column its elements, each a 4-byte little-endian length and its bytes.
+            others: for each time column its int64s [rows], then for each string column its elements, each a 4-byte
+                little-endian length and its bytes.
             rows: how many there are.
             out: `dtype` [rows, width], C-contiguous; filled.
             cells: int64 `cells_shape`, C-contiguous; added to. It must be None if the pipeline has no cells. Two calls at
@@ -129,14 +134,16 @@ class Pipeline:
             numbers = bytes(numbers)
         if (
             len(numbers) != rows * self._row_bytes
-            or len(strings) != len(self.strings)
+            or len(others) != self._others
             or out.shape != (rows, self.width)
             or out.dtype != self.dtype
         ):
-            raise self._refusal(len(numbers), len(strings), rows, out)
+            raise self._refusal(len(numbers), len(others), rows, out)
         if rows == 0:
             return None
-        text = b"".join((*strings, _PADDING))
+        if self.times:
+            numbers, others = self._with_times(numbers, others, rows)
+        text = b"".join((*others, _PADDING))
         try:
             out_at = _address(_exposed(out))
             cells_at = out_at if cells is None else self._cells_address(cells)
@@ -147,9 +154,18 @@ class Pipeline:
         if answer == layout.DONE:
             return None
         if answer == layout.TORN:
-            size = sum(map(len, strings))
+            size = sum(map(len, others))
             raise InvalidInputError(f"the string columns hold {size} bytes that are not {rows} elements each")
         return self._refused(numbers, text, rows, out_at)
+
+    def _with_times(self, numbers: bytes, others: Sequence[bytes], rows: int) -> tuple[bytes, Sequence[bytes]]:
+        """The numbers with the times behind them, as the kernel takes them, and the strings."""
+        count = len(self.times)
+        times = others[:count]
+        for name, column in zip(self.times, times, strict=True):
+            if len(column) != 8 * rows:
+                raise InvalidInputError(f"the time column {name!r} holds {len(column)} bytes, expected {rows} int64s")
+        return b"".join((numbers, *times)), others[count:]
 
     def _call(  # noqa: PLR0917 - as the kernel has them
         self, numbers: bytes, text: bytes, rows: int, out_at: int, cells_at: int, refused_at: int, flags: int
@@ -192,17 +208,19 @@ class Pipeline:
         numbers = np.empty((rows, len(self.numbers)), np.float64)
         for at, name in enumerate(self.numbers):
             numbers[:, at] = numbers_of(table, name)
+        times = [times_of(table, name).tobytes() for name in self.times]
         strings = [join_bytes(strings_of(table, name)) for name in self.strings]
-        refusal = self.run(numbers, strings, rows, out, None)
+        refusal = self.run(numbers, [*times, *strings], rows, out, None)
         if refusal is not None:
             raise refusal.error(0, rows)
         return out
 
-    def _refusal(self, numbers: int, strings: int, rows: int, out: NDArray[Any]) -> InvalidInputError:
+    def _refusal(self, numbers: int, others: int, rows: int, out: NDArray[Any]) -> InvalidInputError:
+        kind = "time and string columns" if self.times else "string columns"
         return InvalidInputError(
-            f"a batch of {rows} rows takes {rows * self._row_bytes} bytes of numbers, {len(self.strings)} string columns "
+            f"a batch of {rows} rows takes {rows * self._row_bytes} bytes of numbers, {self._others} {kind} "
             f"and {self.dtype} out of shape [{rows}, {self.width}]; "
-            f"got {numbers} bytes, {strings} string columns and {out.dtype} {list(out.shape)}"
+            f"got {numbers} bytes, {others} {kind} and {out.dtype} {list(out.shape)}"
         )
 
     def _cells_address(self, cells: NDArray[Any]) -> int:

@@ -1,13 +1,15 @@
 """Raw columns of training data from numpy, pandas, polars or lists, as the pipeline takes them.
 
-Numbers become float64, strings bytes. A missing value is None, NaN, NaT or pandas' NA; it becomes NaN among numbers and
-the empty string among strings. `drift.fit` and `Pipeline.transform` use it; requests do not.
+Numbers become float64, strings bytes, times int64 nanoseconds since 1970 in UTC. A missing value is None, NaN, NaT or
+pandas' NA; it becomes NaN among numbers, the empty string among strings, and the smallest int64 among times.
+`drift.fit` and `Pipeline.transform` use it; requests do not.
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import isnan
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +18,9 @@ from penstock_server.errors import InvalidInputError
 
 Table = Mapping[str, ArrayLike]
 """Columns by name: numpy arrays, pandas or polars columns, lists; a pandas or polars frame is a table too."""
+
+
+_NAT: Final = np.iinfo(np.int64).min
 
 
 def row_count(table: Table, names: Iterable[str]) -> int:
@@ -48,6 +53,36 @@ def numbers_of(table: Table, name: str) -> NDArray[np.float64]:
     return np.array([np.nan if _is_missing(value) else _number(value, name) for value in values.tolist()], np.float64)
 
 
+def times_of(table: Table, name: str) -> NDArray[np.int64]:
+    """The column as int64 nanoseconds since 1970-01-01 in UTC [rows]; a time without a zone counts as UTC.
+
+    Raises:
+        InvalidInputError: it holds something other than times or int64 nanoseconds, or a time before 1677 or after 2262.
+    """
+    values = _array(table, name)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    if values.dtype.kind == "O":
+        # numpy takes the finest unit among them.
+        values = np.array([_moment(value, name) for value in values.tolist()] or [], "M8")
+    if values.dtype.kind != "M":
+        raise InvalidInputError(f"column {name!r} holds {values.dtype}, expected times")
+    nanoseconds = values.astype("M8[ns]")
+    is_lost = nanoseconds.astype(values.dtype) != values
+    is_lost &= ~np.isnat(values)
+    if is_lost.any():
+        raise InvalidInputError(
+            f"column {name!r} holds {values[int(is_lost.argmax())]}, expected times from 1677-09-22 to 2262-04-11"
+        )
+    return nanoseconds.view(np.int64)
+
+
+def seconds_of(nanoseconds: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Times as seconds since 1970, as drift counts them: NaN where one is missing."""
+    found: NDArray[np.float64] = np.where(nanoseconds == _NAT, np.nan, nanoseconds / 1e9)
+    return found
+
+
 def strings_of(table: Table, name: str) -> list[bytes]:
     """The column's values as UTF-8, empty where it is missing.
 
@@ -78,6 +113,19 @@ def _is_missing(value: object) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, float) and isnan(value)
+
+
+def _moment(value: Any, name: str) -> np.datetime64:
+    if _is_missing(value):
+        return np.datetime64("NaT")
+    if hasattr(value, "to_datetime64"):
+        # pandas' own, to the nanosecond; one with a zone gives UTC.
+        return np.datetime64(value.to_datetime64())
+    if isinstance(value, datetime):
+        return np.datetime64(value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value)
+    if isinstance(value, (date, np.datetime64)):
+        return np.datetime64(value)
+    raise InvalidInputError(f"column {name!r} holds {value!r}, expected a time")
 
 
 def _number(value: object, name: str) -> float:

@@ -125,7 +125,9 @@ def _blank(servable: OnnxServable, rows: int) -> tuple[list[bytes], Shapes | Non
     """Blocks of zeros and empty strings."""
     if servable.pipeline is not None:
         pipeline = servable.pipeline
-        return [bytes(8 * rows * len(pipeline.numbers)), *(join_bytes([""] * rows) for _ in pipeline.strings)], None
+        times = (bytes(8 * rows) for _ in pipeline.times)
+        strings = (join_bytes([""] * rows) for _ in pipeline.strings)
+        return [bytes(8 * rows * len(pipeline.numbers)), *times, *strings], None
     shapes = []
     for spec in servable.model.signature.inputs:
         free = [1 if size == ANY else size for size in spec.shape]
@@ -161,9 +163,12 @@ def _golden_blocks(
 ) -> tuple[Sequence[bytes], Shapes | None]:
     try:
         if servable.pipeline is not None:
-            numbers = [np.asarray(arrays[name], np.float64).reshape(rows) for name in servable.pipeline.numbers]
+            pipeline = servable.pipeline
+            numbers = [np.asarray(arrays[name], np.float64).reshape(rows) for name in pipeline.numbers]
             matrix = np.stack(numbers, axis=1) if numbers else np.empty((rows, 0))
-            return [matrix.tobytes(), *(to_raw(arrays[name].reshape(rows)) for name in servable.pipeline.strings)], None
+            times = (np.asarray(arrays[name], np.int64).reshape(rows).tobytes() for name in pipeline.times)
+            strings = (to_raw(arrays[name].reshape(rows)) for name in pipeline.strings)
+            return [matrix.tobytes(), *times, *strings], None
         specs = servable.model.signature.inputs
         typed = [_cast(arrays[spec.name], spec.datatype) for spec in specs]
     except KeyError as error:

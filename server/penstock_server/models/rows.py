@@ -51,6 +51,7 @@ def from_baseline(pipeline: Pipeline, baseline: Baseline, count: int, random: np
     """Rows whose values are drawn from those that training saw, each column for itself."""
     columns = {each.name: each for each in baseline.columns}
     drawn = {name: _drawn(columns[name], count, random) for name in pipeline.columns}
+    drawn |= {name: _nanoseconds(drawn[name]) for name in pipeline.times}
     return _rows_of(pipeline, drawn, count)
 
 
@@ -69,6 +70,7 @@ def made_up(
             if isinstance(each.encode, Categories)
         }
         columns = {name: _numbers("FP64", (count,), kind, random) for name in pipeline.numbers}
+        columns |= {name: _times((count,), kind, random) for name in pipeline.times}
         columns |= {name: _strings(known.get(name, ()), (count,), random) for name in pipeline.strings}
         return _rows_of(pipeline, columns, count)
     inputs = servable.model.signature.inputs
@@ -88,17 +90,19 @@ def made_up(
 
 
 def _rows_of(pipeline: Pipeline, columns: Mapping[str, NDArray[Any]], count: int) -> list[Row]:
-    """Rows by raw column in the form of a pipeline's blocks: all numbers side by side, then each column of strings."""
+    """Rows by raw column in the form of a pipeline's blocks: all numbers side by side, then each time, then each string."""
     numbers = np.empty((count, len(pipeline.numbers)))
     for at, name in enumerate(pipeline.numbers):
         numbers[:, at] = columns[name]
     strings = [[join_bytes([value]) for value in columns[name]] for name in pipeline.strings]
-    return list(zip((row.tobytes() for row in numbers), *strings, strict=True))
+    times = [[value.tobytes() for value in columns[name].astype(np.int64)] for name in pipeline.times]
+    return list(zip((row.tobytes() for row in numbers), *times, *strings, strict=True))
 
 
 def _are_texts(servable: Servable) -> list[bool]:
     if servable.pipeline is not None:
-        return [False, *(True for _ in servable.pipeline.strings)]
+        pipeline = servable.pipeline
+        return [False, *(False for _ in pipeline.times), *(True for _ in pipeline.strings)]
     return [spec.datatype == "BYTES" for spec in servable.model.signature.inputs]
 
 
@@ -137,6 +141,19 @@ def _numbers(datatype: str, shape: tuple[int, ...], kind: str, random: np.random
         return made.astype(dtype)
     most = 2 if dtype.kind == "b" else {"unit": 2, "counts": 10, "wide": 128, "positive": 100}[kind]
     return random.integers(0, most, shape).astype(dtype)
+
+
+def _times(shape: tuple[int, ...], kind: str, random: np.random.Generator) -> NDArray[np.int64]:
+    """Times from 1970 to 2069, whose parts of the calendar differ; "counts" are whole days."""
+    seconds = random.integers(0, 100 * 365 * 86_400, shape)
+    return (seconds // 86_400 * 86_400 if kind == "counts" else seconds) * 1_000_000_000
+
+
+def _nanoseconds(seconds: NDArray[Any]) -> NDArray[np.int64]:
+    """Drawn seconds since 1970 as times; NaN is a missing one."""
+    limit = np.iinfo(np.int64).max // 1_000_000_000
+    whole = np.clip(np.nan_to_num(seconds), -limit, limit) * 1e9
+    return np.where(np.isnan(seconds), np.iinfo(np.int64).min, whole.astype(np.int64))
 
 
 def _strings(known: Sequence[str], shape: tuple[int, ...], random: np.random.Generator) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from penstock.inference_pb2 import ModelInferRequest
 from penstock.names import MATRIX_INPUT, PARAMETER_EXTRA_COLUMNS
 from penstock.tensors import DATATYPES, NUMPY_TYPES, join_bytes, split_bytes, typed_to_raw
 from penstock_server.errors import InvalidInputError
+from penstock_server.features.compiler import layout
 from penstock_server.features.pipeline import Pipeline, count_elements
 from penstock_server.models.servable import Servable
 from penstock_server.models.signature import ANY, Signature, TensorInfo
@@ -180,35 +181,36 @@ class ColumnDecoder:
     def __init__(self, pipeline: Pipeline, *, is_batched: bool = True) -> None:
         self.pipeline = pipeline
         self._numbers = pipeline.numbers
+        self._times = pipeline.times
         self._strings = pipeline.strings
-        self.inputs = tuple(
-            TensorInfo(name, "BYTES", (ANY, 1), missing="")
-            if name in set(self._strings)
-            else TensorInfo(name, "FP64", (ANY, 1))
-            for name in pipeline.columns
-        )
+        kinds = {name: TensorInfo(name, "INT64", (ANY, 1)) for name in self._times}
+        kinds |= {name: TensorInfo(name, "BYTES", (ANY, 1), missing="") for name in self._strings}
+        self.inputs = tuple(kinds.get(name, TensorInfo(name, "FP64", (ANY, 1))) for name in pipeline.columns)
         is_whole = not is_batched
         self.blocks = (
             Block(pipeline.numbers, "FP64", is_whole=is_whole),
+            *(Block((name,), "INT64", is_whole=is_whole) for name in pipeline.times),
             *(Block((name,), "BYTES", is_whole=is_whole) for name in pipeline.strings),
         )
+        self._others = (*pipeline.times, *pipeline.strings)
         self._names = list(pipeline.columns)
         self._required = [at for at, name in enumerate(self._numbers) if name in pipeline.required]
 
     def decode(self, request: ModelInferRequest) -> DecodedRows:
         raws = _raw_contents(request)
-        if not self._strings and len(request.inputs) == 1 and self._is_matrix(request.inputs[0]):
+        if not self._others and len(request.inputs) == 1 and self._is_matrix(request.inputs[0]):
             numbers, rows = self._matrix(request.inputs[0], raws[0] if raws else None)
             return DecodedRows((self._refuse_missing(numbers),), rows)
         found = _by_name(request, raws, self._names)
         counts = {name: _column_rows(found[name][0]) for name in self._names}
         rows = _same_rows(counts)
-        strings = tuple(_string_block(*found[name], rows) for name in self._strings)
-        return DecodedRows((self._refuse_missing(self._number_block(found, rows)), *strings), rows)
+        times = (self._time_block(*found[name], rows) for name in self._times)
+        strings = (_string_block(*found[name], rows) for name in self._strings)
+        return DecodedRows((self._refuse_missing(self._number_block(found, rows)), *times, *strings), rows)
 
     def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
         tensor = request.inputs[0]
-        if self._strings or not self._is_matrix(tensor):
+        if self._others or not self._is_matrix(tensor):
             return None
         return DecodedRows((self._refuse_missing(_as_float64(raw, NUMPY_TYPES[tensor.datatype])),), rows)
 
@@ -233,16 +235,32 @@ class ColumnDecoder:
             matrix[:, at] = np.frombuffer(column, _FLOAT64)
         return matrix.tobytes()
 
+    def _time_block(self, tensor: Any, raw: bytes | None, rows: int) -> bytes:
+        if tensor.datatype != "INT64":
+            raise InvalidInputError(
+                f"column {tensor.name!r} has datatype {_quoted(tensor.datatype)}, expected INT64: nanoseconds since "
+                "1970-01-01 in UTC"
+            )
+        block = _raw(tensor, raw, rows)
+        if tensor.name in self.pipeline.required:
+            is_missing = np.frombuffer(block, np.int64) == layout.MISSING_TIME
+            if is_missing.any():
+                raise self._missing(tensor.name, int(is_missing.argmax()))
+        return block
+
+    def _missing(self, name: str, row: int) -> InvalidInputError:
+        value = "missing" if name in self._times else "NaN"
+        return InvalidInputError(
+            f"column {name!r} is {value} in row {row}, and this version was published without a value to fill it with"
+        )
+
     def _refuse_missing(self, numbers: bytes) -> bytes:
         if self._required:
             matrix = np.frombuffer(numbers, _FLOAT64).reshape(-1, len(self._numbers))
             for at in self._required:
                 missing = np.isnan(matrix[:, at])
                 if missing.any():
-                    raise InvalidInputError(
-                        f"column {self._numbers[at]!r} is NaN in row {int(missing.argmax())}, and this version was "
-                        "published without a value to fill it with"
-                    )
+                    raise self._missing(self._numbers[at], int(missing.argmax()))
         return numbers
 
 

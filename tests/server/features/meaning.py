@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import special, stats
 from scipy.interpolate import BSpline
 from sklearn.utils import murmurhash3_32
 
 from penstock_server.features.spec import steps
-from penstock_server.features.spec.spec import Block, Categories, FeatureSpec, Hash, Join, Take, Text
+from penstock_server.features.spec.spec import Block, Categories, FeatureSpec, Hash, Join, Take, Text, Time
 
 Matrix = NDArray[np.float64]
 NAN = float("nan")
@@ -34,11 +35,30 @@ def of_block(block: Block, table: Mapping[str, Sequence[Any]], refused: NDArray[
                 refused |= x[:, 0] == len(encode.values)
         case Text(column, Hash() as encode):
             x = np.array([hashed(encode, value) for value in table[column]]).reshape(-1, encode.width)
+        case Time(column, parts):
+            x = np.stack([time_part(np.asarray(table[column], np.int64), part) for part in parts], axis=1)
         case Join(blocks):
             x = np.concatenate([of_block(each, table, refused) for each in blocks], axis=1)
     for step in block.steps:
         x = of_step(step, x, refused)
     return x
+
+
+def time_part(nanoseconds: NDArray[np.int64], part: str) -> Matrix:
+    series = pd.Series(nanoseconds.view("M8[ns]"))
+    is_there = series.notna().to_numpy()
+    match part:
+        case "days":
+            return np.where(is_there, nanoseconds // (86400 * 10**9), NAN)
+        case "nanoseconds_of_day":
+            return np.where(is_there, nanoseconds % (86400 * 10**9), NAN)
+        case "seconds":
+            return np.where(is_there, nanoseconds / 1e9, NAN)
+        case "week":
+            return np.asarray(series.dt.isocalendar().week.astype(float))
+        case "weekday":
+            return np.asarray(series.dt.day_of_week, np.float64)
+    return np.asarray(getattr(series.dt, part), np.float64)
 
 
 def code_of(encode: Categories, value: str) -> int:
@@ -87,10 +107,29 @@ def of_step(step: steps.Step, x: Matrix, refused: NDArray[np.bool_]) -> Matrix: 
             return np.stack([product(x, term) for term in terms], axis=1)
         case steps.Normalise(norm):
             return normalised(x, norm)
+        case steps.Compute():
+            return computed(step, x, refused)
     if not x.shape[1]:
         return x
     parts = [of_column(step, at, column, refused) for at, column in enumerate(x.T)]
     return np.concatenate([part[:, None] if part.ndim == 1 else part for part in parts], axis=1)
+
+
+def computed(step: steps.Compute, x: Matrix, refused: NDArray[np.bool_]) -> Matrix:
+    values = list(x.T)
+    for operation in step.operations:
+        taken = [values[at] for at in operation.of]
+        match operation.function:
+            case "constant":
+                value = np.full(len(x), NAN if operation.value is None else operation.value)
+            case "where":
+                value = np.where(taken[0] != 0, taken[1], taken[2])
+            case function:
+                value = np.asarray(getattr(np, function)(*taken), np.float64)
+        values.append(value)
+    for at in step.required:
+        refused |= values[at] < 1
+    return np.stack([values[at] for at in step.outputs], axis=1)
 
 
 def equals(x: Matrix, missing: float | None) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from penstock_server.features.spec import limits, steps
+from penstock_server.features.spec.blocks import TIME_PARTS
 from penstock_server.features.spec.spec import (
     Block,
     Categories,
@@ -16,11 +17,14 @@ from penstock_server.features.spec.spec import (
     StringColumn,
     Take,
     Text,
+    Time,
+    TimeColumn,
 )
+from penstock_server.features.spec.steps_compute import FUNCTIONS_OF_TWO
 from penstock_server.features.spec.steps_value import FUNCTIONS
 
 NAN, INF = float("nan"), float("inf")
-NUMBERS, STRINGS = ("a", "b", "c"), ("s", "t")
+NUMBERS, TIMES, STRINGS = ("a", "b", "c"), ("u",), ("s", "t")
 REALS = st.floats(width=64) | st.sampled_from([NAN, INF, -INF, 0.0, -0.0, -1.0, 0.5, 2.0, 5e-324, 1e308, -1e308])
 FINITE = st.floats(-1e6, 1e6, allow_nan=False, allow_infinity=False, width=32)
 NEAR = st.floats(-4, 4, width=32)
@@ -32,14 +36,18 @@ EXACT = (
     "isfinite",
     "isinf",
     "isnan",
+    "logical_not",
     "negative",
     "reciprocal",
     "rint",
     "sign",
+    "single",
     "sqrt",
     "square",
     "trunc",
 )
+EXACT_OF_TWO = tuple(name for name in FUNCTIONS_OF_TWO if name not in {"arctan2", "hypot", "power"})
+MOMENTS = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-(2**63), 0, -1, 86_400 * 10**9, 951_782_400 * 10**9])
 
 
 def each(values: st.SearchStrategy[Any], width: int) -> st.SearchStrategy[Any]:
@@ -86,6 +94,28 @@ def quantiles(width: int) -> st.SearchStrategy[steps.Step]:
     return st.integers(2, 7).flatmap(make)
 
 
+@st.composite
+def expressions(draw: Any, width: int) -> steps.Compute:
+    """Exact functions of columns and of each other."""
+    operations: list[steps.Operation] = []
+    for at in range(draw(st.integers(0, 6))):
+        earlier = st.integers(0, width + at - 1)
+        operations.append(
+            draw(
+                st.one_of(
+                    st.builds(steps.Operation, st.just("constant"), st.just(()), FINITE | st.none()),
+                    st.builds(steps.Operation, st.sampled_from(EXACT), st.tuples(earlier)),
+                    st.builds(steps.Operation, st.sampled_from(EXACT_OF_TWO), st.tuples(earlier, earlier)),
+                    st.builds(steps.Operation, st.just("where"), st.tuples(earlier, earlier, earlier)),
+                )
+            )
+        )
+    places = st.integers(0, width + len(operations) - 1)
+    required = [at + width for at, each in enumerate(operations) if each.function == "isfinite"]
+    outputs = tuple(draw(st.lists(places, min_size=1, max_size=4)))
+    return steps.Compute(tuple(operations), outputs, (), tuple(required[:1]) if draw(st.booleans()) else ())
+
+
 def exact_steps(width: int) -> st.SearchStrategy[steps.Step]:
     """The steps whose results are the same to the last bit."""
     terms = st.lists(
@@ -112,6 +142,7 @@ def exact_steps(width: int) -> st.SearchStrategy[steps.Step]:
         st.builds(steps.Match, each(values, width), st.sampled_from(["code", "code", "refuse"])),
         maps(width),
         terms.map(lambda found: steps.Polynomial(tuple(found))),
+        expressions(width),
     )
 
 
@@ -143,7 +174,10 @@ def with_steps(draw: Any, width: int, most: int) -> tuple[steps.Step, ...]:
 
 @st.composite
 def blocks(draw: Any, depth: int = 2) -> Block:
-    kind = draw(st.sampled_from(["take", "text", "join"] if depth else ["take", "text"]))
+    kind = draw(st.sampled_from(["take", "text", "time", "join"] if depth else ["take", "text", "time"]))
+    if kind == "time":
+        parts = tuple(draw(st.lists(st.sampled_from(TIME_PARTS), min_size=1, max_size=4)))
+        return Time(draw(st.sampled_from(TIMES)), parts, draw(with_steps(len(parts), 2)))
     if kind == "take":
         columns = tuple(draw(st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=4)))
         return Take(columns, draw(with_steps(len(columns), 4)))
@@ -165,15 +199,15 @@ def blocks(draw: Any, depth: int = 2) -> Block:
     return Text(draw(st.sampled_from(STRINGS)), encode, draw(with_steps(encode.width, 3)))
 
 
-COLUMNS = (*map(NumberColumn, NUMBERS), *map(StringColumn, STRINGS))
+COLUMNS = (*map(NumberColumn, NUMBERS), *map(TimeColumn, TIMES), *map(StringColumn, STRINGS))
 SPECS = st.builds(
     lambda block: FeatureSpec(COLUMNS, block, "FP64"),
     blocks().filter(lambda block: 0 < block.width <= limits.MAX_WIDTH),
 )
-ROWS = st.lists(st.tuples(REALS, REALS, REALS, WORDS, WORDS), max_size=20)
+ROWS = st.lists(st.tuples(REALS, REALS, REALS, MOMENTS, WORDS, WORDS), max_size=20)
 
 
-def table_of(rows: list[tuple[float, float, float, str, str]]) -> dict[str, list[Any]]:
+def table_of(rows: list[tuple[float, float, float, int, str, str]]) -> dict[str, list[Any]]:
     """The rows as columns."""
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 5
-    return dict(zip((*NUMBERS, *STRINGS), map(list, columns), strict=True))
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
+    return dict(zip((*NUMBERS, *TIMES, *STRINGS), map(list, columns), strict=True))

@@ -1,10 +1,12 @@
+from datetime import datetime, timedelta, timezone
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.table import numbers_of, row_count, strings_of
+from penstock_server.features.table import numbers_of, row_count, seconds_of, strings_of, times_of
 
 NAN = float("nan")
 
@@ -78,3 +80,35 @@ def test_a_column_that_is_not_there_or_too_short_is_named() -> None:
         numbers_of({"x": [1], "z": [1]}, "y")
     with pytest.raises(InvalidInputError, match="column 'z' has 1 rows, expected 2 as 'x' has"):
         row_count({"x": [1, 2], "z": [1]}, ["x", "z"])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.array(["2020-02-29T13:00", "NaT"], "M8[s]"),
+        pd.Series(pd.to_datetime(["2020-02-29T13:00", None])),
+        pd.Series(pd.to_datetime(["2020-02-29T14:00", None])).dt.tz_localize("Europe/Berlin"),
+        [datetime(2020, 2, 29, 13), None],  # noqa: DTZ001 - as people have them
+        [datetime(2020, 2, 29, 14, tzinfo=timezone(timedelta(hours=1))), None],
+        pl.Series([datetime(2020, 2, 29, 13), None]),  # noqa: DTZ001
+        np.array([1582981200 * 10**9, -(2**63)]),
+    ],
+)
+def test_times_become_nanoseconds_in_utc(column: object) -> None:
+    found = times_of({"x": column}, "x")  # type: ignore[dict-item]
+    assert found.tolist() == [1582981200 * 10**9, -(2**63)]
+    np.testing.assert_array_equal(seconds_of(found), [1582981200, NAN])
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (["2020"], "column 'x' holds '2020', expected a time"),
+        ([1.5, 2.5], "holds 1.5, expected a time"),
+        (np.array([1.5]), "holds float64, expected times"),
+        (np.array(["1600-01-01"], "M8[s]"), "holds 1600-01-01T00:00:00, expected times from 1677-09-22 to 2262-04-11"),
+    ],
+)
+def test_what_is_no_time_is_refused(column: object, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        times_of({"x": column}, "x")  # type: ignore[dict-item]

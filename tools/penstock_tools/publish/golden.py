@@ -15,8 +15,8 @@ from penstock_server.drift import fit
 from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec.spec import StringColumn
-from penstock_server.features.table import Table
+from penstock_server.features.spec.spec import Column, StringColumn, TimeColumn
+from penstock_server.features.table import Table, times_of
 from penstock_server.models import golden
 from penstock_server.models.classes import class_outputs
 from penstock_server.prediction.outputs import output_reader
@@ -80,10 +80,14 @@ def _outputs(graph: Graph, pipeline: Pipeline, table: Table) -> list[NDArray[Any
 
 def _columns(pipeline: Pipeline, sample: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
     _check_names(pipeline.columns, sample, "column")
-    return {
-        column.name: np.asarray(sample[column.name], object if isinstance(column, StringColumn) else np.float64)
-        for column in pipeline.spec.columns
-    }
+    return {column.name: _values(sample, column) for column in pipeline.spec.columns}
+
+
+def _values(sample: Mapping[str, ArrayLike], column: Column) -> NDArray[Any]:
+    """A raw column as requests hold it."""
+    if isinstance(column, TimeColumn):
+        return times_of(sample, column.name)
+    return np.asarray(sample[column.name], object if isinstance(column, StringColumn) else np.float64)
 
 
 def _inputs(graph: Graph, sample: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
+from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn, TimeColumn
 
 if TYPE_CHECKING:
     from penstock_tools.publish.pipeline import Prepared
@@ -45,8 +45,9 @@ def _lines(prepared: "Prepared", scores: Mapping[str, float]) -> list[tuple[str,
     from penstock_tools.sklearn_compiler.proof import MAX_ROWS
 
     compiled = prepared.compiled
-    texts = sum(isinstance(column, StringColumn) for column in prepared.features.columns)
-    columns = f"{len(prepared.features.columns) - texts} of numbers, {texts} of text"
+    kinds = [_KIND_NAMES[type(column)] for column in prepared.features.columns]
+    columns = f"{kinds.count('number')} of numbers, {kinds.count('text')} of text"
+    columns += f", {kinds.count('time')} of times" if "time" in kinds else ""
     compiled_stages = [stage for stage in compiled.stages if not stage.is_in_graph]
     lines = [
         ("columns in", f"{len(prepared.features.columns)} ({columns})"),
@@ -65,13 +66,16 @@ def _lines(prepared: "Prepared", scores: Mapping[str, float]) -> list[tuple[str,
     return [*lines, *((name.replace("_", " "), f"{value:.4f}") for name, value in scores.items())]
 
 
+_KIND_NAMES: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "text", TimeColumn: "time"}
+
+
 def _columns_in(features: FeatureSpec) -> Any:
     from rich.table import Table
     from rich.text import Text
 
     table = Table("raw column", "kind", title=f"{len(features.columns)} columns in", title_justify="left")
     for column in features.columns:
-        table.add_row(Text(column.name), "number" if isinstance(column, NumberColumn) else "text")
+        table.add_row(Text(column.name), _KIND_NAMES[type(column)])
     return table
 
 

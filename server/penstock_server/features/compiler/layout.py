@@ -20,7 +20,8 @@ BLOCK_ROWS: Final = 7
 CODE: Final = 8
 IS_DOUBLE: Final = 9
 ZEROED: Final = 10
-HEADER_WORDS: Final = 11
+TIMES: Final = 11
+HEADER_WORDS: Final = 12
 
 # An instruction: its operation, then these words.
 NEXT: Final = 1
@@ -30,7 +31,7 @@ ENTRIES: Final = 2
 # in a row where an entry makes more than one. `@x` is the position of x, K the code of the unseen.
 END: Final = 0
 # Operations on every value alike.
-ONE: Final = 1  # register
+VALUE: Final = 1  # register, value
 FILL: Final = 2  # source, register, value
 FILL_EQUAL: Final = 3  # source, register, value, missing
 IS_NAN: Final = 4  # source, register
@@ -53,19 +54,23 @@ ONE_HOT: Final = 18  # source, registers, width, K, @places of the codes 0 to K
 LOOKUP: Final = 19  # source, registers, m, K, @m numbers for each of the codes 0 to K
 PRODUCT: Final = 20  # left, right, register
 NORMALISE: Final = 21  # source, register, norm; all entries are a row
+BINARY: Final = 22  # left, right, register, function of two
+CHOOSE: Final = 23  # condition, value where it is not 0, value where it is, register
+CALENDAR: Final = 24  # days, nanoseconds of the day, register, part
 # Operations that touch the batch.
-FIRST_EDGE: Final = 22
-LOAD: Final = 22  # register, number column, column, @counts
-FIND: Final = 23  # register, string column, column, @counts, @table
-HASH: Final = 24  # registers, string column, width, is signed, whether "" gives zeros, @prefix, its bytes
-STORE: Final = 25  # source, output
-ONE_HOT_OUT: Final = 26  # source, first output, K, @places
-LOOKUP_OUT: Final = 27  # source, first output, m, K, @numbers
-REFUSE_CODE: Final = 28  # source, K, refusal
-REFUSE_OUTSIDE: Final = 29  # source, low, high, refusal
+FIRST_EDGE: Final = 25
+LOAD: Final = 25  # register, number column, column, @counts
+FIND: Final = 26  # register, string column, column, @counts, @table
+HASH: Final = 27  # registers, string column, width, is signed, whether "" gives zeros, @prefix, its bytes
+STORE: Final = 28  # source, output
+ONE_HOT_OUT: Final = 29  # source, first output, K, @places
+LOOKUP_OUT: Final = 30  # source, first output, m, K, @numbers
+REFUSE_CODE: Final = 31  # source, K, refusal
+REFUSE_OUTSIDE: Final = 32  # source, low, high, refusal
+LOAD_TIME: Final = 33  # registers of days, nanoseconds of the day and seconds; time column, column, @counts
 
 ENTRY_WORDS: Final = (
-    0, 1, 3, 4, 2, 3, 4, 4, 4, 3, 3, 3, 3, 3, 6, 3, 4, 6, 5, 5, 3, 3, 4, 5, 7, 2, 4, 5, 3, 4,
+    0, 2, 3, 4, 2, 3, 4, 4, 4, 3, 3, 3, 3, 3, 6, 3, 4, 6, 5, 5, 3, 3, 4, 4, 4, 4, 5, 7, 2, 4, 5, 3, 4, 4,
 )  # fmt: skip
 """The words of an entry, by operation."""
 
@@ -104,6 +109,60 @@ SIGN: Final = 29
 SQRT: Final = 30
 SQUARE: Final = 31
 TRUNC: Final = 32
+LOGICAL_NOT: Final = 33
+SINGLE: Final = 34
+
+# Functions of two values; those from FIRST_EXACT_OF_TWO on are exact in IEEE 754.
+ARCTAN2: Final = 0
+HYPOT: Final = 1
+POWER: Final = 2
+FIRST_EXACT_OF_TWO: Final = 3
+ADD: Final = 3
+SUBTRACT: Final = 4
+MULTIPLY: Final = 5
+DIVIDE: Final = 6
+FLOOR_DIVIDE: Final = 7
+REMAINDER: Final = 8
+FMOD: Final = 9
+MAXIMUM: Final = 10
+MINIMUM: Final = 11
+FMAX: Final = 12
+FMIN: Final = 13
+COPYSIGN: Final = 14
+LESS: Final = 15
+LESS_EQUAL: Final = 16
+GREATER: Final = 17
+GREATER_EQUAL: Final = 18
+EQUAL: Final = 19
+NOT_EQUAL: Final = 20
+LOGICAL_AND: Final = 21
+LOGICAL_OR: Final = 22
+LOGICAL_XOR: Final = 23
+
+# The parts of a time; those from FIRST_FLAG on are 0 where the time is missing, the others NaN.
+YEAR: Final = 0
+QUARTER: Final = 1
+MONTH: Final = 2
+DAY: Final = 3
+HOUR: Final = 4
+MINUTE: Final = 5
+SECOND: Final = 6
+MICROSECOND: Final = 7
+NANOSECOND: Final = 8
+WEEKDAY: Final = 9
+DAY_OF_YEAR: Final = 10
+WEEK: Final = 11
+DAYS_IN_MONTH: Final = 12
+FIRST_FLAG: Final = 13
+IS_MONTH_START: Final = 13
+IS_MONTH_END: Final = 14
+IS_QUARTER_START: Final = 15
+IS_QUARTER_END: Final = 16
+IS_YEAR_START: Final = 17
+IS_YEAR_END: Final = 18
+IS_LEAP_YEAR: Final = 19
+MISSING_TIME: Final = -(1 << 63)
+"""The int64 of a missing time, as numpy and pandas have it."""
 
 # The norms.
 L1: Final = 0

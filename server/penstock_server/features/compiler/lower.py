@@ -6,6 +6,7 @@ lowers the steps. `program` calls `lower` once per version.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -21,9 +22,9 @@ from penstock_server.features.compiler.columns import (
 from penstock_server.features.compiler.instructions import Draft, Entry, Value
 from penstock_server.features.compiler.lower_steps import lower_step
 from penstock_server.features.counting import number_words, string_words
-from penstock_server.features.spec.blocks import Block, Join, Take, Text
+from penstock_server.features.spec.blocks import Block, Join, Take, Text, Time
 from penstock_server.features.spec.encoders import Categories, Hash
-from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, texts
+from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn, TimeColumn, texts
 
 
 @dataclass(slots=True)
@@ -32,11 +33,13 @@ class _RawColumns:
 
     Attributes:
         values: for each column its numbers, or the codes of its strings.
+        times: for each time column its days, its nanoseconds of the day, and its seconds.
         codes: for each string column the code of each string in its table.
         positions: for each string column its position among a request's string columns.
     """
 
     values: dict[str, Value] = field(default_factory=dict)
+    times: dict[str, tuple[Value, ...]] = field(default_factory=dict)
     codes: dict[str, dict[str, int]] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
 
@@ -49,6 +52,7 @@ def lower(spec: FeatureSpec, cells: Cells | None) -> Draft:
     """
     draft, raw = Draft(), _RawColumns()
     _load_numbers(draft, raw, spec, cells)
+    _load_times(draft, raw, spec, cells)
     _find_strings(draft, raw, spec, cells)
     _write_block(draft, raw, spec.features, 0)
     return draft
@@ -69,10 +73,25 @@ def _load_numbers(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cell
     draft.append(layout.LOAD, entries)
 
 
+def _load_times(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cells | None) -> None:
+    """Loads the time columns that are read or counted."""
+    read = set(spec.features.raw_columns)
+    times = [(at, column) for at, column in enumerate(spec.columns) if isinstance(column, TimeColumn)]
+    entries = []
+    for source, (at, column) in enumerate(times):
+        if column.name not in read and cells is None:
+            continue
+        raw.times[column.name] = written = draft.new(3)
+        counted = cells.columns[at] if cells else None
+        words = draft.put(number_words(counted) if isinstance(counted, NumberCells) else [])
+        entries.append(Entry((), written, (source, at, words)))
+    draft.append(layout.LOAD_TIME, entries)
+
+
 def _find_strings(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cells | None) -> None:
     """Finds the codes of the string columns that are encoded as categories or counted."""
     known = _categories_by_column(spec.features)
-    strings = [(at, column) for at, column in enumerate(spec.columns) if not isinstance(column, NumberColumn)]
+    strings = [(at, column) for at, column in enumerate(spec.columns) if isinstance(column, StringColumn)]
     entries = []
     for source, (at, column) in enumerate(strings):
         raw.positions[column.name] = source
@@ -132,6 +151,8 @@ def _first_columns(draft: Draft, raw: _RawColumns, block: Block) -> list[MatrixC
     match block:
         case Take(columns):
             return [raw.values[column] for column in columns]
+        case Time(column, parts):
+            return [_time_part(draft, raw.times[column], part) for part in parts]
         case Text(column, Categories() as encode):
             return [_encode_categories(draft, raw, column, encode)]
         case Text(column, Hash() as encode):
@@ -139,6 +160,18 @@ def _first_columns(draft: Draft, raw: _RawColumns, block: Block) -> list[MatrixC
         case Join(blocks):
             return [column for each in blocks for column in _lower_block(draft, raw, each)]
     raise AssertionError(block)
+
+
+def _time_part(draft: Draft, time: tuple[Value, ...], part: str) -> Value:
+    if part in _LOADED_PARTS:
+        return time[_LOADED_PARTS.index(part)]
+    (written,) = draft.new()
+    draft.append(layout.CALENDAR, [Entry(time[:2], (written,), (getattr(layout, part.upper()),))])
+    return written
+
+
+_LOADED_PARTS: Final = ("days", "nanoseconds_of_day", "seconds")
+"""The parts that are loaded, in the order of their registers."""
 
 
 def _encode_categories(draft: Draft, raw: _RawColumns, column: str, encode: Categories) -> MatrixColumn:

@@ -21,12 +21,15 @@ from penstock_server.features.compiler.columns import (
 from penstock_server.features.compiler.instructions import Draft, Entry, Value, bits
 from penstock_server.features.spec import steps
 from penstock_server.features.spec.step_base import StepBase, spread
+from penstock_server.features.spec.steps_compute import CONSTANT, WHERE
 
 Words = Iterable[tuple[int, ...]]
 
 
 def lower_step(draft: Draft, step: Any, columns: list[MatrixColumn], about: str) -> list[MatrixColumn]:
     """Appends the step; `about` names the raw columns, for refusals."""
+    if isinstance(step, steps.Compute):
+        return _compute(draft, step, columns, about)
     if isinstance(step, steps.Match) and step.unseen == "refuse":
         return _refused_match(draft, step, columns, about)
     if isinstance(step, steps.Spline) and step.extrapolation == "refuse":
@@ -255,8 +258,53 @@ class _Products:
         for term, value in zip(terms, written, strict=True):
             self._made[term] = value
             reads = (self._made[term[1:]], self._made[term[:1]]) if term else ()
-            entries.append(Entry(reads, (value,)))
-        self._draft.append(layout.PRODUCT if terms[0] else layout.ONE, entries)
+            entries.append(Entry(reads, (value,), () if term else (bits(1.0),)))
+        self._draft.append(layout.PRODUCT if terms[0] else layout.VALUE, entries)
+
+
+def _compute(draft: Draft, step: steps.Compute, columns: list[MatrixColumn], about: str) -> list[MatrixColumn]:
+    """The operations that an output or a requirement needs, one after another."""
+    width = len(columns)
+    needed = _needed(step, width)
+    # Columns that no operation reads stay maps, and are written as such.
+    read = sorted(
+        {at for place in needed for at in step.operations[place].of if at < width} | _below(step.required, width)
+    )
+    values: dict[int, Value] = dict(zip(read, values_of(draft, [columns[at] for at in read]), strict=True))
+    for place in needed:
+        operation = step.operations[place]
+        (values[width + place],) = written = draft.new()
+        reads = tuple(values[at] for at in operation.of)
+        draft.append(*_operation(operation, reads, written))
+    if step.required:
+        refusal = draft.refusal(about)
+        entries = [Entry((values[at],), (), (bits(1.0), bits(np.inf), refusal)) for at in step.required]
+        draft.append(layout.REFUSE_OUTSIDE, entries)
+    return [columns[at] if at < width else values[at] for at in step.outputs]
+
+
+def _operation(
+    operation: steps.Operation, reads: tuple[Value, ...], written: tuple[Value, ...]
+) -> tuple[int, list[Entry]]:
+    if operation.function == CONSTANT:
+        return layout.VALUE, [Entry((), written, (bits(operation.value),))]
+    if operation.function == WHERE:
+        return layout.CHOOSE, [Entry(reads, written)]
+    code = getattr(layout, operation.function.upper())
+    return layout.APPLY if len(reads) == 1 else layout.BINARY, [Entry(reads, written, (code,))]
+
+
+def _needed(step: steps.Compute, width: int) -> list[int]:
+    """The places of the operations that something needs, in their order."""
+    wanted = {at - width for at in (*step.outputs, *step.required) if at >= width}
+    for place in range(len(step.operations) - 1, -1, -1):
+        if place in wanted:
+            wanted |= {at - width for at in step.operations[place].of if at >= width}
+    return sorted(wanted)
+
+
+def _below(places: Iterable[int], width: int) -> set[int]:
+    return {at for at in places if at < width}
 
 
 def _normalise(draft: Draft, step: steps.Normalise, columns: list[MatrixColumn]) -> list[MatrixColumn]:

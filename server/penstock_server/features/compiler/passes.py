@@ -20,6 +20,9 @@ IN_PLACE: Final = frozenset(range(layout.FILL, layout.FIRST_COLUMN)) | {
     layout.MATCH,
     layout.LOOKUP,
     layout.NORMALISE,
+    layout.BINARY,
+    layout.CHOOSE,
+    layout.CALENDAR,
 }
 """Operations that may write where they read."""
 

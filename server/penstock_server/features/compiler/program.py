@@ -18,7 +18,7 @@ from penstock_server.features.compiler import layout
 from penstock_server.features.compiler.instructions import Entry, Instruction
 from penstock_server.features.compiler.lower import lower
 from penstock_server.features.compiler.passes import assign_registers, merge_instructions
-from penstock_server.features.spec.spec import FeatureSpec, NumberColumn
+from penstock_server.features.spec.spec import FeatureSpec, StringColumn, TimeColumn
 
 # Measured: a block's registers should stay in the second-level cache; more than 256 rows gain nothing, fewer than 16 lose.
 _SCRATCH_BYTES = 128 << 10
@@ -54,10 +54,11 @@ def compile_program(spec: FeatureSpec, cells: Cells | None) -> CompiledProgram:
     registers, height = assign_registers(instructions, draft.values)
     rows = block_rows(height)
     code = _code(instructions, draft.size, registers)
-    strings = sum(not isinstance(column, NumberColumn) for column in spec.columns)
+    strings = sum(isinstance(column, StringColumn) for column in spec.columns)
+    times = sum(isinstance(column, TimeColumn) for column in spec.columns)
     header = [
         draft.size + len(code),
-        len(spec.columns) - strings,
+        len(spec.columns) - strings - times,
         strings,
         spec.width,
         len(spec.columns),
@@ -67,6 +68,7 @@ def compile_program(spec: FeatureSpec, cells: Cells | None) -> CompiledProgram:
         draft.size,
         int(spec.datatype == "FP64"),
         int(any(each.operation == layout.ONE_HOT_OUT for each in draft.instructions)),
+        times,
     ]
     words = np.concatenate([np.array(header, np.int64), *draft.data, code])
     return CompiledProgram(words, 2 * strings + height * rows, tuple(draft.refusals))

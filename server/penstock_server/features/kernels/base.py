@@ -30,10 +30,14 @@ class BatchMemory(NamedTuple):
     """The raw rows of a batch, and where their features and counts go; `counts` are only touched when it `is_counting`.
 
     The same output is seen as `singles` and as `doubles`; `is_double` says which one is right. From `begin` on, `cursors`
-    hold where each of `strings_count` columns begins in this block of rows, and then where each begins in the next.
+    hold where each of `strings_count` columns begins in this block of rows, and then where each begins in the next. `times`
+    is the memory of `numbers` seen as integers: from `times_begin` on it holds the times, one column of `rows` after another.
     """
 
+    rows: int
     numbers: Any
+    times: Any
+    times_begin: int
     strings: Any
     cursors: Any
     begin: int

@@ -86,7 +86,7 @@ def sign_of(value: float) -> float:
 
 
 @kernel
-def exactly(function: int, value: float) -> Any:  # noqa: C901, PLR0911 - one branch per function
+def exactly(function: int, value: float) -> Any:  # noqa: C901, PLR0911, PLR0912 - one branch per function
     """A function that is exact, by its code."""
     if function == layout.ABS:
         return abs(value)
@@ -112,6 +112,10 @@ def exactly(function: int, value: float) -> Any:  # noqa: C901, PLR0911 - one br
         return np.sqrt(value)
     if function == layout.SQUARE:
         return value * value
+    if function == layout.LOGICAL_NOT:
+        return 1.0 if value == 0.0 else 0.0
+    if function == layout.SINGLE:
+        return np.float64(np.float32(value))
     return np.trunc(value)
 
 

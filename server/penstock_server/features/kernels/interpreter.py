@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from penstock_server.features.compiler import layout
+from penstock_server.features.kernels.arithmetic import binary, choose
 from penstock_server.features.kernels.base import (
     INT64,
     POINTER,
@@ -38,16 +39,17 @@ from penstock_server.features.kernels.hash import hash_block
 from penstock_server.features.kernels.row import normalise, product
 from penstock_server.features.kernels.spline import splines
 from penstock_server.features.kernels.string import are_whole, count_strings, find_block
+from penstock_server.features.kernels.time import calendar, load_time
 from penstock_server.features.kernels.value import (
     binarise,
     clip,
+    constant,
     fill,
     fill_equal,
     is_equal,
     is_nan,
     linear,
     load,
-    one,
     standardise,
     store,
 )
@@ -62,6 +64,17 @@ def run_loads(program: Program, batch: BatchMemory, block: RowBlock, registers: 
         load(batch, block, words[place + 1], values)
         if batch.is_counting:
             count_numbers(program, words[place + 3], batch.counts, words[place + 2], values, registers[0], block.rows)
+
+
+@inlined
+def run_load_times(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+    """`LOAD_TIME`: loads raw times, and counts their seconds."""
+    words = program.words
+    for place in range(at, end, layout.ENTRY_WORDS[layout.LOAD_TIME]):
+        load_time(program, batch, block, registers, place)
+        if batch.is_counting:
+            seconds = registers[words[place] + 2]
+            count_numbers(program, words[place + 3], batch.counts, words[place + 2], seconds, registers[0], block.rows)
 
 
 @inlined
@@ -96,12 +109,12 @@ def run_value(operation: int, program: Program, registers: Any, at: int, end: in
         binarise(program, registers, at, end, count)
     elif operation == layout.APPLY:
         apply(program, registers, at, end, count)
-    elif operation == layout.ONE:
-        one(program, registers, at, end, count)
+    elif operation == layout.VALUE:
+        constant(program, registers, at, end, count)
 
 
 @kernel
-def run_column(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:  # noqa: PLR0917, C901 - one branch per operation
+def run_column(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:  # noqa: PLR0917, C901, PLR0912 - one branch per operation
     """Runs an instruction that makes other columns of columns."""
     if operation == layout.CYCLIC:
         cyclic(program, registers, at, end, count)
@@ -125,6 +138,12 @@ def run_column(operation: int, program: Program, registers: Any, at: int, end: i
         product(program, registers, at, end, count)
     elif operation == layout.NORMALISE:
         normalise(program, registers, at, end, count)
+    elif operation == layout.BINARY:
+        binary(program, registers, at, end, count)
+    elif operation == layout.CHOOSE:
+        choose(program, registers, at, end, count)
+    elif operation == layout.CALENDAR:
+        calendar(program, registers, at, end, count)
 
 
 @inlined
@@ -136,6 +155,8 @@ def run_edge(  # noqa: PLR0917 - the memory and a range
         run_loads(program, batch, block, registers, at, end)
     elif operation == layout.FIND:
         run_finds(program, batch, block, registers, at, end)
+    elif operation == layout.LOAD_TIME:
+        run_load_times(program, batch, block, registers, at, end)
     elif operation == layout.HASH:
         hash_block(program, batch, block, registers, at, end)
     elif operation == layout.STORE:
@@ -226,7 +247,10 @@ def run(  # noqa: PLR0917 - the arguments of a C function
         return layout.TORN
     program = Program(carray(at, (size,), np.int64), carray(at, (size,), np.float64))
     batch = BatchMemory(
+        rows,
         carray(numbers, (rows, header[layout.NUMBERS]), np.float64),
+        carray(numbers, (rows * (header[layout.NUMBERS] + header[layout.TIMES]),), np.int64),
+        rows * header[layout.NUMBERS],
         text,
         cursors,
         height * block_rows,

@@ -46,12 +46,13 @@ def store(program: Program, batch: BatchMemory, block: RowBlock, registers: Any,
 
 
 @kernel
-def one(program: Program, registers: Any, at: int, end: int, count: int) -> None:
-    """`ONE`: every value is 1."""
-    for entry in range(at, end, layout.ENTRY_WORDS[layout.ONE]):
+def constant(program: Program, registers: Any, at: int, end: int, count: int) -> None:
+    """`VALUE`: every value is the same."""
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.VALUE]):
         values = registers[program.words[entry]]
+        value = program.reals[entry + 1]
         for row in range(count):
-            values[row] = 1.0
+            values[row] = value
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""The blocks of a specification: number columns, a string column, and blocks side by side.
+"""The blocks of a specification: number columns, a string column, a time column, and blocks side by side.
 
 A block makes a matrix [rows, width] by applying its steps in turn. When it is created, it checks that each step fits
 the columns that reach it, and raises a `ValueError` that names its columns and the step. `spec` checks the kinds of the
@@ -7,7 +7,7 @@ raw columns.
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Union
+from typing import Final, Literal, Union, get_args
 
 import msgspec
 
@@ -132,6 +132,53 @@ class Text(BlockBase, frozen=True, tag="text"):
         return iter((self.column,))
 
 
+TimePart = Literal[
+    "day", "day_of_year", "days", "days_in_month", "hour", "is_leap_year", "is_month_end", "is_month_start",
+    "is_quarter_end", "is_quarter_start", "is_year_end", "is_year_start", "microsecond", "minute", "month", "nanosecond",
+    "nanoseconds_of_day", "quarter", "second", "seconds", "week", "weekday", "year",
+]  # fmt: skip
+TIME_PARTS: Final[tuple[str, ...]] = get_args(TimePart)
+
+
+class Time(BlockBase, frozen=True, tag="time"):
+    """A time column, as the parts of it that are named: one column of numbers each, exact but for `seconds`.
+
+    Most parts are those of pandas' accessor `dt`, in the Gregorian calendar continued before its beginning, in UTC: a weekday
+    is 0 on Monday, `week` is the ISO week, and what begins with `is_` gives 1.0 and 0.0. `days` are whole days since
+    1970-01-01, `nanoseconds_of_day` what is left of the time; `seconds` are those since 1970-01-01, with their fraction,
+    rounded once. A missing time gives NaN, and 0.0 for what begins with `is_`.
+    """
+
+    column: str
+    parts: tuple[TimePart, ...]
+    steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("parts is empty, expected at least one")
+        limits.at_most("parts", len(self.parts), limits.MAX_COLUMNS)
+        for part in self.parts:
+            if part not in TIME_PARTS:
+                raise ValueError(f"part {part!r} is unknown, expected one of {', '.join(TIME_PARTS)}")
+        super().__post_init__()
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        return self.steps
+
+    @property
+    def first_width(self) -> int:
+        return len(self.parts)
+
+    @property
+    def first_names(self) -> tuple[Name, ...]:
+        return tuple(Name(f"{self.column}_{part}") for part in self.parts)
+
+    @property
+    def raw_columns(self) -> Iterator[str]:
+        return iter((self.column,))
+
+
 class Join(BlockBase, frozen=True, tag="join"):
     """Blocks side by side, in their order; a block inside may be a join itself, up to `limits.MAX_DEPTH`."""
 
@@ -166,4 +213,4 @@ class Join(BlockBase, frozen=True, tag="join"):
         return (column for block in self.blocks for column in block.raw_columns)
 
 
-Block = Union[Take, Text, Join]  # noqa: UP007 - its members refer to it by name
+Block = Union[Take, Text, Time, Join]  # noqa: UP007 - its members refer to it by name

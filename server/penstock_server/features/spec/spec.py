@@ -1,8 +1,8 @@
 """The feature specification: a request's raw columns, and the blocks of steps that make the model's input.
 
 It is a file: publishing writes it and serving reads it. This module defines the file and refuses invalid ones.
-`blocks`, `encoders` and `steps` define its parts, and `pipeline` runs it. A missing number is NaN and a missing string
-is empty.
+`blocks`, `encoders` and `steps` define its parts, and `pipeline` runs it. A missing number is NaN, a missing string
+is empty, and a missing time is the smallest int64.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from typing import Any, Final, Literal
 import msgspec
 
 from penstock_server.features.spec import limits
-from penstock_server.features.spec.blocks import Block, Join, Take, Text
+from penstock_server.features.spec.blocks import Block, Join, Take, Text, Time
 from penstock_server.features.spec.defaults import with_own_defaults
 from penstock_server.features.spec.encoders import Categories, Encoder, Hash
 
 __all__ = [
     "FORMAT", "Block", "Categories", "Column", "Encoder", "FeatureSpec", "Hash", "Join", "NumberColumn", "StringColumn",
-    "Take", "Text", "decode", "decode_yaml", "digest", "encode", "encode_yaml", "read_format",
+    "Take", "Text", "Time", "TimeColumn", "decode", "decode_yaml", "digest", "encode", "encode_yaml", "read_format",
 ]  # fmt: skip
 
 FORMAT: Final = 2
@@ -46,7 +46,16 @@ class StringColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
         limits.name(self.name)
 
 
-Column = NumberColumn | StringColumn
+class TimeColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="time"):
+    """A raw column of times: int64 nanoseconds since 1970-01-01 in UTC; the smallest int64 is missing."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        limits.name(self.name)
+
+
+Column = NumberColumn | StringColumn | TimeColumn
 
 
 class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -94,7 +103,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
                 )
 
 
-_KIND_NAMES: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "string"}
+_KIND_NAMES: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "string", TimeColumn: "time"}
 
 
 def texts(block: Block) -> Iterator[Text]:
@@ -112,6 +121,8 @@ def _kinds_read(block: Block) -> Iterator[tuple[str, type[Column]]]:
             yield from ((column, NumberColumn) for column in columns)
         case Text(column):
             yield column, StringColumn
+        case Time(column):
+            yield column, TimeColumn
         case Join(blocks):
             for each in blocks:
                 yield from _kinds_read(each)

@@ -5,6 +5,7 @@ A step checks itself when it is made and raises `ValueError`; its block checks w
 
 from penstock_server.features.spec.step_base import Name, StepBase, Unseen, spread, tag_of
 from penstock_server.features.spec.steps_code import Bucket, Lookup, Match, OneHot
+from penstock_server.features.spec.steps_compute import Compute, Operation
 from penstock_server.features.spec.steps_curve import Cyclic, Power, Quantiles, Spline
 from penstock_server.features.spec.steps_row import Normalise, Polynomial, Select
 from penstock_server.features.spec.steps_value import (
@@ -18,9 +19,9 @@ from penstock_server.features.spec.steps_value import (
 )
 
 __all__ = [
-    "Apply", "Binarise", "Bucket", "Clip", "Cyclic", "Fill", "IsMissing", "Linear", "Lookup", "Match", "Name",
-    "Normalise", "OneHot", "Polynomial", "Power", "Quantiles", "Select", "Spline", "Standardise", "Step", "StepBase",
-    "Unseen", "spread", "tag_of",
+    "Apply", "Binarise", "Bucket", "Clip", "Compute", "Cyclic", "Fill", "IsMissing", "Linear", "Lookup", "Match", "Name",
+    "Normalise", "OneHot", "Operation", "Polynomial", "Power", "Quantiles", "Select", "Spline", "Standardise", "Step",
+    "StepBase", "Unseen", "spread", "tag_of",
 ]  # fmt: skip
 
 Step = (
@@ -42,4 +43,5 @@ Step = (
     | Polynomial
     | Spline
     | Normalise
+    | Compute
 )

@@ -12,10 +12,10 @@ from penstock_server.features.spec.step_base import StepBase
 
 Function = Literal[
     "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "cbrt", "ceil", "cos", "cosh", "exp", "exp2",
-    "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "negative", "reciprocal", "rint",
-    "sign", "sin", "sinh", "sqrt", "square", "tan", "tanh", "trunc",
+    "expm1", "floor", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "logical_not", "negative",
+    "reciprocal", "rint", "sign", "sin", "single", "sinh", "sqrt", "square", "tan", "tanh", "trunc",
 ]  # fmt: skip
-"""The functions that `Apply` knows, by their names in numpy."""
+"""The functions that `Apply` knows, by their names in numpy; `single` rounds to float32."""
 
 FUNCTIONS: tuple[str, ...] = get_args(Function)
 
@@ -112,8 +112,9 @@ class Linear(StepBase, frozen=True, tag="linear"):
 class Apply(StepBase, frozen=True, tag="apply"):
     """A function of numpy, with numpy's results for NaN and the infinities, and NaN outside its domain.
 
-    Predicates (`isnan`, ...) give 1.0 and 0.0. Functions that are exact in IEEE 754 give numpy's result to the last bit. The
-    others come from the C library, where numpy often has its own; they differ by at most 4 units in the last place.
+    Predicates (`isnan`, `logical_not`, ...) give 1.0 and 0.0. Functions that are exact in IEEE 754 give numpy's result to
+    the last bit. The others come from the C library, where numpy often has its own; they differ by at most 4 units in the
+    last place.
     """
 
     function: Function

@@ -31,7 +31,8 @@ class _Loader(yaml.SafeLoader):
 
 
 # YAML 1.1 reads 1e-3 as a string, since it has no decimal point.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+_FLOAT: Final = ("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(*_FLOAT)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -50,6 +51,8 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
+# It quotes a text that would be read as a number.
+_Dumper.add_implicit_resolver(*_FLOAT)
 _Dumper.add_representer(str, _Dumper.represent_str)
 
 

@@ -29,7 +29,7 @@ def test_rows_that_are_normed_apart_stay_apart() -> None:
 
 
 def test_large_programs_stay_as_they_are() -> None:
-    instructions = [Instruction(layout.ONE, (Entry((), (at,)),)) for at in range(passes.MOST_VALUES + 1)]
+    instructions = [Instruction(layout.VALUE, (Entry((), (at,)),)) for at in range(passes.MOST_VALUES + 1)]
     assert merge_instructions(instructions, len(instructions)) == instructions
 
 

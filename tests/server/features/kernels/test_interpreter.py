@@ -26,20 +26,22 @@ from tests.server.features.random_specs import (
     ROWS,
     SPECS,
     STRINGS,
+    TIMES,
     near_steps,
     table_of,
 )
 
-Rows = list[tuple[float, float, float, str, str]]
+Rows = list[tuple[float, float, float, int, str, str]]
 
 
 def run(spec: FeatureSpec, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     pipeline = Pipeline(spec)
     table = table_of(rows)
     numbers = np.array([table[name] for name in NUMBERS], np.float64).T.copy()
-    strings = [join_bytes(table[name]) for name in STRINGS]
+    others = [np.array(table[name], np.int64).tobytes() for name in TIMES]
+    others += [join_bytes(table[name]) for name in STRINGS]
     out = np.full((len(rows), pipeline.width), 99, pipeline.dtype)
-    refusal = pipeline.run(numbers, strings, len(rows), out, None)
+    refusal = pipeline.run(numbers, others, len(rows), out, None)
     return out, np.zeros(len(rows), bool) if refusal is None else refusal.found >= 0
 
 
@@ -85,7 +87,7 @@ def test_steps_of_the_c_library_are_near_their_meaning(data: st.DataObject, rows
 
 @pytest.mark.parametrize("codes", [steps.Bucket(((-1, 0),)), steps.Match(((-1, 1),)), steps.Binarise((-1,))])
 def test_codes_are_real_numbers_to_the_next_step(codes: steps.Step) -> None:
-    rows: Rows = [(value, 0.0, 0.0, "", "") for value in (-2.0, -1.0, 0.0, NAN)]
+    rows: Rows = [(value, 0.0, 0.0, 0, "", "") for value in (-2.0, -1.0, 0.0, NAN)]
     spec = FeatureSpec(COLUMNS, Take(("a",), (codes, steps.Apply("reciprocal"))), "FP64")
     np.testing.assert_array_equal(run(spec, rows)[0], meaning(spec, table_of(rows))[0])
 

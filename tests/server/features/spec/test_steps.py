@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from penstock_server.features.spec import limits, steps
-from penstock_server.features.spec.spec import Categories, Hash, Join, Take, Text
+from penstock_server.features.spec.spec import Categories, Hash, Join, Take, Text, Time
 
 NAN, INF = float("nan"), float("inf")
 KNOTS = (0, 1, 2, 3, 4, 5)
@@ -75,6 +75,15 @@ def test_nan_is_none_where_it_has_a_meaning() -> None:
         (lambda: steps.Polynomial(((1, 0),)), r"terms\[0\] is \[1, 0\], expected its factors in increasing order"),
         (lambda: steps.Polynomial(((0,) * 17,)), r"17 factors in terms\[0\]"),
         (lambda: steps.Select(()), "columns is empty"),
+        (lambda: steps.Operation("eval", ()), "function 'eval' is unknown"),
+        (lambda: steps.Operation("add", (0,)), "add takes 2 values, got 1"),
+        (lambda: steps.Operation("abs", (0,), 1.0), "abs has a value, which only a constant has"),
+        (lambda: steps.Operation("constant", (), float("inf")), "value is inf, expected a finite number"),
+        (lambda: steps.Compute((), ()), "outputs is empty"),
+        (lambda: steps.Compute((), (0,), ("a", "b")), "labels has 2 entries for 1 outputs"),
+        (lambda: steps.Compute((steps.Operation("constant"),) * 8193, (0,)), "8193 operations, expected at most 8192"),
+        (lambda: Time("t", ()), "parts is empty"),
+        (lambda: Time("t", ("era",)), "part 'era' is unknown"),  # type: ignore[arg-type]
         (lambda: Hash(0), "width is 0, expected 1 to 65536"),
         (lambda: Hash(2, prefix="x" * 2000), "takes 2000 bytes"),
     ],
@@ -97,6 +106,13 @@ def test_what_makes_no_sense_is_refused_at_birth(make: Callable[[], object], sai
         (steps.Polynomial(((0, 2),)), r"a factor in terms\[0\] is 2, expected 0 to 1"),
         (steps.OneHot(((0,),), (40_000,)), r"step 0 \(one_hot\): 80000 columns, expected at most 65536"),
         (steps.Lookup((((1,),),) * 3), "values has 3 entries for 2 columns"),
+        (
+            steps.Compute((steps.Operation("abs", (2,)),), (2,)),
+            r"step 0 \(compute\): a value of operations\[0\] \(abs\) is 2, expected 0 to 1",
+        ),
+        (steps.Compute((steps.Operation("abs", (-1,)),), (2,)), "is -1, expected 0 to 1"),
+        (steps.Compute((), (2,)), "a value in outputs is 2, expected 0 to 1"),
+        (steps.Compute((), (0,), (), (5,)), "a value in required is 5, expected 0 to 1"),
     ],
 )
 def test_a_step_that_does_not_fit_its_block_is_refused_with_columns_and_step(step: steps.Step, said: str) -> None:
@@ -122,6 +138,11 @@ NAMED = Text("s", Categories(("x", "y")), ())
         (steps.Lookup((((1,), (2,), (3,)),)), ["s"]),
         (steps.Lookup((((1, 0), (2, 0), (3, 0)),)), ["s_0", "s_1"]),
         (steps.Cyclic((7,)), ["sin(s)", "cos(s)"]),
+        (
+            steps.Compute((steps.Operation("constant", (), 2.0), steps.Operation("power", (0, 1))), (0, 2, 1)),
+            ["s", "power(s, ...)", "2.0"],
+        ),
+        (steps.Compute((), (0,), ("of people",)), ["of people"]),
         (steps.Polynomial(((), (0,), (0, 0))), ["1", "s", "s^2"]),
         (steps.Spline((KNOTS,), 2), ["s_sp_0", "s_sp_1", "s_sp_2"]),
     ],

@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock_server.features.spec import yaml_text
@@ -18,6 +18,7 @@ TREES = st.recursive(
 
 
 @given(TREES)
+@example("0E0")
 def test_a_tree_is_read_as_it_was_written(tree: Any) -> None:
     assert yaml_text.load(yaml_text.dump(tree)) == tree
 
