@@ -3,6 +3,7 @@ import socket
 import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.sources.registry import sqlite_path
 from penstock_tools.publish import registry as registry_module
 from penstock_tools.publish.registry import _artifacts_of, check_answers, experiment_id, opened
 
@@ -77,3 +78,50 @@ def test_what_mlflow_does_not_find_is_not_found(registry):
 def test_other_errors_pass(registry):
     with pytest.raises(ZeroDivisionError), opened(registry):
         _ = 1 / 0
+
+
+class HalfMade:
+    """Makes tables as MLflow does, until somebody interrupts it."""
+
+    def __init__(self, uri):
+        self.path = sqlite_path(uri)
+
+    def search_experiments(self, max_results):
+        self.path.write_bytes(b"half of the tables")
+        raise KeyboardInterrupt
+
+
+class Whole(HalfMade):
+    def search_experiments(self, max_results):
+        self.path.write_bytes(b"all tables")
+
+
+@pytest.mark.parametrize("before", [None, b""])
+def test_an_interrupted_first_command_leaves_no_half_made_registry(monkeypatch, tmp_path, before):
+    path = tmp_path / "registry.db"
+    if before is not None:
+        path.write_bytes(before)
+    monkeypatch.setattr(registry_module, "connect", HalfMade)
+    with pytest.raises(KeyboardInterrupt):
+        registry_module._make_tables(f"sqlite:///{path}")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == (
+        [] if before is None else [("registry.db", b"")]
+    )
+    monkeypatch.setattr(registry_module, "connect", Whole)
+    registry_module._make_tables(f"sqlite:///{path}")
+    assert path.read_bytes() == b"all tables"
+    assert [file.name for file in tmp_path.iterdir()] == ["registry.db"]
+
+
+def test_of_two_first_commands_the_first_makes_the_registry(monkeypatch, tmp_path):
+    path = tmp_path / "registry.db"
+
+    class Late(Whole):
+        def search_experiments(self, max_results):
+            super().search_experiments(max_results)
+            path.write_bytes(b"the other's tables and a version")
+
+    monkeypatch.setattr(registry_module, "connect", Late)
+    monkeypatch.setattr(registry_module.Path, "exists", lambda _: False)
+    registry_module._make_tables(f"sqlite:///{path}")
+    assert path.read_bytes() == b"the other's tables and a version"

@@ -3,17 +3,26 @@
 The server's `sources.registry` decides which registry is the default.
 """
 
+import os
 import socket
+import tempfile
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
 
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.paths import data_dir
 from penstock_server.sources.mlflow_client import connect
-from penstock_server.sources.registry import artifact_location, default_registry, redacted, without_secrets
+from penstock_server.sources.registry import (
+    artifact_location,
+    default_registry,
+    redacted,
+    sqlite_path,
+    without_secrets,
+)
 
 EXPERIMENT: Final = "penstock"
 """The MLflow experiment that holds the runs."""
@@ -45,10 +54,36 @@ def opened(uri: str | None = None) -> Iterator[Any]:
     from mlflow.exceptions import MlflowException
 
     try:
+        _make_tables(uri)
         # A person waits for a command: it may take a little longer than a server's poll before it gives up.
         yield connect(uri, timeout_s=20, retries=2)
     except MlflowException as error:
         raise _translated(error, uri) from error
+
+
+def _make_tables(uri: str) -> None:
+    """Makes a registry in sqlite that is not there yet, whole or not at all.
+
+    MLflow makes the tables in the file itself, by some fifty migrations that take seconds. Interrupted half-way, it leaves
+    a file that no later command can use.
+    """
+    path = sqlite_path(uri)
+    if path is None or not path.parent.is_dir() or _holds_something(path):
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
+        made = Path(scratch) / path.name
+        # The first question makes the tables.
+        connect(f"sqlite:///{made}").search_experiments(max_results=1)
+        if path.exists() and not _holds_something(path):
+            os.replace(made, path)  # an empty file, as sqlite makes when it opens one
+            return
+        # Of several first commands one is the first: a link never replaces what another made meanwhile.
+        with suppress(FileExistsError):
+            os.link(made, path)
+
+
+def _holds_something(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def check_answers(uri: str) -> None:
