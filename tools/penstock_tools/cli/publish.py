@@ -15,7 +15,8 @@ def publish(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="A fitted pipeline (.skops, .joblib or .pkl), or an ONNX model (.onnx).",
+            help="A fitted pipeline (.skops, .joblib or .pkl), an ONNX model (.onnx), or a model that MLflow keeps: "
+            "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/PATH.",
             show_default=False,
         ),
     ],
@@ -64,11 +65,16 @@ def publish(
     An ONNX file is checked and registered as it is. With [bold]--features[/bold] and [bold]--sample[/bold] it stands
     behind a feature specification.
 
+    A model that was logged with mlflow.sklearn, xgboost, lightgbm, catboost or onnx is read from the registry and
+    registered anew, compiled. Its input example is the sample when you give no other.
+
     Servers that follow the registry load the version once it has a role.
 
     Example: [bold]penstock publish fraud fraud.skops --sample train.parquet --labels is_fraud --alias champion[/bold]
 
     Example: [bold]penstock publish fraud fraud.onnx --alias canary --weight 5[/bold]
+
+    Example: [bold]penstock publish churn models:/churn-sklearn@champion --sample train.parquet --alias champion[/bold]
     """
     from penstock_tools import progress
     from penstock_tools.cli import consent

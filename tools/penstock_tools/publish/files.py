@@ -1,14 +1,15 @@
 """What is published from files: a pipeline with its sample, an ONNX model, or a feature specification in front of one.
 
-The suffix of a file decides which of them it is. `penstock publish` and `penstock features` call this module, and show
-people what it returns.
+The suffix of a file decides which of them it is; a model that MLflow keeps says it itself (`logged`). `penstock publish`
+and `penstock features` call this module, and show people what it returns.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from numpy.typing import NDArray
 
 from penstock_server.batching.limits import Batching
@@ -17,7 +18,7 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype, FeatureSpec
 from penstock_server.models.loader import check_fit
 from penstock_tools.progress import Report
-from penstock_tools.publish import golden, onnx, onnx_graph, pipeline
+from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
 from penstock_tools.publish.specification import SUFFIXES, read_specification
 from penstock_tools.sklearn_compiler import load, scoring
 from penstock_tools.sklearn_compiler.load import Agree
@@ -46,7 +47,7 @@ def publish(
     """Registers the file as the model's next version.
 
     Args:
-        request: what to publish.
+        request: what to publish; its file may be the address of a model that MLflow keeps.
         agree: called with a warning before a file is loaded that can run code.
         report: called with each step's name as it begins, and never before `agree`.
         decided: called with the sentence that says how servers will batch requests.
@@ -60,9 +61,32 @@ def publish(
         UnavailableError: the registry does not answer.
     """
     onnx.check_request(request.name, request.alias, request.weight)
+    if logged.is_address(str(request.file)):
+        # A terminal's spinner would hide the question that may come once the files are there.
+        with logged.fetched(str(request.file), request.registry) as model:
+            return _publish_logged(request, model, agree, report, decided)
     if request.file.suffix == ".onnx":
         return _publish_onnx(request, decided), None
-    published = _publish_pipeline(request, agree, report, decided)
+    _check_pipeline_options(request)
+    fitted = load.load_pipeline(request.file, agree)
+    published = _publish_pipeline(request, fitted, report, decided)
+    return published.version, published
+
+
+def _publish_logged(
+    request: Request, model: logged.LoggedModel, agree: Agree, report: Report, decided: Callable[[str], None]
+) -> tuple[str, pipeline.Published | None]:
+    if model.flavour == "onnx":
+        return _publish_onnx(replace(request, file=model.onnx_path), decided), None
+    _check_pipeline_options(request, needs_sample=False)
+    example = model.example() if request.sample is None else None
+    if request.sample is None and example is None:
+        raise InvalidInputError(
+            f"{model.address} was logged without an input example; give sample rows with --sample DATA"
+        )
+    fitted = model.estimator(agree)
+    record = onnx.Record(params={"published_from": model.address})
+    published = _publish_pipeline(request, fitted, report, decided, example=example, record=record)
     return published.version, published
 
 
@@ -95,16 +119,27 @@ def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
     )
 
 
-def _publish_pipeline(
-    request: Request, agree: Agree, report: Report, decided: Callable[[str], None]
-) -> pipeline.Published:
+def _check_pipeline_options(request: Request, *, needs_sample: bool = True) -> None:
     if request.features is not None:
         raise InvalidInputError(f"--features is for ONNX models; the specification of {request.file} is compiled")
-    if request.sample is None:
+    if needs_sample and request.sample is None:
         raise InvalidInputError("a pipeline is published with sample rows; give --sample DATA")
-    fitted = load.load_pipeline(request.file, agree)
-    report(f"reading {request.sample}")
-    sample, labels = load.with_labels(load.read_sample(request.sample), request.labels)
+
+
+def _publish_pipeline(
+    request: Request,
+    fitted: Any,
+    report: Report,
+    decided: Callable[[str], None],
+    *,
+    example: pd.DataFrame | None = None,
+    record: onnx.Record | None = None,
+) -> pipeline.Published:
+    if request.sample is not None:
+        report(f"reading {request.sample}")
+        example = load.read_sample(request.sample)
+    assert example is not None
+    sample, labels = load.with_labels(example, request.labels)
     prepared = pipeline.prepare(fitted, sample, datatype=request.precision, report=report)
     return pipeline.register(
         request.name,
@@ -114,6 +149,7 @@ def _publish_pipeline(
         alias=request.alias,
         weight=request.weight,
         batching=request.batching,
+        record=record,
         report=report,
         decided=decided,
     )
