@@ -1,4 +1,6 @@
 import io
+import sys
+from types import ModuleType
 
 import pytest
 from rich.console import Console
@@ -43,3 +45,22 @@ def test_the_spinner_starts_with_the_first_step():
         assert console.file.getvalue() == ""
         report("reading")
         assert console.file.getvalue() != ""
+
+
+def shown_by_watched(capsys):
+    with progress.watched() as report:
+        report("reading")
+    return capsys.readouterr()
+
+
+def test_steps_are_shown_to_people_alone(capsys, monkeypatch):
+    assert shown_by_watched(capsys) == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert "✓" in shown_by_watched(capsys).err
+
+
+def test_a_notebook_shows_steps_as_plain_lines(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    shown = shown_by_watched(capsys)
+    assert shown.err == ""
+    assert shown.out.startswith("  ✓ reading 0.0 s")

@@ -3,6 +3,7 @@
 It writes to standard error, since standard output is the command's answer and may go into a file.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,3 +50,24 @@ def steps(console: "Console | None" = None) -> Iterator[Report]:
         finish()
     finally:
         status.stop()
+
+
+@contextmanager
+def watched() -> Iterator[Report]:
+    """`steps` where a person looks on, in a terminal or a notebook; elsewhere nothing is shown."""
+    if is_notebook():
+        from rich.console import Console
+
+        # rich draws in notebooks with widgets that may not be installed, and standard error is red there.
+        with steps(Console(file=sys.stdout, force_jupyter=False, highlight=False)) as report:
+            yield report
+    elif sys.stderr.isatty():
+        with steps() as report:
+            yield report
+    else:
+        yield lambda _: None
+
+
+def is_notebook() -> bool:
+    """Whether this is a notebook's kernel."""
+    return "ipykernel" in sys.modules

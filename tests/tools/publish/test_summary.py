@@ -4,7 +4,7 @@ from sklearn.linear_model import LinearRegression
 
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn, Take
 from penstock_tools.publish import summary
-from penstock_tools.publish.pipeline import prepare
+from penstock_tools.publish.pipeline import prepare, publish_pipeline
 
 
 def cells(text):
@@ -39,3 +39,16 @@ def test_it_says_why_the_narrow_datatype_was_not_taken(capsys):
     assert "features out 2, FP64" in shown
     assert "why not FP32 the ONNX graph differs from the pipeline by" in shown
     assert shown.endswith("r2 0.5000")
+
+
+def test_a_notebook_shows_what_was_registered(registry):
+    rows = pd.DataFrame({"<b>at</b>": np.arange(50.0), "x": np.arange(50.0) % 7})
+    pipeline = LinearRegression().fit(rows, rows["x"])
+    published = publish_pipeline("trips", pipeline, rows, labels=rows["x"], alias="champion", report=lambda _: None)
+    assert repr(published) == "<trips version 1, champion>"
+    shown = published._repr_html_()
+    assert "<strong>trips version 1 is registered and is now champion</strong>" in shown
+    assert '&lt;b&gt;at&lt;/b&gt;</td><td style="text-align: left">number' in shown
+    assert 'r2</th><td style="text-align: left">1.0000' in shown
+    assert "requests are batched by rows" in shown
+    assert "2 features of the model" in shown

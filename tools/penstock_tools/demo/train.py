@@ -18,6 +18,7 @@ from penstock_tools.demo.flights import Candidate
 from penstock_tools.progress import Report
 from penstock_tools.publish import pipeline, promote
 from penstock_tools.publish.onnx import Record
+from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.registry import opened
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Trained:
 
     title: str
     scores: Scores
-    prepared: pipeline.Prepared
+    prepared: Prepared
     record: Record
 
 

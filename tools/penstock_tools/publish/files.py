@@ -19,6 +19,7 @@ from penstock_server.features.spec.spec import Datatype, FeatureSpec
 from penstock_server.models.loader import check_fit
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
+from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.specification import SUFFIXES, read_specification
 from penstock_tools.sklearn_compiler import load, scoring
 from penstock_tools.sklearn_compiler.load import Agree
@@ -167,7 +168,7 @@ class FeaturesInFile:
 
     features: FeatureSpec
     matrix: NDArray[Any] | None = None
-    prepared: pipeline.Prepared | None = None
+    prepared: Prepared | None = None
 
 
 def read_features(

@@ -8,6 +8,7 @@ golden requests and `publish.onnx`, which writes the files, loads them as a serv
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,54 +17,43 @@ from numpy.typing import ArrayLike
 from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec.spec import Datatype, FeatureSpec
+from penstock_server.features.spec.spec import Datatype
+from penstock_tools import progress
 from penstock_tools.progress import Report
-from penstock_tools.publish import golden, onnx, onnx_graph
-from penstock_tools.publish.onnx_graph import Graph
+from penstock_tools.publish import golden, onnx, onnx_graph, summary
+from penstock_tools.publish.prepared import Prepared
 from penstock_tools.sklearn_compiler import proof, scoring
-from penstock_tools.sklearn_compiler.compiler import Compiled, compile_pipeline
+from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 from penstock_tools.sklearn_compiler.graph import model
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A pipeline that is proven and not registered.
-
-    Attributes:
-        compiled: its two halves.
-        pipeline: the specification with the graph's datatype, ready to run.
-        graph: the model, opened.
-        step_difference: the largest between a compiled transformer and scikit-learn's, as a share of the column's largest.
-        difference: the largest between the answers, as `proof.check_answers` measures it.
-        refused: why a graph of the narrower datatype was not chosen; None where it was, or was not tried.
-    """
-
-    compiled: Compiled
-    pipeline: Pipeline
-    graph: Graph
-    step_difference: float
-    difference: float
-    refused: str | None
-
-    @property
-    def features(self) -> FeatureSpec:
-        """The specification."""
-        return self.pipeline.spec
-
-
-@dataclass(frozen=True, slots=True)
 class Published:
-    """What `publish_pipeline` registered.
+    """What `publish_pipeline` registered. A notebook shows it as tables.
 
     Attributes:
+        name: the registered model.
         version: such as "3".
+        alias: the role that it was given; None for none.
         prepared: what it is made of.
         scores: on the sample, by name; empty without labels.
+        decisions: sentences on how servers will run it.
     """
 
+    name: str
     version: str
+    alias: str | None
     prepared: Prepared
     scores: Mapping[str, float]
+    decisions: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<{self.name} version {self.version}{'' if self.alias is None else f', {self.alias}'}>"
+
+    def _repr_html_(self) -> str:
+        role = "" if self.alias is None else f" and is now {self.alias}"
+        title = f"{self.name} version {self.version} is registered{role}"
+        return summary.html(title, self.prepared, self.scores, self.decisions)
 
 
 def prepare(
@@ -115,7 +105,7 @@ def publish_pipeline(
     datatype: Datatype | None = None,
     batching: Batching | None = None,
     record: onnx.Record | None = None,
-    report: Report = lambda _: None,
+    report: Report | None = None,
     decided: Callable[[str], None] = lambda _: None,
 ) -> Published:
     """Registers a fitted pipeline as a model's next version, with a drift baseline and golden requests from the sample.
@@ -131,27 +121,31 @@ def publish_pipeline(
         datatype: as `prepare` takes it.
         batching: as `onnx.publish` takes it.
         record: what the run records; scores are added.
-        report: called with each step's name as it begins.
+        report: called with each step's name as it begins; None shows the steps in a terminal or a notebook.
         decided: as `onnx.publish` calls it.
+
+    Returns:
+        What was registered; a notebook shows it as tables.
 
     Raises:
         UnsupportedError, ModelFailedError, InvalidInputError: as `prepare`; nothing was registered.
         UnavailableError: the registry does not answer.
     """
-    prepared = prepare(pipeline, sample, datatype=datatype, report=report)
-    scores = {} if labels is None else scoring.scores(prepared.compiled, labels)
-    return register(
-        name,
-        prepared,
-        scores,
-        registry=registry,
-        alias=alias,
-        weight=weight,
-        batching=batching,
-        record=record,
-        report=report,
-        decided=decided,
-    )
+    with progress.watched() if report is None else nullcontext(report) as told:
+        prepared = prepare(pipeline, sample, datatype=datatype, report=told)
+        scores = {} if labels is None else scoring.scores(prepared.compiled, labels)
+        return register(
+            name,
+            prepared,
+            scores,
+            registry=registry,
+            alias=alias,
+            weight=weight,
+            batching=batching,
+            record=record,
+            report=told,
+            decided=decided,
+        )
 
 
 def register(
@@ -172,6 +166,7 @@ def register(
     report(f"fitting the drift baseline on {sample.rows:,} rows")
     baseline = golden.fit_baseline(prepared.graph, prepared.pipeline, sample.on_the_wire())
     record = record or onnx.Record()
+    decisions: list[str] = []
     report(f"registering {name}")
     version = onnx.publish(
         name,
@@ -183,14 +178,16 @@ def register(
         baseline=baseline,
         sample=sample.finite().some(golden.GOLDEN_ROWS).on_the_wire(),
         batching=batching,
-        decided=decided,
+        decided=decisions.append,
         record=replace(
             record,
             params={**_params(prepared), **record.params},
             metrics={**scores, "onnx_difference": prepared.difference, **record.metrics},
         ),
     )
-    return Published(version, prepared, scores)
+    for decision in decisions:
+        decided(decision)
+    return Published(name, version, alias, prepared, scores, tuple(decisions))
 
 
 def _params(prepared: Prepared) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Shows a specification, and what a published pipeline became: tables on standard output."""
+"""Shows a specification, and what a published pipeline became: tables on standard output, and HTML for notebooks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -9,7 +10,9 @@ from numpy.typing import NDArray
 from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn, TimeColumn
 
 if TYPE_CHECKING:
-    from penstock_tools.publish.pipeline import Prepared
+    from jinja2 import Template
+
+    from penstock_tools.publish.prepared import Prepared
 
 SHOWN: Final = 40
 """The output columns that are shown one by one."""
@@ -25,6 +28,33 @@ def show(prepared: "Prepared", scores: Mapping[str, float]) -> None:
     for label, text in _lines(prepared, scores):
         table.add_row(Text(label, style="dim"), Text(text))
     Console(highlight=False).print(table)
+
+
+def html(title: str, prepared: "Prepared", scores: Mapping[str, float], decisions: Sequence[str]) -> str:
+    """What was registered, as a piece of a page: what it became, its raw columns, its features."""
+    features = prepared.features
+    return _template().render(
+        title=title,
+        lines=_lines(prepared, scores),
+        decisions=decisions,
+        columns=[(column.name, _KIND_NAMES[type(column)]) for column in features.columns],
+        features=features.output_names[:SHOWN],
+        more=max(0, features.width - SHOWN),
+    )
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("penstock_tools", "publish"),
+        autoescape=True,  # names come from data
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("summary.html.j2")
 
 
 def show_columns(features: FeatureSpec, matrix: NDArray[Any] | None) -> None:
