@@ -14,10 +14,9 @@ def leaves(ensemble, rows):
     if ensemble.precision == "FP32":
         compared = compared.astype(np.float32).astype(np.float64)
     compared = compared.copy()
+    compared[compared == ensemble.missing] = np.nan
     for column in ensemble.zero_is_missing:
         compared[np.abs(compared[:, column]) <= ZERO, column] = np.nan
-    for column in ensemble.whole_categories:
-        compared[:, column] = np.trunc(compared[:, column])
     return np.array([[_leaf(tree, ensemble.decision, row) for tree in ensemble.trees] for row in compared])
 
 
@@ -29,7 +28,7 @@ def _leaf(tree, decision, row):
         if np.isnan(value):
             is_left = tree.missing_left[node]
         elif codes is not None:
-            is_left = value in codes
+            is_left = np.floor(value) in codes
         elif decision == "<=":
             is_left = value <= tree.threshold[node]
         else:

@@ -38,5 +38,5 @@ def around_thresholds(ensemble, rows, count=300, missing=False):
                 ]
             )
         if missing and RANDOM.random() < 0.3:
-            row[RANDOM.integers(0, made.shape[1])] = RANDOM.choice([np.nan, np.inf, -np.inf, 0.0, -0.0])
+            row[RANDOM.integers(0, made.shape[1])] = RANDOM.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-36, -1e-36])
     return made

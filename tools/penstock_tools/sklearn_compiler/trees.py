@@ -26,8 +26,8 @@ LEAF: Final = -1
 class Tree:
     """A binary tree; node 0 is the root, and arrays are indexed by node.
 
-    A value goes left if `value <decision> threshold` is true, or its category is in the node's set; a missing one goes
-    left where `missing_left` says so.
+    A value goes left if `value <decision> threshold` is true, or if floor(value) is a code in the node's set; a missing one
+    goes left where `missing_left` says so.
 
     Attributes:
         feature: int32 [nodes], the compared column; LEAF in a leaf.
@@ -71,8 +71,8 @@ class TreeEnsemble:
         link, link_scale: what makes an answer of the sums.
         averaged: how many the leaves were divided by: the number of trees in a forest, else 1. Whoever sums in single
             precision sums leaf * averaged, which are whole numbers in forests of fully grown trees, and divides afterwards.
+        missing: a value that stands for a missing one in every column, beside NaN; NaN where there is none.
         zero_is_missing: columns where a value of at most 1.0000000180025095e-35 in size is taken as missing.
-        whole_categories: columns of categories whose values are cut to whole numbers before they are looked up.
     """
 
     trees: tuple[Tree, ...]
@@ -83,8 +83,8 @@ class TreeEnsemble:
     link: Link = "identity"
     link_scale: float = 1.0
     averaged: int = 1
+    missing: float = float("nan")
     zero_is_missing: tuple[int, ...] = ()
-    whole_categories: tuple[int, ...] = ()
 
 
 _READERS: Final[dict[tuple[str, str], str]] = {
@@ -96,6 +96,22 @@ _READERS: Final[dict[tuple[str, str], str]] = {
     ("sklearn", "RandomForestRegressor"): "trees_sklearn:regressor_forest",
     ("sklearn", "ExtraTreesClassifier"): "trees_sklearn:classifier_forest",
     ("sklearn", "ExtraTreesRegressor"): "trees_sklearn:regressor_forest",
+    ("sklearn", "GradientBoostingClassifier"): "trees_boosting:gradient_boosting",
+    ("sklearn", "GradientBoostingRegressor"): "trees_boosting:gradient_boosting",
+    ("sklearn", "HistGradientBoostingClassifier"): "trees_boosting:hist_gradient_boosting",
+    ("sklearn", "HistGradientBoostingRegressor"): "trees_boosting:hist_gradient_boosting",
+    ("sklearn", "IsolationForest"): "trees_boosting:isolation_forest",
+    ("lightgbm", "LGBMClassifier"): "trees_lightgbm:lightgbm",
+    ("lightgbm", "LGBMRegressor"): "trees_lightgbm:lightgbm",
+    ("lightgbm", "LGBMRanker"): "trees_lightgbm:lightgbm",
+    ("xgboost", "XGBClassifier"): "trees_xgboost:xgboost",
+    ("xgboost", "XGBRegressor"): "trees_xgboost:xgboost",
+    ("xgboost", "XGBRanker"): "trees_xgboost:xgboost",
+    ("xgboost", "XGBRFClassifier"): "trees_xgboost:xgboost",
+    ("xgboost", "XGBRFRegressor"): "trees_xgboost:xgboost",
+    ("catboost", "CatBoostClassifier"): "trees_catboost:catboost",
+    ("catboost", "CatBoostRegressor"): "trees_catboost:catboost",
+    ("catboost", "CatBoostRanker"): "trees_catboost:catboost",
 }
 """By package and class: the module beside this one that reads it, and its function. Libraries stay unimported until one
 of their objects comes."""
