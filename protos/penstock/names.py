@@ -43,6 +43,8 @@ PARAMETER_COLUMNS: Final = "columns"
 """The names of the columns of a version's one matrix, in their order, as a JSON list."""
 PARAMETER_MISSING: Final = "missing"
 """The text that stands for a missing value in an input of texts; an input without it cannot hold one."""
+PARAMETER_TIME: Final = "time"
+"""The unit of an input of times, "ns": whole numbers since 1970-01-01T00:00 in UTC, the smallest int64 for a missing one."""
 
 # Parameters of a ModelInferResponse.
 PARAMETER_ROLE: Final = "penstock_role"

@@ -38,23 +38,20 @@ _exposed: Any = ctypes.c_char.from_buffer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refusal:
-    """The rows of a batch that the specification refuses: they hold a value that the training data did not have.
+    """The rows of a batch that the specification refuses, as the pipeline that it was made from does.
 
     Attributes:
-        found: int64 [rows], for each row the first reason, an index into `columns`, or -1.
-        columns: for each reason the raw columns concerned.
+        found: int64 [rows], for each row the first reason, an index into `reasons`, or -1.
+        reasons: what such a row does, such as "has no value of 'age', ...".
     """
 
     found: NDArray[np.int64]
-    columns: tuple[str, ...]
+    reasons: tuple[str, ...]
 
     def error(self, first: int, count: int, *, before: int = 0) -> InvalidInputError:
         """The error of `count` rows from `first` on, of which at least one is refused; `before` more ran earlier."""
         at = int(np.argmax(self.found[first : first + count] >= 0))
-        about = self.columns[self.found[first + at]]
-        return InvalidInputError(
-            f"row {before + at} holds a value of {about} that the training data did not have, expected one that it had"
-        )
+        return InvalidInputError(f"row {before + at} {self.reasons[self.found[first + at]]}")
 
     def touches(self, first: int, count: int) -> bool:
         """Whether any of `count` rows from `first` on is refused."""
@@ -74,8 +71,8 @@ class Pipeline:
         numbers: the names of those that are numbers, in the same order.
         times: the names of those that are times, in the same order.
         strings: the names of those that are strings, in the same order.
-        required: the numbers and times that must not be missing: the training data had none missing there, and a NaN would
-            reach the model.
+        required: the numbers and times that must not be missing where the specification leaves it to the training data: that
+            had none missing there, and a NaN would reach the model.
         width: the number of output columns.
         dtype: of the output: float32 or float64.
         cells_shape: the shape of the counts: columns, words; words is 0 where nothing is counted.
@@ -277,5 +274,5 @@ def _required(spec: FeatureSpec, cells: Cells | None) -> frozenset[str]:
     return frozenset(
         column.name
         for column, seen in zip(spec.columns, cells.columns, strict=True)
-        if column.name in unfilled and not seen.has_missing
+        if column.name in unfilled and not seen.has_missing and column.missing is None
     )

@@ -16,6 +16,7 @@ class TensorInfo:
         shape: its dimensions, -1 for any size. The first of a batched tensor is the rows.
         columns: the names of a matrix's columns in their order, where the publisher named them.
         missing: the text that stands for a missing value; None if none does.
+        time: the unit of times since 1970-01-01 in UTC, "ns"; None for what is no time.
     """
 
     name: str
@@ -23,6 +24,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
     missing: str | None = None
+    time: str | None = None
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape is accepted."""

@@ -4,13 +4,14 @@ Most bad input is refused here: each error names the tensor, what was expected a
 type pass through unchanged.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import chain
 from math import prod
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+from msgspec import UnsetType
 from numpy.typing import NDArray
 
 from penstock.inference_pb2 import ModelInferRequest
@@ -19,6 +20,7 @@ from penstock.tensors import DATATYPES, NUMPY_TYPES, join_bytes, split_bytes, ty
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.compiler import layout
 from penstock_server.features.pipeline import Pipeline, count_elements
+from penstock_server.features.spec.spec import Column, StringColumn, TimeColumn
 from penstock_server.models.servable import Servable
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 
@@ -183,9 +185,7 @@ class ColumnDecoder:
         self._numbers = pipeline.numbers
         self._times = pipeline.times
         self._strings = pipeline.strings
-        kinds = {name: TensorInfo(name, "INT64", (ANY, 1)) for name in self._times}
-        kinds |= {name: TensorInfo(name, "BYTES", (ANY, 1), missing="") for name in self._strings}
-        self.inputs = tuple(kinds.get(name, TensorInfo(name, "FP64", (ANY, 1))) for name in pipeline.columns)
+        self.inputs = tuple(_column_info(column) for column in pipeline.spec.columns)
         is_whole = not is_batched
         self.blocks = (
             Block(pipeline.numbers, "FP64", is_whole=is_whole),
@@ -194,6 +194,8 @@ class ColumnDecoder:
         )
         self._others = (*pipeline.times, *pipeline.strings)
         self._names = list(pipeline.columns)
+        ignored = pipeline.spec.ignored
+        self._ignored = frozenset[str]() if isinstance(ignored, UnsetType) else frozenset(ignored)
         self._required = [at for at, name in enumerate(self._numbers) if name in pipeline.required]
 
     def decode(self, request: ModelInferRequest) -> DecodedRows:
@@ -201,7 +203,7 @@ class ColumnDecoder:
         if not self._others and len(request.inputs) == 1 and self._is_matrix(request.inputs[0]):
             numbers, rows = self._matrix(request.inputs[0], raws[0] if raws else None)
             return DecodedRows((self._refuse_missing(numbers),), rows)
-        found = _by_name(request, raws, self._names)
+        found = _by_name(request, raws, self._names, self._ignored)
         counts = {name: _column_rows(found[name][0]) for name in self._names}
         rows = _same_rows(counts)
         times = (self._time_block(*found[name], rows) for name in self._times)
@@ -264,6 +266,14 @@ class ColumnDecoder:
         return numbers
 
 
+def _column_info(column: Column) -> TensorInfo:
+    if isinstance(column, TimeColumn):
+        return TensorInfo(column.name, "INT64", (ANY, 1), time="ns")
+    if isinstance(column, StringColumn):
+        return TensorInfo(column.name, "BYTES", (ANY, 1), missing=None if column.missing == "text" else "")
+    return TensorInfo(column.name, "FP64", (ANY, 1))
+
+
 def _raw_contents(request: ModelInferRequest) -> Sequence[bytes]:
     raws = request.raw_input_contents
     if raws and len(raws) != len(request.inputs):
@@ -274,7 +284,7 @@ def _raw_contents(request: ModelInferRequest) -> Sequence[bytes]:
 
 
 def _by_name(
-    request: ModelInferRequest, raws: Sequence[bytes], names: Sequence[str]
+    request: ModelInferRequest, raws: Sequence[bytes], names: Sequence[str], ignored: Collection[str] = frozenset()
 ) -> dict[str, tuple[Any, bytes | None]]:
     found: dict[str, tuple[Any, bytes | None]] = {}
     for at, tensor in enumerate(request.inputs):
@@ -283,8 +293,9 @@ def _by_name(
         found[tensor.name] = (tensor, raws[at] if raws else None)
     if found.keys() != set(names):
         missing = [name for name in names if name not in found]
-        extra = [name for name in found if name not in set(names)]
-        if missing or not _ignores_extra(request):
+        known = {*names, *ignored}
+        extra = [name for name in found if name not in known]
+        if missing or (extra and not _ignores_extra(request)):
             raise InvalidInputError(
                 "; ".join(
                     [f"missing input {_shown(missing)}"] * bool(missing)

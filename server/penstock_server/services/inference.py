@@ -7,7 +7,14 @@ from importlib.metadata import version as installed_version
 from typing import Final
 
 from penstock import inference_pb2 as pb
-from penstock.names import INFERENCE_SERVICE, PARAMETER_COLUMNS, PARAMETER_MISSING, PLATFORM, SERVER_NAME
+from penstock.names import (
+    INFERENCE_SERVICE,
+    PARAMETER_COLUMNS,
+    PARAMETER_MISSING,
+    PARAMETER_TIME,
+    PLATFORM,
+    SERVER_NAME,
+)
 from penstock.wire import varint
 from penstock_server.call import Call, Cancellable, Metadata
 from penstock_server.errors import PenstockError
@@ -76,6 +83,8 @@ class _Inference:
                 added.parameters[PARAMETER_COLUMNS].string_param = json.dumps(tensor.columns, ensure_ascii=False)
             if tensor.missing is not None:
                 added.parameters[PARAMETER_MISSING].string_param = tensor.missing
+            if tensor.time is not None:
+                added.parameters[PARAMETER_TIME].string_param = tensor.time
         for tensor in executor.servable.outputs:
             reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         call.finish(reply.SerializeToString())

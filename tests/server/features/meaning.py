@@ -11,7 +11,18 @@ from scipy.interpolate import BSpline
 from sklearn.utils import murmurhash3_32
 
 from penstock_server.features.spec import steps
-from penstock_server.features.spec.spec import Block, Categories, FeatureSpec, Hash, Join, Take, Text, Time
+from penstock_server.features.spec.spec import (
+    Block,
+    Categories,
+    FeatureSpec,
+    Hash,
+    Join,
+    NumberColumn,
+    Take,
+    Text,
+    Time,
+    TimeColumn,
+)
 
 Matrix = NDArray[np.float64]
 NAN = float("nan")
@@ -21,8 +32,22 @@ def meaning(spec: FeatureSpec, table: Mapping[str, Sequence[Any]]) -> tuple[Matr
     """The outputs as float64 [rows, width], and which rows are refused."""
     rows = len(next(iter(table.values())))
     refused = np.zeros(rows, bool)
+    for column in spec.columns:
+        if isinstance(column, NumberColumn):
+            refused |= is_refused(
+                np.asarray(table[column.name], np.float64), column.missing == "refuse", column.largest
+            )
+        elif isinstance(column, TimeColumn) and column.missing == "refuse":
+            refused |= np.asarray(table[column.name], np.int64) == np.iinfo(np.int64).min
+        elif column.missing == "refuse":
+            refused |= np.array([not value for value in table[column.name]], bool)
     with np.errstate(all="ignore"):
         return of_block(spec.features, table, refused), refused
+
+
+def is_refused(x: Matrix, missing: bool, largest: float | None) -> NDArray[np.bool_]:
+    is_large = np.zeros(x.shape, bool) if largest is None else np.abs(x) > largest
+    return is_large | np.isnan(x) if missing else is_large
 
 
 def of_block(block: Block, table: Mapping[str, Sequence[Any]], refused: NDArray[np.bool_]) -> Matrix:
@@ -96,6 +121,9 @@ def of_step(step: steps.Step, x: Matrix, refused: NDArray[np.bool_]) -> Matrix: 
         case steps.Linear(scale, offset):
             x = x if scale is None else x * reals(scale)
             return x if offset is None else x + reals(offset)
+        case steps.Refuse(missing, largest):
+            refused |= is_refused(x, missing, largest).any(axis=1)
+            return x
         case steps.Apply(function):
             return np.asarray(getattr(np, function)(x), np.float64)
         case steps.Binarise(threshold):

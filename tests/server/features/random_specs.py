@@ -136,6 +136,7 @@ def exact_steps(width: int) -> st.SearchStrategy[steps.Step]:
         either.map(lambda found: steps.Standardise(*found)),
         either.map(lambda found: steps.Linear(found[1], found[0])),
         st.sampled_from(EXACT).map(steps.Apply),
+        st.sampled_from([steps.Refuse(missing=True), steps.Refuse(largest=2.5), steps.Refuse(True, 1e300)]),
         each(FINITE, width).map(steps.Binarise),
         each(increasing(0, 9), width).map(steps.Bucket),
         st.just(steps.Bucket((tuple(at / 10 for at in range(80)),))),
@@ -199,9 +200,17 @@ def blocks(draw: Any, depth: int = 2) -> Block:
     return Text(draw(st.sampled_from(STRINGS)), encode, draw(with_steps(encode.width, 3)))
 
 
-COLUMNS = (*map(NumberColumn, NUMBERS), *map(TimeColumn, TIMES), *map(StringColumn, STRINGS))
+NUMBER = st.sampled_from([(), (), ("accept",), ("refuse",), (None, 1e6), ("refuse", 3.5)])
+TIME = st.sampled_from([(), (), ("accept",), ("refuse",)])
+STRING = st.sampled_from([(), (), ("refuse",), ("text",)])
+COLUMNS = st.tuples(
+    *(NUMBER.map(lambda accepts, name=name: NumberColumn(name, *accepts)) for name in NUMBERS),
+    *(TIME.map(lambda accepts, name=name: TimeColumn(name, *accepts)) for name in TIMES),
+    *(STRING.map(lambda accepts, name=name: StringColumn(name, *accepts)) for name in STRINGS),
+)
 SPECS = st.builds(
-    lambda block: FeatureSpec(COLUMNS, block, "FP64"),
+    lambda columns, block: FeatureSpec(columns, block, "FP64"),
+    COLUMNS,
     blocks().filter(lambda block: 0 < block.width <= limits.MAX_WIDTH),
 )
 ROWS = st.lists(st.tuples(REALS, REALS, REALS, MOMENTS, WORDS, WORDS), max_size=20)

@@ -1,6 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from penstock_server.features.spec.spec import (
     Categories,
     Column,
     FeatureSpec,
+    Hash,
     Join,
     NumberColumn,
     StringColumn,
@@ -311,14 +312,14 @@ def test_rows_are_refused_for_their_first_reason_and_the_others_are_as_without_t
     numbers = np.array([row[1:] for row in REFUSED_ROWS])
     refusal = pipeline.run(numbers, [join_bytes(row[0] for row in REFUSED_ROWS)], len(REFUSED_ROWS), out, None)
     assert refusal is not None
-    assert [refusal.columns[at] if at >= 0 else "" for at in refusal.found] == [
+    assert [refusal.reasons[at].split("'")[1] if at >= 0 else "" for at in refusal.found] == [
         "",
-        "'s'",
-        "'x'",
-        "'y'",
-        "'s'",
+        "s",
+        "x",
+        "y",
+        "s",
         "",
-        "'y'",
+        "y",
     ]
     kept = [row for row, at in zip(REFUSED_ROWS, refusal.found, strict=True) if at < 0]
     table = dict(zip(("s", "x", "y"), zip(*kept, strict=True), strict=True))
@@ -336,6 +337,38 @@ def test_the_error_names_the_row_of_the_request_and_the_column() -> None:
     assert str(refusal.error(1, 1)) == (
         "row 0 holds a value of 'y' that the training data did not have, expected one that it had"
     )
+
+
+ACCEPTING = FeatureSpec(
+    (StringColumn("s", "refuse"), StringColumn("t", "text"), NumberColumn("x", "refuse"), NumberColumn("y", None, 1e6)),
+    Join((Text("s", Hash(2)), Text("t", Categories(("a", ""))), Take(("x", "y")))),
+)
+ACCEPTED = {
+    ("a", "", 1.0, NAN): None,
+    ("", "a", 1.0, 1.0): "has no value of 's', expected one: the pipeline refuses a missing value there",
+    ("a", "a", NAN, 1.0): "has no value of 'x', expected one: the pipeline refuses a missing value there",
+    ("a", "a", INF, -1e6): None,
+    ("a", "a", 1.0, -INF): "holds a value of 'y' that is infinite or too large, expected a magnitude of at most 1e+06",
+    ("a", "a", 1.0, 1e7): "holds a value of 'y' that is infinite or too large, expected a magnitude of at most 1e+06",
+}
+
+
+def test_a_column_says_what_it_accepts() -> None:
+    pipeline = Pipeline(ACCEPTING)
+    strings = [join_bytes(row[at] for row in ACCEPTED) for at in range(2)]
+    numbers = np.array([row[2:] for row in ACCEPTED])
+    refusal = pipeline.run(numbers, strings, len(ACCEPTED), np.empty((len(ACCEPTED), 5), np.float32), None)
+    assert refusal is not None
+    assert [None if at < 0 else refusal.reasons[at] for at in refusal.found] == list(ACCEPTED.values())
+
+
+@pytest.mark.parametrize(("missing", "is_required"), [(None, True), ("accept", False), ("refuse", False)])
+def test_the_training_rows_decide_about_missing_values_only_where_the_column_does_not(
+    missing: Literal["accept", "refuse"] | None, is_required: bool
+) -> None:
+    features = FeatureSpec((NumberColumn("x", missing),), Take(("x",)))
+    pipeline = Pipeline(features, fit_baseline(features, {"x": [1.0, 2.0]}).cells)
+    assert pipeline.required == (frozenset({"x"}) if is_required else frozenset())
 
 
 def test_refused_rows_are_counted_once() -> None:

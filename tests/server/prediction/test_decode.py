@@ -358,6 +358,16 @@ def test_the_contents_of_a_column_are_cast_each_time(infer_request: Make) -> Non
     assert decoder.decode_like(infer_request({"a": np.ones(1, "<f4")}), 1, bytes(4)) == DecodedRows((bytes(4),), 1)
 
 
+def test_columns_that_the_pipeline_drops_are_ignored(infer_request: Make) -> None:
+    features = FeatureSpec((NumberColumn("x"), StringColumn("s", "text")), Take(("x",)), ignored=("Name", "Id"))
+    decoder = ColumnDecoder(Pipeline(features))
+    assert [info.missing for info in decoder.inputs] == [None, None]
+    given = {"Name": np.array([b"Kim"], object), "x": np.ones(1), "s": np.array([b""], object)}
+    assert decoder.decode(infer_request(given)).rows == 1
+    with pytest.raises(InvalidInputError, match=r"^unknown input 'extra'; expected 'x', 's'$"):
+        decoder.decode(infer_request({**given, "extra": np.ones(1)}))
+
+
 @pytest.mark.parametrize(
     "decoder", [tensors(X, S), tensors(TensorInfo("m", "FP64", (ANY, 2), ("x", "s"))), columns("x", "s")]
 )

@@ -19,6 +19,10 @@ MAX_WORDS: Final = 1 << 24
 MAX_ENTRIES: Final = 1 << 18
 """The most entries that its instructions may have together."""
 
+UNSEEN: Final = "holds a value of {} that the training data did not have, expected one that it had"
+MISSING: Final = "has no value of {}, expected one: the pipeline refuses a missing value there"
+LARGE: Final = "holds a value of {} that is infinite or too large, expected a magnitude of at most"
+
 Value = int
 """A column of numbers while a program is written, by its number."""
 
@@ -49,7 +53,7 @@ class Draft:
     """The instructions and data so far.
 
     Attributes:
-        refusals: for each refusal the column that it is about.
+        refusals: for each refusal what its row does, such as "holds a value of 'age' that ...".
     """
 
     instructions: list[Instruction] = field(default_factory=list)
@@ -92,10 +96,21 @@ class Draft:
         self.taken += words
         limits.at_most("words in its program", self.taken, MAX_WORDS)
 
-    def refusal(self, column: str) -> int:
-        """The number of a new refusal about this column."""
-        self.refusals.append(column)
+    def refusal(self, column: str, reason: str = UNSEEN) -> int:
+        """The number of a new refusal about this column; `reason` has a place for its name."""
+        self.refusals.append(reason.format(column))
         return len(self.refusals) - 1
+
+    def refuse(self, value: Value, column: str, *, missing: bool, largest: float | None) -> None:
+        """Refuses the rows whose value is NaN, if `missing`, or of a larger magnitude than `largest`."""
+        if missing:
+            (is_nan,) = written = self.new()
+            self.append(layout.IS_NAN, [Entry((value,), written)])
+            # A code of 1 is none of the codes below 1.
+            self.append(layout.REFUSE_CODE, [Entry((is_nan,), (), (1, self.refusal(column, MISSING)))])
+        if largest is not None:
+            words = (bits(-largest), bits(largest), self.refusal(column, f"{LARGE} {largest:.6g}"))
+            self.append(layout.REFUSE_OUTSIDE, [Entry((value,), (), words)])
 
 
 def bits(value: float | None) -> int:

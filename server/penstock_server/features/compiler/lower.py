@@ -4,7 +4,7 @@ A block at the top writes its outputs as soon as they are made, which frees its 
 lowers the steps. `program` calls `lower` once per version.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +19,7 @@ from penstock_server.features.compiler.columns import (
     values_of,
     write_outputs,
 )
-from penstock_server.features.compiler.instructions import Draft, Entry, Value
+from penstock_server.features.compiler.instructions import MISSING, Draft, Entry, Value
 from penstock_server.features.compiler.lower_steps import lower_step
 from penstock_server.features.counting import number_words, string_words
 from penstock_server.features.spec.blocks import Block, Join, Take, Text, Time
@@ -54,6 +54,7 @@ def lower(spec: FeatureSpec, cells: Cells | None) -> Draft:
     _load_numbers(draft, raw, spec, cells)
     _load_times(draft, raw, spec, cells)
     _find_strings(draft, raw, spec, cells)
+    _refuse(draft, raw, spec)
     _write_block(draft, raw, spec.features, 0)
     return draft
 
@@ -95,7 +96,7 @@ def _find_strings(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cell
     entries = []
     for source, (at, column) in enumerate(strings):
         raw.positions[column.name] = source
-        if column.name not in known and cells is None:
+        if column.name not in known and cells is None and column.missing != "refuse":
             continue
         values = known.get(column.name, {})
         counted = cells.columns[at] if cells else None
@@ -125,6 +126,28 @@ def _put_table(draft: Draft, values: Iterable[str]) -> int:
     encoded = [value.encode() for value in values]
     draft.take(tables.size_words(encoded))
     return draft.put(tables.table_words(encoded, draft.size))
+
+
+def _refuse(draft: Draft, raw: _RawColumns, spec: FeatureSpec) -> None:
+    """Refuses the rows that hold what a raw column does not accept."""
+    for column in spec.columns:
+        # A time is missing where its days are NaN.
+        value = raw.times[column.name][0] if column.name in raw.times else raw.values.get(column.name)
+        if value is None:
+            continue
+        if isinstance(column, TimeColumn):
+            draft.refuse(value, repr(column.name), missing=column.missing == "refuse", largest=None)
+        if isinstance(column, NumberColumn):
+            draft.refuse(value, repr(column.name), missing=column.missing == "refuse", largest=column.largest)
+        elif isinstance(column, StringColumn) and column.missing == "refuse":
+            _refuse_empty(draft, value, column.name, raw.codes[column.name])
+
+
+def _refuse_empty(draft: Draft, value: Value, name: str, codes: Mapping[str, int]) -> None:
+    is_empty = np.zeros((len(codes) + 1, 1))
+    is_empty[codes[""]] = 1.0
+    (found,) = values_of(draft, [CodedColumn(LookupColumns(value, is_empty), 0)])
+    draft.append(layout.REFUSE_CODE, [Entry((found,), (), (1, draft.refusal(repr(name), MISSING)))])
 
 
 def _write_block(draft: Draft, raw: _RawColumns, block: Block, output: int) -> int:

@@ -34,6 +34,8 @@ def lower_step(draft: Draft, step: Any, columns: list[MatrixColumn], about: str)
         return _refused_match(draft, step, columns, about)
     if isinstance(step, steps.Spline) and step.extrapolation == "refuse":
         _refuse_outside(draft, step, columns, about)
+    if isinstance(step, steps.Refuse):
+        return _refuse(draft, step, columns, about)
     return _LOWER[type(step)](draft, step, columns)
 
 
@@ -66,6 +68,21 @@ def _is_missing(draft: Draft, step: steps.IsMissing, columns: list[MatrixColumn]
     if step.missing is None:
         return _each(draft, layout.IS_NAN, columns, [()] * len(columns))
     return _each(draft, layout.IS_EQUAL, columns, _parameters(columns, (step.missing,)))
+
+
+def _refuse(draft: Draft, step: steps.Refuse, columns: list[MatrixColumn], about: str) -> list[MatrixColumn]:
+    """The columns as they are. What comes from codes is known: most of it is nothing that is refused."""
+    largest = np.inf if step.largest is None else step.largest
+    for column in columns:
+        if isinstance(column, CodedColumn):
+            if isinstance(column.group, OneHotColumns):
+                continue
+            numbers = column.group.numbers[:, column.at]
+            if not (step.missing and np.isnan(numbers).any()) and not (np.abs(numbers) > largest).any():
+                continue
+        (value,) = values_of(draft, [column])
+        draft.refuse(value, about, missing=step.missing, largest=step.largest)
+    return columns
 
 
 def _clip(draft: Draft, step: steps.Clip, columns: list[MatrixColumn]) -> list[MatrixColumn]:

@@ -89,6 +89,8 @@ def _takes_nan(step: steps.Step) -> bool:
             return missing is None and None not in values
         case steps.IsMissing():
             return True
+        case steps.Refuse(missing):
+            return missing
         case steps.Apply(function):
             return function in _ANSWERS
         case steps.Spline():

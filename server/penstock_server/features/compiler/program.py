@@ -32,7 +32,7 @@ class CompiledProgram:
     Attributes:
         words: int64, as `layout` has it.
         scratch_words: how many words of scratch memory each call needs.
-        refusals: for each refusal that it can answer with, the raw columns that it is about.
+        refusals: for each refusal that it can answer with, what the row does that it refuses.
     """
 
     words: NDArray[np.int64]

@@ -28,28 +28,58 @@ FORMAT: Final = 2
 Datatype = Literal["FP32", "FP64"]
 
 
-class NumberColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="number"):
-    """A raw column of numbers; NaN is missing."""
+class NumberColumn(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind", tag="number"
+):
+    """A raw column of numbers; NaN is missing.
+
+    Attributes:
+        name: as requests call it.
+        missing: whether a row without a value is answered. None leaves it to the training rows: if they all have a value
+            and NaN would reach the model, the row's request is refused.
+        largest: a row's request is refused if the value's magnitude is above this, infinities included; None takes all.
+    """
 
     name: str
+    missing: Literal["accept", "refuse"] | None = None
+    largest: float | None = None
+
+    def __post_init__(self) -> None:
+        limits.name(self.name)
+        if self.largest is not None and limits.finite(self, "largest") <= 0:
+            raise ValueError(f"largest is {self.largest}, expected a number above 0")
+
+
+class StringColumn(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind", tag="string"
+):
+    """A raw column of strings; the empty string is missing.
+
+    Attributes:
+        name: as requests call it.
+        missing: whether a row without a text is answered, or its request refused. "text" says that the empty string is a
+            text like others and none stands for a missing one, which clients cannot send then.
+    """
+
+    name: str
+    missing: Literal["accept", "refuse", "text"] = "accept"
 
     def __post_init__(self) -> None:
         limits.name(self.name)
 
 
-class StringColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="string"):
-    """A raw column of strings; the empty string is missing."""
+class TimeColumn(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind", tag="time"
+):
+    """A raw column of times: int64 nanoseconds since 1970-01-01 in UTC; the smallest int64 is missing.
+
+    Attributes:
+        name: as requests call it.
+        missing: as for numbers.
+    """
 
     name: str
-
-    def __post_init__(self) -> None:
-        limits.name(self.name)
-
-
-class TimeColumn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="time"):
-    """A raw column of times: int64 nanoseconds since 1970-01-01 in UTC; the smallest int64 is missing."""
-
-    name: str
+    missing: Literal["accept", "refuse"] | None = None
 
     def __post_init__(self) -> None:
         limits.name(self.name)
@@ -62,14 +92,17 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
     """The raw columns in a request's order, and the block that gives the model's input, as `datatype`.
 
     The steps run in float64; a value that is too large for FP32 becomes an infinity of its sign. Several blocks may
-    read a raw column. A column that no block reads is only counted for drift. Like all its parts, a specification
-    checks itself when it is made and raises `ValueError`.
+    read a raw column. A column that no block reads is only counted for drift. `ignored` are further columns that requests
+    may bring, such as those that the fitted pipeline drops. Like all its parts, a specification checks itself when it is
+    made and raises `ValueError`.
     """
 
     columns: tuple[Column, ...]
     features: Block
     datatype: Datatype = "FP32"
     format: int = FORMAT
+    # Left out of the encoding where there are none, so that older specifications keep their digest.
+    ignored: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -78,6 +111,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
             raise ValueError("there are no columns, expected at least one")
         limits.at_most("columns", len(self.columns), limits.MAX_COLUMNS)
         limits.distinct("column", tuple(column.name for column in self.columns))
+        if self.ignored is not msgspec.UNSET:
+            limits.at_most("ignored columns", len(self.ignored), limits.MAX_COLUMNS)
+            for name in self.ignored:
+                limits.name(name)
+            limits.distinct("column", (*(column.name for column in self.columns), *self.ignored))
         if not self.width:
             raise ValueError("the features have no columns, expected at least one")
         self._check_kinds(self.features)

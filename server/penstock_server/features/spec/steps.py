@@ -15,19 +15,21 @@ from penstock_server.features.spec.steps_value import (
     Fill,
     IsMissing,
     Linear,
+    Refuse,
     Standardise,
 )
 
 __all__ = [
     "Apply", "Binarise", "Bucket", "Clip", "Compute", "Cyclic", "Fill", "IsMissing", "Linear", "Lookup", "Match", "Name",
-    "Normalise", "OneHot", "Operation", "Polynomial", "Power", "Quantiles", "Select", "Spline", "Standardise", "Step",
-    "StepBase", "Unseen", "spread", "tag_of",
+    "Normalise", "OneHot", "Operation", "Polynomial", "Power", "Quantiles", "Refuse", "Select", "Spline", "Standardise",
+    "Step", "StepBase", "Unseen", "spread", "tag_of",
 ]  # fmt: skip
 
 Step = (
     Select
     | Fill
     | IsMissing
+    | Refuse
     | Clip
     | Standardise
     | Linear

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from penstock_server.features.spec import limits
 from penstock_server.features.spec.limits import Real
-from penstock_server.features.spec.step_base import StepBase
+from penstock_server.features.spec.step_base import Name, StepBase
 
 Function = Literal[
     "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "cbrt", "ceil", "cos", "cosh", "exp", "exp2",
@@ -45,6 +45,27 @@ class IsMissing(StepBase, frozen=True, tag="is_missing"):
 
     def __post_init__(self) -> None:
         limits.real(self, "missing")
+
+
+class Refuse(StepBase, frozen=True, tag="refuse"):
+    """Values pass as they are; the requests of rows that hold certain values are refused, as scikit-learn refuses them.
+
+    Attributes:
+        missing: whether NaN is refused.
+        largest: magnitudes above this are refused, infinities included; None takes all.
+    """
+
+    missing: bool = False
+    largest: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.missing and self.largest is None:
+            raise ValueError("refuse has neither missing nor largest, expected at least one")
+        if self.largest is not None and limits.finite(self, "largest") <= 0:
+            raise ValueError(f"largest is {self.largest}, expected a number above 0")
+
+    def names(self, names: tuple[Name, ...]) -> tuple[Name, ...]:
+        return names
 
 
 class Clip(StepBase, frozen=True, tag="clip"):
