@@ -157,10 +157,9 @@ def test_a_difference_names_the_step_and_the_column(pipeline, frame, monkeypatch
 
 
 def test_another_model_does_not_pass(pipeline, frame, answers, monkeypatch):
-    original = graph_model.to_onnx
     other = Pipeline([("preprocess", columns()), ("model", LogisticRegression())])
     other.fit(frame[COLUMNS], 1 - answers["binary"])
-    monkeypatch.setattr(graph_model, "to_onnx", lambda _, *form: original(other[-1], *form))
+    monkeypatch.setattr(graph_model, "planned", lambda _, *form: graph_model.to_onnx(other[-1], *form))
     with pytest.raises(ModelFailedError, match=r"differs from the pipeline by .* in a probability"):
         prepare(pipeline, frame)
 
@@ -173,9 +172,12 @@ def test_scikit_learns_own_refusal_is_passed_on(frame, answers):
         prepare(model, rows.assign(sex="x"))
 
 
-def test_a_pipeline_without_a_model(frame):
-    with pytest.raises(InvalidInputError, match="ends in no estimator"):
-        prepare(make_pipeline(columns()).fit(frame[COLUMNS]), frame)
+def test_transformers_alone_are_a_model_that_gives_features(frame):
+    fitted = make_pipeline(columns()).fit(frame[COLUMNS])
+    prepared = prepare(fitted, frame)
+    signature = prepared.graph.signature
+    assert [spec.name for spec in signature.outputs] == ["features"]
+    assert prepared.difference <= 1e-6
 
 
 def test_a_model_without_a_converter(frame, answers):

@@ -20,7 +20,7 @@ from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 RAW = Take(("a", "b", "c"))
 SCALED = then(Take(("d", "e")), Linear((2.0,)))
 TEXT = Strings("t", {})
-MADE = InGraph(RAW, None, 2)
+MADE = InGraph(RAW, lambda x, _: x, 2)
 
 
 def names(parts):
@@ -69,10 +69,10 @@ def test_text_is_passed_on_whole_and_is_no_number():
         numbers([TEXT])
 
 
-def test_what_the_graph_makes_is_passed_on_whole():
+def test_the_graph_chooses_from_what_it_makes():
     assert pick([MADE], [0, 1]) == (MADE,)
-    with pytest.raises(NotCompiled, match="picks some of what the graph makes"):
-        pick([MADE], [1])
+    (chosen,) = pick([MADE], [1])
+    assert (chosen.block, chosen.width) == (RAW, 1)
     with pytest.raises(NotCompiled, match="what comes before it is in the graph"):
         numbers([MADE])
 
@@ -89,5 +89,4 @@ def test_texts_are_known_by_what_they_stand_for():
 
 def test_each_column_alone():
     assert singles([Numbers(RAW), TEXT]) == (*(Numbers(Take((name,))) for name in "abc"), TEXT)
-    with pytest.raises(NotCompiled, match="picks some of what the graph makes"):
-        singles([MADE])
+    assert [part.width for part in singles([MADE])] == [1, 1]

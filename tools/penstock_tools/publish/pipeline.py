@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from penstock_server.batching.limits import Batching
-from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
+from penstock_server.errors import ModelFailedError, UnsupportedError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype
 from penstock_tools import progress
@@ -74,8 +74,6 @@ def prepare(
     """
     report("compiling the pipeline")
     compiled = compile_pipeline(pipeline, sample)
-    if compiled.estimator is None:
-        raise InvalidInputError("the pipeline ends in no estimator; expected something that predicts as its last step")
     report(f"comparing {len(compiled.stages)} transformers with scikit-learn's")
     step_difference = proof.check_transformers(compiled)
     refusal: Exception | None = None
@@ -83,7 +81,7 @@ def prepare(
         report(f"converting the model to ONNX in {each} and comparing its answers")
         try:
             built = Pipeline(compiled.features(each))
-            graph = onnx_graph.read(model.to_onnx(compiled.estimator, built.width, each))
+            graph = onnx_graph.read(model.planned(compiled.plan, built.width, each))
             difference = proof.check_answers(compiled, built, graph.runtime)
         except (ModelFailedError, UnsupportedError) as error:
             # The reason is the error of the narrow datatype; that the wide one fails too adds nothing.

@@ -4,15 +4,17 @@ A transformer takes parts, side by side as scikit-learn stacks them, and gives p
 them; the rules decide what a transformer does to them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import msgspec
+import spox.opset.ai.onnx.v18 as op
+from spox import Var
 
 from penstock_server.features.spec.blocks import Block, Join, Take
 from penstock_server.features.spec.steps import Select, Step
+from penstock_tools.sklearn_compiler.graph.context import Context
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.sample import Missing
 
@@ -62,18 +64,22 @@ class Strings:
         return {**{text: text for text in own if text not in self.becomes}, **self.becomes}
 
 
+Emitter = Callable[[Var, Context], Var]
+"""Writes what the graph computes: from a block's columns [rows, width], of the graph's datatype, to others [rows, ...]."""
+
+
 @dataclass(frozen=True, slots=True)
 class InGraph:
     """Columns that the ONNX graph computes from a block's.
 
     Attributes:
         block: what goes in.
-        transformer: the fitted scikit-learn transformer in the graph.
+        emit: writes what the graph computes from it.
         width: how many columns come out.
     """
 
     block: Block
-    transformer: Any
+    emit: Emitter
     width: int
 
 
@@ -146,8 +152,12 @@ def _picked(part: Part, columns: list[int]) -> Part:
     if isinstance(part, Numbers):
         return Numbers(_selected(part.block, columns))
     if isinstance(part, InGraph):
-        raise NotCompiled("it picks some of what the graph makes")
+        return InGraph(part.block, _gathered(part.emit, columns), len(columns))
     raise Refused(f"column {part.column!r} is picked more than once in a row")
+
+
+def _gathered(emit: Emitter, columns: list[int]) -> Emitter:
+    return lambda x, context: op.gather(emit(x, context), op.const(columns), axis=1)
 
 
 def _selected(block: Block, columns: list[int]) -> Block:

@@ -1,25 +1,25 @@
-"""Compiles a fitted scikit-learn pipeline: a feature specification, and an estimator that becomes the ONNX graph.
+"""Compiles a fitted scikit-learn pipeline: a feature specification, and a plan of the estimators for the ONNX graph.
 
 It finds where the transformers end and the model begins, and which raw columns requests must have. Nothing is fitted or
 changed. `proof` checks afterwards that both halves together answer as the pipeline does.
 """
 
-import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
-from sklearn.pipeline import Pipeline
+from sklearn.compose import ColumnTransformer
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.blocks import Block, Take
 from penstock_server.features.spec.spec import Column, Datatype, FeatureSpec, NumberColumn, StringColumn
-from penstock_tools.sklearn_compiler import in_graph
 from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, Strings
+from penstock_tools.sklearn_compiler.graph.plan import Plan, layout
+from penstock_tools.sklearn_compiler.graph.wrappers import unwrapped
 from penstock_tools.sklearn_compiler.refusals import place
 from penstock_tools.sklearn_compiler.sample import Missing, RawColumn, Sample, pipeline_sample
-from penstock_tools.sklearn_compiler.walk import Stage, Walk, fitted_branches
+from penstock_tools.sklearn_compiler.steps import fitted_branches, held, is_pipeline, predicting_steps
+from penstock_tools.sklearn_compiler.walk import Stage, Walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,7 @@ class Compiled:
         pipeline: the fitted pipeline, without a search around it.
         sample: the rows that it was compiled for.
         block: computes the graph's input.
-        estimator: the fitted estimator for the graph, with the transformers in front of it that are in the graph; None
-            where the pipeline has none.
+        plan: the estimators for the graph, and what reaches each.
         stages: what each transformer became, in order.
         unused: raw columns that nothing reads; requests may leave them out.
     """
@@ -39,7 +38,7 @@ class Compiled:
     pipeline: Any
     sample: Sample
     block: Block
-    estimator: Any
+    plan: Plan
     stages: tuple[Stage, ...]
     unused: tuple[str, ...]
 
@@ -49,9 +48,14 @@ class Compiled:
         return tuple(place(stage.path) for stage in self.stages if stage.is_in_graph)
 
     @property
+    def estimator(self) -> Any:
+        """The fitted estimator, without transformers in front of it; None where the pipeline has none."""
+        return self.plan.estimator
+
+    @property
     def estimator_name(self) -> str:
-        """The class of the estimator, without transformers in front of it."""
-        return type(self.estimator.steps[-1][1] if hasattr(self.estimator, "steps") else self.estimator).__name__
+        """The class of the estimator; that of the pipeline where it has none."""
+        return type(self.pipeline if self.estimator is None else self.estimator).__name__
 
     def features(self, datatype: Datatype = "FP32") -> FeatureSpec:
         """The specification with an output of this type.
@@ -78,53 +82,34 @@ def compile_pipeline(pipeline: Any, sample: Any) -> Compiled:
         InvalidInputError: the sample is not the pipeline's, text reaches the model, or a limit is exceeded.
     """
     found = unwrapped(pipeline)
-    transformers, estimator = halves(found)
-    rows = pipeline_sample(found, sample, _dropped(transformers))
+    rows = pipeline_sample(found, sample, _dropped(found))
     walk = Walk()
-    parts = walk.through(Pipeline(transformers), _raw(rows.columns), ()) if transformers else _raw(rows.columns)
-    _check_no_text(parts)
-    whole = in_graph.stacked(parts)
-    if whole.transformer is not None and estimator is not None:
-        estimator = in_graph.chained(whole.transformer, estimator)
-    elif whole.transformer is not None:
-        estimator = whole.transformer
-    return Compiled(found, rows, whole.block, estimator, tuple(walk.stages), _unused(rows, whole.block))
+    block, plan = layout(walk.model(found, _raw(rows.columns), ()))
+    return Compiled(found, rows, block, plan, tuple(walk.stages), _unused(rows, block))
 
 
-def unwrapped(pipeline: Any) -> Any:
-    """The fitted pipeline in a search or a frozen estimator."""
-    for name in ("best_estimator_", "estimator"):
-        inner = getattr(pipeline, name, None)
-        if inner is not None and type(pipeline).__name__ in _WRAPPERS[name]:
-            return unwrapped(inner)
-    return pipeline
+def _dropped(fitted: Any) -> frozenset[str]:
+    """The columns by name that the model was fitted on, and that each transformer which gets the rows drops."""
+    readers = [each for each in _readers(fitted) if not is_pipeline(each) and held(each) is None]
+    dropped = [_dropped_by(each) for each in readers]
+    return frozenset.intersection(*dropped) if dropped else frozenset()
 
 
-_WRAPPERS = {
-    "best_estimator_": ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV"),
-    "estimator": ("FrozenEstimator",),
-}
+def _readers(fitted: Any) -> Iterator[Any]:
+    """The model, and what in it gets the rows as they come."""
+    fitted = unwrapped(fitted)
+    yield fitted
+    found = held(fitted)
+    if is_pipeline(fitted):
+        first = next((step for _, step in predicting_steps(fitted) if step not in (None, "passthrough")), None)
+        if first is not None:
+            yield from _readers(first)
+    elif found is not None:
+        for member in found.members:
+            yield from _readers(member.estimator)
 
 
-def halves(pipeline: Any) -> tuple[list[tuple[str, Any]], Any]:
-    """The transformers with their names, and the estimator that predicts; None where there is none."""
-    if type(pipeline) is TransformedTargetRegressor:
-        transformers, regressor = halves(pipeline.regressor_)
-        estimator = copy.copy(pipeline)
-        estimator.regressor_ = regressor
-        return transformers, estimator
-    if type(pipeline) is not Pipeline:
-        return ([], pipeline) if hasattr(pipeline, "predict") else ([("transform", pipeline)], None)
-    *before, (name, last) = pipeline.steps
-    if type(last) in (Pipeline, TransformedTargetRegressor):
-        inner, estimator = halves(last)
-        return [*before, *((f"{name} → {one}", step) for one, step in inner)], estimator
-    return (before, last) if hasattr(last, "predict") else ([*before, (name, last)], None)
-
-
-def _dropped(transformers: Sequence[tuple[str, Any]]) -> frozenset[str]:
-    """The columns by name that the first transformer was fitted on and drops."""
-    first = transformers[0][1] if transformers else None
+def _dropped_by(first: Any) -> frozenset[str]:
     names = getattr(first, "feature_names_in_", None)
     if type(first) is not ColumnTransformer or names is None:
         return frozenset()
@@ -163,14 +148,6 @@ def _raw_part(column: RawColumn) -> Part:
 
 def _column(column: RawColumn) -> Column:
     return StringColumn(column.name) if column.is_text else NumberColumn(column.name)
-
-
-def _check_no_text(parts: Parts) -> None:
-    texts = [part.column for part in parts if isinstance(part, Strings)]
-    if texts:
-        raise InvalidInputError(f"column {texts[0]!r} reaches the model as text; encode it in the pipeline")
-    if not parts:
-        raise InvalidInputError("no columns reach the model; expected one at least")
 
 
 def _unused(rows: Sample, block: Block) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ First each compiled transformer alone, so that an error names the step and the c
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,17 +15,18 @@ from scipy import sparse
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion
-from sklearn.pipeline import Pipeline as Steps
 
-from penstock.names import MATRIX_INPUT
 from penstock_server.errors import InvalidInputError, ModelFailedError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models.onnx_model import OnnxModel
+from penstock_tools.sklearn_compiler import kinds
 from penstock_tools.sklearn_compiler.columns import Numbers, numbers
-from penstock_tools.sklearn_compiler.compiler import Compiled, halves
+from penstock_tools.sklearn_compiler.compiler import Compiled
+from penstock_tools.sklearn_compiler.graph.wrappers import unwrapped
 from penstock_tools.sklearn_compiler.refusals import StepPath, place
 from penstock_tools.sklearn_compiler.sample import Sample, spread
-from penstock_tools.sklearn_compiler.walk import Stage, branch_path, fitted_branches
+from penstock_tools.sklearn_compiler.steps import fitted_branches, held, is_pipeline, predicting_steps
+from penstock_tools.sklearn_compiler.walk import Stage
 
 TOLERANCE: Final = 1e-5
 """How far an answer may be off: float32 sums over some hundred terms leave an error of 1e-6."""
@@ -51,12 +52,9 @@ def check_transformers(compiled: Compiled) -> float:
         InvalidInputError: scikit-learn itself refuses the sample.
     """
     rows = compiled.sample.some(MAX_ROWS)
-    transformers, _ = halves(compiled.pipeline)
-    if not transformers:
-        return 0.0
-    given = _transformer_outputs(Steps(transformers), rows.as_float64())
+    given = _model_outputs(compiled.pipeline, rows.as_float64(), iter(compiled.stages))
     worst = 0.0
-    for stage, (_, values) in zip(compiled.stages, given, strict=True):
+    for stage, values in given:
         if stage.parts and all(isinstance(part, Numbers) for part in stage.parts):
             worst = max(worst, _check_stage(compiled, stage, rows, values))
     return worst
@@ -79,15 +77,38 @@ def check_answers(compiled: Compiled, pipeline: Pipeline, model: OnnxModel) -> f
     rows = compiled.sample.some(min(MAX_ROWS, _rows_of(pipeline.width)))
     matrix = pipeline.transform(rows.on_the_wire())
     names = (spec.name for spec in model.signature.outputs)
-    answers = dict(zip(names, model.run({MATRIX_INPUT: matrix}), strict=True))
+    answers = dict(zip(names, model.run({model.signature.inputs[0].name: matrix}), strict=True))
     with warnings.catch_warnings():
         # Of unknown categories, or of columns without names.
         warnings.simplefilter("ignore")
-        if is_classifier(compiled.pipeline):
-            return _check_classes(compiled.pipeline, rows, answers)
-        got = np.asarray(next(iter(answers.values())))
-        expected = np.asarray(compiled.pipeline.predict(rows.given))
-        return _check_values("a prediction", _columns(got), _columns(expected), rows)
+        return _check_model(compiled.pipeline, rows, answers)
+
+
+def _check_model(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[Any]]) -> float:
+    if is_classifier(pipeline):
+        return _check_classes(pipeline, rows, answers)
+    if "features" in answers:
+        expected = pipeline.transform(rows.given)
+        dense = _dense(expected, np.arange(rows.rows))
+        return _check_values("a feature", _columns(answers["features"]), dense, rows)
+    if "prediction" in answers:
+        predicted = np.asarray(pipeline.predict(rows.given))
+        return _check_values("a prediction", _columns(answers["prediction"]), _columns(predicted), rows)
+    return _check_others(pipeline, rows, answers)
+
+
+def _check_others(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[Any]]) -> float:
+    """What labels rows and is no classifier: clusters, mixtures, outliers."""
+    worst, margin = 0.0, np.zeros(rows.rows)
+    for name, methods in (("scores", ("decision_function", "transform")), ("probabilities", ("predict_proba",))):
+        method = next((method for method in methods if hasattr(pipeline, method)), None)
+        if name not in answers or method is None:
+            continue
+        expected = _columns(np.asarray(getattr(pipeline, method)(rows.given), np.float64))
+        worst = max(worst, _check_values(f"what {method} gives", _columns(answers[name]), expected, rows))
+        margin = _margin(expected) / np.maximum(np.abs(expected).max(axis=1), np.finfo(np.float64).tiny)
+    _check_labels(answers["label"], pipeline.predict(rows.given), margin, rows)
+    return worst
 
 
 def _check_stage(compiled: Compiled, stage: Stage, all_rows: Sample, values: Any) -> float:
@@ -116,6 +137,9 @@ def _rows_of(width: int) -> int:
 
 def _check_classes(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[Any]]) -> float:
     """Scores first: a label may only differ where two scores are as good as equal."""
+    predicted = np.asarray(pipeline.predict(rows.given))
+    if predicted.ndim > 1:
+        return _check_outputs(pipeline, rows, answers, predicted)
     worst, margin = 0.0, np.zeros(rows.rows)
     score_name = next((name for name in ("probabilities", "scores") if name in answers), None)
     if score_name is not None:
@@ -124,11 +148,35 @@ def _check_classes(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[An
         what = "a probability" if score_name == "probabilities" else "a score"
         worst = _check_values(what, got, expected, rows, is_share=score_name == "scores")
         margin = _margin(expected)
-    wrong = np.flatnonzero(_labels(answers["label"]) != _labels(pipeline.predict(rows.given)))
+    _check_labels(answers["label"], predicted, margin, rows)
+    return worst
+
+
+def _check_outputs(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[Any]], predicted: NDArray[Any]) -> float:
+    """Several labels for a row, each with probabilities of its own, or one matrix of the second classes'."""
+    found = pipeline.predict_proba(rows.given) if hasattr(pipeline, "predict_proba") else []
+    each = [np.asarray(one, np.float64) for one in found] if isinstance(found, list) else []
+    worst, margin = 0.0, np.zeros(predicted.shape)
+    for at, expected in enumerate(each):
+        got = answers.get(f"probabilities_{at}")
+        if got is not None:
+            worst = max(worst, _check_values("a probability", _columns(got), expected, rows, is_share=False))
+            margin[:, at] = _margin(expected)
+    if not isinstance(found, list) and "probabilities" in answers:
+        worst = _check_values("a probability", _columns(answers["probabilities"]), found, rows, is_share=False)
+        margin = 2 * np.abs(np.asarray(found) - 0.5)
+    if answers["label"].shape != predicted.shape:
+        raise ModelFailedError(f"the ONNX graph gives labels {answers['label'].shape} instead of {predicted.shape}")
+    for at in range(predicted.shape[1]):
+        _check_labels(answers["label"][:, at], predicted[:, at], margin[:, at], rows)
+    return worst
+
+
+def _check_labels(got: NDArray[Any], expected: Any, margin: NDArray[np.float64], rows: Sample) -> None:
+    wrong = np.flatnonzero(_labels(got) != _labels(expected))
     for row in wrong.tolist():
         if margin[row] > 2 * TOLERANCE:
             raise ModelFailedError(f"the ONNX graph gives another label than the pipeline in row {rows.places[row]}")
-    return worst
 
 
 def _labels(given: Any) -> NDArray[Any]:
@@ -214,43 +262,64 @@ def difference(got: NDArray[Any], expected: NDArray[Any], *, is_share: bool = Tr
     return Difference(float(share[row, column]), int(row), int(column))
 
 
-def _transformer_outputs(transformer: Any, rows: Any, path: StepPath = ()) -> Iterator[tuple[StepPath, Any]]:
-    """What scikit-learn's transformers give for the rows, with their paths, in the order of `Walk`.
+def _model_outputs(fitted: Any, rows: Any, stages: Iterator[Stage]) -> Iterator[tuple[Stage, Any]]:
+    """What scikit-learn's transformers give for the rows, in the order of `Walk.model`, with the stages that it recorded.
 
     Raises:
         InvalidInputError: scikit-learn refuses the rows; says where and why.
     """
+    fitted = unwrapped(fitted)
+    found = held(fitted)
+    if not hasattr(fitted, "predict"):
+        yield from _transformer_outputs(fitted, rows, stages)
+    elif is_pipeline(fitted):
+        *before, (_, last) = predicting_steps(fitted)
+        for _, step in before:
+            yield from _transformer_outputs(step, rows, stages)
+            rows = _transformed(step, rows)
+        yield from _model_outputs(last, rows, stages)
+    elif found is not None:
+        for member in found.members:
+            own = rows if member.columns is None else _chosen(rows, member.columns)
+            yield from _model_outputs(member.estimator, own, stages)
+
+
+def _transformer_outputs(transformer: Any, rows: Any, stages: Iterator[Stage]) -> Iterator[tuple[Stage, Any]]:
     if transformer is None or isinstance(transformer, str):
         return
-    if type(transformer) is Steps:
-        for name, step in transformer.steps:
-            here = branch_path(path, name, step)
-            yield from _transformer_outputs(step, rows, here)
-            rows = rows if step in (None, "passthrough") else _transformed(step, rows, here)
-    elif type(transformer) is ColumnTransformer:
-        for name, inner, chosen in fitted_branches(transformer):
-            yield from _transformer_outputs(inner, _chosen(rows, chosen), branch_path(path, name, inner))
-    elif type(transformer) is FeatureUnion:
-        for name, inner in transformer.transformer_list:
-            yield from _transformer_outputs(inner, rows, branch_path(path, name, inner))
+    if is_pipeline(transformer):
+        for _, step in predicting_steps(transformer):
+            yield from _transformer_outputs(step, rows, stages)
+            rows = _transformed(step, rows)
+    elif kinds.lookup({ColumnTransformer: True}, transformer):
+        for _, inner, chosen in fitted_branches(transformer):
+            yield from _transformer_outputs(inner, _chosen(rows, chosen), stages)
+    elif kinds.lookup({FeatureUnion: True}, transformer):
+        for _, inner in transformer.transformer_list:
+            yield from _transformer_outputs(inner, rows, stages)
     else:
-        yield path, _transformed(transformer, rows, path)
+        stage = next(stages)
+        yield stage, _transformed(transformer, rows, stage.path)
 
 
-def _transformed(transformer: Any, rows: Any, path: StepPath) -> Any:
+def _transformed(transformer: Any, rows: Any, path: StepPath = ()) -> Any:
     """What scikit-learn gives.
 
     Raises:
         InvalidInputError: it refuses the rows.
     """
+    if transformer is None or isinstance(transformer, str):
+        return rows
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # A copy, because some transformers work in place.
             return transformer.transform(rows.copy())
     except (ValueError, TypeError) as error:
-        raise InvalidInputError(f"{place(path)} itself refuses the sample: {error}") from error
+        raise InvalidInputError(
+            f"{place(path) or type(transformer).__name__} itself refuses the sample: {error}"
+        ) from error
 
 
-def _chosen(rows: Any, chosen: list[int]) -> Any:
-    return rows.iloc[:, chosen] if hasattr(rows, "iloc") else rows[:, chosen]
+def _chosen(rows: Any, chosen: Sequence[int]) -> Any:
+    return rows.iloc[:, list(chosen)] if hasattr(rows, "iloc") else rows[:, list(chosen)]

@@ -1,7 +1,7 @@
 """What each of scikit-learn's transformers becomes: one rule per class.
 
 A rule takes the fitted transformer and the parts that reach it, and gives the parts that come out. If it raises
-`NotCompiled`, the transformer may go into the graph. A subclass may do something else, so it has no rule.
+`NotCompiled`, the transformer may go into the graph. A subclass gets its parent's rule where it answers alike (`kinds`).
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 
 from penstock_server.features.spec.steps import Step
-from penstock_tools.sklearn_compiler import rules_function, rules_missing, rules_numbers, rules_text
+from penstock_tools.sklearn_compiler import kinds, rules_function, rules_missing, rules_numbers, rules_text
 from penstock_tools.sklearn_compiler.columns import Numbers, Parts, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
 
@@ -34,7 +34,7 @@ def of(transformer: Any) -> Rule:
         from penstock_tools.sklearn_compiler import rules_feature_engine
 
         return rules_feature_engine.rule(transformer, of) or _none
-    return RULES.get(type(transformer), _none)
+    return kinds.lookup(RULES, transformer) or _none
 
 
 def _on_numbers(make: Callable[[Any], list[Step]]) -> Rule:

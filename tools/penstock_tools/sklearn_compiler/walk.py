@@ -1,10 +1,10 @@
 """Walks a fitted pipeline from its raw columns to its model: pipelines, column transformers, unions, and what is in them.
 
 `rules` says what a transformer becomes, `in_graph` takes those without a rule. This module decides which columns reach
-which transformer, and records what each became, for the proof.
+which transformer and which estimator, and records what each became, for the proof.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,9 +13,12 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.steps import Linear
-from penstock_tools.sklearn_compiler import in_graph, rules
-from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Parts, numbers, pick, then, together
+from penstock_tools.sklearn_compiler import in_graph, kinds, rules
+from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Parts, Strings, numbers, pick, then, together
+from penstock_tools.sklearn_compiler.graph.plan import Plan
+from penstock_tools.sklearn_compiler.graph.wrappers import unwrapped
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused, StepPath, place, step_of
+from penstock_tools.sklearn_compiler.steps import Held, fitted_branches, held, is_pipeline, predicting_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,45 @@ class Walk:
     def __init__(self) -> None:
         self.stages: list[Stage] = []
 
+    def model(self, fitted: Any, parts: Parts, path: StepPath) -> Plan:
+        """What reaches the estimators of a model: a pipeline, a container, an estimator or a transformer alone.
+
+        Args:
+            fitted: the model.
+            parts: what reaches it.
+            path: where it is; empty for the whole.
+
+        Raises:
+            UnsupportedError, InvalidInputError: as `through`; or text reaches an estimator.
+        """
+        fitted = unwrapped(fitted)
+        if not hasattr(fitted, "predict"):
+            here = path or (() if type(fitted) in _CONTAINERS else (step_of("transform", fitted),))
+            return Plan(None, _rows(self.through(fitted, parts, here)))
+        if is_pipeline(fitted):
+            *before, (name, last) = predicting_steps(fitted)
+            for step_name, step in before:
+                parts = self.through(step, parts, branch_path(path, step_name, step))
+            return self.model(last, parts, branch_path(path, name, last) if _is_named(last) else path)
+        found = held(fitted)
+        if found is None:
+            return Plan(fitted, _rows(parts))
+        return self._held(fitted, found, parts, path)
+
+    def _held(self, fitted: Any, found: Held, parts: Parts, path: StepPath) -> Plan:
+        if not any(_has_transformers(member.estimator) for member in found.members):
+            # What the graph makes of the rows is made once for all members.
+            parts = (_rows(parts),) if any(isinstance(part, InGraph) for part in parts) else parts
+        members = {}
+        for member in found.members:
+            here = (*path, member.name)
+            try:
+                own = parts if member.columns is None else pick(parts, member.columns)
+            except (NotCompiled, Refused) as reason:
+                raise in_graph.refusal(fitted, here, str(reason)) from reason
+            members[id(member.estimator)] = self.model(member.estimator, own, here)
+        return Plan(fitted, _rows(parts) if found.reads_rows else None, members)
+
     def through(self, transformer: Any, parts: Parts, path: StepPath) -> Parts:
         """What the transformer makes of the parts.
 
@@ -51,7 +93,7 @@ class Walk:
         """
         if transformer is None or isinstance(transformer, str):
             return () if transformer == "drop" else parts
-        container = _CONTAINERS.get(type(transformer))
+        container = kinds.lookup(_CONTAINERS, transformer)
         if container is not None:
             return container(self, transformer, parts, path)
         made = self._leaf(transformer, together(parts), path)
@@ -69,7 +111,7 @@ class Walk:
             raise InvalidInputError(f"{place(path)} does not fit a feature specification: {error}") from error
 
     def _pipeline(self, pipeline: Pipeline, parts: Parts, path: StepPath) -> Parts:
-        for name, step in pipeline.steps:
+        for name, step in predicting_steps(pipeline):
             parts = self.through(step, parts, branch_path(path, name, step))
         return parts
 
@@ -96,15 +138,29 @@ class Walk:
 
 def branch_path(path: StepPath, name: str, transformer: Any) -> StepPath:
     """The path of a step in a container. A container is called by its name alone."""
-    return (*path, name if type(transformer) in _CONTAINERS else step_of(name, transformer))
+    return (*path, name if kinds.lookup(_CONTAINERS, transformer) is not None else step_of(name, transformer))
 
 
-def fitted_branches(columns: ColumnTransformer) -> Iterator[tuple[str, Any, list[int]]]:
-    """The branches of a column transformer that have columns: name, fitted transformer, and the columns' places."""
-    places: Mapping[str, Sequence[int]] = columns._transformer_to_input_indices  # noqa: SLF001 - names and slices resolved
-    for name, transformer, _ in columns.transformers_:
-        if chosen := [int(at) for at in places[name]]:
-            yield name, transformer, chosen
+def _is_named(fitted: Any) -> bool:
+    """Whether steps of it need its name in their paths."""
+    return is_pipeline(fitted) or held(unwrapped(fitted)) is not None
+
+
+def _has_transformers(fitted: Any) -> bool:
+    fitted = unwrapped(fitted)
+    found = held(fitted)
+    return is_pipeline(fitted) or (
+        found is not None and any(_has_transformers(each.estimator) for each in found.members)
+    )
+
+
+def _rows(parts: Parts) -> InGraph:
+    texts = [part.column for part in parts if isinstance(part, Strings)]
+    if texts:
+        raise InvalidInputError(f"column {texts[0]!r} reaches the model as text; encode it in the pipeline")
+    if not parts:
+        raise InvalidInputError("no columns reach the model; expected one at least")
+    return in_graph.stacked(parts)
 
 
 def _weighted(parts: Parts, weight: float | None, path: StepPath) -> Parts:

@@ -1,6 +1,6 @@
 """What a rule needs beside the estimator and its input: the datatype, constants, and a way to emit another estimator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,14 +19,19 @@ class Context:
 
     Attributes:
         datatype: what it computes in.
+        matrix: the graph's input [rows, width].
         emitter: emits any fitted estimator or transformer; rules call `emit`.
         wants_scores: the caller needs `Answer.scores` where the estimator has `decision_function`, even if it has
             probabilities. Rules that have scores at no cost give them always.
+        members: what emits the estimators that the one being emitted holds, by their `id`, where those read columns of
+            `matrix` of their own.
     """
 
     datatype: Datatype
+    matrix: Var
     emitter: Callable[[Any, Var, "Context"], Answer] = field(repr=False)
     wants_scores: bool = False
+    members: Mapping[int, Callable[["Context"], Answer]] = field(default_factory=dict, repr=False)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -48,6 +53,15 @@ class Context:
     def cast(self, var: Var) -> Var:
         """The tensor in the graph's datatype."""
         return var if var.unwrap_tensor().dtype == self.dtype else op.cast(var, to=self.dtype)
+
+
+def columns(x: Var, chosen: Sequence[int]) -> Var:
+    """These columns of a matrix; the matrix itself where they are all of its own."""
+    if list(chosen) == list(range(width(x))):
+        return x
+    if list(chosen) == list(range(chosen[0], chosen[0] + len(chosen))):
+        return op.slice(x, op.const([chosen[0]]), op.const([chosen[0] + len(chosen)]), op.const([1]))
+    return op.gather(x, op.const(list(chosen)), axis=1)
 
 
 def width(var: Var) -> int:

@@ -3,6 +3,7 @@
 LightGBM's and XGBoost's estimators are made known to it, through the converters of onnxmltools.
 """
 
+import copy
 import importlib
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from spox import Var, inline
 from penstock.names import MATRIX_INPUT
 from penstock_server.errors import UnsupportedError, first_line
 from penstock_server.features.spec.spec import Datatype
+from penstock_tools.sklearn_compiler import kinds
 from penstock_tools.sklearn_compiler.graph.answer import Answer
 from penstock_tools.sklearn_compiler.graph.context import Context, width
 from penstock_tools.sklearn_compiler.graph.plain_attributes import plain_attributes
@@ -35,6 +37,7 @@ def emit(estimator: Any, x: Var, context: Context) -> Answer:
     from sklearn.base import is_classifier, is_regressor
 
     _register_foreign(estimator)
+    estimator = _as_known(estimator) or estimator
     if is_classifier(estimator):
         return _classifier(estimator, x, context)
     given = _inlined(estimator, x, context, ({},))
@@ -42,24 +45,56 @@ def emit(estimator: Any, x: Var, context: Context) -> Answer:
         return Answer(prediction=_matrix(next(iter(given.values()))))
     if not hasattr(estimator, "predict"):
         return Answer(features=_matrix(next(iter(given.values()))))
-    return Answer(label=given.get("label"), scores=given.get("scores"))
+    return Answer(label=_labels(given["label"]), probabilities=given.get("probabilities"), scores=given.get("scores"))
+
+
+def _labels(var: Var) -> Var:
+    shape = var.unwrap_tensor().shape
+    return op.reshape(var, op.const([-1])) if shape is None or len(shape) == 2 else var
+
+
+def has_converter(estimator: Any) -> bool:
+    """Whether skl2onnx has a converter for it; what a function does it cannot read."""
+    return _as_known(estimator) is not None
+
+
+def _as_known(estimator: Any) -> Any:
+    """The estimator, as the class for which skl2onnx has a converter; None where there is none."""
+    # skl2onnx's public list has its own names for the classes, some for several.
+    from skl2onnx._supported_operators import sklearn_operator_name_map
+    from sklearn.preprocessing import FunctionTransformer
+
+    for kind in kinds.kinds(estimator):
+        if kind in sklearn_operator_name_map and kind is not FunctionTransformer:
+            if kind is type(estimator):
+                return estimator
+            same = copy.copy(estimator)
+            same.__class__ = kind
+            return same
+    return None
 
 
 def _classifier(estimator: Any, x: Var, context: Context) -> Answer:
     if not hasattr(estimator, "predict_proba"):
         label, scores = _inlined(estimator, x, context, _SCORES + _PLAIN).values()
-        return Answer(label=label, scores=_as_scikit_learn(scores))
+        return Answer(label=label, scores=_as_scikit_learn(estimator, scores))
     label, probabilities = _inlined(estimator, x, context, _PLAIN).values()
+    if isinstance(estimator.classes_, list):
+        # Of several outputs skl2onnx gives probabilities [outputs, rows, classes].
+        # Cast, because of trees it says that they are doubles when they are floats.
+        all_of_them = op.cast(probabilities, to=context.dtype)
+        each = [op.gather(all_of_them, op.const(at), axis=0) for at in range(len(estimator.classes_))]
+        return Answer(label=label, each=tuple(Answer(probabilities=one) for one in each))
     if not context.wants_scores or not hasattr(estimator, "decision_function"):
         return Answer(label=label, probabilities=probabilities)
     _, scores = _inlined(estimator, x, context, _SCORES).values()
-    return Answer(label=label, probabilities=probabilities, scores=_as_scikit_learn(scores))
+    return Answer(label=label, probabilities=probabilities, scores=_as_scikit_learn(estimator, scores))
 
 
-def _as_scikit_learn(scores: Var) -> Var:
-    """skl2onnx gives two scores, -s and s, of two classes, where scikit-learn gives s."""
+def _as_scikit_learn(estimator: Any, scores: Var) -> Var:
+    """skl2onnx gives s, or -s and s, of two classes, and does not always say which; scikit-learn gives s."""
     scores = _matrix(scores)
-    return op.gather(scores, op.const([1]), axis=1) if width(scores) == 2 else scores
+    return op.gather(scores, op.const([-1]), axis=1) if len(estimator.classes_) == 2 else scores
 
 
 def _matrix(var: Var) -> Var:

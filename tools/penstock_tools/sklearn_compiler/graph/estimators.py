@@ -1,18 +1,35 @@
 """What each fitted estimator becomes in the graph: a rule per class, and skl2onnx's converters for classes without one.
 
 A rule takes the fitted object, its input [rows, columns] and the context, and gives an `Answer`. It emits estimators that
-it holds with `context.emit`. If it raises `NotCompiled`, skl2onnx is asked. Rules are found by exact class, so that a
-subclass that does something else never gets its parent's.
+it holds with `context.emit`. If it raises `NotCompiled`, skl2onnx is asked. A subclass gets its parent's rule
+where it answers as the parent does (`kinds`).
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from spox import Var
 
-from penstock_tools.sklearn_compiler.graph import convert, pipelines, target
+from penstock_tools.sklearn_compiler import kinds
+from penstock_tools.sklearn_compiler.graph import (
+    boosting,
+    calibrated,
+    convert,
+    linear,
+    multiclass,
+    outputs,
+    pipelines,
+    stacking,
+    target,
+    thresholds,
+    voting,
+    wrappers,
+)
 from penstock_tools.sklearn_compiler.graph.answer import Answer
-from penstock_tools.sklearn_compiler.graph.context import Context
+from penstock_tools.sklearn_compiler.graph.context import Context, columns
+from penstock_tools.sklearn_compiler.graph.plan import Plan
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
 
 Rule = Callable[[Any, Var, Context], Answer]
@@ -23,13 +40,43 @@ def emit(estimator: Any, x: Var, context: Context) -> Answer:
 
     Args:
         estimator: fitted.
-        x: [rows, columns], of the context's datatype.
+        x: [rows, columns], of the context's datatype; a member of a container that has a plan reads its own columns.
         context: the graph that is being written.
 
     Raises:
         UnsupportedError: there is neither a rule nor a converter for it, or the converter cannot take its parameters.
     """
-    rule = RULES.get(type(estimator))
+    member = context.members.get(id(estimator))
+    if member is not None:
+        return member(context)
+    return _dispatched(estimator, x, replace(context, members={}))
+
+
+def follow(plan: Plan, context: Context) -> Answer:
+    """What the plan's estimator gives, of its columns of the graph's input.
+
+    Raises:
+        UnsupportedError: as `emit`.
+    """
+    x = context.matrix
+    if plan.source is not None:
+        own = x if plan.columns is None else columns(x, plan.columns)
+        x = context.cast(plan.source.emit(own, context))
+    if plan.estimator is None:
+        return Answer(features=x)
+    members = {key: partial(follow, member) for key, member in plan.members.items()}
+    return _dispatched(plan.estimator, x, replace(context, members=members))
+
+
+def is_known(estimator: Any) -> bool:
+    """Whether there is a rule for it or a converter, and for each step of a pipeline."""
+    if hasattr(estimator, "steps"):
+        return all(step in (None, "passthrough") or is_known(step) for _, step in estimator.steps)
+    return kinds.lookup(RULES, estimator) is not None or convert.has_converter(estimator)
+
+
+def _dispatched(estimator: Any, x: Var, context: Context) -> Answer:
+    rule = kinds.lookup(RULES, estimator)
     if rule is not None:
         try:
             return rule(estimator, x, context)
@@ -38,4 +85,16 @@ def emit(estimator: Any, x: Var, context: Context) -> Answer:
     return convert.emit(estimator, x, context)
 
 
-RULES: Final[dict[type, Rule]] = {**pipelines.RULES, **target.RULES}
+RULES: Final[dict[type, Rule]] = {
+    **boosting.RULES,
+    **calibrated.RULES,
+    **linear.RULES,
+    **multiclass.RULES,
+    **outputs.RULES,
+    **pipelines.RULES,
+    **stacking.RULES,
+    **target.RULES,
+    **thresholds.RULES,
+    **voting.RULES,
+    **wrappers.RULES,
+}

@@ -1,0 +1,37 @@
+"""Estimators that answer as the one they hold: searches and frozen estimators."""
+
+from typing import Any, Final
+
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from spox import Var
+
+from penstock_tools.sklearn_compiler import kinds
+from penstock_tools.sklearn_compiler.graph.answer import Answer
+from penstock_tools.sklearn_compiler.graph.context import Context
+
+
+def unwrapped(fitted: Any) -> Any:
+    """The fitted estimator in a search or a frozen estimator, wherever it is; the object itself where it is neither."""
+    name = _holder(fitted)
+    inner = None if name is None else getattr(fitted, name, None)
+    return fitted if inner is None else unwrapped(inner)
+
+
+def _holder(fitted: Any) -> str | None:
+    known = kinds.lookup(_HELD, fitted)
+    if known is None and type(fitted).__module__.startswith("sklearn.model_selection._search_successive_halving"):
+        # Importing these needs scikit-learn's experimental switch, which whoever made the object has thrown.
+        return "best_estimator_"
+    return known
+
+
+_HELD: Final = {GridSearchCV: "best_estimator_", RandomizedSearchCV: "best_estimator_", FrozenEstimator: "estimator"}
+
+
+def wrapper(fitted: Any, x: Var, context: Context) -> Answer:
+    """What the estimator in it gives."""
+    return context.emit(unwrapped(fitted), x, scores=context.wants_scores)
+
+
+RULES: Final = dict.fromkeys(_HELD, wrapper)
