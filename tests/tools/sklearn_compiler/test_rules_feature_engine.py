@@ -82,9 +82,6 @@ def test_imputers_of_numbers(imputer, assert_equal):
 
 EXACT = {
     "reciprocal": transformation.ReciprocalTransformer(variables=["age"]),
-    "square": transformation.PowerTransformer(exp=2, variables=["age", "fare"]),
-    "square root": transformation.PowerTransformer(variables=["fare"]),
-    "unchanged": transformation.PowerTransformer(exp=1),
     "mean normalised": scaling.MeanNormalizationScaler(),
     "winsorised": outliers.Winsorizer(tail="both", fold=1, variables=["age", "fare"]),
     "winsorised with indicators": outliers.Winsorizer("iqr", tail="both", fold=0.5, add_indicators=True),
@@ -104,6 +101,14 @@ EXACT = {
     "constant dropped": selection.DropConstantFeatures(tol=0.4),
     "correlated dropped": selection.SmartCorrelatedSelection(threshold=0.01),
     "matched": preprocessing.MatchVariables(),
+    "relative": creation.RelativeFeatures(["age", "fare"], ["share", "class"], ["add", "sub", "mul", "div", "truediv"]),
+    "relative, dropped": creation.RelativeFeatures(["age"], ["class"], ["floordiv", "mod"], drop_original=True),
+    "relative, zeros filled": creation.RelativeFeatures(["age"], ["fare"], ["div", "mod"], fill_value=-1),
+    "smallest and largest": creation.MathFeatures(["age", "fare", "class"], func=["min", "max", "count"]),
+    "trees of columns": creation.DecisionTreeFeatures(["age", "fare"], regression=False, random_state=0),
+    "trees of columns, chosen": creation.DecisionTreeFeatures(
+        features_to_combine=2, precision=2, regression=False, random_state=0, drop_original=True
+    ),
     "wrapped scaler": SklearnTransformerWrapper(StandardScaler(), variables=["age", "share"]),
     "wrapped polynomial": SklearnTransformerWrapper(PolynomialFeatures(2), variables=["age", "fare"]),
     "wrapped selector": SklearnTransformerWrapper(SelectKBest(k=1), variables=["age", "fare"]),
@@ -115,11 +120,20 @@ NEAR = {
     "log of a sum": (transformation.LogCpTransformer(variables=["age", "fare"]), 4),
     "log of sums by name": (transformation.LogCpTransformer(C={"share": 1.0, "age": 2}, base="10"), 4),
     "log of a given sum": (transformation.LogCpTransformer(C=3.5), 4),
-    "a fraction as exponent": (transformation.PowerTransformer(exp=0.3), 16),
+    "a fraction as exponent": (transformation.PowerTransformer(exp=0.3), 4),
+    "cubed": (transformation.PowerTransformer(exp=3, variables=["age", "fare"]), 4),
+    "square root": (transformation.PowerTransformer(variables=["fare"]), 4),
     "box-cox": (transformation.BoxCoxTransformer(), 1 << 8),
     "yeo-johnson": (transformation.YeoJohnsonTransformer(), 1 << 8),
     "arcsin": (transformation.ArcsinTransformer(variables=["share"]), 4),
     "arcsinh": (transformation.ArcSinhTransformer(loc=2, scale=3.5), 4),
+    "sums and means": (creation.MathFeatures(NUMBERS, func=["sum", "mean", "std", "var", "prod"]), 8),
+    "numpy's sums": (creation.MathFeatures(NUMBERS, func=[np.sum, np.std], new_variables_names=["a", "b"]), 8),
+    "one sum, others dropped": (creation.MathFeatures(["age", "fare"], "sum", drop_original=True), 4),
+    "relative power": (creation.RelativeFeatures(["fare"], ["share"], ["pow"]), 4),
+    "great circle": (creation.GeoDistanceFeatures("fare", "age", "share", "class"), 1 << 8),
+    "flat distance": (creation.GeoDistanceFeatures("fare", "age", "share", "class", "euclidean", "miles"), 8),
+    "blocks": (creation.GeoDistanceFeatures("fare", "age", "share", "class", "manhattan", drop_original=True), 8),
     "cyclical": (creation.CyclicalFeatures(variables=["class", "age"]), 8),
     "cyclical, originals dropped": (creation.CyclicalFeatures(max_values={"class": 12}, drop_original=True), 8),
 }
@@ -157,6 +171,41 @@ def test_curves_are_equal_to_some_last_places(transformer, ulps, assert_equal):
     fitted = transformer.fit(rows)
     assert_equal(fitted, rows, ulps=ulps)
     assert_equal(fitted, rows, rows.iloc[[3]], ulps=ulps)
+
+
+DOMAINS = {
+    "log of 0": (transformation.LogTransformer(), 0.0),
+    "log of a sum below 0": (transformation.LogCpTransformer(C=1), -1.5),
+    "reciprocal of 0": (transformation.ReciprocalTransformer(), 0.0),
+    "box-cox of 0": (transformation.BoxCoxTransformer(), 0.0),
+    "arcsin of 2": (transformation.ArcsinTransformer(), 2.0),
+    "missing": (scaling.MeanNormalizationScaler(), np.nan),
+    "infinite": (discretisation.EqualWidthDiscretiser(), np.inf),
+    "in no bin": (discretisation.ArbitraryDiscretiser({"share": [0, 0.5, 1], "age": [0, 1]}, errors="raise"), 1.5),
+    "missing in a sum": (creation.MathFeatures(["share", "age"], "sum"), np.nan),
+    "division by 0": (creation.RelativeFeatures(["age"], ["share"], ["div"]), 0.0),
+}
+
+
+@pytest.mark.parametrize(("transformer", "value"), DOMAINS.values(), ids=DOMAINS)
+def test_what_it_refuses_is_refused(transformer, value):
+    rows = frame()[["share"]].assign(age=0.5 + frame()["share"] / 4)
+    fitted = transformer.fit(rows)
+    asked = rows.head(3).copy()
+    asked.iloc[1, 0] = value
+    with pytest.raises(ValueError):  # noqa: PT011 - each has words of its own
+        fitted.transform(asked)
+    compiled = Pipeline(compile_pipeline(fitted, rows).features("FP64"))
+    with pytest.raises(InvalidInputError):
+        compiled.transform({name: asked[name].to_numpy() for name in asked})
+
+
+def test_what_is_missing_is_left_out_of_sums(assert_equal):
+    rows = gaps(frame())
+    functions = ["sum", "mean", "min", "max", "prod", "std", "var", "count"]
+    fitted = creation.MathFeatures(NUMBERS, func=functions, missing_values="ignore").fit(rows)
+    assert_equal(fitted, rows, ulps=8)
+    assert_equal(fitted, rows, pd.DataFrame([[np.nan] * 4, [1.5, np.nan, np.nan, 2.0]], columns=rows.columns), ulps=8)
 
 
 def test_a_power_of_zero_and_of_negative_numbers(assert_equal):
@@ -285,7 +334,10 @@ REFUSED = {
         discretisation.DecisionTreeDiscretiser(bin_output="boundaries", precision=2, regression=False),
         "texts of ranges",
     ),
-    "another exponent": (transformation.PowerTransformer(exp=3), "or a fraction works"),
+    "a function of its own": (
+        creation.MathFeatures(["age", "fare"], func=["sum", "skew"]),
+        "the function skew is not one",
+    ),
     "numbers become text": (
         encoding.RareLabelEncoder(0.4, 1, variables=["class"], ignore_format=True),
         "text of numbers",

@@ -20,17 +20,27 @@ from penstock_server.features.spec.steps import (
     Binarise,
     Bucket,
     Clip,
+    Compute,
     Cyclic,
     Fill,
     Linear,
     Lookup,
     Power,
+    Refuse,
     Standardise,
     Step,
 )
 from penstock_tools.sklearn_compiler.asking import by_asking
 from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import Refused
+from penstock_tools.sklearn_compiler.rules_creation import (
+    Expressions,
+    first_above,
+    geo_distance,
+    math_features,
+    relative_features,
+    tree_features,
+)
 from penstock_tools.sklearn_compiler.rules_missing import filled, indicated
 
 Rule = Callable[[Any, Parts], Parts]
@@ -126,11 +136,27 @@ def _encoder(encoder: Any, parts: Parts) -> Parts:
     return by_asking(encoder, parts, encoder.variables_)
 
 
-# Numbers alone.
+# Numbers alone. All of these refuse what is missing or infinite.
+
+_LARGEST: Final = float(np.finfo(np.float64).max)
+_FINITE: Final = Refuse(missing=True, largest=_LARGEST)
 
 
-def _log(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
-    return [Apply("log" if transformer.base == "e" else "log10")]
+def _of_finite(steps: StepsOf) -> Rule:
+    return partial(_in_place, lambda transformer, names: [_FINITE, *steps(transformer, names)])
+
+
+def _required(names: Sequence[Hashable], function: str, *limits: float) -> Compute:
+    """Refuses rows in which a column is not as the function of two says, beside one of the limits."""
+    made = Expressions(names)
+    columns = [made.column(name) for name in names]
+    for column in columns:
+        made.require(made.of(function, column, *limits))
+    return made.step(columns)
+
+
+def _log(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
+    return [_required(names, "greater", 0.0), Apply("log" if transformer.base == "e" else "log10")]
 
 
 def _log_of_sum(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
@@ -140,29 +166,16 @@ def _log_of_sum(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
 
 
 def _reciprocal(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
-    return [Apply("reciprocal")]
+    return [_required(names, "not_equal", 0.0), Apply("reciprocal")]
 
 
-def _power(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
-    exponent = float(transformer.exp)
-    known: dict[float, list[Step]] = {
-        1.0: [],
-        2.0: [Apply("square")],
-        0.5: [Apply("sqrt")],
-        -1.0: [Apply("reciprocal")],
-        -2.0: [Apply("square"), Apply("reciprocal")],
-        -0.5: [Apply("sqrt"), Apply("reciprocal")],
-    }
-    if exponent in known:
-        return known[exponent]
-    if exponent.is_integer():
-        raise Refused(f"exp={transformer.exp}; one of {', '.join(f'{each:g}' for each in known)} or a fraction works")
-    # Of numbers below 0 both are NaN, and of 0 both are 0 or infinite.
-    return [Apply("log"), Linear((exponent,)), Apply("exp")]
+def _power(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
+    made = Expressions(names)
+    return [made.step([made.of("power", made.column(name), float(transformer.exp)) for name in names])]
 
 
 def _box_cox(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
-    return [Power("box-cox", _floats(transformer.lambda_dict_, names))]
+    return [_required(names, "greater", 0.0), Power("box-cox", _floats(transformer.lambda_dict_, names))]
 
 
 def _yeo_johnson(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
@@ -170,7 +183,7 @@ def _yeo_johnson(transformer: Any, names: Sequence[Hashable]) -> list[Step]:
 
 
 def _arcsin(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
-    return [Apply("sqrt"), Apply("arcsin")]
+    return [_required(names, "greater_equal", 0.0), _required(names, "less_equal", 1.0), Apply("sqrt"), Apply("arcsin")]
 
 
 def _arcsinh(transformer: Any, names: Sequence[Hashable]) -> list[Step]:  # noqa: ARG001 - as all have it
@@ -184,7 +197,8 @@ def _mean_normalisation(scaler: Any, names: Sequence[Hashable]) -> list[Step]:
 def _cap(capper: Any, names: Sequence[Hashable]) -> list[Step]:
     low = tuple(capper.left_tail_caps_.get(name) for name in names)
     high = tuple(capper.right_tail_caps_.get(name) for name in names)
-    return [Clip(_unless_open(low), _unless_open(high))]
+    refused = [_FINITE] if capper.missing_values == "raise" else []
+    return [*refused, Clip(_unless_open(low), _unless_open(high))]
 
 
 def _unless_open(caps: tuple[float | None, ...]) -> tuple[float | None, ...] | None:
@@ -210,8 +224,23 @@ def _winsorizer(capper: Any, parts: Parts) -> Parts:
 def _cyclical(transformer: Any, parts: Parts) -> Parts:
     """CyclicalFeatures: sine and cosine after all columns, whose largest value is the period."""
     chosen = numbers(pick(parts, _places(transformer, transformer.variables_)))
-    added = Numbers(then(chosen, Cyclic(_floats(transformer.max_values_, transformer.variables_))))
+    added = Numbers(then(chosen, _FINITE, Cyclic(_floats(transformer.max_values_, transformer.variables_))))
     kept = pick(parts, _others(transformer, transformer.variables_)) if transformer.drop_original else parts
+    return (*kept, added)
+
+
+def _created(
+    variables: Callable[[Any], Sequence[Hashable]],
+    compute: Callable[[Any, Sequence[Hashable]], Compute],
+    transformer: Any,
+    parts: Parts,
+) -> Parts:
+    """Columns computed of these ones, after all columns, or after those that are none of them."""
+    names = list(dict.fromkeys(variables(transformer)))
+    chosen = numbers(pick(parts, _places(transformer, names)))
+    refused = {"raise": [_FINITE], "ignore": []}[getattr(transformer, "missing_values", "raise")]
+    added = Numbers(then(chosen, *refused, compute(transformer, names)))
+    kept = pick(parts, _others(transformer, names)) if transformer.drop_original else parts
     return (*kept, added)
 
 
@@ -222,7 +251,8 @@ def _bins(discretiser: Any, names: Sequence[Hashable]) -> list[Step]:
     """The number of the bin (low, high]; the first one has its low end too, and what is in none becomes NaN."""
     if discretiser.return_boundaries:
         raise Refused("it makes texts of ranges; return_boundaries=False works")
-    return _binned([discretiser.binner_dict_[name] for name in names])
+    refused = [Refuse(missing=True)] if getattr(discretiser, "errors", "ignore") == "raise" else []
+    return [*_binned([discretiser.binner_dict_[name] for name in names]), *refused]
 
 
 def _binned(limits: Sequence[Sequence[float]]) -> list[Step]:
@@ -258,19 +288,11 @@ def _tree_table(discretiser: Any, name: Hashable) -> tuple[tuple[float, ...], li
     """The smallest number of each piece but the first, and what the tree gives for each piece."""
     search = discretiser.binner_dict_[name]
     tree = search.best_estimator_.tree_
-    edges = sorted({_first_above(threshold) for threshold in tree.threshold[tree.feature == 0]})
+    edges = sorted({first_above(threshold) for threshold in tree.threshold[tree.feature == 0]})
     asked = pd.DataFrame({name: [np.nextafter(edges[0], -np.inf) if edges else 0.0, *edges]})
     given = search.predict(asked) if discretiser.regression else search.predict_proba(asked)[:, 1]
     values = given if discretiser.precision is None else np.round(given, discretiser.precision)
     return tuple(edges), [float(value) for value in values]
-
-
-def _first_above(threshold: float) -> float:
-    """The smallest number x whose nearest float32, which scikit-learn's trees compare, is above the threshold."""
-    near = np.float32(threshold)
-    above = near if float(near) > threshold else np.nextafter(near, np.float32(np.inf))
-    between = (float(np.nextafter(above, np.float32(-np.inf))) + float(above)) / 2
-    return between if np.float32(between) == above else float(np.nextafter(between, np.inf))
 
 
 # What chooses columns, or wraps a transformer.
@@ -345,22 +367,30 @@ RULES: Final[dict[type, Rule]] = {
     **_known("encoding", "StringSimilarityEncoder", _compares_texts),
     **_known("preprocessing", "MatchCategories", _encoder),
     **_known("preprocessing", "MatchVariables", _match_variables),
-    **_known("transformation", "LogTransformer", _in_place_rule(_log)),
-    **_known("transformation", "LogCpTransformer", _in_place_rule(_log_of_sum)),
-    **_known("transformation", "ReciprocalTransformer", _in_place_rule(_reciprocal)),
-    **_known("transformation", "PowerTransformer", _in_place_rule(_power)),
-    **_known("transformation", "BoxCoxTransformer", _in_place_rule(_box_cox)),
-    **_known("transformation", "YeoJohnsonTransformer", _in_place_rule(_yeo_johnson)),
-    **_known("transformation", "ArcsinTransformer", _in_place_rule(_arcsin)),
-    **_known("transformation", "ArcSinhTransformer", _in_place_rule(_arcsinh)),
-    **_known("scaling", "MeanNormalizationScaler", _in_place_rule(_mean_normalisation)),
+    **_known("transformation", "LogTransformer", _of_finite(_log)),
+    **_known("transformation", "LogCpTransformer", _of_finite(_log_of_sum)),
+    **_known("transformation", "ReciprocalTransformer", _of_finite(_reciprocal)),
+    **_known("transformation", "PowerTransformer", _of_finite(_power)),
+    **_known("transformation", "BoxCoxTransformer", _of_finite(_box_cox)),
+    **_known("transformation", "YeoJohnsonTransformer", _of_finite(_yeo_johnson)),
+    **_known("transformation", "ArcsinTransformer", _of_finite(_arcsin)),
+    **_known("transformation", "ArcSinhTransformer", _of_finite(_arcsinh)),
+    **_known("scaling", "MeanNormalizationScaler", _of_finite(_mean_normalisation)),
     **_known("outliers", "Winsorizer", _winsorizer),
     **_known("outliers", "ArbitraryOutlierCapper", _in_place_rule(_cap)),
     **_known("creation", "CyclicalFeatures", _cyclical),
+    **_known("creation", "MathFeatures", partial(_created, lambda each: each.variables, math_features)),
+    **_known(
+        "creation",
+        "RelativeFeatures",
+        partial(_created, lambda each: [*each.variables, *each.reference], relative_features),
+    ),
+    **_known("creation", "DecisionTreeFeatures", partial(_created, lambda each: each.variables_, tree_features)),
+    **_known("creation", "GeoDistanceFeatures", partial(_created, lambda each: each.variables_, geo_distance)),
     **_known(
         "discretisation",
         "EqualFrequencyDiscretiser EqualWidthDiscretiser ArbitraryDiscretiser GeometricWidthDiscretiser",
-        _in_place_rule(_bins),
+        _of_finite(_bins),
     ),
-    **_known("discretisation", "DecisionTreeDiscretiser", _in_place_rule(_tree_bins)),
+    **_known("discretisation", "DecisionTreeDiscretiser", _of_finite(_tree_bins)),
 }
