@@ -8,6 +8,7 @@ from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - makes 
 from sklearn.feature_extraction import FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import IterativeImputer, SimpleImputer
+from sklearn.manifold import Isomap
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -37,10 +38,11 @@ def of(transformer, columns):
 
 
 UNSUPPORTED = {
-    "no rule and no converter": (
-        of(Pipeline([("fill", IterativeImputer(max_iter=1))]), ["age", "fare"]),
-        r"preprocess → num → fill \(IterativeImputer\) cannot be published: .* SimpleImputer and KNNImputer work",
+    "values drawn by chance": (
+        of(Pipeline([("fill", IterativeImputer(max_iter=1, sample_posterior=True))]), ["age", "fare"]),
+        r"preprocess → num → fill \(IterativeImputer\) cannot be published: .*sample_posterior=False works",
     ),
+    "no rule and no converter": (of(Isomap(), ["class", "fare"]), r"num \(Isomap\) cannot be published: .* no rule"),
     "words of text": (
         of(CountVectorizer(), "long"),
         r"preprocess → num \(CountVectorizer\) .* column 'long' is text .*FeatureHasher, OneHotEncoder and TargetEncoder",

@@ -19,7 +19,6 @@ from penstock_tools.sklearn_compiler.graph.estimators import is_known
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, StepPath, place
 
 _INSTEAD: Final = {
-    "IterativeImputer": "SimpleImputer and KNNImputer work",
     "CountVectorizer": "FeatureHasher, OneHotEncoder and TargetEncoder work on whole texts",
     "TfidfVectorizer": "FeatureHasher, OneHotEncoder and TargetEncoder work on whole texts",
     "HashingVectorizer": "FeatureHasher works on whole texts",
@@ -46,7 +45,7 @@ def applied(transformer: Any, parts: Sequence[Part], path: StepPath, reason: Not
         assert features is not None  # It is a transformer.
         return features
 
-    return InGraph(before.block, emit, _width_out(transformer, before.width))
+    return InGraph(before.block, emit, width_out(transformer, before.width))
 
 
 def refusal(transformer: Any, path: StepPath, reason: str) -> UnsupportedError:
@@ -74,7 +73,7 @@ def stacked(parts: Sequence[Part]) -> InGraph:
     return InGraph(block, emit, sum(part.width for part in given))
 
 
-def _width_out(transformer: Any, columns: int) -> int:
+def width_out(transformer: Any, columns: int) -> int:
     """How many columns a fitted transformer gives for a matrix of `columns`."""
     with warnings.catch_warnings():
         # If it was fitted on named columns, it warns of a bare matrix.

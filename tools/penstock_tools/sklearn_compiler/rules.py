@@ -13,8 +13,18 @@ from sklearn.feature_extraction import FeatureHasher
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 
+# The public name is there only where somebody has allowed scikit-learn's experiments.
+from sklearn.impute._iterative import IterativeImputer
+
 from penstock_server.features.spec.steps import Step
-from penstock_tools.sklearn_compiler import kinds, rules_function, rules_missing, rules_numbers, rules_text
+from penstock_tools.sklearn_compiler import (
+    kinds,
+    rules_function,
+    rules_graph,
+    rules_missing,
+    rules_numbers,
+    rules_text,
+)
 from penstock_tools.sklearn_compiler.columns import Numbers, Parts, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
 
@@ -57,6 +67,7 @@ def _none(transformer: Any, parts: Parts) -> Parts:  # noqa: ARG001 - a rule
 RULES: Final[dict[type, Rule]] = {
     SimpleImputer: rules_missing.simple_imputer,
     MissingIndicator: rules_missing.missing_indicator,
+    IterativeImputer: rules_graph.iterative,
     preprocessing.StandardScaler: _on_numbers(rules_numbers.standard),
     preprocessing.RobustScaler: _on_numbers(rules_numbers.robust),
     preprocessing.MaxAbsScaler: _on_numbers(rules_numbers.max_abs),
@@ -73,4 +84,5 @@ RULES: Final[dict[type, Rule]] = {
     preprocessing.TargetEncoder: rules_text.target,
     preprocessing.FunctionTransformer: rules_function.function,
     FeatureHasher: rules_function.hasher,
+    **rules_graph.RULES,
 }
