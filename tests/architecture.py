@@ -51,7 +51,8 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "metrics": GROUND | {"features"},
         "drift": GROUND | {"features", "metrics"},
         "request_log": GROUND | {"metrics"},
-        "models": GROUND | {"batching", "features", "drift"},
+        "python": GROUND,
+        "models": GROUND | {"batching", "features", "drift", "python"},
         "sources": GROUND | {"rollout", "models"},
         "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
         "transport": GROUND,
@@ -65,8 +66,9 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "sources.settings",
             "control.settings",
             "control.verdict",
+            "python.settings",
         },
-        "control": GROUND | {"batching", "features", "rollout", "metrics", "drift", "models", "sources"},
+        "control": GROUND | {"batching", "features", "rollout", "metrics", "drift", "models", "sources", "python"},
         "checks": GROUND | {"features", "sources", "settings"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
@@ -115,10 +117,11 @@ DOORS: Final[dict[str, set[str]]] = {
     "pyarrow": {"penstock_server.request_log.parquet", "penstock_tools"},
     "uvloop": {"penstock_server.transport", "penstock_server.cli", "penstock_server.app"},
     "onnx": {"penstock_tools"},
-    "sklearn": {"penstock_tools"},
+    "sklearn": {"penstock_tools", "penstock_server.python.process"},
+    "skops": {"penstock_tools", "penstock_server.python.process"},
     "skl2onnx": {"penstock_tools"},
     "spox": {"penstock_tools.sklearn_compiler"},
-    "pandas": {"penstock_tools"},
+    "pandas": {"penstock_tools", "penstock_server.python"},
     "typer": {"penstock_tools", "penstock_server.cli"},
 }
 """The modules and packages through which each library comes in."""

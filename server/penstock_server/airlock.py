@@ -53,12 +53,18 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     how = trial.how
     try:
         servable, _ = load(
-            trial.key, Path(trial.folder), threads=how.threads, max_rows=how.max_rows, batching=how.batching
+            trial.key,
+            Path(trial.folder),
+            threads=how.threads,
+            max_rows=how.max_rows,
+            batching=how.batching,
+            python=how.python,
         )
     except Exception as error:  # noqa: BLE001 - whatever a load raises is its verdict
         return Verdict(_reason(error, limits))
     batching: Batching = "rows" if servable.is_batched else "request"
     note = str(getattr(servable, "batching_note", ""))
+    servable.close()
     return Verdict(batching=batching, note=note, took_s=time.monotonic() - started)
 
 

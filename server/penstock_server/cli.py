@@ -25,6 +25,7 @@ def run(
     http_port: int | None = None,
     workers: int | None = None,
     transport: str | None = None,
+    allow_python: bool | None = None,
     config: Path | None = None,
     log_level: LogLevel | None = None,
     log_format: LogFormat | None = None,
@@ -49,6 +50,8 @@ def run(
         workers=workers,
         transport=transport,
     )
+    if allow_python is not None:
+        settings = replace(settings, python=replace(settings.python, allow=allow_python))
     if settings.registry is None and (settings.model_repository is None or "MLFLOW_TRACKING_URI" in os.environ):
         settings = replace(settings, registry=default_registry())
     if only_check:

@@ -37,6 +37,10 @@ class ModelFailedError(PenstockError):
     """The model raised; the cause is logged, and the caller does not see it."""
 
 
+class RefusedByModelError(ModelFailedError):
+    """The model refuses these rows and says why, which the caller sees."""
+
+
 class UnavailableError(PenstockError):
     """A service that Penstock needs, such as the registry, does not answer."""
 

@@ -18,6 +18,7 @@ from penstock_server.control.settings import AirlockSettings, WatchdogSettings
 from penstock_server.control.verdict import LoadSettings
 from penstock_server.drift.report import RATE
 from penstock_server.errors import InvalidInputError
+from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.sources.settings import CacheSettings, FetchSettings
 from penstock_server.transport.address import UNIX, host_of
@@ -111,6 +112,7 @@ class WorkerSettings:
     drift: DriftSettings
     request_log: RequestLogSettings
     grpc: TransportSettings
+    python: PythonSettings
 
     def to_json(self) -> str:
         """The settings for a command line."""
@@ -139,6 +141,7 @@ class ServerSettings:
         watchdog_s: a worker whose loop shows no sign of life for this long is replaced.
         run_limit_s: so is one in which a batch on a model's own thread runs for this long.
         airlock: what a new version may use while it is tried in a process of its own.
+        python: whether versions that run Python are served, and what their processes may use.
         batching, serving: a table `batching.models.NAME` or `serving.models.NAME` holds the settings of one model that
             differ.
     """
@@ -156,6 +159,7 @@ class ServerSettings:
     watchdog_s: float = 10.0
     run_limit_s: float = 60.0
     airlock: AirlockSettings = field(default_factory=AirlockSettings)
+    python: PythonSettings = field(default_factory=PythonSettings)
     batching: BatchLimits = field(default_factory=BatchLimits)
     serving: ModelSettings = field(default_factory=ModelSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
@@ -192,7 +196,7 @@ class ServerSettings:
         """How a model is loaded."""
         limits = self.batching.of(model)
         batching = getattr(limits, "batching", None)
-        return LoadSettings(self.serving.threads_of(model), limits.most_rows, batching)
+        return LoadSettings(self.serving.threads_of(model), limits.most_rows, batching, self.python)
 
     @property
     def watchdog(self) -> WatchdogSettings:

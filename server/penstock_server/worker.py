@@ -184,6 +184,10 @@ class Worker:
                 threads=self._settings.serving.threads_of(command.model),
                 max_rows=self._settings.batching.of(command.model).most_rows,
                 batching=command.batching,
+                python=self._settings.python,
+            )
+            servable.report_ends(
+                lambda how: self._link.send(messages.ProcessEnded(command.model, command.version, how))
             )
             counters = open_counters(Path(command.counters), CountersShape(command.features, command.cells))
             servable.report_runs(counters.running_since_ns.data)
@@ -215,6 +219,7 @@ class Worker:
     def _executor(self, servable: Servable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
         limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
+        is_inline = is_inline and not servable.is_elsewhere
         return Executor(
             servable,
             decoder_of(servable),
@@ -333,6 +338,7 @@ class Worker:
                 log.warning("requests of an unloaded version did not end in time", model=model, version=version)
                 self._on_reactor(executor.close)
             executor.join()
+            executor.servable.close()
             if sampler is not None:
                 sampler.close()
             del executor, sampler

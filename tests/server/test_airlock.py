@@ -7,6 +7,7 @@ from penstock_server import airlock
 from penstock_server.airlock import attempt
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, out_of_memory
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnavailableError
+from penstock_server.python.settings import PythonSettings
 
 LIMITS = TrialLimits(1024, 10.0)
 TRIAL = Trial("m", "1", "", "/none", LoadSettings())
@@ -48,10 +49,10 @@ def test_a_version_is_loaded_by_its_model_s_settings(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(airlock, "load", load)
     attempt(TRIAL, LIMITS)
-    attempt(Trial("m", "1", "", "/none", LoadSettings(2, 8, "request")), LIMITS)
+    attempt(Trial("m", "1", "", "/none", LoadSettings(2, 8, "request", PythonSettings(allow=True))), LIMITS)
     assert given == [
-        {"threads": 1, "max_rows": 256, "batching": None},
-        {"threads": 2, "max_rows": 8, "batching": "request"},
+        {"threads": 1, "max_rows": 256, "batching": None, "python": PythonSettings()},
+        {"threads": 2, "max_rows": 8, "batching": "request", "python": PythonSettings(allow=True)},
     ]
 
 

@@ -20,6 +20,7 @@ from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyError, PenstockError, UnavailableError
 from penstock_server.frames import HEAD
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
+from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from penstock_server.settings import ModelSettings, OwnModelSettings, ServerSettings
@@ -244,8 +245,8 @@ def test_a_model_is_loaded_by_its_own_settings(start: Any, model: Path, monkeypa
     supervised.load(model)
     supervised.load(model, model="n")
     assert given == [
-        (("m", "1"), model, {"threads": 2, "max_rows": 8, "batching": None}),
-        (("n", "1"), model, {"threads": 4, "max_rows": 16, "batching": None}),
+        (("m", "1"), model, {"threads": 2, "max_rows": 8, "batching": None, "python": PythonSettings()}),
+        (("n", "1"), model, {"threads": 4, "max_rows": 16, "batching": None, "python": PythonSettings()}),
     ]
 
 

@@ -101,6 +101,14 @@ class LoadFailed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+class ProcessEnded(msgspec.Struct, frozen=True, tag=True):
+    """The process that runs a version for the worker ended; the worker goes on, and starts another."""
+
+    model: str
+    version: str
+    how: str
+
+
 class Served(msgspec.Struct, frozen=True, tag=True):
     """The `Serve` of this generation is in force."""
 
@@ -130,7 +138,7 @@ class ControlRequest(msgspec.Struct, frozen=True, tag=True):
     body: bytes
 
 
-Event = Loaded | LoadFailed | Served | Unloaded | Listening | ListenFailed | ControlRequest
+Event = Loaded | LoadFailed | ProcessEnded | Served | Unloaded | Listening | ListenFailed | ControlRequest
 
 _commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
 _events: Final[msgspec.msgpack.Decoder[Event]] = msgspec.msgpack.Decoder(Event)

@@ -18,6 +18,10 @@ ENDS_ALLOWED: Final = 1
 """A version may end one worker: that may have had another cause, such as a machine that is short of memory."""
 FORGIVEN_S: Final = 3600.0
 """An end that lies further back does not count."""
+PROCESS_ENDS_ALLOWED: Final = 4
+"""So many times a version may end a process of its own in a short time: that costs nobody but its own requests."""
+PROCESS_FORGIVEN_S: Final = 300.0
+"""An end of a version's own process that lies further back does not count."""
 SUSPICIOUS_RUN_S: Final = 1.0
 """When somebody else kills a worker, a run that had lasted less long than this was hardly the reason."""
 
@@ -107,24 +111,36 @@ class Quarantine:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._ends: dict[VersionKey, _Ends] = {}
+        self._process_ends: dict[VersionKey, _Ends] = {}
 
     def note(self, key: VersionKey, identity: str, how: str) -> bool:
         """Notes that a version ended a worker; whether it is out from now on."""
         now_s = self._clock()
-        known = self._ends.get(key)
-        former = known.times_s if known is not None and known.identity == identity else ()
-        recent = (*(time_s for time_s in former if now_s - time_s < FORGIVEN_S), now_s)
-        self._ends[key] = _Ends(identity, recent, how)
-        return len(recent) > ENDS_ALLOWED
+        self._ends[key] = _and_one(self._ends.get(key), identity, now_s, FORGIVEN_S, how)
+        return len(self._ends[key].times_s) > ENDS_ALLOWED
+
+    def note_process(self, key: VersionKey, identity: str, how: str) -> bool:
+        """Notes that a version ended the process of its own in a worker; whether it is out from now on."""
+        if self._is_out_for_processes(key, identity):
+            return True  # it stays out, although nothing ends any more
+        now_s = self._clock()
+        self._process_ends[key] = _and_one(self._process_ends.get(key), identity, now_s, PROCESS_FORGIVEN_S, how)
+        return self._is_out_for_processes(key, identity)
 
     def reason(self, key: VersionKey, identity: str) -> str | None:
         """Why a version's files are out; None while they are not."""
-        ends = self._ends.get(key)
+        ends, what = self._ends.get(key), "a worker"
         if ends is None or ends.identity != identity or len(ends.times_s) <= ENDS_ALLOWED:
-            return None
+            if not self._is_out_for_processes(key, identity):
+                return None
+            ends, what = self._process_ends[key], "its own process"
         return (
-            f"is kept out until its files change: it ended a worker {len(ends.times_s)} times; the last time {ends.how}"
+            f"is kept out until its files change: it ended {what} {len(ends.times_s)} times; the last time {ends.how}"
         )
+
+    def _is_out_for_processes(self, key: VersionKey, identity: str) -> bool:
+        ends = self._process_ends.get(key)
+        return ends is not None and ends.identity == identity and len(ends.times_s) > PROCESS_ENDS_ALLOWED
 
     def is_doubtful(self, key: VersionKey, identity: str) -> bool:
         """Whether a version's files ended a worker: others are loaded before it."""
@@ -133,5 +149,12 @@ class Quarantine:
 
     def keep(self, keys: Collection[VersionKey]) -> None:
         """Forgets all other versions."""
-        for key in self._ends.keys() - set(keys):
-            del self._ends[key]
+        for ends in (self._ends, self._process_ends):
+            for key in ends.keys() - set(keys):
+                del ends[key]
+
+
+def _and_one(known: _Ends | None, identity: str, now_s: float, forgiven_s: float, how: str) -> _Ends:
+    """What is known after another end, without those that are forgiven."""
+    former = known.times_s if known is not None and known.identity == identity else ()
+    return _Ends(identity, (*(time_s for time_s in former if now_s - time_s < forgiven_s), now_s), how)

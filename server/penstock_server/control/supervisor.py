@@ -176,6 +176,8 @@ class Supervisor:
                 worker.on_load_failed((model, version), reason)
                 self._failed_reloads += 1
                 log.error("version cannot be served", slot=worker.slot, model=model, version=version, reason=reason)
+            case messages.ProcessEnded(model, version, how):
+                self._note_end(worker, (model, version), how)
             case messages.Served(generation):
                 worker.on_served(generation)
             case messages.Unloaded(model, version):
@@ -194,6 +196,11 @@ class Supervisor:
                 self._responder.respond(event, worker.send)
                 return  # nothing changed
         self._change.set()
+
+    def _note_end(self, worker: WorkerProcess, key: VersionKey, how: str) -> None:
+        """Notes that a version ended the process that runs it."""
+        if self._quarantine.note_process(key, worker.identities.get(key, ""), how):
+            log.error("version kept out: it ends its processes", model=key[0], version=key[1], how=how)
 
     def _reconcile(self) -> None:
         if self._is_stopping:

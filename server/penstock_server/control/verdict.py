@@ -6,6 +6,7 @@ import msgspec
 
 from penstock.names import VersionKey
 from penstock_server.batching.limits import Batching
+from penstock_server.python.settings import PythonSettings
 
 MAX_VERDICT_BYTES: Final = 64 * 1024
 
@@ -16,6 +17,7 @@ class LoadSettings(msgspec.Struct, frozen=True):
     threads: int = 1
     max_rows: int = 256
     batching: Batching | None = None
+    python: PythonSettings = PythonSettings()
 
 
 class Trial(msgspec.Struct, frozen=True):

@@ -32,6 +32,7 @@ _REASONS: Final[dict[type[PenstockError], str]] = {
     errors.OverloadedError: "overloaded",
     errors.DeadlinePassedError: "deadline",
     errors.ModelFailedError: "model_failed",
+    errors.RefusedByModelError: "invalid_input",
     errors.NotReadyError: "not_ready",
     errors.UnavailableError: "not_ready",
     errors.NotFoundError: "not_found",

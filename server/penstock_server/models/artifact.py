@@ -1,7 +1,9 @@
-"""A published version on disk: an MLflow ONNX model, and the files that Penstock adds to it.
+"""A published version on disk: an MLflow model, and the files that Penstock adds to it.
 
     MLmodel                    MLflow's description; its signature may name the columns of the model's one matrix
     model.onnx                 as `mlflow.onnx.save_model` writes it, perhaps with external data in further files
+    pipeline.skops, .pkl       instead of it, a whole pipeline that could not be compiled
+    penstock/python.json       how such a pipeline is loaded and what it answers with (`python.description`)
     penstock/manifest.json     digests of the files, and the classes
     penstock/features.json     the fitted feature specification
     penstock/baseline.json     the reference that drift is measured against
@@ -25,12 +27,14 @@ from penstock_server.drift import baseline as baseline_file
 from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec import spec as spec_file
-from penstock_server.features.spec.spec import FeatureSpec
+from penstock_server.features.spec.spec import FeatureSpec, StringColumn
 from penstock_server.models import golden as golden_file
 from penstock_server.models import manifest as manifest_file
-from penstock_server.models import mlmodel, version_folder
+from penstock_server.models import mlmodel, strict_json, version_folder
 from penstock_server.models.golden import Golden
 from penstock_server.models.manifest import ClassLabel, Manifest
+from penstock_server.python import description as description_file
+from penstock_server.python.description import Description
 
 log = structlog.get_logger(__name__)
 
@@ -38,12 +42,13 @@ MLMODEL = "MLmodel"
 MODEL = "model.onnx"
 MANIFEST = "penstock/manifest.json"
 FEATURES = "penstock/features.json"
+PYTHON = "penstock/python.json"
 BASELINE = "penstock/baseline.json"
 GOLDEN = "penstock/golden.json"
 
 MAX_JSON_BYTES = 64 * 2**20
-# The most that a protobuf message holds; larger models keep their weights in external data of any size.
-MAX_ONNX_BYTES = 2**31 - 1
+# The most that a protobuf message holds; larger graphs keep their weights in external data of any size.
+MAX_MODEL_BYTES = 2**31 - 1
 
 _Decoded = TypeVar("_Decoded")
 
@@ -54,21 +59,24 @@ class Artifact:
 
     Attributes:
         path: The version's folder.
-        onnx_path: The model's file in it.
+        model_path: The model's file in it: a graph, or a pipeline.
         manifest: None for a plain ONNX model, which is served as it is; the parts below are None then too.
-        features: From raw columns to the model's input; None where the model takes raw tensors.
+        features: From raw columns to the model's input; None where the model takes raw tensors. In front of a pipeline it
+            only counts the columns for drift.
         baseline: The reference for drift.
         golden: Requests that must give the same answers before the version is served.
         columns: The columns' names in the signature's order; empty where it names none.
+        python: How the pipeline is run; None where the model is a graph.
     """
 
     path: Path
-    onnx_path: Path
+    model_path: Path
     manifest: Manifest | None = None
     features: FeatureSpec | None = None
     baseline: Baseline | None = None
     golden: Golden | None = None
     columns: tuple[str, ...] = ()
+    python: Description | None = None
 
 
 def read(folder: Path) -> Artifact:
@@ -78,30 +86,39 @@ def read(folder: Path) -> Artifact:
         InvalidInputError: Something is missing, changed, too large, of an unknown format or outside the folder; the
             sentence names the file, what was wrong, and what was expected.
     """
-    onnx_path = _model_file(folder)
     if not version_folder.has(folder, MANIFEST):
+        model_path = _model_file(folder)
         _refuse_unlisted(folder, listed=(), why=f"there is no {MANIFEST}")
-        return Artifact(path=folder, onnx_path=onnx_path, columns=_columns(folder))
+        return Artifact(path=folder, model_path=model_path, columns=_columns(folder))
     manifest = _decoded(MANIFEST, manifest_file.decode, _json_bytes(folder, MANIFEST))
-    _check_names(folder, manifest)
-    raw = {name: _json_bytes(folder, name) for name in (FEATURES, BASELINE, GOLDEN) if name in manifest.files}
+    _refuse_unlisted(folder, listed=manifest.files, why=f"{MANIFEST} does not name it")
+    raw = {name: _json_bytes(folder, name) for name in _PARTS if name in manifest.files}
     known = {name: version_folder.digest_of(content) for name, content in raw.items()}
+    python = _part(raw, PYTHON, _decode_python)
+    name = MODEL if python is None else python.file
+    model_path = _model_file(folder, name)
+    if name not in manifest.files:
+        raise InvalidInputError(f"{MANIFEST} has no digest of {name}; expected one")
     manifest_file.verify(manifest, folder, known=known)
     features = _part(raw, FEATURES, spec_file.decode)
+    if python is not None:
+        _check_columns(python, features)
     return Artifact(
         path=folder,
-        onnx_path=onnx_path,
+        model_path=model_path,
         manifest=manifest,
         features=features,
         baseline=_part(raw, BASELINE, partial(_decode_baseline, features)),
         golden=_part(raw, GOLDEN, golden_file.decode),
         columns=_columns(folder),
+        python=python,
     )
 
 
 def write(
     folder: Path,
     *,
+    python: Description | None = None,
     features: FeatureSpec | None = None,
     baseline: Baseline | None = None,
     golden: Golden | None = None,
@@ -110,10 +127,11 @@ def write(
     batching: Batching | None = None,
     created: datetime | None = None,
 ) -> Artifact:
-    """Adds Penstock's files to a folder that holds `model.onnx`, replacing former ones, and reads the result back.
+    """Adds Penstock's files to a folder that holds the model, replacing former ones, and reads the result back.
 
     Args:
         folder: The version's folder; no file that decides answers may be changed in it afterwards.
+        python: How the pipeline in it is run; None where it holds `model.onnx`. It needs `features`.
         features: The fitted feature specification.
         baseline: The reference for drift; needs `features`.
         golden: Requests with their expected answers.
@@ -125,8 +143,9 @@ def write(
     Raises:
         InvalidInputError: The result is not a version that `read` accepts.
     """
-    _model_file(folder)
+    _model_file(folder, MODEL if python is None else python.file)
     parts = {
+        PYTHON: None if python is None else description_file.encode(python),
         FEATURES: None if features is None else spec_file.encode(features),
         BASELINE: None if baseline is None else baseline_file.encode(baseline),
         GOLDEN: None if golden is None else golden_file.encode(golden),
@@ -144,23 +163,20 @@ def write(
     return read(folder)
 
 
-def _model_file(folder: Path) -> Path:
-    path = version_folder.locate(folder, MODEL)
+_PARTS = (PYTHON, FEATURES, BASELINE, GOLDEN)
+
+
+def _model_file(folder: Path, name: str = MODEL) -> Path:
+    path = version_folder.locate(folder, name)
     size_bytes = path.stat().st_size
-    if not 0 < size_bytes <= MAX_ONNX_BYTES:
-        raise InvalidInputError(f"file '{MODEL}' has {size_bytes:,} bytes; expected 1 to {MAX_ONNX_BYTES:,}")
+    if not 0 < size_bytes <= MAX_MODEL_BYTES:
+        raise InvalidInputError(f"file {name!r} has {size_bytes:,} bytes; expected 1 to {MAX_MODEL_BYTES:,}")
     return path
-
-
-def _check_names(folder: Path, manifest: Manifest) -> None:
-    _refuse_unlisted(folder, listed=manifest.files, why=f"{MANIFEST} does not name it")
-    if MODEL not in manifest.files:
-        raise InvalidInputError(f"{MANIFEST} has no digest of {MODEL}; expected one")
 
 
 def _refuse_unlisted(folder: Path, *, listed: Sequence[str] | Mapping[str, str], why: str) -> None:
     """Refuses parts that no manifest names: ignoring features silently would give wrong answers."""
-    for name in (FEATURES, BASELINE, GOLDEN):
+    for name in _PARTS:
         if name not in listed and version_folder.has(folder, name):
             raise InvalidInputError(f"file {name!r} is there, but {why}; expected a digest of it there")
 
@@ -190,6 +206,19 @@ def _decode_baseline(features: FeatureSpec | None, content: bytes) -> Baseline:
     baseline = baseline_file.decode(content)
     baseline_file.check(baseline, features)
     return baseline
+
+
+def _decode_python(content: bytes) -> Description:
+    return strict_json.decode(content, Description)
+
+
+def _check_columns(python: Description, features: FeatureSpec | None) -> None:
+    """Checks that requests are decoded into the columns that the pipeline takes."""
+    if features is None:
+        raise InvalidInputError(f"{PYTHON} comes without {FEATURES}; expected both")
+    expected = [(column.name, column.kind == "text") for column in python.columns]
+    if [(column.name, isinstance(column, StringColumn)) for column in features.columns] != expected:
+        raise InvalidInputError(f"{PYTHON} and {FEATURES} name other columns; expected the same in both")
 
 
 def _decoded(name: str, decode: Callable[[bytes], _Decoded], content: bytes) -> _Decoded:

@@ -5,7 +5,8 @@ rows are independent. A failure ends the load with one sentence, and the version
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, Final
@@ -21,21 +22,29 @@ from penstock_server.errors import InvalidInputError, ModelFailedError, is_out_o
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
 from penstock_server.models import independence
-from penstock_server.models.artifact import read
+from penstock_server.models.artifact import Artifact, read
 from penstock_server.models.classes import known_strings
 from penstock_server.models.golden import Golden
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_server.models.rows import Row, cut
-from penstock_server.models.servable import OnnxServable, Shapes
+from penstock_server.models.python_servable import python_servable
+from penstock_server.models.rows import Row, cut, joined
+from penstock_server.models.servable import OnnxServable, Servable, Shapes
 from penstock_server.models.signature import ANY
+from penstock_server.python.settings import PythonSettings
 
 _REPEATS: Final = 3
 _WARM_S: Final = 0.25
 
 
 def load(
-    key: VersionKey, folder: Path, *, threads: int, max_rows: int, batching: Batching | None = None
-) -> tuple[OnnxServable, Cost]:
+    key: VersionKey,
+    folder: Path,
+    *,
+    threads: int,
+    max_rows: int,
+    batching: Batching | None = None,
+    python: PythonSettings = PythonSettings(),  # noqa: B008 - frozen
+) -> tuple[Servable, Cost]:
     """The version in `folder`, warmed up and checked, and what its batches cost.
 
     Args:
@@ -44,12 +53,28 @@ def load(
         threads: onnxruntime's threads within one operator.
         max_rows: the largest batch; it is warmed up too unless that would take long.
         batching: whether requests share batches, where that is decided already; None lets `independence` decide.
+        python: whether and how a pipeline is run that is no graph.
 
     Raises:
-        InvalidInputError: the files are damaged, do not fit each other, or the golden requests get other answers.
+        InvalidInputError: the files are damaged, do not fit each other, the golden requests get other answers, or the
+            version runs Python and this server does not.
     """
     artifact = read(folder)
-    model = OnnxModel(artifact.onnx_path, threads=threads)
+    servable = (
+        _onnx_servable(key, artifact, threads) if artifact.python is None else python_servable(key, artifact, python)
+    )
+    try:
+        cost = _warm_up(servable, max_rows, _warming(servable))
+        golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
+        servable.decide(independence.decide(servable, batching, golden_rows, known_strings(servable.model.file)))
+    except BaseException:
+        servable.close()
+        raise
+    return servable, cost
+
+
+def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int) -> OnnxServable:
+    model = OnnxModel(artifact.model_path, threads=threads)
     pipeline = (
         None
         if artifact.features is None
@@ -57,11 +82,7 @@ def load(
     )
     if pipeline is not None:
         check_fit(model, pipeline)
-    servable = OnnxServable(key, artifact, model, pipeline)
-    cost = _warm_up(servable, max_rows)
-    golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
-    servable.decide(independence.decide(servable, batching, golden_rows, known_strings(model.file)))
-    return servable, cost
+    return OnnxServable(key, artifact, model, pipeline)
 
 
 def check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
@@ -82,31 +103,45 @@ def check_fit(model: OnnxModel, pipeline: Pipeline) -> None:
         )
 
 
-def _warm_up(servable: OnnxServable, max_rows: int) -> Cost:
+Rows = Callable[[int], tuple[Sequence[bytes], Shapes | None]]
+"""Blocks of so many rows to warm up with, and their shapes."""
+
+
+def _warming(servable: Servable) -> Rows:
+    """Blank rows; of a pipeline, which often refuses these, its golden ones over and over."""
+    golden = servable.artifact.golden
+    if not servable.is_elsewhere or golden is None:
+        return partial(_blank, servable)
+    blocks, shapes = _golden_blocks(servable, golden.input_arrays(), golden.rows)
+    single = cut(servable, blocks, golden.rows, shapes)
+    return lambda rows: (joined([single[at % len(single)] for at in range(rows)]), None)
+
+
+def _warm_up(servable: Servable, max_rows: int, rows_of: Rows) -> Cost:
     """Runs one row, and a large batch, until both are warm, and fits a line through their times.
 
     The batch is smaller if, judged by one row, it would take longer than `_WARM_S`: otherwise a model of 20 ms per row
     would take long to load and need memory for hundreds of rows.
     """
-    first_s = _best_s(servable, 1)
+    first_s = _best_s(servable, rows_of, 1)
     if first_s is None:
         return Cost(0.0, 0.0)
     rows = min(max_rows, max(2, int(_WARM_S / max(first_s, 1e-9))))
     if not servable.is_batched or max_rows < 2:
         return Cost(first_s, 0.0)
-    last_s = _best_s(servable, rows)
+    last_s = _best_s(servable, rows_of, rows)
     if last_s is None:
         return Cost(first_s, 0.0)
     row_s = max(0.0, (last_s - first_s) / (rows - 1))
     return Cost(max(0.0, first_s - row_s), row_s)
 
 
-def _best_s(servable: OnnxServable, rows: int) -> float | None:
-    """The shortest time that this many blank rows take; None when the model fails on them.
+def _best_s(servable: Servable, rows_of: Rows, rows: int) -> float | None:
+    """The shortest time that this many rows take; None when the model fails on them.
 
     A model may fail on blank rows, which can be outside its domain. Golden requests show whether it is right.
     """
-    blocks, shapes = _blank(servable, rows)
+    blocks, shapes = rows_of(rows)
     best_s = inf
     for _ in range(_REPEATS):
         started = time.perf_counter()
@@ -121,7 +156,7 @@ def _best_s(servable: OnnxServable, rows: int) -> float | None:
     return best_s
 
 
-def _blank(servable: OnnxServable, rows: int) -> tuple[list[bytes], Shapes | None]:
+def _blank(servable: Servable, rows: int) -> tuple[list[bytes], Shapes | None]:
     """Blocks of zeros and empty strings."""
     if servable.pipeline is not None:
         pipeline = servable.pipeline
@@ -143,7 +178,7 @@ def _blank(servable: OnnxServable, rows: int) -> tuple[list[bytes], Shapes | Non
     return blocks, None if servable.is_batched else shapes
 
 
-def _check_golden(servable: OnnxServable, golden: Golden) -> Sequence[Row]:
+def _check_golden(servable: Servable, golden: Golden) -> Sequence[Row]:
     """The golden requests' rows, once they got the same answers again; `InvalidInputError` says which did not."""
     blocks, shapes = _golden_blocks(servable, golden.input_arrays(), golden.rows)
     try:
@@ -159,7 +194,7 @@ def _check_golden(servable: OnnxServable, golden: Golden) -> Sequence[Row]:
 
 
 def _golden_blocks(
-    servable: OnnxServable, arrays: dict[str, NDArray[Any]], rows: int
+    servable: Servable, arrays: dict[str, NDArray[Any]], rows: int
 ) -> tuple[Sequence[bytes], Shapes | None]:
     try:
         if servable.pipeline is not None:

@@ -7,7 +7,7 @@ for its numbers and one block per string column; a plain model takes one block p
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -146,6 +146,9 @@ class Servable(ABC):
     @abstractmethod
     def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         """What `predict` gives, for rows that are to be run."""
+
+    def report_ends(self, ended: Callable[[str], None]) -> None:  # noqa: B027 - most versions run in this process
+        """Has the end of a process that runs the version reported, with how it ended; before the version serves."""
 
     def close(self) -> None:  # noqa: B027 - most versions hold nothing but memory
         """Frees what it holds besides memory; nothing runs any more."""

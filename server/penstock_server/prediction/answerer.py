@@ -22,6 +22,7 @@ from penstock_server.errors import (
     ModelFailedError,
     OverloadedError,
     PenstockError,
+    RefusedByModelError,
 )
 from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.servable import Outputs, Servable
@@ -220,7 +221,9 @@ class Answerer(ABC):
 
     def failed(self, request: PendingRequest, error: Exception) -> None:
         """Ends a request that ran alone and failed."""
-        if isinstance(error, ModelFailedError):
+        if isinstance(error, RefusedByModelError):
+            pass  # the caller's doing, which tells nothing about the version
+        elif isinstance(error, ModelFailedError):
             self._failures.failed("model failed", error.__cause__ or error)
         elif not isinstance(error, PenstockError):
             self._failures.failed("batch failed", error, with_traceback=True)

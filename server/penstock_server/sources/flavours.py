@@ -1,10 +1,12 @@
-"""Says of an MLflow model that is not ONNX what it is, and what to do, before the rest of it is fetched."""
+"""Says of an MLflow model that no server runs what it is, and what to do, before the rest of it is fetched."""
 
 from pathlib import Path
 from typing import Any, Final
 
 from penstock_server.errors import InvalidInputError
 
+PENSTOCK: Final = "penstock"
+"""The flavour of a whole pipeline that Penstock runs in Python."""
 _MODEL: Final = "MLmodel"
 _MAX_BYTES: Final = 1024 * 1024
 _NAMES: Final = {
@@ -28,7 +30,7 @@ _PUBLISHED: Final = {"sklearn", "xgboost", "lightgbm"}
 
 
 def check_is_onnx(folder: Path, model: str) -> None:
-    """Checks that the MLflow model in `folder` has the ONNX flavour, as far as its `MLmodel` says.
+    """Checks that the MLflow model in `folder` has the ONNX flavour, or Penstock's own, as far as its `MLmodel` says.
 
     A folder without `MLmodel` may be a plain graph, and is judged by its `model.onnx` later.
 
@@ -36,7 +38,7 @@ def check_is_onnx(folder: Path, model: str) -> None:
         InvalidInputError: it has other flavours; says which, and how to publish it.
     """
     flavours = _flavours(folder)
-    if flavours is None or "onnx" in flavours:
+    if flavours is None or flavours & {"onnx", PENSTOCK}:
         return
     kind = next((name for name in flavours if name in _NAMES), None)
     if kind is None:

@@ -24,6 +24,7 @@ _CODES: Final[dict[type[PenstockError], grpc.StatusCode]] = {
     errors.OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlinePassedError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ModelFailedError: grpc.StatusCode.INTERNAL,
+    errors.RefusedByModelError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
 }

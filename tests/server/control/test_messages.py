@@ -31,6 +31,7 @@ COMMANDS = st.one_of(
 EVENTS = st.one_of(
     st.builds(messages.Loaded, TEXT, TEXT, TIMES, st.booleans(), TIMES, TIMES),
     st.builds(messages.LoadFailed, TEXT, TEXT, TEXT),
+    st.builds(messages.ProcessEnded, TEXT, TEXT, TEXT),
     st.builds(messages.Served, COUNTS),
     st.builds(messages.Unloaded, TEXT, TEXT),
     st.builds(messages.Listening, TEXT),

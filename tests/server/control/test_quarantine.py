@@ -2,7 +2,14 @@ from typing import Any
 
 import pytest
 
-from penstock_server.control.quarantine import FORGIVEN_S, Quarantine, WorkerEnd, blame
+from penstock_server.control.quarantine import (
+    FORGIVEN_S,
+    PROCESS_ENDS_ALLOWED,
+    PROCESS_FORGIVEN_S,
+    Quarantine,
+    WorkerEnd,
+    blame,
+)
 
 A, B = ("m", "1"), ("m", "2")
 CASES: dict[str, tuple[WorkerEnd, tuple[Any, str] | None]] = {
@@ -89,3 +96,31 @@ def test_versions_that_nobody_wants_are_forgotten(fake_clock: Any) -> None:
     quarantine.keep({B})
     assert quarantine.reason(A, "x") is None
     assert quarantine.reason(B, "x") is not None
+
+
+def test_a_version_that_ends_its_own_process_is_kept_out_when_it_does_so_often(fake_clock: Any) -> None:
+    clock = fake_clock()
+    quarantine = Quarantine(clock)
+    found = []
+    for _ in range(PROCESS_ENDS_ALLOWED + 1):
+        found.append(quarantine.note_process(A, "x", "it ended with signal 11"))
+        clock.now += 1
+    assert found == [*[False] * PROCESS_ENDS_ALLOWED, True]
+    assert quarantine.reason(A, "x") == (
+        "is kept out until its files change: it ended its own process 5 times; the last time it ended with signal 11"
+    )
+    clock.now += 2 * PROCESS_FORGIVEN_S
+    assert quarantine.note_process(A, "x", "it ended once more")  # it does not come back by itself
+    assert quarantine.reason(A, "y") is None
+    assert not quarantine.is_doubtful(A, "x")
+    quarantine.keep([])
+    assert quarantine.reason(A, "x") is None
+
+
+def test_a_version_that_ends_its_own_process_now_and_then_stays(fake_clock: Any) -> None:
+    clock = fake_clock()
+    quarantine = Quarantine(clock)
+    for _ in range(20):
+        assert not quarantine.note_process(A, "x", "it ended")
+        clock.now += PROCESS_FORGIVEN_S / PROCESS_ENDS_ALLOWED
+    assert quarantine.reason(A, "x") is None

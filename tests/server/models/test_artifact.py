@@ -62,7 +62,7 @@ def whole(plain: Path) -> Path:
 
 def test_a_plain_model_is_a_version(plain: Path) -> None:
     found = artifact.read(plain)
-    assert (found.path, found.onnx_path) == (plain, plain / "model.onnx")
+    assert (found.path, found.model_path) == (plain, plain / "model.onnx")
     assert (found.manifest, found.features, found.baseline, found.golden) == (None, None, None, None)
 
 

@@ -185,7 +185,7 @@ class TestFetch:
         version = publisher.publish("a", "champion", prepare=lambda folder: artifact.write(folder, features=SPEC))
         source.poll()
         found = artifact.read(source.fetch("a", version))
-        assert found.onnx_path.read_bytes() == publisher.onnx
+        assert found.model_path.read_bytes() == publisher.onnx
         assert found.features == SPEC
 
     def test_a_copy_of_the_identity_needs_no_registry(
