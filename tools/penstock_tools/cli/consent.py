@@ -20,6 +20,6 @@ def asker(*, trusts: bool) -> Callable[[str], bool]:
             return False
         import typer
 
-        return typer.confirm(f"{warning} Load it?", default=False, err=True)
+        return typer.confirm(warning if warning.endswith("?") else f"{warning} Load it?", default=False, err=True)
 
     return agrees

@@ -55,6 +55,13 @@ def publish(
         ),
     ] = None,
     trust: Trust = False,
+    allow_python: Annotated[
+        bool,
+        typer.Option(
+            "--allow-python",
+            help="Keep a pipeline that cannot be compiled whole, for servers that run Python. Says what that costs, and why.",
+        ),
+    ] = False,
 ) -> None:
     """Registers a fitted scikit-learn pipeline, or an ONNX file, as the next version of a model.
 
@@ -80,7 +87,9 @@ def publish(
     from penstock_tools.cli import consent
     from penstock_tools.publish import files, summary
 
-    request = files.Request(name, file, sample, labels, features, alias, weight, registry, precision, batching)
+    request = files.Request(
+        name, file, sample, labels, features, alias, weight, registry, precision, batching, allow_python
+    )
     decisions: list[str] = []
     with progress.steps() as report:
         version, pipeline = files.publish(request, consent.asker(trusts=trust), report, decisions.append)

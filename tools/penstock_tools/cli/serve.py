@@ -53,6 +53,16 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    allow_python: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-python",
+            envvar="PENSTOCK_PYTHON_ALLOW",
+            help="Serve versions that run a whole pipeline in Python, each in a process of its own. Whoever may register "
+            "versions can then run code on this server. Default: no.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -101,6 +111,7 @@ def serve(
         http_port=http_port,
         workers=workers,
         transport=transport,
+        allow_python=allow_python,
         config=config,
         log_level=log_level,
         log_format=log_format,

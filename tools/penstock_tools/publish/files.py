@@ -21,7 +21,7 @@ from penstock_tools.progress import Report
 from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.specification import SUFFIXES, read_specification
-from penstock_tools.sklearn_compiler import load, scoring
+from penstock_tools.sklearn_compiler import load
 from penstock_tools.sklearn_compiler.load import Agree
 from penstock_tools.sklearn_compiler.sample import specification_sample
 
@@ -40,6 +40,7 @@ class Request:
     registry: str | None = None
     precision: Datatype | None = None
     batching: Batching | None = None
+    allow_python: bool = False
 
 
 def publish(
@@ -70,7 +71,7 @@ def publish(
         return _publish_onnx(request, decided), None
     _check_pipeline_options(request)
     fitted = load.load_pipeline(request.file, agree)
-    published = _publish_pipeline(request, fitted, report, decided)
+    published = _publish_pipeline(request, fitted, agree, report, decided)
     return published.version, published
 
 
@@ -87,7 +88,7 @@ def _publish_logged(
         )
     fitted = model.estimator(agree)
     record = onnx.Record(params={"published_from": model.address})
-    published = _publish_pipeline(request, fitted, report, decided, example=example, record=record)
+    published = _publish_pipeline(request, fitted, agree, report, decided, example=example, record=record)
     return published.version, published
 
 
@@ -130,6 +131,7 @@ def _check_pipeline_options(request: Request, *, needs_sample: bool = True) -> N
 def _publish_pipeline(
     request: Request,
     fitted: Any,
+    agree: Agree,
     report: Report,
     decided: Callable[[str], None],
     *,
@@ -141,11 +143,13 @@ def _publish_pipeline(
         example = load.read_sample(request.sample)
     assert example is not None
     sample, labels = load.with_labels(example, request.labels)
-    prepared = pipeline.prepare(fitted, sample, datatype=request.precision, report=report)
+    prepared = pipeline.prepare_any(
+        fitted, sample, datatype=request.precision, allow_python=request.allow_python, agree=agree, report=report
+    )
     return pipeline.register(
         request.name,
         prepared,
-        {} if labels is None else scoring.scores(prepared.compiled, labels),
+        {} if labels is None else pipeline.scores_of(prepared, labels),
         registry=request.registry,
         alias=request.alias,
         weight=request.weight,

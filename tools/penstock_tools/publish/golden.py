@@ -4,7 +4,7 @@ A server must give the answers of the golden requests again before it serves the
 the server's `models.golden`. Where there is a feature pipeline, the rows reach the model through it, as in serving.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +19,9 @@ from penstock_server.features.spec.spec import Column, StringColumn, TimeColumn
 from penstock_server.features.table import Table, times_of
 from penstock_server.models import golden
 from penstock_server.models.classes import class_outputs
-from penstock_server.prediction.outputs import output_reader
+from penstock_server.models.manifest import ClassLabel
+from penstock_server.models.signature import TensorInfo
+from penstock_server.prediction.outputs import OutputReader, output_reader
 from penstock_tools.publish.onnx_graph import Graph
 
 GOLDEN_ROWS: Final = 16
@@ -63,9 +65,22 @@ def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table) -> Baseline:
     specs = graph.signature.outputs
     names = tuple(str(label) for label in graph.classes or ())
     reader = output_reader(specs, class_outputs(graph.runtime.file), graph.class_output, names)
+    return with_predictions(baseline, reader, specs, outputs, class_output=graph.class_output, labels=graph.classes)
+
+
+def with_predictions(
+    baseline: Baseline,
+    reader: OutputReader,
+    specs: Sequence[TensorInfo],
+    outputs: Sequence[NDArray[Any]],
+    *,
+    class_output: str | None,
+    labels: Sequence[ClassLabel] | None,
+) -> Baseline:
+    """The baseline with the predictions that a reader finds in these outputs; as it is where it finds none."""
     if reader.classes is not None:
-        texts = tuple(label for label in graph.classes or () if isinstance(label, str))
-        classes = fit.fit_classes(graph.class_output or "class", reader.classes(outputs), texts)
+        texts = tuple(label for label in labels or () if isinstance(label, str))
+        classes = fit.fit_classes(class_output or "class", reader.classes(outputs), texts)
         return fit.with_predictions(baseline, classes)
     at = reader.score
     if at is None or outputs[at].size != len(outputs[at]):

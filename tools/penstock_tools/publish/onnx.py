@@ -27,6 +27,7 @@ from penstock_server.models.golden import Golden
 from penstock_server.models.loader import check_fit, load
 from penstock_server.models.manifest import ClassLabel
 from penstock_server.models.signature import TensorInfo
+from penstock_server.python.settings import PythonSettings
 from penstock_tools.publish import onnx_graph, promote
 from penstock_tools.publish.golden import golden_requests
 from penstock_tools.publish.registry import experiment_id, opened
@@ -119,8 +120,33 @@ def publish(
             classes=classes or graph.classes,
             batching=batching,
         )
-        decided(_loaded(name, folder))
-        version = _register(name, folder, registry, record or Record())
+        return register(
+            name,
+            folder,
+            registry=registry,
+            alias=alias,
+            weight=weight,
+            record=record or Record(),
+            decided=decided,
+        )
+
+
+def register(
+    name: str,
+    folder: Path,
+    *,
+    registry: str | None,
+    alias: str | None,
+    weight: float | None,
+    record: Record,
+    decided: Callable[[str], None],
+) -> str:
+    """Registers a version's folder as `models.artifact` describes it, once it loads as a server loads it.
+
+    The arguments are those of `publish`, whose errors it raises.
+    """
+    decided(_loaded(name, folder))
+    version = _register(name, folder, registry, record)
     if alias is not None:
         promote.promote(name, version, alias, weight, registry)
     return version
@@ -132,7 +158,8 @@ def _loaded(name: str, folder: Path) -> str:
     Raises:
         InvalidInputError: a server would refuse it.
     """
-    servable, _ = load((name, ""), folder, threads=1, max_rows=1)
+    servable, _ = load((name, ""), folder, threads=1, max_rows=1, python=PythonSettings(allow=True))
+    servable.close()
     return "" if servable.batching is None else servable.batching.reason
 
 
@@ -214,7 +241,7 @@ def _save_mlflow(graph: onnx_graph.Graph, folder: Path) -> None:
     from mlflow.types import Schema
 
     inputs, outputs = (
-        Schema([_schema_spec(spec) for spec in specs]) for specs in (graph.signature.inputs, graph.signature.outputs)
+        Schema([schema_spec(spec) for spec in specs]) for specs in (graph.signature.inputs, graph.signature.outputs)
     )
     mlflow.onnx.save_model(
         graph.model,
@@ -226,7 +253,8 @@ def _save_mlflow(graph: onnx_graph.Graph, folder: Path) -> None:
     )
 
 
-def _schema_spec(spec: TensorInfo) -> Any:
+def schema_spec(spec: TensorInfo) -> Any:
+    """A tensor as MLflow's signatures describe it."""
     from mlflow.types import TensorSpec as MlflowTensorSpec
 
     dtype = np.dtype(str) if spec.datatype == "BYTES" else NUMPY_TYPES[spec.datatype]

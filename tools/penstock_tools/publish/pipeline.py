@@ -15,13 +15,15 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from penstock_server.batching.limits import Batching
-from penstock_server.errors import ModelFailedError, UnsupportedError
+from penstock_server.errors import ModelFailedError, PenstockError, UnsupportedError, first_line
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype
 from penstock_tools import progress
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx, onnx_graph, summary
 from penstock_tools.publish.prepared import Prepared
+from penstock_tools.publish.python import version
+from penstock_tools.publish.python.version import PreparedPython
 from penstock_tools.sklearn_compiler import proof, scoring
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 from penstock_tools.sklearn_compiler.graph import model
@@ -43,7 +45,7 @@ class Published:
     name: str
     version: str
     alias: str | None
-    prepared: Prepared
+    prepared: Prepared | PreparedPython
     scores: Mapping[str, float]
     decisions: tuple[str, ...] = ()
 
@@ -91,6 +93,38 @@ def prepare(
     raise refusal or UnsupportedError("no datatype was tried")
 
 
+def prepare_any(
+    pipeline: Any,
+    sample: Any,
+    *,
+    datatype: Datatype | None = None,
+    allow_python: bool = False,
+    agree: version.Agree = lambda _: True,
+    report: Report = lambda _: None,
+) -> Prepared | PreparedPython:
+    """As `prepare`; with `allow_python`, what cannot be compiled or proven is kept whole, for servers that run Python.
+
+    Args:
+        pipeline: as `prepare` takes it.
+        sample: as `prepare` takes it.
+        datatype: as `prepare` takes it.
+        allow_python: keeps what cannot be compiled.
+        agree: as `python.version.prepare` takes it.
+        report: as `prepare` takes it.
+
+    Raises:
+        UnsupportedError, ModelFailedError, InvalidInputError: as `prepare`, or `python.version.prepare` where that is allowed.
+    """
+    try:
+        return prepare(pipeline, sample, datatype=datatype, report=report)
+    except Exception as error:
+        if not allow_python:
+            raise
+        is_ours = isinstance(error, PenstockError)
+        reason = str(error) if is_ours else f"compiling it failed with {type(error).__name__}: {first_line(error)}"
+        return version.prepare(pipeline, sample, reason, agree=agree, report=report)
+
+
 def publish_pipeline(
     name: str,
     pipeline: Any,
@@ -102,6 +136,7 @@ def publish_pipeline(
     weight: float | None = None,
     datatype: Datatype | None = None,
     batching: Batching | None = None,
+    allow_python: bool = False,
     record: onnx.Record | None = None,
     report: Report | None = None,
     decided: Callable[[str], None] = lambda _: None,
@@ -118,6 +153,7 @@ def publish_pipeline(
         weight: a canary's share of the traffic in percent.
         datatype: as `prepare` takes it.
         batching: as `onnx.publish` takes it.
+        allow_python: what cannot be compiled is kept whole, perhaps as a pickle, for servers that run Python.
         record: what the run records; scores are added.
         report: called with each step's name as it begins; None shows the steps in a terminal or a notebook.
         decided: as `onnx.publish` calls it.
@@ -130,8 +166,8 @@ def publish_pipeline(
         UnavailableError: the registry does not answer.
     """
     with progress.watched() if report is None else nullcontext(report) as told:
-        prepared = prepare(pipeline, sample, datatype=datatype, report=told)
-        scores = {} if labels is None else scoring.scores(prepared.compiled, labels)
+        prepared = prepare_any(pipeline, sample, datatype=datatype, allow_python=allow_python, report=told)
+        scores = {} if labels is None else scores_of(prepared, labels)
         return register(
             name,
             prepared,
@@ -146,9 +182,14 @@ def publish_pipeline(
         )
 
 
+def scores_of(prepared: Prepared | PreparedPython, labels: ArrayLike) -> Mapping[str, float]:
+    """The scores of what was prepared on its sample; `InvalidInputError` where the labels are not those of the sample."""
+    return scoring.scores(prepared if isinstance(prepared, PreparedPython) else prepared.compiled, labels)
+
+
 def register(
     name: str,
-    prepared: Prepared,
+    prepared: Prepared | PreparedPython,
     scores: Mapping[str, float],
     *,
     registry: str | None = None,
@@ -159,33 +200,52 @@ def register(
     report: Report = lambda _: None,
     decided: Callable[[str], None] = lambda _: None,
 ) -> Published:
-    """Registers what `prepare` made; the arguments are those of `publish_pipeline`."""
-    sample = prepared.compiled.sample
-    report(f"fitting the drift baseline on {sample.rows:,} rows")
-    baseline = golden.fit_baseline(prepared.graph, prepared.pipeline, sample.on_the_wire())
-    record = record or onnx.Record()
+    """Registers what `prepare` or `prepare_any` made; the arguments are those of `publish_pipeline`."""
     decisions: list[str] = []
-    report(f"registering {name}")
-    version = onnx.publish(
+    publish: Callable[..., str] = version.register if isinstance(prepared, PreparedPython) else _register
+    registered = publish(
         name,
-        prepared.graph,
+        prepared,
+        scores,
         registry=registry,
         alias=alias,
         weight=weight,
+        batching=batching,
+        record=record or onnx.Record(),
+        report=report,
+        decided=decisions.append,
+    )
+    for decision in decisions:
+        decided(decision)
+    return Published(name, registered, alias, prepared, scores, tuple(decisions))
+
+
+def _register(
+    name: str,
+    prepared: Prepared,
+    scores: Mapping[str, float],
+    *,
+    record: onnx.Record,
+    report: Report,
+    **how: Any,
+) -> str:
+    sample = prepared.compiled.sample
+    report(f"fitting the drift baseline on {sample.rows:,} rows")
+    baseline = golden.fit_baseline(prepared.graph, prepared.pipeline, sample.on_the_wire())
+    report(f"registering {name}")
+    return onnx.publish(
+        name,
+        prepared.graph,
         features=prepared.pipeline,
         baseline=baseline,
         sample=sample.finite().some(golden.GOLDEN_ROWS).on_the_wire(),
-        batching=batching,
-        decided=decisions.append,
         record=replace(
             record,
             params={**_params(prepared), **record.params},
             metrics={**scores, "onnx_difference": prepared.difference, **record.metrics},
         ),
+        **how,
     )
-    for decision in decisions:
-        decided(decision)
-    return Published(name, version, alias, prepared, scores, tuple(decisions))
 
 
 def _params(prepared: Prepared) -> dict[str, Any]:

@@ -13,29 +13,32 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
     from penstock_tools.publish.prepared import Prepared
+    from penstock_tools.publish.python.version import PreparedPython
 
 SHOWN: Final = 40
 """The output columns that are shown one by one."""
 
 
-def show(prepared: "Prepared", scores: Mapping[str, float]) -> None:
+def show(prepared: "Prepared | PreparedPython", scores: Mapping[str, float]) -> None:
     """Prints what a pipeline became: columns in, features out, what is compiled, what is in the graph, how far both differ."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for label, text in _lines(prepared, scores):
+    for label, text in _lines_of(prepared, scores):
         table.add_row(Text(label, style="dim"), Text(text))
     Console(highlight=False).print(table)
 
 
-def html(title: str, prepared: "Prepared", scores: Mapping[str, float], decisions: Sequence[str]) -> str:
+def html(
+    title: str, prepared: "Prepared | PreparedPython", scores: Mapping[str, float], decisions: Sequence[str]
+) -> str:
     """What was registered, as a piece of a page: what it became, its raw columns, its features."""
     features = prepared.features
     return _template().render(
         title=title,
-        lines=_lines(prepared, scores),
+        lines=_lines_of(prepared, scores),
         decisions=decisions,
         columns=[(column.name, _KIND_NAMES[type(column)]) for column in features.columns],
         features=features.output_names[:SHOWN],
@@ -71,7 +74,36 @@ def show_columns(features: FeatureSpec, matrix: NDArray[Any] | None) -> None:
     console.print(_columns_out(features, matrix))
 
 
-def _lines(prepared: "Prepared", scores: Mapping[str, float]) -> list[tuple[str, str]]:
+def _lines_of(prepared: "Prepared | PreparedPython", scores: Mapping[str, float]) -> list[tuple[str, str]]:
+    from penstock_tools.publish.prepared import Prepared
+
+    lines = _lines(prepared) if isinstance(prepared, Prepared) else _python_lines(prepared)
+    return [*lines, *((name.replace("_", " "), f"{value:.4f}") for name, value in scores.items())]
+
+
+def _python_lines(prepared: "PreparedPython") -> list[tuple[str, str]]:
+    from penstock_tools.publish.python.version import BATCH_ROWS, COMPILED_US
+
+    row_ms, batch_ms = prepared.row_s * 1e3, prepared.batch_s * 1e3
+    texts = sum(column.kind == "text" for column in prepared.description.columns)
+    lines = [
+        ("runs in", "Python, in a process of its own; servers need allow = true under [python]"),
+        ("because", prepared.reason),
+        (
+            "costs",
+            f"{row_ms:.1f} ms for a row, {batch_ms:.1f} ms for {BATCH_ROWS}; a row takes about {COMPILED_US:g} us compiled",
+        ),
+        ("columns in", f"{len(prepared.description.columns)} ({texts} of text)"),
+        ("gives", ", ".join(f"{output.name} ({output.datatype})" for output in prepared.description.outputs)),
+        ("kept as", prepared.kept.file + (f": {prepared.kept.why_pickle}" if prepared.kept.why_pickle else "")),
+        ("needs", ", ".join(f"{name} {release}" for name, release in prepared.kept.requirements.items())),
+    ]
+    if prepared.kept.by_value:
+        lines.append(("code in the file", ", ".join(prepared.kept.by_value)))
+    return [*lines, *(("note", note) for note in prepared.sample.notes)]
+
+
+def _lines(prepared: "Prepared") -> list[tuple[str, str]]:
     from penstock_tools.sklearn_compiler.proof import MAX_ROWS
 
     compiled = prepared.compiled
@@ -92,8 +124,7 @@ def _lines(prepared: "Prepared", scores: Mapping[str, float]) -> list[tuple[str,
         lines.insert(1, ("not read", ", ".join(compiled.unused)))
     if prepared.refused is not None:
         lines.append(("why not FP32", prepared.refused))
-    lines += [("note", note) for note in compiled.sample.notes]
-    return [*lines, *((name.replace("_", " "), f"{value:.4f}") for name, value in scores.items())]
+    return [*lines, *(("note", note) for note in compiled.sample.notes)]
 
 
 _KIND_NAMES: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "text", TimeColumn: "time"}

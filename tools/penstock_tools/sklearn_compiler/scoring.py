@@ -1,6 +1,6 @@
 """The scores of a pipeline on rows with known answers."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,14 +8,26 @@ from sklearn import metrics
 from sklearn.base import is_classifier
 
 from penstock_server.errors import InvalidInputError
-from penstock_tools.sklearn_compiler.compiler import Compiled
+from penstock_tools.sklearn_compiler.sample import Sample
 
 
-def scores(compiled: Compiled, labels: ArrayLike) -> dict[str, float]:
+class Scored(Protocol):
+    """A fitted pipeline with rows as it takes them."""
+
+    @property
+    def pipeline(self) -> Any:
+        """The pipeline."""
+
+    @property
+    def sample(self) -> Sample:
+        """The rows."""
+
+
+def scores(compiled: Scored, labels: ArrayLike) -> dict[str, float]:
     """The scores by name: accuracy, log loss and, of two classes, AUC; of numbers R², mean absolute and squared error.
 
     Args:
-        compiled: a compiled pipeline, with its sample.
+        compiled: a pipeline, with its sample.
         labels: the truth for the sample's rows [rows].
 
     Raises:

@@ -1,0 +1,106 @@
+"""Pipelines that cannot be compiled, published for servers that run Python, with real processes."""
+
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import make_column_transformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
+from penstock_server.models import artifact
+from penstock_server.sources.mlflow_source import MlflowSource
+from penstock_tools.publish import summary
+from penstock_tools.publish.pipeline import prepare_any, publish_pipeline
+from penstock_tools.publish.python import version
+from penstock_tools.publish.python.version import PreparedPython
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+class Ranks(BaseEstimator, TransformerMixin):
+    """A step that no rule compiles: what it does to a text depends on a loop over its letters."""
+
+    def fit(self, rows, answers=None):
+        self.fitted_ = True
+        return self
+
+    def transform(self, rows):
+        changed = rows.copy()
+        changed["city"] = [sum(map(ord, str(city))) % 7 for city in rows["city"]]
+        return changed
+
+
+COLUMNS = ["fare", "class", "city"]
+
+
+@pytest.fixture
+def fitted(frame, answers):
+    steps = make_column_transformer(
+        (StandardScaler(), ["fare"]), (OneHotEncoder(handle_unknown="ignore"), ["class", "city"])
+    )
+    return make_pipeline(Ranks(), steps, LogisticRegression()).fit(frame[COLUMNS], answers["text"])
+
+
+def test_it_is_refused_unless_python_is_allowed(fitted, frame):
+    with pytest.raises(UnsupportedError, match="Ranks"):
+        prepare_any(fitted, frame)
+
+
+def test_it_is_kept_proven_registered_and_says_what_it_costs(
+    fitted, frame, answers, registry, client, tmp_path, capsys
+):
+    published = publish_pipeline("odd", fitted, frame[COLUMNS], answers["text"], alias="champion", allow_python=True)
+    prepared = published.prepared
+    assert isinstance(prepared, PreparedPython)
+    assert "Ranks" in prepared.reason
+    assert prepared.kept.by_value
+    assert prepared.row_s > 0
+    found = artifact.read(MlflowSource(registry, cache_dir=tmp_path / "cache").fetch("odd", "1"))
+    assert found.python == prepared.description
+    assert (found.manifest.class_output, found.manifest.classes) == ("label", tuple(fitted.classes_))
+    assert [column.name for column in found.baseline.columns] == COLUMNS
+    assert found.baseline.predictions is not None
+    assert found.golden is not None
+    metrics = client.get_run(client.get_model_version("odd", "1").run_id).data.metrics
+    assert metrics["accuracy"] == published.scores["accuracy"]
+    summary.show(prepared, published.scores)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Python, in a process of its own" in shown
+    assert "Ranks" in shown
+
+
+def test_a_pickle_needs_agreement(fitted, frame):
+    asked = []
+    with pytest.raises(InvalidInputError, match="--trust agrees to a pickle"):
+        version.prepare(fitted, frame, "a reason", agree=lambda warning: asked.append(warning) or False)
+    assert "runs whatever code the version holds" in asked[0]
+
+
+class Restless(BaseEstimator):
+    """Answers with what only its own process knows."""
+
+    def predict(self, rows):
+        return np.full(len(rows), float(os.getpid()))
+
+
+def test_what_answers_otherwise_in_its_process_is_refused():
+    rows = pd.DataFrame({"x": [1.0, 2.0]})
+    with pytest.raises(
+        ModelFailedError, match=rf"'prediction' of row 0 is \[?[0-9.]+\]? instead of \[?{os.getpid()}.0"
+    ):
+        version.prepare(Restless(), rows, "a reason", agree=lambda _: True)
+
+
+def test_what_the_compiler_fails_on_is_kept_too(fitted, frame, monkeypatch):
+    monkeypatch.setattr("penstock_tools.publish.pipeline.compile_pipeline", lambda *_: {}["nothing"])
+    prepared = prepare_any(fitted, frame, allow_python=True)
+    assert prepared.reason == "compiling it failed with KeyError: 'nothing'"
+    with pytest.raises(KeyError):
+        prepare_any(fitted, frame)
+    with pytest.raises(UnsupportedError, match="the pipeline refuses the sample: KeyError: 'city'"):
+        prepare_any(fitted, frame.drop(columns="city"), allow_python=True)

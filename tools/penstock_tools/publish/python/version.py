@@ -1,0 +1,285 @@
+"""Prepares and registers a pipeline that servers run in Python, proven and measured in a process as theirs.
+
+It is what `publish.pipeline` does with a pipeline that cannot be compiled, where that is allowed.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.batching.limits import Batching
+from penstock_server.drift import fit
+from penstock_server.drift.baseline import Baseline
+from penstock_server.errors import InvalidInputError, ModelFailedError, PenstockError, UnsupportedError
+from penstock_server.features.spec.spec import FeatureSpec
+from penstock_server.models import artifact
+from penstock_server.models import golden as golden_file
+from penstock_server.models.classes import ClassOutputs
+from penstock_server.models.manifest import ClassLabel
+from penstock_server.models.signature import ANY, TensorInfo
+from penstock_server.prediction.outputs import output_reader
+from penstock_server.python.answers import answers
+from penstock_server.python.description import PICKLE, Description
+from penstock_server.python.sandbox import Sandbox
+from penstock_server.python.settings import PythonSettings
+from penstock_tools.progress import Report
+from penstock_tools.publish import golden, onnx
+from penstock_tools.publish.python import described
+from penstock_tools.publish.python.kept import Kept, kept
+from penstock_tools.sklearn_compiler.sample import Sample, pipeline_sample
+
+MAX_ROWS: Final = 2000
+"""Rows of the sample that are asked again in the process."""
+BATCH_ROWS: Final = 64
+COMPILED_US: Final = 20.0
+"""About what a compiled pipeline takes for a row, features and graph together."""
+_TOLERANCE: Final = 1e-7
+"""How far an answer of the process may be off: there numeric libraries have one thread, and add in another order."""
+_REPEATS: Final = 7
+_MOST_MIB: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPython:
+    """A pipeline that is kept whole, proven and not registered.
+
+    Attributes:
+        pipeline: fitted.
+        sample: rows as it takes them.
+        kept: its file.
+        description: what servers need to know of it.
+        features: counts its columns.
+        class_output, classes: of a classifier.
+        row_s, batch_s: the time that a process takes for one row and for `BATCH_ROWS`.
+        confined: what the process may not do here.
+    """
+
+    pipeline: Any
+    sample: Sample
+    kept: Kept
+    description: Description
+    features: FeatureSpec
+    class_output: str | None
+    classes: tuple[ClassLabel, ...] | None
+    row_s: float
+    batch_s: float
+    confined: tuple[str, ...]
+
+    @property
+    def reason(self) -> str:
+        """Why it is not compiled."""
+        return self.description.reason
+
+
+Agree = Callable[[str], bool]
+"""Called with a warning before a pipeline is kept as a pickle; returns whether the person agrees."""
+
+
+def prepare(
+    pipeline: Any, sample: Any, reason: str, *, agree: Agree, report: Report = lambda _: None
+) -> PreparedPython:
+    """Keeps a pipeline whole, and proves on the sample that a process of its own answers as this one does.
+
+    Args:
+        pipeline: fitted.
+        sample: as `publish.pipeline.prepare` takes it.
+        reason: why it is not compiled.
+        agree: called with a warning before it is kept as a pickle.
+        report: called with each step's name as it begins.
+
+    Raises:
+        UnsupportedError: it cannot be kept, or its answers are no tensors.
+        InvalidInputError: the sample is not the pipeline's, or a pickle was not agreed to.
+        ModelFailedError: its process answers differently, or not.
+    """
+    report("keeping the whole pipeline, since it cannot be compiled")
+    rows = pipeline_sample(pipeline, sample)
+    compared = rows.some(MAX_ROWS)
+    columns = described.columns_of(rows)
+    outputs = described.outputs_of(pipeline, compared)
+    file = kept(pipeline)
+    if file.file == PICKLE and not agree(_warning(file)):
+        raise InvalidInputError(f"the pipeline was not published: {file.why_pickle}; --trust agrees to a pickle")
+    description = Description(
+        file.file, described.container_of(rows), columns, outputs, reason, file.requirements, file.trusted
+    )
+    report("comparing its answers in a process of its own")
+    class_output, classes = described.classes_of(pipeline, outputs)
+    sandbox = Sandbox(
+        ("pipeline", ""), description, lambda: file.content, PythonSettings(allow=True, memory_mib=_MOST_MIB)
+    )
+    try:
+        confined = sandbox.start()
+        _check(pipeline, description, compared, sandbox)
+        row_s, batch_s = (_took_s(sandbox, description, compared.some(count), count) for count in (1, BATCH_ROWS))
+    except ModelFailedError as error:
+        raise ModelFailedError(f"kept whole, the pipeline does not answer as it does here: {error}") from error
+    except InvalidInputError as error:
+        raise UnsupportedError(f"kept whole, {error}") from error
+    finally:
+        sandbox.close()
+    features = described.counting(columns, described.ignored_in(sample, columns))
+    return PreparedPython(pipeline, rows, file, description, features, class_output, classes, row_s, batch_s, confined)
+
+
+def register(
+    name: str,
+    prepared: PreparedPython,
+    scores: Mapping[str, float],
+    *,
+    registry: str | None = None,
+    alias: str | None = None,
+    weight: float | None = None,
+    batching: Batching | None = None,
+    record: onnx.Record | None = None,
+    report: Report = lambda _: None,
+    decided: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Registers what `prepare` made, and returns the version; the arguments are those of `publish.pipeline.register`."""
+    onnx.check_request(name, alias, weight)
+    report(f"fitting the drift baseline on {prepared.sample.rows:,} rows")
+    baseline = _baseline(prepared)
+    record = record or onnx.Record()
+    report(f"registering {name}")
+    with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
+        folder = Path(scratch) / onnx.ARTIFACTS
+        _save_mlflow(prepared, folder)
+        artifact.write(
+            folder,
+            python=prepared.description,
+            features=prepared.features,
+            baseline=baseline,
+            golden=_golden(prepared),
+            class_output=prepared.class_output,
+            classes=prepared.classes,
+            batching=batching,
+        )
+        params = {
+            "estimator": type(prepared.pipeline).__name__,
+            "runs_in": "python",
+            "sample_rows": prepared.sample.rows,
+        }
+        metrics = {**scores, "python_ms": prepared.row_s * 1e3, **record.metrics}
+        return onnx.register(
+            name,
+            folder,
+            registry=registry,
+            alias=alias,
+            weight=weight,
+            record=replace(record, params={**params, **record.params}, metrics=metrics),
+            decided=decided,
+        )
+
+
+def _warning(file: Kept) -> str:
+    return (
+        f"The pipeline is kept as a pickle: {file.why_pickle}. A server that serves it runs whatever code the version holds, "
+        "in a sandboxed process. Publish it so?"
+    )
+
+
+def _asked(pipeline: Any, description: Description, sample: Sample) -> list[NDArray[Any]]:
+    return answers(pipeline, description.outputs, sample.given, sample.rows)
+
+
+def _check(pipeline: Any, description: Description, sample: Sample, sandbox: Sandbox) -> None:
+    expected = _asked(pipeline, description, sample)
+    blocks = described.blocks_of(description.columns, sample.on_the_wire(), sample.rows)
+    got = sandbox.run(blocks, sample.rows)
+    for output, mine, theirs in zip(description.outputs, expected, got, strict=True):
+        differs = ~_agree(mine, theirs)
+        if differs.any():
+            at = tuple(int(each) for each in np.argwhere(differs)[0])
+            raise ModelFailedError(
+                f"{output.name!r} of row {sample.places[at[0]]} is {theirs[at]} instead of {mine[at]}"
+            )
+
+
+def _agree(mine: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.bool_]:
+    if mine.dtype.kind != "f":
+        return np.asarray(mine == theirs, np.bool_)
+    finite = np.abs(mine[np.isfinite(mine)])
+    largest = float(finite.max()) if finite.size else 1.0
+    return np.asarray(np.isclose(mine, theirs, rtol=_TOLERANCE, atol=_TOLERANCE * largest, equal_nan=True), np.bool_)
+
+
+def _took_s(sandbox: Sandbox, description: Description, sample: Sample, count: int) -> float:
+    """The usual time for so many rows; of a smaller sample some twice."""
+    table = {name: np.resize(values, count) for name, values in sample.on_the_wire().items()}
+    blocks = described.blocks_of(description.columns, table, count)
+    times = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        sandbox.run(blocks, count)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times))
+
+
+def _specs(description: Description) -> tuple[TensorInfo, ...]:
+    return tuple(
+        TensorInfo(output.name, output.datatype, (ANY,) if output.width is None else (ANY, output.width))
+        for output in description.outputs
+    )
+
+
+def _baseline(prepared: PreparedPython) -> Baseline:
+    sample = prepared.sample
+    baseline = fit.fit_baseline(prepared.features, sample.on_the_wire())
+    outputs = _asked(prepared.pipeline, prepared.description, sample)
+    specs = _specs(prepared.description)
+    names = tuple(str(label) for label in prepared.classes or ())
+    reader = output_reader(specs, ClassOutputs(), prepared.class_output, names)
+    return golden.with_predictions(
+        baseline, reader, specs, outputs, class_output=prepared.class_output, labels=prepared.classes
+    )
+
+
+def _golden(prepared: PreparedPython) -> golden_file.Golden | None:
+    """The golden requests; none where an answer is infinite, which their file cannot hold."""
+    rows = prepared.sample.finite().some(golden.GOLDEN_ROWS)
+    table = rows.on_the_wire()
+    inputs = {column.name: np.asarray(table[column.name]) for column in prepared.description.columns}
+    outputs = _asked(prepared.pipeline, prepared.description, rows)
+    names = [output.name for output in prepared.description.outputs]
+    try:
+        return golden_file.make(inputs, dict(zip(names, outputs, strict=True)))
+    except PenstockError:
+        return None
+
+
+def _save_mlflow(prepared: PreparedPython, folder: Path) -> None:
+    """Writes the pipeline's file with MLflow's description, by which other tools know what it is."""
+    import mlflow
+    import sklearn
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema
+
+    folder.mkdir()
+    (folder / prepared.kept.file).write_bytes(prepared.kept.content)
+    specs = _specs(prepared.description)
+    inputs = [TensorInfo(column.name, _DATATYPES[column.kind], (ANY, 1)) for column in prepared.description.columns]
+    signature = ModelSignature(
+        inputs=Schema([onnx.schema_spec(spec) for spec in inputs]),
+        outputs=Schema([onnx.schema_spec(spec) for spec in specs]),
+    )
+    model = Model(signature=signature, mlflow_version=mlflow.__version__)
+    model.add_flavor("penstock", file=prepared.kept.file, reason=prepared.reason[:500])
+    model.add_flavor(
+        "sklearn",
+        pickled_model=prepared.kept.file,
+        sklearn_version=sklearn.__version__,
+        serialization_format="cloudpickle" if prepared.kept.file == PICKLE else "skops",
+        code=None,
+    )
+    model.save(str(folder / artifact.MLMODEL))
+    lines = [f"{name}=={release}" for name, release in prepared.kept.requirements.items()]
+    (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
+
+
+_DATATYPES: Final = {"number": "FP64", "time": "INT64", "text": "BYTES"}
