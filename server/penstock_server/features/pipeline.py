@@ -200,6 +200,17 @@ class Pipeline:
             InvalidInputError: a column is missing, is not of its kind, or is not as long as the others, or a row is
                 refused.
         """
+        out, refusal = self.transform_rows(table)
+        if refusal is not None:
+            raise refusal.error(0, len(out))
+        return out
+
+    def transform_rows(self, table: Table) -> tuple[NDArray[Any], Refusal | None]:
+        """The output of a whole table, as `transform`, and the rows that are refused; their outputs are meaningless.
+
+        Raises:
+            InvalidInputError: a column is missing, is not of its kind, or is not as long as the others.
+        """
         rows = row_count(table, self.columns)
         out = np.empty((rows, self.width), self.dtype)
         numbers = np.empty((rows, len(self.numbers)), np.float64)
@@ -207,10 +218,7 @@ class Pipeline:
             numbers[:, at] = numbers_of(table, name)
         times = [times_of(table, name).tobytes() for name in self.times]
         strings = [join_bytes(strings_of(table, name)) for name in self.strings]
-        refusal = self.run(numbers, [*times, *strings], rows, out, None)
-        if refusal is not None:
-            raise refusal.error(0, rows)
-        return out
+        return out, self.run(numbers, [*times, *strings], rows, out, None)
 
     def _refusal(self, numbers: int, others: int, rows: int, out: NDArray[Any]) -> InvalidInputError:
         kind = "time and string columns" if self.times else "string columns"

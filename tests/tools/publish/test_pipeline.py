@@ -223,8 +223,9 @@ def test_graph_and_specification_are_opened_once_here_and_once_as_a_server_does(
     published = publish_pipeline("fraud", pipeline, frame, answers["binary"])
     assert len(opened) == 2
     assert compiled.count(published.prepared.features) == 2
-    # The proof compares each transformer that was compiled with scikit-learn's, once.
-    assert len(compiled) == 2 + len(published.prepared.compiled.stages)
+    # The proof compares each transformer that was compiled with scikit-learn's, once. Before it says what it accepts the
+    # specification is another one, and what reaches the graph is looked at in float64 then and after.
+    assert len(compiled) == 2 + 3 + len(published.prepared.compiled.stages)
 
 
 def test_numbers_are_scored_as_numbers(registry, client, frame, answers):

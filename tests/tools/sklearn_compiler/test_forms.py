@@ -52,7 +52,7 @@ def test_what_the_pipeline_tells_apart_is_told():
     form = form_of(fitted(texts(np.nan), OneHotEncoder(handle_unknown="ignore")), texts(np.nan))
     (note,) = form.notes
     assert note == (
-        "column 'city': a missing value of a request is NaN; the pipeline answers None and the empty text otherwise"
+        "'city': a missing value of a request is NaN; the pipeline answers None and the empty text otherwise"
     )
 
 

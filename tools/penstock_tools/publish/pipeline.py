@@ -24,7 +24,7 @@ from penstock_tools.publish import golden, onnx, onnx_graph, summary
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.python import version
 from penstock_tools.publish.python.version import PreparedPython
-from penstock_tools.sklearn_compiler import proof, scoring
+from penstock_tools.sklearn_compiler import edges, proof, scoring
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 from penstock_tools.sklearn_compiler.graph import model
 
@@ -85,11 +85,21 @@ def prepare(
             built = Pipeline(compiled.features(each))
             graph = onnx_graph.read(model.planned(compiled.plan, built.width, each))
             difference = proof.check_answers(compiled, built, graph.runtime)
+            report("asking the pipeline about missing, unseen and huge values")
+            found = edges.settled(compiled.pipeline, compiled.sample, built, graph.runtime)
         except (ModelFailedError, UnsupportedError) as error:
             # The reason is the error of the narrow datatype; that the wide one fails too adds nothing.
             refusal = refusal or error
             continue
-        return Prepared(compiled, built, graph, step_difference, difference, None if refusal is None else str(refusal))
+        return Prepared(
+            compiled,
+            found.pipeline,
+            graph,
+            step_difference,
+            difference,
+            None if refusal is None else str(refusal),
+            (*compiled.sample.notes, *found.notes),
+        )
     raise refusal or UnsupportedError("no datatype was tried")
 
 

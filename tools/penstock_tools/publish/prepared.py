@@ -19,6 +19,7 @@ class Prepared:
         step_difference: the largest between a compiled transformer and scikit-learn's, as a share of the column's largest.
         difference: the largest between the answers, as `proof.check_answers` measures it.
         refused: why a graph of the narrower datatype was not chosen; None where it was, or was not tried.
+        notes: sentences for people: what the version refuses, or cannot tell apart, although the pipeline does.
     """
 
     compiled: Compiled
@@ -27,6 +28,7 @@ class Prepared:
     step_difference: float
     difference: float
     refused: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def features(self) -> FeatureSpec:

@@ -124,7 +124,7 @@ def _lines(prepared: "Prepared") -> list[tuple[str, str]]:
         lines.insert(1, ("not read", ", ".join(compiled.unused)))
     if prepared.refused is not None:
         lines.append(("why not FP32", prepared.refused))
-    return [*lines, *(("note", note) for note in compiled.sample.notes)]
+    return [*lines, *(("note", note) for note in prepared.notes)]
 
 
 _KIND_NAMES: Final[dict[type[Column], str]] = {NumberColumn: "number", StringColumn: "text", TimeColumn: "time"}

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sklearn.compose import ColumnTransformer
 
 from penstock_server.errors import InvalidInputError
+from penstock_server.features.spec import limits
 from penstock_server.features.spec.blocks import Block, Take
 from penstock_server.features.spec.spec import Column, Datatype, FeatureSpec, NumberColumn, StringColumn
 from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, Strings
@@ -127,9 +129,15 @@ def _specification(
 ) -> FeatureSpec:
     kept = tuple(_column(column) for column in columns if column.name not in unused)
     try:
-        return FeatureSpec(kept, block, datatype)
+        return FeatureSpec(kept, block, datatype, ignored=_ignored(unused))
     except ValueError as error:
         raise InvalidInputError(f"the pipeline makes no feature specification: {error}") from error
+
+
+def _ignored(unused: Sequence[str]) -> tuple[str, ...] | msgspec.UnsetType:
+    """The columns that requests may bring in vain, as far as a specification can name them."""
+    named = tuple(name for name in unused if 0 < len(name) <= limits.MAX_NAME and name.isprintable())
+    return named[: limits.MAX_COLUMNS] or msgspec.UNSET
 
 
 def _raw(columns: Iterable[RawColumn]) -> Parts:

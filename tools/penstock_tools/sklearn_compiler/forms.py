@@ -160,7 +160,8 @@ def _with_meanings(pipeline: Any, given: pd.DataFrame, rows: pd.DataFrame, probe
     if not asked:
         return Form(rows)
     found = _asked(pipeline, probes, asked)
-    meanings, notes = {}, []
+    meanings: dict[int, Missing] = {}
+    told: dict[str, list[str]] = {}
     for at in asked:
         present = {kind for kind in map(missing_kind, given.iloc[:, at]) if kind is not None}
         is_nullable = getattr(rows.dtypes.iloc[at], "na_value", None) is pd.NA
@@ -168,11 +169,11 @@ def _with_meanings(pipeline: Any, given: pd.DataFrame, rows: pd.DataFrame, probe
         if meaning is not None:
             meanings[at] = meaning
         if note:
-            notes.append(f"column {str(rows.columns[at])!r}: {note}")
+            told.setdefault(note, []).append(repr(str(rows.columns[at])))
     changed = rows
     for at, meaning in meanings.items():
         changed = _changed(changed, [at], partial(_meant, meaning=meaning))
-    return Form(changed, meanings, tuple(notes))
+    return Form(changed, meanings, tuple(f"{', '.join(names)}: {note}" for note, names in told.items()))
 
 
 def _is_ambiguous(column: Any) -> bool:
@@ -203,29 +204,41 @@ def _asked(
 ) -> dict[int, dict[Missing | None, list[Outcome]]]:
     """For each column what the pipeline makes of each kind of missing value in it, and of an unseen value (None).
 
-    One call asks about one kind in all columns: the probes once for each column, with that column changed.
+    One call asks about one kind in all columns: a row for each. Where that is answered, the other probes are asked too.
     """
     found: dict[int, dict[Missing | None, list[Outcome]]] = {at: {} for at in places}
-    many = pd.concat([probes] * len(places), ignore_index=True)
-    many = _changed(many, places, lambda column: column.astype(object))
+    loose = _changed(probes, places, lambda column: column.astype(object))
     for kind in (None, *Missing):
-        asked = many
-        for nth, at in enumerate(places):
-            value = _unseen_like(probes.iloc[:, at]) if kind is None else kind.value_in_frames
-            asked = _changed(asked, [at], partial(_put, nth=nth, rows=len(probes), value=value))
-        answered = outcomes(pipeline, asked)
-        for nth, at in enumerate(places):
-            found[at][kind] = answered[nth * len(probes) : (nth + 1) * len(probes)]
+        values = {at: _unseen_like(probes.iloc[:, at]) if kind is None else kind.value_in_frames for at in places}
+        for at, outcome in zip(places, _outcomes(pipeline, loose, [(at, 0) for at in places], values), strict=True):
+            found[at][kind] = [outcome]
+        more = [(at, probe) for at in places for probe in range(1, len(probes)) if not found[at][kind][0].is_refusal]
+        for (at, _), outcome in zip(more, _outcomes(pipeline, loose, more, values), strict=True):
+            found[at][kind].append(outcome)
     return found
+
+
+def _outcomes(
+    pipeline: Any, probes: pd.DataFrame, asked: Sequence[tuple[int, int]], values: Mapping[int, Any]
+) -> list[Outcome]:
+    """The outcome of each pair of a column and a probe, with the column's value in the probe."""
+    if not asked:
+        return []
+    rows = taken(probes, [probe for _, probe in asked]).reset_index(drop=True)
+    for at in {at for at, _ in asked}:
+        here = [row for row, (column, _) in enumerate(asked) if column == at]
+        rows = _changed(rows, [at], partial(_put, rows=here, value=values[at]))
+    return outcomes(pipeline, rows)
 
 
 def _unseen_like(column: Any) -> Any:
     return UNSEEN if _is_text(column) else _UNSEEN_NUMBER
 
 
-def _put(column: Any, nth: int, rows: int, value: Any) -> Any:
+def _put(column: Any, rows: Sequence[int], value: Any) -> Any:
     values = column.to_numpy(object).copy()
-    values[nth * rows : (nth + 1) * rows] = [value] * rows
+    for row in rows:
+        values[row] = value
     return pd.Series(values, index=column.index, name=column.name, dtype=object)
 
 
@@ -256,4 +269,4 @@ def _meaning(
 
 
 def _are_alike(left: Sequence[Outcome], right: Sequence[Outcome]) -> bool:
-    return all(one.is_like(other) for one, other in zip(left, right, strict=True))
+    return len(left) == len(right) and all(one.is_like(other) for one, other in zip(left, right, strict=True))

@@ -36,16 +36,17 @@ class Outcome:
         """Whether it refuses the row."""
         return self.answer is None
 
-    def is_like(self, other: "Outcome") -> bool:
-        """Whether both are the same answer, or both refusals."""
+    def is_like(self, other: "Outcome", tolerance: float = TOLERANCE) -> bool:
+        """Whether both are the same answer, within a share of the largest value, or both refusals."""
         if self.answer is None or other.answer is None:
             return self.answer is other.answer
         if self.answer.dtype.kind not in "fiub" or other.answer.dtype.kind not in "fiub":
             return bool(np.array_equal(self.answer.astype(str), other.answer.astype(str)))
-        scale = max(float(np.max(np.abs(self.answer), initial=0.0, where=np.isfinite(self.answer))), 1e-300)
-        return self.answer.shape == other.answer.shape and np.allclose(
-            self.answer, other.answer, rtol=0.0, atol=TOLERANCE * scale, equal_nan=True
-        )
+        if self.answer.shape != other.answer.shape:
+            return False
+        finite = np.where(np.isfinite(other.answer), np.abs(other.answer), 0.0)
+        scale = max(float(finite.max(initial=0.0)), 1e-300)
+        return np.allclose(self.answer, other.answer, rtol=0.0, atol=tolerance * scale, equal_nan=True)
 
 
 def answers(pipeline: Any, rows: Any) -> NDArray[Any]:
