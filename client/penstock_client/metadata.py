@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from penstock import inference_pb2
-from penstock.names import PARAMETER_COLUMNS, PARAMETER_MISSING
+from penstock.names import PARAMETER_COLUMNS, PARAMETER_MISSING, PARAMETER_TIME
 from penstock_client.errors import ServerError
 
 
@@ -19,6 +19,7 @@ class TensorSpec:
         shape: the length of each axis, -1 if it varies; empty if the server declares none.
         columns: the names of a matrix's columns, in its order; empty if the server knows none.
         missing: the text that stands for a missing value in a BYTES column; None if none does.
+        time: the unit of the times since 1970 that an INT64 column holds, "ns"; None for whole numbers.
 
     >>> TensorSpec("age", "INT64", (-1, 1)).is_column, TensorSpec("X", "FP32", (-1, 30)).is_column
     (True, False)
@@ -29,6 +30,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
     missing: str | None = None
+    time: str | None = None
 
     @property
     def is_column(self) -> bool:
@@ -80,7 +82,8 @@ def index_of(message: inference_pb2.RepositoryIndexResponse) -> tuple[ModelState
 
 def _spec_of(tensor: inference_pb2.ModelMetadataResponse.TensorMetadata) -> TensorSpec:
     missing = tensor.parameters[PARAMETER_MISSING].string_param if PARAMETER_MISSING in tensor.parameters else None
-    return TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape), _columns_of(tensor), missing)
+    time = tensor.parameters[PARAMETER_TIME].string_param if PARAMETER_TIME in tensor.parameters else None
+    return TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape), _columns_of(tensor), missing, time)
 
 
 def _columns_of(tensor: inference_pb2.ModelMetadataResponse.TensorMetadata) -> tuple[str, ...]:

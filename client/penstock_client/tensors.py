@@ -19,6 +19,7 @@ from penstock.names import MATRIX_INPUT, closest
 from penstock.tensors import datatype_of
 from penstock_client.errors import InvalidRequestError
 from penstock_client.metadata import TensorSpec
+from penstock_client.times import nanoseconds
 from penstock_client.values import cast
 
 Extra = Literal["ignore", "refuse"]
@@ -202,6 +203,7 @@ def _check_lengths(columns: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _named(spec: TensorSpec, values: object, label: str) -> InputTensor:
+    values = values if spec.time is None else nanoseconds(values, label)
     array = cast(values, spec.datatype, label, missing=spec.missing)
     return InputTensor(spec.name, spec.datatype, _fitted(array, spec, label))
 

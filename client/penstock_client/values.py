@@ -222,6 +222,9 @@ def _is_number(value: object) -> bool:
 
 def _as_bytes(array: NDArray[Any], label: str, missing: str | None) -> NDArray[Any]:
     cause = f"{label} is BYTES and takes text"
+    if array.dtype.kind == "f" and np.isnan(array).all():
+        # What frames make of a column in which every text is missing.
+        array = np.full(array.shape, None, dtype=object)
     if array.size and array.dtype.kind not in _TEXT_OR_OBJECT_KINDS:
         raise _refusal(cause, array, 0)
     elements = np.empty(array.size, dtype=object)

@@ -113,6 +113,12 @@ def test_what_does_not_fit_is_refused_by_name(values, datatype, words):
     assert refused.value.details.startswith("column 'a' ")
 
 
+def test_a_column_whose_texts_are_all_missing_may_come_as_floats():
+    assert cast(np.array([np.nan, np.nan]), "BYTES", "column 'a'", missing="").tolist() == [b"", b""]
+    with pytest.raises(InvalidRequestError, match="declares none for a missing value"):
+        cast(np.array([np.nan]), "BYTES", "column 'a'")
+
+
 @pytest.mark.parametrize("datatype", NUMPY_TYPES)
 def test_an_array_of_the_datatype_is_not_copied(datatype):
     array = np.zeros(3, NUMPY_TYPES[datatype])
