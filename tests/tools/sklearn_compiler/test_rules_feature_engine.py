@@ -3,13 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - makes the next import work
 from sklearn.feature_selection import SelectKBest
-from sklearn.impute import SimpleImputer
+from sklearn.impute import IterativeImputer, SimpleImputer
+from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, OrdinalEncoder, PolynomialFeatures, StandardScaler
 
 from penstock_server.errors import InvalidInputError, UnsupportedError
 from penstock_server.features.pipeline import Pipeline
+from penstock_tools.publish.pipeline import prepare
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 from penstock_tools.sklearn_compiler.sample import pipeline_sample
 
@@ -25,6 +28,7 @@ from feature_engine import (
     selection,
     transformation,
 )
+from feature_engine.pipeline import Pipeline as EnginePipeline
 from feature_engine.wrappers import SklearnTransformerWrapper
 
 ROWS = 80
@@ -322,6 +326,20 @@ def test_encoders_answer_as_they_do(encoder):
                     compiled.transform(wire_of(columns, row))
             continue
         np.testing.assert_array_equal(compiled.transform(wire_of(columns, row)), expected, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_its_own_pipeline_and_what_the_graph_computes_in_its_wrapper():
+    rows = gaps(frame()).assign(city=frame()["city"])
+    pipeline = EnginePipeline(
+        [
+            ("fill", SklearnTransformerWrapper(IterativeImputer(max_iter=3), variables=["age", "share"])),
+            ("others", imputation.MeanMedianImputer(variables=["fare", "class"])),
+            ("city", encoding.OneHotEncoder()),
+            ("model", Ridge()),
+        ]
+    ).fit(rows, ANSWERS)
+    assert prepare(pipeline, rows).difference < 1e-5
 
 
 REFUSED = {

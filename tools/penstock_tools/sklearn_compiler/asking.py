@@ -22,7 +22,7 @@ from penstock_server.features.spec import spec
 from penstock_server.features.spec.spec import Categories
 from penstock_server.features.spec.step_base import Unseen
 from penstock_server.features.spec.steps import Lookup, Match, OneHot, Step
-from penstock_tools.sklearn_compiler.columns import InGraph, Meaning, Numbers, Part, Parts, Strings, singles, then
+from penstock_tools.sklearn_compiler.columns import InGraph, Meaning, Numbers, Part, Parts, Strings, pick, singles, then
 from penstock_tools.sklearn_compiler.known import known_values
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.sample import Missing, missing_kind
@@ -66,11 +66,13 @@ def by_asking(transformer: Any, parts: Parts, encoded: Collection[Hashable]) -> 
     answers = _Answers(transformer, names, questions)
     owners = answers.owners()
     made: list[Part] = []
-    for owner, run in groupby(range(len(owners)), key=owners.__getitem__):
+    # What is passed on stays together, since the graph would compute it once for each part.
+    for owner, run in groupby(range(len(owners)), key=lambda at: owners[at] if questions[owners[at]].encoded else None):
         chosen = list(run)
-        made.append(
-            _encoded(questions[owner], answers.of(owner, chosen)) if questions[owner].encoded else columns[owner]
-        )
+        if owner is None:
+            made += pick(parts, [owners[at] for at in chosen])
+        else:
+            made.append(_encoded(questions[owner], answers.of(owner, chosen)))
     return tuple(made)
 
 

@@ -19,6 +19,9 @@ from penstock_tools.sklearn_compiler.graph.estimators import is_known
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, StepPath, place
 
 _INSTEAD: Final = {
+    "DictVectorizer": "a frame with a column for each key, and OneHotEncoder, work",
+    "NMF": "PCA, TruncatedSVD and FactorAnalysis work",
+    "PolynomialCountSketch": "Nystroem and RBFSampler work",
     "CountVectorizer": "FeatureHasher, OneHotEncoder and TargetEncoder work on whole texts",
     "TfidfVectorizer": "FeatureHasher, OneHotEncoder and TargetEncoder work on whole texts",
     "HashingVectorizer": "FeatureHasher works on whole texts",

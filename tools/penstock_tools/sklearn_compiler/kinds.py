@@ -21,6 +21,7 @@ _ANSWERS_ALIKE: Final = frozenset(
 
 _ALIASES: Final = {
     "imblearn.pipeline.Pipeline": "sklearn.pipeline.Pipeline",
+    "feature_engine.pipeline.pipeline.Pipeline": "sklearn.pipeline.Pipeline",
     "imblearn.ensemble._bagging.BalancedBaggingClassifier": "sklearn.ensemble._bagging.BaggingClassifier",
     "imblearn.ensemble._easy_ensemble.EasyEnsembleClassifier": "sklearn.ensemble._bagging.BaggingClassifier",
     "imblearn.ensemble._forest.BalancedRandomForestClassifier": "sklearn.ensemble._forest.RandomForestClassifier",

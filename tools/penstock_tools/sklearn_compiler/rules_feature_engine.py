@@ -30,9 +30,10 @@ from penstock_server.features.spec.steps import (
     Standardise,
     Step,
 )
+from penstock_tools.sklearn_compiler import rules_graph
 from penstock_tools.sklearn_compiler.asking import by_asking
 from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, numbers, pick, then
-from penstock_tools.sklearn_compiler.refusals import Refused
+from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.rules_creation import (
     Expressions,
     first_above,
@@ -314,17 +315,24 @@ def _wrapped(of: Callable[[Any], Rule], wrapper: Any, parts: Parts) -> Parts:
     inner, variables = wrapper.transformer_, list(wrapper.variables_)
     if hasattr(wrapper, "features_to_drop_"):
         return _selected(wrapper, parts)
-    made = of(inner)(inner, pick(parts, _places(wrapper, variables)))
+    chosen = pick(parts, _places(wrapper, variables))
+    try:
+        made = of(inner)(inner, chosen)
+    except NotCompiled:
+        made = rules_graph.computed(inner, chosen)
     if type(inner).__name__ in ("OneHotEncoder", "PolynomialFeatures"):
         return (*pick(parts, _others(wrapper, variables)), *made)
     if sum(part.width for part in made) != len(variables):
         raise Refused(f"{type(inner).__name__} does not give a column for each of its columns")
-    names = _names(wrapper)
-    return tuple(
-        part
-        for at, name in enumerate(names)
-        for part in (pick(made, [variables.index(name)]) if name in variables else pick(parts, [at]))
-    )
+    changed: list[Part] = []
+    for is_made, run in groupby(enumerate(_names(wrapper)), key=lambda each: each[1] in variables):
+        places = list(run)
+        changed += (
+            pick(made, [variables.index(name) for _, name in places])
+            if is_made
+            else pick(parts, [at for at, _ in places])
+        )
+    return tuple(changed)
 
 
 def _drops_rows(transformer: Any, parts: Parts) -> Parts:  # noqa: ARG001 - a rule

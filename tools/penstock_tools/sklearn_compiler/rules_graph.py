@@ -15,6 +15,7 @@ from penstock_tools.sklearn_compiler.columns import InGraph, Parts, Strings
 from penstock_tools.sklearn_compiler.graph import kernel_maps, projections
 from penstock_tools.sklearn_compiler.graph.context import Context
 from penstock_tools.sklearn_compiler.graph.estimators import Rule as GraphRule
+from penstock_tools.sklearn_compiler.graph.estimators import is_known
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 
 
@@ -28,6 +29,18 @@ def iterative(imputer: Any, parts: Parts) -> Parts:  # noqa: ARG001 - a rule
     if imputer.sample_posterior:
         raise Refused("it draws its values by chance; sample_posterior=False works")
     raise NotCompiled("it is made of estimators")
+
+
+def computed(transformer: Any, parts: Parts) -> Parts:
+    """What the graph makes of the parts with a transformer that it knows by its class.
+
+    Raises:
+        NotCompiled: the graph does not know it.
+        Refused: a part is text.
+    """
+    if not is_known(transformer):
+        raise NotCompiled(f"Penstock has no rule for {type(transformer).__name__}")
+    return _features(lambda given, x, context: context.emit(given, x), transformer, parts)
 
 
 def _features(rule: GraphRule, transformer: Any, parts: Parts) -> Parts:
