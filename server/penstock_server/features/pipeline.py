@@ -22,12 +22,18 @@ from penstock_server.features.cells import Cells
 from penstock_server.features.compiled import EntryPoint, available, library
 from penstock_server.features.compiler import layout
 from penstock_server.features.compiler.missing import reaching
-from penstock_server.features.compiler.program import compile_program
+from penstock_server.features.compiler.program import TEXT_PAD_BYTES, compile_program
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn, TimeColumn
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of, times_of
 
 BRIEF_VALUES: Final = 2048
 """Up to this many raw values in a batch, about 30 us of work, the kernel keeps the GIL."""
+
+BRIEF_BYTES: Final = 8 << 10
+"""Up to this many bytes of texts whose words are counted, which takes about 60 us."""
+
+TEXT_BYTES: Final = 256 << 10
+"""Scratch has room for texts of this size, when they are prepared; a longer one gets scratch of its own."""
 
 _PADDING: Final = bytes(layout.WORD_BYTES)
 _LENGTH: Final = struct.Struct("<I")
@@ -168,20 +174,16 @@ class Pipeline:
         self, numbers: bytes, text: bytes, rows: int, out_at: int, cells_at: int, refused_at: int, flags: int
     ) -> int:
         """The kernel's result; a long call takes its own scratch and leaves it for the next."""
-        if rows <= self._brief_rows:
+        size = len(text) - layout.WORD_BYTES
+        if rows <= self._brief_rows and (size <= BRIEF_BYTES or not self._program.text_growth):
             at = self._scratch_at
-            return self._run_brief(
-                self._at, numbers, text, len(text) - layout.WORD_BYTES, rows, out_at, cells_at, at, refused_at, flags
-            )
-        try:
-            scratch = self._spare.pop()
-        except IndexError:
-            scratch = self._new_scratch()
+            return self._run_brief(self._at, numbers, text, size, rows, out_at, cells_at, at, refused_at, flags)
+        is_usual = size <= TEXT_BYTES or not self._program.text_growth
+        scratch = self._spare_scratch() if is_usual else self._new_scratch(size)
         at = scratch.ctypes.data
-        answer = self._run_long(
-            self._at, numbers, text, len(text) - layout.WORD_BYTES, rows, out_at, cells_at, at, refused_at, flags
-        )
-        self._spare.append(scratch)
+        answer = self._run_long(self._at, numbers, text, size, rows, out_at, cells_at, at, refused_at, flags)
+        if is_usual:
+            self._spare.append(scratch)
         return answer
 
     def _refused(self, numbers: bytes, text: bytes, rows: int, out_at: int) -> Refusal:
@@ -190,8 +192,17 @@ class Pipeline:
         self._call(numbers, text, rows, out_at, out_at, found.ctypes.data, layout.RECORDING)
         return Refusal(found, self._program.refusals)
 
-    def _new_scratch(self) -> NDArray[np.float64]:
-        return np.empty(self._program.scratch_words)
+    def _spare_scratch(self) -> NDArray[np.float64]:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self._new_scratch()
+
+    def _new_scratch(self, text_bytes: int = TEXT_BYTES) -> NDArray[np.float64]:
+        """Scratch for a batch with texts of this size together. Its pages are there only once they are touched."""
+        growth = self._program.text_growth
+        words = -(-(growth * text_bytes + TEXT_PAD_BYTES) // layout.WORD_BYTES) if growth else 0
+        return np.zeros(self._program.scratch_words + words)
 
     def transform(self, table: Table) -> NDArray[Any]:
         """The output of a whole table of raw columns, `dtype` [rows, width]; other columns are ignored.

@@ -6,6 +6,7 @@ outputs without a register. `lower` and `lower_steps` make them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,11 +63,21 @@ class LookupColumns:
         draft.append(layout.LOOKUP_OUT, [Entry((self.source,), (), words)])
 
 
+class ColumnGroup(Protocol):
+    """Columns that need no registers where they are outputs."""
+
+    def make(self, draft: Draft) -> tuple[Value, ...]:
+        """Its columns as values; the instruction that makes them is appended once."""
+
+    def write(self, draft: Draft, columns: Sequence[int], output: int) -> None:
+        """Writes some of its columns, each once, to outputs side by side from `output` on."""
+
+
 @dataclass(frozen=True, slots=True)
 class CodedColumn:
-    """One column of a group: its values follow from codes."""
+    """One column of a group: its values follow from codes, or from the grams of a text."""
 
-    group: OneHotColumns | LookupColumns
+    group: ColumnGroup
     at: int
 
 

@@ -4,7 +4,7 @@
 last read, which register holds it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -54,6 +54,10 @@ class Draft:
 
     Attributes:
         refusals: for each refusal what its row does, such as "holds a value of 'age' that ...".
+        shared: the positions of tables that several instructions may read, by what they are made of.
+        counted: the most columns that an encoder of grams counts in.
+        summed: the most columns that one projects onto.
+        text_growth: the most bytes that a byte of a text becomes when it is prepared; 0 where none is.
     """
 
     instructions: list[Instruction] = field(default_factory=list)
@@ -63,6 +67,10 @@ class Draft:
     data: list[NDArray[np.int64]] = field(default_factory=list)
     taken: int = 0
     entries: int = 0
+    shared: dict[Hashable | None, int] = field(default_factory=dict)
+    counted: int = 0
+    summed: int = 0
+    text_growth: int = 0
 
     def new(self, count: int = 1) -> tuple[Value, ...]:
         """Values that nothing has written yet."""
@@ -95,6 +103,11 @@ class Draft:
         """Counts `words` towards the program's limit; called before they are made."""
         self.taken += words
         limits.at_most("words in its program", self.taken, MAX_WORDS)
+
+    @property
+    def state_words(self) -> int:
+        """The scratch that counting grams needs: encoders share it, one after another."""
+        return layout.RING + 3 * self.counted + self.summed if self.counted else 0
 
     def refusal(self, column: str, reason: str = UNSEEN) -> int:
         """The number of a new refusal about this column; `reason` has a place for its name."""

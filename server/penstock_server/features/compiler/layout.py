@@ -8,7 +8,8 @@ text is little-endian words, filled up with zeros. This module holds only intege
 
 from typing import Final
 
-# The header. CODE is the position of the first instruction; ZEROED whether outputs must be zero before they are written.
+# The header. CODE is the position of the first instruction; ZEROED whether outputs must be zero before they are written; STATE
+# the words of scratch between the cursors and the text, COUNTED the most columns that an encoder of grams counts in.
 WORDS: Final = 0
 NUMBERS: Final = 1
 STRINGS: Final = 2
@@ -21,7 +22,9 @@ CODE: Final = 8
 IS_DOUBLE: Final = 9
 ZEROED: Final = 10
 TIMES: Final = 11
-HEADER_WORDS: Final = 12
+STATE: Final = 12
+COUNTED: Final = 13
+HEADER_WORDS: Final = 14
 
 # An instruction: its operation, then these words.
 NEXT: Final = 1
@@ -61,16 +64,21 @@ CALENDAR: Final = 24  # days, nanoseconds of the day, register, part
 FIRST_EDGE: Final = 25
 LOAD: Final = 25  # register, number column, column, @counts
 FIND: Final = 26  # register, string column, column, @counts, @table
-HASH: Final = 27  # registers, string column, width, is signed, whether "" gives zeros, @prefix, its bytes
+HASH: Final = (
+    27  # registers, string column, width, is signed, is "" zeros, @prefix, its bytes, @mapping or 0, sides to strip
+)
 STORE: Final = 28  # source, output
 ONE_HOT_OUT: Final = 29  # source, first output, K, @places
 LOOKUP_OUT: Final = 30  # source, first output, m, K, @numbers
 REFUSE_CODE: Final = 31  # source, K, refusal
 REFUSE_OUTSIDE: Final = 32  # source, low, high, refusal
 LOAD_TIME: Final = 33  # registers of days, nanoseconds of the day and seconds; time column, column, @counts
+FIND_PREPARED: Final = 34  # register, string column, @table, @mapping, sides to strip, code of what becomes empty
+GRAMS: Final = 35  # registers, string column, @grams
+GRAMS_OUT: Final = 36  # string column, first output, @grams, @places
 
 ENTRY_WORDS: Final = (
-    0, 2, 3, 4, 2, 3, 4, 4, 4, 3, 3, 3, 3, 3, 6, 3, 4, 6, 5, 5, 3, 3, 4, 4, 4, 4, 5, 7, 2, 4, 5, 3, 4, 4,
+    0, 2, 3, 4, 2, 3, 4, 4, 4, 3, 3, 3, 3, 3, 6, 3, 4, 6, 5, 5, 3, 3, 4, 4, 4, 4, 5, 9, 2, 4, 5, 3, 4, 4, 6, 3, 4,
 )  # fmt: skip
 """The words of an entry, by operation."""
 
@@ -193,6 +201,85 @@ SLOT_TEXT: Final = 1
 SLOT_LENGTH_BYTES: Final = 2
 SLOT_HASH: Final = 3
 SLOT_WORDS: Final = 4
+
+# A table of characters has two stages: a word per run of code points says where its block is, equal blocks are there once.
+POINTS: Final = 0xE0200
+"""The code points in a table; those beyond are unassigned or private."""
+ASCII: Final = 128
+BLOCK_POINTS: Final = 128
+BLOCK_SHIFT: Final = 7
+REPLACEMENT: Final = 0xFFFD
+SIGMA: Final = 0x3A3
+"""The capital sigma; it becomes one of two letters, by its place in the word."""
+
+# A mapping: its words, what each ASCII character becomes, the first stage, blocks of an entry per code point, and the texts
+# that characters become, packed. An entry has these flags, the text's length, and its first byte's place among the texts.
+# BEYOND is the entry of code points that are not in the table.
+IS_LOWERING: Final = 0
+TEXTS: Final = 1
+BEYOND: Final = 2
+MAPPING_WORDS: Final = 3
+IS_CASED: Final = 1
+IS_IGNORED: Final = 2
+IS_BLANK: Final = 4
+IS_CHANGED: Final = 8
+LENGTH_AT: Final = 8
+TEXT_AT: Final = 16
+
+# The sides of a text to strip of white space.
+LEFT: Final = 1
+RIGHT: Final = 2
+
+# A table of classes: the class of code points beyond it, the first stage, blocks of words with the classes of 16 code points.
+CLASS_WORDS: Final = 1
+CLASS_BITS: Final = 4
+CLASSES_PER_WORD: Final = 16
+WORD_SHIFT: Final = 4
+IS_TOKEN: Final = 1
+IS_WORD: Final = 2
+IS_SPACE: Final = 4
+
+# An encoder of grams: its words, then how the counts are weighed: for each step its kind and one word.
+GRAMS_MAPPING: Final = 0
+GRAMS_CLASSES: Final = 1
+GRAMS_OF: Final = 2
+GRAMS_SHORTEST: Final = 3
+GRAMS_LONGEST: Final = 4
+GRAMS_LEAST: Final = 5
+GRAMS_RUN: Final = 6
+GRAMS_TERMS: Final = 7
+GRAMS_COLUMNS: Final = 8
+GRAMS_IS_HASHED: Final = 9
+GRAMS_IS_SIGNED: Final = 10
+GRAMS_IS_BINARY: Final = 11
+GRAMS_WIDTH: Final = 12
+GRAMS_PLACES: Final = 13
+GRAMS_WEIGHTS: Final = 14
+GRAMS_WORDS: Final = 15
+OF_WORDS: Final = 0
+OF_CHARACTERS: Final = 1
+OF_CHARACTERS_WITHIN: Final = 2
+WEIGH_END: Final = 0
+WEIGH_LOG: Final = 1
+WEIGH_SCALE: Final = 2  # @weights
+WEIGH_ABOVE: Final = 3  # threshold
+WEIGH_NORM: Final = 4  # norm
+WEIGH_WORDS: Final = 2
+
+# A table of terms: a mask, the longest term's length, mask + 1 slots, a power of two and at least twice the terms, and the
+# terms. A slot is 0, or the high half of the term's hash and the position of the term: its code and length in one word, and
+# its text. Stop words have codes from the number of columns on.
+TERMS_MASK: Final = 0
+TERMS_LONGEST: Final = 1
+TERMS_WORDS: Final = 2
+CODE_AT: Final = 16
+
+# The scratch of grams: where the last tokens begin, then COUNTED counts, zero between rows, and as many words each for the
+# columns that the row has and for their values, then the sums of the projection.
+RING: Final = 32
+"""As many as a gram has words at most: `limits.MAX_GRAM`."""
+PAD_BYTES: Final = 16
+"""Free bytes on both sides of a text in scratch: for spaces around it, and for what is read a word at a time."""
 
 # The hash of a string: for each word of it, xor, multiply, and fold the high half, which is mixed best, onto the low one.
 HASH_START: Final = 0xCBF29CE484222325

@@ -6,12 +6,13 @@ lowers the steps. `program` calls `lower` once per version.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
 from penstock_server.features.cells import Cells, NumberCells, StringCells
 from penstock_server.features.compiler import layout, tables
+from penstock_server.features.compiler.characters import Case
 from penstock_server.features.compiler.columns import (
     CodedColumn,
     LookupColumns,
@@ -20,10 +21,12 @@ from penstock_server.features.compiler.columns import (
     write_outputs,
 )
 from penstock_server.features.compiler.instructions import MISSING, Draft, Entry, Value
+from penstock_server.features.compiler.lower_grams import lower_grams, put_mapping
 from penstock_server.features.compiler.lower_steps import lower_step
 from penstock_server.features.counting import number_words, string_words
-from penstock_server.features.spec.blocks import Block, Join, Take, Text, Time
+from penstock_server.features.spec.blocks import CASES, Block, Join, Take, Text, Time
 from penstock_server.features.spec.encoders import Categories, Hash
+from penstock_server.features.spec.grams import Grams
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn, TimeColumn, texts
 
 
@@ -117,7 +120,7 @@ def _categories_by_column(block: Block) -> dict[str, dict[str, None]]:
     """The categories that any encoder of a string column knows, in the order of the encoders."""
     found: dict[str, dict[str, None]] = {}
     for text in texts(block):
-        if isinstance(text.encode, Categories):
+        if isinstance(text.encode, Categories) and not text.prepare:
             found.setdefault(text.column, {}).update(dict.fromkeys(text.encode.values))
     return found
 
@@ -169,17 +172,21 @@ def _lower_block(draft: Draft, raw: _RawColumns, block: Block) -> list[MatrixCol
     return columns
 
 
-def _first_columns(draft: Draft, raw: _RawColumns, block: Block) -> list[MatrixColumn]:
+def _first_columns(draft: Draft, raw: _RawColumns, block: Block) -> list[MatrixColumn]:  # noqa: PLR0911 - one per block
     """The columns that reach a block's first step."""
     match block:
         case Take(columns):
             return [raw.values[column] for column in columns]
         case Time(column, parts):
             return [_time_part(draft, raw.times[column], part) for part in parts]
+        case Text(column, Categories() as encode) if block.prepare:
+            return [_encode_prepared(draft, raw.positions[column], block, encode)]
         case Text(column, Categories() as encode):
-            return [_encode_categories(draft, raw, column, encode)]
+            return [_encode_categories(draft, raw.values[column], raw.codes[column], column, encode)]
         case Text(column, Hash() as encode):
-            return list(_hash(draft, raw.positions[column], encode))
+            return list(_hash(draft, raw.positions[column], block, encode))
+        case Text(column, Grams() as encode):
+            return lower_grams(draft, raw.positions[column], encode)
         case Join(blocks):
             return [column for each in blocks for column in _lower_block(draft, raw, each)]
     raise AssertionError(block)
@@ -197,9 +204,10 @@ _LOADED_PARTS: Final = ("days", "nanoseconds_of_day", "seconds")
 """The parts that are loaded, in the order of their registers."""
 
 
-def _encode_categories(draft: Draft, raw: _RawColumns, column: str, encode: Categories) -> MatrixColumn:
-    """The encoder's code for each code of the column's own table."""
-    known = raw.codes[column]
+def _encode_categories(
+    draft: Draft, source: Value, known: dict[str, int], column: str, encode: Categories
+) -> MatrixColumn:
+    """The encoder's code for each code of a table that has its categories."""
     unseen = len(encode.values)
     draft.take(len(known) + 1)
     codes = np.full((len(known) + 1, 1), float(unseen))
@@ -207,7 +215,7 @@ def _encode_categories(draft: Draft, raw: _RawColumns, column: str, encode: Cate
         codes[known[""]] = encode.missing
     for code, value in enumerate(encode.values):
         codes[known[value]] = code
-    found = CodedColumn(LookupColumns(raw.values[column], codes), 0)
+    found = CodedColumn(LookupColumns(source, codes), 0)
     if encode.unseen == "refuse":
         checked = tuple(values_of(draft, [found]))
         refusal = draft.refusal(f"{column!r}")
@@ -215,11 +223,35 @@ def _encode_categories(draft: Draft, raw: _RawColumns, column: str, encode: Cate
     return found
 
 
-def _hash(draft: Draft, position: int, encode: Hash) -> tuple[Value, ...]:
+def _encode_prepared(draft: Draft, position: int, block: Text, encode: Categories) -> MatrixColumn:
+    """As `_encode_categories`, of a text that is prepared before; a text that becomes empty is not the missing one."""
+    known = {value: code for code, value in enumerate(dict.fromkeys((*encode.values, "")))}
+    blank = known[""] if "" in encode.values else len(known)
+    mapping, sides = _put_prepare(draft, block)
+    (source,) = written = draft.new()
+    words = (position, _put_table(draft, known), mapping, sides, blank)
+    draft.append(layout.FIND_PREPARED, [Entry((), written, words)])
+    return _encode_categories(draft, source, known, block.column, encode)
+
+
+def _put_prepare(draft: Draft, block: Text) -> tuple[int, int]:
+    """The position of the mapping of a block's texts, and the sides that are stripped."""
+    case = next((each for each in block.prepare if each in CASES), "keep")
+    sides = 0
+    for each in block.prepare:
+        sides |= _SIDES.get(each, 0)
+    return put_mapping(draft, cast("Case", case), "keep"), sides
+
+
+_SIDES: Final = {"strip": layout.LEFT | layout.RIGHT, "lstrip": layout.LEFT, "rstrip": layout.RIGHT}
+
+
+def _hash(draft: Draft, position: int, block: Text, encode: Hash) -> tuple[Value, ...]:
     prefix = encode.prefix.encode()
     written = draft.new(encode.width)
     at = draft.put(np.array(tables.words_of(prefix), np.uint64).view(np.int64))
     leaves_zeros = encode.missing == "zeros"
-    words = (position, encode.width, int(encode.signed), int(leaves_zeros), at, len(prefix))
+    mapping, sides = _put_prepare(draft, block) if block.prepare else (0, 0)
+    words = (position, encode.width, int(encode.signed), int(leaves_zeros), at, len(prefix), mapping, sides)
     draft.append(layout.HASH, [Entry((), written, words)])
     return written

@@ -75,7 +75,7 @@ def _refuse(draft: Draft, step: steps.Refuse, columns: list[MatrixColumn], about
     largest = np.inf if step.largest is None else step.largest
     for column in columns:
         if isinstance(column, CodedColumn):
-            if isinstance(column.group, OneHotColumns):
+            if not isinstance(column.group, LookupColumns):
                 continue
             numbers = column.group.numbers[:, column.at]
             if not (step.missing and np.isnan(numbers).any()) and not (np.abs(numbers) > largest).any():

@@ -7,6 +7,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,11 @@ from penstock_server.features.spec.spec import FeatureSpec, StringColumn, TimeCo
 _SCRATCH_BYTES = 128 << 10
 _MOST_ROWS, _LEAST_ROWS = 256, 16
 
+_ON_ZEROS: Final = frozenset({layout.ONE_HOT_OUT, layout.GRAMS_OUT})
+"""Operations that write only what is not zero to outputs."""
+
+TEXT_PAD_BYTES: Final = 2 * layout.PAD_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class CompiledProgram:
@@ -31,12 +37,14 @@ class CompiledProgram:
 
     Attributes:
         words: int64, as `layout` has it.
-        scratch_words: how many words of scratch memory each call needs.
+        scratch_words: how many words of scratch memory each call needs, zero at first, without room for a text.
+        text_growth: how much room: for each byte of the longest text as many, and `TEXT_PAD_BYTES`; 0 where none is needed.
         refusals: for each refusal that it can answer with, what the row does that it refuses.
     """
 
     words: NDArray[np.int64]
     scratch_words: int
+    text_growth: int
     refusals: tuple[str, ...]
 
 
@@ -67,11 +75,14 @@ def compile_program(spec: FeatureSpec, cells: Cells | None) -> CompiledProgram:
         rows,
         draft.size,
         int(spec.datatype == "FP64"),
-        int(any(each.operation == layout.ONE_HOT_OUT for each in draft.instructions)),
+        int(any(each.operation in _ON_ZEROS for each in draft.instructions)),
         times,
+        draft.state_words,
+        draft.counted,
     ]
     words = np.concatenate([np.array(header, np.int64), *draft.data, code])
-    return CompiledProgram(words, 2 * strings + height * rows, tuple(draft.refusals))
+    scratch = height * rows + 2 * strings + draft.state_words
+    return CompiledProgram(words, scratch, draft.text_growth, tuple(draft.refusals))
 
 
 def block_rows(height: int) -> int:

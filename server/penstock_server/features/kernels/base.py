@@ -26,6 +26,21 @@ class Program(NamedTuple):
     reals: Any
 
 
+class TextMemory(NamedTuple):
+    """Scratch memory for texts, seen as integers, as reals and as bytes.
+
+    From the word `begin` on it has `state` words for what is counted, in `columns` columns at most, and then room for one text
+    of the batch, prepared.
+    """
+
+    ints: Any
+    reals: Any
+    bytes: Any
+    begin: int
+    state: int
+    columns: int
+
+
 class BatchMemory(NamedTuple):
     """The raw rows of a batch, and where their features and counts go; `counts` are only touched when it `is_counting`.
 
@@ -42,6 +57,7 @@ class BatchMemory(NamedTuple):
     cursors: Any
     begin: int
     strings_count: int
+    text: TextMemory
     singles: Any
     doubles: Any
     counts: Any

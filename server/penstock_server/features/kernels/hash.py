@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, kernel
-from penstock_server.features.kernels.string import length_at
+from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, half_word_at, kernel
+from penstock_server.features.kernels.string import length_at, prepared
 
 
 @kernel
@@ -61,13 +61,29 @@ def murmur(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int,
 
 
 @kernel
+def murmur_of(text: Any, start: int, length: int) -> Any:
+    """The signed hash of a range of a text that has a word of padding, with seed 0."""
+    mixed = np.uint64(0)
+    whole = length - length % 4
+    for at in range(start, start + whole, 4):
+        mixed ^= scrambled(half_word_at(text, at))
+        mixed = rotated(mixed, 13) * np.uint64(5) + np.uint64(0xE6546B64) & np.uint64(0xFFFFFFFF)
+    rest = np.uint64(8 * (length - whole))
+    word = half_word_at(text, start + whole) & (np.uint64(1) << rest) - np.uint64(1)
+    mixed = finished(mixed ^ scrambled(word) ^ np.uint64(length & 0xFFFFFFFF))
+    value = np.int64(mixed)
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+@kernel
 def hash_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
     """`HASH`: zeros, and 1 or -1 in the column of each row's hash."""
     words = program.words
     for entry in range(at, end, layout.ENTRY_WORDS[layout.HASH]):
         target, column, width = words[entry], words[entry + 1], words[entry + 2]
-        is_signed, leaves_zeros = words[entry + 3], words[entry + 4]
+        is_signed, leaves_zeros = words[entry + 3] != 0, words[entry + 4] != 0
         prefix, prefix_bytes = words[entry + 5], words[entry + 6]
+        mapping, sides = words[entry + 7], words[entry + 8]
         for output in range(target, target + width):
             registers[output, : block.rows] = 0.0
         cursor = batch.cursors[batch.begin + column]
@@ -75,7 +91,11 @@ def hash_block(program: Program, batch: BatchMemory, block: RowBlock, registers:
             length = length_at(batch.strings, cursor)
             cursor += layout.LENGTH_BYTES
             if length or not leaves_zeros:
-                hashed = murmur(words, prefix, prefix_bytes, batch.strings, cursor, length)
+                if mapping:
+                    start, stop = prepared(program, batch, mapping, sides, cursor, length)
+                    hashed = murmur(words, prefix, prefix_bytes, batch.text.bytes, start, stop - start)
+                else:
+                    hashed = murmur(words, prefix, prefix_bytes, batch.strings, cursor, length)
                 registers[target + abs(hashed) % width, row] = -1.0 if hashed < 0 and is_signed else 1.0
             cursor += length
         batch.cursors[batch.begin + batch.strings_count + column] = cursor

@@ -17,6 +17,7 @@ from penstock_server.features.kernels.base import (
     BatchMemory,
     Program,
     RowBlock,
+    TextMemory,
     carray,
     entry_point,
     inlined,
@@ -35,10 +36,11 @@ from penstock_server.features.kernels.code import (
 from penstock_server.features.kernels.count import CountsMemory, count_codes, count_numbers
 from penstock_server.features.kernels.curve import box_cox, cyclic, quantiles, yeo_johnson
 from penstock_server.features.kernels.function import apply
+from penstock_server.features.kernels.grams import grams_block, grams_out
 from penstock_server.features.kernels.hash import hash_block
 from penstock_server.features.kernels.row import normalise, product
 from penstock_server.features.kernels.spline import splines
-from penstock_server.features.kernels.string import are_whole, count_strings, find_block
+from penstock_server.features.kernels.string import are_whole, count_strings, find_block, find_prepared
 from penstock_server.features.kernels.time import calendar, load_time
 from penstock_server.features.kernels.value import (
     binarise,
@@ -53,6 +55,9 @@ from penstock_server.features.kernels.value import (
     standardise,
     store,
 )
+
+MOST_BYTES: Final = 1 << 62
+"""The size of scratch seen as bytes: its end is the caller's concern, and no kernel asks for it."""
 
 
 @inlined
@@ -147,7 +152,7 @@ def run_column(operation: int, program: Program, registers: Any, at: int, end: i
 
 
 @inlined
-def run_edge(  # noqa: PLR0917 - the memory and a range
+def run_edge(  # noqa: PLR0917, C901 - the memory and a range; one branch per operation
     operation: int, program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int
 ) -> int:
     """Runs an instruction that touches the batch; returns how many rows it refuses."""
@@ -169,6 +174,12 @@ def run_edge(  # noqa: PLR0917 - the memory and a range
         return refuse_code(program, batch, block, registers, at, end)
     elif operation == layout.REFUSE_OUTSIDE:
         return refuse_outside(program, batch, block, registers, at, end)
+    elif operation == layout.FIND_PREPARED:
+        find_prepared(program, batch, block, registers, at, end)
+    elif operation == layout.GRAMS:
+        grams_block(program, batch, block, registers, at, end)
+    elif operation == layout.GRAMS_OUT:
+        grams_out(program, batch, block, at, end)
     return 0
 
 
@@ -235,13 +246,14 @@ def run(  # noqa: PLR0917 - the arguments of a C function
 ) -> int:
     """Runs one batch; refuses torn strings before anything is written. A word of padding follows the strings.
 
-    `scratch` holds the registers, then the strings' cursors. With the flag `RECORDING`, `refused`
-    holds -1 for each row; without it, `refused` is not touched.
+    `scratch` holds the registers, then the strings' cursors, then what texts need, whose state must be zero, and is left so.
+    With the flag `RECORDING`, `refused` holds -1 for each row; without it, `refused` is not touched.
     """
     header = carray(at, (layout.HEADER_WORDS,), np.int64)
     size, width, columns = header[layout.WORDS], header[layout.WIDTH], header[layout.STRINGS]
     height, block_rows = header[layout.REGISTERS], header[layout.BLOCK_ROWS]
-    cursors = carray(scratch, (height * block_rows + 2 * columns,), np.int64)
+    texts_at, state = height * block_rows + 2 * columns, header[layout.STATE]
+    cursors = carray(scratch, (texts_at + state,), np.int64)
     text = carray(strings, (strings_size,), np.uint8)
     if not are_whole(text, strings_size, rows, cursors, height * block_rows, columns):
         return layout.TORN
@@ -255,6 +267,14 @@ def run(  # noqa: PLR0917 - the arguments of a C function
         cursors,
         height * block_rows,
         columns,
+        TextMemory(
+            cursors,
+            carray(scratch, (texts_at + state,), np.float64),
+            carray(scratch, (MOST_BYTES,), np.uint8),
+            texts_at,
+            state,
+            header[layout.COUNTED],
+        ),
         carray(out, (rows, width), np.float32),
         carray(out, (rows, width), np.float64),
         CountsMemory(

@@ -11,6 +11,7 @@ import numpy as np
 
 from penstock_server.features.compiler import layout
 from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, half_word_at, inlined, kernel, word_at
+from penstock_server.features.kernels.text import stripped, write_mapped
 
 
 @inlined
@@ -82,6 +83,34 @@ def find_block(program: Program, batch: BatchMemory, block: RowBlock, entry: int
         codes[row] = find_code(program.words, table, batch.strings, cursor, length)
         cursor += length
     batch.cursors[batch.begin + batch.strings_count + column] = cursor
+
+
+@kernel
+def prepared(program: Program, batch: BatchMemory, mapping: int, sides: int, start: int, length: int) -> Any:  # noqa: PLR0917 - how, and a range
+    """Prepares a text of the request in scratch, and returns the range that it takes there."""
+    memory = batch.text
+    first = 8 * (memory.begin + memory.state) + layout.PAD_BYTES
+    end = write_mapped(program, mapping, batch.strings, start, start + length, memory.bytes, first)
+    return stripped(program.words, mapping, memory.bytes, first, end, sides)
+
+
+@kernel
+def find_prepared(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+    """`FIND_PREPARED`: the code of each text, prepared; a text that becomes empty has a code of its own."""
+    words = program.words
+    for entry in range(at, end, layout.ENTRY_WORDS[layout.FIND_PREPARED]):
+        codes, column = registers[words[entry]], words[entry + 1]
+        table, mapping, sides = words[entry + 2], words[entry + 3], words[entry + 4]
+        cursor = batch.cursors[batch.begin + column]
+        for row in range(block.rows):
+            length = length_at(batch.strings, cursor)
+            cursor += layout.LENGTH_BYTES
+            first, stop = prepared(program, batch, mapping, sides, cursor, length)
+            is_emptied = length > 0 and first == stop
+            code = find_code(words, np.uint64(table), batch.text.bytes, first, stop - first)
+            codes[row] = words[entry + 5] if is_emptied else code
+            cursor += length
+        batch.cursors[batch.begin + batch.strings_count + column] = cursor
 
 
 @inlined

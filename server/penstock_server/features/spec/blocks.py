@@ -13,6 +13,7 @@ import msgspec
 
 from penstock_server.features.spec import limits
 from penstock_server.features.spec.encoders import Encoder
+from penstock_server.features.spec.grams import Grams
 from penstock_server.features.spec.steps import Name, Step, tag_of
 
 
@@ -108,12 +109,33 @@ class Take(BlockBase, frozen=True, tag="take"):
         return iter(self.columns)
 
 
+Prepare = Literal["lower", "upper", "casefold", "strip", "lstrip", "rstrip"]
+"""What can be done to a text before it is encoded: Python's methods of these names."""
+
+CASES: Final = frozenset({"lower", "upper", "casefold"})
+"""Those that change letters; a block has one of them at most."""
+
+
 class Text(BlockBase, frozen=True, tag="text"):
-    """A string column, turned into numbers by `encode`."""
+    """A string column, turned into numbers by `encode`.
+
+    Attributes:
+        prepare: what is done to each text before; an encoder of grams has its own ways. An empty text stays what it is, and
+            one that becomes empty is not a missing one.
+    """
 
     column: str
     encode: Encoder
     steps: tuple[Step, ...] = ()
+    prepare: tuple[Prepare, ...] = ()
+
+    def __post_init__(self) -> None:
+        limits.distinct("prepare", self.prepare)
+        if self.prepare and isinstance(self.encode, Grams):
+            raise ValueError("prepare is given with an encoder of grams, expected none")
+        if len(CASES.intersection(self.prepare)) > 1:
+            raise ValueError(f"prepare holds {limits.listed(self.prepare)}, expected one of {', '.join(sorted(CASES))}")
+        super().__post_init__()
 
     @property
     def all_steps(self) -> tuple[Step, ...]:

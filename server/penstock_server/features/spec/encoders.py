@@ -1,18 +1,14 @@
-"""How the strings of a column become numbers: codes of known categories, or a hash into columns.
+"""How the strings of a column become numbers: codes of known categories, a hash into columns, or the grams in them (`grams`).
 
 Strings are compared byte by byte as UTF-8. On the wire a missing string is the empty one.
 """
 
 from typing import Literal
 
-import msgspec
-
 from penstock_server.features.spec import limits
+from penstock_server.features.spec.encoder_base import EncoderBase
+from penstock_server.features.spec.grams import Grams
 from penstock_server.features.spec.step_base import Name, Unseen
-
-
-class EncoderBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="encode"):
-    """An encoder makes `width` columns of numbers from a string column."""
 
 
 class Categories(EncoderBase, frozen=True, tag="categories"):
@@ -73,4 +69,4 @@ class Hash(EncoderBase, frozen=True, tag="hash"):
         return tuple(Name(f"{column}_{at}") for at in range(self.width))
 
 
-Encoder = Categories | Hash
+Encoder = Categories | Hash | Grams

@@ -16,10 +16,12 @@ from penstock_server.features.spec import limits
 from penstock_server.features.spec.blocks import Block, Join, Take, Text, Time
 from penstock_server.features.spec.defaults import with_own_defaults
 from penstock_server.features.spec.encoders import Categories, Encoder, Hash
+from penstock_server.features.spec.grams import Grams
 
 __all__ = [
-    "FORMAT", "Block", "Categories", "Column", "Encoder", "FeatureSpec", "Hash", "Join", "NumberColumn", "StringColumn",
-    "Take", "Text", "Time", "TimeColumn", "decode", "decode_yaml", "digest", "encode", "encode_yaml", "read_format",
+    "FORMAT", "Block", "Categories", "Column", "Encoder", "FeatureSpec", "Grams", "Hash", "Join", "NumberColumn",
+    "StringColumn", "Take", "Text", "Time", "TimeColumn", "decode", "decode_yaml", "digest", "encode", "encode_yaml",
+    "read_format",
 ]  # fmt: skip
 
 FORMAT: Final = 2
