@@ -29,6 +29,8 @@ from penstock_server.features.table import Table, numbers_of, row_count, seconds
 
 OWN_BINS: Final = 50
 """The most values of a string column that have a bin each."""
+FREE_TEXTS: Final = 100
+"""A column with fewer texts that are there once may be of categories."""
 BLOCKS: Final = 20
 """Enough for a standard error of 7 % at 20 bins, and few enough to keep dependent rows in one block."""
 LEAST_ROWS: Final = 10
@@ -143,10 +145,15 @@ def _edges(finite: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
 
 
 def fit_string(name: str, values: list[bytes], minimum_effect: float = MINIMUM_EFFECT) -> StringBaseline:
-    """The baseline of strings as UTF-8, in the order of time; the empty one is missing."""
+    """The baseline of strings as UTF-8, in the order of time; the empty one is missing.
+
+    Of free text only what is there more than once is watched.
+    """
     counted = Counter(values)
     missing = counted.pop(b"", 0)
-    frequent = sorted((value for value in counted if _is_watchable(value)), key=lambda value: (-counted[value], value))
+    least = 2 if _is_free_text(counted) else 1
+    known = (value for value, count in counted.items() if count >= least and _is_watchable(value))
+    frequent = sorted(known, key=lambda value: (-counted[value], value))
     watched = frequent[:MAX_WATCHED]
     counts = [counted[value] for value in watched]
     cells = {value: min(cell, OWN_BINS) for cell, value in enumerate(watched)} | {b"": OWN_BINS + 1}
@@ -160,6 +167,15 @@ def fit_string(name: str, values: list[bytes], minimum_effect: float = MINIMUM_E
         dispersion=dispersion(np.array([cells.get(value, OWN_BINS + 2) for value in values], np.int64)),
         minimum_effect=minimum_effect,
     )
+
+
+def _is_free_text(counted: Counter[bytes]) -> bool:
+    """Whether most rows hold a text that no other has.
+
+    Serving will see new ones all the time, which is no drift. So such texts count as unseen from the beginning.
+    """
+    alone = sum(count == 1 for count in counted.values())
+    return alone >= FREE_TEXTS and 2 * alone > counted.total()
 
 
 def _is_watchable(value: bytes) -> bool:

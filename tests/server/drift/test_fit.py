@@ -17,6 +17,7 @@ from penstock_server.drift.baseline import (
     encode,
 )
 from penstock_server.drift.fit import (
+    FREE_TEXTS,
     OWN_BINS,
     dispersion,
     fit_baseline,
@@ -120,10 +121,18 @@ def test_rare_values_are_counted_together() -> None:
 
 
 def test_values_that_nobody_can_watch_are_unseen() -> None:
-    many = [str(at).encode() for at in range(MAX_WATCHED + 7)]
-    assert (len(fit_string("s", many).watched), fit_string("s", many).unseen) == (MAX_WATCHED, 7)
+    many = [str(at).encode() for at in range(MAX_WATCHED + 7)] * 2
+    assert (len(fit_string("s", many).watched), fit_string("s", many).unseen) == (MAX_WATCHED, 14)
     found = fit_string("s", [b"a", b"\xff", b"x" * 2000, b"", b"a"])
     assert (found.watched, found.counts, found.unseen, found.missing) == (("a",), (2,), 2, 1)
+
+
+def test_free_text_is_unseen_but_for_what_comes_again() -> None:
+    free = [f"text {at}".encode() for at in range(FREE_TEXTS)]
+    found = fit_string("s", [*free, b"thanks", b"thanks", b""])
+    assert (found.watched, found.counts, found.unseen, found.missing) == (("thanks",), (2,), FREE_TEXTS, 1)
+    assert len(fit_string("s", free[1:]).watched) == FREE_TEXTS - 1
+    assert len(fit_string("s", [*free, *[b"thanks"] * FREE_TEXTS]).watched) == FREE_TEXTS + 1
 
 
 def test_classes_beyond_the_names_are_called_by_number() -> None:

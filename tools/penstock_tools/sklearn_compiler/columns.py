@@ -5,14 +5,19 @@ them; the rules decide what a transformer does to them.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Final
 
 import msgspec
+import numpy as np
 import spox.opset.ai.onnx.v18 as op
+from numpy.typing import NDArray
 from spox import Var
 
-from penstock_server.features.spec.blocks import Block, Join, Take
+from penstock_server.features.spec import limits
+from penstock_server.features.spec.blocks import Block, Join, Prepare, Take, Text
+from penstock_server.features.spec.grams import Grams, Projection, Weigh, packed, packed_places
 from penstock_server.features.spec.steps import Select, Step
 from penstock_tools.sklearn_compiler.graph.context import Context
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
@@ -44,11 +49,13 @@ class Strings:
         becomes: what texts on the wire stand for by now, where that is not the text itself. At first "" alone: it stands
             for any of these kinds of missing value, and for another text once an imputer has replaced them.
         otherwise: what all texts that are not in `becomes` stand for; None where each stands for itself.
+        prepare: what was done to each text before; `becomes` is about the texts as they are on the wire.
     """
 
     column: str
     becomes: Mapping[str, Meaning]
     otherwise: Meaning | None = None
+    prepare: tuple[Prepare, ...] = ()
 
     @property
     def width(self) -> int:
@@ -83,7 +90,77 @@ class InGraph:
     width: int
 
 
-Part = Numbers | Strings | InGraph
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Columns that count the grams of a text; they may be a million, so they are weighed and summed before they are made.
+
+    Attributes:
+        column: the raw column of texts.
+        encode: what counts and weighs them, without a projection.
+        chosen: which of the encoder's columns these are, in their order; None for all.
+    """
+
+    column: str
+    encode: Grams
+    chosen: tuple[int, ...] | None = None
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return self.encode.columns.width if self.chosen is None else len(self.chosen)
+
+    def weighed(self, *steps: Weigh) -> "Words":
+        """The columns with further weights."""
+        return replace(self, encode=msgspec.structs.replace(self.encode, weigh=(*self.encode.weigh, *steps)))
+
+    def spread(self, values: NDArray[np.float64], others: float) -> NDArray[np.float64]:
+        """Values of these columns as values of all that the encoder has."""
+        if self.chosen is None:
+            return np.asarray(values, np.float64)
+        made = np.full((self.encode.columns.width, *values.shape[1:]), others)
+        made[list(self.chosen)] = values
+        return made
+
+    def projected(self, weights: NDArray[np.float64]) -> Numbers:
+        """The columns times a matrix [columns, outputs].
+
+        Raises:
+            Refused: it takes more than a specification may.
+        """
+        rows = self.spread(weights, 0.0)
+        places = np.flatnonzero(rows.any(axis=1))
+        is_sparse = 2 * len(places) < len(rows)
+        kept = rows[places] if is_sparse else rows
+        if kept.nbytes > MOST_WEIGHTS:
+            raise Refused(
+                f"the text {self.column!r} has {len(kept):,} terms for {kept.shape[1]:,} outputs; expected at most "
+                f"{MOST_WEIGHTS // 8:,} coefficients: max_features or min_df of the vectorizer leaves out rare terms"
+            )
+        project = Projection(rows.shape[1], packed(kept), packed_places(places) if is_sparse else b"")
+        return Numbers(Text(self.column, msgspec.structs.replace(self.encode, project=project)))
+
+    def dense(self) -> Numbers:
+        """The columns themselves.
+
+        Raises:
+            Refused: they are too many.
+        """
+        if self.encode.columns.width > limits.MAX_WIDTH and self.chosen and len(self.chosen) <= _MOST_PICKED:
+            return self.projected(np.eye(len(self.chosen)))
+        if self.encode.columns.width > limits.MAX_WIDTH:
+            raise Refused(
+                f"the text {self.column!r} has {self.encode.columns.width:,} columns, expected {limits.MAX_WIDTH:,} at most: "
+                "max_features of the vectorizer makes them fewer; linear models, naive Bayes and TruncatedSVD take them all"
+            )
+        block = Text(self.column, self.encode)
+        return Numbers(block if self.chosen is None else then(block, Select(self.chosen)))
+
+
+MOST_WEIGHTS: Final = 40 << 20
+"""The bytes of a text's coefficients; they take four thirds of that in a file."""
+_MOST_PICKED: Final = 2048
+
+Part = Numbers | Strings | InGraph | Words
 Parts = tuple[Part, ...]
 
 
@@ -101,7 +178,8 @@ def numbers(parts: Sequence[Part]) -> Block:
             raise NotCompiled("what comes before it is in the graph")
     if not parts:
         raise NotCompiled("no columns reach it")
-    return join([part.block for part in parts if isinstance(part, Numbers)])
+    made = [part.dense() if isinstance(part, Words) else part for part in parts]
+    return join([part.block for part in made if isinstance(part, Numbers)])
 
 
 def then(block: Block, *steps: Step) -> Block:
@@ -151,6 +229,8 @@ def _picked(part: Part, columns: list[int]) -> Part:
         return part
     if isinstance(part, Numbers):
         return Numbers(_selected(part.block, columns))
+    if isinstance(part, Words):
+        return replace(part, chosen=tuple(columns if part.chosen is None else (part.chosen[at] for at in columns)))
     if isinstance(part, InGraph):
         return InGraph(part.block, _gathered(part.emit, columns), len(columns))
     raise Refused(f"column {part.column!r} is picked more than once in a row")

@@ -57,7 +57,13 @@ class Compiled:
     @property
     def estimator_name(self) -> str:
         """The class of the estimator; that of the pipeline where it has none."""
-        return type(self.pipeline if self.estimator is None else self.estimator).__name__
+        if self.estimator is None:
+            return type(self.pipeline).__name__
+        fitted = unwrapped(self.pipeline)
+        while is_pipeline(fitted):
+            *_, (_, fitted) = predicting_steps(fitted)
+            fitted = unwrapped(fitted)
+        return type(fitted).__name__
 
     def features(self, datatype: Datatype = "FP32") -> FeatureSpec:
         """The specification with an output of this type.

@@ -13,18 +13,18 @@ import spox.opset.ai.onnx.v18 as op
 from spox import Var
 
 from penstock_server.errors import UnsupportedError
-from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Strings, join
+from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Strings, Words, join
 from penstock_tools.sklearn_compiler.graph.context import Context, columns
 from penstock_tools.sklearn_compiler.graph.estimators import is_known
-from penstock_tools.sklearn_compiler.refusals import NotCompiled, StepPath, place
+from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused, StepPath, place
 
 _INSTEAD: Final = {
     "DictVectorizer": "a frame with a column for each key, and OneHotEncoder, work",
     "NMF": "PCA, TruncatedSVD and FactorAnalysis work",
     "PolynomialCountSketch": "Nystroem and RBFSampler work",
-    "CountVectorizer": "FeatureHasher, OneHotEncoder and TargetEncoder work on whole texts",
-    "TfidfVectorizer": "FeatureHasher, OneHotEncoder and TargetEncoder work on whole texts",
-    "HashingVectorizer": "FeatureHasher works on whole texts",
+    "CountVectorizer": "its own ways to split texts work, functions do not",
+    "TfidfVectorizer": "its own ways to split texts work, functions do not",
+    "HashingVectorizer": "its own ways to split texts work, functions do not",
     "FunctionTransformer": "numpy's functions of one array, numpy.clip and penstock_tools.functions work",
 }
 _ELSE: Final = "expected a transformer that Penstock compiles or skl2onnx converts, fitted on what requests can hold"
@@ -41,7 +41,10 @@ def applied(transformer: Any, parts: Sequence[Part], path: StepPath, reason: Not
         raise refusal(transformer, path, f"column {texts[0]!r} is text when it gets there, and {reason}")
     if not parts or not is_known(transformer):
         raise refusal(transformer, path, str(reason))
-    before = stacked(parts)
+    try:
+        before = stacked(parts)
+    except Refused as refused:
+        raise refusal(transformer, path, f"{reason}, and {refused}") from refused
 
     def emit(x: Var, context: Context) -> Var:
         features = context.emit(transformer, context.cast(before.emit(x, context))).features
@@ -59,7 +62,8 @@ def refusal(transformer: Any, path: StepPath, reason: str) -> UnsupportedError:
 
 def stacked(parts: Sequence[Part]) -> InGraph:
     """Parts side by side as one. The blocks of all stand side by side in its block; what are numbers already pass."""
-    given = [part for part in parts if isinstance(part, Numbers | InGraph)]
+    made = [part.dense() if isinstance(part, Words) else part for part in parts]
+    given = [part for part in made if isinstance(part, Numbers | InGraph)]
     if len(given) == 1 and isinstance(given[0], InGraph):
         return given[0]
     block = join([part.block for part in given])

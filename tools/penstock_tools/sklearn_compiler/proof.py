@@ -18,9 +18,10 @@ from sklearn.pipeline import FeatureUnion
 
 from penstock_server.errors import InvalidInputError, ModelFailedError
 from penstock_server.features.pipeline import Pipeline
+from penstock_server.features.spec import limits
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_tools.sklearn_compiler import kinds
-from penstock_tools.sklearn_compiler.columns import Numbers, numbers
+from penstock_tools.sklearn_compiler.columns import Numbers, Part, Words, numbers
 from penstock_tools.sklearn_compiler.compiler import Compiled
 from penstock_tools.sklearn_compiler.graph.wrappers import unwrapped
 from penstock_tools.sklearn_compiler.refusals import StepPath, place
@@ -55,7 +56,7 @@ def check_transformers(compiled: Compiled) -> float:
     given = _model_outputs(compiled.pipeline, rows.as_float64(), iter(compiled.stages))
     worst = 0.0
     for stage, values in given:
-        if stage.parts and all(isinstance(part, Numbers) for part in stage.parts):
+        if stage.parts and all(_can_be_made(part) for part in stage.parts):
             worst = max(worst, _check_stage(compiled, stage, rows, values))
     return worst
 
@@ -111,13 +112,20 @@ def _check_others(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[Any
     return worst
 
 
+def _can_be_made(part: Part) -> bool:
+    """Whether a part is columns of the specification, and not too many to be made."""
+    return isinstance(part, Numbers) or (isinstance(part, Words) and part.encode.columns.width <= limits.MAX_WIDTH)
+
+
 def _check_stage(compiled: Compiled, stage: Stage, all_rows: Sample, values: Any) -> float:
     block = numbers(stage.parts)
     at_rows = spread(all_rows.rows, _rows_of(block.width))
     rows, expected = all_rows.chosen(at_rows), _dense(values, at_rows)
     got = Pipeline(compiled.features_of(block)).transform(rows.on_the_wire())
     found = difference(got, expected)
-    if found.share <= STEP_TOLERANCE:
+    # A vectorizer of float32 rounds where Penstock does not.
+    tolerance = STEP_TOLERANCE if np.dtype(values.dtype) != np.float32 else TOLERANCE
+    if found.share <= tolerance:
         return found.share
     if got.shape != expected.shape:
         raise ModelFailedError(
@@ -292,8 +300,11 @@ def _transformer_outputs(transformer: Any, rows: Any, stages: Iterator[Stage]) -
             yield from _transformer_outputs(step, rows, stages)
             rows = _transformed(step, rows)
     elif kinds.lookup({ColumnTransformer: True}, transformer):
-        for _, inner, chosen in fitted_branches(transformer):
-            yield from _transformer_outputs(inner, _chosen(rows, chosen), stages)
+        # A column that is chosen by its name or place, not by a list of one, comes as a series.
+        as_series = {name for name, _, chosen in transformer.transformers_ if isinstance(chosen, str | int)}
+        for name, inner, chosen in fitted_branches(transformer):
+            picked = _chosen(rows, chosen[0] if name in as_series else chosen)
+            yield from _transformer_outputs(inner, picked, stages)
     elif kinds.lookup({FeatureUnion: True}, transformer):
         for _, inner in transformer.transformer_list:
             yield from _transformer_outputs(inner, rows, stages)
@@ -321,5 +332,6 @@ def _transformed(transformer: Any, rows: Any, path: StepPath = ()) -> Any:
         ) from error
 
 
-def _chosen(rows: Any, chosen: Sequence[int]) -> Any:
-    return rows.iloc[:, list(chosen)] if hasattr(rows, "iloc") else rows[:, list(chosen)]
+def _chosen(rows: Any, chosen: Sequence[int] | int) -> Any:
+    places = chosen if isinstance(chosen, int) else list(chosen)
+    return rows.iloc[:, places] if hasattr(rows, "iloc") else rows[:, places]

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, Final
 
 from sklearn import preprocessing
-from sklearn.feature_extraction import FeatureHasher
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction import FeatureHasher, text
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import MissingIndicator, SimpleImputer
 
@@ -24,8 +25,9 @@ from penstock_tools.sklearn_compiler import (
     rules_missing,
     rules_numbers,
     rules_text,
+    rules_words,
 )
-from penstock_tools.sklearn_compiler.columns import Numbers, Parts, numbers, pick, then
+from penstock_tools.sklearn_compiler.columns import Numbers, Parts, Words, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
 
 Rule = Callable[[Any, Parts], Parts]
@@ -56,6 +58,16 @@ def _stepped(make: Callable[[Any], list[Step]], transformer: Any, parts: Parts) 
     return (Numbers(then(block, *make(transformer))),)
 
 
+def _either(on_words: Rule, make: Callable[[Any], list[Step]]) -> Rule:
+    """The first rule where counted words are among the parts, else one of numbers."""
+
+    def rule(transformer: Any, parts: Parts) -> Parts:
+        has_words = any(isinstance(part, Words) for part in parts)
+        return on_words(transformer, parts) if has_words else _stepped(make, transformer, parts)
+
+    return rule
+
+
 def _select(transformer: Any, parts: Parts) -> Parts:
     return pick(parts, transformer.get_support(indices=True).tolist())
 
@@ -68,12 +80,12 @@ RULES: Final[dict[type, Rule]] = {
     SimpleImputer: rules_missing.simple_imputer,
     MissingIndicator: rules_missing.missing_indicator,
     IterativeImputer: rules_graph.iterative,
-    preprocessing.StandardScaler: _on_numbers(rules_numbers.standard),
+    preprocessing.StandardScaler: _either(rules_words.scaled(rules_words.standard_factors), rules_numbers.standard),
     preprocessing.RobustScaler: _on_numbers(rules_numbers.robust),
-    preprocessing.MaxAbsScaler: _on_numbers(rules_numbers.max_abs),
+    preprocessing.MaxAbsScaler: _either(rules_words.scaled(rules_words.max_abs_factors), rules_numbers.max_abs),
     preprocessing.MinMaxScaler: _on_numbers(rules_numbers.min_max),
-    preprocessing.Normalizer: _on_numbers(rules_numbers.normalizer),
-    preprocessing.Binarizer: _on_numbers(rules_numbers.binarizer),
+    preprocessing.Normalizer: _either(rules_words.normalizer, rules_numbers.normalizer),
+    preprocessing.Binarizer: _either(rules_words.binarizer, rules_numbers.binarizer),
     preprocessing.PowerTransformer: _on_numbers(rules_numbers.power),
     preprocessing.QuantileTransformer: _on_numbers(rules_numbers.quantile),
     preprocessing.KBinsDiscretizer: _on_numbers(rules_numbers.bins),
@@ -84,5 +96,10 @@ RULES: Final[dict[type, Rule]] = {
     preprocessing.TargetEncoder: rules_text.target,
     preprocessing.FunctionTransformer: rules_function.function,
     FeatureHasher: rules_function.hasher,
+    text.CountVectorizer: rules_words.count,
+    text.TfidfVectorizer: rules_words.tfidf,
+    text.HashingVectorizer: rules_words.hashing,
+    text.TfidfTransformer: rules_words.tfidf_transformer,
+    TruncatedSVD: rules_words.svd,
     **rules_graph.RULES,
 }

@@ -20,7 +20,7 @@ from penstock_server.features.spec import spec
 from penstock_server.features.spec.spec import Categories
 from penstock_server.features.spec.step_base import Unseen
 from penstock_server.features.spec.steps import Lookup, Match, OneHot, Step
-from penstock_tools.sklearn_compiler.columns import InGraph, Meaning, Numbers, Part, Parts, Strings, then
+from penstock_tools.sklearn_compiler.columns import InGraph, Meaning, Numbers, Part, Parts, Strings, Words, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.sample import missing_kind
 
@@ -83,7 +83,7 @@ def _encoded(columns: Sequence[_Column], parts: Parts, unseen: Unseen, to_steps:
 
 
 def _encoded_part(part: Part, columns: Sequence[_Column], unseen: Unseen, to_steps: ToSteps) -> Part:
-    if isinstance(part, InGraph):
+    if isinstance(part, InGraph | Words):
         raise NotCompiled("what comes before it is in the graph")
     if isinstance(part, Strings):
         column = columns[0]
@@ -91,7 +91,8 @@ def _encoded_part(part: Part, columns: Sequence[_Column], unseen: Unseen, to_ste
         of_others = _UNSEEN if part.otherwise is None else place(part.otherwise)
         unseen = unseen if of_others == _UNSEEN else "code"
         encode, meant = _text_categories(part, column.categories, place, unseen)
-        return Numbers(spec.Text(part.column, encode, tuple(to_steps([column], [(*meant, of_others)]))))
+        steps = tuple(to_steps([column], [(*meant, of_others)]))
+        return Numbers(spec.Text(part.column, encode, steps, part.prepare))
     names = [name.text for name in part.block.names]
     values = tuple(_number_categories(name, column.categories) for name, column in zip(names, columns, strict=True))
     meant_each = [(*range(len(column.categories)), _UNSEEN) for column in columns]

@@ -11,10 +11,9 @@ from typing import Any, Final
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-from penstock_server.errors import InvalidInputError
-from penstock_server.features.spec.steps import Linear
-from penstock_tools.sklearn_compiler import in_graph, kinds, rules
-from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Parts, Strings, numbers, pick, then, together
+from penstock_server.errors import InvalidInputError, UnsupportedError
+from penstock_tools.sklearn_compiler import in_graph, kinds, rules, rules_words, words
+from penstock_tools.sklearn_compiler.columns import InGraph, Parts, Strings, Words, pick, together
 from penstock_tools.sklearn_compiler.graph.plan import Plan
 from penstock_tools.sklearn_compiler.graph.wrappers import unwrapped
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused, StepPath, place, step_of
@@ -62,13 +61,15 @@ class Walk:
             return self.model(last, parts, branch_path(path, name, last) if _is_named(last) else path)
         found = held(fitted)
         if found is None:
+            parts, fitted = words.fold(parts, fitted)
             return Plan(fitted, _rows(parts))
         return self._held(fitted, found, parts, path)
 
     def _held(self, fitted: Any, found: Held, parts: Parts, path: StepPath) -> Plan:
         if not any(_has_transformers(member.estimator) for member in found.members):
             # What the graph makes of the rows is made once for all members.
-            parts = (_rows(parts),) if any(isinstance(part, InGraph) for part in parts) else parts
+            made_of = {type(part) for part in parts}
+            parts = (_rows(parts),) if InGraph in made_of and Words not in made_of else parts
         members = {}
         for member in found.members:
             here = (*path, member.name)
@@ -160,14 +161,17 @@ def _rows(parts: Parts) -> InGraph:
         raise InvalidInputError(f"column {texts[0]!r} reaches the model as text; encode it in the pipeline")
     if not parts:
         raise InvalidInputError("no columns reach the model; expected one at least")
-    return in_graph.stacked(parts)
+    try:
+        return in_graph.stacked(parts)
+    except Refused as reason:
+        raise UnsupportedError(f"the columns that reach the model are too many: {reason}") from reason
 
 
 def _weighted(parts: Parts, weight: float | None, path: StepPath) -> Parts:
     if weight is None or not parts:
         return parts
     try:
-        return (Numbers(then(numbers(parts), Linear(scale=(float(weight),)))),)
+        return rules_words.weighted(parts, float(weight))
     except NotCompiled as reason:
         raise InvalidInputError(f"{place(path)} has a weight, and {reason}") from reason
 
