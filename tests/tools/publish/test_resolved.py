@@ -54,7 +54,11 @@ def encode():
 
 PIPELINES = {
     "an imputer": (encode(), fill_and_scale(), LogisticRegression(max_iter=1000)),
-    "a category NaN": (OneHotEncoder(handle_unknown="ignore"), SimpleImputer(), RandomForestClassifier(9, random_state=0)),
+    "a category NaN": (
+        OneHotEncoder(handle_unknown="ignore"),
+        SimpleImputer(),
+        RandomForestClassifier(9, random_state=0),
+    ),
     "boosting": (TargetEncoder(random_state=0), "passthrough", HistGradientBoostingClassifier(max_iter=9)),
 }
 
@@ -76,7 +80,9 @@ def test_missing_values_mean_what_they_meant_when_the_pipeline_was_fitted(parts,
     }
     label, probabilities = prepared.graph.runtime.run({"features": prepared.pipeline.transform(wire)})
     np.testing.assert_allclose(probabilities, fitted.predict_proba(FRAME), atol=1e-5)
-    assert [each.decode() if isinstance(each, bytes) else each for each in label.tolist()] == fitted.predict(FRAME).tolist()
+    assert [each.decode() if isinstance(each, bytes) else each for each in label.tolist()] == fitted.predict(
+        FRAME
+    ).tolist()
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,33 @@ def test_a_column_of_nearly_the_name(frame, answers):
     pipeline = LogisticRegression().fit(frame[["age"]].fillna(0), answers["binary"])
     with pytest.raises(InvalidInputError, match=r"lacks column 'age'; did you mean 'Age'\?"):
         pipeline_sample(pipeline, frame.rename(columns={"age": "Age"}))
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [LogisticRegression(), make_pipeline(SimpleImputer(), LogisticRegression())],
+    ids=["alone", "a pipeline"],
+)
+def test_a_pipeline_that_is_not_fitted(pipeline):
+    with pytest.raises(InvalidInputError, match=r"is not fitted; call its fit before it is published"):
+        pipeline_sample(pipeline, np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        (3, "has 3 columns, and the pipeline was fitted on 2; if one of them holds the labels, leave it out: --labels"),
+        (5, "has 5 columns, and the pipeline was fitted on 2; give these alone"),
+    ],
+)
+def test_an_array_with_columns_too_many(width, said):
+    pipeline = LogisticRegression().fit([[0.0, 1], [1, 0]], [0, 1])
+    with pytest.raises(InvalidInputError, match=said):
+        pipeline_sample(pipeline, np.zeros((40, width)))
+
+
+@pytest.mark.parametrize(("rows", "is_told"), [(1, True), (29, True), (30, False)])
+def test_few_rows_are_told_of(rows, is_told):
+    pipeline = LogisticRegression().fit([[0.0, 1], [1, 0]], [0, 1])
+    notes = pipeline_sample(pipeline, np.zeros((rows, 2))).notes
+    assert [note.startswith(f"the sample has {rows} row") for note in notes] == [True] * is_told

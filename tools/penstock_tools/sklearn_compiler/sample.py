@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from penstock.names import did_you_mean
 from penstock_server.errors import InvalidInputError
@@ -29,6 +31,9 @@ __all__ = [
     "specification_sample",
     "spread",
 ]
+
+FEW_ROWS: Final = 30
+"""Fewer rows are told of: they prove little, and give no baseline to speak of."""
 
 Kind = Literal["number", "text", "time"]
 NOT_A_TIME: Final = -(2**63)
@@ -158,13 +163,17 @@ def pipeline_sample(pipeline: Any, given: Any, dispensable: Container[str] = ())
     Raises:
         InvalidInputError: no rows, a column is not there, or it holds neither numbers, text nor times alone.
     """
+    _check_fitted(pipeline)
     rows = _frame_or_array(given)
     if not len(rows):
         raise InvalidInputError("the sample has no rows; expected one at least")
     known = _known_names(pipeline)
+    if known is None:
+        _check_width(pipeline, rows)
+    few = () if len(rows) >= FEW_ROWS else (_few(len(rows)),)
     if not isinstance(rows, pd.DataFrame):
         names = known or [f"feature_{at}" for at in range(rows.shape[1])]
-        return _of_columns(rows, names, [rows[:, at] for at in range(rows.shape[1])])
+        return replace(_of_columns(rows, names, [rows[:, at] for at in range(rows.shape[1])]), notes=few)
     if known is not None:
         _check_present([name for name in known if name not in dispensable], rows, known)
         rows = rows.reindex(columns=known)
@@ -177,7 +186,7 @@ def pipeline_sample(pipeline: Any, given: Any, dispensable: Container[str] = ())
         replace(column, missing=frozenset({form.missing[at]})) if at in form.missing else column
         for at, column in enumerate(sample.columns)
     )
-    return replace(sample, columns=columns, notes=form.notes)
+    return replace(sample, columns=columns, notes=(*few, *form.notes))
 
 
 def specification_sample(features: FeatureSpec, frame: pd.DataFrame) -> Sample:
@@ -213,6 +222,41 @@ def _frame_or_array(given: Any) -> Any:
     if rows.ndim != 2:
         raise InvalidInputError(f"the sample has the shape {list(rows.shape)}, expected rows and columns")
     return rows
+
+
+def _check_fitted(pipeline: Any) -> None:
+    """Checks what scikit-learn itself can tell; a class of somebody's own may keep what it learnt under any name."""
+    try:
+        check_is_fitted(pipeline)
+    except NotFittedError as error:
+        last = pipeline.steps[-1][1] if hasattr(pipeline, "steps") else pipeline
+        if type(last).__module__.startswith("sklearn."):
+            raise InvalidInputError(
+                f"the {type(pipeline).__name__} is not fitted; call its fit before it is published"
+            ) from error
+    except TypeError:
+        # It is no estimator by scikit-learn's rules, and is asked for its answers later.
+        return
+
+
+def _check_width(pipeline: Any, rows: Any) -> None:
+    """Checks the columns of a pipeline that knows only how many there were."""
+    expected = getattr(pipeline, "n_features_in_", None)
+    found = rows.shape[1]
+    if not isinstance(expected, int | np.integer) or found == expected:
+        return
+    hint = "; if one of them holds the labels, leave it out: --labels COLUMN does" if found == expected + 1 else ""
+    listed = f": {', '.join(map(str, rows.columns[:20]))}" if isinstance(rows, pd.DataFrame) else ""
+    raise InvalidInputError(
+        f"the sample has {found} columns, and the pipeline was fitted on {expected}{hint or '; give these alone'}{listed}"
+    )
+
+
+def _few(rows: int) -> str:
+    return (
+        f"the sample has {rows} row{'s' * (rows != 1)}: what is proven on so few proves little, and drift needs some hundreds; "
+        "give the training rows or a part of them"
+    )
 
 
 def _known_names(pipeline: Any) -> list[str] | None:
