@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 import skops.io
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - names the imputer below
+from sklearn.feature_selection import SelectKBest, chi2, f_classif, mutual_info_classif
+from sklearn.impute import IterativeImputer
+from sklearn.linear_model import LogisticRegression, TweedieRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, SplineTransformer, StandardScaler
 
@@ -35,6 +38,14 @@ def test_a_skops_file_of_known_types_asks_nothing(pipeline, tmp_path):
     skops.io.dump(pipeline, tmp_path / "p.skops")
     rows = np.random.default_rng(1).normal(size=(9, 2))
     np.testing.assert_array_equal(load_pipeline(tmp_path / "p.skops", never).predict(rows), pipeline.predict(rows))
+
+
+@pytest.mark.parametrize("score", [f_classif, chi2, mutual_info_classif])
+def test_scores_of_selectors_and_losses_are_harmless(score, tmp_path):
+    rows = np.abs(np.random.default_rng(0).normal(size=(60, 3)))
+    fitted = make_pipeline(IterativeImputer(), SelectKBest(score, k=2), TweedieRegressor()).fit(rows, rows[:, 0] > 1)
+    skops.io.dump(fitted, tmp_path / "p.skops")
+    np.testing.assert_array_equal(load_pipeline(tmp_path / "p.skops", never).predict(rows), fitted.predict(rows))
 
 
 def test_unknown_types_in_a_skops_file_are_named_and_asked_for(forest, tmp_path):
