@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.preprocessing import StandardScaler
 
 from penstock_server.errors import InvalidInputError
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
@@ -37,6 +40,19 @@ def test_numbers():
     assert found["mean_absolute_error"] == pytest.approx(0.5)
     assert found["root_mean_squared_error"] == pytest.approx(0.5)
     assert found["r2"] == pytest.approx(1 - 0.25 / np.var(truth))
+
+
+def test_several_labels_have_an_accuracy_of_all_together():
+    labels = np.c_[SIGN, 1 - SIGN]
+    found = scores(compiled(MultiOutputClassifier(LogisticRegression()), labels), np.c_[SIGN, SIGN])
+    assert found == {"accuracy": pytest.approx(0.0, abs=0.1)}
+    with pytest.raises(InvalidInputError, match=r"labels of the shape \[60, 2\] for the sample, and \[60\] are given"):
+        scores(compiled(MultiOutputClassifier(LogisticRegression()), labels), SIGN)
+
+
+@pytest.mark.parametrize("model", [KMeans(2, n_init=1), StandardScaler()], ids=["clusters", "features"])
+def test_what_has_no_truth_has_no_scores(model):
+    assert scores(compiled(model, SIGN), SIGN) == {}
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,9 @@ import sys
 import numpy as np
 import pytest
 from lightgbm import LGBMClassifier
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingRegressor
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 from xgboost import XGBRegressor
 
@@ -87,45 +83,3 @@ def test_without_onnxmltools_it_says_what_to_install(monkeypatch):
     model = LGBMClassifier(n_estimators=1, verbose=-1).fit(ROWS, ROWS[:, 0] > 0)
     with pytest.raises(UnsupportedError, match=r"estimators of lightgbm need onnxmltools, .* pip install onnxmltools"):
         to_onnx(model, 4)
-
-
-WIDE = ROWS.astype(np.float64)
-TARGET = np.exp(WIDE @ [0.5, -0.2, 0.1, 0.0]) + 1.0
-
-
-def transformed(**how):
-    return TransformedTargetRegressor(LinearRegression(), **how)
-
-
-TRANSFORMED = {
-    "expm1": transformed(func=np.log1p, inverse_func=np.expm1),
-    "exp": transformed(func=np.log, inverse_func=np.exp),
-    "square": transformed(func=np.sqrt, inverse_func=np.square),
-    "none": transformed(),
-    "standard": transformed(transformer=StandardScaler()),
-    "standard, scale alone": transformed(transformer=StandardScaler(with_mean=False)),
-    "standard, neither": transformed(transformer=StandardScaler(with_mean=False, with_std=False)),
-    "min max": transformed(transformer=MinMaxScaler((-1, 3))),
-    "behind others": make_pipeline(PCA(2), transformed(func=np.log1p, inverse_func=np.expm1)),
-}
-
-
-@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
-@pytest.mark.parametrize("model", TRANSFORMED.values(), ids=TRANSFORMED)
-def test_the_graph_undoes_the_transformation(model, datatype):
-    found = onnx_graph.read(to_onnx(model.fit(WIDE, TARGET), 4, datatype))
-    assert [spec.name for spec in found.signature.outputs] == ["prediction"]
-    (got,) = found.runtime.run({"features": WIDE.astype(np.float32 if datatype == "FP32" else np.float64)})
-    np.testing.assert_allclose(got.ravel(), model.predict(WIDE), rtol=1e-5 if datatype == "FP32" else 1e-12)
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"func": np.cbrt, "inverse_func": lambda x: x**3},
-        {"transformer": QuantileTransformer(n_quantiles=10)},
-    ],
-)
-def test_another_transformation_is_refused(how):
-    with pytest.raises(UnsupportedError, match=r"(<lambda>|QuantileTransformer) undoes it, which the graph cannot"):
-        to_onnx(transformed(**how).fit(WIDE, TARGET), 4)

@@ -80,15 +80,7 @@ def isotonic(model: Any, score: Var, context: Context) -> Var:
         raise UnsupportedError(
             f"IsotonicRegression(out_of_bounds={model.out_of_bounds!r}) is not in the graph; expected 'clip'"
         )
-    if len(x) == 1:
-        return op.add(op.mul(score, context.constant(0.0)), context.constant(y[0]))
-    score = op.clip(score, context.constant(x[0]), context.constant(x[-1]))
-    # How many thresholds lie below says which line it is on.
-    below = op.cast(op.greater(score, context.constant(x[1:-1].reshape(1, -1))), to="int64")
-    at = op.reduce_sum(below, op.const([1]), keepdims=1)
-    slopes = np.diff(y) / np.diff(x)
-    start, slope, height = (op.gather(context.constant(values), at) for values in (x[:-1], slopes, y[:-1]))
-    return op.add(height, op.mul(op.sub(score, start), slope))
+    return ops.interpolated(score, x, y, context)
 
 
 _CALIBRATORS: Final[dict[str, Callable[[Any, Var, Context], Var]]] = {

@@ -1,6 +1,6 @@
 """The ONNX model of a fitted estimator, with the inputs and outputs that Penstock's models have."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +9,7 @@ from spox import Tensor, Var, argument, build
 
 from penstock.names import MATRIX_INPUT
 from penstock.tensors import NUMPY_TYPES
+from penstock_server.errors import PenstockError, UnsupportedError, first_line
 from penstock_server.features.spec.spec import Datatype
 from penstock_tools.sklearn_compiler.graph.answer import Answer
 from penstock_tools.sklearn_compiler.graph.context import Context
@@ -32,7 +33,7 @@ def to_onnx(estimator: Any, width: int, datatype: Datatype = "FP32") -> Any:
         UnsupportedError: there is neither a rule nor a converter for it; says what is missing.
     """
     matrix, context = _begun(width, datatype)
-    return _built(matrix, emit(estimator, matrix, context))
+    return _written(estimator, lambda: _built(matrix, emit(estimator, matrix, context)))
 
 
 def planned(plan: Plan, width: int, datatype: Datatype = "FP32") -> Any:
@@ -52,7 +53,23 @@ def planned(plan: Plan, width: int, datatype: Datatype = "FP32") -> Any:
         UnsupportedError: an estimator has neither a rule nor a converter; says what is missing.
     """
     matrix, context = _begun(width, datatype)
-    return _built(matrix, follow(plan, context))
+    return _written(plan.estimator, lambda: _built(matrix, follow(plan, context)))
+
+
+def _written(estimator: Any, write: Callable[[], Any]) -> Any:
+    """What is written; whatever goes wrong is told as something that the graph cannot do.
+
+    Fitted objects come from many versions of many libraries. One without an attribute that a rule reads is none that can be
+    compiled, and may still be served as it is.
+    """
+    try:
+        return write()
+    except PenstockError:
+        raise
+    except Exception as error:
+        raise UnsupportedError(
+            f"the graph of {type(estimator).__name__} cannot be written: {first_line(error)}"
+        ) from error
 
 
 def _begun(width: int, datatype: Datatype) -> tuple[Var, Context]:

@@ -143,3 +143,24 @@ def binary(estimator: Any, x: Var, context: Context) -> Var:
 def with_complement(second: Var, context: Context) -> Var:
     """The probabilities of both of two classes, from that of the second [rows, 1]."""
     return op.concat([op.sub(context.constant(1.0), second), second], axis=1)
+
+
+def interpolated(x: Var, places: NDArray[np.float64], values: NDArray[np.float64], context: Context) -> Var:
+    """Straight lines between values at ascending places, and the first and last value beyond them.
+
+    Args:
+        x: [rows, 1].
+        places: float64 [thresholds].
+        values: at these places, float64 [thresholds].
+        context: the graph.
+    """
+    if len(places) == 1:
+        return op.add(op.mul(x, context.constant(0.0)), context.constant(values[0]))
+    x = op.clip(x, context.constant(places[0]), context.constant(places[-1]))
+    # How many places lie below says which line it is on.
+    below = op.cast(op.greater(x, context.constant(places[1:-1].reshape(1, -1))), to="int64")
+    at = op.reduce_sum(below, op.const([1]), keepdims=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = np.nan_to_num(np.diff(values) / np.diff(places), posinf=0.0, neginf=0.0)
+    start, slope, height = (op.gather(context.constant(each), at) for each in (places[:-1], slopes, values[:-1]))
+    return op.add(height, op.mul(op.sub(x, start), slope))
