@@ -18,9 +18,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import is_classifier
 
-from penstock.names import MATRIX_INPUT
 from penstock_server.errors import ModelFailedError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec import steps
@@ -226,12 +224,15 @@ class _Version:
         self._narrow = built
         self._wide = Pipeline(msgspec.structs.replace(built.spec, datatype="FP64"))
         self._model = model
-        methods = {"probabilities": "predict_proba", "scores": "decision_function"} if is_classifier(pipeline) else {}
+        self._input = model.signature.inputs[0].name
+        methods = {"probabilities": "predict_proba", "scores": "decision_function"}
         names = [spec.name for spec in model.signature.outputs]
         found = [names.index(name) for name, method in methods.items() if name in names and hasattr(pipeline, method)]
-        self._output = found[0] if found else 0
+        # A classifier of several outputs gives the probabilities of each apart.
+        each = [at for at, name in enumerate(names) if name.startswith("probabilities_")]
+        self._outputs = each or found[:1] or [0]
         # Some graphs give two scores, -s and s, of two classes, where scikit-learn gives s.
-        self._is_last = names[self._output] == "scores" and len(getattr(pipeline, "classes_", ())) == 2
+        self._is_last = names[self._outputs[0]] == "scores" and len(getattr(pipeline, "classes_", ())) == 2
 
     def outcomes(self, wire: Mapping[str, NDArray[Any]]) -> list[tuple[Outcome, NDArray[np.float64] | None]]:
         """For each row the outcome, and what reaches the graph."""
@@ -248,7 +249,8 @@ class _Version:
     def _answers(self, matrix: NDArray[Any]) -> list[NDArray[Any]]:
         """The answer to each row; none at all, which is like no other, for one on which the graph fails."""
         try:
-            given = np.asarray(self._model.run({MATRIX_INPUT: matrix})[self._output]).reshape(len(matrix), -1)
+            outputs = self._model.run({self._input: matrix})
+            given = np.hstack([np.asarray(outputs[at]).reshape(len(matrix), -1) for at in self._outputs])
         except ModelFailedError:
             if len(matrix) == 1:
                 return [np.empty(0)]

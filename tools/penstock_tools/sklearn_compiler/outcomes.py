@@ -26,10 +26,12 @@ class Outcome:
     Attributes:
         answer: all numbers or labels of its answer [values]; None where it refuses.
         reason: why it refuses, in one line; empty where it answers.
+        least_scale: differences are shares of the largest value, but of this at least: of probabilities 1.
     """
 
     answer: NDArray[Any] | None
     reason: str = ""
+    least_scale: float = 1e-300
 
     @property
     def is_refusal(self) -> bool:
@@ -45,7 +47,7 @@ class Outcome:
         if self.answer.shape != other.answer.shape:
             return False
         finite = np.where(np.isfinite(other.answer), np.abs(other.answer), 0.0)
-        scale = max(float(finite.max(initial=0.0)), 1e-300)
+        scale = max(float(finite.max(initial=0.0)), self.least_scale, other.least_scale)
         return np.allclose(self.answer, other.answer, rtol=0.0, atol=tolerance * scale, equal_nan=True)
 
 
@@ -82,7 +84,9 @@ def outcomes(pipeline: Any, rows: Any) -> list[Outcome]:
         return outcomes(pipeline, taken(rows, range(half))) + outcomes(pipeline, taken(rows, range(half, count)))
     if len(given) != count:
         return [Outcome(None, f"it gives {len(given)} answers for {count} rows")] * count
-    return [Outcome(row) for row in given]
+    # Several labels of a row may all be as good as impossible.
+    least_scale = 1.0 if hasattr(pipeline, "predict_proba") else 1e-300
+    return [Outcome(row, least_scale=least_scale) for row in given]
 
 
 def taken(rows: Any, at: Sequence[int] | NDArray[np.intp]) -> Any:
