@@ -124,7 +124,8 @@ def _check_stage(compiled: Compiled, stage: Stage, all_rows: Sample, values: Any
     got = Pipeline(compiled.features_of(block)).transform(rows.on_the_wire())
     found = difference(got, expected)
     # A vectorizer of float32 rounds where Penstock does not.
-    tolerance = STEP_TOLERANCE if np.dtype(values.dtype) != np.float32 else TOLERANCE
+    dtype = values.dtype if hasattr(values, "dtype") else np.asarray(values).dtype
+    tolerance = TOLERANCE if dtype == np.float32 else STEP_TOLERANCE
     if found.share <= tolerance:
         return found.share
     if got.shape != expected.shape:
