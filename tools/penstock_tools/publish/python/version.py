@@ -28,6 +28,7 @@ from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.outputs import output_reader
 from penstock_server.python.answers import answers
 from penstock_server.python.description import PICKLE, Description
+from penstock_server.python.requirements import PYTHON
 from penstock_server.python.settings import PythonSettings
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx
@@ -300,7 +301,7 @@ def _save_mlflow(prepared: PreparedPython, folder: Path) -> None:
         code=None,
     )
     model.save(str(folder / artifact.MLMODEL))
-    lines = [f"{name}=={release}" for name, release in prepared.kept.requirements.items()]
+    lines = [f"{name}=={release}" for name, release in prepared.kept.requirements.items() if name != PYTHON]
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
 
 
