@@ -10,7 +10,7 @@ refuses. An answer that depends on several columns, or on what an unseen text sa
 import copy
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final
 
@@ -290,7 +290,7 @@ def _encoded(question: _Question, table: _Table) -> Part:
     of_unseen = table.unseen[0] if unseen == "code" else (np.nan,) * len(table.unseen[0])
     steps = _steps([*rows.values(), of_unseen], is_refusing=unseen == "refuse")
     if isinstance(part, Strings):
-        return Numbers(spec.Text(part.column, Categories(tuple(rows), None, unseen), steps))
+        return Numbers(spec.Text(part.column, Categories(tuple(rows), None, unseen), steps, part.prepare))
     assert isinstance(part, Numbers)
     return Numbers(then(part.block, Match((tuple(rows),), unseen), *steps))
 
@@ -323,14 +323,11 @@ def _text(question: _Question, table: _Table) -> Strings:
     }
     answers = [row[0] for row in table.unseen]
     if answers[0] is _REFUSED or all(map(_is_same, answers, question.unseen)):
-        return Strings(
-            part.column,
-            {text: meaning for text, meaning in becomes.items() if meaning != text or text in part.becomes},
-            part.otherwise,
-        )
+        told_apart = {text: meaning for text, meaning in becomes.items() if meaning != text or text in part.becomes}
+        return replace(part, becomes=told_apart)
     if any(not _is_same(answer, answers[0]) for answer in answers):
         raise Refused(f"what it makes of an unseen text in column {part.column!r} depends on the text")
-    return Strings(part.column, becomes, _meaning(answers[0], ""))
+    return replace(part, becomes=becomes, otherwise=_meaning(answers[0], ""))
 
 
 def _meaning(answer: Any, before: Meaning) -> Meaning:

@@ -51,7 +51,7 @@ def hasher(transformer: Any, parts: Parts) -> Parts:
         raise Refused(f"column {part.column!r} was filled before; hash it as it is")
     is_hashed = part.becomes[""] == "" or Missing.EMPTY in part.becomes[""]
     encode = Hash(transformer.n_features, bool(transformer.alternate_sign), missing="hash" if is_hashed else "zeros")
-    return (Numbers(spec.Text(part.column, encode)),)
+    return (Numbers(spec.Text(part.column, encode, (), part.prepare)),)
 
 
 def _is_hashable(called: Any) -> bool:

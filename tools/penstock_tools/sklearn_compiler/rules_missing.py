@@ -5,6 +5,7 @@ compared with what stood for missing texts in the sample; if no text was missing
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -85,7 +86,7 @@ def indicated(part: Part, marker: Any) -> Part:
     is_other = part.otherwise is not None and _is_marked(part.otherwise, marker)
     told_apart = tuple(text for text, stands_for in known.items() if _is_marked(stands_for, marker) != is_other)
     table = ((float(not is_other),),) * len(told_apart) + ((float(is_other),),)
-    return Numbers(spec.Text(part.column, Categories(told_apart), (Lookup((table,)),)))
+    return Numbers(spec.Text(part.column, Categories(told_apart), (Lookup((table,)),), part.prepare))
 
 
 def _replaced(part: Strings, marker: Any, fill: Any) -> Strings:
@@ -96,7 +97,8 @@ def _replaced(part: Strings, marker: Any, fill: Any) -> Strings:
         for text, stands_for in _candidates(part, marker).items()
     }
     other = part.otherwise
-    return Strings(part.column, became, fill if other is not None and _is_marked(other, marker) else other)
+    is_other = other is not None and _is_marked(other, marker)
+    return replace(part, becomes=became, otherwise=fill if is_other else other)
 
 
 def _candidates(part: Strings, marker: Any) -> dict[str, Meaning]:
