@@ -23,13 +23,15 @@ from sklearn.ensemble import (
     VotingClassifier,
     VotingRegressor,
 )
+from sklearn.feature_selection import RFE
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, RANSACRegressor, Ridge
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, TunedThresholdClassifierCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier, MultiOutputRegressor, RegressorChain
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -91,6 +93,15 @@ def pair(first=linear, second=ranked):
     return [("a", first(LogisticRegression())), ("b", second(forest())), ("gone", "drop")]
 
 
+class OwnSearch(GridSearchCV):
+    """Another name."""
+
+
+class OwnStack(StackingRegressor):
+    def fit(self, rows, truth):
+        return super().fit(rows.copy(), truth)
+
+
 CONTAINERS = {
     "soft votes of pipelines": (VotingClassifier(pair(), voting="soft", weights=[1, 2, 9]), "three"),
     "hard votes of pipelines": (VotingClassifier([*pair(), ("c", linear(tree()))], weights=[1, 2, 9, 1.5]), "texts"),
@@ -147,6 +158,11 @@ CONTAINERS = {
     "boosted median": (linear(AdaBoostRegressor(n_estimators=6)), "number"),
     "target around": (TransformedTargetRegressor(linear(Ridge()), func=np.log1p, inverse_func=np.expm1), "number"),
     "search as the last step": (linear(GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2)), "three"),
+    "chosen columns": (linear(RFE(LogisticRegression(), n_features_to_select=3)), "three"),
+    "self-trained": (linear(SelfTrainingClassifier(LogisticRegression())), "two"),
+    "of what agrees": (linear(RANSACRegressor(random_state=0)), "number"),
+    "a search of one's own": (OwnSearch(linear(LogisticRegression()), {"logisticregression__C": [1, 2]}, cv=2), "two"),
+    "a stack of one's own": (OwnStack([("a", linear(Ridge())), ("b", ranked(Ridge()))], cv=2), "number"),
     "samplers": (imblearn_pipeline(linear(None)[0], RandomUnderSampler(), LogisticRegression()), "texts"),
     "balanced bags": (linear(BalancedBaggingClassifier(n_estimators=3, random_state=0)), "two"),
     "undersampled boosting": (linear(RUSBoostClassifier(n_estimators=3, random_state=0)), "two"),

@@ -1,18 +1,21 @@
-"""Estimators that answer as the one they hold: searches and frozen estimators."""
+"""Estimators that answer as the one they hold: searches, frozen and self-trained ones, and those that choose columns for it."""
 
 from typing import Any, Final
 
+from sklearn.feature_selection import RFE, RFECV
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import RANSACRegressor
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.semi_supervised import SelfTrainingClassifier
 from spox import Var
 
 from penstock_tools.sklearn_compiler import kinds
 from penstock_tools.sklearn_compiler.graph.answer import Answer
-from penstock_tools.sklearn_compiler.graph.context import Context
+from penstock_tools.sklearn_compiler.graph.context import Context, columns
 
 
 def unwrapped(fitted: Any) -> Any:
-    """The fitted estimator in a search or a frozen estimator, wherever it is; the object itself where it is neither."""
+    """The fitted estimator in those that answer as it does, however deep; the object itself where it is none of them."""
     name = _holder(fitted)
     inner = None if name is None else getattr(fitted, name, None)
     return fitted if inner is None else unwrapped(inner)
@@ -26,7 +29,13 @@ def _holder(fitted: Any) -> str | None:
     return known
 
 
-_HELD: Final = {GridSearchCV: "best_estimator_", RandomizedSearchCV: "best_estimator_", FrozenEstimator: "estimator"}
+_HELD: Final = {
+    GridSearchCV: "best_estimator_",
+    RandomizedSearchCV: "best_estimator_",
+    FrozenEstimator: "estimator",
+    SelfTrainingClassifier: "estimator_",
+    RANSACRegressor: "estimator_",
+}
 
 
 def wrapper(fitted: Any, x: Var, context: Context) -> Answer:
@@ -34,4 +43,10 @@ def wrapper(fitted: Any, x: Var, context: Context) -> Answer:
     return context.emit(unwrapped(fitted), x, scores=context.wants_scores)
 
 
-RULES: Final = dict.fromkeys(_HELD, wrapper)
+def chosen(selector: Any, x: Var, context: Context) -> Answer:
+    """What the estimator gives for the columns that were chosen for it."""
+    places = selector.get_support(indices=True).tolist()
+    return context.emit(selector.estimator_, columns(x, places), scores=context.wants_scores)
+
+
+RULES: Final = {**dict.fromkeys(_HELD, wrapper), RFE: chosen, RFECV: chosen}
