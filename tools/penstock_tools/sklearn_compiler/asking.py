@@ -22,7 +22,19 @@ from penstock_server.features.spec import spec
 from penstock_server.features.spec.spec import Categories
 from penstock_server.features.spec.step_base import Unseen
 from penstock_server.features.spec.steps import Lookup, Match, OneHot, Step
-from penstock_tools.sklearn_compiler.columns import InGraph, Meaning, Numbers, Part, Parts, Strings, pick, singles, then
+from penstock_tools.sklearn_compiler.columns import (
+    Coded,
+    InGraph,
+    Meaning,
+    Numbers,
+    Part,
+    Parts,
+    Strings,
+    Times,
+    pick,
+    singles,
+    then,
+)
 from penstock_tools.sklearn_compiler.known import known_values
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.sample import Missing, missing_kind
@@ -106,7 +118,7 @@ def _question(part: Part, known: Sequence[str | float] | None) -> _Question:
     if known is None:
         first, other = ("a text", "another") if isinstance(part, Strings) else (1.0, 2.5)
         return _Question(part, False, (), (), (other,), (first,))
-    if isinstance(part, InGraph):
+    if isinstance(part, InGraph | Times | Coded):
         raise NotCompiled("what comes before it is in the graph")
     if isinstance(part, Strings):
         texts = part.texts([value for value in known if isinstance(value, str)])

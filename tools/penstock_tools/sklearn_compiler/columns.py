@@ -76,6 +76,36 @@ Emitter = Callable[[Var, Context], Var]
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """One raw column of times."""
+
+    column: str
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A column of texts that a function chose, as the number of each.
+
+    Attributes:
+        block: one column: 0 to K - 1 for each of the texts, any other number where a text is missing.
+        texts: the K texts.
+    """
+
+    block: Block
+    texts: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
 class InGraph:
     """Columns that the ONNX graph computes from a block's.
 
@@ -160,7 +190,7 @@ MOST_WEIGHTS: Final = 40 << 20
 """The bytes of a text's coefficients; they take four thirds of that in a file."""
 _MOST_PICKED: Final = 2048
 
-Part = Numbers | Strings | InGraph | Words
+Part = Numbers | Strings | Times | Coded | InGraph | Words
 Parts = tuple[Part, ...]
 
 
@@ -174,6 +204,12 @@ def numbers(parts: Sequence[Part]) -> Block:
     for part in parts:
         if isinstance(part, Strings):
             raise Refused(f"column {part.column!r} is text when it gets there; make numbers of it first")
+        if isinstance(part, Coded):
+            raise Refused("a column is text when it gets there, which a function chose; make numbers of it first")
+        if isinstance(part, Times):
+            raise Refused(
+                f"column {part.column!r} holds times when it gets there; take its parts first, such as .dt.hour"
+            )
         if isinstance(part, InGraph):
             raise NotCompiled("what comes before it is in the graph")
     if not parts:
@@ -233,7 +269,8 @@ def _picked(part: Part, columns: list[int]) -> Part:
         return replace(part, chosen=tuple(columns if part.chosen is None else (part.chosen[at] for at in columns)))
     if isinstance(part, InGraph):
         return InGraph(part.block, _gathered(part.emit, columns), len(columns))
-    raise Refused(f"column {part.column!r} is picked more than once in a row")
+    name = "of texts that a function chose" if isinstance(part, Coded) else repr(part.column)
+    raise Refused(f"column {name} is picked more than once in a row")
 
 
 def _gathered(emit: Emitter, columns: list[int]) -> Emitter:

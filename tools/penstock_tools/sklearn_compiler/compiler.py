@@ -6,7 +6,7 @@ changed. `proof` checks afterwards that both halves together answer as the pipel
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sklearn.compose import ColumnTransformer
@@ -14,11 +14,12 @@ from sklearn.compose import ColumnTransformer
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec import limits
 from penstock_server.features.spec.blocks import Block, Take
-from penstock_server.features.spec.spec import Column, Datatype, FeatureSpec, NumberColumn, StringColumn
-from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, Strings
+from penstock_server.features.spec.spec import Column, Datatype, FeatureSpec, NumberColumn, StringColumn, TimeColumn
+from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, Strings, Times
 from penstock_tools.sklearn_compiler.graph.plan import Plan, layout
 from penstock_tools.sklearn_compiler.graph.wrappers import unwrapped
 from penstock_tools.sklearn_compiler.refusals import place
+from penstock_tools.sklearn_compiler.rows import MAX_ROWS, Rows
 from penstock_tools.sklearn_compiler.sample import Missing, RawColumn, Sample, pipeline_sample
 from penstock_tools.sklearn_compiler.steps import fitted_branches, held, is_pipeline, predicting_steps
 from penstock_tools.sklearn_compiler.walk import Stage, Walk
@@ -92,7 +93,7 @@ def compile_pipeline(pipeline: Any, sample: Any) -> Compiled:
     found = unwrapped(pipeline)
     rows = pipeline_sample(found, sample, _dropped(found))
     walk = Walk()
-    block, plan = layout(walk.model(found, _raw(rows.columns), ()))
+    block, plan = layout(walk.model(found, _raw(rows.columns), (), Rows.of(rows.some(MAX_ROWS).as_float64())))
     return Compiled(found, rows, block, plan, tuple(walk.stages), _unused(rows, block))
 
 
@@ -152,16 +153,17 @@ def _raw(columns: Iterable[RawColumn]) -> Parts:
 
 def _raw_part(column: RawColumn) -> Part:
     if column.kind == "time":
-        raise InvalidInputError(
-            f"column {column.name!r} holds times, expected numbers or text; make numbers of it before the pipeline"
-        )
+        return Times(column.name)
     if column.is_text:
         return Strings(column.name, {"": column.missing or frozenset(Missing)})
     return Numbers(Take((column.name,)))
 
 
 def _column(column: RawColumn) -> Column:
-    return StringColumn(column.name) if column.is_text else NumberColumn(column.name)
+    return _COLUMNS[column.kind](column.name)
+
+
+_COLUMNS: Final[dict[str, type[Column]]] = {"number": NumberColumn, "text": StringColumn, "time": TimeColumn}
 
 
 def _unused(rows: Sample, block: Block) -> tuple[str, ...]:

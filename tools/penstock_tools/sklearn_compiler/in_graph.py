@@ -13,7 +13,15 @@ import spox.opset.ai.onnx.v18 as op
 from spox import Var
 
 from penstock_server.errors import UnsupportedError
-from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Part, Strings, Words, join
+from penstock_tools.sklearn_compiler.columns import (
+    Coded,
+    InGraph,
+    Numbers,
+    Part,
+    Strings,
+    Words,
+    join,
+)
 from penstock_tools.sklearn_compiler.graph.context import Context, columns
 from penstock_tools.sklearn_compiler.graph.estimators import is_known
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused, StepPath, place
@@ -25,7 +33,7 @@ _INSTEAD: Final = {
     "CountVectorizer": "its own ways to split texts work, functions do not",
     "TfidfVectorizer": "its own ways to split texts work, functions do not",
     "HashingVectorizer": "its own ways to split texts work, functions do not",
-    "FunctionTransformer": "numpy's functions of one array, numpy.clip and penstock_tools.functions work",
+    "FunctionTransformer": "functions of whole columns by numpy and pandas compile",
 }
 _ELSE: Final = "expected a transformer that Penstock compiles or skl2onnx converts, fitted on what requests can hold"
 
@@ -39,6 +47,8 @@ def applied(transformer: Any, parts: Sequence[Part], path: StepPath, reason: Not
     texts = [part.column for part in parts if isinstance(part, Strings)]
     if texts:
         raise refusal(transformer, path, f"column {texts[0]!r} is text when it gets there, and {reason}")
+    if any(isinstance(part, Coded) for part in parts):
+        raise refusal(transformer, path, f"a column is text when it gets there, and {reason}")
     if not parts or not is_known(transformer):
         raise refusal(transformer, path, str(reason))
     try:

@@ -1,26 +1,38 @@
-"""Rules of the transformers that apply a function: FunctionTransformer of functions that Penstock knows, FeatureHasher.
+"""Rules of the transformers that apply a function: FunctionTransformer, own classes, FeatureHasher.
 
-A function is known by its identity, since what a lambda does cannot be read. `penstock_tools.functions` has what numpy has
-no single function for.
+Some functions are known by their identity, of numpy and of `penstock_tools.functions`. All others, and `transform` of own
+classes, are traced (`tracing`): called once with tracers, and proven equal to what was recorded.
 """
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
+from sklearn.preprocessing import FunctionTransformer
+from spox import Var
 
 from penstock_server.features.spec import spec
 from penstock_server.features.spec.limits import Real
 from penstock_server.features.spec.spec import Hash
 from penstock_server.features.spec.steps import Apply, Clip, Cyclic, Fill, Step
 from penstock_server.features.spec.steps_value import FUNCTIONS
-from penstock_tools import functions
-from penstock_tools.sklearn_compiler.columns import Numbers, Parts, Strings, numbers, then
-from penstock_tools.sklearn_compiler.refusals import Refused
+from penstock_tools import functions as own_functions
+from penstock_tools.sklearn_compiler import in_graph
+from penstock_tools.sklearn_compiler.columns import InGraph, Numbers, Parts, Strings, numbers, then
+from penstock_tools.sklearn_compiler.graph import expression
+from penstock_tools.sklearn_compiler.graph.context import Context
+from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
+from penstock_tools.sklearn_compiler.rows import Rows
 from penstock_tools.sklearn_compiler.sample import Missing
+from penstock_tools.sklearn_compiler.tracing import assemble, functions
+from penstock_tools.sklearn_compiler.tracing.compute import compute_of
+from penstock_tools.sklearn_compiler.tracing.trace import NotTraced, Traced
+from penstock_tools.sklearn_compiler.tracing.values import FromNumber, Number, Value
 
 Arguments = Mapping[str, Any]
+_LIBRARIES: Final = frozenset({"sklearn", "category_encoders"})
 _LARGEST: Final = float(np.finfo(np.float64).max)
 
 
@@ -35,8 +47,62 @@ def function(transformer: Any, parts: Parts) -> Parts:
     steps = _KNOWN.get(called) if _is_hashable(called) else None
     if steps is None:
         name = getattr(called, "__name__", repr(called))
-        raise Refused(f"the function {name} is not one that Penstock knows")
+        raise NotCompiled(f"the function {name} is not one that Penstock knows")
     return (Numbers(then(numbers(parts), *steps(arguments))),)
+
+
+def is_traceable(transformer: Any) -> bool:
+    """Whether what it does is a function of people's own: a FunctionTransformer, or a class of no library that has rules."""
+    package = type(transformer).__module__.partition(".")[0]
+    return type(transformer) is FunctionTransformer or (package not in _LIBRARIES and hasattr(transformer, "transform"))
+
+
+def traced(transformer: Any, parts: Parts, rows: Rows) -> Parts:
+    """What the transformer makes of the parts, found by calling it with tracers.
+
+    Args:
+        transformer: fitted, or in no need of it.
+        parts: what reaches it.
+        rows: the sample's rows as they reach it.
+
+    Raises:
+        NotCompiled: it cannot be traced, or is not what was traced; says which line does what.
+        Refused: as `columns.pick`.
+        ValueError: it exceeds a limit of specifications.
+    """
+    given = rows.value
+    if getattr(transformer, "validate", None) is True and hasattr(given, "to_numpy"):
+        given = given.to_numpy()
+    made = functions.traced(_function_of(transformer), given, parts)
+    if any(isinstance(part, InGraph) for part in parts):
+        return (_in_graph(made, parts),)
+    is_all = len(made.columns) == sum(part.width for part in parts)
+    return parts if is_all and not made.required and _is_identity(made.columns) else assemble.parts_of(made, parts)
+
+
+def _in_graph(made: Traced, parts: Parts) -> InGraph:
+    """The function behind what the graph computes: it is computed there too."""
+    values = [value for value in made.columns if isinstance(value, Number)]
+    if len(values) < len(made.columns) or not all(isinstance(part, Numbers | InGraph) for part in parts):
+        raise NotTraced("its function gets columns that the graph makes, and text or times; choose columns before it")
+    before = in_graph.stacked(parts)
+    step = compute_of(values, [FromNumber(at) for at in range(before.width)])
+
+    def emit(x: Var, context: Context) -> Var:
+        return expression.emit(step, context.cast(before.emit(x, context)), context)
+
+    return InGraph(before.block, emit, len(values))
+
+
+def _function_of(transformer: Any) -> Callable[[Any], Any]:
+    if type(transformer) is FunctionTransformer:
+        return partial(transformer.func, **dict(transformer.kw_args or {}))
+    # Without scikit-learn's wrapper, which makes the container that `set_output` asks for.
+    return partial(inspect.unwrap(type(transformer).transform), transformer)
+
+
+def _is_identity(columns: Sequence[Value]) -> bool:
+    return all(isinstance(value, Number) and value.source == FromNumber(at) for at, value in enumerate(columns))
 
 
 def hasher(transformer: Any, parts: Parts) -> Parts:
@@ -92,7 +158,7 @@ def _bounds(given: Any) -> tuple[Real, ...] | None:
 def _check_arguments(arguments: Arguments, expected: tuple[str, ...]) -> None:
     others = sorted(set(arguments) - set(expected))
     if others:
-        raise Refused(f"the argument {others[0]!r} of its function is not one that Penstock knows")
+        raise NotCompiled(f"the argument {others[0]!r} of its function is not one that Penstock knows")
 
 
 _IDENTITIES: Final[tuple[Any, ...]] = (np.asarray, np.array, np.positive)
@@ -100,5 +166,5 @@ _KNOWN: Final[dict[Any, Callable[[Arguments], list[Step]]]] = {
     **{getattr(np, name): partial(_apply, name) for name in FUNCTIONS},
     np.clip: _clip,
     np.nan_to_num: _nan_to_num,
-    functions.cyclical: _cyclical,
+    own_functions.cyclical: _cyclical,
 }

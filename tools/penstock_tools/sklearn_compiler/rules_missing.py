@@ -13,7 +13,19 @@ import numpy as np
 from penstock_server.features.spec import spec
 from penstock_server.features.spec.spec import Categories
 from penstock_server.features.spec.steps import Fill, IsMissing, Lookup
-from penstock_tools.sklearn_compiler.columns import InGraph, Meaning, Numbers, Part, Parts, Strings, Words, pick, then
+from penstock_tools.sklearn_compiler.columns import (
+    Coded,
+    InGraph,
+    Meaning,
+    Numbers,
+    Part,
+    Parts,
+    Strings,
+    Times,
+    Words,
+    pick,
+    then,
+)
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.sample import Missing, missing_kind
 
@@ -60,7 +72,7 @@ def filled(part: Part, marker: Any, values: Sequence[Any], dtype: Any = None) ->
         Refused: a text would be filled into numbers, or a number into text.
         NotCompiled: the graph makes the part.
     """
-    if isinstance(part, InGraph | Words):
+    if isinstance(part, InGraph | Words | Times | Coded):
         raise NotCompiled("what comes before it is in the graph")
     if isinstance(part, Strings):
         return _replaced(part, marker, values[0])
@@ -78,7 +90,7 @@ def indicated(part: Part, marker: Any) -> Part:
         Refused: it looks for a text among numbers.
         NotCompiled: the graph makes the part.
     """
-    if isinstance(part, InGraph | Words):
+    if isinstance(part, InGraph | Words | Times | Coded):
         raise NotCompiled("what comes before it is in the graph")
     if isinstance(part, Numbers):
         return Numbers(then(part.block, IsMissing(_number_marker(marker))))

@@ -20,9 +20,20 @@ from penstock_server.features.spec import spec
 from penstock_server.features.spec.spec import Categories
 from penstock_server.features.spec.step_base import Unseen
 from penstock_server.features.spec.steps import Lookup, Match, OneHot, Step
-from penstock_tools.sklearn_compiler.columns import InGraph, Meaning, Numbers, Part, Parts, Strings, Words, then
+from penstock_tools.sklearn_compiler.columns import (
+    Coded,
+    InGraph,
+    Meaning,
+    Numbers,
+    Part,
+    Parts,
+    Strings,
+    Times,
+    Words,
+    then,
+)
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
-from penstock_tools.sklearn_compiler.sample import missing_kind
+from penstock_tools.sklearn_compiler.sample import Missing, missing_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ def _encoded(columns: Sequence[_Column], parts: Parts, unseen: Unseen, to_steps:
 
 
 def _encoded_part(part: Part, columns: Sequence[_Column], unseen: Unseen, to_steps: ToSteps) -> Part:
-    if isinstance(part, InGraph | Words):
+    if isinstance(part, InGraph | Words | Times):
         raise NotCompiled("what comes before it is in the graph")
     if isinstance(part, Strings):
         column = columns[0]
@@ -93,10 +104,24 @@ def _encoded_part(part: Part, columns: Sequence[_Column], unseen: Unseen, to_ste
         encode, meant = _text_categories(part, column.categories, place, unseen)
         steps = tuple(to_steps([column], [(*meant, of_others)]))
         return Numbers(spec.Text(part.column, encode, steps, part.prepare))
+    if isinstance(part, Coded):
+        return _encoded_codes(part, columns[0], unseen, to_steps)
     names = [name.text for name in part.block.names]
     values = tuple(_number_categories(name, column.categories) for name, column in zip(names, columns, strict=True))
     meant_each = [(*range(len(column.categories)), _UNSEEN) for column in columns]
     return Numbers(then(part.block, Match(values, unseen), *to_steps(columns, meant_each)))
+
+
+def _encoded_codes(part: Coded, column: _Column, unseen: Unseen, to_steps: ToSteps) -> Part:
+    """Texts that a function chose: each code is matched where the encoder knows its text, or that it is missing."""
+    known: dict[float, int] = {}
+    for at, category in enumerate(column.categories):
+        if missing_kind(category) not in (None, Missing.EMPTY):
+            known[-1.0] = at
+        elif category in part.texts:
+            known[float(part.texts.index(category))] = at
+    match = Match((tuple(known),), unseen)
+    return Numbers(then(part.block, match, *to_steps([column], [(*known.values(), _UNSEEN)])))
 
 
 def _one_hot_steps(columns: Sequence[_Column], meant: Sequence[Sequence[int]]) -> list[Step]:
