@@ -28,6 +28,7 @@ from feature_engine import (
     selection,
     transformation,
 )
+from feature_engine.datetime import DatetimeFeatures
 from feature_engine.pipeline import Pipeline as EnginePipeline
 from feature_engine.wrappers import SklearnTransformerWrapper
 
@@ -375,3 +376,46 @@ def test_categories_that_matching_makes_missing_are_refused():
     fitted = make_pipeline(preprocessing.MatchVariables(match_dtypes=True), encoding.OneHotEncoder()).fit(rows)
     with pytest.raises(UnsupportedError, match="MatchCategories works"):
         compile_pipeline(fitted, rows)
+
+
+def times():
+    """Times around ends of months, quarters and years, and numbers."""
+    draw = np.random.default_rng(2)
+    seconds = draw.integers(0, 3_000_000_000, 200)
+    ends = pd.to_datetime(
+        ["2000-02-29 23:59:59", "1999-12-31", "2024-01-01 00:00:01", "2023-03-31 12:00", "1970-01-04"], format="ISO8601"
+    )
+    moments = pd.Series([*pd.to_datetime(seconds, unit="s"), *ends])
+    return pd.DataFrame({"fare": draw.normal(size=len(moments)), "when": moments, "since": moments[::-1].to_numpy()})
+
+
+CALENDARS = {
+    "as it comes": DatetimeFeatures(),
+    "everything": DatetimeFeatures(features_to_extract="all"),
+    "some of one": DatetimeFeatures("when", ["hour", "weekend"], drop_original=False),
+    "missing ignored": DatetimeFeatures(features_to_extract=["month", "semester", "year_end"], missing_values="ignore"),
+}
+
+
+@pytest.mark.parametrize("features", CALENDARS.values(), ids=CALENDARS)
+def test_times_become_parts_of_the_calendar(features):
+    rows = times() if features.drop_original else times().drop(columns="since")
+    model = make_pipeline(features, selection.DropFeatures(["when"])) if not features.drop_original else features
+    fitted = model.fit(rows)
+    compiled = Pipeline(compile_pipeline(fitted, rows).features("FP64"))
+    wire = pipeline_sample(fitted, rows).on_the_wire()
+    np.testing.assert_array_equal(compiled.transform(wire), np.asarray(fitted.transform(rows), float))
+
+
+@pytest.mark.parametrize("missing", ["raise", "ignore"])
+def test_a_missing_time_is_what_it_is_there(missing):
+    rows = times()[["fare", "when"]]
+    fitted = DatetimeFeatures(features_to_extract=["year", "weekend", "leap_year"], missing_values=missing).fit(rows)
+    compiled = Pipeline(compile_pipeline(fitted, rows).features("FP64"))
+    holed = rows.head(3).assign(when=[rows["when"][0], pd.NaT, rows["when"][2]])
+    wire = pipeline_sample(fitted, holed).on_the_wire()
+    if missing == "ignore":
+        np.testing.assert_array_equal(compiled.transform(wire), np.asarray(fitted.transform(holed), float))
+    else:
+        with pytest.raises(InvalidInputError):
+            compiled.transform(wire)

@@ -15,6 +15,7 @@ import pandas as pd
 from feature_engine.selection.base_selector import BaseSelector
 from feature_engine.wrappers import SklearnTransformerWrapper
 
+from penstock_server.features.spec.blocks import Time, TimePart
 from penstock_server.features.spec.steps import (
     Apply,
     Binarise,
@@ -32,7 +33,7 @@ from penstock_server.features.spec.steps import (
 )
 from penstock_tools.sklearn_compiler import rules_graph
 from penstock_tools.sklearn_compiler.asking import by_asking
-from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, numbers, pick, then
+from penstock_tools.sklearn_compiler.columns import Numbers, Part, Parts, Times, numbers, pick, then
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused
 from penstock_tools.sklearn_compiler.rules_creation import (
     Expressions,
@@ -296,6 +297,69 @@ def _tree_table(discretiser: Any, name: Hashable) -> tuple[tuple[float, ...], li
     return tuple(edges), [float(value) for value in values]
 
 
+# What a time becomes.
+
+
+def _datetime(transformer: Any, parts: Parts) -> Parts:
+    """DatetimeFeatures: parts of the calendar after all columns, or after those that are no times."""
+    if transformer.variables == "index":
+        raise Refused("it reads the frame's index, which a request has none of; give it a column")
+    times = pick(parts, _places(transformer, transformer.variables_))
+    added = [_calendar(transformer, part) for part in times]
+    kept = pick(parts, _others(transformer, transformer.variables_)) if transformer.drop_original else parts
+    return (*kept, *added)
+
+
+def _calendar(transformer: Any, part: Part) -> Part:
+    if not isinstance(part, Times):
+        raise Refused("it reads times from text or numbers; a column of times works")
+    features = transformer.features_to_extract_
+    unknown = [feature for feature in features if feature not in _CALENDAR]
+    if unknown:
+        raise Refused(f"the feature {unknown[0]} is not one that Penstock knows; {', '.join(_CALENDAR)} work")
+    read: list[TimePart] = list(dict.fromkeys([*(_CALENDAR[feature] for feature in features), "year"]))
+    made = Expressions(read)
+    if transformer.missing_values == "raise" or _WHOLE & set(features):
+        # pandas makes no whole number of a missing one.
+        made.require(made.of("equal", made.column("year"), made.column("year")))
+    outputs = [_calendar_value(made, feature) for feature in features]
+    return Numbers(Time(part.column, tuple(read), (made.step(outputs),)))
+
+
+def _calendar_value(made: Expressions, feature: str) -> int:
+    value = made.column(_CALENDAR[feature])
+    if feature == "semester":
+        return made.of("where", made.of("less_equal", value, 6.0), 1.0, 2.0)
+    return made.of("where", made.of("less_equal", value, 4.0), 0.0, 1.0) if feature == "weekend" else value
+
+
+_CALENDAR: Final[dict[str, TimePart]] = {
+    "month": "month",
+    "quarter": "quarter",
+    "semester": "month",
+    "year": "year",
+    "week": "week",
+    "day_of_week": "weekday",
+    "day_of_month": "day",
+    "day_of_year": "day_of_year",
+    "weekend": "weekday",
+    "month_start": "is_month_start",
+    "month_end": "is_month_end",
+    "quarter_start": "is_quarter_start",
+    "quarter_end": "is_quarter_end",
+    "year_start": "is_year_start",
+    "year_end": "is_year_end",
+    "leap_year": "is_leap_year",
+    "days_in_month": "days_in_month",
+    "hour": "hour",
+    "minute": "minute",
+    "second": "second",
+}
+"""For each of its features the part of a time that it is, or that it is made of."""
+
+_WHOLE: Final = {"week", "days_in_month"}
+
+
 # What chooses columns, or wraps a transformer.
 
 
@@ -387,6 +451,7 @@ RULES: Final[dict[type, Rule]] = {
     **_known("outliers", "Winsorizer", _winsorizer),
     **_known("outliers", "ArbitraryOutlierCapper", _in_place_rule(_cap)),
     **_known("creation", "CyclicalFeatures", _cyclical),
+    **_known("datetime", "DatetimeFeatures", _datetime),
     **_known("creation", "MathFeatures", partial(_created, lambda each: each.variables, math_features)),
     **_known(
         "creation",
