@@ -143,6 +143,16 @@ def test_a_forest_gets_the_columns_themselves():
     assert compiled.estimator is fitted[-1]
 
 
+def test_xgboost_takes_what_a_sparse_matrix_does_not_hold_for_missing():
+    xgboost = pytest.importorskip("xgboost")
+    model = xgboost.XGBClassifier(n_estimators=2, max_depth=2)
+    fitted = make_pipeline(CountVectorizer(), model).fit(FRAME["body"], TOPIC)
+    compiled = compile_pipeline(fitted, FRAME["body"])
+    features = Pipeline(compiled.features("FP64")).transform(compiled.sample.on_the_wire())
+    counts = fitted[0].transform(FRAME["body"]).toarray()
+    np.testing.assert_array_equal(features, np.where(counts == 0, np.nan, counts))
+
+
 def test_what_needs_more_columns_than_there_may_be_is_refused():
     fitted = make_pipeline(HashingVectorizer(), RandomForestClassifier(2, max_depth=1)).fit(FRAME["body"], NAMES)
     with pytest.raises(
