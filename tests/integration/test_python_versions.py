@@ -53,11 +53,12 @@ def test_it_answers_as_the_pipeline_does_and_its_shadow_agrees(server, until):
             PenstockClientError, match="the pipeline refuses these rows: ValueError: Input X contains NaN"
         ):
             client.predict("odd", ROWS.head(2).assign(z=np.nan))
-        client.predict("odd", ROWS)
-    until(
-        lambda: server.total("penstock_shadow_comparisons_total", model_name="odd", result="agree") > 0,
-        "the shadow was compared",
-    )
+
+        def is_compared():
+            client.predict("odd", ROWS)  # the shadow may load after the server is ready
+            return server.total("penstock_shadow_comparisons_total", model_name="odd", result="agree") > 0
+
+        until(is_compared, "the shadow was compared", timeout_s=120)
 
 
 @pytest.mark.parametrize("mark", [misbehaving.CRASH, misbehaving.LOOP, misbehaving.EAT])
