@@ -23,7 +23,7 @@ from penstock_server.models.golden import compare
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.publish.pipeline import prepare, publish_pipeline
-from penstock_tools.sklearn_compiler import walk
+from penstock_tools.sklearn_compiler import precision, walk
 from penstock_tools.sklearn_compiler.graph import model as graph_model
 
 COLUMNS = ["age", "fare", "class", "sex", "city"]
@@ -77,7 +77,7 @@ MODELS = {
 @pytest.mark.parametrize(("model", "answer"), MODELS.values(), ids=MODELS)
 def test_models_answer_as_they_did(frame, answers, model, answer):
     prepared = prepare(model.fit(frame[COLUMNS], answers[answer]), frame)
-    assert prepared.features.datatype == "FP32"
+    assert prepared.features.datatype == precision.datatypes(model)[0]
     assert prepared.difference <= 1e-5
     assert prepared.compiled.in_graph == ()
 

@@ -24,7 +24,7 @@ from penstock_tools.publish import golden, onnx, onnx_graph, summary
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.python import version
 from penstock_tools.publish.python.version import PreparedPython
-from penstock_tools.sklearn_compiler import edges, proof, scoring
+from penstock_tools.sklearn_compiler import edges, precision, proof, scoring
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 from penstock_tools.sklearn_compiler.graph import model
 
@@ -66,7 +66,8 @@ def prepare(
     Args:
         pipeline: a fitted `Pipeline`, or an estimator alone; of a search, the best one that it found.
         sample: rows as the pipeline takes them: a frame, which may have further columns, or an array [rows, columns].
-        datatype: what the graph computes in. None tries FP32, and FP64 if the answers of FP32 differ too much.
+        datatype: what the graph computes in. None tries FP32, and FP64 if the answers of FP32 differ too much; FP64 alone
+            where the model compares doubles.
         report: called with each step's name as it begins.
 
     Raises:
@@ -79,7 +80,7 @@ def prepare(
     report(f"comparing {len(compiled.stages)} transformers with scikit-learn's")
     step_difference = proof.check_transformers(compiled)
     refusal: Exception | None = None
-    for each in ("FP32", "FP64") if datatype is None else (datatype,):
+    for each in precision.datatypes(compiled.pipeline) if datatype is None else (datatype,):
         report(f"converting the model to ONNX in {each} and comparing its answers")
         try:
             built = Pipeline(compiled.features(each))

@@ -13,6 +13,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_tools.sklearn_compiler import kinds
+
 Decision = Literal["<=", "<"]
 Precision = Literal["FP32", "FP64"]
 Link = Literal["identity", "logistic", "softmax", "exp", "normalise", "isolation"]
@@ -117,16 +119,25 @@ _READERS: Final[dict[tuple[str, str], str]] = {
 of their objects comes."""
 
 
+def is_ensemble(estimator: Any) -> bool:
+    """Whether it is of a class that `read_trees` knows."""
+    return _reader(estimator) is not None
+
+
 def read_trees(estimator: Any) -> TreeEnsemble | None:
     """The trees of a fitted estimator; None where it is not made of trees that sum up, or is one that is not read.
 
     Raises:
         UnsupportedError: it is made of trees with something that no record can say; names it.
     """
-    kind = type(estimator)
-    found = _READERS.get((kind.__module__.partition(".")[0], kind.__name__))
+    found = _reader(estimator)
     if found is None:
         return None
     module, _, function = found.partition(":")
     read: Callable[[Any], TreeEnsemble | None] = getattr(import_module(f"{__package__}.{module}"), function)
     return read(estimator)
+
+
+def _reader(estimator: Any) -> str | None:
+    known = ((kind.__module__.partition(".")[0], kind.__name__) for kind in kinds.kinds(estimator))
+    return next((_READERS[kind] for kind in known if kind in _READERS), None)

@@ -17,6 +17,7 @@ from penstock_tools.sklearn_compiler.columns import Coded, InGraph, Parts, Strin
 from penstock_tools.sklearn_compiler.graph.estimators import is_known
 from penstock_tools.sklearn_compiler.graph.plan import Plan
 from penstock_tools.sklearn_compiler.graph.wrappers import unwrapped
+from penstock_tools.sklearn_compiler.native import native_columns
 from penstock_tools.sklearn_compiler.refusals import NotCompiled, Refused, StepPath, place, step_of
 from penstock_tools.sklearn_compiler.rows import Rows
 from penstock_tools.sklearn_compiler.steps import Held, fitted_branches, held, is_pipeline, predicting_steps
@@ -67,7 +68,7 @@ class Walk:
         found = held(fitted)
         if found is None:
             parts, fitted = words.fold(parts, fitted)
-            return Plan(fitted, _rows(parts))
+            return Plan(fitted, _rows(_encoded(fitted, parts, path)))
         return self._held(fitted, found, parts, path, rows)
 
     def _held(self, fitted: Any, found: Held, parts: Parts, path: StepPath, rows: Rows | None) -> Plan:
@@ -184,6 +185,21 @@ def _is_one_name(columns: ColumnTransformer, branch: str) -> bool:
     """Whether a branch asks for one column by a bare name or place: scikit-learn gives it one axis then."""
     chosen = next((chosen for name, _, chosen in columns.transformers_ if name == branch), None)
     return isinstance(chosen, str | int) and not isinstance(chosen, bool)
+
+
+def _encoded(fitted: Any, parts: Parts, path: StepPath) -> Parts:
+    """What the estimator's own encoder makes of the parts, if it has one; the proof compares the answers alone."""
+    try:
+        columns = native_columns(fitted)
+    except Refused as reason:
+        raise in_graph.refusal(fitted, path, str(reason)) from reason
+    if columns is None:
+        return parts
+    made: list[Any] = []
+    for column in columns:
+        own = pick(parts, [column.place])
+        made += own if column.encoder is None else Walk().through(column.encoder, own, path)
+    return together(made)
 
 
 def _rows(parts: Parts) -> InGraph:

@@ -2,7 +2,7 @@ import sys
 
 import numpy as np
 import pytest
-from lightgbm import LGBMClassifier
+from lightgbm import LGBMRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier, VotingRegressor
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
@@ -36,15 +36,11 @@ OUTPUTS = {
     "a regressor in doubles": (LinearRegression(), "FP64", [("prediction", "FP64")]),
     "scores of a converter with an option": (LinearSVC(), "FP32", [("label", "INT64"), ("scores", "FP32")]),
     "scores of one without": (RidgeClassifier(), "FP32", [("label", "INT64"), ("scores", "FP32")]),
-    "trees, which answer in floats": (
-        RandomForestClassifier(2),
-        "FP64",
-        [("label", "INT64"), ("probabilities", "FP32")],
-    ),
-    "boosted trees, too": (
+    "trees": (RandomForestClassifier(2), "FP64", [("label", "INT64"), ("probabilities", "FP64")]),
+    "boosted trees": (
         HistGradientBoostingClassifier(max_iter=2),
         "FP64",
-        [("label", "INT64"), ("probabilities", "FP32")],
+        [("label", "INT64"), ("probabilities", "FP64")],
     ),
 }
 
@@ -80,6 +76,6 @@ def test_without_onnxmltools_it_says_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("onnxmltools")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxmltools", None)
-    model = LGBMClassifier(n_estimators=1, verbose=-1).fit(ROWS, ROWS[:, 0] > 0)
+    model = LGBMRegressor(n_estimators=1, verbose=-1, reg_sqrt=True).fit(ROWS, ROWS[:, 0])
     with pytest.raises(UnsupportedError, match=r"estimators of lightgbm need onnxmltools, .* pip install onnxmltools"):
         to_onnx(model, 4)

@@ -17,15 +17,19 @@ from penstock_tools.sklearn_compiler.graph import (
     boosting,
     calibrated,
     convert,
+    foreign,
     impute,
     kernel_maps,
+    knn_imputer,
     multiclass,
+    neighbours,
     outputs,
     pipelines,
     projections,
     stacking,
     target,
     thresholds,
+    trees,
     voting,
     wrappers,
 )
@@ -33,6 +37,7 @@ from penstock_tools.sklearn_compiler.graph.answer import Answer
 from penstock_tools.sklearn_compiler.graph.context import Context, columns
 from penstock_tools.sklearn_compiler.graph.plan import Plan
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
+from penstock_tools.sklearn_compiler.trees import is_ensemble
 
 Rule = Callable[[Any, Var, Context], Answer]
 
@@ -74,11 +79,16 @@ def is_known(estimator: Any) -> bool:
     """Whether there is a rule for it or a converter, and for each step of a pipeline."""
     if hasattr(estimator, "steps"):
         return all(step in (None, "passthrough") or is_known(step) for _, step in estimator.steps)
-    return kinds.lookup(RULES, estimator) is not None or convert.has_converter(estimator)
+    return _rule(estimator) is not None or convert.has_converter(estimator)
+
+
+def _rule(estimator: Any) -> Rule | None:
+    # Libraries beside scikit-learn are not imported for a table of their classes.
+    return kinds.lookup(RULES, estimator) or (trees.emit if is_ensemble(estimator) else None)
 
 
 def _dispatched(estimator: Any, x: Var, context: Context) -> Answer:
-    rule = kinds.lookup(RULES, estimator)
+    rule = _rule(estimator)
     if rule is not None:
         try:
             return rule(estimator, x, context)
@@ -90,9 +100,12 @@ def _dispatched(estimator: Any, x: Var, context: Context) -> Answer:
 RULES: Final[dict[type, Rule]] = {
     **boosting.RULES,
     **calibrated.RULES,
+    **foreign.RULES,
     **impute.RULES,
     **kernel_maps.RULES,
+    **knn_imputer.RULES,
     **multiclass.RULES,
+    **neighbours.RULES,
     **outputs.RULES,
     **pipelines.RULES,
     **projections.RULES,
