@@ -18,12 +18,13 @@ from penstock_client.errors import (
     UnsupportedError,
 )
 from penstock_client.metadata import ModelMetadata, ModelState, TensorSpec
-from penstock_client.prediction import Prediction, Timing
+from penstock_client.prediction import Attributions, Prediction, Timing
 from penstock_client.retry import Backoff
 
 __all__ = [
     "AccessDeniedError",
     "AsyncClient",
+    "Attributions",
     "Backoff",
     "Client",
     "DeadlineExceededError",

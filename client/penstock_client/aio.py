@@ -54,6 +54,7 @@ class AsyncClient(ClientBase):
         timeout_s: float | None = None,
         priority: int | None = None,
         extra: Extra = "ignore",
+        explain: bool = False,
     ) -> Prediction:
         """The model's outputs for the rows; see `Client.predict`."""
         options = RequestOptions(
@@ -64,6 +65,7 @@ class AsyncClient(ClientBase):
             request_id=request_id,
             priority=priority,
             extra=extra,
+            explain=explain,
         )
         return await self._run(self._session.predict(options, rows, timeout_s))
 

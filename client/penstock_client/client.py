@@ -59,6 +59,7 @@ class Client(ClientBase):
         timeout_s: float | None = None,
         priority: int | None = None,
         extra: Extra = "ignore",
+        explain: bool = False,
     ) -> Prediction:
         """The model's outputs for the rows.
 
@@ -78,6 +79,8 @@ class Client(ClientBase):
             timeout_s: seconds until the call gives up; None for the client's setting.
             priority: the queue priority, 1 the highest; None leaves it to the server.
             extra: columns that the model does not take are left out, and logged once; "refuse" refuses them instead.
+            explain: the prediction's `attributions` say how much each raw column moved each row's answer. Only a Penstock
+                server can tell, and only of versions that were published with an explanation.
 
         No value is changed: `penstock_client.values` says what each datatype holds, and the rest is refused.
 
@@ -87,6 +90,7 @@ class Client(ClientBase):
             OverloadedError: the server's queue is full.
             DeadlineExceededError: no answer within `timeout_s`.
             ServerUnavailableError: no server could be reached, even after the retries.
+            UnsupportedError: attributions were asked for, and the version gives none; says why.
             ServerError: the server failed.
 
         >>> client.predict("iris", [[5.1, 3.5, 1.4, 0.2]])["species"]
@@ -105,6 +109,7 @@ class Client(ClientBase):
             request_id=request_id,
             priority=priority,
             extra=extra,
+            explain=explain,
         )
         return self._run(self._session.predict(options, rows, timeout_s))
 

@@ -3,6 +3,7 @@
 Servers normally send raw contents; typed contents are read too. Parameters that a server leaves out stay absent.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -12,9 +13,20 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from penstock import inference_pb2
-from penstock.names import PARAMETER_BATCH_ROWS, PARAMETER_COMPUTE_US, PARAMETER_QUEUE_US, PARAMETER_ROLE
+from penstock.names import (
+    ATTRIBUTIONS,
+    PARAMETER_BASE,
+    PARAMETER_BATCH_ROWS,
+    PARAMETER_CLASSES,
+    PARAMETER_COLUMNS,
+    PARAMETER_COMPUTE_US,
+    PARAMETER_METHOD,
+    PARAMETER_OF,
+    PARAMETER_QUEUE_US,
+    PARAMETER_ROLE,
+)
 from penstock.tensors import Tensor, from_raw, typed_to_raw
-from penstock_client.errors import ServerError
+from penstock_client.errors import ServerError, UnsupportedError
 
 M = TypeVar("M", bound=Message)
 Parameters = Mapping[str, inference_pb2.InferParameter]
@@ -38,6 +50,40 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Attributions:
+    """How much each raw column moved each row's answer: Shapley values. They add up, with the base, to what is explained.
+
+    Attributes:
+        values: float64 [rows, columns]; [rows, columns, classes] where the model answers several numbers.
+        columns: the raw columns' names.
+        base: float64 [1], or [classes]: the expected answer, without any row.
+        of: what is explained, such as "the log-odds" or "the prediction".
+        classes: the classes or targets, in the order of the last axis; the one class that a single number speaks for; or
+            empty.
+        method: how they were computed.
+    """
+
+    values: NDArray[np.float64]
+    columns: tuple[str, ...]
+    base: NDArray[np.float64]
+    of: str
+    classes: tuple[str, ...]
+    method: str
+
+    def top(self, row: int, most: int = 10, *, output: int = 0) -> list[tuple[str, float]]:
+        """The columns that moved a row most, with their values, the largest first.
+
+        Args:
+            row: its place in the request.
+            most: how many columns.
+            output: of several numbers, which one.
+        """
+        own = self.values[row] if self.values.ndim == 2 else self.values[row, :, output]
+        order = np.argsort(-np.abs(own), kind="stable")[:most]
+        return [(self.columns[at], float(own[at])) for at in order.tolist()]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction(Mapping[str, NDArray[Any]]):
     """A model's outputs by name, in the order that the server gave them.
 
@@ -51,6 +97,7 @@ class Prediction(Mapping[str, NDArray[Any]]):
         role: why that version, such as "champion" or "canary"; None where the server does not say.
         request_id: the request's id, which labels are joined by; None where it had none.
         timing: where the time went.
+        attributions: how much each raw column moved the answers; None unless asked for with `explain`.
     """
 
     outputs: Mapping[str, NDArray[Any]]
@@ -59,6 +106,7 @@ class Prediction(Mapping[str, NDArray[Any]]):
     role: str | None
     request_id: str | None
     timing: Timing
+    attributions: Attributions | None = None
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.outputs[name]
@@ -84,15 +132,18 @@ def parsed(kind: type[M], payload: bytes) -> M:
     return message
 
 
-def prediction_of(payload: bytes, *, round_trip_s: float) -> Prediction:
-    """The prediction in a serialized `ModelInferResponse`.
+def prediction_of(payload: bytes, *, round_trip_s: float, explains: bool = False) -> Prediction:
+    """The prediction in a serialized `ModelInferResponse`; where it `explains`, with attributions apart from its outputs.
 
     Raises:
         ServerError: the reply is malformed.
+        UnsupportedError: attributions were asked for, and it has none.
     """
     message = parsed(inference_pb2.ModelInferResponse, payload)
+    outputs = _outputs(message)
     return Prediction(
-        outputs=_outputs(message),
+        attributions=_attributions(message, outputs) if explains else None,
+        outputs=outputs,
         model=message.model_name,
         version=message.model_version,
         role=_text(message.parameters, PARAMETER_ROLE),
@@ -104,6 +155,40 @@ def prediction_of(payload: bytes, *, round_trip_s: float) -> Prediction:
             round_trip_s=round_trip_s,
         ),
     )
+
+
+def _attributions(message: inference_pb2.ModelInferResponse, outputs: dict[str, NDArray[Any]]) -> Attributions:
+    """The attributions of a reply, taken out of its outputs."""
+    values = outputs.pop(ATTRIBUTIONS, None)
+    if values is None:
+        raise UnsupportedError("the server gave no attributions; is it a Penstock server of a release that has them?")
+    found = next(tensor.parameters for tensor in message.outputs if tensor.name == ATTRIBUTIONS)
+    base = np.array(_listed(found, PARAMETER_BASE), np.float64)
+    columns, classes = _listed(found, PARAMETER_COLUMNS), _listed(found, PARAMETER_CLASSES)
+    if values.ndim < 2 or values.shape[1] != len(columns) or (len(base) if values.ndim == 3 else 1) != len(base):
+        raise ServerError(
+            f"attributions of shape {list(values.shape)} for {len(columns)} columns and a base of {len(base)}"
+        )
+    return Attributions(
+        values=values,
+        columns=tuple(map(str, columns)),
+        base=base,
+        of=_text(found, PARAMETER_OF) or "the answer",
+        classes=tuple(map(str, classes)),
+        method=_text(found, PARAMETER_METHOD) or "",
+    )
+
+
+def _listed(parameters: Parameters, name: str) -> list[Any]:
+    """A parameter that is a JSON list; empty where it is not there."""
+    text = _text(parameters, name)
+    try:
+        found = [] if text is None else json.loads(text)
+    except ValueError as error:
+        raise ServerError(f"the parameter {name!r} of the attributions is no JSON: {error}") from error
+    if not isinstance(found, list):
+        raise ServerError(f"the parameter {name!r} of the attributions is no list")
+    return found
 
 
 def _outputs(message: inference_pb2.ModelInferResponse) -> dict[str, NDArray[Any]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from penstock import inference_pb2
-from penstock.names import PARAMETER_EXTRA_COLUMNS, PARAMETER_PRIORITY, PARAMETER_ROUTING_KEY
+from penstock.names import PARAMETER_EXPLAIN, PARAMETER_EXTRA_COLUMNS, PARAMETER_PRIORITY, PARAMETER_ROUTING_KEY
 from penstock.tensors import to_raw
 from penstock_client.errors import InvalidRequestError
 from penstock_client.tensors import Extra, InputTensor
@@ -24,6 +24,7 @@ class RequestOptions:
         request_id: sent as the request's id and echoed; None sends none.
         priority: the server's queue priority, 1 the highest; None leaves it to the server.
         extra: "ignore" leaves out columns that the model does not take, "refuse" refuses them.
+        explain: asks for attributions too.
     """
 
     model: str
@@ -33,6 +34,7 @@ class RequestOptions:
     request_id: str | None = None
     priority: int | None = None
     extra: Extra = "ignore"
+    explain: bool = False
 
     def check(self) -> None:
         """Raises `InvalidRequestError` for an option of the wrong type or range."""
@@ -69,6 +71,8 @@ def infer_payload(options: RequestOptions, tensors: Sequence[InputTensor], *, fo
         request.parameters[PARAMETER_ROUTING_KEY].string_param = options.routing_key
     if for_any_version:
         request.parameters[PARAMETER_EXTRA_COLUMNS].string_param = "ignore"
+    if options.explain:
+        request.parameters[PARAMETER_EXPLAIN].bool_param = True
     if options.priority is not None:
         request.parameters[PARAMETER_PRIORITY].uint64_param = options.priority
     return request.SerializeToString()

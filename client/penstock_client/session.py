@@ -157,7 +157,7 @@ class Session:
     ) -> Steps[Prediction]:
         payload = infer_payload(options, arrange(table, union).tensors, for_any_version=True)
         reply, round_trip_s = yield from self._call(INFER_METHOD, payload, deadline_s, self._retries)
-        return prediction_of(reply, round_trip_s=round_trip_s)
+        return prediction_of(reply, round_trip_s=round_trip_s, explains=options.explain)
 
     def _infer(
         self, options: RequestOptions, table: Table, declared: ModelMetadata, deadline_s: float
@@ -168,7 +168,7 @@ class Session:
         reply, round_trip_s = yield from self._call(
             INFER_METHOD, infer_payload(options, layout.tensors), deadline_s, self._retries
         )
-        prediction = prediction_of(reply, round_trip_s=round_trip_s)
+        prediction = prediction_of(reply, round_trip_s=round_trip_s, explains=options.explain)
         if not layout.is_guessed or options.version == prediction.version:
             return prediction
         # The order of the columns was that of the version described, and another one may have answered: a canary, or

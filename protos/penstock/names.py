@@ -38,6 +38,9 @@ PARAMETER_PRIORITY: Final = "priority"
 PARAMETER_EXTRA_COLUMNS: Final = "extra_columns"
 """What becomes of inputs that the version does not take: "refuse" (the default) or "ignore"."""
 
+PARAMETER_EXPLAIN: Final = "explain"
+"""Whether the answer has attributions too."""
+
 # Parameters of a tensor of ModelMetadataResponse.
 PARAMETER_COLUMNS: Final = "columns"
 """The names of the columns of a version's one matrix, in their order, as a JSON list."""
@@ -51,6 +54,17 @@ PARAMETER_ROLE: Final = "penstock_role"
 PARAMETER_QUEUE_US: Final = "penstock_queue_us"
 PARAMETER_COMPUTE_US: Final = "penstock_compute_us"
 PARAMETER_BATCH_ROWS: Final = "penstock_batch_rows"
+
+ATTRIBUTIONS: Final = "penstock_attributions"
+"""The output that a request gets with `explain`, or by its name; metadata shows it as a parameter of the first output."""
+# Parameters of that output, beside `PARAMETER_COLUMNS`, the raw columns: lists are JSON.
+PARAMETER_BASE: Final = "base"
+"""The expected answer per output; with a row's attributions it adds up to what is explained."""
+PARAMETER_OF: Final = "of"
+"""What is explained, such as "the log-odds"."""
+PARAMETER_METHOD: Final = "method"
+PARAMETER_CLASSES: Final = "classes"
+"""The classes or targets that the outputs are about; absent where there is one number and it has no name."""
 
 MATRIX_INPUT: Final = "features"
 """The name under which metadata shows the one [N, F] tensor that a model of numeric columns also takes."""

@@ -33,7 +33,7 @@ class UnwatchedVersion(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VersionDrift(_message.Message):
-    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms")
+    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class VersionDrift(_message.Message):
     DRIFTED_FIELD_NUMBER: _ClassVar[int]
     GLOBAL_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     ALARMS_FIELD_NUMBER: _ClassVar[int]
+    IMPORTANCE_MEASURE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     roles: _containers.RepeatedScalarFieldContainer[str]
@@ -58,7 +59,8 @@ class VersionDrift(_message.Message):
     drifted: int
     global_p_value: float
     alarms: Alarms
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ...) -> None: ...
+    importance_measure: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ...) -> None: ...
 
 class Alarms(_message.Message):
     __slots__ = ("columns",)
@@ -67,7 +69,7 @@ class Alarms(_message.Message):
     def __init__(self, columns: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ColumnDrift(_message.Message):
-    __slots__ = ("name", "kind", "rows", "rows_needed", "enough_rows", "jensen_shannon", "psi", "psi_unbiased", "ks", "ks_slack", "wasserstein", "missing_ratio", "unseen_ratio", "infinite_ratio", "out_of_range_ratio", "p_value", "drifted", "dispersion", "minimum_effect", "labels", "reference", "current")
+    __slots__ = ("name", "kind", "rows", "rows_needed", "enough_rows", "jensen_shannon", "psi", "psi_unbiased", "ks", "ks_slack", "wasserstein", "missing_ratio", "unseen_ratio", "infinite_ratio", "out_of_range_ratio", "p_value", "drifted", "dispersion", "minimum_effect", "labels", "reference", "current", "importance")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +92,7 @@ class ColumnDrift(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
+    IMPORTANCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     rows: int
@@ -112,4 +115,5 @@ class ColumnDrift(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     reference: _containers.RepeatedScalarFieldContainer[float]
     current: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., enough_rows: bool = ..., jensen_shannon: _Optional[float] = ..., psi: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., ks: _Optional[float] = ..., ks_slack: _Optional[float] = ..., wasserstein: _Optional[float] = ..., missing_ratio: _Optional[float] = ..., unseen_ratio: _Optional[float] = ..., infinite_ratio: _Optional[float] = ..., out_of_range_ratio: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., dispersion: _Optional[float] = ..., minimum_effect: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ...) -> None: ...
+    importance: float
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., enough_rows: bool = ..., jensen_shannon: _Optional[float] = ..., psi: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., ks: _Optional[float] = ..., ks_slack: _Optional[float] = ..., wasserstein: _Optional[float] = ..., missing_ratio: _Optional[float] = ..., unseen_ratio: _Optional[float] = ..., infinite_ratio: _Optional[float] = ..., out_of_range_ratio: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., dispersion: _Optional[float] = ..., minimum_effect: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ..., importance: _Optional[float] = ...) -> None: ...

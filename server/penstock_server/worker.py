@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -34,7 +34,7 @@ from penstock_server.metrics.counters import CountersShape, SharedCounters, open
 from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.loader import load
 from penstock_server.models.servable import Servable
-from penstock_server.prediction.decode import block_of, block_order, decoder_of
+from penstock_server.prediction.decode import Decoder, block_of, block_order, decoder_of
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import reader_of
@@ -209,7 +209,8 @@ class Worker:
         former, former_sampler = self._executors.get(key), self._samplers.pop(key, None)
         self._executors[key] = executor
         if loaded.sampler is not None and self._request_log is not None:
-            executor.sampler = self._samplers[key] = loaded.sampler
+            self._samplers[key] = loaded.sampler
+            executor.set_sampler(loaded.sampler)
             self._request_log.add(loaded.sampler)
         if former is not None:
             self._retire(former, former_sampler)
@@ -220,19 +221,49 @@ class Worker:
         settings = self._settings
         limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
         is_inline = is_inline and not servable.is_elsewhere
+        decoder = decoder_of(servable)
+        thread = None if is_inline else ModelThread("-".join(servable.key), self._post)
+        common: dict[str, Any] = {
+            "report": recorder,
+            "reader": reader_of(servable),
+            "clock": monotonic,
+            "activate": self._scheduler.activate,
+            "reply_bytes": settings.grpc.max_message_bytes,
+        }
+        explaining = None
+        if servable.explaining is not None:
+            explaining = self._explaining(*servable.explaining, decoder, thread, common)
         return Executor(
             servable,
-            decoder_of(servable),
+            decoder,
             limits=limits,
-            report=recorder,
-            reader=reader_of(servable),
-            clock=monotonic,
-            activate=self._scheduler.activate,
             cost=cost,
-            thread=None if is_inline else ModelThread("-".join(servable.key), self._post),
+            thread=thread,
             large_thread=self._large if is_inline else None,
             slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s),
-            reply_bytes=settings.grpc.max_message_bytes,
+            explaining=explaining,
+            **common,
+        )
+
+    def _explaining(
+        self, servable: Servable, cost: Cost, decoder: Decoder, thread: ModelThread | None, common: dict[str, Any]
+    ) -> Executor:
+        """The executor of requests for attributions. It shares the version's thread, or has one where it needs one."""
+        settings = self._settings
+        limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
+        counts_apart = thread is None and not is_inline
+        if counts_apart:
+            thread = ModelThread("-".join((*servable.key, "explain")), self._post)
+        return Executor(
+            servable,
+            decoder,
+            limits=limits,
+            cost=cost,
+            thread=thread,
+            large_thread=None if thread is not None else self._large,
+            slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s),
+            counts_apart=counts_apart,
+            **common,
         )
 
     def _sampler(self, executor: Executor, servable: Servable, recorder: Recorder) -> RequestSampler | None:
@@ -284,7 +315,7 @@ class Worker:
             return
         champion, shadow = (model.executors.get(version or "") for version in (model.plan.champion, model.plan.shadow))
         if champion is not None and shadow is not None:
-            champion.shadow = self._shadow_target(champion, shadow)
+            champion.set_shadow(self._shadow_target(champion, shadow))
 
     def _shadow_target(self, champion: Executor, shadow: Executor) -> ShadowTarget:
         return ShadowTarget(

@@ -118,7 +118,7 @@ class ServerStatus:
             return None
         cached = self._references.get(version.key)
         if cached is None or cached[0] is not artifact:
-            cached = (artifact, reference_of(artifact.baseline))
+            cached = (artifact, reference_of(artifact.baseline, artifact.importance))
             self._references[version.key] = cached
         return Watched(version.key, version.roles, counters, cached[1])
 

@@ -90,6 +90,7 @@ def _version(version: VersionDrift) -> pb.VersionDrift:
         tested=version.tested,
         drifted=version.drifted,
         global_p_value=version.global_p_value,
+        importance_measure=version.importance_measure,
         alarms=None if alarmed is None else pb.Alarms(columns=alarmed),
     )
 

@@ -60,6 +60,7 @@ def version_drift(
         drifted=sum(column.drifted is True for column in columns) if p_values else None,
         global_p_value=significance.simes(p_values) if p_values else None,
         alarmed=alarmed,
+        importance_measure=reference.importance_measure,
     )
 
 
@@ -83,6 +84,7 @@ def columns_drift(
         "drifted": _drifted(p_values, size - reference.has_predictions, rules.rate),
         "dispersion": reference.dispersion.tolist(),
         "minimum_effect": effect.tolist(),
+        "importance": reference.importance or [None] * size,
         **_distances(reference, now, is_enough),
         **_distances_of_numbers(reference, now, is_enough),
         **_ratios(reference, now, is_enough),

@@ -19,6 +19,7 @@ from penstock_server.drift.baseline import (
     PredictionBaseline,
     StringBaseline,
 )
+from penstock_server.drift.importance import Importance
 from penstock_server.drift.report import Kind
 from penstock_server.features.cells import ROUNDING
 from penstock_server.features.counting import EXTRA_CELLS
@@ -39,6 +40,8 @@ class Reference:
         edges: float64 [R, B]: where each bin ends, the last edge again where it has no end; zeros without numbers.
         is_number: bool [R].
         deviation, dispersion, minimum_effect: float64 [R].
+        importance: of each; None where it is not known.
+        importance_measure: what it is; "" where there is none.
     """
 
     names: tuple[str, ...]
@@ -52,10 +55,13 @@ class Reference:
     dispersion: NDArray[np.float64]
     minimum_effect: NDArray[np.float64]
     has_predictions: bool
+    importance: tuple[float | None, ...] = ()
+    importance_measure: str = ""
 
 
-def reference_of(baseline: Baseline) -> Reference:
-    """The arrays of a baseline."""
+def reference_of(baseline: Baseline, importance: Importance | None = None) -> Reference:
+    """The arrays of a baseline, with how much each column matters to the model where that was published."""
+    values = {} if importance is None else importance.values
     predictions = () if baseline.predictions is None else (baseline.predictions,)
     columns: list[ColumnBaseline | PredictionBaseline] = [*baseline.columns, *predictions]
     cells = np.zeros((len(columns), baseline.bins + EXTRA_CELLS), np.int64)
@@ -82,6 +88,8 @@ def reference_of(baseline: Baseline) -> Reference:
         dispersion=np.array([column.dispersion for column in columns], np.float64),
         minimum_effect=np.array([column.minimum_effect for column in columns], np.float64),
         has_predictions=bool(predictions),
+        importance=(*(values.get(column.name) for column in baseline.columns), *[None] * len(predictions)),
+        importance_measure="" if importance is None else importance.measure,
     )
 
 

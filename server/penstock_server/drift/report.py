@@ -58,6 +58,7 @@ class ColumnDrift:
         minimum_effect: the index that is still called no drift.
         labels: what each cell holds, for people: the bins or categories, then missing, infinite and unseen.
         reference, current: each cell's share of the rows trained on, and of the window's; zeros where there are no rows.
+        importance: how much the column matters to the model, in the version's `importance_measure`; None if not published.
     """
 
     name: str
@@ -82,6 +83,7 @@ class ColumnDrift:
     labels: tuple[str, ...]
     reference: tuple[float, ...]
     current: tuple[float, ...]
+    importance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class VersionDrift:
         global_p_value: Simes' combination of the columns' p-values: below `rate` exactly where a column drifted.
         alarmed: the columns whose alarm is on, "" for the predictions: they drifted in two successive windows that share
             no row. None if no monitor watches the version.
+        importance_measure: what the columns' importance is, such as "AUC lost"; "" where they have none.
     """
 
     model: str
@@ -115,6 +118,7 @@ class VersionDrift:
     drifted: int | None
     global_p_value: float | None
     alarmed: tuple[str, ...] | None = None
+    importance_measure: str = ""
 
 
 def by_significance(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
@@ -129,3 +133,17 @@ def by_significance(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
         return p_value, -distance, column.name
 
     return sorted(columns, key=rank)
+
+
+def by_concern(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    """The columns from the one that matters most: those that drifted by distance times importance, then by significance.
+
+    Without importance the drifted are as `by_significance` has them.
+    """
+
+    def weight(column: ColumnDrift) -> float:
+        return (column.jensen_shannon or 0.0) * max(column.importance or 0.0, 0.0)
+
+    ranked = by_significance(columns)
+    drifted = [column for column in ranked if column.drifted]
+    return sorted(drifted, key=weight, reverse=True) + [column for column in ranked if not column.drifted]

@@ -27,9 +27,10 @@ _NICENESS: Final = 15
 
 def compile_kernels(key: str) -> CompiledFile:
     """The entry points, compiled for the processor that the environment names; takes half a minute."""
-    from penstock_server.features.kernels import interpreter
+    from penstock_server.features.kernels import interpreter, shapley
 
-    return CompiledFile(key, tuple(_object(name, function) for name, function in interpreter.ENTRY_POINTS.items()))
+    entry_points = interpreter.ENTRY_POINTS | shapley.ENTRY_POINTS
+    return CompiledFile(key, tuple(_object(name, function) for name, function in entry_points.items()))
 
 
 def _object(name: str, function: Any) -> CompiledObject:

@@ -41,7 +41,7 @@ KEPT: Final = 8
 """How many files of other sources, compilers or machines stay in the cache: environments of one user may share it."""
 INSTALL: Final = "pip install 'penstock[compile]'"
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
-_SOURCES: Final = ("kernels/*.py", "counting.py", "compiler/layout.py", "build.py", "object_file.py")
+_SOURCES: Final = ("kernels/*.py", "counting.py", "compiler/*layout.py", "build.py", "object_file.py")
 
 
 RelocationKind = Literal["word", "move0", "move16", "move32", "move48"]
@@ -177,6 +177,7 @@ _RUN = (
 _ARGUMENTS: Final[dict[str, tuple[Any, ...]]] = {
     "run": _RUN,
     "count_elements": (ctypes.c_char_p, ctypes.c_int64),
+    "explain_trees": (*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 2),
 }
 
 EntryPoint = Callable[..., int]

@@ -8,6 +8,8 @@
     penstock/features.json     the fitted feature specification
     penstock/baseline.json     the reference that drift is measured against
     penstock/golden.json       sample requests with their expected answers
+    penstock/explanation.bin   what attributions are computed from, or why there are none
+    penstock/importance.json   how much each raw column matters to the model
 
 This module decides which versions are sound. The supervisor calls `read` after it fetched a version, and every worker before
 it loads one; the tools call `write` when they publish. The loader checks that the graph runs and fits the features.
@@ -24,8 +26,12 @@ import structlog
 
 from penstock_server.batching.limits import Batching
 from penstock_server.drift import baseline as baseline_file
+from penstock_server.drift import importance as importance_file
 from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.importance import Importance
 from penstock_server.errors import InvalidInputError
+from penstock_server.explain import explanation as explanation_file
+from penstock_server.explain.explanation import AnyExplanation
 from penstock_server.features.spec import spec as spec_file
 from penstock_server.features.spec.spec import FeatureSpec, StringColumn
 from penstock_server.models import golden as golden_file
@@ -45,6 +51,8 @@ FEATURES = "penstock/features.json"
 PYTHON = "penstock/python.json"
 BASELINE = "penstock/baseline.json"
 GOLDEN = "penstock/golden.json"
+EXPLANATION = "penstock/explanation.bin"
+IMPORTANCE = "penstock/importance.json"
 
 MAX_JSON_BYTES = 64 * 2**20
 # The most that a protobuf message holds; larger graphs keep their weights in external data of any size.
@@ -65,6 +73,7 @@ class Artifact:
             only counts the columns for drift.
         baseline: The reference for drift.
         golden: Requests that must give the same answers before the version is served.
+        importance: How much each raw column matters to the model.
         columns: The columns' names in the signature's order; empty where it names none.
         python: How the pipeline is run; None where the model is a graph.
     """
@@ -75,6 +84,7 @@ class Artifact:
     features: FeatureSpec | None = None
     baseline: Baseline | None = None
     golden: Golden | None = None
+    importance: Importance | None = None
     columns: tuple[str, ...] = ()
     python: Description | None = None
 
@@ -92,7 +102,7 @@ def read(folder: Path) -> Artifact:
         return Artifact(path=folder, model_path=model_path, columns=_columns(folder))
     manifest = _decoded(MANIFEST, manifest_file.decode, _json_bytes(folder, MANIFEST))
     _refuse_unlisted(folder, listed=manifest.files, why=f"{MANIFEST} does not name it")
-    raw = {name: _json_bytes(folder, name) for name in _PARTS if name in manifest.files}
+    raw = {name: _json_bytes(folder, name) for name in _PARTS if name in manifest.files and name != EXPLANATION}
     known = {name: version_folder.digest_of(content) for name, content in raw.items()}
     python = _part(raw, PYTHON, _decode_python)
     name = MODEL if python is None else python.file
@@ -110,9 +120,26 @@ def read(folder: Path) -> Artifact:
         features=features,
         baseline=_part(raw, BASELINE, partial(_decode_baseline, features)),
         golden=_part(raw, GOLDEN, golden_file.decode),
+        importance=_part(raw, IMPORTANCE, partial(_decode_importance, features)),
         columns=_columns(folder),
         python=python,
     )
+
+
+def read_explanation(artifact: Artifact) -> AnyExplanation | None:
+    """What a version's attributions are computed from, checked; None where none was published.
+
+    It may be large, and only those who compute with it need it, so `read` checks its digest alone.
+
+    Raises:
+        InvalidInputError: It has changed since, or does not fit the features.
+    """
+    if artifact.manifest is None or EXPLANATION not in artifact.manifest.files:
+        return None
+    content = version_folder.read_bytes(artifact.path, EXPLANATION, max_bytes=explanation_file.MAX_BYTES)
+    if version_folder.digest_of(content) != artifact.manifest.files[EXPLANATION]:
+        raise InvalidInputError(f"file {EXPLANATION!r} has changed since it was published")
+    return _decoded(EXPLANATION, partial(_decode_explanation, artifact.features), content)
 
 
 def write(
@@ -122,6 +149,8 @@ def write(
     features: FeatureSpec | None = None,
     baseline: Baseline | None = None,
     golden: Golden | None = None,
+    explanation: AnyExplanation | None = None,
+    importance: Importance | None = None,
     class_output: str | None = None,
     classes: Sequence[ClassLabel] | None = None,
     batching: Batching | None = None,
@@ -135,6 +164,8 @@ def write(
         features: The fitted feature specification.
         baseline: The reference for drift; needs `features`.
         golden: Requests with their expected answers.
+        explanation: What attributions are computed from, or why there are none; needs `features`.
+        importance: How much each raw column matters; needs `features`.
         class_output: The model output that holds the predicted class.
         classes: The classes' labels in the order of the model's probabilities.
         batching: "rows" or "request": whether a server may batch requests together; None leaves it to its probe.
@@ -149,6 +180,8 @@ def write(
         FEATURES: None if features is None else spec_file.encode(features),
         BASELINE: None if baseline is None else baseline_file.encode(baseline),
         GOLDEN: None if golden is None else golden_file.encode(golden),
+        EXPLANATION: None if explanation is None else explanation_file.encode(explanation),
+        IMPORTANCE: None if importance is None else importance_file.encode(importance),
     }
     for name, content in parts.items():
         _put(folder / name, content)
@@ -163,7 +196,7 @@ def write(
     return read(folder)
 
 
-_PARTS = (PYTHON, FEATURES, BASELINE, GOLDEN)
+_PARTS = (PYTHON, FEATURES, BASELINE, GOLDEN, EXPLANATION, IMPORTANCE)
 
 
 def _model_file(folder: Path, name: str = MODEL) -> Path:
@@ -219,6 +252,22 @@ def _check_columns(python: Description, features: FeatureSpec | None) -> None:
     expected = [(column.name, column.kind == "text") for column in python.columns]
     if [(column.name, isinstance(column, StringColumn)) for column in features.columns] != expected:
         raise InvalidInputError(f"{PYTHON} and {FEATURES} name other columns; expected the same in both")
+
+
+def _decode_explanation(features: FeatureSpec | None, content: bytes) -> AnyExplanation:
+    if features is None:
+        raise InvalidInputError(f"it comes without {FEATURES}; expected both, or neither")
+    explanation = explanation_file.decode(content)
+    explanation_file.check(explanation, features)
+    return explanation
+
+
+def _decode_importance(features: FeatureSpec | None, content: bytes) -> Importance:
+    if features is None:
+        raise InvalidInputError(f"it comes without {FEATURES}; expected both, or neither")
+    importance = importance_file.decode(content)
+    importance_file.check(importance, features)
+    return importance
 
 
 def _decoded(name: str, decode: Callable[[bytes], _Decoded], content: bytes) -> _Decoded:

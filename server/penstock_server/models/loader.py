@@ -1,7 +1,8 @@
 """Loads a version, warms it up and checks its golden requests before it serves any request.
 
 The order is fixed: digests, session and pipeline, whether the two fit each other, warm-up, golden requests, whether its
-rows are independent. A failure ends the load with one sentence, and the version that served before continues to serve.
+rows are independent, and what its attributions cost. A failure ends the load with one sentence, and the version that
+served before continues to serve.
 """
 
 import time
@@ -19,11 +20,14 @@ from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError, ModelFailedError, is_out_of_memory
+from penstock_server.explain.attributor import attributor_of
+from penstock_server.explain.explanation import Unexplained
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
 from penstock_server.models import independence
-from penstock_server.models.artifact import Artifact, read
+from penstock_server.models.artifact import Artifact, read, read_explanation
 from penstock_server.models.classes import known_strings
+from penstock_server.models.explaining import ExplainingServable
 from penstock_server.models.golden import Golden
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.python_servable import python_servable
@@ -67,6 +71,10 @@ def load(
         cost = _warm_up(servable, max_rows, _warming(servable))
         golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
         servable.decide(independence.decide(servable, batching, golden_rows, known_strings(servable.model.file)))
+        if isinstance(servable, OnnxServable):
+            _explain(servable, max_rows)
+        else:
+            servable.unexplained = "it runs as Python, and only compiled models are explained"
     except BaseException:
         servable.close()
         raise
@@ -83,6 +91,18 @@ def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int) -> OnnxSer
     if pipeline is not None:
         check_fit(model, pipeline)
     return OnnxServable(key, artifact, model, pipeline)
+
+
+def _explain(servable: OnnxServable, max_rows: int) -> None:
+    """Gives the version its explaining twin, warmed up, or the reason why it has none."""
+    explanation = read_explanation(servable.artifact)
+    if servable.pipeline is None:
+        servable.unexplained = "it was published as a graph alone, without the features in front of it"
+    elif isinstance(explanation, Unexplained):
+        servable.unexplained = explanation.reason
+    elif explanation is not None:
+        twin = ExplainingServable(servable, attributor_of(explanation, servable.pipeline.columns))
+        servable.explaining = twin, _warm_up(twin, max_rows, _warming(twin))
 
 
 def check_fit(model: OnnxModel, pipeline: Pipeline) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from penstock.names import VersionKey
 from penstock.tensors import NUMPY_TYPES
+from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import Batching
 from penstock_server.errors import ModelFailedError
 from penstock_server.features.pipeline import Pipeline, Refusal
@@ -80,9 +81,13 @@ class Servable(ABC):
         is_elsewhere: another process runs it, so that its thread waits and this process cannot be hung or ended by it.
         is_batched: whether requests may run together: as far as the graph's shapes allow, until `independence` decides.
         batching: that decision; None before.
+        explaining: the same version with attributions, and what its batches cost; None if it cannot give them.
+        unexplained: why it cannot.
     """
 
     is_elsewhere = False
+    explaining: "tuple[Servable, Cost] | None" = None
+    unexplained = "it was published without an explanation"
 
     def __init__(self, key: VersionKey, artifact: Artifact, model: Model, pipeline: Pipeline | None) -> None:
         self.key = key
@@ -105,6 +110,12 @@ class Servable(ABC):
         """
         self._running_since_ns = running_since_ns
         self._cells = {}
+        if self.explaining is not None:
+            self.explaining[0]._share_runs(self)  # noqa: SLF001 - of its own kind
+
+    def _share_runs(self, other: "Servable") -> None:
+        """Shows its runs in the cells of another servable, of which each thread has one."""
+        self._running_since_ns, self._cells, self._lock = other._running_since_ns, other._cells, other._lock  # noqa: SLF001
 
     def decide(self, verdict: BatchingVerdict) -> None:
         """Keeps the decision on batching; before the version serves."""
@@ -115,6 +126,11 @@ class Servable(ABC):
         """Keeps how wide a row's outputs are, where the graph does not say; before the version serves."""
         if self._can_be_empty:
             self._tails = [array.shape[1:] for array in outputs.arrays]
+
+    @property
+    def tails(self) -> list[tuple[int, ...]]:
+        """The shape of a row of each output, as far as it is known."""
+        return self._tails
 
     @property
     def batching_note(self) -> str:
@@ -188,4 +204,10 @@ class OnnxServable(Servable):
             if rows or not self._can_be_empty:
                 raise
             arrays = self._no_rows()
+        if self.pipeline is not None:
+            arrays = [*arrays, *self._added(matrix)]
         return Outputs(arrays, transformed - started, time.perf_counter() - transformed, refusal)
+
+    def _added(self, _matrix: NDArray[Any]) -> list[NDArray[Any]]:
+        """Outputs beside the graph's, from what the graph was given."""
+        return []

@@ -17,6 +17,7 @@ class TensorInfo:
         columns: the names of a matrix's columns in their order, where the publisher named them.
         missing: the text that stands for a missing value; None if none does.
         time: the unit of times since 1970-01-01 in UTC, "ns"; None for what is no time.
+        parameters: what replies say of an output beside its numbers.
     """
 
     name: str
@@ -25,6 +26,7 @@ class TensorInfo:
     columns: tuple[str, ...] = ()
     missing: str | None = None
     time: str | None = None
+    parameters: tuple[tuple[str, str], ...] = ()
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape is accepted."""

@@ -169,6 +169,14 @@ class Answerer(ABC):
         self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
         self.shadow = None
 
+    def set_shadow(self, shadow: ShadowTarget | None) -> None:
+        """Sets the shadow, which gets a copy of each answered batch."""
+        self.shadow = shadow
+
+    def set_sampler(self, sampler: RequestSampler) -> None:
+        """Sets what keeps a sample of the answers for the request log."""
+        self.sampler = sampler
+
     def answer(self, batch: Batch[PendingRequest], work: Work, started_s: float, outputs: Outputs) -> None:
         """Answers a batch that ran, and counts it."""
         items = batch.items

@@ -136,7 +136,10 @@ class ReplyEncoder:
         reply = ModelInferResponse()
         reply.CopyFrom(self._base)
         for at in _places(shapes, chosen):
-            reply.outputs.add(name=self._specs[at].name, datatype=self._specs[at].datatype, shape=shapes[at])
+            spec = self._specs[at]
+            added = reply.outputs.add(name=spec.name, datatype=spec.datatype, shape=shapes[at])
+            for name, text in spec.parameters:
+                added.parameters[name].string_param = text
         return reply
 
 

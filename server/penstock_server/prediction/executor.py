@@ -12,6 +12,10 @@ from functools import partial
 from math import inf, prod
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.names import Role
 from penstock.tensors import NUMPY_TYPES
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits
@@ -31,7 +35,9 @@ from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.large_requests import LargeRequests
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader
+from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.prediction.work import Work, computed
+from penstock_server.request_log.sampler import RequestSampler
 
 _UNLOADED: Final = "the version was unloaded before the request had its turn"
 _NOTHING: Final = DecodedRows((), 0)
@@ -49,11 +55,14 @@ class Executor(Answerer):
         thread: runs its batches; None runs them inline.
         large_thread: runs the large requests of an inline executor; None runs those inline too.
         slice_rows: the rows of a slice of a large request; a batch's when not given.
+        explaining: the executor of the same version with attributions; None if it gives none.
+        counts_apart: another executor of the version counts drift meanwhile, on another thread.
         reply_bytes: the largest message that can be sent.
 
     Attributes:
         is_active: the scheduler has it on its list; both of them set this.
         is_ending: it takes no more requests.
+        is_closed: it will run nothing more.
     """
 
     def __init__(
@@ -70,6 +79,8 @@ class Executor(Answerer):
         thread: ModelThread | None = None,
         large_thread: ModelThread | None = None,
         slice_rows: int | None = None,
+        explaining: "Executor | None" = None,
+        counts_apart: bool = False,
         reply_bytes: int = MESSAGE_BYTES,
     ) -> None:
         super().__init__(
@@ -77,6 +88,13 @@ class Executor(Answerer):
         )
         self.is_active = False
         self.is_ending = False
+        self.is_closed = False
+        self.explaining = explaining
+        self._plain: Executor | None = None
+        if explaining is not None:
+            explaining._plain = self  # noqa: SLF001 - of its own kind
+        cells = report.drift_cells() if counts_apart else None
+        self._own_cells = None if cells is None else np.zeros_like(cells)
         self._queue: BatchQueue[PendingRequest] = BatchQueue(limits, cost)
         self._activate = activate
         self._thread = thread
@@ -202,7 +220,7 @@ class Executor(Answerer):
     def run(self, now_s: float) -> None:
         """Starts one batch. Inline it is answered on return; else once the thread has given its outputs back."""
         # A batch that runs again was counted the first time: features are counted before the graph runs.
-        cells = None if self._singles else self.report.drift_cells()
+        cells = None if self._singles else self._cells()
         batch = self._take(now_s)
         if batch.expired:
             self._refuse_all(batch)
@@ -217,6 +235,13 @@ class Executor(Answerer):
             self._running = batch
             self._report_waiting()
             self._thread.start(partial(computed, work), partial(self._came_back, batch, work, now_s))
+
+    def _cells(self) -> NDArray[np.int64] | None:
+        """Where the next batch is counted; counts of its own are free again once they were added."""
+        if self._own_cells is None:
+            return self.report.drift_cells()
+        self._own_cells[...] = 0
+        return self._own_cells
 
     def _take(self, now_s: float) -> Batch[PendingRequest]:
         if not self._singles:
@@ -268,7 +293,10 @@ class Executor(Answerer):
     def _count_drift(self, work: Work, result: Outputs | Exception) -> None:
         # The features are counted before the graph runs, so rows that it fails on are in the window too.
         if work.cells is not None and isinstance(result, Outputs | ModelFailedError):
-            self.report.drift_counted(work.rows)
+            if self._own_cells is None:
+                self.report.drift_counted(work.rows)
+            else:
+                self.report.drift_added(self._own_cells, work.rows)
 
     def _answer(self, batch: Batch[PendingRequest], work: Work, started_s: float, result: Outputs | Exception) -> None:
         try:
@@ -306,14 +334,45 @@ class Executor(Answerer):
         self._close_if_drained()
 
     def _report_waiting(self) -> None:
-        rows, requests = self._queue.rows, self._queue.requests
-        if self._large is not None:
-            rows, requests = rows + self._large.queue.rows, requests + self._large.queue.requests
+        plain = self._plain or self
+        rows, requests = plain._waiting  # noqa: SLF001 - of its own kind
+        if plain.explaining is not None:
+            more_rows, more_requests = plain.explaining._waiting  # noqa: SLF001
+            rows, requests = rows + more_rows, requests + more_requests
         self.report.waiting(rows, requests)
+
+    @property
+    def _waiting(self) -> tuple[int, int]:
+        """The rows and the requests that wait."""
+        if self._large is None:
+            return self._queue.rows, self._queue.requests
+        return self._queue.rows + self._large.queue.rows, self._queue.requests + self._large.queue.requests
+
+    def set_role(self, role: Role | None) -> None:
+        super().set_role(role)
+        if self.explaining is not None:
+            self.explaining.set_role(role)
+
+    def set_shadow(self, shadow: ShadowTarget | None) -> None:
+        super().set_shadow(shadow)
+        if self.explaining is not None:
+            self.explaining.set_shadow(shadow)
+
+    def set_sampler(self, sampler: RequestSampler) -> None:
+        super().set_sampler(sampler)
+        if self.explaining is not None:
+            self.explaining.set_sampler(sampler)
 
     def drain(self, closed: Callable[[], None]) -> None:
         """Takes no request from now on, answers those that wait, closes, and then calls `closed`."""
         self.is_ending = True
+        if self.explaining is None:
+            self._drain(closed)
+        else:
+            # They may share a thread, which this one closes.
+            self.explaining.drain(partial(self._drain, closed))
+
+    def _drain(self, closed: Callable[[], None]) -> None:
         self._on_closed = closed
         self._queue.hurry()
         if self.due_s() != inf:
@@ -327,6 +386,9 @@ class Executor(Answerer):
     def close(self) -> None:
         """Ends the executor now: refuses all that waits, and what its thread still runs."""
         self.is_ending = True
+        if self.explaining is not None and not self.explaining.is_closed:
+            self.explaining.close()
+        self.is_closed = True
         running = [] if self._running is None else self._running.items
         self._running = None
         singles = [item for batch in self._singles for item in batch.items]
@@ -336,7 +398,7 @@ class Executor(Answerer):
         if self._large is not None:
             self._large.close(NotReadyError(_UNLOADED))
         self._report_waiting()
-        if self._thread is not None:
+        if self._thread is not None and (self._plain is None or self._plain._thread is not self._thread):  # noqa: SLF001
             self._thread.close()
         on_closed, self._on_closed = self._on_closed, None
         if on_closed is not None:
@@ -344,6 +406,8 @@ class Executor(Answerer):
 
     def join(self) -> None:
         """Waits for the end of its thread, for a few seconds at most; not on the reactor."""
+        if self.explaining is not None:
+            self.explaining.join()
         if self._thread is not None:
             self._thread.join()
 

@@ -11,6 +11,7 @@ Source: Protocol Buffers, "Encoding": a message is its fields one after another,
 from typing import Final
 
 from penstock.inference_pb2 import ModelInferRequest
+from penstock.names import ATTRIBUTIONS
 from penstock.wire import varint
 from penstock_server.prediction.decode import Decoder
 from penstock_server.prediction.encode import Choice
@@ -37,9 +38,10 @@ class CachedRequest:
         decoder: the decoder of the last request with this head; a request for any other is decoded in full.
         rows: the rows of that request.
         chosen: the outputs asked for, of that decoder's version.
+        explains: whether attributions are among them.
     """
 
-    __slots__ = ("chosen", "decoder", "head", "model", "request", "rows", "size", "version")
+    __slots__ = ("chosen", "decoder", "explains", "head", "model", "request", "rows", "size", "version")
 
     def __init__(self, head: bytes, request: ModelInferRequest) -> None:
         self.head = head
@@ -50,6 +52,7 @@ class CachedRequest:
         self.decoder: Decoder | None = None
         self.rows = 0
         self.chosen: Choice = None
+        self.explains = any(output.name == ATTRIBUTIONS for output in request.outputs)
 
     def set_decoded(self, decoder: Decoder, rows: int, chosen: Choice) -> None:
         """Records that this decoder decoded a request with this head."""

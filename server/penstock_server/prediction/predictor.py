@@ -12,11 +12,17 @@ from typing import Any, Final
 import structlog
 
 from penstock.inference_pb2 import ModelInferRequest
-from penstock.names import PARAMETER_EXTRA_COLUMNS
+from penstock.names import ATTRIBUTIONS, PARAMETER_EXPLAIN, PARAMETER_EXTRA_COLUMNS
 from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
-from penstock_server.errors import DeadlinePassedError, InvalidInputError, OverloadedError, PenstockError
+from penstock_server.errors import (
+    DeadlinePassedError,
+    InvalidInputError,
+    OverloadedError,
+    PenstockError,
+    UnsupportedError,
+)
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.prediction.answerer import PendingRequest, refuse
@@ -37,6 +43,7 @@ _KNOWN: Final[dict[str, tuple[str, ...]]] = {
     "timeout": _INTEGERS,
     "priority": _INTEGERS,
     PARAMETER_EXTRA_COLUMNS: _STRINGS,
+    PARAMETER_EXPLAIN: ("bool_param",),
     "triton_enable_empty_final_response": ("bool_param",),
 }
 """The request parameters that mean something here, with the types that may carry them."""
@@ -202,7 +209,8 @@ class Predictor:
         )
 
     def _executor_of(self, cached: CachedRequest) -> Executor:
-        return self._routing_table.model(cached.model).resolve(cached.version, "")
+        executor = self._routing_table.model(cached.model).resolve(cached.version, "")
+        return _explaining(executor) if cached.explains else executor
 
     def _decoded(
         self, executor: Executor, message: bytes, request: ModelInferRequest, cached: CachedRequest | None
@@ -228,7 +236,25 @@ def _executor(request: ModelInferRequest, routing_table: RoutingTable) -> Execut
     key = request.id
     if request.parameters:
         key = _checked_parameters(request.parameters) or key
-    return routing_table.model(request.model_name).resolve(request.model_version, key)
+    executor = routing_table.model(request.model_name).resolve(request.model_version, key)
+    return _explaining(executor) if _explains(request) else executor
+
+
+def _explains(request: ModelInferRequest) -> bool:
+    """Whether a request wants attributions: by its parameter, or as one of its outputs."""
+    parameters = request.parameters
+    is_asked = bool(parameters) and PARAMETER_EXPLAIN in parameters and parameters[PARAMETER_EXPLAIN].bool_param
+    return is_asked or any(output.name == ATTRIBUTIONS for output in request.outputs)
+
+
+def _explaining(executor: Executor) -> Executor:
+    """The executor of the same version that gives attributions too."""
+    if executor.explaining is None:
+        model, version = executor.servable.key
+        raise UnsupportedError(
+            f"model {model!r} version {version} gives no attributions: {executor.servable.unexplained}"
+        )
+    return executor.explaining
 
 
 def _decoded(message: bytes, routing_table: RoutingTable) -> Decoded | PenstockError:
@@ -304,4 +330,6 @@ def _chosen(request: ModelInferRequest, executor: Executor) -> Choice:
         if at in chosen:
             raise InvalidInputError(f"output {output.name!r} is asked for twice, expected each output once")
         chosen[at] = None
+    if ATTRIBUTIONS in executor.output_at:
+        chosen[executor.output_at[ATTRIBUTIONS]] = None
     return tuple(chosen)

@@ -124,9 +124,10 @@ class RequestSampler:
             id_field: its id as the reply has it: a tag, a length, the text.
             rows: how many rows it has.
             blocks: its raw inputs.
-            arrays: its part of the outputs, copied here.
+            arrays: its part of the outputs, copied here; those that the header does not know are not kept.
             is_whole: it ran alone, so its tensors are one row of the log.
         """
+        arrays = arrays[: len(self.header.outputs)]
         size = REQUEST_BYTES + sum(map(len, blocks)) + sum(array.nbytes for array in arrays)
         if self._kept_bytes - self._taken_bytes + size > QUEUE_BYTES:
             self.report.request_log_dropped("busy", rows)

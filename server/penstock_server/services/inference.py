@@ -8,9 +8,12 @@ from typing import Final
 
 from penstock import inference_pb2 as pb
 from penstock.names import (
+    ATTRIBUTIONS,
     INFERENCE_SERVICE,
     PARAMETER_COLUMNS,
+    PARAMETER_METHOD,
     PARAMETER_MISSING,
+    PARAMETER_OF,
     PARAMETER_TIME,
     PLATFORM,
     SERVER_NAME,
@@ -19,6 +22,7 @@ from penstock.wire import varint
 from penstock_server.call import Call, Cancellable, Metadata
 from penstock_server.errors import PenstockError
 from penstock_server.parse import OPEN_INFERENCE, parse_small
+from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable
 from penstock_server.transport.interface import Methods
@@ -87,6 +91,9 @@ class _Inference:
                 added.parameters[PARAMETER_TIME].string_param = tensor.time
         for tensor in executor.servable.outputs:
             reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        if executor.explaining is not None:
+            # As an output of its own, clients that ask for every output would ask for it too.
+            reply.outputs[0].parameters[ATTRIBUTIONS].string_param = _explained(executor.explaining)
         call.finish(reply.SerializeToString())
 
     def repository_index(self, message: bytes, call: Call) -> None:
@@ -99,6 +106,12 @@ class _Inference:
                 if status.state == "READY" or not request.ready:
                     reply.models.add(name=name, version=version, state=status.state, reason=status.reason)
         call.finish(reply.SerializeToString())
+
+
+def _explained(executor: Executor) -> str:
+    """How attributions are computed, and of what."""
+    parameters = dict(executor.servable.outputs[-1].parameters)
+    return f"{parameters[PARAMETER_METHOD]}, of {parameters[PARAMETER_OF]}"
 
 
 class _Stream:

@@ -60,7 +60,7 @@ def test_rows_of_a_file_are_sent_in_the_declared_datatypes(asked, tmp_path):
         "predict": (
             "fraud",
             {"age": [41], "city": ["7"]},
-            {"version": "@canary", "routing_key": "k", "extra": "ignore"},
+            {"version": "@canary", "routing_key": "k", "extra": "ignore", "explain": False},
         ),
         "closed": True,
     }

@@ -38,6 +38,9 @@ def predict(
         Literal["ignore", "refuse"],
         typer.Option(help="What becomes of columns that the model does not take: left out with a notice, or refused."),
     ] = "ignore",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show how much each raw column moved the answer, as Shapley values.")
+    ] = False,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after this long.")] = 10.0,
     as_json: Json = False,
     tls: UseTls = False,
@@ -51,6 +54,8 @@ def predict(
     Columns are matched by name with the model's inputs, in any order. An empty field is a missing value. A value that the
     model's type cannot hold is refused, never rounded or cut.
 
+    Example: [bold]penstock predict flights rows.csv --explain[/bold]
+
     Example: [bold]penstock predict flights rows.csv --server models:8001 --version @canary[/bold]
     """
     from penstock_tools.client_commands import predict as command
@@ -63,6 +68,7 @@ def predict(
         version=version,
         key=key,
         extra=extra,
+        explain=explain,
         timeout_s=timeout,
     )
     if as_json:

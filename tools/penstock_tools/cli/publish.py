@@ -54,6 +54,14 @@ def publish(
             show_default=False,
         ),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain/--no-explain",
+            help="Keep with the version what attributions are computed from, where the model is linear or made of trees, "
+            "and how much each column matters, which `penstock drift` shows.",
+        ),
+    ] = True,
     trust: Trust = False,
     allow_python: Annotated[
         bool,
@@ -88,13 +96,13 @@ def publish(
     from penstock_tools.publish import files, summary
 
     request = files.Request(
-        name, file, sample, labels, features, alias, weight, registry, precision, batching, allow_python
+        name, file, sample, labels, features, alias, weight, registry, precision, batching, allow_python, explain
     )
     decisions: list[str] = []
     with progress.steps() as report:
         version, pipeline = files.publish(request, consent.asker(trusts=trust), report, decisions.append)
     if pipeline is not None:
-        summary.show(pipeline.prepared, pipeline.scores)
+        summary.show(pipeline.prepared, pipeline.scores, summary.explained(pipeline.explanation, pipeline.importance))
     for decision in decisions:
         typer.echo(decision)
     if alias is None:

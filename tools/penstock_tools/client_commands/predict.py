@@ -18,13 +18,18 @@ from typing import Any, Final
 import numpy as np
 
 from penstock.names import ROLES, did_you_mean
-from penstock_client import Client, ModelMetadata, ModelNotFoundError, PenstockClientError, Prediction
+from penstock_client import Attributions, Client, ModelMetadata, ModelNotFoundError, PenstockClientError, Prediction
 from penstock_client.tensors import Extra
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_tools.client_commands.connection import PLAIN, Encryption, connected
 from penstock_tools.formatting import safe
 
 SHOWN_ROWS: Final = 50
+EXPLAINED_ROWS: Final = 5
+EXPLAINED_OUTPUTS: Final = 5
+EXPLAINED_COLUMNS: Final = 10
+BAR: Final = 12
+_LONGEST_NAME: Final = 40
 _LONGEST_CELL: Final = 200
 
 Datatypes = Callable[[str], str | None]
@@ -40,6 +45,7 @@ def predict(
     version: str = "",
     key: str | None = None,
     extra: Extra = "ignore",
+    explain: bool = False,
     timeout_s: float = 10.0,
 ) -> Prediction:
     """The model's prediction for the rows in a file.
@@ -52,6 +58,7 @@ def predict(
         version: a version or an alias such as "@canary"; empty leaves it to the server.
         key: the routing key.
         extra: whether columns that the model does not take are left out or refused.
+        explain: asks for attributions too.
         timeout_s: seconds until it gives up.
 
     Raises:
@@ -66,7 +73,7 @@ def predict(
         except ModelNotFoundError as error:
             raise _not_found(client, model, version, error) from error
         table = read_rows(file, _datatype_of(declared))
-        return client.predict(model, table, version=version, routing_key=key, extra=extra)
+        return client.predict(model, table, version=version, routing_key=key, extra=extra, explain=explain)
 
 
 def _not_found(client: Client, model: str, version: str, error: ModelNotFoundError) -> NotFoundError:
@@ -91,6 +98,15 @@ def as_json(prediction: Prediction) -> str:
         "role": prediction.role,
         "outputs": outputs,
     }
+    if (found := prediction.attributions) is not None:
+        answer["attributions"] = {
+            "of": found.of,
+            "method": found.method,
+            "classes": found.classes,
+            "base": _plain(found.base),
+            "columns": found.columns,
+            "values": _plain(found.values),
+        }
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -109,7 +125,44 @@ def show(prediction: Prediction) -> None:
     role = f" ({prediction.role})" if prediction.role else ""
     took_ms = prediction.timing.round_trip_s * 1e3
     lines.append(f"{prediction.model} version {prediction.version}{role}, {rows} rows in {took_ms:.1f} ms")
+    if prediction.attributions is not None:
+        lines += _explained(prediction.attributions)
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _explained(found: Attributions) -> list[str]:
+    """For the first rows the columns that moved the answer most, each with a bar from the middle to its side."""
+    lines: list[str] = []
+    outputs = found.values.shape[2] if found.values.ndim == 3 else 1
+    for row in range(min(len(found.values), EXPLAINED_ROWS)):
+        for output in range(min(outputs, EXPLAINED_OUTPUTS)):
+            label = f" of {safe(found.classes[output])}" if output < len(found.classes) else ""
+            top = found.top(row, EXPLAINED_COLUMNS, output=output)
+            total = float(
+                found.base[output] + (found.values[row] if outputs == 1 else found.values[row, :, output]).sum()
+            )
+            moved = f"{total - found.base[output]:+.4g} from {found.base[output]:.4g}"
+            lines += ["", f"row {row}: {safe(found.of)}{label} is {total:.4g}, {moved}"]
+            width = max((len(safe(name, _LONGEST_NAME)) for name, _ in top), default=0)
+            largest = max((abs(value) for _, value in top), default=0.0) or 1.0
+            lines += [
+                f"  {safe(name, _LONGEST_NAME):{width}}  {value:+11.4g}  {_bar(value / largest)}" for name, value in top
+            ]
+            if len(found.columns) > len(top):
+                lines.append(f"  and {len(found.columns) - len(top)} more columns; --json prints all")
+    if len(found.values) > EXPLAINED_ROWS:
+        lines.append(f"... and {len(found.values) - EXPLAINED_ROWS} more rows are explained; --json prints all")
+    return [*lines, f"({safe(found.method)})"]
+
+
+def _bar(share: float) -> str:
+    """A bar to the left of the middle for what pulls down, to its right for what pushes up.
+
+    >>> _bar(1.0), _bar(-0.5)
+    ('            |############', '      ######|')
+    """
+    size = math.ceil(abs(share) * BAR)
+    return f"{'#' * size:>{BAR}}|" if share < 0 else f"{'':{BAR}}|{'#' * size}"
 
 
 def _datatype_of(declared: ModelMetadata) -> Datatypes:

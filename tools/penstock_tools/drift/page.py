@@ -1,4 +1,4 @@
-"""Drift as one self-contained page: a table by significance, and below it each feature's histogram with its bins' names.
+"""Drift as one self-contained page: a table, the drifted features first, and below it each feature's histogram.
 
 Gives the values; `page.html.j2` is the page. It follows the reader's light or dark setting, and prints.
 """
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from penstock_server.drift.report import ColumnDrift, VersionDrift, by_significance
+from penstock_server.drift.report import ColumnDrift, VersionDrift, by_concern
 from penstock_tools import formatting
 from penstock_tools.drift import sentences
 
@@ -31,7 +31,7 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
     """
     return _template().render(
         version=version,
-        columns=by_significance(version.columns),
+        columns=by_concern(version.columns),
         title=sentences.title(version),
         verdict=sentences.verdict(version),
         predictions=sentences.predictions_line(version),
@@ -39,7 +39,8 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
         alarms=sentences.alarms_line(version),
         rows=sentences.rows_line(version),
         made=(made or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
-        headings=_HEADINGS,
+        headings=(*_HEADINGS, *(["importance"] if version.importance_measure else [])),
+        importance=sentences.importance_line(version),
         most_sections=MOST_SECTIONS,
     )
 
@@ -61,8 +62,14 @@ def _template() -> "Template":
     return environment.get_template("page.html.j2")
 
 
-def _cells(column: ColumnDrift) -> Iterator[tuple[float | None, str]]:
+def _cells(version: VersionDrift, column: ColumnDrift) -> Iterator[tuple[float | None, str]]:
     """Each number of a table's line: what it is sorted by, and what is shown."""
+    yield from _drift_cells(column)
+    if version.importance_measure:
+        yield column.importance, sentences.importance(column.importance)
+
+
+def _drift_cells(column: ColumnDrift) -> Iterator[tuple[float | None, str]]:
     if not column.enough_rows:
         yield from [(None, "")] * 6
         yield column.rows, f"{column.rows:,} of {column.rows_needed:,}"

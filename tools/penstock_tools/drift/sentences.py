@@ -34,6 +34,23 @@ def share(value: float | None) -> str:
     return formatting.percent(value) if value else ""
 
 
+def importance(value: float | None) -> str:
+    """How much a column matters, with three digits; empty where it is not known.
+
+    >>> [importance(value) for value in (0.1234, -0.0001, 12.345, None)]
+    ['0.123', '0.000', '12.345', '']
+    """
+    return "" if value is None else decimals(max(value, 0.0))
+
+
+def importance_line(version: VersionDrift) -> str:
+    """What a version's importance is; empty where it has none."""
+    if not version.importance_measure:
+        return ""
+    measure = formatting.safe(version.importance_measure)
+    return f"importance: how much the column matters to the model, as {measure} when it is shuffled."
+
+
 def title(version: VersionDrift) -> str:
     """The version and its roles."""
     roles = ", ".join(version.roles) or "no role"

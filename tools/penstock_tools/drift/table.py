@@ -1,4 +1,6 @@
-"""Drift in a terminal: a table with one line per feature, the most significant first, or one feature in full.
+"""Drift in a terminal: a table with one line per feature, or one feature in full.
+
+The features that drifted come first, those that matter most to the model before others; the others come by significance.
 
 Histograms are blocks: one character per bin, or one line per bin. Both histograms of a pair have one scale.
 """
@@ -7,7 +9,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import Any, Final
 
-from penstock_server.drift.report import ColumnDrift, VersionDrift, by_significance
+from penstock_server.drift.report import ColumnDrift, VersionDrift, by_concern
 from penstock_server.errors import NotFoundError
 from penstock_tools import formatting
 from penstock_tools.drift import sentences
@@ -44,7 +46,8 @@ def overview(version: VersionDrift, width: int = NARROW) -> Any:
     ]
     if alarms := sentences.alarms_line(version):
         lines.append(Text(alarms, style="bold red"))
-    return Group(*lines, _table(version, WIDEST if width >= NARROW else NARROW_CELLS), Text(_HINT, style="dim"))
+    hint = f"{_HINT}  {sentences.importance_line(version)}".rstrip()
+    return Group(*lines, _table(version, WIDEST if width >= NARROW else NARROW_CELLS), Text(hint, style="dim"))
 
 
 def _table(version: VersionDrift, cells: int) -> Any:
@@ -57,12 +60,21 @@ def _table(version: VersionDrift, cells: int) -> Any:
     table.add_column("now", no_wrap=True)
     for name in ("JS", "PSI", "p", "missing", "new"):
         table.add_column(name, justify="right", no_wrap=True)
-    for column in by_significance(version.columns):
-        table.add_row(*_row(column, cells))
+    if version.importance_measure:
+        table.add_column("importance", justify="right", no_wrap=True)
+    for column in by_concern(version.columns):
+        table.add_row(*_row(column, cells), *_importance(version, column))
     if version.predictions is not None:
         table.add_section()
-        table.add_row(*_row(version.predictions, cells, sentences.PREDICTIONS))
+        table.add_row(*_row(version.predictions, cells, sentences.PREDICTIONS), *_importance(version, None))
     return table
+
+
+def _importance(version: VersionDrift, column: ColumnDrift | None) -> list[str]:
+    """A row's last cell, where the version has one."""
+    if not version.importance_measure:
+        return []
+    return [sentences.importance(None if column is None else column.importance)]
 
 
 def _row(column: ColumnDrift, cells: int, name: str = "") -> list[Any]:
@@ -108,6 +120,7 @@ def feature(version: VersionDrift, name: str) -> Any:
         "unseen": sentences.share(column.unseen_ratio),
         "infinite": sentences.share(column.infinite_ratio),
         "outside the range trained on": sentences.share(column.out_of_range_ratio),
+        f"importance, {version.importance_measure}": sentences.importance(column.importance),
     }
     head = f"{formatting.safe(column.name)}, a {column.kind}: {sentences.state(column)}"
     lines = [Text(f"  {label}: {value}") for label, value in numbers.items() if value]

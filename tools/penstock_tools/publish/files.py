@@ -41,6 +41,7 @@ class Request:
     precision: Datatype | None = None
     batching: Batching | None = None
     allow_python: bool = False
+    explain: bool = True
 
 
 def publish(
@@ -150,10 +151,12 @@ def _publish_pipeline(
         request.name,
         prepared,
         {} if labels is None else pipeline.scores_of(prepared, labels),
+        labels=labels,
         registry=request.registry,
         alias=request.alias,
         weight=request.weight,
         batching=request.batching,
+        explain=request.explain,
         record=record,
         report=report,
         decided=decided,

@@ -19,7 +19,9 @@ from numpy.typing import ArrayLike
 from penstock.tensors import NUMPY_TYPES
 from penstock_server.batching.limits import Batching
 from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.importance import Importance
 from penstock_server.errors import InvalidInputError
+from penstock_server.explain.explanation import AnyExplanation
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models import artifact
@@ -63,6 +65,8 @@ def publish(
     features: FeatureSpec | Pipeline | None = None,
     baseline: Baseline | None = None,
     golden: Golden | None = None,
+    explanation: AnyExplanation | None = None,
+    importance: Importance | None = None,
     sample: Mapping[str, ArrayLike] | None = None,
     classes: Sequence[ClassLabel] | None = None,
     class_output: str | None = None,
@@ -81,6 +85,8 @@ def publish(
         features: the fitted feature specification, or the pipeline compiled from it, whose width the model's one input has.
         baseline: the reference that drift is measured against; needs `features`.
         golden: requests with the answers that a server must give before it serves the version.
+        explanation: what attributions are computed from, or why there are none; needs `features`.
+        importance: how much each raw column matters; needs `features`.
         sample: a few rows by raw column, or by input where there are no features. If `golden` is None, these rows with
             the model's answers become the golden requests.
         classes: the labels in the order of the scores; None to read them from the graph.
@@ -116,12 +122,21 @@ def publish(
             features=None if pipeline is None else pipeline.spec,
             baseline=baseline,
             golden=golden,
+            explanation=explanation,
+            importance=importance,
             class_output=class_output or graph.class_output,
             classes=classes or graph.classes,
             batching=batching,
         )
-        decided(_loaded(name, folder))
-        return register(name, folder, registry=registry, alias=alias, weight=weight, record=record or Record())
+        return register(
+            name,
+            folder,
+            registry=registry,
+            alias=alias,
+            weight=weight,
+            record=record or Record(),
+            decided=decided,
+        )
 
 
 def register(
@@ -132,11 +147,13 @@ def register(
     alias: str | None,
     weight: float | None,
     record: Record,
+    decided: Callable[[str], None],
 ) -> str:
-    """Registers a version's folder, as `models.artifact` describes it, that loads as a server loads it.
+    """Registers a version's folder as `models.artifact` describes it, once it loads as a server loads it.
 
-    The other arguments are those of `publish`, whose errors it raises.
+    The arguments are those of `publish`, whose errors it raises.
     """
+    decided(_loaded(name, folder))
     version = _register(name, folder, registry, record)
     if alias is not None:
         promote.promote(name, version, alias, weight, registry)

@@ -10,15 +10,20 @@ golden requests and `publish.onnx`, which writes the files, loads them as a serv
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import ArrayLike
 
 from penstock_server.batching.limits import Batching
+from penstock_server.drift.importance import Importance
 from penstock_server.errors import ModelFailedError, PenstockError, UnsupportedError, first_line
+from penstock_server.explain.explanation import AnyExplanation
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype
 from penstock_tools import progress
+from penstock_tools.explain.explanation import explained
+from penstock_tools.explain.importance import importance
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx, onnx_graph, summary
 from penstock_tools.publish.prepared import Prepared
@@ -40,6 +45,8 @@ class Published:
         prepared: what it is made of.
         scores: on the sample, by name; empty without labels.
         decisions: sentences on how servers will run it.
+        explanation: what attributions are computed from, or why there are none; None where it was not wanted.
+        importance: how much each raw column matters; None where it was not wanted, or cannot be told.
     """
 
     name: str
@@ -48,6 +55,8 @@ class Published:
     prepared: Prepared | PreparedPython
     scores: Mapping[str, float]
     decisions: tuple[str, ...] = ()
+    explanation: AnyExplanation | None = None
+    importance: Importance | None = None
 
     def __repr__(self) -> str:
         return f"<{self.name} version {self.version}{'' if self.alias is None else f', {self.alias}'}>"
@@ -55,7 +64,8 @@ class Published:
     def _repr_html_(self) -> str:
         role = "" if self.alias is None else f" and is now {self.alias}"
         title = f"{self.name} version {self.version} is registered{role}"
-        return summary.html(title, self.prepared, self.scores, self.decisions)
+        more = summary.explained(self.explanation, self.importance)
+        return summary.html(title, self.prepared, self.scores, self.decisions, more)
 
 
 def prepare(
@@ -148,6 +158,7 @@ def publish_pipeline(
     datatype: Datatype | None = None,
     batching: Batching | None = None,
     allow_python: bool = False,
+    explain: bool = True,
     record: onnx.Record | None = None,
     report: Report | None = None,
     decided: Callable[[str], None] = lambda _: None,
@@ -165,6 +176,7 @@ def publish_pipeline(
         datatype: as `prepare` takes it.
         batching: as `onnx.publish` takes it.
         allow_python: what cannot be compiled is kept whole, perhaps as a pickle, for servers that run Python.
+        explain: keeps what attributions are computed from, where the model allows it, and how much each column matters.
         record: what the run records; scores are added.
         report: called with each step's name as it begins; None shows the steps in a terminal or a notebook.
         decided: as `onnx.publish` calls it.
@@ -183,10 +195,12 @@ def publish_pipeline(
             name,
             prepared,
             scores,
+            labels=labels,
             registry=registry,
             alias=alias,
             weight=weight,
             batching=batching,
+            explain=explain,
             record=record,
             report=told,
             decided=decided,
@@ -203,17 +217,26 @@ def register(
     prepared: Prepared | PreparedPython,
     scores: Mapping[str, float],
     *,
+    labels: ArrayLike | None = None,
     registry: str | None = None,
     alias: str | None = None,
     weight: float | None = None,
     batching: Batching | None = None,
+    explain: bool = True,
     record: onnx.Record | None = None,
     report: Report = lambda _: None,
     decided: Callable[[str], None] = lambda _: None,
 ) -> Published:
     """Registers what `prepare` or `prepare_any` made; the arguments are those of `publish_pipeline`."""
+    explanation, found = None, None
+    if explain and isinstance(prepared, Prepared):
+        report("proving attributions, and shuffling columns for their importance")
+        explanation = explained(prepared.compiled, prepared.pipeline)
+        graph, sample = prepared.graph, prepared.compiled.sample
+        found = importance(prepared.pipeline, graph.runtime, sample, classes=graph.classes, labels=labels)
     decisions: list[str] = []
-    publish: Callable[..., str] = version.register if isinstance(prepared, PreparedPython) else _register
+    compiled = partial(_register, explanation=explanation, importance=found)
+    publish: Callable[..., str] = version.register if isinstance(prepared, PreparedPython) else compiled
     registered = publish(
         name,
         prepared,
@@ -228,7 +251,7 @@ def register(
     )
     for decision in decisions:
         decided(decision)
-    return Published(name, registered, alias, prepared, scores, tuple(decisions))
+    return Published(name, registered, alias, prepared, scores, tuple(decisions), explanation, found)
 
 
 def _register(

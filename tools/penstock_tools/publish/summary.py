@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.drift.importance import Importance
+from penstock_server.explain.explanation import AnyExplanation, Unexplained
 from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn, TimeColumn
 
 if TYPE_CHECKING:
@@ -17,33 +19,61 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 40
 """The output columns that are shown one by one."""
+MATTERING: Final = 5
+"""The columns of the largest importance that are named."""
+Lines = Sequence[tuple[str, str]]
+"""A label and a text each."""
 
 
-def show(prepared: "Prepared | PreparedPython", scores: Mapping[str, float]) -> None:
-    """Prints what a pipeline became: columns in, features out, what is compiled, what is in the graph, how far both differ."""
+def show(prepared: "Prepared | PreparedPython", scores: Mapping[str, float], more: Lines = ()) -> None:
+    """Prints what a pipeline became: columns in, features out, what is compiled, what is in the graph, how far both differ.
+
+    Args:
+        prepared: what it became.
+        scores: on the sample, by name.
+        more: further lines, as `explained` gives them.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(show_header=False, box=None, pad_edge=False)
-    for label, text in _lines_of(prepared, scores):
+    for label, text in (*_lines_of(prepared, scores), *more):
         table.add_row(Text(label, style="dim"), Text(text))
     Console(highlight=False).print(table)
 
 
 def html(
-    title: str, prepared: "Prepared | PreparedPython", scores: Mapping[str, float], decisions: Sequence[str]
+    title: str,
+    prepared: "Prepared | PreparedPython",
+    scores: Mapping[str, float],
+    decisions: Sequence[str],
+    more: Lines = (),
 ) -> str:
-    """What was registered, as a piece of a page: what it became, its raw columns, its features."""
+    """What was registered, as a piece of a page: what it became, its raw columns, its features; arguments as `show`'s."""
     features = prepared.features
     return _template().render(
         title=title,
-        lines=_lines_of(prepared, scores),
+        lines=[*_lines_of(prepared, scores), *more],
         decisions=decisions,
         columns=[(column.name, _KIND_NAMES[type(column)]) for column in features.columns],
         features=features.output_names[:SHOWN],
         more=max(0, features.width - SHOWN),
     )
+
+
+def explained(explanation: AnyExplanation | None, importance: Importance | None) -> list[tuple[str, str]]:
+    """How a version explains its answers, and which columns matter most, as lines for `show`."""
+    lines = []
+    if isinstance(explanation, Unexplained):
+        lines.append(("attributions", f"none: {explanation.reason}"))
+    elif explanation is not None:
+        lines.append(("attributions", f"{explanation.method}, of {explanation.meaning.of}"))
+    if importance is not None:
+        first = sorted(importance.values.items(), key=lambda each: -each[1])[:MATTERING]
+        listed = ", ".join(f"{name} {max(value, 0.0):.3f}" for name, value in first)
+        lines.append((f"importance ({importance.measure})", listed))
+    return lines
 
 
 @cache

@@ -81,9 +81,7 @@ def form_of(pipeline: Any, frame: pd.DataFrame) -> Form:
         probes = taken(rows, _fullest(frame))
         # One answer for all rows is that of a vectorizer, which takes a frame for the list of its columns.
         if not any(outcome.is_refusal for outcome in outcomes(pipeline, probes)):
-            # A vectorizer takes an empty text like any other, and nothing in the place of one.
-            is_series = isinstance(rows, pd.Series)
-            return Form(rows, {0: Missing.EMPTY}) if is_series else _with_meanings(pipeline, frame, rows, probes)
+            return Form(rows) if isinstance(rows, pd.Series) else _with_meanings(pipeline, frame, rows, probes)
     return Form(frame)
 
 
