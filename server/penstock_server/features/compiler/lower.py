@@ -63,12 +63,12 @@ def lower(spec: FeatureSpec, cells: Cells | None) -> Draft:
 
 
 def _load_numbers(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cells | None) -> None:
-    """Loads the number columns that are read or counted."""
+    """Loads the number columns that are read, counted, or looked at for what they do not accept."""
     read = set(spec.features.raw_columns)
     numbers = [(at, column) for at, column in enumerate(spec.columns) if isinstance(column, NumberColumn)]
     entries = []
     for source, (at, column) in enumerate(numbers):
-        if column.name not in read and cells is None:
+        if column.name not in read and cells is None and column.missing != "refuse" and column.largest is None:
             continue
         (raw.values[column.name],) = written = draft.new()
         counted = cells.columns[at] if cells else None
@@ -78,12 +78,12 @@ def _load_numbers(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cell
 
 
 def _load_times(draft: Draft, raw: _RawColumns, spec: FeatureSpec, cells: Cells | None) -> None:
-    """Loads the time columns that are read or counted."""
+    """Loads the time columns that are read, counted, or looked at for what they do not accept."""
     read = set(spec.features.raw_columns)
     times = [(at, column) for at, column in enumerate(spec.columns) if isinstance(column, TimeColumn)]
     entries = []
     for source, (at, column) in enumerate(times):
-        if column.name not in read and cells is None:
+        if column.name not in read and cells is None and column.missing != "refuse":
             continue
         raw.times[column.name] = written = draft.new(3)
         counted = cells.columns[at] if cells else None

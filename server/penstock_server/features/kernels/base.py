@@ -88,6 +88,11 @@ def inlined(function: Kernel) -> Kernel:
     return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, forceinline=True)(function))
 
 
+def spliced(function: Kernel) -> Kernel:
+    """A `kernel` with one caller, into whose code numba puts it: LLVM optimises once what it else would once for each level."""
+    return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, inline="always")(function))
+
+
 def entry_point(*arguments: Any) -> Callable[[Kernel], Kernel]:
     """Compiles a function that C can call by its address with these arguments; it returns a 64-bit integer."""
     return cast("Callable[[Kernel], Kernel]", _numba.cfunc(INT64(*arguments), error_model="numpy"))

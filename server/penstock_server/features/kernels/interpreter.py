@@ -22,6 +22,7 @@ from penstock_server.features.kernels.base import (
     entry_point,
     inlined,
     kernel,
+    spliced,
 )
 from penstock_server.features.kernels.code import (
     bucket,
@@ -151,7 +152,7 @@ def run_column(operation: int, program: Program, registers: Any, at: int, end: i
         calendar(program, registers, at, end, count)
 
 
-@inlined
+@spliced
 def run_edge(  # noqa: PLR0917, C901 - the memory and a range; one branch per operation
     operation: int, program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int
 ) -> int:
@@ -183,7 +184,7 @@ def run_edge(  # noqa: PLR0917, C901 - the memory and a range; one branch per op
     return 0
 
 
-@inlined
+@spliced
 def run_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any) -> int:
     """Runs all instructions over a block; returns how many times a row is refused."""
     refused = 0
@@ -212,7 +213,7 @@ def clear(batch: BatchMemory, block: RowBlock) -> None:
         batch.singles[block.first : last] = np.float32(0.0)
 
 
-@inlined
+@spliced
 def run_rows(program: Program, batch: BatchMemory, registers: Any, rows: int) -> int:
     """Runs all blocks of the batch; returns how many times a row is refused."""
     refused = 0
