@@ -10,7 +10,19 @@ import penstock_client
 from penstock_client import Client
 
 MODULES = [f"penstock_client.{module.name}" for module in pkgutil.iter_modules(penstock_client.__path__)]
-WITH_EXAMPLES = {"aio", "channel", "client", "errors", "metadata", "retry", "rows", "steps", "tensors", "values"}
+WITH_EXAMPLES = {
+    "aio",
+    "channel",
+    "client",
+    "errors",
+    "metadata",
+    "retry",
+    "rows",
+    "steps",
+    "tensors",
+    "times",
+    "values",
+}
 
 
 @pytest.mark.parametrize("name", MODULES)

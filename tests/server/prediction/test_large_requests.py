@@ -218,7 +218,9 @@ def test_a_refused_row_is_named_by_its_place_in_the_request(
         def predict(self, blocks: Any, rows: int, *rest: Any) -> Any:
             found = np.where(np.frombuffer(blocks[0], "<f8").reshape(rows, 2)[:, 0] == 12, 0, -1)
             outputs = super().predict(blocks, rows, *rest)
-            return replace(outputs, refusal=Refusal(found, ("'carrier'",)) if (found >= 0).any() else None)
+            return replace(
+                outputs, refusal=Refusal(found, ("holds a value of 'carrier'",)) if (found >= 0).any() else None
+            )
 
     executor = new(Refusing())
     call = ask(executor, 20)

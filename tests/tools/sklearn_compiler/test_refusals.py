@@ -6,7 +6,6 @@ import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - makes the next import work
 from sklearn.feature_extraction import FeatureHasher
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import IterativeImputer, SimpleImputer
 from sklearn.manifold import Isomap
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -43,10 +42,6 @@ UNSUPPORTED = {
         r"preprocess → num → fill \(IterativeImputer\) cannot be published: .*sample_posterior=False works",
     ),
     "no rule and no converter": (of(Isomap(), ["class", "fare"]), r"num \(Isomap\) cannot be published: .* no rule"),
-    "words of text": (
-        of(CountVectorizer(), "long"),
-        r"preprocess → num \(CountVectorizer\) .* column 'long' is text .*FeatureHasher, OneHotEncoder and TargetEncoder",
-    ),
     "a function of one's own": (
         of(FunctionTransformer(ranked), ["age"]),
         r"in line \d+ of ranked \(return values.rank\(\)\) .rank\(\) depends on the other rows",

@@ -68,6 +68,7 @@ def _add_predict(predict: argparse.ArgumentParser) -> None:
     add("--version", metavar="V", default="", help="A version, or an alias such as @canary.")
     add("--key", metavar="K", help="The routing key.")
     add("--extra", choices=("ignore", "refuse"), default="ignore", help="Columns that the model does not take.")
+    add("--explain", action="store_true", help="Show how much each raw column moved the answer.")
     add("--timeout", metavar="SECONDS", type=float, default=10.0, help="Give up after this long.")
     add("--json", action="store_true", help="Print JSON, for programs.")
     is_on = env.get("PENSTOCK_TLS", "").lower() in ("1", "true", "t", "yes", "y", "on")
@@ -100,6 +101,7 @@ def _predict(chosen: argparse.Namespace) -> None:
         version=chosen.version,
         key=chosen.key,
         extra=chosen.extra,
+        explain=chosen.explain,
         timeout_s=chosen.timeout,
     )
     if chosen.json:

@@ -19,7 +19,7 @@ MAX_MODEL_BYTES: Final = 2**31 - 1
 
 _LABELS: Final = ("classlabels_int64s", "classlabels_ints", "classlabels_strings")
 _PASSING_ON: Final = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
-_PICK: Final = frozenset({"ArrayFeatureExtractor", "Gather"})
+_PICKS: Final = frozenset({"ArrayFeatureExtractor", "Gather"})
 _CLASS_DATATYPES: Final = frozenset({"INT64", "INT32", "BYTES"})
 
 
@@ -119,7 +119,7 @@ def _labels_behind(name: str, graph: Any) -> tuple[ClassLabel, ...] | None:
         for found in node.attribute:
             if found.name in _LABELS and (found.strings or found.ints):
                 return tuple(text.decode() for text in found.strings) or tuple(found.ints)
-        if node.op_type in _PICK and node.input[0] in constants:
+        if node.op_type in _PICKS and node.input[0] in constants:
             picked = onnx.numpy_helper.to_array(constants[node.input[0]]).ravel().tolist()
             return tuple(label.decode() if isinstance(label, bytes) else label for label in picked)
         if node.op_type not in _PASSING_ON:

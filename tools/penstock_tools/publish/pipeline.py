@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from penstock_server.batching.limits import Batching
@@ -26,11 +27,12 @@ from penstock_tools.explain.explanation import explained
 from penstock_tools.explain.importance import importance
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx, onnx_graph, summary
+from penstock_tools.publish.onnx_graph import Graph
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.python import version
 from penstock_tools.publish.python.version import PreparedPython
 from penstock_tools.sklearn_compiler import edges, precision, proof, scoring
-from penstock_tools.sklearn_compiler.compiler import compile_pipeline
+from penstock_tools.sklearn_compiler.compiler import Compiled, compile_pipeline
 from penstock_tools.sklearn_compiler.graph import model
 
 
@@ -94,7 +96,7 @@ def prepare(
         report(f"converting the model to ONNX in {each} and comparing its answers")
         try:
             built = Pipeline(compiled.features(each))
-            graph = onnx_graph.read(model.planned(compiled.plan, built.width, each))
+            graph = _with_classes(onnx_graph.read(model.planned(compiled.plan, built.width, each)), compiled)
             difference = proof.check_answers(compiled, built, graph.runtime)
             report("asking the pipeline about missing, unseen and huge values")
             found = edges.settled(compiled.pipeline, compiled.sample, built, graph.runtime)
@@ -144,6 +146,19 @@ def prepare_any(
         is_ours = isinstance(error, PenstockError)
         reason = str(error) if is_ours else f"compiling it failed with {type(error).__name__}: {first_line(error)}"
         return version.prepare(pipeline, sample, reason, agree=agree, report=report)
+
+
+def _with_classes(graph: Graph, compiled: Compiled) -> Graph:
+    """The graph with the classifier's labels: the operators of its graph need not say that it is one."""
+    from sklearn.base import is_classifier
+
+    labels = np.asarray(getattr(compiled.pipeline, "classes_", ()))
+    is_one = is_classifier(compiled.pipeline) and labels.ndim == 1 and labels.dtype.kind in "biufOUT"
+    names = [spec.name for spec in graph.signature.outputs]
+    if graph.class_output is not None or not is_one or not len(labels) or "label" not in names:
+        return graph
+    classes = tuple(str(label) if isinstance(label, str) else int(label) for label in labels)
+    return replace(graph, class_output="label", classes=classes)
 
 
 def publish_pipeline(

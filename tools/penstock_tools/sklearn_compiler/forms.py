@@ -170,7 +170,8 @@ def _with_meanings(pipeline: Any, given: pd.DataFrame, rows: pd.DataFrame, probe
             meanings[at] = meaning
         if note:
             told.setdefault(note, []).append(repr(str(rows.columns[at])))
-    changed = rows
+    # A column without a meaning stays as it was given: the rules say why it cannot be published.
+    changed = _changed(rows, [at for at in asked if at not in meanings], lambda column: given[column.name])
     for at, meaning in meanings.items():
         changed = _changed(changed, [at], partial(_meant, meaning=meaning))
     return Form(changed, meanings, tuple(f"{', '.join(names)}: {note}" for note, names in told.items()))

@@ -18,7 +18,6 @@ from penstock_server.features.spec.spec import (
 )
 from tests.server.features.meaning import meaning
 from tests.server.features.random_specs import (
-    COLUMNS,
     NAN,
     NEAR,
     NUMBERS,
@@ -88,8 +87,9 @@ def test_steps_of_the_c_library_are_near_their_meaning(data: st.DataObject, rows
 @pytest.mark.parametrize("codes", [steps.Bucket(((-1, 0),)), steps.Match(((-1, 1),)), steps.Binarise((-1,))])
 def test_codes_are_real_numbers_to_the_next_step(codes: steps.Step) -> None:
     rows: Rows = [(value, 0.0, 0.0, 0, "", "") for value in (-2.0, -1.0, 0.0, NAN)]
-    spec = FeatureSpec(COLUMNS, Take(("a",), (codes, steps.Apply("reciprocal"))), "FP64")
-    np.testing.assert_array_equal(run(spec, rows)[0], meaning(spec, table_of(rows))[0])
+    spec = FeatureSpec((NumberColumn("a"),), Take(("a",), (codes, steps.Apply("reciprocal"))), "FP64")
+    table = {"a": [row[0] for row in rows]}
+    np.testing.assert_array_equal(Pipeline(spec).transform(table), meaning(spec, table)[0])
 
 
 def test_the_reciprocal_of_a_bucket_is_no_whole_number() -> None:
