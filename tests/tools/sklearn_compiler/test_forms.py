@@ -109,3 +109,17 @@ def test_one_row_and_rows_that_all_lack_something():
     rows = pd.DataFrame({"city": pd.Series([None], dtype=object), "fare": [np.nan]})
     form = form_of(pipeline, rows)
     assert kinds(form.rows["city"]) == {Missing.NAN}
+
+
+def test_dates_that_the_pipeline_reads_from_texts_too_are_dates(frame):
+    from feature_engine.datetime import DatetimeFeatures
+
+    times = pd.Series(pd.date_range("2024-01-01", periods=len(frame), freq="7h"))
+    rows = pd.DataFrame({"at": times, "fare": frame["fare"].fillna(0.0).to_numpy()})
+    read = make_pipeline(DatetimeFeatures("at", features_to_extract=["hour"]), LinearRegression()).fit(
+        rows, rows["fare"]
+    )
+    texts = rows.assign(at=rows["at"].dt.strftime("%Y-%m-%d %H:%M:%S").astype(object))
+    assert form_of(read, texts).rows["at"].dtype.kind == "M"
+    known = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LinearRegression()).fit(texts[["at"]], texts["fare"])
+    assert form_of(known, texts[["at"]]).rows["at"].dtype.kind == "O"

@@ -80,9 +80,29 @@ def form_of(pipeline: Any, frame: pd.DataFrame) -> Form:
     for rows in _forms(frame):
         probes = taken(rows, _fullest(frame))
         # One answer for all rows is that of a vectorizer, which takes a frame for the list of its columns.
-        if not any(outcome.is_refusal for outcome in outcomes(pipeline, probes)):
-            return Form(rows) if isinstance(rows, pd.Series) else _with_meanings(pipeline, frame, rows, probes)
+        found = outcomes(pipeline, probes)
+        if any(outcome.is_refusal for outcome in found):
+            continue
+        if isinstance(rows, pd.Series):
+            return Form(rows)
+        dated = _dated(pipeline, rows, probes, found)
+        return _with_meanings(pipeline, frame, *((rows, probes) if dated is None else dated))
     return Form(frame)
+
+
+def _dated(
+    pipeline: Any, rows: pd.DataFrame, probes: pd.DataFrame, found: Sequence[Outcome]
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """The rows and the probes with dates for their texts, where the pipeline makes the same of both.
+
+    Some transformers read dates from texts; a request's dates are times.
+    """
+    dates = [at for at in range(rows.shape[1]) if _is_text(rows.iloc[:, at]) and _are_dates(rows.iloc[:, at])]
+    if not dates:
+        return None
+    dated = _changed(rows, dates, pd.to_datetime)
+    asked = _changed(probes, dates, pd.to_datetime)
+    return (dated, asked) if _are_alike(outcomes(pipeline, asked), found) else None
 
 
 def _forms(frame: pd.DataFrame) -> Iterator[Any]:
