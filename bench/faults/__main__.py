@@ -20,7 +20,7 @@ from rich.console import Console
 from bench.faults import number, table
 from bench.faults.number import Found, Number
 from bench.faults.scenario import Run, Scenario
-from bench.faults.scenarios import candidates, fresh, giant, hostile, hung, memory, sigterm, standing
+from bench.faults.scenarios import candidates, fresh, giant, hostile, hung, memory, python, sigterm, standing
 
 SCENARIOS: Final = {
     each.name: each
@@ -35,6 +35,7 @@ SCENARIOS: Final = {
         Scenario("sigterm", "SIGTERM under load (--count: how often)", sigterm.play),
         Scenario("giant", "a request of 1,000,000 rows beside others (--seconds: of each measurement)", giant.play),
         Scenario("hostile", "memory after hostile requests (--count: of each kind)", hostile.play),
+        Scenario("python", "a pipeline in Python crashes, loops and takes 4 GB beside another model", python.play),
         Scenario("fresh", "from the start to live and to ready, without a cache", fresh.play),
         Scenario("memory", "memory of a server with one worker and a registry", memory.play),
     )

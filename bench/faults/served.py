@@ -99,6 +99,7 @@ def serving(
     has_kernels: bool = True,
     models: set[str] | None = None,
     switches_often: bool = False,
+    has_training_stack: bool = False,
 ) -> Iterator[tuple[ServerProcess, ServerState]]:
     """A server that is ready, with cache, data and log in a folder; ended with all its processes on leaving.
 
@@ -109,11 +110,14 @@ def serving(
         has_kernels: whether the compiled kernels of this user's cache are copied, which saves compiling them.
         models: waits until each has a version that is ready.
         switches_often: see `switch_threads_often`.
+        has_training_stack: pandas and scikit-learn are there, as the extra `python` leaves a server.
 
     Raises:
         UnavailableError, TimeoutError: it did not become ready.
     """
-    command, env = command_of(folder, *arguments, settings=settings, has_kernels=has_kernels)
+    command, env = command_of(
+        folder, *arguments, settings=settings, has_kernels=has_kernels, has_training_stack=has_training_stack
+    )
     if switches_often:
         switch_threads_often(folder / _WITHOUT)
     with ServerProcess(command, env=env, cwd=folder, log=log_of(folder), stop_timeout_s=_STOP_S) as process:
@@ -146,7 +150,12 @@ def end(process: ServerProcess, *, patience_s: float) -> None:
 
 
 def command_of(
-    folder: Path, *arguments: str, settings: str = "", has_kernels: bool = True, ports: tuple[str, ...] = PORTS
+    folder: Path,
+    *arguments: str,
+    settings: str = "",
+    has_kernels: bool = True,
+    has_training_stack: bool = False,
+    ports: tuple[str, ...] = PORTS,
 ) -> tuple[list[str], dict[str, str]]:
     """The command line of a server with its files in a folder, and its environment."""
     cache, without = folder / "cache", folder / _WITHOUT
@@ -156,7 +165,7 @@ def command_of(
         for kernels in paths.cache_dir().glob("kernels-*"):
             shutil.copy(kernels, cache)
     # As the extra `server` leaves a server: mlflow imports the training stack where it is there.
-    for name in _TRAINING_STACK:
+    for name in () if has_training_stack else _TRAINING_STACK:
         (without / f"{name}.py").write_text(f"raise ModuleNotFoundError('not in this environment', name={name!r})\n")
     env = {
         "PENSTOCK_CACHE_DIR": str(cache),

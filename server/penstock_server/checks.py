@@ -19,6 +19,8 @@ from penstock_server.sources import registry
 
 HTTP_CONNECTIONS: Final = 256
 """Many times what probes, scrapes and people need at once."""
+_PYTHON: Final = ("sklearn", "pandas", "joblib")
+"""What the process of every pipeline imports."""
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the system's shared memory
 _SHARED_BYTES: Final = 1024 * 1024
 """What a worker's counters of a few versions take."""
@@ -57,6 +59,8 @@ def warnings(settings: ServerSettings) -> Iterator[str]:
                 f"{_SHARED_MEMORY} has {free >> 20} MiB left, expected {settings.workers * _SHARED_BYTES >> 20} or more for "
                 "the counters; for a container, set --shm-size"
             )
+    if settings.python.allow and (missing := [name for name in _PYTHON if find_spec(name) is None]):
+        yield f"versions that run Python need {', '.join(missing)}, not installed here; run: pip install 'penstock[python]'"
     if settings.registry is None and (reason := _cache_failure()):
         yield f"{reason}; the server keeps no last known state, and compiles no kernels"
 

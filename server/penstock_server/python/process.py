@@ -47,9 +47,7 @@ def answer(pipeline: Any, description: Description, run: Run) -> Event:
 
     try:
         given = rows_of(description, run.blocks, run.rows)
-        with warnings.catch_warnings(), _one_process():
-            warnings.simplefilter("ignore")  # of unknown categories, for each request
-            arrays = answers(pipeline, description.outputs, given, run.rows)
+        arrays = answers(pipeline, description.outputs, given, run.rows)
         return Answered([Array(array.shape, to_raw(array)) for array in arrays])
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a pipeline raises fails its batch and nothing else
         return failed(error)
@@ -102,8 +100,11 @@ def serve(receive: Callable[[], Command | None], send: Callable[[Event], None], 
     description = start.description
     del start  # the file's content, which may be as large as the pipeline
     send(said)
-    while pipeline is not None and isinstance(run := receive(), Run):
-        send(answer(pipeline, description, run))
+    # Around all runs: in each they would cost a third of a small pipeline's time.
+    with warnings.catch_warnings(), _one_process():
+        warnings.simplefilter("ignore")  # of unknown categories, for each request
+        while pipeline is not None and isinstance(run := receive(), Run):
+            send(answer(pipeline, description, run))
 
 
 def main() -> None:

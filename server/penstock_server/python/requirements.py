@@ -5,9 +5,12 @@ minor release to the next. What only computes, such as numpy, changes less.
 """
 
 import importlib.metadata
+import platform
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+PYTHON: Final = "python"
+"""Stands for the interpreter: code that is in a pickle by value runs in the same minor release alone."""
 _STEADY: Final = frozenset({"numpy", "scipy", "pandas", "cloudpickle", "skops", "joblib"})
 """Packages whose objects are read by any release of the same major number."""
 
@@ -41,6 +44,8 @@ def _differing(requirements: Mapping[str, str]) -> Iterator[tuple[str, str, str]
 
 
 def _installed(name: str) -> str | None:
+    if name == PYTHON:
+        return platform.python_version()
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

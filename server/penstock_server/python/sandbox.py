@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import structlog
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ from penstock_server.errors import (
     PenstockError,
     RefusedByModelError,
 )
-from penstock_server.python.description import Description
+from penstock_server.python.description import Description, Output
 from penstock_server.python.messages import Answered, Array, Command, Event, Failed, Ready, Run, Start, encoded, event
 from penstock_server.python.settings import PythonSettings
 
@@ -46,8 +47,10 @@ PAUSES_S: Final = (0.0, 0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 CLOSE_S: Final = 1.0
 ENDING_S: Final = 5.0
 """How long a process that closed its socket may take to end, so that it is known how it ended."""
+MAX_ANSWER_BYTES: Final = 1 << 28
 _STDERR: Final = "stderr"
 _SHOWN_CHARS: Final = 2000
+_TRACE_CHARS: Final = 10_000
 _KEPT_VARIABLES: Final = (
     "PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "LC_CTYPE",
     "TZ", "SYSTEMROOT",
@@ -117,12 +120,15 @@ class Sandbox:
                 raise self._ended(how) from None
             except EOFError:
                 raise self._ended(process.ending()) from None
+            except _NoAnswerError as error:
+                raise self._ended(str(error)) from None
+            try:
+                arrays = _arrays(said, self._description.outputs, rows) if isinstance(said, Answered) else None
+            except ValueError as error:
+                raise self._ended(f"it sent other arrays than it was asked for: {error}") from None
             self._ends = 0
-        if isinstance(said, Answered):
-            return [
-                _array(each, output.datatype)
-                for each, output in zip(said.arrays, self._description.outputs, strict=True)
-            ]
+        if arrays is not None:
+            return arrays
         raise self._failure(said)
 
     def close(self) -> None:
@@ -161,7 +167,7 @@ class Sandbox:
                 raise self._ended(f"it did not load the pipeline within {limit}", InvalidInputError) from None
             except EOFError:
                 raise self._ended(process.ending(), InvalidInputError) from None
-            except InvalidInputError as error:
+            except (InvalidInputError, _NoAnswerError) as error:
                 raise self._ended(str(error), InvalidInputError) from None
         return process
 
@@ -199,14 +205,18 @@ class Sandbox:
             limit = f"{self._settings.memory_mib:,} MiB (the limit is the setting python.memory_mib)"
             return ModelFailedError(f"the pipeline needs more memory for these rows than {limit}")
         if said.kind == "refused":
-            return RefusedByModelError(f"the pipeline refuses these rows: {said.text}")
+            return RefusedByModelError(f"the pipeline refuses these rows: {said.text[:_SHOWN_CHARS]}")
         error = ModelFailedError("the model failed on this input")
-        error.__cause__ = _RaisedThereError(f"{said.text}\n{said.trace}")
+        error.__cause__ = _RaisedThereError(f"{said.text}\n{said.trace}"[:_TRACE_CHARS])
         return error
 
 
 class _RaisedThereError(Exception):
     """What a pipeline raised in its process, as text."""
+
+
+class _NoAnswerError(Exception):
+    """What a process sent is no message. The code of a pipeline can write to the socket, too."""
 
 
 class _Process:
@@ -246,7 +256,8 @@ class _Process:
                 "it needs more memory than the setting python.memory_mib allows" if said.kind == "memory" else said.text
             )
             raise InvalidInputError(f"the pipeline does not load here: {limit}")
-        assert isinstance(said, Ready)
+        if not isinstance(said, Ready):
+            raise _NoAnswerError("it sent something else than that it is ready")
         self.confined, self.is_ready = said.confined, True
 
     def ask(self, command: Command, limit_s: float) -> Event:
@@ -255,13 +266,18 @@ class _Process:
         Raises:
             TimeoutError: none came in time.
             EOFError: the process is gone.
+            _NoAnswerError: it sent something else.
         """
         until_s = time.monotonic() + limit_s
         try:
             self._link.settimeout(limit_s)
             self._link.sendall(frames.framed(encoded(command)))
             (size,) = frames.HEAD.unpack(self._received(frames.HEAD.size, until_s))
+            if size > MAX_ANSWER_BYTES:
+                raise _NoAnswerError(f"it sent {size:,} bytes at once; expected at most {MAX_ANSWER_BYTES:,}")
             return event(self._received(size, until_s))
+        except msgspec.DecodeError as error:
+            raise _NoAnswerError("it sent something that is no answer") from error
         except TimeoutError:
             raise
         except OSError as error:
@@ -311,8 +327,9 @@ class _Process:
         return said
 
     def _stderr(self) -> str:
-        with suppress(OSError):
-            return (self._folder / _STDERR).read_text(errors="replace")[-_SHOWN_CHARS:].strip()
+        with suppress(OSError), (self._folder / _STDERR).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _SHOWN_CHARS))
+            return file.read(_SHOWN_CHARS).decode(errors="replace").strip()
         return ""
 
     def _remove_folder(self) -> None:
@@ -320,12 +337,20 @@ class _Process:
         self._lease.close()
 
 
+def _arrays(said: Answered, outputs: Sequence[Output], rows: int) -> list[NDArray[Any]]:
+    """The outputs of an answer; `ValueError` where they are not those that were published."""
+    expected = [(rows,) if output.width is None else (rows, output.width) for output in outputs]
+    if [array.shape for array in said.arrays] != expected:
+        raise ValueError(f"arrays of shape {[array.shape for array in said.arrays][:8]}, expected {expected[:8]}")
+    return [_array(array, output.datatype) for array, output in zip(said.arrays, outputs, strict=True)]
+
+
 def _array(array: Array, datatype: str) -> NDArray[Any]:
     values = from_raw(array.raw, datatype, array.shape)
     if datatype != "BYTES":
         return values
     texts = np.empty(values.size, object)
-    texts[:] = [element.decode() for element in values.ravel().tolist()]
+    texts[:] = [element.decode("utf-8", "replace") for element in values.ravel().tolist()]
     return texts.reshape(array.shape)
 
 

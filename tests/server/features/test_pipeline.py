@@ -345,8 +345,8 @@ ACCEPTING = FeatureSpec(
 )
 ACCEPTED = {
     ("a", "", 1.0, NAN): None,
-    ("", "a", 1.0, 1.0): "has no value of 's', expected one: the pipeline refuses a missing value there",
-    ("a", "a", NAN, 1.0): "has no value of 'x', expected one: the pipeline refuses a missing value there",
+    ("", "a", 1.0, 1.0): "has no value of 's', expected one: this version takes no missing value there",
+    ("a", "a", NAN, 1.0): "has no value of 'x', expected one: this version takes no missing value there",
     ("a", "a", INF, -1e6): None,
     ("a", "a", 1.0, -INF): "holds a value of 'y' that is infinite or too large, expected a magnitude of at most 1e+06",
     ("a", "a", 1.0, 1e7): "holds a value of 'y' that is infinite or too large, expected a magnitude of at most 1e+06",

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import cloudpickle
@@ -13,7 +14,7 @@ import pytest
 from penstock.tensors import join_bytes
 from penstock_server.python.description import PICKLE, Column, Description, Output
 
-CRASH, LOOP, EAT, REFUSE, FAIL, WRITE, CALL, ENVIRONMENT, STOP, EXIT = range(-1, -11, -1)
+CRASH, LOOP, EAT, REFUSE, FAIL, WRITE, CALL, ENVIRONMENT, STOP, EXIT, FLOOD, BABBLE = range(-1, -13, -1)
 
 
 class Marked:
@@ -49,6 +50,15 @@ def _do(value):  # noqa: C901 - each case is one line
             os._exit(3)
         case -10:
             sys.exit(4)
+        case -11 | -12:
+            # What only hostile code does: it finds the socket, and writes to it.
+            said = b"\xff\xff\xff\xff" if value == -11 else b"\x01\x00\x00\x00\xc1"
+            for descriptor in range(3, 20):
+                try:
+                    socket.socket(fileno=os.dup(descriptor)).sendall(said)
+                except OSError:
+                    continue
+            time.sleep(60)
 
 
 def described(**changes):

@@ -1,3 +1,5 @@
+import platform
+
 import pytest
 
 from penstock_server.python import requirements
@@ -20,6 +22,13 @@ def installed(monkeypatch):
 )
 def test_what_is_missing_is_named_with_the_command(needed, found):
     assert requirements.missing(needed) == found
+
+
+def test_the_interpreter_counts_for_code_that_is_in_a_pickle(monkeypatch):
+    monkeypatch.undo()
+    assert requirements.missing({"python": "2.7.18"}) is None
+    assert "published with 2.7.18" in requirements.differing({"python": "2.7.18"})
+    assert requirements.differing({"python": platform.python_version()}) is None
 
 
 @pytest.mark.parametrize(

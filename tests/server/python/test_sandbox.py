@@ -12,6 +12,7 @@ import pytest
 from penstock_server import paths
 from penstock_server.errors import InvalidInputError, ModelFailedError, NotReadyError, RefusedByModelError
 from penstock_server.python import sandbox as sandboxes
+from penstock_server.python.messages import Answered, Array
 from penstock_server.python.sandbox import Sandbox
 from penstock_server.python.settings import PythonSettings
 from tests.server.python import conftest as marked
@@ -104,6 +105,8 @@ def test_what_it_raises_costs_the_rows_alone(opened):
     [
         (marked.CRASH, "it ended with signal 11, SIGSEGV"),
         (marked.STOP, "it ended with exit code 3"),
+        (marked.FLOOD, "it sent 4,294,967,295 bytes at once; expected at most 268,435,456"),
+        (marked.BABBLE, "it sent something that is no answer"),
         (marked.LOOP, "it did not answer 1 rows within 0.5 s (the limit is the setting python.run_limit_s)"),
     ],
 )
@@ -119,6 +122,24 @@ def test_what_ends_it_costs_the_rows_and_a_new_start(opened, mark, how):
         os.kill(pid, 0)
     assert answer(sandbox, 1) == [2]
     assert len(list((paths.cache_dir() / "python").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ([], r"arrays of shape \[\], expected \[\(2, 1\)\]"),
+        ([Array((2, 2), bytes(32))], "expected"),
+        ([Array((2, 1), bytes(15))], "takes 16 bytes, got 15"),
+        ([Array((2, 1), bytes(16))], None),
+    ],
+)
+def test_arrays_are_checked_like_a_request_s(arrays, reason):
+    outputs = marked.described().outputs
+    if reason is None:
+        assert sandboxes._arrays(Answered(arrays), outputs, 2)[0].tolist() == [[0.0], [0.0]]
+    else:
+        with pytest.raises(ValueError, match=reason):
+            sandboxes._arrays(Answered(arrays), outputs, 2)
 
 
 def test_a_process_that_ends_again_and_again_is_started_later_and_later(opened, monkeypatch):

@@ -15,6 +15,7 @@ from penstock_server.features.spec.grams import Tokens
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 from penstock_tools.sklearn_compiler.refusals import Refused
 from penstock_tools.sklearn_compiler.rules_words import tokens_of
+from penstock_tools.sklearn_compiler.sample import Missing
 
 BODIES = [
     "The quick brown fox jumps over the lazy dog.",
@@ -93,8 +94,8 @@ def test_words_beside_numbers_are_scaled_together(assert_equal):
 
 def test_a_series_of_texts_is_one_column():
     fitted = TfidfVectorizer().fit(pd.Series(BODIES, name="body"))
-    compiled = compile_pipeline(fitted, pd.Series(BODIES, name="body"))
-    assert [column.name for column in compiled.features().columns] == ["body"]
+    compiled = compile_pipeline(fitted, pd.Series(BODIES[:3], name="body"))
+    assert [(column.name, column.missing) for column in compiled.sample.columns] == [("body", {Missing.EMPTY})]
 
 
 @pytest.mark.parametrize(

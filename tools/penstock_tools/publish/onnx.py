@@ -128,15 +128,8 @@ def publish(
             classes=classes or graph.classes,
             batching=batching,
         )
-        return register(
-            name,
-            folder,
-            registry=registry,
-            alias=alias,
-            weight=weight,
-            record=record or Record(),
-            decided=decided,
-        )
+        decided(_loaded(name, folder))
+        return register(name, folder, registry=registry, alias=alias, weight=weight, record=record or Record())
 
 
 def register(
@@ -147,13 +140,11 @@ def register(
     alias: str | None,
     weight: float | None,
     record: Record,
-    decided: Callable[[str], None],
 ) -> str:
-    """Registers a version's folder as `models.artifact` describes it, once it loads as a server loads it.
+    """Registers a version's folder, as `models.artifact` describes it, that loads as a server loads it.
 
-    The arguments are those of `publish`, whose errors it raises.
+    The other arguments are those of `publish`, whose errors it raises.
     """
-    decided(_loaded(name, folder))
     version = _register(name, folder, registry, record)
     if alias is not None:
         promote.promote(name, version, alias, weight, registry)

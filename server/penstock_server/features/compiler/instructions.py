@@ -20,7 +20,7 @@ MAX_ENTRIES: Final = 1 << 18
 """The most entries that its instructions may have together."""
 
 UNSEEN: Final = "holds a value of {} that the training data did not have, expected one that it had"
-MISSING: Final = "has no value of {}, expected one: the pipeline refuses a missing value there"
+MISSING: Final = "has no value of {}, expected one: this version takes no missing value there"
 LARGE: Final = "holds a value of {} that is infinite or too large, expected a magnitude of at most"
 
 Value = int

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import io
 import pickle
+import platform
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 from penstock_server.errors import UnsupportedError, first_line
 from penstock_server.python.description import PICKLE, SKOPS
+from penstock_server.python.requirements import PYTHON
 
 _ALWAYS: Final = ("scikit-learn", "pandas")
 """What the process of every pipeline imports."""
@@ -61,7 +63,8 @@ def kept(pipeline: Any) -> Kept:
             why = f"skops cannot hold it ({type(error).__name__}: {first_line(error)})"
         else:
             return Kept(content, SKOPS, trusted, requirements | _releases("skops"), (), "")
-    return Kept(pickled, PICKLE, (), requirements | _releases("cloudpickle"), by_value, why)
+    interpreter = {PYTHON: platform.python_version()}
+    return Kept(pickled, PICKLE, (), requirements | _releases("cloudpickle") | interpreter, by_value, why)
 
 
 def _in_skops(pipeline: Any) -> tuple[bytes, tuple[str, ...]]:

@@ -21,12 +21,14 @@ from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models import artifact
 from penstock_server.models import golden as golden_file
 from penstock_server.models.classes import ClassOutputs
+from penstock_server.models.loader import load
 from penstock_server.models.manifest import ClassLabel
+from penstock_server.models.servable import BatchingVerdict, Servable
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.outputs import output_reader
 from penstock_server.python.answers import answers
 from penstock_server.python.description import PICKLE, Description
-from penstock_server.python.sandbox import Sandbox
+from penstock_server.python.requirements import PYTHON
 from penstock_server.python.settings import PythonSettings
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx
@@ -42,7 +44,7 @@ COMPILED_US: Final = 20.0
 _TOLERANCE: Final = 1e-7
 """How far an answer of the process may be off: there numeric libraries have one thread, and add in another order."""
 _REPEATS: Final = 7
-_MOST_MIB: Final = 8192
+_SETTINGS: Final = PythonSettings(allow=True, memory_mib=8192)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class PreparedPython:
         features: counts its columns.
         class_output, classes: of a classifier.
         row_s, batch_s: the time that a process takes for one row and for `BATCH_ROWS`.
-        confined: what the process may not do here.
+        batching: whether servers will batch requests.
     """
 
     pipeline: Any
@@ -67,9 +69,9 @@ class PreparedPython:
     features: FeatureSpec
     class_output: str | None
     classes: tuple[ClassLabel, ...] | None
-    row_s: float
-    batch_s: float
-    confined: tuple[str, ...]
+    row_s: float = 0.0
+    batch_s: float = 0.0
+    batching: BatchingVerdict | None = None
 
     @property
     def reason(self) -> str:
@@ -109,23 +111,45 @@ def prepare(
     description = Description(
         file.file, described.container_of(rows), columns, outputs, reason, file.requirements, file.trusted
     )
-    report("comparing its answers in a process of its own")
     class_output, classes = described.classes_of(pipeline, outputs)
-    sandbox = Sandbox(
-        ("pipeline", ""), description, lambda: file.content, PythonSettings(allow=True, memory_mib=_MOST_MIB)
-    )
+    features = described.counting(columns, described.ignored_in(sample, columns))
+    prepared = PreparedPython(pipeline, rows, file, description, features, class_output, classes)
+    report("comparing its answers in a process of its own")
     try:
-        confined = sandbox.start()
-        _check(pipeline, description, compared, sandbox)
-        row_s, batch_s = (_took_s(sandbox, description, compared.some(count), count) for count in (1, BATCH_ROWS))
+        return _tried(prepared, compared)
     except ModelFailedError as error:
         raise ModelFailedError(f"kept whole, the pipeline does not answer as it does here: {error}") from error
     except InvalidInputError as error:
         raise UnsupportedError(f"kept whole, {error}") from error
-    finally:
-        sandbox.close()
-    features = described.counting(columns, described.ignored_in(sample, columns))
-    return PreparedPython(pipeline, rows, file, description, features, class_output, classes, row_s, batch_s, confined)
+
+
+def _tried(prepared: PreparedPython, compared: Sample) -> PreparedPython:
+    """What is known once a server's own code has loaded it, in a process as a server's."""
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        _write(prepared, Path(folder))
+        servable, _ = load(("pipeline", ""), Path(folder), threads=1, max_rows=1, python=_SETTINGS)
+        try:
+            _check(prepared, compared, servable)
+            row_s, batch_s = (_took_s(prepared, compared.some(count), count, servable) for count in (1, BATCH_ROWS))
+        finally:
+            servable.close()
+    return replace(prepared, row_s=row_s, batch_s=batch_s, batching=servable.batching)
+
+
+def _write(
+    prepared: PreparedPython, folder: Path, baseline: Baseline | None = None, batching: Batching | None = None
+) -> None:
+    (folder / prepared.kept.file).write_bytes(prepared.kept.content)
+    artifact.write(
+        folder,
+        python=prepared.description,
+        features=prepared.features,
+        baseline=baseline,
+        golden=_golden(prepared),
+        class_output=prepared.class_output,
+        classes=prepared.classes,
+        batching=batching,
+    )
 
 
 def register(
@@ -143,23 +167,14 @@ def register(
 ) -> str:
     """Registers what `prepare` made, and returns the version; the arguments are those of `publish.pipeline.register`."""
     onnx.check_request(name, alias, weight)
-    report(f"fitting the drift baseline on {prepared.sample.rows:,} rows")
-    baseline = _baseline(prepared)
     record = record or onnx.Record()
-    report(f"registering {name}")
+    report(f"fitting the drift baseline on {prepared.sample.rows:,} rows, and registering {name}")
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
         folder = Path(scratch) / onnx.ARTIFACTS
+        folder.mkdir()
         _save_mlflow(prepared, folder)
-        artifact.write(
-            folder,
-            python=prepared.description,
-            features=prepared.features,
-            baseline=baseline,
-            golden=_golden(prepared),
-            class_output=prepared.class_output,
-            classes=prepared.classes,
-            batching=batching,
-        )
+        _write(prepared, folder, _baseline(prepared), batching)
+        decided(_decision(prepared.batching, batching))
         params = {
             "estimator": type(prepared.pipeline).__name__,
             "runs_in": "python",
@@ -173,8 +188,17 @@ def register(
             alias=alias,
             weight=weight,
             record=replace(record, params={**params, **record.params}, metrics=metrics),
-            decided=decided,
         )
+
+
+def _decision(found: BatchingVerdict | None, asked: Batching | None) -> str:
+    """How servers will batch requests, in a sentence as `models.independence` says it."""
+    reason = "" if found is None else found.reason
+    if asked == "request":
+        return "each request runs alone, as its publisher says"
+    if asked == "rows" and found is not None and found.batching == "request":
+        return f"requests are batched by rows, as its publisher says, but {reason.partition(': ')[2]}"
+    return reason
 
 
 def _warning(file: Kept) -> str:
@@ -188,10 +212,11 @@ def _asked(pipeline: Any, description: Description, sample: Sample) -> list[NDAr
     return answers(pipeline, description.outputs, sample.given, sample.rows)
 
 
-def _check(pipeline: Any, description: Description, sample: Sample, sandbox: Sandbox) -> None:
-    expected = _asked(pipeline, description, sample)
+def _check(prepared: PreparedPython, sample: Sample, servable: Servable) -> None:
+    description = prepared.description
+    expected = _asked(prepared.pipeline, description, sample)
     blocks = described.blocks_of(description.columns, sample.on_the_wire(), sample.rows)
-    got = sandbox.run(blocks, sample.rows)
+    got = servable.predict(blocks, sample.rows, None, None).arrays
     for output, mine, theirs in zip(description.outputs, expected, got, strict=True):
         differs = ~_agree(mine, theirs)
         if differs.any():
@@ -209,14 +234,14 @@ def _agree(mine: NDArray[Any], theirs: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(np.isclose(mine, theirs, rtol=_TOLERANCE, atol=_TOLERANCE * largest, equal_nan=True), np.bool_)
 
 
-def _took_s(sandbox: Sandbox, description: Description, sample: Sample, count: int) -> float:
+def _took_s(prepared: PreparedPython, sample: Sample, count: int, servable: Servable) -> float:
     """The usual time for so many rows; of a smaller sample some twice."""
     table = {name: np.resize(values, count) for name, values in sample.on_the_wire().items()}
-    blocks = described.blocks_of(description.columns, table, count)
+    blocks = described.blocks_of(prepared.description.columns, table, count)
     times = []
     for _ in range(_REPEATS):
         started = time.perf_counter()
-        sandbox.run(blocks, count)
+        servable.predict(blocks, count, None, None)
         times.append(time.perf_counter() - started)
     return float(np.median(times))
 
@@ -260,8 +285,6 @@ def _save_mlflow(prepared: PreparedPython, folder: Path) -> None:
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema
 
-    folder.mkdir()
-    (folder / prepared.kept.file).write_bytes(prepared.kept.content)
     specs = _specs(prepared.description)
     inputs = [TensorInfo(column.name, _DATATYPES[column.kind], (ANY, 1)) for column in prepared.description.columns]
     signature = ModelSignature(
@@ -278,7 +301,7 @@ def _save_mlflow(prepared: PreparedPython, folder: Path) -> None:
         code=None,
     )
     model.save(str(folder / artifact.MLMODEL))
-    lines = [f"{name}=={release}" for name, release in prepared.kept.requirements.items()]
+    lines = [f"{name}=={release}" for name, release in prepared.kept.requirements.items() if name != PYTHON]
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n")
 
 
