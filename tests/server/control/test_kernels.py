@@ -8,6 +8,7 @@ import pytest
 
 from penstock_server.control.kernels import RETRY_S, KernelCompiler
 from penstock_server.features import compiled
+from penstock_server.features.build import FUNCTIONS
 from penstock_server.features.compiled import CompiledFile
 
 TIMEOUT_S = 10.0
@@ -136,8 +137,9 @@ async def test_closing_ends_the_compiler(machine: Machine, monkeypatch: pytest.M
 
 
 async def test_progress_is_counted(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    machine.script = "print('compiled\\n' * 45, end='')"
+    lines = FUNCTIONS // 2
+    machine.script = f"print('compiled\\n' * {lines}, end='')"
     machine.own = None
     await machine.settled()
-    assert machine.kernels.progress == 0.5
+    assert machine.kernels.progress == lines / FUNCTIONS
     assert capsys.readouterr().out.count("done=") == 2

@@ -152,7 +152,9 @@ def _with_classes(graph: Graph, compiled: Compiled) -> Graph:
     """The graph with the classifier's labels: the operators of its graph need not say that it is one."""
     from sklearn.base import is_classifier
 
-    labels = np.asarray(getattr(compiled.pipeline, "classes_", ()))
+    known = getattr(compiled.pipeline, "classes_", ())
+    # Several outputs have a list of arrays.
+    labels = np.asarray(() if isinstance(known, list) else known)
     is_one = is_classifier(compiled.pipeline) and labels.ndim == 1 and labels.dtype.kind in "biufOUT"
     names = [spec.name for spec in graph.signature.outputs]
     if graph.class_output is not None or not is_one or not len(labels) or "label" not in names:

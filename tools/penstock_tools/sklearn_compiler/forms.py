@@ -84,7 +84,8 @@ def form_of(pipeline: Any, frame: pd.DataFrame) -> Form:
         if any(outcome.is_refusal for outcome in found):
             continue
         if isinstance(rows, pd.Series):
-            return Form(rows)
+            # A vectorizer takes an empty text like any other, and nothing in the place of one.
+            return Form(rows, {0: Missing.EMPTY})
         dated = _dated(pipeline, rows, probes, found)
         return _with_meanings(pipeline, frame, *((rows, probes) if dated is None else dated))
     return Form(frame)
@@ -281,7 +282,9 @@ def _meaning(
     if present == {Missing.EMPTY} and Missing.EMPTY in taken_kinds:
         chosen = Missing.EMPTY
     else:
-        chosen = next((kind for kind in known if kind in real), (known or taken_kinds)[0])
+        # Of several that it knows, the one in the sample: pandas 2 reads None for NaN only where the pipeline does not know it.
+        likely = [kind for kind in known if kind in real]
+        chosen = next((kind for kind in likely if kind in present), (likely or known or taken_kinds)[0])
     others = [kind for kind in taken_kinds if not _are_alike(found[kind], found[chosen])]
     if not others:
         return chosen, ""
