@@ -52,9 +52,7 @@ class KernelCompiler:
         """Why versions with features cannot load yet, in one sentence; "" when they can, or when none needs kernels."""
         if self.is_ready or (self._compiling is None and not self.failure):
             return ""
-        return (
-            self.failure or "the feature kernels are being compiled for this machine, which takes half a minute or more"
-        )
+        return self.failure or "the feature kernels are being compiled for this machine, which takes a minute or more"
 
     @property
     def progress(self) -> float:
@@ -88,7 +86,7 @@ class KernelCompiler:
         log.info(
             "compiling the feature kernels of this machine; the next start uses them"
             if behind
-            else "compiling the feature kernels, which takes half a minute or more; models with features wait for them"
+            else "compiling the feature kernels, which takes a minute or more; models with features wait for them"
         )
         try:
             failure = await self._run()

@@ -356,7 +356,7 @@ class Supervisor:
         versions = {champion, self._fallbacks.versions.get(model, champion)}
         return all(
             self._refusal((model, version)) is not None
-            or self._awaits_kernels((model, version))  # half a minute, which other models need not wait
+            or self._awaits_kernels((model, version))  # most of a minute, which other models need not wait
             or ((model, version) in worker.versions and worker.versions[model, version].state == "UNAVAILABLE")
             for version in versions
         )

@@ -21,8 +21,8 @@ from penstock_server.features.spec.spec import (
     NumberColumn,
     StringColumn,
     TimeColumn,
+    decode_file,
     digest,
-    read_format,
 )
 
 FORMAT: Final = 2
@@ -263,12 +263,7 @@ def decode(data: bytes) -> Baseline:
     Raises:
         InvalidInputError: not JSON, of another format, or invalid; it names the column.
     """
-    try:
-        limits.at_most("bytes", len(data), limits.MAX_BYTES)
-        read_format(data, FORMAT)
-        return msgspec.json.decode(data, type=Baseline)
-    except (ValueError, RecursionError) as error:
-        raise limits.failure("drift baseline", error, data) from error
+    return decode_file(data, Baseline, FORMAT, "drift baseline")
 
 
 def check(baseline: Baseline, spec: FeatureSpec) -> None:

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec import limits
-from penstock_server.features.spec.spec import FeatureSpec, read_format
+from penstock_server.features.spec.spec import FeatureSpec, decode_file
 
 FORMAT = 1
 MAX_MEASURE = 200
@@ -52,12 +52,7 @@ def decode(data: bytes) -> Importance:
     Raises:
         InvalidInputError: it is no importance of this format.
     """
-    try:
-        limits.at_most("bytes", len(data), limits.MAX_BYTES)
-        read_format(data, FORMAT)
-        return msgspec.json.decode(data, type=Importance)
-    except (ValueError, RecursionError) as error:
-        raise limits.failure("importance", error, data) from error
+    return decode_file(data, Importance, FORMAT, "importance")
 
 
 def check(importance: Importance, spec: FeatureSpec) -> None:

@@ -26,7 +26,7 @@ _NICENESS: Final = 15
 
 
 def compile_kernels(key: str) -> CompiledFile:
-    """The entry points, compiled for the processor that the environment names; takes half a minute."""
+    """The entry points, compiled for the processor that the environment names; takes most of a minute."""
     from penstock_server.features.kernels import interpreter, shapley
 
     entry_points = interpreter.ENTRY_POINTS | shapley.ENTRY_POINTS

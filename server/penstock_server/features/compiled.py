@@ -221,7 +221,7 @@ def find() -> tuple[Path, CompiledFile] | None:
 
 @cache
 def library() -> Library:
-    """The kernels, loaded once per process; compiled first, which takes half a minute, if there are none.
+    """The kernels, loaded once per process; compiled first, which takes most of a minute, if there are none.
 
     Raises:
         UnavailableError: there are none for this machine and they cannot be compiled; says why.
@@ -238,7 +238,7 @@ def available() -> Library | None:
 
 
 def ensure_compiled() -> Path:
-    """The file of kernels that this machine uses; compiled first, which takes half a minute, if there is none.
+    """The file of kernels that this machine uses; compiled first, which takes most of a minute, if there is none.
 
     Raises:
         UnavailableError: it cannot be compiled; says why.

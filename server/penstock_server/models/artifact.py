@@ -118,9 +118,11 @@ def read(folder: Path) -> Artifact:
         model_path=model_path,
         manifest=manifest,
         features=features,
-        baseline=_part(raw, BASELINE, partial(_decode_baseline, features)),
+        baseline=_part(raw, BASELINE, partial(_decode_about, features, baseline_file.decode, baseline_file.check)),
         golden=_part(raw, GOLDEN, golden_file.decode),
-        importance=_part(raw, IMPORTANCE, partial(_decode_importance, features)),
+        importance=_part(
+            raw, IMPORTANCE, partial(_decode_about, features, importance_file.decode, importance_file.check)
+        ),
         columns=_columns(folder),
         python=python,
     )
@@ -139,7 +141,9 @@ def read_explanation(artifact: Artifact) -> AnyExplanation | None:
     content = version_folder.read_bytes(artifact.path, EXPLANATION, max_bytes=explanation_file.MAX_BYTES)
     if version_folder.digest_of(content) != artifact.manifest.files[EXPLANATION]:
         raise InvalidInputError(f"file {EXPLANATION!r} has changed since it was published")
-    return _decoded(EXPLANATION, partial(_decode_explanation, artifact.features), content)
+    return _decoded(
+        EXPLANATION, partial(_decode_about, artifact.features, explanation_file.decode, explanation_file.check), content
+    )
 
 
 def write(
@@ -233,12 +237,18 @@ def _part(raw: Mapping[str, bytes], name: str, decode: Callable[[bytes], _Decode
     return _decoded(name, decode, raw[name]) if name in raw else None
 
 
-def _decode_baseline(features: FeatureSpec | None, content: bytes) -> Baseline:
+def _decode_about(
+    features: FeatureSpec | None,
+    decode: Callable[[bytes], _Decoded],
+    check: Callable[[_Decoded, FeatureSpec], None],
+    content: bytes,
+) -> _Decoded:
+    """A part that is about the features, checked against them."""
     if features is None:
         raise InvalidInputError(f"it comes without {FEATURES}; expected both, or neither")
-    baseline = baseline_file.decode(content)
-    baseline_file.check(baseline, features)
-    return baseline
+    part = decode(content)
+    check(part, features)
+    return part
 
 
 def _decode_python(content: bytes) -> Description:
@@ -252,22 +262,6 @@ def _check_columns(python: Description, features: FeatureSpec | None) -> None:
     expected = [(column.name, column.kind == "text") for column in python.columns]
     if [(column.name, isinstance(column, StringColumn)) for column in features.columns] != expected:
         raise InvalidInputError(f"{PYTHON} and {FEATURES} name other columns; expected the same in both")
-
-
-def _decode_explanation(features: FeatureSpec | None, content: bytes) -> AnyExplanation:
-    if features is None:
-        raise InvalidInputError(f"it comes without {FEATURES}; expected both, or neither")
-    explanation = explanation_file.decode(content)
-    explanation_file.check(explanation, features)
-    return explanation
-
-
-def _decode_importance(features: FeatureSpec | None, content: bytes) -> Importance:
-    if features is None:
-        raise InvalidInputError(f"it comes without {FEATURES}; expected both, or neither")
-    importance = importance_file.decode(content)
-    importance_file.check(importance, features)
-    return importance
 
 
 def _decoded(name: str, decode: Callable[[bytes], _Decoded], content: bytes) -> _Decoded:

@@ -684,7 +684,7 @@ def test_a_batch_whose_neighbours_fail_teaches_nothing_of_the_cost(
     executor.run(0.0)
     late_clock(executor)
     executor._singles.clear()
-    ask(executor, 1.0, arrived_s=clock.now)  # not refused: the cost is still the warm-up's
+    assert ask(executor, 1.0, arrived_s=clock.now).pending is not None, "refused, though the cost is the warm-up's"
 
 
 TEXTS = st.text(max_size=4)

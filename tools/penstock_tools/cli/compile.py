@@ -25,7 +25,7 @@ def compile_kernels(
         ),
     ] = None,
 ) -> None:
-    r"""Compiles the feature kernels for this machine, which takes half a minute, and says where they are.
+    r"""Compiles the feature kernels for this machine, which takes most of a minute, and says where they are.
 
     A server does so by itself, while it serves with the kernels of its release. Run this where the first server shall
     find them: in an image's build, or on a machine that has the same processor. It needs numba: [bold]pip install
@@ -68,7 +68,7 @@ def _show_progress(functions: "Iterator[str]") -> None:
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        console.print("compiling the feature kernels, which takes half a minute")
+        console.print("compiling the feature kernels, which takes most of a minute")
     columns = (TextColumn("compiling the feature kernels"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=FUNCTIONS)

@@ -8,7 +8,7 @@ is empty, and a missing time is the smallest int64.
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -20,14 +20,16 @@ from penstock_server.features.spec.grams import Grams
 
 __all__ = [
     "FORMAT", "Block", "Categories", "Column", "Encoder", "FeatureSpec", "Grams", "Hash", "Join", "NumberColumn",
-    "StringColumn", "Take", "Text", "Time", "TimeColumn", "decode", "decode_yaml", "digest", "encode", "encode_yaml",
-    "read_format",
+    "StringColumn", "Take", "Text", "Time", "TimeColumn", "decode", "decode_file", "decode_yaml", "digest", "encode",
+    "encode_yaml",
 ]  # fmt: skip
 
 FORMAT: Final = 2
 """The format's version that this code writes, and the only one that it reads."""
 
 Datatype = Literal["FP32", "FP64"]
+
+_File = TypeVar("_File")
 
 
 class NumberColumn(
@@ -189,12 +191,28 @@ def decode(data: bytes) -> FeatureSpec:
     Raises:
         InvalidInputError: not JSON, of another format, or invalid; it names the column and the step.
     """
+    return decode_file(data, FeatureSpec, FORMAT, "feature specification")
+
+
+def decode_file(data: bytes, kind: type[_File], expected: int, what: str) -> _File:
+    """Decodes a file that belongs to a specification, or is one, from untrusted JSON.
+
+    Args:
+        data: its content.
+        kind: what it holds.
+        expected: the version of its format.
+        what: what people call it.
+
+    Raises:
+        InvalidInputError: too large, not JSON, of another format, or invalid.
+    """
     try:
         limits.at_most("bytes", len(data), limits.MAX_BYTES)
-        read_format(data, FORMAT)
-        return msgspec.json.decode(data, type=FeatureSpec)
+        # First, so that a later format is refused by its number.
+        check_format(msgspec.json.decode(data, type=_Format).format, expected)
+        return msgspec.json.decode(data, type=kind)
     except (ValueError, RecursionError) as error:
-        raise limits.failure("feature specification", error, data) from error
+        raise limits.failure(what, error, data) from error
 
 
 def decode_yaml(data: bytes) -> FeatureSpec:
@@ -220,11 +238,6 @@ def encode_yaml(spec: FeatureSpec) -> bytes:
 
     with_own_defaults(spec)
     return yaml_text.dump(msgspec.to_builtins(spec))
-
-
-def read_format(data: bytes, expected: int) -> None:
-    """Checks the version of a format before the rest is read, so that a later format is refused by its number."""
-    check_format(msgspec.json.decode(data, type=_Format).format, expected)
 
 
 def check_format(found: int, expected: int) -> None:
