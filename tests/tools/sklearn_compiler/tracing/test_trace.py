@@ -224,6 +224,16 @@ def test_what_is_not_traced_says_which_line_does_what(function, message):
         prepare(model, NUMBERS)
 
 
+def test_hours_of_a_zone_are_not_taken_for_those_of_utc():
+    times = pd.Series(pd.date_range("2024-01-01", periods=ROWS, freq="h", tz="Europe/Oslo"))
+    rows = pd.DataFrame({"at": times, "value": RANDOM.random(ROWS)})
+    hours = FunctionTransformer(lambda f: pd.DataFrame({"hour": f["at"].dt.hour.astype(float), "value": f["value"]}))
+    with pytest.raises(
+        UnsupportedError, match=r"its function is not what was followed: column 'hour' is 0.0 and not 23.0"
+    ):
+        prepare(make_pipeline(hours, LinearRegression()).fit(rows, rows["value"]), rows)
+
+
 CHOSEN: dict[str, Any] = {
     "cut": lambda f: pd.cut(f["age"], [0, 12, 60, 100], labels=["child", "adult", "old"]).astype(object).to_frame(),
     "where": lambda f: pd.DataFrame({"x": np.where(f["fare"] > 10, "dear", "cheap")}),
