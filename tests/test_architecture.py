@@ -1,5 +1,6 @@
 """The source keeps to its architecture: directions of imports, the door of each library, and a page that is fresh."""
 
+import ast
 import sys
 from graphlib import CycleError, TopologicalSorter
 
@@ -86,6 +87,21 @@ def test_a_library_comes_in_by_its_door(library: str) -> None:
 def test_the_ground_needs_the_standard_library_alone(name: str) -> None:
     others = {one.partition(".")[0] for one in IMPORTS[f"penstock_server.{name}"]} - {"penstock_server"}
     assert others <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("penstock_server.")])
+def test_decoders_are_made_at_import(name: str) -> None:
+    """Made in a thread, they can end the process (`models.strict_json`)."""
+    tree = ast.parse(MODULES[name].read_text())
+    late = [
+        f"line {call.lineno}: {ast.unparse(call)}"
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("msgspec.")
+        if call.func.attr == "Decoder" or (call.func.attr == "decode" and len(call.args) + len(call.keywords) > 1)
+    ]
+    assert late == []
 
 
 def test_nobody_waits_for_himself() -> None:

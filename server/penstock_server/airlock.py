@@ -83,13 +83,17 @@ def _mapped_bytes() -> int:
         return 4096 * _MEBIBYTE
 
 
+_trials: Final = msgspec.json.Decoder(Trial)
+_limits: Final = msgspec.json.Decoder(TrialLimits)
+
+
 def main() -> None:
     """Tries the version in the arguments; the verdict is all that goes to standard output."""
     parent, trial_text, limits_text = sys.argv[1:4]
     lifeline.end_with_parent(int(parent))
     answer = os.dup(1)
     os.dup2(2, 1)  # libraries that print must not be taken for the verdict
-    trial, limits = msgspec.json.decode(trial_text, type=Trial), msgspec.json.decode(limits_text, type=TrialLimits)
+    trial, limits = _trials.decode(trial_text), _limits.decode(limits_text)
     limit(limits, trial.how.threads)
     os.write(answer, msgspec.json.encode(attempt(trial, limits)))
     # Nothing is left to save, and a model's threads may hang.

@@ -121,7 +121,7 @@ class WorkerSettings:
     @classmethod
     def from_json(cls, text: str) -> "WorkerSettings":
         """What `to_json` gave."""
-        return msgspec.json.decode(text, type=cls, dec_hook=_path)
+        return _worker_settings.decode(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,3 +272,6 @@ def _path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str | os.PathLike):
         return Path(value)
     raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")
+
+
+_worker_settings: Final = msgspec.json.Decoder(WorkerSettings, dec_hook=_path)

@@ -34,6 +34,9 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int = strict_json.FORMAT
 
 
+_records: Final = msgspec.json.Decoder(_Record)
+
+
 class ProvenVersions:
     """One file per version, the newest verdict in it. Calls read and write files: use a thread.
 
@@ -52,7 +55,7 @@ class ProvenVersions:
         try:
             if path.stat().st_size > _MAX_BYTES:
                 return None
-            record = strict_json.decode(path.read_bytes(), _Record)
+            record = strict_json.decode(path.read_bytes(), _records)
             return record.verdict if record.of == self._fingerprint(trial) else None
         except (OSError, InvalidInputError):
             return None

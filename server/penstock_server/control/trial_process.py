@@ -62,11 +62,14 @@ async def run_trial(trial: Trial, limits: TrialLimits) -> Verdict:
         await process.wait()
 
 
+_verdicts: Final = msgspec.json.Decoder(Verdict)
+
+
 def verdict_of(answer: bytes, code: int, limits: TrialLimits) -> Verdict:
     """What the process said, or what its end says when it could not."""
     if code == 0:
         with suppress(msgspec.DecodeError):
-            return msgspec.json.decode(answer, type=Verdict)
+            return _verdicts.decode(answer)
     if code == -signal.SIGXCPU:
         return Verdict(too_slow(limits))
     if code == -signal.SIGKILL:

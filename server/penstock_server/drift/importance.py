@@ -4,6 +4,7 @@ Publishing computes it. Drift reports show it beside each column: drift of a col
 """
 
 from math import isfinite
+from typing import Final
 
 import msgspec
 
@@ -41,6 +42,9 @@ class Importance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"the importance of {name[:40]!r} is {value}, expected a finite number")
 
 
+_importances: Final = msgspec.json.Decoder(Importance)
+
+
 def encode(importance: Importance) -> bytes:
     """The file's content, as JSON."""
     return msgspec.json.encode(importance)
@@ -52,7 +56,7 @@ def decode(data: bytes) -> Importance:
     Raises:
         InvalidInputError: it is no importance of this format.
     """
-    return decode_file(data, Importance, FORMAT, "importance")
+    return decode_file(data, _importances, FORMAT, "importance")
 
 
 def check(importance: Importance, spec: FeatureSpec) -> None:

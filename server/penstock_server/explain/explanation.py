@@ -155,6 +155,10 @@ class _Format(msgspec.Struct):
     format: int
 
 
+_files: Final = msgspec.msgpack.Decoder(_File)
+_formats: Final = msgspec.msgpack.Decoder(_Format)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Trees:
     """The arrays of a `TreesExplanation`, as its attributes describe them."""
@@ -195,10 +199,10 @@ def decode(data: bytes) -> AnyExplanation:
     try:
         if len(data) > MAX_BYTES:
             raise ValueError(f"{len(data):,} bytes, expected at most {MAX_BYTES:,}")
-        found = msgspec.msgpack.decode(data, type=_Format).format
+        found = _formats.decode(data).format
         if found != FORMAT:
             raise ValueError(f"format {found} is unknown, expected {FORMAT}")
-        return msgspec.msgpack.decode(data, type=_File).explanation
+        return _files.decode(data).explanation
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"the explanation is refused: {error}") from error
 

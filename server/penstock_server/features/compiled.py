@@ -109,6 +109,9 @@ def shipped_path(architecture: str) -> Path:
     return SHIPPED / f"kernels-{architecture}.bin"
 
 
+_files: Final = msgspec.msgpack.Decoder(CompiledFile)
+
+
 def read(path: Path, key: str) -> CompiledFile | None:
     """The file's content; None if there is no file, it is damaged, or it has another key."""
     try:
@@ -119,7 +122,7 @@ def read(path: Path, key: str) -> CompiledFile | None:
     if data[: -len(payload) or None] != MAGIC + hashlib.sha256(payload).digest():
         return None
     try:
-        found = msgspec.msgpack.decode(payload, type=CompiledFile)
+        found = _files.decode(payload)
     except msgspec.DecodeError:
         return None
     return found if found.key == key else None

@@ -252,7 +252,7 @@ def _decode_about(
 
 
 def _decode_python(content: bytes) -> Description:
-    return strict_json.decode(content, Description)
+    return strict_json.decode(content, description_file.DECODER)
 
 
 def _check_columns(python: Description, features: FeatureSpec | None) -> None:

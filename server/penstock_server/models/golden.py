@@ -6,7 +6,7 @@ runs the model on them and calls `compare`. NaN is null in JSON, and agrees with
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -164,13 +164,16 @@ def make(
     return Golden(inputs=given, outputs=answered, rtol=rtol, atol=atol)
 
 
+_goldens: Final = msgspec.json.Decoder(Golden)
+
+
 def decode(raw: bytes) -> Golden:
     """The golden requests that these bytes hold.
 
     Raises:
         InvalidInputError: They are not golden requests of this format, or their lists are not arrays.
     """
-    return strict_json.decode(raw, Golden)
+    return strict_json.decode(raw, _goldens)
 
 
 def encode(golden: Golden) -> bytes:

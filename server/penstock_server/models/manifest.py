@@ -6,7 +6,7 @@ This module defines `penstock/manifest.json` and checks the folder against it. `
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -60,13 +60,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             _check_classes(self.classes)
 
 
+_manifests: Final = msgspec.json.Decoder(Manifest)
+
+
 def decode(raw: bytes) -> Manifest:
     """The manifest that these bytes hold.
 
     Raises:
         InvalidInputError: They are not a manifest of this format.
     """
-    return strict_json.decode(raw, Manifest)
+    return strict_json.decode(raw, _manifests)
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -127,6 +127,10 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         return tuple(column.name for column in self.columns if column.kind == kind)
 
 
+DECODER: Final = msgspec.json.Decoder(Description)
+"""Of the untrusted file, for `strict_json.decode`."""
+
+
 def encode(description: Description) -> bytes:
     """The description as indented JSON: people read it in MLflow's pages."""
     fields = {**msgspec.to_builtins(description), "format": description.format}

@@ -90,10 +90,13 @@ class RequestLogFolder:
             excess -= size
 
 
+_arguments: Final = msgspec.json.Decoder(tuple[str, int])
+
+
 def main() -> None:
     """Runs a step once per second until standard input ends, and a last one then."""
     lifeline.end_with_parent(int(sys.argv[2]))
-    folder, max_bytes = msgspec.json.decode(sys.argv[1], type=tuple[str, int])
+    folder, max_bytes = _arguments.decode(sys.argv[1])
     configure_logging()
     with suppress(OSError):
         os.nice(NICENESS)

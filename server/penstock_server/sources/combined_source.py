@@ -31,6 +31,9 @@ class _Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int = strict_json.FORMAT
 
 
+_remembered: Final = msgspec.json.Decoder(_Remembered)
+
+
 class LastKnownState:
     """What each source desired last, in one file per source.
 
@@ -68,7 +71,7 @@ class LastKnownState:
         try:
             if path.stat().st_size > _MAX_BYTES:
                 raise InvalidInputError(f"the last known state in {path} is too large to be one; it is ignored")
-            remembered = strict_json.decode(path.read_bytes(), _Remembered)
+            remembered = strict_json.decode(path.read_bytes(), _remembered)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -41,6 +41,9 @@ class _Refusal(msgspec.Struct):
     message: str = ""
 
 
+_refusals: Final = msgspec.json.Decoder(_Refusal)
+
+
 def needs_mlflow() -> bool:
     """Whether requests need what only mlflow can do: plug-ins, or kinds of authentication that it alone knows."""
     asked = any(os.environ.get(name, "").lower() not in ("", "0", "false") for name in _ONLY_MLFLOW)
@@ -110,7 +113,7 @@ class HttpSession:
         """What a status means: only the registry's own words are about a model, a proxy's error page says nothing."""
         found = _Refusal()
         with error, suppress(msgspec.DecodeError, msgspec.ValidationError, OSError, HTTPException):
-            found = msgspec.json.decode(error.read(64 * 1024), type=_Refusal)
+            found = _refusals.decode(error.read(64 * 1024))
         if found.error_code == "RESOURCE_DOES_NOT_EXIST":
             return NotFoundError(f"{what} is not in the registry {self.shown}")
         said = f"{found.error_code}: {found.message}" if found.error_code else f"HTTP {error.code} {error.reason}"

@@ -45,7 +45,7 @@ class ServerStore:
     def entries(self, below: str) -> list[tuple[str, bool, int]]:
         body = self._session.get(_ENDPOINT, {"path": _joined(self._root, below)}, "the list of its files")
         try:
-            found = msgspec.json.decode(body, type=_Listing)
+            found = _listings.decode(body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise UnavailableError("the artifact store answers with something else than a list of files") from error
         return [(one.path, one.is_dir, one.file_size) for one in found.files]
@@ -87,6 +87,9 @@ class _File(msgspec.Struct):
 
 class _Listing(msgspec.Struct):
     files: list[_File] = []
+
+
+_listings: Final = msgspec.json.Decoder(_Listing)
 
 
 def download(store: Store, target: Path, budget: Budget, inspect: Callable[[Path], None]) -> None:

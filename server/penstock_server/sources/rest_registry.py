@@ -70,6 +70,11 @@ class _Address(msgspec.Struct):
     artifact_uri: str = ""
 
 
+_pages: Final = msgspec.json.Decoder(_Page)
+_models: Final = msgspec.json.Decoder(_OneModel)
+_versions: Final = msgspec.json.Decoder(_OneVersion)
+_addresses: Final = msgspec.json.Decoder(_Address)
+
 _ReplyT = TypeVar("_ReplyT")
 
 
@@ -84,29 +89,31 @@ class RestRegistry:
 
     def _page(self, token: str) -> tuple[list[RegisteredModel], str]:
         query = {"max_results": PAGE_MODELS, **({"page_token": token} if token else {})}
-        page = self._get("/registered-models/search", query, "the list of models", _Page)
+        page = self._get("/registered-models/search", query, "the list of models", _pages)
         return [
             self._model(model) for model in page.registered_models if not _is_prompt(model.tags)
         ], page.next_page_token
 
     def model(self, name: str) -> RegisteredModel:
-        reply = self._get("/registered-models/get", {"name": name}, f"model {name!r}", _OneModel)
+        reply = self._get("/registered-models/get", {"name": name}, f"model {name!r}", _models)
         return self._model(reply.registered_model)
 
     def version(self, model: str, version: str) -> RegisteredVersion:
         what = f"version {version} of model {model!r}"
-        reply = self._get("/model-versions/get", {"name": model, "version": version}, what, _OneVersion)
+        reply = self._get("/model-versions/get", {"name": model, "version": version}, what, _versions)
         return self._version(reply.model_version, model)
 
     def artifact_uri(self, model: str, version: str) -> str:
         what = f"the place of the files of version {version} of model {model!r}"
         query = {"name": model, "version": version}
-        return self._get("/model-versions/get-download-uri", query, what, _Address).artifact_uri
+        return self._get("/model-versions/get-download-uri", query, what, _addresses).artifact_uri
 
-    def _get(self, path: str, query: Mapping[str, object], what: str, kind: type[_ReplyT]) -> _ReplyT:
+    def _get(
+        self, path: str, query: Mapping[str, object], what: str, decoder: msgspec.json.Decoder[_ReplyT]
+    ) -> _ReplyT:
         body = self._session.get(_API + path, query, what)
         try:
-            return msgspec.json.decode(body, type=kind)
+            return decoder.decode(body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise UnavailableError(
                 f"the registry {self._session.shown} does not give {what}: it answers with something else "

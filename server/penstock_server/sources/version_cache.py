@@ -36,6 +36,9 @@ class CopyRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int = strict_json.FORMAT
 
 
+_records: Final = msgspec.json.Decoder(CopyRecord)
+
+
 class VersionCache:
     """The copies below one folder. Several threads and processes may use it at once."""
 
@@ -111,7 +114,7 @@ def record_of(copy: Path) -> Path:
 def read_record(path: Path) -> CopyRecord | None:
     """A copy's record; None if there is none, or it is damaged."""
     try:
-        return strict_json.decode(path.read_bytes(), CopyRecord)
+        return strict_json.decode(path.read_bytes(), _records)
     except (OSError, InvalidInputError):
         return None
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.models import strict_json
-from penstock_server.python.description import MAX_CATEGORIES, Column, Description, Output, encode
+from penstock_server.python.description import DECODER, MAX_CATEGORIES, Column, Description, Output, encode
 from tests.server.python.conftest import described
 
 NAMES = st.text(min_size=1, max_size=8)
@@ -24,7 +24,7 @@ OUTPUTS = st.builds(
 @given(st.lists(COLUMNS, min_size=1, max_size=4, unique_by=lambda each: each.name), OUTPUTS)
 def test_what_is_written_is_read(columns, output):
     description = described(columns=tuple(columns), outputs=(output,))
-    assert strict_json.decode(encode(description), Description) == description
+    assert strict_json.decode(encode(description), DECODER) == description
 
 
 def test_columns_are_told_apart_by_what_requests_send():
@@ -59,4 +59,4 @@ def test_unknown_fields_and_other_formats_are_refused():
     fields = msgspec.json.decode(encode(described()))
     for changed in ({**fields, "code": "import os"}, {**fields, "format": 2}, {**fields, "file": "../../etc/passwd"}):
         with pytest.raises(InvalidInputError):
-            strict_json.decode(msgspec.json.encode(changed), Description)
+            strict_json.decode(msgspec.json.encode(changed), DECODER)

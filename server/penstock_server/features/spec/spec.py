@@ -174,6 +174,10 @@ class _Format(msgspec.Struct):
     format: int
 
 
+_formats: Final = msgspec.json.Decoder(_Format)
+_specs: Final = msgspec.json.Decoder(FeatureSpec)
+
+
 def encode(spec: FeatureSpec) -> bytes:
     """The specification as JSON; which objects hold equal texts makes no difference."""
     with_own_defaults(spec)
@@ -191,15 +195,15 @@ def decode(data: bytes) -> FeatureSpec:
     Raises:
         InvalidInputError: not JSON, of another format, or invalid; it names the column and the step.
     """
-    return decode_file(data, FeatureSpec, FORMAT, "feature specification")
+    return decode_file(data, _specs, FORMAT, "feature specification")
 
 
-def decode_file(data: bytes, kind: type[_File], expected: int, what: str) -> _File:
+def decode_file(data: bytes, decoder: msgspec.json.Decoder[_File], expected: int, what: str) -> _File:
     """Decodes a file that belongs to a specification, or is one, from untrusted JSON.
 
     Args:
         data: its content.
-        kind: what it holds.
+        decoder: of what it holds; made at import, as `strict_json` says.
         expected: the version of its format.
         what: what people call it.
 
@@ -209,8 +213,8 @@ def decode_file(data: bytes, kind: type[_File], expected: int, what: str) -> _Fi
     try:
         limits.at_most("bytes", len(data), limits.MAX_BYTES)
         # First, so that a later format is refused by its number.
-        check_format(msgspec.json.decode(data, type=_Format).format, expected)
-        return msgspec.json.decode(data, type=kind)
+        check_format(_formats.decode(data).format, expected)
+        return decoder.decode(data)
     except (ValueError, RecursionError) as error:
         raise limits.failure(what, error, data) from error
 
