@@ -254,7 +254,8 @@ def test_every_script_ends_in_time_in_an_answer_or_a_known_error(outcomes, call_
     script = Script(*replies, *[BROKEN] * 2, call_s=call_s, retries=retries)
     with contextlib.suppress(PenstockClientError):
         script.predict(timeout_s=timeout_s)
-    assert len(script.calls) <= 2 * (1 + retries)
+    # The model's description, the rows, and both once more where a version may have changed or another one answered.
+    assert len(script.calls) <= 4 * (1 + retries)
     assert script.now_s <= 100.0 + timeout_s + call_s + 1e-9
     assert all(call.timeout_s <= timeout_s + 1e-9 for call in script.calls)
 

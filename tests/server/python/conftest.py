@@ -53,7 +53,7 @@ def _do(value):  # noqa: C901 - each case is one line
         case -11 | -12:
             # What only hostile code does: it finds the socket, and writes to it.
             said = b"\xff\xff\xff\xff" if value == -11 else b"\x01\x00\x00\x00\xc1"
-            for descriptor in range(3, 20):
+            for descriptor in range(3, 1024):  # it has the number that it had in the process of the tests
                 try:
                     socket.socket(fileno=os.dup(descriptor)).sendall(said)
                 except OSError:

@@ -4,7 +4,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError, UnavailableError
@@ -108,28 +108,29 @@ def test_messages_lose_their_secrets(text: str, shown: str) -> None:
 
 SECRETS = st.text(
     st.characters(exclude_categories=["C", "Z"], include_characters="@/:?#&=%'\"<>[]"), min_size=4, max_size=20
-).filter(
-    lambda secret: (
-        secret.strip("*") and not any(word in "http host password token tracking error" for word in (secret,))
-    )
-)
+).filter(lambda secret: secret.strip("*"))
+
+
+def texts_with_a_password(scheme: str, user: str, secret: str, written: str) -> list[str]:
+    uri = f"{scheme}://{user}:{written}@db.example:5000/mlflow"
+    return [
+        uri,
+        f"could not reach {uri}/api/2.0 ({written!r})",
+        f"password {secret} is wrong",
+        f"connect(host=db, password={secret!r})",
+    ]
 
 
 @given(
     secret=SECRETS, user=st.text("abc@/", max_size=5), scheme=st.sampled_from(["http", "https", "postgresql+psycopg2"])
 )
 def test_no_password_is_ever_shown(secret: str, user: str, scheme: str) -> None:
+    assume(not any(secret in text for text in texts_with_a_password(scheme, user, "", "")))
     for written in (secret, quote(secret, safe="")):
-        uri = f"{scheme}://{user}:{written}@db.example:5000/mlflow"
-        messages = [
-            uri,
-            f"could not reach {uri}/api/2.0 ({written!r})",
-            f"password {secret} is wrong",
-            f"connect(host=db, password={secret!r})",
-        ]
+        uri, *messages = texts_with_a_password(scheme, user, secret, written)
         assert secret not in redacted(uri)
         assert written not in redacted(uri)
-        for message in messages:
+        for message in (uri, *messages):
             hidden = without_secrets(message, uri)
             assert secret not in hidden.replace("***", "")
             assert written not in hidden.replace("***", "")
@@ -143,7 +144,9 @@ def test_no_password_is_ever_shown(secret: str, user: str, scheme: str) -> None:
     before=st.sampled_from(["", "a=1&"]),
 )
 def test_no_value_of_a_query_is_ever_shown(secret: str, name: str, before: str) -> None:
-    uri = f"postgresql://db.example/mlflow?{before}{name}={secret}"
+    address = f"postgresql://db.example/mlflow?{before}{name}="
+    assume(secret not in address and unquote(secret) not in f"cannot open {address}: refused the value is wrong")
+    uri = address + secret
     assert secret not in redacted(uri)
     assert secret not in without_secrets(f"cannot open {uri}: refused").replace("***", "")
     assert secret not in without_secrets(f"cannot open {unquote(uri)}", uri).replace("***", "")
