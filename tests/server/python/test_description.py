@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.models import strict_json
-from penstock_server.python.description import DECODER, MAX_CATEGORIES, Column, Description, Output, encode
+from penstock_server.python.description import DECODER, MAX_CATEGORIES, Column, Output, encode
 from tests.server.python.conftest import described
 
 NAMES = st.text(min_size=1, max_size=8)
