@@ -123,6 +123,13 @@ def test_an_empty_level_is_gone() -> None:
     assert levels.first() is levels.default
 
 
+def test_what_is_cleared_is_gone_at_every_level() -> None:
+    levels = levels_of(Item(9), Item(), Item(1))
+    levels.clear()
+    assert list(levels) == []
+    assert levels.first() is levels.default
+
+
 @pytest.mark.parametrize("priorities", [(1, 2), (2, 1), (4, 5), (5, 4), (5, 9), (9, 5), (3, 2, 1), (1, 2, 3)])
 def test_of_equal_ranks_the_higher_priority_goes_first(priorities: tuple[int, ...]) -> None:
     levels: PriorityLevels[Item] = PriorityLevels()
