@@ -9,6 +9,7 @@ source through an import hook, and no file is touched.
 import argparse
 import ast
 import copy
+import gc
 import importlib.util
 import os
 import resource
@@ -256,6 +257,8 @@ def tests_of(file: str) -> tuple[list[str], list[str]]:
 _MARGIN: Final = 6.0
 _LEAST_CPU_S: Final = 20.0
 _MEMORY_BYTES: Final = 16 << 30
+_PLUGINS: Final = ("pytest_asyncio.plugin", "pytest_timeout", "_hypothesis_pytestplugin")
+"""What the tests use. Libraries bring others along, which each fork would load: most of what a mutant cost."""
 
 
 def _run_tests(stages: Sequence[Sequence[str]], mutant: Mutant | None, cpu_s: float) -> None:
@@ -270,7 +273,8 @@ def _run_tests(stages: Sequence[Sequence[str]], mutant: Mutant | None, cpu_s: fl
         os.dup2(nothing, stream)
     if mutant:
         sys.meta_path.insert(0, _ChangedModule(mutant))
-    options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-n", "0", "--hypothesis-profile=mutants"]
+    options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-profile=mutants"]
+    options += [option for plugin in _PLUGINS for option in ("-p", plugin)]
     code = 99
     try:
         code = next((code for tests in stages if tests and (code := int(pytest.main([*options, *tests])))), 0)
@@ -339,7 +343,7 @@ def _preload() -> None:
     for name in (
         "hypothesis.stateful",
         "pytest",
-        "pytest_asyncio",
+        *_PLUGINS,
         "grpc",
         "msgspec",
         "numpy",
@@ -347,6 +351,7 @@ def _preload() -> None:
         "llvmlite.binding",
     ):
         __import__(name)
+    gc.freeze()  # pytest collects garbage twice, and need not look at all this
 
 
 def main() -> int:
@@ -365,6 +370,7 @@ def main() -> int:
         for file in files:
             print(f"{len(list(mutants_of(file))):5}  {file}")
         return 0
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     _preload()
     lines = ["| File | Mutants | Killed | Argued | Survived |", "| --- | ---: | ---: | ---: | ---: |"]
     unseen: list[Mutant] = []
