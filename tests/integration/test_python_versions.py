@@ -82,6 +82,9 @@ def test_a_fault_costs_its_own_rows_alone(server, mark):
                 client.predict("odd", pd.DataFrame({"x": [mark], "z": [1.0]}))
             answer = client.predict("odd", ROWS.head(3))
             np.testing.assert_allclose(answer["prediction"].ravel(), ROWS["x"][:3] + ROWS["z"][:3], rtol=1e-9)
+        # Too much memory ends no process.
+        ends = server.total("penstock_python_process_ends_total", model_name="odd")
+        assert ends >= (mark != misbehaving.EAT)
     finally:
         stop.set()
         asking.join()

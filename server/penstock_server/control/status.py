@@ -69,6 +69,7 @@ class ServerStatus:
             reloads=view.reloads,
             failed_reloads=view.failed_reloads,
             quarantined=view.quarantined,
+            process_ends=view.process_ends,
         )
 
     def drift(self) -> DriftReport:

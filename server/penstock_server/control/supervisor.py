@@ -7,6 +7,7 @@ workers' processes belong to `control.worker_pool`.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -100,6 +101,7 @@ class Supervisor:
         self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._change.set)
         self._airlock = Airlock(run_trial, proven, changed=self._change.set)
         self._quarantine = Quarantine(clock)
+        self._process_ends: Counter[VersionKey] = Counter()
         self._fallbacks = Fallbacks()
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.kernels = KernelCompiler(self._change.set, clock=clock)
@@ -199,6 +201,7 @@ class Supervisor:
 
     def _note_end(self, worker: WorkerProcess, key: VersionKey, how: str) -> None:
         """Notes that a version ended the process that runs it."""
+        self._process_ends[key] += 1
         if self._quarantine.note_process(key, worker.identities.get(key, ""), how):
             log.error("version kept out: it ends its processes", model=key[0], version=key[1], how=how)
 
@@ -211,6 +214,8 @@ class Supervisor:
         self._fetcher.require(wanted | (held & self._fetcher.artifacts.keys()), self._desired.identities)
         self._airlock.require(self._trials())
         self._quarantine.keep(wanted | held)
+        for key in self._process_ends.keys() - wanted - held:
+            del self._process_ends[key]
         known, loaded = self._known(), self._loaded()
         for worker in self._pool.workers.values():
             self._counters.keep(worker.slot, wanted | worker.versions.keys())
@@ -408,6 +413,7 @@ class Supervisor:
             reloads=self._reloads,
             failed_reloads=self._failed_reloads + self._airlock.failures,
             quarantined=self._quarantined(),
+            process_ends=dict(self._process_ends),
         )
 
     def _quarantined(self) -> int:

@@ -1,7 +1,7 @@
 """What the supervisor shows of itself: records for people and metrics, computed from the workers' state."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from penstock.names import ROLES, Role, VersionKey, VersionState
@@ -53,6 +53,7 @@ class ServerView:
         problems: what is wrong with a model, by its name.
         not_ready_reason: why nothing can be answered, in one sentence; "" when something can.
         quarantined: how many desired versions are kept out, for what they do to a process.
+        process_ends: how often a version ended a process of its own, by version; others are absent.
     """
 
     versions: tuple[VersionView, ...]
@@ -62,6 +63,7 @@ class ServerView:
     failed_reloads: int
     not_ready_reason: str = ""
     quarantined: int = 0
+    process_ends: Mapping[VersionKey, int] = field(default_factory=dict)
 
     @property
     def is_ready(self) -> bool:

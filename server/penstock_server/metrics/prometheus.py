@@ -6,7 +6,7 @@ never from a request.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from penstock.names import VersionKey
 from penstock_server.metrics.counters import (
     LATENCY_EDGES_S,
     LOG_DROPS,
@@ -62,6 +63,7 @@ class MetricsSnapshot:
         resident_bytes: each worker's resident memory, by slot.
         sources: by name, whether the source answers.
         quarantined: desired versions that are kept out for what they do to a process.
+        process_ends: how often a version ended the process of its own Python.
     """
 
     versions: Sequence[VersionSnapshot]
@@ -72,6 +74,7 @@ class MetricsSnapshot:
     reloads: int = 0
     failed_reloads: int = 0
     quarantined: int = 0
+    process_ends: Mapping[VersionKey, int] = field(default_factory=dict)
 
 
 class MetricsCollector(Collector):
@@ -275,4 +278,11 @@ def _server(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         "Versions that should be served and are kept out: they did not pass the airlock, or ended workers.",
     )
     quarantined.add_metric([], snapshot.quarantined)
-    yield from (refusals, restarts, resident, sources, reloads, quarantined)
+    process_ends = CounterMetricFamily(
+        "penstock_python_process_ends",
+        "Processes that ran a version's own Python, ended and were replaced.",
+        labels=VERSION,
+    )
+    for key, count in snapshot.process_ends.items():
+        process_ends.add_metric(key, count)
+    yield from (refusals, restarts, resident, sources, reloads, quarantined, process_ends)

@@ -549,6 +549,22 @@ async def test_a_worker_listens_while_its_canary_is_still_tried(start: Callable[
     await worker.hears("load m 2")
 
 
+async def test_ends_of_a_versions_own_processes_are_counted_until_it_is_no_longer_wanted(
+    start: Callable[..., Server],
+) -> None:
+    server = start()
+    worker = await server.serving()
+    for _ in range(2):
+        worker.tell(messages.ProcessEnded("m", "1", "it ended with signal 11, SIGSEGV"))
+    while server.supervisor.view().process_ends != {("m", "1"): 2}:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
+    server.supervisor.on_desired(desired())
+    await worker.hears("serve", "unload m 1")
+    worker.tell(messages.Unloaded("m", "1"))
+    while server.supervisor.view().process_ends:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0)
+
+
 async def test_what_the_airlock_found_reaches_the_worker(start: Callable[..., Server]) -> None:
     server = start()
     server.verdicts["m", "1"] = Verdict(batching="request")

@@ -201,6 +201,7 @@ def test_the_server_itself(new_counters: NewCounters) -> None:
     shown = scrape(
         slots={0: one, 1: two}, restarts={0: 0, 1: 4}, resident_bytes={0: 10**8},
         sources={"models/": True, "https://registry": False}, reloads=7, failed_reloads=2, quarantined=3,
+        process_ends={("m", "1"): 2},
     )  # fmt: skip
     assert shown("penstock_unrouted_refusals_total", reason="not_found") == 5
     assert shown("penstock_unrouted_refusals_total", reason="internal") == 0
@@ -211,6 +212,7 @@ def test_the_server_itself(new_counters: NewCounters) -> None:
     assert shown("penstock_loads_total", result="ok") == 7
     assert shown("penstock_loads_total", result="failed") == 2
     assert shown("penstock_quarantined_versions") == 3
+    assert shown("penstock_python_process_ends_total", **VERSION) == 2
 
 
 def test_names_from_outside_are_escaped(new_counters: NewCounters) -> None:
