@@ -55,7 +55,7 @@ class Vigil:
             pulse=pulse,
             silent_s=self.silent_s + step_s if pulse.beat_ns == former.beat_ns else 0.0,
             runs_s={
-                key: self.runs_s.get(key, 0.0) + step_s if former.runs.get(key) == since_ns else 0.0
+                key: self.runs_s[key] + step_s if former.runs.get(key) == since_ns else 0.0
                 for key, since_ns in pulse.runs.items()
             },
             load_s=self.load_s + step_s if same_load else 0.0,

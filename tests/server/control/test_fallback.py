@@ -33,3 +33,7 @@ def test_a_champion_that_goes_and_comes_back_begins_again() -> None:
 def test_models_that_are_not_desired_are_forgotten() -> None:
     known = Fallbacks().after({"a": "1", "b": "1"}, {"a", "b"}, 0.0).after({"a": "1", "b": "1"}, {"b"}, 1.0)
     assert (known.versions, known.answering) == ({"b": "1"}, {"b": ("1", 0.0)})
+
+
+def test_a_model_that_is_not_desired_keeps_none_that_is_from_being_known() -> None:
+    assert Fallbacks().after({"gone": "1", "a": "1"}, {"a"}, 0.0).versions == {"a": "1"}

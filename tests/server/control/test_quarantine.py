@@ -6,6 +6,7 @@ from penstock_server.control.quarantine import (
     FORGIVEN_S,
     PROCESS_ENDS_ALLOWED,
     PROCESS_FORGIVEN_S,
+    SUSPICIOUS_RUN_S,
     Quarantine,
     WorkerEnd,
     blame,
@@ -34,6 +35,12 @@ CASES: dict[str, tuple[WorkerEnd, tuple[Any, str] | None]] = {
         WorkerEnd("ended", -11, runs={A: 0.2, B: 0.1}), (A, "it ended while it ran (signal 11, SIGSEGV)"),
     ),
     "somebody killed it in the middle of a short run": (WorkerEnd("ended", -9, runs={A: 0.02}, champions={A}), None),
+    "it ended itself in a short run": (
+        WorkerEnd("ended", 1, runs={A: 0.02}), (A, "it ended while it ran (exit code 1)"),
+    ),
+    "somebody killed it in a run that was just long enough": (
+        WorkerEnd("ended", -9, runs={A: SUSPICIOUS_RUN_S}), (A, "it ended while it ran (signal 9, SIGKILL)"),
+    ),
     "somebody ended it": (WorkerEnd("ended", -15, runs={A: 0.02}), None),
     "it was killed in a long run, as when memory is short": (
         WorkerEnd("ended", -9, runs={A: 2.0, B: 0.1}), (A, "it ended while it ran (signal 9, SIGKILL)"),
