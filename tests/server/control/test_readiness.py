@@ -40,6 +40,11 @@ CASES: dict[str, tuple[Signs, Desired, tuple[VersionView, ...], str]] = {
         replace(WELL, was_ready=False, workers=(ANSWERS, DEAF)), ONE, READY,
         "starting: the workers do not accept calls yet",
     ),
+    "all are there for the first time": (replace(WELL, was_ready=False), ONE, READY, ""),
+    "a model that is no longer wanted is loaded": (
+        STARTING, ONE, (VersionView("gone", "1", "LOADING"),), "starting: the workers do not accept calls yet",
+    ),
+    "one has no plans yet": (replace(WELL, workers=(ANSWERS, IDLE)), ONE, READY, ""),
     "later one is enough": (replace(WELL, workers=(ANSWERS, DEAF)), ONE, READY, ""),
     "one is silent": (replace(WELL, workers=(ANSWERS, SILENT)), ONE, READY, ""),
     "none accepts calls": (
@@ -56,6 +61,10 @@ CASES: dict[str, tuple[Signs, Desired, tuple[VersionView, ...], str]] = {
     "what is registered cannot be served": (
         replace(WELL, workers=(IDLE, IDLE)), Desired({}, dict.fromkeys("abcde", "why")), (),
         "no model can answer: model 'a': why; model 'b': why; model 'c': why; and 2 more",
+    ),
+    "three cannot be served": (
+        replace(WELL, workers=(IDLE, IDLE)), Desired({}, dict.fromkeys("abc", "why")), (),
+        "no model can answer: model 'a': why; model 'b': why; model 'c': why",
     ),
     "no model has a champion": (
         replace(WELL, workers=(IDLE, IDLE)), Desired({"m": TrafficPlan()}), (),

@@ -112,7 +112,7 @@ def _lines_of(prepared: "Prepared | PreparedPython", scores: Mapping[str, float]
 
 
 def _python_lines(prepared: "PreparedPython") -> list[tuple[str, str]]:
-    from penstock_tools.publish.python.version import BATCH_ROWS, COMPILED_US
+    from penstock_tools.publish.python.version import BATCH_ROWS
 
     row_ms, batch_ms = prepared.row_s * 1e3, prepared.batch_s * 1e3
     texts = sum(column.kind == "text" for column in prepared.description.columns)
@@ -121,7 +121,7 @@ def _python_lines(prepared: "PreparedPython") -> list[tuple[str, str]]:
         ("because", prepared.reason),
         (
             "costs",
-            f"{row_ms:.1f} ms for a row, {batch_ms:.1f} ms for {BATCH_ROWS}; a row takes about {COMPILED_US:g} us compiled",
+            f"{row_ms:.1f} ms for a row, {batch_ms:.1f} ms for {BATCH_ROWS}; compiled ones take some tens of us for a row",
         ),
         ("columns in", f"{len(prepared.description.columns)} ({texts} of text)"),
         ("gives", ", ".join(f"{output.name} ({output.datatype})" for output in prepared.description.outputs)),

@@ -39,8 +39,6 @@ from penstock_tools.sklearn_compiler.sample import Sample, pipeline_sample
 MAX_ROWS: Final = 2000
 """Rows of the sample that are asked again in the process."""
 BATCH_ROWS: Final = 64
-COMPILED_US: Final = 20.0
-"""About what a compiled pipeline takes for a row, features and graph together."""
 _TOLERANCE: Final = 1e-7
 """How far an answer of the process may be off: there numeric libraries have one thread, and add in another order."""
 _REPEATS: Final = 7
