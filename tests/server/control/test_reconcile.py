@@ -167,6 +167,16 @@ def test_other_files_are_loaded_once(state: str) -> None:
     assert next_steps(desired("1"), known, tried) == NOTHING
 
 
+def test_other_files_wait_until_the_former_ones_are_unloaded() -> None:
+    assert next_steps(desired("1"), Versions({("a", "1"): "other files"}), held("1u")) == NOTHING
+
+
+def test_what_is_barred_is_not_loaded() -> None:
+    known = Versions({("a", "1"): "", ("a", "2"): ""}, barred={("a", "1")})
+    assert next_steps(desired("1"), known, held()) == NOTHING
+    assert next_steps(desired("1", canary="2"), known, held()) == load("2")
+
+
 def test_a_version_is_loaded_by_one_worker_first() -> None:
     one, two = ("a", "1"), ("a", "2")
     loadable = {one: "x", two: "x"}

@@ -108,3 +108,37 @@ def test_what_it_lets_in_is_bounded(steps: list[tuple[str, int]]) -> None:
         assert window.is_quiet == (received == sent)
         if window.is_quiet:
             assert window.is_open
+
+
+def test_bytes_are_let_in_to_the_last_one() -> None:
+    window = StreamWindow()
+    for _ in range(FIRST_REPLY_BYTES.bit_length()):
+        answer(window, 0)  # then no answer is expected to take anything
+    window.received(WINDOW_BYTES)
+    assert window.is_open
+    window.received(1)
+    assert not window.is_open
+
+
+def test_one_large_answer_that_is_not_read_closes_it() -> None:
+    window = StreamWindow()
+    window.received(1)
+    window.replied(WINDOW_BYTES)
+    assert not window.is_open
+
+
+def test_a_large_message_takes_nothing_once_it_is_answered() -> None:
+    window = StreamWindow()
+    for _ in range(20):
+        answer(window, 1)
+    window.received(WINDOW_BYTES)
+    window.replied(1)
+    window.sent()
+    assert filled(window, 100) == WINDOW_MESSAGES
+
+
+def test_after_a_large_answer_half_as_much_is_expected() -> None:
+    window = StreamWindow()
+    answer(window, WINDOW_BYTES // 4)
+    answer(window, 1)
+    assert filled(window, 1) == 7
