@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, VotingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -15,7 +15,7 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec, StringColumn
 from penstock_server.features.spec.steps import Fill, Refuse
 from penstock_tools.publish.pipeline import prepare
-from penstock_tools.sklearn_compiler import edges
+from penstock_tools.sklearn_compiler import accepting, edges
 
 ROWS = 60
 RANDOM = np.random.default_rng(0)
@@ -27,7 +27,7 @@ FRAME = pd.DataFrame(
     }
 )
 ANSWERS = (FRAME["age"] > 40).to_numpy()
-DOUBLE, SINGLE = edges.LARGEST_DOUBLE, edges.LARGEST_SINGLE
+DOUBLE, SINGLE = accepting.LARGEST_DOUBLE, accepting.LARGEST_SINGLE
 
 
 def prepared(*number, text=None, model=None):
@@ -127,12 +127,53 @@ def test_a_version_that_fills_otherwise_refuses_missing_numbers_and_says_so():
     )
 
 
-def test_wide_and_array_pipelines_are_asked_too():
+def test_what_a_wide_pipeline_was_not_asked_about_is_refused_like_the_rest():
     matrix = RANDOM.normal(size=(40, 70))
     fitted = make_pipeline(StandardScaler(), LinearRegression()).fit(matrix, matrix[:, 0])
     found = prepare(fitted, matrix)
-    assert {column.missing for column in found.features.columns} <= {"refuse", "accept"}
-    assert found.features.columns[0].missing == "refuse"
+    assert {column.missing for column in found.features.columns} == {"refuse"}
+    assert {column.largest for column in found.features.columns} == {DOUBLE}
+    assert found.notes[-1].startswith("missing values in 'feature_")
+
+
+def test_what_a_slow_pipeline_was_not_asked_about_is_refused_unless_the_sample_has_it(monkeypatch):
+    monkeypatch.setattr(edges, "_MOST_S", 0.0)
+    frame = pd.DataFrame({f"n{at}": RANDOM.normal(size=ROWS) for at in range(6)})
+    frame.loc[:9, "n1"] = np.nan
+    columns = make_column_transformer((SimpleImputer(), ["n1", "n4"]), ("passthrough", ["n0", "n2", "n3", "n5"]))
+    fitted = make_pipeline(columns, LinearRegression()).fit(frame, ANSWERS)
+    found = prepare(fitted, frame)
+    asked = [found.features.columns[at].name for at in (0, 1, 3, 5)]
+    assert asked == ["n0", "n1", "n3", "n5"]
+    missing = {column.name: column.missing for column in found.features.columns}
+    assert missing == {"n0": "refuse", "n1": "accept", **dict.fromkeys(["n2", "n3", "n4", "n5"], "refuse")}
+    assert found.notes[-1].startswith("missing values in 'n2', 'n4' are refused as in others, since ")
+
+
+def test_an_unseen_text_that_one_member_refuses_is_refused_though_another_takes_nan():
+    text = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan)
+    linear = make_pipeline(make_column_transformer((text, ["city"]), (SimpleImputer(), ["age"])), LinearRegression())
+    boosted = make_pipeline(
+        make_column_transformer(("passthrough", ["fare"])), HistGradientBoostingRegressor(max_iter=3)
+    )
+    fitted = VotingRegressor([("linear", linear), ("boosted", boosted)]).fit(FRAME, ANSWERS)
+    found = prepare(fitted, FRAME)
+    assert accepts(found)[1] == ("accept", None)
+    _check_every_edge(fitted, found)
+
+
+def test_what_the_pipeline_alone_refuses_and_no_column_can_is_told():
+    fitted, found = prepared(SimpleImputer(), model=LinearRegression())
+
+    class Picky:
+        def predict(self, rows):
+            if (rows["city"] == "never seen before").any():
+                raise ValueError("no such city")
+            return fitted.predict(rows)
+
+    built = Pipeline(unsettled(found.features))
+    settled = edges.settled(Picky(), found.compiled.sample, built, found.graph.runtime)
+    assert settled.notes[-1] == "a text that training never saw in 'city' is answered, which the pipeline refuses"
 
 
 def _check_every_edge(fitted, found):

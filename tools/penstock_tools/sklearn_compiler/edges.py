@@ -5,13 +5,12 @@ saw; requests do. Each of these is put into each raw column, one at a time, and 
 specification with its graph. Where both answer alike, requests with such values are answered. Where the pipeline refuses,
 or the compiled version answers otherwise, the specification refuses the row's request and names the column: no answer is
 better than a wrong one. scikit-learn refuses NaN and infinities in each estimator of its own accord, so what is computed
-on the way (a logarithm of a negative number) is refused where it would reach the model.
+on the way (a logarithm of a negative number) is refused where it would reach the model. `accepting` decides that.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -21,30 +20,28 @@ from numpy.typing import NDArray
 
 from penstock_server.errors import ModelFailedError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec import steps
-from penstock_server.features.spec.blocks import Block, Join
-from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_tools.sklearn_compiler.columns import then
+from penstock_tools.sklearn_compiler.accepting import (
+    HUGE,
+    TOLERANCE,
+    Found,
+    Question,
+    accepting,
+    guarded,
+    listed,
+)
 from penstock_tools.sklearn_compiler.forms import UNSEEN, Missing
 from penstock_tools.sklearn_compiler.outcomes import Outcome, outcomes, taken
 from penstock_tools.sklearn_compiler.sample import NOT_A_TIME, RawColumn, Sample, spread
 
-TOLERANCE: Final = 1e-5
-"""How far an answer may be off, as a share of the row's largest value; that of `proof`."""
 MAX_COLUMNS: Final = 64
 """Columns that are asked about; of more, some spread over all."""
 _MOST_S: Final = 10.0
-_CALLS_PER_COLUMN: Final = 8
-"""A slow pipeline that refuses what it is asked about takes so many seconds at most; a column so many calls."""
+"""A slow pipeline that refuses what it is asked about takes so many seconds at most for missing values, and for others."""
+_CALLS_ABOUT_MISSING: Final = 2
+_CALLS_ABOUT_OTHERS: Final = 8
+"""What a column takes at most: a call that refuses several columns, and those that find them."""
 _PROBES: Final = 3
-
-LARGEST_SINGLE: Final = float(np.finfo(np.float32).max)
-LARGEST_DOUBLE: Final = float(np.finfo(np.float64).max)
-_HUGE: Final = (1e15, 3e38, 1e39, 1e300)
-"""What is still exact to a unit, what float32 holds, what it does not, and what overflows when it is squared."""
-_MODEST: Final = 1e12
-"""What is accepted at most where the smallest of these is answered otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,74 +50,11 @@ class Edges:
 
     Attributes:
         pipeline: the specification, ready to run.
-        notes: sentences for people: what is refused although the pipeline answers it.
+        notes: sentences for people: what is refused although the pipeline answers it, and what is not although it refuses.
     """
 
     pipeline: Pipeline
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A value that may come in a column.
-
-    Attributes:
-        name: what people call it.
-        column: where it is put.
-        given: the value in the pipeline's rows.
-        wire: the same in a request.
-        size: the magnitude, for infinite and huge numbers; 0 for others.
-    """
-
-    name: str
-    column: str
-    given: Any
-    wire: Any
-    size: float = 0.0
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether it asks about a missing value."""
-        return self.name == "missing"
-
-    @property
-    def is_usual(self) -> bool:
-        """Whether it asks about a value that any column may hold."""
-        return not self.is_missing and not self.size
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What both sides make of a question on one row.
-
-    Attributes:
-        question: what was asked.
-        expected: the pipeline's outcome.
-        got: that of the compiled version.
-        features: what reaches the graph, in float64 [width]; None where the specification refuses the row.
-    """
-
-    question: Question
-    expected: Outcome
-    got: Outcome
-    features: NDArray[np.float64] | None
-
-    @property
-    def is_alike(self) -> bool:
-        """Whether both refuse, or both answer alike."""
-        if self.expected.is_refusal or self.got.is_refusal:
-            return self.expected.is_refusal == self.got.is_refusal
-        return self.got.is_like(self.expected, TOLERANCE)
-
-    @property
-    def is_to_be_refused(self) -> bool:
-        """Whether the pipeline refuses it, or answers otherwise than the compiled version."""
-        return self.expected.is_refusal or (not self.is_alike and not self.got.is_refusal)
-
-    @property
-    def is_answer_to_a_refusal(self) -> bool:
-        """Whether the pipeline refuses what the compiled version answers."""
-        return self.expected.is_refusal and not self.got.is_refusal
 
 
 def settled(pipeline: Any, sample: Sample, built: Pipeline, model: OnnxModel) -> Edges:
@@ -141,38 +75,54 @@ def settled(pipeline: Any, sample: Sample, built: Pipeline, model: OnnxModel) ->
     if not asked.agrees_with(first):
         # Answers that cannot be laid side by side; the proof has compared what it knows.
         return Edges(built)
-    expected = list(asked.expected(_questions(sample, built.spec, asked.affordable_columns())))
+    names = [column.name for column in built.spec.columns]
+    call_s = asked.call_s()
+    about_missing = _affordable(names, call_s * _CALLS_ABOUT_MISSING)
+    about_others = _affordable(names, call_s * _CALLS_ABOUT_OTHERS)
+    expected = list(asked.expected(_questions(sample, about_missing, frozenset(about_others))))
     found = asked.compared(expected, first)
-    guarded = _guarded(built.spec, found)
-    if guarded is not built.spec:
-        found = asked.compared(expected, _Version(Pipeline(guarded), model, pipeline))
-    columns, notes = _accepting(guarded.columns, sample, found)
-    accepting = Pipeline(msgspec.structs.replace(guarded, columns=columns))
+    narrowed = guarded(built.spec, found)
+    if narrowed is not built.spec:
+        found = asked.compared(expected, _Version(Pipeline(narrowed), model, pipeline))
+    columns, notes = accepting(narrowed.columns, sample, found)
+    final = Pipeline(msgspec.structs.replace(narrowed, columns=columns))
     # Of such a column the empty string is a text like others, and clients refuse a missing one.
     texts = {column.name for column in columns if column.missing == "text"}
-    for each in asked.compared(expected, _Version(accepting, model, pipeline)):
+    answered: dict[str, dict[str, None]] = {}
+    for each in asked.compared(expected, _Version(final, model, pipeline)):
         if each.question.is_missing and each.question.column in texts:
             continue
+        if each.is_answer_to_a_refusal:
+            answered.setdefault(each.question.name, {})[each.question.column] = None
         if not each.is_alike and not each.expected.is_refusal and not each.got.is_refusal:
             raise ModelFailedError(
                 f"column {each.question.column!r}: the compiled version answers {each.question.name} otherwise than the "
                 "pipeline"
             )
-    return Edges(accepting, notes)
+    told = (
+        f"{name} in {listed(list(names))} is answered, which the pipeline refuses" for name, names in answered.items()
+    )
+    return Edges(final, (*notes, *told))
 
 
 # --- questions ---
 
 
-def _questions(sample: Sample, features: FeatureSpec, most: int) -> list[list[Question]]:
-    """What is asked, in groups: each asks about one kind of value in at most so many columns, spread over all."""
+def _affordable(columns: Sequence[str], column_s: float) -> list[str]:
+    """As many of the columns as time allows where each takes so long, spread over all."""
+    most = int(_MOST_S / max(column_s, 1e-6))
+    return [columns[at] for at in spread(len(columns), max(4, min(MAX_COLUMNS, most)))]
+
+
+def _questions(sample: Sample, columns: Sequence[str], about_numbers: frozenset[str]) -> list[list[Question]]:
+    """What is asked, in groups: each asks about one kind of value. `about_numbers` are asked for more than missing ones."""
     raw = {column.name: column for column in sample.columns}
-    columns = [column.name for column in features.columns]
-    names = [columns[at] for at in spread(len(columns), most)]
     wire = sample.on_the_wire()
-    each = [list(_about(raw[name], wire[name], sample)) for name in names]
-    kinds = dict.fromkeys(question.name for questions in each for question in questions)
-    return [[question for questions in each for question in questions if question.name == kind] for kind in kinds]
+    each = [question for name in columns for question in _about(raw[name], wire[name], sample)]
+    asked = [question for question in each if not question.is_number or question.column in about_numbers]
+    return [
+        [question for question in asked if question.name == kind] for kind in dict.fromkeys(each.name for each in asked)
+    ]
 
 
 def _about(column: RawColumn, wire: NDArray[Any], sample: Sample) -> Iterator[Question]:
@@ -195,12 +145,12 @@ def _about_numbers(column: RawColumn, wire: NDArray[np.float64], sample: Sample)
         # What no category is, becomes missing.
         return
     for name, value in _numbers(wire):
-        yield Question(name, column.name, value, value, abs(value) if abs(value) >= _HUGE[0] else 0.0)
+        yield Question(name, column.name, value, value, abs(value) if abs(value) >= HUGE[0] else 0.0)
 
 
 def _numbers(wire: NDArray[np.float64]) -> Iterator[tuple[str, float]]:
     # In this order, and the positive first: who refuses a size refuses the larger ones, and minus those.
-    for size in _HUGE:
+    for size in HUGE:
         yield f"{size:g}", size
         yield f"{-size:g}", -size
     yield "infinity", np.inf
@@ -286,13 +236,12 @@ class _Asked:
         got = version.outcomes(self._wire)
         return all(one.is_like(other, TOLERANCE) for (one, _), other in zip(got, expected, strict=True))
 
-    def affordable_columns(self) -> int:
-        """How many columns are asked about: a refusal takes a call or two, and some pipelines take long for one."""
+    def call_s(self) -> float:
+        """How long the pipeline takes for a row."""
         row = taken(self._given, [0])
         begun_s = time.perf_counter()
         outcomes(self._pipeline, row)
-        call_s = time.perf_counter() - begun_s
-        return max(4, min(MAX_COLUMNS, int(_MOST_S / (_CALLS_PER_COLUMN * max(call_s, 1e-6)))))
+        return time.perf_counter() - begun_s
 
     def expected(self, groups: Iterable[Sequence[Question]]) -> Iterator[Expected]:
         """What the pipeline makes of the questions; what it refuses is asked on one probe alone."""
@@ -370,105 +319,3 @@ def _column_with(column: Any, values: Mapping[int, Any]) -> Any:
 
 def _is_float(value: object) -> bool:
     return isinstance(value, float)
-
-
-# --- what follows ---
-
-
-def _guarded(features: FeatureSpec, found: Sequence[Found]) -> FeatureSpec:
-    """The specification that refuses what usual values become and the model refuses: NaN, or what is too large for it.
-
-    As it is where the model takes such values in one column and the pipeline refuses them in another.
-    """
-    refused = [
-        each.features
-        for each in found
-        if each.is_answer_to_a_refusal and each.features is not None and each.question.is_usual
-    ]
-    answered = [each.features for each in found if not each.expected.is_refusal and each.features is not None]
-    refuses_nan = _any(np.isnan, refused) and not _any(np.isnan, answered)
-    # Infinities alone say nothing about float32.
-    size = LARGEST_SINGLE if _any(_is_double_alone, refused) else LARGEST_DOUBLE
-    exceeds = partial(_exceeds, size)
-    largest = size if _any(exceeds, refused) and not _any(exceeds, answered) else None
-    if not refuses_nan and largest is None:
-        return features
-    at_fault = np.any([np.isnan(row) | (np.abs(row) > LARGEST_SINGLE) for row in refused], axis=0)
-    guarded, _ = _with_guard(features.features, steps.Refuse(refuses_nan, largest), at_fault)
-    return msgspec.structs.replace(features, features=guarded)
-
-
-def _any(holds: Callable[[NDArray[np.float64]], NDArray[np.bool_]], rows: Iterable[NDArray[np.float64]]) -> bool:
-    return any(bool(holds(row).any()) for row in rows)
-
-
-def _is_double_alone(row: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return np.isfinite(row) & (np.abs(row) > LARGEST_SINGLE)
-
-
-def _exceeds(size: float, row: NDArray[np.float64]) -> NDArray[np.bool_]:
-    exceeding: NDArray[np.bool_] = np.abs(row) > size
-    return exceeding
-
-
-def _with_guard(block: Block, guard: steps.Refuse, at_fault: NDArray[np.bool_]) -> tuple[Block, NDArray[np.bool_]]:
-    """The block with the step at its end where one of its columns is at fault, and what is said of the columns after it.
-
-    Inside the blocks that stand side by side, since these are written one by one.
-    """
-    if isinstance(block, Join) and not block.steps:
-        made = []
-        for each in block.blocks:
-            guarded, at_fault = _with_guard(each, guard, at_fault)
-            made.append(guarded)
-        return msgspec.structs.replace(block, blocks=tuple(made)), at_fault
-    own, others = at_fault[: block.width], at_fault[block.width :]
-    return (then(block, guard) if own.any() else block), others
-
-
-def _accepting(
-    columns: Sequence[Column], sample: Sample, found: Sequence[Found]
-) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-    """The columns that say what they accept, and what people should know of it."""
-    raw = {column.name: column for column in sample.columns}
-    made: list[Column] = []
-    told: dict[str, list[str]] = {}
-    for column in columns:
-        own = [each for each in found if each.question.column == column.name]
-        missing = [each for each in own if each.question.is_missing]
-        refuses = any(each.is_to_be_refused for each in missing)
-        if any(not each.is_alike and not each.expected.is_refusal for each in missing):
-            told.setdefault("missing values", []).append(column.name)
-        if isinstance(column, StringColumn):
-            refused = "text" if raw[column.name].missing == frozenset({Missing.EMPTY}) else "refuse"
-            made.append(msgspec.structs.replace(column, missing=refused if refuses else "accept"))
-            if any(each.got.is_refusal and not each.is_alike for each in own if not each.question.is_missing):
-                told.setdefault("texts that training never saw", []).append(column.name)
-        elif isinstance(column, NumberColumn):
-            largest = _largest([each for each in own if each.question.size])
-            if any(not each.is_alike and not each.expected.is_refusal for each in own if each.question.size):
-                told.setdefault("huge numbers", []).append(column.name)
-            made.append(msgspec.structs.replace(column, missing="refuse" if refuses else "accept", largest=largest))
-        else:
-            made.append(msgspec.structs.replace(column, missing="refuse" if refuses else "accept"))
-    return tuple(made), tuple(
-        f"{what} in {_listed(names)} are refused, since the compiled version would answer them otherwise than the pipeline"
-        for what, names in told.items()
-    )
-
-
-def _largest(sized: Sequence[Found]) -> float | None:
-    """The largest magnitude up to which both sides agree; None where they do at all sizes."""
-    wrong = [each.question.size for each in sized if each.is_to_be_refused and not each.got.is_refusal]
-    if not wrong:
-        return None
-    smaller = [size for size in _HUGE if size < min(wrong)]
-    if min(wrong) == np.inf:
-        return LARGEST_DOUBLE
-    # Between what float32 holds and what it does not, it is float32 that decides.
-    return LARGEST_SINGLE if smaller and smaller[-1] == _HUGE[1] else (smaller[-1] if smaller else _MODEST)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -285,11 +285,12 @@ def _meaning(
         # Of several that it knows, the one in the sample: pandas 2 reads None for NaN only where the pipeline does not know it.
         likely = [kind for kind in known if kind in real]
         chosen = next((kind for kind in likely if kind in present), (likely or known or taken_kinds)[0])
-    others = [kind for kind in taken_kinds if not _are_alike(found[kind], found[chosen])]
-    if not others:
-        return chosen, ""
-    listed = " and ".join(kind.value for kind in others)
-    return chosen, f"a missing value of a request is {chosen.value}; the pipeline answers {listed} otherwise"
+    others = [kind.value for kind in taken_kinds if not _are_alike(found[kind], found[chosen])]
+    refused = [kind.value for kind in real if kind not in taken_kinds]
+    made = [f"answers {' and '.join(others)} otherwise"] if others else []
+    made += [f"refuses {' and '.join(refused)}"] if refused else []
+    does = " and ".join(made)
+    return chosen, f"a missing value of a request is {chosen.value}; the pipeline {does}" if made else ""
 
 
 def _are_alike(left: Sequence[Outcome], right: Sequence[Outcome]) -> bool:
