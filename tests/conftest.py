@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, Phase, settings
 
 # mlflow reads these when it is imported: no usage reports, and no progress bars in the output of tests.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# OpenMP reads it when scikit-learn is imported, also in the processes that tests start. The tests are on every core already:
+# threads of one that wait for each other at every tree, while others have the cores, take seven times the processor.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No profile has a deadline or a limit for drawing: a busy machine says nothing about the code under test.
 _STEADY: Final = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
