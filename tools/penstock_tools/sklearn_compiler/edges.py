@@ -309,12 +309,18 @@ def _column_with(column: Any, values: Mapping[int, Any]) -> Any:
     for row, value in values.items():
         changed[row] = value
     if isinstance(dtype, pd.CategoricalDtype):
-        return pd.Series(changed, name=column.name, dtype=object).astype("category")
+        # A caller's column has the categories of the training rows, whichever of them these rows hold.
+        others = [value for value in values.values() if not pd.isna(value) and value not in dtype.categories]
+        return pd.Series(changed, name=column.name, dtype=dtype if not others else _wider(dtype, others))
     if dtype.kind == "M":
         return pd.Series(changed, name=column.name, dtype=dtype)
     if isinstance(dtype, pd.api.extensions.ExtensionDtype) and dtype.kind in "iuf":
         return pd.Series(changed, name=column.name, dtype="Float64" if any(map(_is_float, values.values())) else dtype)
     return pd.Series(changed, name=column.name, dtype=np.float64 if dtype.kind in "iuf" else object)
+
+
+def _wider(dtype: pd.CategoricalDtype, others: Sequence[Any]) -> pd.CategoricalDtype:
+    return pd.CategoricalDtype(dtype.categories.append(pd.Index(dict.fromkeys(others))), dtype.ordered)
 
 
 def _is_float(value: object) -> bool:

@@ -4,6 +4,7 @@ It compares single precision, `x < threshold`, the other way round with categori
 others left. What an ensemble starts from is measured, since versions keep it before or after the link.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -26,12 +27,12 @@ _LINKS: Final[dict[str, Link]] = {
 
 def xgboost(estimator: Any) -> TreeEnsemble | None:
     """The estimators of XGBoost with trees; None for linear ones and for objectives without a known link."""
-    learner = json.loads(estimator.get_booster().save_raw("json"))["learner"]
+    learner = _learner(estimator)
     booster, link = learner["gradient_booster"], _LINKS.get(learner["objective"]["name"])
-    if link is None or booster["name"] not in ("gbtree", "dart"):
+    model = _model(booster)
+    if link is None or model is None:
         return None
     weights = booster.get("weight_drop")
-    model = booster["gbtree"]["model"] if booster["name"] == "dart" else booster["model"]
     sizes = learner["learner_model_param"]
     outputs = max(int(sizes["num_class"]), int(sizes.get("num_target", 1)), 1)
     used = _used(estimator, model)
@@ -43,6 +44,38 @@ def xgboost(estimator: Any) -> TreeEnsemble | None:
     zero = np.zeros(outputs)
     without_base = TreeEnsemble(trees, outputs, "<", "FP32", zero, link, missing=missing)
     return TreeEnsemble(trees, outputs, "<", "FP32", _base(estimator, without_base), link, missing=missing)
+
+
+def categories(estimator: Any) -> dict[int, list[Any]]:
+    """The categories of a fitted estimator's columns, by place, in the order of their codes; empty where it has none.
+
+    Empty also where a version before 3.1 has fitted it, which keeps no categories.
+    """
+    booster = estimator.get_booster()
+    if "c" not in (booster.feature_types or ()):
+        return {}
+    model = _model(_learner(estimator)["gradient_booster"]) or {}
+    found = {at: _decoded(each) for at, each in enumerate(model.get("cats", {}).get("enc", ()))}
+    return {at: values for at, values in found.items() if values}
+
+
+def _decoded(given: Mapping[str, Any]) -> list[Any]:
+    """Numbers as they are; texts lie behind each other in UTF-8."""
+    if "offsets" not in given:
+        return list(given["values"])
+    offsets, data = given["offsets"], bytes(np.array(given["values"], np.int8).view(np.uint8))
+    return [data[start:end].decode() for start, end in itertools.pairwise(offsets)]
+
+
+def _learner(estimator: Any) -> Any:
+    return json.loads(estimator.get_booster().save_raw("json"))["learner"]
+
+
+def _model(booster: Mapping[str, Any]) -> Any:
+    """The trees, None where there are none."""
+    if booster["name"] == "dart":
+        return booster["gbtree"]["model"]
+    return booster["model"] if booster["name"] == "gbtree" else None
 
 
 def _used(estimator: Any, model: Mapping[str, Any]) -> int:
