@@ -21,7 +21,7 @@ from penstock_server.explain import explanation as explanation_file
 from penstock_server.explain.attributor import attributor_of
 from penstock_server.explain.explanation import AnyExplanation, Explanation, Meaning, Origins, Unexplained
 from penstock_server.features.pipeline import Pipeline
-from penstock_tools.explain import linear, trees
+from penstock_tools.explain import linear, sums, trees
 from penstock_tools.explain.front import Front, front_of
 from penstock_tools.explain.origins import origins_of
 from penstock_tools.sklearn_compiler.compiler import Compiled
@@ -87,32 +87,29 @@ def explained(compiled: Compiled, pipeline: Pipeline) -> AnyExplanation:
 def _explained(compiled: Compiled, pipeline: Pipeline) -> Explanation:
     model = _model_of(compiled.plan)
     ensemble = read_trees(model.fitted)
-    if ensemble is None and not linear.is_linear(model.fitted):
+    is_known = ensemble is not None or linear.is_linear(model.fitted) or sums.is_sum(model.fitted)
+    if not is_known:
         name = type(model.fitted).__name__
         raise UnsupportedError(f"{name} is neither a linear model nor a sum of trees, whose attributions are exact")
     most = max(PROVEN_ROWS, min(BACKGROUND_ROWS, BACKGROUND_VALUES // pipeline.width))
     matrix = pipeline.transform(compiled.sample.some(most).on_the_wire())
     rows = matrix.astype(np.float64)
-    front = front_of(model.plan, pipeline.width, rows[:PROVEN_ROWS])
-    _check_fit(model, front, rows)
     origins = origins_of(pipeline.spec)
     with warnings.catch_warnings():
         # If the model was fitted on named columns, it warns of a bare matrix.
         warnings.simplefilter("ignore")
-        parts = model, front, rows, origins
-        made = _of_linear(*parts) if ensemble is None else _of_trees(ensemble, *parts)
+        if sums.is_sum(model.fitted):
+            made = _of_sum(model, rows, origins)
+        else:
+            front = front_of(model.plan, pipeline.width, rows[:PROVEN_ROWS])
+            sums.check_fit(model.fitted, front, rows)
+            parts = model, front, rows, origins
+            made = _of_linear(*parts) if ensemble is None else _of_trees(ensemble, *parts)
     explanation_file.check(made.explanation, pipeline.spec)
     if len(explanation_file.encode(made.explanation)) > explanation_file.MAX_BYTES:
         raise UnsupportedError(f"they take more than {explanation_file.MAX_BYTES >> 20} MiB; expected a smaller model")
     _prove(made, pipeline, matrix[: len(made.expected)])
     return made.explanation
-
-
-def _check_fit(model: _Model, front: Front, rows: Reals) -> None:
-    """Checks that the model gets its own features: text is counted into sums of a linear model's coefficients instead."""
-    expected, found = getattr(model.fitted, "n_features_in_", None), front.through(rows[:1]).shape[1]
-    if expected is not None and expected != found:
-        raise UnsupportedError(f"the compiled features are sums of the {expected:,} that the model was fitted on")
 
 
 def _model_of(plan: Plan) -> _Model:
@@ -136,9 +133,25 @@ def _member(plan: Plan, estimator: Any) -> Plan:
 
 def _of_linear(model: _Model, front: Front, rows: Reals, origins: Origins) -> _Made:
     fitted = model.fitted
-    meaning = Meaning(linear.of(fitted) + model.note, (), *_labels(fitted, len(np.atleast_2d(fitted.coef_))))
-    made = linear.explanation(fitted, front, rows, meaning, origins)
+    coefficients, base = linear.terms(fitted)
+    meaning = Meaning(linear.of(fitted) + model.note, (), *_labels(fitted, len(base)))
+    terms = linear.on_features(front, coefficients, rows.shape[1], base)
+    made = linear.explanation(*terms, rows, meaning, origins)
     return _Made(made, linear.margin(fitted, front.through(rows[:PROVEN_ROWS])), _same)
+
+
+def _of_sum(model: _Model, rows: Reals, origins: Origins) -> _Made:
+    found = sums.sum_of(model.plan, rows.shape[1], rows[:PROVEN_ROWS])
+    terms, expected = found.terms, found.values
+    # Of two shares, which add up to 1, the second says all.
+    outputs = [1] if found.of == "the probability" and expected.shape[1] == 2 else list(range(expected.shape[1]))
+    meaning = Meaning(found.of + model.note, (), *_labels(model.fitted, len(outputs)))
+    if isinstance(terms, TreeEnsemble):
+        made: Explanation = trees.explanation(terms, outputs, meaning, origins)
+    else:
+        chosen = terms.coefficients[:, outputs], terms.base[outputs]
+        made = linear.explanation(*chosen, rows, meaning, origins)
+    return _Made(made, expected[:, outputs], _same)
 
 
 def _of_trees(ensemble: TreeEnsemble, model: _Model, front: Front, rows: Reals, origins: Origins) -> _Made:
@@ -202,9 +215,9 @@ def _prove(made: _Made, pipeline: Pipeline, matrix: NDArray[Any]) -> None:
     """Checks that base and attributions add up, on the rows of a matrix, to what the model itself computes."""
     explanation = made.explanation
     found = attributor_of(explanation, pipeline.columns).run(matrix)
-    sums = found.reshape(len(matrix), len(pipeline.columns), -1).sum(axis=1) + np.asarray(explanation.meaning.base)
+    total = found.reshape(len(matrix), len(pipeline.columns), -1).sum(axis=1) + np.asarray(explanation.meaning.base)
     scale = max(1.0, float(np.abs(made.expected).max(initial=0.0)))
-    off = float(np.abs(made.link(sums) - made.expected).max(initial=0.0)) / scale
+    off = float(np.abs(made.link(total) - made.expected).max(initial=0.0)) / scale
     # Written so that NaN fails too.
     if not off <= TOLERANCE:
         raise UnsupportedError(f"they do not add up to the model's answers: they differ by {off:.2g} on the sample")

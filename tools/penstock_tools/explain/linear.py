@@ -41,6 +41,13 @@ def of(model: Any) -> str:
     return "the logarithm of the prediction" if _is_logarithm(model) else "the prediction"
 
 
+def terms(model: Any) -> tuple[Reals, Reals]:
+    """Its coefficients [features that it gets, outputs], and what it adds to their sums [outputs]."""
+    coefficients = np.atleast_2d(np.asarray(model.coef_, np.float64)).T
+    base = np.broadcast_to(np.asarray(model.intercept_, np.float64).reshape(-1), coefficients.shape[1:])
+    return coefficients, base.copy()
+
+
 def margin(model: Any, rows: Reals) -> Reals:
     """What its coefficients add up to for these rows, as the model itself computes it: float64 [rows, outputs]."""
     if is_classifier(model):
@@ -50,27 +57,38 @@ def margin(model: Any, rows: Reals) -> Reals:
     return np.asarray(values, np.float64).reshape(len(rows), -1)
 
 
-def explanation(model: Any, front: Front, rows: Reals, meaning: Meaning, origins: Origins) -> LinearExplanation:
-    """The explanation of a linear model.
+def on_features(front: Front, coefficients: Reals, width: int, base: Reals | None = None) -> tuple[Reals, Reals]:
+    """Coefficients for the features of a specification, and what is added to them.
 
     Args:
-        model: fitted.
-        front: what comes before it.
+        front: what comes before the model.
+        coefficients: the model's own [features that it gets, outputs].
+        width: the features of the specification.
+        base: what the model adds itself; None for nothing.
+    """
+    added = np.zeros(coefficients.shape[1]) if base is None else base.copy()
+    if front.columns is not None:
+        made = np.zeros((width, coefficients.shape[1]))
+        np.add.at(made, front.columns, coefficients)
+        return made, added
+    assert front.matrix is not None  # It passes columns on, or makes sums of them.
+    assert front.offset is not None
+    return front.matrix @ coefficients, added + front.offset @ coefficients
+
+
+def explanation(coefficients: Reals, base: Reals, rows: Reals, meaning: Meaning, origins: Origins) -> LinearExplanation:
+    """The explanation of what is linear in the features of a specification.
+
+    Args:
+        coefficients: float64 [features, outputs].
+        base: what is added [outputs].
         rows: the background [rows, features of the specification]; those that are not finite are left out.
         meaning: what is explained; its base is computed here.
         origins: the raw columns of each feature.
     """
-    coefficients = np.atleast_2d(np.asarray(model.coef_, np.float64)).T
-    base = np.broadcast_to(np.asarray(model.intercept_, np.float64).reshape(-1), coefficients.shape[1:]).copy()
-    if front.columns is not None:
-        own, coefficients = coefficients, np.zeros((rows.shape[1], coefficients.shape[1]))
-        np.add.at(coefficients, front.columns, own)
-    elif front.matrix is not None and front.offset is not None:
-        base += front.offset @ coefficients
-        coefficients = front.matrix @ coefficients
     finite = rows[np.isfinite(rows).all(axis=1)]
     means = finite.mean(axis=0) if len(finite) else np.zeros(rows.shape[1])
-    base += means @ coefficients
+    base = base + means @ coefficients
     return LinearExplanation(
         meaning=Meaning(meaning.of, tuple(base.tolist()), meaning.labels, meaning.label),
         origins=origins,

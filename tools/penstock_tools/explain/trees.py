@@ -1,5 +1,6 @@
 """An ensemble of trees as the arrays that attributions are computed from: nodes in levels, parents before children."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -119,6 +120,64 @@ def on_columns(ensemble: TreeEnsemble, columns: NDArray[np.intp]) -> TreeEnsembl
         for tree in ensemble.trees
     )
     return replace(ensemble, trees=trees, zero_is_missing=tuple(int(columns[at]) for at in ensemble.zero_is_missing))
+
+
+def times(ensemble: TreeEnsemble, matrix: Reals) -> TreeEnsemble:
+    """The ensemble whose sums are those of this one times a matrix [outputs, other outputs]."""
+    trees = tuple(replace(tree, value=tree.value @ matrix) for tree in ensemble.trees)
+    base = ensemble.base @ matrix
+    return replace(ensemble, trees=trees, outputs=len(base), base=base, link="identity", link_scale=1.0, averaged=1)
+
+
+def joined(ensembles: Sequence[TreeEnsemble], base: Reals | None = None) -> TreeEnsemble:
+    """The ensemble whose sums are those of all, and of `base`.
+
+    Raises:
+        UnsupportedError: they take other values for missing ones.
+    """
+    first = ensembles[0]
+    if any(not np.array_equal(each.missing, first.missing, equal_nan=True) for each in ensembles) or any(
+        each.zero_is_missing != first.zero_is_missing for each in ensembles
+    ):
+        raise UnsupportedError("its trees take other values for missing ones, each library its own")
+    is_alike = len({(each.decision, each.precision) for each in ensembles}) == 1
+    made = ensembles if is_alike else [_comparing_doubles(each) for each in ensembles]
+    trees = tuple(tree for each in made for tree in each.trees)
+    total = np.sum([each.base for each in made], axis=0) + (0.0 if base is None else base)
+    return replace(made[0], trees=trees, base=total)
+
+
+def _comparing_doubles(ensemble: TreeEnsemble) -> TreeEnsemble:
+    """The same ensemble, where each value is compared in double precision, `value <= threshold`."""
+    is_strict, is_single = ensemble.decision == "<", ensemble.precision == "FP32"
+    trees = tuple(
+        replace(
+            tree, threshold=np.where(_has_threshold(tree), _limit(tree.threshold, is_strict, is_single), tree.threshold)
+        )
+        for tree in ensemble.trees
+    )
+    return replace(ensemble, trees=trees, decision="<=", precision="FP64")
+
+
+def _has_threshold(tree: Tree) -> NDArray[np.bool_]:
+    by_category = [codes is not None for codes in tree.categories] or [False] * len(tree.feature)
+    has_threshold: NDArray[np.bool_] = ~tree.is_leaf & ~np.array(by_category)
+    return has_threshold
+
+
+def _limit(threshold: Reals, is_strict: bool, is_single: bool) -> Reals:
+    """The largest double that is below the threshold, or at most it, once it is rounded as the library rounds it."""
+    if not is_single:
+        return np.nextafter(threshold, -np.inf) if is_strict else threshold
+    with np.errstate(over="ignore"):
+        single = threshold.astype(np.float32)
+        is_beyond = single >= threshold if is_strict else single > threshold
+        single = np.where(is_beyond, np.nextafter(single, np.float32(-np.inf)), single)
+        # What lies halfway to the next single is rounded to the even one of both.
+        middle = single.astype(np.float64) / 2 + np.nextafter(single, np.float32(np.inf)).astype(np.float64) / 2
+    is_even = single.view(np.int32) % 2 == 0
+    limit: Reals = np.where(is_even, middle, np.nextafter(middle, -np.inf))
+    return limit
 
 
 def _mean(tree: Tree, output: int) -> float:
