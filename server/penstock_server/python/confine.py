@@ -82,6 +82,8 @@ def confine(folder: Path, memory_mib: int) -> tuple[str, ...]:
     with suppress(OSError):
         # When the whole machine is short of memory, this process goes before one that serves others.
         Path("/proc/self/oom_score_adj").write_text("1000")
+    # Where the kernel forbids no writing, what a pipeline imports would leave its bytecode beside the libraries.
+    sys.dont_write_bytecode = True
     return tuple(_taken_away(folder)) if sys.platform.startswith("linux") else ()
 
 

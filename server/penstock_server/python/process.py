@@ -85,7 +85,10 @@ def begin(start: Start, network: tuple[str, ...]) -> tuple[Any, Event]:
 
 
 def _import_libraries() -> None:
-    """Imports what every pipeline needs, so that it is no part of the memory that the pipeline may take."""
+    """Imports what every pipeline needs, so that it is no part of the memory that the pipeline may take.
+
+    Where they were installed without bytecode, as uv does, the first process writes it, which saves the others seconds.
+    """
     import joblib  # noqa: F401
     import pandas as pd  # noqa: F401
     import sklearn  # noqa: F401

@@ -53,7 +53,7 @@ _SHOWN_CHARS: Final = 2000
 _TRACE_CHARS: Final = 10_000
 _KEPT_VARIABLES: Final = (
     "PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "LC_CTYPE",
-    "TZ", "SYSTEMROOT",
+    "TZ", "SYSTEMROOT", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
 )  # fmt: skip
 """What Python needs to find its libraries and to read text; the rest of the environment may hold secrets."""
 _THREAD_VARIABLES: Final = (
@@ -376,7 +376,7 @@ def _environment(folder: Path, threads: int) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     own = dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR", "JOBLIB_TEMP_FOLDER"), str(folder))
     count = dict.fromkeys(_THREAD_VARIABLES, str(threads))
-    return {**kept, **own, **count, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "1"}
+    return {**kept, **own, **count, "PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "1"}
 
 
 def _spawned(descriptor: int, environment: dict[str, str], folder: Path, stderr: Any) -> "subprocess.Popen[bytes]":

@@ -45,7 +45,7 @@ def _do(value):  # noqa: C901 - each case is one line
         case -7:
             socket.create_connection(("127.0.0.1", int(os.environ["LANG"].partition(".")[2] or 9)), 1)
         case -8:
-            raise ValueError(" ".join(sorted(os.environ)))
+            raise ValueError(" ".join(["writes no bytecode" if sys.dont_write_bytecode else "", *sorted(os.environ)]))
         case -9:
             os._exit(3)
         case -10:

@@ -49,10 +49,19 @@ def test_a_lack_of_memory_is_told(said, monkeypatch):
     assert said(Run(marked.blocks_of(1), 1))[1] == Failed("memory", "")
 
 
-def test_what_does_not_load_is_told_and_ends_it(said, content):
-    (failed,) = said(Run(marked.blocks_of(1), 1), start=Start(marked.described(), content[:20], "/none", 1))
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"no pickle", "UnpicklingError: "),
+        (b"\x80\x05\x95\x10", "UnpicklingError: pickle data was truncated"),
+        (b"\x80\x05cnot_there\nThing\n.", "ModuleNotFoundError: No module named 'not_there'"),
+    ],
+    ids=["damaged", "cut off", "not installed"],
+)
+def test_what_does_not_load_is_told_and_ends_it(said, content, text):
+    (failed,) = said(Run(marked.blocks_of(1), 1), start=Start(marked.described(), content, "/none", 1))
     assert isinstance(failed, Failed)
-    assert failed.text
+    assert text in failed.text
 
 
 def test_joblib_starts_no_processes():
