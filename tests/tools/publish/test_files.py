@@ -1,5 +1,9 @@
 import numpy as np
 import pytest
+import skops.io
+from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.pipeline import make_pipeline
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
@@ -35,6 +39,13 @@ def test_a_skops_file_becomes_a_version(registry, client, files):
     assert [column.name for column in fetched(registry, files).features.columns] == ["age", "city"]
     metrics = client.get_run(client.get_model_version("fraud", "1").run_id).data.metrics
     assert {name: metrics[name] for name in published.scores} == published.scores
+
+
+@pytest.mark.parametrize("model", [RandomForestClassifier(3), HistGradientBoostingClassifier(max_iter=1, max_depth=2)])
+def test_trees_of_a_skops_file_are_published_without_a_question(registry, files, small_frame, small_pipeline, model):
+    fitted = make_pipeline(clone(small_pipeline[0]), model).fit(small_frame, small_frame["truth"])
+    skops.io.dump(fitted, files / "trees.skops")
+    assert publish(Request("fraud", files / "trees.skops", files / "s.csv", "truth"))[0] == "1"
 
 
 def test_nothing_is_reported_before_a_file_is_agreed_to(registry, client, files):

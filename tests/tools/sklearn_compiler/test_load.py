@@ -1,17 +1,19 @@
 """Pipelines and samples from files: what loads, what is asked first, and what is refused."""
 
+from functools import partial
+
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import skops.io
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401 - names the imputer below
 from sklearn.feature_selection import SelectKBest, chi2, f_classif, mutual_info_classif
 from sklearn.impute import IterativeImputer
 from sklearn.linear_model import LogisticRegression, TweedieRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, SplineTransformer, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from penstock_server.errors import InvalidInputError, UnsupportedError
 from penstock_tools.functions import cyclical
@@ -23,11 +25,6 @@ def pipeline():
     rows = np.random.default_rng(0).normal(size=(60, 2))
     around = FunctionTransformer(cyclical, kw_args={"period": 24.0})
     return make_pipeline(StandardScaler(), SplineTransformer(), around, LogisticRegression()).fit(rows, rows[:, 0] > 0)
-
-
-@pytest.fixture
-def forest():
-    return RandomForestClassifier(2).fit([[0.0], [1.0]], [0, 1])
 
 
 def never(warning):
@@ -48,13 +45,28 @@ def test_scores_of_selectors_and_losses_are_harmless(score, tmp_path):
     np.testing.assert_array_equal(load_pipeline(tmp_path / "p.skops", never).predict(rows), fitted.predict(rows))
 
 
-def test_unknown_types_in_a_skops_file_are_named_and_asked_for(forest, tmp_path):
+class Own(StandardScaler):
+    """A class that nobody knows to be harmless."""
+
+
+def test_unknown_types_in_a_skops_file_are_named_and_asked_for(tmp_path):
     asked = []
-    skops.io.dump(forest, tmp_path / "p.skops")
+    fitted = make_pipeline(Own(), DecisionTreeClassifier()).fit([[0.0], [1.0]], [0, 1])
+    skops.io.dump(fitted, tmp_path / "p.skops")
     loaded = load_pipeline(tmp_path / "p.skops", lambda text: not asked.append(text))
-    assert loaded.predict([[1.0]]) == forest.predict([[1.0]])
-    assert "sklearn.tree._tree.Tree" in asked[0]
-    with pytest.raises(InvalidInputError, match=r"sklearn\.tree\._tree\.Tree; --trust loads it all the same"):
+    assert loaded.predict([[1.0]]) == [1]
+    named = f"sklearn.tree._tree.Tree, {Own.__module__}.Own"
+    assert asked[0].endswith(f"holds types that are not known to be harmless: {named}.")
+    with pytest.raises(InvalidInputError, match=f"was not loaded: it holds {named}; --trust loads it all the same"):
+        load_pipeline(tmp_path / "p.skops", lambda _: False)
+
+
+def test_functions_with_arguments_are_harmless_where_the_function_is(tmp_path):
+    fitted = FunctionTransformer(partial(np.clip, a_min=0, a_max=2)).fit([[3.0]])
+    skops.io.dump(fitted, tmp_path / "p.skops")
+    assert load_pipeline(tmp_path / "p.skops", never).transform([[3.0]]) == [[2.0]]
+    skops.io.dump(FunctionTransformer(partial(np.save, "harm.npy")).fit([[3.0]]), tmp_path / "p.skops")
+    with pytest.raises(InvalidInputError, match=r"it holds numpy\.save; --trust"):
         load_pipeline(tmp_path / "p.skops", lambda _: False)
 
 

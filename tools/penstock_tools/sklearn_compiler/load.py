@@ -1,22 +1,26 @@
 """Loads pipelines and samples from files.
 
-A .skops file lists its types, and types that are not known to be harmless need a person's agreement. A .joblib or .pkl file
-runs any code that it holds, so it always needs agreement.
+A .skops file lists its types, and types that are not known to be harmless need a person's agreement. scikit-learn's trees are
+harmless where their indexes are (`skops_trees`). A .joblib or .pkl file runs any code that it holds, so it always needs
+agreement.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
 from penstock_server.errors import InvalidInputError, UnsupportedError, first_line
+from penstock_tools.sklearn_compiler import skops_trees
+from penstock_tools.sklearn_compiler.tree_checks import UnknownUseError
 
 PICKLES: Final = frozenset({".joblib", ".pkl", ".pickle"})
 SUFFIXES: Final = PICKLES | {".skops"}
 
 KNOWN_TYPES: Final = frozenset(
     {
+        "functools.partial",
         "numpy.asarray",
         "numpy.clip",
         "numpy.dtype",
@@ -33,11 +37,13 @@ KNOWN_TYPES: Final = frozenset(
         "sklearn.feature_selection._univariate_selection.r_regression",
         "sklearn.impute._iterative.IterativeImputer",
         "sklearn.impute._iterative._ImputerTriplet",
+        "sklearn.utils._bunch.Bunch",
+        "sklearn.utils.validation.check_array",
     }
 )
-"""Harmless types that skops does not list as such: plain data, and functions of arrays.
+"""Harmless types that skops does not list as such: plain data, functions of arrays, and such functions with arguments.
 
-Trees and other models in C are not among them: they use the indices in a file unchecked.
+Other models in C than scikit-learn's trees are not among them: they use the indexes in a file unchecked.
 """
 
 Agree = Callable[[str], bool]
@@ -100,14 +106,21 @@ def with_labels(frame: pd.DataFrame, labels: str | None) -> tuple[pd.DataFrame, 
 def _from_skops(path: Path, agree: Agree) -> Any:
     import skops.io
 
+    content = path.read_bytes()
     try:
-        unknown = sorted(set(skops.io.get_untrusted_types(file=path)) - KNOWN_TYPES)
+        unknown = sorted(set(skops.io.get_untrusted_types(data=content)) - KNOWN_TYPES)
     except Exception as error:
         # Bytes that skops did not write raise errors of zip, JSON and more.
         raise InvalidInputError(f"{path} is no skops file: {first_line(error)}") from error
-    if unknown and not agree(_types_warning(path, unknown)):
-        raise InvalidInputError(f"{path} was not loaded: it holds {', '.join(unknown)}; --trust loads it all the same")
-    return _loaded(path, lambda: skops.io.load(path, trusted=[*KNOWN_TYPES, *unknown]))
+    named = ", ".join(unknown)
+    if unknown and skops_trees.TREE_TYPES.issuperset(unknown):
+        try:
+            return _loaded(path, lambda: skops_trees.load(content, KNOWN_TYPES))
+        except UnknownUseError as error:
+            named += f", and {error}"
+    if unknown and not agree(f"{path} holds types that are not known to be harmless: {named}."):
+        raise InvalidInputError(f"{path} was not loaded: it holds {named}; --trust loads it all the same")
+    return _loaded(path, lambda: skops.io.loads(content, trusted=[*KNOWN_TYPES, *unknown]))
 
 
 def _from_pickle(path: Path, agree: Agree) -> Any:
@@ -125,10 +138,10 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
         return load()
     except ModuleNotFoundError as error:
         raise UnsupportedError(f"{path} needs the module {error.name}, which is not installed here") from error
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path} is damaged: {error}; save the fitted pipeline again") from error
+    except UnknownUseError:
+        raise
     except Exception as error:
         # Unpickling may raise anything.
         raise InvalidInputError(f"{path} does not load: {type(error).__name__}: {first_line(error)}") from error
-
-
-def _types_warning(path: Path, unknown: Sequence[str]) -> str:
-    return f"{path} holds types that are not known to be harmless: {', '.join(unknown)}."
