@@ -15,8 +15,9 @@ ${PYTHON:-python3} -m venv "$folder"
 "$python" -c 'import google.protobuf, pandas, sklearn
 print("pandas", pandas.__version__, "protobuf", google.protobuf.__version__, "scikit-learn", sklearn.__version__)'
 
-# The other tests import a package that only developers have.
+# The other tests import a package that only developers have, or a test that does.
 foreign='^ *(from|import) (aiohttp|catboost|category_encoders|evidently|feature_engine|imblearn|lightgbm|polars|psutil|shap|xgboost)'
-needless=$(grep -LE "$foreign" tests/tools/publish/test_*.py tests/tools/sklearn_compiler/test_*.py)
+foreign="$foreign|^from .* import test_trees_boosting"
+needless=$(grep -rLE --include='test_*.py' "$foreign" tests/tools/publish tests/tools/sklearn_compiler)
 # shellcheck disable=SC2086
 "$python" -m pytest -n logical --dist worksteal $needless "$@"
