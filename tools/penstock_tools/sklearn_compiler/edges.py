@@ -31,7 +31,7 @@ from penstock_tools.sklearn_compiler.accepting import (
     listed,
 )
 from penstock_tools.sklearn_compiler.forms import UNSEEN, Missing
-from penstock_tools.sklearn_compiler.outcomes import Outcome, outcomes, taken
+from penstock_tools.sklearn_compiler.outcomes import Outcome, one_thread, outcomes, taken
 from penstock_tools.sklearn_compiler.sample import NOT_A_TIME, RawColumn, Sample, spread
 
 MAX_COLUMNS: Final = 64
@@ -57,6 +57,7 @@ class Edges:
     notes: tuple[str, ...] = ()
 
 
+@one_thread()
 def settled(pipeline: Any, sample: Sample, built: Pipeline, model: OnnxModel) -> Edges:
     """The specification with what its columns accept.
 

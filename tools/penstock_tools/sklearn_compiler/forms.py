@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import is_object_dtype
 
-from penstock_tools.sklearn_compiler.outcomes import Outcome, outcomes, taken
+from penstock_tools.sklearn_compiler.outcomes import Outcome, one_thread, outcomes, taken
 
 
 class Missing(Enum):
@@ -70,6 +70,7 @@ class Form:
     notes: tuple[str, ...] = ()
 
 
+@one_thread()
 def form_of(pipeline: Any, frame: pd.DataFrame) -> Form:
     """The form of these rows that the pipeline takes; as they are where it takes none.
 

@@ -5,13 +5,15 @@ scikit-learn refuses whole calls, so a call that fails is asked again in halves 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from penstock_server.errors import first_line
 
@@ -70,6 +72,17 @@ def answers(pipeline: Any, rows: Any) -> NDArray[Any]:
         # A multi-output classifier gives the probabilities of each output.
         return np.hstack([_matrix(each) for each in given])
     return _matrix(given)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """OpenMP and BLAS compute with one thread inside, and as before after it.
+
+    Questions have few rows. Threads that meet after each of a hundred trees wait longer than they compute: many times as
+    long where other processes use the cores, since they spin.
+    """
+    with threadpool_limits(1):
+        yield
 
 
 def outcomes(pipeline: Any, rows: Any) -> list[Outcome]:
