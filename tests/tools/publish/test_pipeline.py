@@ -181,10 +181,10 @@ def test_transformers_alone_are_a_model_that_gives_features(frame):
 
 
 def test_a_model_without_a_converter(frame, answers):
-    from sklearn.isotonic import IsotonicRegression
+    from sklearn.semi_supervised import LabelSpreading
 
-    model = IsotonicRegression().fit(frame["fare"], answers["number"])
-    with pytest.raises(UnsupportedError, match="IsotonicRegression does not become FP32 ONNX"):
+    model = LabelSpreading().fit(frame[["fare"]], answers["binary"])
+    with pytest.raises(UnsupportedError, match="LabelSpreading does not become FP32 ONNX"):
         prepare(model, frame[["fare"]])
 
 

@@ -1,4 +1,4 @@
-"""Transformers that compare a row with the rows they were fitted on by a kernel, and those that approximate one.
+"""What compares a row with the rows that it was fitted on by a kernel, and transformers that approximate one.
 
 Distances are taken between centred rows, which costs FP32 fewer digits than between rows far from 0.
 """
@@ -11,6 +11,7 @@ import spox.opset.ai.onnx.v18 as op
 from numpy.typing import NDArray
 from sklearn.decomposition import KernelPCA
 from sklearn.kernel_approximation import AdditiveChi2Sampler, Nystroem, RBFSampler, SkewedChi2Sampler
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import KernelCenterer
 from spox import Var
 
@@ -54,6 +55,19 @@ def kernel_pca(components: Any, x: Var, context: Context) -> Answer:
     scale = np.divide(1.0, np.sqrt(values), out=np.zeros_like(values), where=values != 0)
     centred = _centred(components._centerer, compared, context)  # noqa: SLF001 - no public name
     return Answer(features=op.matmul(centred, context.constant(components.eigenvectors_ * scale)))
+
+
+def kernel_ridge(model: Any, x: Var, context: Context) -> Answer:
+    """KernelRidge.
+
+    Raises:
+        UnsupportedError: its kernel is not one that is known.
+    """
+    given = {name: getattr(model, name) for name in ("gamma", "coef0", "degree")}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    rows = _dense(model.X_fit_)
+    compared = _kernel(model.kernel)(x, rows, parameters, context)
+    return Answer(prediction=op.matmul(compared, context.constant(np.reshape(model.dual_coef_, (len(rows), -1)))))
 
 
 def centerer(fitted: Any, x: Var, context: Context) -> Answer:
@@ -185,6 +199,7 @@ _KERNELS: Final[dict[str, Kernel]] = {
 }
 
 RULES: Final = {
+    KernelRidge: kernel_ridge,
     Nystroem: nystroem,
     KernelPCA: kernel_pca,
     KernelCenterer: centerer,

@@ -52,12 +52,12 @@ def _mean(model: Any, values: NDArray[np.float64], x: Var) -> Var:
     neighbours = op.gather(op.const(values), chosen, axis=0)
     if model.weights != "distance":
         return op.reduce_mean(neighbours, op.const([1]), keepdims=0)
-    weights = op.unsqueeze(_inverse(metric.distance(found)), op.const([2]))
+    weights = op.unsqueeze(inverse(metric.distance(found)), op.const([2]))
     total = op.reduce_sum(op.mul(neighbours, weights), op.const([1]), keepdims=0)
     return op.div(total, op.reduce_sum(weights, op.const([1]), keepdims=0))
 
 
-def _inverse(distance: Var) -> Var:
+def inverse(distance: Var) -> Var:
     """1 / distance; a row that has neighbours at the distance 0 counts these alone, each once."""
     zero = op.const(0.0, np.float64)
     is_zero = op.cast(op.equal(distance, zero), to=np.float64)

@@ -1,4 +1,4 @@
-"""Transformers that multiply by a matrix: principal components, factors, random projections, discriminants, pooled columns.
+"""What multiplies by a matrix: components, factors, random projections, discriminants, pooled columns, partial least squares.
 
 The mean is subtracted before the product, where scikit-learn subtracts the product of the mean: in FP32 that is closer.
 """
@@ -10,6 +10,7 @@ import spox.opset.ai.onnx.v18 as op
 from numpy.typing import ArrayLike
 from scipy import linalg, sparse
 from sklearn.cluster import FeatureAgglomeration
+from sklearn.cross_decomposition import CCA, PLSCanonical, PLSRegression
 from sklearn.decomposition import PCA, FactorAnalysis, FastICA, IncrementalPCA, TruncatedSVD
 from sklearn.neighbors import NeighborhoodComponentsAnalysis
 from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
@@ -66,6 +67,13 @@ def pooled(agglomeration: Any, x: Var, context: Context) -> Answer:
     return _projected(x, groups / groups.sum(axis=0), context)
 
 
+def regressed(squares: Any, x: Var, context: Context) -> Answer:
+    """PLSRegression, PLSCanonical and CCA as regressors."""
+    product = _projected(x, squares.coef_.T, context, squares._x_mean).features  # noqa: SLF001
+    assert product is not None  # It is a projection.
+    return Answer(prediction=op.add(product, context.constant(np.reshape(squares.intercept_, (1, -1)))))
+
+
 def _projected(x: Var, matrix: ArrayLike, context: Context, mean: ArrayLike | None = None) -> Answer:
     centred = x if mean is None else op.sub(x, context.constant(np.reshape(mean, (1, -1))))
     return Answer(features=op.matmul(centred, context.constant(matrix)))
@@ -81,4 +89,7 @@ RULES: Final = {
     GaussianRandomProjection: plain,
     SparseRandomProjection: plain,
     FeatureAgglomeration: pooled,
+    PLSRegression: regressed,
+    PLSCanonical: regressed,
+    CCA: regressed,
 }
