@@ -1,6 +1,7 @@
 """The README, followed word by word: its commands and its Python, in its order, in an empty folder against a real server.
 
-Only what is not the reader's is changed: free ports, which the environment and the server's options name.
+Only what is not the reader's is changed: free ports, which the environment and the server's options name. Each command of
+`penstock` runs as a process the first time, which proves that it imports what it needs, and in this process later.
 """
 
 import os
@@ -44,7 +45,7 @@ def free_port():
 
 
 @pytest.fixture
-def reader(tmp_path, environment, empty_registry):
+def reader(tmp_path, environment, empty_registry, penstock, monkeypatch):
     """Runs what a reader types, and gives what it prints."""
     (tmp_path / "data").mkdir()
     # Its tables are there already: making them takes longer than all the rest.
@@ -57,10 +58,14 @@ def reader(tmp_path, environment, empty_registry):
         "COLUMNS": "100",
     }
     own.pop("MLFLOW_TRACKING_URI", None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     ports = {"PENSTOCK_SERVER": free_port(), "PENSTOCK_HTTP": free_port()}
     own["PENSTOCK_SERVER"] = f"127.0.0.1:{ports['PENSTOCK_SERVER']}"
     own["PENSTOCK_HTTP"] = f"http://127.0.0.1:{ports['PENSTOCK_HTTP']}"
-    servers = []
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    servers, typed_before = [], set()
 
     def ran(command):
         if command[:2] == ["penstock", "serve"]:
@@ -68,6 +73,12 @@ def reader(tmp_path, environment, empty_registry):
             servers.append(Server([*options, *command[2:]], own, tmp_path / "server.log").wait_ready())
             _until(lambda: {row["state"] for row in servers[-1].models()} == {"READY"}, "every model is served")
             return ""
+        if command[0] == "penstock":
+            if command[1] in typed_before:
+                code, out, error = penstock(*command[1:])
+                assert code == 0, (command, out, error)
+                return out
+            typed_before.add(command[1])
         whole = [sys.executable, str(ROOT / command[1])] if command[0] == "python" else [*PENSTOCK, *command[1:]]
         done = subprocess.run(whole, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
