@@ -13,6 +13,7 @@ WORKERS ?= logical
 # scikit-learn again at each of the hundreds of starts of a process in the tests: 4 s instead of 1.5 s.
 export PYTHONDONTWRITEBYTECODE :=
 PARALLEL := -n $(WORKERS) --dist worksteal
+LEFT_OUT := -m 'not long'
 
 .DEFAULT_GOAL := help
 .PHONY: help install lock demo test coverage explore mutants lint check protos architecture kernels dist bench bench-ci bench-peers faults clean
@@ -38,10 +39,10 @@ lock: ## Write requirements.lock again from pyproject.toml; ARGS=--upgrade takes
 demo: $(STAMP) ## Train, serve, stream a year of flights, promote a canary, watch drift (about two minutes)
 	$(BIN)/penstock demo $(ARGS)
 
-test: $(STAMP) ## Run the tests; ARGS="-m 'not slow'" leaves out those that start real services
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+test: $(STAMP) ## Run the tests but the long ones; ARGS="-m 'not slow'" leaves out all that start real services
+	$(BIN)/python -m pytest $(PARALLEL) $(LEFT_OUT) $(ARGS)
 
-coverage: $(STAMP) ## Run the tests, and show how many lines of each room they reach
+coverage: $(STAMP) ## Run all tests, and show how many lines of each room they reach
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report= $(ARGS)
 	$(BIN)/python tests/coverage_by_room.py
 
@@ -57,7 +58,8 @@ lint: $(STAMP) ## Format, lint, types, and whether the generated code is fresh
 	$(BIN)/mypy
 	$(BIN)/python -m penstock.generate --check
 
-check: lint test ## Prove everything: lint and tests
+check: LEFT_OUT :=
+check: lint test ## Prove everything: lint and all tests, also the long ones
 
 protos: $(STAMP) ## Write the generated code from the .proto files
 	$(BIN)/python -m penstock.generate

@@ -23,7 +23,7 @@ watchdog_s = 3.0
 grace_s = 2.0
 [airlock]
 memory_mib = 1024
-timeout_s = 20.0
+timeout_s = 10.0
 """
 
 
@@ -165,7 +165,7 @@ def test_candidates_that_eat_memory_crash_or_never_end_cost_nobody_anything(
         assert reason == "ended the process that tried it (signal 11, SIGSEGV)"
         put_version(repository, "flag", "4", looping(2**62))
         reason = until(lambda: reason_of(server, "flag", "4"), "the version that never ends is told", 60)
-        assert reason.startswith("did not finish loading within 20 s")
+        assert reason.startswith("did not finish loading within 10 s")
     assert server.workers() == workers
     assert server.total("penstock_quarantined_versions") == 1
     assert "ready" in server.get("/readyz")

@@ -22,6 +22,7 @@ MAX_GROWTH = 1.5
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(180 + 2 * DURATION_S)
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_the_standing_mix_gets_right_answers_and_leaves_nothing(
