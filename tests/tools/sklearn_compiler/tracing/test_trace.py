@@ -317,3 +317,53 @@ def test_texts_are_prepared_before_an_encoder(assert_equal, function):
     rows = FRAME[["sex", "port"]].assign(sex=FRAME["sex"].where(FRAME.index % 2 == 0, FRAME["sex"].str.title()))
     encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
     assert_equal(make_pipeline(FunctionTransformer(function), encoder).fit(rows), rows)
+
+
+NAMES = pd.DataFrame(
+    {"name": ["Mrs. J. Ö. Bradley", "Mr. Owen", "", "mr.", "Mr", "M r.", "Master  Mr.  J", "Dr. é", "x" * 99] * 6}
+)
+NAMES["name"] = NAMES["name"].mask(np.arange(len(NAMES)) % 9 == 2)
+
+SEARCHES = {
+    "a text": lambda f: f["name"].str.contains("Mr.", regex=False, na=False).astype(int).to_frame(),
+    "several": lambda f: f["name"].str.contains("Mrs|Dr|é", na=False).astype(float).to_frame(),
+    "what is missing counts": lambda f: f.assign(name=f["name"].str.contains("Owen", na=True)),
+    "what is missing is filled": lambda f: f[["name"]].fillna("Mr").apply(lambda c: c.str.contains("Mr")),
+    "lowered": lambda f: f["name"].str.lower().str.contains("mr", na=False).to_frame(),
+    "a choice": lambda f: pd.DataFrame({"old": np.where(f["name"].str.contains("x" * 32, na=False), 2.5, 1.0)}),
+}
+
+
+@pytest.mark.parametrize("function", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("dtype", [object, "str"])
+def test_texts_are_searched(assert_equal, function, dtype):
+    rows = NAMES.astype({"name": dtype})
+    assert_equal(FunctionTransformer(function).fit(rows), rows)
+
+
+def test_a_missing_text_is_refused_where_the_function_refuses_it():
+    """pandas makes NaN of it in a column of objects, which is no whole number; an empty text is searched like others."""
+    found = FunctionTransformer(lambda f: f["name"].str.contains("Mr").astype(int).to_frame())
+    rows = NAMES.dropna().astype({"name": object})
+    model = make_pipeline(found, LinearRegression()).fit(rows, np.arange(len(rows)))
+    assert [column.missing for column in prepare(model, rows).features.columns] == ["text"]
+
+
+NOT_SEARCHED = {
+    "any character": (lambda f: f["name"].str.contains("M.s", na=False).to_frame(), r"texts of up to 32 characters"),
+    "white space": (
+        lambda f: f["name"].str.contains("Mr. O", na=False, regex=False).to_frame(),
+        r"without white space",
+    ),
+    "any case": (
+        lambda f: f["name"].str.contains("mr", case=False, na=False).to_frame(),
+        r"\.str\.lower\(\) before it compiles",
+    ),
+    "stripped": (lambda f: f["name"].str.strip().str.contains("Mr", na=False).to_frame(), r"after \.str\.strip"),
+}
+
+
+@pytest.mark.parametrize(("function", "reason"), NOT_SEARCHED.values(), ids=NOT_SEARCHED)
+def test_other_searches_are_refused_with_what_works(function, reason):
+    with pytest.raises(UnsupportedError, match=reason):
+        prepare(FunctionTransformer(function).fit(NAMES), NAMES)

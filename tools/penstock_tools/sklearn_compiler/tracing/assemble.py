@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from penstock_server.features.spec.encoders import Categories
+from penstock_server.features.spec.grams import CharacterGrams, Grams, Vocabulary
 from penstock_server.features.spec.spec import Block
 from penstock_server.features.spec.spec import Text as TextBlock
 from penstock_server.features.spec.spec import Time as TimeBlock
@@ -26,6 +27,7 @@ from penstock_tools.sklearn_compiler.tracing.compute import compute_of, sources_
 from penstock_tools.sklearn_compiler.tracing.trace import NotTraced, Traced
 from penstock_tools.sklearn_compiler.tracing.values import (
     Coded,
+    FromGram,
     FromNumber,
     FromText,
     FromTime,
@@ -136,6 +138,8 @@ def _block(source: Source, parts: Parts) -> Block:
     (part,) = pick(parts, [source.at])
     if isinstance(source, FromTime) and isinstance(part, Times):
         return TimeBlock(part.column, (source.part,))  # type: ignore[arg-type]
+    if isinstance(source, FromGram):
+        return _searched(source, part)
     assert isinstance(source, FromText)
     if not isinstance(part, Strings):
         raise Refused("it reads text where there is none")
@@ -146,3 +150,15 @@ def _block(source: Source, parts: Parts) -> Block:
     encode = Categories(source.texts)
     prepare: Any = tuple(dict.fromkeys((*part.prepare, *source.prepare)))
     return TextBlock(part.column, encode, steps, prepare)
+
+
+def _searched(source: FromGram, part: Part) -> Block:
+    """Grams of characters as long as the one that is looked for, of which that one alone is counted."""
+    if not isinstance(part, Strings) or part.otherwise is not None:
+        raise NotTraced("its function searches texts that were replaced before")
+    prepare = tuple(dict.fromkeys((*part.prepare, *source.prepare)))
+    if prepare not in {(), ("lower",)}:
+        raise NotTraced(f"its function searches texts after .str.{prepare[-1]}; after .str.lower() alone it compiles")
+    size = len(source.gram)
+    grams = CharacterGrams(size, size, lowercase=bool(prepare))
+    return TextBlock(part.column, Grams(grams, Vocabulary((source.gram,), binary=True)))

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from penstock_server.features.spec import limits
 from penstock_server.features.spec.blocks import TIME_PARTS
 from penstock_tools.sklearn_compiler.forms import Missing
 from penstock_tools.sklearn_compiler.tracing import elementwise, numpy_functions, scalars, values
@@ -505,9 +506,37 @@ class _Str:
     def __init__(self, series: TracedSeries) -> None:
         self._series = series
 
+    def contains(
+        self,
+        pat: Any,
+        case: bool = True,
+        flags: int = 0,
+        na: Any = None,
+        regex: bool = True,
+    ) -> TracedSeries:
+        text: Any = self._series.value
+        if not case or flags:
+            raise TraceEnded("it uses .str.contains without regard to case; .str.lower() before it compiles")
+        grams = pat.split("|") if regex and isinstance(pat, str) else [pat]
+        if not all(isinstance(gram, str) and _is_plain(gram, is_pattern=regex) for gram in grams):
+            raise TraceEnded(
+                f"it uses .str.contains({pat!r}); of patterns, texts of up to {limits.MAX_GRAM} characters without white space "
+                "compile, also several with | between them"
+            )
+        if any(key and old != key for key, old in text.becomes.items()):
+            raise TraceEnded("it uses .str.contains after replacing texts")
+        filled = text.becomes.get("")
+        is_na = na is not None and not pd.isna(na) and bool(na)
+        of_empty = any(gram in filled for gram in grams) if isinstance(filled, str) else is_na
+        found = [values.searched(text, gram) for gram in grams]
+        if of_empty:
+            found.append(values.looked_up(text, {"": 1.0}, 0.0, "bool"))
+        return TracedSeries(values.any_of(found), self._series.name)
+
     def __getattr__(self, name: str) -> Any:
         if name not in _PREPARE:
-            raise TraceEnded(f"it uses .str.{name}; of texts {', '.join(f'.str.{one}' for one in _PREPARE)} compile")
+            listed = ", ".join(f".str.{one}" for one in (*_PREPARE, "contains"))
+            raise TraceEnded(f"it uses .str.{name}; of texts {listed} compile")
 
         def prepare(to_strip: Any = None) -> TracedSeries:
             text: Any = self._series.value
@@ -521,6 +550,12 @@ class _Str:
             return TracedSeries(Text(text.at, text.becomes, (*text.prepare, name)), self._series.name)
 
         return prepare
+
+
+def _is_plain(gram: str, *, is_pattern: bool) -> bool:
+    """Whether it stands for itself alone, and can be looked for."""
+    means_more = is_pattern and any(each in r".^$*+?{}[]\()" for each in gram)
+    return 0 < len(gram) <= limits.MAX_GRAM and not means_more and not any(map(str.isspace, gram))
 
 
 _SAME_PARTS: Final = {

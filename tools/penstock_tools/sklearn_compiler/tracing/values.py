@@ -58,7 +58,21 @@ class FromText:
     other: float
 
 
-Source = FromNumber | FromTime | FromText
+@dataclass(frozen=True, slots=True)
+class FromGram:
+    """1 where a text of the column at this place contains the gram, else 0.
+
+    Attributes:
+        prepare: what is done to the text before: nothing, or "lower".
+        gram: without white space; the kernel takes runs of that for one space.
+    """
+
+    at: int
+    prepare: tuple[str, ...]
+    gram: str
+
+
+Source = FromNumber | FromTime | FromText | FromGram
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -234,6 +248,11 @@ def looked_up(text: Text, numbers: Mapping[str, float], other: float, kind: Kind
     """The number of each text on the wire, once it is prepared."""
     source = FromText(text.at, text.prepare, tuple(numbers), tuple(numbers.values()), other)
     return Number("source", kind=kind, source=source)
+
+
+def searched(text: Text, gram: str) -> Number:
+    """Whether the text contains the gram, once it is prepared; an empty one does not."""
+    return Number("source", kind="bool", source=FromGram(text.at, text.prepare, gram))
 
 
 def wire_texts(text: Text, meant: Mapping[Any, float], of_missing: float, other: float) -> dict[str, float]:
