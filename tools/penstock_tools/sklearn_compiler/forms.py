@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 from functools import partial
+from itertools import islice
 from math import isnan
 from typing import Any, Final
 
@@ -46,13 +47,13 @@ _PROBES: Final = 3
 
 def missing_kind(value: object) -> Missing | None:
     """What kind of missing value this is, None for a value."""
+    if isinstance(value, str):  # first, since most are: it is asked of every value several times
+        return None if value else Missing.EMPTY
     if value is None:
         return Missing.NONE
     if value is pd.NA or value is pd.NaT:
         return Missing.NA
-    if isinstance(value, float | np.floating) and isnan(value):
-        return Missing.NAN
-    return Missing.EMPTY if isinstance(value, str) and not value else None
+    return Missing.NAN if isinstance(value, (float, np.floating)) and isnan(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +135,10 @@ def _is_text(column: Any) -> bool:
 
 def _are_dates(column: Any) -> bool:
     """Whether every text there is an ISO date or time; a bare number is none."""
-    texts = [value for value in column if missing_kind(value) is None]
-    if not texts or not all(isinstance(value, str) and value[4:5] == "-" and value[7:8] == "-" for value in texts[:20]):
+    first = list(islice((value for value in column if missing_kind(value) is None), 20))
+    if not first or not all(isinstance(value, str) and value[4:5] == "-" and value[7:8] == "-" for value in first):
         return False
+    texts = [value for value in column if missing_kind(value) is None]
     try:
         pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601")
     except (ValueError, TypeError, OverflowError):

@@ -106,8 +106,7 @@ class Sample:
         Raises:
             InvalidInputError: there is none.
         """
-        table = self.on_the_wire()
-        numbers = [table[column.name] for column in self.columns if column.kind == "number"]
+        numbers = [numbers_of(self.table, column.name) for column in self.columns if column.kind == "number"]
         is_finite = (
             ~np.any([np.isinf(values) for values in numbers], axis=0) if numbers else np.ones(self.rows, np.bool_)
         )
