@@ -89,20 +89,27 @@ def test_other_models_are_served_while_kernels_compile_and_the_compiler_ends_wit
     ],
 )
 def test_what_cannot_work_ends_at_once_with_one_sentence(
-    environment: dict[str, str], tmp_path: Path, arguments: list[str], said: str
+    environment: dict[str, str],
+    penstock: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    said: str,
 ) -> None:
     (tmp_path / "typo.toml").write_text("worker = 2\n")
     (tmp_path / "log.toml").write_text('[request_log]\ndirectory = "typo.toml/log"\n')
     (tmp_path / "tls.toml").write_text('[grpc]\ntls_certificate = "none.pem"\ntls_key = "none.pem"\n')
     free = [] if "--port" in arguments else ["--port", "0", "--http-port", "0"]
-    for check in ([], ["--check"]):
-        command = [sys.executable, "-m", "penstock_tools.cli.main", "serve", *free, *arguments, *check]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 1
-        assert done.stderr.count("\n") == 1, done.stderr
-        assert said in done.stderr
+    command = [sys.executable, "-m", "penstock_tools.cli.main", "serve", *free, *arguments]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    monkeypatch.chdir(tmp_path)
+    code, _, error = penstock("serve", *free, *arguments, "--check")
+    assert (done.returncode, code) == (1, 1)
+    assert done.stderr.count("\n") == error.count("\n") == 1, done.stderr + error
+    assert said in done.stderr
+    assert said in error
 
 
 def test_settings_that_work_are_said_to(environment: dict[str, str], tmp_path: Path) -> None:
