@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
+from penstock.names import ATTRIBUTIONS
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.parse import parse
 from penstock_server.prediction import predictor as predictor_module
@@ -119,6 +120,7 @@ def test_the_oldest_head_of_a_length_makes_room() -> None:
         put(cache, message)
     assert cache.find(messages[0]) is None
     found = [cache.find(message) for message in messages[1:]]
+    assert cache._bytes == sum(cached.size for cached in found if cached)
     assert [cached and cached.model for cached in found] == list("abcdefgh"[1 : MAX_HEADS + 1])
 
 
@@ -230,6 +232,17 @@ def test_a_small_head_that_parses_to_much_is_not_cached(change: Any) -> None:
     request = pb.ModelInferRequest.FromString(ROW)
     change(request)
     assert put(ParseCache(), request.SerializeToString()) is None
+
+
+@pytest.mark.parametrize(("name", "explains"), [("y", False), (ATTRIBUTIONS, True)])
+def test_as_many_outputs_as_may_be_are_cached_and_attributions_known_among_them(name: str, explains: bool) -> None:
+    request = pb.ModelInferRequest.FromString(ROW)
+    many_outputs(request)
+    del request.outputs[MAX_PARTS - len(request.inputs[0].shape) :]
+    request.outputs[0].name = name
+    cached = put(ParseCache(), request.SerializeToString())
+    assert cached is not None
+    assert cached.explains == explains
 
 
 MESSAGES = st.builds(
