@@ -9,7 +9,6 @@ import pytest
 from penstock_server.errors import InvalidInputError, UnsupportedError
 from penstock_server.features.pipeline import Pipeline
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
-from penstock_tools.sklearn_compiler.sample import pipeline_sample
 
 ce = pytest.importorskip("category_encoders")
 from penstock_tools.sklearn_compiler.rules_encoders import _TABLES  # noqa: E402 - needs the package
@@ -49,16 +48,16 @@ def one_row(question):
 def assert_all_answers_are_its_own(encoder, rows, answers=ANSWERS):
     """The sample, and each question alone, which the compiled one refuses where the encoder refuses an unseen text."""
     fitted = encoder.fit(rows, answers)
-    compiled = Pipeline(compile_pipeline(fitted, rows).features("FP64"))
+    made = compile_pipeline(fitted, rows)
+    compiled = Pipeline(made.features("FP64"))
     kinds = {}
     for name, question in {"the sample": None, **QUESTIONS}.items():
         asked = rows if question is None else one_row(question)
-        texts = pipeline_sample(fitted, rows)
         wire = {
             column.name: asked[column.name].to_numpy(float)
             if not column.is_text
             else ["" if pd.isna(value) else value for value in asked[column.name]]
-            for column in texts.columns
+            for column in made.sample.columns
         }
         try:
             expected = np.asarray(fitted.transform(asked), np.float64)

@@ -23,6 +23,7 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_tools.sklearn_compiler.accepting import (
     HUGE,
+    LARGEST_SINGLE,
     TOLERANCE,
     Found,
     Question,
@@ -116,14 +117,25 @@ def _affordable(columns: Sequence[str], column_s: float) -> list[str]:
 
 
 def _questions(sample: Sample, columns: Sequence[str], about_numbers: frozenset[str]) -> list[list[Question]]:
-    """What is asked, in groups: each asks about one kind of value. `about_numbers` are asked for more than missing ones."""
+    """What is asked, in groups of one call each. `about_numbers` are asked for more than missing ones."""
     raw = {column.name: column for column in sample.columns}
     wire = sample.on_the_wire()
     each = [question for name in columns for question in _about(raw[name], wire[name], sample)]
     asked = [question for question in each if not question.is_number or question.column in about_numbers]
-    return [
-        [question for question in asked if question.name == kind] for kind in dict.fromkeys(each.name for each in asked)
+    by_kind = [
+        question for kind in dict.fromkeys(each.name for each in asked) for question in asked if question.name == kind
     ]
+    groups: dict[str, list[Question]] = {}
+    for question in by_kind:
+        groups.setdefault(_group(question), []).append(question)
+    return list(groups.values())
+
+
+def _group(question: Question) -> str:
+    """Where few pipelines refuse anything, one call asks about several kinds; of the others each is asked by itself."""
+    if question.size:
+        return "what float32 holds" if question.size <= LARGEST_SINGLE else question.name
+    return "any number" if question.is_number else question.name
 
 
 def _about(column: RawColumn, wire: NDArray[Any], sample: Sample) -> Iterator[Question]:
@@ -247,19 +259,18 @@ class _Asked:
     def expected(self, groups: Iterable[Sequence[Question]]) -> Iterator[Expected]:
         """What the pipeline makes of the questions; what it refuses is asked on one probe alone."""
         too_large: dict[str, Outcome] = {}
+        answered: list[Question] = []
         for group in groups:
             known = [question for question in group if question.size and question.column in too_large]
             yield from ((question, 0, too_large[question.column]) for question in known)
-            answered = []
-            asked = [(question, 0) for question in group if question not in known]
-            for question, _, outcome in self._outcomes(asked):
+            for question, _, outcome in self._outcomes([(each, 0) for each in group if each not in known]):
                 yield question, 0, outcome
                 if not outcome.is_refusal:
                     answered.append(question)
                 elif question.size:
                     too_large[question.column] = outcome
-            more = range(1, self._probes.rows)
-            yield from self._outcomes([(question, probe) for question in answered for probe in more])
+        more = range(1, self._probes.rows)
+        yield from self._outcomes([(question, probe) for question in answered for probe in more])
 
     def _outcomes(self, asked: Sequence[tuple[Question, int]]) -> Iterator[Expected]:
         if not asked:

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas.api.types import is_object_dtype
 
-from penstock_tools.sklearn_compiler.outcomes import Outcome, one_thread, outcomes, taken
+from penstock_tools.sklearn_compiler.outcomes import Outcome, one_thread, outcomes, outcomes_at_once, taken
 
 
 class Missing(Enum):
@@ -224,47 +224,57 @@ def _meant(column: Any, meaning: Missing) -> Any:
     return pd.Series(values, index=column.index, name=column.name, dtype=column.dtype if keeps else object)
 
 
-def _asked(
-    pipeline: Any, probes: pd.DataFrame, places: Sequence[int]
-) -> dict[int, dict[Missing | None, list[Outcome]]]:
-    """For each column what the pipeline makes of each kind of missing value in it, and of an unseen value (None).
+_KINDS: Final = (None, *Missing)
+"""What is put into a column: a value that the pipeline has never seen, and each kind of missing value."""
+_Told = dict[Missing | None, list[Outcome]]
+"""For each kind what the pipeline makes of it, on each probe."""
+_Asked = tuple[int, Missing | None, int]
+"""A question: a column, the kind that is put into it, and the probe."""
 
-    One call asks about one kind in all columns: a row for each. Where that is answered, the other probes are asked too.
+
+def _asked(pipeline: Any, probes: pd.DataFrame, places: Sequence[int]) -> dict[int, _Told]:
+    """What the pipeline makes of each kind in each of the columns.
+
+    One call asks everything. Where the pipeline refuses it, a call asks about one kind on the first probe, a row for each
+    column; one more asks on the other probes about all that was answered.
     """
-    found: dict[int, dict[Missing | None, list[Outcome]]] = {at: {} for at in places}
     loose = _changed(probes, places, lambda column: column.astype(object))
-    for kind in (None, *Missing):
-        values = {at: _unseen_like(probes.iloc[:, at]) if kind is None else kind.value_in_frames for at in places}
-        for at, outcome in zip(places, _outcomes(pipeline, loose, [(at, 0) for at in places], values), strict=True):
-            found[at][kind] = [outcome]
-        more = [(at, probe) for at in places for probe in range(1, len(probes)) if not found[at][kind][0].is_refusal]
-        for (at, _), outcome in zip(more, _outcomes(pipeline, loose, more, values), strict=True):
+    unseen = {at: _unseen_like(probes.iloc[:, at]) for at in places}
+    found: dict[int, _Told] = {at: {kind: [] for kind in _KINDS} for at in places}
+
+    def note(asked: Sequence[_Asked], answered: Sequence[Outcome]) -> None:
+        for (at, kind, _), outcome in zip(asked, answered, strict=True):
             found[at][kind].append(outcome)
+
+    everything = [(at, kind, probe) for at in places for kind in _KINDS for probe in range(len(probes))]
+    at_once = outcomes_at_once(pipeline, _rows_of(loose, everything, unseen))
+    if at_once is not None:
+        note(everything, at_once)
+        return found
+    answered: list[tuple[int, Missing | None]] = []
+    for kind in _KINDS:
+        first = [(at, kind, 0) for at in places]
+        note(first, outcomes(pipeline, _rows_of(loose, first, unseen)))
+        answered += [(at, kind) for at in places if not found[at][kind][0].is_refusal]
+    more = [(at, kind, probe) for at, kind in answered for probe in range(1, len(probes))]
+    if more:
+        note(more, outcomes(pipeline, _rows_of(loose, more, unseen)))
     return found
 
 
-def _outcomes(
-    pipeline: Any, probes: pd.DataFrame, asked: Sequence[tuple[int, int]], values: Mapping[int, Any]
-) -> list[Outcome]:
-    """The outcome of each pair of a column and a probe, with the column's value in the probe."""
-    if not asked:
-        return []
-    rows = taken(probes, [probe for _, probe in asked]).reset_index(drop=True)
-    for at in {at for at, _ in asked}:
-        here = [row for row, (column, _) in enumerate(asked) if column == at]
-        rows = _changed(rows, [at], partial(_put, rows=here, value=values[at]))
-    return outcomes(pipeline, rows)
+def _rows_of(probes: pd.DataFrame, asked: Sequence[_Asked], unseen: Mapping[int, Any]) -> pd.DataFrame:
+    """The probe of each question, with what is asked about in its column."""
+    rows = taken(probes, [probe for _, _, probe in asked]).reset_index(drop=True)
+    values = {at: rows.iloc[:, at].to_numpy(object).copy() for at in unseen}
+    for row, (at, kind, _) in enumerate(asked):
+        values[at][row] = unseen[at] if kind is None else kind.value_in_frames
+    for at, changed in values.items():
+        rows.isetitem(at, pd.Series(changed, dtype=object))
+    return rows
 
 
 def _unseen_like(column: Any) -> Any:
     return UNSEEN if _is_text(column) else _UNSEEN_NUMBER
-
-
-def _put(column: Any, rows: Sequence[int], value: Any) -> Any:
-    values = column.to_numpy(object).copy()
-    for row in rows:
-        values[row] = value
-    return pd.Series(values, index=column.index, name=column.name, dtype=object)
 
 
 def _meaning(

@@ -89,12 +89,24 @@ def outcomes(pipeline: Any, rows: Any) -> list[Outcome]:
     """The outcome of each row of a frame, series or array."""
     count = len(rows)
     try:
-        given = answers(pipeline, rows)
+        return _answered(pipeline, rows)
     except Exception as error:  # noqa: BLE001 - a pipeline holds anybody's code, and any error of it is its refusal
         if count == 1:
             return [Outcome(None, first_line(error) or type(error).__name__)]
         half = count // 2
         return outcomes(pipeline, taken(rows, range(half))) + outcomes(pipeline, taken(rows, range(half, count)))
+
+
+def outcomes_at_once(pipeline: Any, rows: Any) -> list[Outcome] | None:
+    """The outcome of each row, None where the pipeline refuses the call."""
+    try:
+        return _answered(pipeline, rows)
+    except Exception:  # noqa: BLE001 - as above
+        return None
+
+
+def _answered(pipeline: Any, rows: Any) -> list[Outcome]:
+    given, count = answers(pipeline, rows), len(rows)
     if len(given) != count:
         return [Outcome(None, f"it gives {len(given)} answers for {count} rows")] * count
     # Several labels of a row may all be as good as impossible.
