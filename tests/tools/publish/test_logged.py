@@ -57,7 +57,7 @@ def publish(address, agree=lambda _: True, **options):
     return files.publish(Request("churn", files.Path(address), **options), agree, lambda _: None)
 
 
-@pytest.mark.parametrize("flavour", ["sklearn", "lightgbm"])
+@pytest.mark.parametrize("flavour", ["sklearn", "lightgbm", "xgboost", "catboost"])
 def test_a_logged_model_is_compiled_with_its_input_example(log, client, estimators, flavour):
     log(flavour, estimators[flavour], input_example=ROWS)
     client.set_registered_model_alias("raw", "best", "1")

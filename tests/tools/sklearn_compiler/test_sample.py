@@ -1,8 +1,10 @@
+import pickle
 from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
+from catboost import CatBoostClassifier
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
@@ -123,6 +125,16 @@ def test_an_array_with_columns_too_many(width, said):
     pipeline = LogisticRegression().fit([[0.0, 1], [1, 0]], [0, 1])
     with pytest.raises(InvalidInputError, match=said):
         pipeline_sample(pipeline, np.zeros((40, width)))
+
+
+def test_a_catboost_that_was_saved_is_asked_for_its_columns_by_their_names():
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    fitted = CatBoostClassifier(iterations=2, verbose=False, allow_writing_files=False).fit(rows, rows[:, 0] > 0)
+    saved = pickle.loads(pickle.dumps(fitted))
+    assert saved.n_features_in_ == 0  # what it forgets
+    assert len(pipeline_sample(saved, rows).columns) == 3
+    with pytest.raises(InvalidInputError, match="has 2 columns, and the pipeline was fitted on 3"):
+        pipeline_sample(saved, rows[:, :2])
 
 
 @pytest.mark.parametrize(("rows", "is_told"), [(1, True), (29, True), (30, False)])

@@ -241,6 +241,9 @@ def _check_fitted(pipeline: Any) -> None:
 def _check_width(pipeline: Any, rows: Any) -> None:
     """Checks the columns of a pipeline that knows only how many there were."""
     expected = getattr(pipeline, "n_features_in_", None)
+    if expected == 0:
+        # A CatBoost model that was saved says 0, and still has its columns' names.
+        expected = len(getattr(pipeline, "feature_names_", ())) or None
     found = rows.shape[1]
     if not isinstance(expected, int | np.integer) or found == expected:
         return
