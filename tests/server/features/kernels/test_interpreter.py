@@ -45,7 +45,6 @@ def run(spec: FeatureSpec, rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.
 
 
 @given(SPECS, ROWS)
-@settings(max_examples=400, deadline=None)
 def test_a_random_specification_does_what_it_means_to_the_last_bit(spec: FeatureSpec, rows: Rows) -> None:
     expected, refused = meaning(spec, table_of(rows))
     found, found_refused = run(spec, rows)
@@ -71,7 +70,6 @@ def test_where_blocks_of_rows_meet_nothing_is_lost(spec: FeatureSpec, rows: Rows
 
 
 @given(st.data(), st.lists(st.tuples(NEAR | REALS, NEAR | REALS), max_size=30))
-@settings(max_examples=300, deadline=None)
 def test_steps_of_the_c_library_are_near_their_meaning(data: st.DataObject, rows: list[tuple[float, float]]) -> None:
     step = data.draw(near_steps(2))
     spec = FeatureSpec((NumberColumn("a"), NumberColumn("b")), Take(("a", "b"), (step,)), "FP64")

@@ -30,10 +30,11 @@ ESTIMATORS = {
 }
 
 
-def answers(estimator, rows, datatype="FP64"):
-    made = onnx_graph.read(to_onnx(estimator, rows.shape[1], datatype)).runtime
-    given = {made.signature.inputs[0].name: rows.astype(np.float64 if datatype == "FP64" else np.float32)}
-    return dict(zip([output.name for output in made.signature.outputs], made.run(given), strict=True))
+def graph_of(estimator):
+    """Gives the answers of the estimator's graph to rows, by their names."""
+    made = onnx_graph.read(to_onnx(estimator, estimator.n_features_in_, "FP64")).runtime
+    names = [output.name for output in made.signature.outputs]
+    return lambda rows: dict(zip(names, made.run({made.signature.inputs[0].name: rows}), strict=True))
 
 
 @pytest.mark.parametrize("is_grid", [False, True], ids=["anywhere", "on a grid"])
@@ -41,7 +42,7 @@ def answers(estimator, rows, datatype="FP64"):
 def test_neighbours_are_scikit_learns_own(estimator, answer, is_grid):
     rows, asked = (np.round(ROWS) * GRID, np.round(ASKED) * GRID) if is_grid else (ROWS, ASKED)
     fitted = estimator.fit(rows, answer)
-    got = answers(fitted, asked)
+    got = graph_of(fitted)(asked)
     if "label" in got:
         np.testing.assert_allclose(got["probabilities"], fitted.predict_proba(asked), atol=1e-12)
         np.testing.assert_array_equal(got["label"], fitted.predict(asked))
@@ -53,18 +54,19 @@ def test_neighbours_are_scikit_learns_own(estimator, answer, is_grid):
 def test_in_the_order_of_the_fit_where_there_is_no_tree():
     fitted = KNeighborsRegressor(4, algorithm="brute").fit(np.round(ROWS[:200]), ANSWERS[:200])
     asked = np.round(ASKED)
-    np.testing.assert_allclose(answers(fitted, asked)["prediction"].ravel(), fitted.predict(asked))
+    np.testing.assert_allclose(graph_of(fitted)(asked)["prediction"].ravel(), fitted.predict(asked))
 
 
 def test_all_rows_are_neighbours():
     fitted = KNeighborsRegressor(500, algorithm="kd_tree").fit(ROWS, ANSWERS)
-    np.testing.assert_allclose(answers(fitted, ASKED)["prediction"].ravel(), fitted.predict(ASKED))
+    np.testing.assert_allclose(graph_of(fitted)(ASKED)["prediction"].ravel(), fitted.predict(ASKED))
 
 
 def test_single_rows_too():
     fitted = KNeighborsClassifier(5).fit(np.round(ROWS), CLASSES)
+    graph = graph_of(fitted)
     for row in np.round(ASKED[:20]):
-        np.testing.assert_array_equal(answers(fitted, row[None])["label"], fitted.predict(row[None]))
+        np.testing.assert_array_equal(graph(row[None])["label"], fitted.predict(row[None]))
 
 
 IMPUTERS = [
@@ -87,6 +89,7 @@ def test_gaps_are_filled(imputer):
     if imputer.keep_empty_features:
         rows[:, 2] = np.nan
     fitted = imputer.fit(rows)
-    np.testing.assert_allclose(answers(fitted, asked)["features"], fitted.transform(asked), rtol=1e-9, atol=1e-9)
+    graph = graph_of(fitted)
+    np.testing.assert_allclose(graph(asked)["features"], fitted.transform(asked), rtol=1e-9, atol=1e-9)
     whole = np.abs(ASKED[:1])
-    np.testing.assert_allclose(answers(fitted, whole)["features"], fitted.transform(whole))
+    np.testing.assert_allclose(graph(whole)["features"], fitted.transform(whole))
