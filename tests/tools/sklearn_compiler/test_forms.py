@@ -123,3 +123,21 @@ def test_dates_that_the_pipeline_reads_from_texts_too_are_dates(frame):
     assert form_of(read, texts).rows["at"].dtype.kind == "M"
     known = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LinearRegression()).fit(texts[["at"]], texts["fare"])
     assert form_of(known, texts[["at"]]).rows["at"].dtype.kind == "O"
+
+
+class Lengths:
+    """Takes whatever it gets, and counts the calls."""
+
+    calls = 0
+
+    def transform(self, rows):
+        self.calls += 1
+        return rows.map(lambda value: len(repr(value))).to_numpy()
+
+
+def test_one_call_asks_about_all_missing_values_where_none_is_refused():
+    lengths = Lengths()
+    form = form_of(lengths, pd.DataFrame({"city": CITIES, "born in": CITIES}, dtype=object))
+    assert form.missing == {0: Missing.NAN, 1: Missing.NAN}
+    # The first asks whether this form of the rows is taken.
+    assert lengths.calls == 2
