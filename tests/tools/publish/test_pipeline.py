@@ -184,7 +184,7 @@ def test_a_model_without_a_converter(frame, answers):
     from sklearn.semi_supervised import LabelSpreading
 
     model = LabelSpreading().fit(frame[["fare"]], answers["binary"])
-    with pytest.raises(UnsupportedError, match="LabelSpreading does not become FP32 ONNX"):
+    with pytest.raises(UnsupportedError, match="LabelSpreading does not become ONNX: skl2onnx has no converter"):
         prepare(model, frame[["fare"]])
 
 

@@ -56,7 +56,7 @@ UNSUPPORTED = {
     ),
     "two kinds of nothing": (
         of(OneHotEncoder(), ["nothings"]),
-        "column 'nothings' has the categories '' and None, which are one on the wire",
+        "column 'nothings' has the categories '' and None, which requests cannot tell apart",
     ),
     "numbers filled with text": (
         of(SimpleImputer(strategy="constant", fill_value="x"), ["hollow"]),

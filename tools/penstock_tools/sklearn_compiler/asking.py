@@ -284,8 +284,8 @@ def _told_apart(part: Part, value: Any, question: _Question) -> str:
     assert isinstance(part, Strings)
     kinds = " and ".join(repr(each) for each in question.asked[question.wire.index(value)])
     return (
-        f"column {part.column!r} has {kinds} and makes different numbers of them, where they are one on the wire, ''; "
-        "make them one before the pipeline is fitted"
+        f"column {part.column!r} has {kinds} and makes different numbers of them, which requests cannot tell apart, as a "
+        "missing text is ''; make them one before the pipeline is fitted"
     )
 
 
@@ -326,7 +326,7 @@ def _text(question: _Question, table: _Table) -> Strings:
     """The column as text again."""
     part = question.part
     if not isinstance(part, Strings):
-        raise Refused("it makes text of numbers")
+        raise Refused("it makes text of numbers; make text of them before the pipeline")
     if len(table.unseen[0]) > 1:
         raise Refused(f"it makes several texts of column {part.column!r}")
     becomes = {

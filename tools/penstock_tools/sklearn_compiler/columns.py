@@ -180,7 +180,8 @@ class Words:
         if self.encode.columns.width > limits.MAX_WIDTH:
             raise Refused(
                 f"the text {self.column!r} has {self.encode.columns.width:,} columns, expected {limits.MAX_WIDTH:,} at most: "
-                "max_features of the vectorizer makes them fewer; linear models, naive Bayes and TruncatedSVD take them all"
+                "max_features or n_features of the vectorizer makes them fewer; linear models, naive Bayes and TruncatedSVD "
+                "take them all"
             )
         block = Text(self.column, self.encode)
         return Numbers(block if self.chosen is None else then(block, Select(self.chosen)))

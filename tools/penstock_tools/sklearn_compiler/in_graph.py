@@ -30,12 +30,9 @@ _INSTEAD: Final = {
     "DictVectorizer": "a frame with a column for each key, and OneHotEncoder, work",
     "NMF": "PCA, TruncatedSVD and FactorAnalysis work",
     "PolynomialCountSketch": "Nystroem and RBFSampler work",
-    "CountVectorizer": "its own ways to split texts work, functions do not",
-    "TfidfVectorizer": "its own ways to split texts work, functions do not",
-    "HashingVectorizer": "its own ways to split texts work, functions do not",
     "FunctionTransformer": "functions of whole columns by numpy and pandas compile",
 }
-_ELSE: Final = "expected a transformer that Penstock compiles or skl2onnx converts, fitted on what requests can hold"
+_ELSE: Final = "take a transformer that Penstock compiles or skl2onnx converts"
 
 
 def applied(transformer: Any, parts: Sequence[Part], path: StepPath, reason: NotCompiled) -> InGraph:
@@ -65,9 +62,12 @@ def applied(transformer: Any, parts: Sequence[Part], path: StepPath, reason: Not
 
 
 def refusal(transformer: Any, path: StepPath, reason: str) -> UnsupportedError:
-    """The error of a transformer that neither side can compute: where it is, why, and what would work."""
-    instead = _INSTEAD.get(type(transformer).__name__, _ELSE)
-    return UnsupportedError(f"{place(path)} cannot be published: {reason}; {instead}")
+    """The error of a transformer that neither side can compute: where it is, why, and what would work.
+
+    A reason with a semicolon has said what would work.
+    """
+    instead = "" if "; " in reason else f"; {_INSTEAD.get(type(transformer).__name__, _ELSE)}"
+    return UnsupportedError(f"{place(path)} cannot be published: {reason}{instead}")
 
 
 def stacked(parts: Sequence[Part]) -> InGraph:

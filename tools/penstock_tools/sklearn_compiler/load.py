@@ -111,7 +111,9 @@ def _from_skops(path: Path, agree: Agree) -> Any:
         unknown = sorted(set(skops.io.get_untrusted_types(data=content)) - KNOWN_TYPES)
     except Exception as error:
         # Bytes that skops did not write raise errors of zip, JSON and more.
-        raise InvalidInputError(f"{path} is no skops file: {first_line(error)}") from error
+        raise InvalidInputError(
+            f"{path} is no skops file: {first_line(error)}; expected one that skops.io.dump wrote"
+        ) from error
     named = ", ".join(unknown)
     if unknown and skops_trees.TREE_TYPES.issuperset(unknown):
         try:
@@ -144,4 +146,7 @@ def _loaded(path: Path, load: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         # Unpickling may raise anything.
-        raise InvalidInputError(f"{path} does not load: {type(error).__name__}: {first_line(error)}") from error
+        raise InvalidInputError(
+            f"{path} does not load: {type(error).__name__}: {first_line(error)}; "
+            "save the fitted pipeline again with the libraries that are installed here"
+        ) from error

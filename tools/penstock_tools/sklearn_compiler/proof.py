@@ -16,7 +16,7 @@ from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion
 
-from penstock_server.errors import InvalidInputError, ModelFailedError
+from penstock_server.errors import InvalidInputError, ModelFailedError, first_line
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec import limits
 from penstock_server.models.onnx_model import OnnxModel
@@ -175,7 +175,9 @@ def _check_outputs(pipeline: Any, rows: Sample, answers: Mapping[str, NDArray[An
         worst = _check_values("a probability", _columns(answers["probabilities"]), found, rows, is_share=False)
         margin = 2 * np.abs(np.asarray(found) - 0.5)
     if answers["label"].shape != predicted.shape:
-        raise ModelFailedError(f"the ONNX graph gives labels {answers['label'].shape} instead of {predicted.shape}")
+        raise ModelFailedError(
+            f"the ONNX graph gives labels of the shape {list(answers['label'].shape)} instead of {list(predicted.shape)}"
+        )
     for at in range(predicted.shape[1]):
         _check_labels(answers["label"][:, at], predicted[:, at], margin[:, at], rows)
     return worst
@@ -219,14 +221,17 @@ def _margin(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _check_values(
     what: str, got: NDArray[np.float64], expected: NDArray[np.float64], rows: Sample, *, is_share: bool = True
 ) -> float:
+    if got.shape != expected.shape:
+        raise ModelFailedError(
+            f"the ONNX graph gives {list(got.shape)} for {what}, rows and columns, instead of {list(expected.shape)}"
+        )
     found = difference(got, expected, is_share=is_share)
     # Written so that NaN fails too.
     if not found.share <= TOLERANCE:
         at = found.row, found.column
-        values = f"{got[at]:.9g} instead of {expected[at]:.9g}" if got.shape == expected.shape else "of another shape"
         raise ModelFailedError(
             f"the ONNX graph differs from the pipeline by {found.share:.2g} in {what}, expected at most {TOLERANCE:g}; "
-            f"row {rows.places[found.row]}: {values}"
+            f"row {rows.places[found.row]}: {got[at]:.9g} instead of {expected[at]:.9g}"
         )
     return found.share
 
@@ -328,8 +333,9 @@ def _transformed(transformer: Any, rows: Any, path: StepPath = ()) -> Any:
             # A copy, because some transformers work in place.
             return transformer.transform(rows.copy())
     except (ValueError, TypeError) as error:
+        reason = first_line(error).rstrip(".")
         raise InvalidInputError(
-            f"{place(path) or type(transformer).__name__} itself refuses the sample: {error}"
+            f"{place(path) or type(transformer).__name__} itself refuses the sample: {reason}; give rows that it takes"
         ) from error
 
 

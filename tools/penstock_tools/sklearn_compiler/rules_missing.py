@@ -77,7 +77,8 @@ def filled(part: Part, marker: Any, values: Sequence[Any], dtype: Any = None) ->
     if isinstance(part, Strings):
         return _replaced(part, marker, values[0])
     if any(isinstance(value, str) for value in values):
-        raise Refused(f"it fills {next(value for value in values if isinstance(value, str))!r} into numbers")
+        text = next(value for value in values if isinstance(value, str))
+        raise Refused(f"it fills {text!r} into numbers; fill a number, or give a sample with text in the column")
     as_fitted = np.asarray(values).astype(np.float64 if dtype is None else dtype, copy=False)
     fill = tuple(float(value) for value in as_fitted)
     return Numbers(then(part.block, Fill(fill, _number_marker(marker))))

@@ -152,7 +152,10 @@ def _place_of(part: Strings, categories: Sequence[Any]) -> Callable[[Meaning], i
     kinds = [missing_kind(category) for category in categories]
     for category, kind in zip(categories, kinds, strict=True):
         if kind is None and not isinstance(category, str):
-            raise Refused(f"column {part.column!r} is text, but it knows the category {category!r}")
+            raise Refused(
+                f"column {part.column!r} is text, but it knows the category {_plain(category)!r}; "
+                "give a sample with numbers in it"
+            )
     texts = {category: at for at, category in enumerate(categories) if isinstance(category, str)}
 
     def place(meaning: Meaning) -> int:
@@ -162,8 +165,8 @@ def _place_of(part: Strings, categories: Sequence[Any]) -> Callable[[Meaning], i
         if len(found) > 1:
             several = " and ".join(repr(categories[at]) for at in found)
             raise Refused(
-                f"column {part.column!r} has the categories {several}, which are one on the wire, where a missing text is "
-                "''; make them one before the pipeline is fitted"
+                f"column {part.column!r} has the categories {several}, which requests cannot tell apart, as a missing text "
+                "is ''; make them one before the pipeline is fitted"
             )
         return found[0] if found else _UNSEEN
 
@@ -193,8 +196,16 @@ def _number_categories(name: str, categories: Sequence[Any]) -> tuple[float | No
     """
     found = tuple(_number(name, category) for category in categories)
     if found.count(None) > 1:
-        raise Refused(f"column {name!r} has both None and NaN as categories, which are one on the wire")
+        raise Refused(
+            f"column {name!r} has both None and NaN as categories, which requests cannot tell apart; make them one before "
+            "the pipeline is fitted"
+        )
     return found
+
+
+def _plain(category: Any) -> Any:
+    """A category as people write it: numpy's numbers say their type."""
+    return category.item() if isinstance(category, np.generic) else category
 
 
 def _encoder(meant: dict[str, int], unseen: Unseen) -> Categories:

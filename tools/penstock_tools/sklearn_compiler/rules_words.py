@@ -193,7 +193,8 @@ def _grams(vectorizer: Any, parts: Parts) -> WordGrams | CharacterGrams:
     prepare -= {"lower"} | (set() if vectorizer.analyzer == "char" else {"strip", "lstrip", "rstrip"})
     if prepare:
         raise Refused(
-            f"the text is changed by {', '.join(sorted(prepare))} before, which works before an encoder alone"
+            f"the text is changed by .str.{', .str.'.join(sorted(prepare))} before, which compiles before encoders of "
+            "categories; lowercase and strip_accents of the vectorizer work"
         )
     if vectorizer.analyzer != "word":
         return CharacterGrams(shortest, longest, lowercase, accents, vectorizer.analyzer == "char_wb")

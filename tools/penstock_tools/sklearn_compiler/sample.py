@@ -248,9 +248,9 @@ def _check_width(pipeline: Any, rows: Any) -> None:
     if not isinstance(expected, int | np.integer) or found == expected:
         return
     hint = "; if one of them holds the labels, leave it out: --labels COLUMN does" if found == expected + 1 else ""
-    listed = f": {', '.join(map(str, rows.columns[:20]))}" if isinstance(rows, pd.DataFrame) else ""
+    listed = f" ({', '.join(map(str, rows.columns[:20]))})" if isinstance(rows, pd.DataFrame) else ""
     raise InvalidInputError(
-        f"the sample has {found} columns, and the pipeline was fitted on {expected}{hint or '; give these alone'}{listed}"
+        f"the sample has {found} columns{listed}, and the pipeline was fitted on {expected}{hint or '; give these alone'}"
     )
 
 

@@ -46,7 +46,7 @@ def catboost(estimator: Any) -> TreeEnsemble | None:
     ]
     if others:
         raise UnsupportedError(
-            f"it has {others[0].replace('_', ' ')} of CatBoost's own; expected numbers, which an OrdinalEncoder or "
+            f"the model has {others[0].replace('_', ' ')} of CatBoost's own; expected numbers, which an OrdinalEncoder or "
             "OneHotEncoder before it makes of categories"
         )
     scale, base = model["scale_and_bias"]
@@ -120,8 +120,6 @@ class _Reader:
         return self._tree(nodes, [value for _, value in leaves], cover)
 
     def _split(self, split: Mapping[str, Any]) -> tuple[int, float]:
-        if split["split_type"] != "FloatFeature":
-            raise UnsupportedError(f"it splits by {split['split_type']}; expected splits of numbers alone")
         return self._columns[split["float_feature_index"]], float(np.float32(split["border"]))
 
     def _tree(

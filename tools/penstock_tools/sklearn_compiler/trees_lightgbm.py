@@ -67,7 +67,9 @@ def _facts(text: str) -> dict[str, str]:
 
 def _tree(facts: Mapping[str, str], output: int, outputs: int, averaged: int) -> Tree:
     if facts.get("is_linear", "0") != "0":
-        raise UnsupportedError("its leaves are linear models (linear_tree); expected leaves of one value each")
+        raise UnsupportedError(
+            "the leaves of LightGBM's trees are linear models; linear_tree=False gives leaves of one value each"
+        )
     leaves = np.array(facts["leaf_value"].split(), np.float64) / averaged
     inner = len(leaves) - 1
     value = np.zeros((inner + len(leaves), outputs))
@@ -142,5 +144,7 @@ def _zero_is_missing(fields: list[dict[str, str]]) -> tuple[int, ...]:
             if not decision & _CATEGORY:
                 kinds.setdefault(column, set()).add(decision >> 2 & 3 == _ZERO)
     if any(len(kind) > 1 for kind in kinds.values()):
-        raise UnsupportedError("0 is missing in some of its nodes alone; expected that of all nodes of a column")
+        raise UnsupportedError(
+            "LightGBM takes 0 for missing in some nodes of a column alone (zero_as_missing); expected that of all or of none"
+        )
     return tuple(sorted(column for column, kind in kinds.items() if True in kind))

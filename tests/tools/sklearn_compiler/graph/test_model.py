@@ -60,7 +60,7 @@ def test_what_each_kind_of_estimator_gives(estimator, datatype, outputs):
 
 
 def test_what_has_no_converter_is_named():
-    with pytest.raises(UnsupportedError, match="LabelSpreading does not become FP32 ONNX"):
+    with pytest.raises(UnsupportedError, match="LabelSpreading does not become ONNX: skl2onnx has no converter"):
         to_onnx(LabelSpreading().fit(ROWS[:, :1], ANSWERS), 1)
 
 

@@ -63,7 +63,9 @@ def _temperature(scaling: Any, found: Var, context: Context, *, has_scores: bool
 def _calibrated(calibrator: Any, score: Var, context: Context) -> Var:
     rule = _CALIBRATORS.get(type(calibrator).__name__)
     if rule is None:
-        raise UnsupportedError(f"{type(calibrator).__name__} calibrates it; expected sigmoid, isotonic or temperature")
+        raise UnsupportedError(
+            f"{type(calibrator).__name__} calibrates the classifier; expected sigmoid, isotonic or temperature"
+        )
     return rule(calibrator, score, context)
 
 

@@ -125,6 +125,7 @@ def _without_functions(model: Any) -> Any:
 def _converted(estimator: Any, columns: int, datatype: Datatype, choices: tuple[dict[str, bool], ...]) -> Any:
     import skl2onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    from skl2onnx.common.exceptions import MissingShapeCalculator
 
     last = estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
     tensor = FloatTensorType if datatype == "FP32" else DoubleTensorType
@@ -141,6 +142,10 @@ def _converted(estimator: Any, columns: int, datatype: Datatype, choices: tuple[
         except NameError:
             # The converter has no such option; the next choice sets fewer.
             continue
+        except MissingShapeCalculator as error:
+            raise UnsupportedError(
+                f"{type(last).__name__} does not become ONNX: skl2onnx has no converter for it; take another model"
+            ) from error
         except Exception as error:
             raise UnsupportedError(
                 f"{type(last).__name__} does not become {datatype} ONNX: {first_line(error)}"

@@ -123,7 +123,8 @@ def _dense(rows: Any) -> Matrix:
 def _kernel(name: Any) -> Kernel:
     known = _KERNELS.get(name) if isinstance(name, str) else None
     if known is None:
-        raise UnsupportedError(f"the kernel {name} is not one that the graph can compute; {', '.join(_KERNELS)} work")
+        said = getattr(name, "__name__", name)
+        raise UnsupportedError(f"the kernel {said} is not one that the graph can compute; {', '.join(_KERNELS)} work")
     return known
 
 

@@ -36,7 +36,7 @@ def record(function: Callable[..., Any], x: Var, context: Context, arguments: di
         raise
     except Exception as error:
         # What a function does with an array that is none may fail in any way.
-        raise NotCompiled(f"its function does something that the graph cannot: {error}") from error
+        raise NotCompiled("its function does something else with its values than to compute with them") from error
     if not isinstance(made, Recorded):
         raise NotCompiled(f"its function gives {type(made).__name__}, whatever the value")
     return context.cast(made.var)

@@ -53,8 +53,8 @@ def _inverse(transformer: Any, y: Var, context: Context) -> Var:
         function = getattr(transformer, "inverse_func", None)
         by = name if function is None else getattr(function, "__name__", repr(function))
         raise UnsupportedError(
-            f"the target was transformed, and {by} undoes it, which the graph cannot: {reason}; expected numpy's "
-            "functions of single values and arithmetic"
+            f"the target was transformed, and {by} undoes it, which the graph cannot: {reason}; numpy's functions "
+            "of single values and arithmetic work"
         ) from reason
 
 
