@@ -1,3 +1,4 @@
+import numpy as np
 from sklearn import preprocessing as pre
 
 from penstock_server.features.spec import steps
@@ -13,7 +14,19 @@ def test_quantile_transformer() -> None:
 def test_quantile_transformer_to_the_normal_distribution() -> None:
     fitted = pre.QuantileTransformer(n_quantiles=50, output_distribution="normal").fit(GAPS)
     shares, known = tuple(fitted.references_), tuple(map(tuple, fitted.quantiles_.T))
-    assert_same(fitted, steps.Quantiles(known, shares, "normal"), GAPS * 1.2, rtol=2e-15, atol=2e-16)
+    assert_same(fitted, steps.Quantiles(known, shares, "normal"), GAPS * 1.2)
+
+
+def test_normal_quantiles_have_scipys_bits_from_end_to_end() -> None:
+    # Shares themselves: those near an end lie in the tails.
+    shares = np.concatenate(
+        [np.linspace(0, 1, 4001), 10.0 ** -np.linspace(0, 7, 999), 1 - 10.0 ** -np.linspace(1, 7, 999)]
+    )
+    columns = GAPS.shape[1]
+    ends = np.repeat([[0.0], [1.0]], columns, axis=1)
+    fitted = pre.QuantileTransformer(n_quantiles=2, output_distribution="normal").fit(ends)
+    step = steps.Quantiles(((0.0, 1.0),), (0.0, 1.0), "normal")
+    assert_same(fitted, step, np.repeat(shares[:, None], columns, axis=1))
 
 
 def test_yeo_johnson() -> None:

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from sklearn.impute import KNNImputer
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import QuantileTransformer
 
 from penstock_tools.publish import onnx_graph
+from penstock_tools.publish.pipeline import prepare
 from penstock_tools.sklearn_compiler.graph.model import to_onnx
 
 RANDOM = np.random.default_rng(3)
@@ -67,6 +70,16 @@ def test_single_rows_too():
     graph = graph_of(fitted)
     for row in np.round(ASKED[:20]):
         np.testing.assert_array_equal(graph(row[None])["label"], fitted.predict(row[None]))
+
+
+def test_equally_near_ones_stay_so_behind_quantiles_of_the_normal_distribution():
+    front = QuantileTransformer(n_quantiles=40, output_distribution="normal")
+    rows = np.round(ROWS)
+    fitted = make_pipeline(front, KNeighborsClassifier(4)).fit(rows, CLASSES)
+    prepared = prepare(fitted, rows)
+    table = {name: np.round(ASKED)[:, at] for at, name in enumerate(prepared.pipeline.columns)}
+    got = prepared.graph.runtime.run({"features": prepared.pipeline.transform(table)})
+    np.testing.assert_array_equal(got[0], fitted.predict(np.round(ASKED)))
 
 
 IMPUTERS = [
