@@ -436,7 +436,52 @@ CATEGORIES = HistGradientBoostingRegressor(
 ).fit(ROWS, ROWS[:, 3] % 2)
 FOREST = RandomForestClassifier(2, max_depth=2, random_state=0).fit(ROWS, TWO)
 
+ELSE = {"__class__": "DummyRegressor", "__module__": "sklearn.dummy", "__loader__": "ObjectNode"}
+"""The state of an estimator that has no part in trees."""
+
+
+def instead(name, attribute, which=0):
+    """Puts another estimator where an attribute was."""
+
+    def edit(file):
+        file.attributes(name, which)[attribute] = ELSE
+
+    return edit
+
+
+def another_tree(file):
+    file.attributes("GradientBoostingRegressor")["estimators_"]["content"][0]["content"][0] = ELSE
+
+
+def another_predictor(file):
+    file.attributes("HistGradientBoostingRegressor")["_predictors"]["content"][0]["content"].append(ELSE)
+
+
+def another_round(file):
+    file.attributes("HistGradientBoostingRegressor")["_predictors"]["content"].append(ELSE)
+
+
 EDITED_HOLDERS = {
+    "another estimator for one of its trees": (
+        FOREST,
+        instead("DecisionTreeClassifier", "tree_", which=-1),
+        "a DecisionTreeClassifier holds a DummyRegressor for its tree",
+    ),
+    "another estimator for a boosted tree": (
+        BOOSTED,
+        another_tree,
+        "a GradientBoostingRegressor holds a DummyRegressor, expected fitted DecisionTreeRegressors",
+    ),
+    "another estimator for a binned tree": (
+        HISTOGRAMS,
+        another_predictor,
+        "a DummyRegressor stands where a tree with nodes and bitsets is expected",
+    ),
+    "another estimator for a round": (
+        HISTOGRAMS,
+        another_round,
+        "a HistGradientBoostingRegressor holds other trees than lists of them",
+    ),
     "a tree of more columns than its estimator": (
         TREE,
         attribute("DecisionTreeClassifier", "n_features_in_", 3),
@@ -623,6 +668,16 @@ def other_function(file):
 BAGGED = BaggingClassifier(DecisionTreeClassifier(max_depth=2), n_estimators=1).fit(ROWS, TWO)
 
 UNKNOWN_USES = {
+    "another loss": (
+        BOOSTED,
+        instead("GradientBoostingRegressor", "_loss"),
+        "sklearn.dummy.DummyRegressor stands for a loss or its link",
+    ),
+    "another binning": (
+        HISTOGRAMS,
+        instead("HistGradientBoostingRegressor", "_bin_mapper"),
+        "sklearn.dummy.DummyRegressor bins the columns of a HistGradientBoostingRegressor",
+    ),
     "a tree for an estimator": (BAGGED, elsewhere, "a tree is held by something else than the estimator that grew it"),
     "a tree for the pipeline": (TREE, alone, "a tree is held by something else than the estimator that grew it"),
     "a tree in two places": (TREE, in_disguise, "a tree is held by something else than the estimator that grew it"),

@@ -149,13 +149,18 @@ def _first_outputs(holder: Any) -> int:
     return len(first.class_prior_) if loss.is_multiclass else 1
 
 
-def _check_loss(loss: Any) -> None:
-    for part, module in ((loss, "sklearn._loss.loss"), (_own(loss, "link"), "sklearn._loss.link")):
-        if type(part).__module__ != module:
-            raise UnknownUseError(f"{name_of(part)} stands for a loss or its link")
-        hidden = [name for name in vars(part) if hasattr(type(part), str(name))]
-        if hidden:
-            raise UnknownUseError(f"a {_short(part)} has {hidden[0]} of its own")
+def _check_loss(loss: object) -> None:
+    _check_class_attributes(loss, "sklearn._loss.loss")
+    _check_class_attributes(_own(loss, "link"), "sklearn._loss.link")
+
+
+def _check_class_attributes(part: object, module: str) -> None:
+    """Refuses a class of another module, and what stands in front of an attribute of the class."""
+    if type(part).__module__ != module:
+        raise UnknownUseError(f"{name_of(part)} stands for a loss or its link")
+    hidden = [name for name in vars(part) if hasattr(type(part), str(name))]
+    if hidden:
+        raise UnknownUseError(f"a {_short(part)} has {hidden[0]} of its own")
 
 
 def _check_histograms(holder: Any) -> None:
