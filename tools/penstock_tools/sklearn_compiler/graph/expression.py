@@ -138,9 +138,37 @@ def _without_nan(function: Callable[[Var, Var], Var]) -> Callable[..., Var]:
     return compute
 
 
+def _tan(_: Context, x: Var) -> Var:
+    # onnxruntime has tan, atan, asin and acos in float32 alone.
+    return op.div(op.sin(x), op.cos(x))
+
+
+def _arctan(context: Context, x: Var) -> Var:
+    """Newton's steps from what float32 holds, of 1 / x where x is large: each doubles the digits."""
+    one = _constant(context, 1.0)
+    is_large = op.greater(op.abs(x), one)
+    near = op.where(is_large, op.reciprocal(x), x)
+    found = op.cast(op.atan(op.cast(near, to=np.float32)), to=context.dtype)
+    for _ in range(2):
+        cosine = op.cos(found)
+        found = op.add(found, op.mul(cosine, op.sub(op.mul(near, cosine), op.sin(found))))
+    return op.where(is_large, op.sub(op.mul(op.sign(x), _constant(context, pi / 2)), found), found)
+
+
+def _arcsin(context: Context, x: Var) -> Var:
+    one = _constant(context, 1.0)
+    return _arctan(context, op.div(x, op.sqrt(op.mul(op.sub(one, x), op.add(one, x)))))
+
+
+def _arccos(context: Context, x: Var) -> Var:
+    one = _constant(context, 1.0)
+    half = _arctan(context, op.sqrt(op.div(op.sub(one, x), op.add(one, x))))
+    return op.mul(_constant(context, 2.0), half)
+
+
 def _arctan2(context: Context, y: Var, x: Var) -> Var:
     zero = _constant(context, 0.0)
-    base = op.atan(op.div(y, x))
+    base = _arctan(context, op.div(y, x))
     turned = op.where(op.less(y, zero), _constant(context, -pi), _constant(context, pi))
     found = op.where(op.less(x, zero), op.add(base, turned), base)
     upright = op.mul(op.sign(y), _constant(context, pi / 2))
@@ -171,9 +199,9 @@ def _expm1(context: Context, x: Var) -> Var:
 
 _NUMBERS: Final[dict[str, Callable[..., Any]]] = {
     "abs": lambda _, x: op.abs(x),
-    "arccos": lambda _, x: op.acos(x),
-    "arcsin": lambda _, x: op.asin(x),
-    "arctan": lambda _, x: op.atan(x),
+    "arccos": _arccos,
+    "arcsin": _arcsin,
+    "arctan": _arctan,
     "cbrt": _cube_root,
     "ceil": lambda _, x: op.ceil(x),
     "cos": lambda _, x: op.cos(x),
@@ -195,7 +223,7 @@ _NUMBERS: Final[dict[str, Callable[..., Any]]] = {
     "sinh": lambda c, x: op.mul(op.sub(op.exp(x), op.exp(op.neg(x))), _constant(c, 0.5)),
     "sqrt": lambda _, x: op.sqrt(x),
     "square": lambda _, x: op.mul(x, x),
-    "tan": lambda _, x: op.tan(x),
+    "tan": _tan,
     "tanh": lambda _, x: op.tanh(x),
     "trunc": lambda _, x: op.mul(op.sign(x), op.floor(op.abs(x))),
     "add": lambda _, x, y: op.add(x, y),
