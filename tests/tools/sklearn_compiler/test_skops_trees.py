@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import zipfile
 
 import numpy as np
@@ -34,7 +35,9 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 from threadpoolctl import threadpool_limits
 
 from penstock_server.errors import InvalidInputError
+from penstock_tools.sklearn_compiler import skops_trees
 from penstock_tools.sklearn_compiler.load import load_pipeline
+from penstock_tools.sklearn_compiler.tree_checks import UnknownUseError
 
 DRAW = np.random.default_rng(0)
 ROWS = DRAW.normal(size=(80, 4))
@@ -735,6 +738,12 @@ def test_trees_where_no_fit_puts_them_are_asked_for(tmp_path, model, edit, use):
         load_pipeline(tmp_path / "p.skops", asked.append)
     assert asked[0].endswith(f", and {use}.")
     assert f", and {use};" in str(error.value)
+
+
+def test_a_skops_that_shows_nothing_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skops.io._audit", None)
+    with pytest.raises(UnknownUseError, match="this release of skops does not show what it reads"):
+        skops_trees.load(b"", ())
 
 
 def test_the_checks_see_what_is_loaded(tmp_path, nothing_built):
