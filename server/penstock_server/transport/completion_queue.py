@@ -481,8 +481,8 @@ class CompletionQueueTransport:
             self._refuse(event, UnsupportedError("this method is not served"))
 
     def _refuse(self, event: Event, error: PenstockError) -> None:
+        self._refused(error)  # first, so that it is counted when the caller knows of it
         _refuse(event, error)
-        self._refused(error)
 
     def run(self) -> None:
         """Takes events one by one until none is ready; then the scheduler steps, and the next event is waited for.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def children() -> set[int]:
     found = set()
     for thread in Path("/proc/self/task").iterdir():
-        found |= {int(pid) for pid in (thread / "children").read_text().split()}
+        with suppress(FileNotFoundError):  # a thread that has ended since
+            found |= {int(pid) for pid in (thread / "children").read_text().split()}
     return found
 
 
