@@ -556,13 +556,14 @@ async def test_ends_of_a_versions_own_processes_are_counted_until_it_is_no_longe
     worker = await server.serving()
     for _ in range(2):
         worker.tell(messages.ProcessEnded("m", "1", "it ended with signal 11, SIGSEGV"))
-    while server.supervisor.view().process_ends != {("m", "1"): 2}:  # noqa: ASYNC110 - there is no event for it
-        await asyncio.sleep(0)
     server.supervisor.on_desired(desired())
-    await worker.hears("serve", "unload m 1")
+    await worker.hears("serve", "unload m 1")  # all that was told before has been heard
+    assert server.supervisor.view().process_ends == {("m", "1"): 2}
     worker.tell(messages.Unloaded("m", "1"))
-    while server.supervisor.view().process_ends:  # noqa: ASYNC110 - there is no event for it
+    while "1" in statuses(server):  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0)
+    server.supervisor._reconcile()
+    assert server.supervisor.view().process_ends == {}
 
 
 async def test_what_the_airlock_found_reaches_the_worker(start: Callable[..., Server]) -> None:

@@ -190,9 +190,13 @@ def accepting(
     holds, since the proof has seen them answered alike.
     """
     by_column = {column.name: [each for each in found if each.question.column == column.name] for column in columns}
-    refuses = {name: any(each.is_to_be_refused for each in own) for name, own in _asked(by_column, "is_missing")}
+    refuses = {
+        name: any(each.is_to_be_refused for each in own)
+        for name, own in _asked(by_column, lambda each: each.is_missing)
+    }
     sizes = {
-        name: _largest([each for each in own if each.question.size]) for name, own in _asked(by_column, "is_number")
+        name: _largest([each for each in own if each.question.size])
+        for name, own in _asked(by_column, lambda each: each.is_number)
     }
     strict = {type(column) for column in columns if refuses.get(column.name)}
     smallest = min((size for size in sizes.values() if size is not None), default=None)
@@ -222,10 +226,12 @@ def accepting(
     return tuple(made), tuple(told)
 
 
-def _asked(by_column: Mapping[str, Sequence[Found]], which: str) -> Iterator[tuple[str, list[Found]]]:
+def _asked(
+    by_column: Mapping[str, Sequence[Found]], which: Callable[[Question], bool]
+) -> Iterator[tuple[str, list[Found]]]:
     """The columns that were asked questions of this kind, and what was found."""
     for name, found in by_column.items():
-        own = [each for each in found if getattr(each.question, which)]
+        own = [each for each in found if which(each.question)]
         if own:
             yield name, own
 
