@@ -54,7 +54,7 @@ class SourceServer:
                     return messages.Polled(self._source.poll())
                 case messages.Fetch(model, version, identity):
                     found = self._source.get(model, version, identity)
-                    self._lease = leases.take(found.folder)
+                    self._lease = found.lease
                     return messages.Fetched(str(found.folder), found.identity)
                 case messages.Sweep():
                     settings = CacheSettings(self._opening.cache_mib, self._opening.cache_keep)

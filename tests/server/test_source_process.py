@@ -35,7 +35,7 @@ class Puppet:
         return Desired({"m": TrafficPlan("1")})
 
     def get(self, model: str, version: str, identity: str) -> VersionFiles:
-        return VersionFiles(self.folder, identity)
+        return VersionFiles(self.folder, identity, leases.take(self.folder))
 
 
 def opening(folder: Path) -> messages.Open:

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -362,14 +361,7 @@ def _own_folder() -> tuple[Path, leases.Lease]:
         with leases.for_deleting(left) as is_free:
             if is_free:
                 shutil.rmtree(left, ignore_errors=True)
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix="process-", dir=parent))
-        lease = leases.take(folder)
-        if lease is not None:
-            return folder, lease
-        # Another process swept it before it had its lease; where the file system has no locks nothing is ever swept.
-        if folder.exists():
-            return folder, leases.Lease(folder, -1)
+    return leases.new_folder(parent, "process-")
 
 
 def _environment(folder: Path, threads: int) -> dict[str, str]:

@@ -106,24 +106,23 @@ class MlflowSource:
             UnavailableError: the registry or the artifact store does not answer, and there is no copy.
         """
         if identity and (copy := self._cache.find(model, version, identity)) is not None:
-            return VersionFiles(copy, identity)
+            return copy
         try:
             registered = self._registry.version(model, version)
         except UnavailableError:
             copy = self._cache.find(model, version)
             if identity or copy is None:
                 raise
-            return VersionFiles(copy, self._cache.identity(model, version) or "")
+            return copy
         if registered.status != "READY":
             raise UnavailableError(
                 f"version {version} of model {model!r} is {registered.status[:100]} in the registry, not READY"
             )
         if identity and registered.identity != identity:
             raise UnavailableError(f"version {version} of model {model!r} has just been registered anew")
-        copy = self._cache.find(model, version, registered.identity) or self._cache.store(
+        return self._cache.find(model, version, registered.identity) or self._cache.store(
             model, version, registered.identity, lambda folder: self._download(model, version, folder)
         )
-        return VersionFiles(copy, registered.identity)
 
     @property
     def _registry(self) -> Registry:

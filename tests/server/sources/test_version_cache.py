@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from penstock_server import leases
 from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.sources.cache_sweep import sweep
+from penstock_server.sources.settings import CacheSettings
+from penstock_server.sources.source import VersionFiles
 from penstock_server.sources.version_cache import VersionCache
 
 
@@ -22,6 +25,11 @@ def files(content: bytes, below: str = "model") -> Callable[[Path], Path]:
     return download
 
 
+def content(copy: VersionFiles | None) -> bytes:
+    assert copy is not None
+    return (copy.folder / "model.onnx").read_bytes()
+
+
 @pytest.fixture
 def cache(tmp_path: Path) -> VersionCache:
     return VersionCache(tmp_path)
@@ -29,39 +37,34 @@ def cache(tmp_path: Path) -> VersionCache:
 
 def test_a_copy_is_found_by_name_and_by_identity(cache: VersionCache) -> None:
     assert cache.find("m", "1") is None
-    assert cache.identity("m", "1") is None
     copy = cache.store("m", "1", "id", files(b"x"))
-    assert (copy / "model.onnx").read_bytes() == b"x"
-    assert cache.find("m", "1") == cache.find("m", "1", "id") == copy
-    assert cache.identity("m", "1") == "id"
+    assert content(copy) == b"x"
+    for found in (cache.find("m", "1"), cache.find("m", "1", "id")):
+        assert found is not None
+        assert (found.folder, found.identity) == (copy.folder, "id")
     assert cache.find("m", "1", "other") is None
     assert cache.find("m", "2") is None
     assert cache.find("M", "1") is None
 
 
 def test_files_may_lie_in_the_given_folder_itself(cache: VersionCache) -> None:
-    copy = cache.store("m", "1", "id", files(b"x", below=""))
-    assert (copy / "model.onnx").read_bytes() == b"x"
+    assert content(cache.store("m", "1", "id", files(b"x", below=""))) == b"x"
 
 
 def test_copies_of_both_identities_are_kept(cache: VersionCache) -> None:
     cache.store("m", "1", "old", files(b"old"))
-    copy = cache.store("m", "1", "new", files(b"new"))
-    assert cache.find("m", "1") == copy
-    assert (copy / "model.onnx").read_bytes() == b"new"
-    old = cache.find("m", "1", "old")
-    assert old is not None
-    assert (old / "model.onnx").read_bytes() == b"old"
-    assert cache.identity("m", "1") == "old"  # used last
+    cache.store("m", "1", "new", files(b"new"))
+    assert content(cache.find("m", "1")) == b"new"
+    assert content(cache.find("m", "1", "old")) == b"old"
+    assert content(cache.find("m", "1")) == b"old"  # used last
 
 
 def test_a_damaged_copy_is_no_copy_and_is_replaced(cache: VersionCache) -> None:
     copy = cache.store("m", "1", "id", files(b"whole"))
-    (copy / "model.onnx").write_bytes(b"who")
+    (copy.folder / "model.onnx").write_bytes(b"who")
     assert cache.find("m", "1") is None
-    copy = cache.store("m", "1", "id", files(b"whole"))
-    assert (copy / "model.onnx").read_bytes() == b"whole"
-    assert cache.find("m", "1") == copy
+    assert content(cache.store("m", "1", "id", files(b"whole"))) == b"whole"
+    assert content(cache.find("m", "1")) == b"whole"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"format":2}', b'{"format":1,"identity":"id","sizes_bytes":{}}'])
@@ -105,7 +108,7 @@ def test_what_is_being_downloaded_has_a_lease(cache: VersionCache) -> None:
 
 def test_concurrent_downloads_of_one_version_end_in_one_copy(cache: VersionCache) -> None:
     start = Barrier(4)
-    copies: list[Path] = []
+    copies: list[VersionFiles] = []
 
     def download(folder: Path) -> Path:
         start.wait(timeout=30)
@@ -117,8 +120,78 @@ def test_concurrent_downloads_of_one_version_end_in_one_copy(cache: VersionCache
     for thread in threads:
         thread.join()
     assert len(copies) == 4
-    assert {cache.find("m", "1")} == set(copies)
-    assert not list(copies[0].parent.glob(".partial-*"))
+    assert content(cache.find("m", "1")) == b"x"
+    assert len({copy.folder for copy in copies}) == 1
+    assert not list(copies[0].folder.parent.glob(".partial-*"))
+
+
+def test_a_copy_has_a_lease_from_its_first_moment(cache: VersionCache) -> None:
+    stored, again, found = (
+        cache.store("m", "1", "id", files(b"x")),
+        cache.store("m", "1", "id", files(b"x")),
+        cache.find("m", "1"),
+    )
+    for copy in (stored, again, found):
+        with leases.for_deleting(stored.folder) as is_free:
+            assert not is_free
+        assert copy is not None
+        assert copy.lease is not None
+        copy.lease.close()
+    with leases.for_deleting(stored.folder) as is_free:
+        assert is_free
+
+
+def test_a_copy_that_is_being_swept_is_fetched_again(cache: VersionCache, tmp_path: Path) -> None:
+    """The sweep has the copy already when the new one is moved to its place."""
+    copy = cache.store("m", "1", "id", files(b"x"))
+    assert copy.lease is not None
+    copy.lease.close()
+    with leases.for_deleting(copy.folder):
+        assert cache.find("m", "1") is None
+        sweeping = Thread(target=lambda: copy.folder.rename(tmp_path / "aside"))
+
+        def download(folder: Path) -> Path:
+            sweeping.start()  # ends before or after the first attempt to move
+            return files(b"x")(folder)
+
+        assert content(cache.store("m", "1", "id", download)) == b"x"
+        sweeping.join()
+    assert content(cache.find("m", "1")) == b"x"
+
+
+def test_sweeps_at_any_moment_take_nothing_that_is_handed_out(tmp_path: Path) -> None:
+    """Servers that share the folder, each of which desires nothing that another has."""
+    keeps_nothing = CacheSettings(max_mib=0.0, keep=0)
+    is_over = Event()
+    faults: list[str] = []
+
+    def fetch(thread: int) -> None:
+        cache = VersionCache(tmp_path / "models" / "registry")
+        for number in range(150):
+            identity = str(number % 3)
+            try:
+                copy = cache.find("m", "1", identity) or cache.store("m", "1", identity, files(identity.encode()))
+                if content(copy) != identity.encode():
+                    faults.append(f"thread {thread}: another copy than {identity}")
+            except (OSError, UnavailableError) as error:
+                faults.append(f"thread {thread}, fetch {number}: {error}")
+
+    def sweeps() -> None:
+        while not is_over.is_set():
+            sweep(tmp_path, keeps_nothing)
+
+    fetching = [Thread(target=fetch, args=[number]) for number in range(3)]
+    sweeping = [Thread(target=sweeps) for _ in range(2)]
+    for thread in (*fetching, *sweeping):
+        thread.start()
+    for thread in fetching:
+        thread.join()
+    is_over.set()
+    for thread in sweeping:
+        thread.join()
+    assert faults == []
+    sweep(tmp_path, keeps_nothing)
+    assert list((tmp_path / "models" / "registry").iterdir()) == []
 
 
 @given(model=st.text(max_size=300), version=st.text(max_size=20), identity=st.text(max_size=20))
@@ -126,6 +199,6 @@ def test_concurrent_downloads_of_one_version_end_in_one_copy(cache: VersionCache
 def test_no_name_leaves_the_folder(model: str, version: str, identity: str, tmp_path: Path) -> None:
     root = tmp_path / "cache"
     copy = VersionCache(root).store(model, version, identity, files(b"x"))
-    assert copy.resolve().is_relative_to(root.resolve())
-    assert len(copy.resolve().relative_to(root.resolve()).parts) == 3
+    assert copy.folder.resolve().is_relative_to(root.resolve())
+    assert len(copy.folder.resolve().relative_to(root.resolve()).parts) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
