@@ -25,7 +25,7 @@ RUN /opt/penstock/bin/python -c "import penstock_tools.cli.serve, penstock_serve
 penstock_server.sources.mlflow_client, mlflow.tracking, mlflow.store.artifact.artifact_repository_registry, \
 mlflow.store.model_registry.rest_store, mlflow.store.tracking.rest_store, mlflow.store.artifact.mlflow_artifacts_repo, \
 mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store, urllib.request; \
-from penstock_server.features import compiled; compiled.load(compiled.find_shipped()[1])"
+from penstock_server.kernels import compiled; compiled.load(compiled.find_shipped()[1])"
 
 FROM python:3.11-slim
 RUN install -d -o 10001 -g 10001 /var/cache/penstock /var/lib/penstock

@@ -87,5 +87,5 @@ bench-peers: $(STAMP) ## Measure other model servers and Penstock; ARGS="--help"
 	$(BIN)/python -m bench.peers $(ARGS)
 
 clean: ## Remove .venv, caches and builds
-	rm -rf $(VENV) build dist server/penstock_server/features/shipped .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist server/penstock_server/kernels/shipped .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

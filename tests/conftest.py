@@ -64,7 +64,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def _kernels_are_compiled_once(shared_folder: Path) -> Iterator[None]:
     """Compiling takes half a minute of CPU: a worker that needs the kernels waits for the one that compiles them."""
-    compiled = sys.modules.get("penstock_server.features.compiled")
+    compiled = sys.modules.get("penstock_server.kernels.compiled")
     if compiled is None:  # no test of this run needs them
         yield
         return

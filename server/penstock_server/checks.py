@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.compiled import check_writable
+from penstock_server.kernels.compiled import check_writable
 from penstock_server.paths import cache_dir
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import registry

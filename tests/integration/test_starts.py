@@ -39,7 +39,7 @@ def without_kernels(environment: dict[str, str], tmp_path: Path) -> dict[str, st
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
         "from pathlib import Path\n"
-        "import penstock_server.features.compiled as compiled\n"
+        "import penstock_server.kernels.compiled as compiled\n"
         f"compiled.SHIPPED = Path({str(tmp_path / 'none')!r})\n"
     )
     paths = [str(folder), environment.get("PYTHONPATH", "")]

@@ -14,8 +14,8 @@ import structlog
 
 from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import UnavailableError
-from penstock_server.features import compiled
-from penstock_server.features.build import FUNCTIONS
+from penstock_server.kernels import compiled
+from penstock_server.kernels.build import FUNCTIONS
 
 log = structlog.get_logger(__name__)
 

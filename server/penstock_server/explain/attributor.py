@@ -19,7 +19,7 @@ from penstock_server.explain.explanation import (
     TreesExplanation,
     array,
 )
-from penstock_server.features.compiled import library
+from penstock_server.kernels.compiled import library
 
 Reals = NDArray[np.float64]
 

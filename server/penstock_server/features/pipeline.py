@@ -19,12 +19,12 @@ from penstock.tensors import join_bytes
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import counting
 from penstock_server.features.cells import Cells
-from penstock_server.features.compiled import EntryPoint, available, library
 from penstock_server.features.compiler import layout
 from penstock_server.features.compiler.missing import reaching
 from penstock_server.features.compiler.program import TEXT_PAD_BYTES, compile_program
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn, TimeColumn
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of, times_of
+from penstock_server.kernels.compiled import EntryPoint, available, library
 
 BRIEF_VALUES: Final = 2048
 """Up to this many raw values in a batch, about 30 us of work, the kernel keeps the GIL."""

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from penstock_server.control.kernels import RETRY_S, KernelCompiler
-from penstock_server.features import compiled
-from penstock_server.features.build import FUNCTIONS
-from penstock_server.features.compiled import CompiledFile
+from penstock_server.kernels import compiled
+from penstock_server.kernels.build import FUNCTIONS
+from penstock_server.kernels.compiled import CompiledFile
 
 TIMEOUT_S = 10.0
 FOUND = (Path("kernels.bin"), CompiledFile("key", ()))

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock_server.features import compiled
-from penstock_server.features.compiled import CompiledFile
+from penstock_server.kernels import compiled
+from penstock_server.kernels.compiled import CompiledFile
 
 WRITE = "import pathlib, sys; pathlib.Path(sys.argv[-1]).write_text(' '.join(sys.argv[1:])); print('compiled')"
 

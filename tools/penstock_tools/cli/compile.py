@@ -31,7 +31,7 @@ def compile_kernels(
     find them: in an image's build, or on a machine that has the same processor. It needs numba: [bold]pip install
     'penstock\\[compile]'[/bold].
     """
-    from penstock_server.features import compiled, processor
+    from penstock_server.kernels import compiled, processor
 
     this = processor.this_processor()
     if baseline and this.architecture not in processor.BASELINES:
@@ -64,7 +64,7 @@ def _show_progress(functions: "Iterator[str]") -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    from penstock_server.features.build import FUNCTIONS
+    from penstock_server.kernels.build import FUNCTIONS
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:

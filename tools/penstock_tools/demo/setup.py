@@ -17,7 +17,7 @@ import msgspec
 
 from penstock.names import CANARY, CHAMPION, SHADOW
 from penstock_server.errors import UnavailableError
-from penstock_server.features.compiled import ensure_compiled
+from penstock_server.kernels.compiled import ensure_compiled
 from penstock_tools.client_commands import http
 from penstock_tools.demo import flights
 from penstock_tools.demo.plan import CANARY_PERCENT, MODEL, MONTHS, DemoPlan

@@ -20,9 +20,9 @@ from penstock_server.batching.limits import Batching
 from penstock_server.drift.importance import Importance
 from penstock_server.errors import ModelFailedError, PenstockError, UnsupportedError, first_line
 from penstock_server.explain.explanation import AnyExplanation
-from penstock_server.features.compiled import ensure_compiled, find
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype
+from penstock_server.kernels.compiled import ensure_compiled, find
 from penstock_tools import progress
 from penstock_tools.explain.explanation import explained
 from penstock_tools.explain.importance import importance

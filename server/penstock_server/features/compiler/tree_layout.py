@@ -1,4 +1,4 @@
-"""The memory layout of an ensemble of trees, which `explain.trees` writes and the kernel `kernels.shapley` reads.
+"""The memory layout of an ensemble of trees, which `explain.trees` writes and the kernel `features.kernels.shapley` reads.
 
 Like a program it is one block of 64-bit words: a header, then for each tree an entry, and the data that these point to. A
 real number is the bits of a float64. Leaves are no nodes: a node's child is another node of its tree, which comes after

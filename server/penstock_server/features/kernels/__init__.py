@@ -1,1 +1,1 @@
-"""The loops over rows, which numba compiles once per machine; only `features.build` imports them."""
+"""The loops over rows, which numba compiles once per machine; only `kernels.build` imports them."""

@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import Program, c_function, kernel
+from penstock_server.features.kernels.memory import Program
+from penstock_server.kernels.base import c_function, kernel
 
 _arctan2: Final = c_function("atan2", 2)
 _fmod: Final = c_function("fmod", 2)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, inlined, kernel
+from penstock_server.features.kernels.memory import BatchMemory, Program, RowBlock
 from penstock_server.features.kernels.value import bring
+from penstock_server.kernels.base import inlined, kernel
 
 
 @inlined

@@ -12,7 +12,8 @@ import numba
 import numpy as np
 
 from penstock_server.features import counting
-from penstock_server.features.kernels.base import Kernel, Program, kernel
+from penstock_server.features.kernels.memory import Program
+from penstock_server.kernels.base import Kernel, kernel
 
 # numba's own type hints describe only its simplest use.
 _numba: Any = numba

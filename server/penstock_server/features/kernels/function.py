@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import Program, c_function, kernel
+from penstock_server.features.kernels.memory import Program
 from penstock_server.features.kernels.value import bring
+from penstock_server.kernels.base import c_function, kernel
 
 _arccos: Final = c_function("acos")
 _arccosh: Final = c_function("acosh")

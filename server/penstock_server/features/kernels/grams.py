@@ -9,18 +9,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import (
-    BatchMemory,
-    Program,
-    RowBlock,
-    TextMemory,
-    c_function,
-    inlined,
-    kernel,
-)
 from penstock_server.features.kernels.hash import murmur_of
+from penstock_server.features.kernels.memory import BatchMemory, Program, RowBlock, TextMemory
 from penstock_server.features.kernels.string import are_equal, length_at, mixed_of
 from penstock_server.features.kernels.text import class_of, point_at, write_mapped
+from penstock_server.kernels.base import c_function, inlined, kernel
 
 _log: Final = c_function("log")
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, half_word_at, kernel
+from penstock_server.features.kernels.memory import BatchMemory, Program, RowBlock
 from penstock_server.features.kernels.string import length_at, prepared
+from penstock_server.kernels.base import half_word_at, kernel
 
 
 @kernel

@@ -11,19 +11,6 @@ import numpy as np
 
 from penstock_server.features.compiler import layout
 from penstock_server.features.kernels.arithmetic import binary, choose
-from penstock_server.features.kernels.base import (
-    INT64,
-    POINTER,
-    BatchMemory,
-    Program,
-    RowBlock,
-    TextMemory,
-    carray,
-    entry_point,
-    inlined,
-    kernel,
-    spliced,
-)
 from penstock_server.features.kernels.code import (
     bucket,
     lookup,
@@ -39,6 +26,7 @@ from penstock_server.features.kernels.curve import box_cox, cyclic, quantiles, y
 from penstock_server.features.kernels.function import apply
 from penstock_server.features.kernels.grams import grams_block, grams_out
 from penstock_server.features.kernels.hash import hash_block
+from penstock_server.features.kernels.memory import BatchMemory, Program, RowBlock, TextMemory
 from penstock_server.features.kernels.row import normalise, product
 from penstock_server.features.kernels.spline import splines
 from penstock_server.features.kernels.string import are_whole, count_strings, find_block, find_prepared
@@ -56,6 +44,7 @@ from penstock_server.features.kernels.value import (
     standardise,
     store,
 )
+from penstock_server.kernels.base import INT64, POINTER, carray, entry_point, inlined, kernel, spliced
 
 MOST_BYTES: Final = 1 << 62
 """The size of scratch seen as bytes: its end is the caller's concern, and no kernel asks for it."""

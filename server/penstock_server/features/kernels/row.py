@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import Program, kernel
+from penstock_server.features.kernels.memory import Program
 from penstock_server.features.kernels.value import bring
+from penstock_server.kernels.base import kernel
 
 
 @kernel

@@ -19,8 +19,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from penstock_server.features.compiler import tree_layout as layout
-from penstock_server.features.kernels.base import INT64, POINTER, Program, carray, entry_point, inlined, kernel
+from penstock_server.features.kernels.memory import Program
 from penstock_server.features.kernels.vector import each, fused, load, minus, over, plus, store, times
+from penstock_server.kernels.base import INT64, POINTER, carray, entry_point, inlined, kernel
 
 _U: Final[Any] = np.uint64
 """Positions are unsigned: numba checks signed ones for being negative."""

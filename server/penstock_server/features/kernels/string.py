@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, half_word_at, inlined, kernel, word_at
+from penstock_server.features.kernels.memory import BatchMemory, Program, RowBlock
 from penstock_server.features.kernels.text import stripped, write_mapped
+from penstock_server.kernels.base import half_word_at, inlined, kernel, word_at
 
 
 @inlined

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import Program, inlined, kernel
+from penstock_server.features.kernels.memory import Program
+from penstock_server.kernels.base import inlined, kernel
 
 
 @kernel

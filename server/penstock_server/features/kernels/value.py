@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from penstock_server.features.compiler import layout
-from penstock_server.features.kernels.base import BatchMemory, Program, RowBlock, inlined, kernel
+from penstock_server.features.kernels.memory import BatchMemory, Program, RowBlock
+from penstock_server.kernels.base import inlined, kernel
 
 
 @inlined

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from penstock_server.errors import UnsupportedError
-from penstock_server.features.compiled import CompiledObject, Relocation, RelocationKind
+from penstock_server.kernels.compiled import CompiledObject, Relocation, RelocationKind
 
 _HEADER: Final = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION: Final = struct.Struct("<IIQQQQIIQQ")

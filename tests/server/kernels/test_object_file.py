@@ -7,9 +7,9 @@ import llvmlite.binding as llvm
 import pytest
 
 from penstock_server.errors import UnsupportedError
-from penstock_server.features import compiled
-from penstock_server.features.compiled import CompiledFile, CompiledObject
-from penstock_server.features.object_file import flatten
+from penstock_server.kernels import compiled
+from penstock_server.kernels.compiled import CompiledFile, CompiledObject
+from penstock_server.kernels.object_file import flatten
 
 CODE = """
 @table = internal constant [4 x i64] [i64 3, i64 5, i64 7, i64 11]

@@ -1,4 +1,4 @@
-"""Compiles the kernels into the file that `compiled` loads: `python -m penstock_server.features.build [FILE]`.
+"""Compiles the kernels into the file that `compiled` loads: `python -m penstock_server.kernels.build [FILE]`.
 
 It runs in a process of its own: importing numba would cost every worker 130 MB and more than a second, and
 the machine code does not need it. No other code of a running server imports numba.
@@ -12,25 +12,26 @@ the machine code does not need it. No other code of a running server imports num
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from penstock_server import lifeline
-from penstock_server.features import compiled, processor
-from penstock_server.features.compiled import CompiledFile, CompiledObject
-from penstock_server.features.object_file import flatten
+from penstock_server.kernels import compiled, processor
+from penstock_server.kernels.compiled import CompiledFile, CompiledObject
+from penstock_server.kernels.object_file import flatten
 
 FUNCTIONS: Final = 157
 """About how many functions numba compiles, its own included: what a progress bar is measured by."""
 _NICENESS: Final = 15
+_MODULES: Final = ("penstock_server.features.kernels.interpreter", "penstock_server.features.kernels.shapley")
+"""What has the entry points; imported only here, since numba is imported with it."""
 
 
 def compile_kernels(key: str) -> CompiledFile:
     """The entry points, compiled for the processor that the environment names; takes most of a minute."""
-    from penstock_server.features.kernels import interpreter, shapley
-
-    entry_points = interpreter.ENTRY_POINTS | shapley.ENTRY_POINTS
-    return CompiledFile(key, tuple(_object(name, function) for name, function in entry_points.items()))
+    entry_points = [each for name in _MODULES for each in import_module(name).ENTRY_POINTS.items()]
+    return CompiledFile(key, tuple(_object(name, function) for name, function in entry_points))
 
 
 def _object(name: str, function: Any) -> CompiledObject:

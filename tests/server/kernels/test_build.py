@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock_server.features import build, compiled
-from penstock_server.features.compiled import CompiledFile, CompiledObject
-from penstock_server.features.processor import BASELINES, this_processor
+from penstock_server.kernels import build, compiled
+from penstock_server.kernels.compiled import CompiledFile, CompiledObject
+from penstock_server.kernels.processor import BASELINES, this_processor
 
 
 @pytest.fixture

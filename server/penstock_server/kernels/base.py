@@ -1,10 +1,10 @@
-"""What all kernels share: how a function is compiled, and the memory that it sees.
+"""What all kernels share: how a function is compiled, and what it may call.
 
-Only the other kernels import this, and numba with it.
+Only kernels import this, and numba with it.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numba
 from numba.extending import intrinsic
@@ -17,61 +17,6 @@ INT64: Final[Any] = _numba.types.int64
 _FLOAT64: Final[Any] = _numba.types.float64
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-
-
-class Program(NamedTuple):
-    """One block of memory, seen as integers and as reals."""
-
-    words: Any
-    reals: Any
-
-
-class TextMemory(NamedTuple):
-    """Scratch memory for texts, seen as integers, as reals and as bytes.
-
-    From the word `begin` on it has `state` words for what is counted, in `columns` columns at most, and then room for one text
-    of the batch, prepared.
-    """
-
-    ints: Any
-    reals: Any
-    bytes: Any
-    begin: int
-    state: int
-    columns: int
-
-
-class BatchMemory(NamedTuple):
-    """The raw rows of a batch, and where their features and counts go; `counts` are only touched when it `is_counting`.
-
-    The same output is seen as `singles` and as `doubles`; `is_double` says which one is right. From `begin` on, `cursors`
-    hold where each of `strings_count` columns begins in this block of rows, and then where each begins in the next. `times`
-    is the memory of `numbers` seen as integers: from `times_begin` on it holds the times, one column of `rows` after another.
-    """
-
-    rows: int
-    numbers: Any
-    times: Any
-    times_begin: int
-    strings: Any
-    cursors: Any
-    begin: int
-    strings_count: int
-    text: TextMemory
-    singles: Any
-    doubles: Any
-    counts: Any
-    refused: Any
-    is_double: bool
-    is_counting: bool
-    is_recording: bool
-
-
-class RowBlock(NamedTuple):
-    """The rows that run through the program together: the position of the first in the batch, and how many."""
-
-    first: int
-    rows: int
 
 
 def kernel(function: Kernel) -> Kernel:

@@ -1,6 +1,6 @@
 import pytest
 
-from penstock_server.features.processor import BASELINES, processor_of, this_processor
+from penstock_server.kernels.processor import BASELINES, processor_of, this_processor
 
 ATOM = "model name : old\nvendor_id : GenuineIntel\nmodel : 28\nflags : cx16 lahf_lm pni ssse3"
 CORE = ATOM.replace("28", "85") + " sse4_1 sse4_2 popcnt avx2\nbogomips : 5000"

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from penstock_server.errors import UnavailableError
-from penstock_server.features import compiled
-from penstock_server.features.compiled import CompiledFile, CompiledObject, Relocation
-from penstock_server.features.processor import Processor, processor_of, this_processor
+from penstock_server.kernels import compiled
+from penstock_server.kernels.compiled import CompiledFile, CompiledObject, Relocation
+from penstock_server.kernels.processor import Processor, processor_of, this_processor
 
 STUB = CompiledFile("the key", (CompiledObject("run", 0, b"code", (Relocation("word", 8, "log1p", 0),)),))
 
@@ -106,7 +106,7 @@ def test_a_corrupted_file_is_built_anew(real: bytes, empty_cache: Path, monkeypa
 
     def compiler(command: list[str], **_settings: object) -> subprocess.CompletedProcess[str]:
         """What the real one left where it ran: it takes half a minute, and `real` has run it."""
-        assert command[2:] == ["-m", "penstock_server.features.build", f"--parent={os.getpid()}", str(path)]
+        assert command[2:] == ["-m", "penstock_server.kernels.build", f"--parent={os.getpid()}", str(path)]
         path.write_bytes(compiled_here(real, key))
         return subprocess.CompletedProcess(command, 0, "", "")
 

@@ -29,7 +29,7 @@ import msgspec
 
 from penstock_server import atomic, leases
 from penstock_server.errors import UnavailableError
-from penstock_server.features.processor import Baseline, this_processor
+from penstock_server.kernels.processor import Baseline, this_processor
 from penstock_server.leases import Lease
 from penstock_server.paths import cache_dir
 
@@ -41,7 +41,15 @@ KEPT: Final = 8
 """How many files of other sources, compilers or machines stay in the cache: environments of one user may share it."""
 INSTALL: Final = "pip install 'penstock[compile]'"
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
-_SOURCES: Final = ("kernels/*.py", "counting.py", "compiler/*layout.py", "build.py", "object_file.py")
+_PACKAGE: Final = Path(__file__).parent.parent
+_SOURCES: Final = (
+    "features/kernels/*.py",
+    "features/counting.py",
+    "features/compiler/*layout.py",
+    "kernels/base.py",
+    "kernels/build.py",
+    "kernels/object_file.py",
+)
 
 
 RelocationKind = Literal["word", "move0", "move16", "move32", "move48"]
@@ -270,7 +278,7 @@ def build_command(path: Path, *arguments: str) -> tuple[list[str], dict[str, str
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     parent = f"--parent={os.getpid()}"
-    return [sys.executable, "-P", "-m", "penstock_server.features.build", parent, *arguments, str(path)], environment
+    return [sys.executable, "-P", "-m", "penstock_server.kernels.build", parent, *arguments, str(path)], environment
 
 
 def build_failure(code: int | None, stderr: str) -> str:
@@ -328,8 +336,7 @@ def _build(path: Path) -> None:
 
 
 def _key(*parts: str) -> str:
-    folder = Path(__file__).parent
-    sources = sorted(path for pattern in _SOURCES for path in folder.glob(pattern))
+    sources = sorted(path for pattern in _SOURCES for path in _PACKAGE.glob(pattern))
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
     return hashlib.sha256("\n".join([*digests, sys.platform, *parts]).encode()).hexdigest()
 
