@@ -27,7 +27,7 @@ from penstock_client.request import RequestOptions, infer_payload
 from penstock_client.retry import Backoff, pause_before_retry_s
 from penstock_client.rows import Rows, table_of
 from penstock_client.steps import Attempt, Failure, Pause, Steps, T
-from penstock_client.tensors import Table, arrange, for_any
+from penstock_client.tensors import Table, arrange, for_any, shown
 
 _SERVICES: Final = {
     **dict.fromkeys(("ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "RepositoryIndex"), INFERENCE_SERVICE),
@@ -169,7 +169,7 @@ class Session:
             INFER_METHOD, infer_payload(options, layout.tensors), deadline_s, self._retries
         )
         prediction = prediction_of(reply, round_trip_s=round_trip_s, explains=options.explain)
-        if not layout.is_guessed or options.version == prediction.version:
+        if not layout.is_guessed:
             return prediction
         # The order of the columns was that of the version described, and another one may have answered: a canary, or
         # one promoted since. Its own description says whether it would have been asked otherwise.
@@ -190,8 +190,9 @@ class Session:
     def _say_once(self, model: str, ignored: tuple[str, ...]) -> None:
         if (model, ignored) not in self._said and len(self._said) < _MOST_SAID:
             self._said |= {(model, ignored)}
-            names = ", ".join(map(repr, ignored[:20])) + (f" and {len(ignored) - 20} more" if ignored[20:] else "")
-            _log.warning("model %r takes no column %s: left out; extra='refuse' refuses such rows", model, names)
+            _log.warning(
+                "model %r takes no column %s: left out; extra='refuse' refuses such rows", model, shown(ignored)
+            )
 
     def _metadata(self, model: str, version: str, deadline_s: float) -> Steps[ModelMetadata]:
         request = inference_pb2.ModelMetadataRequest(name=model, version=version)
@@ -220,7 +221,7 @@ class Session:
     def _is_ready(self, model: str | None, version: str, deadline_s: float) -> Steps[bool]:
         # Both methods have the same messages on the wire, but for the model's name and version.
         method = "ServerReady" if model is None else "ModelReady"
-        request = inference_pb2.ModelReadyRequest(name=model or "", version=version)
+        request = inference_pb2.ModelReadyRequest(name=model, version=version)
         try:
             reply, _ = yield from self._call(method, request.SerializeToString(), deadline_s, 0)
         except (ModelNotFoundError, ServerUnavailableError, DeadlineExceededError):

@@ -145,7 +145,7 @@ def _in_order(columns: Sequence[object], inputs: tuple[TensorSpec, ...]) -> tupl
     if not inputs or not all(spec.is_column for spec in inputs):
         raise InvalidRequestError(f"the columns have no names, and the model's inputs are {names}; name the columns")
     if len(columns) != len(inputs):
-        raise InvalidRequestError(f"the model takes {len(inputs)} columns, {_shown(names)}, got {len(columns)}")
+        raise InvalidRequestError(f"the model takes {len(inputs)} columns, {shown(names)}, got {len(columns)}")
     return arrange(dict(zip(names, columns, strict=True)), inputs).tensors
 
 
@@ -155,7 +155,7 @@ def _from_columns(table: Mapping[str, object], spec: TensorSpec) -> InputTensor:
     }
     if spec.shape[1] not in (-1, len(columns)) or not columns:
         raise InvalidRequestError(
-            f"input {spec.name!r} takes {spec.shape[1]} columns, got {len(columns)}: {_shown(list(columns))}"
+            f"input {spec.name!r} takes {spec.shape[1]} columns, got {len(columns)}: {shown(list(columns))}"
         )
     _check_lengths(columns)
     flat = [
@@ -179,14 +179,14 @@ def _check_names(table: Mapping[str, object], wanted: tuple[TensorSpec, ...], ex
     missing, unexpected = [name for name in names if name not in table], [name for name in table if name not in names]
     if not missing and (extra == "ignore" or not unexpected):
         return tuple(unexpected)
-    faults = [f"missing {_shown(missing, unexpected)}"] * bool(missing)
-    faults += [f"unexpected {_shown(unexpected, [] if missing else names)}"] * bool(unexpected)
+    faults = [f"missing {shown(missing, unexpected)}"] * bool(missing)
+    faults += [f"unexpected {shown(unexpected, [] if missing else names)}"] * bool(unexpected)
     raise InvalidRequestError(
-        f"the columns do not match the model's inputs: {'; '.join(faults)}; the model takes {_shown(names)}"
+        f"the columns do not match the model's inputs: {'; '.join(faults)}; the model takes {shown(names)}"
     )
 
 
-def _shown(names: Sequence[str], others: Iterable[str] = ()) -> str:
+def shown(names: Sequence[str], others: Iterable[str] = ()) -> str:
     """The names, as many as one sentence bears, each with the one of the others that may be meant."""
     near = ((name, closest(name, others)) for name in names[:_SHOWN])
     listed = ", ".join(f"{name!r} (did you mean {other!r}?)" if other else repr(name) for name, other in near)

@@ -21,7 +21,7 @@ from penstock_client.errors import (
 )
 from penstock_client.request import RequestOptions
 from penstock_client.retry import Backoff
-from penstock_client.session import Session
+from penstock_client.session import _MOST_SAID, Session
 from penstock_client.steps import Failure, Pause
 
 UNAVAILABLE = Failure(grpc.StatusCode.UNAVAILABLE, "gone")
@@ -49,10 +49,10 @@ class Script:
         self.now_s = 100.0
         self.calls = []
         self.pauses = []
-        defaults = {"timeout_s": 1.0, "retries": 3, "backoff": Backoff(initial_s=0.1, cap_s=0.4)}
+        backoff = Backoff(initial_s=0.1, cap_s=0.4)
+        defaults = {"timeout_s": 1.0, "retries": 3, "backoff": backoff, "max_message_bytes": 1000}
         self.session = Session(
             "s:1",
-            max_message_bytes=1000,
             clock=lambda: self.now_s,
             fraction=lambda: 1.0,
             **defaults | settings,
@@ -182,8 +182,9 @@ def test_no_pause_outlives_the_deadline():
     assert script.now_s <= 101.0
 
 
-def test_a_deadline_that_passed_between_calls_is_seen():
-    script = Script(declares(a="FP32"), call_s=2.0)
+@pytest.mark.parametrize("call_s", [1.0, 2.0])
+def test_a_deadline_that_passed_between_calls_is_seen(call_s):
+    script = Script(declares(a="FP32"), call_s=call_s)
     with pytest.raises(DeadlineExceededError, match="no answer before the deadline"):
         script.predict(timeout_s=1.0)
     assert script.methods == ["ModelMetadata"]
@@ -220,6 +221,25 @@ def test_a_request_beyond_the_limit_is_refused_before_it_is_sent():
         script.predict({"a": np.zeros(1000)})
 
 
+def test_the_limit_itself_is_sent():
+    rows = {"a": np.zeros(100)}
+    script = Script(declares(a="FP32"), ANSWER)
+    script.predict(rows)
+    size = len(script.calls[-1].payload)
+    for limit, calls in ((size - 1, 1), (size, 2)):
+        script = Script(declares(a="FP32"), ANSWER, max_message_bytes=limit)
+        with contextlib.suppress(InvalidRequestError):
+            script.predict(rows)
+        assert len(script.calls) == calls
+
+
+def test_options_are_checked_before_anything_is_asked():
+    script = Script()
+    with pytest.raises(InvalidRequestError, match=r"outputs is expected as a list of names.* \(model 'm' at s:1\)"):
+        script.predict(outputs="score")
+    assert script.calls == []
+
+
 @pytest.mark.parametrize(("outcome", "expected"), [(TRUE, True), (b"", False), (UNAVAILABLE, False), (LATE, False)])
 def test_is_live_asks_once(outcome, expected):
     script = Script(outcome)
@@ -235,6 +255,14 @@ def test_is_ready_asks_once(model, method, outcome, expected):
     script = Script(outcome)
     assert script.run(script.session.is_ready(model, "", None)) is expected
     assert script.methods == [method]
+
+
+@pytest.mark.parametrize(("model", "where"), [(None, "the server at s:1"), ("m", "model 'm' at s:1")])
+def test_is_ready_names_what_is_broken(model, where):
+    script = Script(BROKEN)
+    with pytest.raises(PenstockClientError, match=rf"INTERNAL \({where}\)") as failed:
+        script.run(script.session.is_ready(model, "", None))
+    assert failed.value.model == (model or "")
 
 
 def test_is_live_does_not_hide_a_broken_server():
@@ -343,6 +371,20 @@ def test_columns_left_out_are_said_once(caplog):
     assert sent(script.calls[-1]) == {"a": [1], "b": [2]}
 
 
+def test_many_columns_left_out_are_counted(caplog):
+    script = Script(described(columns=["a", "b"]), ANSWER)
+    script.predict({"a": [1], "b": [2]} | {f"c{at}": [0] for at in range(23)})
+    (record,) = caplog.records
+    assert record.getMessage().endswith("'c18', 'c19' and 3 more: left out; extra='refuse' refuses such rows")
+
+
+def test_rows_that_differ_each_time_do_not_fill_the_log(caplog):
+    script = Script(described(columns=["a", "b"]), *[ANSWER] * (_MOST_SAID + 2))
+    for at in range(_MOST_SAID + 2):
+        script.predict({"a": [1], "b": [2], f"c{at}": [0]})
+    assert len(caplog.records) == _MOST_SAID
+
+
 def test_columns_left_out_are_refused_for_the_strict():
     script = Script(described(columns=["amount", "b"]))
     with pytest.raises(InvalidRequestError, match=r"unexpected 'amuont' \(did you mean 'amount'\?\)"):
@@ -365,6 +407,21 @@ def test_a_canary_with_a_column_more_is_answered_too():
     assert sent(script.calls[-1]) == {"a": [1], "b": [2], "c": [3]}
     assert request.parameters["extra_columns"].string_param == "ignore"
     assert request.model_version == ""
+
+
+def test_a_version_that_is_gone_is_no_canary():
+    script = Script(described(columns=["a", "b"]), INVALID, MISSING, described((-1, 3), ["c", "a", "b"]), answer("2"))
+    assert script.predict({"a": [1], "b": [2], "c": [3]}).version == "2"
+
+
+@pytest.mark.parametrize(
+    ("rows", "version"), [({"a": [1], "b": [2]}, "1"), ({"a": [1], "b": [2]}, "@champion"), (np.ones((1, 2)), "")]
+)
+def test_a_refusal_that_no_canary_can_have_caused_asks_for_no_other_version(rows, version):
+    script = Script(described(columns=["a", "b"]), INVALID)
+    with pytest.raises(InvalidRequestError, match="wrong tensor"):
+        script.run(script.session.predict(RequestOptions(model="m", version=version), rows, None))
+    assert script.methods == ["ModelMetadata", "ModelInfer"]
 
 
 def test_versions_that_take_the_same_refuse_for_another_reason():
