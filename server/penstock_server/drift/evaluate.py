@@ -69,6 +69,7 @@ def columns_drift(
 ) -> tuple[tuple[ColumnDrift, ...], ColumnDrift | None]:
     """The records of the columns, judged together, and that of the predictions, judged alone."""
     size = len(reference.names)
+    columns = size - reference.has_predictions
     now = Counts(window.cells[:size], window.outside[:size], window.sums[:size])
     is_enough = statistics.enough_rows(reference.cells, now.cells)
     effect = reference.minimum_effect if rules.minimum_effect is None else np.full(size, rules.minimum_effect)
@@ -81,17 +82,17 @@ def columns_drift(
         "rows_needed": statistics.rows_needed(reference.cells, now.cells).tolist(),
         "enough_rows": is_enough.tolist(),
         "p_value": p_values,
-        "drifted": _drifted(p_values, size - reference.has_predictions, rules.rate),
+        "drifted": _drifted(p_values[:columns], rules.rate) + _drifted(p_values[columns:], rules.rate),
         "dispersion": reference.dispersion.tolist(),
         "minimum_effect": effect.tolist(),
-        "importance": reference.importance or [None] * size,
+        "importance": reference.importance,
         **_distances(reference, now, is_enough),
         **_distances_of_numbers(reference, now, is_enough),
         **_ratios(reference, now, is_enough),
         **_histograms(reference, now),
     }
     records = tuple(ColumnDrift(**dict(zip(lists, row, strict=True))) for row in zip(*lists.values(), strict=True))
-    return (records[:-1], records[-1]) if reference.has_predictions else (records, None)
+    return records[:columns], records[columns] if reference.has_predictions else None
 
 
 def _p_values(reference: Reference, now: Counts, effect: Reals, is_enough: NDArray[np.bool_]) -> Values:
@@ -100,14 +101,10 @@ def _p_values(reference: Reference, now: Counts, effect: Reals, is_enough: NDArr
     return _spread(found, is_enough)
 
 
-def _drifted(p_values: Values, columns: int, rate: float) -> list[bool | None]:
-    """Whether each of the first `columns` drifted, judged together, and each after them, judged alone."""
-    tested = [at for at in range(columns) if p_values[at] is not None]
-    rejected = significance.benjamini_hochberg([p_values[at] or 0.0 for at in tested], rate)
-    found: list[bool | None] = [None] * columns
-    for at, is_rejected in zip(tested, rejected.tolist(), strict=True):
-        found[at] = is_rejected
-    return found + [None if value is None else value <= rate for value in p_values[columns:]]
+def _drifted(p_values: Values, rate: float) -> list[bool | None]:
+    """Whether each column drifted, judged together; None where it was not tested."""
+    rejected = iter(significance.benjamini_hochberg([value for value in p_values if value is not None], rate).tolist())
+    return [None if value is None else next(rejected) for value in p_values]
 
 
 def _distances(reference: Reference, now: Counts, is_enough: NDArray[np.bool_]) -> Mapping[str, Values]:
@@ -138,13 +135,13 @@ def _distances_of_numbers(reference: Reference, now: Counts, is_enough: NDArray[
 def _ratios(reference: Reference, now: Counts, is_enough: NDArray[np.bool_]) -> Mapping[str, Values]:
     """Shares of the window's rows."""
     extra = _shares(now.cells)[:, -EXTRA_CELLS:]
-    outside = now.outside.sum(axis=1) / np.maximum(now.rows, 1)
     of_numbers, of_others = is_enough & reference.is_number, is_enough & ~reference.is_number
+    outside = now.outside[of_numbers].sum(axis=1) / now.rows[of_numbers]
     return {
         "missing_ratio": _spread(extra[is_enough, MISSING], is_enough),
         "unseen_ratio": _spread(extra[of_others, UNSEEN], of_others),
         "infinite_ratio": _spread(extra[of_numbers, INFINITE], of_numbers),
-        "out_of_range_ratio": _spread(outside[of_numbers], of_numbers),
+        "out_of_range_ratio": _spread(outside, of_numbers),
     }
 
 

@@ -55,8 +55,8 @@ class Reference:
     dispersion: NDArray[np.float64]
     minimum_effect: NDArray[np.float64]
     has_predictions: bool
-    importance: tuple[float | None, ...] = ()
-    importance_measure: str = ""
+    importance: tuple[float | None, ...]
+    importance_measure: str
 
 
 def reference_of(baseline: Baseline, importance: Importance | None = None) -> Reference:

@@ -7,6 +7,7 @@ from penstock_server.drift import significance, statistics
 from penstock_server.drift.baseline import Baseline, StringBaseline
 from penstock_server.drift.evaluate import columns_drift, version_drift
 from penstock_server.drift.fit import fit_classes, fit_number, with_predictions
+from penstock_server.drift.importance import Importance
 from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.drift.report import ColumnDrift, DriftRules, VersionDrift
 from penstock_server.features.counting import Counts
@@ -127,6 +128,40 @@ def test_too_few_rows_say_nothing_and_are_no_part_of_the_judgement() -> None:
     )  # fmt: skip
     assert set(figures) == {None}
     assert (found.tested, found.drifted) == (2, 0)
+
+
+def test_the_rate_itself_is_drift_of_columns_and_of_predictions_alike() -> None:
+    columns = usual()
+    columns["label"] = np.repeat([0, 1], [600, 1400])
+    found = evaluated(**columns)
+    assert found.predictions is not None
+    p_value = found.predictions.p_value
+    assert p_value is not None
+    for rate, drifted in ((p_value, True), (np.nextafter(p_value, 0), False)):
+        at_rate = evaluated(DriftRules(rate=rate), **columns)
+        assert at_rate.predictions is not None
+        assert at_rate.predictions.drifted is drifted
+
+
+def test_how_much_a_column_matters_is_told_with_it() -> None:
+    reference = reference_of(BASELINE, Importance("AUC lost", {"same": 0.3, "word": 0.1}, rows=100, repeats=1))
+    columns, predictions = columns_drift(reference, counted(reference, **usual()), DriftRules())
+    assert predictions is not None
+    assert [column.importance for column in (*columns, predictions)] == [0.3, None, 0.1, None]
+
+
+def test_what_only_training_had_is_shown_too() -> None:
+    values = SAMPLE.copy()
+    values[: ROWS // 4] = np.nan
+    reference = reference_of(Baseline((fit_number("same", values),), "digest"))
+    window = counted(reference, same=usual()["same"])
+    (column,), _ = columns_drift(reference, window, DriftRules())
+    assert (column.labels[-1], column.reference[-1], column.current[-1]) == ("(missing)", 0.25, 0.0)
+
+
+def test_a_single_row_is_the_whole_window() -> None:
+    found = by_name(evaluated(word=np.array([1])))
+    assert found["word"].current == (0.0, 1.0, 0.0)
 
 
 def test_nothing_served_is_nothing_said() -> None:
