@@ -34,6 +34,7 @@ LAYOUT_BYTES: Final = 1 << 20
 layout is made in 20 us."""
 _LAYOUT_COST: Final = 512
 """The bytes that a layout takes besides its prefix, with its tuples and its entry."""
+_HEAD_COST: Final = 100
 _KEPT_VALUES: Final = 4096
 
 Choice = tuple[int, ...] | None
@@ -61,16 +62,13 @@ class ReplyEncoder:
         self._base = ModelInferResponse(model_name=key[0], model_version=key[1])
         if role is not None:
             self._base.parameters[PARAMETER_ROLE].CopyFrom(InferParameter(string_param=role))
-        self._tails: list[tuple[int, ...]] = []
-        self._layouts: dict[tuple[int, tuple[int, ...] | None], _Layout] = {}
-        self._layout_bytes = 0
+        self._start_over([])
 
     def batch(self, arrays: Sequence[NDArray[Any]], rows: int, compute_s: float) -> "BatchReplies":
         """The replies to one batch, from its output arrays, with the rows along their first axes."""
         tails = [array.shape[1:] for array in arrays]
         if tails != self._tails:
-            self._tails = tails
-            self._forget()
+            self._start_over(tails)
         return BatchReplies(self, arrays, COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows))
 
     def whole(
@@ -122,14 +120,17 @@ class ReplyEncoder:
         return known
 
     def _remember(self, key: tuple[int, Choice], layout: _Layout) -> None:
-        self._layout_bytes += _LAYOUT_COST + len(layout.prefix) + sum(len(head) + 100 for _, _, head in layout.outputs)
+        heads = sum(len(head) + _HEAD_COST for _, _, head in layout.outputs)
+        self._layout_bytes += _LAYOUT_COST + len(layout.prefix) + heads
         if self._layout_bytes > LAYOUT_BYTES:
-            self._forget()
+            self._start_over(self._tails)
         else:
             self._layouts[key] = layout
 
-    def _forget(self) -> None:
-        self._layouts.clear()
+    def _start_over(self, tails: list[tuple[int, ...]]) -> None:
+        """Without layouts, for outputs whose rows have these shapes."""
+        self._tails = tails
+        self._layouts: dict[tuple[int, Choice], _Layout] = {}
         self._layout_bytes = 0
 
     def _described(self, shapes: Sequence[tuple[int, ...]], chosen: Choice) -> ModelInferResponse:

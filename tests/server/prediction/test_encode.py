@@ -11,7 +11,11 @@ from penstock.tensors import NUMPY_TYPES, to_raw
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.encode import LAYOUT_BYTES, QUEUE_US, Choice, IntegerParameter, ReplyEncoder, encoded_id
 
-SPECS = (TensorInfo("y", "FP32", (ANY, 2)), TensorInfo("label", "BYTES", (ANY,)), TensorInfo("n", "INT64", (ANY,)))
+SPECS = (
+    TensorInfo("y", "FP32", (ANY, 2), parameters=(("columns", '["a", "b"]'), ("kind", "margins"))),
+    TensorInfo("label", "BYTES", (ANY,)),
+    TensorInfo("n", "INT64", (ANY,)),
+)
 CHOICES = st.none() | st.lists(st.integers(0, 2), min_size=1, max_size=4).map(tuple)
 
 
@@ -31,6 +35,8 @@ def check(reply: pb.ModelInferResponse, arrays: list[Any], chosen: Choice) -> No
     asked = range(len(arrays)) if chosen is None else chosen
     described = [(one.name, one.datatype, tuple(one.shape)) for one in reply.outputs]
     assert described == [(SPECS[at].name, SPECS[at].datatype, arrays[at].shape) for at in asked]
+    told = [{name: one.string_param for name, one in output.parameters.items()} for output in reply.outputs]
+    assert told == [dict(SPECS[at].parameters) for at in asked]
     assert list(reply.raw_output_contents) == [to_raw(arrays[at]) for at in asked]
 
 
@@ -154,13 +160,15 @@ def test_a_layout_is_made_once_and_forgotten_with_the_shapes() -> None:
     assert encoder.layout(2, None, wider) is not first
 
 
-@pytest.mark.parametrize("is_whole", [False, True])
-def test_the_time_is_told_in_microseconds(is_whole: bool) -> None:
+def test_the_time_is_told_in_microseconds() -> None:
     encoder, arrays = ReplyEncoder(("m", "3"), None, SPECS), arrays_of(1)
-    if is_whole:
-        message = encoder.whole(arrays, 1, compute_s=2.5, id_field=b"", chosen=None, queue_us=7)
-    else:
-        message = encoder.batch(arrays, 1, 2.5).reply(0, 1, b"", None, 7)
-    parameters = parsed(message).parameters
-    assert parameters["penstock_compute_us"].int64_param == 2_500_000
-    assert parameters["penstock_queue_us"].int64_param == 7
+    times: dict[str, Any] = {"compute_s": 2.5, "id_field": b"", "chosen": None, "queue_us": 7}
+    for message in (
+        encoder.batch(arrays, 1, 2.5).reply(0, 1, b"", None, 7),
+        encoder.whole(arrays, 1, **times),
+        encoder.joined([array.shape for array in arrays], [[to_raw(array)] for array in arrays], 1, **times),
+    ):
+        reply = parsed(message)
+        check(reply, arrays, None)
+        assert reply.parameters["penstock_compute_us"].int64_param == 2_500_000
+        assert reply.parameters["penstock_queue_us"].int64_param == 7
