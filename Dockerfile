@@ -7,7 +7,7 @@ WORKDIR /src
 COPY requirements.lock ./
 # The lock fixes the version and the digest of each package, so that two builds of a commit hold the same ones.
 RUN pip install --no-cache-dir "$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)"
-# numba and its LLVM, 200 MB, only compile the feature kernels: for every machine of the image's architecture, so that none
+# numba and its LLVM, 200 MB, only compile the kernels: for every machine of the image's architecture, so that none
 # waits at its first start. They run as fast as those compiled for one machine, within some percent.
 RUN python -m venv --without-pip /opt/compile \
  && uv pip install --no-cache --python /opt/compile/bin/python --constraints requirements.lock msgspec numba rich typer
@@ -25,7 +25,8 @@ RUN /opt/penstock/bin/python -c "import penstock_tools.cli.serve, penstock_serve
 penstock_server.sources.mlflow_client, mlflow.tracking, mlflow.store.artifact.artifact_repository_registry, \
 mlflow.store.model_registry.rest_store, mlflow.store.tracking.rest_store, mlflow.store.artifact.mlflow_artifacts_repo, \
 mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store, urllib.request; \
-from penstock_server.kernels import compiled; compiled.load(compiled.find_shipped()[1])"
+from penstock_server.kernel_sets import KERNEL_SETS; from penstock_server.kernels import compiled; \
+[compiled.load(each, compiled.find_shipped(each)[1]) for each in KERNEL_SETS]"
 
 FROM python:3.11-slim
 RUN install -d -o 10001 -g 10001 /var/cache/penstock /var/lib/penstock

@@ -64,7 +64,7 @@ check: lint test ## Prove everything: lint and all tests, also the long ones
 protos: $(STAMP) ## Write the generated code from the .proto files
 	$(BIN)/python -m penstock.generate
 
-kernels: $(STAMP) ## Compile the feature kernels that a release has, for every machine of this architecture
+kernels: $(STAMP) ## Compile the kernels that a release has, for every machine of this architecture
 	$(BIN)/penstock compile --baseline
 
 dist: kernels ## Build the wheel and the sdist into dist/, with the kernels of this architecture

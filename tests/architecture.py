@@ -56,11 +56,12 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "features": GROUND | {"kernels"},
         "metrics": GROUND | {"features"},
         "drift": GROUND | {"features", "metrics"},
+        "kernel_sets": {"kernels", "features"},
         "request_log": GROUND | {"metrics"},
         "python": GROUND,
         "explain": GROUND | {"features", "kernels"},
         "models": GROUND | {"batching", "features", "drift", "explain", "python"},
-        "sources": GROUND | {"rollout", "models"},
+        "sources": GROUND | {"kernels", "rollout", "models"},
         "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
         "transport": GROUND,
         "services": GROUND | {"prediction", "transport"},
@@ -75,7 +76,8 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "control.verdict",
             "python.settings",
         },
-        "control": GROUND | {"batching", "kernels", "rollout", "metrics", "drift", "models", "sources", "python"},
+        "control": GROUND
+        | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"},
         "checks": GROUND | {"kernels", "sources", "settings"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}

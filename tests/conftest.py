@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -70,10 +70,10 @@ def _kernels_are_compiled_once(shared_folder: Path) -> Iterator[None]:
         return
     build = compiled._build
 
-    def build_once(path: Path) -> None:
+    def build_once(kernels: Any, path: Path) -> None:
         with _locked(shared_folder / f"{path.name}.lock"):
-            if compiled.read(path, compiled.own_key()) is None:
-                build(path)
+            if compiled.read(path, compiled.own_key(kernels)) is None:
+                build(kernels, path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "_build", build_once)

@@ -85,11 +85,13 @@ def _until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of the test run's own, with the kernels of the user's cache when they are there: compiling takes seconds."""
+    from penstock_server.kernel_sets import KERNEL_SETS
     from penstock_server.kernels.compiled import ensure_compiled
 
-    kernels = ensure_compiled()
     folder = tmp_path_factory.mktemp("cache")
-    shutil.copy(kernels, folder / kernels.name)
+    for kernels in KERNEL_SETS:
+        path = ensure_compiled(kernels)
+        shutil.copy(path, folder / path.name)
     return folder
 
 

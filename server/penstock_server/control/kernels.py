@@ -1,4 +1,4 @@
-"""Compiles the feature kernels in a process of its own, for servers whose models need them.
+"""Compiles a set of kernels in a process of its own, for servers that need it: the feature kernels, if a model has features.
 
 With the kernels of a release, versions load at once and this machine's own are compiled behind, for the next start. Without
 them, versions with features wait until they are compiled; all others are served meanwhile.
@@ -14,8 +14,8 @@ import structlog
 
 from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import UnavailableError
-from penstock_server.kernels import compiled
-from penstock_server.kernels.build import FUNCTIONS
+from penstock_server.kernels import compiled, kept
+from penstock_server.kernels.kernel_set import KernelSet
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +29,7 @@ class KernelCompiler:
     """Has the kernels compiled once they are required.
 
     Args:
+        kernels: which.
         changed: called on the loop when `is_ready` or `failure` has changed.
         clock: the time of retries.
 
@@ -37,7 +38,8 @@ class KernelCompiler:
         failure: why they could not be compiled, in one sentence; "" if they are being compiled or need not be.
     """
 
-    def __init__(self, changed: Callable[[], None], *, clock: Clock = monotonic) -> None:
+    def __init__(self, kernels: KernelSet, changed: Callable[[], None], *, clock: Clock = monotonic) -> None:
+        self._kernels = kernels
         self._changed = changed
         self._clock = clock
         self.is_ready = False
@@ -49,27 +51,30 @@ class KernelCompiler:
 
     @property
     def reason(self) -> str:
-        """Why versions with features cannot load yet, in one sentence; "" when they can, or when none needs kernels."""
+        """Why those who need the kernels wait, in one sentence; "" when they need not, or when nobody needs them."""
         if self.is_ready or (self._compiling is None and not self.failure):
             return ""
-        return self.failure or "the feature kernels are being compiled for this machine, which takes a minute or more"
+        return (
+            self.failure
+            or f"the {self._kernels.title} are being compiled for this machine, which takes a minute or more"
+        )
 
     @property
     def progress(self) -> float:
         """How much is compiled, 0 to 1."""
-        return min(self._functions / FUNCTIONS, 1.0)
+        return min(self._functions / self._kernels.functions, 1.0)
 
     def require(self) -> None:
         """Finds the kernels, and starts to compile them if this machine's own are not there; to be called again and again."""
         if self._is_settled or self._compiling is not None or self._clock() < self._retry_at_s:
             return
-        if (own := compiled.find_own()) is not None:
-            compiled.keep(own[0])
+        if (own := compiled.find_own(self._kernels)) is not None:
+            kept.keep(own[0])
             self.is_ready = self._is_settled = True
             return
-        self.is_ready = compiled.find_shipped() is not None
+        self.is_ready = compiled.find_shipped(self._kernels) is not None
         try:
-            compiled.check_can_build(compiled.own_path())
+            compiled.check_can_build(self._kernels, compiled.own_path(self._kernels))
         except UnavailableError as error:
             self._fail(str(error))
         else:
@@ -82,33 +87,33 @@ class KernelCompiler:
             await asyncio.gather(self._compiling, return_exceptions=True)
 
     async def _compile(self) -> None:
-        behind = self.is_ready
+        title = self._kernels.title
         log.info(
-            "compiling the feature kernels of this machine; the next start uses them"
-            if behind
-            else "compiling the feature kernels, which takes a minute or more; models with features wait for them"
+            f"compiling the {title} of this machine; the next start uses them"
+            if self.is_ready
+            else f"compiling the {title}, which takes a minute or more; {self._kernels.users} wait for them"
         )
         try:
             failure = await self._run()
         except OSError as error:
-            failure = f"the feature kernels cannot be compiled: {error}"
+            failure = f"the {title} cannot be compiled: {error}"
         finally:
             self._compiling = None
-        if not failure and compiled.find_own() is None:
-            failure = f"the feature kernels were compiled, but {compiled.own_path()} does not hold them"
+        if not failure and compiled.find_own(self._kernels) is None:
+            failure = f"the {title} were compiled, but {compiled.own_path(self._kernels)} does not hold them"
         if failure:
             self._fail(failure)
         else:
             self.failure = ""
             self.is_ready = self._is_settled = True
-            log.info("the feature kernels are compiled")
+            log.info(f"the {title} are compiled")
         self._changed()
 
     async def _run(self) -> str:
         """Runs the compiler; why it failed, or "" if it did not."""
         # Where versions wait for it, it competes with other processes as any does.
         options = ["--progress", "--behind"] if self.is_ready else ["--progress"]
-        command, environment = compiled.build_command(compiled.own_path(), *options)
+        command, environment = compiled.build_command(self._kernels, compiled.own_path(self._kernels), *options)
         process = await asyncio.create_subprocess_exec(
             *command,
             env=environment,
@@ -123,31 +128,31 @@ class KernelCompiler:
                 _, said = await asyncio.gather(self._count(process), _last_lines(process))
                 code = await process.wait()
         except TimeoutError:
-            return f"the feature kernels cannot be compiled: it took longer than {compiled.BUILD_TIMEOUT_S:.0f} s"
+            return f"the {self._kernels.title} cannot be compiled: it took longer than {compiled.BUILD_TIMEOUT_S:.0f} s"
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        return "" if code == 0 else compiled.build_failure(code, said)
+        return "" if code == 0 else compiled.build_failure(self._kernels, code, said)
 
     async def _count(self, process: Process) -> None:
         """Counts the functions that are compiled, and logs how far it is now and then."""
         assert process.stdout is not None
-        self._functions = 0
+        self._functions, functions = 0, self._kernels.functions
         async for _ in process.stdout:
             self._functions += 1
-            if self._functions < FUNCTIONS and self._functions % (FUNCTIONS // _PROGRESS_STEPS) == 0:
-                log.info("compiling the feature kernels", done=f"{self.progress:.0%}")
+            if self._functions < functions and self._functions % max(functions // _PROGRESS_STEPS, 1) == 0:
+                log.info(f"compiling the {self._kernels.title}", done=f"{self.progress:.0%}")
 
     def _fail(self, reason: str) -> None:
         self._retry_at_s = self._clock() + RETRY_S
         if self.is_ready:
             # The kernels of the release serve; what was tried behind is not needed.
             if "numba" not in reason:
-                log.warning("the kernels of this release go on serving", reason=reason)
+                log.warning(f"the {self._kernels.title} of this release go on serving", reason=reason)
             self._is_settled = True
         elif reason != self.failure:
-            log.error("versions with features cannot be served", reason=reason)
+            log.error(f"{self._kernels.users} cannot be served", reason=reason)
             self.failure = reason
 
 

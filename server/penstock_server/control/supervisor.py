@@ -34,6 +34,7 @@ from penstock_server.control.view import ServerView, Standing, WorkerView, versi
 from penstock_server.control.worker_pool import StartWorker, WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import UnavailableError
+from penstock_server.features.kernel_set import KERNELS as FEATURE_KERNELS
 from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
@@ -104,7 +105,7 @@ class Supervisor:
         self._process_ends: Counter[VersionKey] = Counter()
         self._fallbacks = Fallbacks()
         self._failure: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.kernels = KernelCompiler(self._change.set, clock=clock)
+        self.kernels = KernelCompiler(FEATURE_KERNELS, self._change.set, clock=clock)
         self.ready = asyncio.Event()
         self._pool = WorkerPool(
             workers,

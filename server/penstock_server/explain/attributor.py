@@ -19,6 +19,7 @@ from penstock_server.explain.explanation import (
     TreesExplanation,
     array,
 )
+from penstock_server.features.kernel_set import KERNELS
 from penstock_server.kernels.compiled import library
 
 Reals = NDArray[np.float64]
@@ -100,8 +101,8 @@ class TreesAttributor(Attributor):
         is_brief = self._program.nodes <= _BRIEF_NODES
         self._brief_rows = _BRIEF_NODES // self._program.nodes if is_brief else 0
         self._scratch = self._new_scratch()
-        self._run_brief = library().brief["explain_trees"]
-        self._run_long = library().long["explain_trees"]
+        self._run_brief = library(KERNELS).brief["explain_trees"]
+        self._run_long = library(KERNELS).long["explain_trees"]
 
     def _fill(self, matrix: NDArray[Any], out: Reals) -> None:
         is_brief = len(matrix) <= self._brief_rows

@@ -22,6 +22,7 @@ from penstock_server.features.cells import Cells
 from penstock_server.features.compiler import layout
 from penstock_server.features.compiler.missing import reaching
 from penstock_server.features.compiler.program import TEXT_PAD_BYTES, compile_program
+from penstock_server.features.kernel_set import KERNELS
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn, TimeColumn
 from penstock_server.features.table import Table, numbers_of, row_count, strings_of, times_of
 from penstock_server.kernels.compiled import EntryPoint, available, library
@@ -108,8 +109,8 @@ class Pipeline:
         self._row_bytes = len(self.numbers) * 8
         self._others = len(self.times) + len(self.strings)
         self._brief_rows = BRIEF_VALUES // len(spec.columns)
-        self._run_brief = library().brief["run"]
-        self._run_long = library().long["run"]
+        self._run_brief = library(KERNELS).brief["run"]
+        self._run_long = library(KERNELS).long["run"]
 
     def run(
         self, numbers: Any, others: Sequence[bytes], rows: int, out: NDArray[Any], cells: NDArray[np.int64] | None
@@ -269,7 +270,7 @@ def count_elements(raw: bytes) -> int:
 @cache
 def _counter() -> EntryPoint:
     """The kernel that counts; where none is compiled, the same in Python: a model without features waits for no compiler."""
-    kernels = available()
+    kernels = available(KERNELS)
     return _count_elements if kernels is None else kernels.brief["count_elements"]
 
 

@@ -1,8 +1,9 @@
-"""Compiles the kernels into the file that `compiled` loads: `python -m penstock_server.kernels.build [FILE]`.
+"""Compiles a set of kernels into the file that `compiled` loads: `python -m penstock_server.kernels.build --set=MODULE [FILE]`.
 
 It runs in a process of its own: importing numba would cost every worker 130 MB and more than a second, and
 the machine code does not need it. No other code of a running server imports numba.
 
+    --set=MODULE   the module that has the set, as `KERNELS`
     --baseline     compiles for every machine of this architecture, as a release ships it
     --progress     writes a line per compiled function to standard output
     --behind       takes only the time that other processes leave
@@ -17,20 +18,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock_server import lifeline
-from penstock_server.kernels import compiled, processor
+from penstock_server.kernels import compiled, kept, processor
 from penstock_server.kernels.compiled import CompiledFile, CompiledObject
+from penstock_server.kernels.kernel_set import KernelSet
 from penstock_server.kernels.object_file import flatten
 
-FUNCTIONS: Final = 157
-"""About how many functions numba compiles, its own included: what a progress bar is measured by."""
 _NICENESS: Final = 15
-_MODULES: Final = ("penstock_server.features.kernels.interpreter", "penstock_server.features.kernels.shapley")
-"""What has the entry points; imported only here, since numba is imported with it."""
 
 
-def compile_kernels(key: str) -> CompiledFile:
-    """The entry points, compiled for the processor that the environment names; takes most of a minute."""
-    entry_points = [each for name in _MODULES for each in import_module(name).ENTRY_POINTS.items()]
+def compile_kernels(kernels: KernelSet, key: str) -> CompiledFile:
+    """The entry points, compiled for the processor that the environment names; takes up to a minute."""
+    entry_points = [each for name in kernels.modules for each in import_module(name).ENTRY_POINTS.items()]
     return CompiledFile(key, tuple(_object(name, function) for name, function in entry_points))
 
 
@@ -64,34 +62,35 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = [each for each in arguments if each.startswith("--")]
     files = [Path(each) for each in arguments if not each.startswith("--")]
-    for option in options:
-        if option.startswith("--parent="):
-            lifeline.end_with_parent(int(option.partition("=")[2]))
+    values = dict(option.split("=", 1) for option in options if "=" in option)
+    if "--parent" in values:
+        lifeline.end_with_parent(int(values["--parent"]))
+    kernels: KernelSet = import_module(values["--set"]).KERNELS
     if "--behind" in options:
         os.nice(_NICENESS)
     # Read by numba when it is imported. Intel's library of vector functions is not there where the code runs.
     os.environ["NUMBA_DISABLE_INTEL_SVML"] = "1"
     if "--baseline" in options:
-        path, key = _baseline()
+        path, key = _baseline(kernels)
     else:
-        path, key = compiled.own_path(), compiled.own_key()
+        path, key = compiled.own_path(kernels), compiled.own_key(kernels)
     if "--progress" in options:
         _report_functions(_write_line)
     target = files[0] if files else path
-    compiled.write(target, compile_kernels(key))
+    compiled.write(target, compile_kernels(kernels, key))
     if "--baseline" in options:
         target.chmod(0o644)  # a release is installed by one user and run by another
     else:
-        compiled.sweep(target.parent)
+        kept.sweep(target.parent)
     return 0
 
 
-def _baseline() -> tuple[Path, str]:
+def _baseline(kernels: KernelSet) -> tuple[Path, str]:
     """Where the shipped file of this architecture belongs, and its key; numba is told to compile for the baseline."""
     architecture = processor.this_processor().architecture
     baseline = processor.BASELINES[architecture]
     os.environ |= {"NUMBA_CPU_NAME": baseline.name, "NUMBA_CPU_FEATURES": ""}
-    return compiled.shipped_path(architecture), compiled.shipped_key(architecture, baseline)
+    return compiled.shipped_path(kernels, architecture), compiled.shipped_key(kernels, architecture, baseline)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Finds the compiled kernels and loads them as functions; has `build` compile them if there are none.
+"""Finds the compiled kernels of a set and loads them as functions; has `build` compile them if there are none.
 
-There are two files. The shipped one is part of a release and runs on every machine of the architecture's baseline
+A set has two files. The shipped one is part of a release and runs on every machine of the architecture's baseline
 (`processor`). The machine's own is compiled by numba into the cache folder, and preferred. Both hold blocks of memory with
 what is to be filled in (`object_file`), so loading takes neither numba nor LLVM.
 
@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +29,7 @@ import msgspec
 
 from penstock_server import atomic, leases
 from penstock_server.errors import UnavailableError
+from penstock_server.kernels.kernel_set import KernelSet
 from penstock_server.kernels.processor import Baseline, this_processor
 from penstock_server.leases import Lease
 from penstock_server.paths import cache_dir
@@ -37,19 +38,11 @@ BUILD_TIMEOUT_S: Final = 300.0
 MAGIC: Final = b"penstock kernels 2\n"
 SHIPPED: Final = Path(__file__).parent / "shipped"
 """The folder of the files that a release has; empty in a checkout."""
-KEPT: Final = 8
-"""How many files of other sources, compilers or machines stay in the cache: environments of one user may share it."""
 INSTALL: Final = "pip install 'penstock[compile]'"
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _PACKAGE: Final = Path(__file__).parent.parent
-_SOURCES: Final = (
-    "features/kernels/*.py",
-    "features/counting.py",
-    "features/compiler/*layout.py",
-    "kernels/base.py",
-    "kernels/build.py",
-    "kernels/object_file.py",
-)
+_SOURCES: Final = ("kernels/base.py", "kernels/build.py", "kernels/object_file.py")
+"""Part of every set."""
 
 
 RelocationKind = Literal["word", "move0", "move16", "move32", "move48"]
@@ -96,25 +89,27 @@ class CompiledFile(msgspec.Struct, frozen=True):
 
 
 @cache
-def own_key() -> str:
+def own_key(kernels: KernelSet) -> str:
     """The digest of everything that this machine's own code depends on: sources, compiler and processor."""
-    return _key(_installed("numba"), _installed("llvmlite"), this_processor().architecture, this_processor().identity)
+    return _key(
+        kernels, _installed("numba"), _installed("llvmlite"), this_processor().architecture, this_processor().identity
+    )
 
 
 @cache
-def shipped_key(architecture: str, baseline: Baseline) -> str:
+def shipped_key(kernels: KernelSet, architecture: str, baseline: Baseline) -> str:
     """The digest of what a shipped file depends on. Its compiler is not part of it, since it need not be installed."""
-    return _key(architecture, baseline.name)
+    return _key(kernels, architecture, baseline.name)
 
 
-def own_path() -> Path:
+def own_path(kernels: KernelSet) -> Path:
     """Where this machine's own file is kept."""
-    return cache_dir() / f"kernels-{own_key()[:24]}.bin"
+    return cache_dir() / f"kernels-{kernels.name}-{own_key(kernels)[:24]}.bin"
 
 
-def shipped_path(architecture: str) -> Path:
+def shipped_path(kernels: KernelSet, architecture: str) -> Path:
     """Where an architecture's shipped file is in a release."""
-    return SHIPPED / f"kernels-{architecture}.bin"
+    return SHIPPED / f"kernels-{kernels.name}-{architecture}.bin"
 
 
 _files: Final = msgspec.msgpack.Decoder(CompiledFile)
@@ -159,136 +154,119 @@ def write(path: Path, content: CompiledFile) -> None:
     atomic.write(path, MAGIC + hashlib.sha256(payload).digest() + payload)
 
 
-def sweep(folder: Path) -> None:
-    """Removes the oldest kernel files of a cache folder beyond the `KEPT` newest."""
-    dated = []
-    for path in folder.glob("kernels-*.bin"):
-        try:
-            dated.append((path.stat().st_mtime_ns, path))
-        except OSError:  # another process removed it
-            continue
-    for _, path in sorted(dated, reverse=True)[KEPT:]:
-        path.unlink(missing_ok=True)
-
-
-def keep(path: Path) -> None:
-    """Makes a file the newest, so that no `sweep` removes it while a server uses it."""
-    with suppress(OSError):  # a read-only cache is not swept either
-        os.utime(path)
-
-
-_RUN = (
-    ctypes.c_void_p,
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    *[ctypes.c_int64] * 2,
-    *[ctypes.c_void_p] * 4,
-    ctypes.c_int64,
-)
-_ARGUMENTS: Final[dict[str, tuple[Any, ...]]] = {
-    "run": _RUN,
-    "count_elements": (ctypes.c_char_p, ctypes.c_int64),
-    "explain_trees": (*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 2),
-}
-
 EntryPoint = Callable[..., int]
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """The kernels by name, twice: `brief` keeps the GIL during the call, `long` lets other threads run.
+    """The kernels by name: those that Python calls twice, and the addresses of all.
 
     A call that releases the GIL waits for it afterwards, so a call of a few microseconds is faster if it keeps it.
+
+    Attributes:
+        brief: keep the GIL during the call.
+        long: let other threads run.
+        addresses: where the functions are, for C libraries to call back while this object lives.
+        memory: holds the code.
+        lease: keeps the file, which another process of this machine may need next, from being swept with the cache.
     """
 
     brief: dict[str, EntryPoint]
     long: dict[str, EntryPoint]
+    addresses: dict[str, int]
     memory: tuple[mmap.mmap, ...]
     lease: Lease | None = None
-    """Keeps the file, which another process of this machine may need next, from being swept with the cache."""
 
 
-def find_own() -> tuple[Path, CompiledFile] | None:
+def find_own(kernels: KernelSet) -> tuple[Path, CompiledFile] | None:
     """The file compiled for this machine, if there is one."""
-    path = own_path()
-    found = read(path, own_key())
+    path = own_path(kernels)
+    found = read(path, own_key(kernels))
     return None if found is None else (path, found)
 
 
-def find_shipped() -> tuple[Path, CompiledFile] | None:
+def find_shipped(kernels: KernelSet) -> tuple[Path, CompiledFile] | None:
     """The file of the release, if there is one of these sources that this machine can run."""
     processor = this_processor()
     if processor.baseline is None:
         return None
-    path = shipped_path(processor.architecture)
-    found = read(path, shipped_key(processor.architecture, processor.baseline))
+    path = shipped_path(kernels, processor.architecture)
+    found = read(path, shipped_key(kernels, processor.architecture, processor.baseline))
     return None if found is None else (path, found)
 
 
-def find() -> tuple[Path, CompiledFile] | None:
+def find(kernels: KernelSet) -> tuple[Path, CompiledFile] | None:
     """The kernels that this machine can use now, the machine's own before the shipped ones."""
-    return find_own() or find_shipped()
+    return find_own(kernels) or find_shipped(kernels)
 
 
 @cache
-def library() -> Library:
-    """The kernels, loaded once per process; compiled first, which takes most of a minute, if there are none.
+def library(kernels: KernelSet) -> Library:
+    """The set's kernels, loaded once per process; compiled first, which takes up to a minute, if there are none.
 
     Raises:
-        UnavailableError: there are none for this machine and they cannot be compiled; says why.
+        UnavailableError: there are none for this machine and they cannot be compiled, or it lacks a function that they need;
+            says why.
     """
-    path, content = _ensured()
-    return replace(load(content), lease=leases.take(path))
+    path, content = _ensured(kernels)
+    return replace(load(kernels, content), lease=leases.take(path))
 
 
 @cache
-def available() -> Library | None:
-    """The kernels as `library` has them, or None if they would have to be compiled first."""
-    found = find()
-    return None if found is None else library()
+def available(kernels: KernelSet) -> Library | None:
+    """The set's kernels as `library` has them, or None if they would have to be compiled first."""
+    found = find(kernels)
+    return None if found is None else library(kernels)
 
 
-def ensure_compiled() -> Path:
-    """The file of kernels that this machine uses; compiled first, which takes most of a minute, if there is none.
+def ensure_compiled(kernels: KernelSet) -> Path:
+    """The set's file that this machine uses; compiled first, which takes up to a minute, if there is none.
 
     Raises:
         UnavailableError: it cannot be compiled; says why.
     """
-    return _ensured()[0]
+    return _ensured(kernels)[0]
 
 
-def load(content: CompiledFile) -> Library:
-    """The entry points that the file holds, ready to be called."""
+def load(kernels: KernelSet, content: CompiledFile) -> Library:
+    """The entry points that the file holds, ready to be called.
+
+    Raises:
+        UnavailableError: the system lacks a function that they need, or forbids to run them.
+    """
     memory, addresses = [], {}
+    outside = _outside(kernels, {one.symbol for entry in content.objects for one in entry.relocations} - {""})
     for entry in content.objects:
-        block = _mapped(entry)
+        block = _mapped(entry, outside)
         memory.append(block)
         addresses[entry.name] = ctypes.addressof(ctypes.c_char.from_buffer(block)) + entry.entry
-        _protect(block)
+        _protect(kernels, block)
+    called = [(name, *kernels.prototypes[name], at) for name, at in addresses.items() if name in kernels.prototypes]
     return Library(
-        {name: ctypes.PYFUNCTYPE(ctypes.c_int64, *_ARGUMENTS[name])(at) for name, at in addresses.items()},
-        {name: ctypes.CFUNCTYPE(ctypes.c_int64, *_ARGUMENTS[name])(at) for name, at in addresses.items()},
+        {name: ctypes.PYFUNCTYPE(result, *arguments)(at) for name, result, arguments, at in called},
+        {name: ctypes.CFUNCTYPE(result, *arguments)(at) for name, result, arguments, at in called},
+        addresses,
         tuple(memory),
     )
 
 
-def build_command(path: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """The command line and the environment of a process that compiles the kernels into a file."""
+def build_command(kernels: KernelSet, path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a process that compiles the set into a file."""
     # The user's settings of numba could switch the compiler off or change its code.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    parent = f"--parent={os.getpid()}"
-    return [sys.executable, "-P", "-m", "penstock_server.kernels.build", parent, *arguments, str(path)], environment
+    options = (f"--set={kernels.defined_in}", f"--parent={os.getpid()}", *options)
+    return [sys.executable, "-P", "-m", "penstock_server.kernels.build", *options, str(path)], environment
 
 
-def build_failure(code: int | None, stderr: str) -> str:
+def build_failure(kernels: KernelSet, code: int | None, stderr: str) -> str:
     """Why a compiler that ended did not succeed, in one sentence."""
     lines = [line for line in stderr.splitlines() if "Error" in line]
     reason = lines[-1].strip()[:300] if lines else f"exit code {code}"
-    return f"the feature kernels cannot be compiled: {reason}"
+    return f"the {kernels.title} cannot be compiled: {reason}"
 
 
-def check_can_build(path: Path) -> None:
+def check_can_build(kernels: KernelSet, path: Path) -> None:
     """Checks that numba is installed and that its result can be kept.
 
     Raises:
@@ -296,49 +274,49 @@ def check_can_build(path: Path) -> None:
     """
     if find_spec("numba") is None:
         raise UnavailableError(
-            "there are no feature kernels for this machine, and numba, which compiles them, is not installed; "
+            f"there are no {kernels.title} for this machine, and numba, which compiles them, is not installed; "
             f"run: {INSTALL}"
         )
     try:
         check_writable(path.parent)
     except OSError as error:
         raise UnavailableError(
-            f"the feature kernels cannot be kept in {path.parent}: {error}; set PENSTOCK_CACHE_DIR to a folder to write to"
+            f"the {kernels.title} cannot be kept in {path.parent}: {error}; set PENSTOCK_CACHE_DIR to a folder to write to"
         ) from error
 
 
-def _ensured() -> tuple[Path, CompiledFile]:
-    found = find()
+def _ensured(kernels: KernelSet) -> tuple[Path, CompiledFile]:
+    found = find(kernels)
     if found is None:
-        path = own_path()
-        _build(path)
-        content = read(path, own_key())
+        path = own_path(kernels)
+        _build(kernels, path)
+        content = read(path, own_key(kernels))
         if content is None:
             raise UnavailableError(
-                f"the feature kernels were compiled, but {path} does not hold them; is something else writing it?"
+                f"the {kernels.title} were compiled, but {path} does not hold them; is something else writing it?"
             )
         found = path, content
     return found
 
 
-def _build(path: Path) -> None:
+def _build(kernels: KernelSet, path: Path) -> None:
     """Runs the compiler in a process of its own. If two run at once, each writes the whole file."""
-    check_can_build(path)
-    command, environment = build_command(path)
+    check_can_build(kernels, path)
+    command, environment = build_command(kernels, path)
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UnavailableError(f"the feature kernels cannot be compiled: {error}") from error
+        raise UnavailableError(f"the {kernels.title} cannot be compiled: {error}") from error
     if done.returncode != 0:
-        raise UnavailableError(build_failure(done.returncode, done.stderr))
+        raise UnavailableError(build_failure(kernels, done.returncode, done.stderr))
 
 
-def _key(*parts: str) -> str:
-    sources = sorted(path for pattern in _SOURCES for path in _PACKAGE.glob(pattern))
+def _key(kernels: KernelSet, *parts: str) -> str:
+    sources = sorted(path for pattern in (*_SOURCES, *kernels.sources) for path in _PACKAGE.glob(pattern))
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
-    return hashlib.sha256("\n".join([*digests, sys.platform, *parts]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([kernels.name, *digests, sys.platform, *parts]).encode()).hexdigest()
 
 
 def _installed(package: str) -> str:
@@ -348,14 +326,13 @@ def _installed(package: str) -> str:
         return ""
 
 
-def _mapped(entry: CompiledObject) -> mmap.mmap:
+def _mapped(entry: CompiledObject, outside: Mapping[str, int]) -> mmap.mmap:
     """The block in memory of its own, with every address filled in; it can be written to, but not run yet."""
     block = mmap.mmap(-1, len(entry.block))
     block.write(entry.block)
     base = ctypes.addressof(ctypes.c_char.from_buffer(block))
-    addresses = {"": base} | _addresses({one.symbol for one in entry.relocations} - {""})
     for one in entry.relocations:
-        value = addresses[one.symbol] + one.addend
+        value = (outside[one.symbol] if one.symbol else base) + one.addend
         if one.kind == "word":
             struct.pack_into("<Q", block, one.at, value)
         else:
@@ -365,7 +342,7 @@ def _mapped(entry: CompiledObject) -> mmap.mmap:
     return block
 
 
-def _protect(block: mmap.mmap) -> None:
+def _protect(kernels: KernelSet, block: mmap.mmap) -> None:
     """Makes the block runnable, and read-only: no memory is both writable and runnable."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -375,13 +352,13 @@ def _protect(block: mmap.mmap) -> None:
         clear(ctypes.c_void_p(at), ctypes.c_void_p(at + len(block)))
     if libc.mprotect(at, len(block), mmap.PROT_READ | mmap.PROT_EXEC) != 0:
         raise UnavailableError(
-            f"the feature kernels cannot be made runnable: {os.strerror(ctypes.get_errno())}; does the system forbid it?"
+            f"the {kernels.title} cannot be made runnable: {os.strerror(ctypes.get_errno())}; does the system forbid it?"
         )
 
 
-def _addresses(symbols: Iterable[str]) -> dict[str, int]:
-    """The address of each symbol: of the C library, of Python, or of `_abort` for numba's run time."""
-    libraries: list[Any] = [ctypes.CDLL(None)]
+def _outside(kernels: KernelSet, symbols: Iterable[str]) -> dict[str, int]:
+    """The address of each symbol: of the set's libraries, the C library, Python, or of `_abort` for numba's run time."""
+    libraries: list[Any] = [*kernels.libraries(), ctypes.CDLL(None)]
     with suppress(OSError):  # a C library that has its mathematics in it
         libraries.append(ctypes.CDLL("libm.so.6"))
     libraries.append(ctypes.pythonapi)
@@ -391,14 +368,14 @@ def _addresses(symbols: Iterable[str]) -> dict[str, int]:
             if (found := getattr(library, symbol, None)) is not None:
                 return ctypes.cast(found, ctypes.c_void_p).value or 0
         if not symbol.startswith(("numba_", "NRT_", "Py")):
-            raise UnavailableError(f"the feature kernels need the function {symbol}, which this system does not have")
+            raise UnavailableError(f"the {kernels.title} need the function {symbol}, which this system does not have")
         return ctypes.cast(_NEVER_CALLED, ctypes.c_void_p).value or 0
 
     return {symbol: address(symbol) for symbol in symbols}
 
 
 def _abort() -> None:
-    os.write(2, b"penstock: a feature kernel called numba's run time, which is not there\n")
+    os.write(2, b"penstock: a compiled kernel called numba's run time, which is not there\n")
     os.abort()
 
 

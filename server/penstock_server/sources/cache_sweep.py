@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Final
 
 from penstock_server import leases
+from penstock_server.kernels import kept
 from penstock_server.paths import file_name_for
 from penstock_server.sources.combined_source import LastKnownState
 from penstock_server.sources.settings import CacheSettings
 from penstock_server.sources.version_cache import PARTIAL, read_record, record_of
 
-KERNELS_KEPT: Final = 3
-"""So many files of compiled kernels are kept that nobody uses: those of other releases and machines that share the folder."""
 FORGOTTEN_AFTER_S: Final = 30 * 24 * 3600.0
 """A last known state that was not confirmed for so long is that of a server that is no more."""
 
@@ -76,9 +75,7 @@ def sweep(cache_dir: Path, settings: CacheSettings) -> None:
         _delete(partial)
     for copy in unneeded(_copies(models, needed), settings):
         _delete(copy.path)
-    kernels = sorted(cache_dir.glob("kernels-*.bin"), key=_changed_s, reverse=True)
-    for path in kernels[KERNELS_KEPT:]:
-        _delete(path)
+    kept.sweep(cache_dir)
 
 
 def _needed(cache_dir: Path) -> set[tuple[str, str, str]]:
@@ -109,12 +106,9 @@ def _is_used(path: Path) -> bool:
 
 
 def _delete(path: Path) -> None:
-    """Deletes a file or folder that nobody has a lease on; a folder is first renamed, so that no part of it is taken."""
+    """Deletes a folder that nobody has a lease on; it is first renamed, so that no part of it is taken."""
     with leases.for_deleting(path) as is_free, contextlib.suppress(OSError):
         if not is_free:
-            return
-        if not path.is_dir():
-            path.unlink()
             return
         record_of(path).unlink(missing_ok=True)
         if path.name.startswith(PARTIAL):

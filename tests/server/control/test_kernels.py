@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from penstock_server.control.kernels import RETRY_S, KernelCompiler
+from penstock_server.features.kernel_set import KERNELS
 from penstock_server.kernels import compiled
-from penstock_server.kernels.build import FUNCTIONS
 from penstock_server.kernels.compiled import CompiledFile
 
 TIMEOUT_S = 10.0
@@ -26,9 +26,9 @@ class Machine:
         self.started = 0
         self.options: tuple[str, ...] = ()
         self.changed = asyncio.Event()
-        self.kernels = KernelCompiler(self.changed.set, clock=clock)
+        self.kernels = KernelCompiler(KERNELS, self.changed.set, clock=clock)
 
-    def build_command(self, _path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+    def build_command(self, _kernels: Any, _path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
         self.started += 1
         self.options = options
         return [sys.executable, "-c", self.script], {}
@@ -43,8 +43,8 @@ class Machine:
 async def machine(fake_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Machine]:
     made = Machine(fake_clock())
     monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(compiled, "find_own", lambda: made.own)
-    monkeypatch.setattr(compiled, "find_shipped", lambda: made.shipped)
+    monkeypatch.setattr(compiled, "find_own", lambda _kernels: made.own)
+    monkeypatch.setattr(compiled, "find_shipped", lambda _kernels: made.shipped)
     monkeypatch.setattr(compiled, "build_command", made.build_command)
     yield made
     await made.kernels.close()
@@ -137,9 +137,9 @@ async def test_closing_ends_the_compiler(machine: Machine, monkeypatch: pytest.M
 
 
 async def test_progress_is_counted(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = FUNCTIONS // 2
+    lines = KERNELS.functions // 2
     machine.script = f"print('compiled\\n' * {lines}, end='')"
     machine.own = None
     await machine.settled()
-    assert machine.kernels.progress == lines / FUNCTIONS
+    assert machine.kernels.progress == lines / KERNELS.functions
     assert capsys.readouterr().out.count("done=") == 2

@@ -7,6 +7,7 @@ import llvmlite.binding as llvm
 import pytest
 
 from penstock_server.errors import UnsupportedError
+from penstock_server.features.kernel_set import KERNELS
 from penstock_server.kernels import compiled
 from penstock_server.kernels.compiled import CompiledFile, CompiledObject
 from penstock_server.kernels.object_file import flatten
@@ -45,7 +46,7 @@ def test_the_block_runs() -> None:
     entry = flatten("count_elements", "count_elements", emitted(f"{platform.machine()}-unknown-linux-gnu"))
     # No code that runs here refers to it.
     known = tuple(one for one in entry.relocations if one.symbol != "outside")
-    library = compiled.load(CompiledFile("", (CompiledObject(entry.name, entry.entry, entry.block, known),)))
+    library = compiled.load(KERNELS, CompiledFile("", (CompiledObject(entry.name, entry.entry, entry.block, known),)))
     assert [library.brief["count_elements"](b"", at) for at in (0, -1, 2, -3)] == [3, 5, 7, 11]
     assert library.long["count_elements"](b"", 3) == 11
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server import leases
+from penstock_server.kernels.kept import KEPT
 from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.sources.cache_sweep import KERNELS_KEPT, Copy, sweep, unneeded
+from penstock_server.sources.cache_sweep import Copy, sweep, unneeded
 from penstock_server.sources.combined_source import LastKnownState
 from penstock_server.sources.settings import CacheSettings
 from penstock_server.sources.source import Desired
@@ -108,15 +109,13 @@ def test_what_a_crash_left_is_swept_and_what_runs_is_not(store: Any, tmp_path: P
     assert lease is not None
 
 
-def test_kernels_are_few_and_the_ones_in_use_stay(tmp_path: Path) -> None:
-    paths = [tmp_path / f"kernels-{n}.bin" for n in range(KERNELS_KEPT + 3)]
+def test_old_kernels_are_swept_too(tmp_path: Path) -> None:
+    paths = [tmp_path / f"kernels-features-{n}.bin" for n in range(KEPT + 2)]
     for n, path in enumerate(paths):
         path.write_bytes(b"x")
         os.utime(path, (n, n))
-    lease = leases.take(paths[0])
     sweep(tmp_path, MANY)
-    assert left(*paths) == [0, 3, 4, 5]
-    assert lease is not None
+    assert left(*paths) == list(range(2, KEPT + 2))
 
 
 def test_a_cache_that_is_not_there_is_swept_already(tmp_path: Path) -> None:

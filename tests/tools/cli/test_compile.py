@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from penstock_server.features.kernel_set import KERNELS
 from penstock_server.kernels import compiled
 from penstock_server.kernels.compiled import CompiledFile
+from penstock_server.kernels.kernel_set import KernelSet
 
 WRITE = "import pathlib, sys; pathlib.Path(sys.argv[-1]).write_text(' '.join(sys.argv[1:])); print('compiled')"
 
@@ -15,7 +17,7 @@ def compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(compiled, "SHIPPED", tmp_path / "shipped")
 
-    def build_command(path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+    def build_command(_kernels: KernelSet, path: Path, *options: str) -> tuple[list[str], dict[str, str]]:
         path.parent.mkdir(exist_ok=True)
         return [sys.executable, "-c", WRITE, *options, str(path)], {}
 
@@ -25,10 +27,10 @@ def compiler(tmp_path, monkeypatch):
 
 def test_compile_says_where_the_kernels_are(compiler, run, capsys):
     assert run("compile") == 0
-    path = compiled.own_path()
+    path = compiled.own_path(KERNELS)
     assert path.read_text() == f"--progress {path}"
     said = capsys.readouterr()
-    assert said.out == f"the kernels for this machine are in {path}\n"
+    assert said.out == f"the feature kernels for this machine are in {path}\n"
     assert "compiling the feature kernels" in said.err
 
 
@@ -36,15 +38,16 @@ def test_compile_for_a_release(compiler, run, capsys):
     assert run("compile", "--baseline") == 0
     (path,) = (compiler / "shipped").iterdir()
     assert path.read_text() == f"--progress --baseline {path}"
-    assert run("compile", "--baseline", "--output", str(compiler / "k.bin")) == 0
-    assert capsys.readouterr().out.endswith(f"machines are in {compiler}/k.bin\n")
+    assert run("compile", "--baseline", "--output", str(compiler / "other")) == 0
+    assert capsys.readouterr().out.endswith(f"machines are in {compiler}/other/{path.name}\n")
+    assert (compiler / "other" / path.name).is_file()
 
 
 def test_what_is_there_is_not_compiled_again(compiler, run, capsys, monkeypatch):
-    monkeypatch.setattr(compiled, "find_own", lambda: (compiled.own_path(), CompiledFile("", ())))
+    monkeypatch.setattr(compiled, "find_own", lambda _kernels: (compiled.own_path(KERNELS), CompiledFile("", ())))
     monkeypatch.setattr(compiled, "build_command", lambda *_: pytest.fail("compiled again"))
     assert run("compile") == 0
-    assert capsys.readouterr().out == f"the kernels for this machine are in {compiled.own_path()}\n"
+    assert capsys.readouterr().out == f"the feature kernels for this machine are in {compiled.own_path(KERNELS)}\n"
 
 
 def test_without_numba_compile_says_what_to_install(compiler, run, capsys, monkeypatch):

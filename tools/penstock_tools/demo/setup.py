@@ -7,7 +7,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import msgspec
 
 from penstock.names import CANARY, CHAMPION, SHADOW
 from penstock_server.errors import UnavailableError
+from penstock_server.kernel_sets import KERNEL_SETS
 from penstock_server.kernels.compiled import ensure_compiled
 from penstock_tools.client_commands import http
 from penstock_tools.demo import flights
@@ -107,8 +108,8 @@ def build(plan: DemoPlan, folder: Path, report: Report) -> DemoSetup:
     Raises:
         PenstockError: a model is not good enough, or the registry cannot be made.
     """
-    report("looking for the compiled feature kernels, else compiling them")
-    kernels = ensure_compiled()
+    report("looking for the compiled kernels, else compiling them")
+    kernels = [ensure_compiled(each) for each in KERNEL_SETS]
     report("reading the flights of 2013")
     frame = flights.load()
     first, second = train(MODEL, registry=_registry(folder), frame=frame, with_champion=False, report=report)
@@ -119,10 +120,11 @@ def build(plan: DemoPlan, folder: Path, report: Report) -> DemoSetup:
     return made
 
 
-def _write_files(made: DemoSetup, kernels: Path) -> None:
+def _write_files(made: DemoSetup, kernels: Sequence[Path]) -> None:
     made.cache.mkdir(exist_ok=True)
     # Compiling takes seconds, and the kernels are the same for every server on this machine.
-    shutil.copy(kernels, made.cache / kernels.name)
+    for path in kernels:
+        shutil.copy(path, made.cache / path.name)
     made.settings.write_text(made.plan.settings())
     text: str = made.frame.head(SAMPLE_ROWS)[list(flights.COLUMNS)].to_json(orient="records")
     made.rows.write_text(json.dumps(json.loads(text), indent=1))

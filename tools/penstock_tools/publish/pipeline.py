@@ -20,6 +20,7 @@ from penstock_server.batching.limits import Batching
 from penstock_server.drift.importance import Importance
 from penstock_server.errors import ModelFailedError, PenstockError, UnsupportedError, first_line
 from penstock_server.explain.explanation import AnyExplanation
+from penstock_server.features.kernel_set import KERNELS
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype
 from penstock_server.kernels.compiled import ensure_compiled, find
@@ -88,9 +89,9 @@ def prepare(
         ModelFailedError: what was made answers differently; names the step and the column where it is one of these.
         InvalidInputError: the sample is not the pipeline's, or a limit of specifications is exceeded.
     """
-    if find() is None:
+    if find(KERNELS) is None:
         report("compiling the feature kernels, once for this machine")
-        ensure_compiled()
+        ensure_compiled(KERNELS)
     report("compiling the pipeline")
     compiled = compile_pipeline(pipeline, sample)
     report(f"comparing {len(compiled.stages)} transformers with scikit-learn's")
