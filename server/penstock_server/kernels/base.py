@@ -7,13 +7,19 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 import numba
+from llvmlite import ir
 from numba.extending import intrinsic
 
 # numba's own type hints describe only its simplest use.
 _numba: Any = numba
 carray: Final[Any] = _numba.carray
 POINTER: Final[Any] = _numba.types.voidptr
+VOID: Final[Any] = _numba.types.void
+INT32: Final[Any] = _numba.types.int32
 INT64: Final[Any] = _numba.types.int64
+UINT8: Final[Any] = _numba.types.uint8
+UINT32: Final[Any] = _numba.types.uint32
+UINT64: Final[Any] = _numba.types.uint64
 _FLOAT64: Final[Any] = _numba.types.float64
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
@@ -38,14 +44,48 @@ def spliced(function: Kernel) -> Kernel:
     return cast("Kernel", _numba.njit(nogil=True, error_model="numpy", _nrt=False, inline="always")(function))
 
 
-def entry_point(*arguments: Any) -> Callable[[Kernel], Kernel]:
-    """Compiles a function that C can call by its address with these arguments; it returns a 64-bit integer."""
-    return cast("Callable[[Kernel], Kernel]", _numba.cfunc(INT64(*arguments), error_model="numpy"))
+def entry_point(*arguments: Any, result: Any = INT64) -> Callable[[Kernel], Kernel]:
+    """Compiles a function that C can call by its address, with these arguments."""
+    return cast("Callable[[Kernel], Kernel]", _numba.cfunc(result(*arguments), error_model="numpy"))
+
+
+def external(name: str, result: Any, *arguments: Any) -> Any:
+    """A function of a C library, found by its name when the kernels are loaded (`KernelSet.libraries`), not when compiled."""
+    return _numba.types.ExternalFunction(name, result(*map(_passed, arguments)))
 
 
 def c_function(name: str, arguments: int = 1) -> Any:
     """A function of the C mathematical library, of float64s to float64."""
-    return _numba.types.ExternalFunction(name, _FLOAT64(*[_FLOAT64] * arguments))
+    return external(name, _FLOAT64, *[_FLOAT64] * arguments)
+
+
+def _passed(argument: Any) -> Any:
+    """As which type an argument is passed: C compilers may rely on the caller to extend a small integer to 32 bits."""
+    if argument not in _numba.types.integer_domain or argument.bitwidth >= INT32.bitwidth:
+        return argument
+    return INT32 if argument.signed else UINT32
+
+
+def _pointer(_context: Any, _address: Any) -> Any:
+    """The pointer to an address."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(POINTER))
+
+    return POINTER(INT64), generate
+
+
+def _address(_context: Any, _pointer: Any) -> Any:
+    """The address that a pointer points to."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ptrtoint(arguments[0], ir.IntType(64))
+
+    return INT64(POINTER), generate
+
+
+pointer: Final[Any] = intrinsic(_pointer)
+address: Final[Any] = intrinsic(_address)
 
 
 def _bytes_at(_context: Any, _array: Any, _at: Any, result: Any) -> Any:
@@ -55,8 +95,6 @@ def _bytes_at(_context: Any, _array: Any, _at: Any, result: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        from llvmlite import ir
-
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         size = ir.IntType(result.bitwidth)
         place = builder.bitcast(builder.gep(data, [arguments[1]]), size.as_pointer())
