@@ -8,10 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from penstock.tensors import NUMPY_TYPES
 from penstock_server.models.classes import ClassOutputs
 from penstock_server.models.onnx_file import Node, OnnxFile
 from penstock_server.models.signature import ANY, TensorInfo
-from penstock_server.prediction.outputs import TOLERANCE, OutputReader, agreement, class_reader, reader_of, score_output
+from penstock_server.prediction.outputs import (
+    TOLERANCE,
+    OutputReader,
+    agreement,
+    class_reader,
+    output_reader,
+    reader_of,
+    score_output,
+)
 
 LABEL = TensorInfo("label", "INT64", (ANY,))
 COLUMN = TensorInfo("label", "INT32", (ANY, 1))
@@ -92,6 +101,28 @@ def test_score_output(specs: list[TensorInfo], expected: int | None) -> None:
     )
 
 
+@pytest.mark.parametrize("datatype", [*NUMPY_TYPES, "BYTES"])
+def test_any_number_can_be_a_score(datatype: str) -> None:
+    is_number = datatype not in {"BYTES", "BOOL"}
+    assert score_output([TEXT, TensorInfo("y", datatype, (ANY,))]) == (1 if is_number else None)
+
+
+@pytest.mark.parametrize(
+    ("specs", "found", "has_classes", "score"),
+    [
+        ([LABEL], CLASSIFIER, True, None),
+        ([LABEL], ClassOutputs(), False, 0),
+        ([LABEL, SCORES], CLASSIFIER, True, 1),
+        ([GRID, VALUE], ClassOutputs(), False, 1),
+    ],
+)
+def test_integers_are_scores_only_where_they_are_no_classes(
+    specs: list[TensorInfo], found: ClassOutputs, has_classes: bool, score: int | None
+) -> None:
+    reader = output_reader(specs, found)
+    assert (reader.classes is not None, reader.score) == (has_classes, score)
+
+
 @pytest.mark.parametrize(
     ("manifest", "expected"),
     [
@@ -141,6 +172,10 @@ def test_scores_agree_within_the_tolerance(left: float, right: float, agrees: bo
 def test_a_row_is_as_far_as_its_farthest_score() -> None:
     left, right = np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([[0.25, 1.0], [0.0, 0.5]], np.float32)
     assert by_scores(left, right, 2)[1] == [0.25, 0.5]
+
+
+def test_no_rows_are_compared_to_nothing() -> None:
+    assert by_scores(np.zeros((0, 3)), np.zeros((0, 3)), 0) == ([], [])
 
 
 def test_scores_of_another_shape_are_infinitely_far() -> None:
