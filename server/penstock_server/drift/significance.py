@@ -17,9 +17,11 @@ MINIMUM_EFFECT: Final = 0.1
 """The population stability index that is still no drift, unless a baseline or a setting says otherwise."""
 
 _SPREADS: Final = 9
-"""Deviations beyond which the terms of a Poisson distribution add less than 1e-17."""
-_LEAST_EXPONENT: Final = -700.0
-_TERMS_AT_ONCE: Final = 1 << 20
+"""Deviations beyond which a distribution has less than 1e-17, and a Poisson distribution's terms add no more."""
+_MARGIN: Final = 60
+_CERTAIN: Final = 38
+"""Deviations beyond which a distribution has less than 1e-300."""
+_TERMS_AT_ONCE: Final = 1_000_000
 
 
 def p_value(
@@ -42,18 +44,18 @@ def benjamini_hochberg(p_values: ArrayLike, rate: float) -> NDArray[np.bool_]:
     """Which hypotheses to reject so that of those rejected at most the share `rate` is expected to be wrong."""
     values = np.asarray(p_values, np.float64)
     order = np.argsort(values, kind="stable")
-    passing = np.flatnonzero(values[order] <= rate * np.arange(1, len(values) + 1) / max(len(values), 1))
+    passing = np.flatnonzero(values[order] <= rate * np.arange(1, len(values) + 1) / len(values))
     rejected = np.zeros(len(values), np.bool_)
     rejected[order[: passing[-1] + 1 if len(passing) else 0]] = True
     return rejected
 
 
 def simes(p_values: ArrayLike) -> float:
-    """One p-value of the hypothesis that nothing drifted: below a rate exactly where `benjamini_hochberg` rejects any."""
+    """One p-value of the hypothesis that nothing drifted: up to a rate exactly where `benjamini_hochberg` rejects any."""
     values = np.sort(np.asarray(p_values, np.float64))
     if not len(values):
         raise ValueError("there are no p-values, expected at least one")
-    return float(min((values * len(values) / np.arange(1, len(values) + 1)).min(), 1.0))
+    return float((values * len(values) / np.arange(1, len(values) + 1)).min())
 
 
 def noncentral_tail(value: Any, freedom: Any, noncentrality: Any) -> Reals:
@@ -67,39 +69,28 @@ def noncentral_tail(value: Any, freedom: Any, noncentrality: Any) -> Reals:
     Returns:
         float64 [...], 1 where there is no value or no freedom, 0 below 1e-300.
     """
-    given = np.broadcast_arrays(*(np.asarray(each, np.float64) for each in (value, freedom, noncentrality)))
-    half, shape, mean = (np.ravel(each) / 2 for each in given)
-    tails = np.ones(len(half))
-    possible = (half > 0) & (shape > 0)
-    least = np.zeros(len(half))
-    least[possible] = _chernoff(half[possible], shape[possible], mean[possible])
-    tails[possible & (least < _LEAST_EXPONENT)] = 0.0
-    # Values far below the middle keep the tail 1: the difference is less than rounding.
-    middle, spread = shape + mean, np.sqrt(shape + 2 * mean)
-    open_ones = np.flatnonzero(possible & (least >= _LEAST_EXPONENT) & (half > middle - 9 * spread))
+    values, *others = np.broadcast_arrays(np.maximum(value, 0.0), freedom, noncentrality)
+    half, shape, mean = (np.ravel(each) / 2 for each in (values, *others))
+    is_possible = (half > 0) & (shape > 0)
+    # A value is the square of the length of normal numbers around a point, and a length strays no farther than a single
+    # normal number does. So beyond some deviations the tail is 1, but for rounding, or 0.
+    deviations = np.sqrt(2 * half) - np.sqrt(2 * (shape + mean))
+    tails = np.where(is_possible & (deviations > 0), 0.0, 1.0)
+    open_ones = np.flatnonzero(is_possible & (deviations > -_SPREADS) & (deviations < _CERTAIN))
     starts, widths = _windows(half[open_ones], mean[open_ones])
     step = max(1, _TERMS_AT_ONCE // int(widths.max(initial=1)))
     for at in range(0, len(open_ones), step):
         some, part = open_ones[at : at + step], slice(at, at + step)
         tails[some] = _mixtures(half[some], shape[some], mean[some], starts[part], int(widths[part].max()))
-    found: Reals = tails.reshape(given[0].shape)[()]
+    found: Reals = tails.reshape(values.shape)[()]
     return found
-
-
-def _chernoff(half: Reals, shape: Reals, mean: Reals) -> Reals:
-    """The logarithm of a bound of the tail above the middle; 0 below."""
-    root = (shape + np.sqrt(shape**2 + 4 * mean * half)) / (2 * half)
-    tilt = (1 - np.minimum(root, 1.0)) / 2
-    left = 1 - 2 * tilt
-    bound: Reals = -2 * tilt * half - shape * np.log(left) + 2 * mean * tilt / left
-    return bound
 
 
 def _windows(half: Reals, mean: Reals) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The terms of a mixture that count: from below both the weights' middle and the tails', to beyond their product's."""
     low, high = np.minimum(half, mean), np.sqrt(mean * np.maximum(half, mean))
-    start = np.maximum(low - _SPREADS * np.sqrt(low) - 60, 0).astype(np.int64)
-    end = (high + _SPREADS * np.sqrt(high) + 60).astype(np.int64)
+    start = np.maximum(low - _SPREADS * np.sqrt(low) - _MARGIN, 0).astype(np.int64)
+    end = (high + _SPREADS * np.sqrt(high) + _MARGIN).astype(np.int64)
     return start, end - start
 
 

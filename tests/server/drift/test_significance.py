@@ -1,5 +1,7 @@
 """Tests with error control, against scipy's distributions and by simulation."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,6 +41,36 @@ def test_the_tail_of_nothing_is_certain_and_of_everything_impossible() -> None:
     assert significance.noncentral_tail(3, 0, 1) == 1
     assert significance.noncentral_tail(1e9, 5, 1) == 0
     assert significance.noncentral_tail([], [], []).shape == (0,)
+
+
+@given(st.integers(1, 60), st.floats(0, 1e5), st.floats(0, 60))
+def test_tails_end_no_later_than_a_normal_number_s(freedom: int, noncentrality: float, deviations: float) -> None:
+    root = np.sqrt(freedom + noncentrality)
+    most = np.exp(-(deviations**2) / 2)
+    tail = significance.noncentral_tail((root + deviations) ** 2, freedom, noncentrality)
+    assert tail <= most * (1 + 1e-7)
+    assert tail > 0 or deviations > 30
+    # A length is a little shorter on average than the root of its square's mean.
+    short = np.exp(-(max(deviations - 1, 0) ** 2) / 2)
+    assert significance.noncentral_tail(max(root - deviations, 0) ** 2, freedom, noncentrality) >= 1 - short - 1e-7
+
+
+def test_rounding_takes_no_tail_above_one() -> None:
+    assert significance.noncentral_tail(1e-4, 9, 9.0) == 1
+
+
+def test_terms_grow_with_the_root_of_what_they_are_around() -> None:
+    _, (near, far) = significance._windows(np.array([1e4, 1e6]), np.array([1e4, 1e6]))
+    assert far < 11 * near
+    assert far < 20_000
+
+
+def test_many_columns_take_little_memory_at_once() -> None:
+    tracemalloc.start()
+    significance.noncentral_tail(np.full(2000, 1e5), 9, 1e5)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100 << 20
 
 
 def test_tails_fall_as_the_value_rises() -> None:
@@ -99,6 +131,12 @@ def test_simes_rejects_exactly_where_a_column_is_rejected(p_values: list[float],
     assert 0 <= together <= 1
     if abs(together - rate) > 1e-12:
         assert bool(significance.benjamini_hochberg(p_values, rate).any()) is (together <= rate)
+
+
+def test_the_rate_itself_is_rejected() -> None:
+    assert significance.benjamini_hochberg([0.05, 0.9], 0.1).tolist() == [True, False]
+    assert significance.simes([0.05, 0.9]) == 0.1
+    assert significance.benjamini_hochberg([], 0.1).tolist() == []
 
 
 def test_no_p_values_are_an_error() -> None:
