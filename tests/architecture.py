@@ -148,6 +148,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 MODULES: Final = dict(modules())
 
 
+@cache
 def imports(name: str) -> set[str]:
     """The dotted names that a module imports: wherever in it, and by `importlib.import_module` of a literal too."""
     found: set[str] = set()
@@ -164,13 +165,10 @@ def imports(name: str) -> set[str]:
     return found
 
 
-IMPORTS: Final = {name: imports(name) for name in MODULES}
-
-
 def imported_modules(name: str) -> set[str]:
     """The modules of ours among a module's imports: `from a.b import c` is `a.b.c` if that is one, else `a.b`."""
     found = set()
-    for one in IMPORTS[name]:
+    for one in imports(name):
         for candidate in (one, one.rpartition(".")[0]):
             if candidate in MODULES:
                 found.add(candidate)

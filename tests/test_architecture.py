@@ -9,7 +9,6 @@ import pytest
 from tests.architecture import (
     DOORS,
     GROUND,
-    IMPORTS,
     MODULES,
     PACKAGES,
     PAGE,
@@ -18,6 +17,7 @@ from tests.architecture import (
     TOOLS_GROUND,
     housed,
     imported_modules,
+    imports,
     inside,
     is_there,
     is_within,
@@ -73,19 +73,19 @@ def test_no_arrow_is_allowed_that_nobody_needs(package: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_packages_import_downwards(name: str) -> None:
-    ours = {one.partition(".")[0] for one in IMPORTS[name]} & SOURCES.keys()
+    ours = {one.partition(".")[0] for one in imports(name)} & SOURCES.keys()
     assert ours <= PACKAGES[name.partition(".")[0]]
 
 
 @pytest.mark.parametrize("library", DOORS)
 def test_a_library_comes_in_by_its_door(library: str) -> None:
-    users = {name for name in MODULES if any(one.partition(".")[0] == library for one in IMPORTS[name])}
+    users = {name for name in MODULES if any(one.partition(".")[0] == library for one in imports(name))}
     assert [name for name in sorted(users) if not is_within(name, DOORS[library])] == []
 
 
 @pytest.mark.parametrize("name", sorted(GROUND - {"log_setup", "parse"}))
 def test_the_ground_needs_the_standard_library_alone(name: str) -> None:
-    others = {one.partition(".")[0] for one in IMPORTS[f"penstock_server.{name}"]} - {"penstock_server"}
+    others = {one.partition(".")[0] for one in imports(f"penstock_server.{name}")} - {"penstock_server"}
     assert others <= sys.stdlib_module_names
 
 
@@ -115,7 +115,7 @@ def test_no_package_imports_its_own_root() -> None:
     offenders = [
         name
         for name in MODULES
-        for one in IMPORTS[name]
+        for one in imports(name)
         if one in SOURCES or (one.count(".") == 1 and one.partition(".")[0] in SOURCES and one not in MODULES)
     ]
     assert [name for name in offenders if name.partition(".")[0] != "penstock_tools"] == []
