@@ -174,7 +174,7 @@ class BatchQueue(Generic[ItemT]):
         self.rows -= item.rows
         self.requests -= 1
         self.size_bytes -= item.size_bytes
-        if self._others and item.priority != DEFAULT:
+        if item.priority != DEFAULT:
             self._levels.uncount(item)
 
     def _dropped(self, _item: ItemT) -> None:
@@ -272,7 +272,7 @@ class BatchQueue(Generic[ItemT]):
                     until_s = min(until_s, deadline_s)
             waiting.popleft()
             (self._uncount if item.is_waiting else self._dropped)(item)
-            if others and item.priority != DEFAULT:
+            if item.priority != DEFAULT:
                 levels.popped(item)
         if expired and not items and expired[-1].deadline_s > now_s >= self._probe_at_s:
             # The line alone gives them up, and nothing would run that could correct it.
@@ -287,7 +287,7 @@ class BatchQueue(Generic[ItemT]):
 
     def _start(self, is_running: bool, rows: int, now_s: float) -> None:
         self._is_running = is_running
-        if is_running and self._is_timed:
+        if is_running:
             self._busy_until_s = now_s + self.cost.of(rows)
         if self.limits.max_delay_s:
             self._delayed_until_s = self._halfway_s = inf

@@ -124,7 +124,9 @@ COST = Cost(1.0, 0.5)
     [
         ([9.0, 9.0, 9.0], 3, 0),
         ([2.1, 9.0, 9.0], 2, 0),  # a third would make the first late
+        ([2.5, 9.0, 9.0], 2, 0),
         ([9.0, 9.0, 2.1], 2, 0),  # which still can go alone, for all that is known now
+        ([9.0, 9.0, 2.5], 2, 0),
         ([1.5, 9.0, 9.0], 2, 1),  # too late even alone
         ([9.0, 1.4, 9.0], 2, 1),
     ],
@@ -183,6 +185,11 @@ class Interleavings(RuleBasedStateMachine):
             living = sum(not waiting.is_over for waiting in self.waiting)
             too_large = self.living_bytes() + item.size_bytes > 1 << 20
             assert self.living_rows() + rows > 12 or living >= 12 or too_large
+
+    @rule()
+    def clear(self) -> None:
+        assert self.queue.clear() == [item for item in self.waiting if not item.is_over]
+        self.waiting = []
 
     @precondition(lambda self: any(not item.is_over for item in self.waiting))
     @rule(data=st.data())
@@ -244,6 +251,14 @@ def test_requests_without_rows_fill_the_queue_too() -> None:
     items[1].is_over = True
     queue.discard(items[1])
     assert queue.add(items[3])
+
+
+def test_who_is_left_behind_waits_no_longer_than_before() -> None:
+    gone = Item(arrived_s=8.5)
+    queue = queue_of(*(Item(arrived_s=at) for at in (7.0, 8.0, 9.0)), gone, max_rows=2, max_delay_s=5.0)
+    queue.discard(gone)
+    assert len(queue.next_batch(9.0).items) == 2
+    assert queue.due_s() == 14.0
 
 
 def test_nobody_waits_for_company_beyond_half_of_the_time_left() -> None:
@@ -372,7 +387,7 @@ def test_high_priorities_are_served_under_overload() -> None:
 
 def test_the_mib_that_may_wait_are_bounded() -> None:
     queue = queue_of(Item(size_bytes=1 << 19), Item(size_bytes=1 << 19), queue_mib=1)
-    assert not queue.add(Item(size_bytes=1))
+    assert queue.add(Item(size_bytes=1)) is False
     assert queue.add(Item(size_bytes=0))
 
 
@@ -415,7 +430,7 @@ def test_what_was_cleared_counts_no_more(priority: int) -> None:
     items = [Item(10, priority=priority), Item(5, priority=priority)]
     queue = queue_of(*items)
     assert queue.clear() == items
-    assert not any(map(queue.discard, items))
+    assert [queue.discard(item) for item in items] == [False, False]
     assert (queue.rows, queue.requests, queue.size_bytes, queue.is_idle) == (0, 0, 0, True)
 
 
@@ -436,6 +451,21 @@ def test_who_left_takes_up_no_memory_for_long() -> None:
         queue.discard(gone)
     assert len(list(queue._levels)) <= 70
     assert (queue.rows, queue.requests) == (1, 1)
+
+
+def test_memory_is_taken_back_for_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweeps = []
+    sweep = BatchQueue._sweep
+    monkeypatch.setattr(BatchQueue, "_sweep", lambda queue: (sweeps.append(queue), sweep(queue)))
+    stay = [Item() for _ in range(100)]
+    queue = queue_of(*stay, max_rows=100)
+    for _ in range(1000):
+        gone = Item()
+        assert queue.add(gone)
+        queue.discard(gone)
+    assert 0 < len(sweeps) < 1000 / 100
+    assert len(list(queue._levels)) - len(queue) == queue._discarded
+    assert queue.next_batch(0.0).items == stay
 
 
 def test_without_anybody_waiting_nothing_is_due() -> None:
@@ -459,6 +489,7 @@ HIGH = Cost(10.0, 5.0)
 def run_probe(queue: BatchQueue[Item], now_s: float, took_s: float = COST.of(1)) -> None:
     batch = queue.next_batch(now_s)
     assert batch.is_probe
+    assert not queue.is_idle
     queue.ended(batch, now_s + took_s, took_s)
 
 
@@ -526,9 +557,20 @@ def test_a_probe_runs_alone_and_after_its_deadline_too() -> None:
     assert (batch.items, batch.counts, batch.rows, batch.is_probe) == ([probe], [2], 2, True)
     assert (queue.rows, len(queue)) == (1, 1)
     queue.ended(batch, 6.0, None)
-    assert queue.next_batch(6.0).items == [next_one]
+    after = queue.next_batch(6.0)
+    assert (after.items, after.expired) == ([next_one], [])
     assert queue.is_idle is False
     assert (queue.rows, len(queue)) == (0, 0)
+
+
+def test_nobody_else_runs_to_learn_while_a_probe_does() -> None:
+    queue = known()
+    probe, late = Item(deadline_s=0.1), Item(deadline_s=1.2)
+    assert queue.admits(probe, 0.0)
+    queue.add(probe)
+    assert queue.next_batch(0.0).is_probe
+    queue.add(late)
+    assert queue.next_batch(0.0).expired == [late]
 
 
 def test_a_probe_whose_caller_left_is_none() -> None:
@@ -540,6 +582,25 @@ def test_a_probe_whose_caller_left_is_none() -> None:
     queue.discard(probe)
     assert queue.next_batch(0.0).items == []
     assert queue.is_idle
+
+
+def test_a_probe_whose_caller_left_unnoticed_is_none() -> None:
+    queue = known()
+    probe = Item(deadline_s=0.1)
+    assert queue.admits(probe, 0.0)
+    queue.add(probe)
+    probe.is_over = True
+    batch = queue.next_batch(0.0)
+    assert (batch.items, batch.expired, queue.is_idle) == ([], [], True)
+
+
+def test_a_probe_that_was_cleared_runs_no_more() -> None:
+    queue = known()
+    probe = Item(deadline_s=0.1)
+    assert queue.admits(probe, 0.0)
+    queue.add(probe)
+    assert queue.clear() == [probe]
+    assert queue.next_batch(0.0).items == []
 
 
 def test_a_queue_that_gives_everybody_up_runs_one_to_learn() -> None:
@@ -580,6 +641,32 @@ def test_a_request_waits_for_the_batch_that_runs() -> None:
     queue.ended(batch, 0.0, None)
     assert queue.admits(Item(deadline_s=1.6), 0.0)
     assert not queue.admits(Item(deadline_s=1.4), 0.0)
+
+
+def test_the_first_deadline_is_judged_by_the_batch_that_runs_too() -> None:
+    queue = without_probes(known())
+    queue.add(Item())
+    queue.next_batch(0.0)  # until 1.5
+    assert queue.admits(Item(deadline_s=4.4), 0.0) is False
+    assert queue.admits(Item(deadline_s=4.5), 0.0) is True
+
+
+def test_nobody_waits_for_who_left() -> None:
+    queue = without_probes(known(objective_ms=1e6))
+    gone, stays = Item(3, priority=1), Item(priority=1)
+    assert queue.add(gone)
+    assert queue.add(stays)
+    queue.discard(gone)
+    assert queue.admits(Item(priority=1, deadline_s=2.1), 0.0)
+    assert not queue.admits(Item(priority=1, deadline_s=2.0), 0.0)
+
+
+def test_who_goes_first_waits_for_nobody_of_the_default_priority() -> None:
+    queue = without_probes(known(objective_ms=1e6))
+    for _ in range(4):
+        queue.add(Item())
+    assert queue.admits(Item(priority=1, deadline_s=1.6), 0.0)
+    assert not queue.admits(Item(deadline_s=1.6), 0.0)
 
 
 def test_an_empty_batch_keeps_nobody_waiting() -> None:
@@ -642,14 +729,24 @@ def test_clear_empties_every_level() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective_ms", "one", "is_given_up"), [(None, False, False), (6000.0, False, True), (6000.0, True, False)]
+    ("objective_ms", "one", "others", "ahead", "deadline_s", "is_given_up"),
+    [
+        (None, False, 4, 0, 2.5, False),
+        (6000.0, False, 4, 0, 2.5, True),
+        (6000.0, True, 4, 0, 2.5, False),
+        (6000.0, False, 3, 0, 2.5, False),
+        (6000.0, False, 4, 1, 2.5, True),
+        (6000.0, False, 4, 0, 3.0, True),
+        (6000.0, False, 4, 0, 3.1, False),
+    ],
 )
 def test_only_an_objective_gives_up_who_would_keep_a_full_batch_small(
-    objective_ms: float | None, one: bool, is_given_up: bool
+    objective_ms: float | None, one: bool, others: int, ahead: int, deadline_s: float, is_given_up: bool
 ) -> None:
     queue = known(max_rows=4, objective_ms=objective_ms)
-    late = Item(deadline_s=2.5)  # a full batch takes 3
-    for item in (late, *(Item(deadline_s=99.0) for _ in range(4))):
+    late = Item(deadline_s=deadline_s)  # a full batch takes 3
+    items = [Item(deadline_s=99.0) for _ in range(others)]
+    for item in (*items[:ahead], late, *items[ahead:]):
         queue.add(item)
     batch = queue.next_batch(0.0, one=one)
     assert batch.expired == [late] * is_given_up
