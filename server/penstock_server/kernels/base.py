@@ -3,11 +3,12 @@
 Only kernels import this, and numba with it.
 """
 
+import ctypes
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 import numba
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.extending import intrinsic
 
 # numba's own type hints describe only its simplest use.
@@ -51,6 +52,10 @@ def entry_point(*arguments: Any, result: Any = INT64) -> Callable[[Kernel], Kern
 
 def external(name: str, result: Any, *arguments: Any) -> Any:
     """A function of a C library, found by its name when the kernels are loaded (`KernelSet.libraries`), not when compiled."""
+    process = ctypes.CDLL(None)
+    if not hasattr(process, name):
+        # numba links at once what it compiles. Nothing calls the function in the process that compiles.
+        binding.add_symbol(name, ctypes.cast(process.abort, ctypes.c_void_p).value)
     return _numba.types.ExternalFunction(name, result(*map(_passed, arguments)))
 
 

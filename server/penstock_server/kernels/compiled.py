@@ -9,6 +9,7 @@ would end with a message.
 """
 
 import ctypes
+import fcntl
 import hashlib
 import mmap
 import os
@@ -16,8 +17,8 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -289,7 +290,10 @@ def _ensured(kernels: KernelSet) -> tuple[Path, CompiledFile]:
     found = find(kernels)
     if found is None:
         path = own_path(kernels)
-        _build(kernels, path)
+        check_can_build(kernels, path)
+        with _alone(path):
+            if find_own(kernels) is None:  # nobody compiled them meanwhile
+                _build(kernels, path)
         content = read(path, own_key(kernels))
         if content is None:
             raise UnavailableError(
@@ -299,9 +303,17 @@ def _ensured(kernels: KernelSet) -> tuple[Path, CompiledFile]:
     return found
 
 
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits until nobody else compiles into this file, where the file system has locks."""
+    with path.with_name(f".{path.stem}.lock").open("w") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _build(kernels: KernelSet, path: Path) -> None:
-    """Runs the compiler in a process of its own. If two run at once, each writes the whole file."""
-    check_can_build(kernels, path)
+    """Runs the compiler in a process of its own."""
     command, environment = build_command(kernels, path)
     try:
         done = subprocess.run(

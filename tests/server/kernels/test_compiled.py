@@ -99,6 +99,23 @@ def test_what_is_there_is_not_built_again(real: bytes, empty_cache: Path, monkey
     assert compiled.ensure_compiled(KERNELS) == path
 
 
+def test_those_who_need_it_at_once_wait_for_one_compiler(
+    real: bytes, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = compiled.own_path(KERNELS)
+    runs: list[Path] = []
+
+    def compiler(command: list[str], **_settings: object) -> subprocess.CompletedProcess[str]:
+        runs.append(path)
+        path.write_bytes(compiled_here(real, compiled.own_key(KERNELS)))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", compiler)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: compiled.ensure_compiled(KERNELS), range(4))) == [path] * 4
+    assert len(runs) == 1
+
+
 def test_a_corrupted_file_is_built_anew(real: bytes, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = compiled.own_key(KERNELS)
     path = compiled.own_path(KERNELS)

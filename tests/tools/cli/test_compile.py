@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_server.features.kernel_set import KERNELS
+from penstock_server.kernel_sets import KERNEL_SETS
 from penstock_server.kernels import compiled
 from penstock_server.kernels.compiled import CompiledFile
 from penstock_server.kernels.kernel_set import KernelSet
@@ -27,27 +27,34 @@ def compiler(tmp_path, monkeypatch):
 
 def test_compile_says_where_the_kernels_are(compiler, run, capsys):
     assert run("compile") == 0
-    path = compiled.own_path(KERNELS)
-    assert path.read_text() == f"--progress {path}"
     said = capsys.readouterr()
-    assert said.out == f"the feature kernels for this machine are in {path}\n"
-    assert "compiling the feature kernels" in said.err
+    paths = [compiled.own_path(each) for each in KERNEL_SETS]
+    assert [path.read_text() for path in paths] == [f"--progress {path}" for path in paths]
+    assert said.out.splitlines() == [
+        f"the {each.title} for this machine are in {path}" for each, path in zip(KERNEL_SETS, paths, strict=True)
+    ]
+    assert all(f"compiling the {each.title}" in said.err for each in KERNEL_SETS)
 
 
 def test_compile_for_a_release(compiler, run, capsys):
     assert run("compile", "--baseline") == 0
-    (path,) = (compiler / "shipped").iterdir()
-    assert path.read_text() == f"--progress --baseline {path}"
+    paths = sorted((compiler / "shipped").iterdir())
+    assert len(paths) == len(KERNEL_SETS)
+    assert [path.read_text() for path in paths] == [f"--progress --baseline {path}" for path in paths]
     assert run("compile", "--baseline", "--output", str(compiler / "other")) == 0
-    assert capsys.readouterr().out.endswith(f"machines are in {compiler}/other/{path.name}\n")
-    assert (compiler / "other" / path.name).is_file()
+    said = capsys.readouterr().out
+    assert all(f"machines are in {compiler}/other/{path.name}\n" in said for path in paths)
+    assert all((compiler / "other" / path.name).is_file() for path in paths)
 
 
 def test_what_is_there_is_not_compiled_again(compiler, run, capsys, monkeypatch):
-    monkeypatch.setattr(compiled, "find_own", lambda _kernels: (compiled.own_path(KERNELS), CompiledFile("", ())))
+    monkeypatch.setattr(compiled, "find_own", lambda kernels: (compiled.own_path(kernels), CompiledFile("", ())))
     monkeypatch.setattr(compiled, "build_command", lambda *_: pytest.fail("compiled again"))
     assert run("compile") == 0
-    assert capsys.readouterr().out == f"the feature kernels for this machine are in {compiled.own_path(KERNELS)}\n"
+    said = capsys.readouterr().out
+    assert said == "".join(
+        f"the {each.title} for this machine are in {compiled.own_path(each)}\n" for each in KERNEL_SETS
+    )
 
 
 def test_without_numba_compile_says_what_to_install(compiler, run, capsys, monkeypatch):

@@ -56,7 +56,7 @@ def floor_divided(left: float, right: float) -> Any:
 
 
 @kernel
-def exactly_of_two(function: int, left: float, right: float) -> Any:  # noqa: C901, PLR0911 - one branch per function
+def exactly_of_two(function: int, left: float, right: float) -> Any:
     """A function that is exact, by its code."""
     if function == layout.ADD:
         return left + right
@@ -86,7 +86,7 @@ def exactly_of_two(function: int, left: float, right: float) -> Any:  # noqa: C9
 
 
 @kernel
-def is_true(function: int, left: float, right: float) -> Any:  # noqa: PLR0911 - one branch per function
+def is_true(function: int, left: float, right: float) -> Any:
     """A comparison or a logical function, by its code; NaN counts as true."""
     if function == layout.LESS:
         return left < right

@@ -95,7 +95,7 @@ def one_hot(program: Program, registers: Any, at: int, end: int, count: int) -> 
 
 
 @inlined
-def one_hot_out(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def one_hot_out(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:
     """`ONE_HOT_OUT`: a 1 in the output of each row's code; the outputs are zero before."""
     words, first = program.words, np.uint64(block.first)
     for entry in range(at, end, layout.ENTRY_WORDS[layout.ONE_HOT_OUT]):
@@ -124,7 +124,7 @@ def lookup(program: Program, registers: Any, at: int, end: int, count: int) -> N
 
 
 @inlined
-def lookup_out(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def lookup_out(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:
     """`LOOKUP_OUT`: the numbers of each row's code, to outputs."""
     words, reals, first = program.words, program.reals, np.uint64(block.first)
     for entry in range(at, end, layout.ENTRY_WORDS[layout.LOOKUP_OUT]):
@@ -149,7 +149,7 @@ def refuse_row(batch: BatchMemory, row: int, refusal: int) -> None:
 
 
 @inlined
-def refuse_code(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> int:  # noqa: PLR0917 - the memory and a range
+def refuse_code(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> int:
     """`REFUSE_CODE`: how many rows hold a code that is none of 0 to K - 1."""
     refused = 0
     for entry in range(at, end, layout.ENTRY_WORDS[layout.REFUSE_CODE]):
@@ -162,7 +162,7 @@ def refuse_code(program: Program, batch: BatchMemory, block: RowBlock, registers
 
 
 @kernel
-def refuse_outside(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> int:  # noqa: PLR0917 - the memory and a range
+def refuse_outside(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> int:
     """`REFUSE_OUTSIDE`: how many rows hold a number below `low` or above `high`; NaN passes."""
     refused = 0
     for entry in range(at, end, layout.ENTRY_WORDS[layout.REFUSE_OUTSIDE]):

@@ -43,7 +43,7 @@ def bins_of(counts: CountsMemory) -> Any:
 
 
 @kernel
-def count_numbers(  # noqa: PLR0917 - as the caller has them
+def count_numbers(
     program: Program, data: int, counts: CountsMemory, column: int, values: Any, slots: Any, count: int
 ) -> None:
     """Adds each of the `count` raw values to its cell, and its value to its bin's sum, in row `column`.
@@ -62,7 +62,7 @@ def count_numbers(  # noqa: PLR0917 - as the caller has them
 
 
 @summing_kernel
-def compare(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
+def compare(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:
     """Every bin in turn, over all values of the block."""
     bins = bins_of(counts)
     edges, first = program.words[data + counting.EDGES], data + program.words[data + counting.EDGES_AT]
@@ -89,7 +89,7 @@ def compare(program: Program, data: int, counts: CountsMemory, column: int, valu
 
 
 @kernel
-def count_outside(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
+def count_outside(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:
     """The finite values beyond the reference's range."""
     smallest, largest = program.reals[data + counting.SMALLEST], program.reals[data + counting.LARGEST]
     below = above = 0
@@ -113,7 +113,7 @@ def find_slots(program: Program, data: int, values: Any, slots: Any, count: int)
 
 
 @kernel
-def bin_of(program: Program, data: Any, edges: Any, reach: int, value: float, slot: float) -> Any:  # noqa: PLR0917 - as the caller has them
+def bin_of(program: Program, data: Any, edges: Any, reach: int, value: float, slot: float) -> Any:
     """The bin of a value in this slot; unsigned, since numba checks signed indices for negative ones."""
     at = np.uint64(program.words[data + np.uint64(counting.INDEX) + np.uint64(np.int64(slot))])
     if reach <= 1:
@@ -127,7 +127,7 @@ def bin_of(program: Program, data: Any, edges: Any, reach: int, value: float, sl
 
 
 @kernel
-def add_block(  # noqa: PLR0917 - as the caller has them
+def add_block(
     program: Program, data: int, counts: CountsMemory, column: int, values: Any, slots: Any, count: int
 ) -> None:
     """Values whose slots are found, each to its bin; the few that are not finite to their cells."""
@@ -146,7 +146,7 @@ def add_block(  # noqa: PLR0917 - as the caller has them
 
 
 @kernel
-def add_each(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
+def add_each(program: Program, data: int, counts: CountsMemory, column: int, values: Any, count: int) -> None:
     """A few values one after another, in a loop that needs no preparation."""
     edges, words = np.uint64(data + program.words[data + counting.EDGES_AT]), np.uint64(data)
     bins, row = bins_of(counts), np.uint64(column)
@@ -168,7 +168,7 @@ def add_each(program: Program, data: int, counts: CountsMemory, column: int, val
 
 
 @kernel
-def count_codes(program: Program, data: int, counts: CountsMemory, column: int, codes: Any, count: int) -> None:  # noqa: PLR0917 - as the caller has them
+def count_codes(program: Program, data: int, counts: CountsMemory, column: int, codes: Any, count: int) -> None:
     """Adds each of the `count` codes, whole numbers as float64, to its cell in row `column`.
 
     `data` is where the column's words begin: the cell of each code, the last for what the look-up did not find. The empty

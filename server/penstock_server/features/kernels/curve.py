@@ -166,7 +166,7 @@ def normal_quantile(share: float) -> float:
 
 
 @kernel
-def share_of(reals: Any, known: int, shares: int, count: int, value: float, is_normal: int) -> float:  # noqa: PLR0917 - the words of an entry
+def share_of(reals: Any, known: int, shares: int, count: int, value: float, is_normal: int) -> float:
     """The share of training values below a value that is not NaN."""
     first, last = reals[known], reals[known + count - 1]
     if is_normal:

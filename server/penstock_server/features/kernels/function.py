@@ -37,7 +37,7 @@ _tanh: Final = c_function("tanh")
 
 
 @kernel
-def of_library(function: int, value: float) -> Any:  # noqa: C901, PLR0911, PLR0912 - one branch per function
+def of_library(function: int, value: float) -> Any:
     """A function of the C library, by its code."""
     if function == layout.ARCCOS:
         return _arccos(value)
@@ -87,7 +87,7 @@ def sign_of(value: float) -> float:
 
 
 @kernel
-def exactly(function: int, value: float) -> Any:  # noqa: C901, PLR0911, PLR0912 - one branch per function
+def exactly(function: int, value: float) -> Any:
     """A function that is exact, by its code."""
     if function == layout.ABS:
         return abs(value)

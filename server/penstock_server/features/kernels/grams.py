@@ -82,7 +82,7 @@ def add(memory: TextMemory, counter: Counter, column: int, amount: int, distinct
 
 
 @kernel
-def count_gram(program: Program, memory: TextMemory, counter: Counter, start: int, length: int, distinct: int) -> int:  # noqa: PLR0917 - a range, and where it counts
+def count_gram(program: Program, memory: TextMemory, counter: Counter, start: int, length: int, distinct: int) -> int:
     """Counts a gram; returns how many columns the row has by now."""
     if counter.is_hashed:
         hashed = murmur_of(memory.bytes, start, length)
@@ -175,7 +175,7 @@ def bytes_of(lead: Any) -> int:
 
 
 @kernel
-def count_windows(  # noqa: PLR0917 - a range, and where it counts
+def count_windows(
     program: Program, memory: TextMemory, counter: Counter, start: int, end: int, distinct: int, is_word: bool
 ) -> int:
     """Counts the grams of characters in a range; of a word that is shorter than the shortest, the word itself."""
@@ -340,7 +340,7 @@ def read_row(program: Program, batch: BatchMemory, counter: Counter, cursor: int
 
 
 @kernel
-def grams_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def grams_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:
     """`GRAMS`: the projection of each row's grams, or a register for each column."""
     words, memory = program.words, batch.text
     for entry in range(at, end, layout.ENTRY_WORDS[layout.GRAMS]):

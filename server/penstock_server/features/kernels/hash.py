@@ -37,7 +37,7 @@ def finished(mixed: Any) -> Any:
 
 
 @kernel
-def byte_of(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int, at: int) -> Any:  # noqa: PLR0917 - two texts, one after the other
+def byte_of(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int, at: int) -> Any:
     """A byte of the prefix followed by the string."""
     if at < prefix_bytes:
         return np.uint64(words[prefix + at // 8]) >> np.uint64(8 * (at % 8)) & np.uint64(255)
@@ -45,7 +45,7 @@ def byte_of(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int
 
 
 @kernel
-def murmur(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int, length: int) -> Any:  # noqa: PLR0917 - two texts, one after the other
+def murmur(words: Any, prefix: int, prefix_bytes: int, strings: Any, start: int, length: int) -> Any:
     """The signed hash of the prefix followed by the string, with seed 0."""
     total = prefix_bytes + length
     mixed = np.uint64(0)
@@ -77,7 +77,7 @@ def murmur_of(text: Any, start: int, length: int) -> Any:
 
 
 @kernel
-def hash_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def hash_block(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:
     """`HASH`: zeros, and 1 or -1 in the column of each row's hash."""
     words = program.words
     for entry in range(at, end, layout.ENTRY_WORDS[layout.HASH]):

@@ -51,7 +51,7 @@ MOST_BYTES: Final = 1 << 62
 
 
 @inlined
-def run_loads(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def run_loads(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:
     """`LOAD`: loads raw numbers, and counts them."""
     words = program.words
     for place in range(at, end, layout.ENTRY_WORDS[layout.LOAD]):
@@ -62,7 +62,7 @@ def run_loads(program: Program, batch: BatchMemory, block: RowBlock, registers: 
 
 
 @inlined
-def run_load_times(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def run_load_times(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:
     """`LOAD_TIME`: loads raw times, and counts their seconds."""
     words = program.words
     for place in range(at, end, layout.ENTRY_WORDS[layout.LOAD_TIME]):
@@ -73,7 +73,7 @@ def run_load_times(program: Program, batch: BatchMemory, block: RowBlock, regist
 
 
 @inlined
-def run_finds(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def run_finds(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:
     """`FIND`: finds the codes of strings, and counts them."""
     words = program.words
     for place in range(at, end, layout.ENTRY_WORDS[layout.FIND]):
@@ -84,7 +84,7 @@ def run_finds(program: Program, batch: BatchMemory, block: RowBlock, registers: 
 
 
 @kernel
-def run_value(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:  # noqa: PLR0917, C901 - one branch per operation
+def run_value(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:
     """Runs an instruction on every value alike."""
     if operation == layout.FILL:
         fill(program, registers, at, end, count)
@@ -109,7 +109,7 @@ def run_value(operation: int, program: Program, registers: Any, at: int, end: in
 
 
 @kernel
-def run_column(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:  # noqa: PLR0917, C901, PLR0912 - one branch per operation
+def run_column(operation: int, program: Program, registers: Any, at: int, end: int, count: int) -> None:
     """Runs an instruction that makes other columns of columns."""
     if operation == layout.CYCLIC:
         cyclic(program, registers, at, end, count)
@@ -142,7 +142,7 @@ def run_column(operation: int, program: Program, registers: Any, at: int, end: i
 
 
 @spliced
-def run_edge(  # noqa: PLR0917, C901 - the memory and a range; one branch per operation
+def run_edge(
     operation: int, program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int
 ) -> int:
     """Runs an instruction that touches the batch; returns how many rows it refuses."""
@@ -222,7 +222,7 @@ def count_elements(strings: Any, size: int) -> int:
 
 
 @entry_point(POINTER, POINTER, POINTER, INT64, INT64, POINTER, POINTER, POINTER, POINTER, INT64)
-def run(  # noqa: PLR0917 - the arguments of a C function
+def run(
     at: Any,
     numbers: Any,
     strings: Any,

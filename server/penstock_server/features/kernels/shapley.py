@@ -148,7 +148,7 @@ def descend(program: Program, tree: Tree, at: Points, passes: Passes) -> None:
 
 
 @inlined
-def settle(  # noqa: PLR0917 - the memory, and what goes there
+def settle(
     program: Program,
     place: Any,
     node: Any,
@@ -255,7 +255,7 @@ def share_out(program: Program, worth: Any, out: Any) -> None:
 
 
 @entry_point(POINTER, POINTER, INT64, INT64, POINTER, POINTER)
-def explain_trees(at: Any, matrix: Any, is_double: int, rows: int, out: Any, scratch: Any) -> int:  # noqa: PLR0917 - the arguments of a C function
+def explain_trees(at: Any, matrix: Any, is_double: int, rows: int, out: Any, scratch: Any) -> int:
     """The Shapley values of `rows` rows of the matrix, float64 [rows, raw columns, outputs].
 
     `scratch` holds the products and sums of a tree's nodes, its ways, what each group is worth, and one row.

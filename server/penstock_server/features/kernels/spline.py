@@ -17,7 +17,7 @@ _fmod: Final = c_function("fmod", 2)
 
 
 @kernel
-def basis(reals: Any, knots: int, interval: int, degree: int, value: float, out: Any, before: Any) -> None:  # noqa: PLR0917 - the recurrence's own
+def basis(reals: Any, knots: int, interval: int, degree: int, value: float, out: Any, before: Any) -> None:
     """Writes the degree + 1 functions that are not zero between knot `interval` and the next; `before` is scratch."""
     out[0] = 1.0
     for order in range(1, degree + 1):
@@ -97,7 +97,7 @@ def spline_at(program: Program, spline: int, value: float, column: Any, work: An
         column[:] = 0.0
     elif isnan(value):
         column[:] = np.nan
-    elif (kind == layout.CONSTANT or kind == layout.SLOPE) and not low <= value <= high:  # noqa: PLR1714 - a set is an allocation
+    elif (kind == layout.CONSTANT or kind == layout.SLOPE) and not low <= value <= high:
         beyond(program, spline, value, column, value > high)
     else:
         spline_row(program, spline, value, column, work)

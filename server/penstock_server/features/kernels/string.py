@@ -87,7 +87,7 @@ def find_block(program: Program, batch: BatchMemory, block: RowBlock, entry: int
 
 
 @kernel
-def prepared(program: Program, batch: BatchMemory, mapping: int, sides: int, start: int, length: int) -> Any:  # noqa: PLR0917 - how, and a range
+def prepared(program: Program, batch: BatchMemory, mapping: int, sides: int, start: int, length: int) -> Any:
     """Prepares a text of the request in scratch, and returns the range that it takes there."""
     memory = batch.text
     first = 8 * (memory.begin + memory.state) + layout.PAD_BYTES
@@ -96,7 +96,7 @@ def prepared(program: Program, batch: BatchMemory, mapping: int, sides: int, sta
 
 
 @kernel
-def find_prepared(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def find_prepared(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:
     """`FIND_PREPARED`: the code of each text, prepared; a text that becomes empty has a code of its own."""
     words = program.words
     for entry in range(at, end, layout.ENTRY_WORDS[layout.FIND_PREPARED]):
@@ -115,7 +115,7 @@ def find_prepared(program: Program, batch: BatchMemory, block: RowBlock, registe
 
 
 @inlined
-def are_whole(strings: Any, size: int, rows: int, cursors: Any, begin: int, columns: int) -> bool:  # noqa: PLR0917 - two ranges
+def are_whole(strings: Any, size: int, rows: int, cursors: Any, begin: int, columns: int) -> bool:
     """Whether the bytes are exactly `rows` elements per column; writes each column's start to `cursors`, from `begin` on."""
     cursor = 0
     for column in range(columns):

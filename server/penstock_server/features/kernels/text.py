@@ -55,7 +55,7 @@ def entry_of(words: Any, mapping: int, point: int) -> Any:
 
 
 @kernel
-def is_final(words: Any, mapping: int, text: Any, start: int, at: int, end: int) -> bool:  # noqa: PLR0917 - a table and a place in a range
+def is_final(words: Any, mapping: int, text: Any, start: int, at: int, end: int) -> bool:
     """Whether the sigma at a position ends a word for Python: a cased letter before it and none after, others passed over."""
     kind = layout.IS_IGNORED
     before = at
@@ -86,7 +86,7 @@ def write_changed(program: Program, entry: int, target: Any, at: int) -> int:
 
 
 @kernel
-def write_point(  # noqa: PLR0917 - a table, a place in a text, and one in another
+def write_point(
     program: Program, mapping: int, source: Any, start: int, at: int, end: int, target: Any, write: int
 ) -> Any:
     """Writes what the character at a position beyond ASCII becomes; returns its bytes and where what was written ends."""
@@ -111,7 +111,7 @@ def write_point(  # noqa: PLR0917 - a table, a place in a text, and one in anoth
 
 
 @kernel
-def write_mapped(program: Program, mapping: int, source: Any, start: int, end: int, target: Any, write: int) -> int:  # noqa: PLR0917 - a text and a place
+def write_mapped(program: Program, mapping: int, source: Any, start: int, end: int, target: Any, write: int) -> int:
     """Writes a text with each character changed as the mapping says, and returns where it ends."""
     words = program.words
     changed = mapping + layout.MAPPING_WORDS
@@ -129,7 +129,7 @@ def write_mapped(program: Program, mapping: int, source: Any, start: int, end: i
 
 
 @kernel
-def stripped(words: Any, mapping: int, text: Any, start: int, end: int, sides: int) -> Any:  # noqa: PLR0917 - a table and a range
+def stripped(words: Any, mapping: int, text: Any, start: int, end: int, sides: int) -> Any:
     """The range of a text without the white space on these sides."""
     if sides & layout.LEFT:
         while start < end:

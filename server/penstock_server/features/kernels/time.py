@@ -77,7 +77,7 @@ def week_of(days: int) -> Any:
 
 
 @kernel
-def of_date(part: int, days: Any) -> Any:  # noqa: C901, PLR0911, PLR0912 - one branch per part
+def of_date(part: int, days: Any) -> Any:
     """A part of the date, by its code; flags are 0 and 1."""
     if part == layout.WEEKDAY:
         return (days + 3) % 7

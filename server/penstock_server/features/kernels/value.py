@@ -33,7 +33,7 @@ def load(batch: BatchMemory, block: RowBlock, column: int, values: Any) -> None:
 
 
 @inlined
-def store(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:  # noqa: PLR0917 - the memory and a range
+def store(program: Program, batch: BatchMemory, block: RowBlock, registers: Any, at: int, end: int) -> None:
     """`STORE`: a value that is too large for float32 becomes an infinity."""
     first = np.uint64(block.first)
     for entry in range(at, end, layout.ENTRY_WORDS[layout.STORE]):
