@@ -19,7 +19,7 @@ COPY tools tools
 RUN PYTHONPATH=protos:server:tools /opt/compile/bin/python -m penstock_tools.cli.main compile --baseline
 RUN python -m venv --without-pip /opt/penstock \
  && uv pip install --no-cache --python /opt/penstock/bin/python --constraints requirements.lock \
-    --build-constraints requirements.lock ".[server]"
+    --build-constraints requirements.lock ".[native,server]"
 # Bytecode of what is imported, and of nothing else: without it each start would compile it again, for seconds.
 RUN /opt/penstock/bin/python -c "import penstock_tools.cli.serve, penstock_server.cli, penstock_server.worker, \
 penstock_server.sources.mlflow_client, mlflow.tracking, mlflow.store.artifact.artifact_repository_registry, \

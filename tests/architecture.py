@@ -26,6 +26,7 @@ GROUND: Final = {
     "call",
     "paths",
     "atomic",
+    "cores",
     "frames",
     "leases",
     "lifeline",
@@ -56,14 +57,20 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "features": GROUND | {"kernels"},
         "metrics": GROUND | {"features"},
         "drift": GROUND | {"features", "metrics"},
-        "kernel_sets": {"kernels", "features"},
+        "kernel_sets": {"kernels", "features", "transport.kernel_set", "plain.kernel_set"},
         "request_log": GROUND | {"metrics"},
         "python": GROUND,
         "explain": GROUND | {"features", "kernels"},
         "models": GROUND | {"batching", "features", "drift", "explain", "python"},
         "sources": GROUND | {"kernels", "rollout", "models"},
-        "prediction": GROUND | {"batching", "features", "rollout", "metrics", "request_log", "models"},
-        "transport": GROUND,
+        "transport.layout": set(),
+        "transport.kernels": {"kernels.base", "kernels.memory", "transport.layout"},
+        "transport": GROUND | {"kernels"},
+        "plain.layout": set(),
+        "plain.kernels": {"kernels.base", "kernels.memory", "transport.layout", "plain.layout"},
+        "plain": GROUND | {"kernels"},
+        "prediction": GROUND
+        | {"batching", "features", "rollout", "metrics", "request_log", "models", "plain", "transport.interface"},
         "services": GROUND | {"prediction", "transport"},
         "settings": GROUND
         | {
@@ -77,14 +84,17 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "python.settings",
         },
         "control": GROUND
-        | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"},
-        "checks": GROUND | {"kernels", "sources", "settings"},
+        | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
+        | {"transport.shared_port"},
+        "checks": GROUND | {"kernels", "sources", "settings", "transport"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
-        | {"settings"},
+        | {"settings", "kernels", "plain"},
         "source_process": GROUND | {"sources"},
         "airlock": GROUND | {"batching", "models", "control.verdict"},
-        "app": GROUND | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"},
+        "app": GROUND
+        | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
+        | {"transport", "plain.kernel_set"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {

@@ -20,6 +20,7 @@ from penstock_server.control import port
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
+from penstock_server.control.kernels import KernelCompiler
 from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.status import ServerStatus
@@ -36,12 +37,16 @@ from penstock_server.drift.report import DriftRules
 from penstock_server.metrics.prometheus import MetricsCollector, registry_of
 from penstock_server.metrics.store import CounterStore
 from penstock_server.paths import cache_dir
+from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import directory_source, messages
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState
 from penstock_server.sources.registry import source_name
 from penstock_server.sources.source import Source
+from penstock_server.transport.kernel_set import KERNELS as TRANSPORT_KERNELS
+from penstock_server.transport.settings import NATIVE
+from penstock_server.transport.shared_port import SharedPort
 
 log = structlog.get_logger(__name__)
 
@@ -86,10 +91,12 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
     """
     checks.check(settings)
     checks.raise_descriptor_limit()
+    warnings, wanted = list(checks.warnings(settings)), settings.transport
+    settings = checks.runnable(settings)
     async with AsyncExitStack() as stack:
         last_resort = stack.enter_context(lifeline.LastResort())
-        grpc_address, http_socket = _bind(stack, settings)
-        for warning in checks.warnings(settings):
+        grpc_address, shared_port, http_socket = _bind(stack, settings)
+        for warning in warnings:
             log.warning(warning)
         http_address = port.address_of(settings.http_host, http_socket.getsockname()[1])
         _start_compactor(stack, settings.request_log)
@@ -101,8 +108,11 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         limits = TrialLimits(settings.airlock.memory_mib, settings.airlock.timeout_s)
         supervisor = Supervisor(
             address=grpc_address,
+            port=shared_port,
             workers=settings.workers,
-            start=partial(start_worker, settings.of_worker.to_json()),
+            start=partial(
+                start_worker, settings.of_worker.to_json(), () if shared_port is None else shared_port.descriptors
+            ),
             source=source,
             counters=counters,
             responder=responder,
@@ -113,6 +123,11 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             watchdog=settings.watchdog,
         )
         stack.push_async_callback(supervisor.kernels.close)
+        for kernels in (TRANSPORT_KERNELS, PLAIN_KERNELS) if wanted == NATIVE else ():
+            # Without them the workers serve over gRPC's completion queue, and plain requests as all others.
+            compiler = KernelCompiler(kernels, lambda: None, is_waited_for=False)
+            compiler.require()
+            stack.push_async_callback(compiler.close)
         status = ServerStatus(
             view=supervisor.view,
             artifact=supervisor.artifact,
@@ -160,13 +175,18 @@ def check_ports(settings: ServerSettings) -> None:
         UnavailableError: it could not.
     """
     with ExitStack() as stack:
-        _bind(stack, settings)
+        _bind(stack, checks.runnable(settings))
 
 
-def _bind(stack: ExitStack | AsyncExitStack, settings: ServerSettings) -> tuple[str, socket]:
-    """The address at which workers will listen, and the HTTP port's socket; both are kept until the stack ends."""
-    grpc_address = stack.enter_context(port.listening_address(settings.grpc_host, settings.port))
-    return grpc_address, stack.enter_context(port.reserve_http(settings.http_host, settings.http_port))
+def _bind(stack: ExitStack | AsyncExitStack, settings: ServerSettings) -> tuple[str, SharedPort | None, socket]:
+    """The address at which workers will listen, their port if they share it, and the HTTP port's socket; kept by the stack."""
+    shared = None
+    if settings.transport == NATIVE:
+        place = port.shared_port(settings.grpc_host, settings.port, settings.workers)
+        grpc_address, shared = stack.enter_context(place)
+    else:
+        grpc_address = stack.enter_context(port.listening_address(settings.grpc_host, settings.port))
+    return grpc_address, shared, stack.enter_context(port.reserve_http(settings.http_host, settings.http_port))
 
 
 def _addresses(grpc: str, http: str, view: ServerView) -> Addresses:

@@ -7,15 +7,19 @@
 import os
 import resource
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from penstock_server.cores import cores
 from penstock_server.errors import InvalidInputError
 from penstock_server.kernels.compiled import check_writable
 from penstock_server.paths import cache_dir
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import registry
+from penstock_server.transport.choose import native_refusal
+from penstock_server.transport.settings import COMPLETION_QUEUE, NATIVE
 
 HTTP_CONNECTIONS: Final = 256
 """Many times what probes, scrapes and people need at once."""
@@ -44,9 +48,10 @@ def check(settings: ServerSettings) -> None:
 
 def warnings(settings: ServerSettings) -> Iterator[str]:
     """What is likely to go wrong on this machine, a sentence each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if settings.workers > cores:
-        yield f"{settings.workers} workers share {cores} cores; more workers than cores make answers slower"
+    if settings.workers > (usable := cores()):
+        yield f"{settings.workers} workers share {usable} cores; more workers than cores make answers slower"
+    if settings.transport == NATIVE and (reason := native_refusal()):
+        yield f"{reason}; without the native transport, gRPC is served over {COMPLETION_QUEUE}"
     needed = _DESCRIPTORS + _WORKER_DESCRIPTORS * settings.workers
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -63,6 +68,19 @@ def warnings(settings: ServerSettings) -> Iterator[str]:
         yield f"versions that run Python need {', '.join(missing)}, not installed here; run: pip install 'penstock[python]'"
     if settings.registry is None and (reason := _cache_failure()):
         yield f"{reason}; the server keeps no last known state, and compiles no kernels"
+
+
+def runnable(settings: ServerSettings) -> ServerSettings:
+    """The settings with the transport that can run here.
+
+    Decided once, before any worker starts: supervisor and workers must agree on who listens.
+
+    Raises:
+        InvalidInputError: no other transport can do what is wanted of it.
+    """
+    if settings.transport == NATIVE and native_refusal():
+        return replace(settings, transport=COMPLETION_QUEUE)
+    return settings
 
 
 def http_connections() -> int:

@@ -23,7 +23,7 @@ def run(
     host: str | None = None,
     port: int | None = None,
     http_port: int | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     transport: str | None = None,
     allow_python: bool | None = None,
     config: Path | None = None,

@@ -4,5 +4,7 @@ from typing import Final
 
 from penstock_server.features import kernel_set as features
 from penstock_server.kernels.kernel_set import KernelSet
+from penstock_server.plain import kernel_set as plain
+from penstock_server.transport import kernel_set as transport
 
-KERNEL_SETS: Final[tuple[KernelSet, ...]] = (features.KERNELS,)
+KERNEL_SETS: Final[tuple[KernelSet, ...]] = (features.KERNELS, transport.KERNELS, plain.KERNELS)

@@ -16,15 +16,17 @@ import msgspec
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.control.settings import AirlockSettings, WatchdogSettings
 from penstock_server.control.verdict import LoadSettings
+from penstock_server.cores import cores
 from penstock_server.drift.report import RATE
 from penstock_server.errors import InvalidInputError
 from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.sources.settings import CacheSettings, FetchSettings
 from penstock_server.transport.address import UNIX, host_of
-from penstock_server.transport.settings import TransportName, TransportSettings
+from penstock_server.transport.settings import NATIVE, TransportName, TransportSettings
 
 MAX_WORKERS: Final = 256
+AUTO: Final = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,14 @@ class ModelSettings:
         inline_budget_ms: a version whose batch of 64 rows takes longer runs on its own thread; batches of the others
             grow as far as the budget allows.
         models: other threads for models of these names.
+        plain_requests: compiled kernels take requests that are like one before, where the transport is the native one. The
+            answers are the same without them.
     """
 
     threads: int = 1
     inline_budget_ms: float = 1.0
     models: dict[str, OwnModelSettings] = field(default_factory=dict, hash=False)
+    plain_requests: bool = True
 
     def __post_init__(self) -> None:
         for name, own in self.models.items():
@@ -132,10 +137,10 @@ class ServerSettings:
         registry: MLflow's tracking or registry URI; None follows no registry.
         models: the registered models to follow; when empty, all that have an alias of Penstock's.
         model_repository: a folder of `<model>/<version>/model.onnx`.
-        host, port: the gRPC address; port 0 picks a free one. The host may be `unix:/path` with one worker, and then the
-            port counts for nothing.
+        host, port: the gRPC address; port 0 picks a free one. The host may be `unix:/path`, and then the port counts for
+            nothing.
         http_port: metrics, health and state over HTTP, on the same host.
-        workers: processes that share the gRPC port.
+        workers: processes that share the gRPC port; the file may say "auto", which is one per core (`cores`).
         poll_interval_s: the pause between two polls of the registry.
         grace_s: how long calls may take to finish when the server stops.
         watchdog_s: a worker whose loop shows no sign of life for this long is replaced.
@@ -153,7 +158,7 @@ class ServerSettings:
     port: int = 8001
     http_port: int = 8002
     workers: int = 1
-    transport: TransportName = "completion-queue"
+    transport: TransportName = NATIVE
     poll_interval_s: float = 2.0
     grace_s: float = 30.0
     watchdog_s: float = 10.0
@@ -176,10 +181,10 @@ class ServerSettings:
             raise InvalidInputError(f"port and http_port are both {self.port}, expected two ports")
         if not 1 <= self.workers <= MAX_WORKERS:
             raise InvalidInputError(f"workers is {self.workers}, expected 1 to {MAX_WORKERS}")
-        if host_of(self.host).startswith(UNIX) and self.workers > 1:
+        if host_of(self.host).startswith(UNIX) and self.workers > 1 and self.transport != NATIVE:
             raise InvalidInputError(
-                f"host is {self.host!r} and workers is {self.workers}: workers share a port, and cannot share a socket file; "
-                "set workers to 1, or give a host name"
+                f"host is {self.host!r} and workers is {self.workers}: over {self.transport}, workers cannot share a socket "
+                f"file; set workers to 1 or transport to {NATIVE}, or give a host name"
             )
         # Written so that NaN, which TOML can say, is refused as well.
         if not (0 < self.poll_interval_s < inf and 0 <= self.grace_s < inf):
@@ -227,6 +232,10 @@ def read_settings(file: Path | None, **overrides: Any) -> ServerSettings:
     """
     values: dict[str, Any] = {} if file is None else _read_toml(file)
     values.update({name: value for name, value in overrides.items() if value is not None})
+    if isinstance(workers := values.get("workers"), str):
+        if workers != AUTO:
+            raise InvalidInputError(f"workers is {workers!r}, expected 1 to {MAX_WORKERS} or {AUTO!r}")
+        values["workers"] = min(cores(), MAX_WORKERS)
     try:
         return msgspec.convert(values, ServerSettings, dec_hook=_path, strict=True)
     except msgspec.ValidationError as error:

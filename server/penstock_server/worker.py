@@ -28,17 +28,20 @@ from penstock_server.control import messages
 from penstock_server.control.forwarding import ForwardedCalls
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
+from penstock_server.kernels import compiled
 from penstock_server.log_setup import configure_logging
 from penstock_server.memory import MemoryReturn, return_memory
 from penstock_server.metrics.counters import CountersShape, SharedCounters, open_counters
 from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.loader import load
 from penstock_server.models.servable import Servable
+from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
+from penstock_server.plain.requests import PlainRequests
 from penstock_server.prediction.decode import Decoder, block_of, block_order, decoder_of
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import reader_of
-from penstock_server.prediction.predictor import Predictor
+from penstock_server.prediction.predictor import PlainForms, Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.prediction.shadow import ShadowTarget, ShadowThread
@@ -48,12 +51,14 @@ from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.request_log.writer import RequestLogWriter
 from penstock_server.rollout.plan import ModelRoutes
 from penstock_server.services.health import Health
-from penstock_server.services.inference import inference_methods
+from penstock_server.services.inference import MODEL_INFER, inference_methods
 from penstock_server.services.penstock import penstock_methods
 from penstock_server.services.reflection import reflection_methods
 from penstock_server.settings import WorkerSettings
 from penstock_server.transport.choose import choose_transport
 from penstock_server.transport.interface import Methods
+from penstock_server.transport.native import NativeTransport
+from penstock_server.transport.shared_port import SharedPort
 
 log = structlog.get_logger(__name__)
 
@@ -85,9 +90,12 @@ class Worker:
         link: the socket to the supervisor.
         settings: the part of the server's settings that a worker gets.
         counters: the file that counts requests refused before a version is found.
+        port: what it accepts from; None if it binds sockets of its own.
     """
 
-    def __init__(self, link: WorkerLink, settings: WorkerSettings, counters: Path) -> None:
+    def __init__(
+        self, link: WorkerLink, settings: WorkerSettings, counters: Path, port: SharedPort | None = None
+    ) -> None:
         self._link = link
         self._settings = settings
         self._executors: dict[VersionKey, Executor] = {}
@@ -105,13 +113,24 @@ class Worker:
         self._forwarded = ForwardedCalls(link.send, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= penstock_methods(self._forwarded.forward)
-        self._transport_name, self._transport = choose_transport(
+        self._transport = choose_transport(
             settings.transport,
             methods,
             self._scheduler,
             settings.grpc,
             lambda error: report.refused(refusal_reason(error)),
+            port=port,
         )
+        if isinstance(self._transport, NativeTransport):
+            self._take_plain(self._transport)
+
+    def _take_plain(self, transport: NativeTransport) -> None:
+        """Has compiled kernels take the requests that they can, where there are kernels."""
+        kernels = compiled.available(PLAIN_KERNELS) if self._settings.serving.plain_requests else None
+        if kernels is not None:
+            requests = PlainRequests(kernels, transport.number_of(MODEL_INFER))
+            transport.sifter = requests
+            self._predictor.take_plain(PlainForms(requests, transport))
 
     def run(self) -> None:
         """Serves until a command drains it, or until the supervisor is gone."""
@@ -168,7 +187,7 @@ class Worker:
         except PenstockError as error:
             self._link.send(messages.ListenFailed(str(error)))
         else:
-            self._link.send(messages.Listening(self._transport_name))
+            self._link.send(messages.Listening(self._transport.described))
 
     def _drain(self, grace_s: float) -> None:
         self._transport.post(self._health.drain)
@@ -412,7 +431,7 @@ def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:
 
 def main() -> None:
     """Runs a worker: the supervisor starts it with a socket and its settings, and says when it begins."""
-    descriptor, settings, parent = sys.argv[1:4]
+    descriptor, settings, parent, inherited = sys.argv[1:5]
     lifeline.end_after_parent(int(parent))
     configure_logging()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -421,7 +440,8 @@ def main() -> None:
     start = next(link.commands(), None)
     if not isinstance(start, messages.Start):
         return  # a spare process that is not needed
-    worker = Worker(link, WorkerSettings.from_json(settings), Path(start.counters))
+    port = SharedPort.inherited([int(each) for each in inherited.split(",")], start.slot) if inherited else None
+    worker = Worker(link, WorkerSettings.from_json(settings), Path(start.counters), port)
     gc.collect()
     gc.freeze()  # modules and their objects stay, and need not be walked again
     worker.run()

@@ -19,6 +19,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock_server.control.port import reserve
+from penstock_server.errors import UnavailableError
+from penstock_server.transport import nghttp2
 from penstock_tools.server_process import PENSTOCK, ServerProcess
 
 WAIT_S = 30.0
@@ -58,6 +60,10 @@ class Server(ServerProcess):
     def workers(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = json.loads(self.get("/v1/models"))["workers"]
         return rows
+
+    def transports(self) -> list[str]:
+        """The transport that each worker serves over, which may be another than it was told to use."""
+        return [worker["transport"].split()[0] for worker in json.loads(self.get("/v1/server"))["workers"]]
 
     def samples(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
         """The samples of this name now, by their labels."""
@@ -129,6 +135,22 @@ def environment(
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder for what servers write to standard error."""
     return tmp_path_factory.mktemp("logs")
+
+
+def need_nghttp2() -> None:
+    """Skips a test of the native transport where there is no nghttp2."""
+    try:
+        nghttp2.load()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=["native", "completion-queue"])
+def transport(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "native":
+        need_nghttp2()
+    return name
 
 
 @contextmanager
@@ -328,7 +350,14 @@ def registry_server(registry: Registry, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="module")
+def server_settings() -> str:
+    """What the settings file of `repository_server` says; a module may have its tests run with several."""
+    return ""
+
+
+@pytest.fixture(scope="module")
 def repository_server(
+    server_settings: str,
     environment: dict[str, str],
     logs: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -339,8 +368,10 @@ def repository_server(
     repository = tmp_path_factory.mktemp("repository")
     _put_version(repository, "flag", "1", flag_model)
     _put_version(repository, "strings", "3", strings_model)
+    file = tmp_path_factory.mktemp("settings") / "penstock.toml"
+    file.write_text(server_settings)
     with starting(environment, logs) as starter:
-        yield starter("--model-repository", str(repository)).wait_ready()
+        yield starter("--model-repository", str(repository), "--config", str(file)).wait_ready()
 
 
 @pytest.fixture(scope="session")

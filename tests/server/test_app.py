@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import ServerSettings, WorkerSettings
+from penstock_server.transport.shared_port import SharedPort
 from tests.server.control.fake_worker import TIMEOUT_S, FakeWorker
 
 
@@ -50,18 +51,27 @@ class Harness:
         self.repository = repository
         self.workers: list[FakeWorker] = []
         self.settings: list[WorkerSettings] = []
+        self.ports: list[Sequence[int]] = []
         self.kind: type[FakeWorker] = WillingWorker
         self.log: list[str] = []
         self.ready: asyncio.Queue[Addresses] = asyncio.Queue()
         self.running: list[asyncio.Task[None]] = []
 
-    async def start_worker(self, settings: str) -> WorkerProcess:
+    async def start_worker(self, settings: str, port: Sequence[int]) -> WorkerProcess:
+        self.ports.append(port)
         self.settings.append(WorkerSettings.from_json(settings))
         self.workers.append(self.kind())
         return self.workers[-1].end_here
 
     def serve(self, **settings: Any) -> asyncio.Task[None]:
-        given = {"model_repository": self.repository, "port": 0, "http_port": 0, **settings}
+        # Not the native transport, whose kernels would be compiled behind.
+        given = {
+            "transport": "completion-queue",
+            "model_repository": self.repository,
+            "port": 0,
+            "http_port": 0,
+            **settings,
+        }
         self.running.append(asyncio.create_task(serve(ServerSettings(**given), self.ready.put_nowait)))
         return self.running[-1]
 
@@ -138,17 +148,17 @@ async def test_a_second_signal_ends_the_server_at_once(harness: Harness, monkeyp
 
 
 async def test_the_http_port_answers_before_any_worker_runs(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = reserve_http("127.0.0.1", 0)
-    address = f"127.0.0.1:{port.getsockname()[1]}"
+    http = reserve_http("127.0.0.1", 0)
+    address = f"127.0.0.1:{http.getsockname()[1]}"
     asked: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
 
-    async def start_worker(settings: str) -> WorkerProcess:
+    async def start_worker(settings: str, port: Sequence[int]) -> WorkerProcess:
         for path in ("/healthz", "/readyz"):
             asked.put_nowait(await get(address, path))
-        return await harness.start_worker(settings)
+        return await harness.start_worker(settings, port)
 
     monkeypatch.setattr(app, "start_worker", start_worker)
-    monkeypatch.setattr(app.port, "reserve_http", lambda *_: port)
+    monkeypatch.setattr(app.port, "reserve_http", lambda *_: http)
     harness.serve()
     await harness.addresses()
     assert asked.get_nowait() == (200, "ok\n")
@@ -159,7 +169,55 @@ async def test_the_http_port_answers_before_any_worker_runs(harness: Harness, mo
 async def test_workers_get_the_server_s_settings(harness: Harness) -> None:
     harness.serve(workers=2)
     await harness.addresses()
-    assert harness.settings == [ServerSettings().of_worker] * 2
+    assert harness.settings == [ServerSettings(transport="completion-queue").of_worker] * 2
+
+
+async def test_workers_that_bind_sockets_of_their_own_share_none(harness: Harness) -> None:
+    harness.serve(workers=2)
+    await harness.addresses()
+    assert harness.ports == [(), ()]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "unix:p.sock"])
+async def test_native_workers_share_the_server_s_port_until_it_drains(
+    harness: Harness, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checks, "native_refusal", lambda: "")
+    monkeypatch.setattr(app.KernelCompiler, "require", lambda _: None)
+    ending = harness.serve(workers=2, transport="native", host=host, grace_s=1.5)
+    address = (await harness.addresses()).grpc
+    first, second = harness.ports
+    assert first == second
+    port = SharedPort.inherited([os.dup(descriptor) for descriptor in first], slot=1)
+    port.begin()
+    place = port.listeners[0].getsockname()
+    assert address == (f"unix:{place}" if isinstance(place, str) else f"{host}:{place[1]}")
+    with socket.socket(port.listeners[0].family) as early, socket.socket(port.listeners[0].family) as late:
+        early.connect(place)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(ending, TIMEOUT_S)
+        with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+            late.connect(place)
+    port.close()
+
+
+async def test_where_the_native_transport_cannot_run_another_serves_and_binds_by_itself(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    compiled: list[Any] = []
+
+    def require(compiler: Any) -> None:
+        compiled.append(compiler)
+
+    monkeypatch.setattr(checks, "native_refusal", lambda: "there is no nghttp2")
+    monkeypatch.setattr(app.KernelCompiler, "require", require)
+    harness.serve(workers=1, transport="native")
+    await harness.addresses()
+    assert (harness.settings[0].transport, harness.ports) == ("completion-queue", [()])
+    assert compiled  # for the next start
+    with pytest.raises(InvalidInputError, match="over completion-queue, workers cannot share a socket file"):
+        await harness.serve(workers=2, transport="native", host=f"unix:{tmp_path}/p.sock")
 
 
 async def test_a_server_without_models_is_ready_too(harness: Harness, tmp_path: Path) -> None:

@@ -73,10 +73,26 @@ def test_a_registry_needs_a_cache_and_a_folder_of_models_does_not(
 
 
 def test_more_workers_than_cores_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(checks, "cores", lambda: 2)
     assert list(checks.warnings(settings(tmp_path, workers=2))) == []
     (warning,) = checks.warnings(settings(tmp_path, workers=3))
     assert warning.startswith("3 workers share 2 cores")
+
+
+def test_a_transport_that_cannot_run_here_is_told_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = {True: "", False: "libnghttp2 cannot be loaded"}
+    for runs, expected in ((True, "native"), (False, "completion-queue")):
+        monkeypatch.setattr(checks, "native_refusal", lambda runs=runs: reasons[runs])
+        given = settings(tmp_path, transport="native")
+        assert checks.runnable(given) == settings(tmp_path, transport=expected)
+        sentence = "libnghttp2 cannot be loaded; without the native transport, gRPC is served over completion-queue"
+        assert list(checks.warnings(given)) == ([] if runs else [sentence])
+    aio = settings(tmp_path, transport="aio")
+    assert checks.runnable(aio) is aio
+    with pytest.raises(
+        InvalidInputError, match="over completion-queue, workers cannot share a socket file; set workers"
+    ):
+        checks.runnable(settings(tmp_path, transport="native", host="unix:/p", workers=2))
 
 
 def test_little_shared_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

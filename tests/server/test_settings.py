@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from penstock_server import settings as module
 from penstock_server.batching.limits import BatchLimits, ModelLimits
 from penstock_server.control.verdict import LoadSettings
 from penstock_server.errors import InvalidInputError
@@ -47,6 +48,7 @@ batching = "request"
 [serving]
 threads = 2
 inline_budget_ms = 0
+plain_requests = false
 
 [serving.models.fraud]
 threads = 4
@@ -82,7 +84,7 @@ def test_a_file_names_every_setting(file: Path) -> None:
         batching=BatchLimits(
             128, 0.002, 100, 50, 2, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5, batching="request")}, "rows"
         ),
-        serving=ModelSettings(2, 0.0, {"fraud": OwnModelSettings(4)}), drift=DriftSettings(500, 0.01, 0.2, 20),
+        serving=ModelSettings(2, 0.0, {"fraud": OwnModelSettings(4)}, False), drift=DriftSettings(500, 0.01, 0.2, 20),
         grpc=TransportSettings(1_000_000, tls_certificate=Path("server.pem"), tls_key=Path("server.key")),
     )  # fmt: skip
 
@@ -106,6 +108,11 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
         ("http_port = -1", "http_port is -1, expected 0 to 65535"),
         ("workers = 0", "workers is 0, expected 1 to 256"),
         ("workers = 257", "workers is 257, expected 1 to 256"),
+        ("workers = 'all'", "workers is 'all', expected 1 to 256 or 'auto'"),
+        (
+            "host = 'unix:/p'\nworkers = 2\ntransport = 'aio'",
+            "over aio, workers cannot share a socket file; set workers to 1 or",
+        ),
         ("poll_interval_s = 0", "poll_interval_s takes more than 0 seconds and grace_s 0 or more, got 0.0 and 30.0"),
         ("poll_interval_s = nan", "got nan and 30.0"),
         ("grace_s = -1", "got 2.0 and -1.0"),
@@ -121,6 +128,7 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
         ("[batching.models.m]\nmax_rows = 0", "batching.models.m.max_rows is 0, expected at least 1"),
         ("[batching.models]\nm = 5", r"at `\$.batching.models"),
         ("[serving]\nthreads = 0", "serving.threads is 0, expected at least 1"),
+        ("[serving]\nplain_requests = 1", r"Expected `bool`, got `int` - at `\$.serving.plain_requests`"),
         ("[serving]\ninline_budget_ms = nan", "serving.inline_budget_ms is nan, expected 0 or more"),
         ("[serving.models.m]\nthreads = 0", "serving.models.m.threads is 0, expected at least 1"),
         ("[drift]\nwindow_rows = 9", "drift.window_rows is 9, expected at least 10"),
@@ -167,6 +175,18 @@ def test_a_file_that_cannot_be_read(file: Path) -> None:
     file.write_bytes(b"host = '\xff'")
     with pytest.raises(InvalidInputError, match="is not TOML"):
         read_settings(file)
+
+
+def test_as_many_workers_as_cores(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("workers = 'auto'")
+    for cores, workers in ((3, 3), (1000, 256)):
+        monkeypatch.setattr(module, "cores", lambda cores=cores: cores)
+        assert read_settings(file).workers == read_settings(None, workers="auto").workers == workers
+    assert read_settings(file, workers=2).workers == 2
+
+
+def test_native_workers_share_a_socket_file() -> None:
+    assert ServerSettings(host="unix:/p", workers=2, transport="native").workers == 2
 
 
 @pytest.mark.parametrize("overrides", [{"port": 70000}, {"workers": 0}, {"transport": "none"}, {"port": "80"}])

@@ -19,7 +19,9 @@ from penstock_server.control.messages import Command, Event, framed
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyError, PenstockError, UnavailableError
 from penstock_server.frames import HEAD
+from penstock_server.kernels import compiled
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
+from penstock_server.plain.kernel_set import KERNELS
 from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
@@ -42,6 +44,10 @@ class FakeTransport:
         self.addresses: list[str] = []
         self.graces_s: list[float] = []
         self.error: PenstockError | None = None
+        self.sifter: Any = None
+
+    def number_of(self, path: str) -> int:
+        return list(self.methods.unary).index(path)
 
     def run(self) -> None:
         while (action := self.actions.get()) is not None:
@@ -51,6 +57,8 @@ class FakeTransport:
 
     def post(self, action: Callable[[], None]) -> None:
         self.actions.put(action)
+
+    described = "fake"
 
     def listen(self, address: str) -> None:
         if self.error is not None:
@@ -70,15 +78,17 @@ class Supervised:
         self.new_call = call
         self.counters: dict[str, SharedCounters] = {}
 
-        def choose(_name: str, methods: Any, reactor: Any, *_settings: Any) -> tuple[str, FakeTransport]:
+        def choose(_name: str, methods: Any, reactor: Any, *_settings: Any, port: Any) -> FakeTransport:
+            self.port = port
             self.transport = FakeTransport(methods, reactor)
-            return "fake", self.transport
+            return self.transport
 
         monkeypatch.setattr(workers, "choose_transport", choose)
+        shared_port: Any = "the port"
         self.connection, theirs = socket.socketpair()
         self.connection.settimeout(TIMEOUT_S)
         self.events = self.connection.makefile("rb")
-        self.worker = Worker(WorkerLink(theirs), settings.of_worker, self.counters_file("own"))
+        self.worker = Worker(WorkerLink(theirs), settings.of_worker, self.counters_file("own"), shared_port)
         self.thread = threading.Thread(target=self.worker.run)
         self.thread.start()
 
@@ -182,6 +192,16 @@ def test_a_version_is_loaded_served_and_unloaded(start: Any, model: Path) -> Non
     supervised.send(messages.Unload("m", "1"))
     assert supervised.event() == messages.Unloaded("m", "1")
     assert isinstance(supervised.infer("1"), NotFoundError)
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_plain_requests_are_taken_unless_they_are_switched_off(
+    start: Any, monkeypatch: pytest.MonkeyPatch, is_on: bool
+) -> None:
+    compiled.ensure_compiled(KERNELS)
+    monkeypatch.setattr(workers, "NativeTransport", FakeTransport)
+    supervised = start(serving=ModelSettings(plain_requests=is_on))
+    assert (supervised.transport.sifter is not None) == is_on
 
 
 def test_plans_give_versions_their_roles(start: Any, model: Path) -> None:
@@ -336,6 +356,7 @@ def test_an_unload_of_what_is_not_loaded_is_confirmed(start: Any) -> None:
 
 def test_a_worker_says_whether_it_listens(start: Any) -> None:
     supervised = start()
+    assert supervised.port == "the port"
     supervised.send(messages.Listen("127.0.0.1:8001"))
     assert supervised.event() == messages.Listening("fake")
     assert supervised.transport.addresses == ["127.0.0.1:8001"]

@@ -1,4 +1,4 @@
-"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, /v1/models and /v1/drift.
+"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, /v1/server, /v1/models and /v1/drift.
 
 Probes are answered at once. Metrics and drift take milliseconds each, so they are computed on threads of their own, and
 callers that ask for the same at once share one answer.
@@ -8,12 +8,14 @@ import asyncio
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version as installed_version
 from typing import Any, Final
 
 import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from penstock.names import SERVER_NAME
 from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request
 from penstock_server.control.view import ServerView
 from penstock_server.errors import NotFoundError
@@ -77,6 +79,8 @@ class AdminServer:
                 answer = self._ready()
             case ["metrics"]:
                 answer = self._metrics(request.headers.get("accept", ""))
+            case ["v1", "server"]:
+                answer = Reply(msgspec.json.encode(self.server()), content_type=_JSON)
             case ["v1", "models"]:
                 answer = Reply(msgspec.json.encode(self.state()), content_type=_JSON)
             case ["v1", "drift"] | ["v1", "drift", _]:
@@ -84,7 +88,7 @@ class AdminServer:
                     request.path[2] if len(request.path) == 3 else "", request.query.get("version", "")
                 )
             case _:
-                here = "/healthz, /readyz, /metrics, /v1/models and /v1/drift"
+                here = "/healthz, /readyz, /metrics, /v1/server, /v1/models and /v1/drift"
                 answer = Reply(
                     f"there is no {'/'.join(request.path)[:200]!a} here; this port has {here}\n".encode(), 404
                 )
@@ -123,6 +127,17 @@ class AdminServer:
         # Shielded, since others may wait for the same answer when this caller's connection ends.
         return asyncio.shield(running)
 
+    def server(self) -> dict[str, Any]:
+        """What /v1/server shows: the release, and each worker with its transport."""
+        view = self._view()
+        return {
+            "name": SERVER_NAME,
+            "version": installed_version("penstock"),
+            "ready": view.is_ready,
+            "reason": view.not_ready_reason,
+            "workers": _workers(view),
+        }
+
     def state(self) -> dict[str, Any]:
         """What /v1/models shows: a row per version and role, weights in percent."""
         view = self._view()
@@ -148,9 +163,20 @@ class AdminServer:
             "sources": [
                 {"name": source.name, "state": source.state, "reason": source.reason} for source in self._sources()
             ],
-            "workers": [
-                {"slot": worker.slot, "pid": worker.pid, "listening": worker.is_listening, "restarts": worker.restarts}
-                for worker in view.workers
-            ],
+            "workers": _workers(view),
             "ready": view.is_ready,
         }
+
+
+def _workers(view: ServerView) -> list[dict[str, Any]]:
+    return [
+        {
+            "slot": worker.slot,
+            "pid": worker.pid,
+            "listening": worker.is_listening,
+            "restarts": worker.restarts,
+            "transport": worker.transport,
+            "connections": worker.connections,
+        }
+        for worker in view.workers
+    ]

@@ -32,16 +32,25 @@ class KernelCompiler:
         kernels: which.
         changed: called on the loop when `is_ready` or `failure` has changed.
         clock: the time of retries.
+        is_waited_for: whether anything waits for them; else they are for the next start, and what serves goes on.
 
     Attributes:
         is_ready: whether a worker can load kernels now.
         failure: why they could not be compiled, in one sentence; "" if they are being compiled or need not be.
     """
 
-    def __init__(self, kernels: KernelSet, changed: Callable[[], None], *, clock: Clock = monotonic) -> None:
+    def __init__(
+        self,
+        kernels: KernelSet,
+        changed: Callable[[], None],
+        *,
+        clock: Clock = monotonic,
+        is_waited_for: bool = True,
+    ) -> None:
         self._kernels = kernels
         self._changed = changed
         self._clock = clock
+        self._is_waited_for = is_waited_for
         self.is_ready = False
         self.failure = ""
         self._is_settled = False
@@ -58,6 +67,10 @@ class KernelCompiler:
             self.failure
             or f"the {self._kernels.title} are being compiled for this machine, which takes a minute or more"
         )
+
+    @property
+    def _is_behind(self) -> bool:
+        return self.is_ready or not self._is_waited_for
 
     @property
     def progress(self) -> float:
@@ -90,7 +103,7 @@ class KernelCompiler:
         title = self._kernels.title
         log.info(
             f"compiling the {title} of this machine; the next start uses them"
-            if self.is_ready
+            if self._is_behind
             else f"compiling the {title}, which takes a minute or more; {self._kernels.users} wait for them"
         )
         try:
@@ -112,7 +125,7 @@ class KernelCompiler:
     async def _run(self) -> str:
         """Runs the compiler; why it failed, or "" if it did not."""
         # Where versions wait for it, it competes with other processes as any does.
-        options = ["--progress", "--behind"] if self.is_ready else ["--progress"]
+        options = ["--progress", "--behind"] if self._is_behind else ["--progress"]
         command, environment = compiled.build_command(self._kernels, compiled.own_path(self._kernels), *options)
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -146,10 +159,10 @@ class KernelCompiler:
 
     def _fail(self, reason: str) -> None:
         self._retry_at_s = self._clock() + RETRY_S
-        if self.is_ready:
+        if self._is_behind:
             # The kernels of the release serve; what was tried behind is not needed.
             if "numba" not in reason:
-                log.warning(f"the {self._kernels.title} of this release go on serving", reason=reason)
+                log.warning(f"no {self._kernels.title} of this machine; what serves now goes on", reason=reason)
             self._is_settled = True
         elif reason != self.failure:
             log.error(f"{self._kernels.users} cannot be served", reason=reason)

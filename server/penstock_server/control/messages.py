@@ -13,9 +13,10 @@ from penstock_server.rollout.plan import ModelRoutes
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
-    """Begin to work: the first command. Until it comes, the process only imports what it needs, as a spare one does."""
+    """Begin to work in this slot: the first command. Until it comes, the process only imports what it needs."""
 
     counters: str
+    slot: int
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
@@ -50,7 +51,7 @@ class Unload(msgspec.Struct, frozen=True, tag=True):
 
 
 class Listen(msgspec.Struct, frozen=True, tag=True):
-    """Accept calls at this address."""
+    """Accept calls at this address, from the port that workers share or from sockets of its own."""
 
     address: str
 
@@ -121,6 +122,12 @@ class Unloaded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Listening(msgspec.Struct, frozen=True, tag=True):
+    """A worker accepts calls.
+
+    Attributes:
+        transport: over which transport, and what that is made of, for people.
+    """
+
     transport: str
 
 

@@ -1,8 +1,8 @@
-"""Reserves the server's two ports before anything else starts.
+"""Binds the server's two ports before anything else starts; they stay the server's while workers come and go.
 
-All workers share the gRPC port, and it stays the server's while workers come and go. Each worker listens on it with
-SO_REUSEPORT. The supervisor's socket is bound but does not listen: it gets no connections, and holds the port while no worker
-listens. A socket file cannot be shared: one worker serves it.
+Workers of the native transport accept from the supervisor's own sockets (`transport.shared_port`). Those of the other
+transports cannot: each listens on the port with SO_REUSEPORT. The supervisor's socket is then bound but does not listen: it
+gets no connections, and holds the port while no worker listens. One such worker serves a socket file.
 """
 
 import errno
@@ -10,33 +10,60 @@ import os
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from penstock_server.errors import UnavailableError
-
-_UNIX: Final = "unix:"
+from penstock_server.transport.shared_port import UNIX, SharedPort
 
 
 @contextmanager
 def listening_address(host: str, port: int) -> Iterator[str]:
-    """Where workers listen, `host:port` or `unix:/path`, kept for this server until the end of the block.
+    """Where workers bind sockets of their own, `host:port` or `unix:/path`, kept for this server until the end of the block.
 
     Raises:
         UnavailableError: another program listens there, or nobody can.
     """
-    if host.startswith(_UNIX):
-        path = Path(host.removeprefix(_UNIX)).absolute()
-        _claim(path)
-        try:
-            yield f"{_UNIX}{path}"
-        finally:
-            with suppress(OSError):
-                path.unlink()
+    if host.startswith(UNIX):
+        with _socket_file(host) as address:
+            yield address
     else:
         with reserve(host, port) as reserved:
             yield address_of(host, reserved.getsockname()[1])
+
+
+@contextmanager
+def shared_port(host: str, port: int, workers: int) -> Iterator[tuple[str, SharedPort]]:
+    """Where workers accept, `host:port` or `unix:/path`, and the port that they share, open until the end of the block.
+
+    Raises:
+        UnavailableError: as for `listening_address`.
+    """
+    with ExitStack() as ending:
+        if host.startswith(UNIX):
+            address = ending.enter_context(_socket_file(host))
+            shared = SharedPort.bind(address, workers)
+        else:
+            try:
+                shared = SharedPort.bind(address_of(host, port), workers)
+            except OSError as error:
+                raise _refusal(host, port, "gRPC", "--port", error) from error
+            address = address_of(host, shared.number)
+        ending.callback(shared.close)
+        yield address, shared
+
+
+@contextmanager
+def _socket_file(host: str) -> Iterator[str]:
+    """The address of a socket file that can be created; it is removed at the end of the block."""
+    path = Path(host.removeprefix(UNIX)).absolute()
+    _claim(path)
+    try:
+        yield f"{UNIX}{path}"
+    finally:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _claim(path: Path) -> None:

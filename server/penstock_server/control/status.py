@@ -65,6 +65,7 @@ class ServerStatus:
             slots=self._counters.of_slots(),
             restarts={worker.slot: worker.restarts for worker in view.workers},
             resident_bytes={worker.slot: size for worker in view.workers if (size := _resident_bytes(worker.pid))},
+            connections={worker.slot: worker.connections for worker in view.workers if worker.connections is not None},
             sources={state.name: state.state == "answers" for state in self._sources()},
             reloads=view.reloads,
             failed_reloads=view.failed_reloads,

@@ -40,6 +40,7 @@ from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
+from penstock_server.transport.shared_port import SharedPort
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,8 @@ class Supervisor:
     """Brings the workers to the desired state, and knows how far they are.
 
     Args:
-        address: where every worker listens, `host:port`.
+        address: where every worker listens, `host:port` or `unix:/path`.
+        port: what workers accept from; None if they bind sockets of their own.
         workers: how many there are.
         start: starts one.
         source: hands out versions' files.
@@ -74,6 +76,7 @@ class Supervisor:
         self,
         *,
         address: str,
+        port: SharedPort | None,
         workers: int,
         start: StartWorker,
         source: FetchesFiles,
@@ -87,6 +90,7 @@ class Supervisor:
         clock: Clock = monotonic,
     ) -> None:
         self._address = address
+        self._port = port
         self._counters = counters
         self._responder = responder
         self._load_settings = load_settings
@@ -158,6 +162,8 @@ class Supervisor:
     async def drain(self, grace_s: float) -> None:
         """Lets every worker finish its calls, and kills those that take longer; fetches and trials end at once."""
         self._is_stopping = True
+        if self._port is not None:
+            self._port.refuse()  # at once: a worker may hang, or be busy with its calls
         await self._pool.drain(grace_s, self._fetcher.close(), self._airlock.close())
 
     def _fail(self, reason: str) -> None:
@@ -187,9 +193,10 @@ class Supervisor:
                 worker.on_unloaded((model, version))
                 self._counters.forget(worker.slot, (model, version))
                 log.info("version unloaded", slot=worker.slot, model=model, version=version)
-            case messages.Listening():
+            case messages.Listening(transport):
                 worker.is_listening = True
-                log.info("worker accepts calls", slot=worker.slot, pid=worker.pid)
+                worker.transport = transport
+                log.info("worker accepts calls", slot=worker.slot, pid=worker.pid, transport=transport)
             case messages.ListenFailed(reason) if self.ready.is_set():
                 log.error("worker cannot accept calls; replacing it", slot=worker.slot, reason=reason)
                 worker.kill()
@@ -218,6 +225,8 @@ class Supervisor:
         for key in self._process_ends.keys() - wanted - held:
             del self._process_ends[key]
         known, loaded = self._known(), self._loaded()
+        if self._port is not None:
+            self._port.keep(self._pool.workers)
         for worker in self._pool.workers.values():
             self._counters.keep(worker.slot, wanted | worker.versions.keys())
             self._reconcile_worker(worker, known, loaded)
@@ -406,7 +415,14 @@ class Supervisor:
         return ServerView(
             versions=versions,
             workers=tuple(
-                WorkerView(worker.slot, worker.pid, worker.is_listening, self._pool.restarts[worker.slot])
+                WorkerView(
+                    worker.slot,
+                    worker.pid,
+                    worker.is_listening,
+                    self._pool.restarts[worker.slot],
+                    worker.transport,
+                    None if self._port is None else self._port.connections(worker.slot),
+                )
                 for worker in workers
             ),
             problems=self._desired.problems,

@@ -39,10 +39,18 @@ class VersionView:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
+    """One worker.
+
+    Attributes:
+        connections: how many callers are connected to it; None where only its transport knows.
+    """
+
     slot: int
     pid: int
     is_listening: bool
     restarts: int
+    transport: str = ""
+    connections: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

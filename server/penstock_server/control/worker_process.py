@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -51,6 +51,7 @@ class WorkerProcess:
         is_serve_pending: whether plans were sent that it has not confirmed.
         has_settled: whether every version that was desired at its start has been tried.
         is_listening: whether it accepts calls.
+        transport: over which transport, for people; "" before.
         vigil: what the watchdog has seen of it.
         is_silent: whether its loop has not come round for long.
         kill_cause: why the watchdog killed it, if it did.
@@ -73,6 +74,7 @@ class WorkerProcess:
         self.is_serve_pending = False
         self.has_settled = False
         self.is_listening = False
+        self.transport = ""
         self.vigil = Vigil()
         self.is_silent = False
         self.kill_cause: Cause | None = None
@@ -86,7 +88,7 @@ class WorkerProcess:
     def begin(self, slot: int, counters: Path) -> None:
         """Gives it a slot, and the file of the counters that are the worker's own, not a version's."""
         self.slot = slot
-        self.send(messages.Start(str(counters)))
+        self.send(messages.Start(str(counters), slot))
         log.info("worker begins", slot=slot, pid=self.pid)
 
     @property
@@ -192,11 +194,12 @@ def _kill(process: asyncio.subprocess.Process) -> None:
             process.kill()
 
 
-async def start_worker(settings: str) -> WorkerProcess:
+async def start_worker(settings: str, port: Sequence[int] = ()) -> WorkerProcess:
     """Starts a worker process, which then waits for its beginning.
 
     Args:
         settings: the worker's settings as JSON.
+        port: the descriptors of the port that it shares; none if it binds sockets of its own.
 
     Raises:
         OSError: there are no descriptors or no memory for it now.
@@ -211,8 +214,9 @@ async def start_worker(settings: str) -> WorkerProcess:
             str(theirs.fileno()),
             settings,
             str(os.getpid()),
+            ",".join(map(str, port)),
             env={**ENVIRONMENT, **os.environ},
-            pass_fds=(theirs.fileno(),),
+            pass_fds=(theirs.fileno(), *port),
             # Ctrl-C in a terminal reaches the whole group; the supervisor alone decides how workers end.
             start_new_session=True,
         )

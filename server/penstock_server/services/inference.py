@@ -28,6 +28,7 @@ from penstock_server.prediction.routing_table import RoutingTable
 from penstock_server.transport.interface import Methods
 from penstock_server.transport.status import status_of
 
+MODEL_INFER: Final = f"/{INFERENCE_SERVICE}/ModelInfer"
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "parameters")
 _REAL_STATUS: Final = "triton_grpc_error"
 
@@ -38,7 +39,7 @@ def inference_methods(predictor: Predictor) -> Methods:
     path = f"/{INFERENCE_SERVICE}/"
     return Methods(
         unary={
-            path + "ModelInfer": predictor.infer,
+            MODEL_INFER: predictor.infer,
             path + "ServerLive": service.server_live,
             path + "ServerReady": service.server_ready,
             path + "ModelReady": service.model_ready,

@@ -182,6 +182,7 @@ class AioTransport:
     def __init__(
         self, methods: Methods, scheduler: Scheduler, settings: TransportSettings, *, refused: Refused = ignore_refusal
     ) -> None:
+        self.described = f"aio (grpcio {grpc.__version__})"
         self._methods = methods
         self._scheduler = scheduler
         self._settings = settings

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
+import grpc
 import structlog
 from grpc._cython import cygrpc
 
@@ -384,6 +385,7 @@ class CompletionQueueTransport:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self.described = f"completion-queue (grpcio {grpc.__version__})"
         self._unary = {path.encode(): handler for path, handler in methods.unary.items()}
         self._streams = {path.encode(): handler for path, handler in methods.streams.items()}
         self._during_drain = {path.encode() for path in methods.during_drain}

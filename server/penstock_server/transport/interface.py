@@ -63,8 +63,43 @@ def last_words_s(grace_s: float) -> float:
     return min(LAST_WORDS_S, grace_s / 10)
 
 
+class PlainPort(Protocol):
+    """What a transport does for plain requests, whose calls are numbers of slots; on the reactor's thread."""
+
+    def send_replies(self, operations: int, count: int, block: int) -> None:
+        """Does what kernels wrote at these addresses: operations as `layout` has them, and the messages that they send."""
+
+    def fail(self, slot: int, error: PenstockError) -> None:
+        """Ends a call with an error's status."""
+
+    def call(self, slot: int, deadline_ns: int) -> Call:
+        """The call as an object, for the general path."""
+        ...
+
+
+class Sifter(Protocol):
+    """Takes plain requests out of a turn's events before Python sees them."""
+
+    def sift(self, events: int, count: int, now_ns: int) -> int:
+        """Marks those of `count` events at this address that it takes; how many are left."""
+        ...
+
+    def stop(self) -> None:
+        """Takes none from now on; what waits is still answered."""
+
+    def give_up(self) -> list[int]:
+        """Gives up all that waits or runs, as if the callers had left; their calls, which the transport ends."""
+        ...
+
+
 class Transport(Protocol):
-    """Accepts calls and runs a scheduler, on one thread: the reactor."""
+    """Accepts calls and runs a scheduler, on one thread: the reactor.
+
+    Attributes:
+        described: what it is, and what it is made of, for people.
+    """
+
+    described: str
 
     def run(self) -> None:
         """Serves until drained; the calling thread becomes the reactor's."""

@@ -7,7 +7,10 @@ from typing import Any, Final, Literal
 
 from penstock_server.errors import InvalidInputError
 
-TransportName = Literal["completion-queue", "aio"]
+TransportName = Literal["native", "completion-queue", "aio"]
+NATIVE: Final = "native"
+COMPLETION_QUEUE: Final = "completion-queue"
+AIO: Final = "aio"
 _LAST_CALLS_MS: Final = 30_000
 """How long a connection's calls may still take after it was asked to close."""
 _WEAK: Final = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "MD_TOO_WEAK"}

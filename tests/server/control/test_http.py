@@ -1,5 +1,6 @@
 import json
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 
 import aiohttp
 import pytest
@@ -17,11 +18,14 @@ VIEW = ServerView(
         VersionView("m", "2", "READY", ("canary", "shadow"), 0.25),
         VersionView("m", "3", "UNAVAILABLE", reason="its digest is wrong", wanted=("champion",)),
     ),
-    workers=(WorkerView(0, 1234, True, 2),),
+    workers=(WorkerView(0, 1234, True, 2, "native", 7),),
     problems={"m": "is shown with its versions", "n": "no version has the alias 'champion'"},
     reloads=2,
     failed_reloads=1,
 )
+
+
+WORKER = {"slot": 0, "pid": 1234, "listening": True, "restarts": 2, "transport": "native", "connections": 7}
 
 
 def drift(model: str, version: str) -> bytes:
@@ -76,5 +80,16 @@ async def test_models_have_a_row_per_version_and_role_with_weights_in_percent(ad
         "its digest is wrong", "no version has the alias 'champion'",
     ]  # fmt: skip
     assert found["sources"] == [{"name": "registry", "state": "away", "reason": "it does not answer"}]
-    assert found["workers"] == [{"slot": 0, "pid": 1234, "listening": True, "restarts": 2}]
+    assert found["workers"] == [WORKER]
     assert found["ready"] is True
+
+
+async def test_the_server_says_what_it_is(address: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(address + "/v1/server") as reply:
+        assert await reply.json() == {
+            "name": "penstock",
+            "version": version("penstock"),
+            "ready": True,
+            "reason": "",
+            "workers": [WORKER],
+        }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from penstock_server.control.kernels import RETRY_S, KernelCompiler
 from penstock_server.features.kernel_set import KERNELS
@@ -48,6 +49,19 @@ async def machine(fake_clock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(compiled, "build_command", made.build_command)
     yield made
     await made.kernels.close()
+
+
+async def test_kernels_that_nobody_waits_for_are_compiled_behind(machine: Machine) -> None:
+    machine.kernels = KernelCompiler(KERNELS, machine.changed.set, clock=machine.clock, is_waited_for=False)
+    machine.script = "raise MemoryError('no room')"
+    with capture_logs() as logs:
+        await machine.settled()
+    assert "--behind" in machine.options
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == [
+        ("info", "compiling the feature kernels of this machine; the next start uses them"),
+        ("warning", "no feature kernels of this machine; what serves now goes on"),
+    ]
+    assert machine.kernels.failure == ""
 
 
 async def test_nothing_is_compiled_until_it_is_required(machine: Machine) -> None:

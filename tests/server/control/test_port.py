@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_server.control.port import address_of, listening_address, reserve
+from penstock_server.control.port import address_of, listening_address, reserve, shared_port
 from penstock_server.errors import UnavailableError
 
 
@@ -95,3 +95,26 @@ def test_a_socket_file_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
                 pass
     assert plain.read_text() == "keep me"
     assert taken.exists()
+
+
+def test_a_shared_port_is_open_until_the_end() -> None:
+    with shared_port("127.0.0.1", 0, 3) as (address, port):
+        assert address == f"127.0.0.1:{port.number}"
+        assert port.workers == 3
+        port.begin()
+        with pytest.raises(UnavailableError, match=f"cannot listen on {address} for gRPC: .*--port"):
+            shared_port("127.0.0.1", port.number, 1).__enter__()
+    with shared_port("127.0.0.1", int(address.rpartition(":")[2]), 1) as (again, _):
+        assert again == address
+
+
+def test_a_shared_socket_file_is_bound_and_gone_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "p.sock"
+    with shared_port(f"unix:{path}", 8001, 2) as (address, port):
+        assert address == f"unix:{path}"
+        port.begin()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        with pytest.raises(UnavailableError, match="another program listens on it"):
+            shared_port(f"unix:{path}", 0, 1).__enter__()
+    assert not path.exists()

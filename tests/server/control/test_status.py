@@ -45,7 +45,8 @@ class Known:
 
     def view(self) -> ServerView:
         return ServerView(
-            versions=tuple(self.versions), workers=(WorkerView(0, 0, True, 3),), problems={},
+            versions=tuple(self.versions), problems={},
+            workers=(WorkerView(0, 0, True, 3), WorkerView(1, 0, True, 0, "native", 6)),
             reloads=5, failed_reloads=1, quarantined=2,
         )  # fmt: skip
 
@@ -92,7 +93,8 @@ def test_a_scrape_shows_the_versions_that_count(status: ServerStatus) -> None:
     assert (watched.model, watched.roles, watched.class_names) == ("m", ("champion",), ["no", "yes"])
     assert (plain.version, plain.weight, plain.class_names) == ("7", 0.25, [])
     assert (found.reloads, found.failed_reloads, found.quarantined) == (5, 1, 2)
-    assert (found.restarts, found.sources) == ({0: 3}, {"models/": True, "registry": False})
+    assert (found.restarts, found.connections) == ({0: 3, 1: 0}, {1: 6})
+    assert found.sources == {"models/": True, "registry": False}
 
 
 def test_a_report_names_what_is_watched_and_what_is_not(status: ServerStatus) -> None:

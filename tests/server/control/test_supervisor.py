@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.source import Desired, VersionFiles
+from penstock_server.transport import layout
+from penstock_server.transport.shared_port import SharedPort
 from tests.server.control.fake_worker import TIMEOUT_S, FakeWorker
 
 LISTENING = messages.Listening("aio")
@@ -62,8 +65,10 @@ class Server:
         self.source = FakeSource()
         self.counters = counters
         self.started: asyncio.Queue[FakeWorker] = asyncio.Queue()
+        self.port = SharedPort.bind("127.0.0.1:0", workers)
         self.supervisor = Supervisor(
             address="127.0.0.1:8001",
+            port=self.port,
             workers=workers,
             start=self._start,
             source=self.source,
@@ -119,6 +124,7 @@ class Server:
         self.running.cancel()
         (ending,) = await asyncio.gather(self.running, return_exceptions=True)
         assert isinstance(ending, asyncio.CancelledError), ending
+        self.port.close()
 
 
 @pytest.fixture
@@ -322,7 +328,7 @@ async def test_a_replaced_worker_counts_on_in_the_same_files(start: Callable[...
     await replaced.hears("load m 1")
     loads = [one for found in (worker, replaced) for one in found.commands if isinstance(one, messages.Load)]
     assert loads[0].counters == loads[1].counters
-    assert worker.commands[0] == replaced.commands[0] == messages.Start(str(server.counters.slot(0)))
+    assert worker.commands[0] == replaced.commands[0] == messages.Start(str(server.counters.slot(0)), 0)
     assert len(server.counters.of_version(("m", "1"))) == 1
 
 
@@ -427,6 +433,39 @@ async def test_a_drain_waits_for_the_workers_and_replaces_none(start: Callable[.
     await asyncio.wait_for(draining, TIMEOUT_S)
     assert server.started.empty()
     assert all(worker.process.kills == 0 and worker.said.empty() for worker in workers)
+
+
+async def test_a_drain_has_the_port_refuse_connections_before_any_worker_hears_of_it(
+    start: Callable[..., Server],
+) -> None:
+    server = start()
+    worker = await server.worker()
+    server.supervisor.on_polled()
+    await worker.hears("listen")
+    server.port.begin()  # as the worker would
+    place = server.port.listeners[0].getsockname()
+    socket.create_connection(place, TIMEOUT_S).close()
+    draining = asyncio.create_task(server.supervisor.drain(5.0))
+    await asyncio.sleep(0)
+    assert worker.said.empty() or worker.said.get_nowait() == "drain"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(place, TIMEOUT_S)
+    worker.die(0)
+    await asyncio.wait_for(draining, TIMEOUT_S)
+
+
+async def test_the_connections_of_a_worker_that_is_gone_count_no_more(start: Callable[..., Server]) -> None:
+    server = start(workers=2)
+    workers = [await server.worker(), await server.worker()]
+    server.supervisor.on_polled()
+    for worker in workers:
+        await worker.hears("listen")
+    table = memoryview(server.port._map).cast("q")
+    table[0], table[layout.PORT_ROW_BYTES // layout.WORD_BYTES] = 7, 8
+    assert [worker.connections for worker in server.supervisor.view().workers] == [7, 8]
+    workers[0].die()
+    await server.worker()
+    assert [server.port.connections(slot) for slot in range(2)] == [0, 8]
 
 
 async def test_a_worker_without_calls_holds_up_no_drain(start: Callable[..., Server]) -> None:

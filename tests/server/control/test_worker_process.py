@@ -179,7 +179,9 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
         "from penstock_server.control import messages\n"
         "link = socket.socket(fileno=int(sys.argv[3]))\n"
         "file = link.makefile('rb')\n"
-        "counters = messages.command(frames.receive(file)).counters\n"
+        "start = messages.command(frames.receive(file))\n"
+        "counters = f'{start.counters} {start.slot}'\n"
+        "os.fstat(int(sys.argv[6]))\n"
         "found = [counters, *sys.argv[1:3], *sys.argv[4:], os.environ['MALLOC_ARENA_MAX'], os.environ['OMP_NUM_THREADS'],\n"
         "         str(os.getsid(0) == os.getpid())]\n"
         "link.sendall(messages.framed(messages.ListenFailed('|'.join(found))))\n"
@@ -190,17 +192,21 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's own wins
     events: list[Any] = []
-    worker = await start_worker("{}")
+    inherited, other_end = os.pipe()
+    worker = await start_worker("{}", (inherited,))
+    for descriptor in (inherited, other_end):
+        os.close(descriptor)
     assert worker.slot == -1
     worker.begin(4, tmp_path / "counters")
     code = await asyncio.wait_for(worker.follow(lambda _, event: events.append(event)), 60)
     assert (worker.slot, code) == (4, 5)
     expected = [
-        str(tmp_path / "counters"),
+        f"{tmp_path / 'counters'} 4",
         "-m",
         "penstock_server.worker",
         "{}",
         str(os.getpid()),
+        str(inherited),
         ENVIRONMENT["MALLOC_ARENA_MAX"],
         "3",
     ]

@@ -1,17 +1,22 @@
+import re
 import sys
 import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from penstock_server.transport import choose, completion_queue
+from penstock_server.errors import UnavailableError
+from penstock_server.transport import choose, completion_queue, nghttp2
 from penstock_server.transport.aio import AioTransport
-from penstock_server.transport.choose import AIO, COMPLETION_QUEUE, choose_transport, self_check
+from penstock_server.transport.choose import choose_transport, native_refusal, self_check
 from penstock_server.transport.completion_queue import CompletionQueueTransport
 from penstock_server.transport.interface import Methods
-from penstock_server.transport.settings import TransportSettings
+from penstock_server.transport.native import NativeTransport
+from penstock_server.transport.settings import AIO, COMPLETION_QUEUE, NATIVE, TransportSettings
 
 QUEUE_MODULE = "penstock_server.transport.completion_queue"
 WARNING = "the completion queue does not work with this grpcio; serving over grpc.aio"
@@ -72,8 +77,9 @@ def never_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_completion_queue_works_here(logs: Any) -> None:
     self_check()
-    name, transport = chosen(COMPLETION_QUEUE)
-    assert (name, type(transport)) == (COMPLETION_QUEUE, CompletionQueueTransport)
+    transport = chosen(COMPLETION_QUEUE)
+    assert type(transport) is CompletionQueueTransport
+    assert transport.described == f"completion-queue (grpcio {grpc.__version__})"
     assert logs == []
 
 
@@ -90,15 +96,52 @@ def test_a_check_that_fails_chooses_grpc_aio_with_one_warning(
     break_it: Any, cause: str, logs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_it(monkeypatch)
-    name, transport = chosen(COMPLETION_QUEUE)
-    assert (name, type(transport)) == (AIO, AioTransport)
+    transport = chosen(COMPLETION_QUEUE)
+    assert type(transport) is AioTransport
+    assert transport.described == f"aio (grpcio {grpc.__version__})"
     (warning,) = [entry for entry in logs if entry["log_level"] == "warning"]
     assert warning["event"] == WARNING
     assert cause in warning["cause"]
 
 
+def test_the_native_transport_says_what_it_is_made_of(logs: Any) -> None:
+    transport = chosen(NATIVE)
+    assert type(transport) is NativeTransport
+    assert re.fullmatch(r"native \(libnghttp2 1\.\d+\.\d+, /.*libnghttp2.*\)", transport.described)
+    assert logs == []
+    transport.close()
+
+
+@pytest.fixture
+def asked() -> Iterator[None]:
+    """`native_refusal` is asked anew."""
+    native_refusal.cache_clear()
+    yield
+    native_refusal.cache_clear()
+
+
+@pytest.mark.usefixtures("asked")
+def test_without_nghttp2_the_native_transport_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(nghttp2.VARIABLE, "/nowhere/libnghttp2.so")
+    assert "/nowhere/libnghttp2.so" in native_refusal()
+    with pytest.raises(UnavailableError, match=r"/nowhere/libnghttp2\.so"):
+        chosen(NATIVE)
+
+
+@pytest.mark.usefixtures("asked")
+def test_without_kernels_the_native_transport_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose.compiled, "available", lambda _: None)
+    assert native_refusal().endswith("`penstock compile` does it once")
+    with pytest.raises(UnavailableError, match="kernels are not compiled"):
+        chosen(NATIVE)
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_native_transport_runs_here() -> None:
+    assert native_refusal() == ""
+
+
 def test_grpc_aio_is_not_checked(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lose_import(monkeypatch)
-    name, transport = chosen(AIO)
-    assert (name, type(transport)) == (AIO, AioTransport)
+    assert type(chosen(AIO)) is AioTransport
     assert logs == []

@@ -25,13 +25,18 @@ from penstock_server.errors import (
     UnsupportedError,
 )
 from penstock_server.transport.aio import AioTransport
+from penstock_server.transport.choose import native_transport
 from penstock_server.transport.completion_queue import CompletionQueueTransport
 from penstock_server.transport.interface import IDLE_S, Methods, StreamReceiver, Transport
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.window import WINDOW_BYTES, WINDOW_MESSAGES
 
 TIMEOUT_S = 10.0
-KINDS = {"completion-queue": CompletionQueueTransport, "aio": AioTransport}
+KINDS: dict[str, Callable[..., Transport]] = {
+    "native": native_transport,
+    "completion-queue": CompletionQueueTransport,
+    "aio": AioTransport,
+}
 
 
 class Actions:

@@ -28,7 +28,8 @@ def serve(
         ),
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="The address to listen on. Default: 127.0.0.1.", show_default=False)
+        str | None,
+        typer.Option(help="The address to listen on, or unix:/path. Default: 127.0.0.1.", show_default=False),
     ] = None,
     port: Annotated[
         int | None, typer.Option(help="The gRPC port; 0 picks a free one. Default: 8001.", show_default=False)
@@ -38,18 +39,18 @@ def serve(
         typer.Option(help="The HTTP port of metrics, health and status. Default: 8002.", show_default=False),
     ] = None,
     workers: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             metavar="N",
-            help="Worker processes that share the gRPC port, at most one per core. Default: 1.",
+            help="Worker processes that share the gRPC port, at most one per core; auto is one per core. Default: 1.",
             show_default=False,
         ),
     ] = None,
     transport: Annotated[
-        Literal["completion-queue", "aio"] | None,
+        Literal["native", "completion-queue", "aio"] | None,
         typer.Option(
             metavar="NAME",
-            help="completion-queue, which is fast and the default, or aio, which is portable.",
+            help="native, which is fastest and the default; completion-queue or aio, which are gRPC's own and portable.",
             show_default=False,
         ),
     ] = None,
@@ -109,7 +110,7 @@ def serve(
         host=host,
         port=port,
         http_port=http_port,
-        workers=workers,
+        workers=int(workers) if workers is not None and workers.isdecimal() else workers,
         transport=transport,
         allow_python=allow_python,
         config=config,

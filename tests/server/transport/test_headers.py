@@ -1,0 +1,58 @@
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_server.transport import headers
+from penstock_server.transport.status import Status
+
+NAMES = st.from_regex(r"[a-z][a-z0-9_.-]{0,20}", fullmatch=True).filter(
+    lambda name: not name.endswith("-bin") and name not in headers.HIDDEN
+)
+TEXTS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)
+
+
+@given(
+    pairs=st.lists(st.tuples(NAMES, TEXTS) | st.tuples(NAMES.map(lambda name: f"{name}-bin"), st.binary()), max_size=8)
+)
+def test_what_is_encoded_is_decoded(pairs: list[tuple[str, str | bytes]]) -> None:
+    assert list(headers.decoded(headers.encoded(pairs))) == pairs
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"AAE", [b"\x00\x01"]),
+        (b"AAE=", [b"\x00\x01"]),
+        (b"AAE=, AAE", [b"\x00\x01", b"\x00\x01"]),  # two values of one name may share a header
+        (b"", [b""]),
+        (b"?", [b"?"]),
+    ],
+)
+def test_binary_metadata_come_with_and_without_padding(value: bytes, expected: list[bytes]) -> None:
+    found = headers.decoded(headers.pair("x-bin", value))
+    assert [got for name, got in found if name == "x-bin"] == expected
+
+
+def test_what_belongs_to_the_protocol_is_not_shown() -> None:
+    block = headers.pair("te", "trailers") + headers.pair("tenant", "a") + headers.pair("grpc-accept-encoding", "gzip")
+    assert headers.decoded(block) == (("tenant", "a"),)
+
+
+def fields(block: bytes) -> dict[str, str]:
+    return {name: str(value) for name, value in headers.decoded(block)}
+
+
+@pytest.mark.parametrize(
+    ("details", "sent"),
+    [
+        ("", None),
+        ("no such model", "no such model"),
+        ("100 %", "100 %25"),
+        ("modèle\n", "mod%C3%A8le%0A"),
+    ],
+)
+def test_messages_are_escaped_as_grpc_asks(details: str, sent: str | None) -> None:
+    found = fields(headers.ending(Status(grpc.StatusCode.NOT_FOUND, details), (("x", "y"),)))
+    assert found.get("grpc-message") == sent
+    assert (found["grpc-status"], found["x"]) == ("5", "y")
