@@ -21,6 +21,13 @@ TIMEOUT_S = 20.0
 ROWS = np.array([[1.0, 2.0], [-1.0, -3.0], [0.5, 0.25]], np.float32)
 
 
+@pytest.fixture(scope="module", params=["", "[serving]\nplain_requests = false\n"], ids=["plain", "general"])
+def server_settings(request: pytest.FixtureRequest) -> str:
+    """What compiled kernels answer is the same as what the general path answers."""
+    settings: str = request.param
+    return settings
+
+
 @pytest.fixture(scope="module")
 def client(repository_server: Server) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(repository_server.grpc) as opened:

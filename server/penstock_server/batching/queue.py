@@ -107,7 +107,7 @@ class BatchQueue(Generic[ItemT]):
         """Whether nothing waits and no batch runs."""
         return not self.requests and not self._is_running
 
-    def admits(self, item: ItemT, now_s: float, *, one: bool = False) -> bool:
+    def admits(self, item: ItemT, now_s: float, *, one: bool = False, ahead_rows: int = 0) -> bool:
         """Whether the item, if added now, would be answered before its deadline without waiting too long for that.
 
         An item that would not is admitted all the same when it is to be the next probe.
@@ -116,6 +116,7 @@ class BatchQueue(Generic[ItemT]):
             item: not added yet.
             now_s: the time; the next batch can start then, or when the one that runs should end.
             one: requests run one by one.
+            ahead_rows: what waits elsewhere and runs before it.
         """
         self._is_timed = True
         start_s = max(now_s, self._busy_until_s)
@@ -129,13 +130,13 @@ class BatchQueue(Generic[ItemT]):
             largest = batch_rows(cost, self.limits.objective_s, self.max_rows)
             # A request larger than a batch runs alone.
             largest = max(largest, item.rows)
-            end_s = finish_s(start_s, cost, rows=rows + item.rows, largest=largest)
+            end_s = finish_s(start_s, cost, rows=rows + ahead_rows + item.rows, largest=largest)
         if end_s < item.deadline_s and (
             self.limits.objective_ms is not None
             or is_patient(item.arrived_s, end_s, item.deadline_s, own_s=cost.of(item.rows))
         ):
             return True
-        if self.requests or self._is_running or now_s < self._probe_at_s:
+        if self.requests or self._is_running or ahead_rows or start_s > now_s or now_s < self._probe_at_s:
             return False
         self._probe = item
         return True
@@ -294,6 +295,10 @@ class BatchQueue(Generic[ItemT]):
             for item in self._levels:
                 if item.is_waiting:
                     self._delay_for(item)
+
+    def set_busy_until(self, until_s: float) -> None:
+        """When what runs beside the queue should end."""
+        self._busy_until_s = until_s
 
     def ended(self, batch: Batch[ItemT], now_s: float, took_s: float | None) -> None:
         """Records that the running batch ended, and how long it took; None when that says nothing about the cost."""

@@ -55,7 +55,7 @@ LOG_DROPS: Final = ("busy", "disk")
 RUN_CELLS: Final = 4
 """The threads that may run one version at once: the reactor's, the version's own, the shadow's, and that of large requests."""
 
-_LATENCY_EDGES_NS: Final = [int(edge * 1e9) for edge in LATENCY_EDGES_S]
+LATENCY_EDGES_NS: Final = [int(edge * 1e9) for edge in LATENCY_EDGES_S]
 _LATENCY_CELLS: Final = len(LATENCY_EDGES_S) + 1
 _ROWS_CELLS: Final = len(ROWS_EDGES) + 1
 _SCORE_CELLS: Final = len(SCORE_EDGES) + 1
@@ -177,7 +177,7 @@ def open_counters(path: Path, shape: CountersShape) -> SharedCounters:
 
 def latency_bucket(duration_ns: int) -> int:
     """The cell of a latency histogram that counts this duration."""
-    return bisect_left(_LATENCY_EDGES_NS, duration_ns)
+    return bisect_left(LATENCY_EDGES_NS, duration_ns)
 
 
 def rows_bucket(rows: int) -> int:

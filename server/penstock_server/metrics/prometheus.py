@@ -61,6 +61,7 @@ class MetricsSnapshot:
         slots: each worker slot's own counters.
         restarts: by slot.
         resident_bytes: each worker's resident memory, by slot.
+        connections: how many each worker has, by slot, where that is known.
         sources: by name, whether the source answers.
         quarantined: desired versions that are kept out for what they do to a process.
         process_ends: how often a version ended the process of its own Python.
@@ -70,6 +71,7 @@ class MetricsSnapshot:
     slots: dict[int, SharedCounters]
     restarts: dict[int, int] = field(default_factory=dict)
     resident_bytes: dict[int, int] = field(default_factory=dict)
+    connections: dict[int, int] = field(default_factory=dict)
     sources: dict[str, bool] = field(default_factory=dict)
     reloads: int = 0
     failed_reloads: int = 0
@@ -263,6 +265,11 @@ def _server(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         "penstock_worker_restarts", "Workers that died and were replaced.", labels=["worker"]
     )
     resident = GaugeMetricFamily("penstock_worker_resident_bytes", "Resident memory of each worker.", labels=["worker"])
+    connections = GaugeMetricFamily(
+        "penstock_worker_connections", "Open connections of each worker.", labels=["worker"]
+    )
+    for slot, count in snapshot.connections.items():
+        connections.add_metric([str(slot)], count)
     for slot, count in snapshot.restarts.items():
         restarts.add_metric([str(slot)], count)
     for slot, size in snapshot.resident_bytes.items():
@@ -285,4 +292,4 @@ def _server(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     )
     for key, count in snapshot.process_ends.items():
         process_ends.add_metric(key, count)
-    yield from (refusals, restarts, resident, sources, reloads, quarantined, process_ends)
+    yield from (refusals, restarts, resident, connections, sources, reloads, quarantined, process_ends)

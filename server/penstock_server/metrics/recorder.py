@@ -14,6 +14,7 @@ from penstock_server.errors import PenstockError
 from penstock_server.features import counting
 from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
+    LATENCY_EDGES_NS,
     LOG_DROPS,
     MAX_CLASSES,
     REFUSALS,
@@ -121,6 +122,32 @@ class Recorder:
         self._batch_rows[rows_bucket(rows)] += 1
         self._rows[0] += rows
         self._requests[0] += len(arrived_s)
+
+    def batch_ns(
+        self,
+        *,
+        arrived_ns: NDArray[np.int64],
+        rows: int,
+        started_s: float,
+        ended_s: float,
+        features_s: float,
+        infer_s: float,
+    ) -> None:
+        """Records an answered batch as `batch` does, with the arrivals as an array of nanoseconds."""
+        for stage, at_s in ((_TOTAL, ended_s), (_QUEUE, started_s)):
+            took = int(at_s * 1e9) - arrived_ns
+            cells = np.searchsorted(LATENCY_EDGES_NS, took, side="left")
+            self._counters.latency[stage] += np.bincount(cells, minlength=len(self._counters.latency[stage]))
+            self._latency_ns[stage] += int(took.sum())
+        self.batch(
+            arrived_s=(),
+            rows=rows,
+            started_s=started_s,
+            ended_s=ended_s,
+            features_s=features_s,
+            infer_s=infer_s,
+        )
+        self._requests[0] += len(arrived_ns)
 
     def classes(self, labels: NDArray[np.int64]) -> None:
         """Records the predicted class of each row, int64 [N]."""

@@ -5,7 +5,7 @@ Its executor decides what runs and when. What ran comes here, a batch or a large
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,14 @@ def refuse(call: Call, report: Recorder, error: PenstockError) -> None:
     # Its frames hold the request and the call, and a call may keep the error: a cycle that the collector sees late.
     error.__traceback__ = None
     call.fail(error)
+
+
+class HasRows(Protocol):
+    """A request whose rows are decoded."""
+
+    @property
+    def decoded(self) -> DecodedRows:
+        """Its rows."""
 
 
 class PendingRequest:
@@ -134,6 +142,7 @@ class Answerer(ABC):
         sampler: keeps a sample of what is answered for the request log; None when nothing is logged.
         output_at: the position of each output by its name.
         reply_bytes: the largest reply that can be sent, in a stream too.
+        failures: the log of what failed.
     """
 
     def __init__(
@@ -158,7 +167,7 @@ class Answerer(ABC):
         self.reply_bytes = reply_bytes - _ENVELOPE_BYTES
         self._objective_s = limits.objective_s
         self._clock = clock
-        self._failures = FailureLog(servable.key, clock)
+        self.failures = FailureLog(servable.key, clock)
 
     @abstractmethod
     def cancelled(self, request: PendingRequest) -> None:
@@ -232,11 +241,18 @@ class Answerer(ABC):
         if isinstance(error, RefusedByModelError):
             pass  # the caller's doing, which tells nothing about the version
         elif isinstance(error, ModelFailedError):
-            self._failures.failed("model failed", error.__cause__ or error)
+            self.failures.failed("model failed", error.__cause__ or error)
         elif not isinstance(error, PenstockError):
-            self._failures.failed("batch failed", error, with_traceback=True)
+            self.failures.failed("batch failed", error, with_traceback=True)
             error = PenstockError("the batch failed")
         self.refuse(request, error)
+
+    def now_s(self) -> float:
+        return self._clock()
+
+    def refuse_call(self, call: Call, error: PenstockError) -> None:
+        """Ends a call with an error."""
+        refuse(call, self.report, error)
 
     def refuse(self, request: PendingRequest, error: PenstockError) -> None:
         """Ends a request with an error, unless it is over."""
@@ -254,14 +270,14 @@ class Answerer(ABC):
         )
         return OverloadedError(f"{late}; try again later")
 
-    def too_large(self, request: PendingRequest, size: int) -> InvalidInputError:
-        """The error of a request whose reply takes this many bytes."""
+    def too_large(self, rows: int, size: int) -> InvalidInputError:
+        """The error of a request of so many rows whose reply takes this many bytes."""
         return InvalidInputError(
-            f"the reply to {request.rows:,} rows takes {size:,} bytes, expected at most {self.reply_bytes:,}; "
+            f"the reply to {rows:,} rows takes {size:,} bytes, expected at most {self.reply_bytes:,}; "
             "ask for fewer rows or outputs at once"
         )
 
-    def observe(self, work: Work, outputs: Outputs, requests: Sequence[PendingRequest]) -> None:
+    def observe(self, work: Work, outputs: Outputs, requests: Sequence[HasRows]) -> None:
         """Counts what was predicted, and copies the batch to the shadow.
 
         The requests are those that were joined, in order; a slice, which is a part of one, has none.
@@ -295,7 +311,7 @@ class Answerer(ABC):
             if outputs.refusal is not None:
                 self.refuse(item, outputs.refusal.error(0, rows))
             elif size > self.reply_bytes and item.chosen is None:
-                self.refuse(item, self.too_large(item, size))
+                self.refuse(item, self.too_large(item.rows, size))
             elif not item.call.is_over:
                 queue_us = _microseconds(started_s - item.arrived_s)
                 reply = item.encoder.whole(
@@ -328,7 +344,7 @@ class Answerer(ABC):
 
     def _finish(self, item: PendingRequest, reply: bytes, answered: list[PendingRequest]) -> None:
         if len(reply) > self.reply_bytes:
-            self.refuse(item, self.too_large(item, len(reply)))
+            self.refuse(item, self.too_large(item.rows, len(reply)))
             return
         item.call.pending = None
         item.call.finish(reply)

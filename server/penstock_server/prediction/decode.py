@@ -23,6 +23,8 @@ from penstock_server.features.pipeline import Pipeline, count_elements
 from penstock_server.features.spec.spec import Column, StringColumn, TimeColumn
 from penstock_server.models.servable import Servable
 from penstock_server.models.signature import ANY, Signature, TensorInfo
+from penstock_server.plain import layout as layout_of_plain
+from penstock_server.plain.requests import RawColumn
 
 _FLOAT64: Final = np.dtype("<f8")
 MAX_EMPTY: Final = 1 << 20
@@ -78,6 +80,13 @@ class Decoder(Protocol):
 
     def decode(self, request: ModelInferRequest) -> DecodedRows:
         """The request's rows; `InvalidInputError` when they are not what the version takes."""
+
+    def plain_columns(self, request: ModelInferRequest) -> Sequence[RawColumn] | None:
+        """What is done with each raw tensor of requests of this form; None if kernels cannot do it."""
+
+    def plain_row_bytes(self) -> list[int]:
+        """The bytes that a row takes in each block; 0 for texts."""
+        ...
 
     def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
         """The rows of a request that differs from one decoded before only in the raw contents of its one tensor.
@@ -150,6 +159,25 @@ class TensorDecoder:
             _same_rows({spec.name: shape[0] for spec, shape in zip(self.inputs, shapes, strict=True)})
         return self._decoded(blocks, shapes)
 
+    def plain_row_bytes(self) -> list[int]:
+        return [_row_bytes(block) for block in self.blocks]
+
+    def plain_columns(self, request: ModelInferRequest) -> Sequence[RawColumn] | None:
+        tensors = request.inputs
+        if not self._is_batched or len(request.raw_input_contents) != len(tensors):
+            return None
+        names = [tensor.name for tensor in tensors]
+        if sorted(names) == sorted(self._names):
+            found = [_whole(self._names.index(tensor.name), tensor, self.inputs) for tensor in tensors]
+            return None if any(column is None for column in found) else [column for column in found if column]
+        datatype = self.inputs[0].datatype
+        if not self.columns or sorted(names) != sorted(self.columns) or datatype not in _MATRIX_KINDS:
+            return None
+        if any(tensor.datatype != datatype for tensor in tensors):
+            return None
+        kind, size = _MATRIX_KINDS[datatype]
+        return [RawColumn(kind, 0, size * self.columns.index(name), size) for name in names]
+
     def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
         # A column may have come as another type of number than the matrix has.
         is_same = self._is_plain and (not self.columns or request.inputs[0].datatype == self.inputs[0].datatype)
@@ -210,6 +238,33 @@ class ColumnDecoder:
         strings = (_string_block(*found[name], rows) for name in self._strings)
         return DecodedRows((self._refuse_missing(self._number_block(found, rows)), *times, *strings), rows)
 
+    def plain_row_bytes(self) -> list[int]:
+        return [8 * len(self._numbers), *[8] * len(self._times), *[0] * len(self._strings)]
+
+    def plain_columns(self, request: ModelInferRequest) -> Sequence[RawColumn] | None:
+        tensors = request.inputs
+        if len(request.raw_input_contents) != len(tensors):
+            return None
+        if not self._others and len(tensors) == 1 and self._is_matrix(tensors[0]):
+            is_plain = tensors[0].datatype == "FP64" and not self._required
+            return [RawColumn(layout_of_plain.ROWS, 0, 0, 8 * len(self._numbers))] if is_plain else None
+        if sorted(tensor.name for tensor in tensors) != sorted(self._names):
+            return None
+        found = [self._plain_column(tensor) for tensor in tensors]
+        return None if any(column is None for column in found) else [column for column in found if column]
+
+    def _plain_column(self, tensor: Any) -> RawColumn | None:
+        name, datatype = tensor.name, tensor.datatype
+        is_required = name in self.pipeline.required
+        if name in self._times:
+            return RawColumn(layout_of_plain.ROWS, 1 + self._times.index(name), 0, 8, is_required)
+        if name in self._strings:
+            return RawColumn(layout_of_plain.TEXTS, 1 + len(self._times) + self._strings.index(name))
+        if datatype not in _NUMBER_KINDS:
+            return None
+        kind, size = _NUMBER_KINDS[datatype]
+        return RawColumn(kind, 0, 8 * self._numbers.index(name), size, is_required)
+
     def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
         tensor = request.inputs[0]
         if self._others or not self._is_matrix(tensor):
@@ -264,6 +319,36 @@ class ColumnDecoder:
                 if missing.any():
                     raise self._missing(self._numbers[at], int(missing.argmax()))
         return numbers
+
+
+_MATRIX_KINDS: Final = {
+    "FP32": (layout_of_plain.WORDS32, 4),
+    "INT32": (layout_of_plain.WORDS32, 4),
+    "FP64": (layout_of_plain.DOUBLES, 8),
+    "INT64": (layout_of_plain.DOUBLES, 8),
+}
+"""How columns of these types go into a matrix of the same."""
+_NUMBER_KINDS: Final = {"FP64": (layout_of_plain.DOUBLES, 8), "FP32": (layout_of_plain.SINGLES, 4)}
+"""How columns of these types go into a matrix of float64s."""
+
+
+def _row_bytes(block: Block) -> int:
+    return (
+        0
+        if block.datatype == "BYTES"
+        else prod(block.row_shape) * len(block.names) * NUMPY_TYPES[block.datatype].itemsize
+    )
+
+
+def _whole(at: int, tensor: Any, inputs: Sequence[TensorInfo]) -> RawColumn | None:
+    """A tensor that is a block of its own."""
+    spec = inputs[at]
+    size = prod(tensor.shape[1:])
+    if len(tensor.shape) != len(spec.shape) or ANY in spec.shape[1:]:
+        return None  # one column of a matrix, or rows of any size
+    if spec.datatype == "BYTES":
+        return RawColumn(layout_of_plain.TEXTS, at) if size == 1 else None
+    return RawColumn(layout_of_plain.ROWS, at, 0, size * NUMPY_TYPES[spec.datatype].itemsize)
 
 
 def _column_info(column: Column) -> TensorInfo:

@@ -55,10 +55,15 @@ class _Layout(NamedTuple):
 
 
 class ReplyEncoder:
-    """Encodes the replies of one version in one role."""
+    """Encodes the replies of one version in one role.
+
+    Attributes:
+        shapes: how often the shapes of its outputs have changed; layouts hold for one of these times.
+    """
 
     def __init__(self, key: VersionKey, role: Role | None, outputs: Sequence[TensorInfo]) -> None:
         self._specs = outputs
+        self.shapes = 0
         self._base = ModelInferResponse(model_name=key[0], model_version=key[1])
         if role is not None:
             self._base.parameters[PARAMETER_ROLE].CopyFrom(InferParameter(string_param=role))
@@ -66,10 +71,15 @@ class ReplyEncoder:
 
     def batch(self, arrays: Sequence[NDArray[Any]], rows: int, compute_s: float) -> "BatchReplies":
         """The replies to one batch, from its output arrays, with the rows along their first axes."""
+        self.fit(arrays)
+        return BatchReplies(self, arrays, COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows))
+
+    def fit(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Learns how wide the rows of a batch's outputs are."""
         tails = [array.shape[1:] for array in arrays]
         if tails != self._tails:
             self._start_over(tails)
-        return BatchReplies(self, arrays, COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows))
+            self.shapes += 1
 
     def whole(
         self,

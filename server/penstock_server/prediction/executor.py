@@ -30,11 +30,13 @@ from penstock_server.errors import (
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import Outputs, Servable
 from penstock_server.models.signature import ANY, TensorInfo
+from penstock_server.plain.lane import Lane, LaneBatch
 from penstock_server.prediction.answerer import Answerer, PendingRequest
 from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.large_requests import LargeRequests
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader
+from penstock_server.prediction.plain_batches import PlainBatches
 from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.prediction.work import Work, computed
 from penstock_server.request_log.sampler import RequestSampler
@@ -99,7 +101,7 @@ class Executor(Answerer):
         self._activate = activate
         self._thread = thread
         # The batch that its thread runs.
-        self._running: Batch[PendingRequest] | None = None
+        self._running: Batch[PendingRequest] | LaneBatch | None = None
         # The requests of a batch that failed, each to run alone.
         self._singles: deque[Batch[PendingRequest]] = deque()
         self._row_bytes = [_row_bytes(spec) for spec in servable.outputs]
@@ -111,6 +113,8 @@ class Executor(Answerer):
         is_free = not servable.is_batched or any(block.datatype == "BYTES" for block in decoder.blocks)
         self._usual_bytes = LARGE_BYTES if thread is None and self._large is not None and is_free else inf
         self._on_closed: Callable[[], None] | None = None
+        self.plain_batches: PlainBatches | None = None
+        self._is_plain_next = False
 
     def _large_requests(
         self, large_thread: ModelThread | None, limits: BatchLimits, cost: Cost
@@ -133,7 +137,8 @@ class Executor(Answerer):
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         is_large_idle = self._large is None or self._large.is_idle
-        return self._queue.is_idle and not self._singles and self._running is None and is_large_idle
+        is_plain_idle = self.plain_batches is None or self.plain_batches.is_idle
+        return self._queue.is_idle and not self._singles and self._running is None and is_large_idle and is_plain_idle
 
     def submit(self, request: PendingRequest) -> None:
         """Queues a request.
@@ -172,25 +177,50 @@ class Executor(Answerer):
         return True
 
     def _admit(self, queue: BatchQueue[PendingRequest], request: PendingRequest, *, one: bool) -> None:
+        plain = self.plain_batches
+        lane = plain.lane if plain is not None and queue is self._queue else None
         if request.deadline_s != inf or self._objective_s != inf:
-            self._check_time(queue, request, one=one)
-        if not queue.add(request):
-            model, version = self.servable.key
-            waiting = f"{queue.requests:,} requests of {queue.rows:,} rows wait"
-            raise OverloadedError(f"the queue of model {model!r} version {version} is full: {waiting}; try again later")
+            self._check_time(queue, request, one=one, ahead_rows=0 if lane is None else lane.rows)
+        if (lane is not None and self._is_full_with(lane, request)) or not queue.add(request):
+            self._refuse_full(queue, lane)
+        self._tell_lane()
+
+    def _is_full_with(self, lane: Lane, request: PendingRequest) -> bool:
+        """Whether the queue is full if what waits in the lane counts."""
+        queue, limits = self._queue, self._queue.limits
+        return bool(lane.requests) and (
+            queue.rows + lane.rows + request.rows > limits.queue_rows
+            or queue.size_bytes + lane.size_bytes + request.size_bytes > limits.queue_bytes
+            or queue.requests + lane.requests >= limits.queue_requests
+        )
+
+    def _tell_lane(self) -> None:
+        """Tells the lane what waits beside it: both together respect the queue's limits."""
+        if self.plain_batches is not None:
+            queue = self._queue
+            self.plain_batches.lane.set_others(queue.requests, queue.rows, queue.size_bytes)
+
+    def _refuse_full(self, queue: BatchQueue[PendingRequest], lane: Lane | None) -> None:
+        requests = queue.requests + (0 if lane is None else lane.requests)
+        rows = queue.rows + (0 if lane is None else lane.rows)
+        model, version = self.servable.key
+        waiting = f"{requests:,} requests of {rows:,} rows wait"
+        raise OverloadedError(f"the queue of model {model!r} version {version} is full: {waiting}; try again later")
 
     def _check_reply(self, request: PendingRequest) -> None:
         """Refuses what cannot be sent before it is computed."""
         places = range(len(self._row_bytes)) if request.chosen is None else request.chosen
         size = request.rows * sum(self._row_bytes[at] for at in places)
         if size > self.reply_bytes:
-            raise self.too_large(request, size)
+            raise self.too_large(request.rows, size)
 
-    def _check_time(self, queue: BatchQueue[PendingRequest], request: PendingRequest, *, one: bool) -> None:
+    def _check_time(
+        self, queue: BatchQueue[PendingRequest], request: PendingRequest, *, one: bool, ahead_rows: int
+    ) -> None:
         """Refuses a request that cannot be answered in time, before it costs anything; ignores other executors' batches."""
         now_s = request.arrived_s
         request.deadline_s = min(request.deadline_s, now_s + self._objective_s)
-        if not queue.admits(request, now_s, one=one):
+        if not queue.admits(request, now_s, one=one, ahead_rows=ahead_rows):
             raise self.too_late(request)
 
     def cancelled(self, request: PendingRequest) -> None:
@@ -200,6 +230,7 @@ class Executor(Answerer):
         if queue.discard(request):
             # It keeps its place for a while, but not its memory.
             request.decoded = _NOTHING
+            self._tell_lane()
             self._report_waiting()
             self._close_if_drained()
 
@@ -215,13 +246,23 @@ class Executor(Answerer):
         """When `run` should be called: a time in the past means now, never while its thread has a batch."""
         if self._running is not None:
             return inf
-        return 0.0 if self._singles else self._queue.due_s()
+        plain = self.plain_batches
+        if self._singles or (plain is not None and plain.lane.requests):
+            return 0.0
+        return self._queue.due_s()
 
     def run(self, now_s: float) -> None:
         """Starts one batch. Inline it is answered on return; else once the thread has given its outputs back."""
+        plain = self.plain_batches
+        if plain is not None and plain.lane.requests and (self._is_plain_next or not self._others_wait):
+            self._is_plain_next = False
+            self._run_plain(plain, now_s)
+            return
+        self._is_plain_next = True
         # A batch that runs again was counted the first time: features are counted before the graph runs.
         cells = None if self._singles else self._cells()
         batch = self._take(now_s)
+        self._tell_lane()
         if batch.expired:
             self._refuse_all(batch)
         if not batch.items:
@@ -233,8 +274,118 @@ class Executor(Answerer):
             self._answer_inline(batch, work, now_s)
         else:
             self._running = batch
+            if self.plain_batches is not None:
+                self.plain_batches.lane.set_busy_until(now_s + self._queue.cost.of(batch.rows))
             self._report_waiting()
             self._thread.start(partial(computed, work), partial(self._came_back, batch, work, now_s))
+
+    @property
+    def _others_wait(self) -> bool:
+        """Whether something waits that is not plain."""
+        return bool(self._singles) or self._queue.requests > 0
+
+    def _run_plain(self, plain: PlainBatches, now_s: float) -> None:
+        """Starts a batch of plain requests."""
+        batch = plain.next_batch(self._queue.max_rows, now_s)
+        if not batch.count:
+            plain.end(batch)
+            self._report_waiting()
+            self._close_if_drained()
+            return
+        try:
+            work = plain.work(batch, self._cells())
+        except Exception as error:  # noqa: BLE001 - logged, and told to those who wait
+            plain.fail(batch, error)
+            plain.end(batch)
+            self._close_if_drained()
+            return
+        if self._thread is None:
+            result = computed(work)
+            self._count_drift(work, result)
+            plain.answer(batch, work, now_s, result)
+            ended_s = self._clock()
+            self._learn_cost(plain, batch, ended_s - now_s, result)
+            self._report_waiting()
+            self._close_if_drained()
+        else:
+            self._running = batch
+            until_s = now_s + self._queue.cost.of(batch.rows)
+            plain.lane.set_busy_until(until_s)
+            self._queue.set_busy_until(until_s)
+            self._report_waiting()
+            self._thread.start(partial(computed, work), partial(self._plain_came_back, plain, batch, work, now_s))
+
+    def _plain_came_back(
+        self, plain: PlainBatches, batch: LaneBatch, work: Work, started_s: float, result: Outputs | Exception
+    ) -> None:
+        """Takes a plain batch back from the thread, as `_came_back` does with others."""
+        if batch.is_over:
+            return  # the version was closed meanwhile
+        ended_s = self._clock()
+        self._running = None
+        plain.lane.set_busy_until(0.0)
+        self._queue.set_busy_until(-inf)
+        try:
+            self._learn_cost(plain, batch, ended_s - started_s, result)
+            self._count_drift(work, result)
+            if isinstance(result, Outputs):
+                self._go_on(ended_s)
+        finally:
+            plain.answer(batch, work, started_s, result)
+        if not isinstance(result, Outputs):
+            self._go_on(ended_s)
+        self._close_if_drained()
+
+    def _learn_cost(self, plain: PlainBatches, batch: LaneBatch, took_s: float, result: Outputs | Exception) -> None:
+        if plain.lane.is_timed and isinstance(result, Outputs):
+            self._queue.cost.update(batch.rows, took_s)
+            plain.lane.set_cost(self._queue.cost.cost.base_s, self._queue.cost.cost.row_s)
+
+    def run_alone(self, request: PendingRequest) -> None:
+        """Has a request of a batch that did not go as usual run alone."""
+        self._singles.append(Batch([request], [request.rows], [], request.rows))
+        self._wake()
+
+    def take_plain(self, plain: PlainBatches) -> None:
+        """Has plain requests wait in a lane from now on."""
+        limits = self._queue.limits
+        self.plain_batches = plain
+        self._tell_lane()
+        plain.lane.set_cost(self._queue.cost.cost.base_s, self._queue.cost.cost.row_s)
+        plain.lane.open(
+            most_requests=limits.queue_requests,
+            most_rows=limits.queue_rows,
+            most_bytes=limits.queue_bytes,
+            usual_rows=int(min(self._usual_rows, self._queue.max_rows, self._sendable_rows)),
+            largest=self._queue.max_rows,
+        )
+
+    @property
+    def can_take_plain(self) -> bool:
+        """Whether its requests may be plain: batched, without an objective or a delay of their own."""
+        limits = self._queue.limits
+        return (
+            self.servable.is_batched
+            and self._plain is None
+            and self._own_cells is None
+            and not self.is_ending
+            and limits.max_delay_s == 0
+            and limits.objective_ms is None
+            and (self.shadow is None or self.shadow.is_batched)
+        )
+
+    def plain_changed(self) -> None:
+        """Something has come into its lane, or has left it."""
+        plain = self.plain_batches
+        if plain is None:
+            return
+        if left := plain.lane.take_left():
+            self.report.refused("cancelled", left)
+            self._report_waiting()
+            self._close_if_drained()
+        if plain.lane.requests and not self.is_active and self._running is None:
+            self.is_active = True
+            self._activate(self)
 
     def _cells(self) -> NDArray[np.int64] | None:
         """Where the next batch is counted; counts of its own are free again once they were added."""
@@ -268,6 +419,8 @@ class Executor(Answerer):
         """Takes a batch back from the thread, and gives it the next one before the replies: it computes meanwhile."""
         ended_s = self._clock()
         self._running = None
+        if self.plain_batches is not None:
+            self.plain_batches.lane.set_busy_until(0.0)
         self._queue.ended(batch, ended_s, ended_s - started_s if isinstance(result, Outputs) else None)
         self._count_drift(work, result)
         if isinstance(result, Outputs):
@@ -316,7 +469,7 @@ class Executor(Answerer):
 
     def _give_up(self, batch: Batch[PendingRequest], error: Exception) -> None:
         """Whatever a bug leaves of a batch is refused: a call that was taken ends."""
-        self._failures.failed("batch failed", error, with_traceback=True)
+        self.failures.failed("batch failed", error, with_traceback=True)
         for request in batch.items:
             self.refuse(request, PenstockError("the batch failed"))
 
@@ -339,6 +492,9 @@ class Executor(Answerer):
         if plain.explaining is not None:
             more_rows, more_requests = plain.explaining._waiting  # noqa: SLF001
             rows, requests = rows + more_rows, requests + more_requests
+        if plain.plain_batches is not None:
+            lane = plain.plain_batches.lane
+            rows, requests = rows + lane.rows, requests + lane.requests
         self.report.waiting(rows, requests)
 
     @property
@@ -374,6 +530,8 @@ class Executor(Answerer):
 
     def _drain(self, closed: Callable[[], None]) -> None:
         self._on_closed = closed
+        if self.plain_batches is not None:
+            self.plain_batches.lane.shut()
         self._queue.hurry()
         if self.due_s() != inf:
             self._wake()
@@ -389,7 +547,10 @@ class Executor(Answerer):
         if self.explaining is not None and not self.explaining.is_closed:
             self.explaining.close()
         self.is_closed = True
-        running = [] if self._running is None else self._running.items
+        running = self._running.items if isinstance(self._running, Batch) else []
+        plain, self.plain_batches = self.plain_batches, None
+        if plain is not None:
+            plain.close(NotReadyError(_UNLOADED))
         self._running = None
         singles = [item for batch in self._singles for item in batch.items]
         self._singles.clear()

@@ -245,7 +245,7 @@ class LargeRequests:
         if run.kept is not None:
             run.kept.append(outputs.arrays)
         if run.size > answerer.reply_bytes:
-            return answerer.too_large(run.request, run.size)
+            return answerer.too_large(run.request.rows, run.size)
         if self._clock() >= run.request.deadline_s and not run.batch.is_probe:
             return answerer.too_late(run.request)
         return None

@@ -25,13 +25,17 @@ from penstock_server.errors import (
 )
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.parse import OPEN_INFERENCE, parse
+from penstock_server.plain.lane import Form, Lane
+from penstock_server.plain.requests import MAX_BYTES, PlainRequests
 from penstock_server.prediction.answerer import PendingRequest, refuse
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import Choice
 from penstock_server.prediction.executor import LARGE_BYTES, Executor
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.parse_cache import CachedRequest, ParseCache
+from penstock_server.prediction.plain_batches import PlainBatches, ReadRequest
 from penstock_server.prediction.routing_table import RoutingTable
+from penstock_server.transport.interface import PlainPort
 
 log = structlog.get_logger(__name__)
 
@@ -106,6 +110,7 @@ class Predictor:
         self._thread = thread
         self._most_bytes = most_bytes
         self._decoding_bytes = 0
+        self._plain: PlainForms | None = None
 
     @property
     def routing_table(self) -> RoutingTable:
@@ -117,6 +122,8 @@ class Predictor:
         self._routing_table = routing_table
         # Its entries would keep decoders of versions that are no longer loaded.
         self._cache.clear()
+        if self._plain is not None:
+            self._plain.forget()
 
     def infer(self, message: bytes, call: Call) -> None:
         """Admits one request; its call is answered later, or at once with an error."""
@@ -149,8 +156,14 @@ class Predictor:
             )
             call.pending = pending
             executor.submit(pending)
+            if self._plain is not None and len(message) <= MAX_BYTES:
+                self._plain.learn(message, executor, self._routing_table, chosen)
         except PenstockError as error:
             refuse(call, report, error)
+
+    def take_plain(self, plain: "PlainForms") -> None:
+        """Has requests that are like one before them taken by kernels from now on."""
+        self._plain = plain
 
     def _is_quick(self, message: bytes) -> bool:
         """Whether a large message is like one before it: then its contents need no parsing."""
@@ -230,6 +243,64 @@ class Predictor:
         if cached is not None:
             cached.set_decoded(executor.decoder, decoded.rows, chosen)
         return decoded, chosen
+
+
+class PlainForms:
+    """Finds out which requests are plain, and has kernels take those that follow.
+
+    Args:
+        requests: the plans and lanes of this worker.
+        port: the transport.
+    """
+
+    def __init__(self, requests: PlainRequests, port: PlainPort) -> None:
+        self._requests = requests
+        self._port = port
+
+    def forget(self) -> None:
+        """Forgets every form: other versions answer from now on."""
+        self._requests.forget()
+
+    def learn(self, message: bytes, executor: Executor, routing_table: RoutingTable, chosen: Choice) -> None:
+        """Keeps the form of a request that was admitted."""
+        if not executor.can_take_plain or not self._requests.is_new(message):
+            return
+        request = parse(ModelInferRequest, message, OPEN_INFERENCE)
+        columns = None if _is_drawn(request, routing_table) else executor.decoder.plain_columns(request)
+        if columns is None:
+            self._requests.learn(message, (), None, None)
+        elif (lane := self._lane_of(executor)) is not None:
+            self._requests.learn(message, columns, lane, Form(chosen, executor.encoder))
+
+    def _lane_of(self, executor: Executor) -> Lane | None:
+        """The executor's lane, which is opened for the first form; None if there are too many."""
+        if executor.plain_batches is not None:
+            return executor.plain_batches.lane
+        lane = self._requests.open_lane(executor.decoder.plain_row_bytes(), executor.plain_changed)
+        if lane is not None:
+            executor.take_plain(
+                PlainBatches(
+                    executor,
+                    lane,
+                    self._port,
+                    read=partial(_read, executor),
+                    run_alone=executor.run_alone,
+                    give_back=self._requests.close_lane,
+                )
+            )
+        return lane
+
+
+def _is_drawn(request: ModelInferRequest, routing_table: RoutingTable) -> bool:
+    """Whether a canary may answer such a request, by its key or by chance."""
+    plan = routing_table.model(request.model_name).plan
+    return not request.model_version and plan is not None and plan.canary is not None and plan.canary_weight > 0
+
+
+def _read(executor: Executor, message: bytes) -> ReadRequest:
+    """A request of a plain form, as the general path reads it."""
+    request = parse(ModelInferRequest, message, OPEN_INFERENCE)
+    return ReadRequest(request.id, executor.decoder.decode(request))
 
 
 def _executor(request: ModelInferRequest, routing_table: RoutingTable) -> Executor:

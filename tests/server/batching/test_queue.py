@@ -546,6 +546,17 @@ def test_a_probe_needs_an_idle_queue() -> None:
     assert queue.cost.of(1) == COST.of(1)
 
 
+def test_what_waits_and_runs_beside_the_queue_is_ahead() -> None:
+    queue = known()
+    item = Item(deadline_s=COST.of(1) * 4)
+    assert queue.admits(item, 0.0)
+    assert not queue.admits(item, 0.0, ahead_rows=1000)
+    queue.set_busy_until(COST.of(1) * 3.5)
+    assert not queue.admits(item, 0.0)
+    queue.set_busy_until(-inf)
+    assert queue.admits(item, 0.0)
+
+
 def test_a_probe_runs_alone_and_after_its_deadline_too() -> None:
     queue = known()
     probe, next_one = Item(2, deadline_s=0.1), Item(deadline_s=99.0)

@@ -199,7 +199,7 @@ def test_the_server_itself(new_counters: NewCounters) -> None:
     Recorder(one).refused("not_found", 2)
     Recorder(two).refused("not_found", 3)
     shown = scrape(
-        slots={0: one, 1: two}, restarts={0: 0, 1: 4}, resident_bytes={0: 10**8},
+        slots={0: one, 1: two}, restarts={0: 0, 1: 4}, resident_bytes={0: 10**8}, connections={1: 5},
         sources={"models/": True, "https://registry": False}, reloads=7, failed_reloads=2, quarantined=3,
         process_ends={("m", "1"): 2},
     )  # fmt: skip
@@ -207,6 +207,8 @@ def test_the_server_itself(new_counters: NewCounters) -> None:
     assert shown("penstock_unrouted_refusals_total", reason="internal") == 0
     assert shown("penstock_worker_restarts_total", worker="1") == 4
     assert shown("penstock_worker_resident_bytes", worker="0") == 10**8
+    assert shown("penstock_worker_connections", worker="1") == 5
+    assert shown("penstock_worker_connections", worker="0") is None
     assert shown("penstock_source_up", source="models/") == 1
     assert shown("penstock_source_up", source="https://registry") == 0
     assert shown("penstock_loads_total", result="ok") == 7

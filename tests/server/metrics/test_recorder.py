@@ -11,6 +11,7 @@ from penstock_server.errors import PenstockError
 from penstock_server.features import counting
 from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
+    LATENCY_EDGES_NS,
     MAX_CLASSES,
     REFUSALS,
     SHADOW_DROPS,
@@ -39,6 +40,29 @@ def test_a_batch_is_counted_by_request_and_by_stage(new_counters: NewCounters) -
     assert counters.latency[0, latency_bucket(4_000_000)] == 1
     assert counters.latency[1, latency_bucket(1_000_000 - 1)] == 1
     assert (counters.rows[0], counters.requests[0], counters.batch_rows[3]) == (5, 2, 1)
+
+
+@given(
+    waited_ns=st.lists(
+        st.sampled_from([0, 1, *LATENCY_EDGES_NS, *(edge + 1 for edge in LATENCY_EDGES_NS)]), max_size=20
+    )
+)
+def test_arrivals_in_nanoseconds_are_counted_as_those_in_seconds(
+    tmp_path_factory: pytest.TempPathFactory, waited_ns: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("counters")
+    one, other = (create_counters(folder / name, CountersShape()) for name in ("one", "other"))
+    arrived_s = [64.0 - waited * 1e-9 for waited in waited_ns]
+    facts: dict[str, Any] = {"rows": 3, "started_s": 64.0, "ended_s": 64.5, "features_s": 0.001, "infer_s": 0.25}
+    Recorder(one).batch(arrived_s=arrived_s, **facts)
+    # As many nanoseconds as `batch` makes of the seconds.
+    waited = np.array([int((64.0 - arrived) * 1e9) for arrived in arrived_s], np.int64)
+    Recorder(other).batch_ns(arrived_ns=64_000_000_000 - waited, **facts)
+    for name in ("batch_rows", "rows", "requests"):
+        assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
+    assert one.latency_ns.tolist() == pytest.approx(other.latency_ns.tolist(), abs=25)
+    assert one.latency.sum(axis=1).tolist() == other.latency.sum(axis=1).tolist()
+    assert one.latency[1:].tolist() == other.latency[1:].tolist()
 
 
 def test_a_batch_whose_callers_all_left_is_a_batch(new_counters: NewCounters) -> None:

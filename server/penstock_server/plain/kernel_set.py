@@ -1,0 +1,33 @@
+"""The kernels of plain requests as a set: what they are compiled from, and how Python calls them."""
+
+from ctypes import c_char_p, c_int64, c_void_p
+from typing import Final
+
+from penstock_server.kernels.kernel_set import KernelSet, Prototype
+
+_WORD: Final = c_int64
+KERNELS: Final = KernelSet(
+    name="plain",
+    defined_in=__name__,
+    title="kernels of plain requests",
+    users="plain requests",
+    modules=("penstock_server.plain.kernels.entry",),
+    sources=(
+        "plain/kernel_set.py",
+        "plain/kernels/*.py",
+        "plain/layout.py",
+        "transport/layout.py",
+        "kernels/memory.py",
+    ),
+    prototypes={
+        "sift": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD)),
+        "gather": Prototype(_WORD, (c_void_p, _WORD, _WORD, _WORD, c_void_p, _WORD)),
+        "empty": Prototype(_WORD, (c_void_p, _WORD, c_void_p, _WORD)),
+        "give_up": Prototype(_WORD, (c_void_p, _WORD)),
+        "answer": Prototype(_WORD, (c_void_p,)),
+        "missing_layout": Prototype(_WORD, (c_void_p, _WORD, c_void_p, _WORD)),
+        "end_batch": Prototype(_WORD, (c_void_p, c_void_p, _WORD)),
+        "look_up": Prototype(_WORD, (c_void_p, c_char_p, _WORD)),
+    },
+    functions=60,
+)

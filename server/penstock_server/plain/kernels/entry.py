@@ -1,0 +1,34 @@
+"""The functions of plain requests that Python calls by their addresses."""
+
+from typing import Any, Final
+
+from penstock_server.kernels.base import INT64, entry_point, kernel
+from penstock_server.kernels.memory import word
+from penstock_server.plain.kernels.lanes import answer, empty, end_batch, gather, give_up, missing_layout, plan_of, sift
+from penstock_server.plain.kernels.scan import scan
+from penstock_server.plain.layout import T_SCRATCH, T_SKELETON
+
+
+def _entry(function: Any, count: int) -> Any:
+    return entry_point(*[INT64] * count)(function.py_func)
+
+
+@kernel
+def look_up(state: int, data: int, size: int) -> int:
+    """The plan for a message; 0 if it is plain and has none, -1 if it is not plain."""
+    found = word(state + T_SCRATCH)
+    if not scan(found, word(state + T_SKELETON), data, size):
+        return -1
+    return plan_of(state, found)
+
+
+ENTRY_POINTS: Final = {
+    "sift": _entry(sift, 4),
+    "gather": _entry(gather, 6),
+    "empty": _entry(empty, 4),
+    "give_up": _entry(give_up, 2),
+    "answer": _entry(answer, 1),
+    "missing_layout": _entry(missing_layout, 4),
+    "end_batch": _entry(end_batch, 3),
+    "look_up": _entry(look_up, 3),
+}

@@ -1,0 +1,370 @@
+"""A lane: the plain requests that wait for one version, as its executor sees them."""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.kernels.compiled import Library
+from penstock_server.plain import layout
+from penstock_server.plain.memory import Tables
+
+MAX_LAYOUTS: Final = 512
+"""Numbers of rows and forms of one version whose answers' constant parts are kept."""
+MOST: Final = 4096
+"""Requests of one batch."""
+_OPERATION_WORDS: Final = 5
+_NS: Final = 1e-9
+
+
+class ReplyLayout(NamedTuple):
+    """The constant part of a reply: its prefix, and for each output its position and the head of its raw contents."""
+
+    prefix: bytes
+    outputs: Sequence[tuple[int, bytes]]
+
+
+class RawOutput(NamedTuple):
+    """The rows of an output as they are sent; `offsets` where each begins if they are not of one size."""
+
+    data: Any
+    row_bytes: int
+    offsets: NDArray[np.int64] | None = None
+
+
+class Form(NamedTuple):
+    """What a plan's requests share beyond their rows: the outputs that they ask for, and what encodes their replies."""
+
+    chosen: tuple[int, ...] | None
+    encoder: Any
+
+
+class Message(NamedTuple):
+    """A request of a batch as the general path takes it; times in nanoseconds."""
+
+    slot: int
+    content: bytes
+    arrived: int
+    deadline: int
+    form: Form
+
+
+class LaneBatch:
+    """The requests of one batch, in order.
+
+    Attributes:
+        count: how many there are.
+        rows: all of them.
+        numbers: their places in the table of entries.
+        late: requests that can no longer be answered in time, as their slots.
+        is_over: their places were given back.
+    """
+
+    __slots__ = ("count", "is_over", "late", "numbers", "rows", "words")
+
+    def __init__(self, words: NDArray[np.int64]) -> None:
+        self.words = words
+        self.count = 0
+        self.rows = 0
+        self.numbers: NDArray[np.int64] = words[:0]
+        self.late: list[int] = []
+        self.is_over = False
+
+
+class Answered(NamedTuple):
+    """What a batch's answers came to.
+
+    Attributes:
+        operations: the address of what the transport is to do.
+        replies: how many operations there are.
+        block: the address of the replies.
+        arrived_ns: when the requests that are answered had arrived.
+        places: these requests' places in the batch.
+    """
+
+    operations: int
+    replies: int
+    block: int
+    arrived_ns: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+
+class Lane:
+    """The requests that wait for one version.
+
+    Attributes:
+        number: its row in the table of lanes.
+        forms: what the requests of each plan share.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        kernels: Library,
+        number: int,
+        row: NDArray[np.int64],
+        row_bytes: Sequence[int],
+        *,
+        wake: Callable[[], None],
+        capacity: int,
+    ) -> None:
+        self.number = number
+        self.forms: dict[int, Form] = {}
+        self._tables = tables
+        self._gather = kernels.brief["gather"]
+        self._answer = kernels.brief["answer"]
+        self._missing_layout = kernels.brief["missing_layout"]
+        self._empty = kernels.brief["empty"]
+        self._end_batch = kernels.brief["end_batch"]
+        self._wake = wake
+        self._cells = row.data
+        self._ring = np.zeros(capacity, np.int64)
+        self._blocks = np.zeros((len(row_bytes), layout.BLOCK_BYTES // 8), np.int64)
+        self._blocks[:, layout.B_ROW_BYTES // 8] = row_bytes
+        self._set(layout.L_RING, self._ring.ctypes.data)
+        self._set(layout.L_CAPACITY, capacity)
+        self._set(layout.L_BLOCKS, self._blocks.ctypes.data)
+        self._set(layout.L_BLOCK_COUNT, len(row_bytes))
+        self._layouts = np.zeros((MAX_LAYOUTS, layout.LAYOUT_BYTES // 8), np.int64)
+        self._layout_count = 0
+        self._layout_memory: list[Any] = []
+        self._layout_key: object = None
+        self._spare = [np.zeros(2 * MOST + 2, np.int64) for _ in range(3)]
+        self._operations = np.zeros((MOST, _OPERATION_WORDS), np.int64)
+        self._words = np.zeros(16, np.int64)
+        self._answers = self._words.data
+        self._answers[layout.W_STATE // 8] = tables.address
+        self._answers[layout.W_LAYOUTS // 8] = self._layouts.ctypes.data
+        self._answers[layout.W_OPERATIONS // 8] = self._operations.ctypes.data
+        self._answers_at: int = self._words.ctypes.data
+
+    def _set(self, at: int, value: int) -> None:
+        self._cells[at // 8] = value
+
+    def open(self, *, most_requests: int, most_rows: int, most_bytes: int, usual_rows: int, largest: int) -> None:
+        """Takes requests from now on, within these bounds."""
+        self._set(layout.L_MAX_REQUESTS, min(most_requests, self._cells[layout.L_CAPACITY // 8] // 2))
+        self._set(layout.L_MAX_ROWS, most_rows)
+        self._set(layout.L_MAX_BYTES, most_bytes)
+        self._set(layout.L_USUAL_ROWS, usual_rows)
+        self._set(layout.L_LARGEST, largest)
+        self._set(layout.L_IS_OPEN, 1)
+
+    def set_others(self, requests: int, rows: int, size_bytes: int) -> None:
+        """What waits in the version's queue, which counts towards the same bounds."""
+        self._set(layout.L_OTHER_REQUESTS, requests)
+        self._set(layout.L_OTHER_ROWS, rows)
+        self._set(layout.L_OTHER_BYTES, size_bytes)
+
+    def shut(self) -> None:
+        """Takes no request from now on."""
+        self._set(layout.L_IS_OPEN, 0)
+
+    def set_cost(self, base_s: float, row_s: float) -> None:
+        """What batches take, by which requests with a deadline are admitted."""
+        self._set(layout.L_BASE, int(base_s / _NS))
+        self._set(layout.L_ROW, int(row_s / _NS))
+
+    def set_busy_until(self, until_s: float) -> None:
+        """When the batch that runs should end; the past when none does."""
+        self._set(layout.L_BUSY_UNTIL, max(0, int(until_s / _NS)))
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a request had a deadline."""
+        return bool(self._cells[layout.L_TIMED // 8])
+
+    @property
+    def requests(self) -> int:
+        """How many wait."""
+        return self._cells[layout.L_REQUESTS // 8]
+
+    @property
+    def rows(self) -> int:
+        """The rows that wait."""
+        return self._cells[layout.L_ROWS // 8]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the messages that wait."""
+        return self._cells[layout.L_BYTES // 8]
+
+    def take_left(self) -> int:
+        """How many callers have left since the last time."""
+        left = self._cells[layout.L_LEFT // 8]
+        self._set(layout.L_LEFT, 0)
+        return left
+
+    def touched(self) -> None:
+        """Something of it has changed in this turn."""
+        self._set(layout.L_IS_TOUCHED, 0)
+        self._wake()
+
+    def next_batch(self, most_rows: int, now_s: float, most: int = MOST) -> LaneBatch:
+        """Takes the next batch off the lane; its rows are in the blocks until the one after it."""
+        words = self._spare.pop() if self._spare else np.zeros(2 * MOST + 2, np.int64)
+        address = self._tables.address
+        count = self._gather(address, self.number, most_rows, most, words.ctypes.data, int(now_s / _NS))
+        batch = self._batch(words, count)
+        if late := int(words[most]):
+            numbers = (words[most + 1 : most + 1 + late] - self._tables.entries_at) // layout.ENTRY_BYTES
+            batch.late = self._tables.entries[numbers, layout.N_SLOT // 8].tolist()
+            self._end_batch(address, words[most + 1 :].ctypes.data, late)
+        return batch
+
+    def take_all(self) -> LaneBatch:
+        """Takes requests that wait off the lane, to be refused; up to as many as a batch holds."""
+        words = self._spare.pop() if self._spare else np.zeros(2 * MOST + 2, np.int64)
+        return self._batch(words, self._empty(self._tables.address, self.number, words.ctypes.data, MOST))
+
+    def _batch(self, words: NDArray[np.int64], count: int) -> LaneBatch:
+        batch = LaneBatch(words)
+        batch.count = count
+        batch.numbers = (words[:count] - self._tables.entries_at) // layout.ENTRY_BYTES
+        batch.rows = int(self._tables.entries[batch.numbers, layout.N_ROWS // 8].sum()) if count else 0
+        return batch
+
+    def blocks(self) -> tuple[bytes, ...]:
+        """The rows of the batch that was taken last, as a version takes them."""
+        return tuple(ctypes.string_at(data, size) if size else b"" for data, _, size, _ in self._blocks.tolist())
+
+    def message(self, number: int) -> Message:
+        """A request of a batch that is not over."""
+        entry = self._tables.entries[number].tolist()
+        return Message(
+            entry[layout.N_SLOT // 8],
+            ctypes.string_at(entry[layout.N_DATA // 8], entry[layout.N_SIZE // 8]),
+            entry[layout.N_ARRIVED // 8],
+            entry[layout.N_DEADLINE // 8],
+            self.forms[entry[layout.N_PLAN // 8]],
+        )
+
+    def slot(self, number: int) -> int:
+        """The call of a request of a batch that is not over."""
+        return int(self._tables.entries[number, layout.N_SLOT // 8])
+
+    def rows_of(self, number: int) -> int:
+        """The rows of a request of a batch that is not over."""
+        return int(self._tables.entries[number, layout.N_ROWS // 8])
+
+    def reply_bytes(self, number: int) -> int:
+        """How large the reply to a request was that `answer` left as too large."""
+        return int(self._tables.entries[number, layout.N_RAW_AT // 8])
+
+    def let_go(self, number: int) -> None:
+        """Leaves a running request's call to others; its rows stay in the batch."""
+        self._tables.let_go(number)
+
+    def row_counts(self, batch: LaneBatch) -> NDArray[np.int64]:
+        """The rows of each request of a batch."""
+        counts: NDArray[np.int64] = self._tables.entries[batch.numbers, layout.N_ROWS // 8]
+        return counts
+
+    def running(self, batch: LaneBatch) -> NDArray[np.int64]:
+        """The numbers of the requests of a batch whose callers are still there."""
+        states = self._tables.entries[batch.numbers, layout.N_STATE // 8]
+        numbers: NDArray[np.int64] = batch.numbers[states == layout.RUNNING]
+        return numbers
+
+    def answer(
+        self,
+        batch: LaneBatch,
+        outputs: Sequence[RawOutput],
+        *,
+        key: object,
+        layout_of: Callable[[int, Form], ReplyLayout],
+        timing: tuple[bytes, bytes],
+        began_s: float,
+        most_bytes: int,
+    ) -> Answered:
+        """Writes the replies of a batch.
+
+        Args:
+            batch: what ran.
+            outputs: its rows.
+            key: as long as it is equal, layouts stay valid.
+            layout_of: the constant part of a reply, by its rows and its form.
+            timing: what all replies of the batch say of its time, and the key of the parameter of the queue's time.
+            began_s: when the batch began.
+            most_bytes: of a reply. What is larger is not answered, and still runs.
+        """
+        self._lay_out(batch, key, layout_of)
+        table = np.array(
+            [
+                (each.data.ctypes.data if isinstance(each.data, np.ndarray) else _address(each.data), each.row_bytes,
+                 0 if each.offsets is None else each.offsets.ctypes.data)
+                for each in outputs
+            ],
+            np.int64,
+        )  # fmt: skip
+        said = len(timing[0]).to_bytes(8, "little") + len(timing[1]).to_bytes(8, "little") + timing[0] + timing[1]
+        answers = self._answers
+        answers[layout.W_BATCH // 8] = batch.words.ctypes.data
+        answers[layout.W_COUNT // 8] = batch.count
+        answers[layout.W_OUTPUTS // 8] = table.ctypes.data
+        answers[layout.W_LAYOUT_COUNT // 8] = self._layout_count
+        answers[layout.W_TIMING // 8] = _address(said)
+        answers[layout.W_BEGAN // 8] = int(began_s / _NS)
+        answers[layout.W_MOST // 8] = most_bytes
+        count = self._answer(self._answers_at)
+        if count < 0:
+            raise MemoryError("no memory for the answers of a batch")
+        places = np.flatnonzero(batch.words[: batch.count] < 0)
+        arrived_ns = self._tables.entries[batch.numbers[places], layout.N_ARRIVED // 8]
+        return Answered(self._operations.ctypes.data, count, answers[layout.W_BLOCK // 8], arrived_ns, places)
+
+    def _lay_out(self, batch: LaneBatch, key: object, layout_of: Callable[[int, Form], ReplyLayout]) -> None:
+        """Makes the layouts that a batch needs and that are not there."""
+        known = (key, self._tables.generation)
+        if known != self._layout_key or self._layout_count > MAX_LAYOUTS:
+            self._layout_key = known
+            self._forget_layouts()
+        words_at = batch.words.ctypes.data
+        while True:
+            missing = self._missing_layout(words_at, batch.count, self._layouts.ctypes.data, self._layout_count)
+            if missing < 0:
+                return
+            entry = self._tables.entries[batch.numbers[missing]]
+            plan, rows = int(entry[layout.N_PLAN // 8]), int(entry[layout.N_ROWS // 8])
+            self._add_layout(plan, rows, layout_of(rows, self.forms[plan]))
+
+    def _add_layout(self, plan: int, rows: int, made: ReplyLayout) -> None:
+        if self._layout_count == len(self._layouts):
+            self._layouts = np.concatenate([self._layouts, np.zeros_like(self._layouts)])
+            self._answers[layout.W_LAYOUTS // 8] = self._layouts.ctypes.data
+        heads = [np.frombuffer(head or b"\0", np.uint8) for _, head in made.outputs]
+        prefix = np.frombuffer(made.prefix, np.uint8)
+        table = np.array(
+            [(at, kept.ctypes.data, len(head)) for (at, head), kept in zip(made.outputs, heads, strict=True)], np.int64
+        )
+        self._layout_memory += [*heads, prefix, table, made]
+        self._layouts[self._layout_count] = (
+            plan, rows, prefix.ctypes.data, len(made.prefix), table.ctypes.data, len(heads),
+        )  # fmt: skip
+        self._layout_count += 1
+
+    def _forget_layouts(self) -> None:
+        self._layout_count = 0
+        self._layout_memory.clear()
+
+    def end(self, batch: LaneBatch) -> None:
+        """Gives the places of a batch back. Those of its calls that still run are nobody's then."""
+        batch.is_over = True
+        self._end_batch(self._tables.address, batch.words.ctypes.data, batch.count)
+        if len(self._spare) < 3:
+            self._spare.append(batch.words)
+
+    def close(self) -> None:
+        """Frees its memory; nothing waits, and every batch is over."""
+        libc = ctypes.CDLL(None)
+        libc.free.argtypes = [ctypes.c_void_p]
+        for data in (*self._blocks[:, layout.B_DATA // 8].tolist(), self._answers[layout.W_BLOCK // 8]):
+            libc.free(data)
+        self._blocks[:, layout.B_DATA // 8] = 0
+        self._answers[layout.W_BLOCK // 8] = 0
+
+
+def _address(content: bytes) -> int:
+    return ctypes.cast(ctypes.c_char_p(content), ctypes.c_void_p).value or 0

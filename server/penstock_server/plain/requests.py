@@ -1,0 +1,199 @@
+"""Plain requests of one worker: what is known of their forms, and the lanes in which they wait.
+
+The first request of a form takes the general path, and what Python found out about it is kept as a plan: which version
+answers, and where each raw tensor goes. Those that follow are taken by kernels (`kernels.lanes`), a turn's at once. All of
+it belongs to the reactor's thread.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import structlog
+
+from penstock_server.kernels.compiled import Library
+from penstock_server.plain import layout
+from penstock_server.plain.lane import Form, Lane
+from penstock_server.plain.memory import Memory, Tables
+
+log = structlog.get_logger(__name__)
+
+MAX_BYTES: Final = 128 * 1024
+"""Larger messages are decoded on a thread."""
+RING: Final = 1 << 13
+"""Places in a lane: more than may wait, since one that left keeps its place until its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawColumn:
+    """What is done with one raw tensor.
+
+    Attributes:
+        kind: as `layout` has them: whole rows, one column of a matrix, or texts.
+        block: the block of the version's rows that it belongs to.
+        place: in bytes from the row's beginning, for one column of a matrix.
+        row_bytes: of one row of it; 0 for texts.
+        is_required: a missing value in it is refused, which the general path does.
+    """
+
+    kind: int
+    block: int
+    place: int = 0
+    row_bytes: int = 0
+    is_required: bool = False
+
+
+class PlainRequests:
+    """The plans and the lanes of a worker.
+
+    Args:
+        kernels: the set `plain`.
+        method: the number of the method whose messages are looked at, as the transport numbers methods.
+    """
+
+    def __init__(self, kernels: Library, method: int) -> None:
+        self._kernels = kernels
+        self._sift = kernels.brief["sift"]
+        self._look_up = kernels.brief["look_up"]
+        self._give_up = kernels.brief["give_up"]
+        self.memory = memory = Memory()
+        self._state = state = memory.words(layout.STATE_BYTES // 8)
+        entries = memory.words(layout.MAX_ENTRIES, layout.ENTRY_BYTES // 8)
+        self.tables = Tables(state.ctypes.data, entries, memory.words(layout.MAX_ENTRIES))
+        self._plans = memory.words(layout.MAX_PLANS, layout.PLAN_BYTES // 8)
+        self._buckets = memory.words(layout.BUCKETS)
+        self._lane_rows = memory.words(layout.MAX_LANES, layout.LANE_BYTES // 8)
+        self._touched = memory.words(layout.MAX_LANES)
+        self._free = memory.kept(np.arange(layout.MAX_ENTRIES - 1, -1, -1, dtype=np.int64))
+        for at, value in (
+            (layout.T_ENTRIES, self.tables.entries_at),
+            (layout.T_ENTRY_OF, self.tables.entry_of.ctypes.data),
+            (layout.T_FREE, self._free.ctypes.data),
+            (layout.T_FREE_COUNT, layout.MAX_ENTRIES),
+            (layout.T_PLANS, self._plans.ctypes.data),
+            (layout.T_BUCKETS, self._buckets.ctypes.data),
+            (layout.T_LANES, self._lane_rows.ctypes.data),
+            (layout.T_TOUCHED, self._touched.ctypes.data),
+            (layout.T_SKELETON, memory.words(layout.MAX_SKELETON // 8).ctypes.data),
+            (layout.T_MAX_BYTES, MAX_BYTES),
+            (layout.T_METHOD, method),
+            (layout.T_SCRATCH, memory.words(layout.FOUND_BYTES // 8).ctypes.data),
+        ):
+            state[at // 8] = value
+        self._skeleton_at = int(state[layout.T_SKELETON // 8])
+        self._found = ctypes.cast(int(state[layout.T_SCRATCH // 8]), ctypes.POINTER(ctypes.c_int64))
+        self._cells = state.data
+        self._plan_count = 0
+        self._plan_memory: list[Any] = []
+        self._lanes: dict[int, Lane] = {}
+        self._free_lanes = list(range(layout.MAX_LANES - 1, -1, -1))
+
+    def sift(self, events: int, count: int, now_ns: int) -> int:
+        """Takes the plain requests out of a turn's events; how many events are left for others."""
+        left: int = self._sift(self.tables.address, events, count, now_ns)
+        if self._cells[layout.T_TOUCHED_COUNT // 8]:
+            self._wake_touched()
+        return left
+
+    def _wake_touched(self) -> None:
+        """Tells the owners of the lanes in which something has changed."""
+        touched = self._cells[layout.T_TOUCHED_COUNT // 8]
+        self._cells[layout.T_TOUCHED_COUNT // 8] = 0
+        for lane in [self._lanes.get(number) for number in self._touched[:touched].tolist()]:
+            try:
+                if lane is not None:
+                    lane.touched()
+            except Exception:
+                log.exception("plain requests failed")
+
+    def stop(self) -> None:
+        """Takes no request from now on; what waits is still answered."""
+        self._cells[layout.T_METHOD // 8] = layout.NONE
+
+    def give_up(self) -> list[int]:
+        """Gives up all that waits or runs, as if the callers had left; their calls, which are the transport's to end."""
+        slots: list[int] = np.flatnonzero(self.tables.entry_of).tolist()
+        for slot in slots:
+            self._give_up(self.tables.address, slot)
+        self._wake_touched()
+        return slots
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits or runs, and none keeps a place."""
+        return bool(self._cells[layout.T_FREE_COUNT // 8] == layout.MAX_ENTRIES)
+
+    def open_lane(self, row_bytes: Sequence[int], wake: Callable[[], None]) -> Lane | None:
+        """A lane for a version whose blocks have rows of so many bytes (0 for texts); None if there are too many."""
+        if not self._free_lanes:
+            return None
+        number = self._free_lanes.pop()
+        row = self._lane_rows[number]
+        row[:] = 0
+        lane = Lane(self.tables, self._kernels, number, row, row_bytes, wake=wake, capacity=RING)
+        self._lanes[number] = lane
+        return lane
+
+    def close_lane(self, lane: Lane) -> None:
+        """Gives a lane back in which nothing waits or runs."""
+        self.forget()
+        if self._lanes.pop(lane.number, None) is not None:
+            self._free_lanes.append(lane.number)
+            lane.close()
+
+    def is_new(self, message: bytes) -> bool:
+        """Whether a message is plain, and nothing is known of its form yet."""
+        return bool(self._look_up(self.tables.address, message, len(message)) == 0)
+
+    def learn(self, message: bytes, columns: Sequence[RawColumn], lane: Lane | None, form: Form | None) -> None:
+        """Keeps what was found out about a new message, for those of the same form.
+
+        Args:
+            message: the message.
+            columns: what is done with its raw tensors.
+            lane: where they wait; None to leave such requests to the general path, and not to ask again.
+            form: what they share.
+        """
+        if not self.is_new(message):
+            return
+        found = self._found
+        if found[layout.F_INPUTS // 8] != len(columns):
+            lane = None
+        if self._plan_count >= layout.MAX_PLANS:
+            self.forget()
+            if self._plan_count >= layout.MAX_PLANS:
+                return
+        number = self._plan_count
+        self._plan_count += 1
+        skeleton = np.frombuffer(ctypes.string_at(self._skeleton_at, found[layout.F_SIZE // 8]), np.uint8)
+        table = np.array(
+            [(each.kind, each.block, each.place, each.row_bytes, each.is_required) for each in columns], np.int64
+        ).reshape(-1, layout.COLUMN_BYTES // 8)
+        self._plan_memory += [skeleton, table]
+        bucket = found[layout.F_HASH // 8] & layout.BUCKETS - 1
+        plan = self._plans[number]
+        plan[:] = (
+            skeleton.ctypes.data,
+            len(skeleton),
+            found[layout.F_HASH // 8],
+            layout.NONE if lane is None else lane.number,
+            len(columns),
+            table.ctypes.data,
+            number,
+            self._buckets[bucket],
+        )
+        self._buckets[bucket] = number + 1
+        if lane is not None and form is not None:
+            lane.forms[number] = form
+
+    def forget(self) -> None:
+        """Forgets every plan: other versions answer from now on. What waits is still answered by its plan."""
+        self._buckets[:] = 0
+        if self.is_idle:
+            self._plan_count = 0
+            self._plan_memory.clear()
+            self.tables.generation += 1
+            for lane in self._lanes.values():
+                lane.forms.clear()

@@ -1,0 +1,254 @@
+"""Runs and answers the plain requests of a version: batches that kernels gather from its lane, and whose replies they write.
+
+A batch that fails is handed to the executor as requests of the general path, each to run alone: so there is one place that
+says what is wrong. Every request that was taken ends: with its reply, with an error, or as a call of the general path.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.names import PARAMETER_QUEUE_US
+from penstock.tensors import join_bytes
+from penstock.wire import varint
+from penstock_server.call import Call
+from penstock_server.errors import DeadlinePassedError, NotReadyError, PenstockError
+from penstock_server.features.pipeline import Refusal
+from penstock_server.metrics.recorder import refusal_reason
+from penstock_server.models.servable import Outputs
+from penstock_server.plain.lane import Form, Lane, LaneBatch, Message, RawOutput, ReplyLayout
+from penstock_server.prediction.answerer import Answerer, PendingRequest
+from penstock_server.prediction.decode import DecodedRows
+from penstock_server.prediction.encode import BATCH_ROWS, COMPUTE_US, encoded_id
+from penstock_server.prediction.work import Work
+from penstock_server.transport.interface import PlainPort
+
+_NS: Final = 1e-9
+_QUEUE_KEY: Final = b"\x0a" + varint(len(PARAMETER_QUEUE_US)) + PARAMETER_QUEUE_US.encode()
+
+
+class ReadRequest(NamedTuple):
+    """A message as the general path reads it."""
+
+    request_id: str
+    decoded: DecodedRows
+
+
+Reader = Callable[[bytes], ReadRequest]
+"""Reads a message in the general way."""
+
+
+class PlainBatches:
+    """The plain requests of one executor.
+
+    Args:
+        answerer: of the version.
+        lane: where they wait.
+        port: the transport that has their calls.
+        read: reads a message in the general way.
+        run_alone: has a request run alone.
+        give_back: takes the lane back.
+    """
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        lane: Lane,
+        port: PlainPort,
+        *,
+        read: Reader,
+        run_alone: Callable[[PendingRequest], None],
+        give_back: Callable[[Lane], None],
+    ) -> None:
+        self._answerer = answerer
+        self.lane = lane
+        self._port = port
+        self._read = read
+        self._give_back = give_back
+        self._run = run_alone
+        # Those that are not over: on a thread one may run while the one before it is answered.
+        self._batches: list[LaneBatch] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, runs or is being answered."""
+        return not self._batches and not self.lane.requests
+
+    def next_batch(self, most_rows: int, now_s: float) -> LaneBatch:
+        """Takes the next batch, which `end` or `answer` gives back; what comes too late is refused."""
+        batch = self.lane.next_batch(most_rows, now_s)
+        self._batches.append(batch)
+        error = DeadlinePassedError("the answer would come after the deadline")
+        for slot in batch.late:
+            self._refuse(slot, error)
+        return batch
+
+    def work(self, batch: LaneBatch, cells: NDArray[np.int64] | None) -> Work:
+        """What the version is to run."""
+        return Work(self._answerer.servable, self.lane.blocks(), batch.rows, None, cells)
+
+    def end(self, batch: LaneBatch) -> None:
+        """Gives a batch back."""
+        if not batch.is_over:
+            self._batches.remove(batch)
+            self.lane.end(batch)
+
+    def answer(self, batch: LaneBatch, work: Work, started_s: float, result: Outputs | Exception) -> None:
+        """Answers a batch that ran, and gives it back; raises nothing."""
+        if batch.is_over:
+            return  # its version was closed meanwhile
+        try:
+            if isinstance(result, Outputs):
+                self._reply(batch, work, started_s, result)
+            else:
+                self._run_alone(batch, result)
+        except Exception as error:  # noqa: BLE001 - logged, and told to those who wait
+            self.fail(batch, error)
+        finally:
+            self.end(batch)
+
+    def fail(self, batch: LaneBatch, error: Exception) -> None:
+        """Whatever a bug leaves of a batch is refused: a call that was taken ends."""
+        self._answerer.failures.failed("batch failed", error, with_traceback=True)
+        self._refuse_running(batch, PenstockError("the batch failed"))
+
+    def close(self, error: NotReadyError) -> None:
+        """Refuses everything that waits or runs, and gives the lane back."""
+        self.lane.shut()
+        while self.lane.requests:
+            self._batches.append(self.lane.take_all())
+        for batch in tuple(self._batches):
+            self._refuse_running(batch, error)
+            self.end(batch)
+        self._give_back(self.lane)
+
+    def _reply(self, batch: LaneBatch, work: Work, started_s: float, outputs: Outputs) -> None:
+        answerer = self._answerer
+        if outputs.refusal is not None:
+            self._refuse_rows(batch, outputs.refusal)
+
+        def layout_of(rows: int, form: Form) -> ReplyLayout:
+            form.encoder.fit(outputs.arrays)
+            made = form.encoder.layout(rows, form.chosen, outputs.arrays)
+            return ReplyLayout(made.prefix, [(at, head) for at, _, head in made.outputs])
+
+        compute_s = outputs.features_s + outputs.infer_s
+        answered = self.lane.answer(
+            batch,
+            [_raw(array) for array in outputs.arrays],
+            key=[array.shape[1:] for array in outputs.arrays],
+            layout_of=layout_of,
+            timing=(COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(batch.rows), _QUEUE_KEY),
+            began_s=started_s,
+            most_bytes=answerer.reply_bytes,
+        )
+        # First, so that it is counted when the callers know of it.
+        answerer.report.batch_ns(
+            arrived_ns=answered.arrived_ns,
+            rows=batch.rows,
+            started_s=started_s,
+            ended_s=answerer.now_s(),
+            features_s=outputs.features_s,
+            infer_s=outputs.infer_s,
+        )
+        if answered.replies:
+            self._port.send_replies(answered.operations, answered.replies, answered.block)
+        for number in self.lane.running(batch).tolist():
+            rows = self.lane.rows_of(number)
+            self._end_call(number, answerer.too_large(rows, self.lane.reply_bytes(number)))
+        if answerer.sampler is not None and (drawn := answerer.sampler.draw(batch.count)):
+            self._log(batch, [place for place in drawn if place in answered.places], outputs)
+        answerer.observe(work, outputs, self._requests_for_shadow(batch))
+
+    def _refuse_rows(self, batch: LaneBatch, refusal: Refusal) -> None:
+        """Refuses the requests of which a row is refused."""
+        running = set(self.lane.running(batch).tolist())
+        for number, (start, end) in zip(batch.numbers.tolist(), pairwise(self._starts(batch)), strict=True):
+            if number in running and refusal.touches(start, end - start):
+                self._end_call(number, refusal.error(start, end - start))
+
+    def _requests_for_shadow(self, batch: LaneBatch) -> Sequence[ReadRequest]:
+        """The requests one by one, where the shadow runs them so: it came after they were taken."""
+        shadow = self._answerer.shadow
+        if shadow is None or shadow.is_batched:
+            return ()
+        return [self._read(self.lane.message(number).content) for number in batch.numbers.tolist()]
+
+    def _log(self, batch: LaneBatch, drawn: Sequence[int], outputs: Outputs) -> None:
+        """Keeps some requests for the request log, read in the general way."""
+        sampler = self._answerer.sampler
+        starts = self._starts(batch)
+        for place in drawn:
+            request_id, rows = self._read(self.lane.message(int(batch.numbers[place])).content)
+            id_field = encoded_id(request_id)
+            own = [array[starts[place] : starts[place + 1]] for array in outputs.arrays]
+            if sampler is not None:
+                sampler.keep(id_field=id_field, rows=rows.rows, blocks=rows.blocks, arrays=own, is_whole=False)
+
+    def _starts(self, batch: LaneBatch) -> list[int]:
+        """Where the rows of each request begin, and where the last ends."""
+        starts: list[int] = np.concatenate([[0], np.cumsum(self.lane.row_counts(batch))]).tolist()
+        return starts
+
+    def _run_alone(self, batch: LaneBatch, error: Exception) -> None:
+        """Has the requests of a batch that failed run alone: the rows of one can fail all. One that was alone has failed."""
+        for number in self.lane.running(batch).tolist():
+            message = self.lane.message(number)
+            self.lane.let_go(number)
+            call = self._port.call(message.slot, message.deadline)
+            try:
+                pending = self._pending(message, call)
+                call.pending = pending
+                if batch.count == 1:
+                    self._answerer.failed(pending, error)
+                else:
+                    self._run(pending)
+            except PenstockError as refused:
+                self._answerer.refuse_call(call, refused)
+            except Exception as bug:  # noqa: BLE001 - logged, and told to the caller
+                self._answerer.failures.failed("batch failed", bug, with_traceback=True)
+                self._answerer.refuse_call(call, PenstockError("the batch failed"))
+
+    def _pending(self, message: Message, call: Call) -> PendingRequest:
+        """A request of a batch as the general path has it."""
+        request_id, rows = self._read(message.content)
+        pending = PendingRequest(
+            self._answerer,
+            call,
+            rows,
+            arrived_s=message.arrived * _NS,
+            deadline_s=call.deadline_s,
+            request_id=request_id,
+            chosen=message.form.chosen,
+            size_bytes=len(message.content),
+        )
+        pending.encoder = message.form.encoder
+        return pending
+
+    def _refuse_running(self, batch: LaneBatch, error: PenstockError) -> None:
+        for number in self.lane.running(batch).tolist():
+            self._end_call(number, error)
+
+    def _end_call(self, number: int, error: PenstockError) -> None:
+        """Ends the call of a running request with an error."""
+        slot = self.lane.slot(number)
+        self.lane.let_go(number)
+        self._refuse(slot, error)
+
+    def _refuse(self, slot: int, error: PenstockError) -> None:
+        self._answerer.report.refused(refusal_reason(error))
+        self._port.fail(slot, error)
+
+
+def _raw(array: NDArray[Any]) -> RawOutput:
+    """The rows of an output as they are sent."""
+    if array.dtype.kind in "OUS":
+        raws = [join_bytes(row) for row in array.reshape(len(array), -1).tolist()]
+        offsets = np.zeros(len(raws) + 1, np.int64)
+        np.cumsum([len(raw) for raw in raws], out=offsets[1:])
+        return RawOutput(b"".join(raws), 0, offsets)
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return RawOutput(little, little.nbytes // max(1, len(little)))
