@@ -44,6 +44,8 @@ _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
 _LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
 _AGREE, _DISAGREE, _FAILED = range(len(SHADOW_RESULTS))
 _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
+_FEW: Final = 8
+"""Requests of a batch that are counted one by one faster than by numpy."""
 _FARTHEST: Final = 1e12
 """The most that one row adds to the sum of distances: an infinite one, of answers of other shapes, must not end the sum."""
 
@@ -134,6 +136,16 @@ class Recorder:
         infer_s: float,
     ) -> None:
         """Records an answered batch as `batch` does, with the arrivals as an array of nanoseconds."""
+        if len(arrived_ns) <= _FEW:
+            self.batch(
+                arrived_s=(arrived_ns * 1e-9).tolist(),
+                rows=rows,
+                started_s=started_s,
+                ended_s=ended_s,
+                features_s=features_s,
+                infer_s=infer_s,
+            )
+            return
         for stage, at_s in ((_TOTAL, ended_s), (_QUEUE, started_s)):
             took = int(at_s * 1e9) - arrived_ns
             cells = np.searchsorted(LATENCY_EDGES_NS, took, side="left")

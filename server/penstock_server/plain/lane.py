@@ -57,15 +57,17 @@ class LaneBatch:
     Attributes:
         count: how many there are.
         rows: all of them.
+        address: of the table of its entries.
         numbers: their places in the table of entries.
         late: requests that can no longer be answered in time, as their slots.
         is_over: their places were given back.
     """
 
-    __slots__ = ("count", "is_over", "late", "numbers", "rows", "words")
+    __slots__ = ("address", "count", "is_over", "late", "numbers", "rows", "words")
 
     def __init__(self, words: NDArray[np.int64]) -> None:
         self.words = words
+        self.address: int = words.ctypes.data  # read once, since it takes a microsecond
         self.count = 0
         self.rows = 0
         self.numbers: NDArray[np.int64] = words[:0]
@@ -204,27 +206,29 @@ class Lane:
 
     def next_batch(self, most_rows: int, now_s: float, most: int = MOST) -> LaneBatch:
         """Takes the next batch off the lane; its rows are in the blocks until the one after it."""
-        words = self._spare.pop() if self._spare else np.zeros(2 * MOST + 2, np.int64)
+        batch = self._new_batch()
         address = self._tables.address
-        count = self._gather(address, self.number, most_rows, most, words.ctypes.data, int(now_s / _NS))
-        batch = self._batch(words, count)
+        self._fill(batch, self._gather(address, self.number, most_rows, most, batch.address, int(now_s / _NS)))
+        words = batch.words
         if late := int(words[most]):
             numbers = (words[most + 1 : most + 1 + late] - self._tables.entries_at) // layout.ENTRY_BYTES
             batch.late = self._tables.entries[numbers, layout.N_SLOT // 8].tolist()
-            self._end_batch(address, words[most + 1 :].ctypes.data, late)
+            self._end_batch(address, batch.address + 8 * (most + 1), late)
         return batch
 
     def take_all(self) -> LaneBatch:
         """Takes requests that wait off the lane, to be refused; up to as many as a batch holds."""
-        words = self._spare.pop() if self._spare else np.zeros(2 * MOST + 2, np.int64)
-        return self._batch(words, self._empty(self._tables.address, self.number, words.ctypes.data, MOST))
-
-    def _batch(self, words: NDArray[np.int64], count: int) -> LaneBatch:
-        batch = LaneBatch(words)
-        batch.count = count
-        batch.numbers = (words[:count] - self._tables.entries_at) // layout.ENTRY_BYTES
-        batch.rows = int(self._tables.entries[batch.numbers, layout.N_ROWS // 8].sum()) if count else 0
+        batch = self._new_batch()
+        self._fill(batch, self._empty(self._tables.address, self.number, batch.address, MOST))
         return batch
+
+    def _new_batch(self) -> LaneBatch:
+        return LaneBatch(self._spare.pop() if self._spare else np.zeros(2 * MOST + 2, np.int64))
+
+    def _fill(self, batch: LaneBatch, count: int) -> None:
+        batch.count = count
+        batch.numbers = (batch.words[:count] - self._tables.entries_at) // layout.ENTRY_BYTES
+        batch.rows = int(self._tables.entries[batch.numbers, layout.N_ROWS // 8].sum()) if count else 0
 
     def blocks(self) -> tuple[bytes, ...]:
         """The rows of the batch that was taken last, as a version takes them."""
@@ -301,7 +305,7 @@ class Lane:
         )  # fmt: skip
         said = len(timing[0]).to_bytes(8, "little") + len(timing[1]).to_bytes(8, "little") + timing[0] + timing[1]
         answers = self._answers
-        answers[layout.W_BATCH // 8] = batch.words.ctypes.data
+        answers[layout.W_BATCH // 8] = batch.address
         answers[layout.W_COUNT // 8] = batch.count
         answers[layout.W_OUTPUTS // 8] = table.ctypes.data
         answers[layout.W_LAYOUT_COUNT // 8] = self._layout_count
@@ -313,7 +317,8 @@ class Lane:
             raise MemoryError("no memory for the answers of a batch")
         places = np.flatnonzero(batch.words[: batch.count] < 0)
         arrived_ns = self._tables.entries[batch.numbers[places], layout.N_ARRIVED // 8]
-        return Answered(self._operations.ctypes.data, count, answers[layout.W_BLOCK // 8], arrived_ns, places)
+        operations, block = answers[layout.W_OPERATIONS // 8], answers[layout.W_BLOCK // 8]
+        return Answered(operations, count, block, arrived_ns, places)
 
     def _lay_out(self, batch: LaneBatch, key: object, layout_of: Callable[[int, Form], ReplyLayout]) -> None:
         """Makes the layouts that a batch needs and that are not there."""
@@ -321,9 +326,11 @@ class Lane:
         if known != self._layout_key or self._layout_count > MAX_LAYOUTS:
             self._layout_key = known
             self._forget_layouts()
-        words_at = batch.words.ctypes.data
+        words_at = batch.address
         while True:
-            missing = self._missing_layout(words_at, batch.count, self._layouts.ctypes.data, self._layout_count)
+            missing = self._missing_layout(
+                words_at, batch.count, self._answers[layout.W_LAYOUTS // 8], self._layout_count
+            )
             if missing < 0:
                 return
             entry = self._tables.entries[batch.numbers[missing]]
@@ -352,7 +359,7 @@ class Lane:
     def end(self, batch: LaneBatch) -> None:
         """Gives the places of a batch back. Those of its calls that still run are nobody's then."""
         batch.is_over = True
-        self._end_batch(self._tables.address, batch.words.ctypes.data, batch.count)
+        self._end_batch(self._tables.address, batch.address, batch.count)
         if len(self._spare) < 3:
             self._spare.append(batch.words)
 

@@ -156,7 +156,8 @@ class PlainBatches:
         )
         if answered.replies:
             self._port.send_replies(answered.operations, answered.replies, answered.block)
-        for number in self.lane.running(batch).tolist():
+        too_large = self.lane.running(batch).tolist() if answered.replies < batch.count else ()
+        for number in too_large:
             rows = self.lane.rows_of(number)
             self._end_call(number, answerer.too_large(rows, self.lane.reply_bytes(number)))
         if answerer.sampler is not None and (drawn := answerer.sampler.draw(batch.count)):
