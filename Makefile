@@ -40,9 +40,11 @@ demo: $(STAMP) ## Train, serve, stream a year of flights, promote a canary, watc
 	$(BIN)/penstock demo $(ARGS)
 
 test: $(STAMP) ## Run the tests but the long ones; ARGS="-m 'not slow'" leaves out all that start real services
+	$(BIN)/penstock compile
 	$(BIN)/python -m pytest $(PARALLEL) $(LEFT_OUT) $(ARGS)
 
 coverage: $(STAMP) ## Run all tests, and show how many lines of each room they reach
+	$(BIN)/penstock compile
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report= $(ARGS)
 	$(BIN)/python tests/coverage_by_room.py
 

@@ -213,7 +213,6 @@ def library(kernels: KernelSet) -> Library:
     return replace(load(kernels, content), lease=leases.take(path))
 
 
-@cache
 def available(kernels: KernelSet) -> Library | None:
     """The set's kernels as `library` has them, or None if they would have to be compiled first."""
     found = find(kernels)

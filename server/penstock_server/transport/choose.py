@@ -6,7 +6,6 @@ the completion queue is faster, and its module is internal to grpcio, so one rea
 """
 
 import threading
-from functools import cache
 from typing import Final
 
 import structlog
@@ -81,7 +80,6 @@ def native_transport(
     return NativeTransport(methods, scheduler, settings, library=library, kernels=kernels, refused=refused, port=port)
 
 
-@cache
 def native_refusal() -> str:
     """Why the native transport cannot run here; empty if it can."""
     try:

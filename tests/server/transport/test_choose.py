@@ -1,7 +1,6 @@
 import re
 import sys
 import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -112,15 +111,6 @@ def test_the_native_transport_says_what_it_is_made_of(logs: Any) -> None:
     transport.close()
 
 
-@pytest.fixture
-def asked() -> Iterator[None]:
-    """`native_refusal` is asked anew."""
-    native_refusal.cache_clear()
-    yield
-    native_refusal.cache_clear()
-
-
-@pytest.mark.usefixtures("asked")
 def test_without_nghttp2_the_native_transport_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(nghttp2.VARIABLE, "/nowhere/libnghttp2.so")
     assert "/nowhere/libnghttp2.so" in native_refusal()
@@ -128,7 +118,6 @@ def test_without_nghttp2_the_native_transport_is_refused(monkeypatch: pytest.Mon
         chosen(NATIVE)
 
 
-@pytest.mark.usefixtures("asked")
 def test_without_kernels_the_native_transport_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose.compiled, "available", lambda _: None)
     assert native_refusal().endswith("`penstock compile` does it once")
@@ -136,7 +125,6 @@ def test_without_kernels_the_native_transport_is_refused(monkeypatch: pytest.Mon
         chosen(NATIVE)
 
 
-@pytest.mark.usefixtures("asked")
 def test_the_native_transport_runs_here() -> None:
     assert native_refusal() == ""
 
