@@ -464,7 +464,7 @@ def test_nghttp(serve: Serve, tmp_path: Path) -> None:
     [("native", "plain", 10_000), ("native", "tls", 10_000), ("completion-queue", "plain", 2_000)],
     indirect=["transport"],
 )
-def test_h2load(serve: Serve, tmp_path: Path, transport: str, kind: str, requests: int) -> None:
+def test_h2load(serve: Serve, until: Any, tmp_path: Path, transport: str, kind: str, requests: int) -> None:
     if shutil.which("h2load") is None:
         pytest.skip("h2load is not installed; it comes with nghttp2-client")
     server, place = serve(transport, kind)
@@ -477,8 +477,11 @@ def test_h2load(serve: Serve, tmp_path: Path, transport: str, kind: str, request
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert f"{requests} succeeded, 0 failed, 0 errored, 0 timeout" in done.stdout
-    # It looks at no grpc-status; the server counts what it answered.
-    assert server.total("penstock_requests_total", model_name="flag") == before + requests
+    # It looks at no grpc-status; the server counts what it answered, a batch at a time when its answers have left.
+    until(
+        lambda: server.total("penstock_requests_total", model_name="flag") == before + requests,
+        "all answers are counted",
+    )
 
 
 def test_who_speaks_http1_is_told_what_this_port_is(serve: Serve) -> None:
