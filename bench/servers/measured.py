@@ -73,7 +73,7 @@ SERVERS: Final[Mapping[str, MeasuredServer]] = MappingProxyType(
             MeasuredServer(BASELINE, _baseline("aio_server")),
             MeasuredServer("fastapi", _baseline("fastapi_server"), JSON),
             MeasuredServer("penstock", _penstock()),
-            MeasuredServer("penstock-native", _penstock("--transport", "native")),
+            MeasuredServer("penstock-completion-queue", _penstock("--transport", "completion-queue")),
             MeasuredServer("penstock-aio", _penstock("--transport", "aio")),
             MeasuredServer("penstock-2-workers", _penstock(workers=2)),
             MeasuredServer("penstock-idle-roles", _penstock_with_roles(are_idle=True)),
