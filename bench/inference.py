@@ -33,10 +33,10 @@ class WrongAnswerError(Exception):
 
 def messages(model: str, *, rows: int, copies: int = 1) -> tuple[bytes, ...]:
     """Serialized requests of this many rows each, for the copies of the model in turn."""
-    if model == strings.NAME:
-        table = strings.table(rows * DISTINCT, seed=1)
+    if model in strings.PIPELINES:
+        table = strings.table(rows * DISTINCT, seed=1, model=model)
         slices = (slice(start, start + rows) for start in range(0, rows * DISTINCT, rows))
-        return tuple(strings.request(table, part).SerializeToString() for part in slices)
+        return tuple(strings.request(table, part, model).SerializeToString() for part in slices)
     names, parts = models.copies(model, copies), tensors(model, rows)
     count = max(copies, DISTINCT)
     return tuple(request(names[i % copies], parts[i % DISTINCT]).SerializeToString() for i in range(count))
@@ -123,6 +123,8 @@ def infer(opened: grpc.Channel) -> "grpc.UnaryUnaryMultiCallable[bytes, pb.Model
 
 def tensors(model: str, rows: int) -> list[NDArray[np.float32]]:
     """The tensor that the model's file takes for each of the distinct requests."""
-    if model == strings.NAME:
-        return list(strings.encoded(strings.table(rows * DISTINCT, seed=1)).reshape(DISTINCT, rows, -1))
+    if model in strings.PIPELINES:
+        return list(
+            strings.encoded(strings.table(rows * DISTINCT, seed=1, model=model), model).reshape(DISTINCT, rows, -1)
+        )
     return list(models.sample(model, rows=rows * DISTINCT).reshape(DISTINCT, rows, -1))

@@ -72,7 +72,7 @@ class JsonProtocol:
         return server.http
 
     def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
-        if model == strings.NAME:
+        if model in strings.PIPELINES:
             raise ValueError("the JSON servers take no string columns, expected a model of one tensor")
         names, parts = models.copies(model, copies), inference.tensors(model, rows)
         count = max(copies, inference.DISTINCT)

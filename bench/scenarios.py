@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from bench import models
+from bench import models, strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ SUITES: Final = {
     "tabular": TABULAR,
     "mlp": MLP,
     "strings": (_BUSY, Scenario("strings", 1, 1), Scenario("strings", 8, 8), Scenario("strings", 8, 4, rows=64)),
+    "columns": (_BUSY, *(Scenario(name, 8, 8) for name in strings.PIPELINES)),
     "rows": (Scenario("tabular", 8, 4, rows=64), Scenario("tabular", 4, 2, rows=1024)),
     "wide": (Scenario("wide-10", 8, 8), Scenario("wide-1000", 8, 8)),
     "many": (_BUSY, Scenario("tabular", 8, 8, copies=200)),
@@ -106,6 +107,7 @@ SUITES: Final = {
 }
 SUITE_SERVERS: Final = {
     "strings": ("penstock",),
+    "columns": ("penstock",),
     "routing": ("penstock", "penstock-idle-roles", "penstock-canary-shadow"),
     "workers": ("penstock", "penstock-2-workers"),
 }
