@@ -13,17 +13,20 @@ from typing import Any, Final
 import numpy as np
 import structlog
 
+from penstock_server.errors import DeadlinePassedError, PenstockError
 from penstock_server.kernels.compiled import Library
 from penstock_server.plain import layout
 from penstock_server.plain.lane import Form, Lane
-from penstock_server.plain.memory import Memory, Tables
+from penstock_server.plain.memory import Memory, Port, Tables, address_of
 
 log = structlog.get_logger(__name__)
 
 MAX_BYTES: Final = 128 * 1024
 """Larger messages are decoded on a thread."""
-RING: Final = 1 << 13
-"""Places in a lane: more than may wait, since one that left keeps its place until its turn."""
+
+
+def _count_nothing() -> None:
+    """Stands where nothing is refused as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,10 @@ class PlainRequests:
     Args:
         kernels: the set `plain`.
         method: the number of the method whose messages are looked at, as the transport numbers methods.
+        port: the transport.
     """
 
-    def __init__(self, kernels: Library, method: int) -> None:
+    def __init__(self, kernels: Library, method: int, port: Port) -> None:
         self._kernels = kernels
         self._sift = kernels.brief["sift"]
         self._look_up = kernels.brief["look_up"]
@@ -61,7 +65,7 @@ class PlainRequests:
         self.memory = memory = Memory()
         self._state = state = memory.words(layout.STATE_BYTES // 8)
         entries = memory.words(layout.MAX_ENTRIES, layout.ENTRY_BYTES // 8)
-        self.tables = Tables(state.ctypes.data, entries, memory.words(layout.MAX_ENTRIES))
+        self.tables = Tables(state, entries, memory.words(layout.MAX_ENTRIES), port)
         self._plans = memory.words(layout.MAX_PLANS, layout.PLAN_BYTES // 8)
         self._buckets = memory.words(layout.BUCKETS)
         self._lane_rows = memory.words(layout.MAX_LANES, layout.LANE_BYTES // 8)
@@ -80,8 +84,12 @@ class PlainRequests:
             (layout.T_MAX_BYTES, MAX_BYTES),
             (layout.T_METHOD, method),
             (layout.T_SCRATCH, memory.words(layout.FOUND_BYTES // 8).ctypes.data),
+            # Untouched memory takes nothing: it is as large as the largest turn has made it.
+            (layout.T_REFUSED, memory.words(layout.MAX_REFUSED, layout.OPERATION_BYTES // 8).ctypes.data),
         ):
             state[at // 8] = value
+        self._set_ending(layout.T_EXPIRED, DeadlinePassedError("the deadline has passed"))
+        self._count_stopped: Callable[[], None] = _count_nothing
         self._skeleton_at = int(state[layout.T_SKELETON // 8])
         self._found = ctypes.cast(int(state[layout.T_SCRATCH // 8]), ctypes.POINTER(ctypes.c_int64))
         self._cells = state.data
@@ -95,7 +103,16 @@ class PlainRequests:
         left: int = self._sift(self.tables.address, events, count, now_ns)
         if self._cells[layout.T_TOUCHED_COUNT // 8]:
             self._wake_touched()
+        if stopped := self._cells[layout.T_STOPPED_COUNT // 8]:
+            self._cells[layout.T_STOPPED_COUNT // 8] = 0
+            for _ in range(stopped):
+                self._count_stopped()
+        self.tables.tell_refused()
         return left
+
+    def _set_ending(self, at: int, error: PenstockError) -> None:
+        ending = self.memory.kept(self.tables.ending(error))
+        self._state[at // 8 : at // 8 + 2] = address_of(ending), len(ending)
 
     def _wake_touched(self) -> None:
         """Tells the owners of the lanes in which something has changed."""
@@ -108,9 +125,10 @@ class PlainRequests:
             except Exception:
                 log.exception("plain requests failed")
 
-    def stop(self) -> None:
-        """Takes no request from now on; what waits is still answered."""
-        self._cells[layout.T_METHOD // 8] = layout.NONE
+    def stop(self, error: PenstockError, count: Callable[[], None]) -> None:
+        """Refuses every request from now on, each of them counted; what waits is still answered."""
+        self._count_stopped = count
+        self._set_ending(layout.T_STOPPED, error)
 
     def give_up(self) -> list[int]:
         """Gives up all that waits or runs, as if the callers had left; their calls, which are the transport's to end."""
@@ -122,7 +140,7 @@ class PlainRequests:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request waits or runs, and none keeps a place."""
+        """Whether no request waits or runs."""
         return bool(self._cells[layout.T_FREE_COUNT // 8] == layout.MAX_ENTRIES)
 
     def open_lane(self, row_bytes: Sequence[int], wake: Callable[[], None]) -> Lane | None:
@@ -132,7 +150,7 @@ class PlainRequests:
         number = self._free_lanes.pop()
         row = self._lane_rows[number]
         row[:] = 0
-        lane = Lane(self.tables, self._kernels, number, row, row_bytes, wake=wake, capacity=RING)
+        lane = Lane(self.tables, self._kernels, number, row, row_bytes, wake=wake)
         self._lanes[number] = lane
         return lane
 

@@ -15,7 +15,7 @@ from penstock.names import PARAMETER_QUEUE_US
 from penstock.tensors import join_bytes
 from penstock.wire import varint
 from penstock_server.call import Call
-from penstock_server.errors import DeadlinePassedError, NotReadyError, PenstockError
+from penstock_server.errors import NotReadyError, PenstockError
 from penstock_server.features.pipeline import Refusal
 from penstock_server.metrics.recorder import refusal_reason
 from penstock_server.models.servable import Outputs
@@ -64,6 +64,7 @@ class PlainBatches:
         give_back: Callable[[Lane], None],
     ) -> None:
         self._answerer = answerer
+        self._reasons = [refusal_reason(error) for error in answerer.refusals()]
         self.lane = lane
         self._port = port
         self._read = read
@@ -81,10 +82,15 @@ class PlainBatches:
         """Takes the next batch, which `end` or `answer` gives back; what comes too late is refused."""
         batch = self.lane.next_batch(most_rows, now_s)
         self._batches.append(batch)
-        error = DeadlinePassedError("the answer would come after the deadline")
-        for slot in batch.late:
-            self._refuse(slot, error)
+        self.count_refused()
+        self.lane.tell_refused()
         return batch
+
+    def count_refused(self) -> None:
+        """Counts the requests that kernels have refused, before their callers know of it."""
+        for reason, count in zip(self._reasons, self.lane.take_refused(), strict=True):
+            if count:
+                self._answerer.report.refused(reason, count)
 
     def work(self, batch: LaneBatch, cells: NDArray[np.int64] | None) -> Work:
         """What the version is to run."""

@@ -27,7 +27,7 @@ from penstock_server.metrics.recorder import Recorder
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.plain.lane import Form, Lane
 from penstock_server.plain.requests import MAX_BYTES, PlainRequests
-from penstock_server.prediction.answerer import PendingRequest, refuse
+from penstock_server.prediction.answerer import PASSED, PendingRequest, refuse
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import Choice
 from penstock_server.prediction.executor import LARGE_BYTES, Executor
@@ -352,7 +352,7 @@ def _deadline(request: ModelInferRequest, deadline_s: float, now_s: float) -> fl
         if timeout_us > 0:
             deadline_s = min(deadline_s, now_s + timeout_us * 1e-6)
     if deadline_s <= now_s:
-        raise DeadlinePassedError("the deadline had passed when the request arrived")
+        raise DeadlinePassedError(PASSED)
     return deadline_s
 
 

@@ -135,10 +135,12 @@ def module(name: str, **replaced: Any) -> ModuleType:
     return made
 
 
-def kernels(memory: Memory) -> tuple[Any, Any]:
-    """The modules `scan` and `lanes` over this memory."""
+def kernels(memory: Memory) -> tuple[Any, Any, Any]:
+    """The modules `scan` and `lanes` over this memory, and `waiting`."""
     base = ModuleType("base")
     base.__dict__["kernel"] = lambda function: function
     common = {"penstock_server.kernels.base": base, "penstock_server.kernels.memory": memory}
     scan = module("penstock_server.plain.kernels.scan", **common)
-    return scan, module("penstock_server.plain.kernels.lanes", **common, **{"penstock_server.plain.kernels.scan": scan})
+    waiting = module("penstock_server.plain.kernels.waiting", **common)
+    parts = {"penstock_server.plain.kernels.scan": scan, "penstock_server.plain.kernels.waiting": waiting}
+    return scan, module("penstock_server.plain.kernels.lanes", **common, **parts), waiting

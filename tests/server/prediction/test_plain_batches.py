@@ -23,7 +23,6 @@ from penstock_server.metrics.counters import REFUSALS
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import Outputs
 from penstock_server.plain import lane, layout
-from penstock_server.plain.requests import RING
 from penstock_server.rollout.plan import TrafficPlan
 from tests.server.prediction.plain_world import HeldThread, World, message, values
 
@@ -112,15 +111,14 @@ def test_a_caller_that_leaves_while_it_waits_has_no_row_in_the_batch(either: Mak
 
 
 def test_callers_that_all_leave_leave_nothing(either: Make) -> None:
-    """More than the ring has places for: a lane where nothing waits takes requests all the same."""
-    world = either(queue_requests=RING)
+    world = either()
     for _ in range(3):
-        world.leave(*world.send(*[message([1, 1])] * (RING // 2)))
+        world.leave(*world.send(*[message([1, 1])] * 4096))
     assert world.requests.is_idle
     world.check_clean()
-    assert refusals(world) == {"cancelled": 3 * (RING // 2)}
+    assert refusals(world) == {"cancelled": 3 * 4096}
     world.send(message([1, 1]))
-    assert world.taken == 3 * (RING // 2) + 1
+    assert world.taken == 3 * 4096 + 1
     world.run()
     world.check_clean()
 
@@ -180,11 +178,12 @@ def test_a_batch_is_no_larger_than_its_nearest_deadline_allows(world: Make) -> N
     made.check_clean()
 
 
-def test_requests_that_would_come_too_late_are_refused_by_the_general_path(either: Make) -> None:
+def test_requests_that_would_come_too_late_are_refused_at_once(either: Make) -> None:
     world = either(cost=Cost(1.0, 0.0))
     world.send(message([0, 0]))  # something waits, so that no probe runs
     (slot,) = world.send(message([1, 1]), deadline_s=world.clock.now + 0.5)
-    assert (world.taken, isinstance(world.port.ends[slot], DeadlinePassedError)) == (1, True)
+    assert (world.taken, world.port.refused) == (2, 1)
+    assert str(world.port.ends[slot]) == "the answer would come after the deadline"
     assert refusals(world) == {"deadline": 1}
     world.run()
     world.check_clean()
@@ -202,7 +201,7 @@ def test_the_queue_and_the_lane_respect_its_limits_together(
     world: Make, rows: int, most: int, limits: dict[str, int]
 ) -> None:
     """Plain and other requests, in both orders."""
-    plain, other = message(*[[1, 1]] * rows), message(*[[1, 1]] * rows, parameters={"priority": 5})
+    plain, other = message(*[[1, 1]] * rows), message(*[[1, 1]] * rows, id="ü")
     made = world(thread=HeldThread(), **limits)
     executor = made.executors["1"]
     for first, second in ((other, plain), (plain, other)):
@@ -214,7 +213,7 @@ def test_the_queue_and_the_lane_respect_its_limits_together(
         assert executor._queue.requests + executor.plain_batches.lane.requests == most
         refused = [end for end in made.port.ends.values() if isinstance(end, OverloadedError)]
         assert len(made.port.ends) - ends == 12 - most
-        assert f"{most} requests of {most * rows:,} rows wait" in str(refused[-1])
+        assert str(refused[-1]) == str(executor.full())
         made.run()
     assert refusals(made) == {"overloaded": 2 * (12 - most)}
     made.check_clean()
@@ -291,7 +290,7 @@ def test_more_than_a_batch_holds_is_refused_when_a_version_is_closed(world: Make
     made = world(thread=HeldThread(), queue_requests=20_000)
     made.send(message([0, 0]))
     made.step()
-    slots = made.send(*[message([1, 1])] * (RING // 2))
+    slots = made.send(*[message([1, 1])] * (lane.MOST + 1))
     made.executors["1"].close()
     assert all(isinstance(made.port.ends[slot], NotReadyError) for slot in slots)
     made.check_clean()
@@ -501,7 +500,7 @@ def test_the_end_of_the_grace_ends_what_waits_and_runs_once(world: Make) -> None
     made = world(thread=HeldThread())
     slots = made.send(message([1, 1]), message([2, 2]))
     made.step()
-    slots += made.send(message([3, 3]), message([4, 4], parameters={"priority": 1}))
+    slots += made.send(message([3, 3]), message([4, 4], id="ü"))
     made.end_of_grace()
     made.end_of_grace()
     assert all(isinstance(made.port.ends[slot], UnavailableError) for slot in slots)
@@ -513,11 +512,13 @@ def test_the_end_of_the_grace_ends_what_waits_and_runs_once(world: Make) -> None
 def test_a_server_that_drains_takes_no_more(either: Make) -> None:
     world = either()
     (before,) = world.send(message([1, 1]))
-    world.requests.stop()
-    world.send(message([2, 2]))
-    assert world.taken == 1
+    world.drain()
+    slots = world.send(message([2, 2]), b"no message")
+    assert (world.taken, world.port.refused) == (3, 2)
     world.run()
     assert values(world.port.ends[before]) == [2.0, 2.0]
+    assert all(isinstance(world.port.ends[slot], UnavailableError) for slot in slots)
+    assert int(world.unrouted.counters.refusals.sum()) == 2
     world.check_clean()
 
 

@@ -22,6 +22,22 @@ from penstock_server.kernels.memory import (
     word,
 )
 from penstock_server.plain.kernels.scan import begin, scan, varint, write_varint
+from penstock_server.plain.kernels.waiting import (
+    FITS,
+    add_to,
+    begin_delay,
+    foremost,
+    forget_slot,
+    free_entry,
+    put_last,
+    refuse,
+    take_entry,
+    take_out,
+    tell,
+    touch,
+    verdict,
+    why_late,
+)
 from penstock_server.plain.layout import (
     A_DATA,
     A_OFFSETS,
@@ -38,8 +54,8 @@ from penstock_server.plain.layout import (
     D_KIND,
     D_PLACE,
     D_REQUIRED,
+    DEFAULT_LEVEL,
     DOUBLES,
-    ENTRY_BYTES,
     F_HASH,
     F_ID_AT,
     F_ID_SIZE,
@@ -49,36 +65,19 @@ from penstock_server.plain.layout import (
     F_ROWS,
     F_SIZE,
     F_TIMEOUT,
-    FREE,
     KEPT_BYTES,
     L_BASE,
     L_BLOCK_COUNT,
     L_BLOCKS,
-    L_BUSY_UNTIL,
-    L_BYTES,
-    L_CAPACITY,
-    L_HEAD,
-    L_IS_OPEN,
-    L_IS_TOUCHED,
-    L_LARGEST,
     L_LEFT,
-    L_MAX_BYTES,
-    L_MAX_REQUESTS,
-    L_MAX_ROWS,
-    L_OTHER_BYTES,
-    L_OTHER_REQUESTS,
-    L_OTHER_ROWS,
-    L_REQUESTS,
-    L_RING,
+    L_OBJECTIVE,
     L_ROW,
     L_ROWS,
-    L_TAIL,
-    L_TIMED,
-    L_USUAL_ROWS,
     LANE_BYTES,
     LAYOUT_BYTES,
     LAYOUT_OUTPUT_BYTES,
     LEFT,
+    LEVELS,
     N_ARRIVED,
     N_DATA,
     N_DEADLINE,
@@ -86,6 +85,7 @@ from penstock_server.plain.layout import (
     N_ID_SIZE,
     N_LANE,
     N_PLAN,
+    N_PRIORITY,
     N_RAW_AT,
     N_ROWS,
     N_SIZE,
@@ -107,9 +107,9 @@ from penstock_server.plain.layout import (
     RUNNING,
     SINGLES,
     T_BUCKETS,
-    T_ENTRIES,
     T_ENTRY_OF,
-    T_FREE,
+    T_EXPIRED,
+    T_EXPIRED_SIZE,
     T_FREE_COUNT,
     T_LANES,
     T_MAX_BYTES,
@@ -117,8 +117,9 @@ from penstock_server.plain.layout import (
     T_PLANS,
     T_SCRATCH,
     T_SKELETON,
-    T_TOUCHED,
-    T_TOUCHED_COUNT,
+    T_STOPPED,
+    T_STOPPED_COUNT,
+    T_STOPPED_SIZE,
     TEXTS,
     W_BATCH,
     W_BEGAN,
@@ -147,13 +148,11 @@ from penstock_server.plain.layout import (
 from penstock_server.transport.layout import (
     CALL,
     CLOSED,
-    COUNTED,
     E_DATA,
     E_DEADLINE,
     E_FLAGS,
     E_KIND,
     E_METHOD,
-    E_MORE,
     E_SIZE,
     E_SLOT,
     EVENT_BYTES,
@@ -235,60 +234,16 @@ def fits(plan: int, data: int, at: int, size: int, rows: int) -> bool:
 
 
 @kernel
-def ring_place(lane: int, number: int) -> int:
-    return word(lane + L_RING) + 8 * (number & word(lane + L_CAPACITY) - 1)
-
-
-@kernel
-def free_entry(state: int, entry: int) -> None:
-    """Gives an entry back, with its message."""
-    if word(entry + N_DATA):
-        release(word(entry + N_DATA))
-        set_word(entry + N_DATA, 0)
-    set_word(entry + N_STATE, FREE)
-    count = word(state + T_FREE_COUNT)
-    set_word(word(state + T_FREE) + 8 * count, (entry - word(state + T_ENTRIES)) // ENTRY_BYTES)
-    set_word(state + T_FREE_COUNT, count + 1)
-
-
-@kernel
-def forget_slot(state: int, entry: int) -> None:
-    """The stream's slot has no entry any more."""
-    set_word(word(state + T_ENTRY_OF) + 8 * word(entry + N_SLOT), 0)
-
-
-@kernel
-def uncount(lane: int, entry: int) -> None:
-    """An entry waits no longer."""
-    set_word(lane + L_REQUESTS, word(lane + L_REQUESTS) - 1)
-    set_word(lane + L_ROWS, word(lane + L_ROWS) - word(entry + N_ROWS))
-    set_word(lane + L_BYTES, word(lane + L_BYTES) - word(entry + N_SIZE))
-
-
-@kernel
-def drop_left(state: int, lane: int) -> None:
-    """Frees the places at the lane's head whose callers are gone: all of them, if nothing waits any more."""
-    while word(lane + L_HEAD) < word(lane + L_TAIL):
-        entry = word(ring_place(lane, word(lane + L_HEAD)))
-        if word(entry + N_STATE) != LEFT:
-            return
-        pop(lane)
-        free_entry(state, entry)
-
-
-@kernel
 def leave(state: int, entry: int) -> None:
     """A caller is gone; what waits for it is given up, and a batch keeps its rows."""
     lane = word(state + T_LANES) + word(entry + N_LANE) * LANE_BYTES
-    is_waiting = word(entry + N_STATE) == WAITING
     forget_slot(state, entry)
-    set_word(entry + N_STATE, LEFT)
-    if is_waiting:
-        uncount(lane, entry)
-        release(word(entry + N_DATA))
-        set_word(entry + N_DATA, 0)
-        drop_left(state, lane)
-    set_word(lane + L_LEFT, word(lane + L_LEFT) + 1)
+    if word(entry + N_STATE) == WAITING:
+        take_out(lane, entry)
+        free_entry(state, entry)
+    else:
+        set_word(entry + N_STATE, LEFT)
+    add_to(lane + L_LEFT, 1)
     touch(state, lane)
 
 
@@ -303,105 +258,84 @@ def give_up(state: int, slot: int) -> int:
 
 
 @kernel
-def touch(state: int, lane: int) -> None:
-    if not word(lane + L_IS_TOUCHED):
-        set_word(lane + L_IS_TOUCHED, 1)
-        count = word(state + T_TOUCHED_COUNT)
-        set_word(word(state + T_TOUCHED) + 8 * count, (lane - word(state + T_LANES)) // LANE_BYTES)
-        set_word(state + T_TOUCHED_COUNT, count + 1)
-
-
-@kernel
-def has_place(lane: int, rows: int, size: int) -> bool:
-    """Whether a lane takes a request: it is open, the request is of the usual size, and the queue is not full."""
-    if not word(lane + L_IS_OPEN) or rows > word(lane + L_USUAL_ROWS):
-        return False
-    waiting = word(lane + L_ROWS) + word(lane + L_OTHER_ROWS)
-    if waiting and waiting + rows > word(lane + L_MAX_ROWS):
-        return False
-    held = word(lane + L_BYTES) + word(lane + L_OTHER_BYTES)
-    if held and held + size > word(lane + L_MAX_BYTES):
-        return False
-    if word(lane + L_REQUESTS) + word(lane + L_OTHER_REQUESTS) >= word(lane + L_MAX_REQUESTS):
-        return False
-    return word(lane + L_TAIL) - word(lane + L_HEAD) < word(lane + L_CAPACITY)
-
-
-@kernel
-def is_in_time(lane: int, rows: int, now: int, deadline: int) -> bool:
-    """Whether a request would be answered before its deadline without waiting too long for that (`batching.cost`)."""
-    set_word(lane + L_TIMED, 1)
-    base, row = word(lane + L_BASE), word(lane + L_ROW)
-    start = max(now, word(lane + L_BUSY_UNTIL))
-    ahead = word(lane + L_ROWS) + word(lane + L_OTHER_ROWS) + rows
-    largest = max(word(lane + L_LARGEST), rows)
-    batches = (ahead + largest - 1) // largest
-    end = start + (base + row * ahead if batches <= 1 else batches * (base + row * largest))
-    own = base + row * rows
-    return end < deadline and 2 * (end - own - now) <= deadline - now - own
-
-
-@kernel
-def enter(state: int, event: int, plan: int, found: int, now: int) -> bool:
-    """Adds a request to its plan's lane; false if the general path is to have it."""
+def wait(state: int, event: int, plan: int, found: int, now: int, deadline: int, priority: int) -> None:
+    """Adds a request to its plan's lane."""
     lane = word(state + T_LANES) + word(plan + P_LANE) * LANE_BYTES
-    rows, size = word(found + F_ROWS), word(event + E_SIZE)
-    free = word(state + T_FREE_COUNT)
-    if free == 0 or not has_place(lane, rows, size):
-        return False
-    deadline = word(event + E_DEADLINE)
-    timeout = word(found + F_TIMEOUT)
-    if timeout > 0:
-        deadline = min(deadline, now + timeout * 1000)
-    if deadline <= now or (deadline < NEVER and not is_in_time(lane, rows, now, deadline)):
-        return False
-    number = word(word(state + T_FREE) + 8 * (free - 1))
-    set_word(state + T_FREE_COUNT, free - 1)
-    entry = word(state + T_ENTRIES) + number * ENTRY_BYTES
+    entry = take_entry(state)
     slot = word(event + E_SLOT)
     set_word(entry + N_STATE, WAITING)
     set_word(entry + N_SLOT, slot)
     set_word(entry + N_LANE, word(plan + P_LANE))
     set_word(entry + N_PLAN, word(plan + P_NUMBER))
     set_word(entry + N_DATA, word(event + E_DATA))
-    set_word(entry + N_SIZE, size)
-    set_word(entry + N_ROWS, rows)
+    set_word(entry + N_SIZE, word(event + E_SIZE))
+    set_word(entry + N_ROWS, word(found + F_ROWS))
     set_word(entry + N_RAW_AT, word(found + F_RAW_AT))
     set_word(entry + N_ID_AT, word(found + F_ID_AT))
     set_word(entry + N_ID_SIZE, word(found + F_ID_SIZE))
     set_word(entry + N_ARRIVED, now)
     set_word(entry + N_DEADLINE, deadline)
+    set_word(entry + N_PRIORITY, priority)
     set_word(word(state + T_ENTRY_OF) + 8 * slot, entry)
-    tail = word(lane + L_TAIL)
-    set_word(ring_place(lane, tail), entry)
-    set_word(lane + L_TAIL, tail + 1)
-    set_word(lane + L_REQUESTS, word(lane + L_REQUESTS) + 1)
-    set_word(lane + L_ROWS, word(lane + L_ROWS) + rows)
-    set_word(lane + L_BYTES, word(lane + L_BYTES) + size)
+    put_last(lane, entry)
+
+
+@kernel
+def enter(state: int, event: int, plan: int, found: int, now: int) -> bool:
+    """Has a request wait, or refuses it; false if the general path is to have it."""
+    lane = word(state + T_LANES) + word(plan + P_LANE) * LANE_BYTES
+    deadline = min(word(event + E_DEADLINE), now + word(lane + L_OBJECTIVE))
+    timeout = word(found + F_TIMEOUT)
+    if timeout > 0:
+        deadline = min(deadline, now + timeout * 1000)
+    priority = word(found + F_PRIORITY)
+    if priority <= 0:
+        priority = DEFAULT_LEVEL
+    why = verdict(lane, priority, word(found + F_ROWS), word(event + E_SIZE), now, deadline)
+    if why == NONE or word(state + T_FREE_COUNT) == 0:
+        return False
+    if why == FITS:
+        wait(state, event, plan, found, now, deadline, priority)
+    else:
+        release(word(event + E_DATA))
+        refuse(state, lane, word(event + E_SLOT), why)
     touch(state, lane)
     return True
 
 
 @kernel
 def take_call(state: int, event: int, now: int) -> bool:
-    """Whether a call's message is plain, and waits in a lane now."""
-    if word(event + E_METHOD) != word(state + T_METHOD) or word(event + E_FLAGS) & IS_COMPRESSED:
+    """Whether a call's message is plain, and waits in a lane now, or is refused."""
+    if word(event + E_METHOD) != word(state + T_METHOD):
         return False
+    if word(state + T_STOPPED):
+        release(word(event + E_DATA))
+        tell(state, word(event + E_SLOT), word(state + T_STOPPED), word(state + T_STOPPED_SIZE))
+        add_to(state + T_STOPPED_COUNT, 1)
+        return True
     size = word(event + E_SIZE)
-    if size <= 0 or size > word(state + T_MAX_BYTES):
+    if word(event + E_FLAGS) & IS_COMPRESSED or size <= 0 or size > word(state + T_MAX_BYTES):
         return False
     data = word(event + E_DATA)
     found = word(state + T_SCRATCH)
-    if not scan(found, word(state + T_SKELETON), data, size):
+    if not scan(found, word(state + T_SKELETON), data, size) or word(found + F_PRIORITY) > LEVELS:
         return False
     plan = plan_of(state, found)
     if plan == 0 or word(plan + P_LANE) == NONE or word(plan + P_INPUTS) != word(found + F_INPUTS):
         return False
-    if word(found + F_PRIORITY) > 0:
-        return False
     if not fits(plan, data, word(found + F_RAW_AT), size, word(found + F_ROWS)):
         return False
     return enter(state, event, plan, found, now)
+
+
+@kernel
+def take_end(state: int, event: int, entry: int) -> bool:
+    """A call's caller is gone, or its deadline has passed, which it is told; whether nobody else need know."""
+    leave(state, entry)
+    if word(event + E_KIND) == CLOSED:
+        return False
+    tell(state, word(event + E_SLOT), word(state + T_EXPIRED), word(state + T_EXPIRED_SIZE))
+    return True
 
 
 @kernel
@@ -411,16 +345,16 @@ def sift(state: int, events: int, count: int, now: int) -> int:
     for number in range(count):
         event = events + number * EVENT_BYTES
         kind = word(event + E_KIND)
+        is_taken = False
         if kind == CALL:
-            if take_call(state, event, now):
-                set_word(event + E_KIND, TAKEN)
-                continue
+            is_taken = take_call(state, event, now)
         elif kind in (CLOSED, EXPIRED):
             entry = word(word(state + T_ENTRY_OF) + 8 * word(event + E_SLOT))
-            if entry:
-                leave(state, entry)
-                set_word(event + E_MORE, COUNTED)
-        left += 1
+            is_taken = entry != 0 and take_end(state, event, entry)
+        if is_taken:
+            set_word(event + E_KIND, TAKEN)
+        else:
+            left += 1
     return left
 
 
@@ -502,59 +436,57 @@ def take_rows(state: int, lane: int, entry: int, start: int) -> bool:
 
 
 @kernel
-def pop(lane: int) -> int:
-    head = word(lane + L_HEAD)
-    entry = word(ring_place(lane, head))
-    set_word(lane + L_HEAD, head + 1)
-    return entry
+def begin_blocks(lane: int) -> None:
+    """Empties the blocks for the next batch."""
+    for at in range(word(lane + L_BLOCK_COUNT)):
+        block = word(lane + L_BLOCKS) + at * BLOCK_BYTES
+        set_word(block + B_SIZE, 0)
+        give_back(block + B_DATA, block + B_CAPACITY)
+
+
+@kernel
+def is_late(lane: int, entry: int, start: int, row: int, full: int, rows: int, most_rows: int) -> bool:
+    """Whether a request is given up: it would be late even alone, or, with an objective, keep a full batch small."""
+    deadline, own = word(entry + N_DEADLINE), word(entry + N_ROWS)
+    return deadline <= start + row * own or (deadline <= full and word(lane + L_ROWS) - own + rows >= most_rows)
 
 
 @kernel
 def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: int) -> int:
     """Takes the next batch off a lane, up to so many rows and requests: its entries to `batch`, its rows into the blocks.
 
-    How many requests there are; behind them in `batch` come the number of those that are too late, and these. One that
-    does not fit any more stays for the next batch, and so does one that would make the batch late for another in it.
+    How many requests there are. Those that are too late are refused. One that does not fit any more stays for the next
+    batch, and so does one that would make the batch late for another in it.
     """
     lane = word(state + T_LANES) + number * LANE_BYTES
-    blocks = word(lane + L_BLOCKS)
-    block_count = word(lane + L_BLOCK_COUNT)
-    for at in range(block_count):
-        block = blocks + at * BLOCK_BYTES
-        set_word(block + B_SIZE, 0)
-        give_back(block + B_DATA, block + B_CAPACITY)
-    late = batch + 8 * (most + 1)
-    count = rows = late_count = 0
+    begin_blocks(lane)
+    count = rows = 0
     start, row = now + word(lane + L_BASE), word(lane + L_ROW)
+    full = start if word(lane + L_OBJECTIVE) == NEVER else start + row * most_rows
     until = NEVER
-    while word(lane + L_HEAD) < word(lane + L_TAIL) and count < most and late_count < most:
-        entry = word(ring_place(lane, word(lane + L_HEAD)))
-        if word(entry + N_STATE) == LEFT:
-            pop(lane)
+    while count < most:
+        entry = foremost(lane)
+        if entry == 0:
+            break
+        own, deadline = word(entry + N_ROWS), word(entry + N_DEADLINE)
+        if is_late(lane, entry, start, row, full, rows, most_rows):
+            take_out(lane, entry)
+            refuse(state, lane, word(entry + N_SLOT), why_late(lane, word(entry + N_ARRIVED), deadline))
+            forget_slot(state, entry)
             free_entry(state, entry)
             continue
-        own, deadline = word(entry + N_ROWS), word(entry + N_DEADLINE)
         end = start + row * (rows + own)
-        if deadline <= start + row * own:
-            pop(lane)
-            uncount(lane, entry)
-            set_word(entry + N_STATE, RUNNING)
-            set_word(late + 8 * late_count, entry)
-            late_count += 1
-            continue
         if count and (rows + own > most_rows or end >= until or end >= deadline):
             break
         if not take_rows(state, lane, entry, rows):
             break
-        pop(lane)
-        uncount(lane, entry)
+        take_out(lane, entry)
         set_word(entry + N_STATE, RUNNING)
         set_word(batch + 8 * count, entry)
         count += 1
         rows += own
         until = min(until, deadline)
-    drop_left(state, lane)
-    set_word(batch + 8 * most, late_count)
+    begin_delay(lane)
     return count
 
 
@@ -563,14 +495,14 @@ def empty(state: int, number: int, batch: int, most: int) -> int:
     """Takes up to so many requests off a lane, to be refused; how many."""
     lane = word(state + T_LANES) + number * LANE_BYTES
     count = 0
-    drop_left(state, lane)
-    while word(lane + L_HEAD) < word(lane + L_TAIL) and count < most:
-        entry = pop(lane)
-        uncount(lane, entry)
+    while count < most:
+        entry = foremost(lane)
+        if entry == 0:
+            break
+        take_out(lane, entry)
         set_word(entry + N_STATE, RUNNING)
         set_word(batch + 8 * count, entry)
         count += 1
-        drop_left(state, lane)
     return count
 
 
