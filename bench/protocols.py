@@ -94,15 +94,19 @@ class JsonProtocol:
                     raise TimeoutError(f"no answer from {address} within {timeout_s} s: {error}") from error
                 time.sleep(_POLL_S)
         for message, expected in zip(sent, cycle(outputs), strict=False):
-            if difference := inference.compare(expected, self.read(_post(address, message))):
+            if difference := inference.compare(expected, self.read(self.parse(_post(address, message)))):
                 raise inference.WrongAnswerError(f"{address} answers wrongly: {difference}")
 
+    def parse(self, body: bytes) -> Any:
+        """An answer's body."""
+        return json.loads(body)
+
     def read(self, answer: Any) -> inference.Outputs:
-        """The outputs in an answer's JSON."""
+        """The outputs in what was parsed."""
         return {name: np.asarray(values) for name, values in answer["outputs"].items()}
 
 
-def _post(address: str, body: bytes) -> Any:
+def _post(address: str, body: bytes) -> bytes:
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
         connection.request("POST", _HTTP_PATH, body, {"content-type": "application/json"})
@@ -112,7 +116,7 @@ def _post(address: str, body: bytes) -> Any:
         connection.close()
     if response.status != http.HTTPStatus.OK:
         raise inference.WrongAnswerError(f"{address} answers with HTTP status {response.status}: {text[:200]!r}")
-    return json.loads(text)
+    return text
 
 
 GRPC: Final = GrpcProtocol()
