@@ -8,10 +8,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.names import PARAMETER_BATCH_ROWS, PARAMETER_COMPUTE_US, PARAMETER_QUEUE_US
+from penstock.wire import varint
 from penstock_server.errors import PenstockError
 from penstock_server.kernels.compiled import Library
 from penstock_server.plain import layout
-from penstock_server.plain.memory import Tables, address_of
+from penstock_server.plain.memory import Tables, address_of, address_of_rows
 
 MAX_LAYOUTS: Final = 512
 """Numbers of rows and forms of one version whose answers' constant parts are kept."""
@@ -19,6 +21,12 @@ MOST: Final = 4096
 """Requests of one batch."""
 _OPERATION_WORDS: Final = 5
 _NS: Final = 1e-9
+_PARAMETERS: Final = [
+    b"\x0a" + varint(len(name)) + name.encode()
+    for name in (PARAMETER_COMPUTE_US, PARAMETER_BATCH_ROWS, PARAMETER_QUEUE_US)
+]
+_NAMES: Final = b"".join([*(len(key).to_bytes(8, "little") for key in _PARAMETERS), *_PARAMETERS])
+"""The parameters of a reply as kernels write them."""
 
 
 class ReplyLayout(NamedTuple):
@@ -60,19 +68,28 @@ class LaneBatch:
         count: how many there are.
         rows: all of them.
         address: of the table of its entries.
-        numbers: their places in the table of entries.
         is_over: their places were given back.
     """
 
-    __slots__ = ("address", "count", "is_over", "numbers", "rows", "words")
+    __slots__ = ("_entries_at", "address", "count", "is_over", "rows", "words")
 
-    def __init__(self, words: NDArray[np.int64]) -> None:
+    def __init__(self, words: NDArray[np.int64], address: int, entries_at: int) -> None:
         self.words = words
-        self.address: int = words.ctypes.data  # read once, since it takes a microsecond
+        self.address = address
+        self._entries_at = entries_at
         self.count = 0
         self.rows = 0
-        self.numbers: NDArray[np.int64] = words[:0]
         self.is_over = False
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Their places in the table of entries."""
+        return (np.abs(self.words[: self.count]) - self._entries_at) // layout.ENTRY_BYTES
+
+    @property
+    def answered(self) -> NDArray[np.int64]:
+        """The places in the batch of those that are answered."""
+        return np.flatnonzero(self.words[: self.count] < 0)
 
 
 class Answered(NamedTuple):
@@ -82,15 +99,11 @@ class Answered(NamedTuple):
         operations: the address of what the transport is to do.
         replies: how many operations there are.
         block: the address of the replies.
-        arrived_ns: when the requests that are answered had arrived.
-        places: these requests' places in the batch.
     """
 
     operations: int
     replies: int
     block: int
-    arrived_ns: NDArray[np.int64]
-    places: NDArray[np.int64]
 
 
 class Lane:
@@ -137,10 +150,19 @@ class Lane:
         self._layout_count = 0
         self._layout_memory: list[Any] = []
         self._layout_key: object = None
-        self._spare = [np.zeros(MOST, np.int64) for _ in range(3)]
+        self._spare: list[tuple[NDArray[np.int64], int]] = []
         self._operations = np.zeros((MOST, _OPERATION_WORDS), np.int64)
-        self._words = np.zeros(16, np.int64)
+        self._names = np.frombuffer(_NAMES, np.uint8)
+        self._scratch = np.zeros(layout.SCRATCH_BYTES, np.uint8)
+        self._latency = np.zeros(layout.LATENCY_BYTES // 8, np.int64)
+        self._latency_memory: Sequence[NDArray[Any]] = ()
+        self._outputs = np.zeros((1, layout.OUTPUT_BYTES // 8), np.int64)
+        self._words = np.zeros(layout.ANSWER_BYTES // 8, np.int64)
         self._answers = self._words.data
+        self._answers[layout.W_OUTPUTS // 8] = self._outputs.ctypes.data
+        self._answers[layout.W_NAMES // 8] = self._names.ctypes.data
+        self._answers[layout.W_SCRATCH // 8] = self._scratch.ctypes.data
+        self._answers[layout.W_LATENCY // 8] = self._latency.ctypes.data
         self._answers[layout.W_STATE // 8] = tables.address
         self._answers[layout.W_LAYOUTS // 8] = self._layouts.ctypes.data
         self._answers[layout.W_OPERATIONS // 8] = self._operations.ctypes.data
@@ -159,6 +181,7 @@ class Lane:
         objective_s: float,
         delay_s: float,
         errors: Sequence[PenstockError],
+        latency: Sequence[NDArray[Any]],
     ) -> None:
         """Takes requests from now on, within these bounds.
 
@@ -170,6 +193,7 @@ class Lane:
             objective_s: in which each is to be answered, infinite for none.
             delay_s: how long one may wait for others.
             errors: with which requests are refused, by the reasons of `layout`.
+            latency: where the latencies of requests are counted, as `metrics.recorder.Recorder.latency_cells` has it.
         """
         self._set(layout.L_MAX_REQUESTS, most_requests)
         self._set(layout.L_MAX_ROWS, most_rows)
@@ -179,6 +203,9 @@ class Lane:
         self._set(layout.L_DELAY, int(delay_s / _NS))
         self._endings = [self._tables.ending(error) for error in errors]
         self._ending_table[:] = [(address_of(ending), len(ending)) for ending in self._endings]
+        self._latency_memory = latency
+        edges, total, queue, total_sum, queue_sum = (each.ctypes.data for each in latency)
+        self._latency[:] = edges, len(latency[0]), total, queue, total_sum, queue_sum
         self._set(layout.L_IS_OPEN, 1)
 
     def set_others(self, requests: int, rows: int, size_bytes: int) -> None:
@@ -280,12 +307,14 @@ class Lane:
         return batch
 
     def _new_batch(self) -> LaneBatch:
-        return LaneBatch(self._spare.pop() if self._spare else np.zeros(MOST, np.int64))
+        if not self._spare:
+            words = np.zeros(MOST, np.int64)
+            return LaneBatch(words, words.ctypes.data, self._tables.entries_at)
+        return LaneBatch(*self._spare.pop(), self._tables.entries_at)
 
     def _fill(self, batch: LaneBatch, count: int) -> None:
         batch.count = count
-        batch.numbers = (batch.words[:count] - self._tables.entries_at) // layout.ENTRY_BYTES
-        batch.rows = int(self._tables.entries[batch.numbers, layout.N_ROWS // 8].sum()) if count else 0
+        batch.rows = self._cells[layout.L_TAKEN_ROWS // 8]
 
     def blocks(self) -> tuple[bytes, ...]:
         """The rows of the batch that was taken last, as a version takes them."""
@@ -336,46 +365,45 @@ class Lane:
         *,
         key: object,
         layout_of: Callable[[int, Form], ReplyLayout],
-        timing: tuple[bytes, bytes],
+        compute_s: float,
         began_s: float,
+        ended_s: float,
         most_bytes: int,
     ) -> Answered:
-        """Writes the replies of a batch.
+        """Writes the replies of a batch, and counts what those that are answered took.
 
         Args:
             batch: what ran.
             outputs: its rows.
             key: as long as it is equal, layouts stay valid.
             layout_of: the constant part of a reply, by its rows and its form.
-            timing: what all replies of the batch say of its time, and the key of the parameter of the queue's time.
+            compute_s: what the batch took to compute, which its replies say.
             began_s: when the batch began.
+            ended_s: when it was computed.
             most_bytes: of a reply. What is larger is not answered, and still runs.
         """
         self._lay_out(batch, key, layout_of)
-        table = np.array(
-            [
-                (each.data.ctypes.data if isinstance(each.data, np.ndarray) else address_of(each.data), each.row_bytes,
-                 0 if each.offsets is None else each.offsets.ctypes.data)
-                for each in outputs
-            ],
-            np.int64,
-        )  # fmt: skip
-        said = len(timing[0]).to_bytes(8, "little") + len(timing[1]).to_bytes(8, "little") + timing[0] + timing[1]
         answers = self._answers
+        if len(self._outputs) != len(outputs):
+            self._outputs = np.zeros((len(outputs), layout.OUTPUT_BYTES // 8), np.int64)
+            answers[layout.W_OUTPUTS // 8] = self._outputs.ctypes.data
+        table = self._outputs.data
+        for number, (data, row_bytes, offsets) in enumerate(outputs):
+            table[number, layout.A_DATA // 8] = address_of_rows(data)
+            table[number, layout.A_ROW_BYTES // 8] = row_bytes
+            table[number, layout.A_OFFSETS // 8] = 0 if offsets is None else offsets.ctypes.data
         answers[layout.W_BATCH // 8] = batch.address
         answers[layout.W_COUNT // 8] = batch.count
-        answers[layout.W_OUTPUTS // 8] = table.ctypes.data
         answers[layout.W_LAYOUT_COUNT // 8] = self._layout_count
-        answers[layout.W_TIMING // 8] = address_of(said)
+        answers[layout.W_COMPUTED // 8] = int(compute_s * 1e6)
+        answers[layout.W_ROWS // 8] = batch.rows
         answers[layout.W_BEGAN // 8] = int(began_s / _NS)
+        answers[layout.W_ENDED // 8] = int(ended_s / _NS)
         answers[layout.W_MOST // 8] = most_bytes
         count = self._answer(self._answers_at)
         if count < 0:
             raise MemoryError("no memory for the answers of a batch")
-        places = np.flatnonzero(batch.words[: batch.count] < 0)
-        arrived_ns = self._tables.entries[batch.numbers[places], layout.N_ARRIVED // 8]
-        operations, block = answers[layout.W_OPERATIONS // 8], answers[layout.W_BLOCK // 8]
-        return Answered(operations, count, block, arrived_ns, places)
+        return Answered(answers[layout.W_OPERATIONS // 8], count, answers[layout.W_BLOCK // 8])
 
     def _lay_out(self, batch: LaneBatch, key: object, layout_of: Callable[[int, Form], ReplyLayout]) -> None:
         """Makes the layouts that a batch needs and that are not there."""
@@ -418,7 +446,7 @@ class Lane:
         batch.is_over = True
         self._end_batch(self._tables.address, batch.address, batch.count)
         if len(self._spare) < 3:
-            self._spare.append(batch.words)
+            self._spare.append((batch.words, batch.address))
 
     def close(self) -> None:
         """Frees its memory; nothing waits, and every batch is over."""

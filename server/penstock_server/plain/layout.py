@@ -49,11 +49,13 @@ TEXTS: Final = 5
 (
     L_LEVELS, L_REQUESTS, L_ROWS, L_BYTES, L_MAX_REQUESTS, L_MAX_ROWS, L_MAX_BYTES, L_IS_OPEN, L_USUAL_ROWS, L_IS_TOUCHED,
     L_BLOCKS, L_BLOCK_COUNT, L_TIMED, L_BASE, L_ROW, L_BUSY_UNTIL, L_LARGEST, L_LEFT, L_OTHER_REQUESTS, L_OTHER_ROWS,
-    L_OTHER_BYTES, L_PROBE_AT, L_OBJECTIVE, L_DELAY, L_DELAYED_UNTIL, L_HALFWAY, L_ENDINGS, L_REFUSED,
-) = _words(28)  # fmt: skip
+    L_OTHER_BYTES, L_PROBE_AT, L_OBJECTIVE, L_DELAY, L_DELAYED_UNTIL, L_HALFWAY, L_ENDINGS, L_TAKEN_ROWS,
+    L_REFUSED,
+) = _words(29)  # fmt: skip
 LANE_BYTES: Final = 32 * 8
 """The others are what waits in the version's queue: both together respect its limits. `L_BUSY_UNTIL` is 0 while nothing runs.
-From `L_REFUSED` on, the refused requests are counted by their reason."""
+`L_TAKEN_ROWS` are those of the batch that was taken last. From `L_REFUSED` on, the refused requests are counted by their
+reason."""
 
 # Why a request is refused, in the order of `L_ENDINGS` and of the counts.
 FULL: Final = 0
@@ -101,9 +103,19 @@ OUTPUT_BYTES: Final = 3 * 8
 
 # What `answer` is given, and gives back.
 (
-    W_STATE, W_BATCH, W_COUNT, W_OUTPUTS, W_LAYOUTS, W_LAYOUT_COUNT, W_TIMING, W_BEGAN, W_OPERATIONS, W_BLOCK, W_CAPACITY,
-    W_MOST, W_SIZE,
-) = _words(13)  # fmt: skip
+    W_STATE, W_BATCH, W_COUNT, W_OUTPUTS, W_LAYOUTS, W_LAYOUT_COUNT, W_NAMES, W_BEGAN, W_OPERATIONS, W_BLOCK, W_CAPACITY,
+    W_MOST, W_SIZE, W_ENDED, W_COMPUTED, W_ROWS, W_LATENCY, W_SCRATCH,
+) = _words(18)  # fmt: skip
+ANSWER_BYTES: Final = 18 * 8
+
+# The names of the parameters of a reply: their sizes, and then themselves.
+(K_COMPUTED, K_ROWS, K_QUEUE, K_NAMES) = _words(4)
+
+# Where the latencies of requests are counted: the upper bounds of the cells, the cells of what they took in all and of what
+# they waited, and the sums of both, which are float64.
+(H_EDGES, H_EDGE_COUNT, H_TOTAL, H_QUEUE, H_TOTAL_SUM, H_QUEUE_SUM) = _words(6)
+LATENCY_BYTES: Final = 6 * 8
+SCRATCH_BYTES: Final = 1024
 
 # For each plan and number of rows, the constant part of an answer.
 (Y_PLAN, Y_ROWS, Y_PREFIX, Y_PREFIX_SIZE, Y_OUTPUTS, Y_OUTPUT_COUNT) = _words(6)

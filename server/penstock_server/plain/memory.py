@@ -69,6 +69,15 @@ def address_of(content: bytes) -> int:
     return ctypes.cast(ctypes.c_char_p(content), ctypes.c_void_p).value or 0
 
 
+def address_of_rows(rows: Any) -> int:
+    """Where bytes or an array lie, as long as something keeps them; in a third of the time that `ctypes.data` takes."""
+    if isinstance(rows, bytes):
+        return address_of(rows)
+    if not rows.flags.writeable or not rows.nbytes:
+        return int(rows.ctypes.data)
+    return ctypes.addressof(ctypes.c_char.from_buffer(rows))
+
+
 class Memory:
     """Makes arrays, and keeps them as long as it lives."""
 

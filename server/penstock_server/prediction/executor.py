@@ -353,6 +353,7 @@ class Executor(Answerer):
         self._tell_lane()
         self._tell_cost(plain.lane)
         plain.lane.open(
+            latency=self.report.latency_cells(),
             most_requests=limits.queue_requests,
             most_rows=limits.queue_rows,
             most_bytes=limits.queue_bytes,

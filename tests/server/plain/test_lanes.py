@@ -1,5 +1,6 @@
 """Lanes as plain Python over memory that knows its blocks: no request is lost, answered twice, or read after its end."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import inf
 from typing import Any, Final
@@ -25,8 +26,8 @@ SLOTS: Final = 16
 MOST: Final = 4
 METHOD: Final = 2
 EXPIRED_AT: Final = 500
-TIMING: Final = b"TIMES"
-KEY: Final = b"\x0a\x01q"
+KEYS: Final = (b"\x0a\x01c", b"\x0a\x01r", b"\x0a\x01q")
+EDGES: Final = (1000, 4000, 10000)
 
 
 def kernels_over(memory: Memory) -> Any:
@@ -66,6 +67,16 @@ class Lanes:
         self.buckets = memory.add(8 * layout.BUCKETS)
         self.blocks = memory.add(2 * layout.BLOCK_BYTES)
         self.found = memory.add(layout.FOUND_BYTES)
+        self.latency = memory.add(layout.LATENCY_BYTES)
+        self._set(
+            self.latency,
+            {
+                layout.H_EDGES: memory.add(b"".join(edge.to_bytes(8, "little") for edge in EDGES)),
+                layout.H_EDGE_COUNT: len(EDGES),
+                **{at: memory.add(32) for at in (layout.H_TOTAL, layout.H_QUEUE)},
+                **{at: memory.add(8) for at in (layout.H_TOTAL_SUM, layout.H_QUEUE_SUM)},
+            },
+        )
         free = memory.add(8 * self.places)
         for at in range(self.places):
             memory.set_word(free + 8 * at, at)
@@ -197,6 +208,13 @@ class Lanes:
     def _words(self, at: int, count: int) -> list[int]:
         return [self.memory.word(at + 8 * place) for place in range(count)]
 
+    def latencies(self) -> tuple[list[int], list[int], float, float]:
+        """The cells of what requests took and waited, and both sums."""
+        at = [self.memory.word(self.latency + word) for word in (layout.H_TOTAL, layout.H_QUEUE)]
+        sums = [self.memory.word(self.latency + word) for word in (layout.H_TOTAL_SUM, layout.H_QUEUE_SUM)]
+        total, queue = (self._words(cells, len(EDGES) + 1) for cells in at)
+        return total, queue, *(self.memory.double_at(one) for one in sums)  # type: ignore[return-value]
+
     def block(self, number: int) -> bytes:
         row = self.blocks + number * layout.BLOCK_BYTES
         size = self.memory.word(row + layout.B_SIZE)
@@ -225,14 +243,16 @@ class Lanes:
             parts = memory.add(6 * 8)
             self._set(parts, {0: 0, 8: memory.add(head), 16: 2, 24: 1, 32: memory.add(b""), 40: 0})
             layouts.append((plan, rows, memory.add(f"<{plan}:{rows}>".encode()), 5, parts, 2))
-        said = memory.add(len(TIMING).to_bytes(8, "little") + len(KEY).to_bytes(8, "little") + TIMING + KEY)
-        answers, operations = memory.add(13 * 8), memory.add(MOST * wire.OPERATION_BYTES)
+        names = memory.add(b"".join([*(len(key).to_bytes(8, "little") for key in KEYS), *KEYS]))
+        answers, operations = memory.add(layout.ANSWER_BYTES), memory.add(MOST * wire.OPERATION_BYTES)
         self._set(
             answers,
             {
                 layout.W_STATE: self.state, layout.W_BATCH: batch, layout.W_COUNT: count, layout.W_OUTPUTS: table,
-                layout.W_LAYOUTS: at, layout.W_LAYOUT_COUNT: len(layouts), layout.W_TIMING: said,
-                layout.W_BEGAN: 5000, layout.W_OPERATIONS: operations, layout.W_MOST: most,
+                layout.W_LAYOUTS: at, layout.W_LAYOUT_COUNT: len(layouts), layout.W_NAMES: names,
+                layout.W_BEGAN: 5000, layout.W_ENDED: 9000, layout.W_OPERATIONS: operations, layout.W_MOST: most,
+                layout.W_COMPUTED: 7, layout.W_ROWS: 9, layout.W_LATENCY: self.latency,
+                layout.W_SCRATCH: memory.add(layout.SCRATCH_BYTES),
             },
         )  # fmt: skip
         done = self.kernels.answer(answers)
@@ -250,11 +270,9 @@ def reply(plan: int, request_id: str, values: Sequence[int], texts: Sequence[str
     """A reply as it should be; it waited for no whole microsecond less than five."""
     numbers, words = b"".join(value.to_bytes(8, "little") for value in values), join_bytes(texts)
     said = b"\x1a" + bytes([len(request_id)]) + request_id.encode() if request_id else b""
-    time = b"\x22\x07" + KEY + b"\x12\x02\x10"
-    return (
-        f"<{plan}:{len(values)}>".encode() + said + TIMING + time + b"\x04"
-        b"\x32" + bytes([len(numbers)]) + numbers + b"\x32" + bytes([len(words)]) + words
-    )  # fmt: skip
+    times = [b"\x22\x07" + key + b"\x12\x02\x10" + bytes([value]) for key, value in zip(KEYS, (7, 9, 4), strict=True)]
+    head = f"<{plan}:{len(values)}>".encode() + said + b"".join(times)
+    return head + b"\x32" + bytes([len(numbers)]) + numbers + b"\x32" + bytes([len(words)]) + words
 
 
 class Walk(RuleBasedStateMachine):
@@ -273,6 +291,7 @@ class Walk(RuleBasedStateMachine):
         self.waiting: dict[int, Any] = {}
         self.running: list[tuple[int, list[Any]]] = []
         self.number = 0
+        self.answered = 0
 
     @property
     def busy(self) -> set[int]:
@@ -404,6 +423,7 @@ class Walk(RuleBasedStateMachine):
             if not call["left"]
         }
         assert found == {slot: one for slot, one in replies.items() if len(one) <= most}
+        self.answered += len(found)
         self.lanes.kernels.end_batch(self.lanes.state, batch, len(calls))
 
     @precondition(lambda self: self.running)
@@ -421,6 +441,12 @@ class Walk(RuleBasedStateMachine):
                 del self.waiting[self.lanes.memory.word(entry + layout.N_SLOT)]
             self.lanes.kernels.end_batch(self.lanes.state, batch, count)
         assert not self.waiting
+
+    @invariant()
+    def what_was_answered_is_counted(self) -> None:
+        """Each came at 1000 to a batch that began at 5000 and ended at 9000."""
+        count = self.answered
+        assert self.lanes.latencies() == ([0, 0, count, 0], [0, count, 0, 0], 8000.0 * count, 4000.0 * count)
 
     @invariant()
     def what_waits_is_counted(self) -> None:
@@ -702,3 +728,15 @@ def test_a_server_that_drains_refuses_every_call() -> None:
     assert lanes.memory.word(lanes.state + layout.T_STOPPED_COUNT) == 1
     entries, _, _ = lanes.gather(0)
     assert len(entries) == 1
+
+
+@given(edges=st.lists(st.integers(-5, 40), max_size=9), took=st.integers(-10, 50))
+def test_a_latency_falls_into_the_first_cell_whose_bound_it_does_not_exceed(edges: list[int], took: int) -> None:
+    edges.sort()
+    memory = Memory()
+    latency = memory.add(layout.LATENCY_BYTES)
+    memory.set_word(
+        latency + layout.H_EDGES, memory.add(b"".join(edge.to_bytes(8, "little", signed=True) for edge in edges))
+    )
+    memory.set_word(latency + layout.H_EDGE_COUNT, len(edges))
+    assert kernels_over(memory).latency_cell(latency, took) == bisect_left(edges, took)

@@ -65,6 +65,16 @@ from penstock_server.plain.layout import (
     F_ROWS,
     F_SIZE,
     F_TIMEOUT,
+    H_EDGE_COUNT,
+    H_EDGES,
+    H_QUEUE,
+    H_QUEUE_SUM,
+    H_TOTAL,
+    H_TOTAL_SUM,
+    K_COMPUTED,
+    K_NAMES,
+    K_QUEUE,
+    K_ROWS,
     KEPT_BYTES,
     L_BASE,
     L_BLOCK_COUNT,
@@ -73,6 +83,7 @@ from penstock_server.plain.layout import (
     L_OBJECTIVE,
     L_ROW,
     L_ROWS,
+    L_TAKEN_ROWS,
     LANE_BYTES,
     LAYOUT_BYTES,
     LAYOUT_OUTPUT_BYTES,
@@ -125,15 +136,20 @@ from penstock_server.plain.layout import (
     W_BEGAN,
     W_BLOCK,
     W_CAPACITY,
+    W_COMPUTED,
     W_COUNT,
+    W_ENDED,
+    W_LATENCY,
     W_LAYOUT_COUNT,
     W_LAYOUTS,
     W_MOST,
+    W_NAMES,
     W_OPERATIONS,
     W_OUTPUTS,
+    W_ROWS,
+    W_SCRATCH,
     W_SIZE,
     W_STATE,
-    W_TIMING,
     WAITING,
     Y_OUTPUT_COUNT,
     Y_OUTPUTS,
@@ -487,6 +503,7 @@ def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: 
         rows += own
         until = min(until, deadline)
     begin_delay(lane)
+    set_word(lane + L_TAKEN_ROWS, rows)
     return count
 
 
@@ -494,7 +511,7 @@ def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: 
 def empty(state: int, number: int, batch: int, most: int) -> int:
     """Takes up to so many requests off a lane, to be refused; how many."""
     lane = word(state + T_LANES) + number * LANE_BYTES
-    count = 0
+    count = rows = 0
     while count < most:
         entry = foremost(lane)
         if entry == 0:
@@ -503,6 +520,8 @@ def empty(state: int, number: int, batch: int, most: int) -> int:
         set_word(entry + N_STATE, RUNNING)
         set_word(batch + 8 * count, entry)
         count += 1
+        rows += word(entry + N_ROWS)
+    set_word(lane + L_TAKEN_ROWS, rows)
     return count
 
 
@@ -556,8 +575,43 @@ def put_parameter(place: int, key: int, key_size: int, value: int) -> int:
 
 
 @kernel
-def write_reply(place: int, layout: int, outputs: int, entry: int, start: int, timing: int, waited: int) -> int:
-    """Writes one reply; where it ends. `timing` holds a size and bytes: the batch's, then the name of the queue's time."""
+def write_timing(answers: int) -> int:
+    """Writes what all replies of a batch say of its time; how many bytes."""
+    names, place = word(answers + W_NAMES), word(answers + W_SCRATCH)
+    computed = names + K_NAMES
+    at = put_parameter(place, computed, word(names + K_COMPUTED), word(answers + W_COMPUTED))
+    rows = computed + word(names + K_COMPUTED)
+    return put_parameter(at, rows, word(names + K_ROWS), word(answers + W_ROWS)) - place
+
+
+@kernel
+def latency_cell(latency: int, took: int) -> int:
+    """The cell that counts a duration, as `metrics.counters.latency_bucket` has it."""
+    edges, first, end = word(latency + H_EDGES), 0, word(latency + H_EDGE_COUNT)
+    while first < end:
+        middle = (first + end) // 2
+        if word(edges + 8 * middle) < took:
+            first = middle + 1
+        else:
+            end = middle
+    return first
+
+
+@kernel
+def count_one(cells: int, cell: int) -> None:
+    set_word(cells + 8 * cell, word(cells + 8 * cell) + 1)
+
+
+@kernel
+def add_to_sum(sum_at: int, nanoseconds: int) -> None:
+    set_double(sum_at, double_at(sum_at) + nanoseconds)
+
+
+@kernel
+def write_reply(answers: int, place: int, layout: int, entry: int, start: int, said: int) -> int:
+    """Writes one reply; where it ends. `said` bytes are what all replies of the batch say of its time."""
+    outputs, names = word(answers + W_OUTPUTS), word(answers + W_NAMES)
+    waited = max(0, word(answers + W_BEGAN) - word(entry + N_ARRIVED)) // 1000
     at = put(place, word(layout + Y_PREFIX), word(layout + Y_PREFIX_SIZE))
     id_size = word(entry + N_ID_SIZE)
     if id_size:
@@ -565,8 +619,9 @@ def write_reply(place: int, layout: int, outputs: int, entry: int, start: int, t
         at += 1
         at += write_varint(at, id_size)
         at = put(at, word(entry + N_DATA) + word(entry + N_ID_AT), id_size)
-    at = put(at, timing + 16, word(timing))
-    at = put_parameter(at, timing + 16 + word(timing), word(timing + 8), waited)
+    at = put(at, word(answers + W_SCRATCH), said)
+    queue = names + K_NAMES + word(names + K_COMPUTED) + word(names + K_ROWS)
+    at = put_parameter(at, queue, word(names + K_QUEUE), waited)
     rows = word(entry + N_ROWS)
     for number in range(word(layout + Y_OUTPUT_COUNT)):
         chosen = word(layout + Y_OUTPUTS) + number * LAYOUT_OUTPUT_BYTES
@@ -596,7 +651,9 @@ def missing_layout(batch: int, count: int, layouts: int, layout_count: int) -> i
 
 @kernel
 def answer(answers: int) -> int:
-    """Writes the replies of a batch, and the operations that send them; how many, -1 if there is no memory.
+    """Writes the replies of a batch, counts what they took, and writes the operations that send them.
+
+    How many there are, -1 if there is no memory.
 
     An entry that is answered is negative in the batch afterwards. One that still runs has too large a reply, and Python
     says so: `N_RAW_AT` holds its size.
@@ -607,8 +664,10 @@ def answer(answers: int) -> int:
         word(answers + W_LAYOUTS),
         word(answers + W_LAYOUT_COUNT),
     )
-    timing, began, operations = word(answers + W_TIMING), word(answers + W_BEGAN), word(answers + W_OPERATIONS)
-    most = word(answers + W_MOST)
+    began, ended, operations = word(answers + W_BEGAN), word(answers + W_ENDED), word(answers + W_OPERATIONS)
+    most, latency = word(answers + W_MOST), word(answers + W_LATENCY)
+    said = write_timing(answers)
+    waited_sum = took_sum = 0
     give_back(answers + W_BLOCK, answers + W_CAPACITY)
     done = start = size = 0
     for number in range(count):
@@ -624,8 +683,7 @@ def answer(answers: int) -> int:
                 set_word(answers + W_BLOCK, grown)
                 set_word(answers + W_CAPACITY, 2 * needed)
             place = word(answers + W_BLOCK) + size
-            waited = max(0, began - word(entry + N_ARRIVED)) // 1000
-            end = write_reply(place, layout, outputs, entry, start, timing, waited)
+            end = write_reply(answers, place, layout, entry, start, said)
             if end - place <= most:
                 operation = operations + done * OPERATION_BYTES
                 set_word(operation + O_KIND, SEND_REPLY)
@@ -638,9 +696,16 @@ def answer(answers: int) -> int:
                 forget_slot(state, entry)
                 set_word(entry + N_STATE, LEFT)
                 set_word(batch + 8 * number, -entry)
+                waited, took = began - word(entry + N_ARRIVED), ended - word(entry + N_ARRIVED)
+                count_one(word(latency + H_QUEUE), latency_cell(latency, waited))
+                count_one(word(latency + H_TOTAL), latency_cell(latency, took))
+                waited_sum += waited
+                took_sum += took
             else:
                 set_word(entry + N_RAW_AT, end - place)
         start += rows
+    add_to_sum(word(latency + H_QUEUE_SUM), waited_sum)
+    add_to_sum(word(latency + H_TOTAL_SUM), took_sum)
     set_word(answers + W_SIZE, size)
     return done
 
