@@ -273,12 +273,13 @@ class Lane:
         return left
 
     def take_refused(self) -> list[int]:
-        """How many requests were refused since the last time, by reason."""
-        at = layout.L_REFUSED // 8
-        refused: list[int] = self._cells[at : at + layout.REASONS].tolist()
-        if any(refused):
-            for reason in range(layout.REASONS):
-                self._cells[at + reason] = 0
+        """How many requests were refused since the last time, by reason; empty for none."""
+        at, cells = layout.L_REFUSED // 8, self._cells
+        if not (cells[at] or cells[at + 1] or cells[at + 2] or cells[at + 3]):  # every batch asks
+            return []
+        refused: list[int] = cells[at : at + layout.REASONS].tolist()
+        for reason in range(layout.REASONS):
+            cells[at + reason] = 0
         return refused
 
     def touched(self) -> None:

@@ -118,7 +118,8 @@ class PlainRequests:
         """Tells the owners of the lanes in which something has changed."""
         touched = self._cells[layout.T_TOUCHED_COUNT // 8]
         self._cells[layout.T_TOUCHED_COUNT // 8] = 0
-        for lane in [self._lanes.get(number) for number in self._touched[:touched].tolist()]:
+        numbers = [int(self._touched[0])] if touched == 1 else self._touched[:touched].tolist()
+        for lane in [self._lanes.get(number) for number in numbers]:
             try:
                 if lane is not None:
                     lane.touched()

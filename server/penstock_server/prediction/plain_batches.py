@@ -85,9 +85,9 @@ class PlainBatches:
 
     def count_refused(self) -> None:
         """Counts the requests that kernels have refused, before their callers know of it."""
-        for reason, count in zip(self._reasons, self.lane.take_refused(), strict=True):
+        for at, count in enumerate(self.lane.take_refused()):
             if count:
-                self._answerer.report.refused(reason, count)
+                self._answerer.report.refused(self._reasons[at], count)
 
     def work(self, batch: LaneBatch, cells: NDArray[np.int64] | None) -> Work:
         """What the version is to run."""
