@@ -14,8 +14,8 @@ def _words(count: int) -> list[int]:
 (
     T_ENTRIES, T_ENTRY_OF, T_FREE, T_FREE_COUNT, T_PLANS, T_PLAN_COUNT, T_BUCKETS, T_LANES, T_TOUCHED, T_TOUCHED_COUNT,
     T_SKELETON, T_MAX_BYTES, T_METHOD, T_SCRATCH, T_REFUSED, T_REFUSED_COUNT, T_EXPIRED, T_EXPIRED_SIZE, T_STOPPED,
-    T_STOPPED_SIZE, T_STOPPED_COUNT,
-) = _words(21)  # fmt: skip
+    T_STOPPED_SIZE, T_STOPPED_COUNT, T_HASHING, T_RANDOM,
+) = _words(23)  # fmt: skip
 STATE_BYTES: Final = 24 * 8
 """`T_REFUSED` are operations that end the calls which are refused; the transport does them after each turn. `T_EXPIRED` is
 what a call is told whose deadline has passed, and `T_STOPPED` what all are told once the server drains."""
@@ -27,8 +27,18 @@ what a call is told whose deadline has passed, and `T_STOPPED` what all are told
 FOUND_BYTES: Final = 16 * 8
 
 # A plan: what requests with the same skeleton share.
-(P_SKELETON, P_SIZE, P_HASH, P_LANE, P_INPUTS, P_COLUMNS, P_NUMBER, P_NEXT) = _words(8)
-PLAN_BYTES: Final = 8 * 8
+(P_SKELETON, P_SIZE, P_HASH, P_LANE, P_INPUTS, P_COLUMNS, P_NUMBER, P_NEXT, P_CANARY, P_SHARE, P_SALT) = _words(11)
+PLAN_BYTES: Final = 12 * 8
+"""Where a canary answers a share of the requests, `P_CANARY` is one more than the number of its own plan, which no request is
+found by; `P_SALT` has 16 bytes."""
+
+# What hashing a routing key takes: the order of the message's words in each round as bytes, then words.
+HASH_ORDER: Final = 0
+HASH_INITIAL: Final = 160
+HASH_STATE: Final = HASH_INITIAL + 8 * 8
+HASH_WORK: Final = HASH_STATE + 8 * 8
+HASH_MESSAGE: Final = HASH_WORK + 16 * 8
+HASH_BYTES: Final = HASH_MESSAGE + 16 * 8
 
 # What a plan does with one raw tensor.
 (D_KIND, D_BLOCK, D_PLACE, D_BYTES, D_REQUIRED) = _words(5)

@@ -6,12 +6,14 @@ it belongs to the reactor's thread.
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from penstock_server.errors import DeadlinePassedError, PenstockError
 from penstock_server.kernels.compiled import Library
@@ -21,8 +23,26 @@ from penstock_server.plain.memory import Memory, Port, Tables, address_of
 
 log = structlog.get_logger(__name__)
 
+_ORDERS: Final = (
+    "0123456789abcdef", "ea489fd61c02b753", "b8c052fdae367194", "7931dcbe265a40f8", "905724afe1bc683d",
+    "2c6a0b834d75fe19", "c51fed4a0763928b", "db7ec13950f4862a", "6fe9b308c2d714a5", "a2847615fb9e3cd0",
+)  # fmt: skip
+"""RFC 7693, 2.7: the words of a message in each round."""
+_INITIAL: Final = (
+    0x6A09E667F3BCC908, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1,
+    0x510E527FADE682D1, 0x9B05688C2B3E6C1F, 0x1F83D9ABFB41BD6B, 0x5BE0CD19137E2179,
+)  # fmt: skip
 MAX_BYTES: Final = 128 * 1024
 """Larger messages are decoded on a thread."""
+
+
+def _hashing() -> NDArray[np.int64]:
+    """What `kernels.draw` needs to hash a key."""
+    area = np.zeros(layout.HASH_BYTES // 8, np.int64)
+    orders = area.view(np.uint8)[layout.HASH_ORDER : layout.HASH_INITIAL]
+    orders[:] = [int(digit, 16) for digit in "".join(_ORDERS)]
+    area.view(np.uint64)[layout.HASH_INITIAL // 8 : layout.HASH_STATE // 8] = _INITIAL
+    return area
 
 
 def _count_nothing() -> None:
@@ -46,6 +66,25 @@ class RawColumn:
     place: int = 0
     row_bytes: int = 0
     is_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The version that answers a share of the requests that name none.
+
+    Attributes:
+        columns: what is done with the raw tensors for this version.
+        lane: where its requests wait.
+        form: what they share.
+        share: of the 2 ** 53 places, those below which are its own.
+        salt: of the places of routing keys.
+    """
+
+    columns: Sequence[RawColumn]
+    lane: Lane
+    form: Form
+    share: int
+    salt: bytes
 
 
 class PlainRequests:
@@ -84,6 +123,8 @@ class PlainRequests:
             (layout.T_MAX_BYTES, MAX_BYTES),
             (layout.T_METHOD, method),
             (layout.T_SCRATCH, memory.words(layout.FOUND_BYTES // 8).ctypes.data),
+            (layout.T_HASHING, memory.kept(_hashing()).ctypes.data),
+            (layout.T_RANDOM, int.from_bytes(os.urandom(8), "little", signed=True)),
             # Untouched memory takes nothing: it is as large as the largest turn has made it.
             (layout.T_REFUSED, memory.words(layout.MAX_REFUSED, layout.OPERATION_BYTES // 8).ctypes.data),
         ):
@@ -166,7 +207,14 @@ class PlainRequests:
         """Whether a message is plain, and nothing is known of its form yet."""
         return bool(self._look_up(self.tables.address, message, len(message)) == 0)
 
-    def learn(self, message: bytes, columns: Sequence[RawColumn], lane: Lane | None, form: Form | None) -> None:
+    def learn(
+        self,
+        message: bytes,
+        columns: Sequence[RawColumn],
+        lane: Lane | None,
+        form: Form | None,
+        canary: Canary | None = None,
+    ) -> None:
         """Keeps what was found out about a new message, for those of the same form.
 
         Args:
@@ -174,38 +222,54 @@ class PlainRequests:
             columns: what is done with its raw tensors.
             lane: where they wait; None to leave such requests to the general path, and not to ask again.
             form: what they share.
+            canary: the version that answers a share of them.
         """
         if not self.is_new(message):
             return
         found = self._found
-        if found[layout.F_INPUTS // 8] != len(columns):
+        inputs = found[layout.F_INPUTS // 8]
+        if inputs != len(columns) or (canary is not None and inputs != len(canary.columns)):
             lane = None
-        if self._plan_count >= layout.MAX_PLANS:
+        if self._plan_count + 2 > layout.MAX_PLANS:
             self.forget()
-            if self._plan_count >= layout.MAX_PLANS:
+            if self._plan_count + 2 > layout.MAX_PLANS:
                 return
+        drawn = 0 if canary is None or lane is None else self._add_plan(canary.columns, canary.lane, canary.form) + 1
+        number = self._add_plan(columns, lane, form)
+        skeleton = np.frombuffer(ctypes.string_at(self._skeleton_at, found[layout.F_SIZE // 8]), np.uint8)
+        self._plan_memory.append(skeleton)
+        bucket = found[layout.F_HASH // 8] & layout.BUCKETS - 1
+        salt = bytes(16) if canary is None else canary.salt
+        for at, value in (
+            (layout.P_SKELETON, skeleton.ctypes.data),
+            (layout.P_SIZE, len(skeleton)),
+            (layout.P_HASH, found[layout.F_HASH // 8]),
+            (layout.P_NEXT, self._buckets[bucket]),
+            (layout.P_CANARY, drawn),
+            (layout.P_SHARE, 0 if canary is None else canary.share),
+            (layout.P_SALT, int.from_bytes(salt[:8], "little", signed=True)),
+            (layout.P_SALT + 8, int.from_bytes(salt[8:], "little", signed=True)),
+        ):
+            self._plans[number, at // 8] = value
+        self._buckets[bucket] = number + 1
+
+    def _add_plan(self, columns: Sequence[RawColumn], lane: Lane | None, form: Form | None) -> int:
+        """The number of a plan for one version, by which no request is found yet."""
         number = self._plan_count
         self._plan_count += 1
-        skeleton = np.frombuffer(ctypes.string_at(self._skeleton_at, found[layout.F_SIZE // 8]), np.uint8)
         table = np.array(
             [(each.kind, each.block, each.place, each.row_bytes, each.is_required) for each in columns], np.int64
         ).reshape(-1, layout.COLUMN_BYTES // 8)
-        self._plan_memory += [skeleton, table]
-        bucket = found[layout.F_HASH // 8] & layout.BUCKETS - 1
+        self._plan_memory.append(table)
         plan = self._plans[number]
-        plan[:] = (
-            skeleton.ctypes.data,
-            len(skeleton),
-            found[layout.F_HASH // 8],
-            layout.NONE if lane is None else lane.number,
-            len(columns),
-            table.ctypes.data,
-            number,
-            self._buckets[bucket],
-        )
-        self._buckets[bucket] = number + 1
+        plan[:] = 0
+        plan[layout.P_LANE // 8] = layout.NONE if lane is None else lane.number
+        plan[layout.P_INPUTS // 8] = len(columns)
+        plan[layout.P_COLUMNS // 8] = table.ctypes.data
+        plan[layout.P_NUMBER // 8] = number
         if lane is not None and form is not None:
             lane.forms[number] = form
+        return number
 
     def forget(self) -> None:
         """Forgets every plan: other versions answer from now on. What waits is still answered by its plan."""

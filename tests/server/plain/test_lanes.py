@@ -2,9 +2,10 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from math import inf
+from math import inf, nextafter
 from typing import Any, Final
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,10 +19,12 @@ from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.priorities import DEFAULT
 from penstock_server.batching.queue import BatchQueue
 from penstock_server.plain import layout
+from penstock_server.plain.requests import _hashing
+from penstock_server.rollout.plan import key_place, places_of, salt_of
 from penstock_server.transport import layout as wire
 from tests.server.plain.uncompiled import Memory, kernels
 
-_SCAN, _LANES, _WAITING = kernels(Memory())
+_SCAN, _LANES, _DRAW, _WAITING = kernels(Memory())
 SLOTS: Final = 16
 MOST: Final = 4
 METHOD: Final = 2
@@ -32,7 +35,7 @@ EDGES: Final = (1000, 4000, 10000)
 
 def kernels_over(memory: Memory) -> Any:
     """The lanes' kernels over another memory."""
-    for module in (_SCAN, _LANES, _WAITING):
+    for module in (_SCAN, _LANES, _DRAW, _WAITING):
         for name in list(vars(module)):
             if callable(getattr(memory, name, None)):
                 setattr(module, name, getattr(memory, name))
@@ -740,3 +743,40 @@ def test_a_latency_falls_into_the_first_cell_whose_bound_it_does_not_exceed(edge
     )
     memory.set_word(latency + layout.H_EDGE_COUNT, len(edges))
     assert kernels_over(memory).latency_cell(latency, took) == bisect_left(edges, took)
+
+
+@given(
+    model=st.text(max_size=20),
+    key=st.text(st.characters(max_codepoint=127), min_size=1, max_size=layout.MAX_KEY_BYTES),
+    weight=st.floats(0, 1),
+)
+def test_the_place_of_a_key_is_that_of_the_general_path(model: str, key: str, weight: float) -> None:
+    memory = Memory()
+    kernels_over(memory)
+    hashing, salt = memory.add(_hashing().tobytes()), memory.add(salt_of(model))
+    place = _DRAW.key_place(hashing, salt, memory.add(key.encode()), len(key))
+    assert place * 2.0**-53 == key_place(model, key)
+    for share in (weight, key_place(model, key), nextafter(key_place(model, key), 1)):
+        assert (place < places_of(share)) == (key_place(model, key) < share)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 127, 128, 129, 255, 256])
+def test_keys_of_whole_blocks_have_their_places(size: int) -> None:
+    memory = Memory()
+    kernels_over(memory)
+    hashing, salt = memory.add(_hashing().tobytes()), memory.add(salt_of("m"))
+    place = _DRAW.key_place(hashing, salt, memory.add(b"k" * size), size)
+    assert place * 2.0**-53 == key_place("m", "k" * size)
+
+
+def test_places_at_random_are_even() -> None:
+    memory = Memory()
+    kernels_over(memory)
+    state = memory.add(layout.STATE_BYTES)
+    memory.set_word(state + layout.T_RANDOM, 1234567)
+    places = [_DRAW.any_place(state) for _ in range(4000)]
+    # SplitMix64's own first number for this seed.
+    assert places[0] == 6457827717110365317 >> 11
+    tenths = np.histogram(places, bins=10, range=(0, 2**53))[0]
+    assert 300 < tenths.min() <= tenths.max() < 500
+    assert len(set(places)) == 4000

@@ -64,7 +64,7 @@ class Compiled:
 
 def uncompiled(message: bytes) -> Found | None:
     memory = Memory()
-    scan, _, _ = kernels_over(memory)
+    scan = kernels_over(memory)[0]
     found, skeleton, data = memory.add(layout.FOUND_BYTES), memory.add(layout.MAX_SKELETON), memory.add(message)
     if not scan.scan(found, skeleton, data, len(message)):
         return None
@@ -495,7 +495,7 @@ def test_more_tensors_than_kernels_take_are_left_to_protobuf(scan: Callable[[byt
 @given(data=st.binary(max_size=40))
 def test_the_lowest_bytes_are_read_as_numbers_as_protobuf_does(data: bytes) -> None:
     memory = Memory()
-    scan, _, _ = kernels_over(memory)
+    scan = kernels_over(memory)[0]
     at = memory.add(data)
     found = scan.varint(at, 0, len(data))
     if found >= 0:
@@ -517,5 +517,5 @@ def test_texts_are_counted_as_the_general_path_counts_them(data: bytes) -> None:
     from penstock_server.features.pipeline import _count_elements
 
     memory = Memory()
-    _, lanes, _ = kernels_over(memory)
+    lanes = kernels_over(memory)[1]
     assert lanes.count_texts(memory.add(data), len(data)) == _count_elements(data, len(data))

@@ -317,21 +317,73 @@ def test_replies_name_the_role_in_which_they_were_routed(world: Make) -> None:
 def test_a_canary_takes_its_share_as_soon_as_it_is_there(either: Make) -> None:
     world = either()
     world.route(TrafficPlan("1", canary="2", canary_weight=1.0))
-    for _ in range(3):
+    for taken in (0, 1, 2):
         (slot,) = world.send(message([1, 1]))
         world.run()
-        assert pb.ModelInferResponse.FromString(world.port.ends[slot]).model_version == "2"
-    assert world.taken == 0
-    for taken in (0, 1):
-        world.send(message([1, 1], model_version="1"))
-        world.run()
+        assert version_of(world, slot) == "2"
         assert world.taken == taken
     world.route(TrafficPlan("1", canary="2", canary_weight=0.0))
     world.send(message([1, 1]))
     world.send(message([1, 1]))
-    assert world.taken == 2
+    assert world.taken == 3
     world.run()
     world.check_clean()
+
+
+def version_of(world: World, slot: int) -> str:
+    end = world.port.ends[slot]
+    assert isinstance(end, bytes), end
+    return pb.ModelInferResponse.FromString(end).model_version
+
+
+def test_keys_reach_the_version_that_the_plan_chooses(either: Make) -> None:
+    plan = TrafficPlan("1", canary="2", canary_weight=0.3)
+    world = either(plan=plan)
+    keys = [f"customer-{at}" * (1 + at % 20) for at in range(200)]
+    keyed = world.send(*(message([1, 1], parameters={"routing_key": key}, id="other") for key in keys))
+    named = world.send(*(message([1, 1], parameters={"routing_key": ""}, id=key) for key in keys))
+    (given,) = world.send(message([1, 1], id=keys[0], model_version="2"))
+    world.run()
+    assert world.taken == 400
+    for slots in (keyed, named):
+        assert [version_of(world, slot) for slot in slots] == [plan.choose("m", key)[0] for key in keys]
+    assert version_of(world, given) == "2"
+    assert 30 < sum(version_of(world, slot) == "2" for slot in keyed) < 90
+    world.check_clean()
+
+
+def test_a_canary_gets_its_share_of_those_without_a_key(either: Make) -> None:
+    world = either(plan=TrafficPlan("1", canary="2", canary_weight=0.25))
+    slots = world.send(*[message([1, 1])] * 2000)
+    world.run()
+    assert world.taken == 2000
+    assert 380 < sum(version_of(world, slot) == "2" for slot in slots) < 620
+    world.check_clean()
+
+
+def test_what_only_one_of_two_versions_takes_is_drawn_once(fake_servable: Any, world: Make) -> None:
+    """One that the canary cannot take takes the general path before it is drawn: else it would be drawn there again."""
+    made = world(plan=TrafficPlan("1", canary="2", canary_weight=0.5))
+    made.send(message([1, 1]))
+    made.executors["2"].plain_batches.lane.shut()
+    made.taken = 0
+    slots = made.send(*[message([1, 1])] * 400)
+    made.run()
+    assert made.taken == 0
+    assert 120 < sum(version_of(made, slot) == "2" for slot in slots) < 280
+    other = fake_servable(key=("m", "2"))
+    other.inputs = (replace(other.inputs[0], name="z"),)
+    made = world(
+        versions={"1": fake_servable(key=("m", "1")), "2": other},
+        plan=TrafficPlan("1", canary="2", canary_weight=0.5),
+        forms=(),
+    )
+    slots = made.send(*[message([1, 1])] * 200)
+    made.run()
+    assert made.taken == 0
+    ends = [type(made.port.ends[slot]) for slot in slots]
+    assert set(ends) == {bytes, InvalidInputError}
+    made.check_clean()
 
 
 class Offered:

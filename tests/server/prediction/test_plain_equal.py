@@ -1,6 +1,7 @@
 """With kernels for plain requests and without: the same answers, byte for byte but for their times, and the same counts."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
@@ -170,7 +171,13 @@ class Both:
         self.servable = servable
         self._new_counters = new_counters
         self.worlds = [
-            World({"1": servable}, report_of=self.report, clock=clock, is_plain=is_plain, **settings)
+            World(
+                {"1": servable} | settings.get("others", {}),
+                report_of=self.report,
+                clock=clock,
+                is_plain=is_plain,
+                **{name: value for name, value in settings.items() if name != "others"},
+            )
             for is_plain in (True, False)
         ]
         self.plain, self.general = self.worlds
@@ -423,6 +430,21 @@ def test_requests_are_delayed_alike(both: Callable[..., Both]) -> None:
     pair.do(lambda world: world.executors["1"].drain(lambda: None))
     pair.do(World.step)
     pair.check()
+
+
+@pytest.mark.parametrize("kind", ["several", "numbers"])
+def test_a_canary_answers_alike(servables: dict[str, OnnxServable], both: Callable[..., Both], kind: str) -> None:
+    other = copy(servables[kind])
+    other.key = ("m", "2")
+    plan = TrafficPlan("1", canary="2", canary_weight=0.4)
+    pair = both(kind, others={"2": other}, plan=plan)
+    pair.warm(asked(rows_of(kind, 1), id="first"))
+    ends = pair.ask(*(asked(rows_of(kind, 1 + at % 3), id=f"caller {at}") for at in range(40)))
+    assert pair.plain.taken == 40
+    versions = [pb.ModelInferResponse.FromString(end).model_version for end in ends if isinstance(end, bytes)]
+    are_canarys = [version == "2" for version in versions]
+    assert are_canarys == [plan.choose("m", f"caller {at}")[0] == "2" for at in range(40)]
+    assert set(are_canarys) == {True, False}
 
 
 def test_a_full_queue_refuses_alike(both: Callable[..., Both]) -> None:

@@ -21,6 +21,7 @@ from penstock_server.kernels.memory import (
     uint32,
     word,
 )
+from penstock_server.plain.kernels.draw import is_canarys
 from penstock_server.plain.kernels.scan import begin, scan, varint, write_varint
 from penstock_server.plain.kernels.waiting import (
     FITS,
@@ -29,6 +30,7 @@ from penstock_server.plain.kernels.waiting import (
     foremost,
     forget_slot,
     free_entry,
+    is_open,
     put_last,
     refuse,
     take_entry,
@@ -105,6 +107,7 @@ from penstock_server.plain.layout import (
     NEVER,
     NONE,
     OUTPUT_BYTES,
+    P_CANARY,
     P_COLUMNS,
     P_HASH,
     P_INPUTS,
@@ -320,6 +323,12 @@ def enter(state: int, event: int, plan: int, found: int, now: int) -> bool:
 
 
 @kernel
+def takes(state: int, plan: int, rows: int) -> bool:
+    """Whether a plan's lane takes requests of so many rows, or refuses them."""
+    return is_open(word(state + T_LANES) + word(plan + P_LANE) * LANE_BYTES, rows)
+
+
+@kernel
 def take_call(state: int, event: int, now: int) -> bool:
     """Whether a call's message is plain, and waits in a lane now, or is refused."""
     if word(event + E_METHOD) != word(state + T_METHOD):
@@ -341,6 +350,18 @@ def take_call(state: int, event: int, now: int) -> bool:
         return False
     if not fits(plan, data, word(found + F_RAW_AT), size, word(found + F_ROWS)):
         return False
+    if word(plan + P_CANARY):
+        # What only one of both would take is left to the general path, so that no request is drawn twice.
+        canary = word(state + T_PLANS) + (word(plan + P_CANARY) - 1) * PLAN_BYTES
+        rows = word(found + F_ROWS)
+        if (
+            not takes(state, plan, rows)
+            or not takes(state, canary, rows)
+            or not fits(canary, data, word(found + F_RAW_AT), size, rows)
+        ):
+            return False
+        if is_canarys(state, plan, found, data):
+            plan = canary
     return enter(state, event, plan, found, now)
 
 

@@ -274,9 +274,15 @@ def why_late(lane: int, arrived: int, deadline: int) -> int:
 
 
 @kernel
+def is_open(lane: int, rows: int) -> bool:
+    """Whether requests of so many rows may wait here."""
+    return word(lane + L_IS_OPEN) != 0 and rows <= word(lane + L_USUAL_ROWS)
+
+
+@kernel
 def verdict(lane: int, priority: int, rows: int, size: int, now: int, deadline: int) -> int:
     """`FITS`, why a request is refused, or `NONE` if the general path is to decide."""
-    if not word(lane + L_IS_OPEN) or rows > word(lane + L_USUAL_ROWS):
+    if not is_open(lane, rows):
         return NONE
     if deadline <= now:
         return PASSED
