@@ -63,6 +63,17 @@ class GrpcProtocol:
         inference.check(address, tuple(sent), outputs)
 
 
+class TlsProtocol(GrpcProtocol):
+    """The same, encrypted."""
+
+    def adapt(self, plan: LoadPlan) -> LoadPlan:
+        return replace(plan, is_tls=True)
+
+    def check(self, address: str, sent: Sequence[bytes], outputs: list[inference.Outputs], timeout_s: float) -> None:
+        inference.first_answer(address, sent[0], timeout_s=timeout_s, is_tls=True)
+        inference.check(address, tuple(sent), outputs, is_tls=True)
+
+
 class JsonProtocol:
     """A JSON object of rows sent to /infer, answered by one of outputs."""
 
@@ -120,4 +131,5 @@ def _post(address: str, body: bytes) -> bytes:
 
 
 GRPC: Final = GrpcProtocol()
+TLS: Final = TlsProtocol()
 JSON: Final = JsonProtocol()
