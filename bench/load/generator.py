@@ -48,8 +48,7 @@ def run(
     calls = calls_of(plan)
     with selectors.EpollSelector() as selector, _without_collector():
         try:
-            address = endpoint(plan.address)
-            with links(address, calls, plan.connections, selector, is_tls=plan.is_tls, idle=plan.idle) as opened:
+            with links(endpoint(plan.address), calls, plan.connections, selector) as opened:
                 return _Run(plan, opened, selector, probe, should_stop).result()
         except OSError as error:
             raise LoadError(f"no connection to {plan.address}: {error}") from error

@@ -1,6 +1,7 @@
 """The client for asyncio: performs the session's steps by awaiting."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -13,10 +14,11 @@ from penstock_client.base import ClientBase
 from penstock_client.channel import call_metadata
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
+from penstock_client.reply import plain_prediction
 from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS
-from penstock_client.steps import Attempt, Failure, Pause, Steps, T, failure_of
+from penstock_client.steps import Attempt, Failure, Made, Pause, Steps, T, failure_of
 from penstock_client.tensors import Extra
 
 
@@ -67,7 +69,17 @@ class AsyncClient(ClientBase):
             extra=extra,
             explain=explain,
         )
-        return await self._run(self._session.predict(options, rows, timeout_s))
+        self._check_open()
+        attempt = self._session.planned(options, rows, timeout_s)
+        if attempt is None:
+            return await self._run(self._session.predict(options, rows, timeout_s))
+        begun_s = time.monotonic()
+        outcome = await self._perform(attempt)
+        made = Made(outcome, begun_s, time.monotonic() - begun_s)
+        prediction = plain_prediction(made, explains=explain)
+        if prediction is not None:
+            return prediction
+        return await self._run(self._session.predict(options, rows, timeout_s, made))
 
     async def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
         """The model's current versions, inputs and outputs; see `Client.metadata`."""
@@ -114,12 +126,13 @@ class AsyncClient(ClientBase):
             except StopIteration as finished:
                 answer: T = finished.value
                 return answer
-            outcome = await self._perform(step)
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+                outcome = None
+            else:
+                outcome = await self._perform(step)
 
-    async def _perform(self, step: Attempt | Pause) -> bytes | Failure | None:
-        if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            return None
+    async def _perform(self, step: Attempt) -> bytes | Failure:
         method = self._method(step.method)
         try:
             reply: bytes = await method(step.payload, timeout=step.timeout_s, metadata=self._metadata)

@@ -4,13 +4,16 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Final
+from typing import Final, Literal, get_args
 
 from penstock_client.channel import MAX_MESSAGE_BYTES, ChannelOptions, Tls, channel_options, checked_address
 from penstock_client.errors import PenstockClientError
+from penstock_client.http2.target import Target, target_of
 from penstock_client.retry import Backoff
 from penstock_client.session import Session
 
+Transport = Literal["auto", "sockets", "grpcio"]
+"""How calls reach the server."""
 DEFAULT_TIMEOUT_S: Final = 10.0
 DEFAULT_RETRIES: Final = 3
 
@@ -28,6 +31,9 @@ class ClientBase:
         headers: sent with every call, such as an authorization.
         max_message_bytes: the longest message sent or received.
         options: further channel options of gRPC; they override the client's own.
+        transport: "sockets" for connections of the client's own, "grpcio" for a channel of grpcio, which costs several times
+            the CPU per call. "auto" takes sockets wherever they do: on Linux, without client certificates, channel options,
+            proxies, headers that are no plain text, or addresses that need a resolver of gRPC. `AsyncClient` has grpcio's.
 
     Raises:
         ValueError: a setting out of its range.
@@ -42,12 +48,15 @@ class ClientBase:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     max_message_bytes: int = MAX_MESSAGE_BYTES
     options: ChannelOptions = field(default=(), repr=False)
+    transport: Transport = "auto"
 
     def __post_init__(self) -> None:
         """Checks the settings and makes the session."""
         checked_address(self.address)
         if self.max_message_bytes <= 0:
             raise ValueError(f"max_message_bytes is expected above 0, got {self.max_message_bytes}")
+        if self.transport not in get_args(Transport):
+            raise ValueError(f"transport is expected as one of {get_args(Transport)}, got {self.transport!r}")
         self._is_closed = False
         self._session = Session(
             self.address,
@@ -64,6 +73,17 @@ class ClientBase:
 
     def _options(self) -> ChannelOptions:
         return channel_options(self._tls(), self.max_message_bytes, self.options)
+
+    def _target(self) -> Target | None:
+        """Where sockets of the client's own connect; None if calls go by grpcio."""
+        if self.transport == "grpcio":
+            return None
+        found = target_of(self.address, self._tls(), self.headers, self.options, self.max_message_bytes)
+        if isinstance(found, Target):
+            return found
+        if self.transport == "sockets":
+            raise ValueError(f"transport='sockets' does not do here: {found}")
+        return None
 
     def _check_open(self) -> None:
         if self._is_closed:

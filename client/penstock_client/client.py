@@ -1,22 +1,28 @@
 """The client for ordinary code: performs the session's steps by blocking."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Final, Literal, Self, get_args, overload
 
-import grpc
+import numpy as np
 
 from penstock import penstock_pb2
 from penstock_client.base import ClientBase
-from penstock_client.channel import call_metadata
+from penstock_client.errors import PenstockClientError
+from penstock_client.grpcio import ChannelCalls
+from penstock_client.http2.blocking import DirectCalls
+from penstock_client.many import Many, OnError, requests
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
+from penstock_client.reply import plain_prediction
 from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS
-from penstock_client.steps import Attempt, Failure, Pause, Steps, T, failure_of
+from penstock_client.steps import Attempt, Failure, Made, Pause, Steps, T
 from penstock_client.tensors import Extra
+
+DEFAULT_IN_FLIGHT: Final = 16
 
 
 class Client(ClientBase):
@@ -34,18 +40,14 @@ class Client(ClientBase):
     """
 
     def __post_init__(self) -> None:
-        """Opens the channel; gRPC connects at the first call."""
+        """Decides how calls go; the first one connects."""
         super().__post_init__()
-        tls = self._tls()
-        self._channel = (
-            grpc.insecure_channel(self.address, self._options())
-            if tls is None
-            else grpc.secure_channel(self.address, tls.credentials(), self._options())
+        target = self._target()
+        self._calls: DirectCalls | ChannelCalls = (
+            ChannelCalls(self.address, self._tls(), self.headers, self._options())
+            if target is None
+            else DirectCalls(target, self.headers, self.max_message_bytes)
         )
-        self._metadata = call_metadata(self.headers)
-        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {
-            name: self._channel.unary_unary(path) for name, path in METHODS.items()
-        }
 
     def predict(
         self,
@@ -111,7 +113,123 @@ class Client(ClientBase):
             extra=extra,
             explain=explain,
         )
-        return self._run(self._session.predict(options, rows, timeout_s))
+        self._check_open()
+        attempt = self._session.planned(options, rows, timeout_s)
+        if attempt is None:
+            return self._run(self._session.predict(options, rows, timeout_s))
+        begun_s = time.monotonic()
+        outcome = self._calls.call(METHODS[attempt.method], attempt.payload, attempt.timeout_s)
+        made = Made(outcome, begun_s, time.monotonic() - begun_s)
+        prediction = plain_prediction(made, explains=explain)
+        if prediction is not None:
+            return prediction
+        return self._run(self._session.predict(options, rows, timeout_s, made))
+
+    @overload
+    def predict_many(
+        self,
+        model: str,
+        rows: Iterable[Rows],
+        *,
+        in_flight: int = ...,
+        on_error: Literal["raise"] = ...,
+        version: str = ...,
+        outputs: Sequence[str] | None = ...,
+        routing_keys: Iterable[str] | None = ...,
+        request_ids: Iterable[str] | None = ...,
+        timeout_s: float | None = ...,
+        priority: int | None = ...,
+        extra: Extra = ...,
+        explain: bool = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def predict_many(
+        self,
+        model: str,
+        rows: Iterable[Rows],
+        *,
+        in_flight: int = ...,
+        on_error: OnError,
+        version: str = ...,
+        outputs: Sequence[str] | None = ...,
+        routing_keys: Iterable[str] | None = ...,
+        request_ids: Iterable[str] | None = ...,
+        timeout_s: float | None = ...,
+        priority: int | None = ...,
+        extra: Extra = ...,
+        explain: bool = ...,
+    ) -> Iterator[Prediction | PenstockClientError]: ...
+
+    def predict_many(
+        self,
+        model: str,
+        rows: Iterable[Rows],
+        *,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+        on_error: OnError = "raise",
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        routing_keys: Iterable[str] | None = None,
+        request_ids: Iterable[str] | None = None,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+        extra: Extra = "ignore",
+        explain: bool = False,
+    ) -> Iterator[Any]:
+        """The predictions for many requests, in their order, with several in flight from this thread.
+
+        Each element of `rows` is a request of its own, in any form that `predict` takes, such as a dict for one row. The
+        next ones are taken and sent while earlier ones are answered, so no more than `in_flight` are held at a time.
+        Leaving the loop early cancels those in flight. One thread at a time may iterate.
+
+        Args:
+            model: the model's name.
+            rows: the requests' rows, taken one by one as answers are asked for; an array is a request for each of its rows.
+            in_flight: how many requests may wait for their answers.
+            on_error: "raise" ends the iteration with the error of the first request that failed; "return" gives each
+                error in the place of the request's answer, and goes on.
+            version: as in `predict`, and so are `outputs`, `priority`, `extra` and `explain`.
+            outputs: for every request.
+            routing_keys: one for each request; None for none.
+            request_ids: one for each request; None for none.
+            timeout_s: of each request, from when it is sent. An answer that came in time and is asked for later is an
+                answer; its `round_trip_s` includes the time that it waited here.
+            priority: for every request.
+            extra: for every request.
+            explain: for every request.
+
+        Raises:
+            ValueError: `in_flight` is below 1, or there are more or fewer keys or ids than rows.
+            PenstockClientError: what `predict` raises.
+
+        >>> passengers = ({"age": age, "city": "Oslo"} for age in (41, 7))
+        >>> [answer["fare"].item() for answer in client.predict_many("fares", passengers)]
+        [82.0, 14.0]
+        """
+        if in_flight < 1 or on_error not in get_args(OnError):
+            raise ValueError(
+                f"expected in_flight >= 1 and on_error as 'raise' or 'return', got {in_flight}, {on_error!r}"
+            )
+        self._check_open()
+
+        def options(routing_key: str | None, request_id: str | None) -> RequestOptions:
+            return RequestOptions(
+                model=model,
+                version=version,
+                outputs=outputs,
+                routing_key=routing_key,
+                request_id=request_id,
+                priority=priority,
+                extra=extra,
+                explain=explain,
+            )
+
+        # Rows that are there already are sent several at a time; an iterator's next one may be long in coming.
+        pipe = self._calls.pipe(max(1, in_flight // 2) if isinstance(rows, Sequence | np.ndarray) else 1)
+        many = Many(self._session, pipe, self._perform, timeout_s)
+        single = (rows[at : at + 1] for at in range(len(rows))) if isinstance(rows, np.ndarray) else rows
+        return many.answers(requests(options, single, routing_keys, request_ids), in_flight, on_error)
 
     def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
         """The model's current versions, inputs and outputs.
@@ -162,9 +280,9 @@ class Client(ClientBase):
         return self._run(self._session.drift_state(model, version, timeout_s))
 
     def close(self) -> None:
-        """Closes the channel; calls of other threads end with an error."""
+        """Closes all connections; calls of other threads end with an error."""
         self._is_closed = True
-        self._channel.close()
+        self._calls.close()
 
     def __enter__(self) -> Self:
         return self
@@ -189,8 +307,4 @@ class Client(ClientBase):
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
-        try:
-            reply: bytes = self._methods[step.method](step.payload, timeout=step.timeout_s, metadata=self._metadata)
-        except grpc.RpcError as error:
-            return failure_of(error)
-        return reply
+        return self._calls.call(METHODS[step.method], step.payload, step.timeout_s)

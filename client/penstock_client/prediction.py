@@ -4,8 +4,9 @@ Servers normally send raw contents; typed contents are read too. Parameters that
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -25,7 +26,7 @@ from penstock.names import (
     PARAMETER_QUEUE_US,
     PARAMETER_ROLE,
 )
-from penstock.tensors import Tensor, from_raw, typed_to_raw
+from penstock.tensors import Tensor, from_raw, split_bytes, typed_to_raw
 from penstock_client.errors import ServerError, UnsupportedError
 
 M = TypeVar("M", bound=Message)
@@ -205,17 +206,16 @@ def _outputs(message: inference_pb2.ModelInferResponse) -> dict[str, NDArray[Any
 
 
 def _array(raw: bytes, tensor: inference_pb2.ModelInferResponse.InferOutputTensor) -> NDArray[Any]:
-    array = from_raw(raw, tensor.datatype, tensor.shape)
-    return _decoded(array) if tensor.datatype == "BYTES" else array
+    return texts_of(raw, tensor.shape) if tensor.datatype == "BYTES" else from_raw(raw, tensor.datatype, tensor.shape)
 
 
-def _decoded(array: NDArray[Any]) -> NDArray[Any]:
-    """The elements as text where they are UTF-8; read-only, as every output is."""
-    texts = np.empty(array.size, dtype=object)
-    for at, element in enumerate(array.ravel().tolist()):
+def texts_of(raw: bytes, shape: Sequence[int]) -> NDArray[Any]:
+    """The elements of raw BYTES contents, as text where they are UTF-8; read-only, as every output is."""
+    texts = np.empty(prod(shape), dtype=object)
+    for at, element in enumerate(split_bytes(raw, texts.size)):
         texts[at] = _text_or_bytes(element)
     texts.flags.writeable = False
-    return texts.reshape(array.shape)
+    return texts.reshape(shape)
 
 
 def _text_or_bytes(element: bytes) -> str | bytes:

@@ -22,12 +22,13 @@ from penstock_client.errors import (
     meaning_of,
 )
 from penstock_client.metadata import ModelMetadata, ModelState, TensorSpec, index_of, metadata_of
+from penstock_client.plan import Plans
 from penstock_client.prediction import Prediction, parsed, prediction_of
 from penstock_client.request import RequestOptions, infer_payload
 from penstock_client.retry import Backoff, pause_before_retry_s
 from penstock_client.rows import Rows, table_of
-from penstock_client.steps import Attempt, Failure, Pause, Steps, T
-from penstock_client.tensors import Table, arrange, for_any, shown
+from penstock_client.steps import Attempt, Failure, Made, Pause, Steps, T
+from penstock_client.tensors import Layout, Table, arrange, for_any, shown
 
 _SERVICES: Final = {
     **dict.fromkeys(("ServerLive", "ServerReady", "ModelReady", "ModelMetadata", "RepositoryIndex"), INFERENCE_SERVICE),
@@ -80,12 +81,34 @@ class Session:
         self._clock = clock
         self._fraction = fraction
         self._declared: dict[tuple[str, str], ModelMetadata] = {}
+        self._plans = Plans()
         self._said: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
 
-    def predict(self, options: RequestOptions, rows: Rows, timeout_s: float | None) -> Steps[Prediction]:
-        """The prediction for the rows, cast to what the model declares."""
+    def planned(self, options: RequestOptions, rows: Rows, timeout_s: float | None) -> Attempt | None:
+        """The first attempt of `predict`, if a plan has it: nearly all that is done per call for rows like earlier ones.
+
+        The caller makes it. A reply is read by `answer`; with anything else, `predict` goes on from there.
+        """
+        payload = self._plans.payload(options, rows, self._declared)
+        if payload is None or len(payload) > self._max_message_bytes:
+            return None
+        if timeout_s is None:
+            return Attempt(INFER_METHOD, payload, self._timeout_s)
+        return Attempt(INFER_METHOD, payload, timeout_s) if _is_duration(timeout_s) else None
+
+    def predict(
+        self, options: RequestOptions, rows: Rows, timeout_s: float | None, made: Made | None = None
+    ) -> Steps[Prediction]:
+        """The prediction for the rows, cast to what the model declares.
+
+        Args:
+            options: of the request.
+            rows: in any form.
+            timeout_s: until the call gives up, from now or from the start of the attempt that was made.
+            made: the attempt that `planned` gave, and how it ended.
+        """
         return self._with_deadline(
-            options.model, timeout_s, lambda deadline_s: self._predict(options, rows, deadline_s)
+            options.model, timeout_s, lambda deadline_s: self._predict(options, rows, deadline_s, made), made
         )
 
     def metadata(self, model: str, version: str, timeout_s: float | None) -> Steps[ModelMetadata]:
@@ -110,23 +133,32 @@ class Session:
             model or "", timeout_s, lambda deadline_s: self._is_ready(model, version, deadline_s)
         )
 
-    def _with_deadline(self, model: str, timeout_s: float | None, steps_until: Callable[[float], Steps[T]]) -> Steps[T]:
+    def _with_deadline(
+        self,
+        model: str,
+        timeout_s: float | None,
+        steps_until: Callable[[float], Steps[T]],
+        made: Made | None = None,
+    ) -> Steps[T]:
         """The steps, with the deadline counted from now; an error that leaves them names the model and the server."""
         try:
             if timeout_s is not None and not _is_duration(timeout_s):
                 raise InvalidRequestError(f"timeout_s is expected as a finite number above 0, got {timeout_s}")
-            return (yield from steps_until(self._clock() + (timeout_s or self._timeout_s)))
+            begun_s = self._clock() if made is None else made.begun_s
+            return (yield from steps_until(begun_s + (timeout_s or self._timeout_s)))
         except PenstockClientError as error:
             error.model, error.server = model, self._server
             raise
 
-    def _predict(self, options: RequestOptions, rows: Rows, deadline_s: float) -> Steps[Prediction]:
+    def _predict(self, options: RequestOptions, rows: Rows, deadline_s: float, made: Made | None) -> Steps[Prediction]:
         options.check()
         table = table_of(rows)
         known = self._declared.get((options.model, options.version))
         declared = known or (yield from self._metadata(options.model, options.version, deadline_s))
         try:
-            return (yield from self._infer(options, table, declared, deadline_s))
+            layout = arrange(table, declared.inputs, extra=options.extra)
+            self._plans.learn(options, rows, layout, declared)
+            return (yield from self._infer(options, table, declared, layout, deadline_s=deadline_s, made=made))
         except InvalidRequestError:
             # The version behind a name or an alias changes while the client lives, and the columns with it.
             if known is not None:
@@ -136,7 +168,7 @@ class Session:
                 if not union:
                     raise
                 return (yield from self._infer_any(options, table, union, deadline_s))
-        return (yield from self._infer(options, table, declared, deadline_s))
+        return (yield from self._infer_as(options, table, declared, deadline_s))
 
     def _union(
         self, options: RequestOptions, table: Table, declared: ModelMetadata, deadline_s: float
@@ -159,14 +191,26 @@ class Session:
         reply, round_trip_s = yield from self._call(INFER_METHOD, payload, deadline_s, self._retries)
         return prediction_of(reply, round_trip_s=round_trip_s, explains=options.explain)
 
-    def _infer(
+    def _infer_as(
         self, options: RequestOptions, table: Table, declared: ModelMetadata, deadline_s: float
     ) -> Steps[Prediction]:
         layout = arrange(table, declared.inputs, extra=options.extra)
+        return (yield from self._infer(options, table, declared, layout, deadline_s=deadline_s))
+
+    def _infer(
+        self,
+        options: RequestOptions,
+        table: Table,
+        declared: ModelMetadata,
+        layout: Layout,
+        *,
+        deadline_s: float,
+        made: Made | None = None,
+    ) -> Steps[Prediction]:
         if layout.ignored:
             self._say_once(options.model, layout.ignored)
         reply, round_trip_s = yield from self._call(
-            INFER_METHOD, infer_payload(options, layout.tensors), deadline_s, self._retries
+            INFER_METHOD, infer_payload(options, layout.tensors), deadline_s, self._retries, made
         )
         prediction = prediction_of(reply, round_trip_s=round_trip_s, explains=options.explain)
         if not layout.is_guessed:
@@ -177,7 +221,7 @@ class Session:
         if own is None or own.inputs == declared.inputs:
             return prediction
         again = replace(options, version=prediction.version)
-        return (yield from self._infer(again, table, own, deadline_s))
+        return (yield from self._infer_as(again, table, own, deadline_s))
 
     def _described(self, model: str, version: str, deadline_s: float) -> Steps[ModelMetadata | None]:
         """What this version declares; None if the server does not describe single versions, or has it no longer."""
@@ -228,17 +272,23 @@ class Session:
             return False
         return parsed(inference_pb2.ModelReadyResponse, reply).ready
 
-    def _call(self, method: str, payload: bytes, deadline_s: float, retries: int) -> Steps[tuple[bytes, float]]:
-        """The reply's bytes, and the seconds that the answered attempt took."""
+    def _call(
+        self, method: str, payload: bytes, deadline_s: float, retries: int, made: Made | None = None
+    ) -> Steps[tuple[bytes, float]]:
+        """The reply's bytes, and the seconds that the answered attempt took; the first may have been made already."""
         if len(payload) > self._max_message_bytes:
             raise InvalidRequestError(
                 f"the request takes {len(payload)} bytes, the limit is {self._max_message_bytes}; send fewer rows"
             )
         retry, cause = 0, None
-        while (begun_s := self._clock()) < deadline_s:
-            outcome = yield Attempt(method, payload, deadline_s - begun_s)
+        while (begun_s := self._clock()) < deadline_s or made is not None:
+            if made is None:
+                outcome = yield Attempt(method, payload, deadline_s - begun_s)
+                taken_s = self._clock() - begun_s
+            else:
+                outcome, taken_s, made = made.outcome, made.taken_s, None
             if isinstance(outcome, bytes):
-                return outcome, self._clock() - begun_s
+                return outcome, taken_s
             assert outcome is not None, "a call is answered by bytes or a failure"
             yield Pause(self._pause_s(outcome, retry, retries, deadline_s))
             retry, cause = retry + 1, outcome.cause

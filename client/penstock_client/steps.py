@@ -47,6 +47,21 @@ class Failure:
     cause: BaseException | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An attempt that was made before the steps began.
+
+    Attributes:
+        outcome: how it ended.
+        begun_s: when it began, by the session's clock.
+        taken_s: how long it took.
+    """
+
+    outcome: bytes | Failure
+    begun_s: float
+    taken_s: float
+
+
 Steps = Generator[Attempt | Pause, bytes | Failure | None, T]
 
 

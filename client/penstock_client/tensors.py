@@ -81,7 +81,7 @@ def arrange(table: Table, inputs: tuple[TensorSpec, ...], *, extra: Extra = "ign
         return Layout(_in_order(table, inputs))
     if not inputs:
         return Layout(tuple(_undeclared(name, values) for name, values in table.items()))
-    wanted = _wanted(table, inputs)
+    wanted = columns_of(table, inputs)
     if _is_matrix(wanted) and wanted[0].name not in table:
         return Layout((_from_columns(table, wanted[0]),), is_guessed=True)
     ignored = _check_names(table, wanted, extra)
@@ -91,7 +91,7 @@ def arrange(table: Table, inputs: tuple[TensorSpec, ...], *, extra: Extra = "ign
     return Layout(tensors, ignored)
 
 
-def _wanted(table: Mapping[str, object], inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+def columns_of(table: Mapping[str, object], inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """The tensors that carry these columns: those declared, or one for each column of a matrix whose names are known."""
     if len(inputs) != 1 or not inputs[0].columns:
         return inputs
@@ -112,7 +112,7 @@ def for_any(table: Mapping[str, object], versions: Iterable[tuple[TensorSpec, ..
     """
     found: dict[str, TensorSpec] = {}
     for inputs in versions:
-        for spec in _wanted(table, inputs):
+        for spec in columns_of(table, inputs):
             if not spec.is_column:
                 return ()
             found.setdefault(spec.name, spec)

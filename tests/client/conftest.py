@@ -229,6 +229,15 @@ def drift_address() -> Iterator[str]:
     server.stop(None).wait()
 
 
+@pytest.fixture(params=["sockets", "grpcio"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every client of the test reaches the server so, unless its settings leave it to grpcio."""
+    if request.param == "grpcio":
+        monkeypatch.setattr("penstock_client.base.target_of", lambda *_: "the test asks for grpcio")
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
 def model_of() -> type[Model]:
     return Model

@@ -110,6 +110,7 @@ def fare(server, **settings):
         return client.predict("fares", ROWS)["fare"].tolist()
 
 
+@pytest.mark.usefixtures("transport")
 def test_a_trusted_server_answers(secure_server, authority, local):
     assert fare(secure_server(credentials(local)), tls=Tls(root_certificates=authority.pem)) == [82.0]
 
@@ -120,6 +121,7 @@ async def test_a_trusted_server_answers_asyncio(secure_server, authority, local)
         assert (await client.predict("fares", ROWS))["fare"].tolist() == [82.0]
 
 
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("tls", [True, None, Tls(root_certificates=Authority("another").pem)])
 def test_a_server_that_is_not_trusted_gets_no_rows(secure_server, local, tls):
     server = secure_server(credentials(local))
@@ -128,6 +130,7 @@ def test_a_server_that_is_not_trusted_gets_no_rows(secure_server, local, tls):
     assert server.seen == []
 
 
+@pytest.mark.usefixtures("transport")
 def test_the_servers_name_can_be_given(secure_server, authority):
     server = secure_server(credentials(authority.issue("server", x509.DNSName("models.example"))))
     assert fare(server, tls=Tls(root_certificates=authority.pem, server_name="models.example")) == [82.0]
@@ -135,6 +138,7 @@ def test_the_servers_name_can_be_given(secure_server, authority):
         fare(server, tls=Tls(root_certificates=authority.pem))
 
 
+@pytest.mark.usefixtures("transport")
 def test_a_client_can_prove_who_it_is(secure_server, authority, local):
     server = secure_server(credentials(local, authority))
     certificate, key = authority.issue("client")

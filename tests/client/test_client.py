@@ -23,6 +23,8 @@ from penstock_client import (
     UnsupportedError,
 )
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 QUICK = Backoff(initial_s=0.001, cap_s=0.002)
 
 
@@ -183,6 +185,67 @@ def test_a_status_becomes_its_error(client, server, code, meaning):
     error = failed.value
     assert (error.details, error.code, error.model, error.server) == ("because", code, "fares", server.address)
     assert error.__cause__.code() is code
+
+
+ROW = {"age": 41, "city": "Oslo"}
+
+
+def test_a_request_like_an_earlier_one_is_the_same_and_tried_again_alike(client, server):
+    first = client.predict("fares", ROW, request_id="r")
+    assert client.predict("fares", ROW, request_id="r").timing.batch_rows == 8
+    one, other = (seen.request for seen in server.calls("ModelInfer"))
+    assert one == other
+    server.fail(grpc.StatusCode.UNAVAILABLE, times=3)
+    found = client.predict("fares", ROW, request_id="r")
+    assert (found["fare"].tolist(), found.role) == (first["fare"].tolist(), "champion")
+    assert len(server.calls("ModelInfer")) == 6
+    server.fail(grpc.StatusCode.UNAVAILABLE, "stopping", times=9)
+    with pytest.raises(ServerUnavailableError, match="stopping"):
+        client.predict("fares", ROW)
+    assert len(server.calls("ModelInfer")) == 10
+
+
+def test_a_request_like_an_earlier_one_fails_alike(client, server):
+    client.predict("fares", ROW)
+    server.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+    with pytest.raises(OverloadedError, match="full") as failed:
+        client.predict("fares", ROW)
+    assert (failed.value.model, failed.value.server) == ("fares", server.address)
+    assert isinstance(failed.value.__cause__, grpc.RpcError)
+    for options in ({"timeout_s": 0}, {"priority": -1}, {"request_id": 7}):
+        with pytest.raises(InvalidRequestError):
+            client.predict("fares", ROW, **options)
+    with pytest.raises(InvalidRequestError, match="got 'x' at row 0"):
+        client.predict("fares", {"age": "x", "city": "Oslo"})
+    assert len(server.calls("ModelInfer")) == 2
+
+
+def test_a_request_like_an_earlier_one_ends_at_its_deadline(client, server):
+    client.predict("fares", ROW)
+    release = threading.Event()
+    server.models["fares"].answer = lambda _: release.wait(30) and ModelInferResponse()
+    with pytest.raises(DeadlineExceededError, match="Deadline Exceeded") as failed:
+        client.predict("fares", ROW, timeout_s=0.5)
+    release.set()
+    assert failed.value.__cause__.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_model_that_changed_is_learned_by_a_request_like_an_earlier_one(client, server, model_of):
+    row = {"a": 1.0, "b": 2}
+    client.predict("numbers", row)
+    server.models["numbers"] = model_of([("a", "FP32", (-1,)), ("b", "INT64", (-1,))])
+    server.fail(grpc.StatusCode.INVALID_ARGUMENT, "a is FP32")
+    assert client.predict("numbers", row)["a"].dtype == np.float32
+    client.predict("numbers", row)
+    assert [seen.request.inputs[0].datatype for seen in server.calls("ModelInfer")] == ["FP64", "FP64", "FP32", "FP32"]
+
+
+def test_a_reply_that_cannot_be_read_is_the_servers_error(client, server):
+    client.predict("fares", ROW)
+    server.models["fares"].answer = lambda request: ModelInferResponse(raw_output_contents=[b"x"])
+    with pytest.raises(ServerError, match="0 outputs and 1 raw contents") as failed:
+        client.predict("fares", ROW)
+    assert failed.value.model == "fares"
 
 
 def test_the_deadline_is_grpcs_own(client, server):

@@ -1,0 +1,98 @@
+"""Calls over a channel of grpcio, which speaks with whatever it can reach. `Client` uses it where `http2` does not do."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+
+from penstock_client.channel import ChannelOptions, Tls, call_metadata
+from penstock_client.steps import Failure, failure_of
+
+
+class ChannelCalls:
+    """Unary calls to one server. Threads may share it.
+
+    Attributes:
+        is_closed: calls end at once; grpcio would raise a ValueError.
+    """
+
+    def __init__(self, address: str, tls: Tls | None, headers: Mapping[str, str], options: ChannelOptions) -> None:
+        self._channel = (
+            grpc.insecure_channel(address, options)
+            if tls is None
+            else grpc.secure_channel(address, tls.credentials(), options)
+        )
+        self.is_closed = False
+        self._metadata = call_metadata(headers)
+        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    def call(self, path: str, payload: bytes, timeout_s: float) -> bytes | Failure:
+        """The reply to one message, or how the call failed."""
+        if self.is_closed:
+            return _closed()
+        try:
+            reply: bytes = self._method(path)(payload, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            return failure_of(error)
+        return reply
+
+    def pipe(self, ahead: int) -> "ChannelPipe":  # noqa: ARG002 - grpcio sends each call at once
+        """Calls that overlap."""
+        return ChannelPipe(self)
+
+    def started(self, path: str, payload: bytes, timeout_s: float) -> Any:
+        """A call that goes on by itself."""
+        return self._method(path).future(payload, timeout=timeout_s, metadata=self._metadata)
+
+    def close(self) -> None:
+        """Closes the channel; calls of other threads end with an error."""
+        self.is_closed = True
+        self._channel.close()
+
+    def _method(self, path: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
+        method = self._methods.get(path)
+        if method is None:
+            method = self._methods[path] = self._channel.unary_unary(path)
+        return method
+
+
+class ChannelPipe:
+    """Calls that overlap on a channel, for one thread."""
+
+    def __init__(self, calls: ChannelCalls) -> None:
+        self._calls = calls
+        self._open: dict[int, Any] = {}
+        self._started = 0
+
+    def start(self, path: str, payload: bytes, timeout_s: float) -> int:
+        """Starts a call and returns what `wait` takes."""
+        self._started += 1
+        if not self._calls.is_closed:
+            self._open[self._started] = self._calls.started(path, payload, timeout_s)
+        return self._started
+
+    def wait(self, ticket: int) -> bytes | Failure:
+        """How the call ended."""
+        call = self._open.get(ticket)
+        if call is None:
+            return _closed()
+        try:
+            reply: bytes = call.result()
+        except grpc.RpcError as error:
+            return failure_of(error)
+        except grpc.FutureCancelledError:
+            return _closed()
+        finally:
+            if call.done():
+                del self._open[ticket]
+        return reply
+
+    def close(self) -> None:
+        """Cancels what is still in flight."""
+        for call in self._open.values():
+            call.cancel()
+        self._open.clear()
+
+
+def _closed() -> Failure:
+    return Failure(grpc.StatusCode.CANCELLED, "the client was closed during the call")
