@@ -1,5 +1,6 @@
 """The requests that every server gets, and the check of its answers: a fast server with wrong answers is not measured."""
 
+import ssl
 import time
 from collections.abc import Callable
 from itertools import cycle
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import models, strings
+from bench.load.plan import endpoint
 from bench.servers.onnx_session import OneThreadModel
 from penstock import inference_pb2 as pb
 from penstock.names import INFER_METHOD, INFERENCE_SERVICE
@@ -33,10 +35,10 @@ class WrongAnswerError(Exception):
 
 def messages(model: str, *, rows: int, copies: int = 1) -> tuple[bytes, ...]:
     """Serialized requests of this many rows each, for the copies of the model in turn."""
-    if model == strings.NAME:
-        table = strings.table(rows * DISTINCT, seed=1)
+    if model in strings.PIPELINES:
+        table = strings.table(rows * DISTINCT, seed=1, model=model)
         slices = (slice(start, start + rows) for start in range(0, rows * DISTINCT, rows))
-        return tuple(strings.request(table, part).SerializeToString() for part in slices)
+        return tuple(strings.request(table, part, model).SerializeToString() for part in slices)
     names, parts = models.copies(model, copies), tensors(model, rows)
     count = max(copies, DISTINCT)
     return tuple(request(names[i % copies], parts[i % DISTINCT]).SerializeToString() for i in range(count))
@@ -54,14 +56,14 @@ def expected(file: Path, model: str, *, rows: int) -> list[Outputs]:
     return [session.run(part) for part in tensors(model, rows)]
 
 
-def first_answer(address: str, message: bytes, *, timeout_s: float) -> pb.ModelInferResponse:
+def first_answer(address: str, message: bytes, *, timeout_s: float, is_tls: bool = False) -> pb.ModelInferResponse:
     """The first good answer of a server that may still be loading; tries again until the time is over.
 
     Raises:
         TimeoutError: there was none; quotes the last error.
     """
     give_up_at = time.monotonic() + timeout_s
-    with channel(address) as opened:
+    with channel(address, is_tls=is_tls) as opened:
         call = infer(opened)
         while True:
             try:
@@ -78,13 +80,14 @@ def check(
     outputs: list[Outputs],
     *,
     read: Callable[[pb.ModelInferResponse], Outputs] | None = None,
+    is_tls: bool = False,
 ) -> None:
     """Sends each message once and compares the answers, read by `decode` or `read`; outputs are taken in turn.
 
     Raises:
         WrongAnswerError: an answer differs from the expected outputs.
     """
-    with channel(address) as opened:
+    with channel(address, is_tls=is_tls) as opened:
         call = infer(opened)
         for message, expected in zip(sent, cycle(outputs), strict=False):
             if difference := compare(expected, (read or decode)(call(message, timeout=10))):
@@ -111,9 +114,16 @@ def decode(response: pb.ModelInferResponse) -> Outputs:
     }
 
 
-def channel(address: str) -> grpc.Channel:
-    """A channel with its own connection: two servers, one after the other on one port, must not share it."""
-    return grpc.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),))
+def channel(address: str, *, is_tls: bool = False) -> grpc.Channel:
+    """A channel with its own connection: two servers, one after the other on one port, must not share it.
+
+    With TLS it trusts whatever certificate the server shows now.
+    """
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    if not is_tls:
+        return grpc.insecure_channel(address, options=options)
+    shown = ssl.get_server_certificate(endpoint(address)).encode()
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(shown), options=options)
 
 
 def infer(opened: grpc.Channel) -> "grpc.UnaryUnaryMultiCallable[bytes, pb.ModelInferResponse]":
@@ -123,6 +133,8 @@ def infer(opened: grpc.Channel) -> "grpc.UnaryUnaryMultiCallable[bytes, pb.Model
 
 def tensors(model: str, rows: int) -> list[NDArray[np.float32]]:
     """The tensor that the model's file takes for each of the distinct requests."""
-    if model == strings.NAME:
-        return list(strings.encoded(strings.table(rows * DISTINCT, seed=1)).reshape(DISTINCT, rows, -1))
+    if model in strings.PIPELINES:
+        return list(
+            strings.encoded(strings.table(rows * DISTINCT, seed=1, model=model), model).reshape(DISTINCT, rows, -1)
+        )
     return list(models.sample(model, rows=rows * DISTINCT).reshape(DISTINCT, rows, -1))

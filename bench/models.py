@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 INPUT: Final = "input"
 COLUMNS: Final = {"tabular": 30, "wide-10": 10, "wide-1000": 1000, "mlp": 256, "slow": 8}
 """The models that take one tensor, with the columns of a request's row."""
-NAMES: Final = (*COLUMNS, strings.NAME)
+NAMES: Final = (*COLUMNS, *strings.PIPELINES)
 """All models."""
 
 _MLP_LAYERS: Final = (256, 1024, 1024, 16)
@@ -117,13 +117,18 @@ def _serialized(
     return bytes(model.SerializeToString())
 
 
+def _on_features(name: str) -> bytes:
+    """Trees over the features of a pipeline."""
+    return boosted(strings.encoded(strings.table(_TRAINING_ROWS, seed=0, model=name), name))
+
+
 _MAKERS: Final[dict[str, Callable[[], bytes]]] = {
     "tabular": tabular,
     "wide-10": partial(tabular, columns=COLUMNS["wide-10"]),
     "wide-1000": partial(tabular, columns=COLUMNS["wide-1000"]),
     "mlp": mlp,
     "slow": slow,
-    strings.NAME: lambda: boosted(strings.encoded(strings.table(_TRAINING_ROWS, seed=0))),
+    **{name: partial(_on_features, name) for name in strings.PIPELINES},
 }
 
 
@@ -147,8 +152,8 @@ def write(repository: Path, names: set[str]) -> dict[str, Path]:
         files[name] = repository / name / "1" / "model.onnx"
         files[name].parent.mkdir(parents=True)
         files[name].write_bytes(made[model])
-        if model == strings.NAME:
-            strings.describe(files[name].parent)
+        if model in strings.PIPELINES:
+            strings.describe(files[name].parent, model)
     return files
 
 

@@ -63,6 +63,17 @@ class GrpcProtocol:
         inference.check(address, tuple(sent), outputs)
 
 
+class TlsProtocol(GrpcProtocol):
+    """The same, encrypted."""
+
+    def adapt(self, plan: LoadPlan) -> LoadPlan:
+        return replace(plan, is_tls=True)
+
+    def check(self, address: str, sent: Sequence[bytes], outputs: list[inference.Outputs], timeout_s: float) -> None:
+        inference.first_answer(address, sent[0], timeout_s=timeout_s, is_tls=True)
+        inference.check(address, tuple(sent), outputs, is_tls=True)
+
+
 class JsonProtocol:
     """A JSON object of rows sent to /infer, answered by one of outputs."""
 
@@ -72,7 +83,7 @@ class JsonProtocol:
         return server.http
 
     def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
-        if model == strings.NAME:
+        if model in strings.PIPELINES:
             raise ValueError("the JSON servers take no string columns, expected a model of one tensor")
         names, parts = models.copies(model, copies), inference.tensors(model, rows)
         count = max(copies, inference.DISTINCT)
@@ -94,15 +105,19 @@ class JsonProtocol:
                     raise TimeoutError(f"no answer from {address} within {timeout_s} s: {error}") from error
                 time.sleep(_POLL_S)
         for message, expected in zip(sent, cycle(outputs), strict=False):
-            if difference := inference.compare(expected, self.read(_post(address, message))):
+            if difference := inference.compare(expected, self.read(self.parse(_post(address, message)))):
                 raise inference.WrongAnswerError(f"{address} answers wrongly: {difference}")
 
+    def parse(self, body: bytes) -> Any:
+        """An answer's body."""
+        return json.loads(body)
+
     def read(self, answer: Any) -> inference.Outputs:
-        """The outputs in an answer's JSON."""
+        """The outputs in what was parsed."""
         return {name: np.asarray(values) for name, values in answer["outputs"].items()}
 
 
-def _post(address: str, body: bytes) -> Any:
+def _post(address: str, body: bytes) -> bytes:
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
         connection.request("POST", _HTTP_PATH, body, {"content-type": "application/json"})
@@ -112,8 +127,9 @@ def _post(address: str, body: bytes) -> Any:
         connection.close()
     if response.status != http.HTTPStatus.OK:
         raise inference.WrongAnswerError(f"{address} answers with HTTP status {response.status}: {text[:200]!r}")
-    return json.loads(text)
+    return text
 
 
 GRPC: Final = GrpcProtocol()
+TLS: Final = TlsProtocol()
 JSON: Final = JsonProtocol()

@@ -77,6 +77,7 @@ def plan_of(scenario: Scenario, rounds: Rounds, address: str, messages: tuple[by
         duration_s=rounds.duration_s,
         warmup_s=rounds.warmup_s,
         rate_per_s=scenario.rate_per_s,
+        idle=scenario.idle,
     )
 
 

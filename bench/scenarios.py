@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from bench import models
+from bench import models, strings
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class Scenario:
         copies: over how many copies of the model the load is spread.
         load_factor: Poisson arrivals at this multiple of what the server answered in a closed loop just before.
         deadline_s: sent with each call; goodput counts the answers within it.
+        idle: so many more connections are open, over which nothing comes.
         beside: a model to which one more caller sends requests at the same time.
     """
 
@@ -29,6 +30,7 @@ class Scenario:
     copies: int = 1
     load_factor: float | None = None
     deadline_s: float | None = None
+    idle: int = 0
     beside: str | None = None
 
     def __post_init__(self) -> None:
@@ -38,6 +40,8 @@ class Scenario:
         for name in ("connections", "streams", "rows", "copies"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.idle < 0:
+            raise ValueError(f"idle must be at least 0, got {self.idle}")
         for name in ("rate_per_s", "load_factor", "deadline_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -53,8 +57,9 @@ class Scenario:
         copies = f" {self.copies} models" if self.copies > 1 else ""
         share = f" {self.load_factor:g}x capacity" if self.load_factor else ""
         deadline = f" within {self.deadline_s * 1e3:g} ms" if self.deadline_s else ""
+        idle = f" beside {self.idle:,} idle" if self.idle else ""
         beside = f" beside {self.beside}" if self.beside else ""
-        return f"{self.model} {self.connections}x{self.streams}{rows}{copies}{rate}{share}{deadline}{beside}"
+        return f"{self.model} {self.connections}x{self.streams}{rows}{copies}{rate}{share}{deadline}{idle}{beside}"
 
     @property
     def models(self) -> set[str]:
@@ -91,9 +96,12 @@ SUITES: Final = {
     "tabular": TABULAR,
     "mlp": MLP,
     "strings": (_BUSY, Scenario("strings", 1, 1), Scenario("strings", 8, 8), Scenario("strings", 8, 4, rows=64)),
+    "columns": (_BUSY, *(Scenario(name, 8, 8) for name in strings.PIPELINES)),
     "rows": (Scenario("tabular", 8, 4, rows=64), Scenario("tabular", 4, 2, rows=1024)),
     "wide": (Scenario("wide-10", 8, 8), Scenario("wide-1000", 8, 8)),
     "many": (_BUSY, Scenario("tabular", 8, 8, copies=200)),
+    "connections": (_BUSY, *(Scenario("tabular", 8, 8, idle=idle) for idle in (1000, 4000, 10_000))),
+    "tls": (_BUSY,),
     "routing": (_BUSY,),
     "workers": (_BUSY, Scenario("tabular", 64, 1)),
     "overload": (
@@ -106,6 +114,9 @@ SUITES: Final = {
 }
 SUITE_SERVERS: Final = {
     "strings": ("penstock",),
+    "columns": ("penstock",),
+    "connections": ("penstock", "penstock-completion-queue"),
+    "tls": ("penstock", "penstock-tls"),
     "routing": ("penstock", "penstock-idle-roles", "penstock-canary-shadow"),
     "workers": ("penstock", "penstock-2-workers"),
 }

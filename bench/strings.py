@@ -1,8 +1,9 @@
-"""Rows of ten numbers and five strings for the feature pipeline: each string one-hot over 20 categories.
+"""Rows of numbers and strings for the feature pipeline, two numbers to a string: each string one-hot over 20 categories.
 
 `encoded` computes the features with numpy alone, as the oracle for the server's answers; `models` trains its trees on them.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -12,9 +13,25 @@ from numpy.typing import NDArray
 from penstock import inference_pb2 as pb
 from penstock.tensors import join_bytes
 
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The names of a pipeline's columns."""
+
+    numbers: tuple[str, ...]
+    strings: tuple[str, ...]
+
+
+def _columns(numbers: int, strings: int) -> Columns:
+    return Columns(
+        tuple(f"number{index}" for index in range(numbers)), tuple(f"string{index}" for index in range(strings))
+    )
+
+
 NAME: Final = "strings"
-NUMBERS: Final = tuple(f"number{index}" for index in range(10))
-STRINGS: Final = tuple(f"string{index}" for index in range(5))
+PIPELINES: Final = {NAME: _columns(10, 5), "strings-50": _columns(33, 17), "strings-200": _columns(133, 67)}
+NUMBERS: Final = PIPELINES[NAME].numbers
+STRINGS: Final = PIPELINES[NAME].strings
 CATEGORIES: Final = tuple(f"category-{index:02}" for index in range(20))
 _UNSEEN_SHARE: Final = 0.02
 _MISSING_SHARE: Final = 0.02
@@ -24,31 +41,36 @@ Table: TypeAlias = dict[str, NDArray[np.float64] | list[bytes]]
 """Raw columns by name, all of one length; NaN and unseen strings among them."""
 
 
-def table(rows: int, *, seed: int) -> Table:
+def table(rows: int, *, seed: int, model: str = NAME) -> Table:
     """Raw rows."""
     random = np.random.default_rng(seed)
     columns: Table = {}
-    for name in NUMBERS:
+    for name in PIPELINES[model].numbers:
         values = random.normal(_MEAN, _SCALE, rows).astype(np.float32).astype(np.float64)
         values[random.random(rows) < _MISSING_SHARE] = np.nan
         columns[name] = values
-    for name in STRINGS:
+    for name in PIPELINES[model].strings:
         codes = random.integers(len(CATEGORIES), size=rows)
         unseen = random.random(rows) < _UNSEEN_SHARE
         columns[name] = [b"new" if new else CATEGORIES[code].encode() for code, new in zip(codes, unseen, strict=True)]
     return columns
 
 
-def encoded(columns: Table) -> NDArray[np.float32]:
-    """The features, float32 [rows, 10 + 5 * 21]."""
+def encoded(columns: Table, model: str = NAME) -> NDArray[np.float32]:
+    """The features, float32 [rows, numbers + 21 * strings]."""
     known = {category.encode(): code for code, category in enumerate(CATEGORIES)}
     one_hot = np.eye(len(CATEGORIES) + 1)
-    parts = [((np.nan_to_num(np.asarray(columns[name]), nan=_MEAN) - _MEAN) / _SCALE)[:, None] for name in NUMBERS]
-    parts += [one_hot[[known.get(bytes(value), len(known)) for value in columns[name]]] for name in STRINGS]
+    parts = [
+        ((np.nan_to_num(np.asarray(columns[name]), nan=_MEAN) - _MEAN) / _SCALE)[:, None]
+        for name in PIPELINES[model].numbers
+    ]
+    parts += [
+        one_hot[[known.get(bytes(value), len(known)) for value in columns[name]]] for name in PIPELINES[model].strings
+    ]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def describe(folder: Path) -> None:
+def describe(folder: Path, model: str = NAME) -> None:
     """Adds the feature specification and the drift baseline to a model's folder, as publishing does."""
     from penstock_server.drift.fit import fit_baseline
     from penstock_server.features.spec.spec import (
@@ -66,21 +88,22 @@ def describe(folder: Path) -> None:
 
     width = len(CATEGORIES) + 1
     one_hot = OneHot((tuple(range(width)),), (width,))
-    numbers = Take(NUMBERS, (Fill((_MEAN,)), Standardise((_MEAN,), (_SCALE,))))
-    strings = [Text(name, Categories(CATEGORIES), (one_hot,)) for name in STRINGS]
-    columns: tuple[Column, ...] = (*map(NumberColumn, NUMBERS), *map(StringColumn, STRINGS))
+    names = PIPELINES[model]
+    numbers = Take(names.numbers, (Fill((_MEAN,)), Standardise((_MEAN,), (_SCALE,))))
+    strings = [Text(name, Categories(CATEGORIES), (one_hot,)) for name in names.strings]
+    columns: tuple[Column, ...] = (*map(NumberColumn, names.numbers), *map(StringColumn, names.strings))
     spec = FeatureSpec(columns, Join((numbers, *strings)))
-    artifact.write(folder, features=spec, baseline=fit_baseline(spec, table(2000, seed=0)))
+    artifact.write(folder, features=spec, baseline=fit_baseline(spec, table(2000, seed=0, model=model)))
 
 
-def request(columns: Table, rows: slice) -> pb.ModelInferRequest:
+def request(columns: Table, rows: slice, model: str = NAME) -> pb.ModelInferRequest:
     """A request of these rows, with one tensor per column."""
-    message = pb.ModelInferRequest(model_name=NAME)
-    for name in NUMBERS:
+    message = pb.ModelInferRequest(model_name=model)
+    for name in PIPELINES[model].numbers:
         values = np.asarray(columns[name][rows], np.float32)
         message.inputs.add(name=name, datatype="FP32", shape=[len(values)])
         message.raw_input_contents.append(values.tobytes())
-    for name in STRINGS:
+    for name in PIPELINES[model].strings:
         texts = columns[name][rows]
         message.inputs.add(name=name, datatype="BYTES", shape=[len(texts)])
         message.raw_input_contents.append(join_bytes(texts))

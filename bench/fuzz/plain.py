@@ -2,6 +2,7 @@
 
 import struct
 import time
+from math import inf
 from random import Random
 from typing import Any, Final
 
@@ -50,22 +51,33 @@ class Plain:
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
-        self._requests = PlainRequests(compiled.library(KERNELS), transport.number_of(METHOD))
+        self._requests = PlainRequests(compiled.library(KERNELS), transport.number_of(METHOD), transport)
         lane = self._requests.open_lane(_ROW_BYTES, lambda: None)
         assert lane is not None
         self._lane = lane
-        lane.open(most_requests=1000, most_rows=1 << 20, most_bytes=1 << 26, usual_rows=_USUAL_ROWS, largest=32)
+        lane.open(
+            most_requests=1000,
+            most_rows=1 << 20,
+            most_bytes=1 << 26,
+            usual_rows=_USUAL_ROWS,
+            objective_s=inf,
+            delay_s=0.0,
+            errors=[UnavailableError("refused")] * layout.REASONS,
+            latency=[np.arange(4), np.zeros(5, np.int64), np.zeros(5, np.int64), np.zeros(1), np.zeros(1)],
+        )
+        lane.set_cost(0.0, 0.0, 32)
         self._requests.learn(request(1), _COLUMNS, lane, Form(None, None))
         transport.sifter = self._requests
         self.taken = 0
+        self.refused = 0
 
     def run(self, dice: Random) -> None:
         """Runs a batch, if any request waits."""
         if not self._lane.requests:
             return
         batch = self._lane.next_batch(1 + dice.getrandbits(6), time.monotonic())
-        for slot in batch.late:
-            self._transport.fail(slot, UnavailableError("late"))
+        self.refused += sum(self._lane.take_refused())
+        self._lane.tell_refused()
         self._check(batch)
         self.taken += batch.count
         if dice.getrandbits(3):
@@ -85,7 +97,6 @@ class Plain:
             return
         while self._lane.requests:
             self.run(dice)
-        self._lane.end(self._lane.next_batch(1, time.monotonic()))  # passes over those that left
         if not self._requests.is_idle:
             raise BrokenError("plain requests are left in their lane")
 
@@ -95,8 +106,9 @@ class Plain:
             [RawOutput(np.arange(2 * batch.rows, dtype=np.float32), 8)],
             key=1,
             layout_of=lambda rows, _: ReplyLayout(b"\x0a\x07flights", [(0, b"\x32" + bytes((min(8 * rows, 127),)))]),
-            timing=(b"", b"\x0a\x01q"),
+            compute_s=0.0,
             began_s=time.monotonic(),
+            ended_s=time.monotonic(),
             most_bytes=1 << 20,
         )
         if answered.replies:

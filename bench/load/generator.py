@@ -48,7 +48,8 @@ def run(
     calls = calls_of(plan)
     with selectors.EpollSelector() as selector, _without_collector():
         try:
-            with links(endpoint(plan.address), calls, plan.connections, selector) as opened:
+            address = endpoint(plan.address)
+            with links(address, calls, plan.connections, selector, is_tls=plan.is_tls, idle=plan.idle) as opened:
                 return _Run(plan, opened, selector, probe, should_stop).result()
         except OSError as error:
             raise LoadError(f"no connection to {plan.address}: {error}") from error

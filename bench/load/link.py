@@ -1,7 +1,8 @@
-"""One non-blocking socket under one connection."""
+"""One non-blocking socket under one connection, encrypted or not."""
 
 import selectors
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -34,9 +35,12 @@ class Link:
             OSError: the connection broke.
         """
         try:
-            return self._socket.recv(_READ_BYTES)
-        except BlockingIOError:
+            return self._receive()
+        except (BlockingIOError, ssl.SSLWantReadError):
             return None
+
+    def _receive(self) -> bytes:
+        return self._socket.recv(_READ_BYTES)
 
     def flush(self) -> None:
         """Sends the connection's output, as much as the socket takes.
@@ -51,7 +55,7 @@ class Link:
             return
         try:
             sent = self._socket.send(output)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantWriteError):
             sent = 0
         was_waiting, self._unsent = bool(self._unsent), output[sent:]
         if was_waiting != bool(self._unsent):
@@ -66,23 +70,74 @@ class Link:
             self._socket.close()
 
 
+class TlsLink(Link):
+    """The same over TLS, which gives one record at a time, and keeps what it has decrypted from the selector."""
+
+    __slots__ = ()
+
+    _socket: ssl.SSLSocket
+
+    def _receive(self) -> bytes:
+        parts = [self._socket.recv(_READ_BYTES)]
+        while parts[-1]:
+            try:
+                parts.append(self._socket.recv(_READ_BYTES))
+            except ssl.SSLWantReadError:
+                break
+        return b"".join(parts)
+
+
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
 @contextmanager
 def links(
-    address: tuple[str, int], calls: Calls | HttpCalls, count: int, selector: selectors.BaseSelector
+    address: tuple[str, int],
+    calls: Calls | HttpCalls,
+    count: int,
+    selector: selectors.BaseSelector,
+    *,
+    is_tls: bool = False,
+    idle: int = 0,
 ) -> Iterator[list[Link]]:
     """Open connections to one address, closed on leaving.
+
+    Args:
+        address: host and port.
+        calls: what they carry.
+        count: how many.
+        selector: tells of them.
+        is_tls: they are encrypted.
+        idle: so many others are open meanwhile, which have begun and do nothing.
 
     Raises:
         OSError: the server accepts no connection.
     """
     opened: list[Link] = []
+    others: list[socket.socket] = []
+    context = _unchecked() if is_tls else None
+
+    def connected() -> socket.socket:
+        sock = socket.create_connection(address, timeout=5)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock if context is None else context.wrap_socket(sock)
+
     try:
+        for number in range(idle):
+            others.append(connected())
+            others[-1].sendall(calls.connect(number).take_output())
         for number in range(count):
-            sock = socket.create_connection(address, timeout=5)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock = connected()
             sock.setblocking(False)
-            opened.append(Link(sock, calls.connect(number), selector))
+            opened.append((TlsLink if is_tls else Link)(sock, calls.connect(number), selector))
         yield opened
     finally:
         for link in opened:
             link.close()
+        for sock in others:
+            sock.close()

@@ -27,6 +27,8 @@ class LoadPlan:
         timeout_s: the deadline sent with every call, if any.
         grace_s: how long to wait for answers after the last request; calls without an answer then have failed.
         seed: of the arrivals.
+        is_tls: the connections are encrypted; the certificate is not checked.
+        idle: so many more connections are open, over which nothing is sent but HTTP/2's beginning.
         is_http1: the messages are bodies of HTTP/1.1 requests, one at a time per connection; `timeout_s` is not sent.
     """
 
@@ -42,6 +44,8 @@ class LoadPlan:
     timeout_s: float | None = None
     grace_s: float = 5.0
     seed: int = 0
+    is_tls: bool = False
+    idle: int = 0
     is_http1: bool = False
 
     def __post_init__(self) -> None:
@@ -51,7 +55,7 @@ class LoadPlan:
         for name in ("connections", "streams", "max_requests", "duration_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("warmup_s", "grace_s"):
+        for name in ("warmup_s", "grace_s", "idle"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("rate_per_s", "timeout_s"):
@@ -119,6 +123,7 @@ def split(plan: LoadPlan, processes: int) -> list[LoadPlan]:
         replace(
             plan,
             connections=share,
+            idle=plan.idle if i == 0 else 0,
             max_requests=max(1, plan.max_requests * share // plan.connections),
             rate_per_s=plan.rate_per_s and plan.rate_per_s * share / plan.connections,
             seed=plan.seed + i,

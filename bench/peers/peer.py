@@ -33,6 +33,22 @@ class JsonRowsProtocol(JsonProtocol):
         return {name: np.asarray([row[name] for row in answer]) for name in answer[0]}
 
 
+class RawProtocol(JsonProtocol):
+    """Bytes over HTTP, as cheap as a server can have them: float32 rows in, an int64 label and its float32 scores out."""
+
+    def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
+        if rows != 1 or copies != 1:
+            raise ValueError("servers of raw bytes take one row of one model")
+        return tuple(part.tobytes() for part in inference.tensors(model, rows))
+
+    def parse(self, body: bytes) -> Any:
+        return body
+
+    def read(self, answer: Any) -> inference.Outputs:
+        label, scores = np.frombuffer(answer[:8], np.int64), np.frombuffer(answer[8:], np.float32)
+        return {"label": label, "probabilities": scores[None]}
+
+
 def flat_columns(response: pb.ModelInferResponse) -> inference.Outputs:
     """The outputs of a response, with those of shape [N, 1] as [N]."""
     outputs = inference.decode(response)
@@ -40,7 +56,13 @@ def flat_columns(response: pb.ModelInferResponse) -> inference.Outputs:
 
 
 PROTOCOLS: Final[Mapping[str, RequestProtocol]] = MappingProxyType(
-    {"grpc": GRPC, "grpc-columns": GrpcColumnsProtocol(), "json": JSON, "json-rows": JsonRowsProtocol()}
+    {
+        "grpc": GRPC,
+        "grpc-columns": GrpcColumnsProtocol(),
+        "json": JSON,
+        "json-rows": JsonRowsProtocol(),
+        "raw": RawProtocol(),
+    }
 )
 """By the names in `peers.toml`."""
 

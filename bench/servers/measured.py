@@ -3,6 +3,7 @@
 Another server is another entry. `running` starts one and waits for its address.
 """
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from bench.protocols import GRPC, JSON, RequestProtocol
+from bench.protocols import GRPC, JSON, TLS, RequestProtocol
 from bench.servers import roles
 from bench.servers.roles import PORTS, penstock_command
 from penstock_server.errors import UnavailableError
@@ -49,6 +50,20 @@ def _penstock(*more: str, workers: int = 1) -> Command:
     return command
 
 
+def _penstock_with_tls(repository: Path, files: Mapping[str, Path]) -> list[str]:
+    """Penstock with a certificate of its own, made now."""
+    folder = repository.parent / "tls"
+    folder.mkdir(exist_ok=True)
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "key.pem",
+         "-out", "certificate.pem", "-days", "2", "-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1"],
+        cwd=folder, check=True, capture_output=True,
+    )  # fmt: skip
+    files_of_tls = f'tls_certificate = "{folder / "certificate.pem"}"\ntls_key = "{folder / "key.pem"}"\n'
+    (folder / "penstock.toml").write_text(f"[grpc]\n{files_of_tls}")
+    return _penstock("--config", str(folder / "penstock.toml"))(repository, files)
+
+
 def _baseline(module: str) -> Command:
     def command(repository: Path, files: Mapping[str, Path]) -> list[str]:  # noqa: ARG001
         models = (f"{name}={file}" for name, file in files.items())
@@ -73,8 +88,9 @@ SERVERS: Final[Mapping[str, MeasuredServer]] = MappingProxyType(
             MeasuredServer(BASELINE, _baseline("aio_server")),
             MeasuredServer("fastapi", _baseline("fastapi_server"), JSON),
             MeasuredServer("penstock", _penstock()),
-            MeasuredServer("penstock-native", _penstock("--transport", "native")),
+            MeasuredServer("penstock-completion-queue", _penstock("--transport", "completion-queue")),
             MeasuredServer("penstock-aio", _penstock("--transport", "aio")),
+            MeasuredServer("penstock-tls", _penstock_with_tls, TLS),
             MeasuredServer("penstock-2-workers", _penstock(workers=2)),
             MeasuredServer("penstock-idle-roles", _penstock_with_roles(are_idle=True)),
             MeasuredServer("penstock-canary-shadow", _penstock_with_roles(are_idle=False)),

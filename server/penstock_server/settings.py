@@ -23,7 +23,7 @@ from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.sources.settings import CacheSettings, FetchSettings
 from penstock_server.transport.address import UNIX, host_of
-from penstock_server.transport.settings import COMPLETION_QUEUE, NATIVE, TransportName, TransportSettings
+from penstock_server.transport.settings import NATIVE, TransportName, TransportSettings
 
 MAX_WORKERS: Final = 256
 AUTO: Final = "auto"
@@ -158,7 +158,7 @@ class ServerSettings:
     port: int = 8001
     http_port: int = 8002
     workers: int = 1
-    transport: TransportName = COMPLETION_QUEUE
+    transport: TransportName = NATIVE
     poll_interval_s: float = 2.0
     grace_s: float = 30.0
     watchdog_s: float = 10.0

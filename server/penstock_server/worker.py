@@ -128,7 +128,7 @@ class Worker:
         """Has compiled kernels take the requests that they can, where there are kernels."""
         kernels = compiled.available(PLAIN_KERNELS) if self._settings.serving.plain_requests else None
         if kernels is not None:
-            requests = PlainRequests(kernels, transport.number_of(MODEL_INFER))
+            requests = PlainRequests(kernels, transport.number_of(MODEL_INFER), transport)
             transport.sifter = requests
             self._predictor.take_plain(PlainForms(requests, transport))
 

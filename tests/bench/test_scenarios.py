@@ -12,6 +12,7 @@ from bench.servers.measured import SERVERS
         (Scenario("tabular", 2, 2, rate_per_s=5000), "tabular 2x2 5000/s"),
         (Scenario("tabular", 8, 8, copies=200), "tabular 8x8 200 models"),
         (Scenario("mlp", 8, 8, load_factor=2.0, deadline_s=0.1), "mlp 8x8 2x capacity within 100 ms"),
+        (Scenario("tabular", 8, 8, idle=4000), "tabular 8x8 beside 4,000 idle"),
         (Scenario("tabular", 4, 2, beside="slow"), "tabular 4x2 beside slow"),
     ],
 )
@@ -31,6 +32,7 @@ def test_a_scenario_is_named_by_its_load(scenario, name) -> None:
         {"copies": 0},
         {"load_factor": -1.0},
         {"deadline_s": 0},
+        {"idle": -1},
         {"beside": "other"},
         {"rate_per_s": 5.0, "load_factor": 2.0},
     ],

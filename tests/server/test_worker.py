@@ -49,6 +49,9 @@ class FakeTransport:
     def number_of(self, path: str) -> int:
         return list(self.methods.unary).index(path)
 
+    def ending(self, error: PenstockError) -> bytes:
+        return str(error).encode()
+
     def run(self) -> None:
         while (action := self.actions.get()) is not None:
             action()

@@ -107,6 +107,16 @@ class BatchQueue(Generic[ItemT]):
         """Whether nothing waits and no batch runs."""
         return not self.requests and not self._is_running
 
+    @property
+    def largest_rows(self) -> int:
+        """The rows of the largest batch that the objective allows."""
+        return batch_rows(self.cost.cost, self.limits.objective_s, self.max_rows)
+
+    @property
+    def probe_at_s(self) -> float:
+        """From when on a request may run to find out what a batch costs; infinite while one does."""
+        return self._probe_at_s
+
     def admits(self, item: ItemT, now_s: float, *, one: bool = False, ahead_rows: int = 0) -> bool:
         """Whether the item, if added now, would be answered before its deadline without waiting too long for that.
 

@@ -44,8 +44,6 @@ _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
 _LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
 _AGREE, _DISAGREE, _FAILED = range(len(SHADOW_RESULTS))
 _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
-_FEW: Final = 8
-"""Requests of a batch that are counted one by one faster than by numpy."""
 _FARTHEST: Final = 1e12
 """The most that one row adds to the sum of distances: an infinite one, of answers of other shapes, must not end the sum."""
 
@@ -113,53 +111,30 @@ class Recorder:
             total[latency_bucket(took)] += 1
             queue_ns += waited
             total_ns += took
+        self._latency_ns[_TOTAL] += total_ns
+        self._latency_ns[_QUEUE] += queue_ns
+        self.stages(requests=len(arrived_s), rows=rows, features_s=features_s, infer_s=infer_s)
+
+    def stages(self, *, requests: int, rows: int, features_s: float, infer_s: float) -> None:
+        """Records an answered batch whose requests were counted in `latency_cells` by others."""
         features_ns, infer_ns = int(features_s * 1e9), int(infer_s * 1e9)
         self._latency[_FEATURES][latency_bucket(features_ns)] += 1
         self._latency[_INFER][latency_bucket(infer_ns)] += 1
-        sums = self._latency_ns
-        sums[_TOTAL] += total_ns
-        sums[_QUEUE] += queue_ns
-        sums[_FEATURES] += features_ns
-        sums[_INFER] += infer_ns
+        self._latency_ns[_FEATURES] += features_ns
+        self._latency_ns[_INFER] += infer_ns
         self._batch_rows[rows_bucket(rows)] += 1
         self._rows[0] += rows
-        self._requests[0] += len(arrived_s)
+        self._requests[0] += requests
 
-    def batch_ns(
-        self,
-        *,
-        arrived_ns: NDArray[np.int64],
-        rows: int,
-        started_s: float,
-        ended_s: float,
-        features_s: float,
-        infer_s: float,
-    ) -> None:
-        """Records an answered batch as `batch` does, with the arrivals as an array of nanoseconds."""
-        if len(arrived_ns) <= _FEW:
-            self.batch(
-                arrived_s=(arrived_ns * 1e-9).tolist(),
-                rows=rows,
-                started_s=started_s,
-                ended_s=ended_s,
-                features_s=features_s,
-                infer_s=infer_s,
-            )
-            return
-        for stage, at_s in ((_TOTAL, ended_s), (_QUEUE, started_s)):
-            took = int(at_s * 1e9) - arrived_ns
-            cells = np.searchsorted(LATENCY_EDGES_NS, took, side="left")
-            self._counters.latency[stage] += np.bincount(cells, minlength=len(self._counters.latency[stage]))
-            self._latency_ns[stage] += int(took.sum())
-        self.batch(
-            arrived_s=(),
-            rows=rows,
-            started_s=started_s,
-            ended_s=ended_s,
-            features_s=features_s,
-            infer_s=infer_s,
-        )
-        self._requests[0] += len(arrived_ns)
+    def latency_cells(self) -> tuple[NDArray[Any], ...]:
+        """Where kernels count a request.
+
+        First the bounds of the cells in nanoseconds, int64; then the cells of what it took in all and of what it waited,
+        int64; then both sums, float64 [1].
+        """
+        cells, sums = self._counters.latency, self._counters.latency_ns
+        edges = np.array(LATENCY_EDGES_NS, np.int64)
+        return edges, cells[_TOTAL], cells[_QUEUE], sums[_TOTAL : _TOTAL + 1], sums[_QUEUE : _QUEUE + 1]
 
     def classes(self, labels: NDArray[np.int64]) -> None:
         """Records the predicted class of each row, int64 [N]."""

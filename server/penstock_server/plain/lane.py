@@ -2,14 +2,18 @@
 
 import ctypes
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.names import PARAMETER_BATCH_ROWS, PARAMETER_COMPUTE_US, PARAMETER_QUEUE_US
+from penstock.wire import varint
+from penstock_server.errors import PenstockError
 from penstock_server.kernels.compiled import Library
 from penstock_server.plain import layout
-from penstock_server.plain.memory import Tables
+from penstock_server.plain.memory import Tables, address_of, address_of_rows
 
 MAX_LAYOUTS: Final = 512
 """Numbers of rows and forms of one version whose answers' constant parts are kept."""
@@ -17,6 +21,12 @@ MOST: Final = 4096
 """Requests of one batch."""
 _OPERATION_WORDS: Final = 5
 _NS: Final = 1e-9
+_PARAMETERS: Final = [
+    b"\x0a" + varint(len(name)) + name.encode()
+    for name in (PARAMETER_COMPUTE_US, PARAMETER_BATCH_ROWS, PARAMETER_QUEUE_US)
+]
+_NAMES: Final = b"".join([*(len(key).to_bytes(8, "little") for key in _PARAMETERS), *_PARAMETERS])
+"""The parameters of a reply as kernels write them."""
 
 
 class ReplyLayout(NamedTuple):
@@ -58,21 +68,28 @@ class LaneBatch:
         count: how many there are.
         rows: all of them.
         address: of the table of its entries.
-        numbers: their places in the table of entries.
-        late: requests that can no longer be answered in time, as their slots.
         is_over: their places were given back.
     """
 
-    __slots__ = ("address", "count", "is_over", "late", "numbers", "rows", "words")
+    __slots__ = ("_entries_at", "address", "count", "is_over", "rows", "words")
 
-    def __init__(self, words: NDArray[np.int64]) -> None:
+    def __init__(self, words: NDArray[np.int64], address: int, entries_at: int) -> None:
         self.words = words
-        self.address: int = words.ctypes.data  # read once, since it takes a microsecond
+        self.address = address
+        self._entries_at = entries_at
         self.count = 0
         self.rows = 0
-        self.numbers: NDArray[np.int64] = words[:0]
-        self.late: list[int] = []
         self.is_over = False
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Their places in the table of entries."""
+        return (np.abs(self.words[: self.count]) - self._entries_at) // layout.ENTRY_BYTES
+
+    @property
+    def answered(self) -> NDArray[np.int64]:
+        """The places in the batch of those that are answered."""
+        return np.flatnonzero(self.words[: self.count] < 0)
 
 
 class Answered(NamedTuple):
@@ -82,15 +99,11 @@ class Answered(NamedTuple):
         operations: the address of what the transport is to do.
         replies: how many operations there are.
         block: the address of the replies.
-        arrived_ns: when the requests that are answered had arrived.
-        places: these requests' places in the batch.
     """
 
     operations: int
     replies: int
     block: int
-    arrived_ns: NDArray[np.int64]
-    places: NDArray[np.int64]
 
 
 class Lane:
@@ -110,7 +123,6 @@ class Lane:
         row_bytes: Sequence[int],
         *,
         wake: Callable[[], None],
-        capacity: int,
     ) -> None:
         self.number = number
         self.forms: dict[int, Form] = {}
@@ -122,21 +134,35 @@ class Lane:
         self._end_batch = kernels.brief["end_batch"]
         self._wake = wake
         self._cells = row.data
-        self._ring = np.zeros(capacity, np.int64)
+        self._levels = np.zeros((layout.LEVELS, layout.LEVEL_BYTES // 8), np.int64)
+        self._endings: list[bytes] = []
+        self._ending_table = np.zeros((layout.REASONS, layout.ENDING_BYTES // 8), np.int64)
         self._blocks = np.zeros((len(row_bytes), layout.BLOCK_BYTES // 8), np.int64)
         self._blocks[:, layout.B_ROW_BYTES // 8] = row_bytes
-        self._set(layout.L_RING, self._ring.ctypes.data)
-        self._set(layout.L_CAPACITY, capacity)
+        self._set(layout.L_LEVELS, self._levels.ctypes.data)
+        self._set(layout.L_ENDINGS, self._ending_table.ctypes.data)
+        self._set(layout.L_OBJECTIVE, layout.NEVER)
+        self._set(layout.L_DELAYED_UNTIL, layout.NEVER)
+        self._set(layout.L_HALFWAY, layout.NEVER)
         self._set(layout.L_BLOCKS, self._blocks.ctypes.data)
         self._set(layout.L_BLOCK_COUNT, len(row_bytes))
         self._layouts = np.zeros((MAX_LAYOUTS, layout.LAYOUT_BYTES // 8), np.int64)
         self._layout_count = 0
         self._layout_memory: list[Any] = []
         self._layout_key: object = None
-        self._spare = [np.zeros(2 * MOST + 2, np.int64) for _ in range(3)]
+        self._spare: list[tuple[NDArray[np.int64], int]] = []
         self._operations = np.zeros((MOST, _OPERATION_WORDS), np.int64)
-        self._words = np.zeros(16, np.int64)
+        self._names = np.frombuffer(_NAMES, np.uint8)
+        self._scratch = np.zeros(layout.SCRATCH_BYTES, np.uint8)
+        self._latency = np.zeros(layout.LATENCY_BYTES // 8, np.int64)
+        self._latency_memory: Sequence[NDArray[Any]] = ()
+        self._outputs = np.zeros((1, layout.OUTPUT_BYTES // 8), np.int64)
+        self._words = np.zeros(layout.ANSWER_BYTES // 8, np.int64)
         self._answers = self._words.data
+        self._answers[layout.W_OUTPUTS // 8] = self._outputs.ctypes.data
+        self._answers[layout.W_NAMES // 8] = self._names.ctypes.data
+        self._answers[layout.W_SCRATCH // 8] = self._scratch.ctypes.data
+        self._answers[layout.W_LATENCY // 8] = self._latency.ctypes.data
         self._answers[layout.W_STATE // 8] = tables.address
         self._answers[layout.W_LAYOUTS // 8] = self._layouts.ctypes.data
         self._answers[layout.W_OPERATIONS // 8] = self._operations.ctypes.data
@@ -145,13 +171,41 @@ class Lane:
     def _set(self, at: int, value: int) -> None:
         self._cells[at // 8] = value
 
-    def open(self, *, most_requests: int, most_rows: int, most_bytes: int, usual_rows: int, largest: int) -> None:
-        """Takes requests from now on, within these bounds."""
-        self._set(layout.L_MAX_REQUESTS, min(most_requests, self._cells[layout.L_CAPACITY // 8] // 2))
+    def open(
+        self,
+        *,
+        most_requests: int,
+        most_rows: int,
+        most_bytes: int,
+        usual_rows: int,
+        objective_s: float,
+        delay_s: float,
+        errors: Sequence[PenstockError],
+        latency: Sequence[NDArray[Any]],
+    ) -> None:
+        """Takes requests from now on, within these bounds.
+
+        Args:
+            most_requests: that may wait.
+            most_rows: of all that wait.
+            most_bytes: of all that wait.
+            usual_rows: of a request that may wait here.
+            objective_s: in which each is to be answered, infinite for none.
+            delay_s: how long one may wait for others.
+            errors: with which requests are refused, by the reasons of `layout`.
+            latency: where the latencies of requests are counted, as `metrics.recorder.Recorder.latency_cells` has it.
+        """
+        self._set(layout.L_MAX_REQUESTS, most_requests)
         self._set(layout.L_MAX_ROWS, most_rows)
         self._set(layout.L_MAX_BYTES, most_bytes)
         self._set(layout.L_USUAL_ROWS, usual_rows)
-        self._set(layout.L_LARGEST, largest)
+        self._set(layout.L_OBJECTIVE, layout.NEVER if objective_s == inf else int(objective_s / _NS))
+        self._set(layout.L_DELAY, int(delay_s / _NS))
+        self._endings = [self._tables.ending(error) for error in errors]
+        self._ending_table[:] = [(address_of(ending), len(ending)) for ending in self._endings]
+        self._latency_memory = latency
+        edges, total, queue, total_sum, queue_sum = (each.ctypes.data for each in latency)
+        self._latency[:] = edges, len(latency[0]), total, queue, total_sum, queue_sum
         self._set(layout.L_IS_OPEN, 1)
 
     def set_others(self, requests: int, rows: int, size_bytes: int) -> None:
@@ -164,14 +218,33 @@ class Lane:
         """Takes no request from now on."""
         self._set(layout.L_IS_OPEN, 0)
 
-    def set_cost(self, base_s: float, row_s: float) -> None:
-        """What batches take, by which requests with a deadline are admitted."""
+    def hurry(self) -> None:
+        """Has no request wait for others from now on."""
+        self._set(layout.L_DELAY, 0)
+
+    def set_cost(self, base_s: float, row_s: float, largest: int) -> None:
+        """What batches take, by which requests with a deadline are admitted, and how many rows the largest holds."""
         self._set(layout.L_BASE, int(base_s / _NS))
         self._set(layout.L_ROW, int(row_s / _NS))
+        self._set(layout.L_LARGEST, largest)
 
     def set_busy_until(self, until_s: float) -> None:
-        """When the batch that runs should end; the past when none does."""
-        self._set(layout.L_BUSY_UNTIL, max(0, int(until_s / _NS)))
+        """When the batch that runs should end; 0 when none does."""
+        self._set(layout.L_BUSY_UNTIL, int(until_s / _NS))
+
+    def set_probe_at(self, when_s: float) -> None:
+        """When a request may run again to find out what a batch costs."""
+        self._set(layout.L_PROBE_AT, layout.NEVER if when_s == inf else max(0, int(max(0.0, when_s) / _NS)))
+
+    def due_s(self, most_rows: int, cost_s: float) -> float:
+        """When the next batch should run, as `BatchQueue.due_s` says it; it would take `cost_s`."""
+        if not self.requests:
+            return inf
+        if not self._cells[layout.L_DELAY // 8] or self.rows >= most_rows:
+            return 0.0
+        return min(
+            self._cells[layout.L_DELAYED_UNTIL // 8] * _NS, self._cells[layout.L_HALFWAY // 8] * _NS - cost_s / 2
+        )
 
     @property
     def is_timed(self) -> bool:
@@ -199,22 +272,34 @@ class Lane:
         self._set(layout.L_LEFT, 0)
         return left
 
+    def take_refused(self) -> list[int]:
+        """How many requests were refused since the last time, by reason; empty for none."""
+        at, cells = layout.L_REFUSED // 8, self._cells
+        if not (cells[at] or cells[at + 1] or cells[at + 2] or cells[at + 3]):  # every batch asks
+            return []
+        refused: list[int] = cells[at : at + layout.REASONS].tolist()
+        for reason in range(layout.REASONS):
+            cells[at + reason] = 0
+        return refused
+
     def touched(self) -> None:
         """Something of it has changed in this turn."""
         self._set(layout.L_IS_TOUCHED, 0)
         self._wake()
 
     def next_batch(self, most_rows: int, now_s: float, most: int = MOST) -> LaneBatch:
-        """Takes the next batch off the lane; its rows are in the blocks until the one after it."""
+        """Takes the next batch off the lane; its rows are in the blocks until the one after it.
+
+        What is too late is refused: the owner counts it, then `tell_refused` ends its call.
+        """
         batch = self._new_batch()
         address = self._tables.address
         self._fill(batch, self._gather(address, self.number, most_rows, most, batch.address, int(now_s / _NS)))
-        words = batch.words
-        if late := int(words[most]):
-            numbers = (words[most + 1 : most + 1 + late] - self._tables.entries_at) // layout.ENTRY_BYTES
-            batch.late = self._tables.entries[numbers, layout.N_SLOT // 8].tolist()
-            self._end_batch(address, batch.address + 8 * (most + 1), late)
         return batch
+
+    def tell_refused(self) -> None:
+        """Ends the calls that were refused."""
+        self._tables.tell_refused()
 
     def take_all(self) -> LaneBatch:
         """Takes requests that wait off the lane, to be refused; up to as many as a batch holds."""
@@ -223,12 +308,14 @@ class Lane:
         return batch
 
     def _new_batch(self) -> LaneBatch:
-        return LaneBatch(self._spare.pop() if self._spare else np.zeros(2 * MOST + 2, np.int64))
+        if not self._spare:
+            words = np.zeros(MOST, np.int64)
+            return LaneBatch(words, words.ctypes.data, self._tables.entries_at)
+        return LaneBatch(*self._spare.pop(), self._tables.entries_at)
 
     def _fill(self, batch: LaneBatch, count: int) -> None:
         batch.count = count
-        batch.numbers = (batch.words[:count] - self._tables.entries_at) // layout.ENTRY_BYTES
-        batch.rows = int(self._tables.entries[batch.numbers, layout.N_ROWS // 8].sum()) if count else 0
+        batch.rows = self._cells[layout.L_TAKEN_ROWS // 8]
 
     def blocks(self) -> tuple[bytes, ...]:
         """The rows of the batch that was taken last, as a version takes them."""
@@ -279,46 +366,45 @@ class Lane:
         *,
         key: object,
         layout_of: Callable[[int, Form], ReplyLayout],
-        timing: tuple[bytes, bytes],
+        compute_s: float,
         began_s: float,
+        ended_s: float,
         most_bytes: int,
     ) -> Answered:
-        """Writes the replies of a batch.
+        """Writes the replies of a batch, and counts what those that are answered took.
 
         Args:
             batch: what ran.
             outputs: its rows.
             key: as long as it is equal, layouts stay valid.
             layout_of: the constant part of a reply, by its rows and its form.
-            timing: what all replies of the batch say of its time, and the key of the parameter of the queue's time.
+            compute_s: what the batch took to compute, which its replies say.
             began_s: when the batch began.
+            ended_s: when it was computed.
             most_bytes: of a reply. What is larger is not answered, and still runs.
         """
         self._lay_out(batch, key, layout_of)
-        table = np.array(
-            [
-                (each.data.ctypes.data if isinstance(each.data, np.ndarray) else _address(each.data), each.row_bytes,
-                 0 if each.offsets is None else each.offsets.ctypes.data)
-                for each in outputs
-            ],
-            np.int64,
-        )  # fmt: skip
-        said = len(timing[0]).to_bytes(8, "little") + len(timing[1]).to_bytes(8, "little") + timing[0] + timing[1]
         answers = self._answers
+        if len(self._outputs) != len(outputs):
+            self._outputs = np.zeros((len(outputs), layout.OUTPUT_BYTES // 8), np.int64)
+            answers[layout.W_OUTPUTS // 8] = self._outputs.ctypes.data
+        table = self._outputs.data
+        for number, (data, row_bytes, offsets) in enumerate(outputs):
+            table[number, layout.A_DATA // 8] = address_of_rows(data)
+            table[number, layout.A_ROW_BYTES // 8] = row_bytes
+            table[number, layout.A_OFFSETS // 8] = 0 if offsets is None else offsets.ctypes.data
         answers[layout.W_BATCH // 8] = batch.address
         answers[layout.W_COUNT // 8] = batch.count
-        answers[layout.W_OUTPUTS // 8] = table.ctypes.data
         answers[layout.W_LAYOUT_COUNT // 8] = self._layout_count
-        answers[layout.W_TIMING // 8] = _address(said)
+        answers[layout.W_COMPUTED // 8] = int(compute_s * 1e6)
+        answers[layout.W_ROWS // 8] = batch.rows
         answers[layout.W_BEGAN // 8] = int(began_s / _NS)
+        answers[layout.W_ENDED // 8] = int(ended_s / _NS)
         answers[layout.W_MOST // 8] = most_bytes
         count = self._answer(self._answers_at)
         if count < 0:
             raise MemoryError("no memory for the answers of a batch")
-        places = np.flatnonzero(batch.words[: batch.count] < 0)
-        arrived_ns = self._tables.entries[batch.numbers[places], layout.N_ARRIVED // 8]
-        operations, block = answers[layout.W_OPERATIONS // 8], answers[layout.W_BLOCK // 8]
-        return Answered(operations, count, block, arrived_ns, places)
+        return Answered(answers[layout.W_OPERATIONS // 8], count, answers[layout.W_BLOCK // 8])
 
     def _lay_out(self, batch: LaneBatch, key: object, layout_of: Callable[[int, Form], ReplyLayout]) -> None:
         """Makes the layouts that a batch needs and that are not there."""
@@ -361,7 +447,7 @@ class Lane:
         batch.is_over = True
         self._end_batch(self._tables.address, batch.address, batch.count)
         if len(self._spare) < 3:
-            self._spare.append(batch.words)
+            self._spare.append((batch.words, batch.address))
 
     def close(self) -> None:
         """Frees its memory; nothing waits, and every batch is over."""
@@ -371,7 +457,3 @@ class Lane:
             libc.free(data)
         self._blocks[:, layout.B_DATA // 8] = 0
         self._answers[layout.W_BLOCK // 8] = 0
-
-
-def _address(content: bytes) -> int:
-    return ctypes.cast(ctypes.c_char_p(content), ctypes.c_void_p).value or 0

@@ -1,15 +1,32 @@
 """Memory that kernels and Python share: arrays that stay where they are."""
 
-from typing import Any
+import ctypes
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.errors import PenstockError
 from penstock_server.plain import layout
+
+
+class Port(Protocol):
+    """What ends calls that are refused, whose number is their slot."""
+
+    def send_replies(self, operations: int, count: int, block: int) -> None:
+        """Does what kernels wrote at these addresses."""
+
+    def ending(self, error: PenstockError) -> bytes:
+        """What kernels are to write for a call that ends with this error."""
+        ...
 
 
 class Tables:
     """What all lanes of a worker share.
+
+    Args:
+        state: a row of the table.
+        port: the transport.
 
     Attributes:
         address: of the state.
@@ -19,18 +36,46 @@ class Tables:
         generation: rises when numbers of plans are given anew.
     """
 
-    def __init__(self, address: int, entries: NDArray[np.int64], entry_of: NDArray[np.int64]) -> None:
-        self.address = address
+    def __init__(
+        self, state: NDArray[np.int64], entries: NDArray[np.int64], entry_of: NDArray[np.int64], port: Port
+    ) -> None:
+        self.address: int = state.ctypes.data
+        self._cells = state.data
+        self._port = port
         self.entries = entries
         self.entries_at: int = entries.ctypes.data
         self.entry_of = entry_of
         self.generation = 0
+
+    def tell_refused(self) -> None:
+        """Has the transport end the calls that kernels have refused; they are counted before."""
+        if count := self._cells[layout.T_REFUSED_COUNT // 8]:
+            self._cells[layout.T_REFUSED_COUNT // 8] = 0
+            self._port.send_replies(self._cells[layout.T_REFUSED // 8], count, 0)
+
+    def ending(self, error: PenstockError) -> bytes:
+        """What kernels write for a call that ends with this error."""
+        return self._port.ending(error)
 
     def let_go(self, number: int) -> None:
         """Leaves the call of a request of a batch to others; its rows stay in the batch."""
         entry = self.entries[number]
         self.entry_of[entry[layout.N_SLOT // 8]] = 0
         entry[layout.N_STATE // 8] = layout.LEFT
+
+
+def address_of(content: bytes) -> int:
+    """Where bytes lie, as long as something keeps them."""
+    return ctypes.cast(ctypes.c_char_p(content), ctypes.c_void_p).value or 0
+
+
+def address_of_rows(rows: Any) -> int:
+    """Where bytes or an array lie, as long as something keeps them; in a third of the time that `ctypes.data` takes."""
+    if isinstance(rows, bytes):
+        return address_of(rows)
+    if not rows.flags.writeable or not rows.nbytes:
+        return int(rows.ctypes.data)
+    return ctypes.addressof(ctypes.c_char.from_buffer(rows))
 
 
 class Memory:

@@ -6,24 +6,47 @@ it belongs to the reactor's thread.
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
+from penstock_server.errors import DeadlinePassedError, PenstockError
 from penstock_server.kernels.compiled import Library
 from penstock_server.plain import layout
 from penstock_server.plain.lane import Form, Lane
-from penstock_server.plain.memory import Memory, Tables
+from penstock_server.plain.memory import Memory, Port, Tables, address_of
 
 log = structlog.get_logger(__name__)
 
+_ORDERS: Final = (
+    "0123456789abcdef", "ea489fd61c02b753", "b8c052fdae367194", "7931dcbe265a40f8", "905724afe1bc683d",
+    "2c6a0b834d75fe19", "c51fed4a0763928b", "db7ec13950f4862a", "6fe9b308c2d714a5", "a2847615fb9e3cd0",
+)  # fmt: skip
+"""RFC 7693, 2.7: the words of a message in each round."""
+_INITIAL: Final = (
+    0x6A09E667F3BCC908, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1,
+    0x510E527FADE682D1, 0x9B05688C2B3E6C1F, 0x1F83D9ABFB41BD6B, 0x5BE0CD19137E2179,
+)  # fmt: skip
 MAX_BYTES: Final = 128 * 1024
 """Larger messages are decoded on a thread."""
-RING: Final = 1 << 13
-"""Places in a lane: more than may wait, since one that left keeps its place until its turn."""
+
+
+def _hashing() -> NDArray[np.int64]:
+    """What `kernels.draw` needs to hash a key."""
+    area = np.zeros(layout.HASH_BYTES // 8, np.int64)
+    orders = area.view(np.uint8)[layout.HASH_ORDER : layout.HASH_INITIAL]
+    orders[:] = [int(digit, 16) for digit in "".join(_ORDERS)]
+    area.view(np.uint64)[layout.HASH_INITIAL // 8 : layout.HASH_STATE // 8] = _INITIAL
+    return area
+
+
+def _count_nothing() -> None:
+    """Stands where nothing is refused as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +68,35 @@ class RawColumn:
     is_required: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The version that answers a share of the requests that name none.
+
+    Attributes:
+        columns: what is done with the raw tensors for this version.
+        lane: where its requests wait.
+        form: what they share.
+        share: of the 2 ** 53 places, those below which are its own.
+        salt: of the places of routing keys.
+    """
+
+    columns: Sequence[RawColumn]
+    lane: Lane
+    form: Form
+    share: int
+    salt: bytes
+
+
 class PlainRequests:
     """The plans and the lanes of a worker.
 
     Args:
         kernels: the set `plain`.
         method: the number of the method whose messages are looked at, as the transport numbers methods.
+        port: the transport.
     """
 
-    def __init__(self, kernels: Library, method: int) -> None:
+    def __init__(self, kernels: Library, method: int, port: Port) -> None:
         self._kernels = kernels
         self._sift = kernels.brief["sift"]
         self._look_up = kernels.brief["look_up"]
@@ -61,7 +104,7 @@ class PlainRequests:
         self.memory = memory = Memory()
         self._state = state = memory.words(layout.STATE_BYTES // 8)
         entries = memory.words(layout.MAX_ENTRIES, layout.ENTRY_BYTES // 8)
-        self.tables = Tables(state.ctypes.data, entries, memory.words(layout.MAX_ENTRIES))
+        self.tables = Tables(state, entries, memory.words(layout.MAX_ENTRIES), port)
         self._plans = memory.words(layout.MAX_PLANS, layout.PLAN_BYTES // 8)
         self._buckets = memory.words(layout.BUCKETS)
         self._lane_rows = memory.words(layout.MAX_LANES, layout.LANE_BYTES // 8)
@@ -80,8 +123,14 @@ class PlainRequests:
             (layout.T_MAX_BYTES, MAX_BYTES),
             (layout.T_METHOD, method),
             (layout.T_SCRATCH, memory.words(layout.FOUND_BYTES // 8).ctypes.data),
+            (layout.T_HASHING, memory.kept(_hashing()).ctypes.data),
+            (layout.T_RANDOM, int.from_bytes(os.urandom(8), "little", signed=True)),
+            # Untouched memory takes nothing: it is as large as the largest turn has made it.
+            (layout.T_REFUSED, memory.words(layout.MAX_REFUSED, layout.OPERATION_BYTES // 8).ctypes.data),
         ):
             state[at // 8] = value
+        self._set_ending(layout.T_EXPIRED, DeadlinePassedError("the deadline has passed"))
+        self._count_stopped: Callable[[], None] = _count_nothing
         self._skeleton_at = int(state[layout.T_SKELETON // 8])
         self._found = ctypes.cast(int(state[layout.T_SCRATCH // 8]), ctypes.POINTER(ctypes.c_int64))
         self._cells = state.data
@@ -95,22 +144,33 @@ class PlainRequests:
         left: int = self._sift(self.tables.address, events, count, now_ns)
         if self._cells[layout.T_TOUCHED_COUNT // 8]:
             self._wake_touched()
+        if stopped := self._cells[layout.T_STOPPED_COUNT // 8]:
+            self._cells[layout.T_STOPPED_COUNT // 8] = 0
+            for _ in range(stopped):
+                self._count_stopped()
+        self.tables.tell_refused()
         return left
+
+    def _set_ending(self, at: int, error: PenstockError) -> None:
+        ending = self.memory.kept(self.tables.ending(error))
+        self._state[at // 8 : at // 8 + 2] = address_of(ending), len(ending)
 
     def _wake_touched(self) -> None:
         """Tells the owners of the lanes in which something has changed."""
         touched = self._cells[layout.T_TOUCHED_COUNT // 8]
         self._cells[layout.T_TOUCHED_COUNT // 8] = 0
-        for lane in [self._lanes.get(number) for number in self._touched[:touched].tolist()]:
+        numbers = [int(self._touched[0])] if touched == 1 else self._touched[:touched].tolist()
+        for lane in [self._lanes.get(number) for number in numbers]:
             try:
                 if lane is not None:
                     lane.touched()
             except Exception:
                 log.exception("plain requests failed")
 
-    def stop(self) -> None:
-        """Takes no request from now on; what waits is still answered."""
-        self._cells[layout.T_METHOD // 8] = layout.NONE
+    def stop(self, error: PenstockError, count: Callable[[], None]) -> None:
+        """Refuses every request from now on, each of them counted; what waits is still answered."""
+        self._count_stopped = count
+        self._set_ending(layout.T_STOPPED, error)
 
     def give_up(self) -> list[int]:
         """Gives up all that waits or runs, as if the callers had left; their calls, which are the transport's to end."""
@@ -122,7 +182,7 @@ class PlainRequests:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request waits or runs, and none keeps a place."""
+        """Whether no request waits or runs."""
         return bool(self._cells[layout.T_FREE_COUNT // 8] == layout.MAX_ENTRIES)
 
     def open_lane(self, row_bytes: Sequence[int], wake: Callable[[], None]) -> Lane | None:
@@ -132,7 +192,7 @@ class PlainRequests:
         number = self._free_lanes.pop()
         row = self._lane_rows[number]
         row[:] = 0
-        lane = Lane(self.tables, self._kernels, number, row, row_bytes, wake=wake, capacity=RING)
+        lane = Lane(self.tables, self._kernels, number, row, row_bytes, wake=wake)
         self._lanes[number] = lane
         return lane
 
@@ -147,7 +207,14 @@ class PlainRequests:
         """Whether a message is plain, and nothing is known of its form yet."""
         return bool(self._look_up(self.tables.address, message, len(message)) == 0)
 
-    def learn(self, message: bytes, columns: Sequence[RawColumn], lane: Lane | None, form: Form | None) -> None:
+    def learn(
+        self,
+        message: bytes,
+        columns: Sequence[RawColumn],
+        lane: Lane | None,
+        form: Form | None,
+        canary: Canary | None = None,
+    ) -> None:
         """Keeps what was found out about a new message, for those of the same form.
 
         Args:
@@ -155,38 +222,54 @@ class PlainRequests:
             columns: what is done with its raw tensors.
             lane: where they wait; None to leave such requests to the general path, and not to ask again.
             form: what they share.
+            canary: the version that answers a share of them.
         """
         if not self.is_new(message):
             return
         found = self._found
-        if found[layout.F_INPUTS // 8] != len(columns):
+        inputs = found[layout.F_INPUTS // 8]
+        if inputs != len(columns) or (canary is not None and inputs != len(canary.columns)):
             lane = None
-        if self._plan_count >= layout.MAX_PLANS:
+        if self._plan_count + 2 > layout.MAX_PLANS:
             self.forget()
-            if self._plan_count >= layout.MAX_PLANS:
+            if self._plan_count + 2 > layout.MAX_PLANS:
                 return
+        drawn = 0 if canary is None or lane is None else self._add_plan(canary.columns, canary.lane, canary.form) + 1
+        number = self._add_plan(columns, lane, form)
+        skeleton = np.frombuffer(ctypes.string_at(self._skeleton_at, found[layout.F_SIZE // 8]), np.uint8)
+        self._plan_memory.append(skeleton)
+        bucket = found[layout.F_HASH // 8] & layout.BUCKETS - 1
+        salt = bytes(16) if canary is None else canary.salt
+        for at, value in (
+            (layout.P_SKELETON, skeleton.ctypes.data),
+            (layout.P_SIZE, len(skeleton)),
+            (layout.P_HASH, found[layout.F_HASH // 8]),
+            (layout.P_NEXT, self._buckets[bucket]),
+            (layout.P_CANARY, drawn),
+            (layout.P_SHARE, 0 if canary is None else canary.share),
+            (layout.P_SALT, int.from_bytes(salt[:8], "little", signed=True)),
+            (layout.P_SALT + 8, int.from_bytes(salt[8:], "little", signed=True)),
+        ):
+            self._plans[number, at // 8] = value
+        self._buckets[bucket] = number + 1
+
+    def _add_plan(self, columns: Sequence[RawColumn], lane: Lane | None, form: Form | None) -> int:
+        """The number of a plan for one version, by which no request is found yet."""
         number = self._plan_count
         self._plan_count += 1
-        skeleton = np.frombuffer(ctypes.string_at(self._skeleton_at, found[layout.F_SIZE // 8]), np.uint8)
         table = np.array(
             [(each.kind, each.block, each.place, each.row_bytes, each.is_required) for each in columns], np.int64
         ).reshape(-1, layout.COLUMN_BYTES // 8)
-        self._plan_memory += [skeleton, table]
-        bucket = found[layout.F_HASH // 8] & layout.BUCKETS - 1
+        self._plan_memory.append(table)
         plan = self._plans[number]
-        plan[:] = (
-            skeleton.ctypes.data,
-            len(skeleton),
-            found[layout.F_HASH // 8],
-            layout.NONE if lane is None else lane.number,
-            len(columns),
-            table.ctypes.data,
-            number,
-            self._buckets[bucket],
-        )
-        self._buckets[bucket] = number + 1
+        plan[:] = 0
+        plan[layout.P_LANE // 8] = layout.NONE if lane is None else lane.number
+        plan[layout.P_INPUTS // 8] = len(columns)
+        plan[layout.P_COLUMNS // 8] = table.ctypes.data
+        plan[layout.P_NUMBER // 8] = number
         if lane is not None and form is not None:
             lane.forms[number] = form
+        return number
 
     def forget(self) -> None:
         """Forgets every plan: other versions answer from now on. What waits is still answered by its plan."""

@@ -35,6 +35,7 @@ from penstock_server.prediction.work import Work
 from penstock_server.request_log.sampler import QUEUE_BYTES, RequestSampler
 
 _DEADLINE: Final = "the answer would come after the deadline"
+PASSED: Final = "the deadline had passed when the request arrived"
 _ENVELOPE_BYTES: Final = 16
 """What a stream adds to a reply."""
 
@@ -165,6 +166,7 @@ class Answerer(ABC):
         self.sampler: RequestSampler | None = None
         self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
         self.reply_bytes = reply_bytes - _ENVELOPE_BYTES
+        self._limits = limits
         self._objective_s = limits.objective_s
         self._clock = clock
         self.failures = FailureLog(servable.key, clock)
@@ -264,11 +266,28 @@ class Answerer(ABC):
         """The error of a request that cannot be answered before its deadline."""
         if request.deadline_s < request.arrived_s + self._objective_s:
             return DeadlinePassedError(_DEADLINE)
+        return self._missed()
+
+    def _missed(self) -> PenstockError:
+        """The error of a request that cannot be answered within the model's objective."""
         model, version = self.servable.key
         late = (
             f"model {model!r} version {version} cannot answer within its objective of {self._objective_s * 1000:g} ms"
         )
         return OverloadedError(f"{late}; try again later")
+
+    def full(self) -> PenstockError:
+        """The error of a request for which the queue has no room."""
+        model, version = self.servable.key
+        limits = self._limits
+        most = f"{limits.queue_requests:,} requests of {limits.queue_rows:,} rows and {limits.queue_mib:,} MiB"
+        return OverloadedError(
+            f"the queue of model {model!r} version {version} is full: at most {most} wait; try again later"
+        )
+
+    def refusals(self) -> tuple[PenstockError, ...]:
+        """The errors with which kernels refuse plain requests, in the order of the reasons in `plain.layout`."""
+        return (self.full(), DeadlinePassedError(_DEADLINE), self._missed(), DeadlinePassedError(PASSED))
 
     def too_large(self, rows: int, size: int) -> InvalidInputError:
         """The error of a request of so many rows whose reply takes this many bytes."""

@@ -24,7 +24,6 @@ from penstock_server.clock import Clock
 from penstock_server.errors import (
     ModelFailedError,
     NotReadyError,
-    OverloadedError,
     PenstockError,
 )
 from penstock_server.metrics.recorder import Recorder
@@ -182,7 +181,7 @@ class Executor(Answerer):
         if request.deadline_s != inf or self._objective_s != inf:
             self._check_time(queue, request, one=one, ahead_rows=0 if lane is None else lane.rows)
         if (lane is not None and self._is_full_with(lane, request)) or not queue.add(request):
-            self._refuse_full(queue, lane)
+            raise self.full()
         self._tell_lane()
 
     def _is_full_with(self, lane: Lane, request: PendingRequest) -> bool:
@@ -199,13 +198,7 @@ class Executor(Answerer):
         if self.plain_batches is not None:
             queue = self._queue
             self.plain_batches.lane.set_others(queue.requests, queue.rows, queue.size_bytes)
-
-    def _refuse_full(self, queue: BatchQueue[PendingRequest], lane: Lane | None) -> None:
-        requests = queue.requests + (0 if lane is None else lane.requests)
-        rows = queue.rows + (0 if lane is None else lane.rows)
-        model, version = self.servable.key
-        waiting = f"{requests:,} requests of {rows:,} rows wait"
-        raise OverloadedError(f"the queue of model {model!r} version {version} is full: {waiting}; try again later")
+            self.plain_batches.lane.set_probe_at(queue.probe_at_s)
 
     def _check_reply(self, request: PendingRequest) -> None:
         """Refuses what cannot be sent before it is computed."""
@@ -246,15 +239,22 @@ class Executor(Answerer):
         """When `run` should be called: a time in the past means now, never while its thread has a batch."""
         if self._running is not None:
             return inf
-        plain = self.plain_batches
-        if self._singles or (plain is not None and plain.lane.requests):
-            return 0.0
-        return self._queue.due_s()
+        return min(self._others_due_s(), self._plain_due_s())
+
+    def _others_due_s(self) -> float:
+        """When the next batch of requests that are not plain should run."""
+        return 0.0 if self._singles else self._queue.due_s()
+
+    def _plain_due_s(self) -> float:
+        plain, queue = self.plain_batches, self._queue
+        if plain is None or not plain.lane.requests:
+            return inf
+        return plain.lane.due_s(queue.max_rows, queue.cost.of(plain.lane.rows)) if queue.limits.max_delay_s else 0.0
 
     def run(self, now_s: float) -> None:
         """Starts one batch. Inline it is answered on return; else once the thread has given its outputs back."""
         plain = self.plain_batches
-        if plain is not None and plain.lane.requests and (self._is_plain_next or not self._others_wait):
+        if plain is not None and self._plain_due_s() <= now_s and (self._is_plain_next or self._others_due_s() > now_s):
             self._is_plain_next = False
             self._run_plain(plain, now_s)
             return
@@ -279,14 +279,9 @@ class Executor(Answerer):
             self._report_waiting()
             self._thread.start(partial(computed, work), partial(self._came_back, batch, work, now_s))
 
-    @property
-    def _others_wait(self) -> bool:
-        """Whether something waits that is not plain."""
-        return bool(self._singles) or self._queue.requests > 0
-
     def _run_plain(self, plain: PlainBatches, now_s: float) -> None:
         """Starts a batch of plain requests."""
-        batch = plain.next_batch(self._queue.max_rows, now_s)
+        batch = plain.next_batch(self._queue.largest_rows, now_s)
         if not batch.count:
             plain.end(batch)
             self._report_waiting()
@@ -339,7 +334,12 @@ class Executor(Answerer):
     def _learn_cost(self, plain: PlainBatches, batch: LaneBatch, took_s: float, result: Outputs | Exception) -> None:
         if plain.lane.is_timed and isinstance(result, Outputs):
             self._queue.cost.update(batch.rows, took_s)
-            plain.lane.set_cost(self._queue.cost.cost.base_s, self._queue.cost.cost.row_s)
+            self._tell_cost(plain.lane)
+
+    def _tell_cost(self, lane: Lane) -> None:
+        cost = self._queue.cost.cost
+        lane.set_cost(cost.base_s, cost.row_s, self._queue.largest_rows)
+        lane.set_probe_at(self._queue.probe_at_s)
 
     def run_alone(self, request: PendingRequest) -> None:
         """Has a request of a batch that did not go as usual run alone."""
@@ -351,26 +351,26 @@ class Executor(Answerer):
         limits = self._queue.limits
         self.plain_batches = plain
         self._tell_lane()
-        plain.lane.set_cost(self._queue.cost.cost.base_s, self._queue.cost.cost.row_s)
+        self._tell_cost(plain.lane)
         plain.lane.open(
+            latency=self.report.latency_cells(),
             most_requests=limits.queue_requests,
             most_rows=limits.queue_rows,
             most_bytes=limits.queue_bytes,
             usual_rows=int(min(self._usual_rows, self._queue.max_rows, self._sendable_rows)),
-            largest=self._queue.max_rows,
+            objective_s=limits.objective_s,
+            delay_s=limits.max_delay_s,
+            errors=self.refusals(),
         )
 
     @property
     def can_take_plain(self) -> bool:
-        """Whether its requests may be plain: batched, without an objective or a delay of their own."""
-        limits = self._queue.limits
+        """Whether its requests may be plain: they run together, and so do those of its shadow."""
         return (
             self.servable.is_batched
             and self._plain is None
             and self._own_cells is None
             and not self.is_ending
-            and limits.max_delay_s == 0
-            and limits.objective_ms is None
             and (self.shadow is None or self.shadow.is_batched)
         )
 
@@ -379,6 +379,7 @@ class Executor(Answerer):
         plain = self.plain_batches
         if plain is None:
             return
+        plain.count_refused()
         if left := plain.lane.take_left():
             self.report.refused("cancelled", left)
             self._report_waiting()
@@ -409,9 +410,15 @@ class Executor(Answerer):
             self._count_drift(work, result)
         self._answer(batch, work, started_s, result)
         ended_s = self._clock()
-        self._queue.ended(batch, ended_s, ended_s - started_s if isinstance(result, Outputs) else None)
+        self._ended(batch, ended_s, ended_s - started_s if isinstance(result, Outputs) else None)
         self._report_waiting()
         self._close_if_drained()
+
+    def _ended(self, batch: Batch[PendingRequest], ended_s: float, took_s: float | None) -> None:
+        """Records that a batch ended, and tells the lane what was learnt of its cost."""
+        self._queue.ended(batch, ended_s, took_s)
+        if self.plain_batches is not None:
+            self._tell_cost(self.plain_batches.lane)
 
     def _came_back(
         self, batch: Batch[PendingRequest], work: Work, started_s: float, result: Outputs | Exception
@@ -421,7 +428,7 @@ class Executor(Answerer):
         self._running = None
         if self.plain_batches is not None:
             self.plain_batches.lane.set_busy_until(0.0)
-        self._queue.ended(batch, ended_s, ended_s - started_s if isinstance(result, Outputs) else None)
+        self._ended(batch, ended_s, ended_s - started_s if isinstance(result, Outputs) else None)
         self._count_drift(work, result)
         if isinstance(result, Outputs):
             self._go_on(ended_s)
@@ -532,6 +539,7 @@ class Executor(Answerer):
         self._on_closed = closed
         if self.plain_batches is not None:
             self.plain_batches.lane.shut()
+            self.plain_batches.lane.hurry()
         self._queue.hurry()
         if self.due_s() != inf:
             self._wake()

@@ -11,23 +11,20 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.names import PARAMETER_QUEUE_US
 from penstock.tensors import join_bytes
-from penstock.wire import varint
 from penstock_server.call import Call
-from penstock_server.errors import DeadlinePassedError, NotReadyError, PenstockError
+from penstock_server.errors import NotReadyError, PenstockError
 from penstock_server.features.pipeline import Refusal
 from penstock_server.metrics.recorder import refusal_reason
 from penstock_server.models.servable import Outputs
 from penstock_server.plain.lane import Form, Lane, LaneBatch, Message, RawOutput, ReplyLayout
 from penstock_server.prediction.answerer import Answerer, PendingRequest
 from penstock_server.prediction.decode import DecodedRows
-from penstock_server.prediction.encode import BATCH_ROWS, COMPUTE_US, encoded_id
+from penstock_server.prediction.encode import encoded_id
 from penstock_server.prediction.work import Work
 from penstock_server.transport.interface import PlainPort
 
 _NS: Final = 1e-9
-_QUEUE_KEY: Final = b"\x0a" + varint(len(PARAMETER_QUEUE_US)) + PARAMETER_QUEUE_US.encode()
 
 
 class ReadRequest(NamedTuple):
@@ -64,6 +61,7 @@ class PlainBatches:
         give_back: Callable[[Lane], None],
     ) -> None:
         self._answerer = answerer
+        self._reasons = [refusal_reason(error) for error in answerer.refusals()]
         self.lane = lane
         self._port = port
         self._read = read
@@ -81,10 +79,15 @@ class PlainBatches:
         """Takes the next batch, which `end` or `answer` gives back; what comes too late is refused."""
         batch = self.lane.next_batch(most_rows, now_s)
         self._batches.append(batch)
-        error = DeadlinePassedError("the answer would come after the deadline")
-        for slot in batch.late:
-            self._refuse(slot, error)
+        self.count_refused()
+        self.lane.tell_refused()
         return batch
+
+    def count_refused(self) -> None:
+        """Counts the requests that kernels have refused, before their callers know of it."""
+        for at, count in enumerate(self.lane.take_refused()):
+            if count:
+                self._answerer.report.refused(self._reasons[at], count)
 
     def work(self, batch: LaneBatch, cells: NDArray[np.int64] | None) -> Work:
         """What the version is to run."""
@@ -135,24 +138,19 @@ class PlainBatches:
             made = form.encoder.layout(rows, form.chosen, outputs.arrays)
             return ReplyLayout(made.prefix, [(at, head) for at, _, head in made.outputs])
 
-        compute_s = outputs.features_s + outputs.infer_s
         answered = self.lane.answer(
             batch,
             [_raw(array) for array in outputs.arrays],
             key=[array.shape[1:] for array in outputs.arrays],
             layout_of=layout_of,
-            timing=(COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(batch.rows), _QUEUE_KEY),
+            compute_s=outputs.features_s + outputs.infer_s,
             began_s=started_s,
+            ended_s=answerer.now_s(),
             most_bytes=answerer.reply_bytes,
         )
         # First, so that it is counted when the callers know of it.
-        answerer.report.batch_ns(
-            arrived_ns=answered.arrived_ns,
-            rows=batch.rows,
-            started_s=started_s,
-            ended_s=answerer.now_s(),
-            features_s=outputs.features_s,
-            infer_s=outputs.infer_s,
+        answerer.report.stages(
+            requests=answered.replies, rows=batch.rows, features_s=outputs.features_s, infer_s=outputs.infer_s
         )
         if answered.replies:
             self._port.send_replies(answered.operations, answered.replies, answered.block)
@@ -161,7 +159,7 @@ class PlainBatches:
             rows = self.lane.rows_of(number)
             self._end_call(number, answerer.too_large(rows, self.lane.reply_bytes(number)))
         if answerer.sampler is not None and (drawn := answerer.sampler.draw(batch.count)):
-            self._log(batch, [place for place in drawn if place in answered.places], outputs)
+            self._log(batch, [place for place in drawn if place in batch.answered], outputs)
         answerer.observe(work, outputs, self._requests_for_shadow(batch))
 
     def _refuse_rows(self, batch: LaneBatch, refusal: Refusal) -> None:
@@ -251,5 +249,6 @@ def _raw(array: NDArray[Any]) -> RawOutput:
         offsets = np.zeros(len(raws) + 1, np.int64)
         np.cumsum([len(raw) for raw in raws], out=offsets[1:])
         return RawOutput(b"".join(raws), 0, offsets)
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return RawOutput(little, little.nbytes // max(1, len(little)))
+    if not array.flags.c_contiguous or not array.dtype.isnative:
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return RawOutput(array, array.nbytes // max(1, len(array)))

@@ -4,6 +4,7 @@ It runs on the reactor's thread and reads one routing table per request. It answ
 rest. A large message is parsed and decoded on a model thread, since that takes as long as a batch or longer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -26,15 +27,16 @@ from penstock_server.errors import (
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.plain.lane import Form, Lane
-from penstock_server.plain.requests import MAX_BYTES, PlainRequests
-from penstock_server.prediction.answerer import PendingRequest, refuse
+from penstock_server.plain.requests import MAX_BYTES, Canary, PlainRequests, RawColumn
+from penstock_server.prediction.answerer import PASSED, PendingRequest, refuse
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import Choice
 from penstock_server.prediction.executor import LARGE_BYTES, Executor
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.parse_cache import CachedRequest, ParseCache
 from penstock_server.prediction.plain_batches import PlainBatches, ReadRequest
-from penstock_server.prediction.routing_table import RoutingTable
+from penstock_server.prediction.routing_table import RoutingTable, ServedModel
+from penstock_server.rollout.plan import TrafficPlan, places_of, salt_of
 from penstock_server.transport.interface import PlainPort
 
 log = structlog.get_logger(__name__)
@@ -266,11 +268,40 @@ class PlainForms:
         if not executor.can_take_plain or not self._requests.is_new(message):
             return
         request = parse(ModelInferRequest, message, OPEN_INFERENCE)
-        columns = None if _is_drawn(request, routing_table) else executor.decoder.plain_columns(request)
-        if columns is None:
+        plan = _drawn_plan(request, routing_table)
+        if plan is not None:
+            self._learn_drawn(message, request, routing_table, plan)
+        elif (columns := executor.decoder.plain_columns(request)) is None:
             self._requests.learn(message, (), None, None)
         elif (lane := self._lane_of(executor)) is not None:
             self._requests.learn(message, columns, lane, Form(chosen, executor.encoder))
+
+    def _learn_drawn(
+        self, message: bytes, request: ModelInferRequest, routing_table: RoutingTable, plan: TrafficPlan
+    ) -> None:
+        """Keeps the form of requests of which a canary answers a share: they are plain if they are for both versions."""
+        model = routing_table.model(request.model_name)
+        champion, canary = (self._target(request, model, version) for version in (plan.champion, plan.canary))
+        if champion is None or canary is None:
+            self._requests.learn(message, (), None, None)
+            return
+        drawn = Canary(*canary, share=places_of(plan.canary_weight), salt=salt_of(model.name))
+        self._requests.learn(message, *champion, drawn)
+
+    def _target(
+        self, request: ModelInferRequest, model: ServedModel, version: str | None
+    ) -> tuple[Sequence[RawColumn], Lane, Form] | None:
+        """How a version takes requests of a form; None if it takes none that are plain."""
+        executor = model.executors.get(version or "")
+        if executor is None or not executor.can_take_plain:
+            return None
+        columns = executor.decoder.plain_columns(request)
+        try:
+            chosen = _chosen(request, executor) if request.outputs else None
+        except PenstockError:
+            return None  # the general path says why
+        lane = None if columns is None else self._lane_of(executor)
+        return None if columns is None or lane is None else (columns, lane, Form(chosen, executor.encoder))
 
     def _lane_of(self, executor: Executor) -> Lane | None:
         """The executor's lane, which is opened for the first form; None if there are too many."""
@@ -291,10 +322,11 @@ class PlainForms:
         return lane
 
 
-def _is_drawn(request: ModelInferRequest, routing_table: RoutingTable) -> bool:
-    """Whether a canary may answer such a request, by its key or by chance."""
+def _drawn_plan(request: ModelInferRequest, routing_table: RoutingTable) -> TrafficPlan | None:
+    """By which plan a canary may answer such a request, by its key or by chance; None if none may."""
     plan = routing_table.model(request.model_name).plan
-    return not request.model_version and plan is not None and plan.canary is not None and plan.canary_weight > 0
+    is_drawn = not request.model_version and plan is not None and plan.canary is not None and plan.canary_weight > 0
+    return plan if is_drawn else None
 
 
 def _read(executor: Executor, message: bytes) -> ReadRequest:
@@ -352,7 +384,7 @@ def _deadline(request: ModelInferRequest, deadline_s: float, now_s: float) -> fl
         if timeout_us > 0:
             deadline_s = min(deadline_s, now_s + timeout_us * 1e-6)
     if deadline_s <= now_s:
-        raise DeadlinePassedError("the deadline had passed when the request arrived")
+        raise DeadlinePassedError(PASSED)
     return deadline_s
 
 

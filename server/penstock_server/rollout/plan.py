@@ -9,6 +9,7 @@ A source states the desired plan, and a worker serves by the part of it that is 
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import ceil
 from random import random
 
 import msgspec
@@ -110,9 +111,15 @@ def key_place(model: str, key: str) -> float:
     >>> key_place("churn", "customer-7") == key_place("churn", "customer-7") != key_place("fraud", "customer-7")
     True
     """
-    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, salt=_salt(model)).digest()
+    digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, salt=salt_of(model)).digest()
     return (int.from_bytes(digest, "big") >> (64 - _PLACE_BITS)) * 2.0**-_PLACE_BITS
 
 
-def _salt(model: str) -> bytes:
+def places_of(weight: float) -> int:
+    """How many of the 2 ** 53 places are a canary's of this weight."""
+    return ceil(weight * 2.0**_PLACE_BITS)
+
+
+def salt_of(model: str) -> bytes:
+    """What makes the places of keys independent over models."""
     return blake2b(model.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -72,6 +72,10 @@ class PlainPort(Protocol):
     def fail(self, slot: int, error: PenstockError) -> None:
         """Ends a call with an error's status."""
 
+    def ending(self, error: PenstockError) -> bytes:
+        """What kernels are to write for a call that ends with an error, as often as they like."""
+        ...
+
     def call(self, slot: int, deadline_ns: int) -> Call:
         """The call as an object, for the general path."""
         ...
@@ -84,8 +88,8 @@ class Sifter(Protocol):
         """Marks those of `count` events at this address that it takes; how many are left."""
         ...
 
-    def stop(self) -> None:
-        """Takes none from now on; what waits is still answered."""
+    def stop(self, error: PenstockError, count: Callable[[], None]) -> None:
+        """Refuses all of them from now on, each of them counted; what waits is still answered."""
 
     def give_up(self) -> list[int]:
         """Gives up all that waits or runs, as if the callers had left; their calls, which the transport ends."""

@@ -28,12 +28,12 @@ LISTENER_TABLE: Final = 48 * WORD_BYTES
 LISTENER_BYTES: Final = 2 * WORD_BYTES
 LISTENERS: Final = 8
 _ACCEPTING: Final = LISTENER_TABLE + LISTENERS * LISTENER_BYTES
-LISTENER_COUNT, PORT_TABLE, PORT_WORKERS, PORT_OWN, ACCEPT_AT, TURNS = (_ACCEPTING + at for at in _words(6))
-"""The listeners that this worker accepts from now, its port's table and its row in it, and when it looks for connections
-that it left to others."""
+LISTENER_COUNT, PORT_TABLE, PORT_WORKERS, PORT_OWN, ACCEPT_AT, TURNS, READ_AT = (_ACCEPTING + at for at in _words(7))
+"""The listeners that this worker accepts from now, its port's table and its row in it, when it looks for connections
+that it left to others, and when it reads again those that it has stopped to read."""
 SHUT_DOWN: Final = 22
 """EINVAL, as `ACCEPT_ERROR`: what `accept` says of a socket that its owner has shut down."""
-STATE_BYTES: Final = _ACCEPTING + 6 * WORD_BYTES
+STATE_BYTES: Final = _ACCEPTING + 7 * WORD_BYTES
 
 # A worker's row in its port's table, which all workers map: a cache line.
 (P_CONNECTIONS, P_LOOKED_AT) = _words(2)
@@ -45,8 +45,8 @@ BACKLOG: Final = 4096
 (
     C_STATE, C_SESSION, C_DESCRIPTOR, C_FLAGS, C_FIRST, C_UNSENT, C_UNSENT_SIZE, C_UNSENT_AT, C_UNSENT_CAPACITY,
     C_RECEIVED_AT, C_ACCEPTED_AT, C_STREAM_COUNT, C_PING_AT, C_SERIAL, C_LAST_STREAM, C_IDLE_FRAMES, C_RESETS, C_CLOSE_AT,
-    C_GO_AWAY_AT, C_BEGUN, C_PARTIAL_BYTES,
-) = _words(21)  # fmt: skip
+    C_GO_AWAY_AT, C_BEGUN, C_PARTIAL_BYTES, C_REFUSED, C_READ_AT,
+) = _words(23)  # fmt: skip
 CONNECTION_BYTES: Final = 24 * WORD_BYTES
 
 IS_OPEN: Final = 1
@@ -117,8 +117,7 @@ SENT: Final = 6
 REFUSED: Final = 7
 """A call that cannot be read; `E_MORE` says why."""
 EXPIRED: Final = 8
-"""A call's deadline has passed; `E_MORE` is `COUNTED` if it was a plain request, which its version counts."""
-COUNTED: Final = 1
+"""A call's deadline has passed."""
 TLS_ACCEPTED: Final = 9
 TLS_READABLE: Final = 10
 TLS_WRITABLE: Final = 11
@@ -126,7 +125,7 @@ TLS_TO_SEND: Final = 12
 TLS_CLOSED: Final = 13
 
 TAKEN: Final = 14
-"""A call that plain requests have taken: its message is theirs."""
+"""A call that plain requests have taken, whose message is theirs, or the end of one, which they have told its caller."""
 
 # Why a call is refused.
 TOO_LARGE: Final = 1
@@ -152,6 +151,8 @@ RESUME: Final = 7
 IGNORE: Final = 8
 DROP: Final = 9
 """Forgets the messages that are not sent."""
+REFUSE: Final = 10
+"""The trailers of a call that was refused since too much waits already; it is all that is sent."""
 
 # A message that waits to be sent, followed by its bytes.
 (N_NEXT, N_SIZE, N_AT, N_FLAGS) = _words(4)
@@ -185,6 +186,10 @@ MOST_IDLE_FRAMES: Final = 1_000
 MOST_RESETS: Final = 20_000
 RESETS_PER_LOOK: Final = 100
 """Streams that a caller may reset, or have reset by an error of its own, at once and then between two looks."""
+MOST_REFUSED: Final = 64
+"""A connection is not read for `READ_PAUSE` when so many calls in a row were refused, and none was answered meanwhile."""
+READ_PAUSE: Final = 2_000_000
+"""How long: its callers' next calls wait in the socket and in their own windows. Pings and cancellations wait no longer."""
 MOST_QUEUED: Final = 1 << 14
 """Frames that nghttp2 may keep for a caller that does not read, beside two for each of its streams."""
 MAGIC_BYTES: Final = 24

@@ -315,6 +315,7 @@ class _Tables:
             (layout.AGE, int((settings.connection_age_s or 0.0) / _NS)),
             (layout.LAST_CALLS, int(LAST_CALLS_S / _NS)),
             (layout.ACCEPT_AT, layout.NEVER),
+            (layout.READ_AT, layout.NEVER),
             (
                 layout.PORT_OWN,
                 self._bytes(layout.PORT_ROW_BYTES),
@@ -522,7 +523,8 @@ class NativeTransport:
             return
         self._is_draining = True
         if self.sifter is not None:
-            self.sifter.stop()
+            error = UnavailableError(_SHUTTING_DOWN)
+            self.sifter.stop(error, lambda: self._refused(error))
         now_s = self._monotonic()
         self._end_at_s = now_s + grace_s - last_words_s(grace_s)
         self._give_up_at_s = self._end_at_s + max(last_words_s(grace_s), LEAST_WORDS_S)
@@ -761,8 +763,6 @@ class NativeTransport:
         error = DeadlinePassedError("the deadline has passed")
         if (call := self._calls.get(slot)) is not None:
             call.abort(error)
-        elif event[7] == layout.COUNTED:
-            self.fail(slot, error)
         elif not int(self._tables.streams[slot, layout.S_FLAGS // 8]) & (layout.IS_ANSWERED | layout.IS_CLOSED):
             self._refuse(slot, error)  # of a call whose message is not whole; the others have been answered meanwhile
 
@@ -771,6 +771,9 @@ class NativeTransport:
 
     def fail(self, slot: int, error: PenstockError) -> None:
         self.end_alone(slot, status_of(error), (), ())
+
+    def ending(self, error: PenstockError) -> bytes:
+        return headers.OPENING + headers.ending(status_of(error), ())
 
     def call(self, slot: int, deadline_ns: int) -> Call:
         call = _UnaryCall(self, slot, deadline_ns)

@@ -39,10 +39,11 @@ class Echo(grpc.GenericRpcHandler):
 
 
 @contextmanager
-def serving(handler: Echo) -> Iterator[str]:
+def serving(handler: Echo, credentials: grpc.ServerCredentials | None = None) -> Iterator[str]:
     with ThreadPoolExecutor(4) as threads:
         server = grpc.server(threads, handlers=[handler], options=[("grpc.so_reuseport", 0)])
-        port = server.add_insecure_port("127.0.0.1:0")
+        place = "127.0.0.1:0"
+        port = server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
         server.start()
         try:
             yield f"127.0.0.1:{port}"

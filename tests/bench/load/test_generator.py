@@ -1,17 +1,25 @@
 """The generator against a real gRPC server in this process."""
 
+import datetime as dt
 import os
+import selectors
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.load import generator
 from bench.load.generator import LoadError
+from bench.load.link import links
 from bench.load.plan import LoadPlan
-from tests.bench.load.echo_server import plan
+from tests.bench.load.echo_server import plan, serving
+
+DAY = dt.timedelta(days=1)
 
 
 def test_every_request_reaches_the_server_and_is_counted_once(address, echo) -> None:
@@ -41,6 +49,35 @@ def test_messages_beyond_the_windows_travel_both_ways(address, echo) -> None:
     result = generator.run(plan(address, messages=(message,), max_requests=24))
     assert (result.succeeded, result.failures) == (24, {})
     assert echo.seen == {message: 24}
+
+
+def test_calls_can_be_encrypted(echo) -> None:
+    """A message of many records comes back whole."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "echo")]), dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - DAY, now + DAY)
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    form = serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    message = os.urandom(300_000)
+    with serving(echo, grpc.ssl_server_credentials([(private, certificate)])) as address:
+        result = generator.run(plan(address, messages=(message, b"a"), max_requests=40, is_tls=True))
+    assert (result.succeeded, result.failures) == (40, {})
+    assert echo.seen.keys() == {message, b"a"}
+
+
+def test_other_connections_are_open_meanwhile_and_closed_after_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as selector:
+        calls = generator.calls_of(LoadPlan("127.0.0.1:1", "/echo.Echo/Call", (b"a",)))
+        with links(listener.getsockname(), calls, 1, selector, idle=3) as opened:
+            accepted = [listener.accept()[0] for _ in range(4)]
+            assert len(opened) == 1
+            assert {sock.recv(24) for sock in accepted[:3]} == {b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"}
+        for sock in accepted:
+            sock.settimeout(10)
+            while sock.recv(1000):
+                pass
+            sock.close()
 
 
 def test_open_loop_arrivals_are_all_sent(address, echo) -> None:

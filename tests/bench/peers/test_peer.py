@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.peers.peer import JsonRowsProtocol, flat_columns, read
+from bench.peers.peer import JsonRowsProtocol, RawProtocol, flat_columns, read
 from penstock import inference_pb2 as pb
 from tests.bench.peers.a_peer import PEER
 
@@ -75,3 +75,14 @@ def test_forms_that_differ_are_read_as_the_same_outputs() -> None:
     assert {name: array.shape for name, array in flat_columns(response).items()} == {"label": (2,), "p": (2, 3)}
     rows = JsonRowsProtocol().read([{"label": 1, "p": [0.5, 0.5]}, {"label": 0, "p": [0.1, 0.9]}])
     assert {name: array.shape for name, array in rows.items()} == {"label": (2,), "p": (2, 2)}
+
+
+def test_raw_bytes_are_a_label_and_its_scores() -> None:
+    protocol = RawProtocol()
+    body = np.int64(3).tobytes() + np.array([0.25, 0.75], np.float32).tobytes()
+    found = protocol.read(protocol.parse(body))
+    assert found["label"].tolist() == [3]
+    assert found["probabilities"].tolist() == [[0.25, 0.75]]
+    assert {len(message) for message in protocol.messages("tabular", rows=1, copies=1)} == {30 * 4}
+    with pytest.raises(ValueError, match="one row"):
+        protocol.messages("tabular", rows=2, copies=1)

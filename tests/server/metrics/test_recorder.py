@@ -11,7 +11,6 @@ from penstock_server.errors import PenstockError
 from penstock_server.features import counting
 from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.metrics.counters import (
-    LATENCY_EDGES_NS,
     MAX_CLASSES,
     REFUSALS,
     SHADOW_DROPS,
@@ -42,27 +41,21 @@ def test_a_batch_is_counted_by_request_and_by_stage(new_counters: NewCounters) -
     assert (counters.rows[0], counters.requests[0], counters.batch_rows[3]) == (5, 2, 1)
 
 
-# Beside the edges: one nanosecond more or less is lost in seconds.
-WAITED_NS = [0, *(edge + aside for edge in LATENCY_EDGES_NS for aside in (-60, 60))]
-
-
-@given(waited_ns=st.lists(st.sampled_from(WAITED_NS), max_size=20))
-def test_arrivals_in_nanoseconds_are_counted_as_those_in_seconds(
-    tmp_path_factory: pytest.TempPathFactory, waited_ns: list[int]
-) -> None:
-    folder = tmp_path_factory.mktemp("counters")
-    one, other = (create_counters(folder / name, CountersShape()) for name in ("one", "other"))
-    arrived_s = [64.0 - waited * 1e-9 for waited in waited_ns]
-    facts: dict[str, Any] = {"rows": 3, "started_s": 64.0, "ended_s": 64.5, "features_s": 0.001, "infer_s": 0.25}
-    Recorder(one).batch(arrived_s=arrived_s, **facts)
-    # As many nanoseconds as `batch` makes of the seconds.
-    waited = np.array([int((64.0 - arrived) * 1e9) for arrived in arrived_s], np.int64)
-    Recorder(other).batch_ns(arrived_ns=64_000_000_000 - waited, **facts)
-    for name in ("batch_rows", "rows", "requests"):
-        assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
-    assert one.latency_ns.tolist() == pytest.approx(other.latency_ns.tolist(), abs=25)
-    assert one.latency.sum(axis=1).tolist() == other.latency.sum(axis=1).tolist()
-    assert one.latency[1:].tolist() == other.latency[1:].tolist()
+def test_what_kernels_count_is_what_a_batch_counts(new_counters: NewCounters) -> None:
+    counters, other = new_counters(), new_counters()
+    facts: dict[str, Any] = {"rows": 3, "features_s": 0.001, "infer_s": 0.25}
+    Recorder(other).batch(arrived_s=[10.0, 10.001], started_s=10.002, ended_s=10.004, **facts)
+    recorder = Recorder(counters)
+    edges, total, queue, total_sum, queue_sum = recorder.latency_cells()
+    for waited_ns in (2_000_000, 1_000_000):
+        queue[np.searchsorted(edges, waited_ns)] += 1
+        total[np.searchsorted(edges, waited_ns + 2_000_000)] += 1
+        queue_sum[0] += waited_ns
+        total_sum[0] += waited_ns + 2_000_000
+    recorder.stages(requests=2, **facts)
+    for name in ("latency", "batch_rows", "rows", "requests"):
+        assert getattr(counters, name).tolist() == getattr(other, name).tolist(), name
+    assert counters.latency_ns.tolist() == pytest.approx(other.latency_ns.tolist(), abs=25)
 
 
 def test_a_batch_whose_callers_all_left_is_a_batch(new_counters: NewCounters) -> None:

@@ -1,29 +1,41 @@
 """Lanes as plain Python over memory that knows its blocks: no request is lost, answered twice, or read after its end."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from math import inf, nextafter
 from typing import Any, Final
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock import inference_pb2 as pb
 from penstock.tensors import join_bytes
+from penstock_server.batching import priorities
+from penstock_server.batching.cost import Cost
+from penstock_server.batching.limits import BatchLimits
+from penstock_server.batching.priorities import DEFAULT
+from penstock_server.batching.queue import BatchQueue
 from penstock_server.plain import layout
+from penstock_server.plain.requests import _hashing
+from penstock_server.rollout.plan import key_place, places_of, salt_of
 from penstock_server.transport import layout as wire
 from tests.server.plain.uncompiled import Memory, kernels
 
-_SCAN, _LANES = kernels(Memory())
+_SCAN, _LANES, _DRAW, _WAITING = kernels(Memory())
 SLOTS: Final = 16
 MOST: Final = 4
 METHOD: Final = 2
-TIMING: Final = b"TIMES"
-KEY: Final = b"\x0a\x01q"
+EXPIRED_AT: Final = 500
+KEYS: Final = (b"\x0a\x01c", b"\x0a\x01r", b"\x0a\x01q")
+EDGES: Final = (1000, 4000, 10000)
 
 
 def kernels_over(memory: Memory) -> Any:
     """The lanes' kernels over another memory."""
-    for module in (_SCAN, _LANES):
+    for module in (_SCAN, _LANES, _DRAW, _WAITING):
         for name in list(vars(module)):
             if callable(getattr(memory, name, None)):
                 setattr(module, name, getattr(memory, name))
@@ -58,6 +70,16 @@ class Lanes:
         self.buckets = memory.add(8 * layout.BUCKETS)
         self.blocks = memory.add(2 * layout.BLOCK_BYTES)
         self.found = memory.add(layout.FOUND_BYTES)
+        self.latency = memory.add(layout.LATENCY_BYTES)
+        self._set(
+            self.latency,
+            {
+                layout.H_EDGES: memory.add(b"".join(edge.to_bytes(8, "little") for edge in EDGES)),
+                layout.H_EDGE_COUNT: len(EDGES),
+                **{at: memory.add(32) for at in (layout.H_TOTAL, layout.H_QUEUE)},
+                **{at: memory.add(8) for at in (layout.H_TOTAL_SUM, layout.H_QUEUE_SUM)},
+            },
+        )
         free = memory.add(8 * self.places)
         for at in range(self.places):
             memory.set_word(free + 8 * at, at)
@@ -72,6 +94,9 @@ class Lanes:
                 layout.T_BUCKETS: self.buckets,
                 layout.T_LANES: self.lane,
                 layout.T_TOUCHED: memory.add(8),
+                layout.T_REFUSED: memory.add(layout.OPERATION_BYTES * 4 * SLOTS),
+                layout.T_EXPIRED: EXPIRED_AT,
+                layout.T_EXPIRED_SIZE: 7,
                 layout.T_SKELETON: memory.add(layout.MAX_SKELETON),
                 layout.T_MAX_BYTES: 1000,
                 layout.T_METHOD: METHOD,
@@ -81,8 +106,12 @@ class Lanes:
         self._set(
             self.lane,
             {
-                layout.L_RING: memory.add(8 * bounds.get("ring", 8)),
-                layout.L_CAPACITY: bounds.get("ring", 8),
+                layout.L_LEVELS: memory.add(layout.LEVELS * layout.LEVEL_BYTES),
+                layout.L_ENDINGS: self._endings(),
+                layout.L_OBJECTIVE: bounds.get("objective", layout.NEVER),
+                layout.L_DELAY: bounds.get("delay", 0),
+                layout.L_DELAYED_UNTIL: layout.NEVER,
+                layout.L_HALFWAY: layout.NEVER,
                 layout.L_BLOCKS: self.blocks,
                 layout.L_BLOCK_COUNT: 2,
                 layout.L_MAX_REQUESTS: bounds.get("requests", 6),
@@ -99,6 +128,28 @@ class Lanes:
         for number, is_turned in enumerate((False, True)):
             self._learn(number, request("", [1], ["a"], is_turned=is_turned), is_turned=is_turned)
         self.messages: set[int] = set()
+
+    def _endings(self) -> int:
+        endings = self.memory.add(layout.REASONS * layout.ENDING_BYTES)
+        for reason in range(layout.REASONS):
+            place = endings + reason * layout.ENDING_BYTES
+            self._set(place, {layout.G_AT: 1000 + reason, layout.G_SIZE: reason})
+        return endings
+
+    def take_refused(self) -> dict[int, int]:
+        """How the calls end that were refused, by their slots: why, or `EXPIRED_AT`."""
+        memory = self.memory
+        ended = {}
+        for at in range(memory.word(self.state + layout.T_REFUSED_COUNT)):
+            operation = memory.word(self.state + layout.T_REFUSED) + at * wire.OPERATION_BYTES
+            assert memory.word(operation + wire.O_KIND) == wire.REFUSE
+            place, size = -memory.word(operation + wire.O_AT), memory.word(operation + wire.O_SIZE)
+            assert size == (7 if place == EXPIRED_AT else place - 1000)
+            slot = memory.word(operation + wire.O_SLOT)
+            assert slot not in ended
+            ended[slot] = place if place == EXPIRED_AT else place - 1000
+        memory.set_word(self.state + layout.T_REFUSED_COUNT, 0)
+        return ended
 
     def _set(self, row: int, words: dict[int, int]) -> None:
         for at, value in words.items():
@@ -136,6 +187,7 @@ class Lanes:
         data = self.memory.add(message) if kind == wire.CALL else 0
         words = (kind, slot, data, len(message), METHOD, deadline, 0, 0)
         self._set(event, {8 * at: word for at, word in enumerate(words)})
+        had_entry = self.memory.word(self.entry_of + 8 * slot) != 0
         left = self.kernels.sift(self.state, event, 1, now)
         is_taken = self.memory.word(event + wire.E_KIND) == wire.TAKEN
         assert left == (not is_taken)
@@ -144,19 +196,27 @@ class Lanes:
         elif kind == wire.CALL:
             self.messages.add(data)
         else:
-            assert not is_taken
+            assert is_taken == (kind == wire.EXPIRED and had_entry)
         self.memory.release(event)
         return is_taken
 
     def gather(self, now: int) -> tuple[list[int], list[int], int]:
-        """The entries of the next batch, those that are too late, and the table of the first."""
-        batch = self.memory.add(8 * (2 * MOST + 2))
+        """The entries of the next batch, the slots of those that are too late, and the table of the first."""
+        batch = self.memory.add(8 * MOST)
         count = self.kernels.gather(self.state, 0, 4, MOST, batch, now)
-        late = self.memory.word(batch + 8 * MOST)
-        return self._words(batch, count), self._words(batch + 8 * (MOST + 1), late), batch
+        late = self.take_refused()
+        assert set(late.values()) <= {layout.LATE, layout.MISSED}
+        return self._words(batch, count), list(late), batch
 
     def _words(self, at: int, count: int) -> list[int]:
         return [self.memory.word(at + 8 * place) for place in range(count)]
+
+    def latencies(self) -> tuple[list[int], list[int], float, float]:
+        """The cells of what requests took and waited, and both sums."""
+        at = [self.memory.word(self.latency + word) for word in (layout.H_TOTAL, layout.H_QUEUE)]
+        sums = [self.memory.word(self.latency + word) for word in (layout.H_TOTAL_SUM, layout.H_QUEUE_SUM)]
+        total, queue = (self._words(cells, len(EDGES) + 1) for cells in at)
+        return total, queue, *(self.memory.double_at(one) for one in sums)  # type: ignore[return-value]
 
     def block(self, number: int) -> bytes:
         row = self.blocks + number * layout.BLOCK_BYTES
@@ -186,14 +246,16 @@ class Lanes:
             parts = memory.add(6 * 8)
             self._set(parts, {0: 0, 8: memory.add(head), 16: 2, 24: 1, 32: memory.add(b""), 40: 0})
             layouts.append((plan, rows, memory.add(f"<{plan}:{rows}>".encode()), 5, parts, 2))
-        said = memory.add(len(TIMING).to_bytes(8, "little") + len(KEY).to_bytes(8, "little") + TIMING + KEY)
-        answers, operations = memory.add(13 * 8), memory.add(MOST * wire.OPERATION_BYTES)
+        names = memory.add(b"".join([*(len(key).to_bytes(8, "little") for key in KEYS), *KEYS]))
+        answers, operations = memory.add(layout.ANSWER_BYTES), memory.add(MOST * wire.OPERATION_BYTES)
         self._set(
             answers,
             {
                 layout.W_STATE: self.state, layout.W_BATCH: batch, layout.W_COUNT: count, layout.W_OUTPUTS: table,
-                layout.W_LAYOUTS: at, layout.W_LAYOUT_COUNT: len(layouts), layout.W_TIMING: said,
-                layout.W_BEGAN: 5000, layout.W_OPERATIONS: operations, layout.W_MOST: most,
+                layout.W_LAYOUTS: at, layout.W_LAYOUT_COUNT: len(layouts), layout.W_NAMES: names,
+                layout.W_BEGAN: 5000, layout.W_ENDED: 9000, layout.W_OPERATIONS: operations, layout.W_MOST: most,
+                layout.W_COMPUTED: 7, layout.W_ROWS: 9, layout.W_LATENCY: self.latency,
+                layout.W_SCRATCH: memory.add(layout.SCRATCH_BYTES),
             },
         )  # fmt: skip
         done = self.kernels.answer(answers)
@@ -211,11 +273,9 @@ def reply(plan: int, request_id: str, values: Sequence[int], texts: Sequence[str
     """A reply as it should be; it waited for no whole microsecond less than five."""
     numbers, words = b"".join(value.to_bytes(8, "little") for value in values), join_bytes(texts)
     said = b"\x1a" + bytes([len(request_id)]) + request_id.encode() if request_id else b""
-    time = b"\x22\x07" + KEY + b"\x12\x02\x10"
-    return (
-        f"<{plan}:{len(values)}>".encode() + said + TIMING + time + b"\x04"
-        b"\x32" + bytes([len(numbers)]) + numbers + b"\x32" + bytes([len(words)]) + words
-    )  # fmt: skip
+    times = [b"\x22\x07" + key + b"\x12\x02\x10" + bytes([value]) for key, value in zip(KEYS, (7, 9, 4), strict=True)]
+    head = f"<{plan}:{len(values)}>".encode() + said + b"".join(times)
+    return head + b"\x32" + bytes([len(numbers)]) + numbers + b"\x32" + bytes([len(words)]) + words
 
 
 class Walk(RuleBasedStateMachine):
@@ -226,7 +286,6 @@ class Walk(RuleBasedStateMachine):
         rows=st.integers(1, 12),
         size=st.integers(50, 600),
         places=st.sampled_from([5, 12]),
-        ring=st.sampled_from([4, 8]),
     )
     def begin(self, **bounds: int) -> None:
         self.bounds = bounds
@@ -235,6 +294,7 @@ class Walk(RuleBasedStateMachine):
         self.waiting: dict[int, Any] = {}
         self.running: list[tuple[int, list[Any]]] = []
         self.number = 0
+        self.answered = 0
 
     @property
     def busy(self) -> set[int]:
@@ -283,12 +343,15 @@ class Walk(RuleBasedStateMachine):
                 or sum(one["size"] for one in self.waiting.values()) + len(message) <= self.bounds["size"]
             )
         )
+        free_places = self.lanes.memory.word(self.lanes.state + layout.T_FREE_COUNT)
         is_taken = self.lanes.sift(wire.CALL, slot, message, now=self.now, deadline=call["deadline"])
-        assert has_room or not is_taken
-        if has_room and left_ns is None and self.lanes.memory.word(self.lanes.state + layout.T_FREE_COUNT) > 1:
-            places = self.lanes.word(layout.L_TAIL) - self.lanes.word(layout.L_HEAD)
-            assert is_taken or places == self.bounds["ring"]
-        if is_taken:
+        refused = self.lanes.take_refused()
+        assert is_taken or (rows > 4 or not free_places or (left_ns is not None and not self.waiting))
+        if is_taken and refused:
+            assert refused == {slot: layout.LATE if left_ns is not None and refused[slot] else layout.FULL}
+            assert refused[slot] == layout.LATE or not has_room
+        elif is_taken:
+            assert has_room
             self.waiting[slot] = call
 
     @rule(data=st.data(), kind=st.sampled_from([wire.CLOSED, wire.EXPIRED]))
@@ -297,6 +360,8 @@ class Walk(RuleBasedStateMachine):
         before = self.lanes.word(layout.L_LEFT)
         self.lanes.sift(kind, slot, now=self.now)
         assert self.lanes.word(layout.L_LEFT) == before + (slot in self.busy)
+        is_told = kind == wire.EXPIRED and slot in self.busy
+        assert self.lanes.take_refused() == ({slot: EXPIRED_AT} if is_told else {})
         self._left(slot)
 
     def _left(self, slot: int) -> None:
@@ -327,8 +392,7 @@ class Walk(RuleBasedStateMachine):
         self.lanes.memory.allocations = 1 << 60
         expected = list(self.waiting.values())
         calls = []
-        for entry in late:
-            slot = self.lanes.memory.word(entry + layout.N_SLOT)
+        for slot in late:
             call = self.waiting.pop(slot)
             assert call["deadline"] <= self.now + 10 + 5 * len(call["values"])
         for entry in entries:
@@ -342,7 +406,6 @@ class Walk(RuleBasedStateMachine):
             value.to_bytes(8, "little") for call in calls for value in call["values"]
         )
         assert self.lanes.block(1) == b"".join(join_bytes(call["texts"]) for call in calls)
-        self.lanes.kernels.end_batch(self.lanes.state, batch + 8 * (MOST + 1), len(late))
         if calls:
             self.running.append((batch, calls))
 
@@ -363,6 +426,7 @@ class Walk(RuleBasedStateMachine):
             if not call["left"]
         }
         assert found == {slot: one for slot, one in replies.items() if len(one) <= most}
+        self.answered += len(found)
         self.lanes.kernels.end_batch(self.lanes.state, batch, len(calls))
 
     @precondition(lambda self: self.running)
@@ -380,6 +444,12 @@ class Walk(RuleBasedStateMachine):
                 del self.waiting[self.lanes.memory.word(entry + layout.N_SLOT)]
             self.lanes.kernels.end_batch(self.lanes.state, batch, count)
         assert not self.waiting
+
+    @invariant()
+    def what_was_answered_is_counted(self) -> None:
+        """Each came at 1000 to a batch that began at 5000 and ended at 9000."""
+        count = self.answered
+        assert self.lanes.latencies() == ([0, 0, count, 0], [0, count, 0, 0], 8000.0 * count, 4000.0 * count)
 
     @invariant()
     def what_waits_is_counted(self) -> None:
@@ -437,13 +507,10 @@ def ask(lanes: Lanes, slot: int, rows: int = 1, *, now: int = 0, deadline: int =
 def test_without_a_place_a_request_takes_the_general_path() -> None:
     lanes = Lanes(places=2)
     assert [ask(lanes, slot) for slot in range(3)] == [True, True, False]
-    lanes = Lanes(ring=4, requests=7)
-    assert [ask(lanes, slot) for slot in range(5)] == [True] * 4 + [False]
-    for slot in (1, 2):
+    for slot in range(2):
         lanes.sift(wire.CLOSED, slot, now=0)
-    assert not ask(lanes, 5)  # those that left keep their places behind the first
-    lanes.sift(wire.CLOSED, 0, now=0)
-    assert [ask(lanes, slot) for slot in range(6, 10)] == [True] * 3 + [False]
+    assert [ask(lanes, slot) for slot in range(3, 6)] == [True, True, False]
+    assert not lanes.take_refused()
 
 
 def test_a_batch_for_which_memory_ends_holds_whole_requests() -> None:
@@ -486,3 +553,230 @@ def test_a_buffer_that_has_grown_far_is_given_back() -> None:
     lanes.gather(0)
     assert usual not in lanes.memory.blocks
     assert len(lanes.block(1)) == 8
+
+
+class Item:
+    """What waits in the general queue, where times are in nanoseconds too."""
+
+    size_bytes = 0
+
+    def __init__(self, rows: int, arrived: int, deadline: float, priority: int, slot: int) -> None:
+        self.rows = rows
+        self.arrived_s = float(arrived)
+        self.deadline_s = deadline
+        self.priority = priority
+        self.slot = slot
+        self.is_waiting = False
+        self.is_over = False
+
+
+def prioritised(priority: int, rows: int) -> bytes:
+    made = pb.ModelInferRequest.FromString(request("", list(range(rows)), ["text"] * rows, is_turned=False))
+    made.parameters["priority"].int64_param = priority
+    return bytes(made.SerializeToString())
+
+
+SLOW: Final = Cost(10.0, 5.0)
+
+
+class BothQueues(RuleBasedStateMachine):
+    """A lane beside the general queue, which says what is right: same requests at the same times, same limits and cost."""
+
+    @initialize(
+        requests=st.sampled_from([3, 12]),
+        rows=st.sampled_from([6, 40]),
+        objective=st.sampled_from([None, None, 90, 200]),
+        delay=st.sampled_from([0, 0, 25, 60]),
+    )
+    def begin(self, requests: int, rows: int, objective: int | None, delay: int) -> None:
+        bounds = {} if objective is None else {"objective": objective}
+        self.lanes = Lanes(requests=requests, rows=rows, size=1 << 30, delay=delay, **bounds)
+        limits = BatchLimits(
+            max_rows=4,
+            queue_rows=rows,
+            queue_requests=requests,
+            max_delay_s=float(delay),
+            objective_ms=None if objective is None else objective * 1000.0,
+        )
+        self.queue: BatchQueue[Item] = BatchQueue(limits, SLOW)
+        self.objective = inf if objective is None else float(objective)
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(priorities, "LEVEL_S", 20.0)
+        self.patch.setattr(_WAITING, "LEVEL_NS", 20)
+        self._tell_lane()
+        self.now = 1000
+        self.items: dict[int, Item] = {}
+        self.batch: Any = None
+
+    def _tell_lane(self) -> None:
+        probe_at = self.queue.probe_at_s
+        self.lanes._set(
+            self.lanes.lane,
+            {
+                layout.L_LARGEST: self.queue.largest_rows,
+                layout.L_PROBE_AT: layout.NEVER if probe_at == inf else int(max(0.0, probe_at)),
+            },
+        )
+
+    @rule(
+        rows=st.integers(1, 4),
+        left=st.sampled_from([None, None, None, 0, 16, 30, 60, 100, 180]),
+        priority=st.sampled_from([0, 0, 0, 1, 4, 5, 6, 9]),
+    )
+    def comes(self, rows: int, left: int | None, priority: int) -> None:
+        free = [slot for slot in range(SLOTS) if not self.lanes.memory.word(self.lanes.entry_of + 8 * slot)]
+        if not free or not self.lanes.memory.word(self.lanes.state + layout.T_FREE_COUNT):
+            return
+        deadline = inf if left is None else float(self.now + left)
+        item = Item(rows, self.now, min(deadline, self.now + self.objective), priority or DEFAULT, free[0])
+        asked = layout.NEVER if left is None else self.now + left
+        is_taken = self.lanes.sift(wire.CALL, item.slot, prioritised(priority, rows), now=self.now, deadline=asked)
+        refused = self.lanes.take_refused()
+        if left == 0:
+            assert refused == {item.slot: layout.PASSED}
+        elif item.deadline_s != inf and not self.queue.admits(item, self.now):
+            late = item.deadline_s < self.now + self.objective
+            assert refused == {item.slot: layout.LATE if late else layout.MISSED}
+        elif self.queue._probe is item:
+            self.queue._probe = None
+            assert not is_taken
+        elif not self.queue.add(item):
+            assert refused == {item.slot: layout.FULL}
+        else:
+            assert is_taken
+            assert not refused
+            self.items[item.slot] = item
+
+    @precondition(lambda self: self.items)
+    @rule(data=st.data())
+    def leaves(self, data: Any) -> None:
+        item = self.items.pop(data.draw(st.sampled_from(sorted(self.items))))
+        self.lanes.sift(wire.CLOSED, item.slot, now=self.now)
+        item.is_over = True
+        self.queue.discard(item)
+
+    @rule(passed=st.sampled_from([1, 5, 20, 50]))
+    def time_passes(self, passed: int) -> None:
+        self.now += passed
+
+    @precondition(lambda self: self.batch is None)
+    @rule()
+    def a_batch_is_due(self) -> None:
+        if self.queue.due_s() > self.now:
+            return
+        expected = self.queue.next_batch(self.now)
+        entries, late, batch = self.lanes.gather(self.now)
+        slots = [self.lanes.memory.word(entry + layout.N_SLOT) for entry in entries]
+        if expected.is_probe:
+            # The general queue runs the last of those that it gives up, to learn what it costs now.
+            assert not slots
+            assert late == [item.slot for item in (*expected.expired, *expected.items)]
+        else:
+            assert slots == [item.slot for item in expected.items]
+            assert late == [item.slot for item in expected.expired]
+        for item in (*expected.items, *expected.expired):
+            self.items.pop(item.slot, None)
+        if entries:
+            self.batch = expected, batch, len(entries)
+            self.lanes.memory.set_word(self.lanes.lane + layout.L_BUSY_UNTIL, int(self.queue._busy_until_s))
+        else:
+            self.queue.ended(expected, self.now, None)
+        self._tell_lane()
+
+    @precondition(lambda self: self.batch is not None)
+    @rule()
+    def a_batch_ends(self) -> None:
+        expected, batch, count = self.batch
+        self.batch = None
+        self.queue.ended(expected, self.now, None)
+        self.lanes.kernels.end_batch(self.lanes.state, batch, count)
+        self.lanes.memory.set_word(self.lanes.lane + layout.L_BUSY_UNTIL, 0)
+
+    @invariant()
+    def the_same_waits(self) -> None:
+        if not hasattr(self, "queue"):
+            return
+        lane = self.lanes
+        assert (lane.word(layout.L_REQUESTS), lane.word(layout.L_ROWS)) == (self.queue.requests, self.queue.rows)
+        if self.queue.requests and self.queue.limits.max_delay_s and self.queue.rows < 4:
+            cost_s = self.queue.cost.of(self.queue.rows)
+            halfway = lane.word(layout.L_HALFWAY)
+            due = min(lane.word(layout.L_DELAYED_UNTIL), halfway - cost_s / 2)
+            assert abs(due - self.queue.due_s()) <= 0.5
+
+    def teardown(self) -> None:
+        if hasattr(self, "patch"):
+            self.patch.undo()
+
+
+TestBothQueues = BothQueues.TestCase
+TestBothQueues.settings = settings(max_examples=150, stateful_step_count=60)
+
+
+def test_levels_are_those_of_the_general_queue() -> None:
+    assert (layout.LEVELS, layout.DEFAULT_LEVEL) == (priorities.LOWEST, DEFAULT)
+    assert priorities.HIGHEST == 1
+    assert priorities.LEVEL_S * 1e9 == layout.LEVEL_NS
+    assert wire.OPERATION_BYTES == layout.OPERATION_BYTES
+    assert wire.MAX_EVENTS == layout.MAX_REFUSED
+
+
+def test_a_server_that_drains_refuses_every_call() -> None:
+    lanes = Lanes()
+    assert ask(lanes, 0)
+    for at, value in ((layout.T_STOPPED, EXPIRED_AT), (layout.T_STOPPED_SIZE, 7)):
+        lanes.memory.set_word(lanes.state + at, value)
+    assert lanes.sift(wire.CALL, 1, b"no message", now=0)
+    assert lanes.take_refused() == {1: EXPIRED_AT}
+    assert lanes.memory.word(lanes.state + layout.T_STOPPED_COUNT) == 1
+    entries, _, _ = lanes.gather(0)
+    assert len(entries) == 1
+
+
+@given(edges=st.lists(st.integers(-5, 40), max_size=9), took=st.integers(-10, 50))
+def test_a_latency_falls_into_the_first_cell_whose_bound_it_does_not_exceed(edges: list[int], took: int) -> None:
+    edges.sort()
+    memory = Memory()
+    latency = memory.add(layout.LATENCY_BYTES)
+    memory.set_word(
+        latency + layout.H_EDGES, memory.add(b"".join(edge.to_bytes(8, "little", signed=True) for edge in edges))
+    )
+    memory.set_word(latency + layout.H_EDGE_COUNT, len(edges))
+    assert kernels_over(memory).latency_cell(latency, took) == bisect_left(edges, took)
+
+
+@given(
+    model=st.text(max_size=20),
+    key=st.text(st.characters(max_codepoint=127), min_size=1, max_size=layout.MAX_KEY_BYTES),
+    weight=st.floats(0, 1),
+)
+def test_the_place_of_a_key_is_that_of_the_general_path(model: str, key: str, weight: float) -> None:
+    memory = Memory()
+    kernels_over(memory)
+    hashing, salt = memory.add(_hashing().tobytes()), memory.add(salt_of(model))
+    place = _DRAW.key_place(hashing, salt, memory.add(key.encode()), len(key))
+    assert place * 2.0**-53 == key_place(model, key)
+    for share in (weight, key_place(model, key), nextafter(key_place(model, key), 1)):
+        assert (place < places_of(share)) == (key_place(model, key) < share)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 127, 128, 129, 255, 256])
+def test_keys_of_whole_blocks_have_their_places(size: int) -> None:
+    memory = Memory()
+    kernels_over(memory)
+    hashing, salt = memory.add(_hashing().tobytes()), memory.add(salt_of("m"))
+    place = _DRAW.key_place(hashing, salt, memory.add(b"k" * size), size)
+    assert place * 2.0**-53 == key_place("m", "k" * size)
+
+
+def test_places_at_random_are_even() -> None:
+    memory = Memory()
+    kernels_over(memory)
+    state = memory.add(layout.STATE_BYTES)
+    memory.set_word(state + layout.T_RANDOM, 1234567)
+    places = [_DRAW.any_place(state) for _ in range(4000)]
+    # SplitMix64's own first number for this seed.
+    assert places[0] == 6457827717110365317 >> 11
+    tenths = np.histogram(places, bins=10, range=(0, 2**53))[0]
+    assert 300 < tenths.min() <= tenths.max() < 500
+    assert len(set(places)) == 4000

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
 from penstock.wire import varint
+from penstock_server.errors import PenstockError
 from penstock_server.kernels import compiled
 from penstock_server.plain import layout
 from penstock_server.plain.kernel_set import KERNELS
@@ -26,12 +27,22 @@ WORDS: Final = {
 Found = dict[str, Any]
 
 
+class _Nobody:
+    """A transport without calls."""
+
+    def send_replies(self, operations: int, count: int, block: int) -> None:
+        raise AssertionError
+
+    def ending(self, error: PenstockError) -> bytes:
+        return str(error).encode()
+
+
 class Compiled:
     """The compiled scan, on a message behind which no memory is."""
 
     def __init__(self) -> None:
         library = compiled.library(KERNELS)
-        self._requests = PlainRequests(library, 0)
+        self._requests = PlainRequests(library, 0, _Nobody())
         self._state = self._requests.tables.address
         kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
         self._look_up: Any = kind(library.addresses["look_up"])
@@ -53,7 +64,7 @@ class Compiled:
 
 def uncompiled(message: bytes) -> Found | None:
     memory = Memory()
-    scan, _ = kernels_over(memory)
+    scan = kernels_over(memory)[0]
     found, skeleton, data = memory.add(layout.FOUND_BYTES), memory.add(layout.MAX_SKELETON), memory.add(message)
     if not scan.scan(found, skeleton, data, len(message)):
         return None
@@ -484,7 +495,7 @@ def test_more_tensors_than_kernels_take_are_left_to_protobuf(scan: Callable[[byt
 @given(data=st.binary(max_size=40))
 def test_the_lowest_bytes_are_read_as_numbers_as_protobuf_does(data: bytes) -> None:
     memory = Memory()
-    scan, _ = kernels_over(memory)
+    scan = kernels_over(memory)[0]
     at = memory.add(data)
     found = scan.varint(at, 0, len(data))
     if found >= 0:
@@ -506,5 +517,5 @@ def test_texts_are_counted_as_the_general_path_counts_them(data: bytes) -> None:
     from penstock_server.features.pipeline import _count_elements
 
     memory = Memory()
-    _, lanes = kernels_over(memory)
+    lanes = kernels_over(memory)[1]
     assert lanes.count_texts(memory.add(data), len(data)) == _count_elements(data, len(data))

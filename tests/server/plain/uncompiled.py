@@ -135,10 +135,14 @@ def module(name: str, **replaced: Any) -> ModuleType:
     return made
 
 
-def kernels(memory: Memory) -> tuple[Any, Any]:
-    """The modules `scan` and `lanes` over this memory."""
+def kernels(memory: Memory) -> tuple[Any, ...]:
+    """The modules `scan`, `lanes`, `draw` and `waiting` over this memory."""
     base = ModuleType("base")
     base.__dict__["kernel"] = lambda function: function
     common = {"penstock_server.kernels.base": base, "penstock_server.kernels.memory": memory}
     scan = module("penstock_server.plain.kernels.scan", **common)
-    return scan, module("penstock_server.plain.kernels.lanes", **common, **{"penstock_server.plain.kernels.scan": scan})
+    parts = {"penstock_server.plain.kernels.scan": scan}
+    for name in ("draw", "waiting"):
+        parts[f"penstock_server.plain.kernels.{name}"] = module(f"penstock_server.plain.kernels.{name}", **common)
+    lanes = module("penstock_server.plain.kernels.lanes", **common, **parts)
+    return scan, lanes, *list(parts.values())[1:]

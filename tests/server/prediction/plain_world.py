@@ -17,6 +17,7 @@ from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.errors import DeadlinePassedError, PenstockError, UnavailableError
 from penstock_server.kernels import compiled
+from penstock_server.metrics.recorder import refusal_reason
 from penstock_server.models.signature import Signature
 from penstock_server.plain import layout
 from penstock_server.plain.kernel_set import KERNELS
@@ -84,6 +85,8 @@ class Port:
         self.calls: dict[int, PortCall] = {}
         self.ends: dict[int, bytes | PenstockError] = {}
         self.replies = 0
+        self.refused = 0
+        self._errors: list[PenstockError] = []
 
     def end(self, slot: int, end: bytes | PenstockError) -> None:
         assert slot not in self.ends, f"call {slot} ends twice"
@@ -94,9 +97,17 @@ class Port:
         words = (ctypes.c_int64 * (5 * count)).from_address(operations)
         for at in range(count):
             kind, slot, place, size, more = words[5 * at : 5 * at + 5]
-            assert (kind, more) == (wire.SEND_REPLY, 0)
-            self.end(slot, ctypes.string_at(block + place, size))
-        self.replies += count
+            assert (kind, more) in ((wire.SEND_REPLY, 0), (wire.REFUSE, 0))
+            if kind == wire.REFUSE:
+                self.end(slot, self._errors[int(ctypes.string_at(-place, size))])
+                self.refused += 1
+            else:
+                self.end(slot, ctypes.string_at(block + place, size))
+                self.replies += 1
+
+    def ending(self, error: PenstockError) -> bytes:
+        self._errors.append(error)
+        return str(len(self._errors) - 1).encode()
 
     def fail(self, slot: int, error: PenstockError) -> None:
         self.end(slot, error)
@@ -150,7 +161,7 @@ class World:
     ) -> None:
         self.clock = clock
         self.port = Port()
-        self.requests = PlainRequests(compiled.library(KERNELS), METHOD)
+        self.requests = PlainRequests(compiled.library(KERNELS), METHOD, self.port)
         self.scheduler = BatchScheduler(clock)
         self.unrouted = report_of()
         self.thread = thread
@@ -216,13 +227,16 @@ class World:
             left = self.requests.sift(events.ctypes.data, len(events), int(self.clock.now * 1e9))
         others = events[events[:, 0] != wire.TAKEN].tolist()
         assert left == len(others)
-        self.taken += len(events) - left
-        for kind, slot, data, size, _, deadline, _, more in others:
-            self._take(kind, slot, ctypes.string_at(data, size) if kind == wire.CALL else b"", deadline, more)
+        self.taken += sum(
+            kind == wire.CALL and event == wire.TAKEN
+            for (kind, *_), event in zip(happened, events[:, 0].tolist(), strict=True)
+        )
+        for kind, slot, data, size, _, deadline, _, _ in others:
+            self._take(kind, slot, ctypes.string_at(data, size) if kind == wire.CALL else b"", deadline)
             if kind == wire.CALL:
                 _libc.free(data)
 
-    def _take(self, kind: int, slot: int, message: bytes, deadline: int, more: int) -> None:
+    def _take(self, kind: int, slot: int, message: bytes, deadline: int) -> None:
         """Does what the transport does with an event that was not taken."""
         if kind == wire.CALL:
             call = self.port.call(slot, deadline)
@@ -238,12 +252,15 @@ class World:
             expired.fail(DeadlinePassedError("the deadline has passed"))
             if pending is not None:
                 pending.cancelled()
-        elif more == wire.COUNTED:
-            self.port.fail(slot, DeadlinePassedError("the deadline has passed"))
+
+    def drain(self) -> None:
+        """Does what the transport does when the server begins to drain."""
+        error = UnavailableError("the server is shutting down")
+        self.requests.stop(error, lambda: self.unrouted.refused(refusal_reason(error)))
 
     def end_of_grace(self) -> None:
         """Ends what the transport ends when the server's grace is over."""
-        self.requests.stop()
+        self.drain()
         for call in list(self.port.calls.values()):
             pending, call.pending = call.pending, None
             call.fail(UnavailableError("the server is shutting down"))
@@ -270,7 +287,7 @@ class World:
             (slot,) = self.send(message)
             self.run()
             assert isinstance(self.port.ends[slot], bytes), self.port.ends[slot]
-        self.taken = self.port.replies = 0
+        self.taken = self.port.replies = self.port.refused = 0
 
     def check_clean(self) -> None:
         """Every call has its end, and nothing of a plain request is left."""

@@ -202,9 +202,7 @@ def test_what_cannot_be_joined_runs_alone(executor_of: Any, fake_servable: Any, 
 def test_a_full_queue_refuses_by_name(executor_of: Any, servable: Any, ask: Any) -> None:
     executor = executor_of(servable, queue_rows=2)
     ask(executor, 1.0, 2.0)
-    with pytest.raises(
-        OverloadedError, match="the queue of model 'm' version 1 is full: 1 requests of 2 rows wait; try again later"
-    ):
+    with pytest.raises(OverloadedError, match="the queue of model 'm' version 1 is full: at most"):
         ask(executor, 3.0)
 
 

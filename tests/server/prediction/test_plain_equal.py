@@ -1,6 +1,7 @@
 """With kernels for plain requests and without: the same answers, byte for byte but for their times, and the same counts."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
 from penstock.tensors import join_bytes
+from penstock_server.batching.cost import Cost
 from penstock_server.drift.fit import fit_baseline
-from penstock_server.errors import PenstockError
+from penstock_server.errors import DeadlinePassedError, OverloadedError, PenstockError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
     Categories,
@@ -169,7 +171,13 @@ class Both:
         self.servable = servable
         self._new_counters = new_counters
         self.worlds = [
-            World({"1": servable}, report_of=self.report, clock=clock, is_plain=is_plain, **settings)
+            World(
+                {"1": servable} | settings.get("others", {}),
+                report_of=self.report,
+                clock=clock,
+                is_plain=is_plain,
+                **{name: value for name, value in settings.items() if name != "others"},
+            )
             for is_plain in (True, False)
         ]
         self.plain, self.general = self.worlds
@@ -376,6 +384,75 @@ def test_requests_for_attributions_take_the_general_path(both: Callable[..., Bot
     assert isinstance(pair.ask(request.SerializeToString())[0], PenstockError)
     assert isinstance(pair.ask(asked(rows_of("doubles", 1), outputs=["penstock_attributions"]))[0], PenstockError)
     assert pair.plain.taken == 0
+
+
+def test_priorities_are_served_in_the_same_order(both: Callable[..., Both]) -> None:
+    pair = both("several", max_rows=3)
+    pair.warm(asked(rows_of("several", 1)))
+    levels = [5, 9, 1, 0, 6, 1, 4, 9, 5, 2, 2, 8]
+    pair.ask(
+        *(asked(rows_of("several", 1 + at % 2), parameters={"priority": level}) for at, level in enumerate(levels))
+    )
+    assert pair.plain.taken == len(levels)
+    orders = [[slot for slot in world.port.ends if slot > 0] for world in pair.worlds]
+    assert orders[0] == orders[1] != sorted(orders[0])
+
+
+def test_what_would_miss_the_objective_is_refused_alike(both: Callable[..., Both]) -> None:
+    pair = both("several", objective_ms=100.0, cost=Cost(0.01, 0.01))
+    pair.warm(asked(rows_of("several", 1)))
+    requests = [asked(rows_of("several", 1 + at % 3), parameters={"priority": at % 7}) for at in range(20)]
+    ends = pair.ask(*requests)
+    late = pair.ask(*requests, deadline_s=pair.plain.clock.now + 0.05)
+    assert pair.plain.taken == 40
+    assert {type(end) for end in ends} == {bytes, OverloadedError}
+    assert DeadlinePassedError in {type(end) for end in late}
+    assert pair.plain.port.refused > 10
+
+
+def test_requests_are_delayed_alike(both: Callable[..., Both]) -> None:
+    pair = both("several", max_delay_s=0.01, max_rows=4)
+    message = asked(rows_of("several", 1))
+    for world in pair.worlds:
+        world.send(message)
+    pair.plain.clock.now += 0.02
+    pair.do(lambda world: world.scheduler.step())
+    pair.plain.taken = 0
+    for count, passed_s in ((3, 0.0), (1, 0.0), (2, 0.009), (1, 0.001), (0, 0.009), (4, 0.0)):
+        pair.plain.clock.now += passed_s
+        waiting = []
+        for world in pair.worlds:
+            world.send(*[message] * count)
+            world.scheduler.step()
+            waiting.append(len(world.sent) - len(world.port.ends))
+        assert waiting[0] == waiting[1]
+    assert pair.plain.taken == 11
+    pair.do(lambda world: world.executors["1"].drain(lambda: None))
+    pair.do(World.step)
+    pair.check()
+
+
+@pytest.mark.parametrize("kind", ["several", "numbers"])
+def test_a_canary_answers_alike(servables: dict[str, OnnxServable], both: Callable[..., Both], kind: str) -> None:
+    other = copy(servables[kind])
+    other.key = ("m", "2")
+    plan = TrafficPlan("1", canary="2", canary_weight=0.4)
+    pair = both(kind, others={"2": other}, plan=plan)
+    pair.warm(asked(rows_of(kind, 1), id="first"))
+    ends = pair.ask(*(asked(rows_of(kind, 1 + at % 3), id=f"caller {at}") for at in range(40)))
+    assert pair.plain.taken == 40
+    versions = [pb.ModelInferResponse.FromString(end).model_version for end in ends if isinstance(end, bytes)]
+    are_canarys = [version == "2" for version in versions]
+    assert are_canarys == [plan.choose("m", f"caller {at}")[0] == "2" for at in range(40)]
+    assert set(are_canarys) == {True, False}
+
+
+def test_a_full_queue_refuses_alike(both: Callable[..., Both]) -> None:
+    pair = both("several", queue_requests=5, queue_rows=8)
+    pair.warm(asked(rows_of("several", 1)))
+    ends = pair.ask(*(asked(rows_of("several", 1 + at % 3)) for at in range(12)))
+    pair.ask(asked(rows_of("several", 1)), asked(rows_of("several", 1)), deadline_s=pair.plain.clock.now)
+    assert (pair.plain.taken, pair.plain.port.refused) == (14, 2 + sum(not isinstance(end, bytes) for end in ends))
 
 
 class Collected:

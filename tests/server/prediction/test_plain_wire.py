@@ -16,6 +16,7 @@ import pytest
 from penstock import inference_pb2 as pb
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.clock import monotonic
+from penstock_server.errors import PenstockError
 from penstock_server.kernels import compiled
 from penstock_server.metrics.counters import REFUSALS
 from penstock_server.metrics.recorder import Recorder
@@ -29,6 +30,7 @@ from penstock_server.prediction.predictor import PlainForms, Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.transport import layout
 from penstock_server.transport.choose import native_transport
 from penstock_server.transport.interface import Methods
 from penstock_server.transport.kernel_set import KERNELS as TRANSPORT_KERNELS
@@ -52,8 +54,8 @@ class Counting:
         self.taken += count - left
         return left
 
-    def stop(self) -> None:
-        self.requests.stop()
+    def stop(self, error: PenstockError, count: Callable[[], None]) -> None:
+        self.requests.stop(error, count)
 
     def give_up(self) -> list[int]:
         return self.requests.give_up()
@@ -75,7 +77,7 @@ class Server:
         self.transport: Any = native_transport(
             Methods({INFER: self.predictor.infer}, {}), self.scheduler, TransportSettings()
         )
-        requests = PlainRequests(compiled.library(KERNELS), self.transport.number_of(INFER))
+        requests = PlainRequests(compiled.library(KERNELS), self.transport.number_of(INFER), self.transport)
         self.transport.sifter = self.plain = Counting(requests)
         self.predictor.take_plain(PlainForms(requests, self.transport))
         self.executors: dict[str, Executor] = {}
@@ -165,9 +167,9 @@ def serving(fake_servable: Any, new_counters: Any) -> Callable[..., Any]:
     compiled.ensure_compiled(TRANSPORT_KERNELS)
 
     @contextmanager
-    def start(**settings: Any) -> Iterator[tuple[Server, Any]]:
-        server = Server(fake_servable, new_counters)
-        server.load("1", **settings)
+    def start(*, is_inline: bool = False, **limits: Any) -> Iterator[tuple[Server, Any]]:
+        server = Server(fake_servable, new_counters, **limits)
+        server.load("1", is_inline=is_inline)
         server.route(TrafficPlan("1"), "1")
         with grpc.insecure_channel(server.address) as channel:
             call = channel.unary_unary(INFER, request_serializer=bytes, response_deserializer=bytes)
@@ -237,6 +239,49 @@ def test_deadlines_pass_while_requests_wait_and_run(serving: Any) -> None:
         server.become_clean()
         assert sum(server.refusals().values()) <= 21
         assert not server.counters.refusals.any()
+
+
+def test_what_does_not_fit_is_refused_and_counted_and_its_connection_read_less(serving: Any) -> None:
+    with serving(queue_requests=4) as (server, call):
+        server.gate.clear()
+        running = call.future(message([1, 1]))
+        assert server.running.acquire(timeout=TIMEOUT_S)
+        waiting = [call.future(message([2, 2])) for _ in range(4)]
+        while server.plain.taken < 5:
+            time.sleep(0.005)
+        refused = []
+        pauses = 0
+        for _ in range(3000):
+            refused.append(call.future(message([3, 3])))
+            pauses += int(server.transport._state[layout.READ_AT // 8]) != layout.NEVER
+        for future in refused:
+            assert code_of(future) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused[0].details() == str(server.executors["1"].full())
+        assert ("grpc-retry-pushback-ms", "-1") in refused[0].trailing_metadata()
+        assert pauses
+        assert waiting[1].cancel()  # it is read soon all the same
+        server.on_reactor(lambda: None)
+        while server.refusals() != {"overloaded": 3000, "cancelled": 1}:
+            time.sleep(0.005)
+        server.gate.set()
+        assert values(running.result(TIMEOUT_S)) == [2.0, 2.0]
+        assert [values(future.result(TIMEOUT_S)) for future in waiting if future is not waiting[1]] == [[4.0, 4.0]] * 3
+        assert server.plain.taken == 3005
+        assert not server.counters.refusals.any()
+        server.become_clean()
+
+
+def test_what_comes_while_the_server_drains_is_refused_in_words(serving: Any) -> None:
+    with serving() as (server, call):
+        server.gate.clear()
+        running = call.future(message([1, 1]))
+        assert server.running.acquire(timeout=TIMEOUT_S)
+        server.on_reactor(lambda: server.transport._begin_drain(10.0))
+        late = [call.future(message([2, 2])) for _ in range(20)]
+        assert {code_of(future) for future in late} == {grpc.StatusCode.UNAVAILABLE}
+        assert {future.details() for future in late} == {"the server is shutting down"}
+        server.gate.set()
+        assert values(running.result(TIMEOUT_S)) == [2.0, 2.0]
 
 
 @pytest.mark.parametrize("grace_s", [10.0, 0.3])

@@ -50,7 +50,7 @@ def serve(
         Literal["native", "completion-queue", "aio"] | None,
         typer.Option(
             metavar="NAME",
-            help="completion-queue, which is the default; native, which is fastest, and new; or aio, which is portable.",
+            help="native, which is fastest and the default; completion-queue or aio, which are gRPC's own and portable.",
             show_default=False,
         ),
     ] = None,

@@ -21,7 +21,25 @@ from penstock_server.kernels.memory import (
     uint32,
     word,
 )
+from penstock_server.plain.kernels.draw import is_canarys
 from penstock_server.plain.kernels.scan import begin, scan, varint, write_varint
+from penstock_server.plain.kernels.waiting import (
+    FITS,
+    add_to,
+    begin_delay,
+    foremost,
+    forget_slot,
+    free_entry,
+    is_open,
+    put_last,
+    refuse,
+    take_entry,
+    take_out,
+    tell,
+    touch,
+    verdict,
+    why_late,
+)
 from penstock_server.plain.layout import (
     A_DATA,
     A_OFFSETS,
@@ -38,8 +56,8 @@ from penstock_server.plain.layout import (
     D_KIND,
     D_PLACE,
     D_REQUIRED,
+    DEFAULT_LEVEL,
     DOUBLES,
-    ENTRY_BYTES,
     F_HASH,
     F_ID_AT,
     F_ID_SIZE,
@@ -49,36 +67,30 @@ from penstock_server.plain.layout import (
     F_ROWS,
     F_SIZE,
     F_TIMEOUT,
-    FREE,
+    H_EDGE_COUNT,
+    H_EDGES,
+    H_QUEUE,
+    H_QUEUE_SUM,
+    H_TOTAL,
+    H_TOTAL_SUM,
+    K_COMPUTED,
+    K_NAMES,
+    K_QUEUE,
+    K_ROWS,
     KEPT_BYTES,
     L_BASE,
     L_BLOCK_COUNT,
     L_BLOCKS,
-    L_BUSY_UNTIL,
-    L_BYTES,
-    L_CAPACITY,
-    L_HEAD,
-    L_IS_OPEN,
-    L_IS_TOUCHED,
-    L_LARGEST,
     L_LEFT,
-    L_MAX_BYTES,
-    L_MAX_REQUESTS,
-    L_MAX_ROWS,
-    L_OTHER_BYTES,
-    L_OTHER_REQUESTS,
-    L_OTHER_ROWS,
-    L_REQUESTS,
-    L_RING,
+    L_OBJECTIVE,
     L_ROW,
     L_ROWS,
-    L_TAIL,
-    L_TIMED,
-    L_USUAL_ROWS,
+    L_TAKEN_ROWS,
     LANE_BYTES,
     LAYOUT_BYTES,
     LAYOUT_OUTPUT_BYTES,
     LEFT,
+    LEVELS,
     N_ARRIVED,
     N_DATA,
     N_DEADLINE,
@@ -86,6 +98,7 @@ from penstock_server.plain.layout import (
     N_ID_SIZE,
     N_LANE,
     N_PLAN,
+    N_PRIORITY,
     N_RAW_AT,
     N_ROWS,
     N_SIZE,
@@ -94,6 +107,7 @@ from penstock_server.plain.layout import (
     NEVER,
     NONE,
     OUTPUT_BYTES,
+    P_CANARY,
     P_COLUMNS,
     P_HASH,
     P_INPUTS,
@@ -107,9 +121,9 @@ from penstock_server.plain.layout import (
     RUNNING,
     SINGLES,
     T_BUCKETS,
-    T_ENTRIES,
     T_ENTRY_OF,
-    T_FREE,
+    T_EXPIRED,
+    T_EXPIRED_SIZE,
     T_FREE_COUNT,
     T_LANES,
     T_MAX_BYTES,
@@ -117,22 +131,28 @@ from penstock_server.plain.layout import (
     T_PLANS,
     T_SCRATCH,
     T_SKELETON,
-    T_TOUCHED,
-    T_TOUCHED_COUNT,
+    T_STOPPED,
+    T_STOPPED_COUNT,
+    T_STOPPED_SIZE,
     TEXTS,
     W_BATCH,
     W_BEGAN,
     W_BLOCK,
     W_CAPACITY,
+    W_COMPUTED,
     W_COUNT,
+    W_ENDED,
+    W_LATENCY,
     W_LAYOUT_COUNT,
     W_LAYOUTS,
     W_MOST,
+    W_NAMES,
     W_OPERATIONS,
     W_OUTPUTS,
+    W_ROWS,
+    W_SCRATCH,
     W_SIZE,
     W_STATE,
-    W_TIMING,
     WAITING,
     Y_OUTPUT_COUNT,
     Y_OUTPUTS,
@@ -147,13 +167,11 @@ from penstock_server.plain.layout import (
 from penstock_server.transport.layout import (
     CALL,
     CLOSED,
-    COUNTED,
     E_DATA,
     E_DEADLINE,
     E_FLAGS,
     E_KIND,
     E_METHOD,
-    E_MORE,
     E_SIZE,
     E_SLOT,
     EVENT_BYTES,
@@ -235,60 +253,16 @@ def fits(plan: int, data: int, at: int, size: int, rows: int) -> bool:
 
 
 @kernel
-def ring_place(lane: int, number: int) -> int:
-    return word(lane + L_RING) + 8 * (number & word(lane + L_CAPACITY) - 1)
-
-
-@kernel
-def free_entry(state: int, entry: int) -> None:
-    """Gives an entry back, with its message."""
-    if word(entry + N_DATA):
-        release(word(entry + N_DATA))
-        set_word(entry + N_DATA, 0)
-    set_word(entry + N_STATE, FREE)
-    count = word(state + T_FREE_COUNT)
-    set_word(word(state + T_FREE) + 8 * count, (entry - word(state + T_ENTRIES)) // ENTRY_BYTES)
-    set_word(state + T_FREE_COUNT, count + 1)
-
-
-@kernel
-def forget_slot(state: int, entry: int) -> None:
-    """The stream's slot has no entry any more."""
-    set_word(word(state + T_ENTRY_OF) + 8 * word(entry + N_SLOT), 0)
-
-
-@kernel
-def uncount(lane: int, entry: int) -> None:
-    """An entry waits no longer."""
-    set_word(lane + L_REQUESTS, word(lane + L_REQUESTS) - 1)
-    set_word(lane + L_ROWS, word(lane + L_ROWS) - word(entry + N_ROWS))
-    set_word(lane + L_BYTES, word(lane + L_BYTES) - word(entry + N_SIZE))
-
-
-@kernel
-def drop_left(state: int, lane: int) -> None:
-    """Frees the places at the lane's head whose callers are gone: all of them, if nothing waits any more."""
-    while word(lane + L_HEAD) < word(lane + L_TAIL):
-        entry = word(ring_place(lane, word(lane + L_HEAD)))
-        if word(entry + N_STATE) != LEFT:
-            return
-        pop(lane)
-        free_entry(state, entry)
-
-
-@kernel
 def leave(state: int, entry: int) -> None:
     """A caller is gone; what waits for it is given up, and a batch keeps its rows."""
     lane = word(state + T_LANES) + word(entry + N_LANE) * LANE_BYTES
-    is_waiting = word(entry + N_STATE) == WAITING
     forget_slot(state, entry)
-    set_word(entry + N_STATE, LEFT)
-    if is_waiting:
-        uncount(lane, entry)
-        release(word(entry + N_DATA))
-        set_word(entry + N_DATA, 0)
-        drop_left(state, lane)
-    set_word(lane + L_LEFT, word(lane + L_LEFT) + 1)
+    if word(entry + N_STATE) == WAITING:
+        take_out(lane, entry)
+        free_entry(state, entry)
+    else:
+        set_word(entry + N_STATE, LEFT)
+    add_to(lane + L_LEFT, 1)
     touch(state, lane)
 
 
@@ -303,105 +277,102 @@ def give_up(state: int, slot: int) -> int:
 
 
 @kernel
-def touch(state: int, lane: int) -> None:
-    if not word(lane + L_IS_TOUCHED):
-        set_word(lane + L_IS_TOUCHED, 1)
-        count = word(state + T_TOUCHED_COUNT)
-        set_word(word(state + T_TOUCHED) + 8 * count, (lane - word(state + T_LANES)) // LANE_BYTES)
-        set_word(state + T_TOUCHED_COUNT, count + 1)
-
-
-@kernel
-def has_place(lane: int, rows: int, size: int) -> bool:
-    """Whether a lane takes a request: it is open, the request is of the usual size, and the queue is not full."""
-    if not word(lane + L_IS_OPEN) or rows > word(lane + L_USUAL_ROWS):
-        return False
-    waiting = word(lane + L_ROWS) + word(lane + L_OTHER_ROWS)
-    if waiting and waiting + rows > word(lane + L_MAX_ROWS):
-        return False
-    held = word(lane + L_BYTES) + word(lane + L_OTHER_BYTES)
-    if held and held + size > word(lane + L_MAX_BYTES):
-        return False
-    if word(lane + L_REQUESTS) + word(lane + L_OTHER_REQUESTS) >= word(lane + L_MAX_REQUESTS):
-        return False
-    return word(lane + L_TAIL) - word(lane + L_HEAD) < word(lane + L_CAPACITY)
-
-
-@kernel
-def is_in_time(lane: int, rows: int, now: int, deadline: int) -> bool:
-    """Whether a request would be answered before its deadline without waiting too long for that (`batching.cost`)."""
-    set_word(lane + L_TIMED, 1)
-    base, row = word(lane + L_BASE), word(lane + L_ROW)
-    start = max(now, word(lane + L_BUSY_UNTIL))
-    ahead = word(lane + L_ROWS) + word(lane + L_OTHER_ROWS) + rows
-    largest = max(word(lane + L_LARGEST), rows)
-    batches = (ahead + largest - 1) // largest
-    end = start + (base + row * ahead if batches <= 1 else batches * (base + row * largest))
-    own = base + row * rows
-    return end < deadline and 2 * (end - own - now) <= deadline - now - own
-
-
-@kernel
-def enter(state: int, event: int, plan: int, found: int, now: int) -> bool:
-    """Adds a request to its plan's lane; false if the general path is to have it."""
+def wait(state: int, event: int, plan: int, found: int, now: int, deadline: int, priority: int) -> None:
+    """Adds a request to its plan's lane."""
     lane = word(state + T_LANES) + word(plan + P_LANE) * LANE_BYTES
-    rows, size = word(found + F_ROWS), word(event + E_SIZE)
-    free = word(state + T_FREE_COUNT)
-    if free == 0 or not has_place(lane, rows, size):
-        return False
-    deadline = word(event + E_DEADLINE)
-    timeout = word(found + F_TIMEOUT)
-    if timeout > 0:
-        deadline = min(deadline, now + timeout * 1000)
-    if deadline <= now or (deadline < NEVER and not is_in_time(lane, rows, now, deadline)):
-        return False
-    number = word(word(state + T_FREE) + 8 * (free - 1))
-    set_word(state + T_FREE_COUNT, free - 1)
-    entry = word(state + T_ENTRIES) + number * ENTRY_BYTES
+    entry = take_entry(state)
     slot = word(event + E_SLOT)
     set_word(entry + N_STATE, WAITING)
     set_word(entry + N_SLOT, slot)
     set_word(entry + N_LANE, word(plan + P_LANE))
     set_word(entry + N_PLAN, word(plan + P_NUMBER))
     set_word(entry + N_DATA, word(event + E_DATA))
-    set_word(entry + N_SIZE, size)
-    set_word(entry + N_ROWS, rows)
+    set_word(entry + N_SIZE, word(event + E_SIZE))
+    set_word(entry + N_ROWS, word(found + F_ROWS))
     set_word(entry + N_RAW_AT, word(found + F_RAW_AT))
     set_word(entry + N_ID_AT, word(found + F_ID_AT))
     set_word(entry + N_ID_SIZE, word(found + F_ID_SIZE))
     set_word(entry + N_ARRIVED, now)
     set_word(entry + N_DEADLINE, deadline)
+    set_word(entry + N_PRIORITY, priority)
     set_word(word(state + T_ENTRY_OF) + 8 * slot, entry)
-    tail = word(lane + L_TAIL)
-    set_word(ring_place(lane, tail), entry)
-    set_word(lane + L_TAIL, tail + 1)
-    set_word(lane + L_REQUESTS, word(lane + L_REQUESTS) + 1)
-    set_word(lane + L_ROWS, word(lane + L_ROWS) + rows)
-    set_word(lane + L_BYTES, word(lane + L_BYTES) + size)
+    put_last(lane, entry)
+
+
+@kernel
+def enter(state: int, event: int, plan: int, found: int, now: int) -> bool:
+    """Has a request wait, or refuses it; false if the general path is to have it."""
+    lane = word(state + T_LANES) + word(plan + P_LANE) * LANE_BYTES
+    deadline = min(word(event + E_DEADLINE), now + word(lane + L_OBJECTIVE))
+    timeout = word(found + F_TIMEOUT)
+    if timeout > 0:
+        deadline = min(deadline, now + timeout * 1000)
+    priority = word(found + F_PRIORITY)
+    if priority <= 0:
+        priority = DEFAULT_LEVEL
+    why = verdict(lane, priority, word(found + F_ROWS), word(event + E_SIZE), now, deadline)
+    if why == NONE or word(state + T_FREE_COUNT) == 0:
+        return False
+    if why == FITS:
+        wait(state, event, plan, found, now, deadline, priority)
+    else:
+        release(word(event + E_DATA))
+        refuse(state, lane, word(event + E_SLOT), why)
     touch(state, lane)
     return True
 
 
 @kernel
+def takes(state: int, plan: int, rows: int) -> bool:
+    """Whether a plan's lane takes requests of so many rows, or refuses them."""
+    return is_open(word(state + T_LANES) + word(plan + P_LANE) * LANE_BYTES, rows)
+
+
+@kernel
 def take_call(state: int, event: int, now: int) -> bool:
-    """Whether a call's message is plain, and waits in a lane now."""
-    if word(event + E_METHOD) != word(state + T_METHOD) or word(event + E_FLAGS) & IS_COMPRESSED:
+    """Whether a call's message is plain, and waits in a lane now, or is refused."""
+    if word(event + E_METHOD) != word(state + T_METHOD):
         return False
+    if word(state + T_STOPPED):
+        release(word(event + E_DATA))
+        tell(state, word(event + E_SLOT), word(state + T_STOPPED), word(state + T_STOPPED_SIZE))
+        add_to(state + T_STOPPED_COUNT, 1)
+        return True
     size = word(event + E_SIZE)
-    if size <= 0 or size > word(state + T_MAX_BYTES):
+    if word(event + E_FLAGS) & IS_COMPRESSED or size <= 0 or size > word(state + T_MAX_BYTES):
         return False
     data = word(event + E_DATA)
     found = word(state + T_SCRATCH)
-    if not scan(found, word(state + T_SKELETON), data, size):
+    if not scan(found, word(state + T_SKELETON), data, size) or word(found + F_PRIORITY) > LEVELS:
         return False
     plan = plan_of(state, found)
     if plan == 0 or word(plan + P_LANE) == NONE or word(plan + P_INPUTS) != word(found + F_INPUTS):
         return False
-    if word(found + F_PRIORITY) > 0:
-        return False
     if not fits(plan, data, word(found + F_RAW_AT), size, word(found + F_ROWS)):
         return False
+    if word(plan + P_CANARY):
+        # What only one of both would take is left to the general path, so that no request is drawn twice.
+        canary = word(state + T_PLANS) + (word(plan + P_CANARY) - 1) * PLAN_BYTES
+        rows = word(found + F_ROWS)
+        if (
+            not takes(state, plan, rows)
+            or not takes(state, canary, rows)
+            or not fits(canary, data, word(found + F_RAW_AT), size, rows)
+        ):
+            return False
+        if is_canarys(state, plan, found, data):
+            plan = canary
     return enter(state, event, plan, found, now)
+
+
+@kernel
+def take_end(state: int, event: int, entry: int) -> bool:
+    """A call's caller is gone, or its deadline has passed, which it is told; whether nobody else need know."""
+    leave(state, entry)
+    if word(event + E_KIND) == CLOSED:
+        return False
+    tell(state, word(event + E_SLOT), word(state + T_EXPIRED), word(state + T_EXPIRED_SIZE))
+    return True
 
 
 @kernel
@@ -411,16 +382,16 @@ def sift(state: int, events: int, count: int, now: int) -> int:
     for number in range(count):
         event = events + number * EVENT_BYTES
         kind = word(event + E_KIND)
+        is_taken = False
         if kind == CALL:
-            if take_call(state, event, now):
-                set_word(event + E_KIND, TAKEN)
-                continue
+            is_taken = take_call(state, event, now)
         elif kind in (CLOSED, EXPIRED):
             entry = word(word(state + T_ENTRY_OF) + 8 * word(event + E_SLOT))
-            if entry:
-                leave(state, entry)
-                set_word(event + E_MORE, COUNTED)
-        left += 1
+            is_taken = entry != 0 and take_end(state, event, entry)
+        if is_taken:
+            set_word(event + E_KIND, TAKEN)
+        else:
+            left += 1
     return left
 
 
@@ -502,59 +473,58 @@ def take_rows(state: int, lane: int, entry: int, start: int) -> bool:
 
 
 @kernel
-def pop(lane: int) -> int:
-    head = word(lane + L_HEAD)
-    entry = word(ring_place(lane, head))
-    set_word(lane + L_HEAD, head + 1)
-    return entry
+def begin_blocks(lane: int) -> None:
+    """Empties the blocks for the next batch."""
+    for at in range(word(lane + L_BLOCK_COUNT)):
+        block = word(lane + L_BLOCKS) + at * BLOCK_BYTES
+        set_word(block + B_SIZE, 0)
+        give_back(block + B_DATA, block + B_CAPACITY)
+
+
+@kernel
+def is_late(lane: int, entry: int, start: int, row: int, full: int, rows: int, most_rows: int) -> bool:
+    """Whether a request is given up: it would be late even alone, or, with an objective, keep a full batch small."""
+    deadline, own = word(entry + N_DEADLINE), word(entry + N_ROWS)
+    return deadline <= start + row * own or (deadline <= full and word(lane + L_ROWS) - own + rows >= most_rows)
 
 
 @kernel
 def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: int) -> int:
     """Takes the next batch off a lane, up to so many rows and requests: its entries to `batch`, its rows into the blocks.
 
-    How many requests there are; behind them in `batch` come the number of those that are too late, and these. One that
-    does not fit any more stays for the next batch, and so does one that would make the batch late for another in it.
+    How many requests there are. Those that are too late are refused. One that does not fit any more stays for the next
+    batch, and so does one that would make the batch late for another in it.
     """
     lane = word(state + T_LANES) + number * LANE_BYTES
-    blocks = word(lane + L_BLOCKS)
-    block_count = word(lane + L_BLOCK_COUNT)
-    for at in range(block_count):
-        block = blocks + at * BLOCK_BYTES
-        set_word(block + B_SIZE, 0)
-        give_back(block + B_DATA, block + B_CAPACITY)
-    late = batch + 8 * (most + 1)
-    count = rows = late_count = 0
+    begin_blocks(lane)
+    count = rows = 0
     start, row = now + word(lane + L_BASE), word(lane + L_ROW)
+    full = start if word(lane + L_OBJECTIVE) == NEVER else start + row * most_rows
     until = NEVER
-    while word(lane + L_HEAD) < word(lane + L_TAIL) and count < most and late_count < most:
-        entry = word(ring_place(lane, word(lane + L_HEAD)))
-        if word(entry + N_STATE) == LEFT:
-            pop(lane)
+    while count < most:
+        entry = foremost(lane)
+        if entry == 0:
+            break
+        own, deadline = word(entry + N_ROWS), word(entry + N_DEADLINE)
+        if is_late(lane, entry, start, row, full, rows, most_rows):
+            take_out(lane, entry)
+            refuse(state, lane, word(entry + N_SLOT), why_late(lane, word(entry + N_ARRIVED), deadline))
+            forget_slot(state, entry)
             free_entry(state, entry)
             continue
-        own, deadline = word(entry + N_ROWS), word(entry + N_DEADLINE)
         end = start + row * (rows + own)
-        if deadline <= start + row * own:
-            pop(lane)
-            uncount(lane, entry)
-            set_word(entry + N_STATE, RUNNING)
-            set_word(late + 8 * late_count, entry)
-            late_count += 1
-            continue
         if count and (rows + own > most_rows or end >= until or end >= deadline):
             break
         if not take_rows(state, lane, entry, rows):
             break
-        pop(lane)
-        uncount(lane, entry)
+        take_out(lane, entry)
         set_word(entry + N_STATE, RUNNING)
         set_word(batch + 8 * count, entry)
         count += 1
         rows += own
         until = min(until, deadline)
-    drop_left(state, lane)
-    set_word(batch + 8 * most, late_count)
+    begin_delay(lane)
+    set_word(lane + L_TAKEN_ROWS, rows)
     return count
 
 
@@ -562,15 +532,17 @@ def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: 
 def empty(state: int, number: int, batch: int, most: int) -> int:
     """Takes up to so many requests off a lane, to be refused; how many."""
     lane = word(state + T_LANES) + number * LANE_BYTES
-    count = 0
-    drop_left(state, lane)
-    while word(lane + L_HEAD) < word(lane + L_TAIL) and count < most:
-        entry = pop(lane)
-        uncount(lane, entry)
+    count = rows = 0
+    while count < most:
+        entry = foremost(lane)
+        if entry == 0:
+            break
+        take_out(lane, entry)
         set_word(entry + N_STATE, RUNNING)
         set_word(batch + 8 * count, entry)
         count += 1
-        drop_left(state, lane)
+        rows += word(entry + N_ROWS)
+    set_word(lane + L_TAKEN_ROWS, rows)
     return count
 
 
@@ -624,8 +596,43 @@ def put_parameter(place: int, key: int, key_size: int, value: int) -> int:
 
 
 @kernel
-def write_reply(place: int, layout: int, outputs: int, entry: int, start: int, timing: int, waited: int) -> int:
-    """Writes one reply; where it ends. `timing` holds a size and bytes: the batch's, then the name of the queue's time."""
+def write_timing(answers: int) -> int:
+    """Writes what all replies of a batch say of its time; how many bytes."""
+    names, place = word(answers + W_NAMES), word(answers + W_SCRATCH)
+    computed = names + K_NAMES
+    at = put_parameter(place, computed, word(names + K_COMPUTED), word(answers + W_COMPUTED))
+    rows = computed + word(names + K_COMPUTED)
+    return put_parameter(at, rows, word(names + K_ROWS), word(answers + W_ROWS)) - place
+
+
+@kernel
+def latency_cell(latency: int, took: int) -> int:
+    """The cell that counts a duration, as `metrics.counters.latency_bucket` has it."""
+    edges, first, end = word(latency + H_EDGES), 0, word(latency + H_EDGE_COUNT)
+    while first < end:
+        middle = (first + end) // 2
+        if word(edges + 8 * middle) < took:
+            first = middle + 1
+        else:
+            end = middle
+    return first
+
+
+@kernel
+def count_one(cells: int, cell: int) -> None:
+    set_word(cells + 8 * cell, word(cells + 8 * cell) + 1)
+
+
+@kernel
+def add_to_sum(sum_at: int, nanoseconds: int) -> None:
+    set_double(sum_at, double_at(sum_at) + nanoseconds)
+
+
+@kernel
+def write_reply(answers: int, place: int, layout: int, entry: int, start: int, said: int) -> int:
+    """Writes one reply; where it ends. `said` bytes are what all replies of the batch say of its time."""
+    outputs, names = word(answers + W_OUTPUTS), word(answers + W_NAMES)
+    waited = max(0, word(answers + W_BEGAN) - word(entry + N_ARRIVED)) // 1000
     at = put(place, word(layout + Y_PREFIX), word(layout + Y_PREFIX_SIZE))
     id_size = word(entry + N_ID_SIZE)
     if id_size:
@@ -633,8 +640,9 @@ def write_reply(place: int, layout: int, outputs: int, entry: int, start: int, t
         at += 1
         at += write_varint(at, id_size)
         at = put(at, word(entry + N_DATA) + word(entry + N_ID_AT), id_size)
-    at = put(at, timing + 16, word(timing))
-    at = put_parameter(at, timing + 16 + word(timing), word(timing + 8), waited)
+    at = put(at, word(answers + W_SCRATCH), said)
+    queue = names + K_NAMES + word(names + K_COMPUTED) + word(names + K_ROWS)
+    at = put_parameter(at, queue, word(names + K_QUEUE), waited)
     rows = word(entry + N_ROWS)
     for number in range(word(layout + Y_OUTPUT_COUNT)):
         chosen = word(layout + Y_OUTPUTS) + number * LAYOUT_OUTPUT_BYTES
@@ -664,7 +672,9 @@ def missing_layout(batch: int, count: int, layouts: int, layout_count: int) -> i
 
 @kernel
 def answer(answers: int) -> int:
-    """Writes the replies of a batch, and the operations that send them; how many, -1 if there is no memory.
+    """Writes the replies of a batch, counts what they took, and writes the operations that send them.
+
+    How many there are, -1 if there is no memory.
 
     An entry that is answered is negative in the batch afterwards. One that still runs has too large a reply, and Python
     says so: `N_RAW_AT` holds its size.
@@ -675,8 +685,10 @@ def answer(answers: int) -> int:
         word(answers + W_LAYOUTS),
         word(answers + W_LAYOUT_COUNT),
     )
-    timing, began, operations = word(answers + W_TIMING), word(answers + W_BEGAN), word(answers + W_OPERATIONS)
-    most = word(answers + W_MOST)
+    began, ended, operations = word(answers + W_BEGAN), word(answers + W_ENDED), word(answers + W_OPERATIONS)
+    most, latency = word(answers + W_MOST), word(answers + W_LATENCY)
+    said = write_timing(answers)
+    waited_sum = took_sum = 0
     give_back(answers + W_BLOCK, answers + W_CAPACITY)
     done = start = size = 0
     for number in range(count):
@@ -692,8 +704,7 @@ def answer(answers: int) -> int:
                 set_word(answers + W_BLOCK, grown)
                 set_word(answers + W_CAPACITY, 2 * needed)
             place = word(answers + W_BLOCK) + size
-            waited = max(0, began - word(entry + N_ARRIVED)) // 1000
-            end = write_reply(place, layout, outputs, entry, start, timing, waited)
+            end = write_reply(answers, place, layout, entry, start, said)
             if end - place <= most:
                 operation = operations + done * OPERATION_BYTES
                 set_word(operation + O_KIND, SEND_REPLY)
@@ -706,9 +717,16 @@ def answer(answers: int) -> int:
                 forget_slot(state, entry)
                 set_word(entry + N_STATE, LEFT)
                 set_word(batch + 8 * number, -entry)
+                waited, took = began - word(entry + N_ARRIVED), ended - word(entry + N_ARRIVED)
+                count_one(word(latency + H_QUEUE), latency_cell(latency, waited))
+                count_one(word(latency + H_TOTAL), latency_cell(latency, took))
+                waited_sum += waited
+                took_sum += took
             else:
                 set_word(entry + N_RAW_AT, end - place)
         start += rows
+    add_to_sum(word(latency + H_QUEUE_SUM), waited_sum)
+    add_to_sum(word(latency + H_TOTAL_SUM), took_sum)
     set_word(answers + W_SIZE, size)
     return done
 

@@ -57,7 +57,9 @@ from penstock_server.transport.layout import (
     C_IDLE_FRAMES,
     C_LAST_STREAM,
     C_PING_AT,
+    C_READ_AT,
     C_RECEIVED_AT,
+    C_REFUSED,
     C_RESETS,
     C_SERIAL,
     C_SESSION,
@@ -121,6 +123,7 @@ from penstock_server.transport.layout import (
     MAX_UNSENT_BYTES,
     MESSAGE,
     MOST_QUEUED,
+    MOST_REFUSED,
     MOST_TLS_READS,
     N_AT,
     N_NEXT,
@@ -146,9 +149,12 @@ from penstock_server.transport.layout import (
     PORT_WORKERS,
     PREFACE_TIMEOUT,
     PREFIX_BYTES,
+    READ_AT,
     READ_CALLBACK,
+    READ_PAUSE,
     RECEIVE_BYTES,
     RECEIVED,
+    REFUSE,
     RESET,
     RESETS_PER_LOOK,
     RESUME,
@@ -542,14 +548,48 @@ def keep_unsent(state: int, connection: int, data: int, size: int) -> bool:
 
 
 @kernel
+def watch_again(state: int, connection: int) -> None:
+    """Has epoll tell of a connection what is to be known of it now."""
+    interest = _OUT if word(connection + C_FLAGS) & IS_BLOCKED else 0
+    if word(connection + C_READ_AT) == 0:
+        interest |= READABLE
+    number = number_of(state, connection) + _FIRST
+    watch(state, INT32(word(connection + C_DESCRIPTOR)), _MODIFY, interest, number)
+
+
+@kernel
+def stop_reading(state: int, connection: int) -> None:
+    """Leaves what a connection sends in its socket for a moment: its calls would only be refused."""
+    set_word(connection + C_REFUSED, 0)
+    set_word(connection + C_READ_AT, word(state + NOW) + READ_PAUSE)
+    set_word(state + READ_AT, min(word(state + READ_AT), word(connection + C_READ_AT)))
+    watch_again(state, connection)
+
+
+@kernel
+def read_again(state: int) -> None:
+    """Has epoll tell again of the connections whose moment is over."""
+    now, earliest = word(state + NOW), NEVER
+    for number in range(word(state + CONNECTION_END)):
+        connection = word(state + CONNECTIONS) + number * CONNECTION_BYTES
+        when = word(connection + C_READ_AT)
+        if when and word(connection + C_FLAGS) & IS_OPEN:
+            if when <= now:
+                set_word(connection + C_READ_AT, 0)
+                watch_again(state, connection)
+            else:
+                earliest = min(earliest, when)
+    set_word(state + READ_AT, earliest)
+
+
+@kernel
 def set_blocked(state: int, connection: int, is_blocked: bool) -> None:
     """Has epoll tell when the socket takes more, or no longer."""
     flags = word(connection + C_FLAGS)
     if (flags & IS_BLOCKED != 0) == is_blocked:
         return
     set_word(connection + C_FLAGS, flags ^ IS_BLOCKED)
-    number = number_of(state, connection) + _FIRST
-    watch(state, INT32(word(connection + C_DESCRIPTOR)), _MODIFY, READABLE | (_OUT if is_blocked else 0), number)
+    watch_again(state, connection)
 
 
 @kernel
@@ -777,8 +817,13 @@ def drop_output(state: int, row: int) -> None:
 @kernel
 def do(state: int, row: int, kind: int, data: int, size: int, more: int) -> None:
     """Does one thing that Python wants of a stream. One that has its end takes nothing after it."""
-    if kind <= SEND_END and flagged(row, IS_ANSWERED):
+    if (kind <= SEND_END or kind == REFUSE) and flagged(row, IS_ANSWERED):
         return
+    connection = word(row + S_CONNECTION)
+    if kind == REFUSE:
+        set_word(connection + C_REFUSED, word(connection + C_REFUSED) + 1)
+    elif kind != SEND_END:
+        set_word(connection + C_REFUSED, 0)
     if kind == SEND_REPLY:
         if append_message(state, row, data, size, more):
             flag(row, IS_ANSWERED)
@@ -793,7 +838,7 @@ def do(state: int, row: int, kind: int, data: int, size: int, more: int) -> None
             resume(row)
         else:
             reset(row, _INTERNAL_ERROR)
-    elif kind == SEND_END:
+    elif kind == SEND_END or kind == REFUSE:
         end_stream(state, row, data, size)
     elif kind == RESET:
         flag(row, IS_ANSWERED | IS_IGNORED)
@@ -885,8 +930,12 @@ def take_event(state: int, event: int) -> None:
     flags = word(connection + C_FLAGS)
     if not flags & IS_OPEN:
         return
+    if word(connection + C_REFUSED) >= MOST_REFUSED and word(connection + C_DESCRIPTOR) >= 0:
+        stop_reading(state, connection)
+        interest &= ~READABLE
     if flags & IS_TLS:
-        take_tls(state, number, interest)
+        if interest:
+            take_tls(state, number, interest)
         return
     if interest & ~_OUT:
         read(state, connection)
@@ -899,6 +948,8 @@ def wait(state: int, timeout_ns: int) -> None:
     """Waits until epoll has something; its own wait knows no less than a millisecond."""
     if word(state + ACCEPT_AT) != NEVER:
         timeout_ns = max(0, min(timeout_ns, word(state + ACCEPT_AT) - read_clock(state)))
+    if word(state + READ_AT) != NEVER:
+        timeout_ns = max(0, min(timeout_ns, word(state + READ_AT) - read_clock(state)))
     place = word(state + SCRATCH)
     set_uint32(place, word(state + EPOLL))
     set_uint32(place + 4, READABLE)
@@ -916,6 +967,8 @@ def turn_once(state: int, handled: int, timeout_ns: int) -> int:
         wait(state, timeout_ns)
     if has_room(state):
         place = word(state + EPOLL_EVENTS)
+        if word(state + READ_AT) <= read_clock(state):
+            read_again(state)
         ready = _epoll_wait(INT32(word(state + EPOLL)), place, _EVENTS, 0)
         read_clock(state)
         if word(state + LISTENER_COUNT):
