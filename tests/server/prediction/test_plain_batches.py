@@ -603,6 +603,24 @@ def test_more_numbers_of_rows_than_layouts_are_kept(world: Make, monkeypatch: py
     made.check_clean()
 
 
+def test_a_version_with_a_full_lane_leaves_another_its_turns(world: Make) -> None:
+    """Each step runs a batch of both, however much waits for one of them."""
+    made = world(max_rows=4, queue_requests=40)
+    other = message([3, 3], model_version="2")
+    made.warm(message([0, 0], model_version="1"), other)
+    for _ in range(20):
+        flood = made.send(*[message([1, 1], model_version="1")] * 60)
+        (slot,) = made.send(other)
+        made.scheduler.step()
+        assert values(made.port.ends[slot]) == [6.0, 6.0]
+        assert sum(isinstance(made.port.ends.get(at), bytes) for at in flood) <= 4
+    assert made.executors["1"].plain_batches.lane.requests == 36
+    assert refusals(made) == {"overloaded": 60 * 20 - 40 - 19 * 4}
+    assert refusals(made, "2") == {}
+    made.run()
+    made.check_clean()
+
+
 def test_two_hundred_models_in_turn(fake_servable: Any, fake_clock: Any, report_of: Any) -> None:
     made = World(
         {str(number): fake_servable(key=("m", str(number))) for number in range(1, 201)},

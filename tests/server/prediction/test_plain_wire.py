@@ -271,6 +271,43 @@ def test_what_does_not_fit_is_refused_and_counted_and_its_connection_read_less(s
         server.become_clean()
 
 
+def test_a_flooded_version_takes_nothing_from_another(serving: Any) -> None:
+    """Callers of the other one are answered, on a connection of their own and on the flooded one."""
+    with serving(queue_requests=4) as (server, flooded_call), grpc.insecure_channel(server.address) as channel:
+        server.load("2", is_inline=True)
+        server.route(TrafficPlan("1", shadow="2"), "1", "2")
+        own_call = channel.unary_unary(INFER, request_serializer=bytes, response_deserializer=bytes)
+        server.gate.clear()
+        waiting = [flooded_call.future(message([1, 1], model_version="1"))]
+        assert server.running.acquire(timeout=TIMEOUT_S)
+        waiting += [flooded_call.future(message([1, 1], model_version="1")) for _ in range(4)]
+        while server.executors["1"]._waiting[1] + server.executors["1"].plain_batches.lane.requests < 4:
+            time.sleep(0.005)
+        is_over = threading.Event()
+
+        def flood() -> int:
+            refused = 0
+            while not is_over.is_set():
+                futures = [flooded_call.future(message([1, 1], model_version="1")) for _ in range(200)]
+                refused += sum(code_of(future) is grpc.StatusCode.RESOURCE_EXHAUSTED for future in futures)
+            return refused
+
+        with ThreadPoolExecutor(1) as pool:
+            flooding = pool.submit(flood)
+            while not server.refusals().get("overloaded", 0) > 1000:
+                time.sleep(0.005)
+            for at in range(100):
+                for call in (own_call, flooded_call):
+                    reply = call(message([at, at], model_version="2"), timeout=TIMEOUT_S)
+                    assert values(reply) == [2.0 * at, 2.0 * at]
+            is_over.set()
+            assert flooding.result(TIMEOUT_S) == server.refusals()["overloaded"] > 1000
+        assert server.refusals("2") == {}
+        server.gate.set()
+        assert [values(future.result(TIMEOUT_S)) for future in waiting] == [[2.0, 2.0]] * 5
+        server.become_clean()
+
+
 def test_what_comes_while_the_server_drains_is_refused_in_words(serving: Any) -> None:
     with serving() as (server, call):
         server.gate.clear()
