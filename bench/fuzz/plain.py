@@ -56,7 +56,7 @@ class Plain:
         assert lane is not None
         self._lane = lane
         lane.open(
-            most_requests=1000,
+            most_requests=3,  # so that many are refused
             most_rows=1 << 20,
             most_bytes=1 << 26,
             usual_rows=_USUAL_ROWS,

@@ -967,7 +967,7 @@ def turn_once(state: int, handled: int, timeout_ns: int) -> int:
         wait(state, timeout_ns)
     if has_room(state):
         place = word(state + EPOLL_EVENTS)
-        if word(state + READ_AT) <= read_clock(state):
+        if word(state + READ_AT) != NEVER and word(state + READ_AT) <= read_clock(state):
             read_again(state)
         ready = _epoll_wait(INT32(word(state + EPOLL)), place, _EVENTS, 0)
         read_clock(state)
