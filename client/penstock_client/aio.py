@@ -2,23 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Self
-
-import grpc
-import grpc.aio
+from typing import Any, Literal, Self, overload
 
 from penstock import penstock_pb2
 from penstock_client.base import ClientBase
-from penstock_client.channel import call_metadata
+from penstock_client.errors import PenstockClientError
+from penstock_client.grpcio import AwaitedChannelCalls
+from penstock_client.http2.awaiting import AwaitedCalls
+from penstock_client.many import DEFAULT_IN_FLIGHT, OnError, check_many, each_row
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
 from penstock_client.reply import plain_prediction
 from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS
-from penstock_client.steps import Attempt, Failure, Made, Pause, Steps, T, failure_of
+from penstock_client.steps import Attempt, Failure, Made, Pause, Steps, T
 from penstock_client.tensors import Extra
 
 
@@ -38,11 +39,10 @@ class AsyncClient(ClientBase):
     """
 
     def __post_init__(self) -> None:
-        """Leaves the channel to the first call, which knows the event loop."""
+        """Leaves the connection to the first call, which knows the event loop."""
         super().__post_init__()
-        self._metadata = call_metadata(self.headers)
-        self._channel: grpc.aio.Channel | None = None
-        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+        self._plain_target = self._target()
+        self._calls: AwaitedCalls | AwaitedChannelCalls | None = None
 
     async def predict(
         self,
@@ -81,6 +81,84 @@ class AsyncClient(ClientBase):
             return prediction
         return await self._run(self._session.predict(options, rows, timeout_s, made))
 
+    @overload
+    def predict_many(
+        self,
+        model: str,
+        rows: Iterable[Rows] | AsyncIterable[Rows],
+        *,
+        in_flight: int = ...,
+        on_error: Literal["raise"] = ...,
+        version: str = ...,
+        outputs: Sequence[str] | None = ...,
+        timeout_s: float | None = ...,
+        priority: int | None = ...,
+        extra: Extra = ...,
+        explain: bool = ...,
+    ) -> AsyncGenerator[Prediction, None]: ...
+
+    @overload
+    def predict_many(
+        self,
+        model: str,
+        rows: Iterable[Rows] | AsyncIterable[Rows],
+        *,
+        in_flight: int = ...,
+        on_error: OnError,
+        version: str = ...,
+        outputs: Sequence[str] | None = ...,
+        timeout_s: float | None = ...,
+        priority: int | None = ...,
+        extra: Extra = ...,
+        explain: bool = ...,
+    ) -> AsyncGenerator[Prediction | PenstockClientError, None]: ...
+
+    def predict_many(
+        self,
+        model: str,
+        rows: Iterable[Rows] | AsyncIterable[Rows],
+        *,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+        on_error: OnError = "raise",
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+        extra: Extra = "ignore",
+        explain: bool = False,
+    ) -> AsyncGenerator[Any, None]:
+        """The predictions for many requests, in their order, each a task of its own; see `Client.predict_many`.
+
+        `rows` may be asynchronous too. `timeout_s` counts from when a request is taken from it. A loop that is left early
+        cancels what is in flight when the generator is closed, which `contextlib.aclosing` does at once.
+
+        >>> async def ages():
+        ...     passengers = ({"age": age, "city": "Oslo"} for age in (41, 7))
+        ...     async with AsyncClient(address) as client:
+        ...         return [answer["fare"].item() async for answer in client.predict_many("fares", passengers)]
+        >>> asyncio.run(ages())
+        [82.0, 14.0]
+        """
+        check_many(in_flight, on_error)
+        self._check_open()
+
+        async def answer(each: Rows) -> Prediction | PenstockClientError:
+            try:
+                return await self.predict(
+                    model,
+                    each,
+                    version=version,
+                    outputs=outputs,
+                    timeout_s=timeout_s,
+                    priority=priority,
+                    extra=extra,
+                    explain=explain,
+                )
+            except PenstockClientError as error:
+                return error
+
+        return _answers(answer, rows, in_flight, on_error)
+
     async def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
         """The model's current versions, inputs and outputs; see `Client.metadata`."""
         return await self._run(self._session.metadata(model, version, timeout_s))
@@ -104,10 +182,10 @@ class AsyncClient(ClientBase):
         return await self._run(self._session.drift_state(model, version, timeout_s))
 
     async def close(self) -> None:
-        """Closes the channel; calls of other tasks end with an error."""
+        """Closes the connection; calls of other tasks end with an error."""
         self._is_closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        if self._calls is not None:
+            await self._calls.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -133,31 +211,44 @@ class AsyncClient(ClientBase):
                 outcome = await self._perform(step)
 
     async def _perform(self, step: Attempt) -> bytes | Failure:
-        method = self._method(step.method)
-        try:
-            reply: bytes = await method(step.payload, timeout=step.timeout_s, metadata=self._metadata)
-        except grpc.RpcError as error:
-            return failure_of(error)
-        except asyncio.CancelledError:
-            # grpc.aio reports a channel that was closed under a call as if this task had been cancelled.
-            if self._is_closed and not _is_being_cancelled():
-                return Failure(grpc.StatusCode.CANCELLED, "the client was closed during the call")
-            raise
-        return reply
+        if self._calls is None:
+            self._calls = self._opened()
+        return await self._calls.call(METHODS[step.method], step.payload, step.timeout_s)
 
-    def _method(self, name: str) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
-        if self._channel is None:
-            self._channel = self._opened()
-            self._methods = {name: self._channel.unary_unary(path) for name, path in METHODS.items()}
-        return self._methods[name]
-
-    def _opened(self) -> grpc.aio.Channel:
-        tls = self._tls()
-        if tls is None:
-            return grpc.aio.insecure_channel(self.address, self._options())
-        return grpc.aio.secure_channel(self.address, tls.credentials(), self._options())
+    def _opened(self) -> AwaitedCalls | AwaitedChannelCalls:
+        if self._plain_target is None:
+            return AwaitedChannelCalls(self.address, self._tls(), self.headers, self._options())
+        return AwaitedCalls(self._plain_target, self.headers, self.max_message_bytes)
 
 
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+async def _answers(
+    answer: Callable[[Rows], Coroutine[Any, Any, Prediction | PenstockClientError]],
+    rows: Iterable[Rows] | AsyncIterable[Rows],
+    in_flight: int,
+    on_error: OnError,
+) -> AsyncGenerator[Any, None]:
+    waiting: deque[asyncio.Task[Prediction | PenstockClientError]] = deque()
+
+    async def first() -> Prediction | PenstockClientError:
+        found = await waiting[0]
+        waiting.popleft()
+        if on_error == "raise" and isinstance(found, PenstockClientError):
+            raise found
+        return found
+
+    try:
+        async for each in rows if isinstance(rows, AsyncIterable) else _awaited(rows):
+            waiting.append(asyncio.create_task(answer(each)))
+            if len(waiting) >= in_flight:
+                yield await first()
+        while waiting:
+            yield await first()
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _awaited(rows: Iterable[Rows]) -> AsyncGenerator[Rows, None]:
+    for each in each_row(rows):
+        yield each

@@ -33,7 +33,7 @@ class ClientBase:
         options: further channel options of gRPC; they override the client's own.
         transport: "sockets" for connections of the client's own, "grpcio" for a channel of grpcio, which costs several times
             the CPU per call. "auto" takes sockets wherever they do: on Linux, without client certificates, channel options,
-            proxies, headers that are no plain text, or addresses that need a resolver of gRPC. `AsyncClient` has grpcio's.
+            proxies, headers that are no plain text, or addresses that need a resolver of gRPC.
 
     Raises:
         ValueError: a setting out of its range.

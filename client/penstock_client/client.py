@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from penstock_client.base import ClientBase
 from penstock_client.errors import PenstockClientError
 from penstock_client.grpcio import ChannelCalls
 from penstock_client.http2.blocking import DirectCalls
-from penstock_client.many import Many, OnError, requests
+from penstock_client.many import DEFAULT_IN_FLIGHT, Many, OnError, check_many, requests
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
 from penstock_client.reply import plain_prediction
@@ -21,8 +21,6 @@ from penstock_client.rows import Rows
 from penstock_client.session import METHODS
 from penstock_client.steps import Attempt, Failure, Made, Pause, Steps, T
 from penstock_client.tensors import Extra
-
-DEFAULT_IN_FLIGHT: Final = 16
 
 
 class Client(ClientBase):
@@ -207,10 +205,7 @@ class Client(ClientBase):
         >>> [answer["fare"].item() for answer in client.predict_many("fares", passengers)]
         [82.0, 14.0]
         """
-        if in_flight < 1 or on_error not in get_args(OnError):
-            raise ValueError(
-                f"expected in_flight >= 1 and on_error as 'raise' or 'return', got {in_flight}, {on_error!r}"
-            )
+        check_many(in_flight, on_error)
         self._check_open()
 
         def options(routing_key: str | None, request_id: str | None) -> RequestOptions:
@@ -228,8 +223,7 @@ class Client(ClientBase):
         # Rows that are there already are sent several at a time; an iterator's next one may be long in coming.
         pipe = self._calls.pipe(max(1, in_flight // 2) if isinstance(rows, Sequence | np.ndarray) else 1)
         many = Many(self._session, pipe, self._perform, timeout_s)
-        single = (rows[at : at + 1] for at in range(len(rows))) if isinstance(rows, np.ndarray) else rows
-        return many.answers(requests(options, single, routing_keys, request_ids), in_flight, on_error)
+        return many.answers(requests(options, rows, routing_keys, request_ids), in_flight, on_error)
 
     def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
         """The model's current versions, inputs and outputs.

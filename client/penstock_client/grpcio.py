@@ -1,9 +1,11 @@
-"""Calls over a channel of grpcio, which speaks with whatever it can reach. `Client` uses it where `http2` does not do."""
+"""Calls over a channel of grpcio, which speaks with whatever it can reach; both clients use it where `http2` does not do."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import grpc
+import grpc.aio
 
 from penstock_client.channel import ChannelOptions, Tls, call_metadata
 from penstock_client.steps import Failure, failure_of
@@ -92,6 +94,45 @@ class ChannelPipe:
         for call in self._open.values():
             call.cancel()
         self._open.clear()
+
+
+class AwaitedChannelCalls:
+    """Unary calls to one server, from the tasks of the event loop in which it is made."""
+
+    def __init__(self, address: str, tls: Tls | None, headers: Mapping[str, str], options: ChannelOptions) -> None:
+        self._channel = (
+            grpc.aio.insecure_channel(address, options)
+            if tls is None
+            else grpc.aio.secure_channel(address, tls.credentials(), options)
+        )
+        self._is_closed = False
+        self._metadata = call_metadata(headers)
+        self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+
+    async def call(self, path: str, payload: bytes, timeout_s: float) -> bytes | Failure:
+        """The reply to one message, or how the call failed."""
+        if path not in self._methods:
+            self._methods[path] = self._channel.unary_unary(path)
+        try:
+            reply: bytes = await self._methods[path](payload, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            return failure_of(error)
+        except asyncio.CancelledError:
+            # grpc.aio reports a channel that was closed under a call as if this task had been cancelled.
+            if self._is_closed and not _is_being_cancelled():
+                return _closed()
+            raise
+        return reply
+
+    async def close(self) -> None:
+        """Closes the channel; calls of other tasks end with an error."""
+        self._is_closed = True
+        await self._channel.close()
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _closed() -> Failure:

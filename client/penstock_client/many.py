@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
+
+import numpy as np
 
 from penstock.names import INFER_METHOD
 from penstock_client.errors import PenstockClientError
@@ -22,6 +24,8 @@ from penstock_client.steps import Attempt, Failure, Made, Pause, Steps
 
 OnError = Literal["raise", "return"]
 """What becomes of a request that failed: its error ends the iteration, or takes the answer's place."""
+
+DEFAULT_IN_FLIGHT: Final = 16
 
 
 class Pipe(Protocol):
@@ -56,6 +60,17 @@ class _Asked:
     answer: Prediction | PenstockClientError | None = None
 
 
+def check_many(in_flight: int, on_error: str) -> None:
+    """Raises `ValueError` for options that `predict_many` does not take."""
+    if in_flight < 1 or on_error not in get_args(OnError):
+        raise ValueError(f"expected in_flight >= 1 and on_error as 'raise' or 'return', got {in_flight}, {on_error!r}")
+
+
+def each_row(rows: Iterable[Rows]) -> Iterable[Rows]:
+    """The rows of each request; an array is a request for each of its rows."""
+    return (rows[at : at + 1] for at in range(len(rows))) if isinstance(rows, np.ndarray) else rows
+
+
 def requests(
     options: Callable[[str | None, str | None], RequestOptions],
     rows: Iterable[Rows],
@@ -65,14 +80,14 @@ def requests(
     """The requests, made as they are asked for; raises `ValueError` if there are fewer or more keys or ids than rows."""
     if routing_keys is None and request_ids is None:
         same = options(None, None)
-        return (Request(same, each) for each in rows)
+        return (Request(same, each) for each in each_row(rows))
     has_both = routing_keys is not None and request_ids is not None
     keys = repeat(None) if routing_keys is None else routing_keys
     ids = repeat(None) if request_ids is None else request_ids
     if has_both:
-        return (Request(options(key, own), each) for each, key, own in zip(rows, keys, ids, strict=True))
+        return (Request(options(key, own), each) for each, key, own in zip(each_row(rows), keys, ids, strict=True))
     # The repeated one never ends, so that only the other can be compared with the rows.
-    given = zip(rows, keys if request_ids is None else ids, strict=True)
+    given = zip(each_row(rows), keys if request_ids is None else ids, strict=True)
     if request_ids is None:
         return (Request(options(key, None), each) for each, key in given)
     return (Request(options(None, own), each) for each, own in given)

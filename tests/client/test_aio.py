@@ -1,6 +1,7 @@
 import asyncio
 
 import grpc
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -14,6 +15,8 @@ from penstock_client import (
     ServerError,
     ServerUnavailableError,
 )
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 ROWS = {"age": [41, 7], "city": ["Oslo", None]}
 
@@ -152,3 +155,75 @@ async def test_the_drift_report_comes_back(drift_address):
     async with AsyncClient(drift_address) as client:
         (version,) = (await client.drift_state("m", "@champion")).versions
     assert (version.model, version.version, version.columns[0].name) == ("m", "@champion", "delay")
+
+
+def row(age):
+    return {"age": age, "city": "Oslo"}
+
+
+async def late_rows(ages):
+    for age in ages:
+        await asyncio.sleep(0)
+        yield row(age)
+
+
+@pytest.mark.parametrize("in_flight", [1, 5, 1000])
+@pytest.mark.parametrize("rows", [lambda: [row(age) for age in range(30)], lambda: late_rows(range(30))])
+async def test_many_answers_come_in_the_order_of_the_requests(client, in_flight, rows):
+    answers = [answer["fare"].tolist() async for answer in client.predict_many("fares", rows(), in_flight=in_flight)]
+    assert answers == [[2.0 * age] for age in range(30)]
+
+
+async def test_an_array_is_a_request_for_each_row(client, server):
+    assert [len(each) async for each in client.predict_many("iris", np.zeros((3, 4)))] == [1, 1, 1]
+    assert len(server.calls("ModelInfer")) == 3
+
+
+async def test_errors_of_many_end_the_loop_or_take_the_answers_places(client):
+    rows = [row(1), row("x"), row(3)]
+    answers = [each async for each in client.predict_many("fares", rows, on_error="return")]
+    assert isinstance(answers[1], InvalidRequestError)
+    assert [answer["fare"].tolist() for answer in answers[::2]] == [[2.0], [6.0]]
+    with pytest.raises(InvalidRequestError):
+        [each async for each in client.predict_many("fares", rows)]
+    with pytest.raises(ValueError, match="in_flight"):
+        client.predict_many("fares", rows, in_flight=0)
+
+
+async def test_no_more_of_many_are_taken_than_asked_for(client):
+    taken = 0
+
+    def rows():
+        nonlocal taken
+        for age in range(20):
+            taken += 1
+            yield row(age)
+
+    given = 0
+    async for _ in client.predict_many("fares", rows(), in_flight=4):
+        assert taken - given <= 4
+        given += 1
+    assert given == 20
+
+
+async def test_leaving_many_cancels_what_is_in_flight(client, server):
+    await client.metadata("stuck")
+    answers = client.predict_many("stuck", [{"x": 1.0}] * 3, in_flight=2, timeout_s=60)
+    task = asyncio.create_task(anext(answers))
+    await until(server.arrived)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(server.ended)
+
+
+async def test_a_request_like_an_earlier_one_is_the_same_and_tried_again_alike(client, server):
+    await client.predict("fares", row(41), request_id="r")
+    server.fail(grpc.StatusCode.UNAVAILABLE, times=2)
+    found = await client.predict("fares", row(41), request_id="r")
+    assert (found["fare"].tolist(), found.request_id) == ([82.0], "r")
+    first, *others = (seen.request for seen in server.calls("ModelInfer"))
+    assert others == [first] * 3
+    server.fail(grpc.StatusCode.INTERNAL, "broken")
+    with pytest.raises(ServerError, match="broken"):
+        await client.predict("fares", row(41))

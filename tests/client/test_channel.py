@@ -2,6 +2,7 @@ import datetime as dt
 import ipaddress
 
 import grpc
+import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -146,3 +147,15 @@ def test_a_client_can_prove_who_it_is(secure_server, authority, local):
     assert fare(server, tls=tls) == [82.0]
     with pytest.raises(ServerUnavailableError):
         fare(server, tls=Tls(root_certificates=authority.pem))
+
+
+@pytest.mark.usefixtures("transport")
+async def test_messages_of_many_records_pass(secure_server, authority, local):
+    server = secure_server(credentials(local))
+    tls = Tls(root_certificates=authority.pem)
+    rows = np.arange(600_000.0).reshape(-1, 2)
+    with Client(server.address, tls=tls) as client:
+        answers = client.predict_many("numbers", [rows, rows[:1], rows[:9000]] * 3, in_flight=4)
+        assert [answer["features"].sum() for answer in answers] == [rows.sum(), 1.0, rows[:9000].sum()] * 3
+    async with AsyncClient(server.address, tls=tls) as client:
+        assert np.array_equal((await client.predict("numbers", rows))["features"], rows)

@@ -22,7 +22,7 @@ from penstock_client.http2.target import Target, milliseconds
 from penstock_client.steps import Failure
 
 _MOST_IDLE: Final = 64
-_MOST_PLACES: Final = 3
+MOST_PLACES: Final = 3
 """How many connections a call tries whose servers say that they did nothing for it, as one does that stops."""
 _MOST_BLOCKS: Final = 256
 _LINGER_S: Final = 0.001
@@ -93,7 +93,7 @@ class DirectCalls:
         now = self._clock()
         deadline_s = now + timeout_s
         headers = self._writer.block(path, timeout_s)
-        for _ in range(_MOST_PLACES):
+        for _ in range(MOST_PLACES):
             link = self.link(deadline_s)
             if isinstance(link, Failure):
                 return link
@@ -163,9 +163,9 @@ class DirectCalls:
         except TimeoutError:
             if self._clock() >= deadline_s:
                 return late()
-            return _unreached(self._target, "no answer")
+            return unreached(self._target, "no answer")
         except OSError as error:
-            return _unreached(self._target, str(error))
+            return unreached(self._target, str(error))
         link = Link(connected, Connection(self._max_message_bytes, self._reader), self._clock)
         self._links.add(link)
         if self._is_closed:
@@ -287,7 +287,8 @@ def refused() -> Failure:
     return outcome.failure(grpc.StatusCode.UNAVAILABLE, "the server takes no calls, as one does that stops")
 
 
-def _unreached(target: Target, reason: str) -> Failure:
+def unreached(target: Target, reason: str) -> Failure:
+    """No connection could be made."""
     where = target.path or target.authority
     return outcome.failure(grpc.StatusCode.UNAVAILABLE, f"failed to connect to {where}: {reason}")
 

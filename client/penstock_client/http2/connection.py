@@ -284,12 +284,21 @@ class Connection:
         if state is None:
             self._check_started(stream)
             return
-        fields = self._headers.read(block)
-        if flags & END_STREAM:
-            self._on_trailers(stream, state, fields, ends)
+        is_end = bool(flags & END_STREAM)
+        if self._headers.usual.get(block) is is_end:
+            if is_end:
+                self._on_success(stream, state, ends)
+            else:
+                self._on_beginning(stream, state, ends)
             return
-        if state.has_begun:
-            self._end(stream, _internal("the server sent headers twice"), ends)
+        fields = self._headers.read(block)
+        if is_end:
+            failed = outcome.ended(fields)
+            if failed is not None:
+                self._end(stream, failed, ends, is_over=True)
+                return
+            self._headers.usual[block] = True
+            self._on_success(stream, state, ends)
             return
         values = dict(fields)
         status = values.get(":status", "")
@@ -299,20 +308,19 @@ class Connection:
         if status != "200" or not kind.startswith("application/grpc"):
             self._end(stream, outcome.not_grpc(status, f"the server answered {kind or 'nothing'}, not gRPC"), ends)
             return
+        self._headers.usual[block] = False
+        self._on_beginning(stream, state, ends)
+
+    def _on_beginning(self, stream: int, state: _Stream, ends: list[tuple[int, Outcome]]) -> None:
+        if state.has_begun:
+            self._end(stream, _internal("the server sent headers twice"), ends)
         state.has_begun = True
 
-    def _on_trailers(
-        self, stream: int, state: _Stream, fields: tuple[tuple[str, str], ...], ends: list[tuple[int, Outcome]]
-    ) -> None:
-        failed = outcome.ended(fields)
-        if failed is not None:
-            self._end(stream, failed, ends, is_over=True)
-        elif state.message is None:
-            self._end(
-                stream, _internal("the server ended the call with status OK and no whole message"), ends, is_over=True
-            )
-        else:
-            self._end(stream, state.message, ends, is_over=True)
+    def _on_success(self, stream: int, state: _Stream, ends: list[tuple[int, Outcome]]) -> None:
+        end: Outcome = state.message
+        if end is None:
+            end = _internal("the server ended the call with status OK and no whole message")
+        self._end(stream, end, ends, is_over=True)
 
     def _end(self, stream: int, end: Outcome, ends: list[tuple[int, Outcome]], *, is_over: bool = False) -> None:
         state = self._streams.pop(stream)

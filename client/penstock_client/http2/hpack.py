@@ -57,10 +57,15 @@ class HeaderReader:
 
     >>> HeaderReader().read(b"\x88\x00\x0bgrpc-status\x010")
     ((':status', '200'), ('grpc-status', '0'))
+
+    Attributes:
+        usual: the blocks that begin an answer as gRPC does, or that end one with success, as the connection found; the last
+            say true. What is the same for every call need not be judged for every call.
     """
 
     def __init__(self) -> None:
         self._known: dict[bytes, Fields] = {}
+        self.usual: dict[bytes, bool] = {}
 
     def read(self, block: bytes) -> Fields:
         """The fields of a block.
@@ -73,7 +78,7 @@ class HeaderReader:
             fields = decoded(block)
             if len(self._known) >= _KNOWN_LIMIT:
                 # Headers that differ each time, such as a date, must not fill the memory.
-                self._known = {}
+                self._known, self.usual = {}, {}
             self._known[block] = fields
         return fields
 

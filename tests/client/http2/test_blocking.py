@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import struct
 import threading
 import time
 
@@ -15,17 +14,15 @@ import pytest
 from penstock import inference_pb2 as pb
 from penstock_client.http2 import blocking, frames, link
 from penstock_client.http2.blocking import DirectCalls
-from penstock_client.http2.frames import frame, header_block
+from penstock_client.http2.frames import frame
 from penstock_client.http2.target import Target, target_of
 from penstock_client.steps import Failure
+from tests.client.http2.played import WAIT_S, Played, answer, goaway, received
 
 LIVE = "/inference.GRPCInferenceService/ServerLive"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
-HEADERS = header_block([(":status", "200"), ("content-type", "application/grpc")])
-OK = header_block([("grpc-status", "0")])
 STUCK = pb.ModelInferRequest(model_name="stuck").SerializeToString()
 LIVE_REPLY = pb.ServerLiveResponse(live=True).SerializeToString()
-WAIT_S = 10.0
 
 
 def direct(address, **settings):
@@ -39,80 +36,6 @@ def calls(server):
     calls = direct(server.address)
     yield calls
     calls.close()
-
-
-def answer(stream, payload):
-    return (
-        frame(frames.HEADERS, frames.END_HEADERS, stream, HEADERS)
-        + frame(frames.DATA, 0, stream, b"\0" + len(payload).to_bytes(4, "big") + payload)
-        + frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream, OK)
-    )
-
-
-def goaway(last):
-    return frame(frames.GOAWAY, 0, 0, struct.pack(">II", last, 0))
-
-
-class Played:
-    """A server whose every connection is played by a function of its number, its socket, and its requests' streams."""
-
-    def __init__(self, play):
-        self._play = play
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.connections = 0
-        self._threads = []
-        self._acceptor = threading.Thread(target=self._accept)
-        self._acceptor.start()
-
-    def _accept(self):
-        while True:
-            try:
-                connected, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            thread = threading.Thread(target=self._serve, args=(self.connections, connected))
-            thread.start()
-            self._threads.append(thread)
-
-    def _serve(self, number, connected):
-        with connected:
-            try:
-                connected.sendall(frames.settings({}))
-                self._play(number, connected, requests(connected))
-            except OSError:
-                pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in (self._acceptor, *self._threads):
-            thread.join(WAIT_S)
-            assert not thread.is_alive()
-
-
-def received(connected):
-    """The frames that a client sends: kind, flags, stream, payload."""
-    buffer = b""
-    while data := connected.recv(65_536):
-        buffer += data
-        buffer = buffer.removeprefix(frames.PREFACE)
-        while len(buffer) >= 9:
-            high, low, kind, flags, stream = frames.HEADER.unpack_from(buffer)
-            end = 9 + (high << 8 | low)
-            if len(buffer) < end:
-                break
-            yield kind, flags, stream, buffer[9:end]
-            buffer = buffer[end:]
-
-
-def requests(connected):
-    """The streams of whole requests."""
-    return (stream for kind, flags, stream, _ in received(connected) if kind == 0 and flags & frames.END_STREAM)
 
 
 def test_one_connection_serves_one_call_after_another(calls, server):

@@ -369,3 +369,22 @@ def test_numbers_run_out():
     connection._next_stream = 2**31 - 3
     connection.start(REQUEST, b"")
     assert connection.is_closing
+
+
+def test_headers_that_were_seen_mean_the_same_again(pair):
+    for payload in (b"1", b"2", b"3"):
+        stream = pair.client.start(REQUEST, b"")
+        pair.exchange()
+        pair.hear(pair.server.answer(stream, payload))
+        assert pair.ends[stream] == payload
+    begun, ended = header_block(HEADERS), header_block(OK)
+    # What ended one answer begins no other, and what began one does not end it.
+    stream = pair.client.start(REQUEST, b"")
+    pair.hear(frame(frames.HEADERS, frames.END_HEADERS, stream, ended))
+    assert pair.ends[stream].code is grpc.StatusCode.UNKNOWN
+    stream = pair.client.start(REQUEST, b"")
+    pair.hear(frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream, begun))
+    assert "without a status" in pair.ends[stream].details
+    stream = pair.client.start(REQUEST, b"")
+    pair.hear(frame(frames.HEADERS, frames.END_HEADERS, stream, begun) * 2)
+    assert "headers twice" in pair.ends[stream].details
