@@ -5,9 +5,10 @@ ends, or that breaks, is replaced by the next call.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 
@@ -17,14 +18,12 @@ from penstock_client.http2.blocking import MOST_PLACES, HeaderWriter, late, refu
 from penstock_client.http2.connection import Connection, Outcome
 from penstock_client.http2.frames import ProtocolError
 from penstock_client.http2.hpack import HeaderReader
-from penstock_client.http2.target import Target
+from penstock_client.http2.target import SLOW_S, Target
 from penstock_client.steps import Failure
 
 _CLOSED: Final = "the client was closed during the call"
 _CONNECT_S: Final = 20.0
 """As long as grpcio tries to connect. Callers leave at their own deadlines."""
-_NEXT_ADDRESS_S: Final = 0.25
-"""How long an address that does not answer may keep the next one waiting (RFC 8305)."""
 
 
 class _Link(asyncio.Protocol):
@@ -53,8 +52,8 @@ class _Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is connected."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
@@ -257,6 +256,15 @@ class AwaitedCalls:
         encryption: dict[str, Any] = {}
         if target.context is not None:
             encryption = {"ssl": target.context, "server_hostname": target.server_name}
-        return await self._loop.create_connection(
-            made, target.host, target.port, happy_eyeballs_delay=_NEXT_ADDRESS_S, **encryption
-        )
+        # One address after the other by hand: not every loop's own way gives up a silent one.
+        error: OSError = OSError(f"{target.host} has no address")
+        found = await self._loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        for at, (family, _, _, _, place) in enumerate(found):
+            try:
+                async with asyncio.timeout(SLOW_S if at < len(found) - 1 else None):
+                    return await self._loop.create_connection(
+                        made, str(place[0]), int(place[1]), family=family, **encryption
+                    )
+            except OSError as failed:
+                error = failed
+        raise error

@@ -24,7 +24,7 @@ _MOST_HEADER_BYTES: Final = 8192
 _MOST_MESSAGE_BYTES: Final = 2**30
 """A longer message does not fit in HTTP/2's widest window."""
 _RESERVED_HEADERS: Final = frozenset({"te", "content-type", "user-agent", "host", "connection"})
-_SLOW_S: Final = 2.0
+SLOW_S: Final = 2.0
 """How long an address that does not answer may keep the next one waiting."""
 
 
@@ -62,7 +62,7 @@ class Target:
                 raise TimeoutError
             connection = socket.socket(family, socket.SOCK_STREAM)
             try:
-                connection.settimeout(left_s if at == len(places) - 1 else min(left_s, _SLOW_S))
+                connection.settimeout(left_s if at == len(places) - 1 else min(left_s, SLOW_S))
                 connection.connect(place)
                 if family != socket.AF_UNIX:
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -106,11 +106,15 @@ def target_of(
     reason = _reason(address, place, tls=tls, headers=headers, options=options, max_message_bytes=max_message_bytes)
     if place is None or reason is not None:
         return reason or "it is no address"
+    try:
+        context = None if tls is None else _context_of(tls)
+    except (OSError, ValueError) as error:  # no PEM, or no file
+        return f"the certificates of authorities cannot be read: {error}"
     host, port, path = place
     authority = "localhost" if path else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if tls is None:
         return Target(host, port, path, authority)
-    return Target(host, port, path, tls.server_name or authority, _context_of(tls), tls.server_name or host)
+    return Target(host, port, path, tls.server_name or authority, context, tls.server_name or host)
 
 
 def _reason(

@@ -27,9 +27,10 @@ def goaway(last):
 class Played:
     """A server whose every connection is played by a function of its number, its socket, and its requests' streams."""
 
-    def __init__(self, play):
+    def __init__(self, play, listener=None):
         self._play = play
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        self._listener.listen()
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections = 0
         self._threads = []

@@ -6,6 +6,7 @@ import socket
 
 import grpc
 import pytest
+import uvloop
 
 from penstock import inference_pb2 as pb
 from penstock_client.http2 import frames, link
@@ -239,3 +240,48 @@ async def test_large_messages_pass_both_ways():
         calls = direct(played.address)
         assert await calls.call(LIVE, payload, 10.0) == payload
         await calls.close()
+
+
+async def test_the_next_address_is_tried(server, monkeypatch):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        calls = direct(server.address)
+
+        async def two(*_, **__):
+            places = [bound.getsockname(), ("127.0.0.1", server.port)]
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+
+        monkeypatch.setattr(calls._loop, "getaddrinfo", two)
+        assert await calls.call(LIVE, b"", 5.0) == LIVE_REPLY
+        await calls.close()
+
+
+def test_uvloops_loop_does(server):
+    async def ask():
+        calls = direct(server.address)
+        replies = await asyncio.gather(*(calls.call(LIVE, b"", 5.0) for _ in range(5)))
+        late = await calls.call(INFER, STUCK, 0.3)
+        await calls.close()
+        return replies, late.code
+
+    assert uvloop.run(ask()) == ([LIVE_REPLY] * 5, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_socket_file_does(tmp_path, run):
+    path = tmp_path / "server.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+
+    def play(_, connected, streams):
+        for stream in streams:
+            connected.sendall(answer(stream, b"yes"))
+
+    async def ask():
+        calls = direct(f"unix:{path}")
+        replies = [await calls.call(LIVE, b"", 5.0) for _ in range(3)]
+        await calls.close()
+        return replies
+
+    with Played(play, listener):
+        assert run(ask()) == [b"yes"] * 3

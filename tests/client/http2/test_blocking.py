@@ -351,3 +351,23 @@ def test_failures_are_the_clients_own_kind(calls, server):
     end = calls.call(INFER, pb.ModelInferRequest(model_name="no").SerializeToString(), 5.0)
     assert isinstance(end, Failure)
     assert (end.code, end.details) == (grpc.StatusCode.NOT_FOUND, "no model 'no' is served")
+
+
+def test_a_socket_file_and_ipv6_do(tmp_path):
+    def play(_, connected, streams):
+        for stream in streams:
+            connected.sendall(answer(stream, b"yes"))
+
+    path = tmp_path / "server.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    six = socket.create_server(("::1", 0), family=socket.AF_INET6) if socket.has_ipv6 else None
+    with Played(play, listener):
+        calls = direct(f"unix:{path}")
+        assert [calls.call(LIVE, b"", 5.0) for _ in range(3)] == [b"yes"] * 3
+        calls.close()
+    if six is not None:
+        with Played(play, six):
+            calls = direct(f"[::1]:{six.getsockname()[1]}")
+            assert calls.call(LIVE, b"", 5.0) == b"yes"
+            calls.close()

@@ -118,8 +118,9 @@ def test_tls_has_grpcs_own_roots_or_those_given(monkeypatch, tmp_path):
     assert own.context.get_ca_certs()
     assert (found(tls=Tls(server_name="m")).server_name, found(tls=Tls(server_name="m")).authority) == ("m", "m")
     monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(tmp_path / "none"))
-    with pytest.raises(FileNotFoundError):
-        found(tls=Tls())
+    assert "cannot be read" in found(tls=Tls())
+    assert "cannot be read" in found(tls=Tls(root_certificates=b"no PEM"))
+    assert "cannot be read" in found(tls=Tls(root_certificates=b"\xff"))
 
 
 def test_sockets_that_cannot_be_are_refused_by_name():
