@@ -585,7 +585,7 @@ class BothQueues(RuleBasedStateMachine):
     @initialize(
         requests=st.sampled_from([3, 12]),
         rows=st.sampled_from([6, 40]),
-        objective=st.sampled_from([None, None, 90, 200]),
+        objective=st.sampled_from([None, None, 60, 140]),
         delay=st.sampled_from([0, 0, 25, 60]),
     )
     def begin(self, requests: int, rows: int, objective: int | None, delay: int) -> None:
@@ -619,11 +619,21 @@ class BothQueues(RuleBasedStateMachine):
         )
 
     @rule(
-        rows=st.integers(1, 4),
-        left=st.sampled_from([None, None, None, 0, 16, 30, 60, 100, 180]),
-        priority=st.sampled_from([0, 0, 0, 1, 4, 5, 6, 9]),
+        calls=st.lists(
+            st.tuples(
+                st.integers(1, 4),
+                st.sampled_from([None, None, None, 0, 16, 30, 60, 100, 180]),
+                st.sampled_from([0, 0, 0, 1, 4, 5, 6, 9]),
+            ),
+            min_size=1,
+            max_size=8,
+        )
     )
-    def comes(self, rows: int, left: int | None, priority: int) -> None:
+    def come(self, calls: list[Any]) -> None:
+        for call in calls:
+            self._comes(*call)
+
+    def _comes(self, rows: int, left: int | None, priority: int) -> None:
         free = [slot for slot in range(SLOTS) if not self.lanes.memory.word(self.lanes.entry_of + 8 * slot)]
         if not free or not self.lanes.memory.word(self.lanes.state + layout.T_FREE_COUNT):
             return
