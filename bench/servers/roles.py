@@ -3,6 +3,7 @@
 All versions are the same file, so that every answer can be checked, whichever version gave it.
 """
 
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Final
 
 from penstock.names import CANARY, CHAMPION, SHADOW
 from penstock_server.errors import PenstockError, UnavailableError
+from penstock_server.kernel_sets import KERNEL_SETS
+from penstock_server.kernels.compiled import own_path
 
 PORTS: Final = ("--host", "127.0.0.1", "--port", "0", "--http-port", "0")
 IDLE_MODEL: Final = "unasked"
@@ -24,8 +27,16 @@ def penstock_command(*arguments: str) -> list[str]:
 
 
 def registry_in(folder: Path) -> tuple[str, dict[str, str]]:
-    """The address of a registry in a folder, and the variables that keep Penstock's own files there too."""
-    env = {"PENSTOCK_DATA_DIR": str(folder), "PENSTOCK_CACHE_DIR": str(folder / "cache")}
+    """The address of a registry in a folder, and the variables that keep Penstock's own files there too.
+
+    The compiled kernels are there already, as they are after a server's first start.
+    """
+    cache = folder / "cache"
+    cache.mkdir(exist_ok=True)
+    for kernels in KERNEL_SETS:
+        if (compiled := own_path(kernels)).is_file():
+            shutil.copy(compiled, cache)
+    env = {"PENSTOCK_DATA_DIR": str(folder), "PENSTOCK_CACHE_DIR": str(cache)}
     return f"sqlite:///{folder / 'registry.db'}", env
 
 
