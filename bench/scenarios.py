@@ -105,7 +105,7 @@ SUITES: Final = {
     "routing": (_BUSY,),
     "workers": (_BUSY, Scenario("tabular", 64, 1)),
     "overload": (
-        Scenario("mlp", 8, 4, rows=64, load_factor=2.0, deadline_s=0.25),
+        Scenario("mlp", 8, 4, rows=64, load_factor=2.0, deadline_s=0.1),
         Scenario("tabular", 8, 8, rows=64, load_factor=2.0, deadline_s=0.1),
         Scenario("mlp", 8, 8, load_factor=2.0, deadline_s=0.1),
     ),
