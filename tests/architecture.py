@@ -57,11 +57,20 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "features": GROUND | {"kernels"},
         "metrics": GROUND | {"features"},
         "drift": GROUND | {"features", "metrics"},
-        "kernel_sets": {"kernels", "features", "transport.kernel_set", "plain.kernel_set"},
+        "kernel_sets": {
+            "kernels",
+            "features",
+            "transport.kernel_set",
+            "plain.kernel_set",
+            "compiled_models.kernel_set",
+        },
         "request_log": GROUND | {"metrics"},
         "python": GROUND,
         "explain": GROUND | {"features", "kernels"},
-        "models": GROUND | {"batching", "features", "drift", "explain", "python"},
+        "compiled_models.layout": set(),
+        "compiled_models.kernels": {"kernels.base", "compiled_models.layout"},
+        "compiled_models": GROUND | {"kernels"},
+        "models": GROUND | {"batching", "features", "drift", "explain", "python", "compiled_models", "kernels"},
         "sources": GROUND | {"kernels", "rollout", "models"},
         "transport.layout": set(),
         "transport.kernels": {"kernels.base", "kernels.memory", "transport.layout"},
@@ -94,7 +103,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "airlock": GROUND | {"batching", "models", "control.verdict"},
         "app": GROUND
         | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
-        | {"transport", "plain.kernel_set"},
+        | {"transport", "plain.kernel_set", "compiled_models.kernel_set"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {
@@ -125,8 +134,12 @@ DOORS: Final[dict[str, set[str]]] = {
     "grpc_tools": {"penstock.generate"},
     "onnxruntime": {"penstock_server.models.onnx_model"},
     "mlflow": {"penstock_server.sources.mlflow_client", "penstock_tools"},
-    "numba": {"penstock_server.kernels", "penstock_server.features.kernels"},
-    "llvmlite": {"penstock_server.kernels", "penstock_server.features.kernels"},
+    "numba": {"penstock_server.kernels", "penstock_server.features.kernels", "penstock_server.compiled_models.kernels"},
+    "llvmlite": {
+        "penstock_server.kernels",
+        "penstock_server.features.kernels",
+        "penstock_server.compiled_models.kernels",
+    },
     "yaml": {"penstock_server.features.spec.yaml_text", "penstock_server.sources.flavours"},
     "prometheus_client": {
         "penstock_server.metrics.prometheus",

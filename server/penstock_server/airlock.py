@@ -59,6 +59,7 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
             max_rows=how.max_rows,
             batching=how.batching,
             python=how.python,
+            compiled_models=how.compiled_models,
         )
     except Exception as error:  # noqa: BLE001 - whatever a load raises is its verdict
         return Verdict(_reason(error, limits))

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from penstock_server import checks, lifeline
+from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
 from penstock_server.control import port
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
@@ -123,8 +124,10 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             watchdog=settings.watchdog,
         )
         stack.push_async_callback(supervisor.kernels.close)
-        for kernels in (TRANSPORT_KERNELS, PLAIN_KERNELS) if wanted == NATIVE else ():
-            # Without them the workers serve over gRPC's completion queue, and plain requests as all others.
+        behind = (TRANSPORT_KERNELS, PLAIN_KERNELS) if wanted == NATIVE else ()
+        for kernels in (*behind, *((MODEL_KERNELS,) if settings.serving.compiled_models else ())):
+            # Without them the workers serve over gRPC's completion queue, plain requests as all others, and all graphs in
+            # onnxruntime.
             compiler = KernelCompiler(kernels, lambda: None, is_waited_for=False)
             compiler.require()
             stack.push_async_callback(compiler.close)

@@ -2,9 +2,15 @@
 
 from typing import Final
 
+from penstock_server.compiled_models import kernel_set as compiled_models
 from penstock_server.features import kernel_set as features
 from penstock_server.kernels.kernel_set import KernelSet
 from penstock_server.plain import kernel_set as plain
 from penstock_server.transport import kernel_set as transport
 
-KERNEL_SETS: Final[tuple[KernelSet, ...]] = (features.KERNELS, transport.KERNELS, plain.KERNELS)
+KERNEL_SETS: Final[tuple[KernelSet, ...]] = (
+    features.KERNELS,
+    transport.KERNELS,
+    plain.KERNELS,
+    compiled_models.KERNELS,
+)

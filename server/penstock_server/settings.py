@@ -77,12 +77,15 @@ class ModelSettings:
         models: other threads for models of these names.
         plain_requests: compiled kernels take requests that are like one before, where the transport is the native one. The
             answers are the same without them.
+        compiled_models: compiled kernels run a graph in place of onnxruntime for batches for which they are faster, once they
+            are proven to give the same answers, to the last bit.
     """
 
     threads: int = 1
     inline_budget_ms: float = 1.0
     models: dict[str, OwnModelSettings] = field(default_factory=dict, hash=False)
     plain_requests: bool = True
+    compiled_models: bool = True
 
     def __post_init__(self) -> None:
         for name, own in self.models.items():
@@ -201,7 +204,9 @@ class ServerSettings:
         """How a model is loaded."""
         limits = self.batching.of(model)
         batching = getattr(limits, "batching", None)
-        return LoadSettings(self.serving.threads_of(model), limits.most_rows, batching, self.python)
+        return LoadSettings(
+            self.serving.threads_of(model), limits.most_rows, batching, self.python, self.serving.compiled_models
+        )
 
     @property
     def watchdog(self) -> WatchdogSettings:

@@ -204,6 +204,7 @@ class Worker:
                 max_rows=self._settings.batching.of(command.model).most_rows,
                 batching=command.batching,
                 python=self._settings.python,
+                compiled_models=self._settings.serving.compiled_models,
             )
             servable.report_ends(
                 lambda how: self._link.send(messages.ProcessEnded(command.model, command.version, how))
@@ -234,7 +235,7 @@ class Worker:
         if former is not None:
             self._retire(former, former_sampler)
         cost_us = (cost.base_s * 1e6, cost.row_s * 1e6)
-        self._link.send(messages.Loaded(*key, loaded.took_s, executor.is_inline, *cost_us))
+        self._link.send(messages.Loaded(*key, loaded.took_s, executor.is_inline, *cost_us, executor.servable.engine))
 
     def _executor(self, servable: Servable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings

@@ -49,10 +49,19 @@ def test_a_version_is_loaded_by_its_model_s_settings(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(airlock, "load", load)
     attempt(TRIAL, LIMITS)
-    attempt(Trial("m", "1", "", "/none", LoadSettings(2, 8, "request", PythonSettings(allow=True))), LIMITS)
+    attempt(
+        Trial("m", "1", "", "/none", LoadSettings(2, 8, "request", PythonSettings(allow=True), compiled_models=False)),
+        LIMITS,
+    )
     assert given == [
-        {"threads": 1, "max_rows": 256, "batching": None, "python": PythonSettings()},
-        {"threads": 2, "max_rows": 8, "batching": "request", "python": PythonSettings(allow=True)},
+        {"threads": 1, "max_rows": 256, "batching": None, "python": PythonSettings(), "compiled_models": True},
+        {
+            "threads": 2,
+            "max_rows": 8,
+            "batching": "request",
+            "python": PythonSettings(allow=True),
+            "compiled_models": False,
+        },
     ]
 
 

@@ -262,14 +262,15 @@ def test_a_model_is_loaded_by_its_own_settings(start: Any, model: Path, monkeypa
 
     monkeypatch.setattr(workers, "load", load)
     supervised = start(
-        serving=ModelSettings(threads=2, models={"n": OwnModelSettings(4)}),
+        serving=ModelSettings(threads=2, models={"n": OwnModelSettings(4)}, compiled_models=False),
         batching=BatchLimits(max_rows=8, models={"n": ModelLimits(max_rows=16)}),
     )
     supervised.load(model)
     supervised.load(model, model="n")
+    common = {"batching": None, "python": PythonSettings(), "compiled_models": False}
     assert given == [
-        (("m", "1"), model, {"threads": 2, "max_rows": 8, "batching": None, "python": PythonSettings()}),
-        (("n", "1"), model, {"threads": 4, "max_rows": 16, "batching": None, "python": PythonSettings()}),
+        (("m", "1"), model, {"threads": 2, "max_rows": 8, **common}),
+        (("n", "1"), model, {"threads": 4, "max_rows": 16, **common}),
     ]
 
 
@@ -504,7 +505,7 @@ def test_files_that_cannot_be_loaded_leave_the_former_ones(start: Any, model: Pa
 
 
 def test_the_supervisor_sees_the_loop_and_the_runs(start: Any, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    supervised = start()
+    supervised = start(serving=ModelSettings(compiled_models=False))
     supervised.load(model)
     supervised.serve(TrafficPlan("1"))
     servable = supervised.worker._executors["m", "1"].servable

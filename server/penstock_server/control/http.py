@@ -151,6 +151,7 @@ class AdminServer:
                     "weight": None if role != "canary" or version.weight is None else weight_in_percent(version.weight),
                     "state": version.state,
                     "reason": version.reason,
+                    "engine": version.engine,
                 }
                 for version in view.versions
                 for role in version.roles or ("",)

@@ -83,7 +83,8 @@ Command = Start | Load | Serve | Unload | Listen | Drain | ControlReply | Contro
 class Loaded(msgspec.Struct, frozen=True, tag=True):
     """A version is loaded, warm, and gave the golden answers.
 
-    Its batches run on the reactor's thread if `is_inline`, and take about `base_us + row_us * rows`.
+    Its batches run on the reactor's thread if `is_inline`, and take about `base_us + row_us * rows`. `engine` says what runs
+    its graph, and why.
     """
 
     model: str
@@ -92,6 +93,7 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
     is_inline: bool
     base_us: float
     row_us: float
+    engine: str = ""
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True):

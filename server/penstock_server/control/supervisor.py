@@ -173,13 +173,13 @@ class Supervisor:
     def _on_event(self, worker: WorkerProcess, event: messages.Event) -> None:
         match event:
             case messages.Loaded(model, version):
-                identity = worker.on_loaded((model, version))
+                identity = worker.on_loaded((model, version), event.engine)
                 self._counters.replace(worker.slot, (model, version), identity)
                 self._reloads += 1
                 log.info(
                     "version loaded", slot=worker.slot, model=model, version=version, took_s=round(event.took_s, 3),
                     runs="inline" if event.is_inline else "own thread",
-                    cost_us=f"{event.base_us:.0f} + {event.row_us:.2f} n",
+                    cost_us=f"{event.base_us:.0f} + {event.row_us:.2f} n", engine=event.engine,
                 )  # fmt: skip
             case messages.LoadFailed(model, version, reason):
                 worker.on_load_failed((model, version), reason)

@@ -18,6 +18,7 @@ class LoadSettings(msgspec.Struct, frozen=True):
     max_rows: int = 256
     batching: Batching | None = None
     python: PythonSettings = PythonSettings()
+    compiled_models: bool = True
 
 
 class Trial(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ class VersionView:
         wanted: its roles in the desired plan.
         weight: the canary's share, 0 to 1; None for other roles.
         reason: why it is not ready, what is wrong with its new files, or what is wrong with its model.
+        engine: what runs its graph, and why; "" where no worker has it, or that goes without saying.
     """
 
     model: str
@@ -30,6 +31,7 @@ class VersionView:
     weight: float | None = None
     reason: str = ""
     wanted: tuple[Role, ...] = ()
+    engine: str = ""
 
     @property
     def key(self) -> VersionKey:
@@ -148,5 +150,6 @@ def version_views(
             reason = status.reason or desired.problems.get(model, "")
             plan_wanted = desired.models.get(model)
             wanted = tuple(role for role in ROLES if plan_wanted and getattr(plan_wanted, role) == version)
-            views.append(VersionView(model, version, status.state, roles, weight, reason, wanted))
+            engine = next((found for worker in workers if (found := worker.engines.get((model, version)))), "")
+            views.append(VersionView(model, version, status.state, roles, weight, reason, wanted, engine))
     return tuple(views)

@@ -46,6 +46,7 @@ class WorkerProcess:
         identities: the identity of the files of each version that it has loaded.
         tried: the identity of the files that it last got a command to load, for each of `versions`.
         loading: the version that it loads now.
+        engines: what runs each version, and why.
         notes: for each version that answers although something is wrong with it, what: its new files cannot be loaded.
         plans: the plans in force.
         is_serve_pending: whether plans were sent that it has not confirmed.
@@ -70,6 +71,7 @@ class WorkerProcess:
         self.tried: dict[VersionKey, str] = {}
         self.loading: VersionKey | None = None
         self.notes: dict[VersionKey, str] = {}
+        self.engines: dict[VersionKey, str] = {}
         self.plans: dict[str, TrafficPlan] = {}
         self.is_serve_pending = False
         self.has_settled = False
@@ -119,11 +121,12 @@ class WorkerProcess:
             self.versions[key] = VersionStatus("LOADING")
         self.send(command)
 
-    def on_loaded(self, key: VersionKey) -> str:
-        """Records that it has loaded what it was told to, and returns the identity of these files."""
+    def on_loaded(self, key: VersionKey, engine: str = "") -> str:
+        """Records that it has loaded what it was told to, and what runs it; returns the identity of these files."""
         self.loading = None
         identity = self.identities[key] = self.tried.get(key, "")
         self.versions[key] = VersionStatus("READY")
+        self.engines[key] = engine
         self.notes.pop(key, None)
         return identity
 
@@ -137,7 +140,7 @@ class WorkerProcess:
 
     def on_unloaded(self, key: VersionKey) -> None:
         """Records that it holds a version no more."""
-        for held in (self.versions, self.identities, self.tried, self.notes):
+        for held in (self.versions, self.identities, self.tried, self.notes, self.engines):
             held.pop(key, None)
 
     def send(self, command: Command) -> None:

@@ -32,6 +32,7 @@ class ExplainingServable(OnnxServable):
     def __init__(self, plain: OnnxServable, attributor: Attributor) -> None:
         super().__init__(plain.key, plain.artifact, plain.model, plain.pipeline)
         self.batching, self.is_batched = plain.batching, plain.is_batched
+        self.kernels = plain.kernels
         self.outputs = (*plain.outputs, described(attributor))
         self._attributor = attributor
         self._tails = [*plain.tails, attributor.row_shape]

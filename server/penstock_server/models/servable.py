@@ -21,6 +21,7 @@ from penstock_server.batching.limits import Batching
 from penstock_server.errors import ModelFailedError
 from penstock_server.features.pipeline import Pipeline, Refusal
 from penstock_server.models.artifact import Artifact
+from penstock_server.models.kernels import ModelKernels, none
 from penstock_server.models.onnx_file import OnnxFile
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.signature import ANY, Signature
@@ -133,6 +134,11 @@ class Servable(ABC):
         return self._tails
 
     @property
+    def engine(self) -> str:
+        """What runs its graph and why, in one sentence; "" where that goes without saying."""
+        return ""
+
+    @property
     def batching_note(self) -> str:
         """What operators need to know about how requests are batched; "" for nothing."""
         return "" if self.batching is None else self.batching.note
@@ -178,12 +184,17 @@ class Servable(ABC):
 
 
 class OnnxServable(Servable):
-    """A graph alone, or behind a feature pipeline."""
+    """A graph alone, or behind a feature pipeline.
+
+    Attributes:
+        kernels: run the graph in place of onnxruntime for batches of some sizes; set before the version serves.
+    """
 
     model: OnnxModel
 
     def __init__(self, key: VersionKey, artifact: Artifact, model: OnnxModel, pipeline: Pipeline | None) -> None:
         super().__init__(key, artifact, model, pipeline)
+        self.kernels: ModelKernels = none("nobody has asked for kernels")
         self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
         self._input = model.signature.inputs[0].name
 
@@ -191,22 +202,33 @@ class OnnxServable(Servable):
         started = time.perf_counter()
         refusal = None
         if self.pipeline is None:
-            feeds = self.model.feeds(blocks, shapes or [(rows, *shape) for shape in self._row_shapes])
             transformed = started
+            quick = self.kernels.of_block(blocks[0], rows)
+            arrays = self._run(blocks, rows, shapes) if quick is None else quick
         else:
             matrix = np.empty((rows, self.pipeline.width), self.pipeline.dtype)
             refusal = self.pipeline.run(blocks[0], blocks[1:], rows, matrix, cells)
-            feeds = {self._input: matrix}
             transformed = time.perf_counter()
-        try:
-            arrays = self.model.run(feeds)
-        except ModelFailedError:
-            if rows or not self._can_be_empty:
-                raise
-            arrays = self._no_rows()
+            quick = self.kernels.of_matrix(matrix)
+            arrays = self._run_feeds({self._input: matrix}, rows) if quick is None else quick
         if self.pipeline is not None:
             arrays = [*arrays, *self._added(matrix)]
         return Outputs(arrays, transformed - started, time.perf_counter() - transformed, refusal)
+
+    @property
+    def engine(self) -> str:
+        return self.kernels.choice.reason
+
+    def _run(self, blocks: Blocks, rows: int, shapes: Shapes | None) -> list[NDArray[Any]]:
+        return self._run_feeds(self.model.feeds(blocks, shapes or [(rows, *shape) for shape in self._row_shapes]), rows)
+
+    def _run_feeds(self, feeds: dict[str, NDArray[Any]], rows: int) -> list[NDArray[Any]]:
+        try:
+            return self.model.run(feeds)
+        except ModelFailedError:
+            if rows or not self._can_be_empty:
+                raise
+            return self._no_rows()
 
     def _added(self, _matrix: NDArray[Any]) -> list[NDArray[Any]]:
         """Outputs beside the graph's, from what the graph was given."""

@@ -1,0 +1,1 @@
+"""The kernels that run a model's program; only their compiler imports them."""

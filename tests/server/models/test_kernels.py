@@ -1,0 +1,142 @@
+"""Which graphs run as kernels, and why the others do not: said of whole versions, as the loader has them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock_server.compiled_models import choice, proof
+from penstock_server.compiled_models.compiled_model import CompiledModel
+from penstock_server.compiled_models.kernel_set import KERNELS
+from penstock_server.kernels import compiled
+from penstock_server.models import kernels
+from penstock_server.models.kernels import ModelKernels, kernels_of
+from penstock_server.models.loader import load
+from penstock_server.models.onnx_model import OnnxModel
+from tests.server.compiled_models.graphs import TREES_OF_TWO, regressor, rows_for
+
+WriteOnnx = Callable[..., Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled() -> None:
+    compiled.ensure_compiled(KERNELS)
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> Path:
+    (tmp_path / "model.onnx").write_bytes(regressor())
+    return tmp_path
+
+
+def always(*_: Any) -> choice.Choice:
+    return choice.Choice((True,) * 4, "kernels")
+
+
+def loaded(version: Path, **options: Any) -> Any:
+    return load(("m", "1"), version, threads=options.pop("threads", 1), max_rows=64, **options)[0]
+
+
+def test_a_version_is_served_by_kernels_as_onnxruntime_would(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "fastest", always)
+    ours, theirs = loaded(version), loaded(version, compiled_models=False)
+    assert ours.engine == "kernels"
+    assert theirs.engine == "onnxruntime: the settings say serving.compiled_models = false"
+    monkeypatch.setattr(ours.model, "run", None)  # nothing of onnxruntime's is called
+    for rows in (1, 7, 40):
+        block = rows_for(2, rows).tobytes()
+        (found,), (expected,) = (each.predict([block], rows, None, None).arrays for each in (ours, theirs))
+        assert proof.is_same(expected, found)
+
+
+def test_a_block_of_another_size_never_reaches_kernels(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "fastest", always)
+    found = loaded(version).kernels
+    assert found.of_block(bytes(16), 2) is not None
+    for block, rows in ((bytes(15), 2), (bytes(24), 2), (b"", 1), (bytes(16), 1 << 61)):
+        assert found.of_block(block, rows) is None
+    assert found.of_block(memoryview(bytes(16)), 2) is None
+
+
+def test_a_program_that_answers_otherwise_is_refused(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = CompiledModel.run
+
+    def wrong(self: CompiledModel, matrix: Any, rows: int) -> Any:
+        (answer,) = run(self, matrix, rows)
+        return [np.nextafter(answer, np.float32(np.inf))]
+
+    monkeypatch.setattr(CompiledModel, "run", wrong)
+    servable = loaded(version)
+    assert servable.engine == "onnxruntime: the kernels answer otherwise than onnxruntime on random rows"
+    (found,) = servable.predict([np.zeros(2, np.float32).tobytes()], 1, None, None).arrays
+    assert found.tolist() == [[pytest.approx(-0.3 + 0.7)]]
+
+
+def test_golden_rows_are_part_of_the_proof(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def difference(*arguments: Any) -> str:
+        given.append(arguments[-1])
+        return "no"
+
+    monkeypatch.setattr(proof, "difference", difference)
+    model = OnnxModel(version / "model.onnx")
+    golden = np.ones((3, 2), np.float32)
+    assert kernels_of(model, version / "model.onnx", golden, threads=1).choice.reason == "onnxruntime: no"
+    assert given == [golden] or given[0] is golden
+
+
+@pytest.mark.parametrize(
+    ("nodes", "takes", "reason"),
+    [
+        ([("Identity", ["x"], ["y"], {})], [("x", "INT64", ["N", 2])], "matrix of floating-point numbers"),
+        ([("Identity", ["x"], ["y"], {})], [("x", "FP32", ["N"])], "matrix of floating-point numbers"),
+        ([("Identity", ["x"], ["y"], {})], [("x", "FP32", ["N", "M"])], "its rows are not batched"),
+        (
+            [("Add", ["x", "z"], ["y"], {})],
+            [("x", "FP32", ["N", 2]), ("z", "FP32", ["N", 2])],
+            "takes more than a matrix",
+        ),
+        ([("Tanh", ["x"], ["y"], {})], [("x", "FP32", ["N", 2])], "the operator Tanh is not compiled"),
+    ],
+)
+def test_graphs_that_are_left_to_onnxruntime(write_onnx: WriteOnnx, nodes: Any, takes: Any, reason: str) -> None:
+    path = write_onnx(nodes, inputs=takes, outputs=[("y", takes[0][1], takes[0][2])])
+    found = kernels_of(OnnxModel(path), path, None, threads=1)
+    assert reason in found.choice.reason
+    assert found.of_block(bytes(8), 1) is None
+    assert found.of_matrix(np.zeros((1, 2), np.float32)) is None
+
+
+def test_several_threads_add_up_otherwise(version: Path) -> None:
+    assert loaded(version, threads=2).engine == "onnxruntime: it runs in 2 threads"
+
+
+def test_kernels_that_are_not_compiled_are_not_waited_for(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels.compiled, "available", lambda _: None)
+    assert loaded(version).engine == "onnxruntime: the kernels of models are not compiled yet"
+
+
+def test_whatever_fails_is_left_to_onnxruntime(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(kernels, "compile_graph", fail)
+    assert loaded(version).engine == "onnxruntime: its graph could not be compiled: MemoryError"
+
+
+def test_a_hostile_graph_is_left_to_onnxruntime_which_refuses_it(tmp_path: Path) -> None:
+    """A tree that leads back to its root: kernels take it as little as onnxruntime does."""
+    circle = {**TREES_OF_TWO, "nodes_truenodeids": [1, 0, 0, 0, 0, 1, 0, 0]}
+    path = tmp_path / "model.onnx"
+    path.write_bytes(regressor())
+    model = OnnxModel(path)
+    path.write_bytes(regressor(circle))
+    found = kernels_of(model, path, None, threads=1)
+    assert "lead back to where they were" in found.choice.reason
+
+
+def test_nothing_is_taken_without_kernels() -> None:
+    assert ModelKernels(choice.none("why")).of_block(bytes(8), 1) is None
