@@ -45,8 +45,8 @@ BACKLOG: Final = 4096
 (
     C_STATE, C_SESSION, C_DESCRIPTOR, C_FLAGS, C_FIRST, C_UNSENT, C_UNSENT_SIZE, C_UNSENT_AT, C_UNSENT_CAPACITY,
     C_RECEIVED_AT, C_ACCEPTED_AT, C_STREAM_COUNT, C_PING_AT, C_SERIAL, C_LAST_STREAM, C_IDLE_FRAMES, C_RESETS, C_CLOSE_AT,
-    C_GO_AWAY_AT, C_BEGUN, C_PARTIAL_BYTES, C_REFUSED, C_READ_AT,
-) = _words(23)  # fmt: skip
+    C_GO_AWAY_AT, C_BEGUN, C_PARTIAL_BYTES, C_REFUSED, C_READ_AT, C_PAUSE,
+) = _words(24)  # fmt: skip
 CONNECTION_BYTES: Final = 24 * WORD_BYTES
 
 IS_OPEN: Final = 1
@@ -189,7 +189,9 @@ RESETS_PER_LOOK: Final = 100
 MOST_REFUSED: Final = 64
 """A connection is not read for `READ_PAUSE` when so many calls in a row were refused, and none was answered meanwhile."""
 READ_PAUSE: Final = 2_000_000
-"""How long: its callers' next calls wait in the socket and in their own windows. Pings and cancellations wait no longer."""
+MOST_READ_PAUSE: Final = 16_000_000
+"""How long at first, and each time twice as long until a call is answered, up to this. Callers' next calls wait in the socket
+meanwhile, so those that ask again at once do so less often. Pings and cancellations wait as long at most."""
 MOST_QUEUED: Final = 1 << 14
 """Frames that nghttp2 may keep for a caller that does not read, beside two for each of its streams."""
 MAGIC_BYTES: Final = 24

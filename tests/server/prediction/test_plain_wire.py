@@ -259,6 +259,8 @@ def test_what_does_not_fit_is_refused_and_counted_and_its_connection_read_less(s
         assert refused[0].details() == str(server.executors["1"].full())
         assert ("grpc-retry-pushback-ms", "-1") in refused[0].trailing_metadata()
         assert pauses
+        pause = server.transport._tables.connections[:, layout.C_PAUSE // 8]
+        assert pause.max() == layout.MOST_READ_PAUSE
         assert waiting[1].cancel()  # it is read soon all the same
         server.on_reactor(lambda: None)
         while server.refusals() != {"overloaded": 3000, "cancelled": 1}:
@@ -267,6 +269,7 @@ def test_what_does_not_fit_is_refused_and_counted_and_its_connection_read_less(s
         assert values(running.result(TIMEOUT_S)) == [2.0, 2.0]
         assert [values(future.result(TIMEOUT_S)) for future in waiting if future is not waiting[1]] == [[4.0, 4.0]] * 3
         assert server.plain.taken == 3005
+        assert not pause.any()
         assert not server.counters.refusals.any()
         server.become_clean()
 

@@ -56,6 +56,7 @@ from penstock_server.transport.layout import (
     C_GO_AWAY_AT,
     C_IDLE_FRAMES,
     C_LAST_STREAM,
+    C_PAUSE,
     C_PING_AT,
     C_READ_AT,
     C_RECEIVED_AT,
@@ -123,6 +124,7 @@ from penstock_server.transport.layout import (
     MAX_UNSENT_BYTES,
     MESSAGE,
     MOST_QUEUED,
+    MOST_READ_PAUSE,
     MOST_REFUSED,
     MOST_TLS_READS,
     N_AT,
@@ -560,8 +562,10 @@ def watch_again(state: int, connection: int) -> None:
 @kernel
 def stop_reading(state: int, connection: int) -> None:
     """Leaves what a connection sends in its socket for a moment: its calls would only be refused."""
+    pause = min(max(2 * word(connection + C_PAUSE), READ_PAUSE), MOST_READ_PAUSE)
+    set_word(connection + C_PAUSE, pause)
     set_word(connection + C_REFUSED, 0)
-    set_word(connection + C_READ_AT, word(state + NOW) + READ_PAUSE)
+    set_word(connection + C_READ_AT, word(state + NOW) + pause)
     set_word(state + READ_AT, min(word(state + READ_AT), word(connection + C_READ_AT)))
     watch_again(state, connection)
 
@@ -824,6 +828,7 @@ def do(state: int, row: int, kind: int, data: int, size: int, more: int) -> None
         set_word(connection + C_REFUSED, word(connection + C_REFUSED) + 1)
     elif kind != SEND_END:
         set_word(connection + C_REFUSED, 0)
+        set_word(connection + C_PAUSE, 0)
     if kind == SEND_REPLY:
         if append_message(state, row, data, size, more):
             flag(row, IS_ANSWERED)
