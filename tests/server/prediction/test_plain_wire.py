@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -64,7 +65,7 @@ class Counting:
 class Server:
     """A native transport with versions of model m; their batches wait at `gate`, on a thread of each version's own."""
 
-    def __init__(self, fake_servable: Any, new_counters: Any, **limits: Any) -> None:
+    def __init__(self, fake_servable: Any, new_counters: Any, settings: TransportSettings, **limits: Any) -> None:
         self._fake_servable = fake_servable
         self._new_counters = new_counters
         self._limits = BatchLimits(**limits)
@@ -74,9 +75,7 @@ class Server:
         self.scheduler = BatchScheduler(monotonic)
         self.counters = new_counters()
         self.predictor = Predictor(clock=monotonic, report=Recorder(self.counters))
-        self.transport: Any = native_transport(
-            Methods({INFER: self.predictor.infer}, {}), self.scheduler, TransportSettings()
-        )
+        self.transport: Any = native_transport(Methods({INFER: self.predictor.infer}, {}), self.scheduler, settings)
         requests = PlainRequests(compiled.library(KERNELS), self.transport.number_of(INFER), self.transport)
         self.transport.sifter = self.plain = Counting(requests)
         self.predictor.take_plain(PlainForms(requests, self.transport))
@@ -167,11 +166,14 @@ def serving(fake_servable: Any, new_counters: Any) -> Callable[..., Any]:
     compiled.ensure_compiled(TRANSPORT_KERNELS)
 
     @contextmanager
-    def start(*, is_inline: bool = False, **limits: Any) -> Iterator[tuple[Server, Any]]:
-        server = Server(fake_servable, new_counters, **limits)
+    def start(*, is_inline: bool = False, tls: Path | None = None, **limits: Any) -> Iterator[tuple[Server, Any]]:
+        settings = TransportSettings()
+        if tls is not None:
+            settings = TransportSettings(tls_certificate=tls / "server.pem", tls_key=tls / "server.key")
+        server = Server(fake_servable, new_counters, settings, **limits)
         server.load("1", is_inline=is_inline)
         server.route(TrafficPlan("1"), "1")
-        with grpc.insecure_channel(server.address) as channel:
+        with _channel(server.address, tls) as channel:
             call = channel.unary_unary(INFER, request_serializer=bytes, response_deserializer=bytes)
             call(message([0, 0]), timeout=TIMEOUT_S)  # its form is known now
             server.running.acquire(timeout=0)
@@ -181,6 +183,12 @@ def serving(fake_servable: Any, new_counters: Any) -> Callable[..., Any]:
                 server.close()
 
     return start
+
+
+def _channel(address: str, tls: Path | None) -> Any:
+    if tls is None:
+        return grpc.insecure_channel(address)
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials((tls / "server.pem").read_bytes()))
 
 
 def code_of(future: Any) -> Any:
@@ -241,8 +249,11 @@ def test_deadlines_pass_while_requests_wait_and_run(serving: Any) -> None:
         assert not server.counters.refusals.any()
 
 
-def test_what_does_not_fit_is_refused_and_counted_and_its_connection_read_less(serving: Any) -> None:
-    with serving(queue_requests=4) as (server, call):
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_what_does_not_fit_is_refused_and_counted_and_its_connection_read_less(
+    serving: Any, tls: Path, is_tls: bool
+) -> None:
+    with serving(queue_requests=4, tls=tls if is_tls else None) as (server, call):
         server.gate.clear()
         running = call.future(message([1, 1]))
         assert server.running.acquire(timeout=TIMEOUT_S)

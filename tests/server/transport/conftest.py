@@ -1,7 +1,4 @@
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
@@ -16,27 +13,6 @@ from tests.server.transport.test_transports import Service, running, unary
 def _compiled() -> None:
     """The native transport serves where its kernels are compiled, and gives way where they are not."""
     compiled.ensure_compiled(KERNELS)
-
-
-@pytest.fixture(scope="session")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate and its key, another pair, an encrypted key, and what is none of these."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl makes the files, and is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-
-    def run(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    for name in ("server", "other"):
-        run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem",
-            "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")  # fmt: skip
-    run("pkey", "-in", "server.key", "-aes256", "-passout", "pass:secret", "-out", "encrypted.key")
-    (folder / "garbage").write_text("garbage")
-    (folder / "empty").touch()
-    (folder / "broken").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    (folder / "folder").mkdir()
-    return folder
 
 
 @pytest.fixture(scope="module")
