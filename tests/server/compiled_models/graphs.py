@@ -1,6 +1,7 @@
 """Graphs for the tests of compiled models: trees that are made up, and sessions of onnxruntime beside programs of them."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,22 @@ def session(content: bytes) -> Any:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@cache
+def knows_positive_votes() -> bool:
+    """Whether this onnxruntime tells two classes whose votes are all positive from others: 1.27 does not, 1.32 does."""
+    leaf: dict[str, Any] = {name: [0] for name in TREES_OF_TWO if name.startswith("nodes_")} | {"nodes_modes": ["LEAF"]}
+    leaf |= {
+        "nodes_values": [0.0],
+        "class_treeids": [0],
+        "class_nodeids": [0],
+        "class_ids": [0],
+        "class_weights": [0.25],
+    }
+    trees = node("TreeEnsembleClassifier", ["x"], ["l", "p"], domain=ML, classlabels_int64s=[0, 1], **leaf)
+    made = session(model_of([trees], ["l", "p"], gives={"l": 7}))
+    return bool(made.run(None, {"x": np.zeros((1, 2), np.float32)})[1][0, 0] == 0.75)
 
 
 def compiled(content: bytes, *, columns: int = 2, dtype: Any = np.float32, name: str = "x") -> Program:

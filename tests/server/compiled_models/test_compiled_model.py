@@ -11,7 +11,17 @@ from penstock_server.compiled_models import compiled_model
 from penstock_server.compiled_models.compiled_model import CompiledModel
 from penstock_server.compiled_models.proof import is_same
 from penstock_server.errors import UnavailableError
-from tests.server.compiled_models.graphs import ML, compiled, ensembles, model_of, node, regressor, rows_for, session
+from tests.server.compiled_models.graphs import (
+    ML,
+    compiled,
+    ensembles,
+    knows_positive_votes,
+    model_of,
+    node,
+    regressor,
+    rows_for,
+    session,
+)
 
 SIZES = (1, 2, 3, 15, 16, 17, 35)
 
@@ -70,6 +80,8 @@ def test_random_classifiers(
         keys = list(zip(votes["class_treeids"], votes["class_nodeids"], strict=True))
         first = [at for at, key in enumerate(keys) if key not in keys[:at]]
         votes = {name: [values[at] for at in first] for name, values in votes.items()}
+        if not knows_positive_votes():
+            votes["class_weights"][0] = -1.0
     labels = (
         {"classlabels_strings": [f"é{at}" for at in range(outputs)]}
         if has_texts
