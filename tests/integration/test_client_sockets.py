@@ -207,7 +207,7 @@ def aio_server() -> Iterator[Callable[..., str]]:
         [],
         [("grpc.max_concurrent_streams", 1)],
         [("grpc.max_concurrent_streams", 2), ("grpc.http2.max_frame_size", 2**20)],
-        [("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 5000)],
+        [("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 60_000)],
         [("grpc.keepalive_time_ms", 20), ("grpc.http2.lookahead_bytes", 1000), ("grpc.http2.bdp_probe", 0)],
     ],
     ids=["plain", "one stream", "two streams", "age", "pings"],

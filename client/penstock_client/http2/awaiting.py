@@ -5,6 +5,8 @@ ends, or that breaks, is replaced by the next call.
 """
 
 import asyncio
+import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -42,6 +44,7 @@ class _Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_flushing = False
         self._watch: asyncio.TimerHandle | None = None
+        self._silence: asyncio.TimerHandle | None = None
         self._asked_s: float | None = None  # since when the peer is silent while somebody waits
         self._pinged_s: float | None = None
 
@@ -67,13 +70,32 @@ class _Link(asyncio.Protocol):
             self._end(stream, end)
         if self.connection.has_output:
             self.flush()
+        if self.connection.has_acknowledgements:
+            if self._silence is not None:
+                self._silence.cancel()
+            self._silence = self._loop.call_later(limits.SILENT_S, self._on_silence)
         if self.connection.is_closing and not self._waiting:
             self.lose(grpc.StatusCode.UNAVAILABLE, "the server stops")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed."""
+        """The socket is about to be closed."""
+        if exc is not None:
+            self._catch_up()
         reason = "the server closed the connection" if exc is None else f"the connection broke: {exc}"
         self.lose(grpc.StatusCode.UNAVAILABLE, reason)
+
+    def _catch_up(self) -> None:
+        """Takes what has come to a socket that could not be written to: it tells what became of the calls."""
+        transport = self._transport
+        connected = None if transport is None else transport.get_extra_info("socket")
+        if connected is None or transport is None or transport.get_extra_info("ssl_object") is not None:
+            return
+        with contextlib.suppress(OSError):
+            for _ in range(limits.MOST_READS):
+                data = os.read(connected.fileno(), limits.READ_BYTES)
+                if not data or self.lost is not None:
+                    return
+                self.data_received(data)
 
     def start(self, headers: bytes, payload: bytes) -> tuple[int, asyncio.Future[Outcome]]:
         """Starts a call, and returns its number and its end."""
@@ -105,13 +127,18 @@ class _Link(asyncio.Protocol):
         if self._transport is not None and self.connection.has_output:
             self._transport.write(self.connection.take_output())
 
+    def _on_silence(self) -> None:
+        if self._transport is not None and self.lost is None:
+            self._transport.write(self.connection.take_output())
+
     def lose(self, code: grpc.StatusCode, details: str) -> None:
         """Closes the socket; whatever is open has failed so."""
         if self.lost is not None:
             return
         self.lost = outcome.failure(code, details)
-        if self._watch is not None:
-            self._watch.cancel()
+        for timer in (self._watch, self._silence):
+            if timer is not None:
+                timer.cancel()
         if self._transport is not None:
             self._transport.abort()
         for stream in list(self._waiting):
@@ -180,9 +207,8 @@ class AwaitedCalls:
                 found = await self._usable(deadline_s)
                 if isinstance(found, Failure):
                     return found
-                if found.lost is not None:
-                    return found.lost
-                if found.connection.is_closing:
+                if not found.is_usable:
+                    # The server has ended it before this task's turn came.
                     continue
                 link = found
             stream, future = link.start(headers, payload)

@@ -22,7 +22,7 @@ from penstock_client.http2.target import Target, milliseconds
 from penstock_client.steps import Failure
 
 _MOST_IDLE: Final = 64
-MOST_PLACES: Final = 3
+MOST_PLACES: Final = 5
 """How many connections a call tries whose servers say that they did nothing for it, as one does that stops."""
 _MOST_BLOCKS: Final = 256
 _LINGER_S: Final = 0.001
@@ -127,8 +127,13 @@ class DirectCalls:
 
     def give_back(self, link: Link) -> None:
         """Ends a caller's use of a connection; it serves the next one if it can."""
-        is_open = link.lost is None and not link.connection.is_closing
-        if is_open and not self._is_closed and not link.connection.open and len(self._idle) < _MOST_IDLE:
+        connection = link.connection
+        if connection.has_output:
+            # Servers wait for acknowledgements, and the next call may be long in coming.
+            link.flush_nowait()
+        # What a server did not take in time would keep the next caller waiting.
+        is_clean = not connection.is_closing and not connection.open and not connection.has_output
+        if link.lost is None and is_clean and not self._is_closed and len(self._idle) < _MOST_IDLE:
             self._idle.append(link)
             if not self._is_closed:
                 return
@@ -270,7 +275,7 @@ class DirectPipe:
         try:
             link.flush(deadline_s)
         except LateError:
-            # The connection is lost with it, and each call learns that at its turn.
+            # What was not taken is sent later; each call has its own deadline at its turn.
             return
         except BaseException:
             link.lose(grpc.StatusCode.CANCELLED, "the caller was interrupted")

@@ -81,11 +81,15 @@ class Connection:
 
     Attributes:
         is_closing: no further call may start here; those in flight go on.
+        is_ending: the server has said which calls are the last, and closes when it has written their answers. What reaches
+            a socket that is closed destroys what it has yet to send, so `has_acknowledgements` is said late.
         open: how many calls have started and not ended.
     """
 
     __slots__ = (
+        "_acknowledgements",
         "_frame_bytes",
+        "_has_settings",
         "_headers",
         "_max_message_bytes",
         "_max_streams",
@@ -99,6 +103,7 @@ class Connection:
         "_waiting",
         "_window_bytes",
         "is_closing",
+        "is_ending",
     )
 
     def __init__(self, max_message_bytes: int, headers: HeaderReader) -> None:
@@ -114,8 +119,17 @@ class Connection:
         self._window_bytes = frames.DEFAULT_WINDOW_BYTES
         self._stream_window_bytes = frames.DEFAULT_WINDOW_BYTES
         self._frame_bytes = frames.MAX_FRAME_BYTES
-        self._max_streams = frames.LAST_STREAM
+        # Until the server has said how many it takes. The first call need not wait for that; some servers refuse more.
+        self._max_streams = 1
+        self._has_settings = False
+        self._acknowledgements: list[bytes] = []
         self.is_closing = False
+        self.is_ending = False
+
+    @property
+    def has_acknowledgements(self) -> bool:
+        """Whether there is something to send that may wait until the server is silent."""
+        return bool(self._acknowledgements)
 
     @property
     def open(self) -> int:
@@ -145,18 +159,22 @@ class Connection:
         return stream
 
     def take_output(self) -> bytes:
-        """The bytes to send now."""
-        output = self._output
+        """The bytes to send now; where there are none, acknowledgements that waited."""
+        output = self._output or self._acknowledgements
         if len(output) == 1:
             return output.pop()
         joined = b"".join(output)
         output.clear()
         return joined
 
+    def put_back(self, unsent: bytes) -> None:
+        """Bytes that `take_output` gave and that could not be sent yet."""
+        self._output.insert(0, unsent)
+
     def cancel(self, stream: int) -> None:
         """Ends a call for which nobody waits; the server hears of it."""
         if self._streams.pop(stream, None) is not None:
-            self._output.append(frames.reset(stream))
+            self._acknowledge(frames.reset(stream))
             self._start_waiting()
         else:
             self._waiting = deque(each for each in self._waiting if each[0] != stream)
@@ -326,8 +344,11 @@ class Connection:
         state = self._streams.pop(stream)
         if not is_over or state.unsent:
             # The server goes on with the answer, or this side had more to say: neither matters any more.
-            self._output.append(frames.reset(stream))
+            self._acknowledge(frames.reset(stream))
         ends.append((stream, end))
+
+    def _acknowledge(self, data: bytes) -> None:
+        (self._acknowledgements if self.is_ending else self._output).append(data)
 
     def _check_started(self, stream: int) -> None:
         if stream >= self._next_stream or not stream & 1:
@@ -337,7 +358,7 @@ class Connection:
         if kind == frames.WINDOW_UPDATE:
             self._on_window_update(stream, payload)
         elif kind == frames.PING and not flags & frames.ACK:
-            self._output.append(frames.frame(frames.PING, frames.ACK, 0, payload))
+            self._acknowledge(frames.frame(frames.PING, frames.ACK, 0, payload))
         elif kind == frames.SETTINGS and not flags & frames.ACK:
             self._on_settings(frames.parsed_settings(payload))
         elif kind == frames.RST_STREAM:
@@ -370,6 +391,8 @@ class Connection:
         """Ends the calls that the server has not begun; the others are answered yet."""
         self.is_closing = True
         last = int.from_bytes(payload[:4], "big") & frames.LAST_STREAM
+        # A server that names the largest number has yet to say which calls are the last.
+        self.is_ending = last < frames.LAST_STREAM
         for stream in [each for each in self._streams if each > last]:
             del self._streams[stream]
             ends.append((stream, None))
@@ -387,7 +410,7 @@ class Connection:
         self._send_unsent()
 
     def _on_settings(self, values: dict[int, int]) -> None:
-        self._output.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        self._acknowledge(frames.frame(frames.SETTINGS, frames.ACK, 0))
         window = values.get(frames.INITIAL_WINDOW_SIZE, self._stream_window_bytes)
         if window > frames.MAX_WINDOW_BYTES:
             raise ProtocolError("the server announced a window larger than one can be")
@@ -395,7 +418,9 @@ class Connection:
             state.window_bytes += window - self._stream_window_bytes
         self._stream_window_bytes = window
         self._frame_bytes = values.get(frames.MAX_FRAME_SIZE, self._frame_bytes)
-        self._max_streams = values.get(frames.MAX_CONCURRENT_STREAMS, self._max_streams)
+        unsaid = self._max_streams if self._has_settings else frames.LAST_STREAM
+        self._max_streams = values.get(frames.MAX_CONCURRENT_STREAMS, unsaid)
+        self._has_settings = True
         self._send_unsent()
         self._start_waiting()
 

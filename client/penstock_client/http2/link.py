@@ -24,8 +24,10 @@ PING_AFTER_S: Final = 30.0
 DEAD_AFTER_S: Final = 10.0
 """A peer that does not answer it so long is gone."""
 
-_READ_BYTES: Final = 65_536
-_MOST_READS: Final = 256
+SILENT_S: Final = 0.5
+"""A server that ends the connection and says nothing for so long has not closed it, and may wait for acknowledgements."""
+READ_BYTES: Final = 65_536
+MOST_READS: Final = 256
 _TIMEVAL: Final = struct.Struct("ll")
 _READABLE: Final = select.POLLIN | select.POLLHUP | select.POLLERR
 
@@ -80,7 +82,7 @@ class Link:
 
     def catch_up(self) -> None:
         """Takes what has come, without waiting; not for ever, from a server that does not stop."""
-        for _ in range(_MOST_READS):
+        for _ in range(MOST_READS):
             if self.lost is not None or not self._take(self._received_nowait()):
                 return
 
@@ -117,24 +119,29 @@ class Link:
         """Sends what waits to be sent, and meanwhile reads, so that two who both send do not wait for each other.
 
         Raises:
-            LateError: the deadline has passed; a frame that was sent in part has cost the connection.
+            LateError: the deadline has passed; the rest still waits to be sent.
         """
         data = self.connection.take_output()
         sent = self._sent(data)
         while sent < len(data) and self.lost is None:
             if not self._is_writable(deadline_s):
-                self.lose(grpc.StatusCode.UNAVAILABLE, "the server took no more of a request before the deadline")
+                self.connection.put_back(data[sent:])
                 raise LateError
             sent += self._sent(memoryview(data)[sent:])
 
     def cancel(self, stream: int) -> None:
-        """Ends a call for which nobody waits, and says so to the server if the socket takes it at once."""
+        """Ends a call for which nobody waits, and says so to the server, now or as soon as the socket takes it."""
         self.outcomes.pop(stream, None)
         self.connection.cancel(stream)
+        self.flush_nowait()
+
+    def flush_nowait(self) -> None:
+        """Sends what the socket takes at once."""
         if self.lost is None and self.connection.has_output:
-            rest = self.connection.take_output()
-            if self._sent(rest) < len(rest):
-                self.lose(grpc.StatusCode.UNAVAILABLE, "the server reads no more")
+            data = self.connection.take_output()
+            sent = self._sent(data)
+            if sent < len(data):
+                self.connection.put_back(data[sent:])
 
     def lose(self, code: grpc.StatusCode, details: str) -> None:
         """Closes the socket; whatever is open has failed so."""
@@ -169,9 +176,12 @@ class Link:
         if alive_s <= 0:
             self._on_silence(now)
             return True
-        data = self._received(min(left_s, alive_s))
+        has_acknowledgements = self.connection.has_acknowledgements
+        data = self._received(min(left_s, alive_s, SILENT_S) if has_acknowledgements else min(left_s, alive_s))
         if data is not None:
             self._take(data)
+        elif has_acknowledgements:
+            self.flush(deadline_s)
         return True
 
     def _on_silence(self, now: float) -> None:
@@ -214,7 +224,7 @@ class Link:
 
     def _attempted(self, flags: int) -> bytes | None:
         try:
-            return self._socket.recv(_READ_BYTES, flags)
+            return self._socket.recv(READ_BYTES, flags)
         except (BlockingIOError, ssl.SSLWantReadError):
             return None
         except OSError as error:

@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import socket
+import struct
+import threading
 
 import grpc
 import pytest
@@ -116,6 +118,22 @@ async def test_calls_that_a_stopping_server_has_not_begun_go_to_the_next_connect
         await calls.close()
 
 
+async def test_a_server_that_ends_gets_no_byte_before_it_is_silent():
+    def play(_, connected, streams):
+        stream = next(streams)
+        connected.sendall(goaway(stream) + frame(frames.PING, 0, 0, bytes(8)))
+        for kind, flags, *_ in received(connected):
+            if kind == frames.PING and flags & frames.ACK:
+                connected.sendall(answer(stream, b"yes"))
+
+    with Played(play) as played:
+        calls = direct(played.address)
+        begun = calls._loop.time()
+        assert await calls.call(LIVE, b"", 10.0) == b"yes"
+        assert 0.9 * link.SILENT_S < calls._loop.time() - begun < 5
+        await calls.close()
+
+
 async def test_a_server_that_always_stops_is_unavailable():
     def play(_, connected, streams):
         next(streams)
@@ -125,7 +143,7 @@ async def test_a_server_that_always_stops_is_unavailable():
     with Played(play) as played:
         calls = direct(played.address)
         end = await calls.call(LIVE, b"", 5.0)
-        assert (end.code, played.connections) == (grpc.StatusCode.UNAVAILABLE, 3)
+        assert (end.code, played.connections) == (grpc.StatusCode.UNAVAILABLE, 5)
         await calls.close()
 
 
@@ -145,6 +163,39 @@ async def test_a_connection_that_ends_or_cannot_be_used_fails_all_its_calls(last
         assert [end.code for end in ends] == [grpc.StatusCode.UNAVAILABLE] * 3
         assert isinstance(ends[0].cause, grpc.RpcError)
         assert await calls.call(LIVE, b"", 5.0) == b"yes"
+        await calls.close()
+
+
+async def test_an_answer_that_came_before_the_connection_broke_is_read():
+    asked, broken = threading.Event(), threading.Event()
+
+    def play(number, connected, streams):
+        stream = next(streams)
+        if number == 1:
+            asked.wait(WAIT_S)
+            connected.sendall(answer(stream, b"first") + goaway(stream))
+            # Closes with a reset, as a server does that has not read all.
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connected.close()
+            broken.set()
+        else:
+            connected.sendall(answer(stream, b"second"))
+            next(streams, None)
+
+    with Played(play) as played:
+        calls = direct(played.address)
+        first = asyncio.create_task(calls.call(LIVE, b"", 5.0))
+        for _ in range(5000):
+            if calls._link is not None and calls._link._waiting:
+                break
+            await asyncio.sleep(0.001)
+        calls._link.flush()
+        second = asyncio.create_task(calls.call(LIVE, b"", 5.0))
+        await asyncio.sleep(0)
+        # The loop stands still, and writes before it reads.
+        asked.set()
+        assert broken.wait(WAIT_S)
+        assert await asyncio.gather(first, second) == [b"first", b"second"]
         await calls.close()
 
 

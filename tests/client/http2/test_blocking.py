@@ -138,7 +138,7 @@ def test_a_server_that_always_stops_is_unavailable():
     with Played(play) as played:
         calls = direct(played.address)
         end = calls.call(LIVE, b"", 5.0)
-        assert (end.code, played.connections) == (grpc.StatusCode.UNAVAILABLE, 3)
+        assert (end.code, played.connections) == (grpc.StatusCode.UNAVAILABLE, 5)
         calls.close()
 
 
@@ -150,6 +150,26 @@ def test_a_call_that_a_stopping_server_has_begun_is_answered_and_the_next_one_go
     with Played(play) as played:
         calls = direct(played.address)
         assert [calls.call(LIVE, b"", 5.0) for _ in range(3)] == [b"1", b"2", b"3"]
+        calls.close()
+
+
+def test_a_server_that_ends_gets_no_byte_before_it_is_silent():
+    heard = threading.Event()
+
+    def play(_, connected, streams):
+        stream = next(streams)
+        connected.sendall(goaway(stream) + frame(frames.PING, 0, 0, bytes(8)))
+        for kind, flags, *_ in received(connected):
+            if kind == frames.PING and flags & frames.ACK:
+                heard.set()
+                connected.sendall(answer(stream, b"yes"))
+
+    with Played(play) as played:
+        calls = direct(played.address)
+        begun = time.monotonic()
+        assert calls.call(LIVE, b"", 10.0) == b"yes"
+        assert heard.is_set()
+        assert 0.9 * link.SILENT_S < time.monotonic() - begun < 5
         calls.close()
 
 
@@ -251,6 +271,42 @@ def test_a_request_that_nobody_reads_ends_at_the_deadline():
         assert time.monotonic() - begun < 5
         assert not calls._links
         stop.set()
+        calls.close()
+
+
+def test_a_deadline_among_calls_that_overlap_costs_no_other_although_the_socket_is_full(monkeypatch):
+    def play(_, connected, streams):
+        for stream in streams:
+            if stream != 3:
+                connected.sendall(answer(stream, b"%d" % stream))
+
+    room, sent = [10**9], link.Link._sent
+
+    def limited(own, data):
+        taken = sent(own, data[: room[0]]) if room[0] else 0
+        room[0] -= taken
+        return taken
+
+    monkeypatch.setattr(link.Link, "_sent", limited)
+    with Played(play) as played:
+        calls = direct(played.address)
+        pipe = calls.pipe(8)
+        assert pipe.wait(pipe.start(LIVE, b"", 5.0)) == b"1"
+        # The socket takes a part of a frame, and then nothing for a while.
+        room[0] = 20
+        slow = pipe.start(LIVE, b"", 0.2)
+        others = [pipe.start(LIVE, b"x" * 1000, 20.0) for _ in range(3)]
+        assert pipe.wait(slow).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert pipe._link.lost is None
+        assert pipe._link.connection.has_output
+        room[0] = 10**9
+        assert [pipe.wait(each) for each in others] == [b"5", b"7", b"9"]
+        room[0] = 20
+        late = pipe.start(LIVE, b"", 0.1)
+        assert pipe.wait(late).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        pipe.close()
+        # What was not taken would keep the next caller waiting.
+        assert not calls._idle
         calls.close()
 
 

@@ -137,6 +137,21 @@ def test_calls_beyond_the_servers_limit_wait_their_turn():
     assert pair.ends == dict.fromkeys(streams, b"!")
 
 
+def test_one_call_at_most_starts_before_the_server_has_said_how_many():
+    connection = Connection(LIMIT, HeaderReader())
+    first, *_ = [connection.start(REQUEST, b"") for _ in range(3)]
+    server = Server()
+    server.take(connection.take_output())
+    assert list(server.requests) == [first]
+    connection.receive(frames.settings({}))
+    server.take(connection.take_output())
+    assert list(server.requests) == [1, 3, 5]
+    connection.receive(frames.settings({frames.MAX_CONCURRENT_STREAMS: 3}) + frames.settings({}))
+    connection.start(REQUEST, b"")
+    server.take(connection.take_output())
+    assert list(server.requests) == [1, 3, 5]
+
+
 def test_a_call_that_waits_can_be_cancelled():
     pair = Pair(MAX_CONCURRENT_STREAMS=1)
     first, second, third = (pair.client.start(REQUEST, b"") for _ in range(3))
@@ -287,6 +302,26 @@ def test_a_goaway_ends_what_the_server_has_not_begun(pair):
     assert pair.ends == {third: None, waiting: None}
     pair.hear(pair.server.answer(first, b"1") + pair.server.answer(second, b"2"))
     assert pair.ends == {third: None, waiting: None, first: b"1", second: b"2"}
+
+
+def test_a_server_that_ends_hears_acknowledgements_late(pair):
+    stream = pair.client.start(REQUEST, b"")
+    other = pair.client.start(REQUEST, b"")
+    pair.exchange()
+    ping = frame(frames.PING, 0, 0, b"12345678")
+    pair.hear(frame(frames.GOAWAY, 0, 0, struct.pack(">II", 2**31 - 1, 0)) + ping)
+    assert pair.client.is_closing
+    assert pair.client.has_output
+    assert pair.client.take_output() == frame(frames.PING, frames.ACK, 0, b"12345678")
+    pair.hear(frame(frames.GOAWAY, 0, 0, struct.pack(">II", other, 0)) + ping + frames.settings({}))
+    pair.client.cancel(other)
+    assert not pair.client.has_output
+    assert pair.client.has_acknowledgements
+    late = frame(frames.PING, frames.ACK, 0, b"12345678") + frame(frames.SETTINGS, frames.ACK, 0) + frames.reset(other)
+    assert pair.client.take_output() == late
+    assert not pair.client.has_acknowledgements
+    pair.hear(pair.server.answer(stream, b"yes"))
+    assert pair.ends == {stream: b"yes"}
 
 
 def test_pings_are_answered_and_settings_acknowledged(pair):
