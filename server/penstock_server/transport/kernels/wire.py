@@ -257,7 +257,11 @@ _LOOK_AGAIN: Final = 2_000_000
 _SILENT: Final = 250_000_000
 """A worker that has not looked for connections for so long hangs or is gone: nobody waits for it to accept. An idle one
 looks every 50 ms."""
-_READS_PER_TURN: Final = 4
+_LAST_READS: Final = 4
+_READS_PER_FLUSH: Final = 4
+"""As much as a stream's window, which is given back between them: else it would end at the turn's."""
+_READS_PER_TURN: Final = 16
+"""A MiB of a connection. What is left in a socket waits unseen, and so does the time that its calls have waited already."""
 
 
 @kernel
@@ -289,7 +293,7 @@ def close_socket(state: int, descriptor: int) -> None:
     if descriptor < 0:
         return
     _shutdown(descriptor, 1)
-    for _ in range(_READS_PER_TURN):
+    for _ in range(_LAST_READS):
         if _receive(descriptor, word(state + RECEIVED), RECEIVE_BYTES, _DONT_WAIT) <= 0:
             break
     _close(descriptor)
@@ -504,8 +508,11 @@ def has_room(state: int) -> bool:
 @kernel
 def read(state: int, connection: int) -> None:
     """Reads what there is on a connection."""
-    for _ in range(_READS_PER_TURN):
+    for number in range(_READS_PER_TURN):
         if not has_room(state):
+            return
+        if number and number % _READS_PER_FLUSH == 0 and not flush(state, connection):  # gives its windows back
+            end_connection(state, connection)
             return
         place = word(state + RECEIVED)
         size = _receive(INT32(word(connection + C_DESCRIPTOR)), place, RECEIVE_BYTES, _DONT_WAIT)
