@@ -94,7 +94,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         },
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
-        | {"transport.shared_port"},
+        | {"transport.shared_port", "compiled_models.choice"},
         "checks": GROUND | {"kernels", "sources", "settings", "transport"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}

@@ -19,6 +19,7 @@ from penstock_server.batching.limits import Batching
 from penstock_server.control.verdict import Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.errors import InvalidInputError, PenstockError, is_out_of_memory
 from penstock_server.models.loader import load
+from penstock_server.models.servable import OnnxServable
 
 DESCRIPTORS: Final = 256
 NICENESS: Final = 10
@@ -65,8 +66,9 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
         return Verdict(_reason(error, limits))
     batching: Batching = "rows" if servable.is_batched else "request"
     note = str(getattr(servable, "batching_note", ""))
+    engine = servable.kernels.choice if isinstance(servable, OnnxServable) else None
     servable.close()
-    return Verdict(batching=batching, note=note, took_s=time.monotonic() - started)
+    return Verdict(batching=batching, engine=engine, note=note, took_s=time.monotonic() - started)
 
 
 def _reason(error: Exception, limits: TrialLimits) -> str:

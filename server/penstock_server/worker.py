@@ -203,6 +203,7 @@ class Worker:
                 threads=self._settings.serving.threads_of(command.model),
                 max_rows=self._settings.batching.of(command.model).most_rows,
                 batching=command.batching,
+                proven=command.engine,
                 python=self._settings.python,
                 compiled_models=self._settings.serving.compiled_models,
             )

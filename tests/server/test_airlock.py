@@ -1,13 +1,18 @@
 import subprocess
 import sys
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from penstock_server import airlock
 from penstock_server.airlock import attempt
-from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, out_of_memory
+from penstock_server.compiled_models.kernel_set import KERNELS
+from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnavailableError
+from penstock_server.kernels import compiled
 from penstock_server.python.settings import PythonSettings
+from tests.server.compiled_models.graphs import regressor
 
 LIMITS = TrialLimits(1024, 10.0)
 TRIAL = Trial("m", "1", "", "/none", LoadSettings())
@@ -18,6 +23,17 @@ def failed_for(cause: BaseException) -> InvalidInputError:
     error.__cause__ = ModelFailedError("the model failed on this input")
     error.__cause__.__cause__ = cause
     return error
+
+
+def test_what_runs_the_graph_is_told_for_the_workers(tmp_path: Path) -> None:
+    compiled.ensure_compiled(KERNELS)
+    (tmp_path / "model.onnx").write_bytes(regressor())
+    verdict = attempt(Trial("m", "1", "", str(tmp_path), LoadSettings()), LIMITS)
+    assert verdict.has_passed
+    assert verdict.engine is not None
+    assert verdict.engine.proven_with == compiled.library(KERNELS).key
+    again = msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict)
+    assert again.engine == verdict.engine
 
 
 @pytest.mark.parametrize(

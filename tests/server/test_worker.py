@@ -267,7 +267,7 @@ def test_a_model_is_loaded_by_its_own_settings(start: Any, model: Path, monkeypa
     )
     supervised.load(model)
     supervised.load(model, model="n")
-    common = {"batching": None, "python": PythonSettings(), "compiled_models": False}
+    common = {"batching": None, "python": PythonSettings(), "compiled_models": False, "proven": None}
     assert given == [
         (("m", "1"), model, {"threads": 2, "max_rows": 8, **common}),
         (("n", "1"), model, {"threads": 4, "max_rows": 16, **common}),

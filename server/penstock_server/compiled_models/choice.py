@@ -19,10 +19,12 @@ class Choice:
     Attributes:
         by_size: for each of `SIZES` whether they do.
         reason: what was measured, or why there are no kernels, in one sentence.
+        proven_with: the key of the kernels that were proven and timed; "" where none were.
     """
 
     by_size: tuple[bool, ...]
     reason: str
+    proven_with: str = ""
 
     @property
     def is_any(self) -> bool:

@@ -9,6 +9,7 @@ import msgspec
 
 from penstock_server import frames
 from penstock_server.batching.limits import Batching
+from penstock_server.compiled_models.choice import Choice
 from penstock_server.rollout.plan import ModelRoutes
 
 
@@ -23,7 +24,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     """Load a version while others answer; it counts in the file `counters`, with `features` x `cells` words of drift.
 
     When the version is loaded already, these are other files: they replace the loaded ones once they are loaded, and
-    until then those answer. `batching` is what the airlock found; None lets the loader find out.
+    until then those answer. `batching` and `engine` are what the airlock found; None lets the loader find out.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     features: int
     cells: int
     batching: Batching | None = None
+    engine: Choice | None = None
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):

@@ -334,6 +334,7 @@ class Supervisor:
             features=features,
             cells=cells,
             batching=None if verdict is None else verdict.batching,
+            engine=None if verdict is None else verdict.engine,
         )
         worker.load(command, identity)
 

@@ -6,6 +6,7 @@ import msgspec
 
 from penstock.names import VersionKey
 from penstock_server.batching.limits import Batching
+from penstock_server.compiled_models.choice import Choice
 from penstock_server.python.settings import PythonSettings
 
 MAX_VERDICT_BYTES: Final = 64 * 1024
@@ -54,12 +55,14 @@ class Verdict(msgspec.Struct, frozen=True):
     Attributes:
         reason: why the version must not be loaded, in one sentence; "" when it has passed.
         batching: for the workers, which take it on trust.
+        engine: what runs the graph, for the workers, which take that on trust too; None if it is no graph.
         note: what is worth knowing about a version that passed, in one sentence.
         took_s: the time of the load.
     """
 
     reason: str = ""
     batching: Batching | None = None
+    engine: Choice | None = None
     note: str = ""
     took_s: float = 0.0
 

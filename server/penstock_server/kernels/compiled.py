@@ -169,6 +169,7 @@ class Library:
         long: let other threads run.
         addresses: where the functions are, for C libraries to call back while this object lives.
         memory: holds the code.
+        key: the digest of what they were compiled from and for.
         lease: keeps the file, which another process of this machine may need next, from being swept with the cache.
     """
 
@@ -176,6 +177,7 @@ class Library:
     long: dict[str, EntryPoint]
     addresses: dict[str, int]
     memory: tuple[mmap.mmap, ...]
+    key: str = ""
     lease: Lease | None = None
 
 
@@ -247,6 +249,7 @@ def load(kernels: KernelSet, content: CompiledFile) -> Library:
         {name: ctypes.CFUNCTYPE(result, *arguments)(at) for name, result, arguments, at in called},
         addresses,
         tuple(memory),
+        content.key,
     )
 
 

@@ -5,7 +5,7 @@ All that is left to onnxruntime has a reason, which operators can read in the in
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +19,7 @@ from penstock_server.compiled_models.choice import Choice
 from penstock_server.compiled_models.compiled_model import CompiledModel
 from penstock_server.compiled_models.graph import NotCompiledError
 from penstock_server.compiled_models.kernel_set import KERNELS
-from penstock_server.compiled_models.program import Given, Vectors, compile_graph
+from penstock_server.compiled_models.program import Given, Program, Vectors, compile_graph
 from penstock_server.errors import PenstockError
 from penstock_server.kernels import compiled
 from penstock_server.kernels.processor import this_processor
@@ -72,7 +72,9 @@ def none(why: str) -> ModelKernels:
     return ModelKernels(choice.none(why))
 
 
-def kernels_of(model: OnnxModel, path: Path, golden: NDArray[Any] | None, *, threads: int) -> ModelKernels:
+def kernels_of(
+    model: OnnxModel, path: Path, golden: NDArray[Any] | None, *, threads: int, proven: Choice | None = None
+) -> ModelKernels:
     """The kernels of a graph, proven and timed.
 
     Args:
@@ -80,23 +82,35 @@ def kernels_of(model: OnnxModel, path: Path, golden: NDArray[Any] | None, *, thr
         path: its file.
         golden: rows of golden requests, as the graph gets them; None where there are none.
         threads: onnxruntime's; with several it adds up trees in an order of its own.
+        proven: what another process of this machine has found of the same files, which is taken on trust if its kernels
+            are the same.
     """
     try:
-        return _kernels(model, path, golden, threads)
+        return _kernels(model, path, golden, threads, proven)
     except (NotCompiledError, PenstockError) as error:
         return none(str(error))
     except Exception as error:  # noqa: BLE001 - onnxruntime serves whatever is wrong here
         return none(f"its graph could not be compiled: {type(error).__name__}")
 
 
-def _kernels(model: OnnxModel, path: Path, golden: NDArray[Any] | None, threads: int) -> ModelKernels:
+def _kernels(
+    model: OnnxModel, path: Path, golden: NDArray[Any] | None, threads: int, proven: Choice | None
+) -> ModelKernels:
     if threads != 1:
         return none(f"it runs in {threads} threads")
     content = onnx_file.without_maps(path, model.file) or path.read_bytes()
     program = compile_graph(graph.read(content), _given(model, path), Vectors.of(this_processor().flags))
-    if compiled.available(KERNELS) is None:
+    if (library := compiled.available(KERNELS)) is None:
         return none("the kernels of models are not compiled yet")
-    made, name = CompiledModel(program), program.given.name
+    made = CompiledModel(program)
+    if proven is None or proven.proven_with != library.key:
+        proven = replace(_chosen(program, made, model, golden), proven_with=library.key)
+    return ModelKernels(proven, made if proven.is_any else None)
+
+
+def _chosen(program: Program, made: CompiledModel, model: OnnxModel, golden: NDArray[Any] | None) -> Choice:
+    """Which batches kernels serve, by proof and by the clock."""
+    name = program.given.name
 
     def ours(matrix: NDArray[Any]) -> Sequence[NDArray[Any]]:
         return made.run(matrix.tobytes(), len(matrix))
@@ -105,12 +119,11 @@ def _kernels(model: OnnxModel, path: Path, golden: NDArray[Any] | None, threads:
         return model.run({name: matrix})
 
     if why := proof.difference(program, ours, theirs, golden):
-        return none(why)
+        return choice.none(why)
     random = np.random.default_rng(1)
     dtype = (np.float32, np.float64)[program.given.kind]
     rows = (random.standard_normal((size, program.given.columns)).astype(dtype) for size in choice.SIZES)
-    chosen = choice.fastest(program.about, *zip(*(_times_s(made, model, each) for each in rows), strict=True))
-    return ModelKernels(chosen, made if chosen.is_any else None)
+    return choice.fastest(program.about, *zip(*(_times_s(made, model, each) for each in rows), strict=True))
 
 
 def _given(model: OnnxModel, path: Path) -> Given:

@@ -19,6 +19,7 @@ from penstock.names import VersionKey
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import Batching
+from penstock_server.compiled_models.choice import Choice
 from penstock_server.errors import InvalidInputError, ModelFailedError, is_out_of_memory
 from penstock_server.explain.attributor import attributor_of
 from penstock_server.explain.explanation import Unexplained
@@ -49,6 +50,7 @@ def load(
     batching: Batching | None = None,
     python: PythonSettings = PythonSettings(),  # noqa: B008 - frozen
     compiled_models: bool = True,
+    proven: Choice | None = None,
 ) -> tuple[Servable, Cost]:
     """The version in `folder`, warmed up and checked, and what its batches cost.
 
@@ -60,6 +62,7 @@ def load(
         batching: whether requests share batches, where that is decided already; None lets `independence` decide.
         python: whether and how a pipeline is run that is no graph.
         compiled_models: whether kernels may run a graph in place of onnxruntime, which they must equal.
+        proven: what is known of that already, as `models.kernels.kernels_of` takes it.
 
     Raises:
         InvalidInputError: the files are damaged, do not fit each other, the golden requests get other answers, or the
@@ -71,7 +74,7 @@ def load(
     )
     try:
         if isinstance(servable, OnnxServable):
-            _take_kernels(servable, threads, is_wanted=compiled_models)
+            _take_kernels(servable, threads, proven, is_wanted=compiled_models)
         cost = _warm_up(servable, max_rows, _warming(servable))
         golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
         servable.decide(independence.decide(servable, batching, golden_rows, known_strings(servable.model.file)))
@@ -97,13 +100,14 @@ def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int) -> OnnxSer
     return OnnxServable(key, artifact, model, pipeline)
 
 
-def _take_kernels(servable: OnnxServable, threads: int, *, is_wanted: bool) -> None:
+def _take_kernels(servable: OnnxServable, threads: int, proven: Choice | None, *, is_wanted: bool) -> None:
     """Has kernels run the version where they are proven and faster; before anything is measured of it."""
     if not is_wanted:
         servable.kernels = kernels.none("the settings say serving.compiled_models = false")
         return
     path = servable.artifact.model_path
-    servable.kernels = kernels.kernels_of(servable.model, path, _golden_matrix(servable), threads=threads)
+    golden = _golden_matrix(servable)
+    servable.kernels = kernels.kernels_of(servable.model, path, golden, threads=threads, proven=proven)
 
 
 def _golden_matrix(servable: OnnxServable) -> NDArray[Any] | None:

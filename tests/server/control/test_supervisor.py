@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock_server.compiled_models.choice import Choice
 from penstock_server.control import messages, supervisor, worker_pool
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.proven import ProvenVersions
@@ -607,10 +608,11 @@ async def test_ends_of_a_versions_own_processes_are_counted_until_it_is_no_longe
 
 async def test_what_the_airlock_found_reaches_the_worker(start: Callable[..., Server]) -> None:
     server = start()
-    server.verdicts["m", "1"] = Verdict(batching="request")
+    engine = Choice((True, False, False, False), "kernels", "of these kernels")
+    server.verdicts["m", "1"] = Verdict(batching="request", engine=engine)
     worker = await server.serving()
     (load,) = (one for one in worker.commands if isinstance(one, messages.Load))
-    assert load.batching == "request"
+    assert (load.batching, load.engine) == ("request", engine)
 
 
 async def test_a_canary_that_ends_the_worker_while_it_loads_is_kept_out_after_the_second_time(

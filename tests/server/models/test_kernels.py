@@ -140,3 +140,29 @@ def test_a_hostile_graph_is_left_to_onnxruntime_which_refuses_it(tmp_path: Path)
 
 def test_nothing_is_taken_without_kernels() -> None:
     assert ModelKernels(choice.none("why")).of_block(bytes(8), 1) is None
+
+
+def test_what_another_process_has_proven_is_taken_on_trust(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "fastest", always)
+    first = loaded(version).kernels.choice
+    assert first.proven_with
+    monkeypatch.setattr(proof, "difference", None)  # nothing is proven or timed again
+    monkeypatch.setattr(choice, "fastest", None)
+    again = loaded(version, proven=first)
+    assert again.kernels.choice == first
+    assert again.engine == "kernels"
+    block = rows_for(2, 3).tobytes()
+    assert again.kernels.of_block(block, 3) is not None
+
+
+def test_what_other_kernels_have_proven_is_proven_again(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proven = choice.Choice((True,) * 4, "kernels", "of another machine")
+    monkeypatch.setattr(proof, "difference", lambda *_: "they differ")
+    assert loaded(version, proven=proven).engine == "onnxruntime: they differ"
+
+
+def test_that_kernels_differ_is_taken_on_trust_too(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "difference", lambda *_: "they differ")
+    first = loaded(version).kernels.choice
+    monkeypatch.setattr(proof, "difference", lambda *_: "")
+    assert loaded(version, proven=first).engine == "onnxruntime: they differ"
