@@ -15,11 +15,11 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import inference, memory, report, session, thresholds
+from bench import inference, memory, models, report, session, thresholds
 from bench.load.generator import LoadError
 from bench.promotions import PromotionError
 from bench.scenarios import FULL, QUICK, SUITE_SERVERS, SUITES, Scenario
-from bench.servers.measured import BASELINE, SERVERS
+from bench.servers.measured import BASELINE, SERVERS, ServerThere
 from bench.session import RunResult, RunSpec
 from penstock_server.errors import UnavailableError
 
@@ -40,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # By default SIGTERM would end this process and leave the servers running; an interrupt leaves every context.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     bounds = thresholds.read() if options.ci else []
+    if options.write_models:
+        names = {model for scenario in run_spec(options, bounds).scenarios for model in scenario.models}
+        models.write(options.write_models, names)
+        return 0
     try:
         found = _memory(options) if options.memory else _run(run_spec(options, bounds))
     except _NOT_MEASURED as error:
@@ -70,6 +74,7 @@ def run_spec(options: argparse.Namespace, bounds: Sequence[thresholds.Threshold]
         measures_startup=options.ready,
         measures_promotions=options.promotions,
         load_processes=options.load_processes,
+        there=dict(options.there),
     )
 
 
@@ -117,6 +122,16 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a server to measure; the first is the one to compare with (default: {BASELINE}, penstock); "
         "may be repeated",
     )
+    add(
+        "--there",
+        action="append",
+        type=_there,
+        default=[],
+        metavar="NAME=HOST:PORT[@PID]",
+        help="a server of the Open Inference Protocol that runs on this machine already, such as a Triton in its container, "
+        "with the models of --write-models; with its process id CPU and memory are measured too; may be repeated",
+    )
+    add("--write-models", type=Path, metavar="FOLDER", help="only write the models of the loads, as NAME/1/model.onnx")
     add("--ready", action="store_true", help="also measure the time from start to first answer")
     add("--promotions", action="store_true", help="also promote versions under load; no request may fail")
     add(
@@ -156,6 +171,14 @@ def _choices() -> str:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _there(text: str) -> tuple[str, ServerThere]:
+    name, _, place = text.partition("=")
+    try:
+        return name, ServerThere.read(place)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected NAME=HOST:PORT or NAME=HOST:PORT@PID ({error})") from error
 
 
 def _positive(text: str) -> int:

@@ -15,10 +15,19 @@ import numpy as np
 
 from bench import inference, models, strings
 from bench.load.plan import LoadPlan
-from penstock_tools.server_process import ServerProcess
 
 _HTTP_PATH: Final = "/infer"
 _POLL_S: Final = 0.05
+
+
+class Addresses(Protocol):
+    """Where a server listens."""
+
+    @property
+    def grpc(self) -> str: ...
+
+    @property
+    def http(self) -> str: ...
 
 
 class RequestProtocol(Protocol):
@@ -26,7 +35,7 @@ class RequestProtocol(Protocol):
 
     name: Literal["grpc", "http"]
 
-    def address(self, server: ServerProcess) -> str:
+    def address(self, server: Addresses) -> str:
         """Where the server listens for this protocol."""
         ...
 
@@ -48,7 +57,7 @@ class GrpcProtocol:
 
     name: Literal["grpc", "http"] = "grpc"
 
-    def address(self, server: ServerProcess) -> str:
+    def address(self, server: Addresses) -> str:
         return server.grpc
 
     def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
@@ -79,7 +88,7 @@ class JsonProtocol:
 
     name: Literal["grpc", "http"] = "http"
 
-    def address(self, server: ServerProcess) -> str:
+    def address(self, server: Addresses) -> str:
         return server.http
 
     def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:

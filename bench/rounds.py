@@ -15,14 +15,14 @@ from bench.load.process import LoadPool, LoadProcess
 from bench.protocols import RequestProtocol
 from bench.results import Measurement, measurement
 from bench.scenarios import Rounds, Scenario
-from bench.servers.measured import SERVERS, MeasuredServer
+from bench.servers.measured import SERVERS, MeasuredServer, ServerThere
 from penstock_tools.server_process import ServerProcess
 
 _OPEN_STREAMS: Final = 512  # per connection: more than any server here accepts before it refuses
 
 
 def measure(
-    processes: Mapping[str, ServerProcess],
+    processes: Mapping[str, ServerProcess | ServerThere],
     scenarios: Sequence[Scenario],
     rounds: Rounds,
     *,

@@ -14,7 +14,7 @@ from bench.processes import ProcessMemory, memory_of
 from bench.promotions import Promotions
 from bench.results import Measurement, Summary, summarise
 from bench.scenarios import Rounds, Scenario
-from bench.servers.measured import SERVERS, MeasuredServer, running
+from bench.servers.measured import SERVERS, MeasuredServer, ServerThere, running
 from bench.startup import Startup, measure_startups
 from penstock_tools.server_process import ServerProcess
 
@@ -32,6 +32,7 @@ class RunSpec:
         measures_startup: whether to measure the time from start to first answer.
         measures_promotions: whether to promote versions under load.
         load_processes: how many processes send the load.
+        there: servers that run already, by name; they come after the others.
     """
 
     servers: tuple[str, ...]
@@ -40,11 +41,12 @@ class RunSpec:
     measures_startup: bool = False
     measures_promotions: bool = False
     load_processes: int = 1
+    there: Mapping[str, ServerThere] = field(default_factory=dict)
 
     @property
     def measurements(self) -> int:
         """How many there will be."""
-        return len(self.servers) * len(self.scenarios) * self.rounds.count
+        return (len(self.servers) + len(self.there)) * len(self.scenarios) * self.rounds.count
 
 
 @dataclass(slots=True)
@@ -89,10 +91,12 @@ def run(
             found.startups = measure_startups(commands, spec.scenarios[0], servers, on_start=on_start)
         on_start("starting servers")
         with ExitStack() as stack:
-            processes = {
+            processes: dict[str, ServerProcess | ServerThere] = {
                 name: stack.enter_context(running(command, protocol=servers[name].protocol))
                 for name, command in commands.items()
             }
+            processes |= spec.there
+            servers = {**servers, **{name: MeasuredServer(name, _nothing) for name in spec.there}}
             _check(processes, files, spec.scenarios, servers)
             pool = stack.enter_context(LoadPool(spec.load_processes))
             for each in rounds.measure(
@@ -100,7 +104,7 @@ def run(
             ):
                 found.measurements.append(each)
                 on_measured()
-            found.memory = {name: memory_of(process.pid) for name, process in processes.items()}
+            found.memory = {name: memory_of(each.pid) for name, each in processes.items() if each.pid is not None}
         found.summaries = summarise(found.measurements, baseline=spec.servers[0])
         if spec.measures_promotions:
             on_start("promoting under load")
@@ -110,8 +114,13 @@ def run(
     return found
 
 
+def _nothing(repository: Path, files: Mapping[str, Path]) -> list[str]:  # noqa: ARG001 - as commands are
+    """The command of a server that runs already."""
+    return []
+
+
 def _check(
-    processes: Mapping[str, ServerProcess],
+    processes: Mapping[str, ServerProcess | ServerThere],
     files: Mapping[str, Path],
     scenarios: Sequence[Scenario],
     servers: Mapping[str, MeasuredServer],

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from bench.load.plan import endpoint
 from bench.protocols import GRPC, JSON, TLS, RequestProtocol
 from bench.servers import roles
 from bench.servers.roles import PORTS, penstock_command
@@ -22,6 +23,33 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 """The checkout."""
 
 _STOP_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerThere:
+    """A server that somebody else has started: it serves the bench's models over the Open Inference Protocol.
+
+    Attributes:
+        grpc: HOST:PORT, of this machine.
+        pid: its process, whose CPU and memory are measured with those of its children; None to measure neither.
+    """
+
+    grpc: str
+    pid: int | None = None
+    http: str = ""
+    last_lines: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> "ServerThere":
+        """Of HOST:PORT or HOST:PORT@PID.
+
+        Raises:
+            ValueError: it is neither, or of another machine.
+        """
+        address, _, pid = text.partition("@")
+        endpoint(address)
+        return cls(address, int(pid) if pid else None)
+
 
 Command = Callable[[Path, Mapping[str, Path]], list[str]]
 """The command line that serves model files: takes the repository folder, and each model's file in it."""

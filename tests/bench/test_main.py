@@ -4,6 +4,7 @@ from bench import __main__ as command
 from bench import inference
 from bench.results import Measurement, summarise
 from bench.scenarios import SUITES
+from bench.servers.measured import ServerThere
 from bench.session import RunResult
 from bench.thresholds import Threshold
 
@@ -27,7 +28,28 @@ def test_options_become_a_run_spec(arguments, scenarios, servers) -> None:
         assert [scenario.name for scenario in spec.scenarios] == scenarios
 
 
-@pytest.mark.parametrize("arguments", [["--scenario", "tabular 9x9"], ["--load-processes", "0"], ["--server", "x"]])
+def test_a_server_that_runs_already_is_given_by_its_address() -> None:
+    options = command._parser().parse_args(["--there", "triton=127.0.0.1:8001@77", "--there", "other=[::1]:9"])
+    there = command.run_spec(options, []).there
+    assert there == {"triton": ServerThere("127.0.0.1:8001", 77), "other": ServerThere("[::1]:9")}
+
+
+def test_the_models_of_a_suite_are_written_for_such_servers(tmp_path) -> None:
+    assert command.main(["--suite", "mlp", "--write-models", str(tmp_path)]) == 0
+    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.onnx")] == ["mlp/1/model.onnx"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--scenario", "tabular 9x9"],
+        ["--load-processes", "0"],
+        ["--server", "x"],
+        ["--there", "triton"],
+        ["--there", "triton=10.0.0.1:8001"],
+        ["--there", "triton=127.0.0.1:8001@x"],
+    ],
+)
 def test_wrong_options_are_refused(arguments, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         command.main(arguments)

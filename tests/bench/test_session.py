@@ -5,9 +5,9 @@ import json
 import pytest
 from rich.console import Console
 
-from bench import report, session
+from bench import models, report, session
 from bench.scenarios import Rounds, Scenario
-from bench.servers.measured import BASELINE
+from bench.servers.measured import BASELINE, SERVERS, ServerThere, running
 
 
 @pytest.mark.slow
@@ -33,3 +33,19 @@ def test_a_whole_run_measures_each_round_and_is_shown_and_recorded(tmp_path) -> 
     assert recorded.keys() == {"machine", "commit", "summaries", "measurements", "memory", "readiness", "growth"}
     assert [each["round"] for each in recorded["measurements"]] == [0, 1]
     assert recorded["machine"]["cpus"] > 0
+
+
+@pytest.mark.slow
+def test_a_server_that_runs_already_is_measured_beside_those_of_the_bench(tmp_path) -> None:
+    rounds = Rounds(count=1, warmup_s=0.05, duration_s=0.1, promotions=1)
+    files = models.write(tmp_path, {"mlp"})
+    with running(SERVERS[BASELINE].command(tmp_path, files)) as server:
+        there = {"known": ServerThere(server.grpc, server.pid), "other": ServerThere(server.grpc)}
+        spec = session.RunSpec((BASELINE,), (Scenario("mlp", 2, 2),), rounds, there=there)
+        run = session.run(spec, on_start=lambda _: None, on_measured=lambda: None)
+    cpu_us = {summary.server: summary.cpu_us for summary in run.summaries}
+    assert cpu_us.keys() == {BASELINE, "known", "other"}
+    assert cpu_us["known"] is not None
+    assert cpu_us["other"] is None
+    assert run.memory.keys() == {BASELINE, "known"}
+    report.show(Console(record=True, width=80), run)
