@@ -7,9 +7,19 @@ every call are built once, so that a small call costs a few list and dict operat
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from bench.load import frames
-from bench.load.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PRIORITY, ProtocolError
+from bench.load.frames import frame_start, scan
 from bench.load.headers import OK, Verdicts
+from penstock_client.http2 import frames
+from penstock_client.http2.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PADDED,
+    PRIORITY,
+    ProtocolError,
+    unpadded,
+)
 
 Outcome: TypeAlias = tuple[float, str]
 """When a call was due, and why it failed, or `OK`."""
@@ -26,8 +36,6 @@ _OPENING: Final = (
     + frames.window_update(0, frames.MAX_WINDOW_BYTES - frames.DEFAULT_WINDOW_BYTES)
 )
 _CREDIT_BYTES: Final = 2**29  # give the window back in large pieces: a quarter of it
-_LAST_STREAM: Final = 2**31 - 1
-_CANCEL: Final = (8).to_bytes(4, "big")
 _PLAIN_TRAILERS: Final = END_STREAM | END_HEADERS
 
 
@@ -51,9 +59,9 @@ class Calls:
 
     def __init__(self, block: bytes, messages: tuple[bytes, ...]) -> None:
         self.block = block
-        self.head = frames.frame_start(HEADERS, END_HEADERS, len(block))
+        self.head = frame_start(HEADERS, END_HEADERS, len(block))
         self.bodies = tuple(map(prefixed, messages))
-        self.tails = tuple(block + frames.frame_start(DATA, END_STREAM, len(body)) for body in self.bodies)
+        self.tails = tuple(block + frame_start(DATA, END_STREAM, len(body)) for body in self.bodies)
         self.verdicts = Verdicts()
 
     def connect(self, number: int) -> "Connection":  # noqa: ARG002 - all connections begin alike
@@ -90,7 +98,7 @@ class Connection:
         self._stream_window_bytes = frames.DEFAULT_WINDOW_BYTES
         self._frame_bytes = frames.MAX_FRAME_BYTES
         self._one_frame_bytes = min(self._frame_bytes, self._stream_window_bytes)
-        self.max_streams = _LAST_STREAM
+        self.max_streams = frames.LAST_STREAM
         self.is_closing = False
 
     @property
@@ -102,7 +110,7 @@ class Connection:
         """Starts one call that was due at this time."""
         stream = self._next_stream
         self._next_stream = stream + 2
-        if stream >= _LAST_STREAM - 2:
+        if stream >= frames.LAST_STREAM - 2:
             self.is_closing = True
         self._due[stream] = due
         calls = self._calls
@@ -131,11 +139,10 @@ class Connection:
             ProtocolError: the connection cannot be used any more.
         """
         buffer = self._rest + data if self._rest else data
-        found, consumed = frames.scan(buffer)
+        found, consumed = scan(buffer)
         self._rest = buffer[consumed:]
         outcomes: list[Outcome] = []
-        for frame in found:
-            kind, flags, stream, start, end = frame
+        for kind, flags, stream, start, end in found:
             if self._partial and kind != frames.CONTINUATION:
                 raise ProtocolError("a header block was interrupted by another frame")
             if kind == DATA:
@@ -148,7 +155,7 @@ class Connection:
                 if not flags & END_STREAM and flags & END_HEADERS:
                     continue  # the initial metadata does not decide the outcome
                 if flags & (PADDED | PRIORITY) or flags & _PLAIN_TRAILERS != _PLAIN_TRAILERS:
-                    self._on_headers_part(stream, flags, frames.fragment(buffer, frame), outcomes)
+                    self._on_headers_part(stream, flags, unpadded(buffer, kind, flags, start, end), outcomes)
                 else:
                     self._finish(stream, self._calls.verdicts.of(buffer[start:end]), outcomes)
             else:
@@ -176,7 +183,7 @@ class Connection:
             return
         if stream in self._unsent:
             del self._unsent[stream]
-            self._output.append(frames.frame(frames.RST_STREAM, 0, stream, _CANCEL))
+            self._output.append(frames.reset(stream))
         outcomes.append((due, verdict))
 
     def _on_headers_part(self, stream: int, flags: int, part: bytes, outcomes: list[Outcome]) -> None:
@@ -198,7 +205,7 @@ class Connection:
         elif kind == frames.PING and not flags & frames.ACK:
             self._output.append(frames.frame(frames.PING, frames.ACK, 0, payload))
         elif kind == frames.SETTINGS and not flags & frames.ACK:
-            self._on_settings(frames.parse_settings(payload))
+            self._on_settings(frames.parsed_settings(payload))
         elif kind == frames.RST_STREAM:
             self._finish(stream, f"reset with HTTP/2 error {int.from_bytes(payload, 'big')}", outcomes)
         elif kind == frames.GOAWAY:

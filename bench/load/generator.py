@@ -18,11 +18,11 @@ import numpy as np
 
 from bench.load.arrivals import Arrivals, arrivals_of
 from bench.load.connection import Calls, Outcome
-from bench.load.frames import ProtocolError
 from bench.load.headers import request_block
 from bench.load.http1 import HttpCalls
 from bench.load.link import Link, links
 from bench.load.plan import LoadPlan, LoadResult, endpoint
+from penstock_client.http2.frames import ProtocolError
 
 _LOOK_S = 0.05  # how often an idle run reads the clock and `should_stop`
 _REASONS_LIMIT = 32  # distinct reasons for failure: texts that differ each time must not fill the memory

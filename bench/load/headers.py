@@ -12,8 +12,7 @@ from urllib.parse import unquote
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
-from bench.load.frames import ProtocolError
-from penstock.wire import varint
+from penstock_client.http2.frames import ProtocolError, header_block
 
 OK: Final = ""
 """The verdict over trailers with grpc-status 0; every other verdict is the reason for a failure."""
@@ -22,23 +21,8 @@ _KNOWN_LIMIT: Final = 1024
 _MESSAGE_CHARACTERS: Final = 80
 
 
-def integer(value: int, prefix_bits: int, pattern: int = 0) -> bytes:
-    """An HPACK integer whose first byte carries `pattern` above the prefix (RFC 7541, 5.1)."""
-    limit = (1 << prefix_bits) - 1
-    if value < limit:
-        return bytes((pattern | value,))
-    return bytes((pattern | limit,)) + varint(value - limit)
-
-
-def literal(name: str, value: str) -> bytes:
-    """A literal field without indexing (RFC 7541, 6.2.2) and without Huffman coding."""
-    texts = (name.encode("ascii"), value.encode("ascii"))
-    return b"\x00" + b"".join(integer(len(text), 7) + text for text in texts)
-
-
 def request_block(path: str, authority: str, extra: Iterable[tuple[str, str]] = ()) -> bytes:
     """The header block of a gRPC call."""
-    # Literals without indexing, so that the same bytes serve every stream and connection.
     fields = (
         (":method", "POST"),
         (":scheme", "http"),
@@ -48,7 +32,7 @@ def request_block(path: str, authority: str, extra: Iterable[tuple[str, str]] = 
         ("content-type", "application/grpc"),
         *extra,
     )
-    return b"".join(literal(name, value) for name, value in fields)
+    return header_block(fields)
 
 
 def decode(block: bytes) -> list[tuple[str, str]]:

@@ -5,8 +5,8 @@ the measured servers send.
 """
 
 from bench.load.connection import Outcome
-from bench.load.frames import ProtocolError
 from bench.load.headers import OK
+from penstock_client.http2.frames import ProtocolError
 
 _HEAD_LIMIT_BYTES = 2**16
 

@@ -9,8 +9,9 @@ from typing import Self
 
 import hpack
 
-from bench.load import frames
-from bench.load.frames import (
+from bench.load.frames import Frame, scan
+from penstock_client.http2 import frames
+from penstock_client.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
@@ -25,6 +26,7 @@ from bench.load.frames import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    unpadded,
 )
 
 TIMEOUT_S = 20.0
@@ -111,7 +113,7 @@ class RawCaller:
             if not data:
                 raise ConnectionError(f"the server has closed the connection; go away: {self.go_away}")
             buffer = self._rest + data
-            found, taken = frames.scan(buffer)
+            found, taken = scan(buffer)
             for frame in found:
                 self._take(buffer, frame)
             self._rest = buffer[taken:]
@@ -141,7 +143,7 @@ class RawCaller:
                 self.room[each] -= size + around
         self.send(frames.frame(DATA, END_STREAM, stream))
 
-    def _take(self, buffer: bytes, frame: frames.Frame) -> None:
+    def _take(self, buffer: bytes, frame: Frame) -> None:
         kind, flags, stream, start, end = frame
         self.frame_count[kind] += 1
         if stream == 0:
@@ -153,9 +155,9 @@ class RawCaller:
         elif kind == RST_STREAM:
             answer.reset = int.from_bytes(buffer[start:end], "big")
         elif kind == HEADERS:
-            answer.headers |= dict(self._decoder.decode(frames.fragment(buffer, frame)))
+            answer.headers |= dict(self._decoder.decode(unpadded(buffer, kind, flags, start, end)))
         elif kind == DATA:
-            answer.body += frames.fragment(buffer, frame)
+            answer.body += unpadded(buffer, kind, flags, start, end)
             if self._gives_room and end > start:
                 self.send(*(frames.window_update(each, end - start) for each in (0, stream)))
         if kind in {HEADERS, DATA} and flags & END_STREAM:
@@ -163,7 +165,7 @@ class RawCaller:
 
     def _take_of_connection(self, kind: int, flags: int, payload: bytes) -> None:
         if kind == SETTINGS and not flags & ACK:
-            self._first_room = frames.parse_settings(payload).get(INITIAL_WINDOW_SIZE, self._first_room)
+            self._first_room = frames.parsed_settings(payload).get(INITIAL_WINDOW_SIZE, self._first_room)
             self.send(frames.frame(SETTINGS, ACK, 0))
         elif kind == PING and flags & ACK:
             self.acknowledged.append(payload)

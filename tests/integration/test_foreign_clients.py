@@ -24,9 +24,9 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from bench.load.frames import GOAWAY, PING
 from penstock import inference_pb2 as pb
 from penstock.tensors import to_raw
+from penstock_client.http2.frames import GOAWAY, PING
 from tests.integration import foreign_clients
 from tests.integration.conftest import Server, need_nghttp2, starting
 from tests.integration.foreign_clients import (

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.load import frames
-from bench.load.frames import (
+from penstock import inference_pb2 as pb
+from penstock.tensors import to_raw
+from penstock_client.http2 import frames
+from penstock_client.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -22,8 +24,6 @@ from bench.load.frames import (
     PRIORITY,
     RST_STREAM,
 )
-from penstock import inference_pb2 as pb
-from penstock.tensors import to_raw
 from tests.integration.conftest import starting
 from tests.integration.foreign_clients import INFER, SERVING, STREAM, WATCH, framed, unframed
 from tests.integration.raw_caller import RawCaller, padded, prioritized, split_headers

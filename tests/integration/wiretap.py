@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from bench.load.frames import HEADER_BYTES, PREFACE
+from penstock_client.http2.frames import HEADER_BYTES, PREFACE
 
 
 class Wiretap:

@@ -13,7 +13,7 @@ from typing import Final
 import grpc
 
 from penstock_client.http2 import frames, outcome
-from penstock_client.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, PRIORITY, ProtocolError
+from penstock_client.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, ProtocolError, unpadded
 from penstock_client.http2.hpack import HeaderReader
 from penstock_client.steps import Failure
 
@@ -208,9 +208,9 @@ class Connection:
                 raise ProtocolError("a header block was interrupted by another frame")
             if kind == DATA:
                 self._uncredited_bytes += length
-                self._on_data(stream, flags, _content(buffer, kind, flags, start, end), ends)
+                self._on_data(stream, flags, unpadded(buffer, kind, flags, start, end), ends)
             elif kind == HEADERS:
-                block = _content(buffer, kind, flags, start, end)
+                block = unpadded(buffer, kind, flags, start, end)
                 if flags & END_HEADERS:
                     self._on_headers(stream, flags, block, ends)
                 else:
@@ -423,20 +423,6 @@ class Connection:
         self._has_settings = True
         self._send_unsent()
         self._start_waiting()
-
-
-def _content(buffer: bytes, kind: int, flags: int, start: int, end: int) -> bytes:
-    """What a DATA or HEADERS frame holds, without padding and priority."""
-    if flags & (PADDED | PRIORITY):
-        if flags & PADDED:
-            if start == end or start + 1 + buffer[start] > end:
-                raise ProtocolError("a frame's padding is longer than the frame")
-            start, end = start + 1, end - buffer[start]
-        if flags & PRIORITY and kind == HEADERS:
-            start += 5
-        if start > end:
-            raise ProtocolError("a HEADERS frame ends within its priority")
-    return buffer[start:end]
 
 
 def _internal(details: str) -> Failure:

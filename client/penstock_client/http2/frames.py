@@ -83,6 +83,20 @@ def reset(stream: int) -> bytes:
     return frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big"))
 
 
+def unpadded(buffer: bytes, kind: int, flags: int, start: int, end: int) -> bytes:
+    """What a DATA or HEADERS frame holds, without padding and priority."""
+    if flags & (PADDED | PRIORITY):
+        if flags & PADDED:
+            if start == end or start + 1 + buffer[start] > end:
+                raise ProtocolError("a frame's padding is longer than the frame")
+            start, end = start + 1, end - buffer[start]
+        if flags & PRIORITY and kind == HEADERS:
+            start += 5
+        if start > end:
+            raise ProtocolError("a HEADERS frame ends within its priority")
+    return buffer[start:end]
+
+
 def header_block(fields: Iterable[tuple[str, str]]) -> bytes:
     r"""A header block of literals that no table remembers, so that the same bytes serve every call and connection.
 

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.load import frames, headers
+from bench.load import headers
 from bench.load.connection import Calls, Connection
-from bench.load.frames import ProtocolError
+from bench.load.frames import scan
+from penstock_client.http2 import frames
+from penstock_client.http2.frames import ProtocolError, header_block
 
 BLOCK = headers.request_block("/s/m", "127.0.0.1:1")
-OK_TRAILERS = headers.literal("grpc-status", "0")
+OK_TRAILERS = header_block([("grpc-status", "0")])
 WHOLE = frames.END_STREAM | frames.END_HEADERS
 
 
@@ -22,14 +24,14 @@ def connection(*messages: bytes) -> Connection:
 def sent(link: Connection) -> list[tuple[int, int, int, bytes]]:
     """The frames that the client sends now, without the preface."""
     output = link.take_output().removeprefix(frames.PREFACE)
-    found, consumed = frames.scan(output)
+    found, consumed = scan(output)
     assert consumed == len(output)
     return [(kind, flags, stream, output[start:end]) for kind, flags, stream, start, end in found]
 
 
 def answer(stream: int, trailers: bytes = OK_TRAILERS, message: bytes = b"\0\0\0\0\0") -> bytes:
     return (
-        frames.frame(frames.HEADERS, frames.END_HEADERS, stream, headers.literal(":status", "200"))
+        frames.frame(frames.HEADERS, frames.END_HEADERS, stream, header_block([(":status", "200")]))
         + frames.frame(frames.DATA, 0, stream, message)
         + frames.frame(frames.HEADERS, WHOLE, stream, trailers)
     )
@@ -43,9 +45,9 @@ def test_it_opens_with_the_preface_no_header_table_and_wide_windows() -> None:
     link = connection()
     output = link.take_output()
     assert output.startswith(frames.PREFACE)
-    (settings, update), _ = frames.scan(output[len(frames.PREFACE) :])
+    (settings, update), _ = scan(output[len(frames.PREFACE) :])
     rest = output[len(frames.PREFACE) :]
-    assert frames.parse_settings(rest[settings[3] : settings[4]]) == {1: 0, 2: 0, 4: 2**31 - 1}
+    assert frames.parsed_settings(rest[settings[3] : settings[4]]) == {1: 0, 2: 0, 4: 2**31 - 1}
     assert update[0] == frames.WINDOW_UPDATE
     assert link.take_output() == b""
 
@@ -71,7 +73,7 @@ def test_each_call_has_one_outcome_however_the_answer_is_cut(cuts) -> None:
     link = connection()
     for due in (1.0, 2.0, 3.0):
         link.submit(due)
-    data = answer(3) + answer(1, headers.literal("grpc-status", "13")) + answer(5)
+    data = answer(3) + answer(1, header_block([("grpc-status", "13")])) + answer(5)
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     outcomes = [each for i, j in pairwise(edges) for each in link.receive(data[i:j])]
     assert outcomes == [(2.0, ""), (1.0, "grpc-status 13"), (3.0, "")]
@@ -82,7 +84,7 @@ def test_each_call_has_one_outcome_however_the_answer_is_cut(cuts) -> None:
     ("data", "reason"),
     [
         (frames.frame(frames.HEADERS, WHOLE, 1, OK_TRAILERS), "grpc-status 0 without a message"),
-        (frames.frame(frames.HEADERS, WHOLE, 1, headers.literal(":status", "503")), "no grpc-status, HTTP status 503"),
+        (frames.frame(frames.HEADERS, WHOLE, 1, header_block([(":status", "503")])), "no grpc-status, HTTP status 503"),
         (frames.frame(frames.DATA, frames.END_STREAM, 1, b"\0\0\0\0\0"), "ended without trailers"),
         (frames.frame(frames.RST_STREAM, 0, 1, (8).to_bytes(4, "big")), "reset with HTTP/2 error 8"),
         (frames.frame(frames.GOAWAY, 0, 0, bytes(8)), "refused by GOAWAY"),
@@ -208,7 +210,7 @@ def test_a_call_that_is_answered_before_its_body_was_sent_is_cancelled() -> None
     link = connection(bytes(100_000))
     link.submit(1.0)
     link.take_output()
-    refusal = frames.frame(frames.HEADERS, WHOLE, 1, headers.literal("grpc-status", "8"))
+    refusal = frames.frame(frames.HEADERS, WHOLE, 1, header_block([("grpc-status", "8")]))
     assert link.receive(refusal) == [(1.0, "grpc-status 8")]
     assert [(kind, stream) for kind, _, stream, _ in sent(link)] == [(frames.RST_STREAM, 1)]
 

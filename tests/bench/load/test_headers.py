@@ -4,24 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.load import headers
-from bench.load.frames import ProtocolError
+from penstock_client.http2.frames import ProtocolError, header_block
 
 texts = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=300)
-
-
-@pytest.mark.parametrize(
-    ("value", "prefix_bits", "expected"),
-    [(10, 5, "0a"), (1337, 5, "1f9a0a"), (42, 8, "2a"), (127, 7, "7f00"), (254, 7, "7f7f"), (255, 7, "7f8001")],
-)
-def test_integers_are_those_of_rfc_7541_appendix_c(value, prefix_bits, expected) -> None:
-    assert headers.integer(value, prefix_bits) == bytes.fromhex(expected)
-
-
-@given(texts, texts)
-def test_a_literal_is_read_back_and_not_remembered(name, value) -> None:
-    decoder = Decoder()
-    assert decoder.decode(headers.literal(name.lower(), value)) == [(name.lower(), value)]
-    assert not decoder.header_table.dynamic_entries
 
 
 def test_the_request_block_says_what_grpc_asks_for() -> None:
@@ -70,6 +55,6 @@ def test_only_status_zero_is_ok(fields, verdict) -> None:
 def test_a_known_block_keeps_its_verdict_and_new_ones_do_not_fill_the_memory() -> None:
     verdicts = headers.Verdicts()
     for number in range(3000):
-        assert verdicts.of(headers.literal("grpc-status", "3") + headers.literal("n", str(number))) == "grpc-status 3"
+        assert verdicts.of(header_block([("grpc-status", "3"), ("n", str(number))])) == "grpc-status 3"
     assert len(verdicts._known) <= 1024
-    assert verdicts.of(headers.literal("grpc-status", "0")) == verdicts.of(headers.literal("grpc-status", "0")) == ""
+    assert verdicts.of(header_block([("grpc-status", "0")])) == verdicts.of(header_block([("grpc-status", "0")])) == ""
