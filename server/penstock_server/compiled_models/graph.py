@@ -1,7 +1,7 @@
 """Reads an ONNX file as what its main graph computes: operators with all their attributes, constants, inputs, outputs.
 
-It reads protobuf itself, as `models.onnx_file` does, which has checked the file before. What cannot be compiled in any case,
-and what is too large to be worth it, ends with `NotCompiledError` early.
+It reads protobuf's wire format, as `models.onnx_file` does, which has checked the file before. What cannot be compiled in
+any case, and what is too large to be worth it, ends with `NotCompiledError` early.
 
 Source: onnx.proto of ONNX 1.19, and Protocol Buffers, "Encoding".
 """
@@ -14,15 +14,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.wire import BYTES, INTEGER, VARINT, read_field, read_varint, signed
+
 MAX_BYTES: Final = 1 << 26
 """A larger file is not read: a model that large gains nothing, or its proof would take too long."""
 MAX_NODES: Final = 64
 MAX_PART_BYTES: Final = 1 << 22
 """Of an attribute or a constant."""
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SINGLES: Final = re.compile(rb"(?:\x3d.{4})+", re.DOTALL)
-_INTEGERS: Final = re.compile(rb"(?:\x40[\x80-\xff]{0,9}[\x00-\x7f])+")
-_INTEGER: Final = re.compile(rb"\x40([\x80-\xff]{0,9}[\x00-\x7f])")
+_INTEGERS: Final = re.compile(rb"(?:\x40%b)+" % INTEGER)
+_INTEGER: Final = re.compile(rb"\x40(%b)" % INTEGER)
+_PACKED: Final = re.compile(INTEGER)
 _DTYPES: Final[dict[int, Any]] = {
     1: np.dtype("<f4"),
     2: np.dtype("u1"),
@@ -153,7 +155,7 @@ def _attribute(content: bytes, at: int, end: int) -> tuple[str, Attribute]:
             numbers.append(np.array([_integer(each) for each in _INTEGER.findall(found[0])], np.int64))
             place = found.end()
         else:
-            number, _, start, stop, place = _field(content, place, end)
+            number, _, start, stop, place = read_field(content, place, end)
             if number == 1:
                 name = _text(content, start, stop)
             elif number == 9:
@@ -175,7 +177,7 @@ def _single(content: bytes, number: int, start: int, stop: int, value: Attribute
         case 2:
             return float(np.frombuffer(content, "<f4", 1, start)[0])
         case 3:
-            return _signed(start)
+            return signed(start)
         case 4:
             return _text(content, start, stop)
         case 5:
@@ -195,7 +197,7 @@ def _tensor(content: bytes, at: int, end: int) -> tuple[str, NDArray[Any]]:
     for number, wire, start, stop in _fields(content, at, end):
         match number:
             case 1:
-                shape += [start] if wire == _VARINT else _packed(content[start:stop]).tolist()
+                shape += [start] if wire == VARINT else _packed(content[start:stop]).tolist()
             case 2:
                 kind = start
             case 8:
@@ -206,7 +208,7 @@ def _tensor(content: bytes, at: int, end: int) -> tuple[str, NDArray[Any]]:
                 texts.append(_text(content, start, stop))
             case 4 | 5 | 7 | 10:
                 parts.append(_elements(content, number, wire, start, stop))
-            case 13 | 14 if wire == _BYTES or start:
+            case 13 | 14 if wire == BYTES or start:
                 raise NotCompiledError("it has constants in other files")
     if kind == _STRING:
         values = np.empty(len(texts), object)
@@ -226,9 +228,9 @@ def _array(kind: int, raw: bytes | None, parts: list[NDArray[Any]]) -> NDArray[A
 def _elements(content: bytes, number: int, wire: int, start: int, stop: int) -> NDArray[Any]:
     """Elements of a tensor: a field of many, or of one."""
     if number in {5, 7}:
-        return _packed(content[start:stop]) if wire == _BYTES else np.array([_signed(start)], np.int64)
+        return _packed(content[start:stop]) if wire == BYTES else np.array([signed(start)], np.int64)
     dtype = np.dtype("<f4" if number == 4 else "<f8")
-    return np.frombuffer(content[start:stop], dtype) if wire == _BYTES else np.frombuffer(content, dtype, 1, start)
+    return np.frombuffer(content[start:stop], dtype) if wire == BYTES else np.frombuffer(content, dtype, 1, start)
 
 
 def _check_size(at: int, end: int) -> None:
@@ -237,60 +239,17 @@ def _check_size(at: int, end: int) -> None:
 
 
 def _packed(content: bytes) -> NDArray[np.int64]:
-    found = re.findall(rb"[\x80-\xff]{0,9}[\x00-\x7f]", content)
-    return np.array([_integer(each) for each in found], np.int64)
+    return np.array([_integer(each) for each in _PACKED.findall(content)], np.int64)
 
 
 def _integer(raw: bytes) -> int:
-    if len(raw) == 1:
-        return raw[0]
-    value = 0
-    for shift, byte in enumerate(raw):
-        value |= (byte & 127) << (7 * shift)
-    return _signed(value & 0xFFFFFFFFFFFFFFFF)
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
+    return raw[0] if len(raw) == 1 else signed(read_varint(raw, 0, len(raw))[0])
 
 
 def _fields(content: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     while at < end:
-        number, kind, start, stop, at = _field(content, at, end)
+        number, kind, start, stop, at = read_field(content, at, end)
         yield number, kind, start, stop
-
-
-def _field(content: bytes, at: int, end: int) -> tuple[int, int, int, int, int]:
-    """A field's number, wire type, and value or where its contents begin and end; and where the next one begins."""
-    tag, at = _varint(content, at)
-    number, kind = tag >> 3, tag & 7
-    value = stop = 0
-    if kind == _VARINT:
-        value, at = _varint(content, at)
-    elif kind == _BYTES:
-        size, value = _varint(content, at)
-        at = stop = value + size
-    elif kind in {_FIXED32, _FIXED64}:
-        value = at
-        at += 4 if kind == _FIXED32 else 8
-    else:
-        raise ValueError("no field begins here")
-    if at > end:
-        raise ValueError("a field ends beyond its message")
-    return number, kind, value, stop, at
-
-
-def _varint(content: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = content[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value & 0xFFFFFFFFFFFFFFFF, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number does not end")
 
 
 def _text(content: bytes, at: int, end: int) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.wire import varint
+from penstock.wire import BYTES, FIXED32, INTEGER, VARINT, MalformedError, read_field, read_varint, signed, varint
 from penstock_server.errors import InvalidInputError
 from penstock_server.models import version_folder
 
@@ -33,16 +33,15 @@ MAX_REWRITTEN_BYTES: Final = 1 << 28
 MAX_TEXT_BYTES: Final = 1 << 26
 """All names together."""
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _RUN: Final = 1000
 # Attributes of trees have millions of values, one field each: regular expressions skip them a thousand at a time.
 _SHORT: Final = b"|".join(b"\\x%02x.{%d}" % (size, size) for size in (10, 4, *range(64)))
 _RUNS: Final[dict[int, re.Pattern[bytes]]] = {
-    7 << 3 | _FIXED32: re.compile(rb"(?:\x3d.{4}){1,%d}" % _RUN, re.DOTALL),
-    8 << 3 | _VARINT: re.compile(rb"(?:\x40[\x80-\xff]{0,9}[\x00-\x7f]){1,%d}" % _RUN),
-    9 << 3 | _BYTES: re.compile(rb"(?:\x4a(?:%b)){1,%d}" % (_SHORT, _RUN), re.DOTALL),
+    7 << 3 | FIXED32: re.compile(rb"(?:\x3d.{4}){1,%d}" % _RUN, re.DOTALL),
+    8 << 3 | VARINT: re.compile(rb"(?:\x40%b){1,%d}" % (INTEGER, _RUN)),
+    9 << 3 | BYTES: re.compile(rb"(?:\x4a(?:%b)){1,%d}" % (_SHORT, _RUN), re.DOTALL),
 }
-_TEXTS: Final = {6 << 3 | _BYTES: re.compile(rb"(?:\x32(?:%b)){1,%d}" % (_SHORT, _RUN), re.DOTALL)}
+_TEXTS: Final = {6 << 3 | BYTES: re.compile(rb"(?:\x32(?:%b)){1,%d}" % (_SHORT, _RUN), re.DOTALL)}
 """The strings of a tensor."""
 
 KEPT_ATTRIBUTES: Final = frozenset(
@@ -97,7 +96,7 @@ def read(path: Path) -> OnnxFile:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _Scan(content, path.parent).model()
-    except _MalformedError as error:
+    except MalformedError as error:
         raise InvalidInputError(f"{path.name} is not an ONNX model: {error}") from None
     except InvalidInputError as error:
         raise InvalidInputError(f"{path.name} is refused: {error}") from error
@@ -105,10 +104,6 @@ def read(path: Path) -> OnnxFile:
         raise InvalidInputError(f"{path.name} cannot be read: {error.strerror}") from error
     except ValueError:  # an empty file cannot be mapped
         raise InvalidInputError(f"{path.name} is empty; expected an ONNX model") from None
-
-
-class _MalformedError(Exception):
-    """The bytes are not protobuf, or not this format's."""
 
 
 @dataclass(slots=True)
@@ -229,18 +224,18 @@ class _Scan:
         integers: list[int] = []
         texts: list[str] = []
         for number, kind, start, stop in self.fields(at, end):
-            if (number, kind) == (3, _VARINT):
-                return _signed(start)
-            if (number, kind) == (4, _BYTES):
+            if (number, kind) == (3, VARINT):
+                return signed(start)
+            if (number, kind) == (4, BYTES):
                 return self._text(start, stop)
-            if number == 8 and kind == _VARINT:
-                integers.append(_signed(start))
-            elif number == 8 and kind == _BYTES:
+            if number == 8 and kind == VARINT:
+                integers.append(signed(start))
+            elif number == 8 and kind == BYTES:
                 place = start
                 while place < stop and len(integers) < MAX_KEPT:
-                    value, place = self._varint(place, stop)
-                    integers.append(_signed(value))
-            elif (number, kind) == (9, _BYTES):
+                    value, place = read_varint(self._content, place, stop)
+                    integers.append(signed(value))
+            elif (number, kind) == (9, BYTES):
                 texts.append(self._text(start, stop))
             if len(integers) + len(texts) >= MAX_KEPT:
                 break
@@ -259,11 +254,11 @@ class _Scan:
         name, is_external = "", False
         entries: dict[str, str] = {}
         for number, kind, start, stop in self.fields(at, end, runs=_TEXTS):
-            if (number, kind) == (8, _BYTES):
+            if (number, kind) == (8, BYTES):
                 name = self._text(start, stop)
-            elif (number, kind) == (14, _VARINT):
+            elif (number, kind) == (14, VARINT):
                 is_external = is_external or start != 0
-            elif (number, kind) == (13, _BYTES):
+            elif (number, kind) == (13, BYTES):
                 key, value = self._entry(start, stop)
                 if key in entries:
                     raise InvalidInputError(f"the external data of a constant has {version_folder.shown(key)} twice")
@@ -305,7 +300,7 @@ class _Scan:
         """The fields that hold messages or text: their number, where they begin and where they end."""
         seen: set[int] = set()
         for number, kind, start, stop in self.fields(at, end, runs=runs):
-            if kind == _BYTES:
+            if kind == BYTES:
                 if once and number in once:
                     if number in seen:
                         raise InvalidInputError(f"field {number}, which a message of ONNX has once, comes twice")
@@ -324,33 +319,8 @@ class _Scan:
             if runs and (run := runs.get(content[at])) and (found := run.match(content, at, end)):
                 at = found.end()
                 continue
-            tag, at = self._varint(at, end)
-            number, kind = tag >> 3, tag & 7
-            value = stop = 0
-            if kind == _VARINT:
-                value, at = self._varint(at, end)
-            elif kind == _BYTES:
-                size, value = self._varint(at, end)
-                at = stop = value + size
-            elif kind in {_FIXED32, _FIXED64}:
-                value = at
-                at += 4 if kind == _FIXED32 else 8
-            else:
-                raise _MalformedError(f"byte {at - 1:,} begins no field")
-            if at > end or not number:
-                raise _MalformedError(f"a field ends at byte {at:,}, beyond its message, which ends at {end:,}")
+            number, kind, value, stop, at = read_field(content, at, end)
             yield number, kind, value, stop
-
-    def _varint(self, at: int, end: int) -> tuple[int, int]:
-        value = shift = 0
-        while at < end and shift < 70:
-            byte = self._content[at]
-            at += 1
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value & 0xFFFFFFFFFFFFFFFF, at
-            shift += 7
-        raise _MalformedError(f"a number at byte {at:,} does not end")
 
     def _text(self, at: int, end: int) -> str:
         if end - at > MAX_KEPT:
@@ -375,7 +345,7 @@ def without_maps(path: Path, file: OnnxFile) -> bytes | None:
     scan = _Scan(content, path.parent)
     parts: list[bytes] = []
     for number, kind, start, stop in scan.fields(0, len(content)):
-        if (number, kind) == (7, _BYTES):
+        if (number, kind) == (7, BYTES):
             parts.append(_field(7, _graph_without_maps(scan, content, start, stop, zipped)))
         else:
             parts.append(_copied(content, number, kind, start, stop))
@@ -385,12 +355,12 @@ def without_maps(path: Path, file: OnnxFile) -> bytes | None:
 def _graph_without_maps(scan: "_Scan", content: bytes, at: int, end: int, zipped: Mapping[str, Node]) -> bytes:
     parts: list[bytes] = []
     for number, kind, start, stop in scan.fields(at, end):
-        if (number, kind) == (1, _BYTES) and (name := scan.first_text(start, stop, 2)) in zipped:
+        if (number, kind) == (1, BYTES) and (name := scan.first_text(start, stop, 2)) in zipped:
             node = zipped[name]
             parts.append(
                 _field(1, _field(1, node.inputs[0].encode()) + _field(2, name.encode()) + _field(4, b"Identity"))
             )
-        elif (number, kind) == (12, _BYTES) and (name := scan.first_text(start, stop, 1)) in zipped:
+        elif (number, kind) == (12, BYTES) and (name := scan.first_text(start, stop, 1)) in zipped:
             parts.append(_field(12, _float_matrix(name, _classes(zipped[name]))))
         else:
             parts.append(_copied(content, number, kind, start, stop))
@@ -416,15 +386,15 @@ _VARINT_1: Final = b"\x08"
 
 
 def _field(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | _BYTES) + varint(len(content)) + content
+    return varint(number << 3 | BYTES) + varint(len(content)) + content
 
 
 def _copied(content: bytes, number: int, kind: int, start: int, stop: int) -> bytes:
-    if kind == _VARINT:
+    if kind == VARINT:
         return varint(number << 3) + varint(start)
-    if kind == _BYTES:
+    if kind == BYTES:
         return _field(number, content[start:stop])
-    return varint(number << 3 | kind) + content[start : start + (4 if kind == _FIXED32 else 8)]
+    return varint(number << 3 | kind) + content[start : start + (4 if kind == FIXED32 else 8)]
 
 
 def _check_calls(main: _Count, functions: Mapping[_Function, _Count]) -> None:
@@ -461,10 +431,6 @@ def _inlined(count: _Count, totals: Mapping[_Function, int]) -> int:
 
 def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
 
 
 def _number(key: str, text: str) -> int:
