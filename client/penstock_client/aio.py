@@ -1,7 +1,6 @@
 """The client for asyncio: performs the session's steps by awaiting."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
@@ -15,11 +14,10 @@ from penstock_client.http2.awaiting import AwaitedCalls
 from penstock_client.many import DEFAULT_IN_FLIGHT, OnError, check_many, each_row
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
-from penstock_client.reply import plain_prediction
 from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS
-from penstock_client.steps import Attempt, Failure, Made, Pause, Steps, T
+from penstock_client.steps import Attempt, Failure, Pause, Steps, T
 from penstock_client.tensors import Extra
 
 
@@ -69,17 +67,7 @@ class AsyncClient(ClientBase):
             extra=extra,
             explain=explain,
         )
-        self._check_open()
-        attempt = self._session.planned(options, rows, timeout_s)
-        if attempt is None:
-            return await self._run(self._session.predict(options, rows, timeout_s))
-        begun_s = time.monotonic()
-        outcome = await self._perform(attempt)
-        made = Made(outcome, begun_s, time.monotonic() - begun_s)
-        prediction = plain_prediction(made, explains=explain)
-        if prediction is not None:
-            return prediction
-        return await self._run(self._session.predict(options, rows, timeout_s, made))
+        return await self._run(self._session.predict(options, rows, timeout_s))
 
     @overload
     def predict_many(

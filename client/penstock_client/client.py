@@ -15,11 +15,10 @@ from penstock_client.http2.blocking import DirectCalls
 from penstock_client.many import DEFAULT_IN_FLIGHT, Many, OnError, check_many, requests
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
-from penstock_client.reply import plain_prediction
 from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS
-from penstock_client.steps import Attempt, Failure, Made, Pause, Steps, T
+from penstock_client.steps import Attempt, Failure, Pause, Steps, T
 from penstock_client.tensors import Extra
 
 
@@ -111,17 +110,7 @@ class Client(ClientBase):
             extra=extra,
             explain=explain,
         )
-        self._check_open()
-        attempt = self._session.planned(options, rows, timeout_s)
-        if attempt is None:
-            return self._run(self._session.predict(options, rows, timeout_s))
-        begun_s = time.monotonic()
-        outcome = self._calls.call(METHODS[attempt.method], attempt.payload, attempt.timeout_s)
-        made = Made(outcome, begun_s, time.monotonic() - begun_s)
-        prediction = plain_prediction(made, explains=explain)
-        if prediction is not None:
-            return prediction
-        return self._run(self._session.predict(options, rows, timeout_s, made))
+        return self._run(self._session.predict(options, rows, timeout_s))
 
     @overload
     def predict_many(

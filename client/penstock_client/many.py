@@ -4,7 +4,6 @@
 grpcio. Only the first attempt of a request overlaps with others: a call that must be tried again is tried at its turn.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ import numpy as np
 from penstock.names import INFER_METHOD
 from penstock_client.errors import PenstockClientError
 from penstock_client.prediction import Prediction
-from penstock_client.reply import plain_prediction
 from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
 from penstock_client.session import METHODS, Session
-from penstock_client.steps import Attempt, Failure, Made, Pause, Steps
+from penstock_client.steps import Attempt, Failure, Pause, Steps
 
 OnError = Literal["raise", "return"]
 """What becomes of a request that failed: its error ends the iteration, or takes the answer's place."""
@@ -51,12 +49,10 @@ class Request:
 
 @dataclass(slots=True)
 class _Asked:
-    """A request in flight: with the steps that it takes, unless a plan had its first attempt; or its answer already."""
+    """A request in flight, with the steps that it takes; or its answer already."""
 
-    request: Request
+    steps: Steps[Prediction]
     ticket: Any = None
-    begun_s: float = 0.0
-    steps: Steps[Prediction] | None = None
     answer: Prediction | PenstockClientError | None = None
 
 
@@ -127,28 +123,22 @@ class Many:
                 yield self._given(waiting.popleft(), on_error)
         finally:
             for each in waiting:
-                if each.steps is not None:
-                    each.steps.close()
+                each.steps.close()
             self._pipe.close()
 
     def _ask(self, request: Request) -> _Asked:
-        asked = _Asked(request)
-        attempt = self._session.planned(request.options, request.rows, self._timeout_s)
-        if attempt is None:
-            asked.steps = self._session.predict(request.options, request.rows, self._timeout_s)
-            attempt = self._first_attempt(asked, asked.steps, None)
+        asked = _Asked(self._session.predict(request.options, request.rows, self._timeout_s))
+        attempt = self._first_attempt(asked)
         if attempt is not None:
-            asked.begun_s = time.monotonic()
             asked.ticket = self._pipe.start(METHODS[attempt.method], attempt.payload, attempt.timeout_s)
         return asked
 
-    def _first_attempt(
-        self, asked: _Asked, steps: Steps[Prediction], outcome: bytes | Failure | None
-    ) -> Attempt | None:
+    def _first_attempt(self, asked: _Asked) -> Attempt | None:
         """The attempt that the steps come to, after the model's metadata where it is not known; or sets the answer."""
+        outcome: bytes | Failure | None = None
         try:
             while True:
-                step = steps.send(outcome)
+                step = asked.steps.send(outcome)
                 if isinstance(step, Attempt) and step.method == INFER_METHOD:
                     return step
                 outcome = self._perform(step)
@@ -169,18 +159,9 @@ class Many:
 
     def _answer(self, asked: _Asked) -> Prediction:
         outcome: bytes | Failure | None = self._pipe.wait(asked.ticket)
-        steps = asked.steps
-        if steps is None:
-            assert outcome is not None, "a call is answered by bytes or a failure"
-            made = Made(outcome, asked.begun_s, time.monotonic() - asked.begun_s)
-            options = asked.request.options
-            prediction = plain_prediction(made, explains=options.explain)
-            if prediction is not None:
-                return prediction
-            steps, outcome = self._session.predict(options, asked.request.rows, self._timeout_s, made), None
         while True:
             try:
-                step = steps.send(outcome)
+                step = asked.steps.send(outcome)
             except StopIteration as finished:
                 answer: Prediction = finished.value
                 return answer

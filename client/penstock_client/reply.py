@@ -16,7 +16,7 @@ from penstock import inference_pb2
 from penstock.names import PARAMETER_BATCH_ROWS, PARAMETER_COMPUTE_US, PARAMETER_QUEUE_US, PARAMETER_ROLE
 from penstock.tensors import NUMPY_TYPES
 from penstock_client.prediction import Prediction, Timing, texts_of
-from penstock_client.steps import Made
+from penstock_client.steps import Failure
 
 # The tags of ModelInferResponse's fields, and of those within a parameter.
 _MODEL, _VERSION, _ID, _PARAMETERS, _OUTPUTS, _RAW = (number << 3 | 2 for number in range(1, 7))
@@ -58,13 +58,12 @@ _known: dict[bytes, tuple[_Output, ...]] = {}
 """The heads of all outputs of a reply, by their bytes. Threads change it by single operations."""
 
 
-def plain_prediction(made: Made, *, explains: bool) -> Prediction | None:
+def plain_prediction(outcome: bytes | Failure, *, round_trip_s: float, explains: bool) -> Prediction | None:
     """The prediction of an attempt that was answered by a plain reply; None for anything else."""
-    payload = made.outcome
-    if explains or not isinstance(payload, bytes):
+    if explains or not isinstance(outcome, bytes):
         return None
     try:
-        return _read(payload, made.taken_s)
+        return _read(outcome, round_trip_s)
     except (_NotPlainError, IndexError, ValueError):
         return None
 

@@ -24,6 +24,7 @@ from penstock_client.errors import (
 from penstock_client.metadata import ModelMetadata, ModelState, TensorSpec, index_of, metadata_of
 from penstock_client.plan import Plans
 from penstock_client.prediction import Prediction, parsed, prediction_of
+from penstock_client.reply import plain_prediction
 from penstock_client.request import RequestOptions, infer_payload
 from penstock_client.retry import Backoff, pause_before_retry_s
 from penstock_client.rows import Rows, table_of
@@ -84,31 +85,24 @@ class Session:
         self._plans = Plans()
         self._said: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
 
-    def planned(self, options: RequestOptions, rows: Rows, timeout_s: float | None) -> Attempt | None:
-        """The first attempt of `predict`, if a plan has it: nearly all that is done per call for rows like earlier ones.
-
-        The caller makes it. A reply is read by `answer`; with anything else, `predict` goes on from there.
-        """
-        payload = self._plans.payload(options, rows, self._declared)
-        if payload is None or len(payload) > self._max_message_bytes:
-            return None
-        if timeout_s is None:
-            return Attempt(INFER_METHOD, payload, self._timeout_s)
-        return Attempt(INFER_METHOD, payload, timeout_s) if _is_duration(timeout_s) else None
-
-    def predict(
-        self, options: RequestOptions, rows: Rows, timeout_s: float | None, made: Made | None = None
-    ) -> Steps[Prediction]:
-        """The prediction for the rows, cast to what the model declares.
-
-        Args:
-            options: of the request.
-            rows: in any form.
-            timeout_s: until the call gives up, from now or from the start of the attempt that was made.
-            made: the attempt that `planned` gave, and how it ended.
-        """
-        return self._with_deadline(
-            options.model, timeout_s, lambda deadline_s: self._predict(options, rows, deadline_s, made), made
+    def predict(self, options: RequestOptions, rows: Rows, timeout_s: float | None) -> Steps[Prediction]:
+        """The prediction for the rows, cast to what the model declares."""
+        # For rows like earlier ones a plan has the bytes of the first attempt, and mostly that is all.
+        made = None
+        attempt = self._planned(options, rows, timeout_s)
+        if attempt is not None:
+            begun_s = self._clock()
+            outcome = yield attempt
+            assert outcome is not None, "a call is answered by bytes or a failure"
+            taken_s = self._clock() - begun_s
+            prediction = plain_prediction(outcome, round_trip_s=taken_s, explains=options.explain)
+            if prediction is not None:
+                return prediction
+            made = Made(outcome, begun_s, taken_s)
+        return (
+            yield from self._with_deadline(
+                options.model, timeout_s, lambda deadline_s: self._predict(options, rows, deadline_s, made), made
+            )
         )
 
     def metadata(self, model: str, version: str, timeout_s: float | None) -> Steps[ModelMetadata]:
@@ -132,6 +126,14 @@ class Session:
         return self._with_deadline(
             model or "", timeout_s, lambda deadline_s: self._is_ready(model, version, deadline_s)
         )
+
+    def _planned(self, options: RequestOptions, rows: Rows, timeout_s: float | None) -> Attempt | None:
+        payload = self._plans.payload(options, rows, self._declared)
+        if payload is None or len(payload) > self._max_message_bytes:
+            return None
+        if timeout_s is None:
+            return Attempt(INFER_METHOD, payload, self._timeout_s)
+        return Attempt(INFER_METHOD, payload, timeout_s) if _is_duration(timeout_s) else None
 
     def _with_deadline(
         self,

@@ -49,7 +49,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An attempt that was made before the steps began.
+    """The attempt that a plan had the bytes of; the general steps go on from it.
 
     Attributes:
         outcome: how it ended.

@@ -14,7 +14,7 @@ from penstock_client import reply as module
 from penstock_client.errors import ServerError
 from penstock_client.prediction import prediction_of
 from penstock_client.reply import plain_prediction
-from penstock_client.steps import Failure, Made
+from penstock_client.steps import Failure
 
 TEXT = st.text(max_size=150)
 SHAPES = st.lists(st.integers(0, 4), max_size=3)
@@ -49,7 +49,7 @@ def replies(draw):
 
 
 def read(payload):
-    return plain_prediction(Made(payload, 0.0, 0.5), explains=False)
+    return plain_prediction(payload, round_trip_s=0.5, explains=False)
 
 
 def general(payload):
@@ -191,8 +191,8 @@ def test_other_replies_are_left_to_protobuf(change):
 
 
 def test_failures_and_attributions_are_not_replies():
-    assert plain_prediction(Made(Failure("code"), 0.0, 0.5), explains=False) is None
-    assert plain_prediction(Made(plain().SerializeToString(), 0.0, 0.5), explains=True) is None
+    assert plain_prediction(Failure("code"), round_trip_s=0.5, explains=False) is None
+    assert plain_prediction(plain().SerializeToString(), round_trip_s=0.5, explains=True) is None
 
 
 def test_heads_that_differ_each_time_do_not_fill_the_memory():
