@@ -18,7 +18,7 @@ class Choice:
 
     Attributes:
         by_size: for each of `SIZES` whether they do.
-        reason: what was measured, or why there are no kernels, in one sentence.
+        reason: what serves, in a few words; a colon; what was measured, or why there are no kernels.
         proven_with: the key of the kernels that were proven and timed; "" where none were.
     """
 
@@ -54,8 +54,27 @@ def fastest(about: str, ours_s: Sequence[float], theirs_s: Sequence[float]) -> C
     if not any(by_size):
         return none(f"kernels would be {measured}")
     if all(by_size):
-        return Choice(by_size, f"kernels, {measured}: {about}")
-    served = ", ".join(f"{size:,}" for size, is_ours in zip(SIZES, by_size, strict=True) if is_ours)
-    return Choice(
-        by_size, f"kernels for batches of about {served} rows, else onnxruntime; kernels are {measured}: {about}"
-    )
+        return Choice(by_size, f"kernels: {measured}; {about}")
+    others = "onnxruntime serves the others; kernels are"
+    return Choice(by_size, f"kernels {_batches(by_size)}: {others} {measured}; {about}")
+
+
+def _batches(by_size: Sequence[bool]) -> str:
+    """Which batches these are, in words.
+
+    >>> _batches((True, True, False, False)), _batches((False, True, False, True))
+    ('up to 16 rows', 'of 3 to 16 rows and above 256 rows')
+    """
+    spans: list[tuple[int, int | None]] = []
+    for above, most, is_ours in zip((0, *_LIMITS), (*_LIMITS, None), by_size, strict=True):
+        if is_ours and spans and spans[-1][1] == above:
+            spans[-1] = spans[-1][0], most
+        elif is_ours:
+            spans.append((above, most))
+    return " and ".join(_span(*each) for each in spans)
+
+
+def _span(above: int, most: int | None) -> str:
+    if most is None:
+        return f"above {above} rows"
+    return f"of {above + 1} to {most} rows" if above else f"up to {most} rows"

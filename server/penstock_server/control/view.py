@@ -21,7 +21,7 @@ class VersionView:
         wanted: its roles in the desired plan.
         weight: the canary's share, 0 to 1; None for other roles.
         reason: why it is not ready, what is wrong with its new files, or what is wrong with its model.
-        engine: what runs its graph, and why; "" where no worker has it, or that goes without saying.
+        engine: what runs it, in a few words; a colon; and why. "" where no worker has it.
     """
 
     model: str

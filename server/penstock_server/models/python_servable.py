@@ -68,6 +68,11 @@ class PythonServable(Servable):
         self.model.sandbox.on_end = ended
 
     @property
+    def engine(self) -> str:
+        """What runs it, and how."""
+        return "python: its whole pipeline, in a process of its own"
+
+    @property
     def batching_note(self) -> str:
         """What operators need to know: of the libraries' releases, and of how requests are batched."""
         return "; ".join(filter(None, (self.model.note, super().batching_note)))

@@ -77,6 +77,7 @@ def test_a_version_is_loaded_decoded_counted_and_answered(folder: Path, sandboxe
     servable, cost = load(("m", "1"), folder, threads=1, max_rows=8, python=ALLOWED)
     assert isinstance(servable, PythonServable)
     assert servable.is_elsewhere
+    assert servable.engine.startswith("python: ")
     assert cost.of(1) > 0
     assert servable.batching is not None
     assert servable.batching.reason == "requests are batched by rows: proven on 8 golden rows"

@@ -74,6 +74,35 @@ def test_the_table_shows_what_is_wanted_beside_what_is_served(capsys, monkeypatc
     ]
 
 
+ENGINES = {
+    "1": "kernels: 4.1 / 5.0 / 8.9 / 9.9 times as fast as onnxruntime for 1 / 8 / 64 / 1,024 rows; 100 trees",
+    "2": "kernels up to 16 rows: onnxruntime serves the others; kernels are 4.1 / 2.0 / 0.9 / 0.9 times as fast",
+    "3": "onnxruntime: it has text: that is left to it",
+    "4": "python: its whole pipeline, in a process of its own",
+    "5": "",
+}
+
+
+@pytest.mark.parametrize("columns", [40, 82, 83, 200])
+def test_what_runs_each_version_is_shown_in_short_where_there_is_room(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    served = [row(version, "champion", ["champion"], engine=engine) for version, engine in ENGINES.items()]
+    models.show({"models": served, "sources": []})
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= columns
+    if columns < 83:
+        assert not any("engine" in line or "kernels" in line for line in lines)
+        return
+    assert [line.split("READY")[-1].strip() for line in lines if "READY" in line] == [
+        "kernels",
+        "kernels up to 16 rows",
+        "onnxruntime",
+        "python",
+        "",
+    ]
+    assert next(line for line in lines if line).endswith("  engine")
+
+
 def test_a_server_without_wanted_roles_is_shown_too(capsys):
     models.show(STATUS)
     assert [line.split() for line in capsys.readouterr().out.splitlines() if "fraud" in line] == [

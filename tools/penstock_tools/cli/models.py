@@ -28,7 +28,8 @@ def models(
     """Shows what a server has loaded: the wanted and the served role of each version, its state, and why.
 
     A role is [bold]wanted[/bold] from the moment of the promotion, and [bold]served[/bold] once the version is fetched,
-    checked and loaded. The line below the table says what keeps a version from it.
+    checked and loaded. The line below the table says what keeps a version from it. In a terminal that is wide enough,
+    [bold]engine[/bold] is what runs the version; [bold]--json[/bold] says why too.
 
     Example: [bold]penstock models --http http://models:8002[/bold]
     """

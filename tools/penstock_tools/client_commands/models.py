@@ -16,7 +16,11 @@ from penstock_tools.formatting import safe
 _PATH: Final = "/v1/models"
 _STYLES: Final = {"READY": "green", "LOADING": "yellow", "UNLOADING": "yellow"}
 
+_ANY_WIDTH: Final = 10_000
+
 Status = Mapping[str, Any]
+_Versions = Mapping[tuple[str, str], list[Mapping[str, Any]]]
+"""The records, of which there is one for each role, by model and version."""
 
 
 def fetch(url: str, encryption: Encryption = PLAIN) -> Status:
@@ -60,7 +64,7 @@ def show(status: Status) -> None:
     console = Console()
     versions = _versions(status["models"])
     if versions:
-        console.print(_table(versions, has_roles=any("role" in record for record in status["models"])))
+        console.print(_widest_table(versions, console))
     else:
         console.print("no models are loaded; a model is served once a version of it is champion (penstock promote)")
     for (name, version), records in versions.items():
@@ -71,21 +75,32 @@ def show(status: Status) -> None:
             console.print(Text(f"{source['name']} is {source['state']}: {source['reason']}", style="yellow"))
 
 
-def _versions(records: list[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """The records, of which there is one for each role, by model and version."""
+def _versions(records: list[Mapping[str, Any]]) -> _Versions:
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for record in records:
         found.setdefault((str(record.get("name")), str(record.get("version") or "")), []).append(record)
     return found
 
 
-def _table(versions: Mapping[tuple[str, str], list[Mapping[str, Any]]], *, has_roles: bool) -> Any:
+def _widest_table(versions: _Versions, console: Any) -> Any:
+    """The table with what runs each version, or without it where that leaves too little room for the rest."""
+    records = [record for group in versions.values() for record in group]
+    has_roles = any("role" in record for record in records)
+    if any(record.get("engine") for record in records):
+        table = _table(versions, has_roles=has_roles, has_engines=True)
+        if console.measure(table, options=console.options.update(width=_ANY_WIDTH)).maximum <= console.width:
+            return table
+    return _table(versions, has_roles=has_roles, has_engines=False)
+
+
+def _table(versions: _Versions, *, has_roles: bool, has_engines: bool) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     roles = ("wanted as", "serves as", "traffic") if has_roles else ()
-    table = Table("model", "version", *roles, "state", box=box.SIMPLE_HEAD, pad_edge=False)
+    engines = ("engine",) if has_engines else ()
+    table = Table("model", "version", *roles, "state", *engines, box=box.SIMPLE_HEAD, pad_edge=False)
     for (name, version), records in versions.items():
         serves = [str(record["role"]) for record in records if record.get("role")]
         wanted = list(map(str, records[0].get("wanted") or ()))
@@ -100,9 +115,18 @@ def _table(versions: Mapping[tuple[str, str], list[Mapping[str, Any]]], *, has_r
             else ()
         )
         table.add_row(
-            Text(safe(name)), Text(version), *shown, Text(str(records[0].get("state") or ""), style=_style(records))
+            Text(safe(name)),
+            Text(version),
+            *shown,
+            Text(str(records[0].get("state") or ""), style=_style(records)),
+            *((Text(_engine(records[0])),) if has_engines else ()),
         )
     return table
+
+
+def _engine(record: Mapping[str, Any]) -> str:
+    """What runs the version, without why."""
+    return safe(str(record.get("engine") or "").partition(":")[0])
 
 
 def _style(records: list[Mapping[str, Any]]) -> str:
