@@ -19,7 +19,7 @@ from penstock_client.http2 import outcome
 from penstock_client.http2.blocking import MOST_PLACES, HeaderWriter, late, refused, unreached
 from penstock_client.http2.connection import Connection, Outcome
 from penstock_client.http2.frames import ProtocolError
-from penstock_client.http2.hpack import HeaderReader
+from penstock_client.http2.hpack import KnownBlocks
 from penstock_client.http2.target import SLOW_S, Target
 from penstock_client.steps import Failure
 
@@ -189,7 +189,7 @@ class AwaitedCalls:
     def __init__(self, target: Target, headers: Mapping[str, str], max_message_bytes: int) -> None:
         self._target = target
         self._writer = HeaderWriter(target, headers)
-        self._reader = HeaderReader()
+        self._known = KnownBlocks()
         self._max_message_bytes = max_message_bytes
         self._loop = asyncio.get_running_loop()
         self._link: _Link | None = None
@@ -275,7 +275,7 @@ class AwaitedCalls:
         target = self._target
 
         def made() -> _Link:
-            return _Link(Connection(self._max_message_bytes, self._reader), self._loop)
+            return _Link(Connection(self._max_message_bytes, self._known), self._loop)
 
         if target.path:
             return await self._loop.create_unix_connection(made, target.path)

@@ -16,7 +16,7 @@ import grpc
 
 from penstock_client.http2 import frames, outcome
 from penstock_client.http2.connection import Connection
-from penstock_client.http2.hpack import HeaderReader
+from penstock_client.http2.hpack import KnownBlocks
 from penstock_client.http2.link import LateError, Link
 from penstock_client.http2.target import Target, milliseconds
 from penstock_client.steps import Failure
@@ -79,7 +79,7 @@ class DirectCalls:
     ) -> None:
         self._target = target
         self._writer = HeaderWriter(target, headers)
-        self._reader = HeaderReader()
+        self._known = KnownBlocks()
         self._max_message_bytes = max_message_bytes
         self._clock = clock
         # Lists and sets are changed by single operations only, which threads may do at the same time.
@@ -171,7 +171,7 @@ class DirectCalls:
             return unreached(self._target, "no answer")
         except OSError as error:
             return unreached(self._target, str(error))
-        link = Link(connected, Connection(self._max_message_bytes, self._reader), self._clock)
+        link = Link(connected, Connection(self._max_message_bytes, self._known), self._clock)
         self._links.add(link)
         if self._is_closed:
             link.shut("the client was closed during the call")

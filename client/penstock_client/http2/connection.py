@@ -14,7 +14,7 @@ import grpc
 
 from penstock_client.http2 import frames, outcome
 from penstock_client.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS, ProtocolError, unpadded
-from penstock_client.http2.hpack import HeaderReader
+from penstock_client.http2.hpack import HeaderReader, KnownBlocks
 from penstock_client.steps import Failure
 
 Outcome = bytes | Failure | None
@@ -24,7 +24,7 @@ OPENING: Final = (
     frames.PREFACE
     + frames.settings(
         {
-            # Header blocks then mean the same wherever they come, and are looked up.
+            # A server's header blocks then mean the same wherever they come, and are looked up.
             frames.HEADER_TABLE_SIZE: 0,
             frames.ENABLE_PUSH: 0,
             # A reply's length is known and checked from its first bytes, so windows bound nothing that is not bounded.
@@ -77,7 +77,7 @@ class Connection:
 
     Args:
         max_message_bytes: the longest reply that is taken.
-        headers: decodes header blocks; connections to one server may share it.
+        known: what is known of the server's header blocks; its connections may share it.
 
     Attributes:
         is_closing: no further call may start here; those in flight go on.
@@ -106,9 +106,9 @@ class Connection:
         "is_ending",
     )
 
-    def __init__(self, max_message_bytes: int, headers: HeaderReader) -> None:
+    def __init__(self, max_message_bytes: int, known: KnownBlocks) -> None:
         self._max_message_bytes = max_message_bytes
-        self._headers = headers
+        self._headers = HeaderReader(known)
         self._output = [OPENING]
         self._rest = b""
         self._next_stream = 1
@@ -297,10 +297,11 @@ class Connection:
             self._end(stream, _internal("the server sent more than one message"), ends)
 
     def _on_headers(self, stream: int, flags: int, block: bytes, ends: list[tuple[int, Outcome]]) -> None:
-        # Blocks need no order among them, so those of a call that has ended are not even read.
         state = self._streams.get(stream)
         if state is None:
             self._check_started(stream)
+            # What it has the table remember, later ones refer to.
+            self._headers.read(block)
             return
         is_end = bool(flags & END_STREAM)
         if self._headers.usual.get(block) is is_end:
@@ -315,7 +316,7 @@ class Connection:
             if failed is not None:
                 self._end(stream, failed, ends, is_over=True)
                 return
-            self._headers.usual[block] = True
+            self._headers.learn(block, is_end=True)
             self._on_success(stream, state, ends)
             return
         values = dict(fields)
@@ -326,7 +327,7 @@ class Connection:
         if status != "200" or not kind.startswith("application/grpc"):
             self._end(stream, outcome.not_grpc(status, f"the server answered {kind or 'nothing'}, not gRPC"), ends)
             return
-        self._headers.usual[block] = False
+        self._headers.learn(block, is_end=False)
         self._on_beginning(stream, state, ends)
 
     def _on_beginning(self, stream: int, state: _Stream, ends: list[tuple[int, Outcome]]) -> None:

@@ -4,20 +4,53 @@ import socket
 import struct
 import threading
 
+import hpack
+
 from penstock_client.http2 import frames
 from penstock_client.http2.frames import frame, header_block
 
-HEADERS = header_block([(":status", "200"), ("content-type", "application/grpc")])
-OK = header_block([("grpc-status", "0")])
+BEGUN = [(":status", "200"), ("content-type", "application/grpc")]
+ENDED = [("grpc-status", "0")]
+HEADERS = header_block(BEGUN)
+OK = header_block(ENDED)
 WAIT_S = 10.0
 
 
-def answer(stream, payload):
+def answer(stream, payload, headers=HEADERS, trailers=OK):
     return (
-        frame(frames.HEADERS, frames.END_HEADERS, stream, HEADERS)
+        frame(frames.HEADERS, frames.END_HEADERS, stream, headers)
         + frame(frames.DATA, 0, stream, b"\0" + len(payload).to_bytes(4, "big") + payload)
-        + frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream, OK)
+        + frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream, trailers)
     )
+
+
+class TableAnswers:
+    """Answers of a server that remembers its headers, and refers to what it remembers.
+
+    Args:
+        ack_after: how many answers it gives before it has read this side's settings, and keeps no table any more.
+
+    Attributes:
+        references: how many header blocks referred to the table.
+    """
+
+    def __init__(self, ack_after=None):
+        self._encoder = hpack.Encoder()
+        self._left = ack_after
+        self.references = 0
+
+    def answer(self, stream, payload):
+        settled = b""
+        if self._left == 0:
+            self._encoder.header_table_size = 0
+            settled = frame(frames.SETTINGS, frames.ACK, 0)
+        if self._left is not None:
+            self._left -= 1
+        headers = self._encoder.encode([*BEGUN, ("server", "tabled")], huffman=False)
+        trailers = self._encoder.encode([*ENDED, ("x-answer", payload.decode())], huffman=False)
+        # A reference to the table is a byte, and no other one here is as large.
+        self.references += sum(any(byte >= 0xBE for byte in block) for block in (headers, trailers))
+        return settled + answer(stream, payload, headers, trailers)
 
 
 def goaway(last):

@@ -16,7 +16,7 @@ from penstock_client.http2.awaiting import AwaitedCalls
 from penstock_client.http2.frames import frame
 from penstock_client.http2.target import Target, target_of
 from penstock_client.steps import Failure
-from tests.client.http2.played import WAIT_S, Played, answer, goaway, received
+from tests.client.http2.played import WAIT_S, Played, TableAnswers, answer, goaway, received
 
 LIVE = "/inference.GRPCInferenceService/ServerLive"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -95,6 +95,25 @@ async def test_a_server_that_has_gone_and_come_back_is_found():
                 await gone(calls._link)
         assert replies == [b"1", b"1", b"2", b"2", b"3"]
         await calls.close()
+
+
+@pytest.mark.parametrize("ack_after", [0, 3, None])
+async def test_a_server_may_remember_headers_before_it_has_read_the_settings_and_even_afterwards(ack_after):
+    ends = []
+
+    def play(number, connected, streams):
+        end = TableAnswers(ack_after)
+        ends.append(end)
+        for stream in streams:
+            connected.sendall(end.answer(stream, b"%d" % stream))
+
+    with Played(play) as played:
+        calls = direct(played.address)
+        replies = await asyncio.gather(*(calls.call(LIVE, b"", 5.0) for _ in range(8)))
+        assert sorted(replies) == sorted(b"%d" % stream for stream in range(1, 17, 2))
+        await calls.close()
+    assert played.connections == 1
+    assert (ends[0].references > 0) is (ack_after != 0)
 
 
 async def test_calls_that_a_stopping_server_has_not_begun_go_to_the_next_connection():

@@ -17,7 +17,7 @@ from penstock_client.http2.blocking import DirectCalls
 from penstock_client.http2.frames import frame
 from penstock_client.http2.target import Target, target_of
 from penstock_client.steps import Failure
-from tests.client.http2.played import WAIT_S, Played, answer, goaway, received
+from tests.client.http2.played import WAIT_S, Played, TableAnswers, answer, goaway, received
 
 LIVE = "/inference.GRPCInferenceService/ServerLive"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -114,6 +114,31 @@ def test_a_server_that_has_gone_and_come_back_is_found_without_a_failure():
                 link_._poll.poll(5000)
         assert replies == [b"1"] * 3 + [b"2"] * 3 + [b"3"]
         calls.close()
+
+
+@pytest.mark.parametrize("ack_after", [0, 1, 2, 5, None])
+def test_a_server_may_remember_headers_before_it_has_read_the_settings_and_even_afterwards(ack_after):
+    """Until its acknowledgement a server keeps the table that HTTP/2 has by default; the last one ignores the settings."""
+    ends = []
+
+    def play(number, connected, streams):
+        end = TableAnswers(ack_after)
+        ends.append(end)
+        for at, stream in enumerate(itertools.islice(streams, 8)):
+            connected.sendall(end.answer(stream, b"%d %d" % (number, at // 2)))
+
+    with Played(play) as played:
+        calls = direct(played.address)
+        replies = []
+        for _ in range(16):
+            replies.append(calls.call(LIVE, b"", 5.0))
+            if len(replies) == 8:
+                calls._idle[-1]._poll.poll(5000)
+        assert replies == [b"%d %d" % (number, at // 2) for number in (1, 2) for at in range(8)]
+        calls.close()
+    # The first answer has all to remember; each later one refers to it twice.
+    expected = 2 * max(0, (8 if ack_after is None else ack_after) - 1)
+    assert [end.references for end in ends] == [expected, expected]
 
 
 def test_a_call_that_a_stopping_server_has_not_begun_goes_to_the_next_connection():

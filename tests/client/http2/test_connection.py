@@ -7,6 +7,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+import hpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from penstock_client.http2 import frames
 from penstock_client.http2.connection import Connection
 from penstock_client.http2.frames import ProtocolError, frame, header_block
-from penstock_client.http2.hpack import HeaderReader
+from penstock_client.http2.hpack import KnownBlocks
 from penstock_client.steps import Failure
 
 REQUEST = header_block(
@@ -71,7 +72,7 @@ class Pair:
     """A client and a server, and what ended."""
 
     def __init__(self, **settings):
-        self.client = Connection(LIMIT, HeaderReader())
+        self.client = Connection(LIMIT, KnownBlocks())
         self.server = Server(**settings)
         self.ends = {}
         self.exchange()
@@ -138,7 +139,7 @@ def test_calls_beyond_the_servers_limit_wait_their_turn():
 
 
 def test_one_call_at_most_starts_before_the_server_has_said_how_many():
-    connection = Connection(LIMIT, HeaderReader())
+    connection = Connection(LIMIT, KnownBlocks())
     first, *_ = [connection.start(REQUEST, b"") for _ in range(3)]
     server = Server()
     server.take(connection.take_output())
@@ -174,6 +175,20 @@ def test_a_cancelled_call_is_reset_and_its_answer_ignored(pair):
     pair.exchange()
     pair.hear(pair.server.answer(other, b"yes"))
     assert pair.ends == {other: b"yes"}
+
+
+def test_what_the_answer_to_a_cancelled_call_has_remembered_later_ones_refer_to():
+    pair, encoder = Pair(), hpack.Encoder()
+    cancelled, stream = (pair.client.start(REQUEST, b"") for _ in range(2))
+    pair.exchange()
+    pair.client.cancel(cancelled)
+    for each in (cancelled, stream):
+        pair.hear(
+            frame(frames.HEADERS, frames.END_HEADERS, each, encoder.encode(HEADERS))
+            + frame(frames.DATA, 0, each, message(b"yes"))
+            + frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, each, encoder.encode(OK))
+        )
+    assert pair.ends == {stream: b"yes"}
 
 
 @pytest.mark.parametrize(
@@ -368,7 +383,7 @@ def test_padding_priority_continuation_and_unknown_frames_are_read(pair):
     ],
 )
 def test_what_breaks_the_protocol_ends_the_connection(data):
-    connection = Connection(LIMIT, HeaderReader())
+    connection = Connection(LIMIT, KnownBlocks())
     connection.start(REQUEST, b"")
     with pytest.raises(ProtocolError):
         connection.receive(data)
@@ -378,7 +393,7 @@ def test_what_breaks_the_protocol_ends_the_connection(data):
     st.binary(max_size=200), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 255), st.integers(0, 5)), max_size=4)
 )
 def test_no_bytes_do_more_than_end_calls_or_the_connection(noise, kinds):
-    connection = Connection(LIMIT, HeaderReader())
+    connection = Connection(LIMIT, KnownBlocks())
     streams = {connection.start(REQUEST, b"") for _ in range(3)}
     data = b"".join(frame(kind, flags, stream, noise[:40]) for kind, flags, stream in kinds) + noise
     ended = []
@@ -400,7 +415,7 @@ def test_the_connections_window_is_given_back(pair):
 
 
 def test_numbers_run_out():
-    connection = Connection(LIMIT, HeaderReader())
+    connection = Connection(LIMIT, KnownBlocks())
     connection._next_stream = 2**31 - 3
     connection.start(REQUEST, b"")
     assert connection.is_closing
