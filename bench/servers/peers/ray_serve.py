@@ -1,4 +1,4 @@
-"""Ray Serve with a batched deployment over onnxruntime, behind its gRPC proxy.
+"""Ray Serve with a batched deployment over onnxruntime, behind its gRPC proxy, or behind HAProxy where its variables say so.
 
     python -m bench.servers.peers.ray_serve NAME=FILE.onnx --port PORT --settings JSON
 
@@ -25,6 +25,15 @@ from penstock.names import INFER_METHOD, INFERENCE_SERVICE
 from penstock.tensors import DATATYPES
 
 SERVICER = "bench.servers.peers.ray_serve.add_servicer"
+
+_HAPROXY_FILES = {
+    "CONFIG_FILE_LOC": "haproxy.cfg",
+    "SOCKET_PATH": "admin.sock",
+    "METRICS_SOCKET_PATH": "metrics.sock",
+    "SERVER_STATE_BASE": "",
+    "SERVER_STATE_FILE": "server-state",
+}
+_HAPROXY_PORTS = ("METRICS_PORT", "STATS_PORT")
 
 
 def add_servicer(servicer: Any, server: Any) -> None:
@@ -65,9 +74,18 @@ class RayDeployment:
         return response
 
 
+def _haproxy_places(folder: str) -> dict[str, str]:
+    """Variables by which HAProxy, if there is one, keeps its files in this folder, and takes ports that are free."""
+    files = {name: os.path.join(folder, file) for name, file in _HAPROXY_FILES.items()}
+    ports = {name: str(free_port()) for name in _HAPROXY_PORTS}
+    return {f"RAY_SERVE_HAPROXY_{name}": value for name, value in {**files, **ports}.items()}
+
+
 def main() -> None:
     """Serves until it is ended."""
     arguments = read_arguments("grpc")
+    # Ray's processes, which start HAProxy, inherit them.
+    os.environ.update(_haproxy_places(tempfile.gettempdir()))
     ray.init(
         _temp_dir=tempfile.gettempdir(),  # its sockets' paths must be short
         include_dashboard=False,
