@@ -5,7 +5,9 @@ People subclass to change how something is fitted, or to give it another name. W
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from itertools import takewhile
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -35,17 +37,18 @@ def lookup(table: Mapping[type, T], fitted: Any) -> T | None:
     return next((table[kind] for kind in kinds(fitted) if kind in table), None)
 
 
-def kinds(fitted: Any) -> Iterator[type]:
+def kinds(fitted: Any) -> Sequence[type]:
     """The object's class, and the parents whose answers it gives, nearest first."""
-    own = type(fitted)
+    return _kinds(type(fitted))
+
+
+@cache  # every rule asks it of every step
+def _kinds(own: type) -> tuple[type, ...]:
     alias = _ALIASES.get(f"{own.__module__}.{own.__qualname__}")
     if alias is not None:
         module, _, name = alias.rpartition(".")
         own = getattr(sys.modules.get(module) or importlib.import_module(module), name)
-    for parent in own.__mro__:
-        if not _answers_as(own, parent):
-            return
-        yield parent
+    return tuple(takewhile(partial(_answers_as, own), own.__mro__))
 
 
 def _answers_as(own: type, parent: type) -> bool:

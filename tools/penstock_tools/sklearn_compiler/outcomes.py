@@ -4,16 +4,18 @@ scikit-learn refuses whole calls, so a call that fails is asked again in halves 
 `forms` and `edges` call it; nothing here knows the compiled version.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from penstock_server.errors import first_line
 
@@ -81,8 +83,17 @@ def one_thread() -> Iterator[None]:
     Questions have few rows. Threads that meet after each of a hundred trees wait longer than they compute: many times as
     long where other processes use the cores, since they spin.
     """
-    with threadpool_limits(1):
+    with _thread_pools(len(sys.modules)).limit(limits=1):
         yield
+
+
+@lru_cache(maxsize=1)
+def _thread_pools(_modules: int) -> ThreadpoolController:
+    """The pools of the libraries that are loaded.
+
+    Looking for them reads the map of the whole process: again only when modules have been imported, with which libraries come.
+    """
+    return ThreadpoolController()
 
 
 def outcomes(pipeline: Any, rows: Any) -> list[Outcome]:

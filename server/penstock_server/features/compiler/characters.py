@@ -8,7 +8,7 @@ once. `lower_grams` and `lower` put them into programs.
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, Literal
 
 import numpy as np
@@ -81,14 +81,20 @@ def mapping_words(given: Mapping, start: int) -> NDArray[np.int64]:
 
 def class_words(tokens: Tokens | None, start: int) -> NDArray[np.int64]:
     """The table of the classes of characters, for the position `start`; without `tokens`, none is part of one."""
-    is_inside, is_inside_beyond = _members(tokens)
-    found = is_inside * layout.IS_TOKEN + _is_word() * layout.IS_WORD + _is_space() * layout.IS_SPACE
-    beyond = layout.IS_TOKEN if is_inside_beyond else 0
-    shifts = np.arange(layout.CLASSES_PER_WORD) * layout.CLASS_BITS
-    packed = (found.reshape(-1, layout.CLASSES_PER_WORD).astype(np.int64) << shifts).sum(axis=1)
-    first, blocks = _two_stages(packed.reshape(-1, layout.BLOCK_POINTS // layout.CLASSES_PER_WORD))
+    beyond, first, blocks = _classes(tokens)
     stage = start + layout.CLASS_WORDS + len(first) + first * blocks.shape[1]
     return np.concatenate([np.array([beyond], np.int64), stage, blocks.ravel()])
+
+
+@lru_cache(maxsize=16)  # a look at every character there is
+def _classes(tokens: Tokens | None) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+    """The class of what is beyond the table, and its two stages."""
+    is_inside, is_inside_beyond = _members(tokens)
+    found = is_inside * layout.IS_TOKEN + _is_word() * layout.IS_WORD + _is_space() * layout.IS_SPACE
+    shifts = np.arange(layout.CLASSES_PER_WORD) * layout.CLASS_BITS
+    packed = (found.reshape(-1, layout.CLASSES_PER_WORD).astype(np.int64) << shifts).sum(axis=1)
+    beyond = layout.IS_TOKEN if is_inside_beyond else 0
+    return beyond, *_two_stages(packed.reshape(-1, layout.BLOCK_POINTS // layout.CLASSES_PER_WORD))
 
 
 def _two_stages(blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
