@@ -61,6 +61,8 @@ lint: $(STAMP) ## Format, lint, types, and whether the generated code is fresh
 	$(BIN)/python -m penstock.generate --check
 
 check: LEFT_OUT :=
+# As many examples as CI draws.
+check: export HYPOTHESIS_PROFILE := ci
 check: lint test ## Prove everything: lint and all tests, also the long ones
 
 protos: $(STAMP) ## Write the generated code from the .proto files

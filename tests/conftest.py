@@ -1,6 +1,7 @@
 """What every test of every package shares: hypothesis profiles, time limits, what a run does once."""
 
 import fcntl
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -19,15 +20,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No profile has a deadline or a limit for drawing: a busy machine says nothing about the code under test.
 _STEADY: Final = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("local", _STEADY)
+# While somebody works, a few examples each time, always others: those of a day are more than CI draws.
+settings.register_profile("local", _STEADY, max_examples=25)
 # Every CI run draws the same examples, so that a change fails only for what it changed.
-settings.register_profile("ci", _STEADY, derandomize=True, database=None, print_blob=True)
+settings.register_profile("ci", _STEADY, max_examples=100, derandomize=True, database=None, print_blob=True)
 # The scheduled job looks further, at other examples in each run.
 settings.register_profile("explore", _STEADY, derandomize=False, max_examples=1000, print_blob=True)
 # A changed source is only to be noticed, in the same way each time.
 settings.register_profile(
     "mutants",
     _STEADY,
+    max_examples=100,
     derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],
@@ -45,6 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("hypothesis") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(PROPERTY_TIMEOUT_S))
+
+
+def pytest_collection_finish() -> None:
+    """What all the tests import is there to stay: no collection of garbage need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

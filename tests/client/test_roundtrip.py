@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from penstock.tensors import NUMPY_TYPES
 from penstock_client import Client
+from tests.examples import examples
 
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=0, max_side=4)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -20,7 +21,7 @@ def client(shared_server):
 
 
 @pytest.mark.parametrize("datatype", NUMPY_TYPES)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_numbers_come_back_bit_for_bit(client, datatype, data):
     values = data.draw(hnp.arrays(NUMPY_TYPES[datatype], SHAPES))
@@ -30,20 +31,20 @@ def test_numbers_come_back_bit_for_bit(client, datatype, data):
     assert answer.tobytes() == values.tobytes()
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(values=hnp.arrays(object, SHAPES, elements=TEXTS))
 def test_text_comes_back(client, values):
     assert np.array_equal(client.predict("BYTES", values)["x"], values)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(value=st.binary(max_size=8))
 def test_bytes_come_back_as_text_only_where_they_are(client, value):
     answer = client.predict("BYTES", {"x": [[[value]]]})["x"][0, 0, 0]
     assert answer == value if isinstance(answer, bytes) else answer.encode() == value
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(rows=st.lists(st.tuples(st.floats(allow_nan=False), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=5))
 def test_lists_of_dicts_come_back_as_columns(client, rows):
     answer = client.predict("numbers", [{"b": b, "a": a} for a, b in rows])

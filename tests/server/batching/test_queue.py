@@ -3,13 +3,14 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from penstock_server.batching.cost import Cost, CostModel
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.queue import BatchQueue
+from tests.examples import examples
 
 
 @dataclass(eq=False)
@@ -240,7 +241,7 @@ class Interleavings(RuleBasedStateMachine):
             assert len(self.waiting) < before  # none lost: the queue gives everything back in the end
 
 
-Interleavings.TestCase.settings = settings(max_examples=40, deadline=None)
+Interleavings.TestCase.settings = examples(40)
 TestInterleavings = Interleavings.TestCase
 
 

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.compiled_models import compiled_model
 from penstock_server.compiled_models.compiled_model import CompiledModel
 from penstock_server.compiled_models.proof import is_same
 from penstock_server.errors import UnavailableError
+from tests.examples import examples
 from tests.server.compiled_models.graphs import (
     ML,
     compiled,
@@ -41,7 +42,7 @@ def assert_equal(content: bytes, columns: int, dtype: Any = np.float32, name: st
 
 
 @given(ensembles(), st.sampled_from([np.float32, np.float64]))
-@settings(max_examples=60)
+@examples(60)
 def test_random_trees(attributes: dict[str, Any], dtype: Any) -> None:
     assert_equal(regressor(attributes, columns=3, dtype=dtype), 3, dtype)
 
@@ -53,7 +54,7 @@ def test_random_trees(attributes: dict[str, Any], dtype: Any) -> None:
     st.booleans(),
     st.sampled_from([np.float32, np.float64]),
 )
-@settings(max_examples=60)
+@examples(60)
 def test_random_classifiers(
     attributes: dict[str, Any], transform: str, bases: int, has_texts: bool, dtype: Any
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -17,6 +17,7 @@ from penstock_server.compiled_models import layout
 from penstock_server.compiled_models.compiled_model import CompiledModel
 from penstock_server.compiled_models.program import Program
 from penstock_server.compiled_models.proof import is_same
+from tests.examples import examples
 from tests.server.compiled_models.graphs import compiled, ensembles, model_of, node, regressor, rows_for, session
 from tests.server.compiled_models.test_compiled_model import CASES, CONSTANTS
 from tests.server.plain.uncompiled import module
@@ -150,7 +151,7 @@ def assert_equal(content: bytes, columns: int, dtype: Any = np.float32) -> None:
 
 
 @given(ensembles(), st.sampled_from([np.float32, np.float64]))
-@settings(max_examples=8)
+@examples(8)
 def test_trees(attributes: dict[str, Any], dtype: Any) -> None:
     assert_equal(regressor(attributes, columns=3, dtype=dtype), 3, dtype)
 

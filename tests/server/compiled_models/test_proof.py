@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from penstock_server.compiled_models import proof
 from penstock_server.compiled_models.compiled_model import CompiledModel
+from tests.examples import examples
 from tests.server.compiled_models.graphs import TREES_OF_TWO, compiled, ensembles, regressor, session
 
 
@@ -22,7 +23,7 @@ def runner(content: bytes, columns: int = 2) -> Any:
 
 
 @given(ensembles())
-@settings(max_examples=10)
+@examples(10)
 def test_sound_programs_are_proven(attributes: dict[str, Any]) -> None:
     content = regressor(attributes, columns=3)
     assert not found(content, runner(content, 3), 3)

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
@@ -32,6 +32,7 @@ from penstock_server.features.spec.spec import (
     Text,
 )
 from penstock_server.features.spec.steps import Apply, Bucket, Clip, Fill, Match, OneHot, Spline, Standardise
+from tests.examples import examples
 
 NAN, INF = float("nan"), float("inf")
 
@@ -120,7 +121,6 @@ def test_required_are_the_numbers_that_nothing_fills_and_that_training_never_lac
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_a_batch_is_its_rows_one_by_one(rows: Rows) -> None:
     out, cells = run(rows)
     single = [run([row]) for row in rows]
@@ -129,7 +129,6 @@ def test_a_batch_is_its_rows_one_by_one(rows: Rows) -> None:
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_cells_are_a_recount_of_the_raw_values(rows: Rows) -> None:
     _, cells = run(rows)
     found = counts_of(cells).cells
@@ -185,7 +184,7 @@ def test_a_baseline_with_many_bins_counts_like_one_with_few() -> None:
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60), st.integers(0, 9))
-@settings(max_examples=300)
+@examples(300)
 def test_whatever_the_strings_hold_they_fit_or_are_refused_untouched(one: bytes, two: bytes, rows: int) -> None:
     out, cells = np.full((rows, 8), 99, np.float32), np.zeros(PIPELINE.cells_shape, np.int64)
     fits = count_elements(one + two) == 2 * rows or rows == 0

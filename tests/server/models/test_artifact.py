@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from penstock_server.drift.fit import fit_baseline
@@ -21,6 +21,7 @@ from penstock_server.features.spec.spec import (
 )
 from penstock_server.features.spec.steps import Fill
 from penstock_server.models import artifact, golden, version_folder
+from tests.examples import examples
 
 COLUMNS = (NumberColumn("delay"), StringColumn("carrier"))
 CARRIER = Text("carrier", Categories(("AA", "UA")))
@@ -192,7 +193,7 @@ parts = st.sampled_from([artifact.FEATURES, artifact.BASELINE, artifact.GOLDEN])
 
 
 @given(name=parts, content=st.binary(max_size=200) | st.just(b"[" * 10_000))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_part_raises_anything_else(name: str, content: bytes, whole: Path) -> None:
     _rewrite(name, content)(whole)
     with pytest.raises(InvalidInputError, match="file 'penstock/"):
@@ -200,7 +201,7 @@ def test_no_part_raises_anything_else(name: str, content: bytes, whole: Path) ->
 
 
 @given(content=st.binary(max_size=200))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_manifest_raises_anything_else(content: bytes, whole: Path) -> None:
     (whole / artifact.MANIFEST).write_bytes(content)
     with pytest.raises(InvalidInputError, match=r"file 'penstock/manifest.json': "):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -22,6 +22,7 @@ from penstock_server.plain import layout
 from penstock_server.plain.requests import _hashing
 from penstock_server.rollout.plan import key_place, places_of, salt_of
 from penstock_server.transport import layout as wire
+from tests.examples import examples
 from tests.server.plain.uncompiled import Memory, kernels
 
 _SCAN, _LANES, _DRAW, _WAITING = kernels(Memory())
@@ -475,7 +476,7 @@ class Walk(RuleBasedStateMachine):
 
 
 TestWalk = Walk.TestCase
-TestWalk.settings = settings(max_examples=150, stateful_step_count=40)
+TestWalk.settings = examples(150, stateful_step_count=40)
 
 
 @given(
@@ -720,7 +721,7 @@ class BothQueues(RuleBasedStateMachine):
 
 
 TestBothQueues = BothQueues.TestCase
-TestBothQueues.settings = settings(max_examples=150, stateful_step_count=60)
+TestBothQueues.settings = examples(150, stateful_step_count=60)
 
 
 def test_levels_are_those_of_the_general_queue() -> None:

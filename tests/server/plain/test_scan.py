@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
@@ -17,6 +17,7 @@ from penstock_server.kernels import compiled
 from penstock_server.plain import layout
 from penstock_server.plain.kernel_set import KERNELS
 from penstock_server.plain.requests import PlainRequests
+from tests.examples import examples
 from tests.server.plain.uncompiled import Memory, kernels
 
 WORDS: Final = {
@@ -319,7 +320,7 @@ def usual(**fields: Any) -> bytes:
     return bytes(request.SerializeToString())
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(data=st.data(), message=messages())
 @example(data=None, message=usual()).via("what most clients send")
 def test_what_is_plain_is_what_protobuf_reads(scan: Callable[[bytes], Found | None], data: Any, message: bytes) -> None:

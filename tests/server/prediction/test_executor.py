@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -28,6 +28,7 @@ from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.answerer import PendingRequest, refuse
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.model_thread import ModelThread
+from tests.examples import examples
 
 TIMEOUT_S = 20.0
 NEVER = float("inf")
@@ -694,7 +695,7 @@ REQUESTS = st.tuples(
 EVENTS = st.one_of(REQUESTS, REQUESTS, st.tuples(st.just("leave"), st.integers(0, 9)), st.tuples(st.just("run")))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(events=st.lists(EVENTS, max_size=25))
 def test_batched_answers_equal_answers_alone(
     executor_of: Any, fake_call: Any, fake_report: Any, infer_request: Any, mixed: OnnxServable, events: list[Any]

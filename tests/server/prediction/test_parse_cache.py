@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
@@ -23,6 +23,7 @@ from penstock_server.prediction.parse_cache import (
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan
+from tests.examples import examples
 
 
 def message_of(x: Any, **fields: Any) -> bytes:
@@ -258,7 +259,7 @@ DAMAGED = st.tuples(MESSAGES, st.integers(0, 200), st.integers(0, 255)).map(
 )
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(messages=st.lists(MESSAGES | DAMAGED, max_size=8).map(lambda some: some * 2), swap=st.booleans())
 def test_answers_do_not_depend_on_what_was_asked_before(
     executor_of: Any,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
@@ -37,6 +37,7 @@ from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.rollout.plan import TrafficPlan
+from tests.examples import examples
 from tests.server.prediction.plain_world import World, asked, without_times
 
 NAN: Final = float("nan")
@@ -546,7 +547,7 @@ SOME: Final = st.lists(
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(turns=st.lists(SOME, min_size=1, max_size=4))
 def test_whatever_comes_is_answered_and_counted_alike(
     servables: dict[str, OnnxServable], fake_clock: Any, tmp_path_factory: pytest.TempPathFactory, turns: list[Any]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -19,6 +19,7 @@ from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan, VersionStatus
+from tests.examples import examples
 
 X = np.array([[1.0, 2.0]])
 NEVER = float("inf")
@@ -253,7 +254,7 @@ def outcome_of(server: Server, call: Any) -> None:
         pb.ModelInferResponse.FromString(call.answer)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(message=st.binary(max_size=60))
 def test_random_bytes_end_in_one_outcome(
     executor_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, message: bytes
@@ -262,7 +263,7 @@ def test_random_bytes_end_in_one_outcome(
     outcome_of(server, server.ask(message, fake_call()))
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(data=st.data(), typed=st.booleans(), rows=st.integers(0, 3))
 def test_damaged_requests_end_in_one_outcome(
     executor_of: Any, fake_servable: Any, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any,

@@ -3,11 +3,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError, NotReadyError
 from penstock_server.rollout.plan import TrafficPlan, key_place, weight_from_percent, weight_in_percent
+from tests.examples import examples
 
 KEYS = [f"customer-{number}" for number in range(1000)]
 
@@ -57,7 +58,7 @@ def on_canary(model: str, weight: float, keys: list[str]) -> set[str]:
     return {key for key in keys if plan.choose(model, key)[1] == "canary"}
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(model=st.text(), weight=st.floats(0, 1))
 def test_the_share_of_keys_is_the_weight(model: str, weight: float) -> None:
     expected = weight * len(KEYS)
@@ -75,7 +76,7 @@ def test_raising_the_weight_moves_no_key_off_the_canary(model: str, weights: lis
     assert on_canary(model, weights[0], keys) <= on_canary(model, weights[1], keys)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(models=st.lists(st.text(), min_size=2, max_size=2, unique=True), weight=st.floats(0.2, 0.8))
 def test_models_choose_independently(models: list[str], weight: float) -> None:
     both = on_canary(models[0], weight, KEYS) & on_canary(models[1], weight, KEYS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
@@ -18,6 +18,7 @@ from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.services.inference import inference_methods
+from tests.examples import examples
 
 PATH = "/inference.GRPCInferenceService/"
 
@@ -292,7 +293,7 @@ def test_large_answers_are_framed_whole(stream: Stream, infer_message: Any) -> N
     assert [len(one) for one in ids] == [0, 1, 100, 127, 128, 16_500]
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(wanted=st.lists(st.sampled_from(["1", "2", "9"]), max_size=8), runs=st.lists(st.sampled_from("12"), max_size=8))
 def test_any_mix_of_executors_keeps_the_order(
     predictor: Predictor, fake_call: Any, infer_message: Any, wanted: list[str], runs: list[str]

@@ -3,13 +3,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.sources import http_session, registered
 from penstock_server.sources.http_session import HttpSession
 from penstock_server.sources.rest_registry import RestRegistry
+from tests.examples import examples
 from tests.server.sources.fake_registry import API, FakeRegistry, fake_registry, refusal
 
 SEARCH = f"{API}/registered-models/search"
@@ -95,7 +96,7 @@ VALUES = st.recursive(
 
 
 @given(body=st.binary(max_size=60) | VALUES.map(lambda value: json.dumps(value).encode()))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_answer_gives_anything_but_models_or_unavailable(body: bytes, fake: FakeRegistry) -> None:
     fake.answers[SEARCH] = lambda query: body if "page_token" not in query else b"{}"
     try:

@@ -3,7 +3,7 @@ from pathlib import Path
 from threading import Barrier, Event, Thread
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from penstock_server import leases
@@ -12,6 +12,7 @@ from penstock_server.sources.cache_sweep import sweep
 from penstock_server.sources.settings import CacheSettings
 from penstock_server.sources.source import VersionFiles
 from penstock_server.sources.version_cache import VersionCache
+from tests.examples import examples
 
 
 def files(content: bytes, below: str = "model") -> Callable[[Path], Path]:
@@ -195,7 +196,7 @@ def test_sweeps_at_any_moment_take_nothing_that_is_handed_out(tmp_path: Path) ->
 
 
 @given(model=st.text(max_size=300), version=st.text(max_size=20), identity=st.text(max_size=20))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_name_leaves_the_folder(model: str, version: str, identity: str, tmp_path: Path) -> None:
     root = tmp_path / "cache"
     copy = VersionCache(root).store(model, version, identity, files(b"x"))

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.compose import ColumnTransformer
@@ -28,6 +28,7 @@ from sklearn.preprocessing import (
 from penstock_server.features.pipeline import Pipeline as Compiled
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
 from penstock_tools.sklearn_compiler.sample import pipeline_sample
+from tests.examples import examples
 
 NUMBERS = ("a", "b", "c")
 TEXTS = ("s", "t")
@@ -118,7 +119,7 @@ def frame_of(seed, rows, pool, words):
     return pd.DataFrame({**numbers, **texts})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@examples(60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(transformers(), st.integers(0, 2**32), st.sampled_from(MISSING))
 def test_every_bit_is_scikit_learns(transformer, seed, missing):
     frame = frame_of(seed, 30, SEEN, ["red", "green", "blue", missing])

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -16,6 +16,7 @@ from penstock_server.features.spec.spec import (
     encode,
     encode_yaml,
 )
+from tests.examples import examples
 from tests.server.features.meaning import meaning
 from tests.server.features.random_specs import (
     NAN,
@@ -60,7 +61,7 @@ def test_a_random_specification_has_a_name_for_each_output_and_survives_its_file
 
 
 @given(SPECS, ROWS.filter(len), st.sampled_from([15, 16, 17, 255, 256, 257, 600]))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_where_blocks_of_rows_meet_nothing_is_lost(spec: FeatureSpec, rows: Rows, count: int) -> None:
     many = (rows * count)[:count]
     found, refused = run(spec, many)

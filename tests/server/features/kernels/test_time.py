@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.blocks import TIME_PARTS
 from penstock_server.features.spec.spec import FeatureSpec, Join, NumberColumn, Take, Time, TimeColumn
+from tests.examples import examples
 from tests.server.features.meaning import time_part
 
 SPEC = FeatureSpec((TimeColumn("u"),), Time("u", TIME_PARTS), "FP64")
@@ -23,7 +24,7 @@ def assert_are_pandas(nanoseconds: np.ndarray) -> None:
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=300))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_the_parts_of_any_time_are_those_of_pandas(times: list[int]) -> None:
     assert_are_pandas(np.array(times))
 

@@ -2,12 +2,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from penstock_server.drift import baseline
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.features.spec import spec, steps
 from penstock_server.features.spec.defaults import with_own_defaults
+from tests.examples import examples
 from tests.server.features.random_specs import SPECS
 
 
@@ -23,7 +24,7 @@ def with_copied_texts(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=20)  # each is a whole specification
+@examples(20)  # each is a whole specification
 @given(SPECS)
 def test_which_objects_hold_the_texts_makes_no_difference(made: spec.FeatureSpec) -> None:
     copied = with_copied_texts(made)
