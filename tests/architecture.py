@@ -8,7 +8,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -188,6 +188,11 @@ def imports(name: str) -> set[str]:
     return found
 
 
+@lru_cache(maxsize=8)  # names are asked for in their order
+def _tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
+
+
 def imported_modules(name: str) -> set[str]:
     """The modules of ours among a module's imports: `from a.b import c` is `a.b.c` if that is one, else `a.b`."""
     found = set()
@@ -309,7 +314,7 @@ def is_there(name: str) -> bool:
     while module and module not in MODULES:
         module, _, last = module.rpartition(".")
         rest = f"{last}.{rest}" if rest else last
-    tree: ast.AST = ast.parse(MODULES[module].read_text())
+    tree: ast.AST = _tree(module)
     for part in filter(None, rest.split(".")):
         inner = _defined(tree).get(part)
         if inner is None:
