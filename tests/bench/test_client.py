@@ -35,6 +35,7 @@ def test_the_table_compares_with_the_bare_stub_and_tritonclient():
 
 
 @pytest.mark.slow
+@pytest.mark.long  # each way to call, against a server, in processes of its own
 def test_every_caller_is_measured(capsys):
     assert client.main(["--turns", "1", "--calls", "3"]) == 0
     printed = capsys.readouterr().out

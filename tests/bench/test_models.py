@@ -8,7 +8,7 @@ from bench import models
 @pytest.mark.parametrize(
     ("name", "outputs"),
     [
-        pytest.param("tabular", {"label": [5], "probabilities": [5, 2]}, marks=pytest.mark.slow),
+        pytest.param("tabular", {"label": [5], "probabilities": [5, 2]}, marks=[pytest.mark.slow, pytest.mark.long]),
         ("mlp", {"scores": [5, 16]}),
         ("slow", {"scores": [5, 256]}),
     ],

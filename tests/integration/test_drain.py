@@ -54,7 +54,7 @@ class Load:
             thread.start()
 
     def wait_running(self) -> None:
-        for _ in range(500):
+        for _ in range(200):
             assert self._running.acquire(timeout=TIMEOUT_S)
 
     def wait_ended(self) -> None:

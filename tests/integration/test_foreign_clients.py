@@ -422,6 +422,7 @@ async def test_tritonclient_on_asyncio(served: Served) -> None:
         assert streamed == list("01234")
 
 
+@pytest.mark.long  # it makes an environment, and KServe takes long to import
 @pytest.mark.timeout(600)  # it may have to be downloaded
 def test_the_kserve_sdk(serve: Serve, tmp_path: Path) -> None:
     """In an environment of its own: it asks for other releases of what the server uses."""

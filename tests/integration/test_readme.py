@@ -98,6 +98,7 @@ def reader(tmp_path, environment, empty_registry, penstock, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long  # it trains, publishes and serves what readers would, in a dozen processes
 @pytest.mark.timeout(900)
 def test_the_readme_can_be_followed_word_by_word(reader):
     answers = [(what, reader(kind, what)) for kind, what in blocks()]

@@ -529,9 +529,10 @@ def test_an_ended_stream_leaves_no_reference_cycle(channel: grpc.Channel, servic
     assert len(service.receivers) == 4
 
 
-@pytest.mark.parametrize("size", [100_000, 2_000_000])
-def test_a_stream_that_nobody_reads_is_received_no_further(channel: grpc.Channel, service: Service, size: int) -> None:
-    sent = 1000
+@pytest.mark.parametrize(("size", "sent"), [(100_000, 1000), (2_000_000, 60)])
+def test_a_stream_that_nobody_reads_is_received_no_further(
+    channel: grpc.Channel, service: Service, size: int, sent: int
+) -> None:
     call = stream(channel, "Swell")(iter([str(size).encode()] * sent), timeout=60)
     with service.taken_changed:
         while service.taken_changed.wait(0.3):  # until the server takes no more

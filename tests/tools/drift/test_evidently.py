@@ -168,6 +168,7 @@ evidently.write_report(Path(sys.argv[2]), "fares", log=Path(sys.argv[1]), versio
 
 
 @pytest.mark.slow
+@pytest.mark.long  # it makes an environment, and Evidently takes long to import
 @pytest.mark.timeout(600)
 def test_evidently_reports_on_the_log(folder, tmp_path):
     """In an environment of its own, as the extra makes it: Evidently does not import beside pandas 3."""
