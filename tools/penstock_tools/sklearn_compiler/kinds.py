@@ -5,7 +5,7 @@ People subclass to change how something is fitted, or to give it another name. W
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cache, partial
 from itertools import takewhile
 from typing import Any, Final, TypeVar
@@ -39,11 +39,12 @@ def lookup(table: Mapping[type, T], fitted: Any) -> T | None:
 
 def kinds(fitted: Any) -> Sequence[type]:
     """The object's class, and the parents whose answers it gives, nearest first."""
-    return _kinds(type(fitted))
+    own: Hashable = type(fitted)
+    return _kinds(own)
 
 
 @cache  # every rule asks it of every step
-def _kinds(own: type) -> tuple[type, ...]:
+def _kinds(own: Any) -> Sequence[type]:
     alias = _ALIASES.get(f"{own.__module__}.{own.__qualname__}")
     if alias is not None:
         module, _, name = alias.rpartition(".")
