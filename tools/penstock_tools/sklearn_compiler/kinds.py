@@ -8,7 +8,7 @@ import sys
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache, partial
 from itertools import takewhile
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -39,8 +39,7 @@ def lookup(table: Mapping[type, T], fitted: Any) -> T | None:
 
 def kinds(fitted: Any) -> Sequence[type]:
     """The object's class, and the parents whose answers it gives, nearest first."""
-    own: Hashable = type(fitted)
-    return _kinds(own)
+    return _kinds(cast("Hashable", type(fitted)))  # mypy thinks of metaclasses without a hash
 
 
 @cache  # every rule asks it of every step
