@@ -55,6 +55,7 @@ class Plain:
         lane = self._requests.open_lane(_ROW_BYTES, lambda: None)
         assert lane is not None
         self._lane = lane
+        self._refused = np.zeros(layout.REASONS + 1, np.int64)
         lane.open(
             most_requests=3,  # so that many are refused
             most_rows=1 << 20,
@@ -64,19 +65,23 @@ class Plain:
             delay_s=0.0,
             errors=[UnavailableError("refused")] * layout.REASONS,
             latency=[np.arange(4), np.zeros(5, np.int64), np.zeros(5, np.int64), np.zeros(1), np.zeros(1)],
+            refusals=[self._refused[at : at + 1] for at in range(layout.REASONS + 1)],
+            most_reply_bytes=1 << 20,
         )
         lane.set_cost(0.0, 0.0, 32)
         self._requests.learn(request(1), _COLUMNS, lane, Form(None, None))
         transport.sifter = self._requests
         self.taken = 0
-        self.refused = 0
+
+    @property
+    def refused(self) -> int:
+        return int(self._refused[: layout.REASONS].sum())
 
     def run(self, dice: Random) -> None:
         """Runs a batch, if any request waits."""
         if not self._lane.requests:
             return
         batch = self._lane.next_batch(1 + dice.getrandbits(6), time.monotonic())
-        self.refused += sum(self._lane.take_refused())
         self._lane.tell_refused()
         self._check(batch)
         self.taken += batch.count
@@ -101,7 +106,7 @@ class Plain:
             raise BrokenError("plain requests are left in their lane")
 
     def _answer(self, batch: LaneBatch) -> None:
-        answered = self._lane.answer(
+        self._lane.answer(
             batch,
             [RawOutput(np.arange(2 * batch.rows, dtype=np.float32), 8)],
             key=1,
@@ -109,10 +114,8 @@ class Plain:
             compute_s=0.0,
             began_s=time.monotonic(),
             ended_s=time.monotonic(),
-            most_bytes=1 << 20,
         )
-        if answered.replies:
-            self._transport.send_replies(answered.operations, answered.replies, answered.block)
+        self._lane.send_replies()
 
     def _check(self, batch: LaneBatch) -> None:
         """Compares the rows that kernels copied with those that protobuf reads."""

@@ -130,6 +130,7 @@ class Worker:
         if kernels is not None:
             requests = PlainRequests(kernels, transport.number_of(MODEL_INFER), transport)
             transport.sifter = requests
+            self._scheduler.take_plain(requests)
             self._predictor.take_plain(PlainForms(requests, transport))
 
     def run(self) -> None:

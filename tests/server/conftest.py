@@ -192,7 +192,9 @@ def write_onnx(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             [value(*tensor) for tensor in outputs],
             [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=8
+        )
         path = tmp_path_factory.mktemp("version") / "model.onnx"
         path.write_bytes(model.SerializeToString())
         return path

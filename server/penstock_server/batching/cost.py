@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from math import ceil, inf
 from typing import Final
 
+import numpy as np
+
 _WEIGHT: Final = 0.02
 """The newest batch's share in the averages, which therefore span about fifty batches."""
 _OUTLIER: Final = 3.0
@@ -16,6 +18,7 @@ _OUTLIER: Final = 3.0
 while a lasting slowdown still moves the line by 4 % per batch."""
 _STIFFNESS: Final = 0.001
 """The weight of the former slope, in squared mean sizes: batches of one size say nothing about the slope."""
+_BASE, _ROW = range(2)
 _PROBE_WEIGHT: Final = 0.25
 """The share of a probe that took less than the line says. Pauses make a batch take longer than it costs and nothing makes
 it take less, so such a probe is worth many batches; a line ten times too high is right again after some fifteen."""
@@ -47,53 +50,71 @@ class CostModel:
     starts with the first batch.
 
     Attributes:
-        cost: the line now; swapped by assignment, so another thread may read it.
+        words: all that is known, float64: `base_s` and `row_s` of the line, and what the averages are; by its address kernels
+            read and write it too.
     """
 
-    __slots__ = ("_covariance", "_mean_rows", "_mean_s", "_seen", "_slope_s", "_variance", "cost")
+    __slots__ = ("_known", "words")
 
     def __init__(self, cost: Cost, max_rows: int) -> None:
         """Starts from the warm-up's fit over batches of 1 and of `max_rows` rows."""
-        self.cost = cost
-        self._slope_s = cost.row_s
-        self._mean_rows = (1 + max_rows) / 2
-        self._mean_s = cost.base_s + cost.row_s * self._mean_rows
-        self._variance = ((max_rows - 1) / 2) ** 2
-        self._covariance = cost.row_s * self._variance
-        # Without a fit the first batch has the weight 1, which leaves nothing of the variance above.
-        self._seen = 0 if self._mean_s == 0 else round(1 / _WEIGHT)
+        mean_rows = (1 + max_rows) / 2
+        mean_s = cost.base_s + cost.row_s * mean_rows
+        variance = ((max_rows - 1) / 2) ** 2
+        # Without a fit the first batch has the weight 1, which leaves nothing of the variance.
+        seen = 0 if mean_s == 0 else round(1 / _WEIGHT)
+        covariance = cost.row_s * variance
+        self.words = np.array(
+            [cost.base_s, cost.row_s, mean_rows, mean_s, variance, covariance, cost.row_s, seen], np.float64
+        )
+        self._known = self.words.data
+
+    @property
+    def cost(self) -> Cost:
+        """The line now."""
+        known = self._known
+        return Cost(known[_BASE], known[_ROW])
 
     def of(self, rows: int) -> float:
         """Seconds for a batch of this many rows; 0 while nothing is known."""
-        return self.cost.of(rows)
+        known = self._known
+        base_s: float = known[_BASE]
+        return base_s + known[_ROW] * rows
 
     def update(self, rows: int, took_s: float, *, is_probe: bool = False) -> None:
         """Adds one batch: its rows, how long it took, and whether it ran to find that out."""
+        known: list[float] = self.words.tolist()
+        _, _, mean_rows, mean_s, variance, covariance, slope_s, seen = known
         least = _WEIGHT
-        if self._seen:
-            expected_s = self.cost.of(rows)
+        if seen:
+            expected_s = self.of(rows)
             if is_probe and took_s < expected_s:
                 least = _PROBE_WEIGHT
             took_s = min(took_s, _OUTLIER * expected_s)
-        self._seen += 1
-        weight = max(least, 1 / self._seen)
-        off_rows = rows - self._mean_rows
-        off_s = took_s - self._mean_s
-        self._mean_rows += weight * off_rows
-        self._mean_s += weight * off_s
-        self._variance = (1 - weight) * (self._variance + weight * off_rows * off_rows)
-        self._covariance = (1 - weight) * (self._covariance + weight * off_rows * off_s)
-        self._fit()
-
-    def _fit(self) -> None:
-        mean_rows, mean_s = self._mean_rows, self._mean_s
+        seen += 1
+        weight = max(least, 1 / seen)
+        off_rows = rows - mean_rows
+        off_s = took_s - mean_s
+        mean_rows += weight * off_rows
+        mean_s += weight * off_s
+        variance = (1 - weight) * (variance + weight * off_rows * off_rows)
+        covariance = (1 - weight) * (covariance + weight * off_rows * off_s)
         stiffness = _STIFFNESS * mean_rows * mean_rows
-        scale = self._variance + stiffness
-        row_s = (self._covariance + stiffness * self._slope_s) / scale if scale > 0 else 0.0
+        scale = variance + stiffness
+        row_s = (covariance + stiffness * slope_s) / scale if scale > 0 else 0.0
         most_s = mean_s / mean_rows if mean_rows > 0 else 0.0
         row_s = min(max(row_s, 0.0), most_s)
-        self._slope_s += _WEIGHT * (row_s - self._slope_s)
-        self.cost = Cost(max(0.0, mean_s - row_s * mean_rows), row_s)
+        slope_s += _WEIGHT * (row_s - slope_s)
+        self.words[:] = (
+            max(0.0, mean_s - row_s * mean_rows),
+            row_s,
+            mean_rows,
+            mean_s,
+            variance,
+            covariance,
+            slope_s,
+            seen,
+        )
 
 
 def batch_rows(cost: Cost, objective_s: float, max_rows: int) -> int:

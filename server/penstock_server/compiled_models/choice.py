@@ -6,7 +6,7 @@ from typing import Final
 
 SIZES: Final = (1, 8, 64, 1024)
 """The batches that are timed."""
-_LIMITS: Final = (2, 16, 256)
+LIMITS: Final = (2, 16, 256)
 """Up to how many rows a batch is like each of them; more rows are like the last one."""
 _MARGIN: Final = 1.05
 """How much faster kernels must be: times are noisy, and onnxruntime is what everybody knows."""
@@ -33,11 +33,11 @@ class Choice:
 
     def serves(self, rows: int) -> bool:
         """Whether kernels serve a batch of so many rows."""
-        if rows <= _LIMITS[0]:
+        if rows <= LIMITS[0]:
             return self.by_size[0]
-        if rows <= _LIMITS[1]:
+        if rows <= LIMITS[1]:
             return self.by_size[1]
-        return self.by_size[2] if rows <= _LIMITS[2] else self.by_size[3]
+        return self.by_size[2] if rows <= LIMITS[2] else self.by_size[3]
 
 
 def none(why: str) -> Choice:
@@ -66,7 +66,7 @@ def _batches(by_size: Sequence[bool]) -> str:
     ('up to 16 rows', 'of 3 to 16 rows and above 256 rows')
     """
     spans: list[tuple[int, int | None]] = []
-    for above, most, is_ours in zip((0, *_LIMITS), (*_LIMITS, None), by_size, strict=True):
+    for above, most, is_ours in zip((0, *LIMITS), (*LIMITS, None), by_size, strict=True):
         if is_ours and spans and spans[-1][1] == above:
             spans[-1] = spans[-1][0], most
         elif is_ours:

@@ -4,7 +4,7 @@ Several threads may use one at once. A call of a few microseconds keeps the GIL:
 """
 
 import ctypes
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,39 @@ def has_known_arrays() -> bool:
     probe = np.empty(1)
     word = ctypes.c_size_t.from_address(id(probe) + ctypes.sizeof(ctypes.c_size_t) * layout.ARRAY_DATA)
     return word.value == probe.ctypes.data
+
+
+class OutputForm(NamedTuple):
+    """What the kernel writes for an output.
+
+    Attributes:
+        kind: SINGLE, DOUBLE or INTEGER.
+        width: elements of a row.
+        row_bytes: its size.
+        texts: what its numbers stand for; None where they stand for themselves.
+    """
+
+    kind: int
+    width: int
+    row_bytes: int
+    texts: tuple[str, ...] | None
+
+
+class ModelCall(NamedTuple):
+    """How kernels call a model's kernel themselves, for brief batches on the reactor's thread.
+
+    Attributes:
+        function, head: addresses.
+        most_rows: of a brief batch.
+        row_bytes: the size of a row of the matrix.
+        outputs: in the graph's order.
+    """
+
+    function: int
+    head: int
+    most_rows: int
+    row_bytes: int
+    outputs: tuple[OutputForm, ...]
 
 
 class CompiledModel:
@@ -83,6 +116,14 @@ class CompiledModel:
             head = self._new_head()
             self._long(head[0].ctypes.data, matrix, rows, place, second, third)
         return self._with_texts(arrays) if self._has_texts else arrays
+
+    def kernel_call(self) -> ModelCall:
+        """How other kernels call this model's, as long as the model is kept."""
+        outputs = tuple(
+            OutputForm(result.kind, result.width, result.width * _DTYPES[result.kind].itemsize, result.texts)
+            for result in self.program.results
+        )
+        return ModelCall(library(KERNELS).addresses["run_model"], self._at, self._brief_rows, self.row_bytes, outputs)
 
     def _with_texts(self, arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
         """Texts in place of their numbers."""

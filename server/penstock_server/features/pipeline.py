@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,27 @@ class Refusal:
     def touches(self, first: int, count: int) -> bool:
         """Whether any of `count` rows from `first` on is refused."""
         return bool((self.found[first : first + count] >= 0).any())
+
+
+class FeatureCall(NamedTuple):
+    """How kernels call a pipeline's kernel themselves, for brief batches on the reactor's thread.
+
+    Attributes:
+        function, program, scratch: addresses.
+        times, strings: how many columns of each there are, behind the block of numbers.
+        row_bytes: the size of a row of the output.
+        most_rows: of a brief batch.
+        most_text: the most bytes of texts in one.
+    """
+
+    function: int
+    program: int
+    scratch: int
+    times: int
+    strings: int
+    row_bytes: int
+    most_rows: int
+    most_text: int
 
 
 class Pipeline:
@@ -161,6 +182,19 @@ class Pipeline:
             size = sum(map(len, others))
             raise InvalidInputError(f"the string columns hold {size} bytes that are not {rows} elements each")
         return self._refused(numbers, text, rows, out_at)
+
+    def kernel_call(self) -> FeatureCall:
+        """How other kernels call this pipeline's, as long as the pipeline is kept."""
+        return FeatureCall(
+            library(KERNELS).addresses["run"],
+            self._at,
+            self._scratch_at,
+            len(self.times),
+            len(self.strings),
+            self.width * self.dtype.itemsize,
+            self._brief_rows,
+            BRIEF_BYTES if self._program.text_growth else 1 << 62,
+        )
 
     def _with_times(self, numbers: bytes, others: Sequence[bytes], rows: int) -> tuple[bytes, Sequence[bytes]]:
         """The numbers with the times behind them, as the kernel takes them, and the strings."""

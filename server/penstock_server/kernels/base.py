@@ -93,6 +93,21 @@ pointer: Final[Any] = intrinsic(_pointer)
 address: Final[Any] = intrinsic(_address)
 
 
+def _called(_context: Any, _function: Any, words: Any) -> Any:
+    """What a function at an address gives for some words; an `entry_point` of another set is one."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        given = [builder.extract_value(arguments[1], at) for at in range(len(words))]
+        kind = ir.FunctionType(word, [word] * len(given)).as_pointer()
+        return builder.call(builder.inttoptr(arguments[0], kind), given)
+
+    return INT64(INT64, words), generate
+
+
+call: Final[Callable[[int, tuple[int, ...]], int]] = cast("Any", intrinsic(_called))
+
+
 def _bytes_at(_context: Any, _array: Any, _at: Any, result: Any) -> Any:
     """The integer of type `result` at a position in an array of bytes: one load, aligned or not.
 

@@ -32,6 +32,10 @@ class ClassCounts:
         self._cells = {label: cell for cell, label in enumerate(cells.labels)}
         self._unseen = counting.bins_of(rows.shape[1]) + counting.UNSEEN
 
+    def place_of(self, label: int) -> int:
+        """Which word of a row counts a label."""
+        return self._cells.get(label, self._unseen)
+
     def add(self, place: int, labels: Sequence[int], counts: Sequence[int] | None = None) -> None:
         """Adds labels to the row at this position, each once or as often as `counts` says."""
         row, cells, unseen = self._rows[place], self._cells, self._unseen
@@ -49,15 +53,21 @@ class ScoreCounts:
     Args:
         cells: the bins.
         rows: int64 [sub-windows, words], the rows of counts to add to.
+
+    Attributes:
+        edges: of the bins, float64.
+        bins: how many there are.
+        range: the smallest and the largest value of the reference.
     """
 
     def __init__(self, cells: NumberCells, rows: NDArray[np.int64]) -> None:
         self._rows = rows
         self._sums = rows.view(np.float64)
-        self._edges = np.array(cells.edges, np.float64)
+        self.edges = np.array(cells.edges, np.float64)
         self._known = cells.edges
-        self._bins = counting.bins_of(rows.shape[1])
-        self._first_sum = self._bins + counting.EXTRA_CELLS + counting.TALLIES
+        self.bins = counting.bins_of(rows.shape[1])
+        self._first_sum = self.bins + counting.EXTRA_CELLS + counting.TALLIES
+        self.range = cells.range
         self._smallest, self._largest = cells.range
 
     def add(self, place: int, values: NDArray[Any]) -> None:
@@ -71,22 +81,22 @@ class ScoreCounts:
     def _add_one(self, place: int, value: float) -> None:
         row = self._rows[place]
         if not isfinite(value):
-            row[self._bins + (counting.MISSING if isnan(value) else counting.INFINITE)] += 1
+            row[self.bins + (counting.MISSING if isnan(value) else counting.INFINITE)] += 1
             return
         cell = bisect_right(self._known, value)
         row[cell] += 1
         self._sums[place, self._first_sum + cell] += value
         if not self._smallest <= value <= self._largest:
-            row[self._bins + (counting.BELOW if value < self._smallest else counting.ABOVE)] += 1
+            row[self.bins + (counting.BELOW if value < self._smallest else counting.ABOVE)] += 1
 
     def _add_many(self, place: int, values: NDArray[np.float64]) -> None:
         row, sums = self._rows[place], self._sums[place, self._first_sum :]
         finite = values[np.isfinite(values)]
         missing = int(np.isnan(values).sum())
-        cells = np.searchsorted(self._edges, finite, side="right")
-        row[: self._bins] += np.bincount(cells, minlength=self._bins)
-        sums += np.bincount(cells, finite, minlength=self._bins)
-        row[self._bins + counting.MISSING] += missing
-        row[self._bins + counting.INFINITE] += len(values) - len(finite) - missing
-        row[self._bins + counting.BELOW] += np.count_nonzero(finite < self._smallest)
-        row[self._bins + counting.ABOVE] += np.count_nonzero(finite > self._largest)
+        cells = np.searchsorted(self.edges, finite, side="right")
+        row[: self.bins] += np.bincount(cells, minlength=self.bins)
+        sums += np.bincount(cells, finite, minlength=self.bins)
+        row[self.bins + counting.MISSING] += missing
+        row[self.bins + counting.INFINITE] += len(values) - len(finite) - missing
+        row[self.bins + counting.BELOW] += np.count_nonzero(finite < self._smallest)
+        row[self.bins + counting.ABOVE] += np.count_nonzero(finite > self._largest)

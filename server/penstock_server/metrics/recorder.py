@@ -60,6 +60,11 @@ class Recorder:
         counters: the version's, in this worker.
         drift_window_rows: rows of the whole drift window, spread over its sub-windows.
         predictions: the cells that predictions are counted in, or None.
+
+    Attributes:
+        counters: the version's.
+        sub_window_rows: rows of a sub-window.
+        score_counts: counts predicted numbers; None where there is no baseline of such.
     """
 
     def __init__(
@@ -68,7 +73,7 @@ class Recorder:
         drift_window_rows: int = 10_000,
         predictions: NumberCells | ClassCells | None = None,
     ) -> None:
-        self._counters = counters
+        self.counters = counters
         self._latency = [row.data for row in counters.latency]
         self._latency_ns = counters.latency_ns.data
         self._batch_rows = counters.batch_rows.data
@@ -85,12 +90,12 @@ class Recorder:
         self._drift_rows = counters.drift_rows.data
         features = counters.shape.features
         self._drift_cells = [window[:features] for window in counters.drift] if features else []
-        self._sub_window_rows = max(1, drift_window_rows // counters.shape.sub_windows)
-        self._class_counts = self._score_counts = None
+        self.sub_window_rows = max(1, drift_window_rows // counters.shape.sub_windows)
+        self._class_counts = self.score_counts = None
         if isinstance(predictions, ClassCells):
             self._class_counts = ClassCounts(predictions, counters.drift[:, -1])
         elif predictions is not None:
-            self._score_counts = ScoreCounts(predictions, counters.drift[:, -1])
+            self.score_counts = ScoreCounts(predictions, counters.drift[:, -1])
 
     def batch(
         self,
@@ -132,7 +137,7 @@ class Recorder:
         First the bounds of the cells in nanoseconds, int64; then the cells of what it took in all and of what it waited,
         int64; then both sums, float64 [1].
         """
-        cells, sums = self._counters.latency, self._counters.latency_ns
+        cells, sums = self.counters.latency, self.counters.latency_ns
         edges = np.array(LATENCY_EDGES_NS, np.int64)
         return edges, cells[_TOTAL], cells[_QUEUE], sums[_TOTAL : _TOTAL + 1], sums[_QUEUE : _QUEUE + 1]
 
@@ -150,10 +155,22 @@ class Recorder:
         if self._class_counts is not None:
             self._class_counts.add(self._drift_place(), values, counts)
 
+    def known_classes(self) -> list[tuple[int, int, int]]:
+        """For each class that has a cell: its label, the cell, and where a row of drift counts has its predictions."""
+        counts = self._class_counts
+        return [
+            (label, cell, 0 if counts is None else counts.place_of(label)) for label, cell in self._class_cells.items()
+        ]
+
+    @property
+    def has_class_counts(self) -> bool:
+        """Whether predicted classes are counted for drift."""
+        return self._class_counts is not None
+
     def scores(self, values: NDArray[Any]) -> None:
         """Records the output of each row of a version without classes, floats of any shape."""
-        if self._score_counts is not None:
-            self._score_counts.add(self._drift_place(), values.reshape(-1))
+        if self.score_counts is not None:
+            self.score_counts.add(self._drift_place(), values.reshape(-1))
 
     def _class_cell(self, value: int) -> int:
         cell = self._class_cells.get(value)
@@ -162,13 +179,17 @@ class Recorder:
             if cell >= MAX_CLASSES:
                 return MAX_CLASSES
             self._class_cells[value] = cell
-            self._counters.class_values[cell] = value
-            self._counters.class_count[0] = cell + 1
+            self.counters.class_values[cell] = value
+            self.counters.class_count[0] = cell + 1
         return cell
 
     def refused(self, reason: str, requests: int = 1) -> None:
         """Records requests without an answer, by a reason of `REFUSALS`."""
         self._refusals[_REFUSAL_CELL[reason]] += requests
+
+    def refusal_cells(self, reasons: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Where kernels count requests without an answer, int64 [1] for each reason."""
+        return [self.counters.refusals[_REFUSAL_CELL[reason] :][:1] for reason in reasons]
 
     def waiting(self, rows: int, requests: int) -> None:
         """Records what is in the queue now."""
@@ -184,10 +205,10 @@ class Recorder:
 
     def drift_counted(self, rows: int) -> None:
         """Records rows that were added to `drift_cells`; after a full sub-window the next one replaces the oldest."""
-        counters = self._counters
+        counters = self.counters
         place = self._drift_place()
         self._drift_rows[place] += rows
-        if self._drift_rows[place] >= self._sub_window_rows:
+        if self._drift_rows[place] >= self.sub_window_rows:
             # Zeroed before the number rises: a reader in between may miss old rows, but counts no old row as new.
             following = (place + 1) % self._sub_windows
             counters.drift[following] = 0
@@ -212,7 +233,7 @@ class Recorder:
         self, *, agree: NDArray[np.bool_], distance: NDArray[np.float64], champion_s: float, shadow_s: float
     ) -> None:
         """Records a batch that a shadow ran after the champion: agreement and score distance by row, and both durations."""
-        counters = self._counters
+        counters = self.counters
         agreeing = int(np.count_nonzero(agree))
         counters.shadow[_AGREE] += agreeing
         counters.shadow[_DISAGREE] += len(agree) - agreeing
@@ -224,16 +245,16 @@ class Recorder:
 
     def shadow_failed(self, rows: int) -> None:
         """Records rows on which the shadow failed."""
-        self._counters.shadow[_FAILED] += rows
+        self.counters.shadow[_FAILED] += rows
 
     def shadow_dropped(self, reason: str, rows: int) -> None:
         """Records rows that were not copied to the shadow, by a reason of `SHADOW_DROPS`."""
-        self._counters.shadow_drops[_DROP_CELL[reason]] += rows
+        self.counters.shadow_drops[_DROP_CELL[reason]] += rows
 
     def request_logged(self, rows: int) -> None:
         """Records rows written to the request log; only the log's thread calls it."""
-        self._counters.log_rows[0] += rows
+        self.counters.log_rows[0] += rows
 
     def request_log_dropped(self, reason: str, rows: int) -> None:
         """Records sampled rows that were not written, by a reason of `LOG_DROPS`."""
-        self._counters.log_drops[_LOG_DROP_CELL[reason]] += rows
+        self.counters.log_drops[_LOG_DROP_CELL[reason]] += rows

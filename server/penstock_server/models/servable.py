@@ -4,12 +4,13 @@ Blocks are raw bytes, so a batch of requests is their concatenation. A version w
 for its numbers and one block per string column; a plain model takes one block per input.
 """
 
+import ctypes
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, MutableSequence, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,10 @@ from penstock.names import VersionKey
 from penstock.tensors import NUMPY_TYPES
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import Batching
+from penstock_server.compiled_models.choice import Choice
+from penstock_server.compiled_models.compiled_model import ModelCall
 from penstock_server.errors import ModelFailedError
-from penstock_server.features.pipeline import Pipeline, Refusal
+from penstock_server.features.pipeline import FeatureCall, Pipeline, Refusal
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.kernels import ModelKernels, none
 from penstock_server.models.onnx_file import OnnxFile
@@ -59,6 +62,20 @@ class BatchingVerdict:
     batching: Batching
     reason: str
     note: str = ""
+
+
+class KernelCalls(NamedTuple):
+    """How kernels run a version themselves.
+
+    Attributes:
+        features: how they make the matrix; None where it comes as it is.
+        model: how they answer it.
+        choice: which batches they serve.
+    """
+
+    features: FeatureCall | None
+    model: ModelCall
+    choice: Choice
 
 
 class Model(Protocol):
@@ -143,6 +160,19 @@ class Servable(ABC):
         """What operators need to know about how requests are batched; "" for nothing."""
         return "" if self.batching is None else self.batching.note
 
+    @property
+    def kernel_calls(self) -> KernelCalls | None:
+        """How kernels run it from its blocks to its outputs, without Python; None if they cannot."""
+        return None
+
+    def run_cell(self) -> int | None:
+        """The address of the cell that shows runs on this thread, for kernels; None if nobody reads it."""
+        cells, thread = self._running_since_ns, threading.get_ident()
+        if not isinstance(cells, memoryview):
+            return None
+        cell = self._cells[thread] if thread in self._cells else self._new_cell(thread)
+        return ctypes.addressof(ctypes.c_int64.from_buffer(cells, 8 * cell))
+
     def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         """Runs the rows that the blocks hold, and counts them for drift in `cells`.
 
@@ -218,6 +248,14 @@ class OnnxServable(Servable):
     @property
     def engine(self) -> str:
         return self.kernels.choice.reason
+
+    @property
+    def kernel_calls(self) -> KernelCalls | None:
+        model = self.kernels.model
+        if model is None or type(self) is not OnnxServable:
+            return None
+        features = None if self.pipeline is None else self.pipeline.kernel_call()
+        return KernelCalls(features, model.kernel_call(), self.kernels.choice)
 
     def _run(self, blocks: Blocks, rows: int, shapes: Shapes | None) -> list[NDArray[Any]]:
         return self._run_feeds(self.model.feeds(blocks, shapes or [(rows, *shape) for shape in self._row_shapes]), rows)

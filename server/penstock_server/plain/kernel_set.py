@@ -17,7 +17,12 @@ KERNELS: Final = KernelSet(
         "plain/kernels/*.py",
         "plain/layout.py",
         "transport/layout.py",
+        "features/counting.py",
+        "features/compiler/layout.py",
+        "compiled_models/layout.py",
+        "compiled_models/choice.py",
         "kernels/memory.py",
+        "kernels/clock.py",
     ),
     prototypes={
         "sift": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD)),
@@ -28,6 +33,7 @@ KERNELS: Final = KernelSet(
         "missing_layout": Prototype(_WORD, (c_void_p, _WORD, c_void_p, _WORD)),
         "end_batch": Prototype(_WORD, (c_void_p, c_void_p, _WORD)),
         "look_up": Prototype(_WORD, (c_void_p, c_char_p, _WORD)),
+        "serve": Prototype(_WORD, (c_void_p, _WORD, _WORD)),
     },
-    functions=60,
+    functions=90,
 )

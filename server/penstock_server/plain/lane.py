@@ -17,9 +17,6 @@ from penstock_server.plain.memory import Tables, address_of, address_of_rows
 
 MAX_LAYOUTS: Final = 512
 """Numbers of rows and forms of one version whose answers' constant parts are kept."""
-MOST: Final = 4096
-"""Requests of one batch."""
-_OPERATION_WORDS: Final = 5
 _NS: Final = 1e-9
 _PARAMETERS: Final = [
     b"\x0a" + varint(len(name)) + name.encode()
@@ -92,26 +89,14 @@ class LaneBatch:
         return np.flatnonzero(self.words[: self.count] < 0)
 
 
-class Answered(NamedTuple):
-    """What a batch's answers came to.
-
-    Attributes:
-        operations: the address of what the transport is to do.
-        replies: how many operations there are.
-        block: the address of the replies.
-    """
-
-    operations: int
-    replies: int
-    block: int
-
-
 class Lane:
     """The requests that wait for one version.
 
     Attributes:
         number: its row in the table of lanes.
         forms: what the requests of each plan share.
+        row_bytes: of its blocks, 0 for texts.
+        answers_at: the address of what its answers are made of.
     """
 
     def __init__(
@@ -126,6 +111,7 @@ class Lane:
     ) -> None:
         self.number = number
         self.forms: dict[int, Form] = {}
+        self.row_bytes = row_bytes
         self._tables = tables
         self._gather = kernels.brief["gather"]
         self._answer = kernels.brief["answer"]
@@ -151,12 +137,11 @@ class Lane:
         self._layout_memory: list[Any] = []
         self._layout_key: object = None
         self._spare: list[tuple[NDArray[np.int64], int]] = []
-        self._operations = np.zeros((MOST, _OPERATION_WORDS), np.int64)
         self._names = np.frombuffer(_NAMES, np.uint8)
         self._scratch = np.zeros(layout.SCRATCH_BYTES, np.uint8)
         self._latency = np.zeros(layout.LATENCY_BYTES // 8, np.int64)
         self._latency_memory: Sequence[NDArray[Any]] = ()
-        self._outputs = np.zeros((1, layout.OUTPUT_BYTES // 8), np.int64)
+        self._outputs = np.zeros((layout.MAX_OUTPUTS, layout.OUTPUT_BYTES // 8), np.int64)
         self._words = np.zeros(layout.ANSWER_BYTES // 8, np.int64)
         self._answers = self._words.data
         self._answers[layout.W_OUTPUTS // 8] = self._outputs.ctypes.data
@@ -165,8 +150,8 @@ class Lane:
         self._answers[layout.W_LATENCY // 8] = self._latency.ctypes.data
         self._answers[layout.W_STATE // 8] = tables.address
         self._answers[layout.W_LAYOUTS // 8] = self._layouts.ctypes.data
-        self._answers[layout.W_OPERATIONS // 8] = self._operations.ctypes.data
-        self._answers_at: int = self._words.ctypes.data
+        self._take_over: Callable[[int, LaneBatch], None] | None = None
+        self.answers_at: int = self._words.ctypes.data
 
     def _set(self, at: int, value: int) -> None:
         self._cells[at // 8] = value
@@ -182,6 +167,8 @@ class Lane:
         delay_s: float,
         errors: Sequence[PenstockError],
         latency: Sequence[NDArray[Any]],
+        refusals: Sequence[NDArray[np.int64]],
+        most_reply_bytes: int,
     ) -> None:
         """Takes requests from now on, within these bounds.
 
@@ -194,6 +181,8 @@ class Lane:
             delay_s: how long one may wait for others.
             errors: with which requests are refused, by the reasons of `layout`.
             latency: where the latencies of requests are counted, as `metrics.recorder.Recorder.latency_cells` has it.
+            refusals: where requests without an answer are counted, by the same reasons, and last those that are cancelled.
+            most_reply_bytes: of a reply. What is larger is not answered, and still runs.
         """
         self._set(layout.L_MAX_REQUESTS, most_requests)
         self._set(layout.L_MAX_ROWS, most_rows)
@@ -206,6 +195,9 @@ class Lane:
         self._latency_memory = latency
         edges, total, queue, total_sum, queue_sum = (each.ctypes.data for each in latency)
         self._latency[:] = edges, len(latency[0]), total, queue, total_sum, queue_sum
+        self._refusals = (refusals, np.array([cell.ctypes.data for cell in refusals], np.int64))
+        self._set(layout.L_COUNTS, self._refusals[1].ctypes.data)
+        self._answers[layout.W_MOST // 8] = most_reply_bytes
         self._set(layout.L_IS_OPEN, 1)
 
     def set_others(self, requests: int, rows: int, size_bytes: int) -> None:
@@ -272,22 +264,43 @@ class Lane:
         self._set(layout.L_LEFT, 0)
         return left
 
-    def take_refused(self) -> list[int]:
-        """How many requests were refused since the last time, by reason; empty for none."""
-        at, cells = layout.L_REFUSED // 8, self._cells
-        if not (cells[at] or cells[at + 1] or cells[at + 2] or cells[at + 3]):  # every batch asks
-            return []
-        refused: list[int] = cells[at : at + layout.REASONS].tolist()
-        for reason in range(layout.REASONS):
-            cells[at + reason] = 0
-        return refused
+    @property
+    def is_fused(self) -> bool:
+        """Whether kernels run its batches."""
+        return self._take_over is not None
 
-    def touched(self) -> None:
-        """Something of it has changed in this turn."""
-        self._set(layout.L_IS_TOUCHED, 0)
-        self._wake()
+    def fuse(self, address: int, take_over: Callable[[int, "LaneBatch"], None]) -> None:
+        """Has kernels run its batches from now on, by what is at this address.
 
-    def next_batch(self, most_rows: int, now_s: float, most: int = MOST) -> LaneBatch:
+        Args:
+            address: of words as `layout` has them for a fused lane.
+            take_over: gets the batches that kernels leave to Python, and why.
+        """
+        self._take_over = take_over
+        self._set(layout.L_FUSED, address)
+
+    def output(self, number: int, size: int) -> bytes:
+        """So many bytes of an output of the batch that kernels have run last."""
+        return self._tables.output(number, size)
+
+    def unfuse(self) -> None:
+        """Has Python run its batches again."""
+        self._take_over = None
+        self._set(layout.L_FUSED, 0)
+
+    def look(self, why: int) -> None:
+        """Something of it has changed, or a batch was left to Python, as `layout` says."""
+        if why == layout.TOUCHED:
+            self._wake()
+            return
+        batch = self._new_batch()
+        taken_at, count = self._tables.taken_batch()
+        ctypes.memmove(batch.address, taken_at, 8 * count)
+        self._fill(batch, count)
+        if self._take_over is not None:
+            self._take_over(why, batch)
+
+    def next_batch(self, most_rows: int, now_s: float, most: int = layout.MOST_REQUESTS) -> LaneBatch:
         """Takes the next batch off the lane; its rows are in the blocks until the one after it.
 
         What is too late is refused: the owner counts it, then `tell_refused` ends its call.
@@ -304,12 +317,12 @@ class Lane:
     def take_all(self) -> LaneBatch:
         """Takes requests that wait off the lane, to be refused; up to as many as a batch holds."""
         batch = self._new_batch()
-        self._fill(batch, self._empty(self._tables.address, self.number, batch.address, MOST))
+        self._fill(batch, self._empty(self._tables.address, self.number, batch.address, layout.MOST_REQUESTS))
         return batch
 
     def _new_batch(self) -> LaneBatch:
         if not self._spare:
-            words = np.zeros(MOST, np.int64)
+            words = np.zeros(layout.MOST_REQUESTS, np.int64)
             return LaneBatch(words, words.ctypes.data, self._tables.entries_at)
         return LaneBatch(*self._spare.pop(), self._tables.entries_at)
 
@@ -369,9 +382,8 @@ class Lane:
         compute_s: float,
         began_s: float,
         ended_s: float,
-        most_bytes: int,
-    ) -> Answered:
-        """Writes the replies of a batch, and counts what those that are answered took.
+    ) -> int:
+        """Writes the replies of a batch, and counts what those that are answered took; how many are.
 
         Args:
             batch: what ran.
@@ -381,11 +393,10 @@ class Lane:
             compute_s: what the batch took to compute, which its replies say.
             began_s: when the batch began.
             ended_s: when it was computed.
-            most_bytes: of a reply. What is larger is not answered, and still runs.
         """
         self._lay_out(batch, key, layout_of)
         answers = self._answers
-        if len(self._outputs) != len(outputs):
+        if len(self._outputs) < len(outputs):
             self._outputs = np.zeros((len(outputs), layout.OUTPUT_BYTES // 8), np.int64)
             answers[layout.W_OUTPUTS // 8] = self._outputs.ctypes.data
         table = self._outputs.data
@@ -395,22 +406,23 @@ class Lane:
             table[number, layout.A_OFFSETS // 8] = 0 if offsets is None else offsets.ctypes.data
         answers[layout.W_BATCH // 8] = batch.address
         answers[layout.W_COUNT // 8] = batch.count
-        answers[layout.W_LAYOUT_COUNT // 8] = self._layout_count
         answers[layout.W_COMPUTED // 8] = int(compute_s * 1e6)
         answers[layout.W_ROWS // 8] = batch.rows
         answers[layout.W_BEGAN // 8] = int(began_s / _NS)
         answers[layout.W_ENDED // 8] = int(ended_s / _NS)
-        answers[layout.W_MOST // 8] = most_bytes
-        count = self._answer(self._answers_at)
+        count = self._answer(self.answers_at)
         if count < 0:
             raise MemoryError("no memory for the answers of a batch")
-        return Answered(answers[layout.W_OPERATIONS // 8], count, answers[layout.W_BLOCK // 8])
+        return count
+
+    def send_replies(self) -> None:
+        """Sends the replies that were written."""
+        self._tables.send_replies()
 
     def _lay_out(self, batch: LaneBatch, key: object, layout_of: Callable[[int, Form], ReplyLayout]) -> None:
         """Makes the layouts that a batch needs and that are not there."""
-        known = (key, self._tables.generation)
-        if known != self._layout_key or self._layout_count > MAX_LAYOUTS:
-            self._layout_key = known
+        if key != self._layout_key or self._layout_count > MAX_LAYOUTS:
+            self._layout_key = key
             self._forget_layouts()
         words_at = batch.address
         while True:
@@ -437,9 +449,15 @@ class Lane:
             plan, rows, prefix.ctypes.data, len(made.prefix), table.ctypes.data, len(heads),
         )  # fmt: skip
         self._layout_count += 1
+        self._answers[layout.W_LAYOUT_COUNT // 8] = self._layout_count
+
+    def forget_forms(self) -> None:
+        """The numbers of plans are given anew: nothing waits."""
+        self.forms.clear()
+        self._forget_layouts()
 
     def _forget_layouts(self) -> None:
-        self._layout_count = 0
+        self._layout_count = self._answers[layout.W_LAYOUT_COUNT // 8] = 0
         self._layout_memory.clear()
 
     def end(self, batch: LaneBatch) -> None:
@@ -453,7 +471,7 @@ class Lane:
         """Frees its memory; nothing waits, and every batch is over."""
         libc = ctypes.CDLL(None)
         libc.free.argtypes = [ctypes.c_void_p]
-        for data in (*self._blocks[:, layout.B_DATA // 8].tolist(), self._answers[layout.W_BLOCK // 8]):
+        for data in self._blocks[:, layout.B_DATA // 8].tolist():
             libc.free(data)
         self._blocks[:, layout.B_DATA // 8] = 0
-        self._answers[layout.W_BLOCK // 8] = 0
+        self.unfuse()

@@ -14,11 +14,14 @@ def _words(count: int) -> list[int]:
 (
     T_ENTRIES, T_ENTRY_OF, T_FREE, T_FREE_COUNT, T_PLANS, T_PLAN_COUNT, T_BUCKETS, T_LANES, T_TOUCHED, T_TOUCHED_COUNT,
     T_SKELETON, T_MAX_BYTES, T_METHOD, T_SCRATCH, T_REFUSED, T_REFUSED_COUNT, T_EXPIRED, T_EXPIRED_SIZE, T_STOPPED,
-    T_STOPPED_SIZE, T_STOPPED_COUNT, T_HASHING, T_RANDOM,
-) = _words(23)  # fmt: skip
-STATE_BYTES: Final = 24 * 8
+    T_STOPPED_SIZE, T_STOPPED_COUNT, T_HASHING, T_RANDOM, T_TOUCHED_AT, T_TOUCHED_END, T_REPLIES, T_REPLY_COUNT, T_BLOCK,
+    T_BLOCK_CAPACITY, T_BLOCK_SIZE, T_BATCH, T_BATCH_COUNT, T_CLOCK, T_BUFFERS, T_ARRAYS,
+    T_OUTCOME,
+) = _words(36)  # fmt: skip
+STATE_BYTES: Final = 36 * 8
 """`T_REFUSED` are operations that end the calls which are refused; the transport does them after each turn. `T_EXPIRED` is
-what a call is told whose deadline has passed, and `T_STOPPED` what all are told once the server drains."""
+what a call is told whose deadline has passed, and `T_STOPPED` what all are told once the server drains. `T_REPLIES` are
+operations that send the replies in `T_BLOCK`. `T_BATCH` holds the batch that kernels run, and `T_OUTCOME` what became of it."""
 
 # What the scan finds in a message.
 (
@@ -60,12 +63,13 @@ TEXTS: Final = 5
     L_LEVELS, L_REQUESTS, L_ROWS, L_BYTES, L_MAX_REQUESTS, L_MAX_ROWS, L_MAX_BYTES, L_IS_OPEN, L_USUAL_ROWS, L_IS_TOUCHED,
     L_BLOCKS, L_BLOCK_COUNT, L_TIMED, L_BASE, L_ROW, L_BUSY_UNTIL, L_LARGEST, L_LEFT, L_OTHER_REQUESTS, L_OTHER_ROWS,
     L_OTHER_BYTES, L_PROBE_AT, L_OBJECTIVE, L_DELAY, L_DELAYED_UNTIL, L_HALFWAY, L_ENDINGS, L_TAKEN_ROWS,
-    L_REFUSED,
-) = _words(29)  # fmt: skip
+    L_COUNTS, L_FUSED,
+) = _words(30)  # fmt: skip
 LANE_BYTES: Final = 32 * 8
 """The others are what waits in the version's queue: both together respect its limits. `L_BUSY_UNTIL` is 0 while nothing runs.
-`L_TAKEN_ROWS` are those of the batch that was taken last. From `L_REFUSED` on, the refused requests are counted by their
-reason."""
+`L_TAKEN_ROWS` are those of the batch that was taken last. At `L_COUNTS` are the addresses of the cells in which refused
+requests are counted by their reason, and last of the cell of those that were cancelled. `L_FUSED` is what kernels run the
+lane's batches by; 0 where Python runs them."""
 
 # Why a request is refused, in the order of `L_ENDINGS` and of the counts.
 FULL: Final = 0
@@ -113,10 +117,11 @@ OUTPUT_BYTES: Final = 3 * 8
 
 # What `answer` is given, and gives back.
 (
-    W_STATE, W_BATCH, W_COUNT, W_OUTPUTS, W_LAYOUTS, W_LAYOUT_COUNT, W_NAMES, W_BEGAN, W_OPERATIONS, W_BLOCK, W_CAPACITY,
-    W_MOST, W_SIZE, W_ENDED, W_COMPUTED, W_ROWS, W_LATENCY, W_SCRATCH,
-) = _words(18)  # fmt: skip
-ANSWER_BYTES: Final = 18 * 8
+    W_STATE, W_BATCH, W_COUNT, W_OUTPUTS, W_LAYOUTS, W_LAYOUT_COUNT, W_NAMES, W_BEGAN, W_MOST, W_ENDED, W_COMPUTED, W_ROWS,
+    W_LATENCY, W_SCRATCH, W_TOO_LARGE,
+) = _words(15)  # fmt: skip
+ANSWER_BYTES: Final = 15 * 8
+"""`W_TOO_LARGE` are the requests whose reply is larger than `W_MOST`."""
 
 # The names of the parameters of a reply: their sizes, and then themselves.
 (K_COMPUTED, K_ROWS, K_QUEUE, K_NAMES) = _words(4)
@@ -126,6 +131,86 @@ ANSWER_BYTES: Final = 18 * 8
 (H_EDGES, H_EDGE_COUNT, H_TOTAL, H_QUEUE, H_TOTAL_SUM, H_QUEUE_SUM) = _words(6)
 LATENCY_BYTES: Final = 6 * 8
 SCRATCH_BYTES: Final = 1024
+
+# A fused lane: what kernels run its batches by. The feature kernel, what it is called with, and the batches that it takes:
+(
+    U_FEATURES, U_PROGRAM, U_FEATURE_SCRATCH, U_TIMES, U_STRINGS, U_MATRIX_BYTES, U_MOST_TEXT,
+    # the kernel of models, what it is called with, the most rows, a bit for each of `choice.SIZES`;
+    U_MODEL, U_HEAD, U_MOST_ROWS, U_SIZES, U_OUTPUTS,
+    # for each output the bytes of a row, and the table of its texts, if its numbers stand for texts;
+    U_ROW_BYTES, U_ROW_BYTES_2, U_ROW_BYTES_3, U_TEXTS, U_TEXTS_2, U_TEXTS_3,
+    # what answers are made of, the cell that shows when a run began, how many requests pass until one is logged;
+    U_ANSWERS, U_RUNNING, U_TO_PASS,
+    # what is known of the cost, the most rows of a batch, and how long it may take, float64;
+    U_COST, U_LIMIT_ROWS, U_SPAN,
+    # where batches are counted, and what waits, here and beside the lane;
+    U_STAGES, U_WAITING, U_BESIDE_ROWS, U_BESIDE_REQUESTS,
+    # the ring of drift counts: its first window, the number of the current one, the rows in each, how many there are, the
+    # bytes of one, the rows after which the next begins, and where in a window predictions are counted;
+    U_DRIFT, U_DRIFT_AT, U_DRIFT_ROWS, U_WINDOWS, U_WINDOW_BYTES, U_WINDOW_ROWS, U_PREDICTIONS,
+    # what is predicted: how, from which output, of which type, and how wide; a class for each text; the known classes;
+    U_PREDICTED, U_PREDICTED_OUTPUT, U_PREDICTED_KIND, U_PREDICTED_WIDTH, U_CLASS_OF_TEXT, U_CLASSES, U_CLASS_COUNT,
+    # how scores are counted: their bins, and the range of the reference, float64.
+    U_EDGES, U_EDGE_COUNT, U_BINS, U_SMALLEST, U_LARGEST,
+) = _words(47)  # fmt: skip
+FUSED_BYTES: Final = 47 * 8
+"""The memory that stays a `Fused` keeps."""
+
+# What is known of the cost of batches, float64, as `batching.cost.CostModel` has it.
+(
+    COST_BASE, COST_ROW, COST_MEAN_ROWS, COST_MEAN_S, COST_VARIANCE, COST_COVARIANCE, COST_SLOPE, COST_SEEN,
+) = _words(8)  # fmt: skip
+MAX_OUTPUTS: Final = 3
+
+# Where a batch is counted: cells of features and of the model by what they took, both sums, float64, then batches by their
+# rows, all rows, all requests; bounds of rows.
+(
+    S_FEATURES, S_INFER, S_FEATURES_SUM, S_INFER_SUM, S_BATCHES, S_ALL_ROWS, S_ALL_REQUESTS, S_ROW_EDGES, S_ROW_EDGE_COUNT,
+) = _words(9)  # fmt: skip
+STAGE_BYTES: Final = 9 * 8
+
+# A class: its label, the address of the cell that counts it, and its place in a window's predictions.
+(C_LABEL, C_CELL, C_PLACE) = _words(3)
+CLASS_BYTES: Final = 3 * 8
+
+# A table of texts: where each begins, one more than there are, and where their bytes are; each text has its length before it.
+(X_STARTS, X_BYTES) = _words(2)
+TEXTS_BYTES: Final = 2 * 8
+
+# A buffer of all fused lanes, and which is which: outputs of the model, and texts of such; the first is of outputs.
+(Z_DATA, Z_CAPACITY) = _words(2)
+BUFFER_BYTES: Final = 2 * 8
+OUTPUT_BUFFER: Final = 0
+TEXT_BUFFER: Final = MAX_OUTPUTS
+START_BUFFER: Final = 2 * MAX_OUTPUTS
+MATRIX_BUFFER: Final = 3 * MAX_OUTPUTS
+NUMBERS_BUFFER: Final = MATRIX_BUFFER + 1
+STRINGS_BUFFER: Final = MATRIX_BUFFER + 2
+BUFFERS: Final = MATRIX_BUFFER + 3
+CLOCK_BYTES: Final = 3 * 8
+ARRAY_BYTES: Final = 3 * 8
+"""The beginning of an array of numpy, as far as the kernels of models look."""
+
+# How predictions are counted.
+NOTHING: Final = 0
+LABELS: Final = 1
+LARGEST: Final = 2
+"""The class is the place of the largest score."""
+SCORES: Final = 3
+
+# What became of a lane that Python is to look at.
+TOUCHED: Final = 1
+"""Something has changed in a lane that is not fused."""
+TO_RUN: Final = 2
+"""A batch was taken that kernels do not run."""
+TO_REFUSE: Final = 3
+"""The features refuse rows of the batch; they are counted."""
+TO_FINISH: Final = 4
+"""Some replies of the batch are too large."""
+TO_COUNT: Final = 5
+"""The batch is answered but for replies that are too large, and its classes, which are not known, are not counted."""
+TO_FAIL: Final = 6
+"""There was no memory."""
 
 # For each plan and number of rows, the constant part of an answer.
 (Y_PLAN, Y_ROWS, Y_PREFIX, Y_PREFIX_SIZE, Y_OUTPUTS, Y_OUTPUT_COUNT) = _words(6)
@@ -146,5 +231,9 @@ MAX_REFUSED: Final = 1 << 20
 MAX_KEY_BYTES: Final = 256
 KEPT_BYTES: Final = 1 << 22
 """A buffer that has grown beyond this is given back before the next batch: few batches are so large."""
+MOST_REQUESTS: Final = 4096
+"""Of one batch."""
+MOST_REPLY_BYTES: Final = 1 << 20
+"""Fused lanes wait for their replies to be sent when there are so many."""
 NONE: Final = -1
 NEVER: Final = 1 << 62

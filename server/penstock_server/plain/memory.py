@@ -33,7 +33,6 @@ class Tables:
         entries: the requests that lanes have.
         entries_at: its address.
         entry_of: the address of each slot's entry, 0 for none.
-        generation: rises when numbers of plans are given anew.
     """
 
     def __init__(
@@ -45,13 +44,28 @@ class Tables:
         self.entries = entries
         self.entries_at: int = entries.ctypes.data
         self.entry_of = entry_of
-        self.generation = 0
 
     def tell_refused(self) -> None:
         """Has the transport end the calls that kernels have refused; they are counted before."""
         if count := self._cells[layout.T_REFUSED_COUNT // 8]:
             self._cells[layout.T_REFUSED_COUNT // 8] = 0
             self._port.send_replies(self._cells[layout.T_REFUSED // 8], count, 0)
+
+    def send_replies(self) -> None:
+        """Has the transport send the replies that kernels have written."""
+        cells = self._cells
+        if count := cells[layout.T_REPLY_COUNT // 8]:
+            cells[layout.T_REPLY_COUNT // 8] = cells[layout.T_BLOCK_SIZE // 8] = 0
+            self._port.send_replies(cells[layout.T_REPLIES // 8], count, cells[layout.T_BLOCK // 8])
+
+    def taken_batch(self) -> tuple[int, int]:
+        """Where the entries of the batch are that kernels have taken, and how many there are."""
+        return self._cells[layout.T_BATCH // 8], self._cells[layout.T_BATCH_COUNT // 8]
+
+    def output(self, number: int, size: int) -> bytes:
+        """So many bytes of an output of the batch that kernels have run last."""
+        row = self._cells[layout.T_BUFFERS // 8] + number * layout.BUFFER_BYTES
+        return ctypes.string_at(ctypes.c_int64.from_address(row + layout.Z_DATA).value, size)
 
     def ending(self, error: PenstockError) -> bytes:
         """What kernels write for a call that ends with this error."""

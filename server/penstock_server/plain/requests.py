@@ -34,6 +34,9 @@ _INITIAL: Final = (
 )  # fmt: skip
 MAX_BYTES: Final = 128 * 1024
 """Larger messages are decoded on a thread."""
+STEP_NS: Final = 500_000
+"""How long fused lanes run at most before the transport has its turn, and other threads."""
+_NS: Final = 1e-9
 
 
 def _hashing() -> NDArray[np.int64]:
@@ -101,6 +104,7 @@ class PlainRequests:
         self._sift = kernels.brief["sift"]
         self._look_up = kernels.brief["look_up"]
         self._give_up = kernels.brief["give_up"]
+        self._serve = kernels.brief["serve"]
         self.memory = memory = Memory()
         self._state = state = memory.words(layout.STATE_BYTES // 8)
         entries = memory.words(layout.MAX_ENTRIES, layout.ENTRY_BYTES // 8)
@@ -108,7 +112,7 @@ class PlainRequests:
         self._plans = memory.words(layout.MAX_PLANS, layout.PLAN_BYTES // 8)
         self._buckets = memory.words(layout.BUCKETS)
         self._lane_rows = memory.words(layout.MAX_LANES, layout.LANE_BYTES // 8)
-        self._touched = memory.words(layout.MAX_LANES)
+        self._touched = memory.words(2 * layout.MAX_LANES)  # in a pass, those of the next are behind its own
         self._free = memory.kept(np.arange(layout.MAX_ENTRIES - 1, -1, -1, dtype=np.int64))
         for at, value in (
             (layout.T_ENTRIES, self.tables.entries_at),
@@ -125,6 +129,11 @@ class PlainRequests:
             (layout.T_SCRATCH, memory.words(layout.FOUND_BYTES // 8).ctypes.data),
             (layout.T_HASHING, memory.kept(_hashing()).ctypes.data),
             (layout.T_RANDOM, int.from_bytes(os.urandom(8), "little", signed=True)),
+            (layout.T_BATCH, memory.words(layout.MOST_REQUESTS).ctypes.data),
+            (layout.T_CLOCK, memory.words(layout.CLOCK_BYTES // 8).ctypes.data),
+            (layout.T_BUFFERS, memory.words(layout.BUFFERS, layout.BUFFER_BYTES // 8).ctypes.data),
+            (layout.T_ARRAYS, memory.words(layout.MAX_OUTPUTS, layout.ARRAY_BYTES // 8).ctypes.data),
+            (layout.T_REPLIES, memory.words(layout.MAX_ENTRIES, layout.OPERATION_BYTES // 8).ctypes.data),
             # Untouched memory takes nothing: it is as large as the largest turn has made it.
             (layout.T_REFUSED, memory.words(layout.MAX_REFUSED, layout.OPERATION_BYTES // 8).ctypes.data),
         ):
@@ -142,8 +151,6 @@ class PlainRequests:
     def sift(self, events: int, count: int, now_ns: int) -> int:
         """Takes the plain requests out of a turn's events; how many events are left for others."""
         left: int = self._sift(self.tables.address, events, count, now_ns)
-        if self._cells[layout.T_TOUCHED_COUNT // 8]:
-            self._wake_touched()
         if stopped := self._cells[layout.T_STOPPED_COUNT // 8]:
             self._cells[layout.T_STOPPED_COUNT // 8] = 0
             for _ in range(stopped):
@@ -155,17 +162,21 @@ class PlainRequests:
         ending = self.memory.kept(self.tables.ending(error))
         self._state[at // 8 : at // 8 + 2] = address_of(ending), len(ending)
 
-    def _wake_touched(self) -> None:
-        """Tells the owners of the lanes in which something has changed."""
-        touched = self._cells[layout.T_TOUCHED_COUNT // 8]
-        self._cells[layout.T_TOUCHED_COUNT // 8] = 0
-        numbers = [int(self._touched[0])] if touched == 1 else self._touched[:touched].tolist()
-        for lane in [self._lanes.get(number) for number in numbers]:
+    def step(self, now_s: float) -> bool:
+        """Runs a batch of each fused lane, and has the owners of the others look at theirs; whether more is due now."""
+        if not self._cells[layout.T_TOUCHED_COUNT // 8]:
+            return False
+        now_ns = int(now_s / _NS)
+        while number := self._serve(self.tables.address, now_ns, STEP_NS):
+            lane = self._lanes.get(number - 1)
             try:
                 if lane is not None:
-                    lane.touched()
+                    lane.look(self._cells[layout.T_OUTCOME // 8])
             except Exception:
                 log.exception("plain requests failed")
+        self.tables.tell_refused()
+        self.tables.send_replies()
+        return bool(self._cells[layout.T_TOUCHED_COUNT // 8])
 
     def stop(self, error: PenstockError, count: Callable[[], None]) -> None:
         """Refuses every request from now on, each of them counted; what waits is still answered."""
@@ -177,7 +188,6 @@ class PlainRequests:
         slots: list[int] = np.flatnonzero(self.tables.entry_of).tolist()
         for slot in slots:
             self._give_up(self.tables.address, slot)
-        self._wake_touched()
         return slots
 
     @property
@@ -277,6 +287,5 @@ class PlainRequests:
         if self.is_idle:
             self._plan_count = 0
             self._plan_memory.clear()
-            self.tables.generation += 1
             for lane in self._lanes.values():
-                lane.forms.clear()
+                lane.forget_forms()

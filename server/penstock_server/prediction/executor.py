@@ -26,12 +26,14 @@ from penstock_server.errors import (
     NotReadyError,
     PenstockError,
 )
-from penstock_server.metrics.recorder import Recorder
+from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.servable import Outputs, Servable
 from penstock_server.models.signature import ANY, TensorInfo
+from penstock_server.plain import layout
 from penstock_server.plain.lane import Lane, LaneBatch
 from penstock_server.prediction.answerer import Answerer, PendingRequest
 from penstock_server.prediction.decode import DecodedRows, Decoder
+from penstock_server.prediction.fusing import Fused, fused
 from penstock_server.prediction.large_requests import LargeRequests
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader
@@ -113,6 +115,7 @@ class Executor(Answerer):
         self._usual_bytes = LARGE_BYTES if thread is None and self._large is not None and is_free else inf
         self._on_closed: Callable[[], None] | None = None
         self.plain_batches: PlainBatches | None = None
+        self._fused: Fused | None = None
         self._is_plain_next = False
 
     def _large_requests(
@@ -282,13 +285,16 @@ class Executor(Answerer):
     def _run_plain(self, plain: PlainBatches, now_s: float) -> None:
         """Starts a batch of plain requests."""
         batch = plain.next_batch(self._queue.largest_rows, now_s)
-        if not batch.count:
+        if batch.count:
+            self._run_batch(plain, batch, now_s, self._cells())
+        else:
             plain.end(batch)
             self._report_waiting()
             self._close_if_drained()
-            return
+
+    def _run_batch(self, plain: PlainBatches, batch: LaneBatch, now_s: float, cells: NDArray[np.int64] | None) -> None:
         try:
-            work = plain.work(batch, self._cells())
+            work = plain.work(batch, cells)
         except Exception as error:  # noqa: BLE001 - logged, and told to those who wait
             plain.fail(batch, error)
             plain.end(batch)
@@ -309,6 +315,25 @@ class Executor(Answerer):
             self._queue.set_busy_until(until_s)
             self._report_waiting()
             self._thread.start(partial(computed, work), partial(self._plain_came_back, plain, batch, work, now_s))
+
+    def _take_over(self, why: int, batch: LaneBatch) -> None:
+        """Goes on with a batch that kernels leave."""
+        plain = self.plain_batches
+        assert plain is not None
+        plain.take_over(batch)
+        if why in (layout.TO_RUN, layout.TO_REFUSE):
+            # Rows that the features refuse were counted with the others.
+            self._run_batch(plain, batch, self._clock(), self._cells() if why == layout.TO_RUN else None)
+            return
+        try:
+            if why == layout.TO_FAIL:
+                plain.fail(batch, MemoryError("no memory for a batch"))
+            elif why == layout.TO_COUNT and self._fused is not None:
+                self._fused.count_classes(batch.rows)
+            plain.refuse_too_large(batch)
+        finally:
+            plain.end(batch)
+            self._close_if_drained()
 
     def _plain_came_back(
         self, plain: PlainBatches, batch: LaneBatch, work: Work, started_s: float, result: Outputs | Exception
@@ -354,6 +379,8 @@ class Executor(Answerer):
         self._tell_cost(plain.lane)
         plain.lane.open(
             latency=self.report.latency_cells(),
+            refusals=self.report.refusal_cells([*map(refusal_reason, self.refusals()), "cancelled"]),
+            most_reply_bytes=self.reply_bytes,
             most_requests=limits.queue_requests,
             most_rows=limits.queue_rows,
             most_bytes=limits.queue_bytes,
@@ -362,6 +389,30 @@ class Executor(Answerer):
             delay_s=limits.max_delay_s,
             errors=self.refusals(),
         )
+        self._fuse()
+
+    def _fuse(self) -> None:
+        """Has kernels run the batches of its lane if they can do all that these take now, else Python."""
+        plain = self.plain_batches
+        if plain is None:
+            return
+        self._fused = None
+        if self._thread is None and self.shadow is None and not self.is_ending:
+            self._fused = fused(
+                self.servable,
+                lane=plain.lane,
+                report=self.report,
+                reader=self.reader,
+                queue=self._queue,
+                sampler=self.sampler,
+            )
+        if self._fused is not None:
+            plain.lane.fuse(self._fused.address, self._take_over)
+            self._report_waiting()
+        elif plain.lane.is_fused:
+            plain.lane.unfuse()
+            if plain.lane.requests:
+                self._wake()
 
     @property
     def can_take_plain(self) -> bool:
@@ -379,9 +430,7 @@ class Executor(Answerer):
         plain = self.plain_batches
         if plain is None:
             return
-        plain.count_refused()
-        if left := plain.lane.take_left():
-            self.report.refused("cancelled", left)
+        if plain.lane.take_left():
             self._report_waiting()
             self._close_if_drained()
         if plain.lane.requests and not self.is_active and self._running is None:
@@ -499,6 +548,9 @@ class Executor(Answerer):
         if plain.explaining is not None:
             more_rows, more_requests = plain.explaining._waiting  # noqa: SLF001
             rows, requests = rows + more_rows, requests + more_requests
+        if plain._fused is not None:  # noqa: SLF001
+            queue = plain._queue  # noqa: SLF001
+            plain._fused.set_beside(rows - queue.rows, requests - queue.requests)  # noqa: SLF001
         if plain.plain_batches is not None:
             lane = plain.plain_batches.lane
             rows, requests = rows + lane.rows, requests + lane.requests
@@ -513,16 +565,19 @@ class Executor(Answerer):
 
     def set_role(self, role: Role | None) -> None:
         super().set_role(role)
+        self._fuse()
         if self.explaining is not None:
             self.explaining.set_role(role)
 
     def set_shadow(self, shadow: ShadowTarget | None) -> None:
         super().set_shadow(shadow)
+        self._fuse()
         if self.explaining is not None:
             self.explaining.set_shadow(shadow)
 
     def set_sampler(self, sampler: RequestSampler) -> None:
         super().set_sampler(sampler)
+        self._fuse()
         if self.explaining is not None:
             self.explaining.set_sampler(sampler)
 
@@ -540,6 +595,7 @@ class Executor(Answerer):
         if self.plain_batches is not None:
             self.plain_batches.lane.shut()
             self.plain_batches.lane.hurry()
+            self._fuse()
         self._queue.hurry()
         if self.due_s() != inf:
             self._wake()

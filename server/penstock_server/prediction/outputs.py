@@ -4,7 +4,7 @@ Classes are counted where the manifest or the graph's operators (`models.classes
 the largest of a score per class. All other outputs are scores; types and shapes alone say nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,8 +18,44 @@ MAX_SCORES: Final = 64
 TOLERANCE: Final = 1e-3
 """Scores within this distance agree, when there are no classes to compare."""
 
-ClassReader = Callable[[Sequence[NDArray[Any]]], NDArray[np.int64]]
-"""The label of each row, int64 [N]; an index into the version's class names when labels are strings."""
+Arrays = Sequence[NDArray[Any]] | Mapping[int, NDArray[Any]]
+"""Outputs by their places."""
+
+
+class Labels(NamedTuple):
+    """Reads classes from an output that holds their labels."""
+
+    output: int
+
+    def __call__(self, outputs: Arrays) -> NDArray[np.int64]:
+        return outputs[self.output].reshape(-1).astype(np.int64, copy=False)
+
+
+class NamedLabels(NamedTuple):
+    """Reads classes from an output that holds their names; a name that is not known is one more class."""
+
+    output: int
+    places: dict[str, int]
+
+    def __call__(self, outputs: Arrays) -> NDArray[np.int64]:
+        return np.array([self.place_of(label) for label in outputs[self.output].reshape(-1)], np.int64)
+
+    def place_of(self, label: object) -> int:
+        return self.places.get(str(label), len(self.places))
+
+
+class Largest(NamedTuple):
+    """Reads classes from an output with a score for each: the largest, and the first of equal ones."""
+
+    output: int
+
+    def __call__(self, outputs: Arrays) -> NDArray[np.int64]:
+        scores = outputs[self.output]
+        return scores.argmax(axis=1) if scores.size else np.empty(0, np.int64)
+
+
+ClassReader = Labels | NamedLabels | Largest
+"""Gives the label of each row, int64 [N]; an index into the version's class names when labels are strings."""
 
 
 class OutputReader(NamedTuple):
@@ -59,11 +95,11 @@ def class_reader(
     for at, spec in enumerate(specs):
         if spec.name == output or (output is None and spec.name in found.labels and _can_be_labels(spec)):
             if spec.datatype == "BYTES":
-                return _named_labels(at, names) if names else None
-            return _labels(at)
+                return NamedLabels(at, {name: place for place, name in enumerate(names)}) if names else None
+            return Labels(at)
     for at, spec in enumerate(specs):
         if _can_be_scores(spec) and (spec.name in found.scores or spec.shape[1] == len(names)):
-            return _largest(at)
+            return Largest(at)
     return None
 
 
@@ -83,20 +119,6 @@ def _can_be_labels(spec: TensorInfo) -> bool:
 
 def _can_be_scores(spec: TensorInfo) -> bool:
     return spec.datatype in {"FP32", "FP64"} and len(spec.shape) == 2 and 2 <= spec.shape[1] <= MAX_SCORES
-
-
-def _labels(at: int) -> ClassReader:
-    return lambda outputs: outputs[at].reshape(-1).astype(np.int64, copy=False)
-
-
-def _named_labels(at: int, names: Sequence[str]) -> ClassReader:
-    index = {name: position for position, name in enumerate(names)}
-    other = len(names)
-    return lambda outputs: np.array([index.get(str(label), other) for label in outputs[at].reshape(-1)], np.int64)
-
-
-def _largest(at: int) -> ClassReader:
-    return lambda outputs: outputs[at].argmax(axis=1) if outputs[at].size else np.empty(0, np.int64)
 
 
 def agreement(

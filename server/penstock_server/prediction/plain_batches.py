@@ -61,7 +61,6 @@ class PlainBatches:
         give_back: Callable[[Lane], None],
     ) -> None:
         self._answerer = answerer
-        self._reasons = [refusal_reason(error) for error in answerer.refusals()]
         self.lane = lane
         self._port = port
         self._read = read
@@ -79,15 +78,12 @@ class PlainBatches:
         """Takes the next batch, which `end` or `answer` gives back; what comes too late is refused."""
         batch = self.lane.next_batch(most_rows, now_s)
         self._batches.append(batch)
-        self.count_refused()
         self.lane.tell_refused()
         return batch
 
-    def count_refused(self) -> None:
-        """Counts the requests that kernels have refused, before their callers know of it."""
-        for at, count in enumerate(self.lane.take_refused()):
-            if count:
-                self._answerer.report.refused(self._reasons[at], count)
+    def take_over(self, batch: LaneBatch) -> None:
+        """Takes a batch that kernels have taken and leave to Python; as `next_batch` does."""
+        self._batches.append(batch)
 
     def work(self, batch: LaneBatch, cells: NDArray[np.int64] | None) -> Work:
         """What the version is to run."""
@@ -138,7 +134,7 @@ class PlainBatches:
             made = form.encoder.layout(rows, form.chosen, outputs.arrays)
             return ReplyLayout(made.prefix, [(at, head) for at, _, head in made.outputs])
 
-        answered = self.lane.answer(
+        count = self.lane.answer(
             batch,
             [_raw(array) for array in outputs.arrays],
             key=[array.shape[1:] for array in outputs.arrays],
@@ -146,21 +142,21 @@ class PlainBatches:
             compute_s=outputs.features_s + outputs.infer_s,
             began_s=started_s,
             ended_s=answerer.now_s(),
-            most_bytes=answerer.reply_bytes,
         )
         # First, so that it is counted when the callers know of it.
-        answerer.report.stages(
-            requests=answered.replies, rows=batch.rows, features_s=outputs.features_s, infer_s=outputs.infer_s
-        )
-        if answered.replies:
-            self._port.send_replies(answered.operations, answered.replies, answered.block)
-        too_large = self.lane.running(batch).tolist() if answered.replies < batch.count else ()
-        for number in too_large:
-            rows = self.lane.rows_of(number)
-            self._end_call(number, answerer.too_large(rows, self.lane.reply_bytes(number)))
+        answerer.report.stages(requests=count, rows=batch.rows, features_s=outputs.features_s, infer_s=outputs.infer_s)
+        self.lane.send_replies()
+        if count < batch.count:
+            self.refuse_too_large(batch)
         if answerer.sampler is not None and (drawn := answerer.sampler.draw(batch.count)):
             self._log(batch, [place for place in drawn if place in batch.answered], outputs)
         answerer.observe(work, outputs, self._requests_for_shadow(batch))
+
+    def refuse_too_large(self, batch: LaneBatch) -> None:
+        """Refuses the requests of a batch that was answered whose replies are too large."""
+        for number in self.lane.running(batch).tolist():
+            rows = self.lane.rows_of(number)
+            self._end_call(number, self._answerer.too_large(rows, self.lane.reply_bytes(number)))
 
     def _refuse_rows(self, batch: LaneBatch, refusal: Refusal) -> None:
         """Refuses the requests of which a row is refused."""

@@ -8,6 +8,7 @@ from time import monotonic_ns
 import structlog
 
 from penstock_server.clock import Clock
+from penstock_server.plain.requests import PlainRequests
 from penstock_server.prediction.executor import Executor
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,11 @@ class BatchScheduler:
         self._beat = [0] if beat is None else beat
         self._active: deque[Executor] = deque()
         self.is_due = False
+        self._plain: PlainRequests | None = None
+
+    def take_plain(self, plain: PlainRequests) -> None:
+        """Has the lanes of plain requests looked at in each step."""
+        self._plain = plain
 
     def activate(self, executor: Executor) -> None:
         """Adds an executor whose queue is no longer empty, and which says that it is active until it is dropped."""
@@ -40,6 +46,8 @@ class BatchScheduler:
         """Starts one batch of each executor that is due; returns the seconds until the next is due, 0 when one still is."""
         wait_s = IDLE_S
         self._beat[0] = monotonic_ns()
+        if self._plain is not None and self._plain.step(self._clock()):
+            wait_s = 0.0
         for _ in range(len(self._active)):
             executor = self._active.popleft()
             now_s = self._clock()

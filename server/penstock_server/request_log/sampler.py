@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from penstock.tensors import to_raw
@@ -71,6 +72,7 @@ class RequestSampler:
 
     Attributes:
         role: the version's role now.
+        to_pass: int64 [1], how many requests pass before the next that is kept; kernels count there too.
     """
 
     def __init__(
@@ -91,22 +93,22 @@ class RequestSampler:
         self._clock = clock
         self._fraction = fraction
         self._log_passing = -inf if sample_ratio >= 1 else math.log1p(-sample_ratio)
-        self._to_pass = self._gap()
+        self.to_pass = np.array([self._gap()], np.int64)
         self._waiting: deque[SampledRequest] = deque()
         self._kept_bytes = 0
         self._taken_bytes = 0
 
     def draw(self, requests: int) -> Sequence[int]:
         """The positions of those to keep among the next `requests`; usually none."""
-        at = self._to_pass
+        at = int(self.to_pass[0])
         if at >= requests:
-            self._to_pass = at - requests
+            self.to_pass[0] = at - requests
             return ()
         drawn: list[int] = []
         while at < requests:
             drawn.append(at)
             at += 1 + self._gap()
-        self._to_pass = at - requests
+        self.to_pass[0] = at - requests
         return drawn
 
     def keep(
@@ -156,7 +158,7 @@ class RequestSampler:
         """How many requests to let pass before the next: geometric, as if each were drawn by itself."""
         if self._log_passing == -inf:
             return 0
-        return int(math.log1p(-self._fraction()) / self._log_passing)
+        return int(min(math.log1p(-self._fraction()) / self._log_passing, 2.0**62))
 
 
 def id_text(id_field: bytes) -> str:

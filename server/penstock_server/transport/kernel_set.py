@@ -19,7 +19,13 @@ KERNELS: Final = KernelSet(
     title="transport kernels",
     users="native connections",
     modules=("penstock_server.transport.kernels.entry",),
-    sources=("transport/kernel_set.py", "transport/kernels/*.py", "transport/layout.py", "kernels/memory.py"),
+    sources=(
+        "transport/kernel_set.py",
+        "transport/kernels/*.py",
+        "transport/layout.py",
+        "kernels/memory.py",
+        "kernels/clock.py",
+    ),
     prototypes={
         "turn": Prototype(_WORD, (c_void_p, _WORD, _WORD)),
         "do": Prototype(_WORD, (c_void_p, c_void_p, _WORD, c_void_p)),

@@ -1,6 +1,5 @@
 """Lanes as plain Python over memory that knows its blocks: no request is lost, answered twice, or read after its end."""
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from math import inf, nextafter
 from typing import Any, Final
@@ -23,24 +22,15 @@ from penstock_server.plain.requests import _hashing
 from penstock_server.rollout.plan import key_place, places_of, salt_of
 from penstock_server.transport import layout as wire
 from tests.examples import examples
-from tests.server.plain.uncompiled import Memory, kernels
+from tests.server.plain.uncompiled import Memory, kernels_over
 
-_SCAN, _LANES, _DRAW, _WAITING = kernels(Memory())
+_SCAN, _DRAW, _WAITING = (kernels_over(Memory())[name] for name in ("scan", "draw", "waiting"))
 SLOTS: Final = 16
 MOST: Final = 4
 METHOD: Final = 2
 EXPIRED_AT: Final = 500
 KEYS: Final = (b"\x0a\x01c", b"\x0a\x01r", b"\x0a\x01q")
 EDGES: Final = (1000, 4000, 10000)
-
-
-def kernels_over(memory: Memory) -> Any:
-    """The lanes' kernels over another memory."""
-    for module in (_SCAN, _LANES, _DRAW, _WAITING):
-        for name in list(vars(module)):
-            if callable(getattr(memory, name, None)):
-                setattr(module, name, getattr(memory, name))
-    return _LANES
 
 
 def request(request_id: str, values: Sequence[int], texts: Sequence[str], *, is_turned: bool) -> bytes:
@@ -61,7 +51,7 @@ class Lanes:
 
     def __init__(self, **bounds: int) -> None:
         self.memory = memory = Memory()
-        self.kernels = kernels_over(memory)
+        self.kernels: Any = kernels_over(memory)["lanes"]
         self.state = memory.add(layout.STATE_BYTES)
         self.places = bounds.get("places", 12)
         self.entries = memory.add(self.places * layout.ENTRY_BYTES)
@@ -71,6 +61,7 @@ class Lanes:
         self.buckets = memory.add(8 * layout.BUCKETS)
         self.blocks = memory.add(2 * layout.BLOCK_BYTES)
         self.found = memory.add(layout.FOUND_BYTES)
+        self.refused = memory.add(8 * (layout.REASONS + 1))
         self.latency = memory.add(layout.LATENCY_BYTES)
         self._set(
             self.latency,
@@ -102,6 +93,7 @@ class Lanes:
                 layout.T_MAX_BYTES: 1000,
                 layout.T_METHOD: METHOD,
                 layout.T_SCRATCH: self.found,
+                layout.T_REPLIES: memory.add(MOST * wire.OPERATION_BYTES),
             },
         )
         self._set(
@@ -109,6 +101,7 @@ class Lanes:
             {
                 layout.L_LEVELS: memory.add(layout.LEVELS * layout.LEVEL_BYTES),
                 layout.L_ENDINGS: self._endings(),
+                layout.L_COUNTS: memory.add(b"".join(self._place(cell) for cell in range(layout.REASONS + 1))),
                 layout.L_OBJECTIVE: bounds.get("objective", layout.NEVER),
                 layout.L_DELAY: bounds.get("delay", 0),
                 layout.L_DELAYED_UNTIL: layout.NEVER,
@@ -129,6 +122,14 @@ class Lanes:
         for number, is_turned in enumerate((False, True)):
             self._learn(number, request("", [1], ["a"], is_turned=is_turned), is_turned=is_turned)
         self.messages: set[int] = set()
+
+    def _place(self, cell: int) -> bytes:
+        return (self.refused + 8 * cell).to_bytes(8, "little")
+
+    @property
+    def counts(self) -> list[int]:
+        """How many requests were refused, by their reason, and how many callers left."""
+        return self._words(self.refused, layout.REASONS + 1)
 
     def _endings(self) -> int:
         endings = self.memory.add(layout.REASONS * layout.ENDING_BYTES)
@@ -248,19 +249,21 @@ class Lanes:
             self._set(parts, {0: 0, 8: memory.add(head), 16: 2, 24: 1, 32: memory.add(b""), 40: 0})
             layouts.append((plan, rows, memory.add(f"<{plan}:{rows}>".encode()), 5, parts, 2))
         names = memory.add(b"".join([*(len(key).to_bytes(8, "little") for key in KEYS), *KEYS]))
-        answers, operations = memory.add(layout.ANSWER_BYTES), memory.add(MOST * wire.OPERATION_BYTES)
+        answers = memory.add(layout.ANSWER_BYTES)
         self._set(
             answers,
             {
                 layout.W_STATE: self.state, layout.W_BATCH: batch, layout.W_COUNT: count, layout.W_OUTPUTS: table,
                 layout.W_LAYOUTS: at, layout.W_LAYOUT_COUNT: len(layouts), layout.W_NAMES: names,
-                layout.W_BEGAN: 5000, layout.W_ENDED: 9000, layout.W_OPERATIONS: operations, layout.W_MOST: most,
+                layout.W_BEGAN: 5000, layout.W_ENDED: 9000, layout.W_MOST: most,
                 layout.W_COMPUTED: 7, layout.W_ROWS: 9, layout.W_LATENCY: self.latency,
                 layout.W_SCRATCH: memory.add(layout.SCRATCH_BYTES),
             },
         )  # fmt: skip
         done = self.kernels.answer(answers)
-        block = memory.word(answers + layout.W_BLOCK)
+        block, operations = memory.word(self.state + layout.T_BLOCK), memory.word(self.state + layout.T_REPLIES)
+        assert done == memory.word(self.state + layout.T_REPLY_COUNT)
+        self._set(self.state, {layout.T_REPLY_COUNT: 0, layout.T_BLOCK_SIZE: 0})
         replies = {}
         for at in range(done):
             operation = operations + at * wire.OPERATION_BYTES
@@ -345,8 +348,10 @@ class Walk(RuleBasedStateMachine):
             )
         )
         free_places = self.lanes.memory.word(self.lanes.state + layout.T_FREE_COUNT)
+        counted = sum(self.lanes.counts)
         is_taken = self.lanes.sift(wire.CALL, slot, message, now=self.now, deadline=call["deadline"])
         refused = self.lanes.take_refused()
+        assert sum(self.lanes.counts) == counted + len(refused)
         assert is_taken or (rows > 4 or not free_places or (left_ns is not None and not self.waiting))
         if is_taken and refused:
             assert refused == {slot: layout.LATE if left_ns is not None and refused[slot] else layout.FULL}
@@ -358,9 +363,10 @@ class Walk(RuleBasedStateMachine):
     @rule(data=st.data(), kind=st.sampled_from([wire.CLOSED, wire.EXPIRED]))
     def leaves(self, data: Any, kind: int) -> None:
         slot = data.draw(self.any_slot)
-        before = self.lanes.word(layout.L_LEFT)
+        before, counted = self.lanes.word(layout.L_LEFT), self.lanes.counts[-1]
         self.lanes.sift(kind, slot, now=self.now)
         assert self.lanes.word(layout.L_LEFT) == before + (slot in self.busy)
+        assert self.lanes.counts[-1] == counted + (slot in self.busy)
         is_told = kind == wire.EXPIRED and slot in self.busy
         assert self.lanes.take_refused() == ({slot: EXPIRED_AT} if is_told else {})
         self._left(slot)
@@ -487,7 +493,7 @@ def test_missing_numbers_are_found(kinds: tuple[int, int, str], values: list[flo
     import struct
 
     memory = Memory()
-    lanes = kernels_over(memory)
+    lanes = kernels_over(memory)["lanes"]
     data = memory.add(b"".join(struct.pack(kinds[2], value) for value in values))
     assert lanes.has_missing(kinds[0], data, len(values)) == any(value != value for value in values)
 
@@ -495,7 +501,7 @@ def test_missing_numbers_are_found(kinds: tuple[int, int, str], values: list[flo
 @given(values=st.lists(st.sampled_from([0, -1, -(2**63), 2**63 - 1, -(2**63) + 1]), min_size=1, max_size=4))
 def test_missing_times_are_found(values: list[int]) -> None:
     memory = Memory()
-    lanes = kernels_over(memory)
+    lanes = kernels_over(memory)["lanes"]
     data = memory.add(b"".join(value.to_bytes(8, "little", signed=True) for value in values))
     assert lanes.has_missing(layout.ROWS, data, len(values)) == (-(2**63) in values)
 
@@ -742,18 +748,6 @@ def test_a_server_that_drains_refuses_every_call() -> None:
     assert lanes.memory.word(lanes.state + layout.T_STOPPED_COUNT) == 1
     entries, _, _ = lanes.gather(0)
     assert len(entries) == 1
-
-
-@given(edges=st.lists(st.integers(-5, 40), max_size=9), took=st.integers(-10, 50))
-def test_a_latency_falls_into_the_first_cell_whose_bound_it_does_not_exceed(edges: list[int], took: int) -> None:
-    edges.sort()
-    memory = Memory()
-    latency = memory.add(layout.LATENCY_BYTES)
-    memory.set_word(
-        latency + layout.H_EDGES, memory.add(b"".join(edge.to_bytes(8, "little", signed=True) for edge in edges))
-    )
-    memory.set_word(latency + layout.H_EDGE_COUNT, len(edges))
-    assert kernels_over(memory).latency_cell(latency, took) == bisect_left(edges, took)
 
 
 @given(

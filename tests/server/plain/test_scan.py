@@ -18,7 +18,7 @@ from penstock_server.plain import layout
 from penstock_server.plain.kernel_set import KERNELS
 from penstock_server.plain.requests import PlainRequests
 from tests.examples import examples
-from tests.server.plain.uncompiled import Memory, kernels
+from tests.server.plain.uncompiled import Memory, kernels_over
 
 WORDS: Final = {
     "size": layout.F_SIZE, "hash": layout.F_HASH, "rows": layout.F_ROWS, "inputs": layout.F_INPUTS,
@@ -65,27 +65,13 @@ class Compiled:
 
 def uncompiled(message: bytes) -> Found | None:
     memory = Memory()
-    scan = kernels_over(memory)[0]
+    scan = kernels_over(memory)["scan"]
     found, skeleton, data = memory.add(layout.FOUND_BYTES), memory.add(layout.MAX_SKELETON), memory.add(message)
     if not scan.scan(found, skeleton, data, len(message)):
         return None
     words = {name: memory.word(found + place) for name, place in WORDS.items()}
     assert memory.read(data, len(message)) == message
     return {**words, "skeleton": memory.read(skeleton, words["size"])}
-
-
-_loaded: Final[list[Any]] = []
-
-
-def kernels_over(memory: Memory) -> Any:
-    """The uncompiled kernels, read once, over another memory each time."""
-    if not _loaded:
-        _loaded.extend(kernels(memory))
-    for module in _loaded:
-        for name in list(vars(module)):
-            if callable(getattr(memory, name, None)):
-                setattr(module, name, getattr(memory, name))
-    return _loaded
 
 
 @pytest.fixture(scope="module")
@@ -496,7 +482,7 @@ def test_more_tensors_than_kernels_take_are_left_to_protobuf(scan: Callable[[byt
 @given(data=st.binary(max_size=40))
 def test_the_lowest_bytes_are_read_as_numbers_as_protobuf_does(data: bytes) -> None:
     memory = Memory()
-    scan = kernels_over(memory)[0]
+    scan = kernels_over(memory)["scan"]
     at = memory.add(data)
     found = scan.varint(at, 0, len(data))
     if found >= 0:
@@ -518,5 +504,5 @@ def test_texts_are_counted_as_the_general_path_counts_them(data: bytes) -> None:
     from penstock_server.features.pipeline import _count_elements
 
     memory = Memory()
-    lanes = kernels_over(memory)[1]
+    lanes = kernels_over(memory)["lanes"]
     assert lanes.count_texts(memory.add(data), len(data)) == _count_elements(data, len(data))

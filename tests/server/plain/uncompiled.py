@@ -8,6 +8,7 @@ import builtins
 import importlib.util
 import struct
 from bisect import bisect_right
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -29,6 +30,8 @@ class Memory:
 
     Attributes:
         allocations: how often `resize` may still find memory.
+        functions: what is called by its address.
+        now: nanoseconds, one more each time that the clock is read.
     """
 
     def __init__(self) -> None:
@@ -36,6 +39,16 @@ class Memory:
         self._blocks: dict[int, bytearray] = {}
         self._end = _GUARD
         self.allocations = 1 << 60
+        self.functions: dict[int, Callable[..., int]] = {}
+        self.now = 1000
+
+    def call(self, function: int, words: tuple[int, ...]) -> int:
+        return self.functions[function](*words)
+
+    def clock_ns(self, place: int) -> int:
+        self.read(place, 16)
+        self.now += 1
+        return self.now
 
     def add(self, content: bytes | int) -> int:
         """The address of a new block, of these bytes or of so many zeros."""
@@ -135,14 +148,30 @@ def module(name: str, **replaced: Any) -> ModuleType:
     return made
 
 
-def kernels(memory: Memory) -> tuple[Any, ...]:
-    """The modules `scan`, `lanes`, `draw` and `waiting` over this memory."""
+_ROOM: Final = "penstock_server.plain.kernels"
+_loaded: Final[dict[str, ModuleType]] = {}
+
+
+def kernels_over(memory: Memory) -> dict[str, ModuleType]:
+    """The modules of kernels by name, read once, over another memory each time."""
+    if not _loaded:
+        _loaded.update(_kernels(memory))
+    for loaded in _loaded.values():
+        for name in list(vars(loaded)):
+            if callable(getattr(memory, name, None)):
+                setattr(loaded, name, getattr(memory, name))
+    return _loaded
+
+
+def _kernels(memory: Memory) -> dict[str, ModuleType]:
     base = ModuleType("base")
     base.__dict__["kernel"] = lambda function: function
-    common = {"penstock_server.kernels.base": base, "penstock_server.kernels.memory": memory}
-    scan = module("penstock_server.plain.kernels.scan", **common)
-    parts = {"penstock_server.plain.kernels.scan": scan}
-    for name in ("draw", "waiting"):
-        parts[f"penstock_server.plain.kernels.{name}"] = module(f"penstock_server.plain.kernels.{name}", **common)
-    lanes = module("penstock_server.plain.kernels.lanes", **common, **parts)
-    return scan, lanes, *list(parts.values())[1:]
+    base.__dict__["call"] = memory.call
+    parts: dict[str, Any] = {
+        "penstock_server.kernels.base": base,
+        "penstock_server.kernels.memory": memory,
+        "penstock_server.kernels.clock": memory,
+    }
+    for name in ("scan", "draw", "waiting", "counts", "lanes", "fused"):
+        parts[f"{_ROOM}.{name}"] = module(f"{_ROOM}.{name}", **parts)
+    return {name.rpartition(".")[2]: part for name, part in parts.items() if name.startswith(_ROOM)}

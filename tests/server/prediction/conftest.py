@@ -36,6 +36,7 @@ class FakeServable:
         self.inputs = PLAIN
         self.outputs = (TensorInfo("y", "FP64", (ANY, 2)),)
         self.is_batched = is_batched
+        self.kernel_calls = None
         self.runs: list[int] = []
         self.fails: Callable[[NDArray[np.float64]], Exception | None] = lambda rows: None
         self.on_run: Callable[[], None] = lambda: None

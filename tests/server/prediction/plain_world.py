@@ -163,6 +163,7 @@ class World:
         self.port = Port()
         self.requests = PlainRequests(compiled.library(KERNELS), METHOD, self.port)
         self.scheduler = BatchScheduler(clock)
+        self.scheduler.take_plain(self.requests)
         self.unrouted = report_of()
         self.thread = thread
         self.reports = {version: report_of() for version in versions}
@@ -271,6 +272,7 @@ class World:
 
     def step(self) -> None:
         """Runs all that is due on the reactor."""
+        self.scheduler.step()
         while self.scheduler.is_due:
             self.scheduler.step()
 

@@ -242,6 +242,7 @@ def test_a_version_whose_last_callers_leave_is_closed(either: Make) -> None:
         closed: list[int] = []
         world.executors["1"].drain(lambda closed=closed: closed.append(1))
         getattr(world, end)(*slots)
+        world.step()
         assert closed == [1]
         world.run()
         world.check_clean()
@@ -290,7 +291,7 @@ def test_more_than_a_batch_holds_is_refused_when_a_version_is_closed(world: Make
     made = world(thread=HeldThread(), queue_requests=20_000)
     made.send(message([0, 0]))
     made.step()
-    slots = made.send(*[message([1, 1])] * (lane.MOST + 1))
+    slots = made.send(*[message([1, 1])] * (layout.MOST_REQUESTS + 1))
     made.executors["1"].close()
     assert all(isinstance(made.port.ends[slot], NotReadyError) for slot in slots)
     made.check_clean()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from penstock import inference_pb2 as pb
 from penstock.tensors import join_bytes
 from penstock_server.batching.cost import Cost
+from penstock_server.compiled_models.choice import Choice
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import DeadlinePassedError, OverloadedError, PenstockError
+from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
     Categories,
@@ -30,8 +33,10 @@ from penstock_server.features.spec.steps import Fill
 from penstock_server.metrics.counters import STAGES, CountersShape
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.artifact import Artifact
+from penstock_server.models.kernels import kernels_of
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
+from penstock_server.plain import layout
 from penstock_server.prediction.decode import block_of
 from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.request_log.sampler import RequestSampler
@@ -41,6 +46,11 @@ from tests.examples import examples
 from tests.server.prediction.plain_world import World, asked, without_times
 
 NAN: Final = float("nan")
+WORDS: Final[dict[str, Any]] = {
+    "domain": "ai.onnx.ml", "classlabels_strings": ["no", "perhaps", "é" * 30], "post_transform": "NONE",
+    "coefficients": [1.0, -1.0, 0.5, 0.25, -0.5, 1.0], "intercepts": [0.0, 0.1, -0.1],
+}  # fmt: skip
+REGRESSOR: Final[dict[str, Any]] = {"domain": "ai.onnx.ml", "coefficients": [3.0, -1.0], "intercepts": [0.5]}
 MISSING: Final = np.iinfo(np.int64).min
 RNG: Final = np.random.default_rng(0)
 
@@ -106,7 +116,22 @@ COLUMNS: Final[dict[str, dict[str, Callable[[int], Any]]]] = {
     "required": _NUMBERS_AND_MORE,
     "refusing": {"a": numbers(), "s": words(among=("s", "q"))},
     "wide": {f"c{at}": numbers() for at in range(200)},
+    "classes in words": {"x": numbers("f4", 2)},
+    "one score": {"a": numbers(), "b": numbers()},
 }
+FUSED: Final = (
+    "one matrix",
+    "doubles",
+    "numbers",
+    "columns",
+    "required",
+    "refusing",
+    "wide",
+    "classes in words",
+    "one score",
+)
+"""Those whose graphs kernels run too: there the whole batch is theirs."""
+COLUMNS.update({f"fused {kind}": COLUMNS[kind] for kind in FUSED})
 
 
 @pytest.fixture(scope="session")
@@ -148,8 +173,9 @@ def servables(write_onnx: Callable[..., Path], mixed: OnnxServable) -> dict[str,
         tuple(NumberColumn(f"c{at}") for at in range(200)),
         Take(tuple(f"c{at}" for at in range(200)), (Fill((0.5,) * 200),)),
     )
+    scored = FeatureSpec(tuple(map(NumberColumn, "ab")), Take(("a", "b"), (Fill((1.0, 2.0)),)))
     some = np.arange(3.0)
-    return {
+    made = {
         "one matrix": doubling("FP32"),
         "doubles": doubling("FP64"),
         "no class": identity(x=("FP64", ["N", 3])),
@@ -162,7 +188,32 @@ def servables(write_onnx: Callable[..., Path], mixed: OnnxServable) -> dict[str,
         "required": graph_behind(mixed_columns(required=True), write_onnx),
         "refusing": graph_behind(Pipeline(refusing), write_onnx),
         "wide": graph_behind(Pipeline(wide), write_onnx),
+        "classes in words": version(
+            write_onnx(
+                [("LinearClassifier", ["x"], ["label", "scores"], WORDS)],
+                inputs=[("x", "FP32", ["N", 2])],
+                outputs=[("label", "BYTES", ["N"]), ("scores", "FP32", ["N", 3])],
+            )
+        ),
+        "one score": version(
+            write_onnx(
+                [("LinearRegressor", ["features"], ["sum"], REGRESSOR)],
+                inputs=[("features", "FP32", ["N", 2])],
+                outputs=[("sum", "FP32", ["N", 1])],
+            ),
+            Pipeline(scored, fit_baseline(scored, dict.fromkeys("ab", some)).cells),
+        ),
     }
+    return made | {f"fused {kind}": fused(made[kind]) for kind in FUSED}
+
+
+def fused(servable: OnnxServable) -> OnnxServable:
+    """The same with kernels for its graph."""
+    made = copy(servable)
+    made.kernels = kernels_of(made.model, made.artifact.model_path, None, threads=1)
+    assert made.kernels.model is not None, made.kernels.choice
+    made.kernels = replace(made.kernels, choice=Choice((True,) * 4, "kernels"))
+    return made
 
 
 class Both:
@@ -184,12 +235,27 @@ class Both:
         self.plain, self.general = self.worlds
         # Where only some requests of a turn are plain, those run in a batch of their own.
         self.are_batches_alike = True
+        self.is_fused = servable.kernel_calls is not None
+        # Why kernels left a batch to Python.
+        self.left: list[int] = []
+        executor = self.plain.executors["1"]
+        take_over = executor._take_over
+
+        def left(why: int, batch: Any) -> None:
+            self.left.append(why)
+            take_over(why, batch)
+
+        executor._take_over = left  # type: ignore[method-assign]
 
     def report(self) -> Any:
         cells = None if self.servable.pipeline is None else self.servable.pipeline.cells_shape
-        shape = CountersShape() if cells is None or not cells[1] else CountersShape(*cells)
-        counters = self._new_counters(shape)
-        recorder: Any = Recorder(counters)
+        has_drift = cells is not None and bool(cells[1])
+        counters = self._new_counters(CountersShape(*cells) if has_drift else CountersShape())
+        predictions: Any = None
+        if has_drift:
+            has_labels = len(self.servable.outputs) > 1
+            predictions = ClassCells((0, 1)) if has_labels else NumberCells((-0.5, 0.5), -1.0, 1.0)
+        recorder: Any = Recorder(counters, drift_window_rows=50, predictions=predictions)
         recorder.counters = counters
         return recorder
 
@@ -219,7 +285,12 @@ class Both:
             plain, general = (getattr(world, name) for world in self.worlds)
             pairs = zip(plain.values(), general.values(), strict=True) if name == "reports" else [(plain, general)]
             for one, other in pairs:
-                same_counts(one.counters, other.counters, are_batches_alike=self.are_batches_alike)
+                same_counts(
+                    one.counters,
+                    other.counters,
+                    are_batches_alike=self.are_batches_alike,
+                    is_fused=self.is_fused,
+                )
 
 
 def same_end(plain: bytes | PenstockError, general: bytes | PenstockError) -> None:
@@ -230,7 +301,7 @@ def same_end(plain: bytes | PenstockError, general: bytes | PenstockError) -> No
         assert without_times(plain) == without_times(general)
 
 
-def same_counts(one: Any, other: Any, *, are_batches_alike: bool) -> None:
+def same_counts(one: Any, other: Any, *, are_batches_alike: bool, is_fused: bool) -> None:
     for name in (
         "rows", "requests", "refusals", "classes", "class_values", "class_count", "waiting", "drift_at",
         "drift_rows", "log_rows", "log_drops", "shadow_drops",
@@ -240,8 +311,10 @@ def same_counts(one: Any, other: Any, *, are_batches_alike: bool) -> None:
         assert one.batch_rows.tolist() == other.batch_rows.tolist()
         for stage in range(len(STAGES)):
             assert one.latency[stage].sum() == other.latency[stage].sum(), STAGES[stage]
-    # Time stands still here, so that what depends on the requests' arrival is the same to the nanosecond.
-    assert one.latency[:2].tolist() == other.latency[:2].tolist()
+    # Time stands still here, so that what depends on the requests' arrival is the same to the nanosecond. But kernels read
+    # the system's clock.
+    latency = 1 if is_fused else 0
+    assert one.latency[latency:2].tolist() == other.latency[latency:2].tolist()
     assert one.drift.tobytes() == other.drift.tobytes()
 
 
@@ -271,36 +344,44 @@ def test_answers_are_the_same_byte_for_byte(both: Callable[..., Both], kind: str
         pair.ask(asked(rows_of(kind, 3), **form))
     pair.ask(asked(rows_of(kind, 1)), deadline_s=pair.plain.clock.now + 5)
     assert pair.plain.taken == 25
+    pair.left.clear()
+    runs = pair.ask(*(asked(rows_of(kind, rows), **form) for form in forms for rows in (1, 2, 7)))
+    assert len(runs) == 18
+    # Kernels run them whole, but for batches that are not brief; and a class that comes for the first time is not known.
+    assert set(pair.left) <= {layout.TO_RUN if kind == "fused wide" else layout.TO_COUNT}
     # Whether other bytes than ASCII are text is protobuf's to say.
     pair.ask(asked(rows_of(kind, 2), id="ü" * 3))
-    assert pair.plain.taken == 25
+    assert pair.plain.taken == 43
 
 
-def test_missing_values_are_refused_where_they_are_required(both: Callable[..., Both]) -> None:
-    pair = both("required")
-    pair.warm(asked(rows_of("required", 1)))
-    rows = rows_of("required", 5)
+@pytest.mark.parametrize("kind", ["required", "fused required"])
+def test_missing_values_are_refused_where_they_are_required(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind)
+    pair.warm(asked(rows_of(kind, 1)))
+    rows = rows_of(kind, 5)
     for name, value in (("a", NAN), ("b", np.float32(NAN)), ("t", MISSING)):
         bad = {key: column.copy() for key, column in rows.items()}
         bad[name][3] = value
-        first, second, third = pair.ask(asked(rows), asked(bad, id="bad"), asked(rows_of("required", 2)))
+        first, second, third = pair.ask(asked(rows), asked(bad, id="bad"), asked(rows_of(kind, 2)))
         assert isinstance(first, bytes)
         assert isinstance(third, bytes)
         assert isinstance(second, PenstockError) == (name != "t")
     assert pair.plain.taken == 7
 
 
-def test_missing_values_are_filled_where_they_may_be(both: Callable[..., Both]) -> None:
-    pair = both("columns")
-    pair.warm(asked(rows_of("columns", 1)))
-    rows = rows_of("columns", 4)
+@pytest.mark.parametrize("kind", ["columns", "fused columns"])
+def test_missing_values_are_filled_where_they_may_be(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind)
+    pair.warm(asked(rows_of(kind, 1)))
+    rows = rows_of(kind, 4)
     rows["a"][1], rows["b"][2], rows["t"][3] = NAN, NAN, MISSING
-    assert isinstance(pair.ask(asked(rows), asked(rows_of("columns", 1)))[0], bytes)
+    assert isinstance(pair.ask(asked(rows), asked(rows_of(kind, 1)))[0], bytes)
     assert pair.plain.taken == 2
 
 
-def test_a_matrix_of_all_columns_is_plain(both: Callable[..., Both]) -> None:
-    pair = both("numbers")
+@pytest.mark.parametrize("kind", ["numbers", "fused numbers"])
+def test_a_matrix_of_all_columns_is_plain(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind)
     pair.warm(asked({"input": RNG.normal(size=(1, 3))}))
     matrix = RNG.normal(size=(3, 3))
     matrix[1, 1] = NAN
@@ -308,13 +389,15 @@ def test_a_matrix_of_all_columns_is_plain(both: Callable[..., Both]) -> None:
     assert pair.plain.taken == 2
 
 
-def test_refused_rows_are_refused_alike(both: Callable[..., Both]) -> None:
-    pair = both("refusing")
-    pair.warm(asked(rows_of("refusing", 1)))
+@pytest.mark.parametrize("kind", ["refusing", "fused refusing"])
+def test_refused_rows_are_refused_alike(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind)
+    pair.warm(asked(rows_of(kind, 1)))
     bad = {"a": np.zeros(3), "s": texts("s", "never seen", "q")}
-    for requests in ([rows_of("refusing", 2), bad, rows_of("refusing", 1)], [bad], [bad, bad]):
+    for requests in ([rows_of(kind, 2), bad, rows_of(kind, 1)], [bad], [bad, bad]):
         pair.ask(*map(asked, requests))
     assert pair.plain.taken == 6
+    assert (layout.TO_REFUSE in pair.left) == pair.is_fused
 
 
 def test_requests_that_differ_in_form_are_told_apart(both: Callable[..., Both]) -> None:
@@ -387,22 +470,22 @@ def test_requests_for_attributions_take_the_general_path(both: Callable[..., Bot
     assert pair.plain.taken == 0
 
 
-def test_priorities_are_served_in_the_same_order(both: Callable[..., Both]) -> None:
-    pair = both("several", max_rows=3)
-    pair.warm(asked(rows_of("several", 1)))
+@pytest.mark.parametrize("kind", ["several", "fused columns"])
+def test_priorities_are_served_in_the_same_order(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind, max_rows=3)
+    pair.warm(asked(rows_of(kind, 1)))
     levels = [5, 9, 1, 0, 6, 1, 4, 9, 5, 2, 2, 8]
-    pair.ask(
-        *(asked(rows_of("several", 1 + at % 2), parameters={"priority": level}) for at, level in enumerate(levels))
-    )
+    pair.ask(*(asked(rows_of(kind, 1 + at % 2), parameters={"priority": level}) for at, level in enumerate(levels)))
     assert pair.plain.taken == len(levels)
     orders = [[slot for slot in world.port.ends if slot > 0] for world in pair.worlds]
     assert orders[0] == orders[1] != sorted(orders[0])
 
 
-def test_what_would_miss_the_objective_is_refused_alike(both: Callable[..., Both]) -> None:
-    pair = both("several", objective_ms=100.0, cost=Cost(0.01, 0.01))
-    pair.warm(asked(rows_of("several", 1)))
-    requests = [asked(rows_of("several", 1 + at % 3), parameters={"priority": at % 7}) for at in range(20)]
+@pytest.mark.parametrize("kind", ["several", "fused columns"])
+def test_what_would_miss_the_objective_is_refused_alike(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind, objective_ms=100.0, cost=Cost(0.01, 0.01))
+    pair.warm(asked(rows_of(kind, 1)))
+    requests = [asked(rows_of(kind, 1 + at % 3), parameters={"priority": at % 7}) for at in range(20)]
     ends = pair.ask(*requests)
     late = pair.ask(*requests, deadline_s=pair.plain.clock.now + 0.05)
     assert pair.plain.taken == 40
@@ -411,9 +494,10 @@ def test_what_would_miss_the_objective_is_refused_alike(both: Callable[..., Both
     assert pair.plain.port.refused > 10
 
 
-def test_requests_are_delayed_alike(both: Callable[..., Both]) -> None:
-    pair = both("several", max_delay_s=0.01, max_rows=4)
-    message = asked(rows_of("several", 1))
+@pytest.mark.parametrize("kind", ["several", "fused columns"])
+def test_requests_are_delayed_alike(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind, max_delay_s=0.01, max_rows=4)
+    message = asked(rows_of(kind, 1))
     for world in pair.worlds:
         world.send(message)
     pair.plain.clock.now += 0.02
@@ -433,7 +517,7 @@ def test_requests_are_delayed_alike(both: Callable[..., Both]) -> None:
     pair.check()
 
 
-@pytest.mark.parametrize("kind", ["several", "numbers"])
+@pytest.mark.parametrize("kind", ["several", "numbers", "fused numbers"])
 def test_a_canary_answers_alike(servables: dict[str, OnnxServable], both: Callable[..., Both], kind: str) -> None:
     other = copy(servables[kind])
     other.key = ("m", "2")
@@ -448,11 +532,12 @@ def test_a_canary_answers_alike(servables: dict[str, OnnxServable], both: Callab
     assert set(are_canarys) == {True, False}
 
 
-def test_a_full_queue_refuses_alike(both: Callable[..., Both]) -> None:
-    pair = both("several", queue_requests=5, queue_rows=8)
-    pair.warm(asked(rows_of("several", 1)))
-    ends = pair.ask(*(asked(rows_of("several", 1 + at % 3)) for at in range(12)))
-    pair.ask(asked(rows_of("several", 1)), asked(rows_of("several", 1)), deadline_s=pair.plain.clock.now)
+@pytest.mark.parametrize("kind", ["several", "fused columns"])
+def test_a_full_queue_refuses_alike(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind, queue_requests=5, queue_rows=8)
+    pair.warm(asked(rows_of(kind, 1)))
+    ends = pair.ask(*(asked(rows_of(kind, 1 + at % 3)) for at in range(12)))
+    pair.ask(asked(rows_of(kind, 1)), asked(rows_of(kind, 1)), deadline_s=pair.plain.clock.now)
     assert (pair.plain.taken, pair.plain.port.refused) == (14, 2 + sum(not isinstance(end, bytes) for end in ends))
 
 
@@ -467,7 +552,7 @@ class Collected:
         return True
 
 
-@pytest.mark.parametrize("kind", ["several", "numbers"])
+@pytest.mark.parametrize("kind", ["several", "numbers", "fused numbers"])
 def test_a_shadow_compares_alike(both: Callable[..., Both], kind: str) -> None:
     pair = both(kind)
     pair.warm(asked(rows_of(kind, 1)))
@@ -495,7 +580,7 @@ def test_a_shadow_compares_alike(both: Callable[..., Both], kind: str) -> None:
     assert plain.counters.scores.tolist() == general.counters.scores.tolist()
 
 
-@pytest.mark.parametrize("kind", ["several", "columns", "texts"])
+@pytest.mark.parametrize("kind", ["several", "columns", "texts", "fused columns", "fused classes in words"])
 def test_the_request_log_keeps_the_same(both: Callable[..., Both], kind: str) -> None:
     pair = both(kind)
     pair.warm(asked(rows_of(kind, 1)))

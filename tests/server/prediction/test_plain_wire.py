@@ -78,6 +78,7 @@ class Server:
         self.transport: Any = native_transport(Methods({INFER: self.predictor.infer}, {}), self.scheduler, settings)
         requests = PlainRequests(compiled.library(KERNELS), self.transport.number_of(INFER), self.transport)
         self.transport.sifter = self.plain = Counting(requests)
+        self.scheduler.take_plain(requests)
         self.predictor.take_plain(PlainForms(requests, self.transport))
         self.executors: dict[str, Executor] = {}
         self.reports: dict[str, Any] = {}

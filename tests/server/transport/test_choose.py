@@ -79,7 +79,7 @@ def test_the_completion_queue_works_here(logs: Any) -> None:
     transport = chosen(COMPLETION_QUEUE)
     assert type(transport) is CompletionQueueTransport
     assert transport.described == f"completion-queue (grpcio {grpc.__version__})"
-    assert logs == []
+    assert not [entry for entry in logs if entry["log_level"] == "warning"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_the_native_transport_says_what_it_is_made_of(logs: Any) -> None:
     transport = chosen(NATIVE)
     assert type(transport) is NativeTransport
     assert re.fullmatch(r"native \(libnghttp2 1\.\d+\.\d+, /.*libnghttp2.*\)", transport.described)
-    assert logs == []
+    assert not [entry for entry in logs if entry["log_level"] == "warning"]
     transport.close()
 
 
@@ -132,4 +132,4 @@ def test_the_native_transport_runs_here() -> None:
 def test_grpc_aio_is_not_checked(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lose_import(monkeypatch)
     assert type(chosen(AIO)) is AioTransport
-    assert logs == []
+    assert not [entry for entry in logs if entry["log_level"] == "warning"]

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from penstock_server.kernels.base import INT64, entry_point, kernel
 from penstock_server.kernels.memory import word
+from penstock_server.plain.kernels.fused import serve
 from penstock_server.plain.kernels.lanes import answer, empty, end_batch, gather, give_up, missing_layout, plan_of, sift
 from penstock_server.plain.kernels.scan import scan
 from penstock_server.plain.layout import T_SCRATCH, T_SKELETON
@@ -31,4 +32,5 @@ ENTRY_POINTS: Final = {
     "missing_layout": _entry(missing_layout, 4),
     "end_batch": _entry(end_batch, 3),
     "look_up": _entry(look_up, 3),
+    "serve": _entry(serve, 3),
 }

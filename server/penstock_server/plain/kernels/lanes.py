@@ -21,6 +21,7 @@ from penstock_server.kernels.memory import (
     uint32,
     word,
 )
+from penstock_server.plain.kernels.counts import add_to_sum, count_more, latency_cell
 from penstock_server.plain.kernels.draw import is_canarys
 from penstock_server.plain.kernels.scan import begin, scan, varint, write_varint
 from penstock_server.plain.kernels.waiting import (
@@ -67,8 +68,6 @@ from penstock_server.plain.layout import (
     F_ROWS,
     F_SIZE,
     F_TIMEOUT,
-    H_EDGE_COUNT,
-    H_EDGES,
     H_QUEUE,
     H_QUEUE_SUM,
     H_TOTAL,
@@ -81,6 +80,7 @@ from penstock_server.plain.layout import (
     L_BASE,
     L_BLOCK_COUNT,
     L_BLOCKS,
+    L_COUNTS,
     L_LEFT,
     L_OBJECTIVE,
     L_ROW,
@@ -117,9 +117,13 @@ from penstock_server.plain.layout import (
     P_SIZE,
     P_SKELETON,
     PLAN_BYTES,
+    REASONS,
     ROWS,
     RUNNING,
     SINGLES,
+    T_BLOCK,
+    T_BLOCK_CAPACITY,
+    T_BLOCK_SIZE,
     T_BUCKETS,
     T_ENTRY_OF,
     T_EXPIRED,
@@ -129,6 +133,8 @@ from penstock_server.plain.layout import (
     T_MAX_BYTES,
     T_METHOD,
     T_PLANS,
+    T_REPLIES,
+    T_REPLY_COUNT,
     T_SCRATCH,
     T_SKELETON,
     T_STOPPED,
@@ -137,8 +143,6 @@ from penstock_server.plain.layout import (
     TEXTS,
     W_BATCH,
     W_BEGAN,
-    W_BLOCK,
-    W_CAPACITY,
     W_COMPUTED,
     W_COUNT,
     W_ENDED,
@@ -147,12 +151,11 @@ from penstock_server.plain.layout import (
     W_LAYOUTS,
     W_MOST,
     W_NAMES,
-    W_OPERATIONS,
     W_OUTPUTS,
     W_ROWS,
     W_SCRATCH,
-    W_SIZE,
     W_STATE,
+    W_TOO_LARGE,
     WAITING,
     Y_OUTPUT_COUNT,
     Y_OUTPUTS,
@@ -262,6 +265,7 @@ def leave(state: int, entry: int) -> None:
         free_entry(state, entry)
     else:
         set_word(entry + N_STATE, LEFT)
+    add_to(word(word(lane + L_COUNTS) + 8 * REASONS), 1)
     add_to(lane + L_LEFT, 1)
     touch(state, lane)
 
@@ -606,29 +610,6 @@ def write_timing(answers: int) -> int:
 
 
 @kernel
-def latency_cell(latency: int, took: int) -> int:
-    """The cell that counts a duration, as `metrics.counters.latency_bucket` has it."""
-    edges, first, end = word(latency + H_EDGES), 0, word(latency + H_EDGE_COUNT)
-    while first < end:
-        middle = (first + end) // 2
-        if word(edges + 8 * middle) < took:
-            first = middle + 1
-        else:
-            end = middle
-    return first
-
-
-@kernel
-def count_one(cells: int, cell: int) -> None:
-    set_word(cells + 8 * cell, word(cells + 8 * cell) + 1)
-
-
-@kernel
-def add_to_sum(sum_at: int, nanoseconds: int) -> None:
-    set_double(sum_at, double_at(sum_at) + nanoseconds)
-
-
-@kernel
 def write_reply(answers: int, place: int, layout: int, entry: int, start: int, said: int) -> int:
     """Writes one reply; where it ends. `said` bytes are what all replies of the batch say of its time."""
     outputs, names = word(answers + W_OUTPUTS), word(answers + W_NAMES)
@@ -672,9 +653,9 @@ def missing_layout(batch: int, count: int, layouts: int, layout_count: int) -> i
 
 @kernel
 def answer(answers: int) -> int:
-    """Writes the replies of a batch, counts what they took, and writes the operations that send them.
+    """Writes the replies of a batch, counts what they took, and adds the operations that send them to `T_REPLIES`.
 
-    How many there are, -1 if there is no memory.
+    How many are answered, -1 if there is no memory.
 
     An entry that is answered is negative in the batch afterwards. One that still runs has too large a reply, and Python
     says so: `N_RAW_AT` holds its size.
@@ -685,49 +666,54 @@ def answer(answers: int) -> int:
         word(answers + W_LAYOUTS),
         word(answers + W_LAYOUT_COUNT),
     )
-    began, ended, operations = word(answers + W_BEGAN), word(answers + W_ENDED), word(answers + W_OPERATIONS)
+    began, ended = word(answers + W_BEGAN), word(answers + W_ENDED)
     most, latency = word(answers + W_MOST), word(answers + W_LATENCY)
     said = write_timing(answers)
     waited_sum = took_sum = 0
-    give_back(answers + W_BLOCK, answers + W_CAPACITY)
-    done = start = size = 0
+    done = start = too_large = 0
+    size = word(state + T_BLOCK_SIZE)
+    if size == 0:
+        give_back(state + T_BLOCK, state + T_BLOCK_CAPACITY)
     for number in range(count):
         entry = word(batch + 8 * number)
         rows = word(entry + N_ROWS)
         if word(entry + N_STATE) == RUNNING:
             layout = layout_of(layouts, layout_count, word(entry + N_PLAN), rows)
             needed = size + reply_bytes(layout, outputs, entry, start)
-            if needed > word(answers + W_CAPACITY):
-                grown = resize(word(answers + W_BLOCK), 2 * needed)
+            if needed > word(state + T_BLOCK_CAPACITY):
+                grown = resize(word(state + T_BLOCK), 2 * needed)
                 if grown == 0:
                     return NONE
-                set_word(answers + W_BLOCK, grown)
-                set_word(answers + W_CAPACITY, 2 * needed)
-            place = word(answers + W_BLOCK) + size
+                set_word(state + T_BLOCK, grown)
+                set_word(state + T_BLOCK_CAPACITY, 2 * needed)
+            place = word(state + T_BLOCK) + size
             end = write_reply(answers, place, layout, entry, start, said)
             if end - place <= most:
-                operation = operations + done * OPERATION_BYTES
+                operation = word(state + T_REPLIES) + word(state + T_REPLY_COUNT) * OPERATION_BYTES
                 set_word(operation + O_KIND, SEND_REPLY)
                 set_word(operation + O_SLOT, word(entry + N_SLOT))
                 set_word(operation + O_AT, size)
                 set_word(operation + O_SIZE, end - place)
                 set_word(operation + O_MORE, 0)
+                add_to(state + T_REPLY_COUNT, 1)
                 done += 1
                 size += end - place
+                set_word(state + T_BLOCK_SIZE, size)
                 forget_slot(state, entry)
                 set_word(entry + N_STATE, LEFT)
                 set_word(batch + 8 * number, -entry)
                 waited, took = began - word(entry + N_ARRIVED), ended - word(entry + N_ARRIVED)
-                count_one(word(latency + H_QUEUE), latency_cell(latency, waited))
-                count_one(word(latency + H_TOTAL), latency_cell(latency, took))
+                count_more(word(latency + H_QUEUE), latency_cell(latency, waited), 1)
+                count_more(word(latency + H_TOTAL), latency_cell(latency, took), 1)
                 waited_sum += waited
                 took_sum += took
             else:
                 set_word(entry + N_RAW_AT, end - place)
+                too_large += 1
         start += rows
     add_to_sum(word(latency + H_QUEUE_SUM), waited_sum)
     add_to_sum(word(latency + H_TOTAL_SUM), took_sum)
-    set_word(answers + W_SIZE, size)
+    set_word(answers + W_TOO_LARGE, too_large)
     return done
 
 

@@ -19,6 +19,7 @@ from penstock_server.plain.layout import (
     L_BASE,
     L_BUSY_UNTIL,
     L_BYTES,
+    L_COUNTS,
     L_DELAY,
     L_DELAYED_UNTIL,
     L_ENDINGS,
@@ -35,7 +36,6 @@ from penstock_server.plain.layout import (
     L_OTHER_REQUESTS,
     L_OTHER_ROWS,
     L_PROBE_AT,
-    L_REFUSED,
     L_REQUESTS,
     L_ROW,
     L_ROWS,
@@ -112,7 +112,7 @@ def refuse(state: int, lane: int, slot: int, why: int) -> None:
     """Ends a call that is not to be answered, and counts it."""
     ending = word(lane + L_ENDINGS) + why * ENDING_BYTES
     tell(state, slot, word(ending + G_AT), word(ending + G_SIZE))
-    add_to(lane + L_REFUSED + 8 * why, 1)
+    add_to(word(word(lane + L_COUNTS) + 8 * why), 1)
 
 
 @kernel

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from penstock_server.kernels.base import INT32, INT64, UINT8, UINT32, external, kernel
+from penstock_server.kernels.clock import clock_ns
 from penstock_server.kernels.memory import (
     allocate,
     copy,
@@ -205,7 +206,6 @@ _read: Final[Callable[..., int]] = external("read", INT64, INT32, INT64, INT64)
 _epoll_wait: Final[Callable[..., int]] = external("epoll_wait", INT32, INT32, INT64, INT32, INT32)
 control: Final[Callable[..., int]] = external("epoll_ctl", INT32, INT32, INT32, INT32, INT64)
 _poll: Final[Callable[..., int]] = external("ppoll", INT32, INT64, INT64, INT64, INT64)
-_clock: Final[Callable[..., int]] = external("clock_gettime", INT32, INT32, INT64)
 _error: Final[Callable[..., int]] = external("__errno_location", INT64)
 
 _new_session: Final[Callable[..., int]] = external("nghttp2_session_server_new2", INT32, INT64, INT64, INT64, INT64)
@@ -250,7 +250,6 @@ _NO_MORE_FILES: Final = (23, 24, 105, 12)
 _BAD_PREFACE: Final = -903
 _CANCEL: Final = 8
 _INTERNAL_ERROR: Final = 2
-_MONOTONIC: Final = 1
 _ACCEPTS_PER_TURN: Final = 64
 _LOOK_AGAIN: Final = 2_000_000
 """How long a connection that waits is left to the other workers, before this one looks again."""
@@ -266,9 +265,7 @@ _READS_PER_TURN: Final = 16
 
 @kernel
 def read_clock(state: int) -> int:
-    place = word(state + SCRATCH)
-    _clock(_MONOTONIC, place)
-    now = word(place) * 1_000_000_000 + word(place + 8)
+    now = clock_ns(word(state + SCRATCH))
     set_word(state + NOW, now)
     return now
 

@@ -1,0 +1,266 @@
+"""What is counted of batches that kernels run, as `metrics.recorder` and `batching.cost` do it of others.
+
+The cells are those of `metrics.counters`: nothing but the reactor's thread writes them.
+"""
+
+from typing import Final
+
+from penstock_server.compiled_models.layout import DOUBLE
+from penstock_server.features import counting
+from penstock_server.kernels.base import kernel
+from penstock_server.kernels.memory import double_at, set_double, set_word, single_at, word
+from penstock_server.plain.layout import (
+    C_CELL,
+    C_LABEL,
+    C_PLACE,
+    CLASS_BYTES,
+    COST_BASE,
+    COST_COVARIANCE,
+    COST_MEAN_ROWS,
+    COST_MEAN_S,
+    COST_ROW,
+    COST_SEEN,
+    COST_SLOPE,
+    COST_VARIANCE,
+    H_EDGE_COUNT,
+    H_EDGES,
+    L_BASE,
+    L_LARGEST,
+    L_ROW,
+    LABELS,
+    NONE,
+    S_ALL_REQUESTS,
+    S_ALL_ROWS,
+    S_BATCHES,
+    S_FEATURES,
+    S_FEATURES_SUM,
+    S_INFER,
+    S_INFER_SUM,
+    S_ROW_EDGE_COUNT,
+    S_ROW_EDGES,
+    U_BINS,
+    U_CLASS_COUNT,
+    U_CLASS_OF_TEXT,
+    U_CLASSES,
+    U_COST,
+    U_DRIFT,
+    U_DRIFT_AT,
+    U_DRIFT_ROWS,
+    U_EDGE_COUNT,
+    U_EDGES,
+    U_LARGEST,
+    U_LIMIT_ROWS,
+    U_PREDICTED_KIND,
+    U_PREDICTED_WIDTH,
+    U_PREDICTIONS,
+    U_SMALLEST,
+    U_SPAN,
+    U_STAGES,
+    U_WINDOW_BYTES,
+    U_WINDOW_ROWS,
+    U_WINDOWS,
+)
+
+WEIGHT: Final = 0.02
+OUTLIER: Final = 3.0
+STIFFNESS: Final = 0.001
+"""As `batching.cost` has them."""
+
+
+@kernel
+def cell_of(edges: int, count: int, value: int) -> int:
+    """The first cell whose upper bound is not below a value; the one after the last if there is none."""
+    first, end = 0, count
+    while first < end:
+        middle = (first + end) // 2
+        if word(edges + 8 * middle) < value:
+            first = middle + 1
+        else:
+            end = middle
+    return first
+
+
+@kernel
+def latency_cell(latency: int, took: int) -> int:
+    """The cell that counts a duration, as `metrics.counters.latency_bucket` has it."""
+    return cell_of(word(latency + H_EDGES), word(latency + H_EDGE_COUNT), took)
+
+
+@kernel
+def count_more(cells: int, cell: int, more: int) -> None:
+    set_word(cells + 8 * cell, word(cells + 8 * cell) + more)
+
+
+@kernel
+def add_to_sum(sum_at: int, value: float) -> None:
+    set_double(sum_at, double_at(sum_at) + value)
+
+
+@kernel
+def count_stages(fused: int, latency: int, requests: int, rows: int, features: int, infer: int) -> None:
+    """Counts an answered batch: what its stages took, its rows and its requests."""
+    stages = word(fused + U_STAGES)
+    count_more(word(stages + S_FEATURES), latency_cell(latency, features), 1)
+    count_more(word(stages + S_INFER), latency_cell(latency, infer), 1)
+    add_to_sum(word(stages + S_FEATURES_SUM), features)
+    add_to_sum(word(stages + S_INFER_SUM), infer)
+    count_more(word(stages + S_BATCHES), cell_of(word(stages + S_ROW_EDGES), word(stages + S_ROW_EDGE_COUNT), rows), 1)
+    count_more(word(stages + S_ALL_ROWS), 0, rows)
+    count_more(word(stages + S_ALL_REQUESTS), 0, requests)
+
+
+@kernel
+def window(fused: int) -> int:
+    """Where the current window of drift counts is."""
+    place = word(word(fused + U_DRIFT_AT)) % word(fused + U_WINDOWS)
+    return word(fused + U_DRIFT) + place * word(fused + U_WINDOW_BYTES)
+
+
+@kernel
+def count_drift_rows(fused: int, rows: int) -> None:
+    """Counts rows whose features were counted; after a full window the next one replaces the oldest."""
+    if not word(fused + U_DRIFT):
+        return
+    at, counts, windows = word(fused + U_DRIFT_AT), word(fused + U_DRIFT_ROWS), word(fused + U_WINDOWS)
+    place = word(at) % windows
+    count_more(counts, place, rows)
+    if word(counts + 8 * place) >= word(fused + U_WINDOW_ROWS):
+        # Zeroed before the number rises: a reader in between may miss old rows, but counts no old row as new.
+        following = (place + 1) % windows
+        start = word(fused + U_DRIFT) + following * word(fused + U_WINDOW_BYTES)
+        for byte in range(0, word(fused + U_WINDOW_BYTES), 8):
+            set_word(start + byte, 0)
+        set_word(counts + 8 * following, 0)
+        set_word(at, word(at) + 1)
+
+
+@kernel
+def largest_of(data: int, kind: int, width: int) -> int:
+    """The place of the largest of some numbers, the first of equal ones; of the first NaN, if there is one, as in numpy."""
+    best = 0
+    highest = double_at(data) if kind == DOUBLE else single_at(data)
+    for place in range(1, width):
+        value = double_at(data + 8 * place) if kind == DOUBLE else single_at(data + 4 * place)
+        if highest != highest:  # noqa: PLR0124 - NaN alone
+            break
+        if value > highest or value != value:  # noqa: PLR0124
+            best, highest = place, value
+    return best
+
+
+@kernel
+def label_of(fused: int, how: int, data: int, row: int) -> int:
+    """What was predicted for a row: a label, or the place of the largest score."""
+    if how == LABELS:
+        label = word(data + 8 * row)
+        texts = word(fused + U_CLASS_OF_TEXT)
+        return word(texts + 8 * label) if texts else label
+    kind, width = word(fused + U_PREDICTED_KIND), word(fused + U_PREDICTED_WIDTH)
+    return largest_of(data + row * width * (8 if kind == DOUBLE else 4), kind, width)
+
+
+@kernel
+def class_of(fused: int, label: int) -> int:
+    """The class with a label; 0 if it is not known."""
+    for number in range(word(fused + U_CLASS_COUNT)):
+        found = word(fused + U_CLASSES) + number * CLASS_BYTES
+        if word(found + C_LABEL) == label:
+            return found
+    return 0
+
+
+@kernel
+def count_classes(fused: int, how: int, data: int, rows: int) -> bool:
+    """Counts the predicted class of each row; false, and nothing is counted, if one is not known."""
+    for row in range(rows):
+        if class_of(fused, label_of(fused, how, data, row)) == 0:
+            return False
+    counts = word(fused + U_PREDICTIONS)
+    if counts != NONE:
+        counts += window(fused)
+    for row in range(rows):
+        found = class_of(fused, label_of(fused, how, data, row))
+        count_more(word(found + C_CELL), 0, 1)
+        if counts != NONE:
+            count_more(counts, word(found + C_PLACE), 1)
+    return True
+
+
+@kernel
+def count_score(fused: int, counts: int, value: float) -> None:
+    """Counts a score in its bin, and adds it to the bin's sum."""
+    bins = word(fused + U_BINS)
+    if value != value:  # noqa: PLR0124 - NaN alone
+        count_more(counts, bins + counting.MISSING, 1)
+        return
+    if value - value != 0.0:
+        count_more(counts, bins + counting.INFINITE, 1)
+        return
+    first, end, edges = 0, word(fused + U_EDGE_COUNT), word(fused + U_EDGES)
+    while first < end:
+        middle = (first + end) // 2
+        if value < double_at(edges + 8 * middle):
+            end = middle
+        else:
+            first = middle + 1
+    count_more(counts, first, 1)
+    add_to_sum(counts + 8 * (bins + counting.EXTRA_CELLS + counting.TALLIES + first), value)
+    if value < double_at(fused + U_SMALLEST):
+        count_more(counts, bins + counting.BELOW, 1)
+    elif value > double_at(fused + U_LARGEST):
+        count_more(counts, bins + counting.ABOVE, 1)
+
+
+@kernel
+def count_scores(fused: int, data: int, rows: int) -> None:
+    """Counts the scores of all rows."""
+    kind, counts = word(fused + U_PREDICTED_KIND), window(fused) + word(fused + U_PREDICTIONS)
+    for place in range(rows * word(fused + U_PREDICTED_WIDTH)):
+        count_score(fused, counts, double_at(data + 8 * place) if kind == DOUBLE else single_at(data + 4 * place))
+
+
+@kernel
+def learn(cost: int, rows: int, took_s: float) -> None:
+    """Adds a batch to what is known of the cost, as `batching.cost.CostModel.update` does."""
+    seen = double_at(cost + COST_SEEN)
+    if seen > 0.0:
+        took_s = min(took_s, OUTLIER * (double_at(cost + COST_BASE) + double_at(cost + COST_ROW) * rows))
+    seen += 1.0
+    weight = max(WEIGHT, 1.0 / seen)
+    off_rows, off_s = rows - double_at(cost + COST_MEAN_ROWS), took_s - double_at(cost + COST_MEAN_S)
+    mean_rows = double_at(cost + COST_MEAN_ROWS) + weight * off_rows
+    mean_s = double_at(cost + COST_MEAN_S) + weight * off_s
+    variance = (1.0 - weight) * (double_at(cost + COST_VARIANCE) + weight * off_rows * off_rows)
+    covariance = (1.0 - weight) * (double_at(cost + COST_COVARIANCE) + weight * off_rows * off_s)
+    slope = double_at(cost + COST_SLOPE)
+    stiffness = STIFFNESS * mean_rows * mean_rows
+    scale = variance + stiffness
+    row_s = (covariance + stiffness * slope) / scale if scale > 0.0 else 0.0
+    row_s = min(max(row_s, 0.0), mean_s / mean_rows if mean_rows > 0.0 else 0.0)
+    set_double(cost + COST_SEEN, seen)
+    set_double(cost + COST_MEAN_ROWS, mean_rows)
+    set_double(cost + COST_MEAN_S, mean_s)
+    set_double(cost + COST_VARIANCE, variance)
+    set_double(cost + COST_COVARIANCE, covariance)
+    set_double(cost + COST_SLOPE, slope + WEIGHT * (row_s - slope))
+    set_double(cost + COST_BASE, max(0.0, mean_s - row_s * mean_rows))
+    set_double(cost + COST_ROW, row_s)
+
+
+@kernel
+def rows_within(base_s: float, row_s: float, span_s: float, most: int) -> int:
+    """The rows of the largest batch that takes at most so long, as `batching.cost.Cost.rows_within` has it."""
+    left_s = span_s - base_s
+    if left_s >= row_s * most:
+        return most
+    return max(1, int(left_s / row_s)) if row_s > 0.0 else 1
+
+
+@kernel
+def tell_cost(fused: int, lane: int) -> None:
+    """Has the lane's admission know what batches cost."""
+    cost = word(fused + U_COST)
+    base_s, row_s = double_at(cost + COST_BASE), double_at(cost + COST_ROW)
+    set_word(lane + L_BASE, int(base_s / 1e-9))
+    set_word(lane + L_ROW, int(row_s / 1e-9))
+    set_word(lane + L_LARGEST, rows_within(base_s, row_s, double_at(fused + U_SPAN), word(fused + U_LIMIT_ROWS)))

@@ -1,0 +1,213 @@
+"""Has kernels run a version's batches whole: from the messages in its lane to the replies (`plain.kernels.fused`).
+
+A version is fused if its features and its graph are kernels and its batches run on the reactor. Kernels are told once where
+everything is: programs, counters, the cost of batches. What they cannot know, they leave to Python, batch by batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.tensors import join_bytes
+from penstock_server.batching.queue import BatchQueue
+from penstock_server.metrics.counters import ROWS_EDGES, STAGES
+from penstock_server.metrics.recorder import Recorder
+from penstock_server.models.servable import KernelCalls, Servable
+from penstock_server.plain import layout
+from penstock_server.plain.lane import Lane
+from penstock_server.prediction.outputs import Largest, NamedLabels, OutputReader
+from penstock_server.request_log.sampler import RequestSampler
+
+_FEATURES, _INFER = STAGES.index("features"), STAGES.index("infer")
+_DTYPES: Final = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64))
+"""By the kinds of the kernels of models."""
+
+
+class Fused:
+    """What kernels run a version's batches by.
+
+    Args:
+        servable: the version, which is kept.
+        calls: how its kernels are called.
+        lane: where its requests wait.
+        report: counts them.
+        reader: of its outputs.
+        queue: knows what batches cost.
+        sampler: keeps some for the request log.
+
+    Attributes:
+        address: of the words.
+    """
+
+    def __init__(
+        self,
+        servable: Servable,
+        calls: KernelCalls,
+        *,
+        lane: Lane,
+        report: Recorder,
+        reader: OutputReader,
+        queue: BatchQueue[Any],
+        sampler: RequestSampler | None,
+    ) -> None:
+        self._kept: list[Any] = [servable]
+        self._words = np.zeros(layout.FUSED_BYTES // 8, np.int64)
+        self._reals = self._words.view(np.float64)
+        self.address: int = self._words.ctypes.data
+        self._calls = calls
+        self._lane = lane
+        self._report = report
+        self._reader = reader
+        self._set_features(calls)
+        self._set_model(calls)
+        self._set_counts(report)
+        self._set_cost(queue)
+        self._set_predictions()
+        running = servable.run_cell()
+        self._set(layout.U_RUNNING, self._own(np.zeros(1, np.int64)) if running is None else running)
+        self._set(layout.U_TO_PASS, 0 if sampler is None else sampler.to_pass.ctypes.data)
+        self._set(layout.U_ANSWERS, lane.answers_at)
+
+    def _set(self, at: int, value: int) -> None:
+        self._words[at // 8] = value
+
+    def _own(self, array: NDArray[Any]) -> int:
+        """The address of an array, which is kept."""
+        self._kept.append(array)
+        return int(array.ctypes.data)
+
+    def _set_features(self, calls: KernelCalls) -> None:
+        call = calls.features
+        if call is None:
+            return
+        for at, value in (
+            (layout.U_FEATURES, call.function),
+            (layout.U_PROGRAM, call.program),
+            (layout.U_FEATURE_SCRATCH, call.scratch),
+            (layout.U_TIMES, call.times),
+            (layout.U_STRINGS, call.strings),
+            (layout.U_MATRIX_BYTES, call.row_bytes),
+            (layout.U_MOST_TEXT, call.most_text),
+        ):
+            self._set(at, value)
+
+    def _set_model(self, calls: KernelCalls) -> None:
+        call, features = calls.model, calls.features
+        self._set(layout.U_MODEL, call.function)
+        self._set(layout.U_HEAD, call.head)
+        self._set(layout.U_MOST_ROWS, call.most_rows if features is None else min(call.most_rows, features.most_rows))
+        self._set(layout.U_SIZES, sum(is_ours << at for at, is_ours in enumerate(calls.choice.by_size)))
+        self._set(layout.U_OUTPUTS, len(call.outputs))
+        for number, output in enumerate(call.outputs):
+            self._set(layout.U_ROW_BYTES + 8 * number, output.row_bytes)
+            self._set(layout.U_TEXTS + 8 * number, 0 if output.texts is None else self._texts(output.texts))
+
+    def _texts(self, texts: Sequence[str]) -> int:
+        """The address of a table of texts."""
+        raws = [join_bytes([text]) for text in texts]
+        starts = np.cumsum([0, *map(len, raws)], dtype=np.int64)
+        content = np.frombuffer(b"".join(raws), np.uint8)
+        return self._own(np.array([self._own(starts), self._own(content)], np.int64))
+
+    def _set_counts(self, report: Recorder) -> None:
+        counters = report.counters
+        edges = np.array(ROWS_EDGES, np.int64)
+        stages = [
+            counters.latency[_FEATURES], counters.latency[_INFER],
+            counters.latency_ns[_FEATURES:], counters.latency_ns[_INFER:],
+            counters.batch_rows, counters.rows, counters.requests, edges,
+        ]  # fmt: skip
+        self._set(layout.U_STAGES, self._own(np.array([*map(self._own, stages), len(edges)], np.int64)))
+        self._set(layout.U_WAITING, self._own(counters.waiting))
+        if not counters.shape.features:
+            return
+        self._set(layout.U_DRIFT, self._own(counters.drift))
+        self._set(layout.U_DRIFT_AT, self._own(counters.drift_at))
+        self._set(layout.U_DRIFT_ROWS, self._own(counters.drift_rows))
+        self._set(layout.U_WINDOWS, counters.shape.sub_windows)
+        self._set(layout.U_WINDOW_BYTES, counters.drift[0].nbytes)
+        self._set(layout.U_WINDOW_ROWS, report.sub_window_rows)
+
+    def _set_cost(self, queue: BatchQueue[Any]) -> None:
+        self._set(layout.U_COST, self._own(queue.cost.words))
+        self._set(layout.U_LIMIT_ROWS, queue.max_rows)
+        self._reals[layout.U_SPAN // 8] = queue.limits.objective_s / 2  # as `batching.cost.batch_rows` has it
+
+    def _set_predictions(self) -> None:
+        """Says what is counted of the answers: classes, or scores for drift."""
+        report, reader, outputs = self._report, self._reader, self._calls.model.outputs
+        how, at = _predicted(reader, report)
+        form = outputs[at]
+        self._set(layout.U_PREDICTED, how)
+        self._set(layout.U_PREDICTED_OUTPUT, at)
+        self._set(layout.U_PREDICTED_KIND, form.kind)
+        self._set(layout.U_PREDICTED_WIDTH, form.width)
+        is_counted = report.score_counts is not None or report.has_class_counts
+        self._set(layout.U_PREDICTIONS, report.counters.drift[0, :-1].nbytes if is_counted else layout.NONE)
+        if isinstance(reader.classes, NamedLabels) and form.texts is not None:
+            places = [reader.classes.place_of(text) for text in form.texts]
+            self._set(layout.U_CLASS_OF_TEXT, self._own(np.array(places, np.int64)))
+        if how in (layout.LABELS, layout.LARGEST):
+            self.learn_classes()
+        elif report.score_counts is not None:
+            counts = report.score_counts
+            self._set(layout.U_EDGES, self._own(counts.edges))
+            self._set(layout.U_EDGE_COUNT, len(counts.edges))
+            self._set(layout.U_BINS, counts.bins)
+            self._reals[layout.U_SMALLEST // 8], self._reals[layout.U_LARGEST // 8] = counts.range
+
+    def learn_classes(self) -> None:
+        """Has kernels know the classes that have cells now."""
+        cells = self._report.counters.classes
+        known = [(label, cells[cell:].ctypes.data, place) for label, cell, place in self._report.known_classes()]
+        self._set(layout.U_CLASSES, self._own(np.array(known or [(0, 0, 0)], np.int64)))
+        self._set(layout.U_CLASS_COUNT, len(known))
+
+    def count_classes(self, rows: int) -> None:
+        """Counts the classes of a batch that kernels have answered, of which one was not known; it is known then."""
+        assert self._reader.classes is not None
+        at = self._reader.classes.output
+        form = self._calls.model.outputs[at]
+        content = self._lane.output(at, rows * form.row_bytes)
+        array: NDArray[Any] = np.frombuffer(content, _DTYPES[form.kind]).reshape(rows, form.width)
+        if form.texts is not None:
+            array = np.array(form.texts, object)[array]
+        self._report.classes(self._reader.classes({at: array}))
+        self.learn_classes()
+
+    def set_beside(self, rows: int, requests: int) -> None:
+        """What waits for the version elsewhere than in its lane and its queue."""
+        self._set(layout.U_BESIDE_ROWS, rows)
+        self._set(layout.U_BESIDE_REQUESTS, requests)
+
+
+def fused(
+    servable: Servable,
+    *,
+    lane: Lane,
+    report: Recorder,
+    reader: OutputReader,
+    queue: BatchQueue[Any],
+    sampler: RequestSampler | None,
+) -> Fused | None:
+    """What kernels run a version's batches by; None if Python is to run them."""
+    calls = servable.kernel_calls
+    if calls is None or queue.limits.max_delay_s or len(calls.model.outputs) != len(servable.outputs):
+        return None
+    if calls.features is None and (len(lane.row_bytes) != 1 or lane.row_bytes[0] != calls.model.row_bytes):
+        return None
+    how, at = _predicted(reader, report)
+    if how == layout.SCORES and _DTYPES[calls.model.outputs[at].kind].kind != "f":
+        return None
+    return Fused(servable, calls, lane=lane, report=report, reader=reader, queue=queue, sampler=sampler)
+
+
+def _predicted(reader: OutputReader, report: Recorder) -> tuple[int, int]:
+    """What is counted of the answers, and from which output."""
+    if reader.classes is not None:
+        return layout.LARGEST if isinstance(reader.classes, Largest) else layout.LABELS, reader.classes.output
+    if reader.score is not None and report.score_counts is not None:
+        return layout.SCORES, reader.score
+    return layout.NOTHING, 0
