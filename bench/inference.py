@@ -2,7 +2,7 @@
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -42,6 +42,15 @@ def messages(model: str, *, rows: int, copies: int = 1) -> tuple[bytes, ...]:
     names, parts = models.copies(model, copies), tensors(model, rows)
     count = max(copies, DISTINCT)
     return tuple(request(names[i % copies], parts[i % DISTINCT]).SerializeToString() for i in range(count))
+
+
+def keyed(messages: Sequence[bytes]) -> tuple[bytes, ...]:
+    """The same requests, each with an id and a routing key of its own."""
+    requests = [pb.ModelInferRequest.FromString(message) for message in messages]
+    for number, made in enumerate(requests):
+        made.id = f"request-{number}"
+        made.parameters["routing_key"].string_param = f"customer {number}"
+    return tuple(made.SerializeToString() for made in requests)
 
 
 def request(model: str, rows: NDArray[np.float32]) -> pb.ModelInferRequest:

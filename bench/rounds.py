@@ -47,7 +47,8 @@ def measure(
                 on_start(f"{scenario.name}, {name}")
                 protocol = servers[name].protocol
                 if protocol not in messages:
-                    messages[protocol] = protocol.messages(scenario.model, rows=scenario.rows, copies=scenario.copies)
+                    plain = protocol.messages(scenario.model, rows=scenario.rows, copies=scenario.copies)
+                    messages[protocol] = inference.keyed(plain) if scenario.is_keyed else plain
                 plan = protocol.adapt(plan_of(scenario, rounds, protocol.address(process), messages[protocol]))
                 capacity_per_s = None
                 if scenario.load_factor is not None:

@@ -20,6 +20,7 @@ class Scenario:
         deadline_s: sent with each call; goodput counts the answers within it.
         idle: so many more connections are open, over which nothing comes.
         beside: a model to which one more caller sends requests at the same time.
+        is_keyed: each request has an id and a routing key of its own.
     """
 
     model: str
@@ -32,6 +33,7 @@ class Scenario:
     deadline_s: float | None = None
     idle: int = 0
     beside: str | None = None
+    is_keyed: bool = False
 
     def __post_init__(self) -> None:
         for model in (self.model, self.beside):
@@ -59,7 +61,9 @@ class Scenario:
         deadline = f" within {self.deadline_s * 1e3:g} ms" if self.deadline_s else ""
         idle = f" beside {self.idle:,} idle" if self.idle else ""
         beside = f" beside {self.beside}" if self.beside else ""
-        return f"{self.model} {self.connections}x{self.streams}{rows}{copies}{rate}{share}{deadline}{idle}{beside}"
+        keys = " with ids and keys" if self.is_keyed else ""
+        load = f"{self.model} {self.connections}x{self.streams}"
+        return f"{load}{rows}{copies}{rate}{share}{keys}{deadline}{idle}{beside}"
 
     @property
     def models(self) -> set[str]:
@@ -101,6 +105,7 @@ SUITES: Final = {
     "wide": (Scenario("wide-10", 8, 8), Scenario("wide-1000", 8, 8)),
     "many": (_BUSY, Scenario("tabular", 8, 8, copies=200)),
     "connections": (_BUSY, *(Scenario("tabular", 8, 8, idle=idle) for idle in (1000, 4000, 10_000))),
+    "keys": (_BUSY, Scenario("tabular", 8, 8, deadline_s=1.0, is_keyed=True)),
     "tls": (_BUSY,),
     "routing": (_BUSY,),
     "workers": (_BUSY, Scenario("tabular", 64, 1)),
@@ -116,6 +121,7 @@ SUITE_SERVERS: Final = {
     "strings": ("penstock",),
     "columns": ("penstock",),
     "connections": ("penstock", "penstock-completion-queue"),
+    "keys": ("penstock",),
     "tls": ("penstock", "penstock-tls"),
     "routing": ("penstock", "penstock-idle-roles", "penstock-canary-shadow"),
     "workers": ("penstock", "penstock-2-workers"),

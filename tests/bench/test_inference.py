@@ -3,6 +3,7 @@ import pytest
 
 from bench import inference, models, strings
 from bench.servers.measured import BASELINE, SERVERS, running
+from penstock import inference_pb2 as pb
 
 
 def test_an_answer_is_compared_with_the_models_output(tmp_path) -> None:
@@ -35,3 +36,13 @@ def test_answers_are_compared_by_name_shape_and_value(got, said) -> None:
 def test_every_request_has_its_expected_rows() -> None:
     assert len(inference.messages(strings.NAME, rows=2)) == len(inference.tensors(strings.NAME, 2))
     assert {part.shape for part in inference.tensors(strings.NAME, 2)} == {(2, 115)}
+
+
+def test_requests_get_ids_and_keys_of_their_own() -> None:
+    plain = inference.messages("tabular", rows=2)
+    found = [pb.ModelInferRequest.FromString(message) for message in inference.keyed(plain)]
+    assert len({request.id for request in found}) == len({str(request.parameters) for request in found}) == len(plain)
+    for request in found:
+        request.ClearField("id")
+        request.ClearField("parameters")
+    assert [request.SerializeToString() for request in found] == list(plain)

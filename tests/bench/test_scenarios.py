@@ -14,6 +14,7 @@ from bench.servers.measured import SERVERS
         (Scenario("mlp", 8, 8, load_factor=2.0, deadline_s=0.1), "mlp 8x8 2x capacity within 100 ms"),
         (Scenario("tabular", 8, 8, idle=4000), "tabular 8x8 beside 4,000 idle"),
         (Scenario("tabular", 4, 2, beside="slow"), "tabular 4x2 beside slow"),
+        (Scenario("tabular", 8, 8, deadline_s=1.0, is_keyed=True), "tabular 8x8 with ids and keys within 1000 ms"),
     ],
 )
 def test_a_scenario_is_named_by_its_load(scenario, name) -> None:
