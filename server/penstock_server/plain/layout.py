@@ -12,12 +12,12 @@ def _words(count: int) -> list[int]:
 
 # The state: one row.
 (
-    T_ENTRIES, T_ENTRY_OF, T_FREE, T_FREE_COUNT, T_PLANS, T_PLAN_COUNT, T_BUCKETS, T_LANES, T_TOUCHED, T_TOUCHED_COUNT,
+    T_ENTRIES, T_ENTRY_OF, T_FREE, T_FREE_COUNT, T_PLANS, T_BUCKETS, T_LANES, T_TOUCHED, T_TOUCHED_COUNT,
     T_SKELETON, T_MAX_BYTES, T_METHOD, T_SCRATCH, T_REFUSED, T_REFUSED_COUNT, T_EXPIRED, T_EXPIRED_SIZE, T_STOPPED,
     T_STOPPED_SIZE, T_STOPPED_COUNT, T_HASHING, T_RANDOM, T_TOUCHED_AT, T_TOUCHED_END, T_REPLIES, T_REPLY_COUNT, T_BLOCK,
     T_BLOCK_CAPACITY, T_BLOCK_SIZE, T_BATCH, T_BATCH_COUNT, T_CLOCK, T_BUFFERS, T_ARRAYS,
     T_OUTCOME,
-) = _words(36)  # fmt: skip
+) = _words(35)  # fmt: skip
 STATE_BYTES: Final = 36 * 8
 """`T_REFUSED` are operations that end the calls which are refused; the transport does them after each turn. `T_EXPIRED` is
 what a call is told whose deadline has passed, and `T_STOPPED` what all are told once the server drains. `T_REPLIES` are
@@ -177,10 +177,9 @@ CLASS_BYTES: Final = 3 * 8
 (X_STARTS, X_BYTES) = _words(2)
 TEXTS_BYTES: Final = 2 * 8
 
-# A buffer of all fused lanes, and which is which: outputs of the model, and texts of such; the first is of outputs.
+# A buffer of all fused lanes, and which is which: outputs of the model are first, then their texts.
 (Z_DATA, Z_CAPACITY) = _words(2)
 BUFFER_BYTES: Final = 2 * 8
-OUTPUT_BUFFER: Final = 0
 TEXT_BUFFER: Final = MAX_OUTPUTS
 START_BUFFER: Final = 2 * MAX_OUTPUTS
 MATRIX_BUFFER: Final = 3 * MAX_OUTPUTS

@@ -155,8 +155,8 @@ REFUSE: Final = 10
 """The trailers of a call that was refused since too much waits already; it is all that is sent."""
 
 # A message that waits to be sent, followed by its bytes.
-(N_NEXT, N_SIZE, N_AT, N_FLAGS) = _words(4)
-NODE_BYTES: Final = 4 * WORD_BYTES
+(N_NEXT, N_SIZE, N_AT) = _words(3)
+NODE_BYTES: Final = 3 * WORD_BYTES
 
 # A method: where its path is, and whether it streams.
 (M_PATH, M_SIZE, M_STREAMS) = _words(3)
