@@ -1,6 +1,7 @@
 """A lane: the plain requests that wait for one version, as its executor sees them."""
 
 import ctypes
+import struct
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,7 @@ from penstock_server.plain.memory import Tables, address_of, address_of_rows
 MAX_LAYOUTS: Final = 512
 """Numbers of rows and forms of one version whose answers' constant parts are kept."""
 _NS: Final = 1e-9
+_WORDS: Final = struct.Struct("=8q")
 _PARAMETERS: Final = [
     b"\x0a" + varint(len(name)) + name.encode()
     for name in (PARAMETER_COMPUTE_US, PARAMETER_BATCH_ROWS, PARAMETER_QUEUE_US)
@@ -118,6 +120,8 @@ class Lane:
         self._missing_layout = kernels.brief["missing_layout"]
         self._empty = kernels.brief["empty"]
         self._end_batch = kernels.brief["end_batch"]
+        self._finish = kernels.brief["finish_batch"]
+        self._learn_cost = kernels.brief["learn_cost"]
         self._wake = wake
         self._cells = row.data
         self._levels = np.zeros((layout.LEVELS, layout.LEVEL_BYTES // 8), np.int64)
@@ -150,6 +154,11 @@ class Lane:
         self._answers[layout.W_LATENCY // 8] = self._latency.ctypes.data
         self._answers[layout.W_STATE // 8] = tables.address
         self._answers[layout.W_LAYOUTS // 8] = self._layouts.ctypes.data
+        self._finished = np.zeros(9, np.int64)
+        self._finished[0] = tables.address
+        self._finished_words = self._finished.data
+        self._finished_at: int = self._finished.ctypes.data
+        self._row_at: int = row.ctypes.data
         self._take_over: Callable[[int, LaneBatch], None] | None = None
         self.answers_at: int = self._words.ctypes.data
 
@@ -395,15 +404,8 @@ class Lane:
             ended_s: when it was computed.
         """
         self._lay_out(batch, key, layout_of)
+        self._set_outputs(outputs)
         answers = self._answers
-        if len(self._outputs) < len(outputs):
-            self._outputs = np.zeros((len(outputs), layout.OUTPUT_BYTES // 8), np.int64)
-            answers[layout.W_OUTPUTS // 8] = self._outputs.ctypes.data
-        table = self._outputs.data
-        for number, (data, row_bytes, offsets) in enumerate(outputs):
-            table[number, layout.A_DATA // 8] = address_of_rows(data)
-            table[number, layout.A_ROW_BYTES // 8] = row_bytes
-            table[number, layout.A_OFFSETS // 8] = 0 if offsets is None else offsets.ctypes.data
         answers[layout.W_BATCH // 8] = batch.address
         answers[layout.W_COUNT // 8] = batch.count
         answers[layout.W_COMPUTED // 8] = int(compute_s * 1e6)
@@ -415,9 +417,57 @@ class Lane:
             raise MemoryError("no memory for the answers of a batch")
         return count
 
-    def send_replies(self) -> None:
-        """Sends the replies that were written."""
-        self._tables.send_replies()
+    def send_replies(self, *, is_shared: bool = False) -> None:
+        """Sends the replies that were written; if it is shared, other threads may have the interpreter meanwhile."""
+        self._tables.send_replies(is_shared=is_shared)
+
+    def finish(
+        self,
+        fused: int,
+        batch: LaneBatch,
+        outputs: Sequence[NDArray[Any]],
+        *,
+        began_s: float,
+        ended_s: float,
+        features_s: float,
+        infer_s: float,
+    ) -> int:
+        """Writes the replies of a batch and counts it as `plain.kernels.fused` does; what is left to do.
+
+        Args:
+            fused: the address of the version's words.
+            batch: what ran.
+            outputs: its rows, C-contiguous numbers in this machine's order of bytes.
+            began_s: when the batch began.
+            ended_s: when it was computed.
+            features_s: what its features took.
+            infer_s: what its model took.
+        """
+        if [array.shape[1:] for array in outputs] != self._layout_key:
+            return layout.TO_LAY_OUT
+        self._set_outputs([RawOutput(array, array.nbytes // max(1, len(array))) for array in outputs])
+        _WORDS.pack_into(
+            self._finished_words, 8,
+            fused, batch.address, batch.count, batch.rows, int(began_s / _NS), int(ended_s / _NS), int(features_s / _NS),
+            int(infer_s / _NS),
+        )  # fmt: skip
+        return self._finish(self._finished_at)
+
+    def learn_cost(self, fused: int, rows: int, took_s: float) -> None:
+        """Learns from what a batch took, where that matters."""
+        self._learn_cost(fused, self._row_at, rows, int(took_s / _NS))
+
+    def _set_outputs(self, outputs: Sequence[RawOutput]) -> None:
+        """Says where the rows of each output are."""
+        answers = self._answers
+        if len(self._outputs) < len(outputs):
+            self._outputs = np.zeros((len(outputs), layout.OUTPUT_BYTES // 8), np.int64)
+            answers[layout.W_OUTPUTS // 8] = self._outputs.ctypes.data
+        table = self._outputs.data
+        for number, (data, row_bytes, offsets) in enumerate(outputs):
+            table[number, layout.A_DATA // 8] = address_of_rows(data)
+            table[number, layout.A_ROW_BYTES // 8] = row_bytes
+            table[number, layout.A_OFFSETS // 8] = 0 if offsets is None else offsets.ctypes.data
 
     def _lay_out(self, batch: LaneBatch, key: object, layout_of: Callable[[int, Form], ReplyLayout]) -> None:
         """Makes the layouts that a batch needs and that are not there."""

@@ -13,7 +13,7 @@ from penstock_server.plain import layout
 class Port(Protocol):
     """What ends calls that are refused, whose number is their slot."""
 
-    def send_replies(self, operations: int, count: int, block: int) -> None:
+    def send_replies(self, operations: int, count: int, block: int, *, is_shared: bool = False) -> None:
         """Does what kernels wrote at these addresses."""
 
     def ending(self, error: PenstockError) -> bytes:
@@ -51,12 +51,14 @@ class Tables:
             self._cells[layout.T_REFUSED_COUNT // 8] = 0
             self._port.send_replies(self._cells[layout.T_REFUSED // 8], count, 0)
 
-    def send_replies(self) -> None:
-        """Has the transport send the replies that kernels have written."""
+    def send_replies(self, *, is_shared: bool = False) -> None:
+        """Has the transport send the replies that kernels have written; others may have the interpreter meanwhile."""
         cells = self._cells
         if count := cells[layout.T_REPLY_COUNT // 8]:
             cells[layout.T_REPLY_COUNT // 8] = cells[layout.T_BLOCK_SIZE // 8] = 0
-            self._port.send_replies(cells[layout.T_REPLIES // 8], count, cells[layout.T_BLOCK // 8])
+            self._port.send_replies(
+                cells[layout.T_REPLIES // 8], count, cells[layout.T_BLOCK // 8], is_shared=is_shared
+            )
 
     def taken_batch(self) -> tuple[int, int]:
         """Where the entries of the batch are that kernels have taken, and how many there are."""

@@ -33,7 +33,7 @@ from penstock_server.plain import layout
 from penstock_server.plain.lane import Lane, LaneBatch
 from penstock_server.prediction.answerer import Answerer, PendingRequest
 from penstock_server.prediction.decode import DecodedRows, Decoder
-from penstock_server.prediction.fusing import Fused, fused
+from penstock_server.prediction.fusing import fused
 from penstock_server.prediction.large_requests import LargeRequests
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader
@@ -115,7 +115,6 @@ class Executor(Answerer):
         self._usual_bytes = LARGE_BYTES if thread is None and self._large is not None and is_free else inf
         self._on_closed: Callable[[], None] | None = None
         self.plain_batches: PlainBatches | None = None
-        self._fused: Fused | None = None
         self._is_plain_next = False
 
     def _large_requests(
@@ -328,8 +327,8 @@ class Executor(Answerer):
         try:
             if why == layout.TO_FAIL:
                 plain.fail(batch, MemoryError("no memory for a batch"))
-            elif why == layout.TO_COUNT and self._fused is not None:
-                self._fused.count_classes(batch.rows)
+            elif why == layout.TO_COUNT and plain.fused is not None:
+                plain.fused.count_classes(batch.rows)
             plain.refuse_too_large(batch)
         finally:
             plain.end(batch)
@@ -357,7 +356,11 @@ class Executor(Answerer):
         self._close_if_drained()
 
     def _learn_cost(self, plain: PlainBatches, batch: LaneBatch, took_s: float, result: Outputs | Exception) -> None:
-        if plain.lane.is_timed and isinstance(result, Outputs):
+        if not plain.lane.is_timed or not isinstance(result, Outputs):
+            return
+        if plain.fused is not None:
+            plain.lane.learn_cost(plain.fused.address, batch.rows, took_s)
+        else:
             self._queue.cost.update(batch.rows, took_s)
             self._tell_cost(plain.lane)
 
@@ -392,22 +395,21 @@ class Executor(Answerer):
         self._fuse()
 
     def _fuse(self) -> None:
-        """Has kernels run the batches of its lane if they can do all that these take now, else Python."""
+        """Has kernels answer the batches of its lane, and run them if they can do all that these take now."""
         plain = self.plain_batches
         if plain is None:
             return
-        self._fused = None
-        if self._thread is None and self.shadow is None and not self.is_ending:
-            self._fused = fused(
-                self.servable,
-                lane=plain.lane,
-                report=self.report,
-                reader=self.reader,
-                queue=self._queue,
-                sampler=self.sampler,
-            )
-        if self._fused is not None:
-            plain.lane.fuse(self._fused.address, self._take_over)
+        plain.fused = made = fused(
+            self.servable,
+            may_run=self._thread is None and self.shadow is None and not self.is_ending,
+            lane=plain.lane,
+            report=self.report,
+            reader=self.reader,
+            queue=self._queue,
+            sampler=self.sampler,
+        )
+        if made is not None and made.runs:
+            plain.lane.fuse(made.address, self._take_over)
             self._report_waiting()
         elif plain.lane.is_fused:
             plain.lane.unfuse()
@@ -548,10 +550,10 @@ class Executor(Answerer):
         if plain.explaining is not None:
             more_rows, more_requests = plain.explaining._waiting  # noqa: SLF001
             rows, requests = rows + more_rows, requests + more_requests
-        if plain._fused is not None:  # noqa: SLF001
-            queue = plain._queue  # noqa: SLF001
-            plain._fused.set_beside(rows - queue.rows, requests - queue.requests)  # noqa: SLF001
         if plain.plain_batches is not None:
+            if plain.plain_batches.fused is not None:
+                queue = plain._queue  # noqa: SLF001
+                plain.plain_batches.fused.set_beside(rows - queue.rows, requests - queue.requests)
             lane = plain.plain_batches.lane
             rows, requests = rows + lane.rows, requests + lane.requests
         self.report.waiting(rows, requests)

@@ -1,20 +1,23 @@
-"""Has kernels run a version's batches whole: from the messages in its lane to the replies (`plain.kernels.fused`).
+"""Has kernels answer a version's batches and count them, and run them as well where they can (`plain.kernels.fused`).
 
-A version is fused if its features and its graph are kernels and its batches run on the reactor. Kernels are told once where
-everything is: programs, counters, the cost of batches. What they cannot know, they leave to Python, batch by batch.
+A version is fused if its features and its graph are kernels and its batches run on the reactor: then kernels do all, from the
+messages in its lane to the replies. Kernels are told once where everything is: programs, counters, the cost of batches. What
+they cannot know, they leave to Python, batch by batch.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from math import prod
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.tensors import join_bytes
+from penstock.tensors import NUMPY_TYPES, join_bytes
 from penstock_server.batching.queue import BatchQueue
 from penstock_server.metrics.counters import ROWS_EDGES, STAGES
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import KernelCalls, Servable
+from penstock_server.models.signature import ANY
 from penstock_server.plain import layout
 from penstock_server.plain.lane import Lane
 from penstock_server.prediction.outputs import Largest, NamedLabels, OutputReader
@@ -25,12 +28,31 @@ _DTYPES: Final = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 """By the kinds of the kernels of models."""
 
 
+class Predicted(NamedTuple):
+    """What is counted of a version's answers.
+
+    Attributes:
+        how: as `layout` says.
+        output: from which output.
+        dtype: of it.
+        width: of its rows.
+        texts: what its numbers stand for; None where they stand for themselves.
+    """
+
+    how: int
+    output: int
+    dtype: np.dtype[Any]
+    width: int
+    texts: tuple[str, ...] | None
+
+
 class Fused:
-    """What kernels run a version's batches by.
+    """What kernels answer a version's batches by, and run them by.
 
     Args:
         servable: the version, which is kept.
-        calls: how its kernels are called.
+        calls: how its kernels are called; None if Python runs its batches.
+        predicted: what is counted of its answers.
         lane: where its requests wait.
         report: counts them.
         reader: of its outputs.
@@ -39,12 +61,15 @@ class Fused:
 
     Attributes:
         address: of the words.
+        runs: kernels run its batches.
+        predicted: what is counted of its answers.
     """
 
     def __init__(
         self,
         servable: Servable,
-        calls: KernelCalls,
+        calls: KernelCalls | None,
+        predicted: Predicted,
         *,
         lane: Lane,
         report: Recorder,
@@ -56,17 +81,19 @@ class Fused:
         self._words = np.zeros(layout.FUSED_BYTES // 8, np.int64)
         self._reals = self._words.view(np.float64)
         self.address: int = self._words.ctypes.data
-        self._calls = calls
+        self.runs = calls is not None
+        self.predicted = predicted
         self._lane = lane
         self._report = report
         self._reader = reader
-        self._set_features(calls)
-        self._set_model(calls)
+        if calls is not None:
+            self._set_features(calls)
+            self._set_model(calls)
+            running = servable.run_cell()
+            self._set(layout.U_RUNNING, self._own(np.zeros(1, np.int64)) if running is None else running)
         self._set_counts(report)
         self._set_cost(queue)
         self._set_predictions()
-        running = servable.run_cell()
-        self._set(layout.U_RUNNING, self._own(np.zeros(1, np.int64)) if running is None else running)
         self._set(layout.U_TO_PASS, 0 if sampler is None else sampler.to_pass.ctypes.data)
         self._set(layout.U_ANSWERS, lane.answers_at)
 
@@ -137,17 +164,16 @@ class Fused:
 
     def _set_predictions(self) -> None:
         """Says what is counted of the answers: classes, or scores for drift."""
-        report, reader, outputs = self._report, self._reader, self._calls.model.outputs
-        how, at = _predicted(reader, report)
-        form = outputs[at]
+        how, output, dtype, width, texts = self.predicted
+        report = self._report
         self._set(layout.U_PREDICTED, how)
-        self._set(layout.U_PREDICTED_OUTPUT, at)
-        self._set(layout.U_PREDICTED_KIND, form.kind)
-        self._set(layout.U_PREDICTED_WIDTH, form.width)
+        self._set(layout.U_PREDICTED_OUTPUT, output)
+        self._set(layout.U_PREDICTED_KIND, _DTYPES.index(dtype))
+        self._set(layout.U_PREDICTED_WIDTH, width)
         is_counted = report.score_counts is not None or report.has_class_counts
         self._set(layout.U_PREDICTIONS, report.counters.drift[0, :-1].nbytes if is_counted else layout.NONE)
-        if isinstance(reader.classes, NamedLabels) and form.texts is not None:
-            places = [reader.classes.place_of(text) for text in form.texts]
+        if isinstance(self._reader.classes, NamedLabels) and texts is not None:
+            places = [self._reader.classes.place_of(text) for text in texts]
             self._set(layout.U_CLASS_OF_TEXT, self._own(np.array(places, np.int64)))
         if how in (layout.LABELS, layout.LARGEST):
             self.learn_classes()
@@ -168,14 +194,23 @@ class Fused:
     def count_classes(self, rows: int) -> None:
         """Counts the classes of a batch that kernels have answered, of which one was not known; it is known then."""
         assert self._reader.classes is not None
-        at = self._reader.classes.output
-        form = self._calls.model.outputs[at]
-        content = self._lane.output(at, rows * form.row_bytes)
-        array: NDArray[Any] = np.frombuffer(content, _DTYPES[form.kind]).reshape(rows, form.width)
-        if form.texts is not None:
-            array = np.array(form.texts, object)[array]
-        self._report.classes(self._reader.classes({at: array}))
+        _, output, dtype, width, texts = self.predicted
+        content = self._lane.output(output, rows * width * dtype.itemsize)
+        array: NDArray[Any] = np.frombuffer(content, dtype).reshape(rows, width)
+        if texts is not None:
+            array = np.array(texts, object)[array]
+        self._report.classes(self._reader.classes({output: array}))
         self.learn_classes()
+
+    def takes(self, outputs: Sequence[NDArray[Any]]) -> bool:
+        """Whether kernels can answer these outputs, and count them."""
+        for array in outputs:
+            if array.dtype.kind not in "fiub" or not array.flags.c_contiguous or not array.dtype.isnative:
+                return False
+        if self.predicted.how == layout.NOTHING:
+            return True
+        array = outputs[self.predicted.output]
+        return array.dtype == self.predicted.dtype and array.size == len(array) * self.predicted.width
 
     def set_beside(self, rows: int, requests: int) -> None:
         """What waits for the version elsewhere than in its lane and its queue."""
@@ -186,28 +221,47 @@ class Fused:
 def fused(
     servable: Servable,
     *,
+    may_run: bool,
     lane: Lane,
     report: Recorder,
     reader: OutputReader,
     queue: BatchQueue[Any],
     sampler: RequestSampler | None,
 ) -> Fused | None:
-    """What kernels run a version's batches by; None if Python is to run them."""
-    calls = servable.kernel_calls
-    if calls is None or queue.limits.max_delay_s or len(calls.model.outputs) != len(servable.outputs):
+    """What kernels answer a version's batches by, and run them by if they may; None if Python is to do it all."""
+    calls = servable.kernel_calls if may_run and not queue.limits.max_delay_s else None
+    if calls is not None and (len(calls.model.outputs) != len(servable.outputs) or not _takes_block(calls, lane)):
+        calls = None
+    predicted = _predicted(servable, calls, reader, report)
+    if predicted is None:
         return None
-    if calls.features is None and (len(lane.row_bytes) != 1 or lane.row_bytes[0] != calls.model.row_bytes):
-        return None
-    how, at = _predicted(reader, report)
-    if how == layout.SCORES and _DTYPES[calls.model.outputs[at].kind].kind != "f":
-        return None
-    return Fused(servable, calls, lane=lane, report=report, reader=reader, queue=queue, sampler=sampler)
+    return Fused(servable, calls, predicted, lane=lane, report=report, reader=reader, queue=queue, sampler=sampler)
 
 
-def _predicted(reader: OutputReader, report: Recorder) -> tuple[int, int]:
-    """What is counted of the answers, and from which output."""
+def _takes_block(calls: KernelCalls, lane: Lane) -> bool:
+    """Whether what a lane gathers is what the features take, or the model."""
+    return calls.features is not None or tuple(lane.row_bytes) == (calls.model.row_bytes,)
+
+
+def _predicted(
+    servable: Servable, calls: KernelCalls | None, reader: OutputReader, report: Recorder
+) -> Predicted | None:
+    """What is counted of the answers; None if kernels cannot count it."""
     if reader.classes is not None:
-        return layout.LARGEST if isinstance(reader.classes, Largest) else layout.LABELS, reader.classes.output
-    if reader.score is not None and report.score_counts is not None:
-        return layout.SCORES, reader.score
-    return layout.NOTHING, 0
+        how = layout.LARGEST if isinstance(reader.classes, Largest) else layout.LABELS
+        at = reader.classes.output
+    elif reader.score is not None and report.score_counts is not None:
+        how, at = layout.SCORES, reader.score
+    else:
+        return Predicted(layout.NOTHING, 0, _DTYPES[0], 0, None)
+    if calls is not None:
+        form = calls.model.outputs[at]
+        made = Predicted(how, at, _DTYPES[form.kind], form.width, form.texts)
+    else:
+        spec = servable.outputs[at]
+        tail = spec.shape[1:]
+        if spec.datatype not in NUMPY_TYPES or ANY in tail:
+            return None
+        made = Predicted(how, at, NUMPY_TYPES[spec.datatype], prod(tail), None)
+    is_fit = made.dtype == np.int64 if how == layout.LABELS else made.dtype in _DTYPES[:2]
+    return made if is_fit else None

@@ -17,10 +17,12 @@ from penstock_server.errors import NotReadyError, PenstockError
 from penstock_server.features.pipeline import Refusal
 from penstock_server.metrics.recorder import refusal_reason
 from penstock_server.models.servable import Outputs
+from penstock_server.plain import layout
 from penstock_server.plain.lane import Form, Lane, LaneBatch, Message, RawOutput, ReplyLayout
 from penstock_server.prediction.answerer import Answerer, PendingRequest
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import encoded_id
+from penstock_server.prediction.fusing import Fused
 from penstock_server.prediction.work import Work
 from penstock_server.transport.interface import PlainPort
 
@@ -48,6 +50,10 @@ class PlainBatches:
         read: reads a message in the general way.
         run_alone: has a request run alone.
         give_back: takes the lane back.
+        is_threaded: its batches run on a thread, which has the next one while this one is answered.
+
+    Attributes:
+        fused: what kernels answer its batches by; None if Python does it.
     """
 
     def __init__(
@@ -59,12 +65,15 @@ class PlainBatches:
         read: Reader,
         run_alone: Callable[[PendingRequest], None],
         give_back: Callable[[Lane], None],
+        is_threaded: bool = False,
     ) -> None:
         self._answerer = answerer
         self.lane = lane
         self._port = port
         self._read = read
         self._give_back = give_back
+        self._is_threaded = is_threaded
+        self.fused: Fused | None = None
         self._run = run_alone
         # Those that are not over: on a thread one may run while the one before it is answered.
         self._batches: list[LaneBatch] = []
@@ -126,6 +135,9 @@ class PlainBatches:
 
     def _reply(self, batch: LaneBatch, work: Work, started_s: float, outputs: Outputs) -> None:
         answerer = self._answerer
+        drawn = () if answerer.sampler is None else answerer.sampler.draw(batch.count)
+        if not drawn and self._is_finished(batch, work, started_s, outputs):
+            return
         if outputs.refusal is not None:
             self._refuse_rows(batch, outputs.refusal)
 
@@ -145,12 +157,43 @@ class PlainBatches:
         )
         # First, so that it is counted when the callers know of it.
         answerer.report.stages(requests=count, rows=batch.rows, features_s=outputs.features_s, infer_s=outputs.infer_s)
-        self.lane.send_replies()
+        self.lane.send_replies(is_shared=self._is_threaded)
         if count < batch.count:
             self.refuse_too_large(batch)
-        if answerer.sampler is not None and (drawn := answerer.sampler.draw(batch.count)):
+        if drawn:
             self._log(batch, [place for place in drawn if place in batch.answered], outputs)
         answerer.observe(work, outputs, self._requests_for_shadow(batch))
+
+    def _is_finished(self, batch: LaneBatch, work: Work, started_s: float, outputs: Outputs) -> bool:
+        """Has a kernel answer and count a batch; false if Python is to do it."""
+        answerer, fused = self._answerer, self.fused
+        if (
+            fused is None
+            or outputs.refusal is not None
+            or answerer.shadow is not None
+            or not fused.takes(outputs.arrays)
+        ):
+            return False
+        left = self.lane.finish(
+            fused.address,
+            batch,
+            outputs.arrays,
+            began_s=started_s,
+            ended_s=answerer.now_s(),
+            features_s=outputs.features_s,
+            infer_s=outputs.infer_s,
+        )
+        if left == layout.TO_LAY_OUT:
+            return False
+        self.lane.send_replies(is_shared=self._is_threaded)
+        if left == layout.TO_FAIL:
+            raise MemoryError("no memory for the answers of a batch")
+        if left == layout.TO_COUNT:
+            answerer.observe(work, outputs, ())
+            fused.learn_classes()
+        if left:
+            self.refuse_too_large(batch)
+        return True
 
     def refuse_too_large(self, batch: LaneBatch) -> None:
         """Refuses the requests of a batch that was answered whose replies are too large."""

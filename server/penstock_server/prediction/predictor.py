@@ -317,6 +317,7 @@ class PlainForms:
                     read=partial(_read, executor),
                     run_alone=executor.run_alone,
                     give_back=self._requests.close_lane,
+                    is_threaded=not executor.is_inline,
                 )
             )
         return lane

@@ -66,8 +66,11 @@ def last_words_s(grace_s: float) -> float:
 class PlainPort(Protocol):
     """What a transport does for plain requests, whose calls are numbers of slots; on the reactor's thread."""
 
-    def send_replies(self, operations: int, count: int, block: int) -> None:
-        """Does what kernels wrote at these addresses: operations as `layout` has them, and the messages that they send."""
+    def send_replies(self, operations: int, count: int, block: int, *, is_shared: bool = False) -> None:
+        """Does what kernels wrote at these addresses: operations as `layout` has them, and the messages that they send.
+
+        Other threads may have the interpreter meanwhile if it `is_shared`.
+        """
 
     def fail(self, slot: int, error: PenstockError) -> None:
         """Ends a call with an error's status."""

@@ -766,8 +766,9 @@ class NativeTransport:
         elif not int(self._tables.streams[slot, layout.S_FLAGS // 8]) & (layout.IS_ANSWERED | layout.IS_CLOSED):
             self._refuse(slot, error)  # of a call whose message is not whole; the others have been answered meanwhile
 
-    def send_replies(self, operations: int, count: int, block: int) -> None:
-        self._kernels.brief["do"](self._address, operations, count, block)
+    def send_replies(self, operations: int, count: int, block: int, *, is_shared: bool = False) -> None:
+        kernels = self._kernels.long if is_shared else self._kernels.brief
+        kernels["do"](self._address, operations, count, block)
 
     def fail(self, slot: int, error: PenstockError) -> None:
         self.end_alone(slot, status_of(error), (), ())

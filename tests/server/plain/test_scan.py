@@ -31,7 +31,7 @@ Found = dict[str, Any]
 class _Nobody:
     """A transport without calls."""
 
-    def send_replies(self, operations: int, count: int, block: int) -> None:
+    def send_replies(self, operations: int, count: int, block: int, *, is_shared: bool = False) -> None:
         raise AssertionError
 
     def ending(self, error: PenstockError) -> bytes:

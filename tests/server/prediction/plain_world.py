@@ -93,7 +93,8 @@ class Port:
         self.ends[slot] = end
         self.calls.pop(slot, None)
 
-    def send_replies(self, operations: int, count: int, block: int) -> None:
+    def send_replies(self, operations: int, count: int, block: int, *, is_shared: bool = False) -> None:
+        assert is_shared in (False, True)
         words = (ctypes.c_int64 * (5 * count)).from_address(operations)
         for at in range(count):
             kind, slot, place, size, more = words[5 * at : 5 * at + 5]

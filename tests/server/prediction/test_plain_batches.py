@@ -519,13 +519,18 @@ def test_a_version_that_drains_closes_after_a_bug(either: Make, monkeypatch: pyt
     world.check_clean()
 
 
-@pytest.mark.parametrize("where", ["lane.answer", "lane.blocks", "executor.observe", "port.send_replies", "_read"])
+@pytest.mark.parametrize(
+    "where", ["lane.answer", "lane.finish", "lane.blocks", "executor.observe", "port.send_replies", "_read"]
+)
 def test_a_bug_leaves_no_call_without_an_end(either: Make, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     world = either()
     executor = world.executors["1"]
     plain = executor.plain_batches
     if where == "_read":
         executor.servable.fails = lambda rows: ModelFailedError("no")
+    if where == "lane.finish":  # which answers once the constant part of replies is known
+        world.send(message([0, 0]))
+        world.run()
     owner, _, name = where.rpartition(".")
     owners = {"lane": plain.lane, "executor": executor, "port": world.port, "": plain}
 

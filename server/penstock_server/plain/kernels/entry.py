@@ -3,11 +3,20 @@
 from typing import Any, Final
 
 from penstock_server.kernels.base import INT64, entry_point, kernel
-from penstock_server.kernels.memory import word
-from penstock_server.plain.kernels.fused import serve
+from penstock_server.kernels.memory import set_word, word
+from penstock_server.plain.kernels.fused import finish, learn_cost, serve
 from penstock_server.plain.kernels.lanes import answer, empty, end_batch, gather, give_up, missing_layout, plan_of, sift
 from penstock_server.plain.kernels.scan import scan
-from penstock_server.plain.layout import T_SCRATCH, T_SKELETON
+from penstock_server.plain.layout import (
+    NONE,
+    T_SCRATCH,
+    T_SKELETON,
+    TO_LAY_OUT,
+    U_ANSWERS,
+    U_FEATURES_NS,
+    W_LAYOUT_COUNT,
+    W_LAYOUTS,
+)
 
 
 def _entry(function: Any, count: int) -> Any:
@@ -23,6 +32,17 @@ def look_up(state: int, data: int, size: int) -> int:
     return plan_of(state, found)
 
 
+@kernel
+def finish_batch(at: int) -> int:
+    """Answers and counts a batch that Python has run, as it says at this address."""
+    state, fused, batch = word(at), word(at + 8), word(at + 16)
+    count, answers = word(at + 24), word(fused + U_ANSWERS)
+    if missing_layout(batch, count, word(answers + W_LAYOUTS), word(answers + W_LAYOUT_COUNT)) != NONE:
+        return TO_LAY_OUT
+    set_word(fused + U_FEATURES_NS, word(at + 56))
+    return finish(state, fused, batch, count, word(at + 32), word(at + 40), word(at + 48), word(at + 64))
+
+
 ENTRY_POINTS: Final = {
     "sift": _entry(sift, 4),
     "gather": _entry(gather, 6),
@@ -33,4 +53,6 @@ ENTRY_POINTS: Final = {
     "end_batch": _entry(end_batch, 3),
     "look_up": _entry(look_up, 3),
     "serve": _entry(serve, 3),
+    "finish_batch": _entry(finish_batch, 1),
+    "learn_cost": _entry(learn_cost, 4),
 }

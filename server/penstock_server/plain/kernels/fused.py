@@ -77,10 +77,12 @@ from penstock_server.plain.layout import (
     U_ANSWERS,
     U_BESIDE_REQUESTS,
     U_BESIDE_ROWS,
+    U_CLASS_OF_TEXT,
     U_COST,
     U_DRIFT,
     U_FEATURE_SCRATCH,
     U_FEATURES,
+    U_FEATURES_NS,
     U_HEAD,
     U_MATRIX_BYTES,
     U_MODEL,
@@ -273,14 +275,48 @@ def lay_outputs(state: int, fused: int, rows: int) -> bool:
 @kernel
 def count_predictions(state: int, fused: int, rows: int) -> bool:
     """Counts what was predicted; false if a class is not known."""
-    how = word(fused + U_PREDICTED)
+    how, number = word(fused + U_PREDICTED), word(fused + U_PREDICTED_OUTPUT)
     if how == NOTHING:
         return True
-    data = word(word(state + T_BUFFERS) + word(fused + U_PREDICTED_OUTPUT) * BUFFER_BYTES + Z_DATA)
+    data = word(word(word(fused + U_ANSWERS) + W_OUTPUTS) + number * OUTPUT_BYTES + A_DATA)
+    if word(fused + U_CLASS_OF_TEXT):
+        data = word(word(state + T_BUFFERS) + number * BUFFER_BYTES + Z_DATA)
     if how == SCORES:
         count_scores(fused, data, rows)
         return True
     return count_classes(fused, how, data, rows)
+
+
+@kernel
+def finish(state: int, fused: int, batch: int, count: int, rows: int, began: int, ended: int, infer: int) -> int:
+    """Answers a batch whose outputs are laid, and counts it; what is left to Python.
+
+    It began at `began` and ended at `ended`, of which its model took `infer`.
+    """
+    answers = word(fused + U_ANSWERS)
+    set_word(answers + W_BATCH, batch)
+    set_word(answers + W_COUNT, count)
+    set_word(answers + W_ROWS, rows)
+    set_word(answers + W_BEGAN, began)
+    set_word(answers + W_ENDED, ended)
+    features = word(fused + U_FEATURES_NS)
+    set_word(answers + W_COMPUTED, (features + infer) // 1000)
+    done = answer(answers)
+    if done == NONE:
+        return TO_FAIL
+    count_stages(fused, word(answers + W_LATENCY), done, rows, features, infer)
+    if not count_predictions(state, fused, rows):
+        return TO_COUNT
+    return TO_FINISH if word(answers + W_TOO_LARGE) else 0
+
+
+@kernel
+def learn_cost(fused: int, lane: int, rows: int, took: int) -> int:
+    """Learns from what a batch took, where that matters."""
+    if word(lane + L_TIMED):
+        learn(word(fused + U_COST), rows, took * 1e-9)
+        tell_cost(fused, lane)
+    return 0
 
 
 @kernel
@@ -310,28 +346,15 @@ def run_batch(state: int, lane: int, fused: int, count: int, began: int, opened:
         return left
     if not lay_outputs(state, fused, rows):
         return TO_FAIL
-    answers = word(fused + U_ANSWERS)
-    set_word(answers + W_BATCH, batch)
-    set_word(answers + W_COUNT, count)
-    set_word(answers + W_ROWS, rows)
-    set_word(answers + W_COMPUTED, (ended - started) // 1000)
-    set_word(answers + W_BEGAN, began)
-    set_word(answers + W_ENDED, began + ended - opened)
-    done = answer(answers)
-    if done == NONE:
-        return TO_FAIL
-    count_stages(fused, word(answers + W_LATENCY), done, rows, featured - started, ended - featured)
-    if word(fused + U_TO_PASS):
-        add_to(word(fused + U_TO_PASS), -count)
-    if word(lane + L_TIMED):
-        learn(word(fused + U_COST), rows, (clock_ns(clock) - opened) * 1e-9)
-        tell_cost(fused, lane)
-    if not count_predictions(state, fused, rows):
-        return TO_COUNT
-    if word(answers + W_TOO_LARGE):
-        return TO_FINISH
-    end_batch(state, batch, count)
-    return 0
+    set_word(fused + U_FEATURES_NS, featured - started)
+    left = finish(state, fused, batch, count, rows, began, began + ended - opened, ended - featured)
+    if left != TO_FAIL:
+        if word(fused + U_TO_PASS):
+            add_to(word(fused + U_TO_PASS), -count)
+        learn_cost(fused, lane, rows, clock_ns(clock) - opened)
+    if left == 0:
+        end_batch(state, batch, count)
+    return left
 
 
 @kernel
