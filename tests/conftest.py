@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,10 +51,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(PROPERTY_TIMEOUT_S))
 
 
-def pytest_collection_finish() -> None:
-    """What all the tests import is there to stay: no collection of garbage need look at it again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What all the tests import is there to stay: no collection of garbage need look at it, neither meanwhile nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager
@@ -89,9 +96,29 @@ def _kernels_are_compiled_once(shared_folder: Path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _versions_are_timed_briefly() -> Iterator[None]:
+    """A version that is loaded is timed for 0.16 s; in this process a tenth of it will do.
+
+    Hundreds of tests load one, and where it matters who is faster they say so themselves. Servers that tests start take
+    the whole time.
+    """
+    kernels = sys.modules.get("penstock_server.models.kernels")
+    if kernels is None:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_TIMED_S", kernels._TIMED_S / 10)
+        yield
+
+
 @pytest.fixture(scope="session")
 def empty_registry(shared_folder: Path) -> Path:
     """The database of an empty registry, to be copied: mlflow takes seconds to make one."""
+    from mlflow.store.db import utils
+
+    # Each registry that is opened is compared with the last of mlflow's 60 migrations, which are all imported for it.
+    utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
     path = shared_folder / "empty-registry.db"
     with _locked(shared_folder / "empty-registry.lock"):
         if not path.exists():

@@ -236,7 +236,7 @@ async def test_a_silent_server_is_asked_for_a_sign_of_life_and_given_up(monkeypa
 
 async def test_a_slow_server_that_answers_pings_is_waited_for(monkeypatch):
     monkeypatch.setattr(link, "PING_AFTER_S", 0.1)
-    monkeypatch.setattr(link, "DEAD_AFTER_S", 5.0)
+    monkeypatch.setattr(link, "DEAD_AFTER_S", 1.0)
 
     def play(_, connected, streams):
         pings = 0
