@@ -324,8 +324,10 @@ def is_there(name: str) -> bool:
     while module and module not in MODULES:
         module, _, last = module.rpartition(".")
         rest = f"{last}.{rest}" if rest else last
+    if not rest:
+        return module in MODULES
     tree: ast.AST = _tree(module)
-    for part in filter(None, rest.split(".")):
+    for part in rest.split("."):
         inner = _defined(tree).get(part)
         if inner is None:
             return False

@@ -84,7 +84,7 @@ class Callers:
             self._answered.release()
 
     def _single(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(0.001):
             for rows, label in ((ROWS, 1), (OTHER_ROWS, 0)):
                 try:
                     self._ended(self._client.predict("flag", rows), label)
@@ -92,7 +92,7 @@ class Callers:
                     self._ended(error, label)
 
     def _many(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(0.001):
             answers = self._client.predict_many("flag", MANY, in_flight=8, on_error="return")
             for number, answer in enumerate(answers):
                 self._ended(answer, 1 - number % 2)

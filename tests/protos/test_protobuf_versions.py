@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # they make two environments
+
 CHECKOUT = Path(__file__).parents[2]
 SCRIPT = """
 import google.protobuf
@@ -38,7 +40,6 @@ def interpreter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return major, python
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("order", [("penstock_client", "tritonclient.grpc"), ("tritonclient.grpc", "penstock_client")])
 def test_both_clients_in_one_process(interpreter: tuple[str, Path], order: tuple[str, str]) -> None:
     major, python = interpreter
@@ -47,7 +48,6 @@ def test_both_clients_in_one_process(interpreter: tuple[str, Path], order: tuple
     assert (found.returncode, found.stdout) == (0, "same bytes\n"), found.stderr
 
 
-@pytest.mark.slow
 def test_the_light_client_is_light(interpreter: tuple[str, Path]) -> None:
     _, python = interpreter
     script = "import sys, penstock_client; print([m for m in ('pandas', 'onnxruntime', 'numba', 'mlflow') if m in sys.modules])"
