@@ -1,8 +1,9 @@
 """An MLflow registry in sqlite, an HTTP server, small models, and rows with everything that columns hold."""
 
 import http.server
-import shutil
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import joblib
@@ -30,11 +31,18 @@ from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_tools.publish.registry import opened
 
 
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of every test's registry: mlflow compiles its statements for each address anew."""
+    return tmp_path_factory.mktemp("registry") / "registry.db"
+
+
 @pytest.fixture
-def registry(empty_registry: Path, tmp_path: Path, monkeypatch) -> str:
+def registry(empty_registry: Path, database: Path, tmp_path: Path, monkeypatch) -> str:
     """The address of an empty registry that is also the default one."""
-    shutil.copy(empty_registry, tmp_path / "registry.db")
-    uri = f"sqlite:///{tmp_path / 'registry.db'}"
+    with closing(sqlite3.connect(empty_registry)) as empty, closing(sqlite3.connect(database)) as own:
+        empty.backup(own)  # a transaction, which those who read the former registry notice
+    uri = f"sqlite:///{database}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
     return uri

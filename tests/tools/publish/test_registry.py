@@ -8,9 +8,9 @@ from penstock_tools.publish import registry as registry_module
 from penstock_tools.publish.registry import _artifacts_of, check_answers, experiment_id, opened
 
 
-def test_artifacts_are_next_to_the_database(client, tmp_path):
+def test_artifacts_are_next_to_the_database(client, database):
     found = client.get_experiment(experiment_id(client))
-    assert found.artifact_location == (tmp_path / "artifacts").as_uri()
+    assert found.artifact_location == (database.parent / "artifacts").as_uri()
 
 
 def test_the_experiment_is_made_once(client):
