@@ -16,6 +16,7 @@ def test_memory_is_measured_over_grpc_only() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # it trains a model, and sends load
 def test_abandoned_calls_leave_a_server_that_answers(monkeypatch) -> None:
     monkeypatch.setattr(memory, "WARMUP_REQUESTS", 200)
     found = memory.run("baseline", requests=300, abandoned=150)

@@ -7,6 +7,7 @@ from penstock_server.compiled_models.kernel_set import KERNELS
 from penstock_server.kernels import compiled
 
 
+@pytest.mark.long  # it trains models, and measures them
 def test_both_answer_alike_and_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled.ensure_compiled(KERNELS)
     graphs: dict[str, Callable[[], bytes]] = {"trees": models.tabular}

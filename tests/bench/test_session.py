@@ -36,6 +36,7 @@ def test_a_whole_run_measures_each_round_and_is_shown_and_recorded(tmp_path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.long  # a second session of load
 def test_a_server_that_runs_already_is_measured_beside_those_of_the_bench(tmp_path) -> None:
     rounds = Rounds(count=1, warmup_s=0.05, duration_s=0.1, promotions=1)
     files = models.write(tmp_path, {"mlp"})

@@ -1,6 +1,9 @@
+import pytest
+
 from bench import texts
 
 
+@pytest.mark.long  # it trains models, and measures them
 def test_both_answer_alike_and_are_timed() -> None:
     found = texts.measure(0.0, rows=200)
     assert [name.partition(" (")[0] for name in found] == ["words", "words and pairs"]

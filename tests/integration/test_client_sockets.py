@@ -29,7 +29,8 @@ MANY = [ROWS, OTHER_ROWS] * 20
 WAIT_S = 30.0
 
 
-@pytest.fixture(scope="module", params=["native", "completion-queue", "aio"])
+# The load of one transport after the other; grpc.aio's is grpcio's own, which other tests here call too.
+@pytest.fixture(scope="module", params=["native", "completion-queue", pytest.param("aio", marks=pytest.mark.long)])
 def transport(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if name == "native":

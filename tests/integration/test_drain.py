@@ -93,7 +93,15 @@ class Load:
         self._running.release()
 
 
-@pytest.mark.parametrize("options", [("--workers", "1"), ("--workers", "2"), ("--transport", "aio")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--workers", "1"),
+        # The same load again.
+        pytest.param(("--workers", "2"), marks=pytest.mark.long),
+        pytest.param(("--transport", "aio"), marks=pytest.mark.long),
+    ],
+)
 def test_no_call_is_lost_but_unavailable(start: Any, repository: Path, options: tuple[str, str]) -> None:
     server = start("--model-repository", str(repository), *options).wait_ready()
     load = Load(server.grpc)

@@ -61,7 +61,13 @@ def compilers(pid: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),  # the compiler goes on until the server has stopped
+        signal.SIGKILL,
+    ],
+)
 def test_other_models_are_served_while_kernels_compile_and_the_compiler_ends_with_the_server(
     repository: Path, without_kernels: dict[str, str], logs: Path, until: Callable[..., Any], how: signal.Signals
 ) -> None:

@@ -5,6 +5,7 @@ from bench.faults.scenarios import sigterm
 
 
 @pytest.mark.slow
+@pytest.mark.long  # it sends load to several servers, one after the other
 def test_every_call_has_an_ending(tmp_path) -> None:
     run = Run(tmp_path, count=1)
     numbers = {number.name: number for number in sigterm.play(run)}

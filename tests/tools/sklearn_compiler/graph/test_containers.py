@@ -170,7 +170,37 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.parametrize(("model", "answers"), CONTAINERS.values(), ids=CONTAINERS)
+AGAIN = {
+    "votes behind",
+    "stack with the rows",
+    "stack of labels",
+    "stack of stacks",
+    "isotonic, one for all folds",
+    "sigmoids of scores",
+    "temperature of scores",
+    "tuned threshold",
+    "threshold of a score",
+    "labels of several kinds",
+    "one against the rest, of two",
+    "one against the rest, many labels",
+    "one against one, of two",
+    "bags without probabilities",
+    "boosted votes, of two",
+    "balanced bags",
+    "undersampled boosting",
+    "a search of one's own",
+    "a stack of one's own",
+}
+"""Other forms of containers that are there already: each trains several models again."""
+
+
+@pytest.mark.parametrize(
+    ("model", "answers"),
+    [
+        pytest.param(*each, id=name, marks=pytest.mark.long if name in AGAIN else ())
+        for name, each in CONTAINERS.items()
+    ],
+)
 def test_a_container_answers_as_scikit_learns(rows, truth, model, answers):
     prepared = prepare(model.fit(rows, truth[answers]), rows)
     assert prepared.features.datatype == "FP32"
