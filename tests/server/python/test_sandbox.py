@@ -23,6 +23,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 SETTINGS = PythonSettings(allow=True, memory_mib=512, run_limit_s=30.0, start_limit_s=120.0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _without_scikit_learn(tmp_path_factory):
+    """Two dozen processes start here, whose pipeline needs none: importing it takes longer than all the rest."""
+    folder = tmp_path_factory.mktemp("without")
+    (folder / "sklearn.py").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))))
+        yield
+
+
 @pytest.fixture
 def opened(tmp_path, monkeypatch, content):
     """Starts sandboxes, and closes them."""
