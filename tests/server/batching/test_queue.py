@@ -529,7 +529,11 @@ def test_probes_take_a_twentieth_of_the_time() -> None:
     assert queue.admits(Item(deadline_s=0.1), 0.0)
     queue.add(item := Item(deadline_s=0.1))
     queue._probe = item
-    run_probe(queue, 0.0, took_s=1.5)
+    assert queue.probe_at_s == -inf
+    batch = queue.next_batch(0.0)
+    assert queue.probe_at_s == inf
+    queue.ended(batch, 1.5, 1.5)
+    assert queue.probe_at_s == 31.5
     assert not queue.admits(Item(deadline_s=31.4 + 0.1), 31.4)
     assert queue.admits(Item(deadline_s=31.5 + 0.1), 31.5)
 
@@ -541,6 +545,7 @@ def test_a_probe_needs_an_idle_queue() -> None:
     assert not queue.admits(late, 0.0)  # something waits
     batch = queue.next_batch(0.0)
     assert not queue.admits(late, 0.0)  # something runs
+    assert not queue.admits(Item(deadline_s=2.1), 2.0)  # and should have ended at 1.5
     queue.ended(batch, 0.0, None)
     assert queue.is_idle
     assert queue.admits(late, 0.0)
@@ -716,6 +721,11 @@ def test_a_request_larger_than_a_batch_runs_alone() -> None:
     queue = without_probes(known(max_rows=4, objective_ms=1e6))
     assert queue.admits(Item(9, deadline_s=5.6), 0.0)
     assert not queue.admits(Item(9, deadline_s=5.5), 0.0)
+
+
+def test_the_largest_batch_takes_half_of_the_objective() -> None:
+    assert known(objective_ms=7000.0, max_rows=64).largest_rows == 5
+    assert known(max_rows=64).largest_rows == 64
 
 
 def test_without_an_objective_half_of_the_deadline_is_left_to_others() -> None:
