@@ -86,6 +86,7 @@ class Fused:
         self._lane = lane
         self._report = report
         self._reader = reader
+        self._classes = np.zeros(0, np.int64)
         if calls is not None:
             self._set_features(calls)
             self._set_model(calls)
@@ -188,7 +189,9 @@ class Fused:
         """Has kernels know the classes that have cells now."""
         cells = self._report.counters.classes
         known = [(label, cells[cell:].ctypes.data, place) for label, cell, place in self._report.known_classes()]
-        self._set(layout.U_CLASSES, self._own(np.array(known or [(0, 0, 0)], np.int64)))
+        # Not kept with the others: where there are more classes than cells, this is done for every batch.
+        self._classes = np.array(known, np.int64)
+        self._set(layout.U_CLASSES, self._classes.ctypes.data)
         self._set(layout.U_CLASS_COUNT, len(known))
 
     def count_classes(self, rows: int) -> None:
