@@ -5,11 +5,10 @@ uses it to size batches and to refuse requests that would be late. Nothing but b
 clock.
 """
 
+from array import array
 from dataclasses import dataclass
 from math import ceil, inf
 from typing import Final
-
-import numpy as np
 
 _WEIGHT: Final = 0.02
 """The newest batch's share in the averages, which therefore span about fifty batches."""
@@ -54,7 +53,7 @@ class CostModel:
             read and write it too.
     """
 
-    __slots__ = ("_known", "words")
+    __slots__ = ("words",)
 
     def __init__(self, cost: Cost, max_rows: int) -> None:
         """Starts from the warm-up's fit over batches of 1 and of `max_rows` rows."""
@@ -64,27 +63,20 @@ class CostModel:
         # Without a fit the first batch has the weight 1, which leaves nothing of the variance.
         seen = 0 if mean_s == 0 else round(1 / _WEIGHT)
         covariance = cost.row_s * variance
-        self.words = np.array(
-            [cost.base_s, cost.row_s, mean_rows, mean_s, variance, covariance, cost.row_s, seen], np.float64
-        )
-        self._known = self.words.data
+        self.words = array("d", [cost.base_s, cost.row_s, mean_rows, mean_s, variance, covariance, cost.row_s, seen])
 
     @property
     def cost(self) -> Cost:
         """The line now."""
-        known = self._known
-        return Cost(known[_BASE], known[_ROW])
+        return Cost(self.words[_BASE], self.words[_ROW])
 
     def of(self, rows: int) -> float:
         """Seconds for a batch of this many rows; 0 while nothing is known."""
-        known = self._known
-        base_s: float = known[_BASE]
-        return base_s + known[_ROW] * rows
+        return self.words[_BASE] + self.words[_ROW] * rows
 
     def update(self, rows: int, took_s: float, *, is_probe: bool = False) -> None:
         """Adds one batch: its rows, how long it took, and whether it ran to find that out."""
-        known: list[float] = self.words.tolist()
-        _, _, mean_rows, mean_s, variance, covariance, slope_s, seen = known
+        _, _, mean_rows, mean_s, variance, covariance, slope_s, seen = self.words
         least = _WEIGHT
         if seen:
             expected_s = self.of(rows)
@@ -105,16 +97,8 @@ class CostModel:
         most_s = mean_s / mean_rows if mean_rows > 0 else 0.0
         row_s = min(max(row_s, 0.0), most_s)
         slope_s += _WEIGHT * (row_s - slope_s)
-        self.words[:] = (
-            max(0.0, mean_s - row_s * mean_rows),
-            row_s,
-            mean_rows,
-            mean_s,
-            variance,
-            covariance,
-            slope_s,
-            seen,
-        )
+        base_s = max(0.0, mean_s - row_s * mean_rows)
+        self.words[:] = array("d", [base_s, row_s, mean_rows, mean_s, variance, covariance, slope_s, seen])
 
 
 def batch_rows(cost: Cost, objective_s: float, max_rows: int) -> int:

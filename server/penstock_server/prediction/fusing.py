@@ -159,7 +159,7 @@ class Fused:
         self._set(layout.U_WINDOW_ROWS, report.sub_window_rows)
 
     def _set_cost(self, queue: BatchQueue[Any]) -> None:
-        self._set(layout.U_COST, self._own(queue.cost.words))
+        self._set(layout.U_COST, self._own(np.frombuffer(queue.cost.words)))
         self._set(layout.U_LIMIT_ROWS, queue.max_rows)
         self._reals[layout.U_SPAN // 8] = queue.limits.objective_s / 2  # as `batching.cost.batch_rows` has it
 
