@@ -202,10 +202,10 @@ class Lanes:
         self.memory.release(event)
         return is_taken
 
-    def gather(self, now: int) -> tuple[list[int], list[int], int]:
+    def gather(self, now: int, most: int = MOST) -> tuple[list[int], list[int], int]:
         """The entries of the next batch, the slots of those that are too late, and the table of the first."""
-        batch = self.memory.add(8 * MOST)
-        count = self.kernels.gather(self.state, 0, 4, MOST, batch, now)
+        batch = self.memory.add(8 * most)
+        count = self.kernels.gather(self.state, 0, 4, most, batch, now)
         late = self.take_refused()
         assert set(late.values()) <= {layout.LATE, layout.MISSED}
         return self._words(batch, count), list(late), batch
@@ -682,7 +682,8 @@ class BothQueues(RuleBasedStateMachine):
         if self.queue.due_s() > self.now:
             return
         expected = self.queue.next_batch(self.now)
-        entries, late, batch = self.lanes.gather(self.now)
+        # The general queue knows no bound of requests: with one, a lane gives up what is late behind them a batch later.
+        entries, late, batch = self.lanes.gather(self.now, SLOTS)
         slots = [self.lanes.memory.word(entry + layout.N_SLOT) for entry in entries]
         if expected.is_probe:
             # The general queue runs the last of those that it gives up, to learn what it costs now.
