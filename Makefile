@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements.lock
 CODE := protos server client tools bench tests
-# Tests run on every core; a process that is done takes over half of what another has left. WORKERS=0 runs them in one
-# process, which a debugger needs.
-WORKERS ?= logical
+# Tests run on every core, and in one process more, since some wait for servers; a process that is done takes over half of what
+# another has left. WORKERS=0 runs them in one process, which a debugger needs.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # uv installs no bytecode, so an environment that also forbids writing it, as those of many containers do, compiles mlflow and
 # scikit-learn again at each of the hundreds of starts of a process in the tests: 4 s instead of 1.5 s.
 export PYTHONDONTWRITEBYTECODE :=

@@ -57,7 +57,7 @@ def test_wrong_options_are_refused(arguments, capsys) -> None:
     assert "error: argument" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("ratio", "failed", "status"), [(20.5, 0, 0), (2.5, 0, 1), (20.5, 1, 1)])
+@pytest.mark.parametrize(("ratio", "failed", "status"), [(40.5, 0, 0), (2.5, 0, 1), (40.5, 1, 1)])
 def test_ci_holds_the_thresholds(ratio, failed, status, monkeypatch, capsys) -> None:
     def measured(scenario: str, server: str, rate: float) -> Measurement:
         return Measurement(scenario, server, 0, rate, 1e4 / rate, 1.0, 1.0, 9, {"x": failed} if failed else {})

@@ -11,7 +11,7 @@ def summary(*, ratio: float | None = 10.0, failed: int = 0) -> Summary:
     return Summary("tabular 4x8", "penstock", 1.0, 1.0, 1.0, 1.0, 10, failed, ratio, ratio, ratio)
 
 
-FASTER = Threshold("tabular 4x8", "penstock", "throughput_ratio", at_least=8.0)
+FASTER = Threshold("tabular 4x8", "penstock", "throughput_ratio", at_least=15.0)
 UNHURT = Threshold("tabular 4x8", "penstock", "failed", at_most=0)
 
 
@@ -19,8 +19,8 @@ UNHURT = Threshold("tabular 4x8", "penstock", "failed", at_most=0)
     ("found", "expected"),
     [
         ([summary()], []),
-        ([summary(ratio=8.0)], []),
-        ([summary(ratio=7.99)], ["penstock, tabular 4x8: throughput_ratio is 7.99, expected at least 8"]),
+        ([summary(ratio=15.0)], []),
+        ([summary(ratio=14.99)], ["penstock, tabular 4x8: throughput_ratio is 14.99, expected at least 15"]),
         ([summary(failed=1)], ["penstock, tabular 4x8: failed is 1, expected at most 0"]),
         ([summary(ratio=None)], ["penstock, tabular 4x8: throughput_ratio was not measured"]),
         (

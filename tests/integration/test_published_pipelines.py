@@ -18,7 +18,7 @@ from penstock_client import Client, PenstockClientError
 from penstock_tools.cli.app import app
 from penstock_tools.functions import cyclical
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # they train, publish and serve a pipeline of every kind
 
 DRAW = np.random.default_rng(3)
 FRAME = pd.DataFrame(

@@ -12,7 +12,11 @@ from penstock_client import Client, PenstockClientError
 from penstock_tools.publish.pipeline import publish_pipeline
 from tests.integration.conftest import starting
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.timeout(600),
+]  # they publish and serve pipelines of Python
 
 ROWS = misbehaving.sample()
 
