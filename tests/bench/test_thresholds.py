@@ -7,7 +7,7 @@ from bench.servers.measured import SERVERS
 from bench.thresholds import Threshold
 
 
-def summary(*, ratio: float | None = 10.0, failed: int = 0) -> Summary:
+def summary(*, ratio: float | None = 20.0, failed: int = 0) -> Summary:
     return Summary("tabular 4x8", "penstock", 1.0, 1.0, 1.0, 1.0, 10, failed, ratio, ratio, ratio)
 
 
