@@ -27,7 +27,7 @@ from sklearn.preprocessing import (
 
 from penstock_server.features.pipeline import Pipeline as Compiled
 from penstock_tools.sklearn_compiler.compiler import compile_pipeline
-from penstock_tools.sklearn_compiler.sample import pipeline_sample
+from penstock_tools.sklearn_compiler.sample import Missing, pipeline_sample
 from tests.examples import examples
 
 NUMBERS = ("a", "b", "c")
@@ -133,6 +133,12 @@ def test_every_bit_is_scikit_learns(transformer, seed, missing):
             # An imputer that looks for another kind of nothing, or a square beyond the largest number.
             assume(not any(word in str(error) for word in ("contains NaN", "contains infinity")))
             raise
+    # Where the target's mean is by chance what a missing text was encoded as, it looks like one that was never seen: the
+    # missing texts of requests are taken for the kind that the pipeline does know, which publishing says.
+    assume(
+        missing == ""
+        or not any(column.missing == {Missing.EMPTY} for column in pipeline_sample(transformer, frame).columns)
+    )
     compiled = compile_pipeline(transformer, frame)
     expected = expected.toarray() if sparse.issparse(expected) else np.asarray(expected, np.float64)
     got = Compiled(compiled.features("FP64")).transform(pipeline_sample(transformer, rows).on_the_wire())
