@@ -1,6 +1,6 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -640,29 +640,38 @@ async def test_a_canary_that_ends_the_worker_while_it_loads_is_kept_out_after_th
     await worker.hears("load m 2")
 
 
+async def first_to_hear(workers: Sequence[FakeWorker]) -> tuple[FakeWorker, str]:
+    """Which of them hears something first, and what."""
+    tasks = {asyncio.create_task(worker.said.get()): worker for worker in workers}
+    done, pending = await asyncio.wait(tasks, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    (task,) = done
+    return tasks[task], task.result()
+
+
 async def test_a_canary_that_crashes_on_requests_leaves_its_share_to_the_champion(
     start: Callable[..., Server], pauses: list[float]
 ) -> None:
     server = start(workers=2)
     server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.5)))
     workers = [await server.worker(), await server.worker()]
-    first = await asyncio.wait_for(next(asyncio.as_completed([worker.said.get() for worker in workers])), TIMEOUT_S)
-    assert first == "load m 1"
-    for worker in sorted(workers, key=lambda one: -len(one.commands)):
-        if not any(isinstance(one, messages.Load) for one in worker.commands):
+    first, said = await first_to_hear(workers)
+    assert said == "load m 1"
+    for worker in (first, *(worker for worker in workers if worker is not first)):
+        if worker is not first:
             await worker.hears("load m 1")
         worker.tell(loaded("m", "1"))
         await worker.hears("serve m:1", "listen")
         worker.tell(LISTENING)
-    loading = [worker for worker in workers if worker.end_here.loading == ("m", "2")]
-    await loading[0].hears("load m 2")
-    loading[0].tell(loaded("m", "2"))
-    await loading[0].hears("serve m:1+2@0.5")
-    (other,) = (worker for worker in workers if worker is not loading[0])
+    victim, said = await first_to_hear(workers)
+    assert said == "load m 2"
+    victim.tell(loaded("m", "2"))
+    await victim.hears("serve m:1+2@0.5")
+    (other,) = (worker for worker in workers if worker is not victim)
     await other.hears("load m 2")
     other.tell(loaded("m", "2"))
     await other.hears("serve m:1+2@0.5")
-    victim = loading[0]
     for _ in range(2):
         running = server.counters._versions[victim.end_here.slot, ("m", "2")].shared
         running.running_since_ns[0] = int(server.clock.now * 1e9)
