@@ -436,3 +436,24 @@ def test_what_the_champion_misses_is_named_though_a_canary_would_take_the_rows()
     with pytest.raises(InvalidRequestError, match="missing 'b'"):
         script.predict({"a": [1]})
     assert script.methods == ["ModelMetadata"]
+
+
+def test_a_row_like_an_earlier_one_is_planned_with_its_timeout():
+    script = Script(declares(a="FP32"), ANSWER, ANSWER, call_s=0.25)
+    session, options, row = script.session, RequestOptions(model="m"), {"a": 1.5}
+    assert session._planned(options, row, None) is None
+    script.predict(row)
+    planned = session._planned(options, row, None)
+    assert (planned.method, planned.payload, planned.timeout_s) == ("ModelInfer", script.calls[-1].payload, 1.0)
+    assert session._planned(options, row, 0.5).timeout_s == 0.5
+    assert session._planned(options, row, -1.0) is None
+    assert script.predict(row).timing.round_trip_s == pytest.approx(0.25)
+    assert script.calls[-1] == planned
+
+
+@pytest.mark.parametrize(("room", "is_planned"), [(0, True), (-1, False)])
+def test_a_planned_request_keeps_to_the_limit(room, is_planned):
+    script = Script(declares(a="FP32"), ANSWER)
+    script.predict({"a": 1.5})
+    script.session._max_message_bytes = len(script.calls[-1].payload) + room
+    assert (script.session._planned(RequestOptions(model="m"), {"a": 2.5}, None) is not None) == is_planned
