@@ -34,7 +34,7 @@ KERNELS: Final = KernelSet(
         "end_batch": Prototype(_WORD, (c_void_p, c_void_p, _WORD)),
         "look_up": Prototype(_WORD, (c_void_p, c_char_p, _WORD)),
         "serve": Prototype(_WORD, (c_void_p, _WORD, _WORD)),
-        "finish_batch": Prototype(_WORD, (c_void_p,)),
+        "finish_batch": Prototype(_WORD, (c_void_p, _WORD, _WORD)),
         "learn_cost": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD)),
     },
     functions=90,

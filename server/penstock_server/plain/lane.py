@@ -1,7 +1,6 @@
 """A lane: the plain requests that wait for one version, as its executor sees them."""
 
 import ctypes
-import struct
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Final, NamedTuple
@@ -19,7 +18,6 @@ from penstock_server.plain.memory import Tables, address_of, address_of_rows
 MAX_LAYOUTS: Final = 512
 """Numbers of rows and forms of one version whose answers' constant parts are kept."""
 _NS: Final = 1e-9
-_WORDS: Final = struct.Struct("=8q")
 _PARAMETERS: Final = [
     b"\x0a" + varint(len(name)) + name.encode()
     for name in (PARAMETER_COMPUTE_US, PARAMETER_BATCH_ROWS, PARAMETER_QUEUE_US)
@@ -154,10 +152,6 @@ class Lane:
         self._answers[layout.W_LATENCY // 8] = self._latency.ctypes.data
         self._answers[layout.W_STATE // 8] = tables.address
         self._answers[layout.W_LAYOUTS // 8] = self._layouts.ctypes.data
-        self._finished = np.zeros(9, np.int64)
-        self._finished[0] = tables.address
-        self._finished_words = self._finished.data
-        self._finished_at: int = self._finished.ctypes.data
         self._row_at: int = row.ctypes.data
         self._take_over: Callable[[int, LaneBatch], None] | None = None
         self.answers_at: int = self._words.ctypes.data
@@ -405,13 +399,8 @@ class Lane:
         """
         self._lay_out(batch, key, layout_of)
         self._set_outputs(outputs)
-        answers = self._answers
-        answers[layout.W_BATCH // 8] = batch.address
-        answers[layout.W_COUNT // 8] = batch.count
-        answers[layout.W_COMPUTED // 8] = int(compute_s * 1e6)
-        answers[layout.W_ROWS // 8] = batch.rows
-        answers[layout.W_BEGAN // 8] = int(began_s / _NS)
-        answers[layout.W_ENDED // 8] = int(ended_s / _NS)
+        self._set_batch(batch, began_s, ended_s)
+        self._answers[layout.W_COMPUTED // 8] = int(compute_s * 1e6)
         count = self._answer(self.answers_at)
         if count < 0:
             raise MemoryError("no memory for the answers of a batch")
@@ -446,16 +435,21 @@ class Lane:
         if [array.shape[1:] for array in outputs] != self._layout_key:
             return layout.TO_LAY_OUT
         self._set_outputs([RawOutput(array, array.nbytes // max(1, len(array))) for array in outputs])
-        _WORDS.pack_into(
-            self._finished_words, 8,
-            fused, batch.address, batch.count, batch.rows, int(began_s / _NS), int(ended_s / _NS), int(features_s / _NS),
-            int(infer_s / _NS),
-        )  # fmt: skip
-        return self._finish(self._finished_at)
+        self._set_batch(batch, began_s, ended_s)
+        return self._finish(fused, int(features_s / _NS), int(infer_s / _NS))
 
     def learn_cost(self, fused: int, rows: int, took_s: float) -> None:
         """Learns from what a batch took, where that matters."""
         self._learn_cost(fused, self._row_at, rows, int(took_s / _NS))
+
+    def _set_batch(self, batch: LaneBatch, began_s: float, ended_s: float) -> None:
+        """Says which batch is answered, when it began and when it was computed."""
+        answers = self._answers
+        answers[layout.W_BATCH // 8] = batch.address
+        answers[layout.W_COUNT // 8] = batch.count
+        answers[layout.W_ROWS // 8] = batch.rows
+        answers[layout.W_BEGAN // 8] = int(began_s / _NS)
+        answers[layout.W_ENDED // 8] = int(ended_s / _NS)
 
     def _set_outputs(self, outputs: Sequence[RawOutput]) -> None:
         """Says where the rows of each output are."""

@@ -139,9 +139,8 @@ SCRATCH_BYTES: Final = 1024
     U_MODEL, U_HEAD, U_MOST_ROWS, U_SIZES, U_OUTPUTS,
     # for each output the bytes of a row, and the table of its texts, if its numbers stand for texts;
     U_ROW_BYTES, U_ROW_BYTES_2, U_ROW_BYTES_3, U_TEXTS, U_TEXTS_2, U_TEXTS_3,
-    # what answers are made of, the cell that shows when a run began, how many requests pass until one is logged, and
-    # what the features of the batch took;
-    U_ANSWERS, U_RUNNING, U_TO_PASS, U_FEATURES_NS,
+    # what answers are made of, the cell that shows when a run began, how many requests pass until one is logged;
+    U_ANSWERS, U_RUNNING, U_TO_PASS,
     # what is known of the cost, the most rows of a batch, and how long it may take, float64;
     U_COST, U_LIMIT_ROWS, U_SPAN,
     # where batches are counted, and what waits, here and beside the lane;
@@ -153,8 +152,8 @@ SCRATCH_BYTES: Final = 1024
     U_PREDICTED, U_PREDICTED_OUTPUT, U_PREDICTED_KIND, U_PREDICTED_WIDTH, U_CLASS_OF_TEXT, U_CLASSES, U_CLASS_COUNT,
     # how scores are counted: their bins, and the range of the reference, float64.
     U_EDGES, U_EDGE_COUNT, U_BINS, U_SMALLEST, U_LARGEST,
-) = _words(48)  # fmt: skip
-FUSED_BYTES: Final = 48 * 8
+) = _words(47)  # fmt: skip
+FUSED_BYTES: Final = 47 * 8
 """The memory that stays a `Fused` keeps."""
 
 # What is known of the cost of batches, float64, as `batching.cost.CostModel` has it.
@@ -178,9 +177,7 @@ CLASS_BYTES: Final = 3 * 8
 (X_STARTS, X_BYTES) = _words(2)
 TEXTS_BYTES: Final = 2 * 8
 
-# A buffer of all fused lanes, and which is which: outputs of the model are first, then their texts.
-(Z_DATA, Z_CAPACITY) = _words(2)
-BUFFER_BYTES: Final = 2 * 8
+# Which of the blocks that all fused lanes share is which: outputs of the model are first, then their texts.
 TEXT_BUFFER: Final = MAX_OUTPUTS
 START_BUFFER: Final = 2 * MAX_OUTPUTS
 MATRIX_BUFFER: Final = 3 * MAX_OUTPUTS

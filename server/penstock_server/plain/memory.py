@@ -66,8 +66,8 @@ class Tables:
 
     def output(self, number: int, size: int) -> bytes:
         """So many bytes of an output of the batch that kernels have run last."""
-        row = self._cells[layout.T_BUFFERS // 8] + number * layout.BUFFER_BYTES
-        return ctypes.string_at(ctypes.c_int64.from_address(row + layout.Z_DATA).value, size)
+        row = self._cells[layout.T_BUFFERS // 8] + number * layout.BLOCK_BYTES
+        return ctypes.string_at(ctypes.c_int64.from_address(row + layout.B_DATA).value, size)
 
     def ending(self, error: PenstockError) -> bytes:
         """What kernels write for a call that ends with this error."""

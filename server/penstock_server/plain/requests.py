@@ -131,7 +131,7 @@ class PlainRequests:
             (layout.T_RANDOM, int.from_bytes(os.urandom(8), "little", signed=True)),
             (layout.T_BATCH, memory.words(layout.MOST_REQUESTS).ctypes.data),
             (layout.T_CLOCK, memory.words(layout.CLOCK_BYTES // 8).ctypes.data),
-            (layout.T_BUFFERS, memory.words(layout.BUFFERS, layout.BUFFER_BYTES // 8).ctypes.data),
+            (layout.T_BUFFERS, memory.words(layout.BUFFERS, layout.BLOCK_BYTES // 8).ctypes.data),
             (layout.T_ARRAYS, memory.words(layout.MAX_OUTPUTS, layout.ARRAY_BYTES // 8).ctypes.data),
             (layout.T_REPLIES, memory.words(layout.MAX_ENTRIES, layout.OPERATION_BYTES // 8).ctypes.data),
             # Untouched memory takes nothing: it is as large as the largest turn has made it.

@@ -76,7 +76,7 @@ class FusedLane(Lanes):
             {
                 layout.T_TOUCHED: memory.add(64), layout.T_BATCH: memory.add(8 * layout.MOST_REQUESTS),
                 layout.T_CLOCK: memory.add(layout.CLOCK_BYTES),
-                layout.T_BUFFERS: memory.add(layout.BUFFERS * layout.BUFFER_BYTES),
+                layout.T_BUFFERS: memory.add(layout.BUFFERS * layout.BLOCK_BYTES),
                 layout.T_ARRAYS: memory.add(layout.MAX_OUTPUTS * layout.ARRAY_BYTES),
                 layout.T_REPLIES: memory.add(SLOTS * wire.OPERATION_BYTES),
             },

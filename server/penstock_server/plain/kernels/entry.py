@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from penstock_server.kernels.base import INT64, entry_point, kernel
-from penstock_server.kernels.memory import set_word, word
+from penstock_server.kernels.memory import word
 from penstock_server.plain.kernels.fused import finish, learn_cost, serve
 from penstock_server.plain.kernels.lanes import answer, empty, end_batch, gather, give_up, missing_layout, plan_of, sift
 from penstock_server.plain.kernels.scan import scan
@@ -13,9 +13,11 @@ from penstock_server.plain.layout import (
     T_SKELETON,
     TO_LAY_OUT,
     U_ANSWERS,
-    U_FEATURES_NS,
+    W_BATCH,
+    W_COUNT,
     W_LAYOUT_COUNT,
     W_LAYOUTS,
+    W_STATE,
 )
 
 
@@ -33,14 +35,17 @@ def look_up(state: int, data: int, size: int) -> int:
 
 
 @kernel
-def finish_batch(at: int) -> int:
-    """Answers and counts a batch that Python has run, as it says at this address."""
-    state, fused, batch = word(at), word(at + 8), word(at + 16)
-    count, answers = word(at + 24), word(fused + U_ANSWERS)
-    if missing_layout(batch, count, word(answers + W_LAYOUTS), word(answers + W_LAYOUT_COUNT)) != NONE:
+def finish_batch(fused: int, features: int, infer: int) -> int:
+    """Answers and counts the batch that the answers know, which Python has run."""
+    answers = word(fused + U_ANSWERS)
+    if (
+        missing_layout(
+            word(answers + W_BATCH), word(answers + W_COUNT), word(answers + W_LAYOUTS), word(answers + W_LAYOUT_COUNT)
+        )
+        != NONE
+    ):
         return TO_LAY_OUT
-    set_word(fused + U_FEATURES_NS, word(at + 56))
-    return finish(state, fused, batch, count, word(at + 32), word(at + 40), word(at + 48), word(at + 64))
+    return finish(word(answers + W_STATE), fused, features, infer)
 
 
 ENTRY_POINTS: Final = {
@@ -53,6 +58,6 @@ ENTRY_POINTS: Final = {
     "end_batch": _entry(end_batch, 3),
     "look_up": _entry(look_up, 3),
     "serve": _entry(serve, 3),
-    "finish_batch": _entry(finish_batch, 1),
+    "finish_batch": _entry(finish_batch, 3),
     "learn_cost": _entry(learn_cost, 4),
 }

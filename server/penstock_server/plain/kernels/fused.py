@@ -10,7 +10,7 @@ from penstock_server.compiled_models.layout import ARRAY_DATA
 from penstock_server.features.compiler.layout import COUNTING, DONE, REFUSED, WORD_BYTES
 from penstock_server.kernels.base import call, kernel
 from penstock_server.kernels.clock import clock_ns
-from penstock_server.kernels.memory import copy, move, resize, set_word, word
+from penstock_server.kernels.memory import copy, move, set_word, word
 from penstock_server.plain.kernels.counts import (
     count_classes,
     count_drift_rows,
@@ -20,18 +20,17 @@ from penstock_server.plain.kernels.counts import (
     tell_cost,
     window,
 )
-from penstock_server.plain.kernels.lanes import answer, end_batch, gather, missing_layout
+from penstock_server.plain.kernels.lanes import answer, end_batch, gather, give_back, missing_layout, room
 from penstock_server.plain.kernels.waiting import add_to, touch
 from penstock_server.plain.layout import (
     A_DATA,
     A_OFFSETS,
     A_ROW_BYTES,
     ARRAY_BYTES,
+    B_CAPACITY,
     B_DATA,
     B_SIZE,
     BLOCK_BYTES,
-    BUFFER_BYTES,
-    KEPT_BYTES,
     L_BLOCKS,
     L_FUSED,
     L_IS_TOUCHED,
@@ -82,7 +81,6 @@ from penstock_server.plain.layout import (
     U_DRIFT,
     U_FEATURE_SCRATCH,
     U_FEATURES,
-    U_FEATURES_NS,
     U_HEAD,
     U_MATRIX_BYTES,
     U_MODEL,
@@ -113,23 +111,15 @@ from penstock_server.plain.layout import (
     W_TOO_LARGE,
     X_BYTES,
     X_STARTS,
-    Z_CAPACITY,
-    Z_DATA,
 )
 
 
 @kernel
 def buffer(state: int, number: int, size: int) -> int:
     """The address of a buffer with room for so many bytes; 0 if there is no memory. What was in it is lost."""
-    row = word(state + T_BUFFERS) + number * BUFFER_BYTES
-    capacity = word(row + Z_CAPACITY)
-    if size > capacity or (capacity > KEPT_BYTES >= size):
-        grown = resize(word(row + Z_DATA), max(size, 1024) if capacity > KEPT_BYTES else 2 * size + 1024)
-        if grown == 0:
-            return 0
-        set_word(row + Z_DATA, grown)
-        set_word(row + Z_CAPACITY, max(size, 1024) if capacity > KEPT_BYTES else 2 * size + 1024)
-    return word(row + Z_DATA)
+    row = word(state + T_BUFFERS) + number * BLOCK_BYTES
+    give_back(row + B_DATA, row + B_CAPACITY)
+    return word(row + B_DATA) if room(row, size) else 0
 
 
 @kernel
@@ -224,7 +214,7 @@ def run_model(state: int, lane: int, fused: int, rows: int) -> int:
         set_word(arrays + number * ARRAY_BYTES + 8 * ARRAY_DATA, data)
     matrix = word(word(lane + L_BLOCKS) + B_DATA)
     if word(fused + U_FEATURES):
-        matrix = word(word(state + T_BUFFERS) + MATRIX_BUFFER * BUFFER_BYTES + Z_DATA)
+        matrix = word(word(state + T_BUFFERS) + MATRIX_BUFFER * BLOCK_BYTES + B_DATA)
     second = arrays + ARRAY_BYTES if outputs > 1 else arrays
     third = arrays + 2 * ARRAY_BYTES if outputs > 2 else arrays
     call(word(fused + U_MODEL), (word(fused + U_HEAD), matrix, rows, arrays, second, third))
@@ -234,7 +224,7 @@ def run_model(state: int, lane: int, fused: int, rows: int) -> int:
 @kernel
 def spell(state: int, number: int, texts: int, rows: int, width: int) -> bool:
     """Writes the texts that an output's numbers stand for, and where each row begins; false if there is no memory."""
-    places = word(word(state + T_BUFFERS) + number * BUFFER_BYTES + Z_DATA)
+    places = word(word(state + T_BUFFERS) + number * BLOCK_BYTES + B_DATA)
     starts, size = word(texts + X_STARTS), 0
     for at in range(rows * width):
         place = word(places + 8 * at)
@@ -266,9 +256,9 @@ def lay_outputs(state: int, fused: int, rows: int) -> bool:
         if texts and not spell(state, number, texts, rows, row_bytes // 8):
             return False
         place = TEXT_BUFFER + number if texts else number
-        set_word(output + A_DATA, word(buffers + place * BUFFER_BYTES + Z_DATA))
+        set_word(output + A_DATA, word(buffers + place * BLOCK_BYTES + B_DATA))
         set_word(output + A_ROW_BYTES, row_bytes)
-        set_word(output + A_OFFSETS, word(buffers + (START_BUFFER + number) * BUFFER_BYTES + Z_DATA) if texts else 0)
+        set_word(output + A_OFFSETS, word(buffers + (START_BUFFER + number) * BLOCK_BYTES + B_DATA) if texts else 0)
     return True
 
 
@@ -280,7 +270,7 @@ def count_predictions(state: int, fused: int, rows: int) -> bool:
         return True
     data = word(word(word(fused + U_ANSWERS) + W_OUTPUTS) + number * OUTPUT_BYTES + A_DATA)
     if word(fused + U_CLASS_OF_TEXT):
-        data = word(word(state + T_BUFFERS) + number * BUFFER_BYTES + Z_DATA)
+        data = word(word(state + T_BUFFERS) + number * BLOCK_BYTES + B_DATA)
     if how == SCORES:
         count_scores(fused, data, rows)
         return True
@@ -288,18 +278,13 @@ def count_predictions(state: int, fused: int, rows: int) -> bool:
 
 
 @kernel
-def finish(state: int, fused: int, batch: int, count: int, rows: int, began: int, ended: int, infer: int) -> int:
-    """Answers a batch whose outputs are laid, and counts it; what is left to Python.
+def finish(state: int, fused: int, features: int, infer: int) -> int:
+    """Answers a batch whose outputs are laid and that the answers know, and counts it; what is left to Python.
 
-    It began at `began` and ended at `ended`, of which its model took `infer`.
+    Its features took `features`, and its model `infer`.
     """
     answers = word(fused + U_ANSWERS)
-    set_word(answers + W_BATCH, batch)
-    set_word(answers + W_COUNT, count)
-    set_word(answers + W_ROWS, rows)
-    set_word(answers + W_BEGAN, began)
-    set_word(answers + W_ENDED, ended)
-    features = word(fused + U_FEATURES_NS)
+    rows = word(answers + W_ROWS)
     set_word(answers + W_COMPUTED, (features + infer) // 1000)
     done = answer(answers)
     if done == NONE:
@@ -346,8 +331,13 @@ def run_batch(state: int, lane: int, fused: int, count: int, began: int, opened:
         return left
     if not lay_outputs(state, fused, rows):
         return TO_FAIL
-    set_word(fused + U_FEATURES_NS, featured - started)
-    left = finish(state, fused, batch, count, rows, began, began + ended - opened, ended - featured)
+    answers = word(fused + U_ANSWERS)
+    set_word(answers + W_BATCH, batch)
+    set_word(answers + W_COUNT, count)
+    set_word(answers + W_ROWS, rows)
+    set_word(answers + W_BEGAN, began)
+    set_word(answers + W_ENDED, began + ended - opened)
+    left = finish(state, fused, featured - started, ended - featured)
     if left != TO_FAIL:
         if word(fused + U_TO_PASS):
             add_to(word(fused + U_TO_PASS), -count)
