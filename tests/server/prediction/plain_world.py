@@ -85,6 +85,7 @@ class Port:
         self.calls: dict[int, PortCall] = {}
         self.ends: dict[int, bytes | PenstockError] = {}
         self.replies = 0
+        self.is_shared = False
         self.refused = 0
         self._errors: list[PenstockError] = []
 
@@ -94,7 +95,7 @@ class Port:
         self.calls.pop(slot, None)
 
     def send_replies(self, operations: int, count: int, block: int, *, is_shared: bool = False) -> None:
-        assert is_shared in (False, True)
+        self.is_shared = is_shared
         words = (ctypes.c_int64 * (5 * count)).from_address(operations)
         for at in range(count):
             kind, slot, place, size, more = words[5 * at : 5 * at + 5]

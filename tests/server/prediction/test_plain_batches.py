@@ -93,6 +93,7 @@ def test_requests_of_one_turn_are_one_batch(either: Make) -> None:
     reply = pb.ModelInferResponse.FromString(world.port.ends[slots[5]])
     assert (reply.id, reply.parameters["penstock_role"].string_param) == ("two", "champion")
     assert (answered(world), refusals(world), world.port.replies) == (6, {}, 6)
+    assert world.port.is_shared == (world.thread is not None)  # the thread may begin the next batch meanwhile
     world.check_clean()
 
 

@@ -347,6 +347,7 @@ def test_answers_are_the_same_byte_for_byte(both: Callable[..., Both], kind: str
     pair.left.clear()
     runs = pair.ask(*(asked(rows_of(kind, rows), **form) for form in forms for rows in (1, 2, 7)))
     assert len(runs) == 18
+    assert pair.plain.executors["1"].plain_batches.lane.is_fused == pair.is_fused
     # Kernels run them whole, but for batches that are not brief; and a class that comes for the first time is not known.
     assert set(pair.left) <= {layout.TO_RUN if kind == "fused wide" else layout.TO_COUNT}
     # Whether other bytes than ASCII are text is protobuf's to say.
