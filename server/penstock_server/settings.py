@@ -72,8 +72,9 @@ class ModelSettings:
 
     Attributes:
         threads: onnxruntime's threads within one operator of one model. More than one pays only for large models.
-        inline_budget_ms: a version whose batch of 64 rows takes longer runs on its own thread; batches of the others
-            grow as far as the budget allows.
+        inline_budget_ms: how long a batch may keep the worker's loop. A version whose batch of 64 rows takes longer has its own
+            thread, for long batches and for those beside which another version is asked; batches of other versions grow as
+            far as the budget allows.
         models: other threads for models of these names.
         plain_requests: compiled kernels take requests that are like one before, where the transport is the native one. The
             answers are the same without them.

@@ -250,6 +250,8 @@ class Worker:
             "reader": reader_of(servable),
             "clock": monotonic,
             "activate": self._scheduler.activate,
+            "short_s": 0.0 if servable.is_elsewhere else settings.serving.inline_budget_s,
+            "is_alone": self._scheduler.is_alone,
             "reply_bytes": settings.grpc.max_message_bytes,
         }
         explaining = None
@@ -273,8 +275,7 @@ class Worker:
         """The executor of requests for attributions. It shares the version's thread, or has one where it needs one."""
         settings = self._settings
         limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
-        counts_apart = thread is None and not is_inline
-        if counts_apart:
+        if thread is None and not is_inline:
             thread = ModelThread("-".join((*servable.key, "explain")), self._post)
         return Executor(
             servable,
@@ -284,7 +285,7 @@ class Worker:
             thread=thread,
             large_thread=None if thread is not None else self._large,
             slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s),
-            counts_apart=counts_apart,
+            counts_apart=thread is not None,
             **common,
         )
 

@@ -164,6 +164,7 @@ class PlainRequests:
 
     def step(self, now_s: float) -> bool:
         """Runs a batch of each fused lane, and has the owners of the others look at theirs; whether more is due now."""
+        self._cells[layout.T_BATCH_COUNT // 8] = 0
         if not self._cells[layout.T_TOUCHED_COUNT // 8]:
             return False
         now_ns = int(now_s / _NS)
@@ -177,6 +178,11 @@ class PlainRequests:
         self.tables.tell_refused()
         self.tables.send_replies()
         return bool(self._cells[layout.T_TOUCHED_COUNT // 8])
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the last step took a batch of a fused lane."""
+        return bool(self._cells[layout.T_BATCH_COUNT // 8])
 
     def stop(self, error: PenstockError, count: Callable[[], None]) -> None:
         """Refuses every request from now on, each of them counted; what waits is still answered."""

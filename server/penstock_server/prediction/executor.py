@@ -1,8 +1,9 @@
 """An executor: one loaded version with its queue; it takes the rows of requests and sends their replies.
 
 All of it runs on the reactor's thread: queues, calls and counters have that one owner. An inline executor runs its model
-there too, which suits models that take microseconds. A threaded one hands each batch to a model thread, as values that
-nobody changes, and gets the outputs back as a message. Large requests take a third road (`prediction.large_requests`).
+there too, which suits models that take microseconds. A threaded one hands its batches to a model thread, as values that
+nobody changes, and gets the outputs back as a message; while nobody else is asked, it runs short ones on the reactor, since the
+way to the thread and back takes longer than many a batch. Large requests take a third road (`prediction.large_requests`).
 """
 
 from collections import deque
@@ -56,6 +57,8 @@ class Executor(Answerer):
     Args:
         activate: makes the scheduler call `run` when the queue is due.
         thread: runs its batches; None runs them inline.
+        short_s: what a batch may take that a threaded executor runs inline while it is alone.
+        is_alone: tells whether no other executor has run a batch lately, as this one does now; None: never.
         large_thread: runs the large requests of an inline executor; None runs those inline too.
         slice_rows: the rows of a slice of a large request; a batch's when not given.
         explaining: the executor of the same version with attributions; None if it gives none.
@@ -80,6 +83,8 @@ class Executor(Answerer):
         activate: Callable[["Executor"], None],
         cost: Cost | None = None,
         thread: ModelThread | None = None,
+        short_s: float = 0.0,
+        is_alone: "Callable[[Executor, float], bool] | None" = None,
         large_thread: ModelThread | None = None,
         slice_rows: int | None = None,
         explaining: "Executor | None" = None,
@@ -101,6 +106,9 @@ class Executor(Answerer):
         self._queue: BatchQueue[PendingRequest] = BatchQueue(limits, cost)
         self._activate = activate
         self._thread = thread
+        self._short_s = short_s
+        self._tells_alone = is_alone
+        self._is_on_thread = False
         # The batch that its thread runs.
         self._running: Batch[PendingRequest] | LaneBatch | None = None
         # The requests of a batch that failed, each to run alone.
@@ -111,8 +119,8 @@ class Executor(Answerer):
         self._large = self._large_requests(large_thread, limits, cost or Cost(0.0, 0.0))
         self._usual_rows = min(self._sendable_rows, self._slice_rows) if servable.is_batched else inf
         # Rows of numbers all cost the same; only text, and tensors of any shape, may be larger than their rows tell.
-        is_free = not servable.is_batched or any(block.datatype == "BYTES" for block in decoder.blocks)
-        self._usual_bytes = LARGE_BYTES if thread is None and self._large is not None and is_free else inf
+        self._is_free = not servable.is_batched or any(block.datatype == "BYTES" for block in decoder.blocks)
+        self._usual_bytes = LARGE_BYTES if thread is None and self._large is not None and self._is_free else inf
         self._on_closed: Callable[[], None] | None = None
         self.plain_batches: PlainBatches | None = None
         self._is_plain_next = False
@@ -254,7 +262,7 @@ class Executor(Answerer):
         return plain.lane.due_s(queue.max_rows, queue.cost.of(plain.lane.rows)) if queue.limits.max_delay_s else 0.0
 
     def run(self, now_s: float) -> None:
-        """Starts one batch. Inline it is answered on return; else once the thread has given its outputs back."""
+        """Starts one batch. One that runs inline is answered on return, others once the thread has given their outputs back."""
         plain = self.plain_batches
         if plain is not None and self._plain_due_s() <= now_s and (self._is_plain_next or self._others_due_s() > now_s):
             self._is_plain_next = False
@@ -272,14 +280,34 @@ class Executor(Answerer):
             self._close_if_drained()
             return
         work = Work(self.servable, _joined(batch.items), batch.rows, batch.items[0].decoded.shapes, cells)
-        if self._thread is None:
+        thread = self._thread_for(work, now_s)
+        if thread is None:
             self._answer_inline(batch, work, now_s)
         else:
             self._running = batch
             if self.plain_batches is not None:
                 self.plain_batches.lane.set_busy_until(now_s + self._queue.cost.of(batch.rows))
             self._report_waiting()
-            self._thread.start(partial(computed, work), partial(self._came_back, batch, work, now_s))
+            thread.start(partial(computed, work), partial(self._came_back, batch, work, now_s))
+
+    def _is_alone(self, now_s: float) -> bool:
+        return self._tells_alone is not None and self._tells_alone(self, now_s)
+
+    def _thread_for(self, work: Work, now_s: float) -> ModelThread | None:
+        """What a batch runs on; None for the reactor."""
+        is_alone = self._is_alone(now_s)
+        is_inline = self._thread is None or (is_alone and self._is_short(work.rows) and self._is_small(work))
+        self._is_on_thread = not is_inline
+        return None if is_inline else self._thread
+
+    def _is_short(self, rows: int) -> bool:
+        """Whether a batch of so many rows may run inline. Batches come back from the thread when they are half as long."""
+        short_s = self._short_s / 2 if self._is_on_thread else self._short_s
+        return self._queue.cost.of(rows) < short_s
+
+    def _is_small(self, work: Work) -> bool:
+        """Whether a batch costs what its rows tell."""
+        return not self._is_free or sum(map(len, work.blocks)) <= LARGE_BYTES
 
     def _run_plain(self, plain: PlainBatches, now_s: float) -> None:
         """Starts a batch of plain requests."""
@@ -299,7 +327,8 @@ class Executor(Answerer):
             plain.end(batch)
             self._close_if_drained()
             return
-        if self._thread is None:
+        thread = self._thread_for(work, now_s)
+        if thread is None:
             result = computed(work)
             self._count_drift(work, result)
             plain.answer(batch, work, now_s, result)
@@ -313,7 +342,7 @@ class Executor(Answerer):
             plain.lane.set_busy_until(until_s)
             self._queue.set_busy_until(until_s)
             self._report_waiting()
-            self._thread.start(partial(computed, work), partial(self._plain_came_back, plain, batch, work, now_s))
+            thread.start(partial(computed, work), partial(self._plain_came_back, plain, batch, work, now_s))
 
     def _take_over(self, why: int, batch: LaneBatch) -> None:
         """Goes on with a batch that kernels leave."""
@@ -490,11 +519,18 @@ class Executor(Answerer):
         self._close_if_drained()
 
     def _go_on(self, now_s: float) -> None:
+        """Starts the next batch if it is due, unless it would run inline: the last one is answered first."""
         due_s = self.due_s()
-        if due_s <= now_s:
+        if due_s <= now_s and not (self._is_alone(now_s) and self._is_short(self._next_rows)):
             self.run(now_s)
         elif due_s != inf:
             self._wake()
+
+    @property
+    def _next_rows(self) -> int:
+        """The rows of the next batch, unless some come too late."""
+        lane_rows = 0 if self.plain_batches is None else self.plain_batches.lane.rows
+        return min(self._queue.rows + lane_rows, self._queue.largest_rows)
 
     def _wake(self) -> None:
         if not self.is_active:

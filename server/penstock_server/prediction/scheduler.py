@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import MutableSequence
 from math import inf
 from time import monotonic_ns
+from typing import Final
 
 import structlog
 
@@ -13,7 +14,9 @@ from penstock_server.prediction.executor import Executor
 
 log = structlog.get_logger(__name__)
 
-IDLE_S = 1.0
+IDLE_S: Final = 1.0
+ALONE_S: Final = 0.1
+"""An executor is alone if no other has run a batch for this time."""
 
 
 class BatchScheduler:
@@ -32,6 +35,9 @@ class BatchScheduler:
         self._active: deque[Executor] = deque()
         self.is_due = False
         self._plain: PlainRequests | None = None
+        # Whose batches have run since; None where they were several executors'.
+        self._only: Executor | None = None
+        self._only_since_s = inf
 
     def take_plain(self, plain: PlainRequests) -> None:
         """Has the lanes of plain requests looked at in each step."""
@@ -42,12 +48,21 @@ class BatchScheduler:
         self._active.append(executor)
         self.is_due = True
 
+    def is_alone(self, executor: Executor, now_s: float) -> bool:
+        """Whether no other executor has run a batch for `ALONE_S`; this one runs one now."""
+        if executor is not self._only:
+            self._only, self._only_since_s = executor, now_s
+        return now_s - self._only_since_s >= ALONE_S
+
     def step(self) -> float:
         """Starts one batch of each executor that is due; returns the seconds until the next is due, 0 when one still is."""
         wait_s = IDLE_S
         self._beat[0] = monotonic_ns()
-        if self._plain is not None and self._plain.step(self._clock()):
-            wait_s = 0.0
+        if self._plain is not None:
+            if self._plain.step(self._clock()):
+                wait_s = 0.0
+            if self._plain.has_run:
+                self._only = None
         for _ in range(len(self._active)):
             executor = self._active.popleft()
             now_s = self._clock()

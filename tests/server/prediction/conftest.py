@@ -78,6 +78,8 @@ def executor_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
         large_thread: ModelThread | None = None,
         slice_rows: int | None = None,
         reply_bytes: int = 1 << 26,
+        short_s: float = 0.0,
+        is_alone: Callable[[Executor, float], bool] = lambda executor, now_s: True,
         **limits: Any,
     ) -> Executor:
         inputs = servable.inputs if isinstance(servable, FakeServable) else servable.model.signature.inputs
@@ -94,6 +96,8 @@ def executor_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
             large_thread=large_thread,
             slice_rows=slice_rows,
             reply_bytes=reply_bytes,
+            short_s=short_s,
+            is_alone=is_alone,
         )
 
     return new

@@ -26,7 +26,7 @@ from penstock_server.features.pipeline import Refusal
 from penstock_server.models.servable import OnnxServable
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.answerer import PendingRequest, refuse
-from penstock_server.prediction.executor import Executor
+from penstock_server.prediction.executor import LARGE_BYTES, Executor
 from penstock_server.prediction.model_thread import ModelThread
 from tests.examples import examples
 
@@ -493,6 +493,74 @@ def test_a_thread_gets_the_next_batch_before_the_replies_to_the_last(
     assert servable.runs == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("rows", "short_s", "is_alone", "runs_on"),
+    [(3, 4.0, True, "reactor"), (4, 4.0, True, "model"), (3, 4.0, False, "model"), (1, 0.0, True, "model")],
+)
+def test_short_batches_run_on_the_reactor_while_nobody_else_is_asked(
+    executor_of: Any,
+    servable: Any,
+    ask: Any,
+    reactor: Any,
+    thread: Any,
+    rows: int,
+    short_s: float,
+    is_alone: bool,
+    runs_on: str,
+) -> None:
+    threads: list[str] = []
+    servable.on_run = lambda: threads.append(threading.current_thread().name)
+    executor = executor_of(
+        servable, thread=thread, short_s=short_s, is_alone=lambda one, now_s: is_alone, cost=Cost(0.0, 1.0)
+    )
+    calls = [ask(executor, 1.0) for _ in range(rows)]
+    executor.run(0.0)
+    assert all(call.is_over for call in calls) == (runs_on == "reactor")
+    reactor.serve(executor)
+    assert [name == "model" for name in threads] == [runs_on == "model"]
+
+
+def test_texts_may_be_longer_than_their_rows_tell(
+    executor_of: Any, mixed: Any, infer_request: Any, fake_call: Any, reactor: Any, thread: Any
+) -> None:
+    executor = executor_of(mixed, thread=thread, short_s=9.0, cost=Cost(0.0, 1.0))
+    for length, runs_inline in ((10, True), (LARGE_BYTES, False)):
+        arrays = {"x": np.zeros((1, 3), np.float32), "text": np.array([["t" * length]], object)}
+        call = submit(executor, fake_call(), infer_request(arrays))
+        executor.run(0.0)
+        assert call.is_over == runs_inline
+        reactor.serve(executor)
+        assert isinstance(call.answer, bytes)
+
+
+def test_batches_come_back_from_the_thread_when_they_are_half_as_long(
+    executor_of: Any, servable: Any, ask: Any, reactor: Any, thread: Any
+) -> None:
+    executor = executor_of(servable, thread=thread, short_s=4.0, cost=Cost(0.0, 1.0))
+    runs_inline = []
+    for rows in (3, 4, 3, 1, 3):
+        calls = [ask(executor, 1.0) for _ in range(rows)]
+        executor.run(0.0)
+        runs_inline.append(calls[0].is_over)
+        reactor.serve(executor)
+    assert runs_inline == [True, False, False, True, True]
+
+
+def test_replies_do_not_wait_for_a_short_batch_on_the_reactor(
+    executor_of: Any, servable: Any, ask: Any, reactor: Any, thread: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = executor_of(servable, thread=thread, short_s=4.0, cost=Cost(0.0, 1.0))
+    first = ask(executor, *[1.0] * 5)
+    executor.run(0.0)
+    second = ask(executor, 2.0)
+    reactor.act()
+    assert (first.is_over, second.is_over) == (True, False)
+    assert executor.due_s() == 0.0
+    executor.run(0.0)
+    assert second.is_over
+    assert servable.runs == [5, 1]
+
+
 def test_a_threaded_executor_outlives_a_bug(
     executor_of: Any, servable: Any, ask: Any, reactor: Any, thread: Any
 ) -> None:
@@ -866,6 +934,7 @@ def test_whatever_happens_nobody_gets_rows_of_another(
 ) -> None:
     reports = [fake_report() for _ in range(3)]
     large_thread = ModelThread("large", reactor.post)
+    rng = random.Random(seed)
 
     def executor(at: int) -> Any:
         servable = fake_servable(key=("m", str(at)), is_batched=at != 2)
@@ -879,6 +948,8 @@ def test_whatever_happens_nobody_gets_rows_of_another(
             thread=own,
             large_thread=large_thread,
             slice_rows=16,
+            short_s=2e-5,
+            is_alone=lambda one, now_s: bool(rng.getrandbits(1)),
             **limits,
         )
 

@@ -130,3 +130,36 @@ def test_who_has_nothing_left_is_dropped_and_told(clock: Any) -> None:
     assert (busy.is_active, done.is_active) == (True, False)
     scheduler.step()
     assert (ran, busy.is_active) == (["busy", "done", "busy"], False)
+
+
+def test_an_executor_is_alone_when_no_other_has_run_for_a_while(clock: Any) -> None:
+    scheduler = BatchScheduler(clock)
+    one, other = PuppetExecutor("one", []), PuppetExecutor("other", [])
+    told = [
+        scheduler.is_alone(executor, now_s)  # type: ignore[arg-type]
+        for executor, now_s in (
+            (one, 1.0),
+            (one, 1.05),
+            (one, 1.11),
+            (other, 1.2),
+            (one, 1.25),
+            (one, 1.3),
+            (one, 1.36),
+        )
+    ]
+    assert told == [False, False, True, False, False, False, True]
+
+
+def test_whoever_shares_the_reactor_with_fused_lanes_is_not_alone(clock: Any) -> None:
+    class Plain:
+        has_run = False
+
+        def step(self, now_s: float) -> bool:
+            return False
+
+    scheduler, plain, one = BatchScheduler(clock), Plain(), PuppetExecutor("one", [])
+    scheduler.take_plain(plain)  # type: ignore[arg-type]
+    for has_run, now_s, expected in ((False, 1.0, False), (False, 2.0, True), (True, 3.0, False), (False, 4.0, True)):
+        plain.has_run = has_run
+        scheduler.step()
+        assert scheduler.is_alone(one, now_s) == expected  # type: ignore[arg-type]
