@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from penstock_server.drift.order import Order
 from penstock_server.drift.significance import MINIMUM_EFFECT
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import counting
@@ -35,6 +36,7 @@ MAX_WATCHED: Final = 4096
 Count = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_COUNT)]
 Dispersion = Annotated[float, msgspec.Meta(ge=1, le=1e9)]
 Effect = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class NumberBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="number"):
@@ -211,18 +213,27 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         columns: one for each column of the specification.
         spec_digest: the specification's digest.
         predictions: the baseline of the model's predictions for the training rows; None if it was not run on them.
+        repeats: the share of the training rows that repeat a recent one, as `repeats` finds it; None where nobody looked.
+        order: what the training rows are ordered by, as `order` has it.
+        ordered_by: the columns that they are ordered by.
         format: the format's version.
     """
 
     columns: tuple[ColumnBaseline, ...]
     spec_digest: str
     predictions: PredictionBaseline | None = None
+    repeats: Share | None = None
+    order: Order = "given"
+    ordered_by: tuple[str, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
             raise ValueError(f"format {self.format} is unknown, expected {FORMAT}")
         limits.at_most("columns", len(self.columns), limits.MAX_COLUMNS)
+        limits.at_most("columns of order", len(self.ordered_by), limits.MAX_COLUMNS)
+        for name in self.ordered_by:
+            limits.name(name)
         limits.at_most("words of counts", (len(self.columns) + 1) * self.cells_shape[1], MAX_WORDS)
 
     @property

@@ -16,17 +16,25 @@ from penstock_server.drift.baseline import (
     MAX_WATCHED,
     Baseline,
     ClassBaseline,
+    ColumnBaseline,
     NumberBaseline,
     PredictionBaseline,
     StringBaseline,
 )
+from penstock_server.drift.order import Change, RowOrder, row_order
+from penstock_server.drift.repeats import RawColumn, repeated_share
 from penstock_server.drift.significance import MINIMUM_EFFECT
+from penstock_server.drift.statistics import ROWS_PER_CELL
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.cells import ROUNDING, storable
 from penstock_server.features.spec import limits
-from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn, digest
+from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn, TimeColumn, digest
 from penstock_server.features.table import Table, numbers_of, row_count, seconds_of, strings_of, times_of
 
+BINS: Final = 20
+"""The bins of a number column, where there are rows enough."""
+FEWEST_BINS: Final = 4
+"""Where there are fewer rows, a column is not judged: fewer bins would show little."""
 OWN_BINS: Final = 50
 """The most values of a string column that have a bin each."""
 FREE_TEXTS: Final = 100
@@ -38,7 +46,12 @@ LEAST_ROWS: Final = 10
 
 
 def fit_baseline(
-    spec: FeatureSpec, table: Table, bins: int = 20, *, minimum_effect: float = MINIMUM_EFFECT
+    spec: FeatureSpec,
+    table: Table,
+    bins: int | None = None,
+    *,
+    minimum_effect: float = MINIMUM_EFFECT,
+    time: str | None = None,
 ) -> Baseline:
     """The baseline of the training rows in `table`.
 
@@ -46,31 +59,49 @@ def fit_baseline(
         spec: the specification that serves them.
         table: a column for each of the specification's, raw, with its rows in the order of time: how alike successive
             rows are decides how large a difference is no drift.
-        bins: the most bins per number column, cut at its quantiles.
+        bins: the most bins per number column, cut at its quantiles; None for 20, and for fewer where there are so few rows
+            that a column of 20 would never be judged.
         minimum_effect: the population stability index that is still no drift, for every column.
+        time: the column that the rows were ordered by, which the specification need not have; None where that is not known.
 
     Raises:
         InvalidInputError: a column is missing or not of its kind, or `bins` is not 1 to 254.
     """
-    if not 1 <= bins <= MAX_BINS - 2:
+    if bins is not None and not 1 <= bins <= MAX_BINS - 2:
         raise InvalidInputError(f"bins is {bins}, expected 1 to {MAX_BINS - 2}")
     if not minimum_effect >= 0:
         raise InvalidInputError(f"minimum_effect is {minimum_effect}, expected 0 or more")
-    row_count(table, [column.name for column in spec.columns])
-    fitted = (
-        fit_string(column.name, strings_of(table, column.name), minimum_effect)
-        if isinstance(column, StringColumn)
-        else fit_number(column.name, _numbers_counted(table, column), bins, minimum_effect)
-        for column in spec.columns
+    rows = row_count(table, [column.name for column in spec.columns])
+    raw = {column.name: _raw(table, column) for column in spec.columns}
+    times = [column.name for column in spec.columns if isinstance(column, TimeColumn)]
+    fitted = tuple(_fitted(name, values, bins, minimum_effect) for name, values in raw.items())
+    order = RowOrder("time", (time,)) if time else row_order(raw, times, [_change(column, rows) for column in fitted])
+    return Baseline(
+        fitted, digest(spec), repeats=repeated_share([*raw.values()]), order=order.order, ordered_by=order.columns
     )
-    return Baseline(tuple(fitted), digest(spec))
 
 
-def _numbers_counted(table: Table, column: Column) -> NDArray[np.float64]:
-    """A column's values as drift counts them: of a time its seconds since 1970."""
-    if isinstance(column, NumberColumn):
-        return numbers_of(table, column.name)
-    return seconds_of(times_of(table, column.name))
+def _raw(table: Table, column: Column) -> RawColumn:
+    match column:
+        case NumberColumn():
+            return numbers_of(table, column.name)
+        case TimeColumn():
+            return times_of(table, column.name)
+        case StringColumn():
+            return strings_of(table, column.name)
+
+
+def _fitted(name: str, values: RawColumn, bins: int | None, minimum_effect: float) -> ColumnBaseline:
+    if isinstance(values, list):
+        return fit_string(name, values, minimum_effect)
+    # Of a time its seconds are counted.
+    numbers = seconds_of(np.asarray(values, np.int64)) if values.dtype.kind == "i" else np.asarray(values, np.float64)
+    return fit_number(name, numbers, bins, minimum_effect)
+
+
+def _change(column: ColumnBaseline, rows: int) -> Change:
+    kinds = sum(count > 0 for count in (*column.bins, *column.extra))
+    return Change(column.dispersion, max(_blocks(rows) - 1, 0) * max(kinds - 1, 0))
 
 
 def with_predictions(baseline: Baseline, predictions: PredictionBaseline) -> Baseline:
@@ -104,12 +135,12 @@ def fit_classes(
 
 
 def fit_number(
-    name: str, values: NDArray[np.float64], bins: int = 20, minimum_effect: float = MINIMUM_EFFECT
+    name: str, values: NDArray[np.float64], bins: int | None = None, minimum_effect: float = MINIMUM_EFFECT
 ) -> NumberBaseline:
     """The baseline of numbers, float64 [rows] in the order of time: a raw column, or a model's output."""
     is_finite = np.isfinite(values)
     finite = values[is_finite]
-    edges = _edges(finite, bins)
+    edges = _edges(finite, _number_bins(values) if bins is None else bins)
     cells = np.searchsorted(edges, values, side="right")
     cells[~is_finite] = len(edges) + 1 + np.isinf(values[~is_finite])
     counts = np.bincount(cells, minlength=len(edges) + 3).tolist()
@@ -129,6 +160,12 @@ def fit_number(
         dispersion=dispersion(cells),
         minimum_effect=minimum_effect,
     )
+
+
+def _number_bins(values: NDArray[np.float64]) -> int:
+    """20 bins, or as many as there are rows to judge, beside the missing, the infinite, and a cell not known yet."""
+    beside = 1 + bool(np.isnan(values).any()) + bool(np.isinf(values).any())
+    return min(BINS, max(FEWEST_BINS, len(values) // ROWS_PER_CELL - beside))
 
 
 def _edges(finite: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
@@ -151,22 +188,30 @@ def fit_string(name: str, values: list[bytes], minimum_effect: float = MINIMUM_E
     """
     counted = Counter(values)
     missing = counted.pop(b"", 0)
+    own_bins = _own_bins(len(values), len(counted), has_missing=missing > 0)
     least = 2 if _is_free_text(counted) else 1
     known = (value for value, count in counted.items() if count >= least and _is_watchable(value))
     frequent = sorted(known, key=lambda value: (-counted[value], value))
     watched = frequent[:MAX_WATCHED]
     counts = [counted[value] for value in watched]
-    cells = {value: min(cell, OWN_BINS) for cell, value in enumerate(watched)} | {b"": OWN_BINS + 1}
+    cells = {value: min(cell, own_bins) for cell, value in enumerate(watched)} | {b"": own_bins + 1}
     return StringBaseline(
         name,
         tuple(value.decode() for value in watched),
-        tuple(counts[:OWN_BINS]),
-        other=sum(counts[OWN_BINS:]),
+        tuple(counts[:own_bins]),
+        other=sum(counts[own_bins:]),
         missing=missing,
         unseen=counted.total() - sum(counts),
-        dispersion=dispersion(np.array([cells.get(value, OWN_BINS + 2) for value in values], np.int64)),
+        dispersion=dispersion(np.array([cells.get(value, own_bins + 2) for value in values], np.int64)),
         minimum_effect=minimum_effect,
     )
+
+
+def _own_bins(rows: int, values: int, *, has_missing: bool) -> int:
+    """50 bins, or as many as there are rows to judge, beside the missing, the other values, and a cell not known yet."""
+    beside = 1 + has_missing
+    enough = rows // ROWS_PER_CELL - beside
+    return OWN_BINS if values <= enough else min(OWN_BINS, max(FEWEST_BINS, enough) - 1)
 
 
 def _is_free_text(counted: Counter[bytes]) -> bool:
@@ -197,7 +242,7 @@ def dispersion(cells: NDArray[np.int64]) -> float:
     Args:
         cells: int64 [rows], the cell that each row falls in, in the order of time.
     """
-    blocks = min(BLOCKS, len(cells) // LEAST_ROWS)
+    blocks = _blocks(len(cells))
     if blocks < 2:
         return 1.0
     _, codes = np.unique(cells, return_inverse=True)
@@ -209,3 +254,7 @@ def dispersion(cells: NDArray[np.int64]) -> float:
     expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / len(cells)
     statistic = float(((counts - expected) ** 2 / expected).sum())
     return max(1.0, statistic / ((blocks - 1) * (kinds - 1)))
+
+
+def _blocks(rows: int) -> int:
+    return min(BLOCKS, rows // LEAST_ROWS)

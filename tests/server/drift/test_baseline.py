@@ -37,6 +37,15 @@ def test_decodes_what_it_encodes() -> None:
     check(decode(encode(BASELINE)), SPEC)
 
 
+def test_reads_a_file_from_before_the_order_was_kept() -> None:
+    document = json.loads(encode(BASELINE))
+    for key in ("repeats", "order", "ordered_by"):
+        del document[key]
+    found = decode(json.dumps(document).encode())
+    assert (found.repeats, found.order, found.ordered_by) == (None, "given", ())
+    assert found.columns == BASELINE.columns
+
+
 def changed(*path: str | int, to: Any) -> bytes:
     document = json.loads(encode(BASELINE))
     inside = document
@@ -68,6 +77,9 @@ def changed(*path: str | int, to: Any) -> bytes:
         (changed("columns", 1, "sums", to=[]), "sums"),
         (changed("predictions", "classes", to=[1, 1]), "class 1 appears twice, expected it once"),
         (changed("predictions", "names", to=["no"]), "1 names for 2 classes"),
+        (changed("repeats", to=1.5), "repeats"),
+        (changed("order", to="random"), "order"),
+        (changed("ordered_by", to=["a\n"]), "printable"),
         (b"{}", "format"),
     ],
 )

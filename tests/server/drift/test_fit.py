@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Sequence
 from math import fsum
 
@@ -27,6 +28,7 @@ from penstock_server.drift.fit import (
     with_predictions,
 )
 from penstock_server.drift.reference import reference_of
+from penstock_server.drift.statistics import rows_needed
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.spec import (
     Categories,
@@ -118,6 +120,49 @@ def test_rare_values_are_counted_together() -> None:
     assert found.watched == tuple(f"{at:03}" for at in range(60))
     assert found.counts == tuple(60 - at for at in range(OWN_BINS))
     assert found.other == sum(range(1, 11))
+
+
+NUMBER_BINS = [
+    # rows, of them missing and infinite, the bins that they are enough to judge
+    (30, 0, 0, 4), (99, 0, 0, 4), (125, 0, 0, 4), (150, 0, 0, 5), (300, 0, 0, 11), (524, 0, 0, 19),
+    (525, 0, 0, 20), (100_000, 0, 0, 20), (524, 1, 0, 18), (549, 1, 0, 19), (550, 1, 0, 20), (550, 1, 1, 19),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "missing", "infinite", "bins"), NUMBER_BINS)
+def test_fewer_rows_have_fewer_bins(rows: int, missing: int, infinite: int, bins: int) -> None:
+    values = np.random.default_rng(rows).normal(size=rows)
+    values[:missing], values[rows - infinite :] = NAN, INF
+    found = fit_number("x", values)
+    assert len(found.counts) == bins
+    assert len(fit_number("x", values, 13).counts) == 13
+    cells = np.array([*found.bins, *found.extra])
+    if rows >= 125:
+        # One cell that the sample does not know may be there too.
+        assert rows >= rows_needed(cells, cells) + 25
+
+
+@given(st.integers(125, 1500), st.integers(1, 80), st.booleans())
+def test_a_column_of_categories_is_judged_by_its_own_rows(rows: int, values: int, has_missing: bool) -> None:
+    texts = [b"%d" % (at * at % values) for at in range(rows)]
+    texts[0] = b"" if has_missing else texts[0]
+    found = fit_string("s", texts)
+    assert sum(found.bins) + sum(found.extra) == rows
+    cells = np.array([*found.bins, *found.extra])
+    kinds = len(set(texts))
+    if not found.unseen:
+        assert rows >= rows_needed(cells, cells)
+    assert len(found.counts) == min(kinds - has_missing, OWN_BINS) or len(found.counts) >= 3
+    assert fit_string("s", texts * 60).counts == tuple(
+        60 * count for count in sorted(Counter(texts[has_missing:]).values())[::-1][:OWN_BINS]
+    )
+
+
+def test_a_baseline_has_the_share_of_rows_that_repeat() -> None:
+    assert fit_baseline(SPEC, TABLE).repeats == 0
+    again = {"x": [1.0, 1.0, NAN, NAN], "s": ["a", "a", "", None]}
+    assert fit_baseline(SPEC, again).repeats == 0.5
+    assert fit_baseline(SPEC, {"x": [], "s": []}).repeats is None
 
 
 def test_values_that_nobody_can_watch_are_unseen() -> None:
