@@ -25,16 +25,22 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, OneHotEncoder, StandardScaler
 
 ROWS = 4000
+A_DAY = 100
 NUMBERS = ["amount", "hour"]
 TEXTS = ["country", "channel"]
 
 
 def payments(rows: int = ROWS) -> pd.DataFrame:
-    """Payments as they might be: large ones at night from the web are fraud more often. Some countries are unknown."""
+    """Payments as they might be: large ones at night from the web are fraud more often. Some countries are unknown.
+
+    They are in the order of time, and the amounts of some days are larger than those of others.
+    """
     draw = np.random.default_rng(0)
+    days = -(-rows // A_DAY)
+    of_day = np.repeat(draw.lognormal(0, 0.3, days), A_DAY)[:rows]
     frame = pd.DataFrame(
         {
-            "amount": draw.lognormal(4, 1, rows).round(2),
+            "amount": (draw.lognormal(4, 1, rows) * of_day).round(2),
             "hour": draw.integers(0, 24, rows).astype(float),
             "country": draw.choice(["NO", "SE", "DE", "US"], rows, p=[0.5, 0.2, 0.2, 0.1]).astype(object),
             "channel": draw.choice(["card", "web", "app"], rows, p=[0.5, 0.3, 0.2]).astype(object),

@@ -76,6 +76,18 @@ def test_a_specification_without_a_sample_gives_no_baseline(registry, files, onn
     assert (found.features, found.baseline, found.golden) == (before_onnx, None, None)
 
 
+def test_the_rows_of_a_file_are_put_in_the_order_of_time(registry, files, onnx_file, small_frame):
+    frame = small_frame.sort_values("age").assign(at=1.7e9 + np.arange(200) * 60.0).sample(frac=1, random_state=1)
+    frame.to_csv(files / "at.csv", index=False)
+    behind = {"features": files / "before.yaml"}
+    for file, more in ((files / "p.skops", {"labels": "truth"}), (onnx_file, behind)):
+        version, _ = publish(Request("fraud", file, files / "at.csv", time="at", **more))
+        found = artifact.read(MlflowSource(registry, cache_dir=files / "cache").fetch("fraud", version)).baseline
+        assert (found.order, found.ordered_by) == ("time", ("at",))
+        age, _ = found.columns
+        assert age.dispersion > 5
+
+
 REFUSED = {
     "a pipeline without a sample": ({"file": "p.skops"}, "give --sample DATA"),
     "a specification for a pipeline": (
@@ -85,6 +97,12 @@ REFUSED = {
     "labels for an ONNX model": ({"file": "small.onnx", "labels": "truth"}, "--labels is for pipelines"),
     "a sample for a bare ONNX model": ({"file": "small.onnx", "sample": "s.csv"}, "needs --features"),
     "a role that is none": ({"file": "p.skops", "sample": "s.csv", "alias": "king"}, "no role 'king'"),
+    "times that are not there": (
+        {"file": "p.skops", "sample": "s.csv", "time": "at"},
+        "the sample has no column 'at'; it has age, city, id, truth",
+    ),
+    "texts that are no times": ({"file": "p.skops", "sample": "s.csv", "time": "city"}, "which is no time"),
+    "times without a sample": ({"file": "small.onnx", "time": "at"}, "--time is a column of the sample"),
     "labels that are not there": (
         {"file": "p.skops", "sample": "s.csv", "labels": "answer"},
         "the sample has no column 'answer'; it has age, city, id, truth",

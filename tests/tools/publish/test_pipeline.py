@@ -247,3 +247,36 @@ def test_labels_that_are_not_the_samples(registry, client, pipeline, frame, answ
     with pytest.raises(InvalidInputError, match=message):
         publish_pipeline("fraud", pipeline, frame, change(answers["binary"]))
     assert client.search_registered_models() == []
+
+
+def test_the_baseline_is_in_the_order_of_the_times(registry, pipeline, frame, answers, tmp_path):
+    """The fares rise with time, which is in a column that the pipeline does not read."""
+    in_time = frame.sort_values("fare", kind="stable").reset_index(drop=True)
+    labels = pd.Series(answers["binary"])
+    shuffled = in_time.assign(day=pd.date_range("2024-01-01", periods=len(frame)).strftime("%Y-%m-%d"))
+    shuffled = shuffled.sample(frac=1, random_state=0)
+
+    def baseline(sample, time):
+        published = publish_pipeline("fraud", pipeline, sample, labels, time=time, report=lambda _: None, explain=False)
+        folder = MlflowSource(registry, cache_dir=tmp_path / "cache").fetch("fraud", published.version)
+        return artifact.read(folder).baseline
+
+    given = baseline(in_time, None)
+    assert (given.order, given.ordered_by) == ("sorted", ("fare",))
+    by_column, by_values = baseline(shuffled, "day"), baseline(shuffled[COLUMNS], shuffled["day"])
+    assert (by_column.columns, by_column.predictions) == (given.columns, given.predictions)
+    assert (by_column.order, by_column.ordered_by) == ("time", ("day",))
+    assert (by_values.columns, by_values.ordered_by) == (given.columns, ("time",))
+    # In another order the fares would not rise from block to block.
+    fares = {column.name: column.dispersion for column in given.columns}["fare"]
+    assert fares > 5 > {column.name: column.dispersion for column in baseline(shuffled, None).columns}["fare"]
+
+
+def test_a_pipeline_without_names_is_published_by_a_frame_with_times(registry):
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    model = LinearRegression().fit(rows, rows[:, 0])
+    sample = pd.DataFrame(rows, columns=["a", "b"]).assign(at=np.arange(200)[::-1])
+    said = []
+    publish_pipeline("trips", model, sample, rows[:, 0], time="at", report=lambda _: None, decided=said.append)
+    assert said[0].startswith("drift of 2 columns and of the predictions is watched")
+    assert said[-1].startswith("requests are batched")

@@ -30,6 +30,15 @@ def publish(
             show_default=False,
         ),
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The sample's column of times, by which its rows are put in order: dates or times by ISO 8601, or numbers. "
+            "The model need not read it. By default the rows are taken as they are.",
+            show_default=False,
+        ),
+    ] = None,
     features: Annotated[
         Path | None,
         typer.Option(
@@ -75,7 +84,7 @@ def publish(
 
     A pipeline is compiled: its transformers to a feature specification, its estimator to ONNX. Both together must answer
     as the pipeline does on the sample; otherwise nothing is registered. The sample also gives the drift baseline and the
-    golden requests.
+    golden requests. Which columns show drift late or never is said at the end.
 
     An ONNX file is checked and registered as it is. With [bold]--features[/bold] and [bold]--sample[/bold] it stands
     behind a feature specification.
@@ -96,7 +105,19 @@ def publish(
     from penstock_tools.publish import files, summary
 
     request = files.Request(
-        name, file, sample, labels, features, alias, weight, registry, precision, batching, allow_python, explain
+        name,
+        file,
+        sample,
+        labels,
+        features,
+        alias,
+        weight,
+        registry,
+        precision,
+        batching,
+        allow_python,
+        explain,
+        time,
     )
     decisions: list[str] = []
     with progress.steps() as report:

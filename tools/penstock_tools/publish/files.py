@@ -21,6 +21,7 @@ from penstock_tools.progress import Report
 from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.specification import SUFFIXES, read_specification
+from penstock_tools.publish.time_order import in_order, time_order, without_column
 from penstock_tools.sklearn_compiler import load
 from penstock_tools.sklearn_compiler.load import Agree
 from penstock_tools.sklearn_compiler.sample import specification_sample
@@ -42,6 +43,7 @@ class Request:
     batching: Batching | None = None
     allow_python: bool = False
     explain: bool = True
+    time: str | None = None
 
 
 def publish(
@@ -53,7 +55,7 @@ def publish(
         request: what to publish; its file may be the address of a model that MLflow keeps.
         agree: called with a warning before a file is loaded that can run code.
         report: called with each step's name as it begins, and never before `agree`.
-        decided: called with the sentence that says how servers will batch requests.
+        decided: called with each sentence on how servers will run the version and watch its drift.
 
     Returns:
         The version, and what a pipeline became; None for an ONNX model.
@@ -97,6 +99,8 @@ def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
     for option, value in (("--labels", request.labels), ("--precision", request.precision)):
         if value is not None:
             raise InvalidInputError(f"{option} is for pipelines; {request.file} is an ONNX model")
+    if request.time is not None and request.sample is None:
+        raise InvalidInputError("--time is a column of the sample; give it with --sample DATA")
     parts: dict[str, Any] = {}
     graph: onnx_graph.Graph | Path = request.file
     if request.features is not None:
@@ -105,8 +109,12 @@ def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
         if request.sample is not None:
             graph = onnx_graph.read(request.file)
             check_fit(graph.runtime, built)
-            rows = specification_sample(built.spec, load.read_sample(request.sample))
-            parts["baseline"] = golden.fit_baseline(graph, built, rows.on_the_wire())
+            frame = load.read_sample(request.sample)
+            order = None if request.time is None else time_order(frame, request.time)
+            rows = specification_sample(built.spec, frame)
+            parts["baseline"] = golden.fit_baseline(
+                graph, built, in_order(rows, order).on_the_wire(), time=request.time
+            )
             parts["sample"] = rows.finite().some(golden.GOLDEN_ROWS).on_the_wire()
     elif request.sample is not None:
         raise InvalidInputError("--sample of an ONNX model needs --features, which says what the columns are")
@@ -144,6 +152,9 @@ def _publish_pipeline(
         example = load.read_sample(request.sample)
     assert example is not None
     sample, labels = load.with_labels(example, request.labels)
+    order = None if request.time is None else time_order(example, request.time)
+    if order is not None:
+        sample = without_column(fitted, sample, order.column)
     prepared = pipeline.prepare_any(
         fitted, sample, datatype=request.precision, allow_python=request.allow_python, agree=agree, report=report
     )
@@ -157,6 +168,7 @@ def _publish_pipeline(
         weight=request.weight,
         batching=request.batching,
         explain=request.explain,
+        order=order,
         record=record,
         report=report,
         decided=decided,

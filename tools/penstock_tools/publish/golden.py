@@ -46,7 +46,7 @@ def golden_requests(graph: Graph, sample: Mapping[str, ArrayLike], pipeline: Pip
     return golden.make(rows, dict(zip(names, outputs, strict=True)))
 
 
-def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table) -> Baseline:
+def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table, *, time: str | None = None) -> Baseline:
     """The drift baseline of the raw columns and of the model's predictions for them.
 
     Of a classifier the predicted class is watched, else the output that is one number per row, as serving reads them. A
@@ -56,11 +56,12 @@ def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table) -> Baseline:
         graph: the model, which takes what the pipeline gives.
         pipeline: the feature pipeline.
         table: training rows by raw column, in the order of time.
+        time: the column that the rows were ordered by; None where that is not known.
 
     Raises:
         ModelFailedError: the model fails on these rows.
     """
-    baseline = fit.fit_baseline(pipeline.spec, table)
+    baseline = fit.fit_baseline(pipeline.spec, table, time=time)
     outputs = _outputs(graph, pipeline, table)
     specs = graph.signature.outputs
     names = tuple(str(label) for label in graph.classes or ())

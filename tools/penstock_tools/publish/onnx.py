@@ -30,7 +30,7 @@ from penstock_server.models.loader import check_fit, load
 from penstock_server.models.manifest import ClassLabel
 from penstock_server.models.signature import TensorInfo
 from penstock_server.python.settings import PythonSettings
-from penstock_tools.publish import onnx_graph, promote
+from penstock_tools.publish import onnx_graph, promote, watched
 from penstock_tools.publish.golden import golden_requests
 from penstock_tools.publish.registry import experiment_id, opened
 
@@ -94,8 +94,8 @@ def publish(
         batching: "rows" if servers may batch requests together, "request" if each must run alone; None leaves it to the
             server's probe.
         record: what the run records.
-        decided: called with the sentence that says how servers will batch requests; where `batching` is "rows", and rows
-            are found to depend on each other, it says so.
+        decided: called with each sentence on how servers will watch drift, and with that on how they will batch requests;
+            where `batching` is "rows", and rows are found to depend on each other, it says so.
 
     Returns:
         The version's name, such as "3".
@@ -128,7 +128,9 @@ def publish(
             classes=classes or graph.classes,
             batching=batching,
         )
-        decided(_loaded(name, folder))
+        batched = _loaded(name, folder)
+        for sentence in (*(() if baseline is None else watched.sentences(baseline)), batched):
+            decided(sentence)
         return register(name, folder, registry=registry, alias=alias, weight=weight, record=record or Record())
 
 

@@ -33,6 +33,7 @@ from penstock_tools.publish.onnx_graph import Graph
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.python import version
 from penstock_tools.publish.python.version import PreparedPython
+from penstock_tools.publish.time_order import TimeOrder, in_order, time_order, without_column
 from penstock_tools.sklearn_compiler import edges, precision, proof, scoring
 from penstock_tools.sklearn_compiler.compiler import Compiled, compile_pipeline
 from penstock_tools.sklearn_compiler.graph import model
@@ -186,6 +187,7 @@ def publish_pipeline(
     batching: Batching | None = None,
     allow_python: bool = False,
     explain: bool = True,
+    time: str | ArrayLike | None = None,
     record: onnx.Record | None = None,
     report: Report | None = None,
     decided: Callable[[str], None] = lambda _: None,
@@ -195,7 +197,7 @@ def publish_pipeline(
     Args:
         name: the registered model, which is created if there is none.
         pipeline: as `prepare` takes it.
-        sample: rows as `prepare` takes them, in the order of time, such as the training data or a part of it.
+        sample: rows as `prepare` takes them, in the order of time if `time` is None, such as the training data or a part of it.
         labels: the true answers for the rows of the sample [rows]; with them, scores are logged with the run.
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
         alias: the role to give it: "champion", "canary" or "shadow"; None for none.
@@ -204,6 +206,8 @@ def publish_pipeline(
         batching: as `onnx.publish` takes it.
         allow_python: what cannot be compiled is kept whole, perhaps as a pickle, for servers that run Python.
         explain: keeps what attributions are computed from, where the model allows it, and how much each column matters.
+        time: a column of the sample that need not be the pipeline's, or the time of each row [rows], by which the rows are
+            put in order: dates or times, ISO 8601 texts of them, or numbers. None takes them as they are.
         record: what the run records; scores are added.
         report: called with each step's name as it begins; None shows the steps in a terminal or a notebook.
         decided: as `onnx.publish` calls it.
@@ -216,6 +220,9 @@ def publish_pipeline(
         UnavailableError: the registry does not answer.
     """
     with progress.watched() if report is None else nullcontext(report) as told:
+        order = None if time is None else time_order(sample, time)
+        if order is not None:
+            sample = without_column(pipeline, sample, order.column)
         prepared = prepare_any(pipeline, sample, datatype=datatype, allow_python=allow_python, report=told)
         scores = {} if labels is None else scores_of(prepared, labels)
         return register(
@@ -228,6 +235,7 @@ def publish_pipeline(
             weight=weight,
             batching=batching,
             explain=explain,
+            order=order,
             record=record,
             report=told,
             decided=decided,
@@ -250,11 +258,12 @@ def register(
     weight: float | None = None,
     batching: Batching | None = None,
     explain: bool = True,
+    order: TimeOrder | None = None,
     record: onnx.Record | None = None,
     report: Report = lambda _: None,
     decided: Callable[[str], None] = lambda _: None,
 ) -> Published:
-    """Registers what `prepare` or `prepare_any` made; the arguments are those of `publish_pipeline`."""
+    """Registers what `prepare` or `prepare_any` made, of a sample in this order; the others are those of `publish_pipeline`."""
     explanation, found = None, None
     if explain and isinstance(prepared, Prepared):
         report("proving attributions, and shuffling columns for their importance")
@@ -272,6 +281,7 @@ def register(
         alias=alias,
         weight=weight,
         batching=batching,
+        order=order,
         record=record or onnx.Record(),
         report=report,
         decided=decisions.append,
@@ -286,13 +296,16 @@ def _register(
     prepared: Prepared,
     scores: Mapping[str, float],
     *,
+    order: TimeOrder | None,
     record: onnx.Record,
     report: Report,
     **how: Any,
 ) -> str:
     sample = prepared.compiled.sample
     report(f"fitting the drift baseline on {sample.rows:,} rows")
-    baseline = golden.fit_baseline(prepared.graph, prepared.pipeline, sample.on_the_wire())
+    table = in_order(sample, order).on_the_wire()
+    time = None if order is None else order.column
+    baseline = golden.fit_baseline(prepared.graph, prepared.pipeline, table, time=time)
     report(f"registering {name}")
     return onnx.publish(
         name,

@@ -54,7 +54,10 @@ def test_it_is_refused_unless_python_is_allowed(fitted, frame):
 def test_it_is_kept_proven_registered_and_says_what_it_costs(
     fitted, frame, answers, registry, client, tmp_path, capsys
 ):
-    published = publish_pipeline("odd", fitted, frame[COLUMNS], answers["text"], alias="champion", allow_python=True)
+    sample, newest_first = frame[COLUMNS].sort_values("fare"), np.arange(len(frame))[::-1]
+    published = publish_pipeline(
+        "odd", fitted, sample, answers["text"], alias="champion", allow_python=True, time=newest_first
+    )
     prepared = published.prepared
     assert isinstance(prepared, PreparedPython)
     assert "Ranks" in prepared.reason
@@ -65,6 +68,9 @@ def test_it_is_kept_proven_registered_and_says_what_it_costs(
     assert (found.manifest.class_output, found.manifest.classes) == ("label", tuple(fitted.classes_))
     assert [column.name for column in found.baseline.columns] == COLUMNS
     assert found.baseline.predictions is not None
+    assert (found.baseline.order, found.baseline.ordered_by) == ("time", ("time",))
+    assert found.baseline.columns[0].dispersion > 5
+    assert published.decisions[0].startswith("drift of 3 columns and of the predictions is watched")
     assert found.golden is not None
     metrics = client.get_run(client.get_model_version("odd", "1").run_id).data.metrics
     assert metrics["accuracy"] == published.scores["accuracy"]

@@ -31,9 +31,10 @@ from penstock_server.python.description import PICKLE, Description
 from penstock_server.python.requirements import PYTHON
 from penstock_server.python.settings import PythonSettings
 from penstock_tools.progress import Report
-from penstock_tools.publish import golden, onnx
+from penstock_tools.publish import golden, onnx, watched
 from penstock_tools.publish.python import described
 from penstock_tools.publish.python.kept import Kept, kept
+from penstock_tools.publish.time_order import TimeOrder, in_order
 from penstock_tools.sklearn_compiler.sample import Sample, pipeline_sample
 
 MAX_ROWS: Final = 2000
@@ -159,6 +160,7 @@ def register(
     alias: str | None = None,
     weight: float | None = None,
     batching: Batching | None = None,
+    order: TimeOrder | None = None,
     record: onnx.Record | None = None,
     report: Report = lambda _: None,
     decided: Callable[[str], None] = lambda _: None,
@@ -171,7 +173,10 @@ def register(
         folder = Path(scratch) / onnx.ARTIFACTS
         folder.mkdir()
         _save_mlflow(prepared, folder)
-        _write(prepared, folder, _baseline(prepared), batching)
+        baseline = _baseline(prepared, order)
+        _write(prepared, folder, baseline, batching)
+        for sentence in watched.sentences(baseline):
+            decided(sentence)
         decided(_decision(prepared.batching, batching))
         params = {
             "estimator": type(prepared.pipeline).__name__,
@@ -251,9 +256,9 @@ def _specs(description: Description) -> tuple[TensorInfo, ...]:
     )
 
 
-def _baseline(prepared: PreparedPython) -> Baseline:
-    sample = prepared.sample
-    baseline = fit.fit_baseline(prepared.features, sample.on_the_wire())
+def _baseline(prepared: PreparedPython, order: TimeOrder | None) -> Baseline:
+    sample, time = in_order(prepared.sample, order), None if order is None else order.column
+    baseline = fit.fit_baseline(prepared.features, sample.on_the_wire(), time=time)
     outputs = _asked(prepared.pipeline, prepared.description, sample)
     specs = _specs(prepared.description)
     names = tuple(str(label) for label in prepared.classes or ())
