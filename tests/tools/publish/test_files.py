@@ -95,7 +95,10 @@ REFUSED = {
         "--features is for ONNX models",
     ),
     "labels for an ONNX model": ({"file": "small.onnx", "labels": "truth"}, "--labels is for pipelines"),
-    "a sample for a bare ONNX model": ({"file": "small.onnx", "sample": "s.csv"}, "needs --features"),
+    "a sample of other columns than the model's": (
+        {"file": "small.onnx", "sample": "s.csv"},
+        r"the sample has 4 columns \(age, city, id, truth\), and the model takes a matrix of 3",
+    ),
     "a role that is none": ({"file": "p.skops", "sample": "s.csv", "alias": "king"}, "no role 'king'"),
     "times that are not there": (
         {"file": "p.skops", "sample": "s.csv", "time": "at"},

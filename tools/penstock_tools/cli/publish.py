@@ -86,8 +86,8 @@ def publish(
     as the pipeline does on the sample; otherwise nothing is registered. The sample also gives the drift baseline and the
     golden requests. Which columns show drift late or never is said at the end.
 
-    An ONNX file is checked and registered as it is. With [bold]--features[/bold] and [bold]--sample[/bold] it stands
-    behind a feature specification.
+    An ONNX file is checked and registered as it is. With [bold]--features[/bold] it stands behind a feature specification,
+    and with [bold]--sample[/bold] its drift is watched: without a specification, where it takes one matrix of floats.
 
     A model that was logged with mlflow.sklearn, xgboost, lightgbm, catboost or onnx is read from the registry and
     registered anew, compiled. Its input example is the sample when you give no other.

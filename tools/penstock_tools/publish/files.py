@@ -21,6 +21,7 @@ from penstock_tools.progress import Report
 from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.specification import SUFFIXES, read_specification
+from penstock_tools.publish.straight import straight
 from penstock_tools.publish.time_order import in_order, time_order, without_column
 from penstock_tools.sklearn_compiler import load
 from penstock_tools.sklearn_compiler.load import Agree
@@ -103,21 +104,11 @@ def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
         raise InvalidInputError("--time is a column of the sample; give it with --sample DATA")
     parts: dict[str, Any] = {}
     graph: onnx_graph.Graph | Path = request.file
-    if request.features is not None:
-        built = Pipeline(read_specification(request.features))
-        parts["features"] = built
-        if request.sample is not None:
-            graph = onnx_graph.read(request.file)
-            check_fit(graph.runtime, built)
-            frame = load.read_sample(request.sample)
-            order = None if request.time is None else time_order(frame, request.time)
-            rows = specification_sample(built.spec, frame)
-            parts["baseline"] = golden.fit_baseline(
-                graph, built, in_order(rows, order).on_the_wire(), time=request.time
-            )
-            parts["sample"] = rows.finite().some(golden.GOLDEN_ROWS).on_the_wire()
-    elif request.sample is not None:
-        raise InvalidInputError("--sample of an ONNX model needs --features, which says what the columns are")
+    if request.sample is not None:
+        graph = onnx_graph.read(request.file)
+        parts = _watched_parts(request, graph, load.read_sample(request.sample))
+    elif request.features is not None:
+        parts["features"] = Pipeline(read_specification(request.features))
     return onnx.publish(
         request.name,
         graph,
@@ -128,6 +119,23 @@ def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
         decided=decided,
         **parts,
     )
+
+
+def _watched_parts(request: Request, graph: onnx_graph.Graph, sample: pd.DataFrame) -> dict[str, Any]:
+    """What a sample adds to an ONNX model: the columns that are counted, their baseline, and golden rows."""
+    if request.features is None:
+        features, frame = straight(graph, sample, request.time)
+    else:
+        features, frame = Pipeline(read_specification(request.features)), sample
+        check_fit(graph.runtime, features)
+    order = None if request.time is None else time_order(sample, request.time)
+    rows = specification_sample(features.spec, frame)
+    table = in_order(rows, order).on_the_wire()
+    return {
+        "features": features,
+        "baseline": golden.fit_baseline(graph, features, table, time=request.time),
+        "sample": rows.finite().some(golden.GOLDEN_ROWS).on_the_wire(),
+    }
 
 
 def _check_pipeline_options(request: Request, *, needs_sample: bool = True) -> None:
