@@ -2,6 +2,11 @@
 #
 #   docker build -t penstock .
 #   docker run -p 8001:8001 -p 8002:8002 -e MLFLOW_TRACKING_URI=http://mlflow:5000 penstock
+#
+# For an NVIDIA GPU, let the build stage end with the two lines below, and run with `--gpus all`. The packages bring CUDA and cuDNN,
+# some gigabytes, and the driver is the host's. onnxruntime-gpu takes the place of onnxruntime, whose module it has.
+#   RUN uv pip uninstall --python /opt/penstock/bin/python onnxruntime \
+#    && uv pip install --no-cache --python /opt/penstock/bin/python 'onnxruntime-gpu[cuda,cudnn]'
 FROM python:3.11-slim AS build
 WORKDIR /src
 COPY requirements.lock ./

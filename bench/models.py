@@ -59,14 +59,14 @@ def boosted(rows: NDArray[np.float32], seed: int = 0) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def mlp(seed: int = 0) -> bytes:
-    """A perceptron 256-1024-1024-16 with ReLU: output `scores`."""
+def mlp(seed: int = 0, *, layers: Sequence[int] = _MLP_LAYERS) -> bytes:
+    """A perceptron 256-1024-1024-16, or of other layers, with ReLU: output `scores`."""
     from onnx import helper, numpy_helper
 
     random = np.random.default_rng(seed)
     nodes, weights, value = [], [], INPUT
-    for layer, (wide, narrow) in enumerate(pairwise(_MLP_LAYERS)):
-        is_last = layer == len(_MLP_LAYERS) - 2
+    for layer, (wide, narrow) in enumerate(pairwise(layers)):
+        is_last = layer == len(layers) - 2
         matrix = (random.normal(size=(wide, narrow)) / np.sqrt(wide)).astype(np.float32)
         weights.append(numpy_helper.from_array(matrix, f"w{layer}"))
         weights.append(numpy_helper.from_array(np.zeros(narrow, np.float32), f"b{layer}"))
@@ -76,7 +76,7 @@ def mlp(seed: int = 0) -> bytes:
         if not is_last:
             nodes.append(helper.make_node("Relu", [result], [f"relu{layer}"]))
             value = f"relu{layer}"
-    return _serialized("mlp", nodes, weights, columns=_MLP_LAYERS[0], scores=_MLP_LAYERS[-1])
+    return _serialized("mlp", nodes, weights, columns=layers[0], scores=layers[-1])
 
 
 def slow(seed: int = 0) -> bytes:

@@ -100,12 +100,13 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "sources.settings",
             "control.settings",
             "control.verdict",
+            "models.execution",
             "python.settings",
         },
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
         | {"transport.shared_port", "compiled_models.choice"},
-        "checks": GROUND | {"kernels", "sources", "settings", "transport"},
+        "checks": GROUND | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
         | {"settings", "kernels", "plain"},

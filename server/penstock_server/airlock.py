@@ -16,7 +16,7 @@ import msgspec
 
 from penstock_server import lifeline
 from penstock_server.batching.limits import Batching
-from penstock_server.control.verdict import Trial, TrialLimits, Verdict, out_of_memory
+from penstock_server.control.verdict import OUT_OF_DEVICE_MEMORY, Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.errors import InvalidInputError, PenstockError, is_out_of_memory
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
@@ -27,13 +27,16 @@ NICENESS: Final = 10
 _MEBIBYTE: Final = 1 << 20
 
 
-def limit(limits: TrialLimits, threads: int) -> None:
-    """Limits this process; the supervisor's watch stops it sooner and with a better sentence, unless it is too slow."""
+def limit(limits: TrialLimits, threads: int, *, has_device: bool = False) -> None:
+    """Limits this process; the supervisor's watch stops it sooner and with a better sentence, unless it is too slow.
+
+    With a device its addresses are not limited: the driver reserves some for all of the machine's memory and the device's.
+    """
     # On top of what the imports have mapped. The resident memory, which the supervisor watches, cannot be limited here.
     memory = _mapped_bytes() + limits.memory_mib * _MEBIBYTE
     seconds = int(limits.timeout_s * (threads + 1)) + 1
     for kind, most in (
-        (resource.RLIMIT_AS, memory),
+        *(() if has_device else ((resource.RLIMIT_AS, memory),)),
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_NOFILE, DESCRIPTORS),
         (resource.RLIMIT_CORE, 0),
@@ -61,9 +64,10 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
             batching=how.batching,
             python=how.python,
             compiled_models=how.compiled_models,
+            execution=how.execution,
         )
     except Exception as error:  # noqa: BLE001 - whatever a load raises is its verdict
-        return Verdict(_reason(error, limits))
+        return Verdict(_reason(error, limits, has_device=how.execution.has_device))
     batching: Batching = "rows" if servable.is_batched else "request"
     note = str(getattr(servable, "batching_note", ""))
     engine = servable.kernels.choice if isinstance(servable, OnnxServable) else None
@@ -71,9 +75,9 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     return Verdict(batching=batching, engine=engine, note=note, took_s=time.monotonic() - started)
 
 
-def _reason(error: Exception, limits: TrialLimits) -> str:
+def _reason(error: Exception, limits: TrialLimits, *, has_device: bool) -> str:
     if is_out_of_memory(error):
-        return out_of_memory(limits)
+        return OUT_OF_DEVICE_MEMORY if has_device else out_of_memory(limits)
     if isinstance(error, InvalidInputError):
         return str(error)
     return str(error) if isinstance(error, PenstockError) else f"loading failed: {type(error).__name__}"
@@ -97,7 +101,7 @@ def main() -> None:
     answer = os.dup(1)
     os.dup2(2, 1)  # libraries that print must not be taken for the verdict
     trial, limits = _trials.decode(trial_text), _limits.decode(limits_text)
-    limit(limits, trial.how.threads)
+    limit(limits, trial.how.threads, has_device=trial.how.execution.has_device)
     os.write(answer, msgspec.json.encode(attempt(trial, limits)))
     # Nothing is left to save, and a model's threads may hang.
     os._exit(0)

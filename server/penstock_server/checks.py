@@ -6,7 +6,7 @@
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Final
 from penstock_server.cores import cores
 from penstock_server.errors import InvalidInputError
 from penstock_server.kernels.compiled import check_writable
+from penstock_server.models import execution
 from penstock_server.paths import cache_dir
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import registry
@@ -43,6 +44,7 @@ def check(settings: ServerSettings) -> None:
     _check_sources(settings)
     _check_cache(settings)
     _check_request_log(settings)
+    _check_execution(settings)
     settings.grpc.check_tls_files()
 
 
@@ -66,6 +68,7 @@ def warnings(settings: ServerSettings) -> Iterator[str]:
             )
     if settings.python.allow and (missing := [name for name in _PYTHON if find_spec(name) is None]):
         yield f"versions that run Python need {', '.join(missing)}, not installed here; run: pip install 'penstock[python]'"
+    yield from _execution_warnings(settings)
     if settings.registry is None and (reason := _cache_failure()):
         yield f"{reason}; the server keeps no last known state, and compiles no kernels"
 
@@ -127,6 +130,37 @@ def _cache_failure() -> str:
     except OSError as error:
         return f"the cache folder {folder} cannot be written to: {error.strerror}"
     return ""
+
+
+def _available(settings: ServerSettings) -> Sequence[str]:
+    """The providers that onnxruntime offers, where a setting asks for others than the CPU; it is imported only then."""
+    if not any(each.has_device for _, each in settings.execution.each()):
+        return [execution.PROVIDERS[execution.CPU].name]
+    from penstock_server.models import onnx_model
+
+    return onnx_model.available()
+
+
+def _check_execution(settings: ServerSettings) -> None:
+    available = _available(settings)
+    for where, each in settings.execution.each():
+        try:
+            execution.offered(each, available)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{where}.providers is {list(each.providers)}: {error}") from error
+
+
+def _execution_warnings(settings: ServerSettings) -> Iterator[str]:
+    available = _available(settings)
+    for where, each in settings.execution.each():
+        if reason := execution.missing(each, available):
+            yield f"{where}.providers is {list(each.providers)}, of which some are not there: {reason}"
+        can_be_limited = any(execution.PROVIDERS[name].memory for name in each.providers)
+        if can_be_limited and each.memory_mib is None and settings.workers > 1:
+            yield (
+                f"{settings.workers} workers load each version onto the device, and none has a limit; "
+                f"set {where}.memory_mib to what a version may take in one worker"
+            )
 
 
 def _check_request_log(settings: ServerSettings) -> None:

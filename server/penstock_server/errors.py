@@ -7,6 +7,8 @@ from typing import Final
 
 _OUT_OF_MEMORY: Final = ("bad_alloc", "bad allocation", "Failed to allocate memory", "Unable to allocate")
 """How onnxruntime and numpy say that there is not enough memory: onnxruntime has no error class of its own for it."""
+_OUT_OF_DEVICE_MEMORY: Final = ("smaller than requested bytes", "out of memory", "ALLOC_FAILED")
+"""How it says that there is not enough of a device's: over its limit; of CUDA and HIP; of their libraries."""
 
 
 class PenstockError(Exception):
@@ -57,7 +59,9 @@ def first_line(error: BaseException) -> str:
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that caused it, says that memory could not be had."""
     while error is not None:
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY):
+        if isinstance(error, MemoryError) or any(
+            words in str(error) for words in (*_OUT_OF_MEMORY, *_OUT_OF_DEVICE_MEMORY)
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -19,6 +19,7 @@ from penstock_server.control.verdict import LoadSettings
 from penstock_server.cores import cores
 from penstock_server.drift.report import RATE
 from penstock_server.errors import InvalidInputError
+from penstock_server.models.execution import ExecutionSettings
 from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.sources.settings import CacheSettings, FetchSettings
@@ -118,10 +119,23 @@ class WorkerSettings:
     transport: TransportName
     batching: BatchLimits
     serving: ModelSettings
+    execution: ExecutionSettings
     drift: DriftSettings
     request_log: RequestLogSettings
     grpc: TransportSettings
     python: PythonSettings
+
+    def load_settings(self, model: str) -> LoadSettings:
+        """How a model is loaded."""
+        limits, execution = self.batching.of(model), self.execution.of(model)
+        return LoadSettings(
+            self.serving.threads_of(model),
+            limits.warmed_rows(has_device=execution.has_device),
+            limits.batching,
+            self.python,
+            self.serving.compiled_models,
+            execution,
+        )
 
     def to_json(self) -> str:
         """The settings for a command line."""
@@ -151,7 +165,7 @@ class ServerSettings:
         run_limit_s: so is one in which a batch on a model's own thread runs for this long.
         airlock: what a new version may use while it is tried in a process of its own.
         python: whether versions that run Python are served, and what their processes may use.
-        batching, serving: a table `batching.models.NAME` or `serving.models.NAME` holds the settings of one model that
+        batching, serving, execution: a table `batching.models.NAME`, and so on, holds the settings of one model that
             differ.
     """
 
@@ -171,6 +185,7 @@ class ServerSettings:
     python: PythonSettings = field(default_factory=PythonSettings)
     batching: BatchLimits = field(default_factory=BatchLimits)
     serving: ModelSettings = field(default_factory=ModelSettings)
+    execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
     request_log: RequestLogSettings = field(default_factory=RequestLogSettings)
     grpc: TransportSettings = field(default_factory=TransportSettings)
@@ -202,12 +217,8 @@ class ServerSettings:
                 raise InvalidInputError(f"{name} is {limit_s}, expected at least 3 seconds")
 
     def load_settings(self, model: str) -> LoadSettings:
-        """How a model is loaded."""
-        limits = self.batching.of(model)
-        batching = getattr(limits, "batching", None)
-        return LoadSettings(
-            self.serving.threads_of(model), limits.most_rows, batching, self.python, self.serving.compiled_models
-        )
+        """How a model is loaded, by the airlock as by the workers."""
+        return self.of_worker.load_settings(model)
 
     @property
     def watchdog(self) -> WatchdogSettings:

@@ -22,7 +22,7 @@ import structlog
 from penstock.names import VersionKey
 from penstock_server import lifeline
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import resolve, slice_rows
+from penstock_server.batching.limits import BatchLimits, resolve, slice_rows
 from penstock_server.clock import monotonic
 from penstock_server.control import messages
 from penstock_server.control.forwarding import ForwardedCalls
@@ -196,17 +196,18 @@ class Worker:
 
     def _load(self, command: messages.Load) -> None:
         """Loads a version, and hands it to the commands' thread; on a thread of its own."""
-        started = time.monotonic()
+        started, how = time.monotonic(), self._settings.load_settings(command.model)
         try:
             servable, cost = load(
                 (command.model, command.version),
                 Path(command.folder),
-                threads=self._settings.serving.threads_of(command.model),
-                max_rows=self._settings.batching.of(command.model).most_rows,
+                threads=how.threads,
+                max_rows=how.max_rows,
                 batching=command.batching,
                 proven=command.engine,
-                python=self._settings.python,
-                compiled_models=self._settings.serving.compiled_models,
+                python=how.python,
+                compiled_models=how.compiled_models,
+                execution=how.execution,
             )
             servable.report_ends(
                 lambda how: self._link.send(messages.ProcessEnded(command.model, command.version, how))
@@ -241,7 +242,7 @@ class Worker:
 
     def _executor(self, servable: Servable, cost: Cost, recorder: Recorder) -> Executor:
         settings = self._settings
-        limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
+        limits, is_inline = self._resolved(servable, cost)
         is_inline = is_inline and not servable.is_elsewhere
         decoder = decoder_of(servable)
         thread = None if is_inline else ModelThread("-".join(servable.key), self._post)
@@ -250,7 +251,7 @@ class Worker:
             "reader": reader_of(servable),
             "clock": monotonic,
             "activate": self._scheduler.activate,
-            "short_s": 0.0 if servable.is_elsewhere else settings.serving.inline_budget_s,
+            "short_s": 0.0 if servable.is_elsewhere or servable.is_on_device else settings.serving.inline_budget_s,
             "is_alone": self._scheduler.is_alone,
             "reply_bytes": settings.grpc.max_message_bytes,
         }
@@ -264,17 +265,22 @@ class Worker:
             cost=cost,
             thread=thread,
             large_thread=self._large if is_inline else None,
-            slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s),
+            slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s, is_on_device=servable.is_on_device),
             explaining=explaining,
             **common,
         )
+
+    def _resolved(self, servable: Servable, cost: Cost) -> tuple[BatchLimits, bool]:
+        """A version's limits, and whether it runs inline."""
+        limits, budget_s = self._settings.batching.of(servable.key[0]), self._settings.serving.inline_budget_s
+        return resolve(limits, cost, budget_s, is_on_device=servable.is_on_device, most_rows=servable.most_rows)
 
     def _explaining(
         self, servable: Servable, cost: Cost, decoder: Decoder, thread: ModelThread | None, common: dict[str, Any]
     ) -> Executor:
         """The executor of requests for attributions. It shares the version's thread, or has one where it needs one."""
         settings = self._settings
-        limits, is_inline = resolve(settings.batching.of(servable.key[0]), cost, settings.serving.inline_budget_s)
+        limits, is_inline = self._resolved(servable, cost)
         if thread is None and not is_inline:
             thread = ModelThread("-".join((*servable.key, "explain")), self._post)
         return Executor(
@@ -284,7 +290,7 @@ class Worker:
             cost=cost,
             thread=thread,
             large_thread=None if thread is not None else self._large,
-            slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s),
+            slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s, is_on_device=servable.is_on_device),
             counts_apart=thread is not None,
             **common,
         )

@@ -8,14 +8,30 @@ import pytest
 from penstock_server import airlock
 from penstock_server.airlock import attempt
 from penstock_server.compiled_models.kernel_set import KERNELS
-from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict, out_of_memory
+from penstock_server.control.verdict import (
+    OUT_OF_DEVICE_MEMORY,
+    LoadSettings,
+    Trial,
+    TrialLimits,
+    Verdict,
+    out_of_memory,
+)
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnavailableError
 from penstock_server.kernels import compiled
+from penstock_server.models.execution import ExecutionSettings
 from penstock_server.python.settings import PythonSettings
 from tests.server.compiled_models.graphs import regressor
 
 LIMITS = TrialLimits(1024, 10.0)
 TRIAL = Trial("m", "1", "", "/none", LoadSettings())
+ON_DEVICE = LoadSettings(
+    2,
+    8,
+    "request",
+    PythonSettings(allow=True),
+    compiled_models=False,
+    execution=ExecutionSettings(("cuda",)),
+)
 
 
 def failed_for(cause: BaseException) -> InvalidInputError:
@@ -66,19 +82,56 @@ def test_a_version_is_loaded_by_its_model_s_settings(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(airlock, "load", load)
     attempt(TRIAL, LIMITS)
     attempt(
-        Trial("m", "1", "", "/none", LoadSettings(2, 8, "request", PythonSettings(allow=True), compiled_models=False)),
+        Trial("m", "1", "", "/none", ON_DEVICE),
         LIMITS,
     )
     assert given == [
-        {"threads": 1, "max_rows": 256, "batching": None, "python": PythonSettings(), "compiled_models": True},
+        {
+            "threads": 1,
+            "max_rows": 256,
+            "batching": None,
+            "python": PythonSettings(),
+            "compiled_models": True,
+            "execution": ExecutionSettings(),
+        },
         {
             "threads": 2,
             "max_rows": 8,
             "batching": "request",
             "python": PythonSettings(allow=True),
             "compiled_models": False,
+            "execution": ExecutionSettings(("cuda",)),
         },
     ]
+
+
+@pytest.mark.parametrize(
+    "cause", [RuntimeError("CUDA failure 2: out of memory"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_a_device_s_memory_is_not_taken_for_the_process_s(monkeypatch: pytest.MonkeyPatch, cause: Exception) -> None:
+    def load(*_: object, **__: object) -> object:
+        raise failed_for(cause)
+
+    monkeypatch.setattr(airlock, "load", load)
+    assert attempt(Trial("m", "1", "", "/none", ON_DEVICE), LIMITS).reason == OUT_OF_DEVICE_MEMORY
+    assert attempt(TRIAL, LIMITS).reason == out_of_memory(LIMITS)
+
+
+def test_a_trial_carries_its_providers_to_the_process() -> None:
+    trial = Trial("m", "1", "", "/none", ON_DEVICE)
+    assert msgspec.json.decode(msgspec.json.encode(trial), type=Trial) == trial
+
+
+def test_with_a_device_addresses_are_not_limited() -> None:
+    """Its driver reserves more of them than there is memory."""
+    code = (
+        "import resource; from penstock_server.airlock import limit; from penstock_server.control.verdict import TrialLimits\n"
+        "before = resource.getrlimit(resource.RLIMIT_AS)\n"
+        "limit(TrialLimits(512, 9.0), 1, has_device=True)\n"
+        "print(before == resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_CPU))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True (19, 19)"
 
 
 def test_the_limits_hold_in_the_process() -> None:

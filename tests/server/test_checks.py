@@ -7,6 +7,8 @@ import pytest
 
 from penstock_server import checks
 from penstock_server.errors import InvalidInputError
+from penstock_server.models import onnx_model
+from penstock_server.models.execution import ExecutionSettings, OwnExecutionSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import ServerSettings
 from penstock_server.transport.settings import TransportSettings
@@ -117,3 +119,67 @@ def test_the_limit_of_descriptors_is_raised_and_told_where_it_is_low(
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("execution", "said"),
+    [
+        (
+            ExecutionSettings(("cuda",)),
+            r"^execution.providers is \['cuda'\]: the installed onnxruntime does not offer cuda; .* onnxruntime-gpu",
+        ),
+        (
+            ExecutionSettings(models={"m": OwnExecutionSettings(("tensorrt", "openvino"))}),
+            r"^execution.models.m.providers is \['tensorrt', 'openvino'\]: the .* does not offer tensorrt or openvino; ",
+        ),
+    ],
+)
+def test_a_provider_that_must_run_and_is_not_there_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, execution: ExecutionSettings, said: str
+) -> None:
+    monkeypatch.setattr(onnx_model, "available", lambda: (CPU,))
+    with pytest.raises(InvalidInputError, match=said):
+        checks.check(settings(tmp_path, execution=execution))
+
+
+def test_a_provider_that_is_preferred_and_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = settings(tmp_path, execution=ExecutionSettings(("openvino", "cuda", "cpu")))
+    monkeypatch.setattr(onnx_model, "available", lambda: (CUDA, CPU))
+    checks.check(given)
+    (warning,) = checks.warnings(given)
+    assert warning.startswith(
+        "execution.providers is ['openvino', 'cuda', 'cpu'], of which some are not there: the installed onnxruntime does not "
+        "offer openvino; run: "
+    )
+
+
+def test_workers_that_share_a_device_without_limits_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_model, "available", lambda: (CUDA, CPU))
+    monkeypatch.setattr(checks, "cores", lambda: 2)
+    models = {"small": OwnExecutionSettings(memory_mib=64), "wide": OwnExecutionSettings(("cuda",))}
+    own = ExecutionSettings(models=models)
+    (warning,) = checks.warnings(settings(tmp_path, workers=2, execution=own))
+    assert warning == (
+        "2 workers load each version onto the device, and none has a limit; set execution.models.wide.memory_mib to what a "
+        "version may take in one worker"
+    )
+    assert not list(checks.warnings(settings(tmp_path, workers=1, execution=own)))
+    monkeypatch.setattr(onnx_model, "available", lambda: ("OpenVINOExecutionProvider", CPU))
+    unlimited = ExecutionSettings(("openvino",))  # it knows no limit
+    assert not list(checks.warnings(settings(tmp_path, workers=2, execution=unlimited)))
+    monkeypatch.setattr(onnx_model, "available", lambda: (CUDA, CPU))
+    assert not list(
+        checks.warnings(settings(tmp_path, workers=2, execution=ExecutionSettings(("cuda",), memory_mib=64)))
+    )
+
+
+def test_onnxruntime_is_not_asked_where_nothing_but_the_cpu_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor lives without it."""
+    monkeypatch.setattr(onnx_model, "available", None)
+    checks.check(settings(tmp_path))
+    assert not list(checks.warnings(settings(tmp_path)))

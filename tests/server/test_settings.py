@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from penstock_server import settings as module
-from penstock_server.batching.limits import BatchLimits, ModelLimits
+from penstock_server.batching.limits import DEVICE_ROWS, THREADED_ROWS, BatchLimits, ModelLimits
 from penstock_server.control.verdict import LoadSettings
 from penstock_server.errors import InvalidInputError
+from penstock_server.models.execution import ExecutionSettings, OwnExecutionSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import (
     DriftSettings,
@@ -100,7 +101,7 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
     ("text", "said"),
     [
         ("ports = 1", r"unknown settings ports; did you mean port\?"),
-        ("zzz = 1", "unknown settings zzz; expected some of airlock, batching, cache, drift, fetch, "),
+        ("zzz = 1", "unknown settings zzz; expected some of airlock, batching, cache, drift, execution, fetch, "),
         ("port = 8001\nhttp_port = 8001", "port and http_port are both 8001, expected two ports"),
         ("[batching]\nmax_row = 5", r"unknown settings batching.max_row; did you mean batching.max_rows\?"),
         ("[grpc]\na = 1\nb = 2", "unknown settings grpc.a, grpc.b; expected"),
@@ -253,3 +254,59 @@ def test_a_model_is_loaded_by_its_own_settings() -> None:
     )
     assert settings.load_settings("churn") == LoadSettings(2, 32)
     assert settings.load_settings("fraud") == LoadSettings(4, 8)
+
+
+EXECUTION = """
+[execution]
+providers = ["tensorrt", "cuda", "cpu"]
+device = 1
+memory_mib = 2048
+
+[execution.options.cuda]
+use_tf32 = true
+cudnn_conv_algo_search = "DEFAULT"
+
+[execution.models.fraud]
+providers = ["cuda"]
+
+[execution.models.tiny]
+providers = ["cpu"]
+"""
+
+
+def test_providers_have_settings(file: Path) -> None:
+    file.write_text(EXECUTION)
+    settings = read_settings(file)
+    assert settings.execution == ExecutionSettings(
+        ("tensorrt", "cuda", "cpu"),
+        1,
+        2048,
+        {"cuda": {"use_tf32": True, "cudnn_conv_algo_search": "DEFAULT"}},
+        {"fraud": OwnExecutionSettings(("cuda",)), "tiny": OwnExecutionSettings(("cpu",))},
+    )
+    assert settings.load_settings("fraud").execution == settings.execution.of("fraud")
+    assert settings.load_settings("fraud").max_rows == DEVICE_ROWS
+    assert settings.load_settings("tiny").max_rows == THREADED_ROWS
+    worker = WorkerSettings.from_json(settings.of_worker.to_json())
+    assert worker.load_settings("fraud") == settings.load_settings("fraud"), "workers load as the airlock does"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[execution]\nproviders = []", "execution.providers is empty"),
+        ("[execution]\nproviders = ['gpu']", "execution.providers has 'gpu'; expected some of tensorrt, cuda"),
+        ("[execution]\nproviders = 'cuda'", "Expected `array`, got `str`"),
+        ("[execution]\nprovider = ['cuda']", r"execution.provider; did you mean execution.providers\?"),
+        (
+            "[execution.models.m]\nproviders = ['cpu', 'cuda']",
+            r"execution.models.m.providers is \['cpu', 'cuda'\], expected",
+        ),
+        ("[execution.models.m]\ndevices = 1", r"execution.models.m.devices; did you mean execution.models.m.device\?"),
+        ("[execution.options.cuda]\nx = [1]", r"got `array` - at `\$.execution.options"),
+    ],
+)
+def test_providers_that_make_no_sense_are_refused(file: Path, text: str, sentence: str) -> None:
+    file.write_text(text)
+    with pytest.raises(InvalidInputError, match=sentence):
+        read_settings(file)

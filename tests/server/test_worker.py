@@ -13,7 +13,7 @@ import pytest
 from penstock import inference_pb2 as pb
 from penstock import penstock_pb2
 from penstock_server import worker as workers
-from penstock_server.batching.limits import BatchLimits, ModelLimits
+from penstock_server.batching.limits import DEVICE_ROWS, BatchLimits, ModelLimits
 from penstock_server.control import messages
 from penstock_server.control.messages import Command, Event, framed
 from penstock_server.control.worker_link import WorkerLink
@@ -21,6 +21,7 @@ from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyErr
 from penstock_server.frames import HEAD
 from penstock_server.kernels import compiled
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
+from penstock_server.models.execution import PROVIDERS, ExecutionSettings, OwnExecutionSettings
 from penstock_server.plain.kernel_set import KERNELS
 from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
@@ -264,14 +265,32 @@ def test_a_model_is_loaded_by_its_own_settings(start: Any, model: Path, monkeypa
     supervised = start(
         serving=ModelSettings(threads=2, models={"n": OwnModelSettings(4)}, compiled_models=False),
         batching=BatchLimits(max_rows=8, models={"n": ModelLimits(max_rows=16)}),
+        execution=ExecutionSettings(("cuda",), models={"n": OwnExecutionSettings(("cpu",))}),
     )
     supervised.load(model)
     supervised.load(model, model="n")
     common = {"batching": None, "python": PythonSettings(), "compiled_models": False, "proven": None}
+    cuda, cpu = ExecutionSettings(("cuda",)), ExecutionSettings(("cpu",))
     assert given == [
-        (("m", "1"), model, {"threads": 2, "max_rows": 8, **common}),
-        (("n", "1"), model, {"threads": 4, "max_rows": 16, **common}),
+        (("m", "1"), model, {"threads": 2, "max_rows": 8, "execution": cuda, **common}),
+        (("n", "1"), model, {"threads": 4, "max_rows": 16, "execution": cpu, **common}),
     ]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate provider")
+def test_a_version_on_a_device_runs_on_its_own_thread_in_large_batches(
+    start: Any, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However brief its batches are: the reactor reads requests while the device computes."""
+    monkeypatch.setitem(PROVIDERS, "cuda", PROVIDERS["cpu"])  # a real session, which says that it runs elsewhere
+    supervised = start(execution=ExecutionSettings(("cuda",)), serving=ModelSettings(inline_budget_ms=1000.0))
+    loaded = supervised.load(model)
+    assert loaded.engine.startswith("onnxruntime on cuda and cpu: the CPU runs 1 of 1 nodes; ")
+    assert loaded.is_inline is False
+    executor = supervised.worker._executors["m", "1"]
+    assert (executor._short_s, executor._slice_rows, executor._queue.max_rows) == (0.0, DEVICE_ROWS, DEVICE_ROWS)
+    supervised.serve(TrafficPlan("1"))
+    assert supervised.infer().model_version == "1"
 
 
 def test_a_slow_version_runs_on_its_own_thread(start: Any, model: Path) -> None:

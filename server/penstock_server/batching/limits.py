@@ -16,6 +16,8 @@ UNIT_ROWS: Final = 64
 INLINE_ROWS: Final = 4096
 THREADED_ROWS: Final = 256
 """The largest batches where none are set. Inline, a batch also fits in the budget; larger ones on a thread gain nothing."""
+DEVICE_ROWS: Final = 4096
+"""The same on a device such as a GPU, which is hardly busy with a few hundred rows."""
 THREADED_S: Final = 0.05
 THREADED_SINGLES: Final = 4
 """On a thread, a batch takes at most this time, or that of four rows run one by one: requests wait for a whole batch."""
@@ -90,6 +92,10 @@ class BatchLimits:
         """The largest batch of a version whose cost is unknown."""
         return THREADED_ROWS if self.max_rows is None else self.max_rows
 
+    def warmed_rows(self, *, has_device: bool) -> int:
+        """The largest batch that is to be warmed up, with or without a device."""
+        return DEVICE_ROWS if has_device and self.max_rows is None else self.most_rows
+
     @property
     def queue_bytes(self) -> int:
         return self.queue_mib * _MEBIBYTE
@@ -107,14 +113,27 @@ class BatchLimits:
         return replace(self, models={}, **own_values)
 
 
-def resolve(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> tuple[BatchLimits, bool]:
+def resolve(
+    limits: BatchLimits,
+    cost: Cost,
+    inline_budget_s: float,
+    *,
+    is_on_device: bool = False,
+    most_rows: int | None = None,
+) -> tuple[BatchLimits, bool]:
     """The limits with a batch size, and whether batches run inline.
 
     A version runs inline when a batch of 64 rows (or of `max_rows`, where that is set) takes no longer than the budget.
     Where no size is set, its batches then grow as far as the budget allows, because each batch has a fixed cost besides
     that of its rows: requests of 64 rows took 285 us of CPU in batches of 64 rows, 174 in batches of 256, 124 in
     batches of 1,024.
+
+    On a device none runs inline: the thread would wait, while it could read requests. `most_rows` is the largest batch that
+    the device has memory for.
     """
+    if is_on_device:
+        wanted = limits.max_rows or cost.rows_within(max(THREADED_S, THREADED_SINGLES * cost.of(1)), DEVICE_ROWS)
+        return replace(limits, max_rows=min(wanted, most_rows or wanted)), False
     is_inline = cost.of(limits.max_rows or UNIT_ROWS) <= inline_budget_s
     if limits.max_rows is not None:
         return limits, is_inline
@@ -125,10 +144,10 @@ def resolve(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> tuple[Ba
     return replace(limits, max_rows=rows), is_inline
 
 
-def slice_rows(limits: BatchLimits, cost: Cost, inline_budget_s: float) -> int:
+def slice_rows(limits: BatchLimits, cost: Cost, inline_budget_s: float, *, is_on_device: bool = False) -> int:
     """The rows of a slice of a large request, by the limits that `resolve` gave.
 
     A slice is a batch, or what the budget allows where batches are set to be smaller. Each slice costs a hand-off of about
-    100 us besides.
+    100 us besides. On a device it is a batch: there may be no memory for more.
     """
-    return max(limits.most_rows, cost.rows_within(inline_budget_s, INLINE_ROWS))
+    return limits.most_rows if is_on_device else max(limits.most_rows, cost.rows_within(inline_budget_s, INLINE_ROWS))

@@ -19,11 +19,14 @@ from penstock_server import atomic, paths
 from penstock_server.control.verdict import Trial, TrialLimits, Verdict
 from penstock_server.errors import InvalidInputError
 from penstock_server.models import strict_json
+from penstock_server.models.execution import PROVIDERS
 
 log = structlog.get_logger(__name__)
 
 MOST_RECORDS: Final = 1000
 _MAX_BYTES: Final = 256 * 1024
+_RUNTIMES: Final = sorted({provider.package for provider in PROVIDERS.values()})
+"""The packages that bring onnxruntime; one of them is installed."""
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,4 +101,11 @@ def _files(folder: Path) -> list[tuple[str, int, int]]:
 @cache
 def _releases() -> tuple[str, ...]:
     """The releases of what loads a version, without importing it."""
-    return tuple(importlib.metadata.version(name) for name in ("penstock", "onnxruntime", "numpy"))
+    return tuple(f"{name} {version}" for name in ("penstock", *_RUNTIMES, "numpy") if (version := _release(name)))
+
+
+def _release(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

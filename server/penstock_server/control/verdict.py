@@ -7,9 +7,14 @@ import msgspec
 from penstock.names import VersionKey
 from penstock_server.batching.limits import Batching
 from penstock_server.compiled_models.choice import Choice
+from penstock_server.models.execution import ExecutionSettings
 from penstock_server.python.settings import PythonSettings
 
 MAX_VERDICT_BYTES: Final = 64 * 1024
+OUT_OF_DEVICE_MEMORY: Final = (
+    "needs more of the device's memory than was free when it was tried (the setting execution.memory_mib may limit it)"
+)
+"""The reason of a version that a device has no memory for."""
 
 
 class LoadSettings(msgspec.Struct, frozen=True):
@@ -20,6 +25,7 @@ class LoadSettings(msgspec.Struct, frozen=True):
     batching: Batching | None = None
     python: PythonSettings = PythonSettings()
     compiled_models: bool = True
+    execution: ExecutionSettings = ExecutionSettings()
 
 
 class Trial(msgspec.Struct, frozen=True):

@@ -78,7 +78,8 @@ def kernels_of(
     """The kernels of a graph, proven and timed.
 
     Args:
-        model: onnxruntime's session of it.
+        model: onnxruntime's session of it, on a device or not. Kernels are compared with one on the CPU: a device adds up in
+            an order of its own. They are timed against this one.
         path: its file.
         golden: rows of golden requests, as the graph gets them; None where there are none.
         threads: onnxruntime's; with several it adds up trees in an order of its own.
@@ -103,20 +104,25 @@ def _kernels(
     if (library := compiled.available(KERNELS)) is None:
         return none("the kernels of models are not compiled yet")
     made = CompiledModel(program)
-    if proven is None or proven.proven_with != library.key:
-        proven = replace(_chosen(program, made, model, golden), proven_with=library.key)
+    # What was found beside a device says nothing of a session that had to go back to the CPU.
+    proven_with = f"{library.key} {' '.join(model.placement.devices)}".rstrip()
+    if proven is None or proven.proven_with != proven_with:
+        reference = OnnxModel(path) if model.placement.devices else model
+        proven = replace(_chosen(program, made, model, reference, golden), proven_with=proven_with)
     return ModelKernels(proven, made if proven.is_any else None)
 
 
-def _chosen(program: Program, made: CompiledModel, model: OnnxModel, golden: NDArray[Any] | None) -> Choice:
-    """Which batches kernels serve, by proof and by the clock."""
+def _chosen(
+    program: Program, made: CompiledModel, model: OnnxModel, reference: OnnxModel, golden: NDArray[Any] | None
+) -> Choice:
+    """Which batches kernels serve: by proof, which compares them with `reference`, and by the clock, with `model`."""
     name = program.given.name
 
     def ours(matrix: NDArray[Any]) -> Sequence[NDArray[Any]]:
         return made.run(matrix.tobytes(), len(matrix))
 
     def theirs(matrix: NDArray[Any]) -> Sequence[NDArray[Any]]:
-        return model.run({name: matrix})
+        return reference.run({name: matrix})
 
     if why := proof.difference(program, ours, theirs, golden):
         return choice.none(why)

@@ -28,6 +28,7 @@ from penstock_server.models import golden as golden_requests
 from penstock_server.models import independence, kernels
 from penstock_server.models.artifact import Artifact, read, read_explanation
 from penstock_server.models.classes import known_strings
+from penstock_server.models.execution import ExecutionSettings
 from penstock_server.models.explaining import ExplainingServable
 from penstock_server.models.golden import Golden
 from penstock_server.models.onnx_model import OnnxModel
@@ -50,6 +51,7 @@ def load(
     batching: Batching | None = None,
     python: PythonSettings = PythonSettings(),  # noqa: B008 - frozen
     compiled_models: bool = True,
+    execution: ExecutionSettings = ExecutionSettings(),  # noqa: B008 - frozen
     proven: Choice | None = None,
 ) -> tuple[Servable, Cost]:
     """The version in `folder`, warmed up and checked, and what its batches cost.
@@ -62,6 +64,7 @@ def load(
         batching: whether requests share batches, where that is decided already; None lets `independence` decide.
         python: whether and how a pipeline is run that is no graph.
         compiled_models: whether kernels may run a graph in place of onnxruntime, which they must equal.
+        execution: what runs the graphs that onnxruntime runs. Kernels run on the CPU: they are considered only if it may.
         proven: what is known of that already, as `models.kernels.kernels_of` takes it.
 
     Raises:
@@ -70,11 +73,14 @@ def load(
     """
     artifact = read(folder)
     servable = (
-        _onnx_servable(key, artifact, threads) if artifact.python is None else python_servable(key, artifact, python)
+        _onnx_servable(key, artifact, threads, execution)
+        if artifact.python is None
+        else python_servable(key, artifact, python)
     )
     try:
         if isinstance(servable, OnnxServable):
-            _take_kernels(servable, threads, proven, is_wanted=compiled_models)
+            refusal = _refusal_of_kernels(execution, are_wanted=compiled_models)
+            _take_kernels(servable, threads, proven, refusal)
         cost = _warm_up(servable, max_rows, _warming(servable))
         golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
         servable.decide(independence.decide(servable, batching, golden_rows, known_strings(servable.model.file)))
@@ -88,8 +94,8 @@ def load(
     return servable, cost
 
 
-def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int) -> OnnxServable:
-    model = OnnxModel(artifact.model_path, threads=threads)
+def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int, execution: ExecutionSettings) -> OnnxServable:
+    model = OnnxModel(artifact.model_path, threads=threads, settings=execution)
     pipeline = (
         None
         if artifact.features is None
@@ -100,10 +106,16 @@ def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int) -> OnnxSer
     return OnnxServable(key, artifact, model, pipeline)
 
 
-def _take_kernels(servable: OnnxServable, threads: int, proven: Choice | None, *, is_wanted: bool) -> None:
+def _refusal_of_kernels(execution: ExecutionSettings, *, are_wanted: bool) -> str:
+    if not are_wanted:
+        return "the settings say serving.compiled_models = false"
+    return "" if execution.allows_cpu else "the settings do not list cpu in execution.providers"
+
+
+def _take_kernels(servable: OnnxServable, threads: int, proven: Choice | None, refusal: str) -> None:
     """Has kernels run the version where they are proven and faster; before anything is measured of it."""
-    if not is_wanted:
-        servable.kernels = kernels.none("the settings say serving.compiled_models = false")
+    if refusal:
+        servable.kernels = kernels.none(refusal)
         return
     path = servable.artifact.model_path
     golden = _golden_matrix(servable)
@@ -182,11 +194,43 @@ def _warm_up(servable: Servable, max_rows: int, rows_of: Rows) -> Cost:
     rows = min(max_rows, max(2, int(_WARM_S / max(first_s, 1e-9))))
     if not servable.is_batched or max_rows < 2:
         return Cost(first_s, 0.0)
+    if servable.is_on_device:
+        return _warm_up_device(servable, rows_of, first_s, rows, max_rows)
     last_s = _best_s(servable, rows_of, rows)
-    if last_s is None:
-        return Cost(first_s, 0.0)
+    return Cost(first_s, 0.0) if last_s is None else _line(first_s, last_s, rows)
+
+
+def _line(first_s: float, last_s: float, rows: int) -> Cost:
     row_s = max(0.0, (last_s - first_s) / (rows - 1))
     return Cost(max(0.0, first_s - row_s), row_s)
+
+
+def _warm_up_device(servable: Servable, rows_of: Rows, first_s: float, rows: int, max_rows: int) -> Cost:
+    """The same on a device, where a row in a large batch may cost a hundredth of a row alone, and memory is short.
+
+    By the time of one row the batch would be far from the largest, so it grows by what it took. While the device has no
+    memory for it, it is halved, and then none that serves is larger than the largest that ran.
+    """
+    cost, ran = Cost(first_s, 0.0), 1
+    while True:
+        try:
+            last_s = _best_s(servable, rows_of, rows)
+        except InvalidInputError:
+            max_rows = rows // 2
+            if max_rows <= ran:
+                if ran == 1:
+                    raise
+                servable.most_rows = ran
+                return cost
+            servable.most_rows = rows = max_rows
+            continue
+        if last_s is None:
+            return cost
+        cost, ran = _line(first_s, last_s, rows), rows
+        rows = cost.rows_within(_WARM_S, max_rows)
+        # A batch a little larger tells nothing new, unless it is the largest.
+        if rows <= ran or (rows < 2 * ran and rows < max_rows):
+            return cost
 
 
 def _best_s(servable: Servable, rows_of: Rows, rows: int) -> float | None:

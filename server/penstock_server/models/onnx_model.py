@@ -3,7 +3,12 @@
 It turns raw blocks into feeds and returns arrays. The batch scheduler decides which rows run together.
 """
 
+import re
+import sys
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +18,8 @@ from numpy.typing import NDArray
 
 from penstock.tensors import NUMPY_TYPES, split_bytes
 from penstock_server.errors import InvalidInputError, ModelFailedError, first_line
-from penstock_server.models import onnx_file
+from penstock_server.models import execution, onnx_file
+from penstock_server.models.execution import CPU, PROVIDERS, ExecutionSettings, Placement
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 
 # Some builds record usage events; a server's requests are confidential.
@@ -42,17 +48,25 @@ class OnnxModel:
     Attributes:
         signature: what goes in and out.
         file: the graph's structure, which was checked before onnxruntime saw it.
+        placement: what it runs on.
 
     Args:
         path: the .onnx file; external data is in the same folder.
         threads: onnxruntime's threads within one operator. One is right for small models: cores are used by processes.
+        settings: which providers run it; the CPU where that is left out.
 
     Raises:
         InvalidInputError: the file is refused, onnxruntime cannot run it, or an input or output is not a tensor of a known
             type.
     """
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        settings: ExecutionSettings = ExecutionSettings(),  # noqa: B008 - frozen
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -62,7 +76,9 @@ class OnnxModel:
         self.file = onnx_file.read(path)
         source: str | bytes = onnx_file.without_maps(path, self.file) or str(path)
         try:
-            self._session: Any = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session, self.placement = _opened(source, options, settings)
+        except InvalidInputError:
+            raise
         except Exception as error:
             raise InvalidInputError(f"{path.name} cannot be loaded by onnxruntime: {first_line(error)}") from error
         self.signature = _signature(self._session, path)
@@ -87,6 +103,79 @@ class OnnxModel:
             spec.name: _array(block, spec.datatype, shape)
             for spec, block, shape in zip(self.signature.inputs, blocks, shapes, strict=True)
         }
+
+
+def available() -> Sequence[str]:
+    """The providers that the installed onnxruntime offers, by its own names."""
+    return tuple(onnxruntime.get_available_providers())
+
+
+def _opened(source: str | bytes, options: Any, settings: ExecutionSettings) -> tuple[Any, Placement]:
+    """A session, and what its graph runs on: the first of the settings' providers that can, and those behind it.
+
+    onnxruntime goes on with the CPU where a provider cannot start, and a session may have a provider that runs none of its
+    nodes. Both are found out here, because nobody who has paid for a device wants to learn it from a bill.
+    """
+    if not settings.has_device:
+        return onnxruntime.InferenceSession(source, options, providers=[PROVIDERS[CPU].name]), Placement()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    names, notes = execution.offered(settings, available()), []
+    failure: Exception | None = None
+    if note := execution.missing(settings, available()):
+        notes.append(note)
+    for at, name in enumerate(names):
+        if name in ("cuda", "tensorrt"):
+            _load_libraries()
+        arguments = execution.arguments(settings, names[at:])
+        try:
+            # Without `enable_fallback=0` it would print to standard output, and open the session anew on the CPU.
+            session = onnxruntime.InferenceSession(source, options, providers=arguments, enable_fallback=0)
+        except Exception as error:
+            if at == len(names) - 1 and name == CPU:
+                raise
+            notes.append(f"{name} cannot run it: {_said(error)}")
+            failure = error
+            continue
+        if name == CPU:
+            return session, Placement(note="; ".join(notes), is_told=True)
+        if PROVIDERS[name].name not in session.get_providers():
+            notes.append(f"{name} cannot start: its libraries, its driver or its device are not there")
+            continue
+        devices, on_cpu, nodes = _runs_on(session, names[at:])
+        if devices:
+            return session, Placement(devices, on_cpu, nodes, "; ".join(notes), is_told=True)
+        notes.append(f"none of its nodes runs on {name}")
+    raise InvalidInputError(f"{'; '.join(notes)}; execution.providers does not list {CPU}") from failure
+
+
+def _runs_on(session: Any, names: Sequence[str]) -> tuple[tuple[str, ...], int, int]:
+    """Which of these providers run nodes of the graph, how many are left to the CPU, and how many there are."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # before onnxruntime 1.24
+        had = session.get_providers()
+        return tuple(name for name in names if name != CPU and PROVIDERS[name].name in had), 0, 0
+    nodes: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        nodes[part.ep_name] += len(part.get_nodes())
+    devices = tuple(name for name in names if name != CPU and nodes[PROVIDERS[name].name])
+    return devices, nodes[PROVIDERS[CPU].name], nodes.total()
+
+
+_PLACES: Final = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |\[with [^\]]*\] |\S+\.(?:cc|h):\d+ (?:[^()]*\([^()]*\)|\w+) "
+)
+"""Where in onnxruntime's source an error was raised, and of which kind it is."""
+
+
+def _said(error: BaseException) -> str:
+    """An error of a provider without the places in the source, which come first and fill lines."""
+    return " ".join(_PLACES.sub("", str(error)).split())[:300]
+
+
+@cache
+def _load_libraries() -> None:
+    """Loads CUDA and cuDNN from the packages that pip installs them by, where no system search finds them."""
+    with redirect_stdout(sys.stderr):  # it prints what it does not find, and a session says that better
+        onnxruntime.preload_dlls()
 
 
 def _array(block: bytes, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -97,6 +97,7 @@ class Servable(ABC):
         key: the model's name and the version's.
         outputs: what it gives.
         is_elsewhere: another process runs it, so that its thread waits and this process cannot be hung or ended by it.
+        most_rows: the largest batch that a device had memory for, where that is less than was asked for; None elsewhere.
         is_batched: whether requests may run together: as far as the graph's shapes allow, until `independence` decides.
         batching: that decision; None before.
         explaining: the same version with attributions, and what its batches cost; None if it cannot give them.
@@ -104,6 +105,7 @@ class Servable(ABC):
     """
 
     is_elsewhere = False
+    most_rows: int | None = None
     explaining: "tuple[Servable, Cost] | None" = None
     unexplained = "it was published without an explanation"
 
@@ -156,9 +158,17 @@ class Servable(ABC):
         return ""
 
     @property
+    def is_on_device(self) -> bool:
+        """Whether batches wait for a device other than the CPU; so they run on a thread of their own, and may be large."""
+        return False
+
+    @property
     def batching_note(self) -> str:
         """What operators need to know about how requests are batched; "" for nothing."""
-        return "" if self.batching is None else self.batching.note
+        device = (
+            "" if self.most_rows is None else f"a batch has at most {self.most_rows:,} rows, for want of device memory"
+        )
+        return "; ".join(filter(None, (device, "" if self.batching is None else self.batching.note)))
 
     @property
     def kernel_calls(self) -> KernelCalls | None:
@@ -247,7 +257,12 @@ class OnnxServable(Servable):
 
     @property
     def engine(self) -> str:
-        return self.kernels.choice.reason
+        choice = self.kernels.choice
+        return self.model.placement.told(choice.reason, is_shared=choice.is_any and not all(choice.by_size))
+
+    @property
+    def is_on_device(self) -> bool:
+        return bool(self.model.placement.devices) and not all(self.kernels.choice.by_size)
 
     @property
     def kernel_calls(self) -> KernelCalls | None:

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.batching.cost import Cost
-from penstock_server.batching.limits import THREADED_ROWS, UNIT_ROWS, BatchLimits, ModelLimits, resolve, slice_rows
+from penstock_server.batching.limits import (
+    DEVICE_ROWS,
+    THREADED_ROWS,
+    UNIT_ROWS,
+    BatchLimits,
+    ModelLimits,
+    resolve,
+    slice_rows,
+)
 from penstock_server.errors import InvalidInputError
 
 BUDGET_S = 0.001
@@ -86,3 +94,30 @@ def test_a_chosen_inline_batch_keeps_the_budget(base_s: float, row_s: float) -> 
 )
 def test_a_slice_is_a_batch_or_what_the_budget_allows(max_rows: int, cost: Cost, rows: int) -> None:
     assert slice_rows(BatchLimits(max_rows), cost, 1e-3) == rows
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "cost", "most_rows", "rows"),
+    [
+        (None, Cost(1e-4, 1e-7), None, DEVICE_ROWS),  # what would run inline on the CPU
+        (None, Cost(1e-4, 1e-7), 700, 700),  # as much as the device has memory for
+        (None, Cost(0.0, 1e-4), None, 500),  # 50 ms
+        (None, Cost(0.0, 1e-4), 700, 500),
+        (8, Cost(1e-4, 1e-7), 700, 8),
+        (900, Cost(1e-4, 1e-7), 700, 700),
+    ],
+)
+def test_batches_on_a_device_run_on_a_thread_and_may_be_large(
+    max_rows: int | None, cost: Cost, most_rows: int | None, rows: int
+) -> None:
+    limits, is_inline = resolve(BatchLimits(max_rows), cost, BUDGET_S, is_on_device=True, most_rows=most_rows)
+    assert (limits.max_rows, is_inline) == (rows, False)
+    assert slice_rows(limits, cost, BUDGET_S, is_on_device=True) == rows, "there may be no memory for more"
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "has_device", "rows"),
+    [(None, False, THREADED_ROWS), (None, True, DEVICE_ROWS), (8, False, 8), (8, True, 8)],
+)
+def test_what_is_warmed_up(max_rows: int | None, has_device: bool, rows: int) -> None:
+    assert BatchLimits(max_rows).warmed_rows(has_device=has_device) == rows

@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from penstock_server.control import proven
 from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
+from penstock_server.models.execution import ExecutionSettings
 
 LIMITS = TrialLimits(1024, 10.0)
 PASSED = Verdict(batching="rows", note="a note", took_s=0.5)
@@ -37,6 +39,7 @@ def test_a_verdict_is_remembered(trial: Trial, tmp_path: Path, verdict: Verdict)
         {"identity": "other"},
         {"how": LoadSettings(threads=2)},
         {"how": LoadSettings(batching="request")},
+        {"how": LoadSettings(execution=ExecutionSettings(("cuda", "cpu")))},
         {"version": "2"},
     ],
 )
@@ -101,3 +104,25 @@ def test_a_folder_that_cannot_be_written_is_no_error(trial: Trial, tmp_path: Pat
     known = ProvenVersions(LIMITS, tmp_path)
     known.remember(trial, PASSED)
     assert known.recall(trial) is None
+
+
+def test_it_does_not_count_for_another_package_of_onnxruntime(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime-gpu is installed in the place of onnxruntime, whose release is then known to nobody."""
+    installed = {"penstock": "1", "onnxruntime": "1.32.0", "numpy": "2"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    proven._releases.cache_clear()
+    ProvenVersions(LIMITS, tmp_path).remember(trial, PASSED)
+    installed["onnxruntime-gpu"] = installed.pop("onnxruntime")
+    proven._releases.cache_clear()
+    assert ProvenVersions(LIMITS, tmp_path).recall(trial) is None
+    ProvenVersions(LIMITS, tmp_path).remember(trial, PASSED)
+    assert ProvenVersions(LIMITS, tmp_path).recall(trial) == PASSED
+    proven._releases.cache_clear()

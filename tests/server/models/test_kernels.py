@@ -12,6 +12,7 @@ from penstock_server.compiled_models.compiled_model import CompiledModel
 from penstock_server.compiled_models.kernel_set import KERNELS
 from penstock_server.kernels import compiled
 from penstock_server.models import kernels
+from penstock_server.models.execution import ExecutionSettings, Placement
 from penstock_server.models.kernels import ModelKernels, kernels_of
 from penstock_server.models.loader import load
 from penstock_server.models.onnx_model import OnnxModel
@@ -166,3 +167,77 @@ def test_that_kernels_differ_is_taken_on_trust_too(version: Path, monkeypatch: p
     first = loaded(version).kernels.choice
     monkeypatch.setattr(proof, "difference", lambda *_: "")
     assert loaded(version, proven=first).engine == "onnxruntime: they differ"
+
+
+def on_device(monkeypatch: pytest.MonkeyPatch, devices: tuple[str, ...] = ("cuda",)) -> list[Any]:
+    """Sessions that settings give a device say that they run there, and add up otherwise; the rows that they are asked."""
+    opened, ran = kernels.OnnxModel.__init__, kernels.OnnxModel.run
+    asked: list[Any] = []
+
+    def init(self: OnnxModel, path: Path, **given: Any) -> None:
+        settings = given.pop("settings", ExecutionSettings())
+        opened(self, path, **given)
+        if settings.has_device:
+            self.placement = Placement(devices, 0, 1, is_told=True)
+
+    def run(self: OnnxModel, feeds: Any) -> Any:
+        outputs = ran(self, feeds)
+        if not self.placement.devices:
+            return outputs
+        asked.append(len(next(iter(feeds.values()))))
+        return [np.nextafter(each, np.float32(np.inf)) for each in outputs]
+
+    monkeypatch.setattr(OnnxModel, "__init__", init)
+    monkeypatch.setattr(OnnxModel, "run", run)
+    return asked
+
+
+def test_kernels_beside_a_device_are_proven_on_the_cpu_and_timed_against_the_device(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = on_device(monkeypatch)
+    timed: list[Any] = []
+
+    def fastest(about: str, ours_s: Any, theirs_s: Any) -> choice.Choice:
+        timed.append(set(asked))
+        return choice.Choice((True, True, True, False), "kernels up to 256 rows: fast")
+
+    monkeypatch.setattr(choice, "fastest", fastest)
+    servable = loaded(version, execution=ExecutionSettings(("cuda", "cpu")))
+    assert timed == [set(choice.SIZES)], "the device's answers are no part of the proof"
+    assert servable.engine == "kernels up to 256 rows, else onnxruntime on cuda: fast"
+    assert servable.is_on_device
+    assert servable.kernels.choice.proven_with.endswith(" cuda")
+
+
+def test_a_version_that_kernels_serve_altogether_waits_for_no_device(
+    version: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_device(monkeypatch)
+    monkeypatch.setattr(choice, "fastest", always)
+    servable = loaded(version, execution=ExecutionSettings(("cuda", "cpu")))
+    assert (servable.engine, servable.is_on_device) == ("kernels", False)
+
+
+def test_kernels_do_not_run_what_must_run_on_a_device(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_device(monkeypatch)
+    monkeypatch.setattr(choice, "fastest", always)
+    servable = loaded(version, execution=ExecutionSettings(("cuda",)))
+    assert servable.engine == "onnxruntime on cuda: the settings do not list cpu in execution.providers"
+    assert servable.is_on_device
+
+
+@pytest.mark.parametrize(("tried", "found"), [((), ("cuda",)), (("cuda",), ()), (("cuda",), ("tensorrt", "cuda"))])
+def test_what_was_found_beside_another_device_is_found_again(
+    version: Path, monkeypatch: pytest.MonkeyPatch, tried: tuple[str, ...], found: tuple[str, ...]
+) -> None:
+    settings = ExecutionSettings(("tensorrt", "cuda", "cpu"))
+    monkeypatch.setattr(choice, "fastest", always)
+    with monkeypatch.context() as trial:
+        on_device(trial, tried)
+        proven = loaded(version, execution=settings).kernels.choice
+    on_device(monkeypatch, found)
+    assert loaded(version, execution=settings, proven=proven).kernels.choice != proven
+    on_device(monkeypatch, tried)
+    monkeypatch.setattr(choice, "fastest", None)
+    assert loaded(version, execution=settings, proven=proven).kernels.choice == proven

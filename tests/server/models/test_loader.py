@@ -17,7 +17,8 @@ from penstock_server.features.spec.spec import (
     Take,
     Text,
 )
-from penstock_server.models import artifact, golden
+from penstock_server.models import artifact, golden, loader
+from penstock_server.models.execution import ExecutionSettings, Placement
 from penstock_server.models.loader import load
 from penstock_server.models.onnx_model import OnnxModel
 
@@ -182,3 +183,84 @@ def test_a_warm_up_without_memory_is_no_blank_row_that_the_model_does_not_like(
 def test_requests_that_are_not_to_be_joined_run_alone(write_onnx: WriteOnnx) -> None:
     servable, _ = load(KEY, doubling(write_onnx, ["N", 2]), threads=1, max_rows=8, batching="request")
     assert not servable.is_batched
+
+
+class Device:
+    """A device that has memory for so many rows, and takes so long: what sessions with `settings` for it run on."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, most_rows: int, base_s: float = 1e-4, row_s: float = 1e-7
+    ) -> None:
+        self.sizes: list[int] = []
+        self.now_s = 0.0
+        opened = OnnxModel.__init__
+
+        def init(model: OnnxModel, path: Path, *, threads: int, settings: ExecutionSettings) -> None:
+            opened(model, path, threads=threads)
+            model.placement = Placement(("cuda",), 0, 1, is_told=True) if settings.has_device else Placement()
+
+        def run(_: OnnxModel, feeds: Any) -> Any:
+            (rows,) = feeds.values()
+            self.sizes.append(len(rows))
+            self.now_s += base_s + row_s * len(rows)
+            if len(rows) > most_rows:
+                raise ModelFailedError("the model failed on this input") from RuntimeError(
+                    "Available memory of 8 is smaller than requested bytes of 16"
+                )
+            return [rows + rows]
+
+        monkeypatch.setattr(OnnxModel, "__init__", init)
+        monkeypatch.setattr(OnnxModel, "run", run)
+        monkeypatch.setattr(loader.time, "perf_counter", lambda: self.now_s)
+
+    def load(self, folder: Path, max_rows: int = 4096) -> tuple[Any, Cost]:
+        return load(KEY, folder, threads=1, max_rows=max_rows, batching="rows", execution=ExecutionSettings(("cuda",)))
+
+
+def test_a_batch_on_a_device_is_warmed_up_as_large_as_it_will_be(
+    write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(monkeypatch, most_rows=10**6)
+    servable, cost = device.load(doubling(write_onnx, ["N", 2]))
+    assert servable.is_on_device
+    assert max(device.sizes) == 4096, "judged by one row alone it would be 2,497"
+    assert servable.most_rows is None
+    assert (cost.base_s, cost.row_s) == (pytest.approx(1e-4), pytest.approx(1e-7))
+
+
+def test_a_batch_on_a_device_is_as_large_as_its_memory(write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch, most_rows=700)
+    servable, cost = device.load(doubling(write_onnx, ["N", 2]))
+    assert 350 <= servable.most_rows <= 700
+    assert servable.most_rows == max(size for size in device.sizes if size <= 700)
+    assert servable.batching_note == f"a batch has at most {servable.most_rows} rows, for want of device memory"
+    assert cost.row_s == pytest.approx(1e-7)
+
+
+def test_memory_that_is_too_little_for_larger_batches_alone_stops_the_growth(
+    write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first large batch fits, by the time of one row; the one that its own time would allow does not."""
+    servable, _ = Device(monkeypatch, most_rows=2600).load(doubling(write_onnx, ["N", 2]))
+    assert 2000 < servable.most_rows <= 2600
+
+
+@pytest.mark.parametrize(("base_s", "row_s", "least"), [(1e-3, 1e-3, 125), (1e-2, 1e-4, 25), (0.1, 0.0, 2)])
+def test_a_slow_device_gets_no_batch_that_takes_long_to_warm_up(
+    write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch, base_s: float, row_s: float, least: int
+) -> None:
+    device = Device(monkeypatch, most_rows=10**6, base_s=base_s, row_s=row_s)
+    servable, cost = device.load(doubling(write_onnx, ["N", 2]))
+    assert max(device.sizes) >= least
+    assert base_s + row_s * max(device.sizes) <= 0.3
+    assert device.sizes.count(max(device.sizes)) <= 3, "it is not approached in small steps"
+    assert servable.most_rows is None, "nothing says that there is no memory"
+    assert cost.of(32) == pytest.approx(base_s + row_s * 32)
+
+
+@pytest.mark.parametrize("most_rows", [0, 1])
+def test_a_device_without_memory_for_two_rows_refuses(
+    write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch, most_rows: int
+) -> None:
+    with pytest.raises(InvalidInputError, match="needs more memory for its warm-up than there is"):
+        Device(monkeypatch, most_rows).load(doubling(write_onnx, ["N", 2]))

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +7,8 @@ import pytest
 
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
 from penstock_server.errors import InvalidInputError, ModelFailedError
+from penstock_server.models import onnx_model
+from penstock_server.models.execution import PROVIDERS, ExecutionSettings, Placement, Provider
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.signature import TensorInfo
 
@@ -184,3 +186,194 @@ def test_bfloat16_is_refused_in_one_sentence(tmp_path: Path) -> None:
     ) as caught:
         OnnxModel(path)
     assert "\n" not in str(caught.value)
+
+
+Nodes = dict[str, int]
+"""How many nodes each provider runs, by onnxruntime's names."""
+AZURE = "AzureExecutionProvider"
+CUDA, TENSORRT, CPU = (PROVIDERS[name].name for name in ("cuda", "tensorrt", "cpu"))
+
+
+class Runtime:
+    """onnxruntime with other providers than the installed one: what a session gets is decided by `gets`, asked with the names.
+
+    Sessions are real ones on the CPU; they only say that they were something else.
+    """
+
+    def __init__(self, gets: Callable[[list[str]], Nodes]) -> None:
+        self.gets = gets
+        self.asked: list[list[tuple[str, dict[str, str]]]] = []
+        self.loaded = 0
+        self._real = onnx_model.onnxruntime.InferenceSession
+
+    def session(self, source: Any, options: Any, *, providers: list[Any], enable_fallback: int) -> Any:
+        assert enable_fallback == 0, "onnxruntime would go back to the CPU by itself"
+        self.asked.append(providers)
+        nodes = self.gets([name for name, _ in providers])
+        session = self._real(source, options, providers=[CPU])
+        session.get_providers = lambda: list(nodes)
+        session.get_provider_graph_assignment_info = lambda: [Part(name, count) for name, count in nodes.items()]
+        return session
+
+    def preload_dlls(self) -> None:
+        print("no library is found")
+        self.loaded += 1
+
+
+class Part:
+    def __init__(self, ep_name: str, count: int) -> None:
+        self.ep_name = ep_name
+        self._count = count
+
+    def get_nodes(self) -> Sequence[int]:
+        return range(self._count)
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Runtime]:
+    def make(gets: Callable[[list[str]], Nodes], *offered: str) -> Runtime:
+        made = Runtime(gets)
+        monkeypatch.setattr(onnx_model.onnxruntime, "InferenceSession", made.session)
+        monkeypatch.setattr(onnx_model.onnxruntime, "get_available_providers", lambda: [*offered, CPU])
+        monkeypatch.setattr(onnx_model.onnxruntime, "preload_dlls", made.preload_dlls)
+        onnx_model._load_libraries.cache_clear()
+        return made
+
+    return make
+
+
+def placed(write_onnx: WriteOnnx, *providers: str, **settings: Any) -> Placement:
+    model = OnnxModel(identity(write_onnx, ["N", 3]), settings=ExecutionSettings(providers, **settings))
+    (answer,) = model.run(model.feeds([np.ones(3, np.float32).tobytes()], [(1, 3)]))
+    assert answer.tolist() == [[1, 1, 1]]
+    return model.placement
+
+
+def test_a_session_runs_on_what_is_preferred(
+    write_onnx: WriteOnnx, runtime: Callable[..., Runtime], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = runtime(lambda names: dict.fromkeys(names, 0) | {CUDA: 5, CPU: 1}, CUDA)
+    assert placed(write_onnx, "cuda", "cpu", device=1) == Placement(("cuda",), 1, 6, "", is_told=True)
+    ((first, last),) = made.asked
+    assert (first[0], first[1]["device_id"], last) == (CUDA, "1", (CPU, {}))
+    assert made.loaded == 1
+    placed(write_onnx, "cuda")
+    assert made.loaded == 1, "libraries are loaded once"
+    assert capsys.readouterr().out == ""
+
+
+def test_no_device_is_asked_for_where_none_is_set(write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_model.onnxruntime, "get_available_providers", None)
+    assert OnnxModel(identity(write_onnx, ["N", 3])).placement == Placement()
+
+
+def test_what_is_behind_the_preferred_one_gets_what_that_cannot_run(
+    write_onnx: WriteOnnx, runtime: Callable[..., Runtime]
+) -> None:
+    runtime(lambda _: {TENSORRT: 4, CUDA: 2, CPU: 0}, TENSORRT, CUDA)
+    assert placed(write_onnx, "tensorrt", "cuda").devices == ("tensorrt", "cuda")
+
+
+def test_a_provider_that_cannot_start_is_passed_over_and_told(
+    write_onnx: WriteOnnx, runtime: Callable[..., Runtime]
+) -> None:
+    """As onnxruntime does it: the session opens, and has lost the provider."""
+    made = runtime(lambda names: {CUDA: 3, CPU: 0} if names[0] == CUDA else {CPU: 3}, TENSORRT, CUDA)
+    note = "tensorrt cannot start: its libraries, its driver or its device are not there"
+    assert placed(write_onnx, "tensorrt", "cuda", "cpu") == Placement(("cuda",), 0, 3, note, is_told=True)
+    assert [[name for name, _ in asked] for asked in made.asked] == [[TENSORRT, CUDA, CPU], [CUDA, CPU]]
+
+
+def test_the_cpu_is_gone_back_to_where_it_is_listed(write_onnx: WriteOnnx, runtime: Callable[..., Runtime]) -> None:
+    runtime(lambda _: {CPU: 3}, CUDA)
+    note = "cuda cannot start: its libraries, its driver or its device are not there"
+    assert placed(write_onnx, "cuda", "cpu") == Placement(note=note, is_told=True)
+    with pytest.raises(InvalidInputError) as caught:
+        placed(write_onnx, "cuda")
+    assert str(caught.value) == f"{note}; execution.providers does not list cpu"
+
+
+def test_a_provider_that_runs_no_node_counts_for_nothing(
+    write_onnx: WriteOnnx, runtime: Callable[..., Runtime]
+) -> None:
+    runtime(lambda names: dict.fromkeys(names, 0) | {CPU: 4}, CUDA)
+    assert placed(write_onnx, "cuda", "cpu") == Placement(note="none of its nodes runs on cuda", is_told=True)
+    with pytest.raises(InvalidInputError, match="none of its nodes runs on cuda; execution"):
+        placed(write_onnx, "cuda")
+
+
+def test_what_is_not_offered_is_told_on_the_engine_and_refused_alone(
+    write_onnx: WriteOnnx, runtime: Callable[..., Runtime]
+) -> None:
+    made = runtime(lambda _: {CPU: 3})
+    assert placed(write_onnx, "openvino", "cpu").note.startswith(
+        "the installed onnxruntime does not offer openvino; run: "
+    )
+    assert len(made.asked) == 1
+    with pytest.raises(InvalidInputError, match="pip install onnxruntime-openvino"):
+        placed(write_onnx, "openvino")
+
+
+PLUGINS = """/src/python/onnxruntime_pybind_state.cc:729 void onnxruntime::python::RegisterPlugins(PySessionOptions&, const \
+onnxruntime::ProviderOptions&) Please install TensorRT libraries"""
+MEMORY = """[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: /src/core/framework/bfc_arena.cc:360 void* \
+onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Available memory of 8 is smaller than requested \
+bytes of 16
+"""
+DEVICE = """/src/cuda_execution_provider_info.cc:63 static onnxruntime::CUDAExecutionProviderInfo onnxruntime::From(const \
+onnxruntime::ProviderOptions&) [ONNXRuntimeError] : 1 : FAIL : provider_options_utils.h:187 Parse Failed to parse provider \
+option "device_id":
+ no such device"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (PLUGINS, "Please install TensorRT libraries"),
+        (MEMORY, "Exception during initialization: Available memory of 8 is smaller than requested bytes of 16"),
+        (DEVICE, 'Failed to parse provider option "device_id": no such device'),
+    ],
+)
+def test_an_error_of_a_provider_is_told_without_places_in_its_source(
+    write_onnx: WriteOnnx, runtime: Callable[..., Runtime], raised: str, said: str
+) -> None:
+    def gets(names: list[str]) -> Nodes:
+        if names[0] == CUDA:
+            raise RuntimeError(raised)
+        return {CPU: 1}
+
+    runtime(gets, CUDA)
+    assert placed(write_onnx, "cuda", "cpu").note == f"cuda cannot run it: {said}"
+    with pytest.raises(InvalidInputError) as caught:
+        placed(write_onnx, "cuda")
+    assert str(caught.value) == f"cuda cannot run it: {said}; execution.providers does not list cpu"
+    assert str(caught.value.__cause__) == raised
+
+
+def test_a_file_that_nothing_can_run_is_refused_as_ever(
+    tmp_path: Path, write_onnx: WriteOnnx, runtime: Callable[..., Runtime]
+) -> None:
+    def gets(_: list[str]) -> Nodes:
+        raise RuntimeError("no such operator")
+
+    runtime(gets, CUDA)
+    with pytest.raises(InvalidInputError, match=r"^model\.onnx cannot be loaded by onnxruntime: no such operator$"):
+        placed(write_onnx, "cuda", "cpu")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate provider")
+def test_the_installed_onnxruntime_says_what_runs_where(write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real session, under the one provider that every onnxruntime has, as if that were a device."""
+    monkeypatch.setitem(PROVIDERS, "cuda", PROVIDERS["cpu"])
+    model = OnnxModel(identity(write_onnx, ["N", 3]), settings=ExecutionSettings(("cuda",)))
+    assert model.placement == Placement(("cuda",), 1, 1, "", is_told=True)
+    assert onnx_model.available() == tuple(onnx_model.onnxruntime.get_available_providers())
+
+
+@pytest.mark.skipif(AZURE not in onnx_model.available(), reason="this onnxruntime has no second provider")
+def test_the_installed_onnxruntime_says_what_runs_nothing(
+    write_onnx: WriteOnnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real session again: the provider of Azure starts everywhere, and runs none of a graph's usual nodes."""
+    monkeypatch.setitem(PROVIDERS, "cuda", Provider(AZURE, "onnxruntime"))
+    assert placed(write_onnx, "cuda", "cpu") == Placement(note="none of its nodes runs on cuda", is_told=True)
