@@ -57,6 +57,8 @@ WORDS32: Final = 4
 """One column of four bytes in a matrix of the same."""
 TEXTS: Final = 5
 """One column of texts, each with its length before it."""
+SINGLE_ROWS: Final = 6
+"""Whole rows of float32s for a matrix of float64s."""
 
 # A lane: the plain requests that wait for one version.
 (

@@ -246,8 +246,10 @@ class ColumnDecoder:
         if len(request.raw_input_contents) != len(tensors):
             return None
         if not self._others and len(tensors) == 1 and self._is_matrix(tensors[0]):
-            is_plain = tensors[0].datatype == "FP64" and not self._required
-            return [RawColumn(layout_of_plain.ROWS, 0, 0, 8 * len(self._numbers))] if is_plain else None
+            if tensors[0].datatype not in _WHOLE_KINDS or self._required:
+                return None
+            kind, size = _WHOLE_KINDS[tensors[0].datatype]
+            return [RawColumn(kind, 0, 0, size * len(self._numbers))]
         if sorted(tensor.name for tensor in tensors) != sorted(self._names):
             return None
         found = [self._plain_column(tensor) for tensor in tensors]
@@ -330,6 +332,9 @@ _MATRIX_KINDS: Final = {
 """How columns of these types go into a matrix of the same."""
 _NUMBER_KINDS: Final = {"FP64": (layout_of_plain.DOUBLES, 8), "FP32": (layout_of_plain.SINGLES, 4)}
 """How columns of these types go into a matrix of float64s."""
+
+_WHOLE_KINDS: Final = {"FP64": (layout_of_plain.ROWS, 8), "FP32": (layout_of_plain.SINGLE_ROWS, 4)}
+"""How whole matrices of these types go into one of float64s."""
 
 
 def _row_bytes(block: Block) -> int:

@@ -111,6 +111,8 @@ COLUMNS: Final[dict[str, dict[str, Callable[[int], Any]]]] = {
     "several": {"text": words(1), "x": numbers("f4", 3)},
     "texts": {"text": words()},
     "rows of one number": {"x": numbers("f4"), "flag": integers("?")},
+    "straight": {"x": numbers("f4", 3)},
+    "straight doubles": {"x": numbers("f8", 3)},
     "numbers": {"a": numbers(), "b": numbers("f4", 1), "c": numbers()},
     "columns": _NUMBERS_AND_MORE,
     "required": _NUMBERS_AND_MORE,
@@ -122,6 +124,7 @@ COLUMNS: Final[dict[str, dict[str, Callable[[int], Any]]]] = {
 FUSED: Final = (
     "one matrix",
     "doubles",
+    "straight",
     "numbers",
     "columns",
     "required",
@@ -173,6 +176,8 @@ def servables(write_onnx: Callable[..., Path], mixed: OnnxServable) -> dict[str,
         tuple(NumberColumn(f"c{at}") for at in range(200)),
         Take(tuple(f"c{at}" for at in range(200)), (Fill((0.5,) * 200),)),
     )
+    passed = FeatureSpec(tuple(NumberColumn(name, "accept") for name in "abc"), Take(("a", "b", "c")))
+    straight = Pipeline(passed, fit_baseline(passed, {name: np.linspace(-1, 1, 600) for name in "abc"}).cells)
     scored = FeatureSpec(tuple(map(NumberColumn, "ab")), Take(("a", "b"), (Fill((1.0, 2.0)),)))
     some = np.arange(3.0)
     made = {
@@ -183,6 +188,8 @@ def servables(write_onnx: Callable[..., Path], mixed: OnnxServable) -> dict[str,
         "several": mixed,
         "texts": identity(text=("BYTES", ["N"])),
         "rows of one number": identity(x=("FP32", ["N"]), flag=("BOOL", ["N"])),
+        "straight": graph_behind(straight, write_onnx),
+        "straight doubles": graph_behind(straight, write_onnx),
         "numbers": graph_behind(Pipeline(numbers, fit_baseline(numbers, dict.fromkeys("abc", some)).cells), write_onnx),
         "columns": graph_behind(mixed_columns(required=False), write_onnx),
         "required": graph_behind(mixed_columns(required=True), write_onnx),
@@ -388,6 +395,18 @@ def test_a_matrix_of_all_columns_is_plain(both: Callable[..., Both], kind: str) 
     matrix[1, 1] = NAN
     pair.ask(asked({"input": matrix}), asked({"input": RNG.normal(size=(2, 3))}, id="b"))
     assert pair.plain.taken == 2
+
+
+@pytest.mark.parametrize("kind", ["straight", "fused straight", "fused numbers"])
+def test_matrices_of_singles_and_of_doubles_share_a_batch(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind)
+    singles = np.array([[NAN, np.inf, -np.inf], [-0.0, 1e-40, 3.4e38], [16777217, 0.1, -1 / 3]], "f4")
+    doubles = RNG.normal(size=(2, 3))
+    pair.warm(asked({"input": singles[:1]}), asked({"input": doubles[:1]}))
+    for requests in ([singles], [singles, doubles], [doubles, singles, doubles, singles[:2]]):
+        found = pair.ask(*(asked({"input": matrix}) for matrix in requests))
+        assert all(isinstance(each, bytes) for each in found)
+    assert pair.plain.taken == 7
 
 
 @pytest.mark.parametrize("kind", ["refusing", "fused refusing"])

@@ -120,6 +120,7 @@ from penstock_server.plain.layout import (
     REASONS,
     ROWS,
     RUNNING,
+    SINGLE_ROWS,
     SINGLES,
     T_BLOCK,
     T_BLOCK_CAPACITY,
@@ -423,6 +424,15 @@ def room(block: int, needed: int) -> bool:
 
 
 @kernel
+def place_single_rows(block: int, data: int, start: int, rows: int) -> None:
+    """Widens rows of float32s; they begin at row `start` of the batch."""
+    stride = word(block + B_ROW_BYTES)
+    place = word(block + B_DATA) + start * stride
+    for at in range(rows * (stride // 8)):
+        set_double(place + 8 * at, single_at(data + 4 * at))
+
+
+@kernel
 def place_column(block: int, column: int, data: int, start: int, rows: int) -> None:
     """Puts one column of a matrix where it belongs; its rows begin at row `start` of the batch."""
     stride = word(block + B_ROW_BYTES)
@@ -469,6 +479,8 @@ def take_rows(state: int, lane: int, entry: int, start: int) -> bool:
             return False
         if kind in (ROWS, TEXTS):
             copy(word(block + B_DATA) + have, data + first, length)
+        elif kind == SINGLE_ROWS:
+            place_single_rows(block, data + first, start, rows)
         else:
             place_column(block, column, data + first, start, rows)
         set_word(block + B_SIZE, filled)
