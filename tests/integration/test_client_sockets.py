@@ -29,8 +29,11 @@ MANY = [ROWS, OTHER_ROWS] * 20
 WAIT_S = 30.0
 
 
-# The load of one transport after the other; grpc.aio's is grpcio's own, which other tests here call too.
-@pytest.fixture(scope="module", params=["native", "completion-queue", pytest.param("aio", marks=pytest.mark.long)])
+# The load of one transport after the other; the others' connections are grpcio's own, which other tests here call too.
+@pytest.fixture(
+    scope="module",
+    params=["native", *(pytest.param(name, marks=pytest.mark.long) for name in ("completion-queue", "aio"))],
+)
 def transport(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if name == "native":
@@ -218,7 +221,7 @@ def test_a_server_of_grpc_aio_answers_however_it_is_set(
 ) -> None:
     address = aio_server(*options, ("grpc.max_receive_message_length", -1))
     random = np.random.default_rng(0)
-    rows = [random.normal(size=(size, 300)).astype(np.float32) for size in (1, 7, 500, 2000, 1) * 20]
+    rows = [random.normal(size=(size, 300)).astype(np.float32) for size in (1, 7, 500, 2000, 1) * 8]
     with Client(address, timeout_s=WAIT_S, retries=0, transport="sockets") as client:
         for given, answer in zip(rows, client.predict_many("m", rows, in_flight=6), strict=True):
             assert np.array_equal(answer["x"], given)

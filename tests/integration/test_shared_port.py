@@ -80,7 +80,7 @@ def test_no_attempt_is_lost_with_a_worker_under_a_stream_of_them(server: Any, bo
 
     def attempts() -> list[bool]:
         found = []
-        while not is_over.is_set():
+        while not is_over.wait(0.001):  # thousands in a second, and time for the worker that starts
             with connect(place_of(server)) as opened:
                 found.append(is_accepted(opened))
         return found

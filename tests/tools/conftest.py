@@ -4,6 +4,7 @@ import http.server
 import sqlite3
 import threading
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import joblib
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import skops.io
 from skl2onnx import to_onnx
+from skl2onnx.common import _container
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -29,6 +31,9 @@ from penstock_server.features.spec.spec import (
 )
 from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_tools.publish.registry import opened
+
+# Every conversion asks for all operators that onnx knows, which are always the same.
+_container.get_all_schemas_with_history = cache(_container.get_all_schemas_with_history)
 
 
 @pytest.fixture(scope="session")

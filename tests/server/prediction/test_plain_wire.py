@@ -207,9 +207,9 @@ def test_many_callers_get_their_own_answers(serving: Any, is_inline: bool) -> No
             assert values(reply) == [2.0 * number, -2.0 * number] * (1 + number % 3)
             assert pb.ModelInferResponse.FromString(reply).id == str(number)
 
-        list(pool.map(ask, range(3000)))
-        assert server.plain.taken == 3000
-        assert int(server.reports["1"].requests[0]) == 3001
+        list(pool.map(ask, range(1000)))
+        assert server.plain.taken == 1000
+        assert int(server.reports["1"].requests[0]) == 1001
         server.become_clean()
 
 
@@ -416,7 +416,7 @@ def test_nothing_is_lost_wrong_or_left_while_versions_come_and_go(serving: Any) 
     is_over = threading.Event()
     with serving() as (server, _), ThreadPoolExecutor(4) as pool:
         callers = [pool.submit(ask_at_random, server.address, seed, is_over) for seed in range(4)]
-        until = time.monotonic() + 4
+        until = time.monotonic() + 2
         number = 1
         while time.monotonic() < until:
             number += 1

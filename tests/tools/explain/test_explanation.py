@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-import shap
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
@@ -85,6 +84,14 @@ def attributions(fitted, rows):
     return explanation, found
 
 
+@pytest.fixture(scope="session")
+def shap():
+    # It takes a second to import: only the process that runs these tests does it, not each that collects them.
+    import shap
+
+    return shap
+
+
 def summed(values, fitted):
     """shap's values per feature, summed per raw column."""
     names = list(fitted[:-1].get_feature_names_out())
@@ -110,7 +117,7 @@ TREES = {
 
 
 @pytest.mark.parametrize(("model", "target"), TREES.values(), ids=TREES)
-def test_trees_are_explained_as_by_shap(rows, targets, model, target):
+def test_trees_are_explained_as_by_shap(shap, rows, targets, model, target):
     fitted = make_pipeline(columns(), model).fit(rows, targets[target])
     _, found = attributions(fitted, rows)
     matrix = np.asarray(fitted[:-1].transform(rows), np.float64)
@@ -122,7 +129,7 @@ def test_trees_are_explained_as_by_shap(rows, targets, model, target):
     np.testing.assert_allclose(found, summed(expected, fitted), rtol=1e-6, atol=1e-6)
 
 
-def test_missing_numbers_go_their_way_in_trees(rows, targets):
+def test_missing_numbers_go_their_way_in_trees(shap, rows, targets):
     holes = rows[NUMBERS].mask(np.random.default_rng(2).random((len(rows), 3)) < 0.2)
     model = HistGradientBoostingRegressor(max_iter=20).fit(holes, targets["number"])
     _, found = attributions(model, holes)
@@ -152,7 +159,7 @@ def _xgboost():
 
 @pytest.mark.parametrize("target", ["two", "three", "number"])
 @pytest.mark.parametrize("library", [_lightgbm, _xgboost], ids=["LightGBM", "XGBoost"])
-def test_boosted_trees_of_other_libraries_are_explained_as_by_themselves(rows, targets, library, target):
+def test_boosted_trees_of_other_libraries_are_explained_as_by_themselves(shap, rows, targets, library, target):
     """Both libraries compute path-dependent values themselves, which `shap` hands on; XGBoost in float32."""
     model = library()[target]
     holes = rows[NUMBERS].mask(np.random.default_rng(2).random((len(rows), 3)) < 0.1)
@@ -175,7 +182,7 @@ LINEAR = {
 
 
 @pytest.mark.parametrize(("model", "target"), LINEAR.values(), ids=LINEAR)
-def test_linear_models_are_explained_as_by_shap(rows, targets, model, target):
+def test_linear_models_are_explained_as_by_shap(shap, rows, targets, model, target):
     fitted = make_pipeline(columns(StandardScaler()), model).fit(rows, targets[target])
     explanation, found = attributions(fitted, rows)
     matrix = np.asarray(fitted[:-1].transform(rows), np.float64)
