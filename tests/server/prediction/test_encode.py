@@ -97,6 +97,15 @@ def test_what_is_kept_is_bounded_in_bytes() -> None:
     assert encoder._layout_bytes > 0
 
 
+def test_changes_of_the_shapes_are_counted() -> None:
+    encoder = ReplyEncoder(("m", "3"), None, SPECS)
+    found = [encoder.shapes]
+    for rows, width in [(3, 2), (5, 2), (0, 2), (3, 1), (3, 1), (3, 2)]:
+        encoder.fit(arrays_of(rows, width))
+        found.append(encoder.shapes)
+    assert found == [0, 1, 1, 1, 2, 2, 3]
+
+
 def test_a_layout_larger_than_all_that_may_be_kept_is_not() -> None:
     specs = tuple(TensorInfo(f"{at:0>1000}", "FP32", (ANY,)) for at in range(1100))
     encoder = ReplyEncoder(("m", "3"), None, specs)
