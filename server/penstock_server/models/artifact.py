@@ -69,8 +69,8 @@ class Artifact:
         path: The version's folder.
         model_path: The model's file in it: a graph, or a pipeline.
         manifest: None for a plain ONNX model, which is served as it is; the parts below are None then too.
-        features: From raw columns to the model's input; None where the model takes raw tensors. In front of a pipeline it
-            only counts the columns for drift.
+        features: From raw columns to the model's input; None where the model takes raw tensors. In front of a pipeline, and
+            beside a graph that takes the same columns itself, it only counts them for drift.
         baseline: The reference for drift.
         golden: Requests that must give the same answers before the version is served.
         importance: How much each raw column matters to the model.

@@ -28,6 +28,7 @@ from penstock_server.models import golden as golden_requests
 from penstock_server.models import independence, kernels
 from penstock_server.models.artifact import Artifact, read, read_explanation
 from penstock_server.models.classes import known_strings
+from penstock_server.models.counting_servable import CountingServable, counts_apart
 from penstock_server.models.execution import ExecutionSettings
 from penstock_server.models.explaining import ExplainingServable
 from penstock_server.models.golden import Golden
@@ -101,6 +102,8 @@ def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int, execution:
         if artifact.features is None
         else Pipeline(artifact.features, None if artifact.baseline is None else artifact.baseline.cells)
     )
+    if pipeline is not None and counts_apart(model.signature, pipeline.spec):
+        return CountingServable(key, artifact, model, pipeline)
     if pipeline is not None:
         check_fit(model, pipeline)
     return OnnxServable(key, artifact, model, pipeline)

@@ -93,9 +93,9 @@ SENTENCES = {
         features("before.yaml", None, "FP32"),
         "--precision is for pipelines; {folder}/before.yaml says its datatype itself",
     ),
-    "a sample for a bare graph": (
+    "a sample of other columns than the graph's": (
         publish(file="small.onnx", sample="s.csv"),
-        "--sample of an ONNX model needs --features, which says what the columns are",
+        "the sample has 4 columns (age, city, id, truth), and the model takes a matrix of 3; give these alone, in its order",
     ),
     "labels that are not there": (
         publish(file="p.skops", sample="s.csv", labels="answer"),

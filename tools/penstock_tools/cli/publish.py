@@ -87,7 +87,7 @@ def publish(
     golden requests. Which columns show drift late or never is said at the end.
 
     An ONNX file is checked and registered as it is. With [bold]--features[/bold] it stands behind a feature specification,
-    and with [bold]--sample[/bold] its drift is watched: without a specification, where it takes one matrix of floats.
+    and with [bold]--sample[/bold] its drift is watched, with a specification or without: the sample holds what it takes.
 
     A model that was logged with mlflow.sklearn, xgboost, lightgbm, catboost or onnx is read from the registry and
     registered anew, compiled. Its input example is the sample when you give no other.

@@ -21,11 +21,11 @@ from penstock_tools.progress import Report
 from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.specification import SUFFIXES, read_specification
-from penstock_tools.publish.straight import straight
+from penstock_tools.publish.straight import beside, is_one_matrix, straight
 from penstock_tools.publish.time_order import in_order, time_order, without_column
 from penstock_tools.sklearn_compiler import load
 from penstock_tools.sklearn_compiler.load import Agree
-from penstock_tools.sklearn_compiler.sample import specification_sample
+from penstock_tools.sklearn_compiler.sample import specification_sample, spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,8 @@ def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
 
 def _watched_parts(request: Request, graph: onnx_graph.Graph, sample: pd.DataFrame) -> dict[str, Any]:
     """What a sample adds to an ONNX model: the columns that are counted, their baseline, and golden rows."""
+    if request.features is None and not is_one_matrix(graph.signature):
+        return _parts_beside(request, graph, sample)
     if request.features is None:
         features, frame = straight(graph, sample, request.time)
     else:
@@ -135,6 +137,20 @@ def _watched_parts(request: Request, graph: onnx_graph.Graph, sample: pd.DataFra
         "features": features,
         "baseline": golden.fit_baseline(graph, features, table, time=request.time),
         "sample": rows.finite().some(golden.GOLDEN_ROWS).on_the_wire(),
+    }
+
+
+def _parts_beside(request: Request, graph: onnx_graph.Graph, sample: pd.DataFrame) -> dict[str, Any]:
+    """The same of a model whose columns are counted beside it."""
+    order = None if request.time is None else time_order(sample, request.time)
+    given = beside(graph, sample if order is None else sample.iloc[order.places])
+    outputs = graph.runtime.run(dict(given.inputs))
+    finite = given.finite_places()
+    few = finite[spread(len(finite), golden.GOLDEN_ROWS)]
+    return {
+        "features": given.features,
+        "baseline": golden.counted(graph, given.features, given.table, outputs, time=request.time),
+        "sample": {name: values[few] for name, values in given.inputs.items()} if len(few) else None,
     }
 
 

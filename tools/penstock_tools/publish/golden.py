@@ -15,7 +15,7 @@ from penstock_server.drift import fit
 from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
-from penstock_server.features.spec.spec import Column, StringColumn, TimeColumn
+from penstock_server.features.spec.spec import Column, FeatureSpec, StringColumn, TimeColumn
 from penstock_server.features.table import Table, times_of
 from penstock_server.models import golden
 from penstock_server.models.classes import class_outputs
@@ -61,8 +61,14 @@ def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table, *, time: str | 
     Raises:
         ModelFailedError: the model fails on these rows.
     """
-    baseline = fit.fit_baseline(pipeline.spec, table, time=time)
-    outputs = _outputs(graph, pipeline, table)
+    return counted(graph, pipeline.spec, table, _outputs(graph, pipeline, table), time=time)
+
+
+def counted(
+    graph: Graph, spec: FeatureSpec, table: Table, outputs: Sequence[NDArray[Any]], *, time: str | None = None
+) -> Baseline:
+    """The same, of the model's outputs for these rows."""
+    baseline = fit.fit_baseline(spec, table, time=time)
     specs = graph.signature.outputs
     names = tuple(str(label) for label in graph.classes or ())
     reader = output_reader(specs, class_outputs(graph.runtime.file), graph.class_output, names)

@@ -25,6 +25,7 @@ from penstock_server.explain.explanation import AnyExplanation
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec
 from penstock_server.models import artifact
+from penstock_server.models.counting_servable import counts_apart
 from penstock_server.models.golden import Golden
 from penstock_server.models.loader import check_fit, load
 from penstock_server.models.manifest import ClassLabel
@@ -82,13 +83,14 @@ def publish(
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
         alias: the role to give it: "champion", "canary" or "shadow"; None for none.
         weight: a canary's share of the traffic in percent.
-        features: the fitted feature specification, or the pipeline compiled from it, whose width the model's one input has.
+        features: the fitted feature specification, or the pipeline compiled from it, whose width the model's one input has;
+            or one whose columns are the model's inputs, which only counts them.
         baseline: the reference that drift is measured against; needs `features`.
         golden: requests with the answers that a server must give before it serves the version.
         explanation: what attributions are computed from, or why there are none; needs `features`.
         importance: how much each raw column matters; needs `features`.
-        sample: a few rows by raw column, or by input where there are no features. If `golden` is None, these rows with
-            the model's answers become the golden requests.
+        sample: a few rows by raw column, or by input where no features make the model's matrix. If `golden` is None, these
+            rows with the model's answers become the golden requests.
         classes: the labels in the order of the scores; None to read them from the graph.
         class_output: the output with the predicted label; None to read it from the graph.
         batching: "rows" if servers may batch requests together, "request" if each must run alone; None leaves it to the
@@ -109,11 +111,12 @@ def publish(
         raise InvalidInputError("a drift baseline counts raw columns; give the feature specification too")
     graph = onnx_graph.read(model)
     pipeline = Pipeline(features) if isinstance(features, FeatureSpec) else features
-    if pipeline is not None:
+    is_fed = pipeline is not None and not counts_apart(graph.signature, pipeline.spec)
+    if pipeline is not None and is_fed:
         check_fit(graph.runtime, pipeline)
     _check_class_output(graph, class_output)
     if golden is None and sample is not None:
-        golden = golden_requests(graph, sample, pipeline)
+        golden = golden_requests(graph, sample, pipeline if is_fed else None)
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
         folder = Path(scratch) / ARTIFACTS
         _save_mlflow(graph, folder)
