@@ -18,7 +18,8 @@ from sklearn.preprocessing import OneHotEncoder
 from penstock_client import Client
 from penstock_server.models import artifact
 from penstock_tools.publish import golden, onnx_graph
-from penstock_tools.publish.straight import beside, straight
+from penstock_tools.publish.beside import beside
+from penstock_tools.publish.straight import straight
 
 RNG = np.random.default_rng(0)
 ROWS = 2000

@@ -56,11 +56,17 @@ def input_columns(signature: Signature) -> dict[str, InputColumn]:
     return found
 
 
+def is_one_matrix(signature: Signature) -> bool:
+    """Whether a graph takes one matrix of floats, with any number of rows, which features may make."""
+    spec = signature.inputs[0]
+    is_matrix = len(spec.shape) == 2 and spec.shape[0] == ANY and spec.datatype in {"FP32", "FP64"}
+    return len(signature.inputs) == 1 and is_matrix
+
+
 def counts_apart(signature: Signature, features: FeatureSpec) -> bool:
     """Whether the features only count: each of their columns is one of the inputs, and these are not one matrix of floats."""
-    is_matrix = len(signature.inputs) == 1 and signature.inputs[0].datatype in {"FP32", "FP64"}
     known = input_columns(signature)
-    return not is_matrix and all(_is_of(known, column) for column in features.columns)
+    return not is_one_matrix(signature) and all(_is_of(known, column) for column in features.columns)
 
 
 def _is_of(known: Mapping[str, InputColumn], column: Any) -> bool:

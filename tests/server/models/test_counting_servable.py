@@ -112,6 +112,9 @@ APART: list[tuple[tuple[TensorInfo, ...], tuple[Column, ...], bool]] = [
     ((info("a", "FP32", ANY, 1), info("s", "BYTES", ANY, 1)), (NumberColumn("b"),), False),
     ((info("a", "INT64", ANY, 1), info("s", "BYTES", ANY, 1)), (TimeColumn("a"),), False),
     ((info("x", "INT64", ANY, 2),), (NumberColumn("x_0"), NumberColumn("x_1")), True),
+    ((info("x", "FP32", ANY),), (NumberColumn("x"),), True),
+    ((info("x", "FP16", ANY, 1),), (NumberColumn("x"),), True),
+    ((info("x", "FP32", 4, 1),), (NumberColumn("x"),), False),
     # The features may make this matrix, of whatever columns.
     ((info("x", "FP32", ANY, 1),), (NumberColumn("x"),), False),
     ((info("x", "FP64", ANY, 2),), (NumberColumn("x_0"), NumberColumn("x_1")), False),

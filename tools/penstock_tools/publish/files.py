@@ -16,12 +16,14 @@ from penstock_server.batching.limits import Batching
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Datatype, FeatureSpec
+from penstock_server.models.counting_servable import is_one_matrix
 from penstock_server.models.loader import check_fit
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
+from penstock_tools.publish.beside import beside
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.specification import SUFFIXES, read_specification
-from penstock_tools.publish.straight import beside, is_one_matrix, straight
+from penstock_tools.publish.straight import straight
 from penstock_tools.publish.time_order import in_order, time_order, without_column
 from penstock_tools.sklearn_compiler import load
 from penstock_tools.sklearn_compiler.load import Agree
