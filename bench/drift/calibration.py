@@ -94,8 +94,6 @@ def _streams(rng: np.random.Generator, runs: int) -> Iterator[Check]:
         share = 0.0 if quiet == 0 else 0.05 * 15 / 20
         yield _probability(f"false share of those called drifted, {what}", found.false_share, share, windows)
         yield Check(f"power, {what}", found.power, 0.98, sqrt(0.02 / windows), 0.04)
-        # Two windows in a row for the same feature: the square of one window's chance, over fifteen features.
-        yield Check(f"false alarms per window, {what}", found.false_alarms, 0.0, sqrt(0.01 / windows), 0.02)
     clumps = max(runs // 10, 200)
     plain, known = simulation.clumped_size(rng, 5, clumps)
     yield Check("clumps of 5, test of no change at 5 % taking them for rows", plain, 0.96, sqrt(0.04 / clumps), 0.06)

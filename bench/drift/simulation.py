@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.drift.alarm import AlarmState, after_window
 from penstock_server.drift.fit import dispersion
 from penstock_server.drift.significance import benjamini_hochberg, p_value
 from penstock_server.drift.statistics import psi_smoothed
@@ -94,11 +93,10 @@ def run_lengths(rng: np.random.Generator, alpha: float, streams: int, most_looks
 
 @dataclass(frozen=True, slots=True)
 class Discoveries:
-    """Over windows of many features: the false share of reported drift, power, and false alarms per window."""
+    """Over windows of many features: the false share of reported drift, and power."""
 
     false_share: float
     power: float
-    false_alarms: float
 
 
 def discoveries(rng: np.random.Generator, rate: float, quiet_index: float, drifted: int, windows: int) -> Discoveries:
@@ -107,17 +105,14 @@ def discoveries(rng: np.random.Generator, rate: float, quiet_index: float, drift
     shares = np.full(bins, 1 / bins)
     truth = np.arange(features) < drifted
     moved = np.where(truth[:, None], tilted(shares, 0.25), tilted(shares, quiet_index))
-    state, began, false_share, right = AlarmState(), 0, 0.0, 0
-    for window in range(windows):
+    false_share, right = 0.0, 0
+    for _ in range(windows):
         reference = rng.multinomial(REFERENCE_ROWS, shares, features)
         current = np.array([rng.multinomial(rows, one) for one in moved])
         called = benjamini_hochberg(p_value(reference, current), rate)
         right += int((called & truth).sum())
         false_share += int((called & ~truth).sum()) / max(int(called.sum()), 1)
-        after = after_window(state, {str(at): bool(one) for at, one in enumerate(called)}, float(window))
-        began += sum(not truth[int(name)] for name in after.since_s.keys() - state.since_s.keys())
-        state = after
-    return Discoveries(false_share / windows, right / max(drifted * windows, 1), began / windows)
+    return Discoveries(false_share / windows, right / max(drifted * windows, 1))
 
 
 def clumped_size(rng: np.random.Generator, length: int, runs: int) -> tuple[float, float]:

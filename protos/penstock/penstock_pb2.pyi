@@ -33,7 +33,7 @@ class UnwatchedVersion(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VersionDrift(_message.Message):
-    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure")
+    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure", "looks")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class VersionDrift(_message.Message):
     GLOBAL_P_VALUE_FIELD_NUMBER: _ClassVar[int]
     ALARMS_FIELD_NUMBER: _ClassVar[int]
     IMPORTANCE_MEASURE_FIELD_NUMBER: _ClassVar[int]
+    LOOKS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     roles: _containers.RepeatedScalarFieldContainer[str]
@@ -60,16 +61,31 @@ class VersionDrift(_message.Message):
     global_p_value: float
     alarms: Alarms
     importance_measure: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ...) -> None: ...
+    looks: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ..., looks: _Optional[int] = ...) -> None: ...
 
 class Alarms(_message.Message):
-    __slots__ = ("columns",)
+    __slots__ = ("columns", "alarms")
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    ALARMS_FIELD_NUMBER: _ClassVar[int]
     columns: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, columns: _Optional[_Iterable[str]] = ...) -> None: ...
+    alarms: _containers.RepeatedCompositeFieldContainer[Alarm]
+    def __init__(self, columns: _Optional[_Iterable[str]] = ..., alarms: _Optional[_Iterable[_Union[Alarm, _Mapping]]] = ...) -> None: ...
+
+class Alarm(_message.Message):
+    __slots__ = ("column", "kind", "since", "once_in_looks")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    ONCE_IN_LOOKS_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    kind: str
+    since: float
+    once_in_looks: float
+    def __init__(self, column: _Optional[str] = ..., kind: _Optional[str] = ..., since: _Optional[float] = ..., once_in_looks: _Optional[float] = ...) -> None: ...
 
 class ColumnDrift(_message.Message):
-    __slots__ = ("name", "kind", "rows", "rows_needed", "enough_rows", "jensen_shannon", "psi", "psi_unbiased", "ks", "ks_slack", "wasserstein", "missing_ratio", "unseen_ratio", "infinite_ratio", "out_of_range_ratio", "p_value", "drifted", "dispersion", "minimum_effect", "labels", "reference", "current", "importance")
+    __slots__ = ("name", "kind", "rows", "rows_needed", "enough_rows", "jensen_shannon", "psi", "psi_unbiased", "ks", "ks_slack", "wasserstein", "missing_ratio", "unseen_ratio", "infinite_ratio", "out_of_range_ratio", "p_value", "drifted", "dispersion", "minimum_effect", "labels", "reference", "current", "importance", "effective_rows")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +109,7 @@ class ColumnDrift(_message.Message):
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     CURRENT_FIELD_NUMBER: _ClassVar[int]
     IMPORTANCE_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_ROWS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     rows: int
@@ -116,4 +133,5 @@ class ColumnDrift(_message.Message):
     reference: _containers.RepeatedScalarFieldContainer[float]
     current: _containers.RepeatedScalarFieldContainer[float]
     importance: float
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., enough_rows: bool = ..., jensen_shannon: _Optional[float] = ..., psi: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., ks: _Optional[float] = ..., ks_slack: _Optional[float] = ..., wasserstein: _Optional[float] = ..., missing_ratio: _Optional[float] = ..., unseen_ratio: _Optional[float] = ..., infinite_ratio: _Optional[float] = ..., out_of_range_ratio: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., dispersion: _Optional[float] = ..., minimum_effect: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ..., importance: _Optional[float] = ...) -> None: ...
+    effective_rows: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., enough_rows: bool = ..., jensen_shannon: _Optional[float] = ..., psi: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., ks: _Optional[float] = ..., ks_slack: _Optional[float] = ..., wasserstein: _Optional[float] = ..., missing_ratio: _Optional[float] = ..., unseen_ratio: _Optional[float] = ..., infinite_ratio: _Optional[float] = ..., out_of_range_ratio: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., dispersion: _Optional[float] = ..., minimum_effect: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ..., importance: _Optional[float] = ..., effective_rows: _Optional[int] = ...) -> None: ...

@@ -34,7 +34,6 @@ from penstock_server.control.worker_process import start_worker
 from penstock_server.drift import answer as drift
 from penstock_server.drift.gauges import DriftCollector
 from penstock_server.drift.monitor import DriftMonitor
-from penstock_server.drift.report import DriftRules
 from penstock_server.metrics.prometheus import MetricsCollector, registry_of
 from penstock_server.metrics.store import CounterStore
 from penstock_server.paths import cache_dir
@@ -137,9 +136,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             identity=supervisor.identity,
             counters=counters,
             sources=lambda: source.states,
-            monitor=DriftMonitor(
-                DriftRules(settings.drift.rate, settings.drift.minimum_effect), settings.drift.window_rows
-            ),
+            monitor=DriftMonitor(settings.drift.rules_of),
         )
         admin = AdminServer(
             view=supervisor.view,

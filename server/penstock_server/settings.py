@@ -5,7 +5,7 @@ Each table of the file is a record, which goes to the worker unchanged. So a new
 
 import os
 import tomllib
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from math import inf
 from pathlib import Path
@@ -17,7 +17,7 @@ from penstock_server.batching.limits import BatchLimits
 from penstock_server.control.settings import AirlockSettings, WatchdogSettings
 from penstock_server.control.verdict import LoadSettings
 from penstock_server.cores import cores
-from penstock_server.drift.report import RATE
+from penstock_server.drift.report import RATE, RUN_LENGTH, WINDOW_ROWS, WINDOW_S, DriftRules
 from penstock_server.errors import InvalidInputError
 from penstock_server.models.execution import ExecutionSettings
 from penstock_server.python.settings import PythonSettings
@@ -31,33 +31,77 @@ AUTO: Final = "auto"
 
 
 @dataclass(frozen=True, slots=True)
+class OwnDriftSettings:
+    """One model's own values in place of those of `DriftSettings`; None keeps the value there."""
+
+    window_rows: int | None = None
+    window_hours: float | None = None
+    minimum_effect: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DriftSettings:
     """How drift is watched.
 
     Attributes:
-        window_rows: the sliding window of each version in each worker, which moves by a tenth. An alarm's window holds
-            as many rows over all workers, and shares none with the one before.
-        rate: the share of the features called drifted that may be wrong.
+        window_rows: the sliding window of each version in each worker, which moves by a tenth.
+        window_hours: how old the rows in a window may be.
+        rate: the share of the features called drifted in a window that may be wrong.
         minimum_effect: the largest population stability index that is no drift; None takes each baseline's own, which
             is 0.1 by default.
+        false_alarm_looks: the looks from one false alarm of a version to the next, on average, at least. There is at most one
+            look a second, and one needs 100 rows, so the default is a year or more.
         series: how many features per version have metrics of their own: the most significant ones.
+        models: other values for models of these names.
     """
 
-    window_rows: int = 10_000
+    window_rows: int = WINDOW_ROWS
+    window_hours: float = WINDOW_S / 3600
     rate: float = RATE
     minimum_effect: float | None = None
+    false_alarm_looks: float = RUN_LENGTH
     series: int = 50
+    models: dict[str, OwnDriftSettings] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.window_rows < 10:
             raise InvalidInputError(f"drift.window_rows is {self.window_rows}, expected at least 10")
         # Written so that NaN is refused as well.
+        if not 0 < self.window_hours < inf:
+            raise InvalidInputError(f"drift.window_hours is {self.window_hours}, expected more than 0 hours")
         if not 0 < self.rate < 1:
             raise InvalidInputError(f"drift.rate is {self.rate}, expected a share above 0 and below 1")
         if self.minimum_effect is not None and not 0 <= self.minimum_effect < inf:
             raise InvalidInputError(f"drift.minimum_effect is {self.minimum_effect}, expected 0 or more")
+        if not 1 <= self.false_alarm_looks < inf:
+            raise InvalidInputError(f"drift.false_alarm_looks is {self.false_alarm_looks}, expected 1 look or more")
         if self.series < 0:
             raise InvalidInputError(f"drift.series is {self.series}, expected 0 or more")
+        for name in self.models:
+            try:
+                self.of(name)
+            except InvalidInputError as error:
+                own = str(error).removeprefix("drift.")
+                raise InvalidInputError(f"drift.models.{name}.{own}") from error
+
+    def of(self, model: str) -> "DriftSettings":
+        """The settings of one model."""
+        own = self.models.get(model)
+        if own is None:
+            return self
+        own_values = {each.name: value for each in fields(own) if (value := getattr(own, each.name)) is not None}
+        return replace(self, models={}, **own_values)
+
+    def rules_of(self, model: str) -> DriftRules:
+        """How one model's versions are watched."""
+        own = self.of(model)
+        return DriftRules(
+            rate=own.rate,
+            minimum_effect=own.minimum_effect,
+            run_length=own.false_alarm_looks,
+            window_rows=own.window_rows,
+            window_s=own.window_hours * 3600,
+        )
 
 
 @dataclass(frozen=True, slots=True)

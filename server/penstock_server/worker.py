@@ -306,7 +306,7 @@ class Worker:
     def _recorder(self, servable: Servable, counters: SharedCounters) -> Recorder:
         baseline = servable.artifact.baseline
         predictions = None if baseline is None else baseline.cells.predictions
-        return Recorder(counters, self._settings.drift.window_rows, predictions)
+        return Recorder(counters, self._settings.drift.of(servable.key[0]).window_rows, predictions)
 
     def _serve(self, command: messages.Serve) -> None:
         self._serving = command

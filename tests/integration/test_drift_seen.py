@@ -1,7 +1,6 @@
 """What a server says of drift, by every way of asking, and the requests that it logs."""
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,24 +73,18 @@ def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(repository: Path, log_folder: Path, start_shared: Any) -> Server:
+def server(repository: Path, log_folder: Path, start_shared: Any, until: Any) -> Server:
     """Two workers that have answered 2,000 rows, of which the delays are those of another world."""
     settings = repository.parent / "penstock.toml"
     settings.write_text(SETTINGS.format(directory=log_folder))
     arguments = ("--model-repository", str(repository), "--config", str(settings), "--workers", "2")
     running = start_shared(*arguments).wait_ready()
-    threads = [threading.Thread(target=ask, args=(running.grpc, seed)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for seed in range(8):
+        # A connection of its own, which goes to one of the workers.
+        with Client(running.grpc, timeout_s=30) as client:
+            client.predict("fares", rows(seed, 250, shift=1.5), request_id=f"request-{seed}")
+            until(lambda: client.drift_state("fares").versions[0].looks > seed, "the monitor looked")  # noqa: B023 - now
     return running
-
-
-def ask(address: str, seed: int) -> None:
-    # A connection of its own, which the kernel gives to one of the workers.
-    with Client(address, timeout_s=30) as client:
-        client.predict("fares", rows(seed, 250, shift=1.5), request_id=f"request-{seed}")
 
 
 def test_every_worker_answers_for_all(server: Server) -> None:
@@ -143,6 +136,8 @@ def test_the_command_shows_it(server: Server, penstock: Any, address: str) -> No
     code, output, error = penstock("drift", "fares", "--server", where, "--fail-on-drift")
     assert (code, error) == (3, "")
     assert "1 of 3 features drifted" in output
+    assert "alarm: " in output
+    assert "delay drifts since 20" in output
 
 
 def test_requests_are_logged(server: Server, log_folder: Path, until: Any) -> None:

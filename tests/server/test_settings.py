@@ -7,12 +7,14 @@ import pytest
 from penstock_server import settings as module
 from penstock_server.batching.limits import DEVICE_ROWS, THREADED_ROWS, BatchLimits, ModelLimits
 from penstock_server.control.verdict import LoadSettings
+from penstock_server.drift.report import DriftRules
 from penstock_server.errors import InvalidInputError
 from penstock_server.models.execution import ExecutionSettings, OwnExecutionSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import (
     DriftSettings,
     ModelSettings,
+    OwnDriftSettings,
     OwnModelSettings,
     ServerSettings,
     WorkerSettings,
@@ -59,6 +61,11 @@ window_rows = 500
 rate = 0.01
 minimum_effect = 0.2
 series = 20
+window_hours = 12
+false_alarm_looks = 1e6
+
+[drift.models.fraud]
+window_rows = 2000
 
 [grpc]
 max_message_bytes = 1000000
@@ -85,7 +92,8 @@ def test_a_file_names_every_setting(file: Path) -> None:
         batching=BatchLimits(
             128, 0.002, 100, 50, 2, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5, batching="request")}, "rows"
         ),
-        serving=ModelSettings(2, 0.0, {"fraud": OwnModelSettings(4)}, False), drift=DriftSettings(500, 0.01, 0.2, 20),
+        serving=ModelSettings(2, 0.0, {"fraud": OwnModelSettings(4)}, False),
+        drift=DriftSettings(500, 12.0, 0.01, 0.2, 1e6, 20, {"fraud": OwnDriftSettings(window_rows=2000)}),
         grpc=TransportSettings(1_000_000, tls_certificate=Path("server.pem"), tls_key=Path("server.key")),
     )  # fmt: skip
 
@@ -137,6 +145,9 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
         ("[drift]\nrate = nan", "drift.rate is nan, expected a share"),
         ("[drift]\nminimum_effect = -0.1", "drift.minimum_effect is -0.1, expected 0 or more"),
         ("[drift]\nminimum_effect = inf", "drift.minimum_effect is inf, expected 0 or more"),
+        ("[drift]\nwindow_hours = 0", "drift.window_hours is 0.0, expected more than 0 hours"),
+        ("[drift]\nfalse_alarm_looks = 0.5", "drift.false_alarm_looks is 0.5, expected 1 look or more"),
+        ("[drift.models.fraud]\nwindow_rows = 1", "drift.models.fraud.window_rows is 1, expected at least 10"),
         ("[drift]\nseries = -1", "drift.series is -1, expected 0 or more"),
         ("[request_log]\nsample_ratio = 0", "request_log.sample_ratio is 0.0, expected a share above 0 and at most 1"),
         ("[request_log]\nsample_ratio = 1.5", "request_log.sample_ratio is 1.5"),
@@ -310,3 +321,9 @@ def test_providers_that_make_no_sense_are_refused(file: Path, text: str, sentenc
     file.write_text(text)
     with pytest.raises(InvalidInputError, match=sentence):
         read_settings(file)
+
+
+def test_a_model_may_be_watched_in_a_way_of_its_own() -> None:
+    settings = DriftSettings(500, 12.0, models={"fraud": OwnDriftSettings(window_rows=2000, minimum_effect=0.3)})
+    assert settings.rules_of("churn") == DriftRules(window_rows=500, window_s=43_200.0)
+    assert settings.rules_of("fraud") == DriftRules(minimum_effect=0.3, window_rows=2000, window_s=43_200.0)

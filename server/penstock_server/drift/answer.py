@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import msgspec
 
 from penstock import penstock_pb2 as pb
-from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
 from penstock_server.errors import NotFoundError
 
 
@@ -91,8 +91,13 @@ def _version(version: VersionDrift) -> pb.VersionDrift:
         drifted=version.drifted,
         global_p_value=version.global_p_value,
         importance_measure=version.importance_measure,
-        alarms=None if alarmed is None else pb.Alarms(columns=alarmed),
+        looks=version.looks,
+        alarms=None if alarmed is None else pb.Alarms(columns=alarmed, alarms=map(_alarm, version.alarms)),
     )
+
+
+def _alarm(alarm: DriftAlarm) -> pb.Alarm:
+    return pb.Alarm(column=alarm.column, kind=alarm.kind, since=alarm.since, once_in_looks=alarm.once_in_looks)
 
 
 def _column(column: ColumnDrift) -> pb.ColumnDrift:

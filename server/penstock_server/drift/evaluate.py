@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from penstock_server.drift import significance, statistics
 from penstock_server.drift.reference import EXTRA_LABELS, Reference
-from penstock_server.drift.report import ColumnDrift, DriftRules, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, DriftRules, VersionDrift
 from penstock_server.drift.statistics import Reals
 from penstock_server.features.counting import EXTRA_CELLS, INFINITE, MISSING, UNSEEN, Counts
 
@@ -30,7 +30,8 @@ def version_drift(
     rows: int,
     window_rows: int,
     rules: DriftRules,
-    alarmed: tuple[str, ...] | None = None,
+    dispersion: Reals | None = None,
+    alarms: tuple[DriftAlarm, ...] | None = None,
 ) -> VersionDrift:
     """The record of a version's window.
 
@@ -43,9 +44,10 @@ def version_drift(
         rows: in the window.
         window_rows: the most that a worker's window holds.
         rules: what counts as drift.
-        alarmed: the columns whose alarm is on.
+        dispersion: as `columns_drift` takes it.
+        alarms: those that are on; None if nobody watches.
     """
-    columns, predictions = columns_drift(reference, window, rules)
+    columns, predictions = columns_drift(reference, window, rules, dispersion)
     p_values = [column.p_value for column in columns if column.p_value is not None]
     return VersionDrift(
         model=model,
@@ -59,31 +61,42 @@ def version_drift(
         tested=len(p_values),
         drifted=sum(column.drifted is True for column in columns) if p_values else None,
         global_p_value=significance.simes(p_values) if p_values else None,
-        alarmed=alarmed,
+        alarmed=None if alarms is None else tuple(sorted({alarm.column for alarm in alarms})),
+        alarms=alarms or (),
         importance_measure=reference.importance_measure,
     )
 
 
 def columns_drift(
-    reference: Reference, window: Counts, rules: DriftRules
+    reference: Reference, window: Counts, rules: DriftRules, dispersion: Reals | None = None
 ) -> tuple[tuple[ColumnDrift, ...], ColumnDrift | None]:
-    """The records of the columns, judged together, and that of the predictions, judged alone."""
+    """The records of the columns, judged together, and that of the predictions, judged alone.
+
+    Args:
+        reference: the training rows.
+        window: the counts of the rows served.
+        rules: what counts as drift.
+        dispersion: how much these vary in the window, float64 [columns], by `statistics.dispersion`; None as independent rows.
+    """
     size = len(reference.names)
     columns = size - reference.has_predictions
     now = Counts(window.cells[:size], window.outside[:size], window.sums[:size])
+    seen = np.ones(size) if dispersion is None else dispersion[:size]
     is_enough = statistics.enough_rows(reference.cells, now.cells)
+    is_judged = is_enough & (now.rows / seen >= statistics.rows_needed(reference.cells, now.cells))
     effect = reference.minimum_effect if rules.minimum_effect is None else np.full(size, rules.minimum_effect)
-    p_values = _p_values(reference, now, effect, is_enough)
+    p_values = _p_values(reference, now, effect, seen, is_judged)
     # A list per field of the records, with an entry per column: the statistics take all columns at once.
     lists: dict[str, Sequence[Any]] = {
         "name": reference.names,
         "kind": reference.kinds,
         "rows": now.rows.tolist(),
         "rows_needed": statistics.rows_needed(reference.cells, now.cells).tolist(),
+        "effective_rows": (now.rows / seen).astype(np.int64).tolist(),
         "enough_rows": is_enough.tolist(),
         "p_value": p_values,
         "drifted": _drifted(p_values[:columns], rules.rate) + _drifted(p_values[columns:], rules.rate),
-        "dispersion": reference.dispersion.tolist(),
+        "dispersion": np.maximum(reference.dispersion, seen).tolist(),
         "minimum_effect": effect.tolist(),
         "importance": reference.importance,
         **_distances(reference, now, is_enough),
@@ -95,10 +108,10 @@ def columns_drift(
     return records[:columns], records[columns] if reference.has_predictions else None
 
 
-def _p_values(reference: Reference, now: Counts, effect: Reals, is_enough: NDArray[np.bool_]) -> Values:
-    known, current = reference.cells[is_enough], now.cells[is_enough]
-    found = significance.p_value(known, current, effect[is_enough], reference.dispersion[is_enough])
-    return _spread(found, is_enough)
+def _p_values(reference: Reference, now: Counts, effect: Reals, dispersion: Reals, chosen: NDArray[np.bool_]) -> Values:
+    known, current = reference.cells[chosen], now.cells[chosen]
+    found = significance.p_value(known, current, effect[chosen], reference.dispersion[chosen], dispersion[chosen])
+    return _spread(found, chosen)
 
 
 def _drifted(p_values: Values, rate: float) -> list[bool | None]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from penstock_server.drift.baseline import (
+    DISPERSION_BLOCKS,
     MAX_BINS,
     MAX_WATCHED,
     Baseline,
@@ -39,8 +40,6 @@ OWN_BINS: Final = 50
 """The most values of a string column that have a bin each."""
 FREE_TEXTS: Final = 100
 """A column with fewer texts that are there once may be of categories."""
-BLOCKS: Final = 20
-"""Enough for a standard error of 7 % at 20 bins, and few enough to keep dependent rows in one block."""
 LEAST_ROWS: Final = 10
 """A block of fewer rows says nothing about time."""
 
@@ -257,4 +256,4 @@ def dispersion(cells: NDArray[np.int64]) -> float:
 
 
 def _blocks(rows: int) -> int:
-    return min(BLOCKS, rows // LEAST_ROWS)
+    return min(DISPERSION_BLOCKS, rows // LEAST_ROWS)

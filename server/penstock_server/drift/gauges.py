@@ -99,8 +99,13 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
     tested = GaugeMetricFamily(
         "penstock_drift_tested_features", "Features with enough rows in the window to be judged.", labels=_VERSION
     )
+    looks = GaugeMetricFamily(
+        "penstock_drift_looks",
+        "How often it was looked for drift alarms since the version was loaded.",
+        labels=_VERSION,
+    )
     alarm = GaugeMetricFamily(
-        "penstock_drift_alarm", "1 while a feature drifts in successive windows that share no row.", labels=_VERSION
+        "penstock_drift_alarm", "1 while a feature or the predictions have a drift alarm.", labels=_VERSION
     )
     left_out = GaugeMetricFamily(
         "penstock_drift_series_left_out", "Features without series of their own here.", labels=_VERSION
@@ -109,10 +114,11 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
         labels = [version.model, version.version]
         window.add_metric(labels, version.rows)
         tested.add_metric(labels, version.tested)
+        looks.add_metric(labels, version.looks)
         left_out.add_metric(labels, max(len(version.columns) - series, 0))
         _add(drifted, labels, version.drifted)
         _add(alarm, labels, None if version.alarmed is None else int(bool(version.alarmed)))
-    yield from (window, drifted, tested, alarm, left_out)
+    yield from (window, drifted, tested, looks, alarm, left_out)
 
 
 def _add(family: GaugeMetricFamily, labels: list[str], value: float | None) -> None:

@@ -1,32 +1,34 @@
 """Monitors the versions' drift over time, in the supervisor: evaluates their windows and keeps their alarms.
 
 Several threads call it: scrapes, requests and the supervisor's own checks. While nothing new was counted, they get the
-same evaluation. An alarm's window shares no row with the one before: it begins after the sub-window in which the last
-one was evaluated.
+same evaluation.
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
 import structlog
 
 from penstock.names import VersionKey
-from penstock_server.clock import Clock, monotonic
-from penstock_server.drift.alarm import AlarmState, after_window
-from penstock_server.drift.evaluate import columns_drift, version_drift
+from penstock_server.clock import Clock
+from penstock_server.drift import statistics
+from penstock_server.drift.detector import Detector, Integers
+from penstock_server.drift.evaluate import version_drift
 from penstock_server.drift.reference import Reference
-from penstock_server.drift.report import DriftRules, VersionDrift
-from penstock_server.drift.window import Marks, window_of
+from penstock_server.drift.report import DriftAlarm, DriftRules, VersionDrift
+from penstock_server.drift.window import WindowReader
 from penstock_server.metrics.counters import SharedCounters
 
 log = structlog.get_logger(__name__)
 
 PREDICTIONS: Final = ""
 """The name of the predictions among alarms; no column has it."""
-LEAST_SHARE: Final = 0.9
-"""The share of a window's rows that an alarm's window must hold: it lacks the sub-window that the last check was in."""
+SLICE_ROWS: Final = 100
+"""A look waits for so many rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,85 +48,116 @@ class Watched:
     reference: Reference
 
 
-@dataclass(slots=True)
-class _LastLook:
-    marks: Marks = ()
-    alarm: AlarmState = field(default_factory=AlarmState)
-    counted: object = None
-    report: VersionDrift | None = None
+class _Version:
+    """What is kept of one version."""
+
+    def __init__(self, reference: Reference, rules: DriftRules) -> None:
+        size = len(reference.names)
+        least = rules.minimum_effect
+        effect = reference.minimum_effect if least is None else np.full(size, least)
+        self.reference = reference
+        self.rules = rules
+        self.reader = WindowReader(rules.window_s)
+        self.detector = Detector(reference, effect, rules.run_length)
+        self.waiting: Integers | None = None
+        self.began_s: float | None = None
+        self.looks = 0
+        self.counted: object = None
+        self.report: VersionDrift | None = None
+
+    @property
+    def alarms(self) -> tuple[DriftAlarm, ...]:
+        """Those that are on."""
+        detected = self.detector.detected
+        return (
+            *(DriftAlarm(name, "shares", one.since_s, one.once_in_looks) for name, one in detected.drifted.items()),
+            *(DriftAlarm(name, "unseen", one.since_s, one.once_in_looks) for name, one in detected.unseen.items()),
+        )
 
 
 class DriftMonitor:
     """The drift of all versions.
 
     Args:
-        rules: what counts as drift.
-        window_rows: rows of each worker's window, and of an alarm's window over all workers.
+        rules: gives those of a model.
+        clock: seconds since 1970.
         changed: called when a version's alarms change, on the thread of `look`; by default they are logged.
     """
 
     def __init__(
         self,
-        rules: DriftRules,
-        window_rows: int,
+        rules: Callable[[str], DriftRules],
         *,
-        clock: Clock = monotonic,
-        changed: Callable[[VersionKey, AlarmState], None] | None = None,
+        clock: Clock = time.time,
+        changed: Callable[[VersionKey, tuple[DriftAlarm, ...]], None] | None = None,
     ) -> None:
         self._rules = rules
-        self._window_rows = window_rows
         self._clock = clock
-        self._changed = changed or _log_alarm
-        self._last: dict[VersionKey, _LastLook] = {}
+        self._changed = changed or _log_alarms
+        self._versions: dict[VersionKey, _Version] = {}
         self._lock = threading.Lock()
 
     def drift_of(self, version: Watched) -> VersionDrift:
         """The report on the version's window now."""
-        window = window_of(version.counters)
         with self._lock:
-            last = self._last.setdefault(version.key, _LastLook())
-            counted = (window.counted, id(version.reference))
-            if last.report is None or last.counted != counted:
-                last.report = version_drift(
+            kept = self._of(version)
+            window = kept.reader.window(version.counters, self._clock())
+            if kept.report is None or kept.counted != window.counted:
+                kept.report = version_drift(
                     *version.key,
                     version.roles,
                     reference=version.reference,
                     window=window.counts,
                     rows=window.rows,
-                    window_rows=self._window_rows,
-                    rules=self._rules,
+                    window_rows=kept.rules.window_rows,
+                    rules=kept.rules,
+                    dispersion=statistics.dispersion(window.parts),
                 )
-                last.counted = counted
-            alarmed = tuple(sorted(last.alarm.since_s))
-            return replace(last.report, roles=version.roles, alarmed=alarmed)
+                kept.counted = window.counted
+            alarms = kept.alarms
+            alarmed = tuple(sorted({alarm.column for alarm in alarms}))
+            return replace(kept.report, roles=version.roles, alarmed=alarmed, alarms=alarms, looks=kept.looks)
 
     def look(self, versions: Sequence[Watched]) -> None:
-        """Updates the alarms of versions that have a new window, and forgets all other versions than these."""
+        """Looks at versions of which enough rows came, and forgets all other versions than these."""
         with self._lock:
-            kept = {version.key for version in versions}
-            for key in self._last.keys() - kept:
-                del self._last[key]
+            for key in self._versions.keys() - {version.key for version in versions}:
+                del self._versions[key]
             for version in versions:
-                self._look(version, self._last.setdefault(version.key, _LastLook()))
+                self._look(version)
 
-    def _look(self, version: Watched, last: _LastLook) -> None:
-        window = window_of(version.counters, last.marks)
-        if window.rows < LEAST_SHARE * self._window_rows:
+    def _of(self, version: Watched) -> _Version:
+        kept = self._versions.get(version.key)
+        if kept is None or kept.reference is not version.reference:
+            kept = self._versions[version.key] = _Version(version.reference, self._rules(version.key[0]))
+        return kept
+
+    def _look(self, version: Watched) -> None:
+        kept, now_s = self._of(version), self._clock()
+        cells = kept.reader.slice(version.counters, now_s)[: len(version.reference.names)]
+        waiting = cells if kept.waiting is None else kept.waiting + cells
+        if kept.began_s is None:
+            kept.began_s = now_s
+        if not waiting.sum(axis=1).max(initial=0) >= SLICE_ROWS:
+            kept.waiting = waiting
             return
-        columns, predictions = columns_drift(version.reference, window.counts, self._rules)
-        drifted = {column.name: column.drifted for column in columns}
-        if predictions is not None:
-            drifted[PREDICTIONS] = predictions.drifted
-        former, last.marks = last.alarm, window.marks
-        last.alarm = after_window(former, drifted, self._clock())
-        if last.alarm.since_s.keys() != former.since_s.keys():
-            self._changed(version.key, last.alarm)
+        former = kept.alarms
+        kept.detector.look(waiting, kept.began_s)
+        kept.waiting, kept.began_s = None, now_s
+        kept.looks += 1
+        if {(alarm.column, alarm.kind) for alarm in kept.alarms} != {(alarm.column, alarm.kind) for alarm in former}:
+            self._changed(version.key, kept.alarms)
 
 
-def _log_alarm(key: VersionKey, alarm: AlarmState) -> None:
+def _log_alarms(key: VersionKey, alarms: tuple[DriftAlarm, ...]) -> None:
     model, version = key
-    columns = [name or "(predictions)" for name in sorted(alarm.since_s)]
-    if columns:
-        log.warning("drift alarm", model=model, version=version, columns=columns)
-    else:
+    if not alarms:
         log.info("drift alarm is over", model=model, version=version)
+        return
+    columns = {alarm.column or "(predictions)": _told(alarm) for alarm in alarms}
+    log.warning("drift alarm", model=model, version=version, columns=columns)
+
+
+def _told(alarm: DriftAlarm) -> Mapping[str, object]:
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(alarm.since))
+    return {"kind": alarm.kind, "since": since}

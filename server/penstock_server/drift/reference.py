@@ -22,7 +22,7 @@ from penstock_server.drift.baseline import (
 from penstock_server.drift.importance import Importance
 from penstock_server.drift.report import Kind
 from penstock_server.features.cells import ROUNDING
-from penstock_server.features.counting import EXTRA_CELLS
+from penstock_server.features.counting import EXTRA_CELLS, INFINITE, MISSING, UNSEEN
 
 EXTRA_LABELS: Final = ("(missing)", "(infinite)", "(unseen)")
 _OTHERS: Final = "(others)"
@@ -38,6 +38,7 @@ class Reference:
         cells: int64 [R, B + 3]: each column's bins, zeros up to B, then the missing, the infinite and the unseen.
         sums: float64 [R, B]: of the values in each bin; zeros where there are no numbers.
         edges: float64 [R, B]: where each bin ends, the last edge again where it has no end; zeros without numbers.
+        is_cell: bool [R, B + 3]: the cells that a column's rows may be in.
         is_number: bool [R].
         deviation, dispersion, minimum_effect: float64 [R].
         importance: of each; None where it is not known.
@@ -50,6 +51,7 @@ class Reference:
     cells: NDArray[np.int64]
     sums: NDArray[np.float64]
     edges: NDArray[np.float64]
+    is_cell: NDArray[np.bool_]
     is_number: NDArray[np.bool_]
     deviation: NDArray[np.float64]
     dispersion: NDArray[np.float64]
@@ -83,6 +85,7 @@ def reference_of(baseline: Baseline, importance: Importance | None = None) -> Re
         cells=cells,
         sums=sums,
         edges=edges,
+        is_cell=np.array([_is_cell(column, baseline.bins) for column in columns], np.bool_).reshape(cells.shape),
         is_number=np.array([isinstance(column, NumberBaseline) for column in columns], np.bool_),
         deviation=np.array([getattr(column, "deviation", 0.0) for column in columns], np.float64),
         dispersion=np.array([column.dispersion for column in columns], np.float64),
@@ -110,6 +113,13 @@ def _kind(column: ColumnBaseline | PredictionBaseline, *, is_prediction: bool) -
     if isinstance(column, StringBaseline):
         return "string"
     return "score" if is_prediction else "number"
+
+
+def _is_cell(column: ColumnBaseline | PredictionBaseline, bins: int) -> list[bool]:
+    own = len(column.bins)
+    is_number = isinstance(column, NumberBaseline)
+    is_extra = {MISSING: not isinstance(column, ClassBaseline), INFINITE: is_number, UNSEEN: not is_number}
+    return [*[True] * own, *[False] * (bins - own), *(is_extra[at] for at in range(EXTRA_CELLS))]
 
 
 def _ranges(edges: Sequence[float]) -> tuple[str, ...]:

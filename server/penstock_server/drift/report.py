@@ -16,17 +16,51 @@ RATE: Final = 0.05
 """The share of the columns called drifted that may be wrong, unless a server is set to another."""
 
 
+RUN_LENGTH: Final = 31_536_000.0
+"""Looks from one false alarm of a version to the next, at least; there is at most one a second, so this is a year or more."""
+
+WINDOW_ROWS: Final = 10_000
+WINDOW_S: Final = 7 * 86_400.0
+"""Older rows leave the window."""
+
+AlarmKind = Literal["shares", "unseen"]
+"""The values are distributed in another way than the training rows', or more of them are unknown."""
+
+
 @dataclass(frozen=True, slots=True)
 class DriftRules:
-    """What counts as drift.
+    """How a version is watched, and what counts as drift.
 
     Attributes:
         rate: the share of the columns called drifted that may be wrong.
         minimum_effect: the index that is still no drift, for all columns; None as each baseline says.
+        run_length: the looks from one false alarm of a version to the next, on average, at least.
+        window_rows: about the most rows of a worker's window.
+        window_s: how old these rows may be, in seconds.
     """
 
     rate: float = RATE
     minimum_effect: float | None = None
+    run_length: float = RUN_LENGTH
+    window_rows: int = WINDOW_ROWS
+    window_s: float = WINDOW_S
+
+
+@dataclass(frozen=True, slots=True)
+class DriftAlarm:
+    """A column's alarm that is on.
+
+    Attributes:
+        column: its name; "" for the predictions.
+        kind: what is unusual.
+        since: when it began, in seconds since 1970.
+        once_in_looks: in how many looks chance alone gives evidence as strong, on average.
+    """
+
+    column: str
+    kind: AlarmKind
+    since: float
+    once_in_looks: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +71,10 @@ class ColumnDrift:
         name: the column's, or the output's for predictions.
         kind: what it holds.
         rows: N, counted in the window.
-        rows_needed: the rows needed to judge it: 25 for each cell that either side has rows in.
-        enough_rows: whether both sides have them.
+        rows_needed: the rows needed to compare it: 25 for each cell that either side has rows in.
+        effective_rows: so many independent rows would say as much as those in the window: fewer where rows repeat or come in
+            bursts. As many as are needed must be there for a p-value.
+        enough_rows: whether both sides have the rows needed.
         jensen_shannon: the distance in base 2, 0 to 1.
         psi: the population stability index as Evidently computes it; without drift it grows as N falls.
         psi_unbiased: the index of smoothed shares, less its mean for independent rows without drift. Without drift it is
@@ -54,7 +90,8 @@ class ColumnDrift:
         out_of_range_ratio: of finite numbers below the reference's smallest or above its largest, numbers only.
         p_value: how likely so large an index is if the true one is `minimum_effect`.
         drifted: whether it is among those rejected together at the version's rate.
-        dispersion: how much more the counts vary in time than independent rows would, 1 or more.
+        dispersion: how much more the counts vary in time than those of independent rows, 1 or more: the training rows' counts,
+            or the window's where these vary more.
         minimum_effect: the index that is still called no drift.
         labels: what each cell holds, for people: the bins or categories, then missing, infinite and unseen.
         reference, current: each cell's share of the rows trained on, and of the window's; zeros where there are no rows.
@@ -65,6 +102,7 @@ class ColumnDrift:
     kind: Kind
     rows: int
     rows_needed: int
+    effective_rows: int
     enough_rows: bool
     jensen_shannon: float | None
     psi: float | None
@@ -101,8 +139,9 @@ class VersionDrift:
         tested: the columns with enough rows.
         drifted: how many of these drifted; None if none was tested.
         global_p_value: Simes' combination of the columns' p-values: below `rate` exactly where a column drifted.
-        alarmed: the columns whose alarm is on, "" for the predictions: they drifted in two successive windows that share
-            no row. None if no monitor watches the version.
+        alarmed: the columns with an alarm that is on, "" for the predictions. None if no monitor watches the version.
+        alarms: these alarms.
+        looks: how often it was looked for alarms: at most once a second, and after 100 rows.
         importance_measure: what the columns' importance is, such as "AUC lost"; "" where they have none.
     """
 
@@ -119,6 +158,8 @@ class VersionDrift:
     global_p_value: float | None
     alarmed: tuple[str, ...] | None = None
     importance_measure: str = ""
+    alarms: tuple[DriftAlarm, ...] = ()
+    looks: int = 0
 
 
 def by_significance(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:

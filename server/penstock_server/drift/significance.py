@@ -25,7 +25,11 @@ _TERMS_AT_ONCE: Final = 1_000_000
 
 
 def p_value(
-    reference: CellCounts, current: CellCounts, minimum_effect: Any = MINIMUM_EFFECT, dispersion: Any = 1.0
+    reference: CellCounts,
+    current: CellCounts,
+    minimum_effect: Any = MINIMUM_EFFECT,
+    dispersion: Any = 1.0,
+    dispersion_now: Any = 1.0,
 ) -> Reals:
     """How likely so large an index is, if the true one is `minimum_effect`: noncentral chi-square's upper tail.
 
@@ -34,8 +38,9 @@ def p_value(
         current: the rows served.
         minimum_effect: the true PSI that is tolerated; 0 is the ordinary chi-square test.
         dispersion: how much more the counts vary than independent rows would; 1 or more.
+        dispersion_now: the same of the rows served, where they vary more than those trained on.
     """
-    noise = dispersion * sampling_noise(reference, current)
+    noise = sampling_noise(reference, current, dispersion, np.maximum(dispersion, dispersion_now))
     freedom = degrees_of_freedom(reference, current)
     return noncentral_tail(psi_smoothed(reference, current) / noise, freedom, minimum_effect / noise)
 

@@ -32,6 +32,31 @@ def enough_rows(reference: CellCounts, current: CellCounts) -> NDArray[np.bool_]
     return np.asarray((needed > 0) & (fewest >= needed), np.bool_)
 
 
+def dispersion(parts: CellCounts) -> Reals:
+    """How much more counts vary from part to part of a window than those of independent rows, 1 or more.
+
+    Pearson's statistic of the table of parts and cells, by its degrees of freedom. Rows that repeat, and bursts of rows that
+    are alike, vary more; and so does a window in which the rows change.
+
+    Args:
+        parts: int64 [parts, ..., cells].
+
+    Returns:
+        float64 [...].
+
+    >>> float(dispersion(np.array([[30, 20, 10], [10, 20, 30], [20, 20, 20]])))
+    5.0
+    """
+    rows, cells = parts.sum(axis=-1, keepdims=True), parts.sum(axis=0)
+    total = cells.sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = rows * (cells / total)
+        terms = np.where(expected > 0, (parts - expected) ** 2 / expected, 0.0)
+        freedom = ((rows[..., 0] > 0).sum(axis=0) - 1) * ((cells > 0).sum(axis=-1) - 1)
+        found = np.where(freedom > 0, terms.sum(axis=(0, -1)) / freedom, 1.0)
+    return _real(np.maximum(found, 1.0))
+
+
 def jensen_shannon(reference: CellCounts, current: CellCounts) -> Reals:
     """The Jensen-Shannon distance in base 2: the root of the divergence, 0 for equal shares, 1 for disjoint ones."""
     p, q = _shares(reference), _shares(current)
@@ -71,9 +96,9 @@ def degrees_of_freedom(reference: CellCounts, current: CellCounts) -> Reals:
     return _real(_present(reference, current).sum(axis=-1) - 1.0)
 
 
-def sampling_noise(reference: CellCounts, current: CellCounts) -> Reals:
-    """1/N + 1/M, by which smoothed indices of independent rows are chi-square."""
-    return _real(1 / reference.sum(axis=-1) + 1 / current.sum(axis=-1))
+def sampling_noise(reference: CellCounts, current: CellCounts, known: Any = 1.0, now: Any = 1.0) -> Reals:
+    """known/M + now/N, by which smoothed indices are chi-square, `known` and `now` being each side's dispersion."""
+    return _real(known / reference.sum(axis=-1) + now / current.sum(axis=-1))
 
 
 def kolmogorov_smirnov(reference: CellCounts, current: CellCounts) -> tuple[Reals, Reals]:

@@ -83,7 +83,7 @@ def status(known: Known, counters: CounterStore) -> ServerStatus:
         identity=known.identity,
         counters=counters,
         sources=lambda: (SourceState("models/", "answers"), SourceState("registry", "starting")),
-        monitor=DriftMonitor(DriftRules(), 500),
+        monitor=DriftMonitor(lambda model: DriftRules(window_rows=500)),
     )
 
 

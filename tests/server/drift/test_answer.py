@@ -6,11 +6,11 @@ import pytest
 
 from penstock import penstock_pb2 as pb
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion, answer, as_json, as_message
-from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
 from penstock_server.errors import NotFoundError
 
 COLUMN = ColumnDrift(
-    name="delay", kind="number", rows=900, rows_needed=75, enough_rows=True, jensen_shannon=0.25, psi=0.5,
+    name="delay", kind="number", rows=900, rows_needed=75, effective_rows=75, enough_rows=True, jensen_shannon=0.25, psi=0.5,
     psi_unbiased=-0.01, ks=0.125, ks_slack=0.5, wasserstein=0.75, missing_ratio=0.1, unseen_ratio=None,
     infinite_ratio=0.0, out_of_range_ratio=0.2, p_value=0.01, drifted=True, dispersion=1.5, minimum_effect=0.1,
     labels=("< 1", "missing"), reference=(1.0, 0.0), current=(0.9, 0.1),
@@ -24,10 +24,11 @@ ONE = VersionDrift(
     model="m", version="1", roles=("champion",), rows=900, window_rows=10_000, rate=0.05, columns=(COLUMN, SILENT),
     predictions=replace(COLUMN, name="label", kind="class"), tested=1, drifted=1, global_p_value=0.01,
     alarmed=("delay", ""),
+    alarms=(DriftAlarm("delay", "shares", 1e9, 1e8), DriftAlarm("", "unseen", 2e9, 3e7)),
 )  # fmt: skip
 TWO = replace(
     ONE, version="2", roles=("canary", "shadow"), columns=(), predictions=None, tested=0, drifted=None,
-    global_p_value=None, alarmed=None,
+    global_p_value=None, alarmed=None, alarms=(),
 )  # fmt: skip
 OTHER = UnwatchedVersion("n", "7", ("champion",))
 REPORT = DriftReport((ONE, TWO), (OTHER,))

@@ -10,7 +10,7 @@ from penstock_server.drift.report import ColumnDrift, VersionDrift, by_significa
 from penstock_server.metrics.prometheus import registry_of
 
 NUMBER = ColumnDrift(
-    name="age", kind="number", rows=600, rows_needed=500, enough_rows=True, jensen_shannon=0.2, psi=0.3,
+    name="age", kind="number", rows=600, rows_needed=500, effective_rows=500, enough_rows=True, jensen_shannon=0.2, psi=0.3,
     psi_unbiased=0.25, ks=0.1, ks_slack=0.05, wasserstein=0.5, missing_ratio=0.01, unseen_ratio=None,
     infinite_ratio=0.0, out_of_range_ratio=0.02, p_value=0.001, drifted=True, dispersion=1.0, minimum_effect=0.1,
     labels=("a",), reference=(1.0,), current=(1.0,),

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock_server.drift.alarm import AlarmState
 from penstock_server.drift.baseline import Baseline, ClassBaseline, StringBaseline
 from penstock_server.drift.fit import with_predictions
 from penstock_server.drift.monitor import PREDICTIONS, DriftMonitor, Watched
 from penstock_server.drift.reference import reference_of
-from penstock_server.drift.report import DriftRules
+from penstock_server.drift.report import DriftAlarm, DriftRules
 from penstock_server.features import counting
 from penstock_server.metrics.counters import CountersShape, SharedCounters
 from penstock_server.metrics.recorder import Recorder
@@ -33,9 +32,12 @@ class Story:
     def __init__(self, new_counters: NewCounters, clock: Any) -> None:
         self.workers = [new_counters(SHAPE), new_counters(SHAPE)]
         self.recorders = [Recorder(counters, WINDOW_ROWS, BASELINE.cells.predictions) for counters in self.workers]
-        self.told: list[tuple[Any, AlarmState]] = []
+        self.clock = clock
+        self.told: list[tuple[Any, tuple[DriftAlarm, ...]]] = []
         self.watch = DriftMonitor(
-            DriftRules(), WINDOW_ROWS, clock=clock, changed=lambda key, alarm: self.told.append((key, alarm))
+            lambda model: DriftRules(window_rows=WINDOW_ROWS, window_s=100.0),
+            clock=clock,
+            changed=lambda key, alarms: self.told.append((key, alarms)),
         )
 
     def serve(self, rows: int, share: float, worker: int = 0, label: int = 0) -> None:
@@ -52,8 +54,17 @@ class Story:
         return Watched(KEY, ("champion",), self.workers, REFERENCE)
 
     def look(self) -> tuple[str, ...]:
+        """A second later."""
+        self.clock.now += 1.0
         self.watch.look([self.watched()])
         return self.watch.drift_of(self.watched()).alarmed or ()
+
+    def looks(self, number: int, share: float, **served: int) -> tuple[str, ...]:
+        """Looks, after 100 rows each."""
+        for _ in range(number):
+            self.serve(100, share, **served)
+            alarmed = self.look()
+        return alarmed
 
 
 @pytest.fixture
@@ -71,50 +82,76 @@ def test_the_sliding_window_is_over_all_workers(story: Story) -> None:
     assert (found.roles, found.window_rows, found.alarmed) == (("champion",), WINDOW_ROWS, ())
 
 
-def test_an_alarm_takes_two_windows_that_share_no_row(story: Story) -> None:
-    story.serve(1000, 1.0)
-    assert story.look() == ()
-    story.serve(500, 1.0)
-    assert story.look() == ()  # half of what it would look at was looked at before
-    story.serve(600, 1.0)
-    assert story.look() == ("word",)
-    assert [dict(alarm.since_s).keys() for _, alarm in story.told] == [{"word"}]
+def test_an_alarm_says_since_when(story: Story) -> None:
+    assert story.looks(20, 0.5) == ()
+    began_s = story.clock.now
+    assert story.looks(5, 0.9) == ("word",)
+    (alarm,) = story.watch.drift_of(story.watched()).alarms
+    assert (alarm.column, alarm.kind, alarm.since) == ("word", "shares", began_s)
+    assert alarm.once_in_looks > DriftRules().run_length
+    assert [[one.column for one in alarms] for _, alarms in story.told] == [["word"]]
 
 
-def test_a_burst_in_one_window_raises_no_alarm_however_often_it_is_looked_at(story: Story) -> None:
-    story.serve(1000, 1.0)
-    for _ in range(20):
+def test_a_look_waits_for_enough_rows(story: Story) -> None:
+    story.looks(20, 0.5)
+    began_s = story.clock.now
+    for _ in range(9):
+        story.serve(10, 1.0)
         assert story.look() == ()
-    story.serve(1100, 1.0)
+    # Nine looks of ten rows are not yet a slice; the tenth makes it one.
+    story.serve(10, 1.0)
     assert story.look() == ("word",)
+    (alarm,) = story.watch.drift_of(story.watched()).alarms
+    assert alarm.since == began_s
 
 
-def test_an_alarm_goes_off_after_two_quiet_windows(story: Story) -> None:
-    for _ in range(2):
-        story.serve(1100, 1.0)
-        story.look()
-    assert story.look() == ("word",)
-    story.serve(1100, 0.5)
-    assert story.look() == ("word",)
-    story.serve(1100, 0.5)
-    assert story.look() == ()
+def test_an_alarm_goes_off_after_enough_quiet_rows(story: Story) -> None:
+    story.looks(20, 0.5)
+    assert story.looks(5, 0.9) == ("word",)
+    assert story.looks(1, 0.5) == ("word",)
+    assert story.looks(5, 0.5) == ()
     assert len(story.told) == 2
 
 
 def test_predictions_raise_an_alarm_of_their_own(story: Story) -> None:
-    for _ in range(2):
-        story.serve(1100, 0.5, label=1)
-        story.look()
-    assert story.look() == (PREDICTIONS,)
+    story.looks(20, 0.5)
+    assert story.looks(5, 0.5, label=1) == (PREDICTIONS,)
 
 
-def test_workers_together_fill_an_alarms_window(story: Story) -> None:
-    for _ in range(2):
-        # Of each worker half a window, and the sub-window that the last look found open.
-        story.serve(600, 1.0)
-        story.serve(600, 1.0, worker=1)
-        story.look()
-    assert story.watch.drift_of(story.watched()).alarmed == ("word",)
+def test_the_rows_of_all_workers_are_looked_at_together(story: Story) -> None:
+    story.looks(20, 0.5)
+    for _ in range(5):
+        story.serve(50, 0.9)
+        story.serve(50, 0.9, worker=1)
+        alarmed = story.look()
+    assert alarmed == ("word",)
+
+
+def test_rows_that_repeat_need_more_of_them(story: Story) -> None:
+    """A window of bursts, each of one word, says less than as many independent rows."""
+    for at in range(10):
+        story.serve(100, float(at % 2))
+    (column,) = story.watch.drift_of(story.watched()).columns
+    assert column.dispersion == pytest.approx(112.5)
+    assert (column.rows, column.effective_rows, column.rows_needed, column.enough_rows) == (900, 8, 50, True)
+    assert column.p_value is column.drifted is None
+    assert column.jensen_shannon is not None
+
+
+def test_old_rows_leave_the_window(story: Story) -> None:
+    story.looks(5, 0.5)
+    story.clock.now += 50
+    story.looks(1, 0.5, worker=1)
+    assert story.watch.drift_of(story.watched()).rows == 600
+    story.clock.now += 60
+    assert story.watch.drift_of(story.watched()).rows == 100
+
+
+def test_other_files_of_a_version_begin_anew(story: Story) -> None:
+    story.looks(20, 0.5)
+    assert story.looks(5, 0.9) == ("word",)
+    again = Watched(KEY, ("champion",), story.workers, reference_of(BASELINE))
+    assert story.watch.drift_of(again).alarmed == ()
 
 
 def test_nothing_new_is_evaluated_once(story: Story) -> None:
@@ -126,18 +163,18 @@ def test_nothing_new_is_evaluated_once(story: Story) -> None:
 
 
 def test_a_version_that_is_gone_is_forgotten(story: Story) -> None:
-    for _ in range(2):
-        story.serve(1100, 1.0)
-        story.look()
+    story.looks(20, 0.5)
+    assert story.looks(5, 0.9) == ("word",)
     story.watch.look([])
     assert story.watch.drift_of(story.watched()).alarmed == ()
 
 
-def test_what_is_told_by_default_is_logged(capsys: Any, story: Story, fake_clock: Any) -> None:
-    watch = DriftMonitor(DriftRules(), WINDOW_ROWS, clock=fake_clock())
-    for share in (1.0, 1.0, 0.5, 0.5):
-        story.serve(1100, share)
-        watch.look([story.watched()])
+def test_what_is_told_by_default_is_logged(capsys: Any, story: Story) -> None:
+    story.watch = DriftMonitor(lambda model: DriftRules(), clock=story.clock)
+    for share in (0.5,) * 20 + (0.9,) * 5 + (0.5,) * 10:
+        story.serve(100, share)
+        story.look()
     said = capsys.readouterr()
     assert "drift alarm" in said.out + said.err
+    assert "1970-01-01T00:0" in said.out + said.err
     assert "drift alarm is over" in said.out + said.err

@@ -142,3 +142,11 @@ def test_the_rate_itself_is_rejected() -> None:
 def test_no_p_values_are_an_error() -> None:
     with pytest.raises(ValueError, match="at least one"):
         significance.simes([])
+
+
+def test_rows_served_in_bursts_are_less_significant() -> None:
+    known, now = np.array([[2500, 2500]]), np.array([[800, 200]])
+    plain = significance.p_value(known, now, 0.1)
+    assert significance.p_value(known, now, 0.1, 1.0, 20.0) > 100 * plain
+    # The larger dispersion counts.
+    assert significance.p_value(known, now, 0.1, 20.0, 1.0) == significance.p_value(known, now, 0.1, 20.0, 20.0)

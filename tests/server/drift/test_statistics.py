@@ -255,3 +255,19 @@ def test_what_goes_missing_it_does_not_see(tests_of: Any) -> None:
     known = np.append(np.bincount(reference.astype(int), minlength=5), 0)
     now = np.append(np.bincount(current.dropna().astype(int), minlength=5), current.isna().sum())
     assert statistics.psi(known, now) > 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([[30, 20, 10], [10, 20, 30], [20, 20, 20]], 5.0),
+        ([[20, 20], [20, 20], [0, 0]], 1.0),
+        ([[40, 0], [0, 40]], 80.0),
+        ([[40, 0], [20, 0]], 1.0),
+        ([[40, 2]], 1.0),
+        ([[0, 0], [0, 0]], 1.0),
+    ],
+)
+def test_how_much_parts_of_a_window_vary(parts: list[list[int]], expected: float) -> None:
+    found = statistics.dispersion(np.array(parts)[:, None, :])
+    assert found.tolist() == pytest.approx([expected])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penstock_server.drift.window import window_of
+from penstock_server.drift.window import WindowReader
 from penstock_server.features import counting
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 from penstock_server.metrics.recorder import Recorder
@@ -42,42 +42,76 @@ def test_the_ring_is_what_a_recount_of_its_batches_gives(tmp_path_factory, batch
     for sub_windows in held:
         for rows in (rows for one in sub_windows[-SUB_WINDOWS:] for rows in one):
             expected[rows % BINS] += rows
-    window = window_of(workers)
+    window = WindowReader(10.0).window(workers, 0.0)
     assert window.counts.cells[0, :BINS].tolist() == expected.tolist()
     assert window.counts.sums[1].tolist() == (expected * 1.5).tolist()
     assert window.rows == expected.sum()
     assert not window.counts.cells[-1].any()
+    assert window.parts.sum(axis=0).tolist() == window.counts.cells.tolist()
 
 
-@given(before=BATCHES, after=BATCHES)
-def test_later_sub_windows_share_no_row_with_the_last_look(tmp_path_factory, before, after) -> None:
-    counters = create_counters(tmp_path_factory.mktemp("workers") / "counters", SHAPE)
-    recorder = Recorder(counters, WINDOW_ROWS)
-    for _, rows in before:
-        count(recorder, 0, rows)
-    marks = window_of([counters]).marks
-    for _, rows in after:
-        count(recorder, 1, rows)
-    later = window_of([counters], marks)
-    assert later.counts.cells[0, 0] == 0
-    assert later.rows == later.counts.cells[0, 1] <= window_of([counters]).rows
-    # What was counted into the sub-window that the look found open belongs to that look.
-    assert later.rows >= min(sum(rows for _, rows in after), WINDOW_ROWS) - 2 * 34
+@given(batches=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 25), st.booleans()), max_size=80))
+def test_slices_have_each_row_once(tmp_path_factory, batches: list[tuple[int, int, bool]]) -> None:
+    """As long as a worker does not run through its ring between two."""
+    folder = tmp_path_factory.mktemp("workers")
+    workers = [create_counters(folder / str(at), SHAPE) for at in range(2)]
+    recorders = [Recorder(counters, WINDOW_ROWS) for counters in workers]
+    reader, since, expected = WindowReader(10.0), 0, np.zeros(BINS, np.int64)
+    for worker, rows, is_look in batches:
+        count(recorders[worker], rows % BINS, rows)
+        expected[rows % BINS] += rows
+        since += 1
+        # Each batch takes at most one sub-window to its end.
+        if is_look or since == SUB_WINDOWS - 2:
+            assert reader.slice(workers, 0.0)[1, :BINS].tolist() == expected.tolist()
+            since, expected = 0, np.zeros(BINS, np.int64)
 
 
-def test_marks_of_other_workers_hide_nothing(new_counters: NewCounters) -> None:
-    workers = [new_counters(SHAPE), new_counters(SHAPE)]
-    count(Recorder(workers[1], WINDOW_ROWS), 2, 5)
-    assert window_of(workers, (7,)).rows == window_of(workers).rows == 5
+def test_where_too_much_came_a_slice_has_the_latest(new_counters: NewCounters) -> None:
+    counters = new_counters(SHAPE)
+    recorder, reader = Recorder(counters, WINDOW_ROWS), WindowReader(10.0)
+    count(recorder, 0, 7)
+    reader.slice([counters], 0.0)
+    for _ in range(30):
+        count(recorder, 1, 10)
+    assert reader.slice([counters], 1.0)[0, :BINS].tolist() == [0, 30, 0]
+    assert not reader.slice([counters], 2.0).any()
+
+
+def test_a_worker_that_is_new_is_read_whole(new_counters: NewCounters) -> None:
+    old, new = new_counters(SHAPE), new_counters(SHAPE)
+    count(Recorder(old, WINDOW_ROWS), 0, 3)
+    reader = WindowReader(10.0)
+    assert reader.slice([old], 0.0)[0, 0] == 3
+    count(Recorder(new, WINDOW_ROWS), 0, 5)
+    assert reader.slice([old, new], 1.0)[0, 0] == 5
+    assert not reader.slice([new], 2.0).any()
+
+
+def test_old_rows_leave_the_window(new_counters: NewCounters) -> None:
+    """Those of a worker that nobody asks any more, sub-window by sub-window."""
+    idle, busy = new_counters(SHAPE), new_counters(SHAPE)
+    recorders = [Recorder(counters, WINDOW_ROWS) for counters in (idle, busy)]
+    reader, workers = WindowReader(10.0), [idle, busy]
+    for now_s in (0.0, 4.0):
+        count(recorders[0], 0, 10)
+        reader.slice(workers, now_s)
+    for now_s in (8.0, 12.0, 16.0):
+        count(recorders[1], 1, 3)
+        reader.slice(workers, now_s)
+    rows = [reader.window(workers, now_s).rows for now_s in (9.0, 11.0, 15.0, 25.0, 40.0)]
+    assert rows == [29, 19, 9, 9, 0]
 
 
 def test_it_tells_whether_anything_was_counted(new_counters: NewCounters) -> None:
     counters = new_counters(SHAPE)
-    recorder = Recorder(counters, WINDOW_ROWS)
-    empty = window_of([counters]).counted
+    recorder, reader = Recorder(counters, WINDOW_ROWS), WindowReader(10.0)
+    empty = reader.window([counters], 0.0).counted
     count(recorder, 0, 3)
-    one = window_of([counters]).counted
-    assert empty != one == window_of([counters]).counted
+    one = reader.window([counters], 0.0).counted
+    assert empty != one == reader.window([counters], 0.0).counted
+    reader.slice([counters], 0.0)
+    assert reader.window([counters], 99.0).counted != one
 
 
 class Turning:
@@ -99,11 +133,11 @@ class Turning:
 
 
 def test_a_copy_taken_while_the_ring_turned_is_taken_again() -> None:
-    window = window_of([cast("SharedCounters", Turning(turns=2))])
-    assert window.marks == (2,)
+    window = WindowReader(9.0).window([cast("SharedCounters", Turning(turns=2))], 0.0)
+    assert window.counted[0][0] == 2
     assert window.rows == 2 * 3  # the sub-windows 0, 1 and 2
 
 
 def test_a_ring_that_keeps_turning_is_given_up_on() -> None:
-    window = window_of([cast("SharedCounters", Turning(turns=1000))])
-    assert window.marks == (4,)  # the fifth copy
+    window = WindowReader(9.0).window([cast("SharedCounters", Turning(turns=1000))], 0.0)
+    assert window.counted[0][0] == 4  # the fifth copy

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
 
 DELAY = ColumnDrift(
-    name="delay", kind="number", rows=900, rows_needed=125, enough_rows=True, jensen_shannon=0.31, psi=0.52,
+    name="delay", kind="number", rows=900, rows_needed=125, effective_rows=125, enough_rows=True, jensen_shannon=0.31, psi=0.52,
     psi_unbiased=0.49, ks=0.2, ks_slack=0.3, wasserstein=0.7, missing_ratio=0.1, unseen_ratio=None, infinite_ratio=0.0,
     out_of_range_ratio=0.02, p_value=1e-9, drifted=True, dispersion=1.2, minimum_effect=0.1,
     labels=("< 1", "1 to 2", "2 to 5", ">= 5", "missing"), reference=(0.25, 0.25, 0.25, 0.25, 0.0),
@@ -25,8 +25,9 @@ ANSWERS = replace(CARRIER, name="label", kind="class", labels=("0", "1"), refere
 CHAMPION = VersionDrift(
     model="flights", version="1", roles=("champion",), rows=900, window_rows=10_000, rate=0.05,
     columns=(SILENT, CARRIER, DELAY), predictions=ANSWERS, tested=2, drifted=1, global_p_value=2e-9, alarmed=("delay", ""),
+    alarms=(DriftAlarm("delay", "unseen", 1767312000.0, 4e7), DriftAlarm("", "shares", 1767225600.0, 3e20)),
 )  # fmt: skip
 CANARY = replace(
     CHAMPION, version="2", roles=("canary", "shadow"), rows=0, columns=(SILENT,), predictions=None, tested=0,
-    drifted=None, global_p_value=None, alarmed=None,
+    drifted=None, global_p_value=None, alarmed=None, alarms=(),
 )  # fmt: skip

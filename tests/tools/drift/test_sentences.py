@@ -43,8 +43,11 @@ def test_the_lines_for_rows_and_answers():
 
 
 def test_the_line_for_alarms():
-    assert sentences.alarms_line(CHAMPION) == "alarm, drifted in two windows in a row: delay, (predictions)"
-    assert sentences.alarms_line(CANARY) == sentences.alarms_line(replace(CHAMPION, alarmed=())) == ""
+    assert sentences.alarms_line(CHAMPION) == (
+        "alarm: (predictions) drifts since 2026-01-01 00:00 UTC (by chance once in more than 1,000,000,000,000 looks); "
+        "delay has more unknown values than in training since 2026-01-02 00:00 UTC (by chance once in 40,000,000 looks)"
+    )
+    assert sentences.alarms_line(CANARY) == sentences.alarms_line(replace(CHAMPION, alarms=())) == ""
 
 
 @pytest.mark.parametrize(
@@ -52,9 +55,10 @@ def test_the_line_for_alarms():
     [
         (CHAMPION, True),
         (CANARY, False),
-        (replace(CHAMPION, drifted=0), False),
-        (replace(CHAMPION, drifted=0, predictions=replace(ANSWERS, drifted=True)), True),
+        (replace(CHAMPION, drifted=0), True),
+        (replace(CHAMPION, alarms=()), False),
+        (replace(CHAMPION, alarms=CHAMPION.alarms[:1]), True),
     ],
 )
-def test_features_and_answers_can_drift(version, expected):
+def test_a_version_has_drifted_while_an_alarm_is_on(version, expected):
     assert sentences.has_drifted(version) is expected

@@ -3,12 +3,14 @@
 The server decides what drifted.
 """
 
+from datetime import UTC, datetime
 from typing import Final
 
-from penstock_server.drift.report import ColumnDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
 from penstock_tools import formatting
 
 PREDICTIONS: Final = "(predictions)"
+_MANY: Final = 10**12
 
 
 def decimals(value: float | None, digits: int = 3) -> str:
@@ -85,18 +87,36 @@ def predictions_line(version: VersionDrift) -> str:
 
 
 def alarms_line(version: VersionDrift) -> str:
-    """The alarms that are on; empty if none is."""
-    names = [formatting.safe(name) if name else PREDICTIONS for name in version.alarmed or ()]
-    return f"alarm, drifted in two windows in a row: {', '.join(names)}" if names else ""
+    """The alarms that are on and since when; empty if none is."""
+    alarms = sorted(version.alarms, key=lambda alarm: alarm.since)
+    return f"alarm: {'; '.join(map(alarm_told, alarms))}" if alarms else ""
+
+
+def alarm_told(alarm: DriftAlarm) -> str:
+    """An alarm in words.
+
+    >>> alarm_told(DriftAlarm("delay", "shares", 1767225600.0, 3e9))
+    'delay drifts since 2026-01-01 00:00 UTC (by chance once in 3,000,000,000 looks)'
+    """
+    name = formatting.safe(alarm.column) if alarm.column else PREDICTIONS
+    does = "drifts" if alarm.kind == "shares" else "has more unknown values than in training"
+    since = datetime.fromtimestamp(alarm.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{name} {does} since {since} (by chance once in {_looks(alarm.once_in_looks)} looks)"
+
+
+def _looks(number: float) -> str:
+    return f"{number:,.0f}" if number < _MANY else f"more than {_MANY:,}"
 
 
 def state(column: ColumnDrift) -> str:
     """Whether a column drifted, or why that is not known."""
     if not column.enough_rows:
         return f"too few rows, {column.rows:,} of {column.rows_needed:,}"
+    if column.drifted is None:
+        return f"not judged, its rows hang together: like {column.effective_rows:,} of {column.rows_needed:,} needed"
     return "drifted" if column.drifted else "as in training"
 
 
 def has_drifted(version: VersionDrift) -> bool:
-    """Whether a feature or the answers drifted."""
-    return bool(version.drifted) or (version.predictions is not None and bool(version.predictions.drifted))
+    """Whether a feature or the answers have an alarm."""
+    return bool(version.alarms)
