@@ -143,7 +143,7 @@ DOORS: Final[dict[str, set[str]]] = {
     "grpc_health": {"penstock_server.services"},
     "grpc_reflection": {"penstock_server.services"},
     "grpc_tools": {"penstock.generate"},
-    "onnxruntime": {"penstock_server.models.onnx_model"},
+    "onnxruntime": {"penstock_server.models.onnx_model", "penstock_tools.publish.reduced"},
     "mlflow": {"penstock_server.sources.mlflow_client", "penstock_tools"},
     "numba": {"penstock_server.kernels", "penstock_server.features.kernels", "penstock_server.compiled_models.kernels"},
     "llvmlite": {

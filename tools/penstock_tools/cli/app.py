@@ -16,6 +16,7 @@ from penstock_tools.cli.drift import drift
 from penstock_tools.cli.errors import DEBUG_VARIABLE
 from penstock_tools.cli.features import features
 from penstock_tools.cli.models import models
+from penstock_tools.cli.optimize import optimize
 from penstock_tools.cli.predict import predict
 from penstock_tools.cli.promote import promote
 from penstock_tools.cli.publish import publish
@@ -81,6 +82,7 @@ app.command("compile", rich_help_panel=_RUN)(compile_kernels)
 app.command("train", hidden=True)(demo.former_train)
 app.command(rich_help_panel=_RELEASE)(publish)
 app.command(rich_help_panel=_RELEASE)(features)
+app.command(rich_help_panel=_RELEASE)(optimize)
 app.command(rich_help_panel=_RELEASE)(promote)
 
 _join_lines(app)

@@ -23,6 +23,7 @@ OTHERS: Final = {
     "train": "tools",
     "publish": "tools",
     "features": "tools",
+    "optimize": "tools",
     "promote": "tools",
 }
 """The commands that need more than the client, and the extra that each comes with."""
