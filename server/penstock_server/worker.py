@@ -126,7 +126,9 @@ class Worker:
 
     def _take_plain(self, transport: NativeTransport) -> None:
         """Has compiled kernels take the requests that they can, where there are kernels."""
-        kernels = compiled.available(PLAIN_KERNELS) if self._settings.serving.plain_requests else None
+        # Their replies are not compressed.
+        may_be_plain = self._settings.serving.plain_requests and self._settings.grpc.compression == "none"
+        kernels = compiled.available(PLAIN_KERNELS) if may_be_plain else None
         if kernels is not None:
             requests = PlainRequests(kernels, transport.number_of(MODEL_INFER), transport)
             transport.sifter = requests

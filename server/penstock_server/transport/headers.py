@@ -5,6 +5,7 @@ Source: "gRPC over HTTP2", the protocol's description in grpc/grpc.
 
 import binascii
 import struct
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote_from_bytes
 
@@ -16,6 +17,7 @@ _PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _BINARY: Final = "-bin"
 HIDDEN: Final = frozenset({"te", "grpc-accept-encoding"})
 """What belongs to the protocol and no handler asks for."""
+_ACCEPTED: Final = b"grpc-accept-encoding"
 ENCODINGS: Final = "identity,deflate,gzip"
 
 
@@ -29,6 +31,8 @@ OPENING: Final = (
     pair(":status", "200") + pair("content-type", "application/grpc") + pair("grpc-accept-encoding", ENCODINGS)
 )
 """The headers of every answer."""
+GZIP: Final = pair("grpc-encoding", "gzip")
+"""Follows them where messages may be compressed."""
 
 
 def encoded(metadata: Metadata) -> bytes:
@@ -36,21 +40,32 @@ def encoded(metadata: Metadata) -> bytes:
     return b"".join(pair(name, _base64(value) if name.endswith(_BINARY) else value) for name, value in metadata)
 
 
-def decoded(block: bytes) -> Metadata:
-    """The metadata in a block, as gRPC gives them to handlers."""
-    found: list[tuple[str, str | bytes]] = []
+def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 0
     while at < len(block):
         name_size, value_size = _SIZES.unpack_from(block, at)
         at += _SIZES.size
-        name = block[at : at + name_size].decode("latin-1")
-        value = block[at + name_size : at + name_size + value_size]
+        yield block[at : at + name_size], block[at + name_size : at + name_size + value_size]
         at += name_size + value_size
+
+
+def decoded(block: bytes) -> Metadata:
+    """The metadata in a block, as gRPC gives them to handlers."""
+    found: list[tuple[str, str | bytes]] = []
+    for raw_name, value in _pairs(block):
+        name = raw_name.decode("latin-1")
         if name.endswith(_BINARY):
             found += [(name, _bytes(part)) for part in value.split(b",")]
         elif name not in HIDDEN:
             found.append((name, value.decode("latin-1")))
     return tuple(found)
+
+
+def accepts_gzip(block: bytes) -> bool:
+    """Whether the caller whose metadata this is takes messages that are compressed so."""
+    return any(
+        name == _ACCEPTED and b"gzip" in (part.strip() for part in value.split(b",")) for name, value in _pairs(block)
+    )
 
 
 def ending(status: Status, own: Metadata) -> bytes:

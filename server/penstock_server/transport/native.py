@@ -81,6 +81,9 @@ _HTTP1: Final = (
     b"this port speaks gRPC, which is over HTTP/2\n"
 )
 _NS: Final = 1e-9
+LEAST_PACKED_BYTES: Final = 256
+"""A smaller message is not worth the headers of gzip."""
+_LEVEL: Final = 6
 _SHUTTING_DOWN: Final = "the server is shutting down"
 
 
@@ -141,9 +144,10 @@ class _UnaryCall(_NativeCall):
         if self.is_over:
             return
         self.is_over = True
-        if self.headers or self.trailers:
-            transport.send_headers(self._slot, self.headers)
-            transport.send(layout.SEND_MESSAGE, self._slot, message or b"")
+        is_gzip = transport.compresses_for(self._slot)
+        if self.headers or self.trailers or is_gzip:
+            transport.send_headers(self._slot, self.headers, is_gzip=is_gzip)
+            transport.send_message(self._slot, message or b"", is_gzip=is_gzip)
             transport.end(self._slot, OK, self.trailers)
         else:
             transport.send(layout.SEND_REPLY, self._slot, message or b"")
@@ -163,7 +167,7 @@ class _UnaryCall(_NativeCall):
 class _StreamCall(_NativeCall):
     """Messages both ways. While its window is closed no more is received, and HTTP/2 slows the caller."""
 
-    __slots__ = ("_has_headers", "_inbox", "_is_paused", "_receiver", "_window")
+    __slots__ = ("_has_headers", "_inbox", "_is_gzip", "_is_paused", "_receiver", "_window")
 
     def __init__(self, transport: "NativeTransport", slot: int, deadline_ns: int) -> None:
         super().__init__(transport, slot, deadline_ns)
@@ -172,6 +176,7 @@ class _StreamCall(_NativeCall):
         self._inbox: deque[bytes | None] = deque()
         self._is_paused = False
         self._has_headers = False
+        self._is_gzip = False
 
     def open(self, handler: StreamHandler) -> None:
         self._guarded(lambda: setattr(self, "_receiver", handler(self)))
@@ -223,7 +228,8 @@ class _StreamCall(_NativeCall):
     def _open_headers(self) -> None:
         if not self._has_headers:
             self._has_headers = True
-            self._transport.send_headers(self._slot, self.headers)
+            self._is_gzip = self._transport.compresses_for(self._slot)
+            self._transport.send_headers(self._slot, self.headers, is_gzip=self._is_gzip)
 
     def send(self, message: bytes) -> None:
         if self._is_elsewhere(lambda: self.send(message)) or self.is_over:
@@ -253,7 +259,7 @@ class _StreamCall(_NativeCall):
     def _put(self, message: bytes) -> None:
         self._open_headers()
         self._window.replied(len(message))
-        self._transport.send(layout.SEND_MESSAGE, self._slot, message)
+        self._transport.send_message(self._slot, message, is_gzip=self._is_gzip)
 
     def _end(self, status: Status) -> None:
         self.is_over = True
@@ -787,10 +793,17 @@ class NativeTransport:
 
     def metadata_of(self, slot: int) -> Metadata:
         """The metadata of a call whose stream is not closed."""
+        return headers.decoded(self._headers_of(slot))
+
+    def compresses_for(self, slot: int) -> bool:
+        """Whether messages to the caller of a call whose stream is not closed may be compressed."""
+        return self._settings.compression == "gzip" and headers.accepts_gzip(self._headers_of(slot))
+
+    def _headers_of(self, slot: int) -> bytes:
         row = self._tables.streams[slot]
         size = int(row[layout.S_HEADERS_SIZE // 8])
         place = int(row[layout.S_HEADERS // 8])
-        return headers.decoded(ctypes.string_at(place, size)) if place and size else ()
+        return ctypes.string_at(place, size) if place and size else b""
 
     def answered(self, slot: int) -> None:
         """Lets go of a unary call, which is over."""
@@ -800,17 +813,25 @@ class NativeTransport:
         """Has the kernels do something with a stream at the end of this turn."""
         self._operations.extend((kind, slot, 0, 0, more))
 
-    def send(self, kind: int, slot: int, message: bytes) -> None:
+    def send_message(self, slot: int, message: bytes, *, is_gzip: bool) -> None:
+        """Sends one of the messages of an answer that was begun, compressed if that makes it smaller."""
+        packed = _packed(message) if is_gzip and len(message) >= LEAST_PACKED_BYTES else message
+        if len(packed) < len(message):
+            self.send(layout.SEND_MESSAGE, slot, packed, is_packed=True)
+        else:
+            self.send(layout.SEND_MESSAGE, slot, message)
+
+    def send(self, kind: int, slot: int, message: bytes, *, is_packed: bool = False) -> None:
         """Sends a message at the end of this turn."""
         if len(message) >= LARGE_BYTES:
             place = ctypes.cast(ctypes.c_char_p(message), ctypes.c_void_p).value or 0
-            self._operations.extend((kind, slot, -place, len(message), 0))
+            self._operations.extend((kind, slot, -place, len(message), is_packed))
             self._large.append(message)
             self._large_bytes += len(message)
             if self._large_bytes >= MOST_WAITING_BYTES:
                 self._flush()
         else:
-            self._operations.extend((kind, slot, self._part_bytes, len(message), 0))
+            self._operations.extend((kind, slot, self._part_bytes, len(message), is_packed))
             self._parts.append(message)
             self._part_bytes += len(message)
 
@@ -819,9 +840,10 @@ class NativeTransport:
         self._parts.append(block)
         self._part_bytes += len(block)
 
-    def send_headers(self, slot: int, own: Metadata) -> None:
-        """Begins an answer that has metadata of its own, or several messages."""
-        self._block(layout.SEND_HEADERS, slot, headers.OPENING + headers.encoded(own))
+    def send_headers(self, slot: int, own: Metadata, *, is_gzip: bool = False) -> None:
+        """Begins an answer that has metadata of its own, several messages, or compressed ones."""
+        opening = headers.OPENING + headers.GZIP if is_gzip else headers.OPENING
+        self._block(layout.SEND_HEADERS, slot, opening + headers.encoded(own))
 
     def end(self, slot: int, status: Status, own: Metadata) -> None:
         """Ends an answer that was begun."""
@@ -857,3 +879,9 @@ class NativeTransport:
         with self._bell_lock:
             self._is_closed = True
         self._tables.close()
+
+
+def _packed(message: bytes) -> bytes:
+    """A message as gzip."""
+    packer = zlib.compressobj(_LEVEL, wbits=31)
+    return packer.compress(message) + packer.flush()

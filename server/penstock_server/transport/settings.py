@@ -3,7 +3,7 @@
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from penstock_server.errors import InvalidInputError
 
@@ -11,6 +11,9 @@ TransportName = Literal["native", "completion-queue", "aio"]
 NATIVE: Final = "native"
 COMPLETION_QUEUE: Final = "completion-queue"
 AIO: Final = "aio"
+Compression = Literal["none", "gzip"]
+_GZIP: Final = 2
+"""`GRPC_COMPRESS_GZIP` of grpc's core."""
 _LAST_CALLS_MS: Final = 30_000
 """How long a connection's calls may still take after it was asked to close."""
 _WEAK: Final = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "MD_TOO_WEAK"}
@@ -27,6 +30,8 @@ class TransportSettings:
         connection_age_s: after about this time (a tenth more or less) a connection is asked to close: its calls end and
             the client connects again, which spreads clients over new replicas. None sets no age.
         max_streams: calls in flight per connection; more wait at the client. None sets no limit.
+        compression: how replies are compressed for callers that take it: it saves network, and costs more time than most
+            predictions, so that compiled kernels take no requests then. Compressed requests are always understood.
         tls_certificate, tls_key: PEM files; both or neither.
         tls_client_ca: a PEM file; when given, callers must show a certificate that it signed.
     """
@@ -35,6 +40,7 @@ class TransportSettings:
     keepalive_s: float = 60.0
     connection_age_s: float | None = None
     max_streams: int | None = None
+    compression: Compression = "none"
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -49,6 +55,8 @@ class TransportSettings:
             raise InvalidInputError(f"connection_age_s is {self.connection_age_s}, expected 0.1 to 1,000,000 seconds")
         if self.max_streams is not None and not 1 <= self.max_streams < 2**31:
             raise InvalidInputError(f"max_streams is {self.max_streams}, expected 1 to 2,147,483,647")
+        if self.compression not in get_args(Compression):
+            raise InvalidInputError(f"grpc.compression is {self.compression!r}, expected 'none' or 'gzip'")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise InvalidInputError("TLS takes a certificate and its key, got only one of them")
         if self.tls_client_ca is not None and self.tls_certificate is None:
@@ -63,6 +71,8 @@ class TransportSettings:
                 ("grpc.max_connection_age_ms", int(self.connection_age_s * 1000)),
                 ("grpc.max_connection_age_grace_ms", _LAST_CALLS_MS),
             ]
+        if self.compression == "gzip":
+            options.append(("grpc.default_compression_algorithm", _GZIP))
         if self.max_streams is not None:
             options.append(("grpc.max_concurrent_streams", self.max_streams))
         return [

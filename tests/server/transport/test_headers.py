@@ -39,6 +39,20 @@ def test_what_belongs_to_the_protocol_is_not_shown() -> None:
     assert headers.decoded(block) == (("tenant", "a"),)
 
 
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        ("gzip", True), ("identity,deflate,gzip", True), ("identity, gzip ", True), ("identity,deflate", False),
+        ("xgzip", False), ("", False), (None, False),
+    ],
+)  # fmt: skip
+def test_who_takes_gzip_says_so(accepted: str | None, expected: bool) -> None:
+    block = headers.pair("te", "trailers") + headers.pair("x", "gzip")
+    if accepted is not None:
+        block += headers.pair("grpc-accept-encoding", accepted)
+    assert headers.accepts_gzip(block) is expected
+
+
 def fields(block: bytes) -> dict[str, str]:
     return {name: str(value) for name, value in headers.decoded(block)}
 

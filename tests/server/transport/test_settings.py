@@ -23,6 +23,7 @@ PORT = "the gRPC port takes max_message_bytes from 1,024 to 2,147,483,647 and ke
         ({"connection_age_s": float("nan")}, "connection_age_s is nan"),
         ({"max_streams": 0}, "max_streams is 0, expected 1 to 2,147,483,647"),
         ({"max_streams": 2**31}, "max_streams is 2147483648"),
+        ({"compression": "zstd"}, "grpc.compression is 'zstd', expected 'none' or 'gzip'"),
         ({"tls_certificate": PEM}, "TLS takes a certificate and its key, got only one of them"),
         ({"tls_key": PEM}, "TLS takes a certificate and its key, got only one of them"),
         ({"tls_client_ca": PEM}, "a client CA needs a TLS certificate and key, got none"),

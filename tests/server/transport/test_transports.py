@@ -1,13 +1,14 @@
 """Both transports, one behaviour: unary and streaming calls, deadlines, cancellation, errors, limits, drain, TLS."""
 
 import gc
+import os
 import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -704,3 +705,66 @@ def test_a_connection_is_told_how_many_calls_it_may_have(kind: str, service: Ser
         assert (3).to_bytes(2, "big") + (7).to_bytes(4, "big") in [
             settings[at : at + 6] for at in range(0, len(settings), 6)
         ]
+
+
+class Relay:
+    """Stands between a caller and a server, and counts the bytes that the server sends."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.rsplit(":", 1)
+        self._server = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.sent = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                caller, _ = self._listener.accept()
+                server = socket.create_connection(self._server)
+                threading.Thread(target=self._pass, args=(caller, server, False), daemon=True).start()
+                threading.Thread(target=self._pass, args=(server, caller, True), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket, is_counted: bool) -> None:
+        with suppress(OSError), source, target:
+            while data := source.recv(65536):
+                self.sent += len(data) if is_counted else 0
+                target.sendall(data)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@contextmanager
+def relayed(kind: str, service: Service, compression: Any) -> Iterator[tuple[Relay, grpc.Channel]]:
+    with running(kind, service, TransportSettings(compression=compression)) as (_, address):
+        relay = Relay(address)
+        # Otherwise the channel goes to another's connection, since their options are the same.
+        with grpc.insecure_channel(relay.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            yield relay, channel
+        relay.close()
+
+
+@pytest.mark.parametrize(("compression", "is_small"), [("none", False), ("gzip", True)])
+def test_replies_are_compressed_where_the_settings_say(
+    kind: str, service: Service, compression: str, is_small: bool
+) -> None:
+    message = bytes(100_000)
+    with relayed(kind, service, compression) as (relay, channel):
+        for method in ("Echo", "Later", "Threaded", "Tell"):
+            before = relay.sent
+            assert unary(channel, method)(message, timeout=TIMEOUT_S) == message
+            assert (relay.sent - before < 5_000) == is_small, method
+        before = relay.sent
+        assert list(stream(channel, "EchoAll")(iter([message, b"small", message]), timeout=TIMEOUT_S)) == [
+            message, b"small", message,
+        ]  # fmt: skip
+        assert (relay.sent - before < 10_000) == is_small
+
+
+@pytest.mark.parametrize("message", [b"", b"x", os.urandom(100_000)])
+def test_what_does_not_compress_arrives_all_the_same(kind: str, service: Service, message: bytes) -> None:
+    with relayed(kind, service, "gzip") as (_, channel):
+        assert unary(channel, "Echo")(message, timeout=TIMEOUT_S) == message
+        assert list(stream(channel, "EchoAll")(iter([message, message]), timeout=TIMEOUT_S)) == [message, message]
