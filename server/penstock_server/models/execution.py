@@ -149,7 +149,7 @@ class Placement:
 
     Attributes:
         devices: the providers that run parts of it, but for the CPU; empty if the CPU runs all.
-        on_cpu: how many of its nodes the CPU runs; 0 where that is not known.
+        on_cpu: how many of its nodes the CPU runs.
         nodes: how many it has.
         note: why it does not run on the provider that is preferred; "" where it does.
         is_told: there was a choice.

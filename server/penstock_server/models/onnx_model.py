@@ -150,9 +150,6 @@ def _opened(source: str | bytes, options: Any, settings: ExecutionSettings) -> t
 
 def _runs_on(session: Any, names: Sequence[str]) -> tuple[tuple[str, ...], int, int]:
     """Which of these providers run nodes of the graph, how many are left to the CPU, and how many there are."""
-    if not hasattr(session, "get_provider_graph_assignment_info"):  # before onnxruntime 1.24
-        had = session.get_providers()
-        return tuple(name for name in names if name != CPU and PROVIDERS[name].name in had), 0, 0
     nodes: Counter[str] = Counter()
     for part in session.get_provider_graph_assignment_info():
         nodes[part.ep_name] += len(part.get_nodes())
