@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
+from pathlib import Path
 from socket import socket
 from typing import Any, Final
 
@@ -33,10 +35,11 @@ from penstock_server.control.watcher import Watcher
 from penstock_server.control.worker_process import start_worker
 from penstock_server.drift import answer as drift
 from penstock_server.drift.gauges import DriftCollector
+from penstock_server.drift.keeping import DetectorKeeper
 from penstock_server.drift.monitor import DriftMonitor
 from penstock_server.metrics.prometheus import MetricsCollector, registry_of
 from penstock_server.metrics.store import CounterStore
-from penstock_server.paths import cache_dir
+from penstock_server.paths import cache_dir, file_name_for
 from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import ServerSettings
@@ -44,6 +47,7 @@ from penstock_server.sources import directory_source, messages
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState
 from penstock_server.sources.registry import source_name
 from penstock_server.sources.source import Source
+from penstock_server.transport.address import UNIX
 from penstock_server.transport.kernel_set import KERNELS as TRANSPORT_KERNELS
 from penstock_server.transport.settings import NATIVE
 from penstock_server.transport.shared_port import SharedPort
@@ -130,13 +134,17 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             compiler = KernelCompiler(kernels, lambda: None, is_waited_for=False)
             compiler.require()
             stack.push_async_callback(compiler.close)
+        keeper = DetectorKeeper(_drift_folder(settings, grpc_address))
+        keeper.sweep(time.time() - settings.drift.window_hours * 3600)
+        monitor = DriftMonitor(settings.drift.rules_of, keeper=keeper)
+        stack.callback(monitor.save)
         status = ServerStatus(
             view=supervisor.view,
             artifact=supervisor.artifact,
             identity=supervisor.identity,
             counters=counters,
             sources=lambda: source.states,
-            monitor=DriftMonitor(settings.drift.rules_of),
+            monitor=monitor,
         )
         admin = AdminServer(
             view=supervisor.view,
@@ -210,6 +218,13 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:  # run from its sources
         return ""
+
+
+def _drift_folder(settings: ServerSettings, grpc_address: str) -> Path | None:
+    """Where drift is kept for the next process at this address; None where the system chose the port."""
+    if settings.port == 0 and not settings.grpc_host.startswith(UNIX):
+        return None
+    return cache_dir() / "drift" / file_name_for(grpc_address)
 
 
 def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> None:

@@ -7,7 +7,7 @@ vary more than independent ones, or as the slices do among themselves, whichever
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +110,40 @@ class Detector:
         unseen = self._alarms(_UNSEEN, self._unseen_evidence(starts, rows, fewer), starts, self.detected.unseen)
         self.detected = self._ended(starts, rows / fewer, Detected(shares, unseen))
         return self.detected
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All that was learnt, as `restore` takes it."""
+        alarms = [
+            (kind, self._names.index(name), alarm)
+            for kind, found in enumerate((self.detected.drifted, self.detected.unseen))
+            for name, alarm in found.items()
+        ]
+        return {
+            **self.history.to_arrays(),
+            "forgotten_s": self._forgotten_s,
+            "alarm_of": np.array([(kind, column) for kind, column, _ in alarms], np.int64).reshape(len(alarms), 2),
+            "alarm": np.array(
+                [(alarm.since_s, alarm.noticed_s, alarm.once_in_looks) for _, _, alarm in alarms], np.float64
+            ).reshape(len(alarms), 3),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Goes on from what a detector of the same training rows had learnt.
+
+        Raises:
+            ValueError: it was of other columns.
+        """
+        forgotten_s, alarm_of, alarm = arrays["forgotten_s"], arrays["alarm_of"], arrays["alarm"]
+        if forgotten_s.shape != self._forgotten_s.shape or alarm_of.shape != (len(alarm), 2) or alarm.shape[1:] != (3,):
+            raise ValueError(f"it was of {forgotten_s.shape[-1]} columns, expected {len(self._names)}")
+        found: tuple[dict[str, Alarm], dict[str, Alarm]] = ({}, {})
+        for (kind, column), values in zip(alarm_of.tolist(), alarm.tolist(), strict=True):
+            if not (0 <= kind < len(found) and 0 <= column < len(self._names)):
+                raise ValueError(f"there is an alarm of kind {kind} and column {column}")
+            found[kind][self._names[column]] = Alarm(*values)
+        self.history.restore(arrays)
+        self._forgotten_s = forgotten_s.copy()
+        self.detected = Detected(*found)
 
     def _dispersion(self, rows: Integers) -> Reals:
         """By how much rows since each start are too many, 1 or more, float64 [starts, columns]; infinite while unknown."""

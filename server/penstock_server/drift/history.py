@@ -5,8 +5,9 @@ length is always a small share of its age (an exponential histogram: Datar, Gion
 also follows how much the counts vary in time, on the scale of each level.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,30 @@ class History:
                 return
             older, newer = level.pop(0), level.pop(0)
             new = Slice(older.cells + newer.cells, older.began_s)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """All that is kept, as `restore` takes it."""
+        parts = [(at, part) for at, level in enumerate(self._levels) for part in level]
+        return {
+            "level": np.array([at for at, _ in parts], np.int64),
+            "began_s": np.array([part.began_s for _, part in parts], np.float64),
+            "cells": np.array([part.cells for _, part in parts], np.int32).reshape(len(parts), *self.shape),
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Puts what was kept in place of what there is.
+
+        Raises:
+            ValueError: it is of another shape.
+        """
+        level, began_s, cells = arrays["level"], arrays["began_s"], arrays["cells"]
+        if cells.shape != (len(level), *self.shape) or began_s.shape != level.shape or cells.dtype != np.int32:
+            raise ValueError(f"the slices are {list(cells.shape)}, expected those of counts {list(self.shape)}")
+        if len(level) and not 0 <= level.min() <= level.max() < len(self._levels):
+            raise ValueError(f"there are levels up to {level.max()}, expected {len(self._levels)} levels")
+        self._levels = [[] for _ in self._levels]
+        for at, began, counted in zip(level.tolist(), began_s.tolist(), cells, strict=True):
+            self._levels[at].append(Slice(counted, began))
 
     @property
     def starts(self) -> Starts:

@@ -18,6 +18,7 @@ from penstock_server.clock import Clock
 from penstock_server.drift import statistics
 from penstock_server.drift.detector import Detector, Integers
 from penstock_server.drift.evaluate import version_drift
+from penstock_server.drift.keeping import DetectorKeeper
 from penstock_server.drift.reference import Reference
 from penstock_server.drift.report import DriftAlarm, DriftRules, VersionDrift
 from penstock_server.drift.window import WindowReader
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 PREDICTIONS: Final = ""
 """The name of the predictions among alarms; no column has it."""
+SAVE_S: Final = 60.0
+"""What was learnt is kept for the next process this often, and when a process ends in order."""
 SLICE_ROWS: Final = 100
 """A look waits for so many rows."""
 
@@ -62,6 +65,7 @@ class _Version:
         self.waiting: Integers | None = None
         self.began_s: float | None = None
         self.looks = 0
+        self.saved_looks = 0
         self.counted: object = None
         self.report: VersionDrift | None = None
 
@@ -80,6 +84,7 @@ class DriftMonitor:
 
     Args:
         rules: gives those of a model.
+        keeper: keeps what is learnt of versions through unloads and restarts.
         clock: seconds since 1970.
         changed: called when a version's alarms change, on the thread of `look`; by default they are logged.
     """
@@ -88,11 +93,14 @@ class DriftMonitor:
         self,
         rules: Callable[[str], DriftRules],
         *,
+        keeper: DetectorKeeper | None = None,
         clock: Clock = time.time,
         changed: Callable[[VersionKey, tuple[DriftAlarm, ...]], None] | None = None,
     ) -> None:
         self._rules = rules
+        self._keeper = keeper or DetectorKeeper(None)
         self._clock = clock
+        self._saved_s = clock()
         self._changed = changed or _log_alarms
         self._versions: dict[VersionKey, _Version] = {}
         self._lock = threading.Lock()
@@ -122,14 +130,35 @@ class DriftMonitor:
         """Looks at versions of which enough rows came, and forgets all other versions than these."""
         with self._lock:
             for key in self._versions.keys() - {version.key for version in versions}:
-                del self._versions[key]
+                self._put_away(key)
             for version in versions:
                 self._look(version)
+            if self._clock() - self._saved_s >= SAVE_S:
+                self._save()
+
+    def save(self) -> None:
+        """Keeps what was learnt for the next process."""
+        with self._lock:
+            self._save()
+
+    def _save(self) -> None:
+        self._saved_s = self._clock()
+        for key, kept in self._versions.items():
+            if kept.looks != kept.saved_looks:
+                self._keeper.save(key, kept.reference, kept.detector)
+                kept.saved_looks = kept.looks
+
+    def _put_away(self, key: VersionKey) -> None:
+        kept = self._versions.pop(key)
+        self._keeper.put_away(key, kept.reference, kept.detector)
 
     def _of(self, version: Watched) -> _Version:
         kept = self._versions.get(version.key)
         if kept is None or kept.reference is not version.reference:
+            if kept is not None:
+                self._put_away(version.key)
             kept = self._versions[version.key] = _Version(version.reference, self._rules(version.key[0]))
+            kept.detector = self._keeper.back(version.key, version.reference, kept.detector)
         return kept
 
     def _look(self, version: Watched) -> None:

@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import pairwise
 from typing import Final
 
@@ -59,6 +60,14 @@ class Reference:
     has_predictions: bool
     importance: tuple[float | None, ...]
     importance_measure: str
+
+    @property
+    def digest(self) -> str:
+        """Equal for the same columns in the same cells with the same training rows, in hexadecimal."""
+        found = sha256(repr((self.names, self.kinds, self.labels, self.has_predictions)).encode())
+        for array in (self.cells, self.edges, self.dispersion):
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
 
 def reference_of(baseline: Baseline, importance: Importance | None = None) -> Reference:

@@ -1,13 +1,16 @@
 """The watch over real workers, with a clock of the test's own."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from penstock_server.drift.baseline import Baseline, ClassBaseline, StringBaseline
 from penstock_server.drift.fit import with_predictions
+from penstock_server.drift.keeping import DetectorKeeper
 from penstock_server.drift.monitor import PREDICTIONS, DriftMonitor, Watched
 from penstock_server.drift.reference import reference_of
 from penstock_server.drift.report import DriftAlarm, DriftRules
@@ -147,10 +150,11 @@ def test_old_rows_leave_the_window(story: Story) -> None:
     assert story.watch.drift_of(story.watched()).rows == 100
 
 
-def test_other_files_of_a_version_begin_anew(story: Story) -> None:
+def test_other_training_rows_begin_anew(story: Story) -> None:
     story.looks(20, 0.5)
     assert story.looks(5, 0.9) == ("word",)
-    again = Watched(KEY, ("champion",), story.workers, reference_of(BASELINE))
+    other = msgspec.structs.replace(BASELINE, columns=(StringBaseline("word", ("a", "b"), (5001, 5000)),))
+    again = Watched(KEY, ("champion",), story.workers, reference_of(other))
     assert story.watch.drift_of(again).alarmed == ()
 
 
@@ -162,13 +166,6 @@ def test_nothing_new_is_evaluated_once(story: Story) -> None:
     assert story.watch.drift_of(story.watched()).columns is not first.columns
 
 
-def test_a_version_that_is_gone_is_forgotten(story: Story) -> None:
-    story.looks(20, 0.5)
-    assert story.looks(5, 0.9) == ("word",)
-    story.watch.look([])
-    assert story.watch.drift_of(story.watched()).alarmed == ()
-
-
 def test_what_is_told_by_default_is_logged(capsys: Any, story: Story) -> None:
     story.watch = DriftMonitor(lambda model: DriftRules(), clock=story.clock)
     for share in (0.5,) * 20 + (0.9,) * 5 + (0.5,) * 10:
@@ -178,3 +175,32 @@ def test_what_is_told_by_default_is_logged(capsys: Any, story: Story) -> None:
     assert "drift alarm" in said.out + said.err
     assert "1970-01-01T00:0" in said.out + said.err
     assert "drift alarm is over" in said.out + said.err
+
+
+def test_a_version_that_comes_back_goes_on(story: Story) -> None:
+    story.looks(20, 0.5)
+    assert story.looks(5, 0.9) == ("word",)
+    story.watch.look([])
+    again = Watched(KEY, ("champion",), story.workers, reference_of(BASELINE))
+    assert story.watch.drift_of(again).alarmed == ("word",)
+
+
+def test_what_was_learnt_outlives_the_process(story: Story, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+
+    def watch() -> DriftMonitor:
+        return DriftMonitor(lambda model: DriftRules(), keeper=DetectorKeeper(folder), clock=story.clock)
+
+    story.watch = watch()
+    story.looks(20, 0.5)
+    assert story.looks(5, 0.9) == ("word",)
+    assert not folder.exists()
+    story.looks(40, 0.9)
+    (kept,) = folder.iterdir()  # a minute is over
+    before = kept.stat().st_mtime_ns
+    story.watch.save()
+    assert kept.stat().st_mtime_ns > before
+    written = kept.stat().st_mtime_ns
+    story.watch.save()  # nothing new
+    assert kept.stat().st_mtime_ns == written
+    assert watch().drift_of(story.watched()).alarmed == ("word",)
