@@ -3,6 +3,7 @@
 import queue
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,23 @@ def test_a_slow_version_runs_on_its_own_thread(start: Any, model: Path) -> None:
     assert (
         str(supervised.infer("1")) == "model 'm' version 1 is unloading"
     )  # and no request waits for a thread that ended
+
+
+@pytest.mark.parametrize("inline_budget_ms", [0.0, 1000.0])
+def test_an_unloaded_version_frees_its_session_whatever_still_knows_the_version(
+    start: Any, model: Path, inline_budget_ms: float
+) -> None:
+    """On a device the next version needs that memory."""
+    supervised = start(serving=ModelSettings(inline_budget_ms=inline_budget_ms, compiled_models=False))
+    supervised.load(model)
+    supervised.serve(TrafficPlan("1"))
+    assert supervised.infer().model_version == "1"
+    executor = supervised.worker._executors["m", "1"]
+    session = weakref.ref(executor.servable.model._session)
+    supervised.serve(v1=VersionStatus("UNLOADING"))
+    supervised.send(messages.Unload("m", "1"))
+    assert supervised.event() == messages.Unloaded("m", "1")
+    assert session() is None
 
 
 @pytest.mark.parametrize("inline_budget_ms", [0.0, 1000.0])

@@ -6,7 +6,7 @@ It turns raw blocks into feeds and returns arrays. The batch scheduler decides w
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from penstock.tensors import NUMPY_TYPES, split_bytes
-from penstock_server.errors import InvalidInputError, ModelFailedError, first_line
+from penstock_server.errors import InvalidInputError, ModelFailedError, UnavailableError, first_line
 from penstock_server.models import execution, onnx_file
 from penstock_server.models.execution import CPU, PROVIDERS, ExecutionSettings, Placement
 from penstock_server.models.signature import ANY, Signature, TensorInfo
@@ -76,14 +76,15 @@ class OnnxModel:
         self.file = onnx_file.read(path)
         source: str | bytes = onnx_file.without_maps(path, self.file) or str(path)
         try:
-            self._session, self.placement = _opened(source, options, settings)
+            session, self.placement = _opened(source, options, settings)
         except InvalidInputError:
             raise
         except Exception as error:
             raise InvalidInputError(f"{path.name} cannot be loaded by onnxruntime: {first_line(error)}") from error
-        self.signature = _signature(self._session, path)
+        self._session: Any = session
+        self.signature = _signature(session, path)
         self._outputs = [output.name for output in self.signature.outputs]
-        self._run = self._session.run
+        self._run: Callable[..., Any] = session.run
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for these inputs, in the signature's order.
@@ -97,12 +98,21 @@ class OnnxModel:
             raise ModelFailedError("the model failed on this input") from error
         return outputs
 
+    def close(self) -> None:
+        """Frees the session, and with it the memory on a device, whoever still has the model; a run that goes on ends first."""
+        self._session = None
+        self._run = _refuse
+
     def feeds(self, blocks: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> dict[str, NDArray[Any]]:
         """Inputs from raw contents and their shapes, both in the signature's order."""
         return {
             spec.name: _array(block, spec.datatype, shape)
             for spec, block, shape in zip(self.signature.inputs, blocks, shapes, strict=True)
         }
+
+
+def _refuse(*_: object) -> Any:
+    raise UnavailableError("the model is closed")
 
 
 def available() -> Sequence[str]:

@@ -213,7 +213,7 @@ class Servable(ABC):
         """Has the end of a process that runs the version reported, with how it ended; before the version serves."""
 
     def close(self) -> None:  # noqa: B027 - most versions hold nothing but memory
-        """Frees what it holds besides memory; nothing runs any more."""
+        """Frees what it holds besides the process's memory; nothing runs any more."""
 
     def _no_rows(self) -> list[NDArray[Any]]:
         shapes = [(0, *(0 if size == ANY else size for size in tail)) for tail in self._tails]
@@ -263,6 +263,10 @@ class OnnxServable(Servable):
     @property
     def is_on_device(self) -> bool:
         return bool(self.model.placement.devices) and not all(self.kernels.choice.by_size)
+
+    def close(self) -> None:
+        """Frees the session at once: what refers to it may be collected late, and its successor needs the device's memory."""
+        self.model.close()
 
     @property
     def kernel_calls(self) -> KernelCalls | None:

@@ -1,6 +1,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -377,3 +378,15 @@ def test_the_installed_onnxruntime_says_what_runs_nothing(
     """A real session again: the provider of Azure starts everywhere, and runs none of a graph's usual nodes."""
     monkeypatch.setitem(PROVIDERS, "cuda", Provider(AZURE, "onnxruntime"))
     assert placed(write_onnx, "cuda", "cpu") == Placement(note="none of its nodes runs on cuda", is_told=True)
+
+
+def test_a_closed_model_has_no_session_and_answers_nothing(write_onnx: WriteOnnx) -> None:
+    """Whoever still refers to it: a device's memory is needed by the next version."""
+    model = OnnxModel(identity(write_onnx, ["N", 3]))
+    session = ref(model._session)
+    feeds = model.feeds([np.ones(3, np.float32).tobytes()], [(1, 3)])
+    model.close()
+    assert session() is None
+    with pytest.raises(ModelFailedError):
+        model.run(feeds)
+    assert model.signature.is_batched

@@ -340,6 +340,8 @@ def _measured(
         kind: Form(kind, took_s, accuracy.of(_answers(servable, rows)), servable.engine, "", graph)
         for (kind, (graph, servable)), took_s in zip(made.items(), times, strict=True)
     }
+    for _, servable in made.values():
+        servable.close()
     return tuple(measured.get(kind) or Form(kind, refusal=refusals[kind]) for kind in forms)
 
 
