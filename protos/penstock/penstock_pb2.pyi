@@ -33,7 +33,7 @@ class UnwatchedVersion(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VersionDrift(_message.Message):
-    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure", "looks")
+    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure", "looks", "order", "ordered_by")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,8 @@ class VersionDrift(_message.Message):
     ALARMS_FIELD_NUMBER: _ClassVar[int]
     IMPORTANCE_MEASURE_FIELD_NUMBER: _ClassVar[int]
     LOOKS_FIELD_NUMBER: _ClassVar[int]
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    ORDERED_BY_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     roles: _containers.RepeatedScalarFieldContainer[str]
@@ -62,7 +64,9 @@ class VersionDrift(_message.Message):
     alarms: Alarms
     importance_measure: str
     looks: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ..., looks: _Optional[int] = ...) -> None: ...
+    order: str
+    ordered_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ..., looks: _Optional[int] = ..., order: _Optional[str] = ..., ordered_by: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Alarms(_message.Message):
     __slots__ = ("columns", "alarms")
@@ -85,7 +89,7 @@ class Alarm(_message.Message):
     def __init__(self, column: _Optional[str] = ..., kind: _Optional[str] = ..., since: _Optional[float] = ..., once_in_looks: _Optional[float] = ...) -> None: ...
 
 class ColumnDrift(_message.Message):
-    __slots__ = ("name", "kind", "rows", "rows_needed", "enough_rows", "jensen_shannon", "psi", "psi_unbiased", "ks", "ks_slack", "wasserstein", "missing_ratio", "unseen_ratio", "infinite_ratio", "out_of_range_ratio", "p_value", "drifted", "dispersion", "minimum_effect", "labels", "reference", "current", "importance", "effective_rows")
+    __slots__ = ("name", "kind", "rows", "rows_needed", "enough_rows", "jensen_shannon", "psi", "psi_unbiased", "ks", "ks_slack", "wasserstein", "missing_ratio", "unseen_ratio", "infinite_ratio", "out_of_range_ratio", "p_value", "drifted", "dispersion", "minimum_effect", "labels", "reference", "current", "importance", "effective_rows", "detectable")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +114,7 @@ class ColumnDrift(_message.Message):
     CURRENT_FIELD_NUMBER: _ClassVar[int]
     IMPORTANCE_FIELD_NUMBER: _ClassVar[int]
     EFFECTIVE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DETECTABLE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: str
     rows: int
@@ -134,4 +139,5 @@ class ColumnDrift(_message.Message):
     current: _containers.RepeatedScalarFieldContainer[float]
     importance: float
     effective_rows: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., enough_rows: bool = ..., jensen_shannon: _Optional[float] = ..., psi: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., ks: _Optional[float] = ..., ks_slack: _Optional[float] = ..., wasserstein: _Optional[float] = ..., missing_ratio: _Optional[float] = ..., unseen_ratio: _Optional[float] = ..., infinite_ratio: _Optional[float] = ..., out_of_range_ratio: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., dispersion: _Optional[float] = ..., minimum_effect: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ..., importance: _Optional[float] = ..., effective_rows: _Optional[int] = ...) -> None: ...
+    detectable: float
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., enough_rows: bool = ..., jensen_shannon: _Optional[float] = ..., psi: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., ks: _Optional[float] = ..., ks_slack: _Optional[float] = ..., wasserstein: _Optional[float] = ..., missing_ratio: _Optional[float] = ..., unseen_ratio: _Optional[float] = ..., infinite_ratio: _Optional[float] = ..., out_of_range_ratio: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., dispersion: _Optional[float] = ..., minimum_effect: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ..., importance: _Optional[float] = ..., effective_rows: _Optional[int] = ..., detectable: _Optional[float] = ...) -> None: ...

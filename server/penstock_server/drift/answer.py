@@ -92,6 +92,8 @@ def _version(version: VersionDrift) -> pb.VersionDrift:
         global_p_value=version.global_p_value,
         importance_measure=version.importance_measure,
         looks=version.looks,
+        order=version.order,
+        ordered_by=version.ordered_by,
         alarms=None if alarmed is None else pb.Alarms(columns=alarmed, alarms=map(_alarm, version.alarms)),
     )
 

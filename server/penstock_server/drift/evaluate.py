@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.drift import significance, statistics
+from penstock_server.drift import power, significance, statistics
 from penstock_server.drift.reference import EXTRA_LABELS, Reference
 from penstock_server.drift.report import ColumnDrift, DriftAlarm, DriftRules, VersionDrift
 from penstock_server.drift.statistics import Reals
@@ -64,6 +64,8 @@ def version_drift(
         alarmed=None if alarms is None else tuple(sorted({alarm.column for alarm in alarms})),
         alarms=alarms or (),
         importance_measure=reference.importance_measure,
+        order=reference.order.order,
+        ordered_by=reference.order.columns,
     )
 
 
@@ -99,9 +101,10 @@ def columns_drift(
         "dispersion": np.maximum(reference.dispersion, seen).tolist(),
         "minimum_effect": effect.tolist(),
         "importance": reference.importance,
+        "detectable": _detectable(reference, now, effect, seen, is_judged, rules.rate),
         **_distances(reference, now, is_enough),
         **_distances_of_numbers(reference, now, is_enough),
-        **_ratios(reference, now, is_enough),
+        **_ratios(reference, now),
         **_histograms(reference, now),
     }
     records = tuple(ColumnDrift(**dict(zip(lists, row, strict=True))) for row in zip(*lists.values(), strict=True))
@@ -112,6 +115,16 @@ def _p_values(reference: Reference, now: Counts, effect: Reals, dispersion: Real
     known, current = reference.cells[chosen], now.cells[chosen]
     found = significance.p_value(known, current, effect[chosen], reference.dispersion[chosen], dispersion[chosen])
     return _spread(found, chosen)
+
+
+def _detectable(  # noqa: PLR0917 - what `_p_values` has, and the rate
+    reference: Reference, now: Counts, effect: Reals, dispersion: Reals, chosen: NDArray[np.bool_], rate: float
+) -> Values:
+    pair = reference.cells[chosen], now.cells[chosen]
+    varies = reference.dispersion[chosen]
+    noise = statistics.sampling_noise(*pair, varies, np.maximum(varies, dispersion[chosen]))
+    freedom = statistics.degrees_of_freedom(*pair)
+    return _spread(power.about_detectable(freedom, noise, effect[chosen], rate=rate), chosen)
 
 
 def _drifted(p_values: Values, rate: float) -> list[bool | None]:
@@ -145,13 +158,14 @@ def _distances_of_numbers(reference: Reference, now: Counts, is_enough: NDArray[
     }
 
 
-def _ratios(reference: Reference, now: Counts, is_enough: NDArray[np.bool_]) -> Mapping[str, Values]:
-    """Shares of the window's rows."""
+def _ratios(reference: Reference, now: Counts) -> Mapping[str, Values]:
+    """Shares of the window's rows, however few there are."""
     extra = _shares(now.cells)[:, -EXTRA_CELLS:]
-    of_numbers, of_others = is_enough & reference.is_number, is_enough & ~reference.is_number
+    is_some = now.rows > 0
+    of_numbers, of_others = is_some & reference.is_number, is_some & ~reference.is_number
     outside = now.outside[of_numbers].sum(axis=1) / now.rows[of_numbers]
     return {
-        "missing_ratio": _spread(extra[is_enough, MISSING], is_enough),
+        "missing_ratio": _spread(extra[is_some, MISSING], is_some),
         "unseen_ratio": _spread(extra[of_others, UNSEEN], of_others),
         "infinite_ratio": _spread(extra[of_numbers, INFINITE], of_numbers),
         "out_of_range_ratio": _spread(outside, of_numbers),

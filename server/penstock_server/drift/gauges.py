@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from penstock_server.drift.report import VersionDrift, by_significance
+from penstock_server.drift.report import DriftAlarm, VersionDrift, by_significance
 
 _VERSION: Final = ("model_name", "model_version")
 _COLUMN: Final = (*_VERSION, "feature_name")
@@ -86,7 +86,35 @@ def drift_families(versions: Sequence[VersionDrift], series: int) -> Iterator[Me
         for version in versions:
             _add(family, [version.model, version.version], getattr(version.predictions, field, None))
         yield family
+    yield from _alarms(versions, series)
     yield from _of_versions(versions, series)
+
+
+def _alarms(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:
+    """When the drift began that alarms are about: the strongest of a version's, as many features as have other series."""
+    features = GaugeMetricFamily(
+        "penstock_feature_drift_alarm_since_timestamp_seconds",
+        "When the drift of a feature with an alarm began, in seconds since 1970; absent without an alarm.",
+        labels=_COLUMN,
+    )
+    predictions = GaugeMetricFamily(
+        "penstock_prediction_drift_alarm_since_timestamp_seconds",
+        "When the drift of the predictions began, in seconds since 1970; absent without an alarm.",
+        labels=_VERSION,
+    )
+    for version in versions:
+        labels = [version.model, version.version]
+        since: dict[str, float] = {}
+        for alarm in sorted(version.alarms, key=_certainty):
+            since[alarm.column] = min(alarm.since, since.get(alarm.column, alarm.since))
+        _add(predictions, labels, since.pop("", None))
+        for name in list(since)[:series]:
+            features.add_metric([*labels, name], since[name])
+    yield from (features, predictions)
+
+
+def _certainty(alarm: DriftAlarm) -> tuple[float, str]:
+    return -alarm.once_in_looks, alarm.column
 
 
 def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:

@@ -21,6 +21,7 @@ from penstock_server.drift.baseline import (
     StringBaseline,
 )
 from penstock_server.drift.importance import Importance
+from penstock_server.drift.order import RowOrder
 from penstock_server.drift.report import Kind
 from penstock_server.features.cells import ROUNDING
 from penstock_server.features.counting import EXTRA_CELLS, INFINITE, MISSING, UNSEEN
@@ -44,6 +45,7 @@ class Reference:
         deviation, dispersion, minimum_effect: float64 [R].
         importance: of each; None where it is not known.
         importance_measure: what it is; "" where there is none.
+        order: what the training rows are ordered by.
     """
 
     names: tuple[str, ...]
@@ -60,6 +62,7 @@ class Reference:
     has_predictions: bool
     importance: tuple[float | None, ...]
     importance_measure: str
+    order: RowOrder
 
     @property
     def digest(self) -> str:
@@ -102,6 +105,7 @@ def reference_of(baseline: Baseline, importance: Importance | None = None) -> Re
         has_predictions=bool(predictions),
         importance=(*(values.get(column.name) for column in baseline.columns), *[None] * len(predictions)),
         importance_measure="" if importance is None else importance.measure,
+        order=RowOrder(baseline.order, baseline.ordered_by),
     )
 
 

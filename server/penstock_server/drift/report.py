@@ -1,12 +1,15 @@
 """The records of a drift report, one per watched column and one per version, and what counts as drift.
 
 `evaluate` makes the records from a reference and a window of counts; metrics, JSON, the RPC and the tools show them.
-None means that a value is unknown: there are too few rows, or this kind of column does not have it.
+None means that a value is unknown: there are too few rows, or this kind of column does not have it. Shares of rows are known
+from the first row on.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from penstock_server.drift.order import Order
 
 Kind = Literal["number", "string", "class", "score"]
 """A raw column of numbers or strings; the predicted class, or the model's output where it has no classes."""
@@ -96,6 +99,8 @@ class ColumnDrift:
         labels: what each cell holds, for people: the bins or categories, then missing, infinite and unseen.
         reference, current: each cell's share of the rows trained on, and of the window's; zeros where there are no rows.
         importance: how much the column matters to the model, in the version's `importance_measure`; None if not published.
+        detectable: the smallest index that four of five windows of so many effective rows are called drift for, within a few
+            percent; None where no drift would be seen.
     """
 
     name: str
@@ -122,6 +127,7 @@ class ColumnDrift:
     reference: tuple[float, ...]
     current: tuple[float, ...]
     importance: float | None = None
+    detectable: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,9 @@ class VersionDrift:
         alarms: these alarms.
         looks: how often it was looked for alarms: at most once a second, and after 100 rows.
         importance_measure: what the columns' importance is, such as "AUC lost"; "" where they have none.
+        order: what the training rows are ordered by. Where they are shuffled, nothing says how much the shares change from day
+            to day, and where they are sorted by something that is not time, they say too much.
+        ordered_by: the columns that they are ordered by.
     """
 
     model: str
@@ -160,6 +169,8 @@ class VersionDrift:
     importance_measure: str = ""
     alarms: tuple[DriftAlarm, ...] = ()
     looks: int = 0
+    order: Order = "given"
+    ordered_by: tuple[str, ...] = ()
 
 
 def by_significance(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
@@ -176,15 +187,21 @@ def by_significance(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
     return sorted(columns, key=rank)
 
 
-def by_concern(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:
-    """The columns from the one that matters most: those that drifted by distance times importance, then by significance.
+def by_concern(version: VersionDrift) -> list[ColumnDrift]:
+    """A version's columns from the one that matters most: alarmed, then drifted, then others.
 
-    Without importance the drifted are as `by_significance` has them.
+    The alarmed and the drifted are by distance times importance, where that is known; all others are by significance.
     """
+    alarmed = {alarm.column for alarm in version.alarms}
 
     def weight(column: ColumnDrift) -> float:
         return (column.jensen_shannon or 0.0) * max(column.importance or 0.0, 0.0)
 
-    ranked = by_significance(columns)
-    drifted = [column for column in ranked if column.drifted]
-    return sorted(drifted, key=weight, reverse=True) + [column for column in ranked if not column.drifted]
+    def is_of_concern(column: ColumnDrift) -> bool:
+        return column.name in alarmed or column.drifted is True
+
+    def rank(column: ColumnDrift) -> tuple[bool, float]:
+        return column.name not in alarmed, -weight(column)
+
+    ranked = by_significance(version.columns)
+    return sorted(filter(is_of_concern, ranked), key=rank) + [one for one in ranked if not is_of_concern(one)]

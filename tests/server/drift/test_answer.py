@@ -13,18 +13,19 @@ COLUMN = ColumnDrift(
     name="delay", kind="number", rows=900, rows_needed=75, effective_rows=75, enough_rows=True, jensen_shannon=0.25, psi=0.5,
     psi_unbiased=-0.01, ks=0.125, ks_slack=0.5, wasserstein=0.75, missing_ratio=0.1, unseen_ratio=None,
     infinite_ratio=0.0, out_of_range_ratio=0.2, p_value=0.01, drifted=True, dispersion=1.5, minimum_effect=0.1,
-    labels=("< 1", "missing"), reference=(1.0, 0.0), current=(0.9, 0.1),
+    labels=("< 1", "missing"), reference=(1.0, 0.0), current=(0.9, 0.1), importance=0.5, detectable=0.25,
 )  # fmt: skip
 SILENT = replace(
     COLUMN, name="airport", kind="string", rows=3, enough_rows=False, jensen_shannon=None, psi=None, psi_unbiased=None,
     ks=None, ks_slack=None, wasserstein=None, missing_ratio=None, infinite_ratio=None, out_of_range_ratio=None,
-    p_value=None, drifted=None,
+    p_value=None, drifted=None, importance=None, detectable=None,
 )  # fmt: skip
 ONE = VersionDrift(
     model="m", version="1", roles=("champion",), rows=900, window_rows=10_000, rate=0.05, columns=(COLUMN, SILENT),
     predictions=replace(COLUMN, name="label", kind="class"), tested=1, drifted=1, global_p_value=0.01,
     alarmed=("delay", ""),
-    alarms=(DriftAlarm("delay", "shares", 1e9, 1e8), DriftAlarm("", "unseen", 2e9, 3e7)),
+    alarms=(DriftAlarm("delay", "shares", 1e9, 1e8), DriftAlarm("", "unseen", 2e9, 3e7)), looks=9, order="sorted",
+    ordered_by=("day", "hour"),
 )  # fmt: skip
 TWO = replace(
     ONE, version="2", roles=("canary", "shadow"), columns=(), predictions=None, tested=0, drifted=None,

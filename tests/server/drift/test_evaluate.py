@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from penstock_server.drift.baseline import Baseline, StringBaseline
 from penstock_server.drift.evaluate import columns_drift, version_drift
 from penstock_server.drift.fit import fit_classes, fit_number, with_predictions
 from penstock_server.drift.importance import Importance
+from penstock_server.drift.order import RowOrder
+from penstock_server.drift.power import smallest_detectable
 from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.drift.report import ColumnDrift, DriftRules, VersionDrift
 from penstock_server.features.counting import Counts
@@ -118,16 +121,63 @@ def test_a_figure_that_a_kind_has_not_is_none() -> None:
     assert (column.ks, column.wasserstein, predictions) == (0.0, None, None)
 
 
-def test_too_few_rows_say_nothing_and_are_no_part_of_the_judgement() -> None:
-    found = evaluated(**usual(moved=np.full(499, 12.0)))
+def test_too_few_rows_tell_shares_alone_and_are_no_part_of_the_judgement() -> None:
+    values = np.full(499, 12.0)
+    values[:100], values[100:150], values[150:200] = np.nan, np.inf, 1e9
+    found = evaluated(**usual(moved=values))
     moved = by_name(found)["moved"]
-    assert (moved.rows, moved.enough_rows, moved.rows_needed) == (499, False, 500)
+    assert (moved.rows, moved.enough_rows) == (499, False)
     figures = (
         moved.jensen_shannon, moved.psi, moved.psi_unbiased, moved.ks, moved.ks_slack, moved.wasserstein, moved.p_value,
-        moved.missing_ratio, moved.unseen_ratio, moved.infinite_ratio, moved.out_of_range_ratio, moved.drifted,
+        moved.unseen_ratio, moved.drifted, moved.detectable,
     )  # fmt: skip
     assert set(figures) == {None}
+    assert (moved.missing_ratio, moved.infinite_ratio, moved.out_of_range_ratio) == (100 / 499, 50 / 499, 50 / 499)
     assert (found.tested, found.drifted) == (2, 0)
+
+
+def test_one_row_has_shares_and_none_has_not() -> None:
+    found = by_name(evaluated(same=np.array([np.nan]), word=np.array([REFERENCE.sums.shape[1] + 2])))
+    assert (found["same"].missing_ratio, found["same"].out_of_range_ratio, found["word"].unseen_ratio) == (
+        1.0,
+        0.0,
+        1.0,
+    )
+    moved = found["moved"]
+    assert (moved.missing_ratio, moved.infinite_ratio, moved.out_of_range_ratio, moved.unseen_ratio) == (None,) * 4
+
+
+@pytest.mark.parametrize("dispersion", [1.0, 3.0])
+def test_the_smallest_detectable_index_is_that_of_the_rows_in_the_window(dispersion: float) -> None:
+    window = counted(REFERENCE, **usual())
+    seen = np.full(len(REFERENCE.names), dispersion)
+    columns, predictions = columns_drift(REFERENCE, window, DriftRules(rate=0.01, minimum_effect=0.2), seen)
+    assert predictions is not None
+    assert columns[0].detectable == pytest.approx(exact_detectable(0, 2000, dispersion), rel=0.003)
+    assert columns[2].detectable == pytest.approx(exact_detectable(2, 2000, dispersion), rel=0.03)
+    assert predictions.detectable == pytest.approx(exact_detectable(3, 2000, dispersion), rel=0.03)
+
+
+def exact_detectable(at: int, rows: int, dispersion: float) -> float:
+    """By the exact function, which knows one dispersion for both sides: so with as few rows as give the same noise."""
+    known = float(REFERENCE.dispersion[at])
+    noise = known / ROWS + max(known, dispersion) / rows
+    return float(smallest_detectable(REFERENCE.cells[at], round(1 / (noise - 1 / ROWS)), 0.2, rate=0.01))
+
+
+def test_where_no_drift_would_be_called_no_index_is_detectable() -> None:
+    window = counted(REFERENCE, **usual())
+    columns, _ = columns_drift(REFERENCE, window, DriftRules(), np.full(len(REFERENCE.names), 5.0))
+    assert (columns[0].enough_rows, columns[0].effective_rows, columns[0].detectable) == (True, 400, None)
+
+
+def test_the_order_of_the_training_rows_is_told() -> None:
+    assert (evaluated(**usual()).order, evaluated(**usual()).ordered_by) == ("given", ())
+    sorted_ = replace(REFERENCE, order=RowOrder("sorted", ("same",)))
+    found = version_drift(
+        "m", "1", (), reference=sorted_, window=counted(sorted_), rows=0, window_rows=1, rules=DriftRules()
+    )
+    assert (found.order, found.ordered_by) == ("sorted", ("same",))
 
 
 def test_the_rate_itself_is_drift_of_columns_and_of_predictions_alike() -> None:

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.core import Metric
 
 from penstock_server.drift.gauges import DriftCollector, drift_families
-from penstock_server.drift.report import ColumnDrift, VersionDrift, by_significance
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift, by_concern, by_significance
 from penstock_server.metrics.prometheus import registry_of
 
 NUMBER = ColumnDrift(
@@ -74,6 +74,37 @@ def test_what_a_version_does_not_know_is_absent(change: dict[str, Any], gone: st
 
 def test_an_alarm_is_one() -> None:
     assert values([replace(VERSION, alarmed=("",))])["penstock_drift_alarm"] == {(): 1}
+
+
+SINCE = "penstock_feature_drift_alarm_since_timestamp_seconds"
+ALARMS = (
+    DriftAlarm("age", "shares", 200.0, 1e9),
+    DriftAlarm("port", "shares", 300.0, 1e12),
+    DriftAlarm("port", "unseen", 250.0, 1e8),
+    DriftAlarm("", "shares", 100.0, 1e10),
+)
+
+
+@pytest.mark.parametrize(
+    ("series", "shown"), [(0, {}), (1, {("port",): 250.0}), (2, {("port",): 250.0, ("age",): 200.0})]
+)
+def test_an_alarm_tells_since_when_for_as_many_features_as_have_series(
+    series: int, shown: dict[tuple[str, ...], float]
+) -> None:
+    found = values([replace(VERSION, alarmed=("", "age", "port"), alarms=ALARMS)], series)
+    assert found[SINCE] == shown
+    assert found["penstock_prediction_drift_alarm_since_timestamp_seconds"] == {(): 100.0}
+    assert (
+        values([VERSION])[SINCE] == values([VERSION])["penstock_prediction_drift_alarm_since_timestamp_seconds"] == {}
+    )
+
+
+def test_columns_by_concern_have_the_alarmed_first() -> None:
+    matters = replace(NUMBER, name="matters", importance=0.5)
+    columns = (SILENT, STRING, NUMBER, matters)
+    version = replace(VERSION, columns=columns, alarms=(DriftAlarm("port", "unseen", 1.0, 1e9),))
+    assert [one.name for one in by_concern(version)] == ["port", "matters", "age", "new"]
+    assert [one.name for one in by_concern(replace(version, alarms=()))] == ["matters", "age", "port", "new"]
 
 
 @pytest.mark.parametrize(("series", "shown"), [(0, set()), (1, {"age"}), (2, {"age", "port"}), (3, {"age", "port"})])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import ncx2
 
-from penstock_server.drift.power import smallest_detectable
+from penstock_server.drift.power import about_detectable, smallest_detectable
 from penstock_server.drift.significance import p_value
 
 ROWS = 5000
@@ -30,6 +30,30 @@ def by_scipy(cells: int, window: int, effect: float, dispersion: float, rate: fl
 def test_it_is_scipys(cells: int, window: int, effect: float, dispersion: float, rate: float, power: float) -> None:
     found = smallest_detectable(even(cells), window, effect, dispersion, rate=rate, power=power)
     assert found == pytest.approx(by_scipy(cells, window, effect, dispersion, rate, power), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("cells", "within"), [(2, 0.03), (3, 0.012), (5, 0.006), (10, 0.003), (20, 0.002), (60, 0.001)]
+)
+@pytest.mark.parametrize("noise", [0.3, 0.1, 0.01, 0.001])
+@pytest.mark.parametrize("effect", [0.0, 0.1, 0.4])
+def test_about_is_near_the_exact_index(cells: int, within: float, noise: float, effect: float) -> None:
+    window = 100 * cells
+    dispersion = noise / (1 / (100 * cells) + 1 / window)
+    exact = smallest_detectable(even(cells, 100 * cells), window, effect, dispersion)
+    found = about_detectable(np.array([cells - 1.0]), np.array([noise]), np.array([effect]))
+    assert found == pytest.approx(exact, rel=within)
+
+
+def test_about_takes_all_columns_at_once_and_sees_nothing_in_one_cell() -> None:
+    freedom, noise, effect = np.array([0.0, 1.0, 9.0]), np.array([0.1, 0.001, 0.01]), np.array([0.1, 0.1, 0.3])
+    found = about_detectable(freedom, noise, effect, rate=0.01, power=0.95)
+    assert np.isinf(found[0])
+    for at in (1, 2):
+        alone = about_detectable(freedom[at : at + 1], noise[at : at + 1], effect[at : at + 1], rate=0.01, power=0.95)
+        assert found[at] == alone[0] > effect[at]
+    assert (found[1:] > about_detectable(freedom, noise, effect)[1:]).all()
+    assert about_detectable(np.empty(0), np.empty(0), np.empty(0)).shape == (0,)
 
 
 PUBLISHED = [

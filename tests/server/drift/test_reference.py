@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from penstock_server.drift.fit import fit_baseline, fit_classes, fit_number, with_predictions
+from penstock_server.drift.order import RowOrder
 from penstock_server.drift.reference import bin_labels, reference_of
 from penstock_server.features.spec.spec import FeatureSpec, Join, NumberColumn, StringColumn, Take
 
@@ -29,6 +31,12 @@ def test_a_baselines_rows_lie_in_its_arrays() -> None:
     assert found.edges.tolist() == [[pytest.approx(2 - 2e-6)] * 4, [0] * 4, [0] * 4, [0] * 4]
     assert found.is_number.tolist() == [True, False, True, False]
     assert found.labels[1:] == (("b", "?", "a", "(others)"), ("any",), ("no", "yes"))
+
+
+def test_it_tells_the_order_of_the_rows() -> None:
+    assert reference_of(BASELINE).order == RowOrder()
+    shuffled = replace(BASELINE, order="shuffled", ordered_by=("x", "s"))
+    assert reference_of(shuffled).order == RowOrder("shuffled", ("x", "s"))
 
 
 def test_a_regressions_output_is_a_score() -> None:

@@ -9,7 +9,7 @@ DELAY = ColumnDrift(
     psi_unbiased=0.49, ks=0.2, ks_slack=0.3, wasserstein=0.7, missing_ratio=0.1, unseen_ratio=None, infinite_ratio=0.0,
     out_of_range_ratio=0.02, p_value=1e-9, drifted=True, dispersion=1.2, minimum_effect=0.1,
     labels=("< 1", "1 to 2", "2 to 5", ">= 5", "missing"), reference=(0.25, 0.25, 0.25, 0.25, 0.0),
-    current=(0.1, 0.1, 0.1, 0.6, 0.1),
+    current=(0.1, 0.1, 0.1, 0.6, 0.1), detectable=0.17,
 )  # fmt: skip
 CARRIER = replace(
     DELAY, name="carrier", kind="string", jensen_shannon=0.02, psi_unbiased=-0.001, ks=None, ks_slack=None,
@@ -17,9 +17,9 @@ CARRIER = replace(
     drifted=False, labels=("UA", "DL", "other"), reference=(0.5, 0.3, 0.2), current=(0.51, 0.3, 0.19),
 )  # fmt: skip
 SILENT = replace(
-    DELAY, name="gust", rows=40, enough_rows=False, jensen_shannon=None, psi=None, psi_unbiased=None, ks=None,
-    ks_slack=None, wasserstein=None, missing_ratio=None, infinite_ratio=None, out_of_range_ratio=None, p_value=None,
-    drifted=None,
+    DELAY, name="gust", rows=40, effective_rows=40, enough_rows=False, jensen_shannon=None, psi=None, psi_unbiased=None,
+    ks=None, ks_slack=None, wasserstein=None, missing_ratio=0.45, out_of_range_ratio=0.0, p_value=None, drifted=None,
+    detectable=None,
 )  # fmt: skip
 ANSWERS = replace(CARRIER, name="label", kind="class", labels=("0", "1"), reference=(0.8, 0.2), current=(0.7, 0.3))
 CHAMPION = VersionDrift(

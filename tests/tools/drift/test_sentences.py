@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from penstock_server.drift.report import DriftAlarm
 from penstock_tools.drift import sentences
 from tests.tools.drift.drift_records import ANSWERS, CANARY, CARRIER, CHAMPION, DELAY
 
@@ -48,6 +49,20 @@ def test_the_line_for_alarms():
         "delay has more unknown values than in training since 2026-01-02 00:00 UTC (by chance once in 40,000,000 looks)"
     )
     assert sentences.alarms_line(CANARY) == sentences.alarms_line(replace(CHAMPION, alarms=())) == ""
+
+
+def test_a_column_drifts_since_the_first_of_its_alarms():
+    later = replace(CHAMPION, alarms=(*CHAMPION.alarms, DriftAlarm("delay", "shares", 1767225600.0, 1e9)))
+    assert sentences.since(CHAMPION, "delay") == 1767312000.0
+    assert sentences.since(later, "delay") == sentences.since(CHAMPION, "") == 1767225600.0
+    assert sentences.since(CHAMPION, "carrier") is None
+
+
+def test_the_order_of_the_sample_is_told_where_something_follows_from_it():
+    assert sentences.order_line(CHAMPION) == sentences.order_line(replace(CHAMPION, order="time")) == ""
+    assert "may be called drift" in sentences.order_line(replace(CHAMPION, order="shuffled"))
+    by = replace(CHAMPION, order="sorted", ordered_by=("day", "x\x1b", "z", "other"))
+    assert "sorted by day and x\ufffd and z. If" in sentences.order_line(by)
 
 
 @pytest.mark.parametrize(

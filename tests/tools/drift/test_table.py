@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
+from penstock_server.drift.report import DriftAlarm
 from penstock_server.errors import NotFoundError
 from penstock_tools.drift import table
 from tests.tools.drift.drift_records import CANARY, CHAMPION, DELAY
@@ -28,11 +30,24 @@ def test_a_line_for_each_feature_by_significance():
     assert text.splitlines()[0].strip() == "flights version 1 (champion)"
     order = [text.rindex(f" {name} ") for name in ("delay", "carrier", "gust", "(predictions)")]
     assert order == sorted(order)
+    assert text.count(" trained on ") == 1
     assert line_of(text, "delay").split() == [
-        "●", "delay", "▄▄▄▄", "▂▂▂█▂", "0.310", "0.490", "<0.001", "10.0%", "2.0%",
+        "▲", "delay", "01-02", "00:00", "▄▄▄▄", "▂▂▂█▂", "0.310", "0.490", "<0.001", "0.17", "10.0%", "2.0%", "125",
     ]  # fmt: skip
-    assert line_of(text, "carrier").split() == ["carrier", "█▅▄", "█▅▃", "0.020", "-0.001", "0.970", "0.3%"]
-    assert line_of(text, "gust").split()[-4:] == ["40", "of", "125", "rows"]
+    assert line_of(text, "carrier").split() == [
+        "carrier",
+        "█▅▄",
+        "█▅▃",
+        "0.020",
+        "-0.001",
+        "0.970",
+        "0.17",
+        "0.3%",
+        "125",
+    ]
+    assert line_of(text, "(predictions)").split()[:4] == ["▲", "(predictions)", "01-01", "00:00"]
+    assert line_of(text, "gust").split()[-5:] == ["40", "of", "125", "45.0%", "40"]
+    assert text.count("effective: so many rows") == 1
     assert "alarm: (predictions) drifts since 2026-01-01 00:00 UTC" in text
 
 
@@ -40,18 +55,67 @@ def test_no_rows_are_no_error():
     text = drawn(table.overview(CANARY))
     assert "no rows were counted yet" in text
     assert "no verdict yet" in text
-    assert "alarm" not in text
+    assert "alarm:" not in text
+    assert "since (UTC)" not in text
+    assert "effective" not in text
 
 
-@pytest.mark.parametrize("width", [80, 100, 112, 140])
-def test_it_fits_a_terminal(width):
+def test_what_drifted_without_an_alarm_has_a_mark_of_its_own():
+    assert line_of(drawn(table.overview(replace(CHAMPION, alarms=()))), "delay").split()[:2] == ["●", "delay"]
+
+
+def test_the_order_of_the_sample_is_told_where_it_is_not_to_be_trusted():
+    assert "shuffled" not in drawn(table.overview(CHAMPION))
+    assert "sample looked shuffled" in drawn(table.overview(replace(CHAMPION, order="shuffled")))
+
+
+@pytest.mark.parametrize(
+    ("width", "histogram"), [(80, "███████▆"), (100, "███████▆"), (112, "███████████▄"), (140, "█" * 23)]
+)
+def test_it_fits_a_terminal(width, histogram):
     wide = replace(DELAY, name="a" * 15, labels=("x",) * 23, reference=(1 / 23,) * 23, current=(1 / 23,) * 23)
-    text = drawn(table.overview(replace(CHAMPION, columns=(wide,)), width), width)
+    text = drawn(table.overview(replace(CHAMPION, columns=(wide,), alarms=()), width), width)
     assert line_of(text, "a" * 15).split() == [
-        "●", "a" * 15, *["█" * 23 if width >= table.NARROW else "███████▆"] * 2, "0.310", "0.490", "<0.001", "10.0%", "2.0%"
+        "●", "a" * 15, *[histogram] * 2, "0.310", "0.490", "<0.001",
+        *(["0.17"] if width > 80 else []), "10.0%", "2.0%", *(["125"] if width > 80 else []),
     ]  # fmt: skip
+    assert ("Not shown for want of width: detects, effective." in " ".join(text.split())) is (width == 80)
     text = drawn(table.feature(replace(CHAMPION, columns=(wide,)), wide.name), width)
     assert "…" not in text
+
+
+NAMES = st.text("abcdefgh_", min_size=1, max_size=40)
+
+
+@given(names=st.lists(NAMES, min_size=1, max_size=4, unique=True), width=st.integers(80, 200), matters=st.booleans())
+def test_no_line_of_the_table_wraps_or_is_cut_but_in_its_name(names, width, matters):
+    columns = tuple(replace(DELAY, name=name, rows=10_000, importance=12.345, p_value=0.5) for name in names)
+    few = replace(columns[0], enough_rows=False, rows=10_000, rows_needed=12_500)
+    alarms = tuple(DriftAlarm(name, "shares", 1e9, 1e12) for name in names)
+    measure = "AUC lost" if matters else ""
+    version = replace(CHAMPION, columns=(*columns, few), alarms=alarms, importance_measure=measure)
+    text = drawn(table.overview(version, width), width)
+    start = next(at for at, line in enumerate(text.splitlines()) if "feature" in line and "PSI" in line)
+    lines = text.splitlines()[start + 1 :][: len(names)]
+    for line in lines:
+        words = line.split()
+        assert words[0] == table._ALARM
+        assert words[1][:13].rstrip("…") in {name[: len(words[1][:13].rstrip("…"))] for name in names}
+        assert words[2:4] == ["09-09", "01:46"]
+        assert {"0.490", "10.0%", "2.0%"} <= set(words)
+        assert "…" not in line.split(None, 2)[2]
+
+
+@pytest.mark.parametrize(
+    ("width", "kept"),
+    [(100, "abcde"), (28, "abcde"), (27, "abce"), (22, "abce"), (21, "abe"), (16, "abe"), (15, "ae"), (1, "ae")],
+)
+def test_the_least_telling_columns_are_left_out_first(width, kept):
+    cells = [Text("four")]
+    fields = [
+        table.Field(name, cells, left_out) for name, left_out in zip("abcde", (0, 1, 2, 3, 0), strict=True)
+    ]  # four characters each, and two between
+    assert "".join(field.heading for field in table.fitting(fields, width)) == kept
 
 
 def test_one_feature_in_full():
@@ -62,7 +126,12 @@ def test_one_feature_in_full():
     assert list(cells) == ["< 1", "1 to 2", "2 to 5", ">= 5", "missing"]
     assert cells[">= 5"].split()[2] == "25.0%"
     assert cells[">= 5"].count("█") == 20 + 8
+    assert "smallest true PSI that four of five such windows show: 0.1700" in text
+    assert "delay has more unknown values than in training since 2026-01-02 00:00 UTC" in text
+    assert "(predictions) drifts" not in text
+    assert "(predictions) drifts since 2026-01-01 00:00 UTC" in drawn(table.feature(CHAMPION, "label"))
     quiet = drawn(table.feature(CHAMPION, "gust"))
+    assert "missing: 45.0%" in quiet
     assert "gust, a number: too few rows, 40 of 125" in quiet
     assert drawn(table.feature(CHAMPION, "label")).count("a class") == 1
 

@@ -31,7 +31,7 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
     """
     return _template().render(
         version=version,
-        columns=by_concern(version.columns),
+        columns=by_concern(version),
         title=sentences.title(version),
         verdict=sentences.verdict(version),
         predictions=sentences.predictions_line(version),

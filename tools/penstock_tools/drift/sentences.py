@@ -100,8 +100,37 @@ def alarm_told(alarm: DriftAlarm) -> str:
     """
     name = formatting.safe(alarm.column) if alarm.column else PREDICTIONS
     does = "drifts" if alarm.kind == "shares" else "has more unknown values than in training"
-    since = datetime.fromtimestamp(alarm.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"{name} {does} since {since} (by chance once in {_looks(alarm.once_in_looks)} looks)"
+    return f"{name} {does} since {moment(alarm.since)} UTC (by chance once in {_looks(alarm.once_in_looks)} looks)"
+
+
+def since(version: VersionDrift, name: str) -> float | None:
+    """When the drift of a column began, "" being the predictions, by its alarms that are on; None without one."""
+    return min((alarm.since for alarm in version.alarms if alarm.column == name), default=None)
+
+
+def moment(seconds: float | None, layout: str = "%Y-%m-%d %H:%M") -> str:
+    """A time in UTC; empty where there is none.
+
+    >>> moment(1767225600.0), moment(1767225600.0, "%m-%d %H:%M"), moment(None)
+    ('2026-01-01 00:00', '01-01 00:00', '')
+    """
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime(layout)
+
+
+def order_line(version: VersionDrift) -> str:
+    """What follows from the order of the training rows, where it is not to be trusted; else empty."""
+    if version.order == "shuffled":
+        return (
+            "the training sample looked shuffled, so nothing says how much the traffic changes from day to day: such changes "
+            "may be called drift. Publish with the rows in the order of time, or with --time COLUMN"
+        )
+    if version.order == "sorted":
+        by = " and ".join(formatting.safe(name) for name in version.ordered_by[:3])
+        return (
+            f"the training sample was sorted by {by}. If that is not time, drift in what changes with it is missed. "
+            "Publish with the rows in the order of time, or with --time COLUMN"
+        )
+    return ""
 
 
 def _looks(number: float) -> str:

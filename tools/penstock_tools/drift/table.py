@@ -1,37 +1,48 @@
 """Drift in a terminal: a table with one line per feature, or one feature in full.
 
-The features that drifted come first, those that matter most to the model before others; the others come by significance.
+Features with alarms come first, then others that drifted, those that matter most to the model before others; the rest come by
+significance. A narrow terminal leaves out whole columns, and names them.
 
 Histograms are blocks: one character per bin, or one line per bin. Both histograms of a pair have one scale.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import ceil
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from penstock_server.drift.report import ColumnDrift, VersionDrift, by_concern
 from penstock_server.errors import NotFoundError
 from penstock_tools import formatting
 from penstock_tools.drift import sentences
 
+if TYPE_CHECKING:
+    from rich.text import Text
+
 BAR_WIDTH: Final = 20
-NARROW: Final = 112
-"""Columns of a terminal below which the small histograms are narrower."""
-NARROW_CELLS: Final = 8
-_MARK: Final = "●"
+WIDTH: Final = 112
+"""Columns of a terminal of which nothing is known."""
+_ALARM: Final = "▲"
+_DRIFTED: Final = "●"
+_GAP: Final = 2
+"""Between two columns of the table."""
+_NAME: Final = 14
+"""The width that names of features have at least, where they need it."""
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 PARTS: Final = " ▏▎▍▌▋▊▉█"
-WIDEST: Final = 24
-"""The bins of a small histogram, unless the terminal is narrow."""
+WIDTHS: Final = (24, 16, 8)
+"""Of a small histogram: the first that leaves room for all columns, else the last."""
 _HINT: Final = (
-    "JS: Jensen-Shannon distance, from 0 (as in training) to 1 (nothing in common).  PSI: without what chance adds.  p: the"
-    " probability of so large a PSI if the true one were the tolerated one.  new: values that training did not have."
+    "▲ alarm, ● drifted.  JS: Jensen-Shannon distance, from 0 (as in training) to 1 (nothing in common).  PSI: without what"
+    " chance adds.  p: the probability of so large a PSI if the true one were the tolerated one.  new: values that training did"
+    " not have.  detects: the smallest true PSI that four of five such windows show."
 )
+_EFFECTIVE: Final = "  effective: so many rows that do not hang together would say as much as the window's."
 
 Shares = Sequence[float]
 
 
-def overview(version: VersionDrift, width: int = NARROW) -> Any:
+def overview(version: VersionDrift, width: int = WIDTH) -> Any:
     """A renderable of a version: its verdict, the table, and what the columns mean; `width` is the terminal's."""
     from rich.console import Group
     from rich.text import Text
@@ -46,57 +57,123 @@ def overview(version: VersionDrift, width: int = NARROW) -> Any:
     ]
     if alarms := sentences.alarms_line(version):
         lines.append(Text(alarms, style="bold red"))
-    hint = f"{_HINT}  {sentences.importance_line(version)}".rstrip()
-    return Group(*lines, _table(version, WIDEST if width >= NARROW else NARROW_CELLS), Text(hint, style="dim"))
+    if order := sentences.order_line(version):
+        lines.append(Text(order, style="yellow"))
+    tried = [_fields(version, bins) for bins in WIDTHS]
+    fields = next((fields for fields in tried if _width(fields) <= width), tried[-1])
+    kept = fitting(fields, width)
+    left_out = ", ".join(field.heading for field in fields if field not in kept)
+    hint = f"{_HINT}{_EFFECTIVE if _hangs_together(version) else ''}  {sentences.importance_line(version)}".rstrip()
+    if left_out:
+        hint += f"  Not shown for want of width: {left_out}."
+    return Group(*lines, _table(kept, width, has_predictions=version.predictions is not None), Text(hint, style="dim"))
 
 
-def _table(version: VersionDrift, cells: int) -> Any:
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """A column of the table.
+
+    Attributes:
+        heading: its own.
+        cells: one for each feature, and for the predictions.
+        left_out: a narrow terminal leaves out the column with the largest first, and never those with 0.
+        justify: the side that the cells are on.
+    """
+
+    heading: str
+    cells: "Sequence[Text]"
+    left_out: int = 0
+    justify: Literal["left", "right"] = "right"
+
+    @property
+    def width(self) -> int:
+        """As wide as the heading and the widest cell."""
+        return max(len(self.heading), *(cell.cell_len for cell in self.cells), 0)
+
+
+def fitting(fields: Sequence[Field], width: int) -> list[Field]:
+    """The columns that a terminal of this width has room for, if names are cut to `_NAME`; the least telling are left out."""
+    kept = list(fields)
+    while _width(kept) > width and any(field.left_out for field in kept):
+        kept.remove(max(kept, key=lambda field: field.left_out))
+    return kept
+
+
+def _width(fields: Sequence[Field]) -> int:
+    own = sum(min(field.width, _NAME) if field.heading == "feature" else field.width for field in fields)
+    return own + _GAP * (len(fields) - 1)
+
+
+def _table(fields: Sequence[Field], width: int, *, has_predictions: bool) -> Any:
     from rich.table import Table
 
+    room = max(width - _width(fields), 0)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    table.add_column("feature", no_wrap=True, overflow="ellipsis")
-    table.add_column("trained on", no_wrap=True)
-    table.add_column("now", no_wrap=True)
-    for name in ("JS", "PSI", "p", "missing", "new"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if version.importance_measure:
-        table.add_column("importance", justify="right", no_wrap=True)
-    for column in by_concern(version.columns):
-        table.add_row(*_row(column, cells), *_importance(version, column))
-    if version.predictions is not None:
-        table.add_section()
-        table.add_row(*_row(version.predictions, cells, sentences.PREDICTIONS), *_importance(version, None))
+    for field in fields:
+        widest = min(field.width, _NAME + room) if field.heading == "feature" else None
+        table.add_column(field.heading, justify=field.justify, no_wrap=True, overflow="ellipsis", max_width=widest)
+    lines = list(zip(*(field.cells for field in fields), strict=True))
+    for at, line in enumerate(lines):
+        if has_predictions and at == len(lines) - 1:
+            table.add_section()
+        table.add_row(*line)
     return table
 
 
-def _importance(version: VersionDrift, column: ColumnDrift | None) -> list[str]:
-    """A row's last cell, where the version has one."""
-    if not version.importance_measure:
-        return []
-    return [sentences.importance(None if column is None else column.importance)]
-
-
-def _row(column: ColumnDrift, cells: int, name: str = "") -> list[Any]:
+def _fields(version: VersionDrift, bins: int) -> list[Field]:
+    """All columns of the table."""
     from rich.text import Text
 
-    shown = Text(name or formatting.safe(column.name), style="bold red" if column.drifted else "")
-    known, now = pair(column.reference, column.current, cells)
-    if not column.enough_rows:
-        needed = f"{column.rows:,} of {column.rows_needed:,} rows"
-        return ["", shown, Text(known, style="dim"), Text(needed, style="dim"), *[""] * 5]
-    return [
-        Text(_MARK if column.drifted else "", style="red"),
-        shown,
-        Text(known, style="blue"),
-        Text(now, style="red" if column.drifted else "green"),
-        sentences.decimals(column.jensen_shannon),
-        sentences.decimals(column.psi_unbiased),
-        sentences.probability(column.p_value),
-        sentences.share(column.missing_ratio),
-        # A string is unseen, a number out of range: no column has both.
-        sentences.share(column.unseen_ratio or column.out_of_range_ratio),
+    lines = [(column, column.name) for column in by_concern(version)]
+    if version.predictions is not None:
+        lines.append((version.predictions, ""))
+    columns = [column for column, _ in lines]
+    since = [sentences.moment(sentences.since(version, name), "%m-%d %H:%M") for _, name in lines]
+    marks = [
+        _ALARM if begun else _DRIFTED if column.drifted else "" for column, begun in zip(columns, since, strict=True)
     ]
+    names = [formatting.safe(name) if name else sentences.PREDICTIONS for _, name in lines]
+    styles = ["bold red" if mark else "" for mark in marks]
+    histograms = [_histograms(column, bins) for column in columns]
+
+    def numbers(heading: str, shown: Callable[[ColumnDrift], str], left_out: int = 0) -> Field:
+        return Field(heading, [Text(shown(column)) for column in columns], left_out)
+
+    return [
+        Field("", [Text(mark, style="red") for mark in marks], justify="left"),
+        Field("feature", list(map(Text, names, styles)), justify="left"),
+        *([Field("since (UTC)", [Text(one, style="red") for one in since], justify="left")] if any(since) else []),
+        Field("trained on", [known for known, _ in histograms], 2, "left"),
+        Field("now", [now for _, now in histograms], justify="left"),
+        numbers("JS", lambda column: sentences.decimals(column.jensen_shannon), 4),
+        numbers("PSI", lambda column: sentences.decimals(column.psi_unbiased)),
+        numbers("p", lambda column: sentences.probability(column.p_value), 1),
+        numbers("detects", lambda column: sentences.decimals(column.detectable, 2), 5),
+        numbers("missing", lambda column: sentences.share(column.missing_ratio)),
+        # A string is unseen, a number out of range: no column has both.
+        numbers("new", lambda column: sentences.share(column.unseen_ratio or column.out_of_range_ratio)),
+        *([numbers("effective", lambda column: f"{column.effective_rows:,}", 6)] if _hangs_together(version) else []),
+        *(
+            [numbers("importance", lambda column: sentences.importance(column.importance), 3)]
+            if version.importance_measure
+            else []
+        ),
+    ]
+
+
+def _hangs_together(version: VersionDrift) -> bool:
+    """Whether rows of any column say less than as many independent ones."""
+    return any(column.effective_rows < column.rows for column in version.columns)
+
+
+def _histograms(column: ColumnDrift, bins: int) -> "tuple[Text, Text]":
+    from rich.text import Text
+
+    known, now = pair(column.reference, column.current, bins)
+    if not column.enough_rows:
+        needed = f"{column.rows:,} of {column.rows_needed:,}"
+        return Text(known, style="dim"), Text(needed, style="dim")
+    return Text(known, style="blue"), Text(now, style="red" if column.drifted else "green")
 
 
 def feature(version: VersionDrift, name: str) -> Any:
@@ -113,6 +190,8 @@ def feature(version: VersionDrift, name: str) -> Any:
         "Jensen-Shannon distance": sentences.decimals(column.jensen_shannon, 4),
         "PSI": sentences.decimals(column.psi, 4),
         "PSI without what chance adds": sentences.decimals(column.psi_unbiased, 4),
+        "smallest true PSI that four of five such windows show": sentences.decimals(column.detectable, 4),
+        "effective rows": f"{column.effective_rows:,}" if column.effective_rows < column.rows else "",
         "p, if the true PSI were " + f"{column.minimum_effect:g}": sentences.probability(column.p_value),
         "Kolmogorov-Smirnov distance, at least": sentences.decimals(column.ks, 4),
         "Wasserstein distance, deviations": sentences.decimals(column.wasserstein, 4),
@@ -122,11 +201,14 @@ def feature(version: VersionDrift, name: str) -> Any:
         "outside the range trained on": sentences.share(column.out_of_range_ratio),
         f"importance, {version.importance_measure}": sentences.importance(column.importance),
     }
+    alarmed = "" if column is version.predictions else column.name
+    alarms = [alarm for alarm in version.alarms if alarm.column == alarmed]
     head = f"{formatting.safe(column.name)}, a {column.kind}: {sentences.state(column)}"
     lines = [Text(f"  {label}: {value}") for label, value in numbers.items() if value]
     return Group(
         Text(sentences.title(version)),
         Text(head, style="bold red" if column.drifted else "bold"),
+        *[Text(sentences.alarm_told(alarm), style="bold red") for alarm in alarms],
         *lines,
         _cells(column),
     )
@@ -168,7 +250,7 @@ def _cells(column: ColumnDrift) -> Any:
     return table
 
 
-def pair(reference: Shares, current: Shares, widest: int = WIDEST) -> tuple[str, str]:
+def pair(reference: Shares, current: Shares, widest: int = WIDTHS[0]) -> tuple[str, str]:
     """Two small histograms of the same bins; neighbours are added up where there are more than `widest`.
 
     >>> pair([0.5, 0.5, 0.0], [0.25, 0.74, 0.01])
