@@ -21,6 +21,7 @@ from penstock_server.drift.fit import dispersion
 from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.drift.report import RUN_LENGTH
 from penstock_server.features.counting import EXTRA_CELLS
+from penstock_server.prediction.recent import RecentRequests
 
 COLUMNS = 20
 BINS = 20
@@ -167,6 +168,31 @@ def false_alarms(rng: np.random.Generator, traffic: Traffic, looks: int) -> int:
     return alarms
 
 
+WEEK_S = 7 * 86_400
+RETRIED = 0.1
+"""The share of requests that are sent twice."""
+
+
+def week_of_probes(rng: np.random.Generator, *, skips_repeats: bool) -> int:
+    """Alarms in a week of two requests a second, of which some are retried, beside a probe that sends one row each second."""
+    watch, recent, alarms = Watch(rng, Traffic(), SIMULATED), RecentRequests(), 0
+    probe, before = rng.random(COLUMNS), set[str]()
+    waiting = np.zeros((COLUMNS, BINS + EXTRA_CELLS), np.int64)
+    for _ in range(WEEK_S):
+        fresh = list(rng.random((int(rng.poisson(2)), COLUMNS)))
+        rows = [*fresh, *(row for row in fresh if rng.random() < RETRIED), probe]
+        for row in rows:
+            if not (skips_repeats and recent.has((row.tobytes(),))):
+                waiting[np.arange(COLUMNS), (row * BINS).astype(np.int64)] += 1
+        if waiting[0].sum() >= ROWS:
+            now = set(watch.detector.look(waiting, float(watch.looks)).drifted)
+            watch.looks += 1
+            waiting[:] = 0
+            alarms += len(now - before)
+            before = now
+    return alarms
+
+
 DELAYS = {0.25: 5000, 0.5: 800, 1.0: 300}
 """The rows that an alarm may take."""
 QUIET_TRAFFIC = {
@@ -195,6 +221,10 @@ def lines(rng: np.random.Generator, runs: int, looks: int) -> Iterator[tuple[str
         # Where nothing is known of the days, publishing warns.
         holds = traffic.is_shuffled or alarms <= looks / SIMULATED
         yield f"{name:72} {alarms:8} false alarms in {looks:,} looks, {looks / SIMULATED:.0f} allowed", holds
+    counted = week_of_probes(rng, skips_repeats=False)
+    alarms = week_of_probes(rng, skips_repeats=True)
+    what = "a week of retries, and of a probe each second"
+    yield f"{what:72} {alarms:8} false alarms; {counted} if repeats were counted", alarms == 0
 
 
 def main() -> int:

@@ -51,6 +51,8 @@ class DriftSettings:
             is 0.1 by default.
         false_alarm_looks: the looks from one false alarm of a version to the next, on average, at least. There is at most one
             look a second, and one needs 100 rows, so the default is a year or more.
+        skip_repeats: a request with the rows of a recent one counts for no drift, where the training rows hardly repeat: it
+            is a retry, or a probe.
         series: how many features per version have metrics of their own: the most significant ones.
         models: other values for models of these names.
     """
@@ -61,6 +63,7 @@ class DriftSettings:
     minimum_effect: float | None = None
     false_alarm_looks: float = RUN_LENGTH
     series: int = 50
+    skip_repeats: bool = True
     models: dict[str, OwnDriftSettings] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:

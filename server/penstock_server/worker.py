@@ -42,6 +42,7 @@ from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import reader_of
 from penstock_server.prediction.predictor import PlainForms, Predictor
+from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.prediction.shadow import ShadowTarget, ShadowThread
@@ -257,6 +258,9 @@ class Worker:
             "is_alone": self._scheduler.is_alone,
             "reply_bytes": settings.grpc.max_message_bytes,
         }
+        baseline = servable.artifact.baseline
+        if baseline is not None and baseline.hardly_repeats and settings.drift.skip_repeats:
+            common["recent"] = RecentRequests()
         explaining = None
         if servable.explaining is not None:
             explaining = self._explaining(*servable.explaining, decoder, thread, common)

@@ -102,7 +102,7 @@ class FakeReport:
     def batch(self, *, arrived_s: Sequence[float], **facts: Any) -> None:
         self.batches.append({"arrived_s": list(arrived_s), **facts})
 
-    def classes(self, labels: NDArray[np.int64]) -> None:
+    def classes(self, labels: NDArray[np.int64], *, is_drift: bool = True) -> None:
         self.labels += labels.tolist()
 
     def scores(self, values: NDArray[Any]) -> None:

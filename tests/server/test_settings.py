@@ -63,6 +63,7 @@ minimum_effect = 0.2
 series = 20
 window_hours = 12
 false_alarm_looks = 1e6
+skip_repeats = false
 
 [drift.models.fraud]
 window_rows = 2000
@@ -93,7 +94,7 @@ def test_a_file_names_every_setting(file: Path) -> None:
             128, 0.002, 100, 50, 2, 50.0, {"fraud": ModelLimits(max_rows=8, objective_ms=5.5, batching="request")}, "rows"
         ),
         serving=ModelSettings(2, 0.0, {"fraud": OwnModelSettings(4)}, False),
-        drift=DriftSettings(500, 12.0, 0.01, 0.2, 1e6, 20, {"fraud": OwnDriftSettings(window_rows=2000)}),
+        drift=DriftSettings(500, 12.0, 0.01, 0.2, 1e6, 20, False, {"fraud": OwnDriftSettings(window_rows=2000)}),
         grpc=TransportSettings(1_000_000, tls_certificate=Path("server.pem"), tls_key=Path("server.key")),
     )  # fmt: skip
 

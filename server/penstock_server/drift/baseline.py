@@ -33,6 +33,8 @@ MAX_BINS: Final = 256
 MAX_WATCHED: Final = 4096
 """The most values of a string column that are distinguished from unseen ones."""
 
+MOST_REPEATS: Final = 0.01
+"""The share of training rows that may repeat a recent one where served rows that do are retries or probes."""
 DISPERSION_BLOCKS: Final = 20
 """The blocks of training rows whose counts are compared for a column's dispersion: a standard error of 7 % at 20 bins."""
 
@@ -238,6 +240,11 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in self.ordered_by:
             limits.name(name)
         limits.at_most("words of counts", (len(self.columns) + 1) * self.cells_shape[1], MAX_WORDS)
+
+    @property
+    def hardly_repeats(self) -> bool:
+        """Whether a served row that repeats a recent one is a retry or a probe, since training rows hardly ever do."""
+        return self.repeats is not None and self.repeats <= MOST_REPEATS
 
     @property
     def bins(self) -> int:

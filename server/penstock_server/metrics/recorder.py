@@ -141,8 +141,8 @@ class Recorder:
         edges = np.array(LATENCY_EDGES_NS, np.int64)
         return edges, cells[_TOTAL], cells[_QUEUE], sums[_TOTAL : _TOTAL + 1], sums[_QUEUE : _QUEUE + 1]
 
-    def classes(self, labels: NDArray[np.int64]) -> None:
-        """Records the predicted class of each row, int64 [N]."""
+    def classes(self, labels: NDArray[np.int64], *, is_drift: bool = True) -> None:
+        """Records the predicted class of each row, int64 [N]; `is_drift` for drift too."""
         if len(labels) > MAX_CLASSES:
             found, times = np.unique(labels, return_counts=True)
             values, counts = found.tolist(), times.tolist()
@@ -152,7 +152,7 @@ class Recorder:
             values, counts = labels.tolist(), None
             for value in values:
                 self._classes[self._class_cell(value)] += 1
-        if self._class_counts is not None:
+        if self._class_counts is not None and is_drift:
             self._class_counts.add(self._drift_place(), values, counts)
 
     def known_classes(self) -> list[tuple[int, int, int]]:

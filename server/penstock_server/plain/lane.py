@@ -64,11 +64,12 @@ class LaneBatch:
     Attributes:
         count: how many there are.
         rows: all of them.
+        is_repeat: all of them repeat recent ones, so that they say nothing new about the traffic.
         address: of the table of its entries.
         is_over: their places were given back.
     """
 
-    __slots__ = ("_entries_at", "address", "count", "is_over", "rows", "words")
+    __slots__ = ("_entries_at", "address", "count", "is_over", "is_repeat", "rows", "words")
 
     def __init__(self, words: NDArray[np.int64], address: int, entries_at: int) -> None:
         self.words = words
@@ -76,6 +77,7 @@ class LaneBatch:
         self._entries_at = entries_at
         self.count = 0
         self.rows = 0
+        self.is_repeat = False
         self.is_over = False
 
     @property
@@ -202,6 +204,11 @@ class Lane:
         self._set(layout.L_COUNTS, self._refusals[1].ctypes.data)
         self._answers[layout.W_MOST // 8] = most_reply_bytes
         self._set(layout.L_IS_OPEN, 1)
+
+    def watch_repeats(self) -> None:
+        """Tells from now on which batches repeat recent requests alone."""
+        self._seen = np.zeros(layout.SEEN, np.int64)
+        self._set(layout.L_SEEN, self._seen.ctypes.data)
 
     def set_others(self, requests: int, rows: int, size_bytes: int) -> None:
         """What waits in the version's queue, which counts towards the same bounds."""
@@ -332,6 +339,7 @@ class Lane:
     def _fill(self, batch: LaneBatch, count: int) -> None:
         batch.count = count
         batch.rows = self._cells[layout.L_TAKEN_ROWS // 8]
+        batch.is_repeat = bool(self._cells[layout.L_REPEATED // 8])
 
     def blocks(self) -> tuple[bytes, ...]:
         """The rows of the batch that was taken last, as a version takes them."""
@@ -448,6 +456,7 @@ class Lane:
         answers[layout.W_BATCH // 8] = batch.address
         answers[layout.W_COUNT // 8] = batch.count
         answers[layout.W_ROWS // 8] = batch.rows
+        answers[layout.W_REPEATED // 8] = batch.is_repeat
         answers[layout.W_BEGAN // 8] = int(began_s / _NS)
         answers[layout.W_ENDED // 8] = int(ended_s / _NS)
 

@@ -65,13 +65,19 @@ SINGLE_ROWS: Final = 6
     L_LEVELS, L_REQUESTS, L_ROWS, L_BYTES, L_MAX_REQUESTS, L_MAX_ROWS, L_MAX_BYTES, L_IS_OPEN, L_USUAL_ROWS, L_IS_TOUCHED,
     L_BLOCKS, L_BLOCK_COUNT, L_TIMED, L_BASE, L_ROW, L_BUSY_UNTIL, L_LARGEST, L_LEFT, L_OTHER_REQUESTS, L_OTHER_ROWS,
     L_OTHER_BYTES, L_PROBE_AT, L_OBJECTIVE, L_DELAY, L_DELAYED_UNTIL, L_HALFWAY, L_ENDINGS, L_TAKEN_ROWS,
-    L_COUNTS, L_FUSED,
-) = _words(30)  # fmt: skip
+    L_COUNTS, L_FUSED, L_SEEN, L_REPEATED,
+) = _words(32)  # fmt: skip
 LANE_BYTES: Final = 32 * 8
 """The others are what waits in the version's queue: both together respect its limits. `L_BUSY_UNTIL` is 0 while nothing runs.
 `L_TAKEN_ROWS` are those of the batch that was taken last. At `L_COUNTS` are the addresses of the cells in which refused
 requests are counted by their reason, and last of the cell of those that were cancelled. `L_FUSED` is what kernels run the
-lane's batches by; 0 where Python runs them."""
+lane's batches by; 0 where Python runs them. `L_SEEN` is a table of what recent requests held, by which repeats are known; 0
+where nobody asks. `L_REPEATED` is 1 if the batch that was taken last has repeats alone."""
+
+SEEN: Final = 4096
+"""The recent requests among which one may be again."""
+SEEN_BYTES: Final = 512
+"""Of a longer request the beginning and the end are compared, and its length."""
 
 # Why a request is refused, in the order of `L_ENDINGS` and of the counts.
 FULL: Final = 0
@@ -120,10 +126,10 @@ OUTPUT_BYTES: Final = 3 * 8
 # What `answer` is given, and gives back.
 (
     W_STATE, W_BATCH, W_COUNT, W_OUTPUTS, W_LAYOUTS, W_LAYOUT_COUNT, W_NAMES, W_BEGAN, W_MOST, W_ENDED, W_COMPUTED, W_ROWS,
-    W_LATENCY, W_SCRATCH, W_TOO_LARGE,
-) = _words(15)  # fmt: skip
-ANSWER_BYTES: Final = 15 * 8
-"""`W_TOO_LARGE` are the requests whose reply is larger than `W_MOST`."""
+    W_LATENCY, W_SCRATCH, W_TOO_LARGE, W_REPEATED,
+) = _words(16)  # fmt: skip
+ANSWER_BYTES: Final = 16 * 8
+"""`W_TOO_LARGE` are the requests whose reply is larger than `W_MOST`. Where `W_REPEATED` is 1, drift counts nothing."""
 
 # The names of the parameters of a reply: their sizes, and then themselves.
 (K_COMPUTED, K_ROWS, K_QUEUE, K_NAMES) = _words(4)

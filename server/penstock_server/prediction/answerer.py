@@ -303,8 +303,8 @@ class Answerer(ABC):
         """
         given = outputs.arrays if outputs.refusal is None else self._given(outputs)
         if self.reader.classes is not None:
-            self.report.classes(self.reader.classes(given))
-        elif self.reader.score is not None:
+            self.report.classes(self.reader.classes(given), is_drift=not work.is_repeat)
+        elif self.reader.score is not None and not work.is_repeat:
             self.report.scores(given[self.reader.score])
         if self.shadow is not None:
             compute_s = outputs.features_s + outputs.infer_s

@@ -39,6 +39,7 @@ from penstock_server.prediction.large_requests import LargeRequests
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader
 from penstock_server.prediction.plain_batches import PlainBatches
+from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.prediction.work import Work, computed
 from penstock_server.request_log.sampler import RequestSampler
@@ -61,6 +62,7 @@ class Executor(Answerer):
         is_alone: tells whether no other executor has run a batch lately, as this one does now; None: never.
         large_thread: runs the large requests of an inline executor; None runs those inline too.
         slice_rows: the rows of a slice of a large request; a batch's when not given.
+        recent: the requests that drift counts no second time; None where it counts each.
         explaining: the executor of the same version with attributions; None if it gives none.
         counts_apart: another executor of the version counts drift meanwhile, on another thread.
         reply_bytes: the largest message that can be sent.
@@ -87,6 +89,7 @@ class Executor(Answerer):
         is_alone: "Callable[[Executor, float], bool] | None" = None,
         large_thread: ModelThread | None = None,
         slice_rows: int | None = None,
+        recent: RecentRequests | None = None,
         explaining: "Executor | None" = None,
         counts_apart: bool = False,
         reply_bytes: int = MESSAGE_BYTES,
@@ -115,6 +118,7 @@ class Executor(Answerer):
         self._singles: deque[Batch[PendingRequest]] = deque()
         self._row_bytes = [_row_bytes(spec) for spec in servable.outputs]
         self._sendable_rows = self.reply_bytes // max(1, sum(self._row_bytes)) if servable.is_batched else inf
+        self._recent = recent
         self._slice_rows = slice_rows or limits.most_rows
         self._large = self._large_requests(large_thread, limits, cost or Cost(0.0, 0.0))
         self._usual_rows = min(self._sendable_rows, self._slice_rows) if servable.is_batched else inf
@@ -270,7 +274,7 @@ class Executor(Answerer):
             return
         self._is_plain_next = True
         # A batch that runs again was counted the first time: features are counted before the graph runs.
-        cells = None if self._singles else self._cells()
+        is_again = bool(self._singles)
         batch = self._take(now_s)
         self._tell_lane()
         if batch.expired:
@@ -279,7 +283,9 @@ class Executor(Answerer):
             self._report_waiting()
             self._close_if_drained()
             return
-        work = Work(self.servable, _joined(batch.items), batch.rows, batch.items[0].decoded.shapes, cells)
+        is_repeat = not is_again and self._is_repeat(batch)
+        cells = None if is_again or is_repeat else self._cells()
+        work = Work(self.servable, _joined(batch.items), batch.rows, batch.items[0].decoded.shapes, cells, is_repeat)
         thread = self._thread_for(work, now_s)
         if thread is None:
             self._answer_inline(batch, work, now_s)
@@ -292,6 +298,14 @@ class Executor(Answerer):
 
     def _is_alone(self, now_s: float) -> bool:
         return self._tells_alone is not None and self._tells_alone(self, now_s)
+
+    def _is_repeat(self, batch: Batch[PendingRequest]) -> bool:
+        """Whether all requests of a batch repeat recent ones."""
+        if self._recent is None:
+            return False
+        # Each is asked for: it is recent from now on.
+        repeats = sum(self._recent.has(item.decoded.blocks) for item in batch.items)
+        return repeats == len(batch.items)
 
     def _thread_for(self, work: Work, now_s: float) -> ModelThread | None:
         """What a batch runs on; None for the reactor."""
@@ -313,7 +327,7 @@ class Executor(Answerer):
         """Starts a batch of plain requests."""
         batch = plain.next_batch(self._queue.largest_rows, now_s)
         if batch.count:
-            self._run_batch(plain, batch, now_s, self._cells())
+            self._run_batch(plain, batch, now_s, None if batch.is_repeat else self._cells())
         else:
             plain.end(batch)
             self._report_waiting()
@@ -351,13 +365,14 @@ class Executor(Answerer):
         plain.take_over(batch)
         if why in (layout.TO_RUN, layout.TO_REFUSE):
             # Rows that the features refuse were counted with the others.
-            self._run_batch(plain, batch, self._clock(), self._cells() if why == layout.TO_RUN else None)
+            is_counted = why == layout.TO_RUN and not batch.is_repeat
+            self._run_batch(plain, batch, self._clock(), self._cells() if is_counted else None)
             return
         try:
             if why == layout.TO_FAIL:
                 plain.fail(batch, MemoryError("no memory for a batch"))
             elif why == layout.TO_COUNT and plain.fused is not None:
-                plain.fused.count_classes(batch.rows)
+                plain.fused.count_classes(batch.rows, is_repeat=batch.is_repeat)
             plain.refuse_too_large(batch)
         finally:
             plain.end(batch)
@@ -421,6 +436,8 @@ class Executor(Answerer):
             delay_s=limits.max_delay_s,
             errors=self.refusals(),
         )
+        if self._recent is not None:
+            plain.lane.watch_repeats()
         self._fuse()
 
     def _fuse(self) -> None:

@@ -194,7 +194,7 @@ class Fused:
         self._set(layout.U_CLASSES, self._classes.ctypes.data)
         self._set(layout.U_CLASS_COUNT, len(known))
 
-    def count_classes(self, rows: int) -> None:
+    def count_classes(self, rows: int, *, is_repeat: bool) -> None:
         """Counts the classes of a batch that kernels have answered, of which one was not known; it is known then."""
         assert self._reader.classes is not None
         _, output, dtype, width, texts = self.predicted
@@ -202,7 +202,7 @@ class Fused:
         array: NDArray[Any] = np.frombuffer(content, dtype).reshape(rows, width)
         if texts is not None:
             array = np.array(texts, object)[array]
-        self._report.classes(self._reader.classes({output: array}))
+        self._report.classes(self._reader.classes({output: array}), is_drift=not is_repeat)
         self.learn_classes()
 
     def takes(self, outputs: Sequence[NDArray[Any]]) -> bool:

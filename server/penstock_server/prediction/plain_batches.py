@@ -96,7 +96,7 @@ class PlainBatches:
 
     def work(self, batch: LaneBatch, cells: NDArray[np.int64] | None) -> Work:
         """What the version is to run."""
-        return Work(self._answerer.servable, self.lane.blocks(), batch.rows, None, cells)
+        return Work(self._answerer.servable, self.lane.blocks(), batch.rows, None, cells, batch.is_repeat)
 
     def end(self, batch: LaneBatch) -> None:
         """Gives a batch back."""

@@ -5,6 +5,7 @@ from collections.abc import MutableSequence
 from math import inf
 from time import monotonic_ns
 from typing import Final
+from weakref import ReferenceType, ref
 
 import structlog
 
@@ -35,8 +36,8 @@ class BatchScheduler:
         self._active: deque[Executor] = deque()
         self.is_due = False
         self._plain: PlainRequests | None = None
-        # Whose batches have run since; None where they were several executors'.
-        self._only: Executor | None = None
+        # Whose batches have run since; None where they were several executors'. One that was unloaded must not be kept.
+        self._only: ReferenceType[Executor] | None = None
         self._only_since_s = inf
 
     def take_plain(self, plain: PlainRequests) -> None:
@@ -50,8 +51,8 @@ class BatchScheduler:
 
     def is_alone(self, executor: Executor, now_s: float) -> bool:
         """Whether no other executor has run a batch for `ALONE_S`; this one runs one now."""
-        if executor is not self._only:
-            self._only, self._only_since_s = executor, now_s
+        if self._only is None or self._only() is not executor:
+            self._only, self._only_since_s = ref(executor), now_s
         return now_s - self._only_since_s >= ALONE_S
 
     def step(self) -> float:

@@ -17,6 +17,7 @@ class Work(NamedTuple):
 
     Attributes:
         cells: where the pipeline counts the rows; nobody else writes there while it runs.
+        is_repeat: the rows are those of recent requests; drift counts neither them nor what is predicted for them.
     """
 
     servable: Servable
@@ -24,6 +25,7 @@ class Work(NamedTuple):
     rows: int
     shapes: Shapes | None
     cells: NDArray[np.int64] | None
+    is_repeat: bool = False
 
 
 def computed(work: Work) -> Outputs | Exception:

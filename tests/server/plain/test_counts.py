@@ -119,8 +119,8 @@ def test_windows_follow_each_other(rows: list[int], windows: int) -> None:
     assert memory.word(at) == number
 
 
-@pytest.mark.parametrize("predictions", [layout.NONE, 8])
-def test_classes_are_counted_if_all_are_known(predictions: int) -> None:
+@pytest.mark.parametrize(("predictions", "is_drift"), [(layout.NONE, True), (8, True), (8, False)])
+def test_classes_are_counted_if_all_are_known(predictions: int, is_drift: bool) -> None:
     memory = Memory()
     cells, drift = memory.add(3 * 8), memory.add(6 * 8)
     table = [(7, cells, 0), (-2, cells + 8, 1), (9, cells + 16, 4)]
@@ -131,11 +131,11 @@ def test_classes_are_counted_if_all_are_known(predictions: int) -> None:
     )  # fmt: skip
     labels = np.array([7, 9, -2, 7, 9, 7], np.int64)
     found = kernels(memory)
-    assert not found.count_classes(fused, layout.LABELS, memory.add(np.array([7, 8], np.int64).tobytes()), 2)
+    assert not found.count_classes(fused, layout.LABELS, memory.add(np.array([7, 8], np.int64).tobytes()), 2, is_drift)
     assert memory.read(cells, 24) == bytes(24)
-    assert found.count_classes(fused, layout.LABELS, memory.add(labels.tobytes()), len(labels))
+    assert found.count_classes(fused, layout.LABELS, memory.add(labels.tobytes()), len(labels), is_drift)
     assert [memory.word(cells + 8 * at) for at in range(3)] == [3, 1, 2]
-    expected = [0] * 6 if predictions == layout.NONE else [0, 3, 1, 0, 0, 2]
+    expected = [0] * 6 if predictions == layout.NONE or not is_drift else [0, 3, 1, 0, 0, 2]
     assert [memory.word(drift + 8 * at) for at in range(6)] == expected
 
 

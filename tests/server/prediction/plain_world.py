@@ -25,6 +25,7 @@ from penstock_server.plain.requests import PlainRequests
 from penstock_server.prediction.decode import TensorDecoder, decoder_of
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.predictor import PlainForms, Predictor
+from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.rollout.plan import TrafficPlan
@@ -159,6 +160,7 @@ class World:
         thread: Any = None,
         reply_bytes: int = 1 << 26,
         cost: Cost | None = None,
+        skips_repeats: bool = False,
         **limits: Any,
     ) -> None:
         self.clock = clock
@@ -181,6 +183,7 @@ class World:
                 cost=cost,
                 thread=thread,
                 reply_bytes=reply_bytes,
+                recent=RecentRequests() if skips_repeats else None,
             )
             for version, servable in versions.items()
         }

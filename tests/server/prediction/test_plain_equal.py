@@ -362,6 +362,33 @@ def test_answers_are_the_same_byte_for_byte(both: Callable[..., Both], kind: str
     assert pair.plain.taken == 43
 
 
+@pytest.mark.parametrize("kind", ["columns", "fused columns", "numbers", "fused numbers"])
+def test_a_batch_of_repeats_counts_for_no_drift(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind, skips_repeats=True)
+    is_matrix = kind.endswith("numbers")
+
+    def new(rows: int) -> bytes:
+        return asked({"input": RNG.normal(size=(rows, 3))} if is_matrix else rows_of(kind, rows))
+
+    def drift_rows() -> int:
+        pair.check()
+        return int(pair.plain.reports["1"].counters.drift_rows.sum())
+
+    pair.warm(new(1))
+    one, other, large = new(3), new(2), new(100)
+    counted = []
+    for requests in ([one], [one], [one, other], [other, one], [other], [new(1)], [large], [large], [one]):
+        before, answered = drift_rows(), int(pair.plain.reports["1"].counters.rows[0])
+        assert all(isinstance(answer, bytes) for answer in pair.ask(*requests))
+        counted.append(drift_rows() - before)
+        # They are answered and counted all the same.
+        assert int(pair.plain.reports["1"].counters.rows[0]) > answered
+    # A batch that brings something new counts whole; then `large` starts the ring's next window.
+    assert counted[:6] == [3, 0, 5, 0, 0, 1]
+    assert counted[7:] == [0, 0]
+    assert pair.plain.taken >= 9
+
+
 @pytest.mark.parametrize("kind", ["required", "fused required"])
 def test_missing_values_are_refused_where_they_are_required(both: Callable[..., Both], kind: str) -> None:
     pair = both(kind)

@@ -1,4 +1,5 @@
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -163,3 +164,11 @@ def test_whoever_shares_the_reactor_with_fused_lanes_is_not_alone(clock: Any) ->
         plain.has_run = has_run
         scheduler.step()
         assert scheduler.is_alone(one, now_s) == expected  # type: ignore[arg-type]
+
+
+def test_an_executor_that_is_gone_is_not_kept(clock: Any) -> None:
+    scheduler, one = BatchScheduler(clock), PuppetExecutor("one", [])
+    scheduler.is_alone(one, 1.0)  # type: ignore[arg-type]
+    is_gone = weakref.finalize(one, lambda: None)
+    del one
+    assert not is_gone.alive

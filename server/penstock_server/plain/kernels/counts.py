@@ -170,12 +170,12 @@ def class_of(fused: int, label: int) -> int:
 
 
 @kernel
-def count_classes(fused: int, how: int, data: int, rows: int) -> bool:
-    """Counts the predicted class of each row; false, and nothing is counted, if one is not known."""
+def count_classes(fused: int, how: int, data: int, rows: int, is_drift: bool) -> bool:
+    """Counts the predicted class of each row, `is_drift` for drift too; false, and nothing is counted, if one is not known."""
     for row in range(rows):
         if class_of(fused, label_of(fused, how, data, row)) == 0:
             return False
-    counts = word(fused + U_PREDICTIONS)
+    counts = word(fused + U_PREDICTIONS) if is_drift else NONE
     if counts != NONE:
         counts += window(fused)
     for row in range(rows):

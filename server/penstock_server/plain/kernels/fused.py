@@ -38,6 +38,7 @@ from penstock_server.plain.layout import (
     L_LEFT,
     L_OTHER_REQUESTS,
     L_OTHER_ROWS,
+    L_REPEATED,
     L_REQUESTS,
     L_ROWS,
     L_TAKEN_ROWS,
@@ -107,6 +108,7 @@ from penstock_server.plain.layout import (
     W_LAYOUT_COUNT,
     W_LAYOUTS,
     W_OUTPUTS,
+    W_REPEATED,
     W_ROWS,
     W_TOO_LARGE,
     X_BYTES,
@@ -179,7 +181,7 @@ def run_features(state: int, lane: int, fused: int, rows: int) -> int:
     matrix = buffer(state, MATRIX_BUFFER, rows * word(fused + U_MATRIX_BYTES))
     if (times and numbers == 0) or texts == 0 or matrix == 0:
         return TO_FAIL
-    is_counting = word(fused + U_DRIFT) != 0
+    is_counting = word(fused + U_DRIFT) != 0 and word(lane + L_REPEATED) == 0
     found = call(
         word(fused + U_FEATURES),
         (
@@ -197,7 +199,8 @@ def run_features(state: int, lane: int, fused: int, rows: int) -> int:
     )
     if found not in (DONE, REFUSED):
         return TO_RUN  # which says what is wrong
-    count_drift_rows(fused, rows)
+    if is_counting:
+        count_drift_rows(fused, rows)
     return TO_REFUSE if found == REFUSED else 0
 
 
@@ -268,13 +271,15 @@ def count_predictions(state: int, fused: int, rows: int) -> bool:
     how, number = word(fused + U_PREDICTED), word(fused + U_PREDICTED_OUTPUT)
     if how == NOTHING:
         return True
-    data = word(word(word(fused + U_ANSWERS) + W_OUTPUTS) + number * OUTPUT_BYTES + A_DATA)
+    answers = word(fused + U_ANSWERS)
+    data, is_drift = word(word(answers + W_OUTPUTS) + number * OUTPUT_BYTES + A_DATA), word(answers + W_REPEATED) == 0
     if word(fused + U_CLASS_OF_TEXT):
         data = word(word(state + T_BUFFERS) + number * BLOCK_BYTES + B_DATA)
-    if how == SCORES:
+    if how != SCORES:
+        return count_classes(fused, how, data, rows, is_drift)
+    if is_drift:
         count_scores(fused, data, rows)
-        return True
-    return count_classes(fused, how, data, rows)
+    return True
 
 
 @kernel
@@ -335,6 +340,7 @@ def run_batch(state: int, lane: int, fused: int, count: int, began: int, opened:
     set_word(answers + W_BATCH, batch)
     set_word(answers + W_COUNT, count)
     set_word(answers + W_ROWS, rows)
+    set_word(answers + W_REPEATED, word(lane + L_REPEATED))
     set_word(answers + W_BEGAN, began)
     set_word(answers + W_ENDED, began + ended - opened)
     left = finish(state, fused, featured - started, ended - featured)

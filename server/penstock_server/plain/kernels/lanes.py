@@ -23,7 +23,7 @@ from penstock_server.kernels.memory import (
 )
 from penstock_server.plain.kernels.counts import add_to_sum, count_more, latency_cell
 from penstock_server.plain.kernels.draw import is_canarys
-from penstock_server.plain.kernels.scan import begin, scan, varint, write_varint
+from penstock_server.plain.kernels.scan import begin, hashed, scan, varint, write_varint
 from penstock_server.plain.kernels.waiting import (
     FITS,
     add_to,
@@ -83,8 +83,10 @@ from penstock_server.plain.layout import (
     L_COUNTS,
     L_LEFT,
     L_OBJECTIVE,
+    L_REPEATED,
     L_ROW,
     L_ROWS,
+    L_SEEN,
     L_TAKEN_ROWS,
     LANE_BYTES,
     LAYOUT_BYTES,
@@ -120,6 +122,8 @@ from penstock_server.plain.layout import (
     REASONS,
     ROWS,
     RUNNING,
+    SEEN,
+    SEEN_BYTES,
     SINGLE_ROWS,
     SINGLES,
     T_BLOCK,
@@ -505,6 +509,25 @@ def is_late(lane: int, entry: int, start: int, row: int, full: int, rows: int, m
 
 
 @kernel
+def is_repeat(lane: int, entry: int) -> bool:
+    """Whether a request has the rows of a recent one, which it is from now on."""
+    table = word(lane + L_SEEN)
+    if table == 0:
+        return False
+    data, size = word(entry + N_DATA) + word(entry + N_RAW_AT), word(entry + N_SIZE) - word(entry + N_RAW_AT)
+    if size <= 2 * SEEN_BYTES:
+        value = hashed(data, size)
+    else:
+        value = hashed(data, SEEN_BYTES) ^ 3 * hashed(data + size - SEEN_BYTES, SEEN_BYTES) ^ size
+    value |= 1  # 0 is an empty place
+    place = table + 8 * (value >> 1 & SEEN - 1)
+    if word(place) == value:
+        return True
+    set_word(place, value)
+    return False
+
+
+@kernel
 def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: int) -> int:
     """Takes the next batch off a lane, up to so many rows and requests: its entries to `batch`, its rows into the blocks.
 
@@ -513,7 +536,7 @@ def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: 
     """
     lane = word(state + T_LANES) + number * LANE_BYTES
     begin_blocks(lane)
-    count = rows = 0
+    count = rows = repeats = 0
     start, row = now + word(lane + L_BASE), word(lane + L_ROW)
     full = start if word(lane + L_OBJECTIVE) == NEVER else start + row * most_rows
     until = NEVER
@@ -536,11 +559,13 @@ def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: 
         take_out(lane, entry)
         set_word(entry + N_STATE, RUNNING)
         set_word(batch + 8 * count, entry)
+        repeats += is_repeat(lane, entry)
         count += 1
         rows += own
         until = min(until, deadline)
     begin_delay(lane)
     set_word(lane + L_TAKEN_ROWS, rows)
+    set_word(lane + L_REPEATED, count > 0 and repeats == count)
     return count
 
 
