@@ -124,9 +124,10 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "explain": TOOLS_GROUND | {"sklearn_compiler"},
         "publish": TOOLS_GROUND | {"sklearn_compiler", "explain"},
         "drift": TOOLS_GROUND | {"client_commands"},
+        "calibration": TOOLS_GROUND | {"publish"},
         "pipelines": {"publish"},
         "demo": TOOLS_GROUND | {"publish", "client_commands"},
-        "cli": TOOLS_GROUND | {"publish", "client_commands", "drift", "demo"},
+        "cli": TOOLS_GROUND | {"publish", "client_commands", "drift", "calibration", "demo"},
     },
 }
 """What each room may import of its own package; itself always. A place inside a room may have a rule of its own."""

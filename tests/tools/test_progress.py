@@ -64,3 +64,16 @@ def test_a_notebook_shows_steps_as_plain_lines(capsys, monkeypatch):
     shown = shown_by_watched(capsys)
     assert shown.err == ""
     assert shown.out.startswith("  ✓ reading 0.0 s")
+
+
+def test_bars_are_drawn_in_a_terminal_only(capsys):
+    with progress.bars() as bars:
+        bars.begin("reading", 10)(10)
+    assert capsys.readouterr().err == ""
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with progress.bars(console) as bars:
+        advance = bars.begin("reading [1] file", 10)
+        advance(3)
+        advance(4)
+    assert "reading [1] file" in console.file.getvalue()
+    assert "7/10" in console.file.getvalue()

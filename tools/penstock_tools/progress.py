@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 Report = Callable[[str], None]
 """Called with a sentence as each step begins."""
+
+Advance = Callable[[int], None]
+"""Called with how much was done since its last call."""
+
+
+def unwatched(_done: int) -> None:
+    """An `Advance` that shows nothing."""
 
 
 @contextmanager
@@ -50,6 +58,38 @@ def steps(console: "Console | None" = None) -> Iterator[Report]:
         finish()
     finally:
         status.stop()
+
+
+class Bars:
+    """Bars of how far long work is; `steps` is for work whose length is not known."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+
+    def begin(self, text: str, total: int | None = None) -> Advance:
+        """Shows a bar, without an end where the total is not known.
+
+        Returns:
+            A function to call with how much was done since its last call.
+        """
+        task = self._progress.add_task(text, total=total)
+        return lambda done: self._progress.advance(task, done)
+
+
+@contextmanager
+def bars(console: "Console | None" = None) -> Iterator[Bars]:
+    """Bars, which go away at the end; nothing is shown but in a terminal.
+
+    Args:
+        console: where to draw; None for standard error.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = console or Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bars(progress)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import typer
 from penstock_tools.cli import demo
 from penstock_tools.cli.compile import compile_kernels
 from penstock_tools.cli.drift import drift
+from penstock_tools.cli.drift_check import drift_check
 from penstock_tools.cli.errors import DEBUG_VARIABLE
 from penstock_tools.cli.features import features
 from penstock_tools.cli.models import models
@@ -84,5 +85,6 @@ app.command(rich_help_panel=_RELEASE)(publish)
 app.command(rich_help_panel=_RELEASE)(features)
 app.command(rich_help_panel=_RELEASE)(optimize)
 app.command(rich_help_panel=_RELEASE)(promote)
+app.command("drift-check", rich_help_panel=_RELEASE)(drift_check)
 
 _join_lines(app)

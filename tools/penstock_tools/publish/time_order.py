@@ -60,14 +60,27 @@ def time_order(sample: Any, times: str | ArrayLike) -> TimeOrder:
         column, values = GIVEN, pd.Series(times)
     if len(values) != len(sample):
         raise InvalidInputError(f"there are {len(values)} times for {len(sample)} rows, expected one for each")
-    moments = _moments(column, values.reset_index(drop=True))
-    missing = np.flatnonzero(moments.isna())
+    return TimeOrder(column, np.argsort(moments(column, values).to_numpy(), kind="stable"))
+
+
+def moments(column: str, values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """When each row came, or numbers that grow with that, of one type.
+
+    Args:
+        column: what the values are called.
+        values: as `time_order` takes them.
+
+    Raises:
+        InvalidInputError: they are something else, or a row has no time.
+    """
+    found = _moments(column, values.reset_index(drop=True))
+    missing = np.flatnonzero(found.isna())
     if len(missing):
         raise InvalidInputError(
-            f"{len(missing)} of {len(moments)} rows have no time in {column!r}, the first of them row {missing[0]}; "
+            f"{len(missing)} of {len(found)} rows have no time in {column!r}, the first of them row {missing[0]}; "
             "leave them out of the sample"
         )
-    return TimeOrder(column, np.argsort(moments.to_numpy(), kind="stable"))
+    return found
 
 
 def _column(sample: Any, name: str) -> "pd.Series[Any]":

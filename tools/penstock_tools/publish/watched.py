@@ -45,7 +45,7 @@ def sentences(baseline: Baseline, window_rows: int = _WINDOW_ROWS) -> list[str]:
         f"{names[at]} {_why(baseline, reference, int(at), float(smallest[at]), window_rows)}" for at in late[:NAMED]
     ]
     more = [f"and of {len(late) - NAMED} more columns"] if len(late) > NAMED else []
-    return [_watched(baseline, window_rows, len(late)), *shown, *more, *_of_order(baseline)]
+    return [_watched(baseline, window_rows, len(late)), *shown, *more, *order_sentences(baseline)]
 
 
 def _watched(baseline: Baseline, window_rows: int, late: int) -> str:
@@ -98,7 +98,8 @@ def _nothing(baseline: Baseline, at: int, cells: NDArray[np.int64]) -> str:
     return "it has no value in the sample"
 
 
-def _of_order(baseline: Baseline) -> Iterator[str]:
+def order_sentences(baseline: Baseline) -> Iterator[str]:
+    """What is odd about the order of the sample; none if nothing is."""
     if baseline.order == "shuffled":
         yield (
             "the sample looks shuffled: no column changes along its rows. So a server cannot know how much the traffic changes "
