@@ -3,12 +3,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock_server.drift.report import DriftAlarm
 from penstock_tools.drift import page as pages
 from penstock_tools.drift.page import page
-from tests.tools.drift.drift_records import CANARY, CARRIER, CHAMPION, DELAY
+from tests.tools.drift.drift_records import CANARY, CARRIER, CHAMPION, DELAY, SILENT
 
 WHEN = datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
 VOID = {"meta"}
@@ -45,11 +47,11 @@ class Reader(HTMLParser):
         return [attributes for found, attributes in self.elements if found == tag]
 
 
-def test_features_stand_by_significance_with_a_histogram_each():
+def test_features_stand_by_concern_with_a_histogram_each():
     read = Reader(page(CHAMPION, WHEN))
     links = [attributes["href"] for attributes in read.all("a")]
     assert links == ["#f0", "#f1", "#f2"]
-    assert [attributes["id"] for attributes in read.all("section")] == ["f0", "f1", "f2", "f3"]
+    assert [one["id"] for one in read.all("section") if "id" in one] == ["f0", "f1", "f2", "f3"]
     titles = [text for text in read.texts if re.match(r"(delay|carrier|gust|\(predictions\)): ", text)]
     assert titles == [
         "delay: drifted",
@@ -58,29 +60,113 @@ def test_features_stand_by_significance_with_a_histogram_each():
         "(predictions): as in training",
     ]
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in read.all("svg"))
+    names = {attributes["id"] for attributes in read.all("h2")}
+    assert all(
+        attributes.get("aria-label") or attributes["aria-labelledby"] in names for attributes in read.all("section")
+    )
     assert len(read.all("svg")) == 3 + 4
     assert "2026-05-01 12:30 UTC" in page(CHAMPION, WHEN)
 
 
 def test_a_line_holds_the_numbers_of_the_record():
     read = Reader(page(replace(CHAMPION, columns=(DELAY,)), WHEN))
-    values = [attributes["data-value"] for attributes in read.all("td") if "data-value" in attributes]
-    assert values == [
-        "delay",
-        *map(str, (DELAY.p_value, DELAY.jensen_shannon, DELAY.psi_unbiased, DELAY.missing_ratio)),
-        "",
+    cells = [attributes for attributes in read.all("td") if "data-value" in attributes]
+    assert [cell["data-value"] for cell in cells] == [
+        "delay", "1767312000.0",
+        *map(str, (DELAY.p_value, DELAY.jensen_shannon, DELAY.psi_unbiased, DELAY.detectable, DELAY.missing_ratio)),
         *map(str, (DELAY.out_of_range_ratio, DELAY.rows)),
+    ]  # fmt: skip
+    labels = [cell["data-label"] for cell in cells[1:]]
+    assert labels == ["since (UTC)", "p", "JS", "PSI", "detects", "missing", "new", "rows"]
+    assert [text for text in read.texts if text in labels][: len(labels)] == labels
+    shown = ["2026-01-02 00:00", "<0.001", "0.310", "0.490", "0.17", "10.0%", "2.0%", "900 like 125"]
+    at = read.texts.index("2026-01-02 00:00")
+    assert [text for text in read.texts[at:] if text.strip()][: len(shown)] == shown
+
+
+def test_shares_are_told_before_there_are_rows_enough():
+    read = Reader(page(replace(CHAMPION, columns=(SILENT, CARRIER), alarms=()), WHEN))
+    shares = [cell["data-value"] for cell in read.all("td") if cell.get("data-label") in {"missing", "new"}]
+    assert shares == ["0.0", "0.003", "0.45", "0.0"]
+    assert "40 of 125" in read.texts
+
+
+def test_alarms_stand_in_a_band_before_anything_else():
+    read = Reader(page(CHAMPION, WHEN))
+    bands = [one for one in read.all("section") if "band" in one["class"]]
+    assert [one["class"] for one in bands] == ["band alarm", "band"]
+    assert "▲ 2 alarms are on" in read.texts
+    (items,) = [[text for text in read.texts if " since 2026-01-0" in text and "chance" in text]]
+    assert [item.split(" ")[0] for item in items] == ["(predictions)", "delay"]
+    marked = [text for text in read.texts if text.startswith("▲ alarm, since")]
+    assert marked == ["▲ alarm, since 2026-01-02 00:00 UTC", "▲ alarm, since 2026-01-01 00:00 UTC"]
+
+
+def test_a_version_without_alarms_says_so():
+    read = Reader(page(replace(CHAMPION, alarms=(), alarmed=(), looks=1200), WHEN))
+    assert "no alarm is on, after 1,200 looks" in read.texts
+    assert "since (UTC)" not in read.texts
+    assert not any("▲" in text for text in read.texts)
+    assert "nothing looks for drift alarms of this version" in page(CANARY, WHEN)
+
+
+def test_what_follows_from_the_samples_order_is_told():
+    assert "band warn" not in page(CHAMPION, WHEN)
+    read = Reader(page(replace(CHAMPION, order="shuffled"), WHEN))
+    assert any("sample looked shuffled" in text for text in read.texts)
+
+
+def test_names_below_a_histogram_are_those_that_fit():
+    many = replace(
+        CARRIER, labels=tuple(f"airport {at}" for at in range(30)), reference=(1 / 30,) * 30, current=(1 / 30,) * 30
+    )
+    read = Reader(page(replace(CHAMPION, columns=(many,), predictions=None), WHEN))
+    texts = [text for text in read.texts if text.startswith("airport ") and ":" not in text]
+    assert texts == [f"airport {at}" for at in (*range(0, 27, 2), 29)]
+    assert len([text for text in read.texts if text.startswith("airport ") and "now" in text]) == 2 * 30
+    assert all("rotate(-45)" in one["transform"] for one in read.all("text") if one.get("text-anchor") == "end")
+
+
+def colours(text):
+    """The page's colours by name: in the light, and in the dark."""
+    light, dark = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    return [dict(re.findall(r"--(\w+): (#[0-9a-f]+)", one)) for one in (light, dark)]
+
+
+def contrast(one, other):
+    """As the Web Content Accessibility Guidelines compute it."""
+
+    def luminance(colour):
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_and_bars_can_be_seen(theme):
+    found = colours(page(CHAMPION, WHEN))[theme]
+    pairs = [
+        *((text, paper, 4.5) for text in ("ink", "soft", "bad") for paper in ("card", "paper")),
+        *((text, paper, 4.5) for text in ("ink", "bad") for paper in ("alarm", "warn")),
+        *((bar, "card", 3) for bar in ("now", "hit", "known")),
     ]
-    shown = ("<0.001", "0.310", "0.490", "10.0%", "2.0%", "900")
-    assert [text for text in read.texts if text in shown] == list(shown)
+    for one, other, least in pairs:
+        assert contrast(found[one], found[other]) >= least, (one, other)
 
 
 def test_bars_are_as_high_as_shares():
     read = Reader(page(replace(CHAMPION, columns=(DELAY,), predictions=None), WHEN))
+    large = read.all("svg")[-1]
+    assert large["viewbox"].startswith(f"0 0 {large['width']} ")
     heights = [float(rect["height"]) for rect in read.all("rect")][-14:]
     # The bars now, the outlines trained on, of which an empty cell has none, and what a pointer finds.
     assert heights == [20.0, 20.0, 20.0, 120.0, 20.0] + [50.0] * 4 + [120.0] * 5
-    assert all(0 <= float(rect["y"]) <= 120 for rect in read.all("rect"))
+    assert all(14 <= float(rect["y"]) <= 134 for rect in read.all("rect")[-14:])
+    assert "60%" in read.texts
     assert "missing: 0.00% in training, 10.00% now" in read.texts
 
 
@@ -101,18 +187,26 @@ def test_it_is_self_contained():
     | st.sampled_from(["</script><script>alert(1)</script>", '"><img src=x onerror=y>', "&amp;"])
 )
 def test_names_are_text_and_nothing_else(text):
-    hostile = replace(DELAY, name=text, labels=(text,) * 5)
-    few = replace(CANARY.columns[0], name=text, labels=(text,) * 5)
-    version = replace(CHAMPION, model=text, version=text, columns=(hostile, few), alarmed=(text or "x",))
-    read, plain = Reader(page(version, WHEN)), Reader(page(replace(CHAMPION, columns=(DELAY, few)), WHEN))
-    assert [tag for tag, _ in read.elements] == [tag for tag, _ in plain.elements]
+    def elements(name, labels):
+        hostile = replace(DELAY, name=name, labels=labels)
+        few = replace(CANARY.columns[0], name=name, labels=labels)
+        alarms = (DriftAlarm(name, "shares", 1e9, 1e9),)
+        version = replace(CHAMPION, model=name, version=name, columns=(hostile, few), alarms=alarms, alarmed=(name,))
+        return Reader(page(replace(version, order="sorted", ordered_by=(name,)), WHEN)).elements
+
+    found, plain = elements(text or "x", (text,) * 5), elements("x", ("x",) * 5)
+    # How many names fit below a histogram depends on them.
+    tags = [[tag for tag, _ in one if tag not in {"text", "path"}] for one in (found, plain)]
+    assert tags[0] == tags[1]
+    assert not {"onerror", "src"} & {name for _, attributes in found for name in attributes}
 
 
 def test_a_wide_model_is_drawn_large_for_the_strongest_only(monkeypatch):
     monkeypatch.setattr(pages, "MOST_SECTIONS", 2)
     columns = tuple(replace(CARRIER, name=f"c{at}") for at in range(5))
     read = Reader(page(replace(CHAMPION, columns=columns, predictions=None), WHEN))
-    assert (len(read.all("section")), len(read.all("a"))) == (2, 5)
+    cards = [one for one in read.all("section") if one["class"].startswith("card")]
+    assert (len(cards), [one["href"] for one in read.all("a")], len(read.all("tr"))) == (2, ["#f0", "#f1"], 1 + 5)
 
 
 def test_a_version_without_rows_has_a_page():

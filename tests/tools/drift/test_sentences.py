@@ -58,6 +58,14 @@ def test_a_column_drifts_since_the_first_of_its_alarms():
     assert sentences.since(CHAMPION, "carrier") is None
 
 
+def test_how_many_alarms_are_on():
+    looked = replace(CHAMPION, looks=1200)
+    assert sentences.alarms_head(looked) == "2 alarms are on, after 1,200 looks"
+    assert sentences.alarms_head(replace(CHAMPION, alarms=CHAMPION.alarms[:1])) == "1 alarm is on"
+    assert sentences.alarms_head(replace(looked, alarms=(), alarmed=())) == "no alarm is on, after 1,200 looks"
+    assert sentences.alarms_head(CANARY) == "nothing looks for drift alarms of this version"
+
+
 def test_the_order_of_the_sample_is_told_where_something_follows_from_it():
     assert sentences.order_line(CHAMPION) == sentences.order_line(replace(CHAMPION, order="time")) == ""
     assert "may be called drift" in sentences.order_line(replace(CHAMPION, order="shuffled"))

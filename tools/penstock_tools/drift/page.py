@@ -1,6 +1,7 @@
-"""Drift as one self-contained page: a table, the drifted features first, and below it each feature's histogram.
+"""Drift as one self-contained page: the alarms, a table of the features, and each feature's histogram.
 
-Gives the values; `page.html.j2` is the page. It follows the reader's light or dark setting, and prints.
+Gives the values; `page.html.j2` is the page, and `axis` places the names below histograms. It follows the reader's light or
+dark setting, prints, and on a narrow screen has a card for each line of the table.
 """
 
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from penstock_server.drift.report import ColumnDrift, VersionDrift, by_concern
 from penstock_tools import formatting
 from penstock_tools.drift import sentences
+from penstock_tools.drift.axis import FONT, SLANT, Axis, axis
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 MOST_SECTIONS: Final = 200
 """Features that are drawn large; the others have only their line in the table."""
 
-_HEADINGS: Final = ("feature", "p", "JS", "PSI", "missing", "unseen", "outside", "rows")
-_MOST_LABELS: Final = 6
+_WIDTH: Final = 340
+"""Of a large histogram, in units as large as a pixel where it is drawn at its own size."""
 
 
 def page(version: VersionDrift, made: datetime | None = None) -> str:
@@ -36,10 +38,12 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
         verdict=sentences.verdict(version),
         predictions=sentences.predictions_line(version),
         predictions_name=sentences.PREDICTIONS,
-        alarms=sentences.alarms_line(version),
+        alarms=sorted(version.alarms, key=lambda alarm: alarm.since),
+        alarms_head=sentences.alarms_head(version),
+        order=sentences.order_line(version),
         rows=sentences.rows_line(version),
         made=(made or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
-        headings=(*_HEADINGS, *(["importance"] if version.importance_measure else [])),
+        headings=_headings(version),
         importance=sentences.importance_line(version),
         most_sections=MOST_SECTIONS,
     )
@@ -58,43 +62,73 @@ def _template() -> "Template":
         keep_trailing_newline=True,
     )
     environment.filters["name"] = formatting.safe
-    environment.globals |= {"cells": _cells, "details": _details, "labelled": _labelled, "state": sentences.state}
+    environment.globals |= {
+        "axis": _axis,
+        "cells": _cells,
+        "details": _details,
+        "font": f"{FONT:g}",
+        "moment": sentences.moment,
+        "since": sentences.since,
+        "slant": SLANT,
+        "state": sentences.state,
+        "told": sentences.alarm_told,
+        "width": _WIDTH,
+    }
     return environment.get_template("page.html.j2")
 
 
-def _cells(version: VersionDrift, column: ColumnDrift) -> Iterator[tuple[float | None, str]]:
-    """Each number of a table's line: what it is sorted by, and what is shown."""
-    yield from _drift_cells(column)
-    if version.importance_measure:
-        yield column.importance, sentences.importance(column.importance)
+def _headings(version: VersionDrift) -> tuple[str, ...]:
+    since = ["since (UTC)"] if version.alarms else []
+    importance = ["importance"] if version.importance_measure else []
+    return ("feature", *since, "p", "JS", "PSI", "detects", "missing", "new", "rows", *importance)
 
 
-def _drift_cells(column: ColumnDrift) -> Iterator[tuple[float | None, str]]:
-    if not column.enough_rows:
-        yield from [(None, "")] * 6
-        yield column.rows, f"{column.rows:,} of {column.rows_needed:,}"
-        return
-    yield column.p_value, sentences.probability(column.p_value)
-    yield column.jensen_shannon, sentences.decimals(column.jensen_shannon)
-    yield column.psi_unbiased, sentences.decimals(column.psi_unbiased)
-    for share in (column.missing_ratio, column.unseen_ratio, column.out_of_range_ratio):
-        yield share, sentences.share(share)
-    yield column.rows, f"{column.rows:,}"
-
-
-def _details(column: ColumnDrift) -> str:
-    numbers = {
-        "PSI as Evidently computes it": sentences.decimals(column.psi),
-        "Kolmogorov-Smirnov distance at least": sentences.decimals(column.ks),
-        "Wasserstein distance in deviations": sentences.decimals(column.wasserstein),
-        "infinite": sentences.share(column.infinite_ratio),
+def _cells(version: VersionDrift, column: ColumnDrift) -> Iterator[tuple[str, float | None, str]]:
+    """Each number of a table's line after the name: its heading, what it is sorted by, and what is shown."""
+    since = sentences.since(version, column.name)
+    # A string is unseen, a number out of range: no column has both.
+    new = column.out_of_range_ratio if column.unseen_ratio is None else column.unseen_ratio
+    cells: dict[str, tuple[float | None, str]] = {
+        "since (UTC)": (since, sentences.moment(since)),
+        "p": (column.p_value, sentences.probability(column.p_value)),
+        "JS": (column.jensen_shannon, sentences.decimals(column.jensen_shannon)),
+        "PSI": (column.psi_unbiased, sentences.decimals(column.psi_unbiased)),
+        "detects": (column.detectable, sentences.decimals(column.detectable, 2)),
+        "missing": (column.missing_ratio, sentences.share(column.missing_ratio)),
+        "new": (new, sentences.share(new)),
+        "rows": (column.rows, _rows(column)),
+        "importance": (column.importance, sentences.importance(column.importance)),
     }
-    return ", ".join(f"{label} {value}" for label, value in numbers.items() if value)
+    for heading in _headings(version)[1:]:
+        yield heading, *cells[heading]
 
 
-def _labelled(column: ColumnDrift) -> list[int]:
-    """The bins whose names are written below a large histogram: the first, the last, and some between."""
-    bins = len(column.labels)
-    if bins <= _MOST_LABELS:
-        return list(range(bins))
-    return sorted({round(part * (bins - 1) / (_MOST_LABELS - 1)) for part in range(_MOST_LABELS)})
+def _rows(column: ColumnDrift) -> str:
+    if not column.enough_rows:
+        return f"{column.rows:,} of {column.rows_needed:,}"
+    like = f" like {column.effective_rows:,}" if column.effective_rows < column.rows else ""
+    return f"{column.rows:,}{like}"
+
+
+def _details(version: VersionDrift, column: ColumnDrift) -> list[tuple[str, str]]:
+    """What is written below a large histogram, without what is not known."""
+    numbers = {
+        "p": sentences.probability(column.p_value),
+        "JS distance": sentences.decimals(column.jensen_shannon),
+        "PSI": sentences.decimals(column.psi_unbiased),
+        "detects PSI": sentences.decimals(column.detectable, 2),
+        "Evidently's PSI": sentences.decimals(column.psi),
+        "KS at least": sentences.decimals(column.ks),
+        "Wasserstein": sentences.decimals(column.wasserstein),
+        "missing": sentences.share(column.missing_ratio),
+        "unseen": sentences.share(column.unseen_ratio),
+        "outside": sentences.share(column.out_of_range_ratio),
+        "infinite": sentences.share(column.infinite_ratio),
+        "rows": _rows(column),
+        "importance": sentences.importance(column.importance) if version.importance_measure else "",
+    }
+    return [(label, value) for label, value in numbers.items() if value]
+
+
+def _axis(column: ColumnDrift) -> Axis:
+    return axis(column.labels, _WIDTH, is_ordered=column.kind in {"number", "score"})

@@ -92,6 +92,15 @@ def alarms_line(version: VersionDrift) -> str:
     return f"alarm: {'; '.join(map(alarm_told, alarms))}" if alarms else ""
 
 
+def alarms_head(version: VersionDrift) -> str:
+    """How many alarms are on."""
+    if version.alarmed is None:
+        return "nothing looks for drift alarms of this version"
+    count = len(version.alarms)
+    looks = f", after {version.looks:,} looks" if version.looks else ""
+    return f"{count or 'no'} {'alarms are' if count > 1 else 'alarm is'} on{looks}"
+
+
 def alarm_told(alarm: DriftAlarm) -> str:
     """An alarm in words.
 
