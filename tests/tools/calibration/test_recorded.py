@@ -55,6 +55,20 @@ def test_columns_are_watched_by_what_they_hold():
     assert [type(column) for column in found.columns] == [NumberColumn, TimeColumn, StringColumn, NumberColumn]
 
 
+def test_text_of_which_a_part_looks_like_numbers_is_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "CHUNK_ROWS", 500)
+    codes = np.array(["007", "12"])[np.arange(3000) % 2].astype(object)
+    codes[1100] = "A1"
+    path = tmp_path / "fares.csv"
+    frame(3000).assign(code=codes).to_csv(path, index=False)
+    (known,) = [
+        column
+        for column in recorded.against_first(SampleFile(path, "at"), 0.5).baseline.columns
+        if column.name == "code"
+    ]
+    assert known.watched == ("12", "007", "A1")
+
+
 @pytest.mark.parametrize(
     ("content", "without", "words"),
     [

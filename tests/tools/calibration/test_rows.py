@@ -40,7 +40,8 @@ def test_without_times_there_are_no_moments(sample):
 
 def test_numbers_that_are_no_seconds_since_1970_only_order():
     assert rows.seconds(pd.Series([3, 1, 2])) is None
-    assert rows.seconds(pd.Series([FIRST_S, FIRST_S + 1])).tolist() == [FIRST_S, FIRST_S + 1]
+    for parts in (1, 1000, 10**9):
+        assert rows.seconds(pd.Series([FIRST_S, FIRST_S + 1]) * parts).tolist() == [FIRST_S, FIRST_S + 1]
 
 
 def test_text_that_looks_like_numbers_stays_text(tmp_path):

@@ -5,7 +5,7 @@ are in memory, as they are when a version is published.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -168,15 +168,27 @@ def _in_time(rows: Rows) -> tuple[NDArray[np.float64] | None, NDArray[np.intp] |
 
 
 def _first_rows(rows: Rows, names: Sequence[str], rank: NDArray[np.intp], first: int) -> pd.DataFrame:
-    parts, begin = [], 0
-    for part in rows.chunks(names):
-        mine = rank[begin : begin + len(part)]
-        parts.append(part[mine < first].assign(**{_RANK: mine[mine < first]}))
-        begin += len(part)
+    parts = list(_chosen(rows, names, rank, first))
+    # A part of a column of text may look like numbers.
+    kinds = {name: {part[name].dtype.kind in _NO_TEXT for part in parts} for name in names}
+    if mixed := [name for name in names if len(kinds[name]) > 1]:
+        parts = list(_chosen(rows, names, rank, first, mixed))
     return pd.concat(parts, ignore_index=True).sort_values(_RANK, ignore_index=True).drop(columns=_RANK)
 
 
+def _chosen(
+    rows: Rows, names: Sequence[str], rank: NDArray[np.intp], first: int, texts: Sequence[str] = ()
+) -> Iterator[pd.DataFrame]:
+    """The first rows in the order of time, with their places in it."""
+    begin = 0
+    for part in rows.chunks(names, texts):
+        mine = rank[begin : begin + len(part)]
+        yield part[mine < first].assign(**{_RANK: mine[mine < first]})
+        begin += len(part)
+
+
 _RANK: Final = "\0place"
+_NO_TEXT: Final = "biufM"
 
 
 def _codes(rows: Rows, spec: FeatureSpec, baseline: Baseline, rank: NDArray[np.intp] | None, advance: Advance) -> Codes:

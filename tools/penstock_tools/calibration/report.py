@@ -191,7 +191,8 @@ def months_line(check: Check) -> str:
     if not check.months:
         return ""
     on, began = sum(bool(month.on) for month in check.months), sum(month.began > 0 for month in check.months)
-    return f"an alarm was on in {on} of {len(check.months)} months, and one went on in {began}"
+    months = "month" if len(check.months) == 1 else "months"
+    return f"an alarm was on in {on} of {len(check.months)} {months}, and one went on in {began}"
 
 
 def chance_line(check: Check) -> str:

@@ -194,16 +194,19 @@ def _files(folder: Path, model: str | None) -> list[Path]:
 
 
 def seconds(times: "pd.Series[Any]") -> NDArray[np.float64] | None:
-    """Moments as seconds since 1970; None where they are numbers that are no such seconds."""
+    """Moments as seconds since 1970; None where they are numbers that count neither seconds since then nor parts of them."""
     if isinstance(times.dtype, pd.DatetimeTZDtype) or times.dtype.kind == "M":
         found: NDArray[np.float64] = (
             pd.DatetimeIndex(times).tz_localize(None).to_numpy("datetime64[ns]").astype(np.int64) / 1e9
         )
         return found
     values = times.to_numpy(np.float64)
-    is_clock = len(values) and _EPOCH_S[0] < values.min() and values.max() < _EPOCH_S[1]
-    return values if is_clock else None
+    for parts in _PARTS if len(values) else ():
+        if _EPOCH_S[0] < values.min() / parts and values.max() / parts < _EPOCH_S[1]:
+            return values / parts
+    return None
 
 
 _EPOCH_S: Final = (5e8, 5e9)
 """Seconds since 1970 from 1985 to 2128."""
+_PARTS: Final = (1.0, 1e3, 1e6, 1e9)
