@@ -203,7 +203,8 @@ def seconds(times: "pd.Series[Any]") -> NDArray[np.float64] | None:
     values = times.to_numpy(np.float64)
     for parts in _PARTS if len(values) else ():
         if _EPOCH_S[0] < values.min() / parts and values.max() / parts < _EPOCH_S[1]:
-            return values / parts
+            since_1970: NDArray[np.float64] = values / parts
+            return since_1970
     return None
 
 
