@@ -51,10 +51,10 @@ def rate(per_second: float | None) -> str:
 def number(value: float | None, digits: int = 2, unknown: str = UNKNOWN) -> str:
     """A number with this many digits after the point.
 
-    >>> number(0.914), number(None), number(None, unknown="")
-    ('0.91', '–', '')
+    >>> number(0.914), number(-0.001), number(None), number(None, unknown="")
+    ('0.91', '0.00', '–', '')
     """
-    return unknown if value is None else f"{value:.{digits}f}"
+    return unknown if value is None else f"{value:z.{digits}f}"
 
 
 def safe(text: str, longest: int = LONGEST_NAME) -> str:

@@ -30,7 +30,10 @@ def test_a_line_for_each_feature_by_significance():
     assert text.splitlines()[0].strip() == "flights version 1 (champion)"
     order = [text.rindex(f" {name} ") for name in ("delay", "carrier", "gust", "(predictions)")]
     assert order == sorted(order)
-    assert text.count(" trained on ") == 1
+    headings = next(line for line in text.splitlines() if "feature " in line and "PSI" in line)
+    assert headings.split() == [
+        "feature", "since", "(UTC)", "training", "now", "JS", "PSI", "p", "detects", "missing", "new", "effective",
+    ]  # fmt: skip
     assert line_of(text, "delay").split() == [
         "▲", "delay", "01-02", "00:00", "▄▄▄▄", "▂▂▂█▂", "0.310", "0.490", "<0.001", "0.17", "10.0%", "2.0%", "125",
     ]  # fmt: skip

@@ -26,8 +26,9 @@ _ALARM: Final = "▲"
 _DRIFTED: Final = "●"
 _GAP: Final = 2
 """Between two columns of the table."""
-_NAME: Final = 14
-"""The width that names of features have at least, where they need it."""
+_FEATURE: Final = "  feature"
+_NAME: Final = 16
+"""The width that marks and names of features have at least, where they need it."""
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 PARTS: Final = " ▏▎▍▌▋▊▉█"
 WIDTHS: Final = (24, 16, 8)
@@ -100,7 +101,7 @@ def fitting(fields: Sequence[Field], width: int) -> list[Field]:
 
 
 def _width(fields: Sequence[Field]) -> int:
-    own = sum(min(field.width, _NAME) if field.heading == "feature" else field.width for field in fields)
+    own = sum(min(field.width, _NAME) if field.heading == _FEATURE else field.width for field in fields)
     return own + _GAP * (len(fields) - 1)
 
 
@@ -110,7 +111,7 @@ def _table(fields: Sequence[Field], width: int, *, has_predictions: bool) -> Any
     room = max(width - _width(fields), 0)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for field in fields:
-        widest = min(field.width, _NAME + room) if field.heading == "feature" else None
+        widest = min(field.width, _NAME + room) if field.heading == _FEATURE else None
         table.add_column(field.heading, justify=field.justify, no_wrap=True, overflow="ellipsis", max_width=widest)
     lines = list(zip(*(field.cells for field in fields), strict=True))
     for at, line in enumerate(lines):
@@ -132,7 +133,10 @@ def _fields(version: VersionDrift, bins: int) -> list[Field]:
     marks = [
         _ALARM if begun else _DRIFTED if column.drifted else "" for column, begun in zip(columns, since, strict=True)
     ]
-    names = [formatting.safe(name) if name else sentences.PREDICTIONS for _, name in lines]
+    names = [
+        f"{mark or ' '} {formatting.safe(name) if name else sentences.PREDICTIONS}"
+        for mark, (_, name) in zip(marks, lines, strict=True)
+    ]
     styles = ["bold red" if mark else "" for mark in marks]
     histograms = [_histograms(column, bins) for column in columns]
 
@@ -140,10 +144,9 @@ def _fields(version: VersionDrift, bins: int) -> list[Field]:
         return Field(heading, [Text(shown(column)) for column in columns], left_out)
 
     return [
-        Field("", [Text(mark, style="red") for mark in marks], justify="left"),
-        Field("feature", list(map(Text, names, styles)), justify="left"),
+        Field(_FEATURE, list(map(Text, names, styles)), justify="left"),
         *([Field("since (UTC)", [Text(one, style="red") for one in since], justify="left")] if any(since) else []),
-        Field("trained on", [known for known, _ in histograms], 2, "left"),
+        Field("training", [known for known, _ in histograms], 2, "left"),
         Field("now", [now for _, now in histograms], justify="left"),
         numbers("JS", lambda column: sentences.decimals(column.jensen_shannon), 4),
         numbers("PSI", lambda column: sentences.decimals(column.psi_unbiased)),
