@@ -41,7 +41,8 @@ def drift(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     as_json: Json = False,
     fail_on_drift: Annotated[
-        bool, typer.Option("--fail-on-drift", help="Exit with 3 if a feature or the answers drifted; for scripts.")
+        bool,
+        typer.Option("--fail-on-drift", help="Exit with 3 while a feature or the answers have an alarm; for scripts."),
     ] = False,
     html: Annotated[
         Path | None,
@@ -104,9 +105,9 @@ def drift(
 ) -> None:
     """Shows whether the requests of a model still look like its training data, feature by feature.
 
-    The most significant features stand first, and a dot marks those that drifted. All features are judged together, so
-    that a model with many features does not raise false alarms. A feature needs at least 25 rows per bin before it is
-    judged.
+    Features with alarms stand first, with a triangle and since when; then those that drifted in the window, with a dot, and
+    the others by significance. All features are judged together, so that a model with many features does not raise false
+    alarms. A feature needs at least 25 rows per bin before its window is judged; an alarm needs fewer where drift is strong.
 
     Example: [bold]penstock drift fraud --server models:8001 --html drift.html[/bold]
     """
