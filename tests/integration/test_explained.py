@@ -125,8 +125,9 @@ def test_the_command_line_shows_what_moved_each_row(
 
 def test_explained_rows_are_counted_and_drift_shows_importance(served: tuple[Server, Client, Any]) -> None:
     server, client, _ = served
-    for _ in range(20):
-        client.predict("trains", rows().iloc[:50], explain=True)
+    many = rows(1000)
+    for at in range(0, 1000, 50):
+        client.predict("trains", many.iloc[at : at + 50], explain=True)
     deadline = time.monotonic() + 30
     while (drift := fetch.version_of(fetch.fetch(server.grpc, "trains"), "trains")).rows < 1000:
         assert time.monotonic() < deadline, f"{drift.rows} rows are counted, expected 1000"

@@ -78,9 +78,8 @@ def test_rows_are_counted_and_drift_is_seen(server: Any, model: str, frame: pd.D
 def test_the_whole_matrix_is_taken_too(server: Any) -> None:
     before = json.loads(server.get("/v1/drift/matrix"))["versions"][0]["rows"]
     with Client(server.grpc, timeout_s=30) as client:
-        by_column = client.predict("matrix", MATRIX[:7])
-        for _ in range(3):
-            by_matrix = client.predict("matrix", MATRIX[:7].to_numpy())
+        by_column = client.predict("matrix", MATRIX[:28])
+        by_matrix = [client.predict("matrix", MATRIX[at : at + 7].to_numpy()) for at in range(0, 28, 7)]
     for name, values in by_column.outputs.items():
-        np.testing.assert_array_equal(values, by_matrix.outputs[name])
-    assert json.loads(server.get("/v1/drift/matrix"))["versions"][0]["rows"] == before + 28
+        np.testing.assert_array_equal(values, np.concatenate([part.outputs[name] for part in by_matrix]))
+    assert json.loads(server.get("/v1/drift/matrix"))["versions"][0]["rows"] == before + 56

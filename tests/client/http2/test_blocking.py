@@ -424,7 +424,7 @@ def test_bytes_of_a_stopping_server_are_read_although_it_takes_no_more():
         calls = direct(played.address)
         assert calls.call(LIVE, b"", 5.0) == b"first"
         assert calls.call(LIVE, b"", 5.0) == b"second"
-        assert closed.is_set()
+        assert closed.wait(5.0)
         calls.close()
 
 
