@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No profile has a deadline or a limit for drawing: a busy machine says nothing about the code under test.
 _STEADY: Final = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # While somebody works, a few examples each time, always others: those of a day are more than CI draws.
-settings.register_profile("local", _STEADY, max_examples=25)
+settings.register_profile("local", _STEADY, max_examples=20)
 # Every CI run draws the same examples, so that a change fails only for what it changed.
 settings.register_profile("ci", _STEADY, max_examples=100, derandomize=True, database=None, print_blob=True)
 # The scheduled job looks further, at other examples in each run.

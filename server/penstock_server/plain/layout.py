@@ -75,7 +75,8 @@ lane's batches by; 0 where Python runs them. `L_SEEN` is a table of what recent 
 where nobody asks. `L_REPEATED` is 1 if the batch that was taken last has repeats alone."""
 
 SEEN: Final = 4096
-"""The recent requests among which one may be again."""
+"""The recent requests among which one may be again, in sets of `WAYS`: which set follows from what a request holds."""
+WAYS: Final = 4
 SEEN_BYTES: Final = 512
 """Of a longer request the beginning and the end are compared, and its length."""
 

@@ -5,22 +5,23 @@ As `plain.kernels.lanes.is_repeat` does for plain requests.
 
 from collections.abc import Sequence
 
-from penstock_server.plain.layout import SEEN, SEEN_BYTES
+from penstock_server.plain.layout import SEEN, SEEN_BYTES, WAYS
 
 
 class RecentRequests:
     """What the last few thousand requests held, by hashes: one that came long ago gives its place to another."""
 
     def __init__(self) -> None:
-        self._seen: list[int | None] = [None] * SEEN
+        self._seen: list[list[int]] = [[] for _ in range(SEEN // WAYS)]
 
     def has(self, blocks: Sequence[bytes]) -> bool:
         """Whether a request with these raw contents is among them, which it is from now on."""
         value = hash(tuple(map(_part, blocks)))
-        place = value % SEEN
-        if self._seen[place] == value:
+        alike = self._seen[value % len(self._seen)]
+        if value in alike:
             return True
-        self._seen[place] = value
+        alike.insert(0, value)
+        del alike[WAYS:]
         return False
 
 

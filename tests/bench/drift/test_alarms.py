@@ -28,7 +28,7 @@ def test_training_rows_in_the_order_of_time_know_their_days() -> None:
 
 
 def test_strong_drift_is_found_soon_and_quiet_rows_raise_no_alarm() -> None:
-    found = alarms.delay(np.random.default_rng(0), 1.0, 1000.0, 3, 40)
+    found = alarms.delay(np.random.default_rng(0), 1.0, 1000.0, 1, 10)
     assert (found.rows <= 400, found.since_off) == (True, 0)
     assert alarms.false_alarms(np.random.default_rng(0), Traffic(), 100) == 0
 

@@ -58,7 +58,7 @@ class Traffic:
 
 
 def test_usual_rows_raise_no_alarm() -> None:
-    assert not Traffic(reference(), run_length=1000.0).slices(600).drifted
+    assert not Traffic(reference(), run_length=1000.0).slices(300).drifted
 
 
 def test_an_alarm_comes_within_hundreds_of_rows_and_says_since_when() -> None:
@@ -87,13 +87,13 @@ def test_what_is_tolerated_raises_no_alarm() -> None:
         ((tolerated - traffic.usual)[0, :BINS] * np.log((tolerated / np.maximum(traffic.usual, 1e-9))[0, :BINS])).sum()
     )
     assert 0.03 < index < 0.1
-    assert not traffic.slices(600, tolerated).drifted
+    assert not traffic.slices(300, tolerated).drifted
 
 
 @pytest.mark.parametrize("once", [10, 50])
 def test_rows_that_hang_together_raise_no_alarm(once: int) -> None:
     traffic = Traffic(reference(), run_length=1000.0)
-    assert not traffic.slices(400, once=once).drifted
+    assert not traffic.slices(200, once=once).drifted
 
 
 def test_rows_that_hang_together_drift_too() -> None:

@@ -29,5 +29,5 @@ def test_what_came_long_ago_gives_its_place_to_others() -> None:
     assert not recent.has((b"",))
     for _ in range(20 * SEEN):
         recent.has((os.urandom(16),))
-    assert len(recent._seen) == SEEN
+    assert sum(map(len, recent._seen)) <= SEEN
     assert not recent.has((b"",))

@@ -77,6 +77,7 @@ def test_two_versions_are_registered_and_the_first_is_champion(registry, client,
         assert "evaluation.png" in [file.path for file in client.list_artifacts(run.info.run_id)]
 
 
+@pytest.mark.long  # it trains both versions again
 def test_a_champion_that_is_there_stays(registry, client, frame, monkeypatch):
     monkeypatch.setattr(flights, "load", lambda: frame)
     train(registry=registry, candidates=[of_two_columns()])

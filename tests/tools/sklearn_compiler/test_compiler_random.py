@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import HealthCheck, assume, given
 from hypothesis import strategies as st
 from scipy import sparse
@@ -119,6 +120,7 @@ def frame_of(seed, rows, pool, words):
     return pd.DataFrame({**numbers, **texts})
 
 
+@pytest.mark.long  # it fits and compiles a pipeline for each example
 @examples(60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(transformers(), st.integers(0, 2**32), st.sampled_from(MISSING))
 def test_every_bit_is_scikit_learns(transformer, seed, missing):

@@ -162,6 +162,7 @@ from penstock_server.plain.layout import (
     W_STATE,
     W_TOO_LARGE,
     WAITING,
+    WAYS,
     Y_OUTPUT_COUNT,
     Y_OUTPUTS,
     Y_PLAN,
@@ -520,9 +521,11 @@ def is_repeat(lane: int, entry: int) -> bool:
     else:
         value = hashed(data, SEEN_BYTES) ^ 3 * hashed(data + size - SEEN_BYTES, SEEN_BYTES) ^ size
     value |= 1  # 0 is an empty place
-    place = table + 8 * (value >> 1 & SEEN - 1)
-    if word(place) == value:
-        return True
+    place = table + 8 * WAYS * (value >> 1 & SEEN // WAYS - 1)
+    for way in range(WAYS):
+        if word(place + 8 * way) == value:
+            return True
+    move(place + 8, place, 8 * (WAYS - 1))
     set_word(place, value)
     return False
 

@@ -135,9 +135,13 @@ IMPUTERS = {
     "no rounds": IterativeImputer(max_iter=0),
 }
 
+_SLOW = dict.fromkeys(("neighbours", "lasso, nearest"), pytest.mark.long)
+
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("imputer", IMPUTERS.values(), ids=IMPUTERS)
+@pytest.mark.parametrize(
+    "imputer", [pytest.param(each, id=name, marks=_SLOW.get(name, ())) for name, each in IMPUTERS.items()]
+)
 def test_values_are_imputed_as_scikit_learn_does(imputer, rows):
     fitted = imputer.fit(with_gaps(rows, 0.15))
     graph = Graph(fitted)
