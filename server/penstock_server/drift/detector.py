@@ -16,6 +16,7 @@ from penstock_server.drift import evidence, statistics
 from penstock_server.drift.baseline import DISPERSION_BLOCKS
 from penstock_server.drift.history import History, Starts
 from penstock_server.drift.reference import Reference
+from penstock_server.drift.report import AlarmKind
 from penstock_server.features.counting import EXTRA_CELLS, UNSEEN
 
 Reals = NDArray[np.float64]
@@ -24,6 +25,7 @@ Integers = NDArray[np.int64]
 _SHARES, _UNSEEN = range(2)
 UNSEEN_SHARE: Final = 0.001
 """So much larger than in the training rows the share of values that they do not have may be without an alarm."""
+_NEARLY_ALL: Final = 1 - 1e-9
 _SIGMAS: Final = 3.0
 _PART_OF_SIZE: Final = 0.5
 """So many of the mean rows of a slice make it one of its level."""
@@ -61,6 +63,11 @@ class Detected:
     drifted: Alarms = field(default_factory=dict)
     unseen: Alarms = field(default_factory=dict)
 
+    def each(self) -> dict[tuple[str, AlarmKind], Alarm]:
+        """The alarms by column and kind."""
+        found: dict[tuple[str, AlarmKind], Alarm] = {(name, "shares"): one for name, one in self.drifted.items()}
+        return found | {(name, "unseen"): one for name, one in self.unseen.items()}
+
 
 class Detector:
     """Watches one version.
@@ -85,7 +92,7 @@ class Detector:
         self._block_rows = np.maximum(self._rows / DISPERSION_BLOCKS, 1.0)
         unseen = cells[:, -EXTRA_CELLS + UNSEEN] / np.maximum(self._rows, 1)
         error = np.sqrt(unseen * (1 - unseen) * reference.dispersion / np.maximum(self._rows, 1))
-        self._unseen_share = np.minimum(unseen + _SIGMAS * error + UNSEEN_SHARE, 0.5)
+        self._unseen_share = np.minimum(unseen + _SIGMAS * error + UNSEEN_SHARE, _NEARLY_ALL)
         self._may_be_unseen = ~reference.is_number
         tests = len(cells) + int(self._may_be_unseen.sum())
         self._threshold = np.log(tests) + np.log(run_length)
@@ -159,8 +166,8 @@ class Detector:
 
     def _evidence(self, starts: Starts, rows: Integers, fewer: Reals) -> Reals:
         counts = np.where(self._shares > 0, starts.cells, 0) / fewer[:, :, None]
-        found = np.zeros(rows.shape)
-        # Inside the null an e-value is at most 1, which adds nothing to an alarm.
+        # Inside the null an e-value is at most 1, which is left out.
+        found = np.full(rows.shape, -np.inf)
         at, column = np.nonzero(evidence.is_outside(self._shares, counts, self._tolerated))
         found[at, column] = evidence.log_e_values(self._shares[column], counts[at, column], self._tolerated[column])
         return found
@@ -168,7 +175,7 @@ class Detector:
     def _unseen_evidence(self, starts: Starts, rows: Integers, fewer: Reals) -> Reals:
         counts = starts.cells[:, :, -EXTRA_CELLS + UNSEEN]
         is_more = self._may_be_unseen & (counts > self._unseen_share * rows)
-        found = np.zeros(rows.shape)
+        found = np.full(rows.shape, -np.inf)
         at, column = np.nonzero(is_more)
         found[at, column] = evidence.log_e_values_above(
             self._unseen_share[column], (counts / fewer)[at, column], (rows / fewer)[at, column]

@@ -72,10 +72,9 @@ class _Version:
     @property
     def alarms(self) -> tuple[DriftAlarm, ...]:
         """Those that are on."""
-        detected = self.detector.detected
-        return (
-            *(DriftAlarm(name, "shares", one.since_s, one.once_in_looks) for name, one in detected.drifted.items()),
-            *(DriftAlarm(name, "unseen", one.since_s, one.once_in_looks) for name, one in detected.unseen.items()),
+        return tuple(
+            DriftAlarm(name, kind, one.since_s, one.once_in_looks)
+            for (name, kind), one in self.detector.detected.each().items()
         )
 
 
@@ -170,11 +169,11 @@ class DriftMonitor:
         if not waiting.sum(axis=1).max(initial=0) >= SLICE_ROWS:
             kept.waiting = waiting
             return
-        former = kept.alarms
-        kept.detector.look(waiting, kept.began_s)
+        former = kept.detector.detected
+        found = kept.detector.look(waiting, kept.began_s)
         kept.waiting, kept.began_s = None, now_s
         kept.looks += 1
-        if {(alarm.column, alarm.kind) for alarm in kept.alarms} != {(alarm.column, alarm.kind) for alarm in former}:
+        if found.each().keys() != former.each().keys():
             self._changed(version.key, kept.alarms)
 
 
@@ -183,10 +182,9 @@ def _log_alarms(key: VersionKey, alarms: tuple[DriftAlarm, ...]) -> None:
     if not alarms:
         log.info("drift alarm is over", model=model, version=version)
         return
-    columns = {alarm.column or "(predictions)": _told(alarm) for alarm in alarms}
-    log.warning("drift alarm", model=model, version=version, columns=columns)
+    log.warning("drift alarm", model=model, version=version, alarms=list(map(_told, alarms)))
 
 
 def _told(alarm: DriftAlarm) -> Mapping[str, object]:
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(alarm.since))
-    return {"kind": alarm.kind, "since": since}
+    return {"column": alarm.column or "(predictions)", "kind": alarm.kind, "since": since}

@@ -149,6 +149,18 @@ def test_more_unseen_values_than_in_training_have_an_alarm_of_their_own() -> Non
     assert not traffic.slices(40).unseen
 
 
+def test_values_that_were_mostly_unseen_in_training_raise_no_alarm() -> None:
+    """Of free texts, which are new all the time."""
+    traffic = Traffic(reference(rows=1_000, unseen=9_000), run_length=1000.0)
+    assert traffic.usual[1, -1] == 0.9
+    assert not traffic.slices(200).unseen
+
+
+def test_moments_that_speak_for_no_drift_add_nothing_to_an_alarm() -> None:
+    traffic = Traffic(reference(), run_length=2.0)
+    assert not traffic.slices(200).drifted
+
+
 def test_slices_without_rows_of_a_column_say_nothing_of_it() -> None:
     traffic = Traffic(reference())
     for _ in range(30):
