@@ -33,9 +33,10 @@ GROUND: Final = {
     "log_setup",
     "memory",
     "parse",
+    "per_model",
 }
 """What every room of the server may import."""
-TOOLS_GROUND: Final = {"formatting", "functions", "progress", "server_process"}
+TOOLS_GROUND: Final = {"formatting", "functions", "output", "progress", "server_process"}
 """What every room of the tools may import."""
 
 ROOMS: Final[dict[str, dict[str, set[str]]]] = {

@@ -5,7 +5,7 @@ Each table of the file is a record, which goes to the worker unchanged. So a new
 
 import os
 import tomllib
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from math import inf
 from pathlib import Path
@@ -20,6 +20,7 @@ from penstock_server.cores import cores
 from penstock_server.drift.report import RATE, RUN_LENGTH, WINDOW_ROWS, WINDOW_S, DriftRules
 from penstock_server.errors import InvalidInputError
 from penstock_server.models.execution import ExecutionSettings
+from penstock_server.per_model import check_own, with_own
 from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.sources.settings import CacheSettings, FetchSettings
@@ -80,20 +81,12 @@ class DriftSettings:
             raise InvalidInputError(f"drift.false_alarm_looks is {self.false_alarm_looks}, expected 1 look or more")
         if self.series < 0:
             raise InvalidInputError(f"drift.series is {self.series}, expected 0 or more")
-        for name in self.models:
-            try:
-                self.of(name)
-            except InvalidInputError as error:
-                own = str(error).removeprefix("drift.")
-                raise InvalidInputError(f"drift.models.{name}.{own}") from error
+        check_own("drift", self.models, self.of)
 
     def of(self, model: str) -> "DriftSettings":
         """The settings of one model."""
         own = self.models.get(model)
-        if own is None:
-            return self
-        own_values = {each.name: value for each in fields(own) if (value := getattr(own, each.name)) is not None}
-        return replace(self, models={}, **own_values)
+        return self if own is None else with_own(self, own)
 
     def rules_of(self, model: str) -> DriftRules:
         """How one model's versions are watched."""

@@ -4,12 +4,13 @@ The settings file is read into these records, the loader warms up the batches th
 them once per version.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final, Literal, get_args
 
 from penstock_server.batching.cost import Cost
 from penstock_server.errors import InvalidInputError
+from penstock_server.per_model import check_own, with_own
 
 UNIT_ROWS: Final = 64
 """The batch size whose cost decides where a version runs: this many small requests are often in flight."""
@@ -80,12 +81,7 @@ class BatchLimits:
             raise InvalidInputError(f"batching.objective_ms is {self.objective_ms}, expected more than 0 milliseconds")
         if self.batching not in (None, *get_args(Batching)):
             raise InvalidInputError(f"batching.batching is {self.batching!r}, expected 'rows' or 'request'")
-        for name in self.models:
-            try:
-                self.of(name)
-            except InvalidInputError as error:
-                own = str(error).removeprefix("batching.")
-                raise InvalidInputError(f"batching.models.{name}.{own}") from error
+        check_own("batching", self.models, self.of)
 
     @property
     def most_rows(self) -> int:
@@ -107,10 +103,7 @@ class BatchLimits:
 
     def of(self, model: str) -> "BatchLimits":
         own = self.models.get(model)
-        if own is None:
-            return self
-        own_values = {each.name: value for each in fields(own) if (value := getattr(own, each.name)) is not None}
-        return replace(self, models={}, **own_values)
+        return self if own is None else with_own(self, own)
 
 
 def resolve(

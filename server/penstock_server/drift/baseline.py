@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from penstock_server.drift.order import Order
+from penstock_server.drift.report import Order
 from penstock_server.drift.significance import MINIMUM_EFFECT
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import counting

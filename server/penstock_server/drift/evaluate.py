@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from penstock_server.drift import power, significance, statistics
 from penstock_server.drift.reference import EXTRA_LABELS, Reference
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, DriftRules, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftRules, VersionDrift
 from penstock_server.drift.statistics import Reals
 from penstock_server.features.counting import EXTRA_CELLS, INFINITE, MISSING, UNSEEN, Counts
 
@@ -31,7 +31,6 @@ def version_drift(
     window_rows: int,
     rules: DriftRules,
     dispersion: Reals | None = None,
-    alarms: tuple[DriftAlarm, ...] | None = None,
 ) -> VersionDrift:
     """The record of a version's window.
 
@@ -45,7 +44,6 @@ def version_drift(
         window_rows: the most that a worker's window holds.
         rules: what counts as drift.
         dispersion: as `columns_drift` takes it.
-        alarms: those that are on; None if nobody watches.
     """
     columns, predictions = columns_drift(reference, window, rules, dispersion)
     p_values = [column.p_value for column in columns if column.p_value is not None]
@@ -61,8 +59,6 @@ def version_drift(
         tested=len(p_values),
         drifted=sum(column.drifted is True for column in columns) if p_values else None,
         global_p_value=significance.simes(p_values) if p_values else None,
-        alarmed=None if alarms is None else tuple(sorted({alarm.column for alarm in alarms})),
-        alarms=alarms or (),
         importance_measure=reference.importance_measure,
         order=reference.order.order,
         ordered_by=reference.order.columns,

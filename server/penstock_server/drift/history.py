@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.drift import statistics
+
 Reals = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -132,24 +134,16 @@ class History:
 
 def _dispersion(cells: Reals) -> Reals:
     """The multiples of one level, [columns], from float64 [slices, columns, cells]."""
-    before, after = cells[:-1], cells[1:]
-    both = before + after
-    rows_before, rows_after = before.sum(axis=2, keepdims=True), after.sum(axis=2, keepdims=True)
+    differences, freedom = statistics.neighbours(cells)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # Pearson's statistic of two rows of counts.
-        terms = (before * rows_after - after * rows_before) ** 2 / (both * rows_before * rows_after)
-    statistics = np.where(both > 0, terms, 0.0).sum(axis=2)
-    statistics = np.where((rows_before * rows_after)[:, :, 0] > 0, statistics, 0.0)
-    freedom = np.maximum((both > 0).sum(axis=2) - 1, 0) * ((rows_before * rows_after)[:, :, 0] > 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        worst = np.nan_to_num(statistics / freedom).argmax(axis=0)
+        worst = np.nan_to_num(differences / freedom).argmax(axis=0)
     columns = np.arange(cells.shape[1])
-    statistics[worst, columns], freedom[worst, columns] = 0.0, 0.0
+    differences[worst, columns], freedom[worst, columns] = 0.0, 0.0
     total = freedom.sum(axis=0)
     # Rows that hang together fill few cells, and then neighbours say little.
     needed = np.maximum(LEAST_FREEDOM, (cells.any(axis=0)).sum(axis=1) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = statistics.sum(axis=0) / total
+        found = differences.sum(axis=0) / total
         certain = 1 + _SIGMAS * np.sqrt(2 / total)
     multiples: Reals = np.where(total < needed, np.nan, np.where(found > certain, found, 1.0))
     return multiples

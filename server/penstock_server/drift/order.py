@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from math import lgamma, log
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.drift.repeats import Numbers, RawColumn
+from penstock_server.drift.report import Order
 from penstock_server.drift.significance import noncentral_tail
-
-Order = Literal["given", "time", "sorted", "shuffled"]
 
 FEW_ROWS: Final = 1000
 """Fewer rows may be in the order of time and not show it."""

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from penstock_server.drift.order import Order
-
 Kind = Literal["number", "string", "class", "score"]
 """A raw column of numbers or strings; the predicted class, or the model's output where it has no classes."""
 
+
+Order = Literal["given", "time", "sorted", "shuffled"]
+"""What training rows are ordered by, as `order.RowOrder` has it."""
 
 RATE: Final = 0.05
 """The share of the columns called drifted that may be wrong, unless a server is set to another."""

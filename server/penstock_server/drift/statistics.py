@@ -57,6 +57,26 @@ def dispersion(parts: CellCounts) -> Reals:
     return _real(np.maximum(found, 1.0))
 
 
+def neighbours(parts: CellCounts | Reals) -> tuple[Reals, Reals]:
+    """How much each part of a stretch of rows differs from the next: Pearson's statistics, and their degrees of freedom.
+
+    Args:
+        parts: [parts, ..., cells].
+
+    Returns:
+        float64 [parts - 1, ...] each; both 0 where a part has no rows.
+    """
+    before, after = np.asarray(parts[:-1], np.float64), np.asarray(parts[1:], np.float64)
+    both = before + after
+    rows_before, rows_after = before.sum(axis=-1, keepdims=True), after.sum(axis=-1, keepdims=True)
+    has_rows = (rows_before * rows_after)[..., 0] > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = (before * rows_after - after * rows_before) ** 2 / (both * rows_before * rows_after)
+    found = np.where(has_rows, np.where(both > 0, terms, 0.0).sum(axis=-1), 0.0)
+    freedom = np.where(has_rows, np.maximum((both > 0).sum(axis=-1) - 1.0, 0.0), 0.0)
+    return _real(found), _real(freedom)
+
+
 def jensen_shannon(reference: CellCounts, current: CellCounts) -> Reals:
     """The Jensen-Shannon distance in base 2: the root of the divergence, 0 for equal shares, 1 for disjoint ones."""
     p, q = _shares(reference), _shares(current)

@@ -5,10 +5,11 @@ is there. `models.onnx_model` opens sessions by this; `checks` says at the start
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from penstock_server.errors import InvalidInputError
+from penstock_server.per_model import check_own, with_own
 
 CPU: Final = "cpu"
 _MEBIBYTE: Final = 1 << 20
@@ -96,12 +97,7 @@ class ExecutionSettings:
         for name in self.options:
             if name not in PROVIDERS:
                 raise InvalidInputError(f"execution.options.{name} is of no provider; {_EXPECTED}")
-        for model in self.models:
-            try:
-                self.of(model)
-            except InvalidInputError as error:
-                own = str(error).removeprefix("execution.")
-                raise InvalidInputError(f"execution.models.{model}.{own}") from error
+        check_own("execution", self.models, self.of)
 
     def _check_providers(self) -> None:
         if not self.providers:
@@ -130,12 +126,8 @@ class ExecutionSettings:
         own = self.models.get(model)
         if own is None:
             return replace(self, models={}) if self.models else self
-        values = {each.name: value for each in fields(own) if (value := getattr(own, each.name)) is not None}
-        if own.options is not None:
-            values["options"] = self.options | {
-                name: self.options.get(name, {}) | options for name, options in own.options.items()
-            }
-        return replace(self, models={}, **values)
+        options = {name: self.options.get(name, {}) | options for name, options in (own.options or {}).items()}
+        return with_own(self, replace(own, options=self.options | options))
 
     def each(self) -> Iterator[tuple[str, "ExecutionSettings"]]:
         """The settings of all models, and of those that have their own, by the names that the settings have in the file."""

@@ -12,7 +12,7 @@ from penstock_server.drift.importance import Importance
 from penstock_server.drift.order import RowOrder
 from penstock_server.drift.power import smallest_detectable
 from penstock_server.drift.reference import Reference, reference_of
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, DriftRules, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftRules, VersionDrift
 from penstock_server.features.counting import Counts
 
 RNG = np.random.default_rng(5)
@@ -171,17 +171,6 @@ def test_as_many_effective_rows_as_are_needed_are_enough(dispersion: float, is_j
     columns, _ = columns_drift(REFERENCE, window, DriftRules(), np.full(len(REFERENCE.names), dispersion))
     assert columns[0].rows_needed == 500 == 2000 / 4
     assert (columns[0].p_value is not None, columns[0].detectable is not None) == (is_judged, is_judged)
-
-
-def test_alarms_are_told_with_the_columns_that_have_them() -> None:
-    alarms = (DriftAlarm("word", "unseen", 1.0, 2.0), DriftAlarm("same", "shares", 3.0, 4.0))
-    window = counted(REFERENCE, **usual())
-    for given, alarmed in ((alarms, ("same", "word")), ((), ())):
-        found = version_drift(
-            "m", "1", (), reference=REFERENCE, window=window, rows=1, window_rows=1, rules=DriftRules(), alarms=given
-        )
-        assert (found.alarms, found.alarmed) == (given, alarmed)
-    assert (evaluated(**usual()).alarms, evaluated(**usual()).alarmed) == ((), None)
 
 
 def test_where_no_drift_would_be_called_no_index_is_detectable() -> None:

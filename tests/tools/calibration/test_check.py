@@ -8,7 +8,7 @@ import pytest
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError, UnavailableError
 from penstock_server.models import artifact
-from penstock_tools import progress
+from penstock_tools import output, progress
 from penstock_tools.calibration import check, recorded
 from penstock_tools.calibration.check import Request
 from tests.tools.calibration.shifted_rows import frame
@@ -44,7 +44,7 @@ def test_a_sample_alone_is_compared_with_its_first_part(sample):
     assert abs(found.alarms[0].since.row - 3000) <= 200
     assert found.title.endswith("its first 0.5 as training rows")
     assert (found.indexes, found.columns[0].delays, found.notes) == ((), (), ())
-    assert json.loads(check.as_json(found))["alarms"][0]["column"] == "amount"
+    assert json.loads(output.as_json(found))["alarms"][0]["column"] == "amount"
 
 
 def test_a_version_is_read_from_its_folder(sample, version):
@@ -107,4 +107,4 @@ def test_a_version_without_a_baseline_is_told(sample, tmp_path, monkeypatch):
 
 def test_a_page_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(UnavailableError, match="cannot be written"):
-        check.write(tmp_path / "nowhere" / "a.html", "")
+        output.write(tmp_path / "nowhere" / "a.html", "")

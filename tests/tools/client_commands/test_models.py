@@ -7,6 +7,7 @@ import pytest
 
 from penstock_client import ModelState
 from penstock_server.errors import InvalidInputError
+from penstock_tools import output
 from penstock_tools.client_commands import models
 
 STATUS = {
@@ -129,4 +130,4 @@ def test_no_models(capsys):
 
 
 def test_json_is_the_answer():
-    assert json.loads(models.as_json(STATUS)) == STATUS
+    assert json.loads(output.as_json(STATUS)) == STATUS

@@ -5,7 +5,7 @@ from rich.text import Text
 
 from penstock_server.errors import UnavailableError
 from penstock_tools.drift import command
-from tests.tools.drift.drift_records import CHAMPION
+from tests.tools.drift.drift_records import CANARY, CHAMPION
 
 
 def test_watching_goes_on_when_the_server_is_away():
@@ -42,3 +42,18 @@ def test_watching_ends_at_ctrl_c_and_fails_when_nothing_can_be_shown(capsys, mon
 
     with pytest.raises(UnavailableError):
         command.watch(fail)
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (CHAMPION, 3),
+        (CANARY, 0),
+        (replace(CHAMPION, drifted=0), 3),
+        (replace(CHAMPION, alarms=()), 0),
+        (replace(CHAMPION, alarms=CHAMPION.alarms[:1]), 3),
+    ],
+)
+def test_a_version_fails_on_drift_while_an_alarm_is_on(version, expected):
+    assert command.exit_code(version, fail_on_drift=True) == expected
+    assert command.exit_code(version, fail_on_drift=False) == 0

@@ -71,17 +71,3 @@ def test_the_order_of_the_sample_is_told_where_something_follows_from_it():
     assert "may be called drift" in sentences.order_line(replace(CHAMPION, order="shuffled"))
     by = replace(CHAMPION, order="sorted", ordered_by=("day", "x\x1b", "z", "other"))
     assert "sorted by day and x\ufffd and z. If" in sentences.order_line(by)
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [
-        (CHAMPION, True),
-        (CANARY, False),
-        (replace(CHAMPION, drifted=0), True),
-        (replace(CHAMPION, alarms=()), False),
-        (replace(CHAMPION, alarms=CHAMPION.alarms[:1]), True),
-    ],
-)
-def test_a_version_has_drifted_while_an_alarm_is_on(version, expected):
-    assert sentences.has_drifted(version) is expected

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
 
 from penstock_server.drift.power import smallest_detectable
 from penstock_server.drift.report import RUN_LENGTH, WINDOW_ROWS
-from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.errors import InvalidInputError
 from penstock_server.models import artifact
 from penstock_server.models.artifact import Artifact
 from penstock_tools.calibration import delay, recorded, replay, report
@@ -161,20 +160,3 @@ def _version(model: str, registry: str | None) -> Iterator[Artifact]:
     which = f"/{found['version']}" if found["version"] else f"@{found['alias'] or 'champion'}"
     with logged.fetched(f"models:/{found['name']}{which}", registry) as fetched:
         yield artifact.read(fetched.folder)
-
-
-def as_json(check: Check) -> str:
-    """The record, indented; what is not known is null."""
-    return msgspec.json.format(msgspec.json.encode(check), indent=2).decode()
-
-
-def write(file: Path, content: str) -> None:
-    """Writes the page.
-
-    Raises:
-        UnavailableError: the file cannot be written.
-    """
-    try:
-        file.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise UnavailableError(f"{file} cannot be written: {error.strerror}") from error

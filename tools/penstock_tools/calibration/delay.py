@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.drift import statistics
 from penstock_server.drift.detector import Detector
 from penstock_server.drift.monitor import SLICE_ROWS
 from penstock_server.drift.reference import Reference
@@ -203,12 +204,8 @@ def clump_rows(codes: Codes) -> int:
         return 1
     slice_of = np.repeat(np.arange(parts), SLICE_ROWS) * size
     counts = np.bincount(slice_of + kinds[: parts * SLICE_ROWS], minlength=parts * size).reshape(parts, size)
-    before, after = counts[:-1], counts[1:]
-    both = before + after
-    # Pearson's statistic of two rows of counts with as many rows.
-    statistic = ((before - after) ** 2 / np.maximum(both, 1)).sum()
-    freedom = ((both > 0).sum(axis=1) - 1).sum()
-    times = float(statistic / max(freedom, 1))
+    differences, freedom = statistics.neighbours(counts)
+    times = float(differences.sum() / max(freedom.sum(), 1))
     return min(LONGEST, round(times)) if times >= _CLUMPED else 1
 
 

@@ -11,7 +11,7 @@ from math import log10
 from typing import TYPE_CHECKING, Final
 
 from penstock_server.drift.report import AlarmKind
-from penstock_tools import formatting
+from penstock_tools import output
 from penstock_tools.calibration import report
 from penstock_tools.calibration.report import Check, Moment
 
@@ -79,24 +79,16 @@ def page(check: Check, made: datetime | None = None) -> str:
 
 @cache
 def _template() -> "Template":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("penstock_tools", "calibration"),
-        autoescape=True,  # names come from the people who made the rows
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    return output.template(
+        "calibration",
+        "page.html.j2",
+        {
+            "when": report.when,
+            "what": report.what,
+            "smallest": report.smallest_told,
+            "delay_told": report.delay_told,
+        },
     )
-    environment.filters["name"] = formatting.safe
-    environment.globals |= {
-        "when": report.when,
-        "what": report.what,
-        "smallest": report.smallest_told,
-        "delay_told": report.delay_told,
-    }
-    return environment.get_template("page.html.j2")
 
 
 def bars(check: Check, column: str) -> Iterator[Bar]:

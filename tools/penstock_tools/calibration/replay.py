@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.drift.detector import Alarm, Detected, Detector
+from penstock_server.drift.detector import Detector
 from penstock_server.drift.monitor import SLICE_ROWS
 from penstock_server.drift.reference import Reference
 from penstock_server.drift.report import RUN_LENGTH, AlarmKind
@@ -79,7 +79,7 @@ def replay(
     sizes: list[int] = []
     for begin, end in slices(len(codes), seconds):
         # The detector's moments are places here.
-        alarms = of_kinds(detector.look(counting.count(codes[begin:end]), float(begin)))
+        alarms = detector.look(counting.count(codes[begin:end]), float(begin)).each()
         over = open_ones.keys() - alarms.keys()
         closed += [replace(open_ones.pop(key), ended=end) for key in over]
         for (column, kind), alarm in alarms.items():
@@ -114,9 +114,3 @@ class Counting:
         size = self._shape[0] * self._shape[1]
         found: NDArray[np.int64] = np.bincount((codes + self._offsets).reshape(-1), minlength=size)
         return found.reshape(self._shape)
-
-
-def of_kinds(detected: Detected) -> dict[tuple[str, AlarmKind], Alarm]:
-    """The alarms that are on, of both kinds."""
-    found: dict[tuple[str, AlarmKind], Alarm] = {(name, "shares"): one for name, one in detected.drifted.items()}
-    return found | {(name, "unseen"): one for name, one in detected.unseen.items()}

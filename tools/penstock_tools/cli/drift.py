@@ -118,6 +118,7 @@ def drift(
         typer.echo(f"the report is in {evidently}")
         return
 
+    from penstock_tools import output
     from penstock_tools.drift import command, page
 
     command.check_choice(watch=watch, json=as_json, html=html is not None)
@@ -128,7 +129,7 @@ def drift(
         return
     found = fetch_version()
     if html is not None:
-        command.write(html, page.page(found))
+        output.write(html, page.page(found))
         typer.echo(f"the page is in {html}")
     elif as_json:
         typer.echo(command.as_json(found, feature))

@@ -96,7 +96,7 @@ def drift_check(
     Example: [bold]penstock drift-check fraud@canary --log /var/log/penstock/requests[/bold]
     """
     from penstock_server.drift.report import RUN_LENGTH
-    from penstock_tools import progress
+    from penstock_tools import output, progress
     from penstock_tools.calibration import check, page, table
 
     request = check.Request(
@@ -113,9 +113,9 @@ def drift_check(
     with progress.bars() as bars:
         found = check.check(request, bars)
     if html is not None:
-        check.write(html, page.page(found))
+        output.write(html, page.page(found))
     if as_json:
-        typer.echo(check.as_json(found))
+        typer.echo(output.as_json(found))
         return
     from rich.console import Console
 

@@ -33,11 +33,12 @@ def models(
 
     Example: [bold]penstock models --http http://models:8002[/bold]
     """
+    from penstock_tools import output
     from penstock_tools.client_commands import models as command
 
     encrypted = encryption(tls=tls, ca=ca, cert=cert, cert_key=cert_key, server_name=server_name)
     status = command.fetch(http, encrypted) if server is None else command.fetch_over_grpc(server, encrypted)
     if as_json:
-        typer.echo(command.as_json(status))
+        typer.echo(output.as_json(status))
     else:
         command.show(status)

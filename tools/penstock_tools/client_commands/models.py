@@ -51,11 +51,6 @@ def fetch_over_grpc(server: str, encryption: Encryption = PLAIN) -> Status:
     }
 
 
-def as_json(status: Status) -> str:
-    """The status, indented."""
-    return msgspec.json.format(msgspec.json.encode(status), indent=2).decode()
-
-
 def show(status: Status) -> None:
     """Prints a table of the versions, and a line for each that has something to say and each source that is away."""
     from rich.console import Console

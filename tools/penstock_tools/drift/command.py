@@ -2,15 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from penstock_server.drift.report import VersionDrift
-from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError
+from penstock_server.errors import InvalidInputError, PenstockError
+from penstock_tools import output
 from penstock_tools.client_commands.connection import PLAIN, Encryption
-from penstock_tools.drift import fetch, sentences, table
+from penstock_tools.drift import fetch, table
 
 WATCH_S: Final = 2.0
 DRIFTED: Final = 3
@@ -39,7 +37,7 @@ def show(version: VersionDrift, feature: str | None = None) -> None:
 def as_json(version: VersionDrift, feature: str | None = None) -> str:
     """The version's record, or its feature's, indented; what is not known is null."""
     record = version if feature is None else table.named(version, feature)
-    return msgspec.json.format(msgspec.json.encode(record), indent=2).decode()
+    return output.as_json(record)
 
 
 def watch(fetch_version: Fetch, feature: str | None = None, *, interval_s: float = WATCH_S) -> None:
@@ -83,21 +81,9 @@ def _drawn(version: VersionDrift, feature: str | None, width: int) -> Any:
     return table.overview(version, width) if feature is None else table.feature(version, feature)
 
 
-def write(file: Path, content: str) -> None:
-    """Writes a report.
-
-    Raises:
-        UnavailableError: the file cannot be written.
-    """
-    try:
-        file.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise UnavailableError(f"{file} cannot be written: {error.strerror}") from error
-
-
 def exit_code(version: VersionDrift, *, fail_on_drift: bool) -> int:
-    """`DRIFTED` if a feature or the answers drifted and `fail_on_drift` is set, else 0."""
-    return DRIFTED if fail_on_drift and sentences.has_drifted(version) else 0
+    """`DRIFTED` if a feature or the answers have an alarm and `fail_on_drift` is set, else 0."""
+    return DRIFTED if fail_on_drift and version.alarms else 0
 
 
 def check_choice(**chosen: bool) -> None:

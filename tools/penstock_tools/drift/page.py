@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from penstock_server.drift.report import ColumnDrift, VersionDrift, by_concern
-from penstock_tools import formatting
+from penstock_tools import output
 from penstock_tools.drift import sentences
 from penstock_tools.drift.axis import FONT, SLANT, Axis, axis
 
@@ -51,30 +51,22 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
 
 @cache
 def _template() -> "Template":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("penstock_tools", "drift"),
-        autoescape=True,  # names come from the people who published them
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    return output.template(
+        "drift",
+        "page.html.j2",
+        {
+            "axis": _axis,
+            "cells": _cells,
+            "details": _details,
+            "font": f"{FONT:g}",
+            "moment": sentences.moment,
+            "since": sentences.since,
+            "slant": SLANT,
+            "state": sentences.state,
+            "told": sentences.alarm_told,
+            "width": _WIDTH,
+        },
     )
-    environment.filters["name"] = formatting.safe
-    environment.globals |= {
-        "axis": _axis,
-        "cells": _cells,
-        "details": _details,
-        "font": f"{FONT:g}",
-        "moment": sentences.moment,
-        "since": sentences.since,
-        "slant": SLANT,
-        "state": sentences.state,
-        "told": sentences.alarm_told,
-        "width": _WIDTH,
-    }
-    return environment.get_template("page.html.j2")
 
 
 def _headings(version: VersionDrift) -> tuple[str, ...]:

@@ -153,8 +153,3 @@ def state(column: ColumnDrift) -> str:
     if column.drifted is None:
         return f"not judged, its rows hang together: like {column.effective_rows:,} of {column.rows_needed:,} needed"
     return "drifted" if column.drifted else "as in training"
-
-
-def has_drifted(version: VersionDrift) -> bool:
-    """Whether a feature or the answers have an alarm."""
-    return bool(version.alarms)

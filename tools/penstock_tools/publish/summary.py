@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from penstock_server.drift.importance import Importance
 from penstock_server.explain.explanation import AnyExplanation, Unexplained
 from penstock_server.features.spec.spec import Column, FeatureSpec, NumberColumn, StringColumn, TimeColumn
+from penstock_tools import output
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -78,16 +79,7 @@ def explained(explanation: AnyExplanation | None, importance: Importance | None)
 
 @cache
 def _template() -> "Template":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("penstock_tools", "publish"),
-        autoescape=True,  # names come from data
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("summary.html.j2")
+    return output.template("publish", "summary.html.j2", {})
 
 
 def show_columns(features: FeatureSpec, matrix: NDArray[Any] | None) -> None:
