@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench.drift.simulation import tilted
 from penstock_server.drift.baseline import Baseline, NumberBaseline
 from penstock_server.drift.detector import Detector
-from penstock_server.drift.fit import dispersion
+from penstock_server.drift.fit import dispersion, finer_dispersions
 from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.drift.report import RUN_LENGTH
 from penstock_server.features.counting import EXTRA_CELLS
@@ -109,7 +109,7 @@ def reference(rng: np.random.Generator, traffic: Traffic) -> Reference:
         columns.append(
             NumberBaseline(
                 str(at), edges, tuple(counts.tolist()), (0.0,) * BINS, smallest=0.0, largest=float(BINS),
-                dispersion=dispersion(rows),
+                dispersion=dispersion(rows), finer=finer_dispersions(rows),
             )
         )  # fmt: skip
     return reference_of(Baseline(tuple(columns), "simulated"))

@@ -37,9 +37,13 @@ MOST_REPEATS: Final = 0.01
 """The share of training rows that may repeat a recent one where served rows that do are retries or probes."""
 DISPERSION_BLOCKS: Final = 20
 """The blocks of training rows whose counts are compared for a column's dispersion: a standard error of 7 % at 20 bins."""
+FINER: Final = 4
+"""Each finer scale of a column's dispersion has so many times as many blocks."""
+MOST_SCALES: Final = 16
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_COUNT)]
 Dispersion = Annotated[float, msgspec.Meta(ge=1, le=1e9)]
+Scales = Annotated[tuple[Dispersion, ...], msgspec.Meta(max_length=MOST_SCALES)]
 Effect = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -56,6 +60,7 @@ class NumberBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
         smallest, largest: of the finite rows; None where there are none.
         deviation: their standard deviation, that of the population.
         dispersion: how much more the counts vary in time than independent rows would.
+        finer: the same of blocks a quarter as long, a sixteenth, and so on.
         minimum_effect: the index that is still no drift.
     """
 
@@ -70,6 +75,7 @@ class NumberBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     deviation: float = 0.0
     dispersion: Dispersion = 1.0
     minimum_effect: Effect = MINIMUM_EFFECT
+    finer: Scales = ()
 
     def __post_init__(self) -> None:
         limits.name(self.name)
@@ -113,6 +119,7 @@ class StringBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
         missing: the rows without a value.
         unseen: the rows of values that are not watched, being too many or too long.
         dispersion: how much more the counts vary in time than independent rows would.
+        finer: the same of blocks a quarter as long, a sixteenth, and so on.
         minimum_effect: the index that is still no drift.
     """
 
@@ -124,6 +131,7 @@ class StringBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     unseen: Count = 0
     dispersion: Dispersion = 1.0
     minimum_effect: Effect = MINIMUM_EFFECT
+    finer: Scales = ()
 
     def __post_init__(self) -> None:
         limits.name(self.name)
@@ -162,6 +170,7 @@ class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
         counts: the rows of each.
         names: the classes' names, if the labels are not names themselves.
         dispersion: how much more the counts vary in time than independent rows would.
+        finer: the same of blocks a quarter as long, a sixteenth, and so on.
         minimum_effect: the index that is still no drift.
     """
 
@@ -171,6 +180,7 @@ class ClassBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     names: tuple[str, ...] = ()
     dispersion: Dispersion = 1.0
     minimum_effect: Effect = MINIMUM_EFFECT
+    finer: Scales = ()
 
     def __post_init__(self) -> None:
         limits.at_most("classes", len(self.classes), MAX_BINS)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.drift import evidence, statistics
-from penstock_server.drift.baseline import DISPERSION_BLOCKS
+from penstock_server.drift.baseline import DISPERSION_BLOCKS, FINER
 from penstock_server.drift.history import History, Starts
 from penstock_server.drift.reference import Reference
 from penstock_server.drift.report import AlarmKind
@@ -89,7 +89,10 @@ class Detector:
         # Extra cells that training never filled are possible, but not among those that the index is over.
         size = np.maximum((cells > 0).sum(axis=1), 1)
         self._tolerated = evidence.tolerance(minimum_effect, self._rows, size, reference.dispersion)
-        self._block_rows = np.maximum(self._rows / DISPERSION_BLOCKS, 1.0)
+        # The finest scale first.
+        self._excess = reference.scales.T[::-1] - 1
+        lengths = np.maximum(self._rows / DISPERSION_BLOCKS, 1.0)
+        self._lengths = [lengths / FINER**scale for scale in reversed(range(len(self._excess)))]
         unseen = cells[:, -EXTRA_CELLS + UNSEEN] / np.maximum(self._rows, 1)
         error = np.sqrt(unseen * (1 - unseen) * reference.dispersion / np.maximum(self._rows, 1))
         self._unseen_share = np.minimum(unseen + _SIGMAS * error + UNSEEN_SHARE, _NEARLY_ALL)
@@ -154,15 +157,22 @@ class Detector:
 
     def _dispersion(self, rows: Integers) -> Reals:
         """By how much rows since each start are too many, 1 or more, float64 [starts, columns]; infinite while unknown."""
-        # Over a part of a block, rows that a block has in common vary in proportion less than blocks do.
-        part = np.minimum(rows / self._block_rows, 1.0)
-        found: Reals = 1 + (self._reference.dispersion - 1) * part
+        found = self._usual_dispersion(rows)
         is_known = np.zeros(rows.shape, np.bool_)
         for size, multiples in zip(*self.history.dispersions, strict=True):
             is_seen = (rows >= _PART_OF_SIZE * size) & ~np.isnan(multiples)
             found = np.where(is_seen, np.maximum(found, multiples), found)
             is_known |= is_seen
         return np.where(is_known, found, np.inf)
+
+    def _usual_dispersion(self, rows: Integers) -> Reals:
+        """How much stretches of so many training rows vary; between two scales, and below the finest, in proportion."""
+        found = np.ones(rows.shape)
+        shorter, less = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+        for length, excess in zip(self._lengths, self._excess, strict=True):
+            found += (excess - less) * np.clip((rows - shorter) / (length - shorter), 0.0, 1.0)
+            shorter, less = length, excess
+        return found
 
     def _evidence(self, starts: Starts, rows: Integers, fewer: Reals) -> Reals:
         counts = np.where(self._shares > 0, starts.cells, 0) / fewer[:, :, None]

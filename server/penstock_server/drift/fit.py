@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from penstock_server.drift.baseline import (
     DISPERSION_BLOCKS,
+    FINER,
     MAX_BINS,
     MAX_WATCHED,
+    MOST_SCALES,
     Baseline,
     ClassBaseline,
     ColumnBaseline,
@@ -42,6 +44,8 @@ FREE_TEXTS: Final = 100
 """A column with fewer texts that are there once may be of categories."""
 LEAST_ROWS: Final = 10
 """A block of fewer rows says nothing about time."""
+LEAST_STRETCH: Final = 50
+"""The rows of the shortest blocks; alarms look at slices of a hundred."""
 
 
 def fit_baseline(
@@ -130,6 +134,7 @@ def fit_classes(
         tuple(shown),
         dispersion(codes.astype(np.int64)),
         minimum_effect,
+        finer_dispersions(codes.astype(np.int64)),
     )
 
 
@@ -158,6 +163,7 @@ def fit_number(
         deviation=storable(deviation),
         dispersion=dispersion(cells),
         minimum_effect=minimum_effect,
+        finer=finer_dispersions(cells),
     )
 
 
@@ -193,7 +199,8 @@ def fit_string(name: str, values: list[bytes], minimum_effect: float = MINIMUM_E
     frequent = sorted(known, key=lambda value: (-counted[value], value))
     watched = frequent[:MAX_WATCHED]
     counts = [counted[value] for value in watched]
-    cells = {value: min(cell, own_bins) for cell, value in enumerate(watched)} | {b"": own_bins + 1}
+    places = {value: min(cell, own_bins) for cell, value in enumerate(watched)} | {b"": own_bins + 1}
+    cells = np.array([places.get(value, own_bins + 2) for value in values], np.int64)
     return StringBaseline(
         name,
         tuple(value.decode() for value in watched),
@@ -201,8 +208,9 @@ def fit_string(name: str, values: list[bytes], minimum_effect: float = MINIMUM_E
         other=sum(counts[own_bins:]),
         missing=missing,
         unseen=counted.total() - sum(counts),
-        dispersion=dispersion(np.array([cells.get(value, own_bins + 2) for value in values], np.int64)),
+        dispersion=dispersion(cells),
         minimum_effect=minimum_effect,
+        finer=finer_dispersions(cells),
     )
 
 
@@ -230,7 +238,7 @@ def _is_watchable(value: bytes) -> bool:
     return len(value) <= limits.MAX_CATEGORY_BYTES
 
 
-def dispersion(cells: NDArray[np.int64]) -> float:
+def dispersion(cells: NDArray[np.int64], blocks: int | None = None) -> float:
     """The factor by which the counts' variance exceeds a multinomial's, at least 1: how much more they vary in time.
 
     Traffic comes in bursts: successive rows are alike, and a window of N rows says less than N independent ones. The rows
@@ -240,8 +248,9 @@ def dispersion(cells: NDArray[np.int64]) -> float:
 
     Args:
         cells: int64 [rows], the cell that each row falls in, in the order of time.
+        blocks: how many; None for 20, and for fewer where there are few rows.
     """
-    blocks = _blocks(len(cells))
+    blocks = _blocks(len(cells)) if blocks is None else blocks
     if blocks < 2:
         return 1.0
     _, codes = np.unique(cells, return_inverse=True)
@@ -253,6 +262,19 @@ def dispersion(cells: NDArray[np.int64]) -> float:
     expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / len(cells)
     statistic = float(((counts - expected) ** 2 / expected).sum())
     return max(1.0, statistic / ((blocks - 1) * (kinds - 1)))
+
+
+def finer_dispersions(cells: NDArray[np.int64]) -> tuple[float, ...]:
+    """The `dispersion` over blocks a quarter as long, a sixteenth, and so on, down to those of 50 rows.
+
+    Short stretches vary more, in proportion to their length, than long ones: a storm is over before a block is.
+    """
+    found: list[float] = []
+    blocks = DISPERSION_BLOCKS * FINER
+    while len(cells) >= LEAST_STRETCH * blocks and len(found) < MOST_SCALES:
+        found.append(dispersion(cells, blocks))
+        blocks *= FINER
+    return tuple(found)
 
 
 def _blocks(rows: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.drift.baseline import (
+    FINER,
     Baseline,
     ClassBaseline,
     ColumnBaseline,
@@ -43,6 +44,7 @@ class Reference:
         is_cell: bool [R, B + 3]: the cells that a column's rows may be in.
         is_number: bool [R].
         deviation, dispersion, minimum_effect: float64 [R].
+        scales: float64 [R, K]: the dispersion of the training rows' blocks, and of blocks a quarter as long, a sixteenth, ...
         importance: of each; None where it is not known.
         importance_measure: what it is; "" where there is none.
         order: what the training rows are ordered by.
@@ -59,6 +61,7 @@ class Reference:
     deviation: NDArray[np.float64]
     dispersion: NDArray[np.float64]
     minimum_effect: NDArray[np.float64]
+    scales: NDArray[np.float64]
     has_predictions: bool
     importance: tuple[float | None, ...]
     importance_measure: str
@@ -68,7 +71,7 @@ class Reference:
     def digest(self) -> str:
         """Equal for the same columns in the same cells with the same training rows, in hexadecimal."""
         found = sha256(repr((self.names, self.kinds, self.labels, self.has_predictions)).encode())
-        for array in (self.cells, self.edges, self.dispersion):
+        for array in (self.cells, self.edges, self.scales):
             found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
 
@@ -102,11 +105,24 @@ def reference_of(baseline: Baseline, importance: Importance | None = None) -> Re
         deviation=np.array([getattr(column, "deviation", 0.0) for column in columns], np.float64),
         dispersion=np.array([column.dispersion for column in columns], np.float64),
         minimum_effect=np.array([column.minimum_effect for column in columns], np.float64),
+        scales=_scales(columns),
         has_predictions=bool(predictions),
         importance=(*(values.get(column.name) for column in baseline.columns), *[None] * len(predictions)),
         importance_measure="" if importance is None else importance.measure,
         order=RowOrder(baseline.order, baseline.ordered_by),
     )
+
+
+def _scales(columns: Sequence[ColumnBaseline | PredictionBaseline]) -> NDArray[np.float64]:
+    """The dispersions of all scales; where a column has fewer, rows of a shorter stretch vary in proportion to its length."""
+    size = 1 + max((len(column.finer) for column in columns), default=0)
+    found = np.ones((len(columns), size))
+    for at, column in enumerate(columns):
+        known = (column.dispersion, *column.finer)
+        found[at, : len(known)] = known
+        for place in range(len(known), size):
+            found[at, place] = 1 + (found[at, place - 1] - 1) / FINER
+    return found
 
 
 def bin_labels(column: ColumnBaseline | PredictionBaseline) -> tuple[str, ...]:

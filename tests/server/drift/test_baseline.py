@@ -69,6 +69,8 @@ def changed(*path: str | int, to: Any) -> bytes:
         (changed("columns", 0, "smallest", to=9), "smallest is 9.0 and largest 4.0"),
         (changed("columns", 0, "deviation", to=-1), "deviation is -1.0"),
         (changed("columns", 0, "dispersion", to=0.5), "dispersion"),
+        (changed("columns", 0, "finer", to=[0.5]), "finer"),
+        (changed("columns", 0, "finer", to=[1.5] * 17), "finer"),
         (changed("columns", 0, "minimum_effect", to=-1), "minimum_effect"),
         (changed("columns", 1, "watched", to=["a", "a", "b"]), "watched 'a' appears twice, expected it once"),
         (changed("columns", 1, "watched", to=["a", "b", ""]), "the empty string is watched"),

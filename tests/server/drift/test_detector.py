@@ -13,12 +13,12 @@ BINS = 10
 YEAR = 31_536_000.0
 
 
-def reference(dispersion: float = 1.0, rows: int = 50_000, unseen: int = 0) -> Reference:
+def reference(dispersion: float = 1.0, rows: int = 50_000, unseen: int = 0, finer: tuple[float, ...] = ()) -> Reference:
     """A number column of equal bins, and a string column of three values."""
     share = rows // BINS
     number = NumberBaseline(
         "delay", tuple(map(float, range(BINS - 1))), (share,) * BINS, (0.0,) * BINS,
-        smallest=0.0, largest=9.0, dispersion=dispersion,
+        smallest=0.0, largest=9.0, dispersion=dispersion, finer=finer,
     )  # fmt: skip
     text = StringBaseline("carrier", ("A", "B", "C"), (rows // 2, rows // 4, rows // 4), unseen=unseen)
     return reference_of(Baseline((number, text), "digest"))
@@ -118,6 +118,18 @@ def test_training_rows_that_vary_in_time_are_tolerant() -> None:
         return traffic.at - 50
 
     assert 2 * delay(1.0) < delay(20.0) < 40 * delay(1.0)
+
+
+def test_short_stretches_vary_as_they_did_in_training() -> None:
+    """Blocks of 2,500 rows vary ten times as much as independent rows would; so do those of 625, in storms, or hardly."""
+
+    def alarms(finer: tuple[float, ...]) -> bool:
+        traffic = Traffic(reference(10.0, finer=finer))
+        traffic.slices(100)
+        return bool(traffic.slices(12, traffic.moved(0.4)).drifted)
+
+    assert alarms((1.0, 1.0))
+    assert not alarms((10.0, 10.0))
 
 
 def test_an_alarm_ends_after_enough_quiet_rows_and_may_come_back() -> None:

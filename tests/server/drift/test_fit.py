@@ -21,6 +21,7 @@ from penstock_server.drift.fit import (
     FREE_TEXTS,
     OWN_BINS,
     dispersion,
+    finer_dispersions,
     fit_baseline,
     fit_classes,
     fit_number,
@@ -191,6 +192,24 @@ def test_rows_in_the_order_of_time_say_how_much_they_clump() -> None:
     clumps = np.repeat(rng.normal(size=200), 50)
     assert number_of(rng.permutation(clumps).tolist()).dispersion < 1.3
     assert number_of(clumps.tolist()).dispersion > 20
+
+
+def test_short_stretches_of_rows_vary_as_storms_do() -> None:
+    """A tenth of 20,000 rows is unusual: a hundred storms of 20 rows, or five of 400."""
+    usual = np.tile(np.arange(10), 2000)
+
+    def scales(storms: int, rows: int) -> tuple[float, ...]:
+        cells = usual.copy()
+        for begin in np.linspace(0, len(cells) - rows, storms).astype(int):
+            cells[begin : begin + rows] = 0
+        return finer_dispersions(cells)
+
+    short, long = scales(100, 20), scales(5, 400)
+    assert len(short) == len(long) == 2
+    assert long[0] > 10 * short[0]
+    assert long[0] > long[1] > 3
+    assert finer_dispersions(usual[:3999]) == ()
+    assert len(finer_dispersions(usual[:4000])) == 1
 
 
 def test_a_table_of_another_form_is_refused() -> None:

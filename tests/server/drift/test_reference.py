@@ -33,6 +33,16 @@ def test_a_baselines_rows_lie_in_its_arrays() -> None:
     assert found.labels[1:] == (("b", "?", "a", "(others)"), ("any",), ("no", "yes"))
 
 
+def test_where_a_column_has_fewer_scales_short_stretches_vary_in_proportion() -> None:
+    columns = (
+        replace(BASELINE.columns[0], dispersion=9.0, finer=(3.0, 2.0)),
+        replace(BASELINE.columns[1], dispersion=17.0),
+    )
+    found = reference_of(replace(BASELINE, columns=columns))
+    assert found.scales.tolist() == [[9, 3, 2], [17, 5, 2]]
+    assert found.dispersion.tolist() == [9, 17]
+
+
 def test_it_tells_the_order_of_the_rows() -> None:
     assert reference_of(BASELINE).order == RowOrder()
     shuffled = replace(BASELINE, order="shuffled", ordered_by=("x", "s"))
