@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 POOL = descriptor_pool.DescriptorPool()
 _CLASSES: Final[list[Any]] = []
@@ -16,7 +17,7 @@ anew, and a thread that gets it while the collector of another clears it crashes
 
 
 def register(serialized_file: bytes) -> Mapping[str, Any]:
-    """The file's descriptor, under `DESCRIPTOR`, and its top-level message classes by name.
+    """The file's descriptor, under `DESCRIPTOR`, and by name its top-level message classes and enums with their values.
 
     Args:
         serialized_file: a serialized `FileDescriptorProto`, whose imports are registered already.
@@ -32,7 +33,9 @@ def register(serialized_file: bytes) -> Mapping[str, Any]:
     classes = {
         message: message_factory.GetMessageClass(found) for message, found in descriptor.message_types_by_name.items()
     }
-    return {"DESCRIPTOR": descriptor, **classes}
+    enums = {enum: EnumTypeWrapper(found) for enum, found in descriptor.enum_types_by_name.items()}
+    values = {name: value for enum in enums.values() for name, value in enum.items()}
+    return {"DESCRIPTOR": descriptor, **classes, **enums, **values}
 
 
 def _with_inner(descriptors: Iterable[Any]) -> Iterator[Any]:

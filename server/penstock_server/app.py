@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from penstock.names import DRIFT_STATE_METHOD, STATISTICS_METHOD
 from penstock_server import checks, lifeline
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
 from penstock_server.control import port
@@ -37,6 +38,7 @@ from penstock_server.drift import answer as drift
 from penstock_server.drift.gauges import DriftCollector
 from penstock_server.drift.keeping import DetectorKeeper
 from penstock_server.drift.monitor import DriftMonitor
+from penstock_server.metrics import statistics
 from penstock_server.metrics.prometheus import MetricsCollector, registry_of
 from penstock_server.metrics.store import CounterStore
 from penstock_server.paths import cache_dir, file_name_for
@@ -107,7 +109,12 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         counters = stack.enter_context(CounterStore())
         source = CombinedSource(_sources(settings), last_known=LastKnownState())
         stack.push_async_callback(source.close)
-        responder = ControlResponder({"DriftState": lambda body: drift.answer(body, status.drift)})
+        responder = ControlResponder(
+            {
+                DRIFT_STATE_METHOD: lambda body: drift.answer(body, status.drift),
+                STATISTICS_METHOD: lambda body: statistics.answer(body, status.versions, _since_1970_ns),
+            }
+        )
         stack.push_async_callback(responder.close)
         limits = TrialLimits(settings.airlock.memory_mib, settings.airlock.timeout_s)
         supervisor = Supervisor(
@@ -218,6 +225,11 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:  # run from its sources
         return ""
+
+
+def _since_1970_ns() -> int:
+    """What the monotonic clock is behind the wall clock."""
+    return time.time_ns() - time.monotonic_ns()
 
 
 def _drift_folder(settings: ServerSettings, grpc_address: str) -> Path | None:

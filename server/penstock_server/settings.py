@@ -156,6 +156,7 @@ class WorkerSettings:
     and the registry's address may hold a password.
     """
 
+    workers: int
     transport: TransportName
     batching: BatchLimits
     serving: ModelSettings

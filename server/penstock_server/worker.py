@@ -55,6 +55,7 @@ from penstock_server.services.health import Health
 from penstock_server.services.inference import MODEL_INFER, inference_methods
 from penstock_server.services.penstock import penstock_methods
 from penstock_server.services.reflection import reflection_methods
+from penstock_server.services.triton import triton_methods
 from penstock_server.settings import WorkerSettings
 from penstock_server.transport.choose import choose_transport
 from penstock_server.transport.interface import Methods
@@ -114,6 +115,7 @@ class Worker:
         self._forwarded = ForwardedCalls(link.send, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= penstock_methods(self._forwarded.forward)
+        methods |= triton_methods(self._predictor, self._forwarded.forward, workers=settings.workers)
         self._transport = choose_transport(
             settings.transport,
             methods,

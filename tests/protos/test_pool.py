@@ -19,7 +19,10 @@ def test_messages_live_in_a_pool_of_their_own() -> None:
 def test_registering_gives_each_top_level_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "POOL", DescriptorPool())
     found = pool.register(inference_pb2.DESCRIPTOR.serialized_pb)
-    assert set(found) == {"DESCRIPTOR", *inference_pb2.DESCRIPTOR.message_types_by_name}
+    messages, enums = (getattr(inference_pb2.DESCRIPTOR, f"{kind}_types_by_name") for kind in ("message", "enum"))
+    values = {value.name for enum in enums.values() for value in enum.values}
+    assert set(found) == {"DESCRIPTOR", *messages, *enums, *values}
+    assert found["DataType"].Value("TYPE_FP32") == found["TYPE_FP32"] == 11
     message = found["ModelInferRequest"](model_name="m")
     assert inference_pb2.ModelInferRequest.FromString(message.SerializeToString()).model_name == "m"
 

@@ -61,7 +61,7 @@ class ServerStatus:
         """What a scrape shows."""
         view = self._view()
         return MetricsSnapshot(
-            versions=[self._version(version) for version in view.versions if self._counters.of_version(version.key)],
+            versions=self._loaded(view),
             slots=self._counters.of_slots(),
             restarts={worker.slot: worker.restarts for worker in view.workers},
             resident_bytes={worker.slot: size for worker in view.workers if (size := _resident_bytes(worker.pid))},
@@ -72,6 +72,10 @@ class ServerStatus:
             quarantined=view.quarantined,
             process_ends=view.process_ends,
         )
+
+    def versions(self) -> list[VersionSnapshot]:
+        """Every loaded version with what was counted of it."""
+        return self._loaded(self._view())
 
     def drift(self) -> DriftReport:
         """The drift of every loaded version."""
@@ -101,6 +105,9 @@ class ServerStatus:
         self._monitor.look(found)
         for key in self._references.keys() - {one.key for one in found}:
             self._references.pop(key, None)
+
+    def _loaded(self, view: ServerView) -> list[VersionSnapshot]:
+        return [self._version(version) for version in view.versions if self._counters.of_version(version.key)]
 
     def _version(self, version: VersionView) -> VersionSnapshot:
         return VersionSnapshot(

@@ -10,7 +10,7 @@ import msgspec
 
 from penstock import penstock_pb2 as pb
 from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
-from penstock_server.errors import NotFoundError
+from penstock_server.metrics.selection import not_loaded, selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,9 @@ class DriftReport:
         Raises:
             NotFoundError: no such version is loaded.
         """
-
-        def is_selected(one: VersionDrift | UnwatchedVersion) -> bool:
-            return model in ("", one.model) and (
-                version in ("", one.version) or (version.startswith("@") and version[1:] in one.roles)
-            )
-
-        found = DriftReport(tuple(filter(is_selected, self.versions)), tuple(filter(is_selected, self.unwatched)))
+        found = DriftReport(selected(self.versions, model, version), selected(self.unwatched, model, version))
         if (model or version) and not (found.versions or found.unwatched):
-            selected = f"version {version!r}" if version else "version"
-            raise NotFoundError(f"no {selected} of {f'model {model!r}' if model else 'any model'} is loaded")
+            raise not_loaded(model, version)
         return found
 
 

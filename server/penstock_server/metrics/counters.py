@@ -78,8 +78,11 @@ class CountersShape:
     def words(self) -> int:
         """The size of the file in 64-bit words."""
         fixed = (
-            len(STAGES) * (_LATENCY_CELLS + 1)
-            + _ROWS_CELLS
+            len(STAGES) * _LATENCY_CELLS
+            + 2
+            + 3 * _ROWS_CELLS
+            + 2
+            + 1
             + 2
             + len(REFUSALS)
             + 2 * MAX_CLASSES
@@ -104,8 +107,11 @@ class SharedCounters:
 
     Attributes:
         latency: [stages, buckets + 1] requests (for `features` and `infer`: batches), the last cell above 10 s.
-        latency_ns: [stages] sums, float64.
+        latency_ns: [total, queue] sums over requests, float64.
         batch_rows: batches by their rows; `rows` and `requests` are [1], answered.
+        batch_ns: [features and infer, batches by their rows] sums over batches, float64.
+        compute_ns: [features, infer] sums over requests, each of which counts its whole batch's time, float64.
+        answered_ns: [1] when a batch was last answered, by the monotonic clock; 0 before the first.
         refusals: by reason, in the order of `REFUSALS`.
         classes: rows by predicted class, [MAX_CLASSES + 1].
         class_values: the predicted labels that the cells stand for, `class_count` of them so far, in order of
@@ -128,8 +134,11 @@ class SharedCounters:
         self._words: Integers = np.frombuffer(memory, np.int64, shape.words)
         self._at = 0
         self.latency = self._take(len(STAGES) * _LATENCY_CELLS).reshape(len(STAGES), _LATENCY_CELLS)
-        self.latency_ns = self._take_reals(len(STAGES))
+        self.latency_ns = self._take_reals(2)
         self.batch_rows = self._take(_ROWS_CELLS)
+        self.batch_ns = self._take_reals(2 * _ROWS_CELLS).reshape(2, _ROWS_CELLS)
+        self.compute_ns = self._take_reals(2)
+        self.answered_ns = self._take(1)
         self.rows = self._take(1)
         self.requests = self._take(1)
         self.refusals = self._take(len(REFUSALS))

@@ -132,7 +132,8 @@ def _predictions(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         labels = _labels(version)
         for name, count in class_counts(version):
             predictions.add_metric([*labels, name], count)
-        counts, sums = _summed(version.counters, "latency"), _summed(version.counters, "latency_ns")
+        counts = _summed(version.counters, "latency")
+        sums = [*_summed(version.counters, "latency_ns"), *_summed(version.counters, "batch_ns").sum(axis=1)]
         for at, stage in enumerate(STAGES):
             latency.add_metric([*labels, stage], _buckets(LATENCY_EDGES_S, counts[at]), sum_value=sums[at] / _BILLION)
         answered = int(_summed(version.counters, "rows")[0])

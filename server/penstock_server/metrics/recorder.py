@@ -77,6 +77,9 @@ class Recorder:
         self._latency = [row.data for row in counters.latency]
         self._latency_ns = counters.latency_ns.data
         self._batch_rows = counters.batch_rows.data
+        self._features_ns, self._infer_ns = (row.data for row in counters.batch_ns)
+        self._compute_ns = counters.compute_ns.data
+        self._answered_ns = counters.answered_ns.data
         self._rows = counters.rows.data
         self._requests = counters.requests.data
         self._refusals = counters.refusals.data
@@ -118,16 +121,20 @@ class Recorder:
             total_ns += took
         self._latency_ns[_TOTAL] += total_ns
         self._latency_ns[_QUEUE] += queue_ns
-        self.stages(requests=len(arrived_s), rows=rows, features_s=features_s, infer_s=infer_s)
+        self.stages(requests=len(arrived_s), rows=rows, ended_s=ended_s, features_s=features_s, infer_s=infer_s)
 
-    def stages(self, *, requests: int, rows: int, features_s: float, infer_s: float) -> None:
+    def stages(self, *, requests: int, rows: int, ended_s: float, features_s: float, infer_s: float) -> None:
         """Records an answered batch whose requests were counted in `latency_cells` by others."""
         features_ns, infer_ns = int(features_s * 1e9), int(infer_s * 1e9)
         self._latency[_FEATURES][latency_bucket(features_ns)] += 1
         self._latency[_INFER][latency_bucket(infer_ns)] += 1
-        self._latency_ns[_FEATURES] += features_ns
-        self._latency_ns[_INFER] += infer_ns
-        self._batch_rows[rows_bucket(rows)] += 1
+        cell = rows_bucket(rows)
+        self._batch_rows[cell] += 1
+        self._features_ns[cell] += features_ns
+        self._infer_ns[cell] += infer_ns
+        self._compute_ns[0] += requests * features_ns
+        self._compute_ns[1] += requests * infer_ns
+        self._answered_ns[0] = int(ended_s * 1e9)
         self._rows[0] += rows
         self._requests[0] += requests
 

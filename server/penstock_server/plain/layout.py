@@ -171,12 +171,13 @@ FUSED_BYTES: Final = 47 * 8
 ) = _words(8)  # fmt: skip
 MAX_OUTPUTS: Final = 3
 
-# Where a batch is counted: cells of features and of the model by what they took, both sums, float64, then batches by their
-# rows, all rows, all requests; bounds of rows.
+# Where a batch is counted: cells of features and of the model by what they took, sums of both by the batch's rows and by
+# request, float64, when it was answered, then batches by their rows, all rows, all requests; bounds of rows.
 (
-    S_FEATURES, S_INFER, S_FEATURES_SUM, S_INFER_SUM, S_BATCHES, S_ALL_ROWS, S_ALL_REQUESTS, S_ROW_EDGES, S_ROW_EDGE_COUNT,
-) = _words(9)  # fmt: skip
-STAGE_BYTES: Final = 9 * 8
+    S_FEATURES, S_INFER, S_FEATURES_SUMS, S_INFER_SUMS, S_REQUEST_SUMS, S_ANSWERED, S_BATCHES, S_ALL_ROWS, S_ALL_REQUESTS,
+    S_ROW_EDGES, S_ROW_EDGE_COUNT,
+) = _words(11)  # fmt: skip
+STAGE_BYTES: Final = 11 * 8
 
 # A class: its label, the address of the cell that counts it, and its place in a window's predictions.
 (C_LABEL, C_CELL, C_PLACE) = _words(3)

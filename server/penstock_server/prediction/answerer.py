@@ -141,6 +141,7 @@ class Answerer(ABC):
         encoder: encodes replies in the version's role now.
         shadow: gets a copy of each answered batch; None when there is no shadow.
         sampler: keeps a sample of what is answered for the request log; None when nothing is logged.
+        limits: of its batches and its queue.
         output_at: the position of each output by its name.
         reply_bytes: the largest reply that can be sent, in a stream too.
         failures: the log of what failed.
@@ -166,7 +167,7 @@ class Answerer(ABC):
         self.sampler: RequestSampler | None = None
         self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
         self.reply_bytes = reply_bytes - _ENVELOPE_BYTES
-        self._limits = limits
+        self.limits = limits
         self._objective_s = limits.objective_s
         self._clock = clock
         self.failures = FailureLog(servable.key, clock)
@@ -279,7 +280,7 @@ class Answerer(ABC):
     def full(self) -> PenstockError:
         """The error of a request for which the queue has no room."""
         model, version = self.servable.key
-        limits = self._limits
+        limits = self.limits
         most = f"{limits.queue_requests:,} requests of {limits.queue_rows:,} rows and {limits.queue_mib:,} MiB"
         return OverloadedError(
             f"the queue of model {model!r} version {version} is full: at most {most} wait; try again later"

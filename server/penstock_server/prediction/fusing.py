@@ -143,9 +143,8 @@ class Fused:
         counters = report.counters
         edges = np.array(ROWS_EDGES, np.int64)
         stages = [
-            counters.latency[_FEATURES], counters.latency[_INFER],
-            counters.latency_ns[_FEATURES:], counters.latency_ns[_INFER:],
-            counters.batch_rows, counters.rows, counters.requests, edges,
+            counters.latency[_FEATURES], counters.latency[_INFER], *counters.batch_ns, counters.compute_ns,
+            counters.answered_ns, counters.batch_rows, counters.rows, counters.requests, edges,
         ]  # fmt: skip
         self._set(layout.U_STAGES, self._own(np.array([*map(self._own, stages), len(edges)], np.int64)))
         self._set(layout.U_WAITING, self._own(counters.waiting))

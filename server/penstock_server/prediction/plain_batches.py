@@ -146,6 +146,7 @@ class PlainBatches:
             made = form.encoder.layout(rows, form.chosen, outputs.arrays)
             return ReplyLayout(made.prefix, [(at, head) for at, _, head in made.outputs])
 
+        ended_s = answerer.now_s()
         count = self.lane.answer(
             batch,
             [_raw(array) for array in outputs.arrays],
@@ -153,10 +154,16 @@ class PlainBatches:
             layout_of=layout_of,
             compute_s=outputs.features_s + outputs.infer_s,
             began_s=started_s,
-            ended_s=answerer.now_s(),
+            ended_s=ended_s,
         )
         # First, so that it is counted when the callers know of it.
-        answerer.report.stages(requests=count, rows=batch.rows, features_s=outputs.features_s, infer_s=outputs.infer_s)
+        answerer.report.stages(
+            requests=count,
+            rows=batch.rows,
+            ended_s=ended_s,
+            features_s=outputs.features_s,
+            infer_s=outputs.infer_s,
+        )
         self.lane.send_replies(is_shared=self._is_threaded)
         if count < batch.count:
             self.refuse_too_large(batch)

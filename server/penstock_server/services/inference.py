@@ -25,11 +25,12 @@ from penstock_server.parse import OPEN_INFERENCE, parse_small
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable
+from penstock_server.services import triton
 from penstock_server.transport.interface import Methods
 from penstock_server.transport.status import status_of
 
 MODEL_INFER: Final = f"/{INFERENCE_SERVICE}/ModelInfer"
-EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "parameters")
+EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "parameters", *triton.EXTENSIONS)
 _REAL_STATUS: Final = "triton_grpc_error"
 
 

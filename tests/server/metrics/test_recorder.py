@@ -35,7 +35,10 @@ def test_a_batch_is_counted_by_request_and_by_stage(new_counters: NewCounters) -
         arrived_s=[10.0, 10.001], rows=5, started_s=10.002, ended_s=10.004, features_s=0.0005, infer_s=0.001
     )
     assert counters.latency.sum(axis=1).tolist() == [2, 2, 1, 1]
-    assert counters.latency_ns.tolist() == pytest.approx([7_000_000, 3_000_000, 500_000, 1_000_000], abs=10)
+    assert counters.latency_ns.tolist() == pytest.approx([7_000_000, 3_000_000], abs=10)
+    assert counters.batch_ns[:, 3].tolist() == counters.batch_ns.sum(axis=1).tolist() == [500_000, 1_000_000]
+    assert counters.compute_ns.tolist() == [1_000_000, 2_000_000]  # both requests waited for the whole batch
+    assert counters.answered_ns[0] == pytest.approx(10_004_000_000, abs=10)
     assert counters.latency[0, latency_bucket(4_000_000)] == 1
     assert counters.latency[1, latency_bucket(1_000_000 - 1)] == 1
     assert (counters.rows[0], counters.requests[0], counters.batch_rows[3]) == (5, 2, 1)
@@ -52,8 +55,8 @@ def test_what_kernels_count_is_what_a_batch_counts(new_counters: NewCounters) ->
         total[np.searchsorted(edges, waited_ns + 2_000_000)] += 1
         queue_sum[0] += waited_ns
         total_sum[0] += waited_ns + 2_000_000
-    recorder.stages(requests=2, **facts)
-    for name in ("latency", "batch_rows", "rows", "requests"):
+    recorder.stages(requests=2, ended_s=10.004, **facts)
+    for name in ("latency", "batch_rows", "batch_ns", "compute_ns", "answered_ns", "rows", "requests"):
         assert getattr(counters, name).tolist() == getattr(other, name).tolist(), name
     assert counters.latency_ns.tolist() == pytest.approx(other.latency_ns.tolist(), abs=25)
 
@@ -235,7 +238,8 @@ def after_a_year(counters: SharedCounters) -> None:
         getattr(counters, part)[...] = YEAR_S * ROWS_PER_S
     for part in ("log_rows", "log_drops"):
         getattr(counters, part)[...] = YEAR_S * ROWS_PER_S
-    counters.latency_ns[...] = YEAR_S * WAITING * 1e9
+    counters.latency_ns[...] = counters.compute_ns[...] = YEAR_S * WAITING * 1e9
+    counters.batch_ns[...] = YEAR_S * 1e9
     counters.pair_ns[...] = YEAR_S * 1e9
     counters.score_sum[...] = YEAR_S * ROWS_PER_S * 20_000.0  # house prices
 
@@ -244,7 +248,8 @@ def test_counters_are_right_after_a_year_at_full_load(new_counters: NewCounters)
     counters = new_counters()
     after_a_year(counters)
     assert counters.latency_ns[0] > 2**63  # which no integer would hold
-    before = {part: getattr(counters, part).copy() for part in ("latency_ns", "pair_ns", "score_sum", "rows")}
+    parts = ("latency_ns", "compute_ns", "batch_ns", "pair_ns", "score_sum", "rows")
+    before = {part: getattr(counters, part).copy() for part in parts}
     recorder = Recorder(counters)
     times = 1000
     for _ in range(times):
@@ -255,9 +260,9 @@ def test_counters_are_right_after_a_year_at_full_load(new_counters: NewCounters)
         )
         recorder.refused("overloaded", 3)
     grown = {part: (getattr(counters, part) - was).tolist() for part, was in before.items()}
-    assert grown["latency_ns"] == pytest.approx(
-        [50 * 20e6 * times, 50 * 10e6 * times, 1e6 * times, 2e6 * times], rel=0.02
-    )
+    assert grown["latency_ns"] == pytest.approx([50 * 20e6 * times, 50 * 10e6 * times], rel=0.02)
+    assert grown["compute_ns"] == pytest.approx([50 * 1e6 * times, 50 * 2e6 * times], rel=0.02)
+    assert [sum(cells) for cells in grown["batch_ns"]] == pytest.approx([1e6 * times, 2e6 * times], rel=0.02)
     assert grown["pair_ns"] == pytest.approx([10e6 * times, 20e6 * times], rel=1e-3)
     assert grown["score_sum"] == pytest.approx([5000 * 20_000.0 * times], rel=1e-3)
     assert grown["rows"] == [64 * times]

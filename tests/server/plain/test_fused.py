@@ -44,7 +44,7 @@ class FusedLane(Lanes):
             },
         )  # fmt: skip
         stages = memory.add(layout.STAGE_BYTES)
-        self.counted = {at: memory.add(8 * 8) for at in range(0, 7 * 8, 8)}
+        self.counted = {at: memory.add(8 * 8) for at in range(0, 9 * 8, 8)}
         self._set(stages, self.counted | {layout.S_ROW_EDGES: memory.add((2).to_bytes(8, "little"))})
         self._set(stages, {layout.S_ROW_EDGE_COUNT: 1})
         self.waiting = memory.add(16)

@@ -22,6 +22,7 @@ class Doubler:
     """Doubles its one input, [N, 1]."""
 
     is_batched = True
+    is_on_device = False
     outputs: tuple[TensorInfo, ...] = (TensorInfo("y", "FP64", (ANY, 1)),)
 
     def __init__(self, version: str) -> None:

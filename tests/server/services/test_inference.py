@@ -18,6 +18,7 @@ from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.services.inference import inference_methods
+from penstock_server.services.triton import triton_methods
 from tests.examples import examples
 
 PATH = "/inference.GRPCInferenceService/"
@@ -37,7 +38,7 @@ def ask(predictor: Predictor, fake_call: Any) -> Callable[..., Any]:
 
 
 def test_every_method_of_the_service_is_served(predictor: Predictor) -> None:
-    methods = inference_methods(predictor)
+    methods = inference_methods(predictor) | triton_methods(predictor, lambda *_: None, workers=1)
     described = DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     assert {*methods.unary, *methods.streams} == {PATH + name for name in described}
     assert [*methods.streams] == [PATH + "ModelStreamInfer"]

@@ -31,11 +31,13 @@ from penstock_server.plain.layout import (
     NONE,
     S_ALL_REQUESTS,
     S_ALL_ROWS,
+    S_ANSWERED,
     S_BATCHES,
     S_FEATURES,
-    S_FEATURES_SUM,
+    S_FEATURES_SUMS,
     S_INFER,
-    S_INFER_SUM,
+    S_INFER_SUMS,
+    S_REQUEST_SUMS,
     S_ROW_EDGE_COUNT,
     S_ROW_EDGES,
     U_BINS,
@@ -97,14 +99,18 @@ def add_to_sum(sum_at: int, value: float) -> None:
 
 
 @kernel
-def count_stages(fused: int, latency: int, requests: int, rows: int, features: int, infer: int) -> None:
-    """Counts an answered batch: what its stages took, its rows and its requests."""
+def count_stages(fused: int, latency: int, requests: int, rows: int, ended: int, features: int, infer: int) -> None:
+    """Counts an answered batch: what its stages took, its rows and its requests, and when it was answered."""
     stages = word(fused + U_STAGES)
     count_more(word(stages + S_FEATURES), latency_cell(latency, features), 1)
     count_more(word(stages + S_INFER), latency_cell(latency, infer), 1)
-    add_to_sum(word(stages + S_FEATURES_SUM), features)
-    add_to_sum(word(stages + S_INFER_SUM), infer)
-    count_more(word(stages + S_BATCHES), cell_of(word(stages + S_ROW_EDGES), word(stages + S_ROW_EDGE_COUNT), rows), 1)
+    cell = cell_of(word(stages + S_ROW_EDGES), word(stages + S_ROW_EDGE_COUNT), rows)
+    count_more(word(stages + S_BATCHES), cell, 1)
+    add_to_sum(word(stages + S_FEATURES_SUMS) + 8 * cell, features)
+    add_to_sum(word(stages + S_INFER_SUMS) + 8 * cell, infer)
+    add_to_sum(word(stages + S_REQUEST_SUMS), requests * features)
+    add_to_sum(word(stages + S_REQUEST_SUMS) + 8, requests * infer)
+    set_word(word(stages + S_ANSWERED), ended)
     count_more(word(stages + S_ALL_ROWS), 0, rows)
     count_more(word(stages + S_ALL_REQUESTS), 0, requests)
 

@@ -294,7 +294,7 @@ def finish(state: int, fused: int, features: int, infer: int) -> int:
     done = answer(answers)
     if done == NONE:
         return TO_FAIL
-    count_stages(fused, word(answers + W_LATENCY), done, rows, features, infer)
+    count_stages(fused, word(answers + W_LATENCY), done, rows, word(answers + W_ENDED), features, infer)
     if not count_predictions(state, fused, rows):
         return TO_COUNT
     return TO_FINISH if word(answers + W_TOO_LARGE) else 0

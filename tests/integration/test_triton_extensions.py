@@ -1,0 +1,127 @@
+"""Triton's extensions, asked by its own client of a server of two workers."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import InferenceServerException
+
+from tests.integration.conftest import Server, starting
+
+pytestmark = pytest.mark.slow
+
+ROWS = np.array([[1.0, 2.0], [-1.0, -3.0], [0.5, 0.25]], np.float32)
+WORKERS = 2
+Client = triton.InferenceServerClient
+
+
+@pytest.fixture(scope="module")
+def server(
+    environment: dict[str, str],
+    logs: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    flag_model: bytes,
+    strings_model: bytes,
+    put_version: Callable[..., Path],
+) -> Iterator[Server]:
+    repository = tmp_path_factory.mktemp("repository")
+    for version in ("1", "2"):
+        put_version(repository, "flag", version, flag_model)
+    put_version(repository, "strings", "3", strings_model)
+    (repository / "damaged" / "1").mkdir(parents=True)
+    (repository / "damaged" / "1" / "model.onnx").write_bytes(b"no graph")
+    file = tmp_path_factory.mktemp("settings") / "penstock.toml"
+    file.write_text("[batching.models.flag]\nmax_rows = 64\nqueue_requests = 1000\n")
+    with starting(environment, logs) as start:
+        yield start(
+            "--model-repository", str(repository), "--config", str(file), "--workers", str(WORKERS)
+        ).wait_ready()  # fmt: skip
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.grpc) as opened:
+        yield opened
+
+
+def tensor(rows: np.ndarray[Any, Any] = ROWS) -> list[triton.InferInput]:
+    made = triton.InferInput("X", list(rows.shape), "FP32")
+    made.set_data_from_numpy(rows)
+    return [made]
+
+
+def test_the_configuration(client: Client) -> None:
+    config = client.get_model_config("flag").config
+    assert (config.name, config.platform, config.backend) == ("flag", "onnxruntime_onnx", "onnxruntime")
+    assert (config.max_batch_size, list(config.version_policy.specific.versions)) == (64, [2])
+    (one,) = config.input
+    assert (one.name, one.data_type, list(one.dims)) == ("X", model_config_pb2.TYPE_FP32, [2])
+    assert config.dynamic_batching.default_queue_policy.max_queue_size == 1000
+    assert [(group.count, group.kind) for group in config.instance_group] == [
+        (WORKERS, model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    ]
+    assert not config.model_transaction_policy.decoupled
+    types = {one.name: one.data_type for one in client.get_model_config("strings").config.input}
+    assert types == {"text": model_config_pb2.TYPE_STRING, "x": model_config_pb2.TYPE_FP32}
+    with pytest.raises(InferenceServerException, match="'nothing' is not served"):
+        client.get_model_config("nothing")
+
+
+def test_metadata_name_the_extensions(client: Client) -> None:
+    assert {"statistics", "model_configuration"} <= {*client.get_server_metadata().extensions}
+
+
+def test_the_index_says_why(client: Client) -> None:
+    index = {(one.name, one.version): one for one in client.get_model_repository_index().models}
+    assert index["flag", "2"].state == "READY"
+    assert index["damaged", "1"].state == "UNAVAILABLE"
+    assert "model.onnx" in index["damaged", "1"].reason
+
+
+def test_statistics_are_of_the_whole_server(server: Server, client: Client, until: Callable[..., Any]) -> None:
+    requests, clients = 50, 4
+
+    def ask() -> None:
+        with Client(server.grpc) as own:
+            for _ in range(requests):
+                own.infer("flag", tensor())
+
+    threads = [threading.Thread(target=ask) for _ in range(clients)]
+    began_s = time.time()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with pytest.raises(InferenceServerException):
+        client.infer("flag", tensor(np.zeros((1, 3), np.float32)))
+
+    def found() -> Any:
+        (one,) = client.get_inference_statistics("flag").model_stats
+        return one
+
+    until(lambda: found().inference_stats.success.count == requests * clients, "all workers' answers are counted")
+    stats = found()
+    times = stats.inference_stats
+    assert (stats.name, stats.version) == ("flag", "2")
+    assert stats.inference_count == requests * clients * len(ROWS)
+    assert 0 < stats.execution_count <= requests * clients
+    assert times.fail.count == 1
+    assert abs(stats.last_inference / 1000 - began_s) < 60
+    parts = (times.queue, times.compute_input, times.compute_infer, times.compute_output)
+    assert [part.count for part in parts] == [requests * clients] * 4
+    assert times.compute_infer.ns > 0
+    assert sum(part.ns for part in parts) == pytest.approx(times.success.ns, rel=1e-6)
+    assert sum(one.compute_infer.count for one in stats.batch_stats) == stats.execution_count
+    assert all(size.bit_count() == 1 for size in (one.batch_size for one in stats.batch_stats))
+
+
+def test_statistics_of_what_is_not_loaded(client: Client) -> None:
+    assert {one.name for one in client.get_inference_statistics().model_stats} == {"flag", "strings"}
+    with pytest.raises(InferenceServerException, match="no version of model 'nothing' is loaded"):
+        client.get_inference_statistics("nothing")
