@@ -42,6 +42,10 @@ PARAMETER_EXTRA_COLUMNS: Final = "extra_columns"
 PARAMETER_EXPLAIN: Final = "explain"
 """Whether the answer has attributions too."""
 
+# A parameter of a requested output.
+PARAMETER_CLASSIFICATION: Final = "classification"
+"""How many of its largest values are wanted, as texts (Triton's classification extension)."""
+
 # Parameters of a tensor of ModelMetadataResponse.
 PARAMETER_COLUMNS: Final = "columns"
 """The names of the columns of a version's one matrix, in their order, as a JSON list."""

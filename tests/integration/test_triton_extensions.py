@@ -33,6 +33,7 @@ def server(
     repository = tmp_path_factory.mktemp("repository")
     for version in ("1", "2"):
         put_version(repository, "flag", version, flag_model)
+    put_version(repository, "counted", "2", flag_model)
     put_version(repository, "strings", "3", strings_model)
     (repository / "damaged" / "1").mkdir(parents=True)
     (repository / "damaged" / "1" / "model.onnx").write_bytes(b"no graph")
@@ -56,6 +57,14 @@ def tensor(rows: np.ndarray[Any, Any] = ROWS) -> list[triton.InferInput]:
     return [made]
 
 
+def texts() -> list[triton.InferInput]:
+    text = triton.InferInput("text", [1, 2], "BYTES")
+    text.set_data_from_numpy(np.array([["a", "b"]], object))
+    x = triton.InferInput("x", [1, 2], "FP32")
+    x.set_data_from_numpy(ROWS[:1])
+    return [text, x]
+
+
 def test_the_configuration(client: Client) -> None:
     config = client.get_model_config("flag").config
     assert (config.name, config.platform, config.backend) == ("flag", "onnxruntime_onnx", "onnxruntime")
@@ -74,7 +83,22 @@ def test_the_configuration(client: Client) -> None:
 
 
 def test_metadata_name_the_extensions(client: Client) -> None:
-    assert {"statistics", "model_configuration"} <= {*client.get_server_metadata().extensions}
+    extensions = {*client.get_server_metadata().extensions}
+    assert {"statistics", "model_configuration", "classification"} <= extensions
+    assert not any("shared_memory" in name for name in extensions)
+
+
+def test_the_largest_scores_with_their_classes(client: Client) -> None:
+    output = "probabilities"
+    scores = client.infer("flag", tensor()).as_numpy(output)
+    wanted = [triton.InferRequestedOutput("label"), triton.InferRequestedOutput(output, class_count=1)]
+    for _ in range(3):
+        result = client.infer("flag", tensor(), outputs=wanted)
+        found = [text.decode().split(":") for (text,) in result.as_numpy(output)]
+        assert [int(place) for _, place in found] == scores.argmax(axis=1).tolist() == result.as_numpy("label").tolist()
+        assert [float(value) for value, _ in found] == pytest.approx(scores.max(axis=1).tolist(), abs=1e-6)
+    with pytest.raises(InferenceServerException, match="is BYTES, expected numbers for a classification"):
+        client.infer("strings", texts(), outputs=[triton.InferRequestedOutput("text_out", class_count=1)])
 
 
 def test_the_index_says_why(client: Client) -> None:
@@ -90,7 +114,7 @@ def test_statistics_are_of_the_whole_server(server: Server, client: Client, unti
     def ask() -> None:
         with Client(server.grpc) as own:
             for _ in range(requests):
-                own.infer("flag", tensor())
+                own.infer("counted", tensor())
 
     threads = [threading.Thread(target=ask) for _ in range(clients)]
     began_s = time.time()
@@ -99,16 +123,16 @@ def test_statistics_are_of_the_whole_server(server: Server, client: Client, unti
     for thread in threads:
         thread.join()
     with pytest.raises(InferenceServerException):
-        client.infer("flag", tensor(np.zeros((1, 3), np.float32)))
+        client.infer("counted", tensor(np.zeros((1, 3), np.float32)))
 
     def found() -> Any:
-        (one,) = client.get_inference_statistics("flag").model_stats
+        (one,) = client.get_inference_statistics("counted").model_stats
         return one
 
     until(lambda: found().inference_stats.success.count == requests * clients, "all workers' answers are counted")
     stats = found()
     times = stats.inference_stats
-    assert (stats.name, stats.version) == ("flag", "2")
+    assert (stats.name, stats.version) == ("counted", "2")
     assert stats.inference_count == requests * clients * len(ROWS)
     assert 0 < stats.execution_count <= requests * clients
     assert times.fail.count == 1
@@ -122,6 +146,6 @@ def test_statistics_are_of_the_whole_server(server: Server, client: Client, unti
 
 
 def test_statistics_of_what_is_not_loaded(client: Client) -> None:
-    assert {one.name for one in client.get_inference_statistics().model_stats} == {"flag", "strings"}
+    assert {one.name for one in client.get_inference_statistics().model_stats} == {"counted", "flag", "strings"}
     with pytest.raises(InferenceServerException, match="no version of model 'nothing' is loaded"):
         client.get_inference_statistics("nothing")

@@ -9,7 +9,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, MutableSequence, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,9 +25,10 @@ from penstock_server.errors import ModelFailedError
 from penstock_server.features.pipeline import FeatureCall, Pipeline, Refusal
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.kernels import ModelKernels, none
+from penstock_server.models.manifest import Manifest
 from penstock_server.models.onnx_file import OnnxFile
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_server.models.signature import ANY, Signature
+from penstock_server.models.signature import ANY, Signature, TensorInfo
 
 Blocks = Sequence[bytes]
 Shapes = Sequence[tuple[int, ...]]
@@ -114,7 +115,7 @@ class Servable(ABC):
         self.artifact = artifact
         self.model = model
         self.pipeline = pipeline
-        self.outputs = model.signature.outputs
+        self.outputs = _labelled(model.signature.outputs, artifact.manifest)
         self.is_batched = model.signature.is_batched
         self.batching: BatchingVerdict | None = None
         self._tails = [spec.shape[1:] for spec in self.outputs]
@@ -290,3 +291,14 @@ class OnnxServable(Servable):
     def _added(self, _matrix: NDArray[Any]) -> list[NDArray[Any]]:
         """Outputs beside the graph's, from what the graph was given."""
         return []
+
+
+def _labelled(outputs: Sequence[TensorInfo], manifest: Manifest | None) -> tuple[TensorInfo, ...]:
+    """The outputs; those with a number for each of the classes that the publisher named have the names as labels."""
+    labels = () if manifest is None or manifest.classes is None else tuple(map(str, manifest.classes))
+    return tuple(
+        replace(spec, labels=labels)
+        if labels and spec.datatype in NUMPY_TYPES and spec.shape[1:] == (len(labels),)
+        else spec
+        for spec in outputs
+    )

@@ -18,6 +18,7 @@ class TensorInfo:
         missing: the text that stands for a missing value; None if none does.
         time: the unit of times since 1970-01-01 in UTC, "ns"; None for what is no time.
         parameters: what replies say of an output beside its numbers.
+        labels: the names of the classes that a row's values are of, where the publisher named them.
     """
 
     name: str
@@ -27,6 +28,7 @@ class TensorInfo:
     missing: str | None = None
     time: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
+    labels: tuple[str, ...] = ()
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape is accepted."""

@@ -7,7 +7,7 @@ may be joined, so a reply is a few joins of bytes.
 Source: Protocol Buffers, "Encoding"; field numbers of `ModelInferResponse`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +25,7 @@ from penstock.names import (
 from penstock.tensors import to_raw
 from penstock.wire import varint
 from penstock_server.models.signature import TensorInfo
+from penstock_server.prediction.classification import DATATYPE, TopClasses, output_of
 
 _ID: Final = b"\x1a"  # field 3
 _PARAMETER: Final = b"\x22"  # field 4
@@ -37,8 +38,8 @@ _LAYOUT_COST: Final = 512
 _HEAD_COST: Final = 100
 _KEPT_VALUES: Final = 4096
 
-Choice = tuple[int, ...] | None
-"""The positions of the outputs that a request names; None for all."""
+Choice = tuple[int | TopClasses, ...] | None
+"""The positions of the outputs that a request names, or their largest values; None for all outputs as they are."""
 
 
 class _Layout(NamedTuple):
@@ -46,23 +47,24 @@ class _Layout(NamedTuple):
 
     Attributes:
         prefix: everything but the id, the timing and the raw outputs.
-        outputs: for each output its position, the bytes of its rows (-1 where they vary, as for strings), and the head
-            of its entry in `raw_output_contents`.
+        outputs: for each output its position, the bytes of its rows (-1 where they vary, as for strings), the head of its
+            entry in `raw_output_contents`, and what of it is asked for.
     """
 
     prefix: bytes
-    outputs: tuple[tuple[int, int, bytes], ...]
+    outputs: tuple[tuple[int, int, bytes, int | TopClasses], ...]
 
 
 class ReplyEncoder:
     """Encodes the replies of one version in one role.
 
     Attributes:
+        specs: the version's outputs.
         shapes: how often the shapes of its outputs have changed; layouts hold for one of these times.
     """
 
     def __init__(self, key: VersionKey, role: Role | None, outputs: Sequence[TensorInfo]) -> None:
-        self._specs = outputs
+        self.specs = outputs
         self.shapes = 0
         self._base = ModelInferResponse(model_name=key[0], model_version=key[1])
         if role is not None:
@@ -93,7 +95,7 @@ class ReplyEncoder:
     ) -> bytes:
         """The reply to a request that ran alone, with outputs of any shape."""
         reply = self._described(tuple(array.shape for array in arrays), chosen)
-        reply.raw_output_contents.extend(to_raw(arrays[at]) for at in _places(arrays, chosen))
+        reply.raw_output_contents.extend(raw_of(arrays, place, self.specs) for place in _places(arrays, chosen))
         timing = COMPUTE_US.encode(int(compute_s * 1e6)) + BATCH_ROWS.encode(rows) + QUEUE_US.encode(queue_us)
         encoded: bytes = reply.SerializeToString()
         return b"".join((encoded, id_field, timing))
@@ -122,15 +124,18 @@ class ReplyEncoder:
         if known is None:
             shapes = [(rows, *tail) for tail in self._tails]
             outputs = []
-            for at in _places(arrays, chosen):
-                size = -1 if arrays[at].dtype.kind in "OUS" else prod(shapes[at]) * arrays[at].itemsize
-                outputs.append((at, size, _RAW_OUTPUT + varint(size) if size >= 0 else b""))
+            for place in _places(arrays, chosen):
+                size = -1
+                if isinstance(place, int) and arrays[place].dtype.kind not in "OUS":
+                    size = prod(shapes[place]) * arrays[place].itemsize
+                head = _RAW_OUTPUT + varint(size) if size >= 0 else b""
+                outputs.append((output_of(place), size, head, place))
             known = _Layout(self._described(shapes, chosen).SerializeToString(), tuple(outputs))
             self._remember((rows, chosen), known)
         return known
 
     def _remember(self, key: tuple[int, Choice], layout: _Layout) -> None:
-        heads = sum(len(head) + _HEAD_COST for _, _, head in layout.outputs)
+        heads = sum(len(head) + _HEAD_COST for _, _, head, _ in layout.outputs)
         self._layout_bytes += _LAYOUT_COST + len(layout.prefix) + heads
         if self._layout_bytes > LAYOUT_BYTES:
             self._start_over(self._tails)
@@ -146,9 +151,12 @@ class ReplyEncoder:
     def _described(self, shapes: Sequence[tuple[int, ...]], chosen: Choice) -> ModelInferResponse:
         reply = ModelInferResponse()
         reply.CopyFrom(self._base)
-        for at in _places(shapes, chosen):
-            spec = self._specs[at]
-            added = reply.outputs.add(name=spec.name, datatype=spec.datatype, shape=shapes[at])
+        for place in _places(shapes, chosen):
+            at = output_of(place)
+            spec, shape, datatype = self.specs[at], shapes[at], self.specs[at].datatype
+            if isinstance(place, TopClasses):
+                shape, datatype = place.shape(shape), DATATYPE
+            added = reply.outputs.add(name=spec.name, datatype=datatype, shape=shape)
             for name, text in spec.parameters:
                 added.parameters[name].string_param = text
         return reply
@@ -172,18 +180,27 @@ class BatchReplies:
         """The encoded reply to the request whose rows begin at `start`."""
         layout = self._encoder.layout(rows, chosen, self._arrays)
         parts = [layout.prefix, id_field, self._timing, QUEUE_US.encode(queue_us)]
-        for at, size, head in layout.outputs:
+        for at, size, head, place in layout.outputs:
             if size >= 0:
                 # Every row has the same size, so the request's first row begins where `start` rows end.
                 begin = start * size // rows if rows else 0
                 parts += (head, self._raws[at][begin : begin + size])
             else:
-                raw = to_raw(self._arrays[at][start : start + rows])
+                raw = raw_of({at: self._arrays[at][start : start + rows]}, place, self._encoder.specs)
                 parts += (_RAW_OUTPUT, varint(len(raw)), raw)
         return b"".join(parts)
 
 
-def _places(outputs: Sequence[object], chosen: Choice) -> Sequence[int]:
+def raw_of(
+    arrays: Sequence[NDArray[Any]] | Mapping[int, NDArray[Any]], place: int | TopClasses, specs: Sequence[TensorInfo]
+) -> bytes:
+    """What a request asks for of one output, in raw form."""
+    if isinstance(place, int):
+        return to_raw(arrays[place])
+    return to_raw(place.texts(arrays[place.output], specs[place.output].labels))
+
+
+def _places(outputs: Sequence[object], chosen: Choice) -> Sequence[int | TopClasses]:
     return range(len(outputs)) if chosen is None else chosen
 
 

@@ -33,6 +33,7 @@ from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.plain import layout
 from penstock_server.plain.lane import Lane, LaneBatch
 from penstock_server.prediction.answerer import Answerer, PendingRequest
+from penstock_server.prediction.classification import output_of
 from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.fusing import fused
 from penstock_server.prediction.large_requests import LargeRequests
@@ -217,7 +218,7 @@ class Executor(Answerer):
     def _check_reply(self, request: PendingRequest) -> None:
         """Refuses what cannot be sent before it is computed."""
         places = range(len(self._row_bytes)) if request.chosen is None else request.chosen
-        size = request.rows * sum(self._row_bytes[at] for at in places)
+        size = request.rows * sum(self._row_bytes[output_of(place)] for place in places)
         if size > self.reply_bytes:
             raise self.too_large(request.rows, size)
 

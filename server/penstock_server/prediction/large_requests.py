@@ -15,12 +15,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.tensors import to_raw
 from penstock_server.batching.queue import Batch, BatchQueue
 from penstock_server.clock import Clock
 from penstock_server.errors import NotReadyError
 from penstock_server.models.servable import Outputs
 from penstock_server.prediction.answerer import Answerer, PendingRequest
+from penstock_server.prediction.classification import TopClasses
+from penstock_server.prediction.encode import raw_of
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.work import Work, computed
 
@@ -42,7 +43,7 @@ class Slice(NamedTuple):
     row_elements: Sequence[int]
     starts: Sequence[int]
     rows: int
-    places: Sequence[int]
+    places: Sequence[int | TopClasses]
 
 
 class SliceDone(NamedTuple):
@@ -72,7 +73,8 @@ def computed_slice(part: Slice) -> SliceDone | Exception:
         outputs = computed(work)
         if isinstance(outputs, Exception):
             return outputs
-        return SliceDone(work, outputs, [to_raw(outputs.arrays[at]) for at in part.places], ends)
+        specs = work.servable.outputs
+        return SliceDone(work, outputs, [raw_of(outputs.arrays, place, specs) for place in part.places], ends)
     except Exception as error:  # noqa: BLE001 - a bug fails the request and nothing else
         return error
 

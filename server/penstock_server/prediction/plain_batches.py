@@ -144,7 +144,7 @@ class PlainBatches:
         def layout_of(rows: int, form: Form) -> ReplyLayout:
             form.encoder.fit(outputs.arrays)
             made = form.encoder.layout(rows, form.chosen, outputs.arrays)
-            return ReplyLayout(made.prefix, [(at, head) for at, _, head in made.outputs])
+            return ReplyLayout(made.prefix, [(at, head) for at, _, head, _ in made.outputs])
 
         ended_s = answerer.now_s()
         count = self.lane.answer(

@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 
 from penstock.inference_pb2 import ModelInferRequest
-from penstock.names import ATTRIBUTIONS, PARAMETER_EXPLAIN, PARAMETER_EXTRA_COLUMNS
+from penstock.names import ATTRIBUTIONS, PARAMETER_CLASSIFICATION, PARAMETER_EXPLAIN, PARAMETER_EXTRA_COLUMNS
 from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
@@ -29,6 +29,7 @@ from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.plain.lane import Form, Lane
 from penstock_server.plain.requests import MAX_BYTES, Canary, PlainRequests, RawColumn
 from penstock_server.prediction.answerer import PASSED, PendingRequest, refuse
+from penstock_server.prediction.classification import TopClasses
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import Choice
 from penstock_server.prediction.executor import LARGE_BYTES, Executor
@@ -271,10 +272,10 @@ class PlainForms:
         plan = _drawn_plan(request, routing_table)
         if plan is not None:
             self._learn_drawn(message, request, routing_table, plan)
-        elif (columns := executor.decoder.plain_columns(request)) is None:
+        elif (columns := executor.decoder.plain_columns(request)) is None or (form := _form(chosen, executor)) is None:
             self._requests.learn(message, (), None, None)
         elif (lane := self._lane_of(executor)) is not None:
-            self._requests.learn(message, columns, lane, Form(chosen, executor.encoder))
+            self._requests.learn(message, columns, lane, form)
 
     def _learn_drawn(
         self, message: bytes, request: ModelInferRequest, routing_table: RoutingTable, plan: TrafficPlan
@@ -300,8 +301,9 @@ class PlainForms:
             chosen = _chosen(request, executor) if request.outputs else None
         except PenstockError:
             return None  # the general path says why
-        lane = None if columns is None else self._lane_of(executor)
-        return None if columns is None or lane is None else (columns, lane, Form(chosen, executor.encoder))
+        form = _form(chosen, executor)
+        lane = None if columns is None or form is None else self._lane_of(executor)
+        return None if columns is None or form is None or lane is None else (columns, lane, form)
 
     def _lane_of(self, executor: Executor) -> Lane | None:
         """The executor's lane, which is opened for the first form; None if there are too many."""
@@ -328,6 +330,14 @@ def _drawn_plan(request: ModelInferRequest, routing_table: RoutingTable) -> Traf
     plan = routing_table.model(request.model_name).plan
     is_drawn = not request.model_version and plan is not None and plan.canary is not None and plan.canary_weight > 0
     return plan if is_drawn else None
+
+
+def _form(chosen: Choice, executor: Executor) -> Form | None:
+    """What plain requests that ask for these outputs share; None if one is not to be answered as it is."""
+    if chosen is None:
+        return Form(None, executor.encoder)
+    places = tuple(place for place in chosen if isinstance(place, int))
+    return Form(places, executor.encoder) if len(places) == len(chosen) else None
 
 
 def _read(executor: Executor, message: bytes) -> ReadRequest:
@@ -419,21 +429,33 @@ def _value(parameter: Any) -> int:
 
 
 def _chosen(request: ModelInferRequest, executor: Executor) -> Choice:
-    chosen: dict[int, None] = {}
+    chosen: dict[int, int | TopClasses] = {}
     for output in request.outputs:
         at = executor.output_at.get(output.name)
         if at is None:
             known = ", ".join(repr(name) for name in executor.output_at)
             raise InvalidInputError(f"unknown output {output.name!r}; expected some of {known}")
-        if output.parameters and "classification" in output.parameters:
-            raise InvalidInputError(
-                f"output {output.name!r} asks for a classification, which is not served; read the scores"
-            )
         if output.parameters and "shared_memory_region" in output.parameters:
             raise InvalidInputError(f"output {output.name!r} asks for shared memory, which is not supported")
         if at in chosen:
             raise InvalidInputError(f"output {output.name!r} is asked for twice, expected each output once")
-        chosen[at] = None
+        is_classified = output.parameters and PARAMETER_CLASSIFICATION in output.parameters
+        chosen[at] = _top_classes(output, at, executor) if is_classified else at
     if ATTRIBUTIONS in executor.output_at:
-        chosen[executor.output_at[ATTRIBUTIONS]] = None
-    return tuple(chosen)
+        at = executor.output_at[ATTRIBUTIONS]
+        chosen[at] = at
+    return tuple(chosen.values())
+
+
+def _top_classes(output: ModelInferRequest.InferRequestedOutputTensor, at: int, executor: Executor) -> TopClasses:
+    """The largest values of an output, as the request asks for them."""
+    spec, parameter = executor.servable.outputs[at], output.parameters[PARAMETER_CLASSIFICATION]
+    choice = parameter.WhichOneof(_CHOICE)
+    if choice not in _INTEGERS or (count := _value(parameter)) < 1:
+        shown = "empty" if choice is None else f"{getattr(parameter, choice)!r}"
+        raise InvalidInputError(
+            f"parameter {PARAMETER_CLASSIFICATION!r} of output {output.name!r} is {shown}, expected a whole number from 1"
+        )
+    if spec.datatype in {"BYTES", "BOOL"}:
+        raise InvalidInputError(f"output {output.name!r} is {spec.datatype}, expected numbers for a classification")
+    return TopClasses(at, count, is_by_row=executor.servable.is_batched or len(spec.shape) > 1)

@@ -9,7 +9,7 @@ from penstock_server.services.forwarded import Forward, forwarded
 from penstock_server.services.model_config import config_of
 from penstock_server.transport.interface import Methods
 
-EXTENSIONS = ("model_configuration", "statistics")
+EXTENSIONS = ("classification", "model_configuration", "statistics")
 """What server metadata calls them."""
 
 

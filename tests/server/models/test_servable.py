@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from penstock_server.features.spec.spec import (
 )
 from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_server.models.artifact import Artifact
+from penstock_server.models.manifest import Manifest
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
 
@@ -52,6 +54,18 @@ def test_a_graph_alone_takes_rows(doubling: Path) -> None:
     assert outputs.infer_s > 0
     assert servable.is_batched
     assert [spec.name for spec in servable.outputs] == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels"), [(None, ()), (("a", "b", "c"), ()), ((1, 2, 3, 4), ("1", "2", "3", "4"))]
+)
+def test_an_output_with_a_number_for_each_class_has_their_names(
+    doubling: Path, classes: Any, labels: tuple[str, ...]
+) -> None:
+    manifest = Manifest(files={}, created=datetime.now(UTC), classes=classes)
+    artifact = Artifact(doubling.parent, doubling, manifest=manifest)
+    (output,) = OnnxServable(("m", "1"), artifact, OnnxModel(doubling), None).outputs
+    assert output.labels == labels
 
 
 def test_a_graph_that_runs_requests_alone_takes_their_shapes(write_onnx: WriteOnnx) -> None:

@@ -21,6 +21,7 @@ from penstock_server.errors import (
 from penstock_server.features.pipeline import Refusal
 from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.answerer import PendingRequest
+from penstock_server.prediction.classification import TopClasses
 from penstock_server.prediction.executor import LARGE_BYTES, Executor
 
 NEVER = float("inf")
@@ -61,6 +62,17 @@ def submit(executor: Executor, call: Any, request: Any, *, chosen: Any = None, *
     call.pending = pending
     executor.submit(pending)
     return call
+
+
+def test_the_largest_values_of_slices_are_joined(
+    new: Any, fake_call: Any, infer_request: Any, reactor: Any, outputs_of: Any
+) -> None:
+    executor = new()
+    request = infer_request({"x": np.arange(20.0).reshape(10, 2)})
+    call = submit(executor, fake_call(), request, chosen=(TopClasses(0, 1, is_by_row=True),))
+    reactor.serve(executor)
+    found = outputs_of(call.answer)["y"]
+    assert [text.decode() for (text,) in found.tolist()] == [f"{4.0 * row + 2:.6f}:1" for row in range(10)]
 
 
 def test_a_large_request_runs_in_slices_and_is_answered_whole(

@@ -506,6 +506,23 @@ def test_requests_that_differ_in_form_are_told_apart(both: Callable[..., Both]) 
             pair.ask(asked(usual), one, asked(usual, id="after"))
 
 
+@pytest.mark.parametrize("kind", ["doubles", "fused columns"])
+def test_requests_for_classes_take_the_general_path(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind)
+    usual = asked(rows_of(kind, 2))
+    pair.warm(usual)
+    taken = pair.plain.taken
+    request = pb.ModelInferRequest.FromString(usual)
+    request.outputs.add(name=pair.plain.executors["1"].servable.outputs[-1].name)
+    request.outputs[0].parameters["classification"].int64_param = 2
+    for _ in range(3):
+        (reply,) = pair.ask(request.SerializeToString())
+        assert pb.ModelInferResponse.FromString(reply).outputs[0].datatype == "BYTES"
+    assert pair.plain.taken == taken
+    pair.ask(usual)
+    assert pair.plain.taken > taken
+
+
 def test_requests_for_attributions_take_the_general_path(both: Callable[..., Both]) -> None:
     pair = both("doubles")
     message = asked(rows_of("doubles", 1))

@@ -132,7 +132,8 @@ REFUSALS: list[tuple[Callable[[pb.ModelInferRequest], None], type[errors.Penstoc
         lambda request: [output("y")(request) for _ in range(100_000)], errors.InvalidInputError,
         "output 'y' is asked for twice, expected each output once",
     ),
-    (output("classification", int64_param=3), errors.InvalidInputError, "output 'y' asks for a classification"),
+    (output("classification", int64_param=0), errors.InvalidInputError, "is 0, expected a whole number from 1"),
+    (output("classification", string_param="3"), errors.InvalidInputError, "is '3', expected a whole number from 1"),
     (output("shared_memory_region", string_param="r"), errors.InvalidInputError, "output 'y' asks for shared memory"),
     (parameter("sequence_id", int64_param=7), errors.InvalidInputError, "'sequence_id' asks for a stateful sequence"),
     (parameter("sequence_start", bool_param=True), errors.InvalidInputError, "'sequence_start' asks for a stateful"),
@@ -181,6 +182,20 @@ def test_harmless_parameters_pass(server: Server, fake_call: Any, infer_request:
     call = server.ask(request, fake_call())
     server.run()
     assert isinstance(call.answer, bytes)
+
+
+@pytest.mark.parametrize(("count", "found"), [(1, [["2.000000:0"], ["6.000000:1"]]), (9, None)])
+def test_the_largest_values_of_an_output(
+    server: Server, fake_call: Any, infer_request: Any, outputs_of: Any, count: int, found: Any
+) -> None:
+    request = infer_request({"x": np.array([[1.0, 0.5], [2.0, 3.0]])})
+    output("classification", int64_param=count)(request)
+    for _ in range(2):  # the second one's head is known
+        call = server.ask(request, fake_call())
+        server.run()
+        texts = outputs_of(call.answer)["y"]
+        expected = found or [["2.000000:0", "1.000000:1"], ["6.000000:1", "4.000000:0"]]
+        assert [[text.decode() for text in row] for row in texts.tolist()] == expected
 
 
 @pytest.mark.parametrize("wrong", [10, -1])
