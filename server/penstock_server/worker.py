@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,13 +31,14 @@ from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.kernels import compiled
 from penstock_server.log_setup import configure_logging
 from penstock_server.memory import MemoryReturn, return_memory
-from penstock_server.metrics.counters import CountersShape, SharedCounters, open_counters
+from penstock_server.metrics.counters import CountersShape, SharedCounters, new_counters, open_counters
 from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.loader import load
 from penstock_server.models.servable import Servable
 from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
 from penstock_server.plain.requests import PlainRequests
-from penstock_server.prediction.decode import Decoder, block_of, block_order, decoder_of
+from penstock_server.prediction.block_copies import block_copies
+from penstock_server.prediction.decode import Decoder, block_of, decoder_of
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import reader_of
@@ -109,7 +110,7 @@ class Worker:
         self._predictor = Predictor(clock=monotonic, report=report, thread=self._large)
         self._inbox: queue.SimpleQueue[messages.Command | _Loaded | None] = queue.SimpleQueue()
         self._health = Health(self._predictor)
-        self._shadow = ShadowThread()
+        self._shadow = ShadowThread(self._post)
         self._request_log = _request_log(settings.request_log)
         self._samplers: dict[VersionKey, RequestSampler] = {}
         self._forwarded = ForwardedCalls(link.send, self._post)
@@ -355,13 +356,17 @@ class Worker:
             champion.set_shadow(self._shadow_target(champion, shadow))
 
     def _shadow_target(self, champion: Executor, shadow: Executor) -> ShadowTarget:
+        shape = shadow.report.counters.shape
+        apart = new_counters(replace(shape, sub_windows=1)) if shape.features else None
         return ShadowTarget(
             self._shadow,
             servable=shadow.servable,
             report=shadow.report,
             reader=shadow.reader,
             champion=champion.reader,
-            order=block_order(shadow.decoder, champion.decoder),
+            order=block_copies(shadow.decoder, champion.decoder),
+            apart=None if apart is None else self._recorder(shadow.servable, apart),
+            skips_repeats=shadow.skips_repeats,
         )
 
     def _unload(self, key: VersionKey) -> None:

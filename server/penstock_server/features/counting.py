@@ -53,6 +53,11 @@ def bins_of(words: int) -> int:
     return (words - EXTRA_CELLS - TALLIES) // 2
 
 
+def rows_of(words: NDArray[np.int64]) -> int:
+    """The rows in counts as the kernels lay them out, int64 [columns, words]: each column counts each row once."""
+    return int(words[0, : bins_of(words.shape[1]) + EXTRA_CELLS].sum())
+
+
 def shape(cells: Cells) -> tuple[int, int]:
     """The shape of the counts of a specification's columns, int64: columns, words."""
     return len(cells.columns), row_words(cells.bins)

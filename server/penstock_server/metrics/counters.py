@@ -184,6 +184,11 @@ def open_counters(path: Path, shape: CountersShape) -> SharedCounters:
     return SharedCounters(memory, shape)
 
 
+def new_counters(shape: CountersShape) -> SharedCounters:
+    """Counters of this process alone, all zero."""
+    return SharedCounters(mmap.mmap(-1, shape.words * WORD_BYTES), shape)
+
+
 def latency_bucket(duration_ns: int) -> int:
     """The cell of a latency histogram that counts this duration."""
     return bisect_left(LATENCY_EDGES_NS, duration_ns)

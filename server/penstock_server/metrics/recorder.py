@@ -223,9 +223,9 @@ class Recorder:
             self._drift_at[0] += 1
 
     def drift_added(self, counts: NDArray[np.int64], rows: int) -> None:
-        """Adds rows that were counted apart, in an array of the shape of `drift_cells`."""
-        cells = self.drift_cells()
-        if cells is not None:
+        """Adds rows that were counted apart, in an array of the shape of `drift_cells` or of a whole sub-window."""
+        if self._drift_cells:
+            cells = self.counters.drift[self._drift_place(), : len(counts)]
             sums_at = counting.bins_of(counts.shape[1]) + counting.EXTRA_CELLS + counting.TALLIES
             cells[:, :sums_at] += counts[:, :sums_at]
             cells.view(np.float64)[:, sums_at:] += counts.view(np.float64)[:, sums_at:]

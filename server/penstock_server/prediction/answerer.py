@@ -29,7 +29,7 @@ from penstock_server.models.servable import Outputs, Servable
 from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
 from penstock_server.prediction.failure_log import FailureLog
-from penstock_server.prediction.outputs import OutputReader
+from penstock_server.prediction.outputs import OutputReader, count_predictions
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
 from penstock_server.prediction.work import Work
 from penstock_server.request_log.sampler import QUEUE_BYTES, RequestSampler
@@ -302,22 +302,15 @@ class Answerer(ABC):
 
         The requests are those that were joined, in order; a slice, which is a part of one, has none.
         """
-        given = outputs.arrays if outputs.refusal is None else self._given(outputs)
-        if self.reader.classes is not None:
-            self.report.classes(self.reader.classes(given), is_drift=not work.is_repeat)
-        elif self.reader.score is not None and not work.is_repeat:
-            self.report.scores(given[self.reader.score])
+        is_batched, is_drift = self.servable.is_batched, not work.is_repeat
+        count_predictions(self.report, self.reader, outputs, is_batched=is_batched, is_drift=is_drift)
         if self.shadow is not None:
             compute_s = outputs.features_s + outputs.infer_s
             each = () if self.shadow.is_batched else tuple(request.decoded for request in requests)
-            self.shadow.offer(AnsweredBatch(work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each))
-
-    def _given(self, outputs: Outputs) -> list[NDArray[Any]]:
-        """The outputs of the rows that are not refused."""
-        if outputs.refusal is None or not self.servable.is_batched:
-            return outputs.arrays
-        kept = outputs.refusal.found < 0
-        return [array[kept] for array in outputs.arrays]
+            copy = AnsweredBatch(
+                work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each, is_repeat=work.is_repeat
+            )
+            self.shadow.offer(copy)
 
     def _reply(
         self, batch: Batch[PendingRequest], outputs: Outputs, started_s: float, compute_s: float

@@ -73,10 +73,15 @@ class Decoder(Protocol):
     Attributes:
         inputs: what it takes, as metadata shows it.
         blocks: the blocks that it decodes a request into.
+        columns: the names that callers may send numbers under, column by column and of any type of number; empty where
+            there are none.
+        matrix: the one tensor that the version's graph takes, where it gets the rows as callers send them; else None.
     """
 
     inputs: tuple[TensorInfo, ...]
     blocks: tuple[Block, ...]
+    columns: tuple[str, ...]
+    matrix: TensorInfo | None
 
     def decode(self, request: ModelInferRequest) -> DecodedRows:
         """The request's rows; `InvalidInputError` when they are not what the version takes."""
@@ -98,10 +103,13 @@ class Decoder(Protocol):
 
 def decoder_of(servable: Servable) -> Decoder:
     """The decoder for a version: columns for a feature pipeline, else the graph's own inputs."""
+    signature = servable.model.signature
     if servable.pipeline is not None:
-        return ColumnDecoder(servable.pipeline, is_batched=servable.is_batched)
-    inputs = named_inputs(servable.model.signature, servable.artifact.columns)
-    return TensorDecoder(replace(servable.model.signature, inputs=inputs, is_batched=servable.is_batched))
+        is_matrix = servable.pipeline.spec.is_identity and len(signature.inputs) == 1
+        matrix = signature.inputs[0] if is_matrix else None
+        return ColumnDecoder(servable.pipeline, is_batched=servable.is_batched, matrix=matrix)
+    inputs = named_inputs(signature, servable.artifact.columns)
+    return TensorDecoder(replace(signature, inputs=inputs, is_batched=servable.is_batched))
 
 
 def named_inputs(signature: Signature, columns: tuple[str, ...]) -> tuple[TensorInfo, ...]:
@@ -112,35 +120,17 @@ def named_inputs(signature: Signature, columns: tuple[str, ...]) -> tuple[Tensor
     return inputs
 
 
-def block_order(shadow: Decoder, champion: Decoder) -> tuple[int, ...] | None:
-    """For each block of the shadow, the index of the champion's block with the same content; None if any has none."""
-    if isinstance(shadow, TensorDecoder) and isinstance(champion, TensorDecoder) and shadow.takes_like(champion):
-        return (0,)
-    places = {block[:3]: at for at, block in enumerate(champion.blocks)}
-    order = tuple(places.get(block[:3], -1) for block in shadow.blocks)
-    return None if -1 in order else order
-
-
 class TensorDecoder:
-    """For a plain graph: its own inputs, by name, or one tensor per column where the columns of its one matrix have names.
-
-    Attributes:
-        columns: these names in the matrix's order; empty where there are none.
-    """
+    """For a plain graph: its own inputs, by name, or one tensor per column where the columns of its one matrix have names."""
 
     def __init__(self, signature: Signature) -> None:
         self.inputs = signature.inputs
         self._is_batched = signature.is_batched
         self._names = [spec.name for spec in signature.inputs]
         self.columns = self.inputs[0].columns
+        self.matrix = replace(self.inputs[0], columns=()) if len(self.inputs) == 1 else None
         self.blocks = tuple(block_of(spec, is_batched=signature.is_batched) for spec in signature.inputs)
         self._is_plain = signature.is_batched and len(self.inputs) == 1 and self.inputs[0].datatype != "BYTES"
-
-    def takes_like(self, other: "TensorDecoder") -> bool:
-        """Whether both take the same one matrix, though the columns of one of them have no names."""
-        if len(self.inputs) != 1 or len(other.inputs) != 1 or (self.columns and other.columns):
-            return False
-        return replace(self.inputs[0], columns=()) == replace(other.inputs[0], columns=())
 
     def decode(self, request: ModelInferRequest) -> DecodedRows:
         tensors = request.inputs
@@ -206,10 +196,18 @@ class TensorDecoder:
 
 
 class ColumnDecoder:
-    """For a version with features: one tensor per column, or one matrix when all columns are numbers."""
+    """For a version with features: one tensor per column, or one matrix when all columns are numbers.
 
-    def __init__(self, pipeline: Pipeline, *, is_batched: bool = True) -> None:
+    Args:
+        pipeline: the features.
+        is_batched: the version's requests run together.
+        matrix: as its attribute.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, is_batched: bool = True, matrix: TensorInfo | None = None) -> None:
         self.pipeline = pipeline
+        self.columns = pipeline.numbers
+        self.matrix = matrix
         self._numbers = pipeline.numbers
         self._times = pipeline.times
         self._strings = pipeline.strings

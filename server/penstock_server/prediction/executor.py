@@ -148,6 +148,11 @@ class Executor(Answerer):
         return self._thread is None
 
     @property
+    def skips_repeats(self) -> bool:
+        """Whether drift counts no requests that repeat recent ones."""
+        return self._recent is not None
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         is_large_idle = self._large is None or self._large.is_idle
@@ -627,6 +632,11 @@ class Executor(Answerer):
 
     def set_shadow(self, shadow: ShadowTarget | None) -> None:
         super().set_shadow(shadow)
+        if shadow is not None and shadow.skips_repeats and self._recent is None and self.report.drift_cells() is None:
+            # Only its shadow has a baseline, so it looks for repeats on the shadow's behalf.
+            self._recent = RecentRequests()
+            if self.plain_batches is not None:
+                self.plain_batches.lane.watch_repeats()
         self._fuse()
         if self.explaining is not None:
             self.explaining.set_shadow(shadow)

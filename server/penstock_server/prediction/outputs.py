@@ -1,4 +1,4 @@
-"""Reads what a version predicted for each row, a class or a score, and compares the answers of two versions.
+"""Reads what a version predicted for each row, a class or a score, has it counted, and compares the answers of two versions.
 
 Classes are counted where the manifest or the graph's operators (`models.classes`) say that it is a classifier: labels, or
 the largest of a score per class. All other outputs are scores; types and shapes alone say nothing.
@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.classes import ClassOutputs, class_outputs
-from penstock_server.models.servable import Servable
+from penstock_server.models.servable import Outputs, Servable
 from penstock_server.models.signature import TensorInfo
 
 MAX_SCORES: Final = 64
@@ -119,6 +120,20 @@ def _can_be_labels(spec: TensorInfo) -> bool:
 
 def _can_be_scores(spec: TensorInfo) -> bool:
     return spec.datatype in {"FP32", "FP64"} and len(spec.shape) == 2 and 2 <= spec.shape[1] <= MAX_SCORES
+
+
+def count_predictions(
+    report: Recorder, reader: OutputReader, outputs: Outputs, *, is_batched: bool, is_drift: bool = True
+) -> None:
+    """Counts what was predicted for the rows of a run that are not refused, `is_drift` for drift too."""
+    given: Arrays = outputs.arrays
+    if outputs.refusal is not None and is_batched:
+        kept = outputs.refusal.found < 0
+        given = [array[kept] for array in outputs.arrays]
+    if reader.classes is not None:
+        report.classes(reader.classes(given), is_drift=is_drift)
+    elif reader.score is not None and is_drift:
+        report.scores(given[reader.score])
 
 
 def agreement(

@@ -3,6 +3,9 @@
 A copy is offered after the answers have left, a whole batch at a time, so the comparison of durations is fair and the
 champion pays one append per batch. One thread runs all shadows of a worker. When it falls behind, copies are dropped
 and counted. Nothing it does can change an answer.
+
+Drift is counted apart, since the version may be asked by its number too, and then the reactor counts for it: the thread hands
+over what it counted a few milliseconds later, of many copies at once.
 """
 
 import threading
@@ -10,16 +13,20 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
 from penstock_server.clock import monotonic
+from penstock_server.features import counting
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import Servable, Shapes
+from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.failure_log import FailureLog
-from penstock_server.prediction.outputs import OutputReader, agreement
+from penstock_server.prediction.model_thread import Post
+from penstock_server.prediction.outputs import OutputReader, agreement, count_predictions
 
 BACKLOG_ROWS: Final = 8192
 GATHER_S: Final = 0.005
@@ -36,6 +43,7 @@ class AnsweredBatch:
         took_s: the champion's time for features and graph.
         requests: the same rows by request, for a shadow whose requests run alone, which gets no part of a request; empty
             for any other.
+        is_repeat: the rows are those of recent requests, which drift does not count.
     """
 
     blocks: Sequence[bytes]
@@ -44,12 +52,22 @@ class AnsweredBatch:
     arrays: Sequence[NDArray[Any]]
     took_s: float
     requests: Sequence[DecodedRows] = ()
+    is_repeat: bool = False
 
 
 class ShadowThread:
-    """Runs offered copies, oldest first; `offer` never waits."""
+    """Runs offered copies, oldest first; `offer` never waits.
 
-    def __init__(self, backlog_rows: int = BACKLOG_ROWS) -> None:
+    Args:
+        post: runs an action soon on the reactor's thread.
+        backlog_rows: rows that may wait.
+
+    Attributes:
+        post: the same.
+    """
+
+    def __init__(self, post: Post, backlog_rows: int = BACKLOG_ROWS) -> None:
+        self.post = post
         self._backlog_rows = backlog_rows
         self._waiting: deque[tuple[ShadowTarget, AnsweredBatch]] = deque()
         self._taken_rows = 0
@@ -78,15 +96,27 @@ class ShadowThread:
 
     def _run(self) -> None:
         while not self._is_stopped:
-            self._has_work.wait()
-            time.sleep(GATHER_S)
+            if not self._waiting:
+                self._has_work.wait()
+                time.sleep(GATHER_S)
             self._has_work.clear()
-            while self._waiting and not self._is_stopped:
-                target, batch = self._waiting.popleft()
-                target.run(batch)
-                self._taken_rows += batch.rows
-                # While it waits the thread must not keep the last batch's memory, or an unloaded version.
-                del target, batch
+            self._run_round()
+
+    def _run_round(self) -> None:
+        """Runs the copies that wait now, and hands over what was counted.
+
+        Its variables end with it: while it waits the thread must not keep the last batch's memory, or an unloaded version.
+        """
+        ran = set()
+        for _ in range(len(self._waiting)):
+            if self._is_stopped:
+                break
+            target, batch = self._waiting.popleft()
+            target.run(batch)
+            self._taken_rows += batch.rows
+            ran.add(target)
+        for target in ran:
+            target.hand_over()
 
 
 class ShadowTarget:
@@ -94,9 +124,15 @@ class ShadowTarget:
 
     Args:
         servable, report, reader: the shadow version.
-        order: for each of the shadow's blocks, the index of the champion's; None when the two take different inputs:
+        apart: counts its drift for the time being, in counters of one sub-window that are the shadow thread's own; None where
+            the version has no drift baseline.
+        skips_repeats: whether its drift counts no repeats.
+        order: for each of the shadow's blocks, which of the champion's it is; None when the two take different inputs:
             then every copy is dropped as incompatible.
         champion: how to read the champion's answers.
+
+    Attributes:
+        skips_repeats: the same.
     """
 
     def __init__(
@@ -107,7 +143,9 @@ class ShadowTarget:
         report: Recorder,
         reader: OutputReader,
         champion: OutputReader,
-        order: Sequence[int] | None,
+        order: Sequence[BlockCopy] | None,
+        apart: Recorder | None = None,
+        skips_repeats: bool = False,
     ) -> None:
         self._thread = thread
         self._servable = servable
@@ -115,6 +153,9 @@ class ShadowTarget:
         self._reader = reader
         self._champion = champion
         self._order = order
+        self._apart = apart
+        self._counted_rows = 0
+        self.skips_repeats = skips_repeats
         self._failures = FailureLog(servable.key, monotonic)
 
     @property
@@ -137,10 +178,14 @@ class ShadowTarget:
                 self.run(request)
             return
         order = self._order or ()
-        blocks = [batch.blocks[at] for at in order]
-        shapes = None if batch.shapes is None else [batch.shapes[at] for at in order]
+        shapes = None if batch.shapes is None else [batch.shapes[copy.at] for copy in order]
+        apart = None if batch.is_repeat else self._apart
         try:
-            outputs = self._servable.predict(blocks, batch.rows, shapes, None)
+            blocks = [copy.of(batch.blocks) for copy in order]
+            cells = None if apart is None else apart.drift_cells()
+            outputs = self._servable.predict(blocks, batch.rows, shapes, cells)
+            if apart is not None:
+                count_predictions(apart, self._reader, outputs, is_batched=self._servable.is_batched)
             agree, distance = agreement(
                 batch.arrays,
                 outputs.arrays,
@@ -157,6 +202,21 @@ class ShadowTarget:
         except Exception as error:  # noqa: BLE001 - counted, and logged at a bounded rate
             self._failures.failed("shadow failed", error, with_traceback=True)
             self._report.shadow_failed(batch.rows)
+        if apart is not None:
+            self._counted_rows += batch.rows
+            if self._counted_rows >= self._report.sub_window_rows:
+                self.hand_over()
+
+    def hand_over(self) -> None:
+        """Has the reactor add what was counted apart to the version's counters; on the shadow's thread."""
+        if self._apart is None:
+            return
+        self._counted_rows = 0
+        (counts,) = self._apart.counters.drift
+        # Of a copy that failed, rows are there if the graph failed on them, as in any other version's counts.
+        if rows := counting.rows_of(counts):
+            self._thread.post(partial(self._report.drift_added, counts.copy(), rows))
+            counts[...] = 0
 
 
 def _single(batch: AnsweredBatch) -> Iterator[AnsweredBatch]:
@@ -165,5 +225,6 @@ def _single(batch: AnsweredBatch) -> Iterator[AnsweredBatch]:
     for request in batch.requests:
         end = start + request.rows
         arrays = [array[start:end] for array in batch.arrays]
-        yield AnsweredBatch(request.blocks, request.shapes, request.rows, arrays, batch.took_s / len(batch.requests))
+        took_s = batch.took_s / len(batch.requests)
+        yield AnsweredBatch(request.blocks, request.shapes, request.rows, arrays, took_s, is_repeat=batch.is_repeat)
         start = end

@@ -50,6 +50,7 @@ def test_counts_are_taken_apart_and_summed(bins: int) -> None:
     halves = np.linspace(0.5, 9, 2 * bins)
     np.testing.assert_allclose(found.sums[0], halves[:bins] + halves[bins:])
     assert found.rows.tolist() == found.cells.sum(axis=1).tolist()
+    assert sum(map(counting.rows_of, words)) == found.rows[0]
 
 
 @pytest.mark.parametrize("bins", [0, 1, 256])

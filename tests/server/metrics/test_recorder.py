@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf, nan
 from typing import Any
 
@@ -19,6 +20,7 @@ from penstock_server.metrics.counters import (
     create_counters,
     latency_bucket,
 )
+from penstock_server.metrics.counters import new_counters as new_counters_of_this_process
 from penstock_server.metrics.recorder import Recorder, refusal_reason
 
 NewCounters = Callable[..., SharedCounters]
@@ -296,3 +298,17 @@ def test_rows_counted_apart_are_added_to_the_window(new_counters: NewCounters) -
     )
     assert not apart.drift.any()
     Recorder(new_counters()).drift_added(one, 7)
+
+
+def test_a_whole_sub_window_counted_apart_brings_its_predictions() -> None:
+    shape = CountersShape(1, counting.row_words(2), 1)
+    apart, counters = new_counters_of_this_process(shape), new_counters_of_this_process(replace(shape, sub_windows=3))
+    cells = ClassCells((5, 7))
+    aside, recorder = Recorder(apart, predictions=cells), Recorder(counters, 30, cells)
+    aside.drift_cells()[0, 1] += 12  # type: ignore[index]
+    aside.classes(np.array([5] * 4 + [7] * 8))
+    for _ in range(2):
+        recorder.drift_added(apart.drift[0], 12)
+    assert counters.drift_rows.tolist() == [12, 12, 0]
+    assert counters.drift[:, :, :2].tolist() == [[[0, 12], [4, 8]], [[0, 12], [4, 8]], [[0, 0], [0, 0]]]
+    assert counters.classes.sum() == 0

@@ -28,7 +28,6 @@ from penstock_server.prediction.decode import (
     DecodedRows,
     TensorDecoder,
     _count_texts,
-    block_order,
     named_inputs,
 )
 
@@ -234,23 +233,6 @@ def test_refusals_name_the_tensor_what_was_expected_and_what_came(case: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("shadow", "champion", "expected"),
-    [
-        (tensors(X, S), tensors(S, X), (1, 0)),
-        (tensors(X), tensors(X, S), (0,)),
-        (tensors(X, S), tensors(X), None),
-        (tensors(X), tensors(TensorInfo("x", "FP64", (ANY, 2))), None),
-        (tensors(X), tensors(TensorInfo("x", "FP32", (ANY, 3))), None),
-        (columns("a", "p", strings=("p",)), columns("p", "a", strings=("p",)), (0, 1)),
-        (columns("a", "b"), columns("b", "a"), None),
-        (columns("a"), tensors(TensorInfo("a", "FP64", (ANY, 1))), None),
-    ],
-)
-def test_block_order(shadow: Any, champion: Any, expected: tuple[int, ...] | None) -> None:
-    assert block_order(shadow, champion) == expected
-
-
-@pytest.mark.parametrize(
     ("decoder", "name", "datatype", "is_plain"),
     [
         (tensors(X), "x", "FP32", True),
@@ -430,15 +412,8 @@ def test_columns_that_are_not_all_there_are_refused_by_name(infer_request: Make)
         tensors(NAMED).decode(infer_request({"a": np.ones(1), "b": np.ones(2), "c": np.ones(1)}))
 
 
-def test_columns_in_another_order_are_other_blocks() -> None:
-    """A shadow with its columns in another order may not be compared on the champion's matrix."""
-    other = tensors(TensorInfo("X", "FP32", (ANY, 3), ("c", "b", "a")))
-    unnamed = tensors(TensorInfo("X", "FP32", (ANY, 3)))
+def test_a_matrix_whose_columns_have_names_is_one_block() -> None:
     assert tensors(NAMED).blocks == (Block(("a", "b", "c"), "FP32"),)
-    assert block_order(tensors(NAMED), tensors(NAMED)) == (0,)
-    assert block_order(other, tensors(NAMED)) is None
-    assert block_order(unnamed, tensors(NAMED)) == block_order(tensors(NAMED), unnamed) == (0,)
-    assert block_order(tensors(TensorInfo("Y", "FP32", (ANY, 3))), tensors(NAMED)) is None
 
 
 @pytest.mark.parametrize(

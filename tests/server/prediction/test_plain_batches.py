@@ -391,6 +391,8 @@ def test_what_only_one_of_two_versions_takes_is_drawn_once(fake_servable: Any, w
 class Offered:
     """A shadow that keeps what it is offered."""
 
+    skips_repeats = False
+
     def __init__(self, *, is_batched: bool) -> None:
         self.is_batched = is_batched
         self.batches: list[Any] = []

@@ -18,6 +18,7 @@ from penstock_server.compiled_models.choice import Choice
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import DeadlinePassedError, OverloadedError, PenstockError
 from penstock_server.features.cells import ClassCells, NumberCells
+from penstock_server.features.counting import EXTRA_CELLS, TALLIES, bins_of
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
     Categories,
@@ -37,6 +38,7 @@ from penstock_server.models.kernels import kernels_of
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
 from penstock_server.plain import layout
+from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import block_of
 from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.request_log.sampler import RequestSampler
@@ -254,10 +256,11 @@ class Both:
 
         executor._take_over = left  # type: ignore[method-assign]
 
-    def report(self) -> Any:
+    def report(self, sub_windows: int = 10) -> Any:
         cells = None if self.servable.pipeline is None else self.servable.pipeline.cells_shape
         has_drift = cells is not None and bool(cells[1])
-        counters = self._new_counters(CountersShape(*cells) if has_drift else CountersShape())
+        shape = CountersShape(*cells, sub_windows) if has_drift else CountersShape()
+        counters = self._new_counters(shape)
         predictions: Any = None
         if has_drift:
             has_labels = len(self.servable.outputs) > 1
@@ -615,6 +618,9 @@ class Collected:
         self.copies.append((target, copy))
         return True
 
+    def post(self, action: Callable[[], None]) -> None:
+        action()
+
 
 @pytest.mark.parametrize("kind", ["several", "numbers", "fused numbers"])
 def test_a_shadow_compares_alike(both: Callable[..., Both], kind: str) -> None:
@@ -630,7 +636,7 @@ def test_a_shadow_compares_alike(both: Callable[..., Both], kind: str) -> None:
                 report=report,
                 reader=executor.reader,
                 champion=executor.reader,
-                order=tuple(range(len(executor.decoder.blocks))),
+                order=tuple(map(BlockCopy, range(len(executor.decoder.blocks)))),
             )
         )
         targets.append((thread, report))
@@ -642,6 +648,70 @@ def test_a_shadow_compares_alike(both: Callable[..., Both], kind: str) -> None:
     (_, plain), (_, general) = targets
     assert plain.counters.shadow.tolist() == general.counters.shadow.tolist() == [6, 0, 0]
     assert plain.counters.scores.tolist() == general.counters.scores.tolist()
+
+
+@pytest.mark.parametrize("kind", ["straight", "columns", "fused numbers", "one score"])
+def test_a_shadow_counts_as_if_it_had_answered(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind, skips_repeats=True)
+    pair.warm(asked(rows_of(kind, 1)))
+    targets = []
+    for world in pair.worlds:
+        executor, report, thread = world.executors["1"], pair.report(), Collected()
+        target = ShadowTarget(
+            thread,  # type: ignore[arg-type]
+            servable=pair.servable,
+            report=report,
+            reader=executor.reader,
+            champion=executor.reader,
+            order=tuple(map(BlockCopy, range(len(executor.decoder.blocks)))),
+            apart=pair.report(sub_windows=1),
+        )
+        executor.set_shadow(target)
+        targets.append((target, thread, report, world.reports["1"].counters.drift.sum(axis=0)))
+    again = asked(rows_of(kind, 2))
+    for messages in ([again, asked(rows_of(kind, 3))], [again], [asked(rows_of(kind, 4))]):
+        pair.ask(*messages)
+    assert pair.plain.taken == 4
+    for (target, thread, report, before), world in zip(targets, pair.worlds, strict=True):
+        assert [copy.is_repeat for _, copy in thread.copies] == [False, True, False]
+        for _, offered in thread.copies:
+            target.run(offered)
+        target.hand_over()
+        found, expected = report.counters.drift.sum(axis=0), world.reports["1"].counters.drift.sum(axis=0) - before
+        sums_at = bins_of(found.shape[1]) + EXTRA_CELLS + TALLIES
+        assert report.counters.drift_rows.sum() == 9
+        assert found[:, :sums_at].tolist() == expected[:, :sums_at].tolist()
+        assert report.counters.classes.sum() == 0
+
+
+@pytest.mark.parametrize("kind", ["one matrix", "several"])
+def test_repeats_are_known_for_a_shadow(both: Callable[..., Both], kind: str) -> None:
+    """The champion has no baseline, so it looks for them only from then on."""
+    pair = both(kind)
+    again = asked(rows_of(kind, 2))
+    pair.warm(asked(rows_of(kind, 1)), again)
+    threads = []
+    for world in pair.worlds:
+        executor, thread = world.executors["1"], Collected()
+        order = tuple(map(BlockCopy, range(len(executor.decoder.blocks))))
+        executor.set_shadow(
+            ShadowTarget(
+                thread,  # type: ignore[arg-type]
+                servable=pair.servable,
+                report=pair.report(),
+                reader=executor.reader,
+                champion=executor.reader,
+                order=order,
+                skips_repeats=True,
+            )
+        )
+        threads.append(thread)
+    for _ in range(3):
+        pair.ask(again)
+    pair.ask(asked(rows_of(kind, 2)))
+    assert pair.plain.taken == 4
+    for thread in threads:
+        assert [copy.is_repeat for _, copy in thread.copies] == [False, True, True, False]
 
 
 @pytest.mark.parametrize("kind", ["several", "columns", "texts", "fused columns", "fused classes in words"])

@@ -1,23 +1,34 @@
+import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from math import inf
 from typing import Any
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from penstock_server.errors import ModelFailedError
+from penstock_server.features import counting
+from penstock_server.features.cells import ClassCells
+from penstock_server.metrics.counters import CountersShape
+from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.classes import ClassOutputs
 from penstock_server.models.signature import TensorInfo
+from penstock_server.prediction.block_copies import BlockCopy
+from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.outputs import OutputReader, class_reader
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget, ShadowThread
 
 TIMEOUT_S = 20.0
+SAME = (BlockCopy(0),)
 X = np.array([[1.0, 5.0], [2.0, 1.0], [3.0, 4.0]])
 
 
 @pytest.fixture
 def thread() -> Iterator[ShadowThread]:
-    made = ShadowThread(backlog_rows=10)
+    made = ShadowThread(lambda action: action(), backlog_rows=10)
     yield made
     made.close()
 
@@ -26,9 +37,9 @@ def answered(y: Any = X * 2, rows: int = 3) -> AnsweredBatch:
     return AnsweredBatch((X[:rows].tobytes(),), None, rows, [np.asarray(y)], took_s=0.01)
 
 
-def target_of(thread: Any, servable: Any, report: Any, order: Any = (0,)) -> ShadowTarget:
+def target_of(thread: Any, servable: Any, report: Any, order: Any = SAME, **more: Any) -> ShadowTarget:
     reader = OutputReader(class_reader(servable.outputs, ClassOutputs(scores=frozenset({"y"}))), 0)
-    return ShadowTarget(thread, servable=servable, report=report, reader=reader, champion=reader, order=order)
+    return ShadowTarget(thread, servable=servable, report=report, reader=reader, champion=reader, order=order, **more)
 
 
 class Collecting:
@@ -87,7 +98,8 @@ def test_blocks_come_in_the_shadows_order(fake_report: Any) -> None:
     copy = AnsweredBatch((b"a", b"b"), ((1,), (2,)), 1, [], 0.0)
     ShadowTarget(
         Collecting(),  # type: ignore[arg-type]
-        servable=two, report=report, reader=OutputReader(None, None), champion=OutputReader(None, None), order=(1, 0),
+        servable=two, report=report, reader=OutputReader(None, None), champion=OutputReader(None, None),
+        order=(BlockCopy(1), BlockCopy(0)),
     ).run(copy)  # fmt: skip
     assert two.asked == ([b"b", b"a"], [(2,), (1,)], None)
 
@@ -181,3 +193,137 @@ def test_an_executor_copies_what_it_answered(
     np.testing.assert_array_equal(copy.arrays[0], X * 2)
     executor.set_role("canary")
     assert executor.shadow is None
+
+
+class Watched:
+    """A shadow whose baseline has two columns of three bins, and two classes: of three rows, one is of the first class."""
+
+    def __init__(self, new_counters: Any, servable: Any, thread: Any = None) -> None:
+        shape = CountersShape(2, counting.row_words(3), 4)
+        self.posted: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.post = self.posted.put
+        self.counters = new_counters(shape)
+        self.report = Recorder(self.counters, 40, ClassCells((0, 1)))
+        self.servable, self._predict = servable, servable.predict
+        servable.predict = self._counting
+        self.target = target_of(
+            thread or self,
+            servable,
+            self.report,
+            apart=Recorder(new_counters(replace(shape, sub_windows=1)), predictions=ClassCells((0, 1))),
+        )
+
+    def _counting(self, blocks: Any, rows: int, shapes: Any, cells: Any) -> Any:
+        if cells is not None:
+            cells[:, 1] += rows
+        return self._predict(blocks, rows, shapes, None)
+
+    @property
+    def window(self) -> tuple[list[int], list[list[int]]]:
+        """The rows of the sub-windows, and the first two cells of both columns and of the classes, over all of them."""
+        return self.counters.drift_rows.tolist(), self.counters.drift[:, :, :2].sum(axis=0).tolist()
+
+
+@pytest.fixture
+def watched(new_counters: Any, fake_servable: Any) -> Watched:
+    return Watched(new_counters, fake_servable())
+
+
+def test_what_a_shadow_runs_is_counted_apart_and_handed_over(watched: Watched) -> None:
+    watched.target.run(answered())
+    watched.target.run(answered())
+    nothing = ([0, 0, 0, 0], [[0, 0], [0, 0], [0, 0]])
+    assert watched.posted.empty()
+    watched.target.hand_over()
+    assert watched.window == nothing
+    watched.posted.get_nowait()()
+    assert watched.window == ([6, 0, 0, 0], [[0, 6], [0, 6], [2, 4]])
+    # It answers nobody, so it is in no other count of answers.
+    assert watched.counters.classes.sum() == watched.counters.rows[0] == 0
+    watched.target.hand_over()
+    assert watched.posted.empty()
+
+
+def test_a_copy_of_repeats_is_compared_and_not_counted(watched: Watched) -> None:
+    watched.target.run(replace(answered(), is_repeat=True))
+    watched.target.hand_over()
+    assert watched.posted.empty()
+    assert watched.counters.shadow.tolist() == [3, 0, 0]
+
+
+def test_repeats_that_run_one_by_one_are_not_counted_either(watched: Watched) -> None:
+    watched.servable.is_batched = False
+    requests = tuple(DecodedRows((rows.tobytes(),), len(rows)) for rows in (X[:2], X[2:]))
+    copy = replace(answered(), requests=requests)
+    watched.target.run(replace(copy, is_repeat=True))
+    watched.target.hand_over()
+    assert (watched.servable.runs, watched.posted.empty()) == ([2, 1], True)
+    watched.target.run(copy)
+    watched.target.hand_over()
+    watched.posted.get_nowait()()
+    assert watched.window == ([3, 0, 0, 0], [[0, 3], [0, 3], [1, 2]])
+
+
+def test_a_full_sub_window_is_handed_over_while_more_waits(watched: Watched) -> None:
+    for _ in range(4):
+        assert watched.posted.empty()
+        watched.target.run(answered())
+    watched.posted.get_nowait()()
+    assert watched.window == ([12, 0, 0, 0], [[0, 12], [0, 12], [4, 8]])
+    watched.target.run(answered())
+    assert watched.posted.empty()
+
+
+def test_rows_that_the_graph_fails_on_are_in_the_window(watched: Watched) -> None:
+    watched.servable.fails = lambda rows: ModelFailedError("failed")
+    watched.target.run(answered())
+    watched.target.hand_over()
+    watched.posted.get_nowait()()
+    assert watched.window == ([3, 0, 0, 0], [[0, 3], [0, 3], [0, 0]])
+    assert watched.counters.shadow.tolist() == [0, 0, 3]
+
+
+def test_the_thread_hands_over_what_it_ran(new_counters: Any, fake_servable: Any) -> None:
+    posted: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    thread = ShadowThread(posted.put)
+    watched = Watched(new_counters, fake_servable(), thread)
+    plain = target_of(thread, fake_servable(), Recorder(new_counters()))
+    for _ in range(3):
+        plain.offer(answered())
+        watched.target.offer(answered())
+    rows = 0
+    while rows < 9:
+        posted.get(timeout=TIMEOUT_S)()
+        rows = int(watched.counters.drift_rows.sum())
+    thread.close()
+    assert watched.window == ([9, 0, 0, 0], [[0, 9], [0, 9], [3, 6]])
+    assert posted.empty()
+
+
+@pytest.mark.parametrize(
+    ("skips_repeats", "has_baseline", "expected"),
+    [(True, False, [False, True, False]), (False, False, [False] * 3), (True, True, [False] * 3)],
+)
+def test_a_champion_without_baseline_knows_repeats_for_its_shadow(
+    executor_of: Any,
+    fake_servable: Any,
+    fake_report: Any,
+    fake_call: Any,
+    infer_request: Any,
+    skips_repeats: bool,
+    has_baseline: bool,
+    expected: list[bool],
+) -> None:
+    """With a baseline of its own, whose rows repeat, it counts each."""
+    from penstock_server.prediction.answerer import PendingRequest
+
+    executor = executor_of(fake_servable(), report=fake_report(np.zeros((1, 9), np.int64) if has_baseline else None))
+    thread = Collecting()
+    executor.set_shadow(target_of(thread, fake_servable(), executor.report, skips_repeats=skips_repeats))
+    for rows in (X, X, X[:1]):
+        decoded = executor.decoder.decode(infer_request({"x": rows}))
+        executor.submit(
+            PendingRequest(executor, fake_call(), decoded, arrived_s=0.0, deadline_s=inf, request_id="", chosen=None)
+        )
+        executor.run(0.0)
+    assert [copy.is_repeat for copy in thread.taken] == expected

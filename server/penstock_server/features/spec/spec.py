@@ -129,6 +129,11 @@ class FeatureSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=
         """The number of output columns."""
         return self.features.width
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the output is the raw columns as they are: numbers, in their order."""
+        return self.features == Take(tuple(column.name for column in self.columns))
+
     @cached_property
     def output_names(self) -> tuple[str, ...]:
         """A name for each output column, for people to read."""

@@ -69,6 +69,21 @@ def test_output_columns_have_names_in_order() -> None:
     assert SPEC.width == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("columns", "features", "expected"),
+    [
+        ("ab", Take(("a", "b")), True),
+        ("ab", Take(("b", "a")), False),
+        ("ab", Take(("a",)), False),
+        ("a", Take(("a", "a")), False),
+        ("ab", Take(("a", "b"), (Fill((0.0, 0.0)),)), False),
+        ("ab", Join((Take(("a",)), Take(("b",)))), False),
+    ],
+)
+def test_features_that_hand_every_column_on_are_the_identity(columns: str, features: Any, expected: bool) -> None:
+    assert FeatureSpec(tuple(map(NumberColumn, columns)), features).is_identity == expected
+
+
 def test_equal_specifications_have_one_digest_whatever_type_their_numbers_had() -> None:
     def of(*steps: Any) -> FeatureSpec:
         return FeatureSpec((NumberColumn("x"),), Take(("x",), steps))
