@@ -31,6 +31,7 @@ CONTROL_SERVICE: Final = "penstock.v1.Penstock"
 INFER_METHOD: Final = "ModelInfer"
 DRIFT_STATE_METHOD: Final = "DriftState"
 STATISTICS_METHOD: Final = "ModelStatistics"
+LOAD_METHOD: Final = "RepositoryModelLoad"
 
 # Parameters of a ModelInferRequest.
 PARAMETER_ROUTING_KEY: Final = "routing_key"

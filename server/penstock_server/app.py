@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from penstock.names import DRIFT_STATE_METHOD, STATISTICS_METHOD
+from penstock.names import DRIFT_STATE_METHOD, LOAD_METHOD, STATISTICS_METHOD
 from penstock_server import checks, lifeline
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
 from penstock_server.control import port
@@ -25,6 +25,7 @@ from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
 from penstock_server.control.kernels import KernelCompiler
+from penstock_server.control.loading import load
 from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.status import ServerStatus
@@ -113,7 +114,10 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             {
                 DRIFT_STATE_METHOD: lambda body: drift.answer(body, status.drift),
                 STATISTICS_METHOD: lambda body: statistics.answer(body, status.versions, _since_1970_ns),
-            }
+            },
+            {
+                LOAD_METHOD: lambda body: load(body, refresh=watcher.refresh, supervisor=supervisor),
+            },
         )
         stack.push_async_callback(responder.close)
         limits = TrialLimits(settings.airlock.memory_mib, settings.airlock.timeout_s)

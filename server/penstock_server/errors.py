@@ -51,6 +51,10 @@ class UnsupportedError(PenstockError):
     """The method or form is not served."""
 
 
+class DeniedError(PenstockError):
+    """The caller may not do this here."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a foreign error's text: in onnx, pandas and skops a dump of what they read follows it."""
     return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__)

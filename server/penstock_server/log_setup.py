@@ -9,18 +9,26 @@ import os
 import sys
 import time
 from collections import Counter
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
+_LEVELS: Final[tuple[LogLevel, ...]] = ("debug", "info", "warning", "error")
+_FORMATS: Final[tuple[LogFormat, ...]] = ("auto", "console", "json")
+_Choice = TypeVar("_Choice", LogLevel, LogFormat)
 
 LEVEL_VARIABLE: Final = "PENSTOCK_LOG_LEVEL"
 FORMAT_VARIABLE: Final = "PENSTOCK_LOG_FORMAT"
 LIBRARY_LINES: Final = 10
 """How many lines one library may log per minute."""
 _MINUTE_S: Final = 60.0
+
+
+def log_level() -> LogLevel:
+    """The level of this process, and of those that it starts."""
+    return _chosen(LEVEL_VARIABLE, None, _LEVELS, "info")
 
 
 def configure_logging(level: LogLevel | None = None, format_: LogFormat | None = None) -> None:
@@ -30,8 +38,8 @@ def configure_logging(level: LogLevel | None = None, format_: LogFormat | None =
         level: None takes the environment's, else info.
         format_: likewise; auto is for people at a terminal, and JSON elsewhere.
     """
-    level_name = _chosen(LEVEL_VARIABLE, level, ("debug", "info", "warning", "error"), "info")
-    shape = _chosen(FORMAT_VARIABLE, format_, ("auto", "console", "json"), "auto")
+    level_name = _chosen(LEVEL_VARIABLE, level, _LEVELS, "info")
+    shape = _chosen(FORMAT_VARIABLE, format_, _FORMATS, "auto")
     for_people = shape == "console" or (shape == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
@@ -51,12 +59,12 @@ def configure_logging(level: LogLevel | None = None, format_: LogFormat | None =
     logging.basicConfig(handlers=[_LibraryLines()], level=logging.WARNING, force=True)
 
 
-def _chosen(variable: str, given: str | None, known: tuple[str, ...], default: str) -> str:
+def _chosen(variable: str, given: _Choice | None, known: tuple[_Choice, ...], default: _Choice) -> _Choice:
     """The given value, else the environment's if it is known; kept in the environment."""
     if given is not None:
         os.environ[variable] = given
     found = os.environ.get(variable, default).lower()
-    return found if found in known else default
+    return next((one for one in known if one == found), default)
 
 
 def _keep(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -116,7 +116,12 @@ class Worker:
         self._forwarded = ForwardedCalls(link.send, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= penstock_methods(self._forwarded.forward)
-        methods |= triton_methods(self._predictor, self._forwarded.forward, workers=settings.workers)
+        methods |= triton_methods(
+            self._predictor,
+            self._forwarded.forward,
+            workers=settings.workers,
+            allows_control=settings.grpc.allow_control,
+        )
         self._transport = choose_transport(
             settings.transport,
             methods,

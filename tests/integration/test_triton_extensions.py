@@ -22,15 +22,20 @@ Client = triton.InferenceServerClient
 
 
 @pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("repository")
+
+
+@pytest.fixture(scope="module")
 def server(
     environment: dict[str, str],
     logs: Path,
+    repository: Path,
     tmp_path_factory: pytest.TempPathFactory,
     flag_model: bytes,
     strings_model: bytes,
     put_version: Callable[..., Path],
 ) -> Iterator[Server]:
-    repository = tmp_path_factory.mktemp("repository")
     for version in ("1", "2"):
         put_version(repository, "flag", version, flag_model)
     put_version(repository, "counted", "2", flag_model)
@@ -38,7 +43,9 @@ def server(
     (repository / "damaged" / "1").mkdir(parents=True)
     (repository / "damaged" / "1" / "model.onnx").write_bytes(b"no graph")
     file = tmp_path_factory.mktemp("settings") / "penstock.toml"
-    file.write_text("[batching.models.flag]\nmax_rows = 64\nqueue_requests = 1000\n")
+    file.write_text(
+        "poll_interval_s = 1000\n[grpc]\nallow_control = true\n[batching.models.flag]\nmax_rows = 64\nqueue_requests = 1000\n"
+    )
     with starting(environment, logs) as start:
         yield start(
             "--model-repository", str(repository), "--config", str(file), "--workers", str(WORKERS)
@@ -149,3 +156,46 @@ def test_statistics_of_what_is_not_loaded(client: Client) -> None:
     assert {one.name for one in client.get_inference_statistics().model_stats} == {"counted", "flag", "strings"}
     with pytest.raises(InferenceServerException, match="no version of model 'nothing' is loaded"):
         client.get_inference_statistics("nothing")
+
+
+def test_a_load_reads_the_source_at_once(
+    server: Server, client: Client, repository: Path, flag_model: bytes, put_version: Callable[..., Path]
+) -> None:
+    """The server polls every thousand seconds."""
+    with pytest.raises(InferenceServerException, match="no source has a champion of model 'late'"):
+        client.load_model("late")
+    put_version(repository, "late", "1", flag_model)
+    client.load_model("late")
+    for _ in range(20):  # each worker has it
+        with Client(server.grpc) as other:
+            assert other.infer("late", tensor()).as_numpy("label").tolist() == [1, 0, 1]
+    put_version(repository, "late", "2", b"no graph")
+    with pytest.raises(InferenceServerException, match=r"model 'late' version 2 cannot be served: .*onnx"):
+        client.load_model("late")
+    assert client.infer("late", tensor()).get_response().model_version == "1"
+    with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED.*its source no longer has it"):
+        client.unload_model("late")
+    with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED.*without parameters, got 'config'"):
+        client.load_model("late", config="{}")
+
+
+def test_what_is_refused_says_so(client: Client) -> None:
+    with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED.*shared memory is not served"):
+        client.get_system_shared_memory_status()
+    with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED.*shared memory is not served"):
+        client.register_cuda_shared_memory("r", b"aGFuZGxl", 0, 64)
+    shared = triton.InferInput("X", [1, 2], "FP32")
+    shared.set_shared_memory("r", 8)
+    with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*shared memory"):
+        client.infer("flag", [shared])
+    with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*'sequence_id' asks for a stateful sequence"):
+        client.infer("flag", tensor(), sequence_id=7, sequence_start=True)
+
+
+def test_settings_are_read_and_not_set(client: Client) -> None:
+    assert client.get_trace_settings().settings["trace_level"].value == ["OFF"]
+    assert client.get_log_settings().settings["log_error"].bool_param
+    with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*no requests are traced"):
+        client.update_trace_settings(settings={"trace_level": "TIMESTAMPS"})
+    with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*--log-level"):
+        client.update_log_settings({"log_verbose_level": 1})

@@ -71,6 +71,10 @@ class ArtifactFetcher:
         files = self._files.get(key)
         return "" if files is None else files.identity
 
+    def is_fetching(self, key: VersionKey) -> bool:
+        """Whether a version's files are being fetched now."""
+        return key in self._running
+
     def failure(self, key: VersionKey) -> str | None:
         """Why the last fetch of a version failed; None if it did not."""
         failure = self._failures.get(key)

@@ -7,7 +7,7 @@ passes in decide what a reply holds.
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 from queue import SimpleQueue
 from typing import Final
@@ -28,30 +28,47 @@ REPLIES_AT_ONCE: Final = 2
 
 Responder = Callable[[bytes], bytes]
 """From a method's message to its reply, both encoded; a `PenstockError` fails the call."""
+Waiter = Callable[[bytes], Awaitable[bytes]]
+"""The same on the loop, for replies that wait for what happens there."""
 
 
 class ControlResponder:
-    """Answers requests with the responder of their method, a few at a time."""
+    """Answers requests with the responder of their method, a few at a time, or with its waiter."""
 
-    def __init__(self, responders: Mapping[str, Responder]) -> None:
+    def __init__(self, responders: Mapping[str, Responder], waiters: Mapping[str, Waiter] | None = None) -> None:
         self._responders = responders
+        self._waiters = waiters or {}
         self._running: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
         self._permits = asyncio.Semaphore(REPLIES_AT_ONCE)
 
     def respond(self, request: ControlRequest, send: Callable[[ControlReply | ControlError], None]) -> None:
         """Answers a request soon, by calling `send` on the loop."""
+        tasks = self._waiting if request.method in self._waiters else self._running
         task = asyncio.create_task(self._respond(request, send))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def close(self) -> None:
-        """Waits for the replies in progress: a thread cannot be stopped."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+        """Waits for the replies in progress, since a thread cannot be stopped; those on the loop end."""
+        for task in self._waiting:
+            task.cancel()
+        await asyncio.gather(*self._running, *self._waiting, return_exceptions=True)
 
     async def _respond(self, request: ControlRequest, send: Callable[[ControlReply | ControlError], None]) -> None:
+        waiter = self._waiters.get(request.method)
+        if waiter is not None:
+            send(await self._awaited(request, waiter))
+            return
         async with self._permits:
             reply = await asyncio.to_thread(self.reply_to, request)
         send(reply)
+
+    async def _awaited(self, request: ControlRequest, waiter: Waiter) -> ControlReply | ControlError:
+        try:
+            return ControlReply(request.number, await waiter(request.body))
+        except Exception as error:  # noqa: BLE001 - the reply tells it, or the log
+            return _failed(request, error)
 
     def reply_to(self, request: ControlRequest) -> ControlReply | ControlError:
         """The reply to a request, or its error."""
@@ -63,11 +80,16 @@ class ControlResponder:
             if len(body) > MAX_REPLY_BYTES:
                 raise InvalidInputError(f"the reply takes {len(body)} bytes, at most {MAX_REPLY_BYTES}; ask for less")
             return ControlReply(request.number, body)
-        except PenstockError as error:
-            return ControlError(request.number, type(error).__name__, str(error))
-        except Exception:
-            log.exception("control request failed", method=request.method)
-            return ControlError(request.number, PenstockError.__name__, "the control request failed")
+        except Exception as error:  # noqa: BLE001 - the reply tells it, or the log
+            return _failed(request, error)
+
+
+def _failed(request: ControlRequest, error: Exception) -> ControlError:
+    """The reply to a request that failed; of an error that is not the caller's only the log tells more."""
+    if isinstance(error, PenstockError):
+        return ControlError(request.number, type(error).__name__, str(error))
+    log.error("control request failed", method=request.method, exc_info=error)
+    return ControlError(request.number, PenstockError.__name__, "the control request failed")
 
 
 class ForwardedCalls:

@@ -33,7 +33,7 @@ from penstock_server.control.verdict import LoadSettings, Trial
 from penstock_server.control.view import ServerView, Standing, WorkerView, version_statuses, version_views
 from penstock_server.control.worker_pool import StartWorker, WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
-from penstock_server.errors import UnavailableError
+from penstock_server.errors import NotFoundError, UnavailableError
 from penstock_server.features.kernel_set import KERNELS as FEATURE_KERNELS
 from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.store import CounterStore
@@ -103,6 +103,8 @@ class Supervisor:
         self._reloads = 0
         self._failed_reloads = 0
         self._change = asyncio.Event()
+        # Set at the end of the present round.
+        self._round = asyncio.Event()
         self._fetcher = ArtifactFetcher(source, clock=clock, changed=self._change.set)
         self._airlock = Airlock(run_trial, proven, changed=self._change.set)
         self._quarantine = Quarantine(clock)
@@ -149,11 +151,44 @@ class Supervisor:
                     if not isinstance(error, OSError) and not self.ready.is_set():
                         raise
                     log.exception("a round failed; trying again")
+                self._round.set()
+                self._round = asyncio.Event()
                 # Not wait_for, which in Python 3.11 loses a cancellation that comes together with a change.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(RECONCILE_S):
                         await self._change.wait()
                 self._change.clear()
+
+    async def act(self) -> None:
+        """Acts on all that is known now."""
+        self._change.set()
+        await self._round.wait()
+
+    async def next_round(self) -> None:
+        """Returns when something has changed and was acted on; after `RECONCILE_S` in any case."""
+        await self._round.wait()
+
+    def champion_status(self, model: str) -> tuple[str, VersionStatus]:
+        """The version that is to answer for a model, and how it stands: READY once every worker answers with it.
+
+        Raises:
+            NotFoundError: no source has such a model, or a version of it that is to answer.
+        """
+        plan, problem = self._desired.models.get(model), self._desired.problems.get(model, "")
+        if plan is None or plan.champion is None:
+            raise NotFoundError(f"no source has a champion of model {model!r}{f': {problem}' if problem else ''}")
+        key = (model, plan.champion)
+        identity = self._desired.identities.get(model, {}).get(plan.champion, "")
+        workers = list(self._pool.workers.values())
+        if workers and all(_answers(worker, key, identity) for worker in workers):
+            return plan.champion, VersionStatus("READY")
+        if self._fetcher.is_fetching(key):
+            return plan.champion, VersionStatus("LOADING", "its files are being fetched")
+        status = self._standing(key).status
+        failed = (failure for worker in workers if (failure := _failure(worker, key)) is not None)
+        if status.state != "UNAVAILABLE":
+            status = next(failed, VersionStatus("LOADING", status.reason))
+        return plan.champion, status
 
     async def failure(self) -> bool:
         """Never returns; raises `UnavailableError` when workers cannot start or cannot bind the port."""
@@ -456,3 +491,18 @@ class Supervisor:
     def identity(self, key: VersionKey) -> str:
         """The identity of these files."""
         return self._fetcher.identity(key)
+
+
+def _answers(worker: WorkerProcess, key: VersionKey, identity: str) -> bool:
+    """Whether a worker answers with a version, from files of this identity; "" for any."""
+    plan = worker.plans.get(key[0])
+    is_in_force = plan is not None and plan.champion == key[1] and not worker.is_serve_pending
+    return is_in_force and identity in ("", worker.identities.get(key))
+
+
+def _failure(worker: WorkerProcess, key: VersionKey) -> VersionStatus | None:
+    """Why a worker could not load a version, or the new files of one; None if it has not failed."""
+    if key in worker.notes:
+        return VersionStatus("UNAVAILABLE", worker.notes[key])
+    status = worker.versions.get(key)
+    return status if status is not None and status.state == "UNAVAILABLE" else None

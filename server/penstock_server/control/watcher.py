@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
@@ -9,6 +10,14 @@ from penstock_server.sources.combined_source import CombinedSource, Member
 from penstock_server.sources.source import Desired
 
 log = structlog.get_logger(__name__)
+
+
+async def pause(seconds: float, asked: asyncio.Event) -> None:
+    """Waits before a source is polled again, unless somebody asks for it."""
+    # Not wait_for, which in Python 3.11 loses a cancellation that comes together with the event.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asked.wait()
 
 
 class Watcher:
@@ -38,6 +47,18 @@ class Watcher:
         self._desired: Desired | None = None
         self._polled: set[int] = set()
         self._reasons: dict[str, str] = {}
+        # Per source: who waits for the next poll to begin and end, and what ends the pause before it.
+        self._askers: list[list[asyncio.Future[None]]] = [[] for _ in source.members]
+        self._asked = [asyncio.Event() for _ in source.members]
+
+    async def refresh(self) -> None:
+        """Has every source polled at once; returns when what they desire from now on is handed on."""
+        loop = asyncio.get_running_loop()
+        polls = [loop.create_future() for _ in self._askers]
+        for askers, asked, poll in zip(self._askers, self._asked, polls, strict=True):
+            askers.append(poll)
+            asked.set()
+        await asyncio.gather(*polls)
 
     async def run(self) -> None:
         """Hands on the last known state, then polls."""
@@ -51,6 +72,9 @@ class Watcher:
 
     async def _follow(self, index: int, member: Member) -> None:
         while True:
+            self._asked[index].clear()
+            # A poll that runs already may have read before they asked.
+            askers, self._askers[index] = self._askers[index], []
             try:
                 await member.poll()
             except Exception:
@@ -62,7 +86,10 @@ class Watcher:
             self._log_state(member)
             if len(self._polled) == len(self._source.members):
                 self._on_polled()
-            await asyncio.sleep(self._interval_s)
+            for asker in askers:
+                if not asker.done():
+                    asker.set_result(None)
+            await pause(self._interval_s, self._asked[index])
 
     def _hand_on(self, desired: Desired) -> None:
         if desired != self._desired:

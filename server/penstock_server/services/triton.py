@@ -1,34 +1,128 @@
-"""Triton's extensions of the Open Inference Protocol, so that its clients and tools find what they know."""
+"""Triton's extensions of the Open Inference Protocol, so that its clients and tools find what they know.
+
+What of them is not served is refused in a sentence that says why.
+"""
+
+from typing import Final
 
 from penstock import inference_pb2 as pb
-from penstock.names import INFERENCE_SERVICE, STATISTICS_METHOD
+from penstock.names import INFERENCE_SERVICE, LOAD_METHOD, STATISTICS_METHOD
 from penstock_server.call import Call
+from penstock_server.errors import DeniedError, InvalidInputError, UnsupportedError
+from penstock_server.log_setup import log_level
 from penstock_server.parse import OPEN_INFERENCE, parse_small
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.services.forwarded import Forward, forwarded
 from penstock_server.services.model_config import config_of
 from penstock_server.transport.interface import Methods
 
-EXTENSIONS = ("classification", "model_configuration", "statistics")
-"""What server metadata calls them."""
+EXTENSIONS: Final = ("classification", "model_configuration", "statistics")
+"""What server metadata calls them; clients use what is named there."""
+_SHARED_MEMORY: Final = [
+    f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")
+]
+_NO_TRACE: Final = {
+    "trace_level": "OFF",
+    "trace_rate": "1000",
+    "trace_count": "-1",
+    "log_frequency": "0",
+    "trace_file": "",
+}
 
 
-def triton_methods(predictor: Predictor, forward: Forward, *, workers: int) -> Methods:
+def triton_methods(predictor: Predictor, forward: Forward, *, workers: int, allows_control: bool) -> Methods:
     """The extensions' methods of `inference.GRPCInferenceService`.
 
     Args:
         predictor: knows what is served.
-        forward: asks the supervisor, which knows what all workers counted.
+        forward: asks the supervisor, which knows all workers and the sources.
         workers: how many there are.
+        allows_control: whether callers may have the sources read.
     """
-
-    def model_config(message: bytes, call: Call) -> None:
-        request = parse_small(pb.ModelConfigRequest, message, OPEN_INFERENCE)
-        model = predictor.routing_table.model(request.name)
-        executor = model.resolve(request.version or "@champion", "")
-        call.finish(pb.ModelConfigResponse(config=config_of(model, executor, workers)).SerializeToString())
-
+    service = _Extensions(predictor, forward, workers=workers, allows_control=allows_control)
+    path = f"/{INFERENCE_SERVICE}/"
     asked = forwarded(
         INFERENCE_SERVICE, {STATISTICS_METHOD: pb.ModelStatisticsRequest}, forward, protocol=OPEN_INFERENCE
     )
-    return Methods({f"/{INFERENCE_SERVICE}/ModelConfig": model_config, **asked}, {})
+    return Methods(
+        {
+            path + "ModelConfig": service.model_config,
+            **asked,
+            path + LOAD_METHOD: service.load,
+            path + "RepositoryModelUnload": service.unload,
+            path + "TraceSetting": service.trace_setting,
+            path + "LogSettings": service.log_settings,
+            **dict.fromkeys((path + name for name in _SHARED_MEMORY), _refuse_shared_memory),
+        },
+        {},
+    )
+
+
+class _Extensions:
+    def __init__(self, predictor: Predictor, forward: Forward, *, workers: int, allows_control: bool) -> None:
+        self._predictor = predictor
+        self._forward = forward
+        self._workers = workers
+        self._allows_control = allows_control
+
+    def model_config(self, message: bytes, call: Call) -> None:
+        request = parse_small(pb.ModelConfigRequest, message, OPEN_INFERENCE)
+        model = self._predictor.routing_table.model(request.name)
+        executor = model.resolve(request.version or "@champion", "")
+        call.finish(pb.ModelConfigResponse(config=config_of(model, executor, self._workers)).SerializeToString())
+
+    def load(self, message: bytes, call: Call) -> None:
+        request = parse_small(pb.RepositoryModelLoadRequest, message, OPEN_INFERENCE)
+        self._check_control()
+        if request.parameters:
+            given = ", ".join(map(repr, sorted(request.parameters)))
+            raise UnsupportedError(f"a model is loaded as its source has it, without parameters, got {given}")
+        if not (request.model_name or request.repository_name):
+            raise InvalidInputError("the request names no model")
+        self._forward(LOAD_METHOD, message, call)
+
+    def unload(self, message: bytes, _call: Call) -> None:
+        parse_small(pb.RepositoryModelUnloadRequest, message, OPEN_INFERENCE)
+        self._check_control()
+        raise UnsupportedError(
+            "a model is unloaded when its source no longer has it: remove its alias, or its folder from the model repository"
+        )
+
+    def trace_setting(self, message: bytes, call: Call) -> None:
+        request = parse_small(pb.TraceSettingRequest, message, OPEN_INFERENCE)
+        if request.model_name:
+            self._predictor.routing_table.model(request.model_name)
+        if request.settings:
+            raise DeniedError("trace settings cannot be changed by calls; no requests are traced")
+        reply = pb.TraceSettingResponse()
+        for name, value in _NO_TRACE.items():
+            reply.settings[name].value.append(value)
+        call.finish(reply.SerializeToString())
+
+    def log_settings(self, message: bytes, call: Call) -> None:
+        request = parse_small(pb.LogSettingsRequest, message, OPEN_INFERENCE)
+        if request.settings:
+            raise DeniedError(
+                "log settings cannot be changed by calls; start the server with --log-level and --log-format"
+            )
+        level = log_level()
+        reply = pb.LogSettingsResponse()
+        reply.settings["log_file"].string_param = ""
+        reply.settings["log_info"].bool_param = level in {"debug", "info"}
+        reply.settings["log_warning"].bool_param = level != "error"
+        reply.settings["log_error"].bool_param = True
+        reply.settings["log_verbose_level"].uint32_param = int(level == "debug")
+        reply.settings["log_format"].string_param = "ISO8601"
+        call.finish(reply.SerializeToString())
+
+    def _check_control(self) -> None:
+        if not self._allows_control:
+            raise DeniedError(
+                "models are not loaded and unloaded by calls here; the setting grpc.allow_control allows it"
+            )
+
+
+def _refuse_shared_memory(_message: bytes, _call: Call) -> None:
+    raise UnsupportedError(
+        "shared memory is not served, since it lets callers read and write what is others'; send tensors in messages"
+    )

@@ -32,6 +32,8 @@ class TransportSettings:
         max_streams: calls in flight per connection; more wait at the client. None sets no limit.
         compression: how replies are compressed for callers that take it: it saves network, and costs more time than most
             predictions, so that compiled kernels take no requests then. Compressed requests are always understood.
+        allow_control: callers may have the server read its sources at once (`RepositoryModelLoad`). Nobody is asked who they
+            are, unless `tls_client_ca` does.
         tls_certificate, tls_key: PEM files; both or neither.
         tls_client_ca: a PEM file; when given, callers must show a certificate that it signed.
     """
@@ -41,6 +43,7 @@ class TransportSettings:
     connection_age_s: float | None = None
     max_streams: int | None = None
     compression: Compression = "none"
+    allow_control: bool = False
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None

@@ -27,6 +27,7 @@ _CODES: Final[dict[type[PenstockError], grpc.StatusCode]] = {
     errors.RefusedByModelError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    errors.DeniedError: grpc.StatusCode.PERMISSION_DENIED,
 }
 MAX_DETAILS_BYTES: Final = 1024
 """Bytes of UTF-8; on the wire each byte that is no printable ASCII takes three."""

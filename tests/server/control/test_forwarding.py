@@ -67,6 +67,47 @@ async def test_replies_are_made_on_a_few_threads_and_sent_on_the_loop() -> None:
     assert threading.current_thread() not in threads
 
 
+async def test_a_waiter_answers_on_the_loop_and_holds_up_no_thread() -> None:
+    is_there = asyncio.Event()
+    sent: asyncio.Queue[ControlReply | ControlError] = asyncio.Queue()
+
+    async def wait(body: bytes) -> bytes:
+        await is_there.wait()
+        if not body:
+            raise NotFoundError("no model ''")
+        if body == b"bug":
+            raise RuntimeError("secret")
+        return body
+
+    responder = ControlResponder({"Echo": lambda body: body}, {"Wait": wait})
+    for number, body in enumerate([b"a", b"", b"bug"] + [b"a"] * REPLIES_AT_ONCE):
+        responder.respond(ControlRequest(number, "Wait", body), sent.put_nowait)
+    responder.respond(ControlRequest(9, "Echo", b"x"), sent.put_nowait)
+    async with asyncio.timeout(10):
+        assert await sent.get() == ControlReply(9, b"x")
+        is_there.set()
+        found = [await sent.get() for _ in range(3)]
+    assert found == [
+        ControlReply(0, b"a"),
+        ControlError(1, "NotFoundError", "no model ''"),
+        ControlError(2, "PenstockError", "the control request failed"),
+    ]
+    await responder.close()
+
+
+async def test_what_waits_ends_with_the_responder() -> None:
+    async def forever(_body: bytes) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    responder = ControlResponder({}, {"Wait": forever})
+    sent: list[Any] = []
+    responder.respond(ControlRequest(1, "Wait", b""), sent.append)
+    async with asyncio.timeout(10):
+        await responder.close()
+    assert sent == []
+
+
 class Supervisor:
     """What forwarded calls see of the supervisor and of the reactor, which here acts when it is told to."""
 

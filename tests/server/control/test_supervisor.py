@@ -15,10 +15,10 @@ from penstock_server.control.supervisor import Supervisor
 from penstock_server.control.verdict import LoadSettings, Trial, TrialLimits, Verdict
 from penstock_server.control.worker_pool import HOPELESS_ENDS, PAUSES_S, STEADY_S
 from penstock_server.control.worker_process import WorkerProcess
-from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError
+from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired, VersionFiles
 from penstock_server.transport import layout
 from penstock_server.transport.shared_port import SharedPort
@@ -936,3 +936,32 @@ async def test_what_is_registered_and_not_served_is_told_to_workers(start: Calla
     server.supervisor.on_desired(Desired({"m": TrafficPlan("1")}, {"sk": "a scikit-learn model; run penstock publish"}))
     server.supervisor._reconcile()
     assert worker.serves[-1].models["sk"].problem == "a scikit-learn model; run penstock publish"
+
+
+async def test_how_a_champion_stands(start: Callable[..., Server]) -> None:
+    server = start(workers=2)
+    status = server.supervisor.champion_status
+    with pytest.raises(NotFoundError, match=r"no source has a champion of model 'm'$"):
+        status("m")
+    server.supervisor.on_desired(Desired({"m": TrafficPlan(None)}, {"m": "a scikit-learn model"}))
+    with pytest.raises(NotFoundError, match="no source has a champion of model 'm': a scikit-learn model"):
+        status("m")
+    server.supervisor.on_desired(desired(m=TrafficPlan("1")))
+    await server.supervisor.act()
+    assert status("m") == ("1", VersionStatus("LOADING", "its files are being fetched"))
+    first, second = await server.worker(), await server.worker()
+    for worker, is_last in ((first, False), (second, True)):
+        await worker.hears("load m 1")
+        worker.tell(loaded("m", "1"))
+        await worker.hears("serve m:1", "listen")
+        await server.supervisor.act()
+        # READY only when whichever worker takes the next call answers.
+        assert (status("m")[1].state == "READY") is is_last
+    server.change_files(("m", "1"), "new files")
+    await server.supervisor.act()
+    assert status("m")[1].state == "LOADING"
+    await first.hears("load m 1")
+    first.tell(messages.LoadFailed("m", "1", "its digest is wrong"))
+    while status("m")[1].state == "LOADING":
+        await server.supervisor.next_round()
+    assert "its digest is wrong" in status("m")[1].reason

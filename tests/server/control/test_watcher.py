@@ -112,14 +112,68 @@ class EnoughError(Exception):
 async def test_polls_are_an_interval_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
-    async def pause(seconds: float) -> None:
+    async def pause(seconds: float, _asked: asyncio.Event) -> None:
         pauses.append(seconds)
         if len(pauses) == 3:
             raise EnoughError
 
-    monkeypatch.setattr("penstock_server.control.watcher.asyncio.sleep", pause)
+    monkeypatch.setattr("penstock_server.control.watcher.pause", pause)
     source = ScriptedSource(FIRST, UnavailableError("away"), SECOND)
     watcher = Watcher(CombinedSource([source]), interval_s=2.5, desired=lambda _: None, polled=lambda: None)
     with pytest.raises(ExceptionGroup):
         await watcher.run()
     assert pauses == [2.5] * 3
+
+
+class GatedSource(ScriptedSource):
+    """Each poll waits for the test, and answers what is desired when it began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = FIRST
+        self.began: asyncio.Queue[None] = asyncio.Queue()
+        self.may_end: asyncio.Queue[None] = asyncio.Queue()
+
+    async def poll(self) -> Desired:
+        read = self.now
+        self.began.put_nowait(None)
+        await self.may_end.get()
+        return read
+
+
+async def test_who_asks_for_a_poll_gets_one_that_begins_afterwards() -> None:
+    source, heard = GatedSource(), list[Desired]()
+    watcher = Watcher(CombinedSource([source]), interval_s=1e6, desired=heard.append, polled=lambda: None)
+    task = asyncio.create_task(watcher.run())
+    async with asyncio.timeout(TIMEOUT_S):
+        await source.began.get()
+        source.now = SECOND  # the poll that runs has not seen it
+        asked = [asyncio.create_task(watcher.refresh()) for _ in range(3)]
+        await asyncio.sleep(0)
+        source.may_end.put_nowait(None)
+        await source.began.get()  # at once, though the interval is long
+        assert (heard, [one.done() for one in asked]) == ([FIRST], [False] * 3)
+        source.may_end.put_nowait(None)
+        await asyncio.gather(*asked)
+        assert heard == [FIRST, SECOND]
+        await asyncio.sleep(0)
+        assert source.began.empty()  # one poll was for all of them
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_poll_is_over_for_who_asked_although_its_source_is_away_or_the_caller_left() -> None:
+    source = ScriptedSource(FIRST, UnavailableError("away"), RuntimeError("a bug"), SECOND)
+    heard: asyncio.Queue[Desired] = asyncio.Queue()
+    watcher = Watcher(CombinedSource([source]), interval_s=1e6, desired=heard.put_nowait, polled=lambda: None)
+    task = asyncio.create_task(watcher.run())
+    async with asyncio.timeout(TIMEOUT_S):
+        assert await heard.get() == FIRST
+        for _ in range(2):
+            await watcher.refresh()
+        left = asyncio.create_task(watcher.refresh())
+        await asyncio.sleep(0)
+        left.cancel()
+        assert await heard.get() == SECOND
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -38,7 +38,7 @@ def ask(predictor: Predictor, fake_call: Any) -> Callable[..., Any]:
 
 
 def test_every_method_of_the_service_is_served(predictor: Predictor) -> None:
-    methods = inference_methods(predictor) | triton_methods(predictor, lambda *_: None, workers=1)
+    methods = inference_methods(predictor) | triton_methods(predictor, lambda *_: None, workers=1, allows_control=False)
     described = DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
     assert {*methods.unary, *methods.streams} == {PATH + name for name in described}
     assert [*methods.streams] == [PATH + "ModelStreamInfer"]

@@ -5,7 +5,14 @@ import pytest
 
 from penstock import inference_pb2 as pb
 from penstock_server.call import Call
-from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyError, PenstockError
+from penstock_server.errors import (
+    DeniedError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+    PenstockError,
+    UnsupportedError,
+)
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.services.triton import triton_methods
 
@@ -31,9 +38,9 @@ def supervisor() -> Supervisor:
 def ask(predictor: Predictor, supervisor: Supervisor, fake_call: Any) -> Callable[..., Any]:
     """Sends one message to a method, and gives the call."""
 
-    def send(method: str, request: Any) -> Any:
+    def send(method: str, request: Any, *, allows_control: bool = True) -> Any:
         call = fake_call()
-        methods = triton_methods(predictor, supervisor, workers=3)
+        methods = triton_methods(predictor, supervisor, workers=3, allows_control=allows_control)
         methods.unary[PATH + method](request if isinstance(request, bytes) else request.SerializeToString(), call)
         return call
 
@@ -68,8 +75,97 @@ def test_the_supervisor_is_asked_for_statistics(ask: Any, supervisor: Supervisor
     assert not call.is_over
 
 
-@pytest.mark.parametrize("method", ["ModelConfig", "ModelStatistics"])
+@pytest.mark.parametrize(
+    "method",
+    ["ModelConfig", "ModelStatistics", "RepositoryModelLoad", "RepositoryModelUnload", "TraceSetting", "LogSettings"],
+)
 def test_what_is_no_message_is_refused(ask: Any, supervisor: Supervisor, method: str) -> None:
     with pytest.raises(InvalidInputError, match=f"the message is not a {method}Request of the Open Inference Protocol"):
         ask(method, b"\xff")
     assert supervisor.asked == []
+
+
+LOAD = pb.RepositoryModelLoadRequest(model_name="m")
+
+
+@pytest.mark.parametrize("request_fields", [{"model_name": "m"}, {"repository_name": "m"}])
+def test_the_supervisor_is_asked_to_load(ask: Any, supervisor: Supervisor, request_fields: dict[str, str]) -> None:
+    message = pb.RepositoryModelLoadRequest(**request_fields).SerializeToString()
+    call = ask("RepositoryModelLoad", message)
+    assert supervisor.asked == [("RepositoryModelLoad", message, call)]
+
+
+@pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])
+def test_who_has_no_right_loads_nothing(ask: Any, supervisor: Supervisor, method: str) -> None:
+    with pytest.raises(DeniedError, match=r"grpc\.allow_control"):
+        ask(method, LOAD, allows_control=False)
+    assert supervisor.asked == []
+
+
+def with_parameter(name: str) -> pb.RepositoryModelLoadRequest:
+    request = pb.RepositoryModelLoadRequest(model_name="m")
+    request.parameters[name].string_param = "{}"
+    return request
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "error", "said"),
+    [
+        ("RepositoryModelLoad", pb.RepositoryModelLoadRequest(), InvalidInputError, "names no model"),
+        ("RepositoryModelLoad", with_parameter("config"), UnsupportedError, "without parameters, got 'config'"),
+        ("RepositoryModelUnload", LOAD, UnsupportedError, "when its source no longer has it"),
+    ],
+)
+def test_what_sources_decide_is_refused(
+    ask: Any, supervisor: Supervisor, method: str, request_: Any, error: type[PenstockError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        ask(method, request_)
+    assert supervisor.asked == []
+
+
+@pytest.mark.parametrize("model", ["", "m"])
+def test_trace_settings_are_shown_and_stay(ask: Any, model: str) -> None:
+    reply = pb.TraceSettingResponse.FromString(ask("TraceSetting", pb.TraceSettingRequest(model_name=model)).answer)
+    assert {name: list(one.value) for name, one in reply.settings.items()} == {
+        "trace_level": ["OFF"], "trace_rate": ["1000"], "trace_count": ["-1"], "log_frequency": ["0"], "trace_file": [""],
+    }  # fmt: skip
+    request = pb.TraceSettingRequest()
+    request.settings["trace_level"].value.append("TIMESTAMPS")
+    with pytest.raises(DeniedError, match="no requests are traced"):
+        ask("TraceSetting", request)
+    with pytest.raises(NotFoundError, match="'z' is not served"):
+        ask("TraceSetting", pb.TraceSettingRequest(model_name="z"))
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        ("debug", (True, True, 1)),
+        ("info", (True, True, 0)),
+        ("warning", (False, True, 0)),
+        ("error", (False, False, 0)),
+    ],
+)
+def test_log_settings_are_shown_and_stay(
+    ask: Any, monkeypatch: pytest.MonkeyPatch, level: str, shown: tuple[bool, bool, int]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_LOG_LEVEL", level)
+    found = pb.LogSettingsResponse.FromString(ask("LogSettings", pb.LogSettingsRequest()).answer).settings
+    assert (
+        found["log_info"].bool_param,
+        found["log_warning"].bool_param,
+        found["log_verbose_level"].uint32_param,
+    ) == shown
+    assert found["log_error"].bool_param
+    request = pb.LogSettingsRequest()
+    request.settings["log_verbose_level"].uint32_param = 1
+    with pytest.raises(DeniedError, match="start the server with --log-level"):
+        ask("LogSettings", request)
+
+
+@pytest.mark.parametrize("kind", ["System", "Cuda"])
+@pytest.mark.parametrize("verb", ["Status", "Register", "Unregister"])
+def test_shared_memory_is_refused(ask: Any, kind: str, verb: str) -> None:
+    with pytest.raises(UnsupportedError, match="send tensors in messages"):
+        ask(f"{kind}SharedMemory{verb}", b"\x0a\x01r")

@@ -21,6 +21,7 @@ CODES = {
     errors.ModelFailedError: (grpc.StatusCode.INTERNAL, 13),
     errors.UnavailableError: (grpc.StatusCode.UNAVAILABLE, 14),
     errors.UnsupportedError: (grpc.StatusCode.UNIMPLEMENTED, 12),
+    errors.DeniedError: (grpc.StatusCode.PERMISSION_DENIED, 7),
 }
 
 
