@@ -223,7 +223,8 @@ class Worker:
             servable.report_ends(
                 lambda how: self._link.send(messages.ProcessEnded(command.model, command.version, how))
             )
-            counters = open_counters(Path(command.counters), CountersShape(command.features, command.cells))
+            shape = CountersShape(command.features, command.cells, answers=command.answers)
+            counters = open_counters(Path(command.counters), shape)
             servable.report_runs(counters.running_since_ns.data)
             recorder = self._recorder(servable, counters)
             executor = self._executor(servable, cost, recorder)
@@ -319,8 +320,8 @@ class Worker:
 
     def _recorder(self, servable: Servable, counters: SharedCounters) -> Recorder:
         baseline = servable.artifact.baseline
-        predictions = None if baseline is None else baseline.cells.predictions
-        return Recorder(counters, self._settings.drift.of(servable.key[0]).window_rows, predictions)
+        answers = () if baseline is None else baseline.cells.answers
+        return Recorder(counters, self._settings.drift.of(servable.key[0]).window_rows, answers)
 
     def _serve(self, command: messages.Serve) -> None:
         self._serving = command

@@ -360,14 +360,17 @@ class Supervisor:
     def _load(self, worker: WorkerProcess, key: VersionKey) -> None:
         artifact, identity = self._fetcher.artifacts[key], self._fetcher.identity(key)
         verdict = self._airlock.verdict(key, identity)
-        features, cells = (0, 0) if artifact.baseline is None else artifact.baseline.cells_shape
-        counters = self._counters.version(worker.slot, key, CountersShape(features, cells), identity)
+        baseline = artifact.baseline
+        features, cells = (0, 0) if baseline is None else baseline.cells_shape
+        shape = CountersShape(features, cells, answers=0 if baseline is None else len(baseline.cells.answers))
+        counters = self._counters.version(worker.slot, key, shape, identity)
         command = messages.Load(
             *key,
             folder=str(artifact.path),
             counters=str(counters),
-            features=features,
-            cells=cells,
+            features=shape.features,
+            cells=shape.cells,
+            answers=shape.answers,
             batching=None if verdict is None else verdict.batching,
             engine=None if verdict is None else verdict.engine,
         )

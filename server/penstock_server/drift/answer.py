@@ -80,6 +80,7 @@ def _version(version: VersionDrift) -> pb.VersionDrift:
         rate=version.rate,
         columns=[_column(column) for column in version.columns],
         predictions=None if predictions is None else _column(predictions),
+        answers=[_column(answer) for answer in version.answers],
         tested=version.tested,
         drifted=version.drifted,
         global_p_value=version.global_p_value,

@@ -6,7 +6,7 @@ the kernels count in the same cells, and `statistics` compares counts.
 """
 
 from math import inf
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -14,7 +14,7 @@ from penstock_server.drift.report import Order
 from penstock_server.drift.significance import MINIMUM_EFFECT
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import counting
-from penstock_server.features.cells import Cells, ClassCells, NumberCells, StringCells
+from penstock_server.features.cells import AnswerCells, Cells, ClassCells, NumberCells, StringCells
 from penstock_server.features.spec import limits
 from penstock_server.features.spec.spec import (
     Column,
@@ -32,6 +32,8 @@ MAX_WORDS: Final = 1 << 19
 MAX_BINS: Final = 256
 MAX_WATCHED: Final = 4096
 """The most values of a string column that are distinguished from unseen ones."""
+MAX_ANSWERS: Final = 8
+"""The most numbers of a model's answers that are watched beside its predictions."""
 
 MOST_REPEATS: Final = 0.01
 """The share of training rows that may repeat a recent one where served rows that do are retries or probes."""
@@ -213,6 +215,36 @@ ColumnBaseline = NumberBaseline | StringBaseline
 PredictionBaseline = NumberBaseline | ClassBaseline
 """The baseline of the model's classes, or of its output if it has no classes."""
 
+Reads = Literal["value", "largest"]
+"""How an answer is read: the output's one number per row, or the largest of several, such as a classifier's confidence."""
+
+
+class AnswerBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A number of the model's answers that is watched beside its predictions.
+
+    Attributes:
+        output: the output that it is read from.
+        reads: how.
+        numbers: what it was for the training rows; its name is that of no column, and of no other answer.
+    """
+
+    output: str
+    reads: Reads
+    numbers: NumberBaseline
+
+    def __post_init__(self) -> None:
+        limits.utf8("output", self.output, limits.MAX_NAME * 4)
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.numbers.name
+
+    @property
+    def cells(self) -> AnswerCells:
+        """The cells to count it in."""
+        return AnswerCells(self.numbers.cells, self.output)
+
 
 def _check_range(smallest: float | None, largest: float | None) -> None:
     if smallest is None and largest is None:
@@ -228,6 +260,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         columns: one for each column of the specification.
         spec_digest: the specification's digest.
         predictions: the baseline of the model's predictions for the training rows; None if it was not run on them.
+        answers: of more numbers of its answers.
         repeats: the share of the training rows that repeat a recent one, as `repeats` finds it; None where nobody looked.
         order: what the training rows are ordered by, as `order` has it.
         ordered_by: the columns that they are ordered by.
@@ -237,6 +270,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: tuple[ColumnBaseline, ...]
     spec_digest: str
     predictions: PredictionBaseline | None = None
+    answers: tuple[AnswerBaseline, ...] = ()
     repeats: Share | None = None
     order: Order = "given"
     ordered_by: tuple[str, ...] = ()
@@ -249,7 +283,14 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         limits.at_most("columns of order", len(self.ordered_by), limits.MAX_COLUMNS)
         for name in self.ordered_by:
             limits.name(name)
-        limits.at_most("words of counts", (len(self.columns) + 1) * self.cells_shape[1], MAX_WORDS)
+        limits.at_most("answers", len(self.answers), MAX_ANSWERS)
+        taken = {column.name for column in self.watched[: -len(self.answers) or None]}
+        for answer in self.answers:
+            # So that a name alone says what an alarm or a report is about.
+            if answer.name in taken:
+                raise ValueError(f"answer {answer.name!r} has the name of a column or of another answer")
+            taken.add(answer.name)
+        limits.at_most("words of counts", len(self.watched) * self.cells_shape[1], MAX_WORDS)
 
     @property
     def hardly_repeats(self) -> bool:
@@ -257,16 +298,22 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.repeats is not None and self.repeats <= MOST_REPEATS
 
     @property
+    def watched(self) -> tuple[ColumnBaseline | PredictionBaseline, ...]:
+        """All that is counted: the columns, the predictions, and the other answers."""
+        predictions = () if self.predictions is None else (self.predictions,)
+        return (*self.columns, *predictions, *(answer.numbers for answer in self.answers))
+
+    @property
     def bins(self) -> int:
-        """B: the bins of the column, or of the predictions, with most of them."""
-        watched = (*self.columns, *(() if self.predictions is None else (self.predictions,)))
-        return max((len(column.bins) for column in watched), default=0)
+        """B: the bins of the column, or of the answer, with most of them."""
+        return max((len(column.bins) for column in self.watched), default=0)
 
     @property
     def cells(self) -> Cells:
-        """The cells to count rows and predictions in."""
-        predictions = None if self.predictions is None else self.predictions.cells
-        return Cells(tuple(column.cells for column in self.columns), self.bins, predictions)
+        """The cells to count rows and answers in."""
+        predictions = () if self.predictions is None else (AnswerCells(self.predictions.cells),)
+        answers = (*predictions, *(answer.cells for answer in self.answers))
+        return Cells(tuple(column.cells for column in self.columns), self.bins, answers)
 
     def cells_for(self, spec: FeatureSpec) -> Cells:
         """The same, for this specification's pipeline.

@@ -211,8 +211,8 @@ class Detector:
 
     @property
     def _names(self) -> tuple[str, ...]:
-        names = self._reference.names
-        return (*names[:-1], "") if self._reference.has_predictions else names
+        names, first = self._reference.names, self._reference.columns
+        return (*names[:first], "", *names[first + 1 :]) if self._reference.has_predictions else names
 
     def _ended(self, starts: Starts, effective: Reals, detected: Detected) -> Detected:
         """Without the alarms since which enough quiet rows came; what came before those is forgotten."""

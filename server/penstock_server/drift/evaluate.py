@@ -39,13 +39,13 @@ def version_drift(
         version: the version.
         roles: its roles.
         reference: the training rows.
-        window: the counts of the same columns; a last row of predictions may be there without a reference.
+        window: the counts of the same columns; a last row may be there without a reference.
         rows: in the window.
         window_rows: the most that a worker's window holds.
         rules: what counts as drift.
         dispersion: as `columns_drift` takes it.
     """
-    columns, predictions = columns_drift(reference, window, rules, dispersion)
+    columns, answered = columns_drift(reference, window, rules, dispersion)
     p_values = [column.p_value for column in columns if column.p_value is not None]
     return VersionDrift(
         model=model,
@@ -55,7 +55,8 @@ def version_drift(
         window_rows=window_rows,
         rate=rules.rate,
         columns=columns,
-        predictions=predictions,
+        predictions=answered[0] if reference.has_predictions else None,
+        answers=answered[reference.has_predictions :],
         tested=len(p_values),
         drifted=sum(column.drifted is True for column in columns) if p_values else None,
         global_p_value=significance.simes(p_values) if p_values else None,
@@ -67,8 +68,8 @@ def version_drift(
 
 def columns_drift(
     reference: Reference, window: Counts, rules: DriftRules, dispersion: Reals | None = None
-) -> tuple[tuple[ColumnDrift, ...], ColumnDrift | None]:
-    """The records of the columns, judged together, and that of the predictions, judged alone.
+) -> tuple[tuple[ColumnDrift, ...], tuple[ColumnDrift, ...]]:
+    """The records of the columns, judged together, and those of the answers, judged together: the predictions first.
 
     Args:
         reference: the training rows.
@@ -77,7 +78,7 @@ def columns_drift(
         dispersion: how much these vary in the window, float64 [columns], by `statistics.dispersion`; None as independent rows.
     """
     size = len(reference.names)
-    columns = size - reference.has_predictions
+    columns = reference.columns
     now = Counts(window.cells[:size], window.outside[:size], window.sums[:size])
     seen = np.ones(size) if dispersion is None else dispersion[:size]
     is_enough = statistics.enough_rows(reference.cells, now.cells)
@@ -104,7 +105,7 @@ def columns_drift(
         **_histograms(reference, now),
     }
     records = tuple(ColumnDrift(**dict(zip(lists, row, strict=True))) for row in zip(*lists.values(), strict=True))
-    return records[:columns], records[columns] if reference.has_predictions else None
+    return records[:columns], records[columns:]
 
 
 def _p_values(reference: Reference, now: Counts, effect: Reals, dispersion: Reals, chosen: NDArray[np.bool_]) -> Values:

@@ -50,6 +50,17 @@ _PREDICTION_GAUGES: Final = {
     ),
     "penstock_prediction_drift_p_value": ("p_value", "As penstock_feature_drift_p_value, of the model's predictions."),
 }
+_ANSWER: Final = (*_VERSION, "answer_name")
+_ANSWER_GAUGES: Final = {
+    "penstock_answer_drift_score": (
+        "jensen_shannon",
+        "As penstock_prediction_drift_score, of another number of the answers, such as a classifier's confidence.",
+    ),
+    "penstock_answer_drift_p_value": (
+        "p_value",
+        "As penstock_feature_drift_p_value, of a number of the model's answers.",
+    ),
+}
 
 
 class DriftCollector(Collector):
@@ -86,6 +97,12 @@ def drift_families(versions: Sequence[VersionDrift], series: int) -> Iterator[Me
         for version in versions:
             _add(family, [version.model, version.version], getattr(version.predictions, field, None))
         yield family
+    for name, (field, text) in _ANSWER_GAUGES.items():
+        family = GaugeMetricFamily(name, text, labels=_ANSWER)
+        for version in versions:
+            for answer in version.answers:
+                _add(family, [version.model, version.version, answer.name], getattr(answer, field))
+        yield family
     yield from _alarms(versions, series)
     yield from _of_versions(versions, series)
 
@@ -102,15 +119,22 @@ def _alarms(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:
         "When the drift of the predictions began, in seconds since 1970; absent without an alarm.",
         labels=_VERSION,
     )
+    answers = GaugeMetricFamily(
+        "penstock_answer_drift_alarm_since_timestamp_seconds",
+        "When the drift of a number of the model's answers began, in seconds since 1970; absent without an alarm.",
+        labels=_ANSWER,
+    )
     for version in versions:
         labels = [version.model, version.version]
         since: dict[str, float] = {}
         for alarm in sorted(version.alarms, key=_certainty):
             since[alarm.column] = min(alarm.since, since.get(alarm.column, alarm.since))
         _add(predictions, labels, since.pop("", None))
+        for answer in version.answers:
+            _add(answers, [*labels, answer.name], since.pop(answer.name, None))
         for name in list(since)[:series]:
             features.add_metric([*labels, name], since[name])
-    yield from (features, predictions)
+    yield from (features, predictions, answers)
 
 
 def _certainty(alarm: DriftAlarm) -> tuple[float, str]:
@@ -133,7 +157,7 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
         labels=_VERSION,
     )
     alarm = GaugeMetricFamily(
-        "penstock_drift_alarm", "1 while a feature or the predictions have a drift alarm.", labels=_VERSION
+        "penstock_drift_alarm", "1 while a feature or the answers have a drift alarm.", labels=_VERSION
     )
     left_out = GaugeMetricFamily(
         "penstock_drift_series_left_out", "Features without series of their own here.", labels=_VERSION

@@ -33,7 +33,9 @@ _OTHERS: Final = "(others)"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """The training rows of R columns, and of the predictions after them if `has_predictions`; B bins are the most.
+    """The training rows of R columns: raw ones, then the predictions if `has_predictions`, then other answers.
+
+    B bins are the most of a column.
 
     Attributes:
         names, kinds: of each.
@@ -45,6 +47,7 @@ class Reference:
         is_number: bool [R].
         deviation, dispersion, minimum_effect: float64 [R].
         scales: float64 [R, K]: the dispersion of the training rows' blocks, and of blocks a quarter as long, a sixteenth, ...
+        columns: how many are raw columns.
         importance: of each; None where it is not known.
         importance_measure: what it is; "" where there is none.
         order: what the training rows are ordered by.
@@ -63,6 +66,7 @@ class Reference:
     minimum_effect: NDArray[np.float64]
     scales: NDArray[np.float64]
     has_predictions: bool
+    columns: int
     importance: tuple[float | None, ...]
     importance_measure: str
     order: RowOrder
@@ -79,8 +83,8 @@ class Reference:
 def reference_of(baseline: Baseline, importance: Importance | None = None) -> Reference:
     """The arrays of a baseline, with how much each column matters to the model where that was published."""
     values = {} if importance is None else importance.values
-    predictions = () if baseline.predictions is None else (baseline.predictions,)
-    columns: list[ColumnBaseline | PredictionBaseline] = [*baseline.columns, *predictions]
+    columns = baseline.watched
+    answers = len(columns) - len(baseline.columns)
     cells = np.zeros((len(columns), baseline.bins + EXTRA_CELLS), np.int64)
     sums, edges = np.zeros((2, len(columns), baseline.bins))
     for at, column in enumerate(columns):
@@ -92,7 +96,7 @@ def reference_of(baseline: Baseline, importance: Importance | None = None) -> Re
                 *column.edges,
                 *[column.edges[-1] if column.edges else 0.0] * (baseline.bins - len(column.edges)),
             ]
-    kinds = [_kind(column, is_prediction=at >= len(baseline.columns)) for at, column in enumerate(columns)]
+    kinds = [_kind(column, is_answer=at >= len(baseline.columns)) for at, column in enumerate(columns)]
     return Reference(
         names=tuple(column.name for column in columns),
         kinds=tuple(kinds),
@@ -106,8 +110,9 @@ def reference_of(baseline: Baseline, importance: Importance | None = None) -> Re
         dispersion=np.array([column.dispersion for column in columns], np.float64),
         minimum_effect=np.array([column.minimum_effect for column in columns], np.float64),
         scales=_scales(columns),
-        has_predictions=bool(predictions),
-        importance=(*(values.get(column.name) for column in baseline.columns), *[None] * len(predictions)),
+        has_predictions=baseline.predictions is not None,
+        columns=len(baseline.columns),
+        importance=(*(values.get(column.name) for column in baseline.columns), *[None] * answers),
         importance_measure="" if importance is None else importance.measure,
         order=RowOrder(baseline.order, baseline.ordered_by),
     )
@@ -136,12 +141,12 @@ def bin_labels(column: ColumnBaseline | PredictionBaseline) -> tuple[str, ...]:
             return column.names or tuple(map(str, column.classes))
 
 
-def _kind(column: ColumnBaseline | PredictionBaseline, *, is_prediction: bool) -> Kind:
+def _kind(column: ColumnBaseline | PredictionBaseline, *, is_answer: bool) -> Kind:
     if isinstance(column, ClassBaseline):
         return "class"
     if isinstance(column, StringBaseline):
         return "string"
-    return "score" if is_prediction else "number"
+    return "score" if is_answer else "number"
 
 
 def _is_cell(column: ColumnBaseline | PredictionBaseline, bins: int) -> list[bool]:

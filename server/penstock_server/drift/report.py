@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal["number", "string", "class", "score"]
-"""A raw column of numbers or strings; the predicted class, or the model's output where it has no classes."""
+"""A raw column of numbers or strings; the predicted class, or a number of the model's answers."""
 
 
 Order = Literal["given", "time", "sorted", "shuffled"]
@@ -55,7 +55,7 @@ class DriftAlarm:
     """A column's alarm that is on.
 
     Attributes:
-        column: its name; "" for the predictions.
+        column: its name, which no other answer has; "" for the predictions.
         kind: what is unusual.
         since: when it began, in seconds since 1970.
         once_in_looks: in how many looks chance alone gives evidence as strong, on average.
@@ -72,7 +72,7 @@ class ColumnDrift:
     """A column's rows compared with the training rows.
 
     Attributes:
-        name: the column's, or the output's for predictions.
+        name: the column's, the output's for predictions, or the answer's.
         kind: what it holds.
         rows: N, counted in the window.
         rows_needed: the rows needed to compare it: 25 for each cell that either side has rows in.
@@ -143,10 +143,11 @@ class VersionDrift:
         rate: the share of the drifted columns that may be wrong, as Benjamini and Hochberg keep it.
         columns: one for each raw column, in the specification's order.
         predictions: of the model's predictions; None without a reference for them.
+        answers: of other numbers of its answers, such as a classifier's confidence; no name of theirs is a column's.
         tested: the columns with enough rows.
         drifted: how many of these drifted; None if none was tested.
         global_p_value: Simes' combination of the columns' p-values: below `rate` exactly where a column drifted.
-        alarmed: the columns with an alarm that is on, "" for the predictions. None if no monitor watches the version.
+        alarmed: the columns and answers with an alarm that is on, "" for the predictions. None if nothing looks for alarms.
         alarms: these alarms.
         looks: how often it was looked for alarms: at most once a second, and after 100 rows.
         importance_measure: what the columns' importance is, such as "AUC lost"; "" where they have none.
@@ -172,6 +173,12 @@ class VersionDrift:
     looks: int = 0
     order: Order = "given"
     ordered_by: tuple[str, ...] = ()
+    answers: tuple[ColumnDrift, ...] = ()
+
+    @property
+    def answered(self) -> tuple[ColumnDrift, ...]:
+        """The predictions, if they are watched, and the other answers."""
+        return (*(() if self.predictions is None else (self.predictions,)), *self.answers)
 
 
 def by_significance(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:

@@ -61,18 +61,32 @@ class ClassCells:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerCells:
+    """What is counted of a model's answers: its class, or a number of each row.
+
+    Attributes:
+        cells: to count it in.
+        output: the output of which the largest number of each row is counted; None for what `prediction.outputs` calls the
+            version's class or its score.
+    """
+
+    cells: NumberCells | ClassCells
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cells:
-    """The cells of a specification's columns, in its order, and of the model's predictions.
+    """The cells of a specification's columns, in its order, and of the model's answers.
 
     Attributes:
         columns: one per raw column.
-        bins: B, the most bins of a column or of the predictions; every row of counts has B.
-        predictions: the cells of the predictions; None if they are not counted.
+        bins: B, the most bins of a column or of an answer; every row of counts has B.
+        answers: what is counted of the answers, the predictions first if they are.
     """
 
     columns: tuple[NumberCells | StringCells, ...]
     bins: int
-    predictions: NumberCells | ClassCells | None = None
+    answers: tuple[AnswerCells, ...] = ()
 
 
 def storable(value: float) -> float:

@@ -63,16 +63,24 @@ _SCORE_CELLS: Final = len(SCORE_EDGES) + 1
 
 @dataclass(frozen=True, slots=True)
 class CountersShape:
-    """The part of the layout that depends on a version: its drift columns, the words per row of counts, the sub-windows."""
+    """The part of the layout that depends on a version.
+
+    Attributes:
+        features: its drift columns.
+        cells: the words per row of counts.
+        sub_windows: of the drift window.
+        answers: what is counted of its answers.
+    """
 
     features: int = 0
     cells: int = 0
     sub_windows: int = 10
+    answers: int = 1
 
     @property
     def drift(self) -> tuple[int, int, int]:
-        """The shape of the ring; the row after the features counts predictions."""
-        return self.sub_windows, self.features + 1 if self.features else 0, self.cells
+        """The shape of the ring; the rows after the features count answers."""
+        return self.sub_windows, self.features + self.answers if self.features else 0, self.cells
 
     @property
     def words(self) -> int:
@@ -126,7 +134,7 @@ class SharedCounters:
         drift_rows: [sub_windows] rows counted in each.
         beat_ns: [1] when the worker's loop last came round, in a worker's own counters; 0 before the first time.
         running_since_ns: [RUN_CELLS] when the version's run on each thread began, by the monotonic clock; 0 while none runs.
-        drift: [sub_windows, features + 1, words], as `features.counting` lays them out; the last row is of predictions.
+        drift: [sub_windows, features + answers, words], as `features.counting` lays them out.
     """
 
     def __init__(self, memory: mmap.mmap, shape: CountersShape) -> None:

@@ -1,7 +1,7 @@
-"""Counts a model's predictions in their cells: classes by label, or the output's values in bins.
+"""Counts a model's answers in their cells: classes by label, numbers in bins.
 
 A batch is counted after it is answered. The few rows of the usual batch are counted in plain Python, which is faster than one
-call of numpy. `Recorder` has one counter for a version whose baseline has predictions.
+call of numpy. `Recorder` has a counter for each answer that a version's baseline has.
 """
 
 from bisect import bisect_right
@@ -47,7 +47,7 @@ class ClassCounts:
                 row[cells.get(label, unseen)] += count
 
 
-class ScoreCounts:
+class NumberCounts:
     """Counts numbers, and adds them to the sums of their bins.
 
     Args:

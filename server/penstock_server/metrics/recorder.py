@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from penstock_server import errors
 from penstock_server.errors import PenstockError
 from penstock_server.features import counting
-from penstock_server.features.cells import ClassCells, NumberCells
+from penstock_server.features.cells import AnswerCells, ClassCells
 from penstock_server.metrics.counters import (
     LATENCY_EDGES_NS,
     LOG_DROPS,
@@ -26,7 +26,7 @@ from penstock_server.metrics.counters import (
     latency_bucket,
     rows_bucket,
 )
-from penstock_server.metrics.prediction_counts import ClassCounts, ScoreCounts
+from penstock_server.metrics.prediction_counts import ClassCounts, NumberCounts
 
 _REASONS: Final[dict[type[PenstockError], str]] = {
     errors.InvalidInputError: "invalid_input",
@@ -59,19 +59,19 @@ class Recorder:
     Args:
         counters: the version's, in this worker.
         drift_window_rows: rows of the whole drift window, spread over its sub-windows.
-        predictions: the cells that predictions are counted in, or None.
+        answers: what is counted of the answers, in the order of its rows after those of the features.
 
     Attributes:
         counters: the version's.
         sub_window_rows: rows of a sub-window.
-        score_counts: counts predicted numbers; None where there is no baseline of such.
+        number_counts: counts numbers, each by its place among the answers.
     """
 
     def __init__(
         self,
         counters: SharedCounters,
         drift_window_rows: int = 10_000,
-        predictions: NumberCells | ClassCells | None = None,
+        answers: Sequence[AnswerCells] = (),
     ) -> None:
         self.counters = counters
         self._latency = [row.data for row in counters.latency]
@@ -94,11 +94,14 @@ class Recorder:
         features = counters.shape.features
         self._drift_cells = [window[:features] for window in counters.drift] if features else []
         self.sub_window_rows = max(1, drift_window_rows // counters.shape.sub_windows)
-        self._class_counts = self.score_counts = None
-        if isinstance(predictions, ClassCells):
-            self._class_counts = ClassCounts(predictions, counters.drift[:, -1])
-        elif predictions is not None:
-            self.score_counts = ScoreCounts(predictions, counters.drift[:, -1])
+        self._class_counts: ClassCounts | None = None
+        self.number_counts: dict[int, NumberCounts] = {}
+        for place, answer in enumerate(answers):
+            rows = counters.drift[:, features + place]
+            if isinstance(answer.cells, ClassCells):
+                self._class_counts = ClassCounts(answer.cells, rows)
+            else:
+                self.number_counts[place] = NumberCounts(answer.cells, rows)
 
     def batch(
         self,
@@ -174,10 +177,9 @@ class Recorder:
         """Whether predicted classes are counted for drift."""
         return self._class_counts is not None
 
-    def scores(self, values: NDArray[Any]) -> None:
-        """Records the output of each row of a version without classes, floats of any shape."""
-        if self.score_counts is not None:
-            self.score_counts.add(self._drift_place(), values.reshape(-1))
+    def numbers(self, place: int, values: NDArray[Any]) -> None:
+        """Records a number of each row's answer, floats [N], which `answers` has at this place."""
+        self.number_counts[place].add(self._drift_place(), values)
 
     def _class_cell(self, value: int) -> int:
         cell = self._class_cells.get(value)

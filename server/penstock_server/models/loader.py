@@ -25,7 +25,7 @@ from penstock_server.explain.attributor import attributor_of
 from penstock_server.explain.explanation import Unexplained
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
-from penstock_server.models import independence, kernels
+from penstock_server.models import independence, kernels, watched_answers
 from penstock_server.models.artifact import Artifact, read, read_explanation
 from penstock_server.models.classes import known_strings
 from penstock_server.models.counting_servable import CountingServable, counts_apart
@@ -79,6 +79,8 @@ def load(
         else python_servable(key, artifact, python)
     )
     try:
+        if artifact.baseline is not None:
+            watched_answers.check(artifact.baseline, servable.outputs)
         if isinstance(servable, OnnxServable):
             refusal = _refusal_of_kernels(execution, are_wanted=compiled_models)
             _take_kernels(servable, threads, proven, refusal)

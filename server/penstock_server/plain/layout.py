@@ -155,14 +155,14 @@ SCRATCH_BYTES: Final = 1024
     # where batches are counted, and what waits, here and beside the lane;
     U_STAGES, U_WAITING, U_BESIDE_ROWS, U_BESIDE_REQUESTS,
     # the ring of drift counts: its first window, the number of the current one, the rows in each, how many there are, the
-    # bytes of one, the rows after which the next begins, and where in a window predictions are counted;
-    U_DRIFT, U_DRIFT_AT, U_DRIFT_ROWS, U_WINDOWS, U_WINDOW_BYTES, U_WINDOW_ROWS, U_PREDICTIONS,
-    # what is predicted: how, from which output, of which type, and how wide; a class for each text; the known classes;
+    # bytes of one, the rows after which the next begins, and where in a window classes are counted;
+    U_DRIFT, U_DRIFT_AT, U_DRIFT_ROWS, U_WINDOWS, U_WINDOW_BYTES, U_WINDOW_ROWS, U_CLASSES_AT,
+    # the classes: how they are read, from which output, of which type, and how wide; one for each text; the known ones;
     U_PREDICTED, U_PREDICTED_OUTPUT, U_PREDICTED_KIND, U_PREDICTED_WIDTH, U_CLASS_OF_TEXT, U_CLASSES, U_CLASS_COUNT,
-    # how scores are counted: their bins, and the range of the reference, float64.
-    U_EDGES, U_EDGE_COUNT, U_BINS, U_SMALLEST, U_LARGEST,
-) = _words(47)  # fmt: skip
-FUSED_BYTES: Final = 47 * 8
+    # the numbers that are counted for drift, and the bins of a row of counts.
+    U_NUMBERS, U_NUMBER_COUNT, U_BINS,
+) = _words(45)  # fmt: skip
+FUSED_BYTES: Final = 45 * 8
 """The memory that stays a `Fused` keeps."""
 
 # What is known of the cost of batches, float64, as `batching.cost.CostModel` has it.
@@ -183,6 +183,11 @@ STAGE_BYTES: Final = 11 * 8
 (C_LABEL, C_CELL, C_PLACE) = _words(3)
 CLASS_BYTES: Final = 3 * 8
 
+# A number of each row's answer, which is counted for drift: the output that it is the largest of, its type and how wide it is;
+# where in a window it is counted; the edges of its bins, and the range of the reference, float64.
+(M_OUTPUT, M_KIND, M_WIDTH, M_AT, M_EDGES, M_EDGE_COUNT, M_SMALLEST, M_LARGEST) = _words(8)
+NUMBER_BYTES: Final = 8 * 8
+
 # A table of texts: where each begins, one more than there are, and where their bytes are; each text has its length before it.
 (X_STARTS, X_BYTES) = _words(2)
 TEXTS_BYTES: Final = 2 * 8
@@ -198,12 +203,12 @@ CLOCK_BYTES: Final = 3 * 8
 ARRAY_BYTES: Final = 3 * 8
 """The beginning of an array of numpy, as far as the kernels of models look."""
 
-# How predictions are counted.
+# How classes are read.
 NOTHING: Final = 0
+"""There are none."""
 LABELS: Final = 1
 LARGEST: Final = 2
 """The class is the place of the largest score."""
-SCORES: Final = 3
 
 # What became of a lane that Python is to look at.
 TOUCHED: Final = 1
@@ -215,7 +220,7 @@ TO_REFUSE: Final = 3
 TO_FINISH: Final = 4
 """Some replies of the batch are too large."""
 TO_COUNT: Final = 5
-"""The batch is answered but for replies that are too large, and its classes, which are not known, are not counted."""
+"""The batch is answered but for replies that are too large. A class is not known, and no answer is counted."""
 TO_FAIL: Final = 6
 """There was no memory."""
 TO_LAY_OUT: Final = 7

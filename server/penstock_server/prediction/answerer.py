@@ -29,7 +29,7 @@ from penstock_server.models.servable import Outputs, Servable
 from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
 from penstock_server.prediction.failure_log import FailureLog
-from penstock_server.prediction.outputs import OutputReader, count_predictions
+from penstock_server.prediction.outputs import OutputReader, count_answers
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
 from penstock_server.prediction.work import Work
 from penstock_server.request_log.sampler import QUEUE_BYTES, RequestSampler
@@ -303,7 +303,7 @@ class Answerer(ABC):
         The requests are those that were joined, in order; a slice, which is a part of one, has none.
         """
         is_batched, is_drift = self.servable.is_batched, not work.is_repeat
-        count_predictions(self.report, self.reader, outputs, is_batched=is_batched, is_drift=is_drift)
+        count_answers(self.report, self.reader, outputs, is_batched=is_batched, is_drift=is_drift)
         if self.shadow is not None:
             compute_s = outputs.features_s + outputs.infer_s
             each = () if self.shadow.is_batched else tuple(request.decoded for request in requests)

@@ -378,7 +378,7 @@ class Executor(Answerer):
             if why == layout.TO_FAIL:
                 plain.fail(batch, MemoryError("no memory for a batch"))
             elif why == layout.TO_COUNT and plain.fused is not None:
-                plain.fused.count_classes(batch.rows, is_repeat=batch.is_repeat)
+                plain.fused.count_answers(batch.rows, is_repeat=batch.is_repeat)
             plain.refuse_too_large(batch)
         finally:
             plain.end(batch)

@@ -20,7 +20,7 @@ from penstock_server.models.servable import KernelCalls, Servable
 from penstock_server.models.signature import ANY
 from penstock_server.plain import layout
 from penstock_server.plain.lane import Lane
-from penstock_server.prediction.outputs import Largest, NamedLabels, OutputReader
+from penstock_server.prediction.outputs import Largest, NamedLabels, OutputReader, count_arrays
 from penstock_server.request_log.sampler import RequestSampler
 
 _FEATURES, _INFER = STAGES.index("features"), STAGES.index("infer")
@@ -28,22 +28,44 @@ _DTYPES: Final = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 """By the kinds of the kernels of models."""
 
 
-class Predicted(NamedTuple):
-    """What is counted of a version's answers.
+class OutputForm(NamedTuple):
+    """An output that kernels read.
 
     Attributes:
-        how: as `layout` says.
-        output: from which output.
+        output: which.
         dtype: of it.
         width: of its rows.
         texts: what its numbers stand for; None where they stand for themselves.
     """
 
-    how: int
     output: int
     dtype: np.dtype[Any]
     width: int
     texts: tuple[str, ...] | None
+
+    def is_of(self, outputs: Sequence[NDArray[Any]]) -> bool:
+        """Whether these outputs have it."""
+        array = outputs[self.output]
+        return array.dtype == self.dtype and array.size == len(array) * self.width
+
+
+class Counted(NamedTuple):
+    """What kernels count of a version's answers.
+
+    Attributes:
+        how: classes are read, as `layout` says.
+        classes: from what; None where there are none.
+        numbers: that are counted for drift, with the place of each among the answers.
+    """
+
+    how: int
+    classes: OutputForm | None
+    numbers: tuple[tuple[int, OutputForm], ...]
+
+    @property
+    def forms(self) -> tuple[OutputForm, ...]:
+        """All outputs that are read."""
+        return (*(() if self.classes is None else (self.classes,)), *(form for _, form in self.numbers))
 
 
 class Fused:
@@ -52,7 +74,7 @@ class Fused:
     Args:
         servable: the version, which is kept.
         calls: how its kernels are called; None if Python runs its batches.
-        predicted: what is counted of its answers.
+        counted: what is counted of its answers.
         lane: where its requests wait.
         report: counts them.
         reader: of its outputs.
@@ -62,14 +84,13 @@ class Fused:
     Attributes:
         address: of the words.
         runs: kernels run its batches.
-        predicted: what is counted of its answers.
     """
 
     def __init__(
         self,
         servable: Servable,
         calls: KernelCalls | None,
-        predicted: Predicted,
+        counted: Counted,
         *,
         lane: Lane,
         report: Recorder,
@@ -82,7 +103,7 @@ class Fused:
         self._reals = self._words.view(np.float64)
         self.address: int = self._words.ctypes.data
         self.runs = calls is not None
-        self.predicted = predicted
+        self._counted = counted
         self._lane = lane
         self._report = report
         self._reader = reader
@@ -94,7 +115,8 @@ class Fused:
             self._set(layout.U_RUNNING, self._own(np.zeros(1, np.int64)) if running is None else running)
         self._set_counts(report)
         self._set_cost(queue)
-        self._set_predictions()
+        self._set_classes()
+        self._set_numbers()
         self._set(layout.U_TO_PASS, 0 if sampler is None else sampler.to_pass.ctypes.data)
         self._set(layout.U_ANSWERS, lane.answers_at)
 
@@ -162,27 +184,40 @@ class Fused:
         self._set(layout.U_LIMIT_ROWS, queue.max_rows)
         self._reals[layout.U_SPAN // 8] = queue.limits.objective_s / 2  # as `batching.cost.batch_rows` has it
 
-    def _set_predictions(self) -> None:
-        """Says what is counted of the answers: classes, or scores for drift."""
-        how, output, dtype, width, texts = self.predicted
-        report = self._report
-        self._set(layout.U_PREDICTED, how)
-        self._set(layout.U_PREDICTED_OUTPUT, output)
-        self._set(layout.U_PREDICTED_KIND, _DTYPES.index(dtype))
-        self._set(layout.U_PREDICTED_WIDTH, width)
-        is_counted = report.score_counts is not None or report.has_class_counts
-        self._set(layout.U_PREDICTIONS, report.counters.drift[0, :-1].nbytes if is_counted else layout.NONE)
-        if isinstance(self._reader.classes, NamedLabels) and texts is not None:
-            places = [self._reader.classes.place_of(text) for text in texts]
+    def _set_classes(self) -> None:
+        """Says how classes are read, and where they are counted for drift."""
+        form, reader = self._counted.classes, self._reader.classes
+        if form is None:
+            return
+        self._set(layout.U_PREDICTED, self._counted.how)
+        self._set(layout.U_PREDICTED_OUTPUT, form.output)
+        self._set(layout.U_PREDICTED_KIND, _DTYPES.index(form.dtype))
+        self._set(layout.U_PREDICTED_WIDTH, form.width)
+        self._set(layout.U_CLASSES_AT, self._place(0) if self._report.has_class_counts else layout.NONE)
+        if isinstance(reader, NamedLabels) and form.texts is not None:
+            places = [reader.place_of(text) for text in form.texts]
             self._set(layout.U_CLASS_OF_TEXT, self._own(np.array(places, np.int64)))
-        if how in (layout.LABELS, layout.LARGEST):
-            self.learn_classes()
-        elif report.score_counts is not None:
-            counts = report.score_counts
-            self._set(layout.U_EDGES, self._own(counts.edges))
-            self._set(layout.U_EDGE_COUNT, len(counts.edges))
+        self.learn_classes()
+
+    def _set_numbers(self) -> None:
+        """Says which numbers are counted for drift, and how."""
+        numbers = self._counted.numbers
+        table = np.zeros((len(numbers), layout.NUMBER_BYTES // 8), np.int64)
+        for row, (place, form) in zip(table, numbers, strict=True):
+            counts = self._report.number_counts[place]
+            kind = _DTYPES.index(form.dtype)
+            row[: layout.M_SMALLEST // 8] = (
+                form.output, kind, form.width, self._place(place), self._own(counts.edges), len(counts.edges)
+            )  # fmt: skip
+            row[layout.M_SMALLEST // 8 :].view(np.float64)[:] = counts.range
             self._set(layout.U_BINS, counts.bins)
-            self._reals[layout.U_SMALLEST // 8], self._reals[layout.U_LARGEST // 8] = counts.range
+        self._set(layout.U_NUMBERS, self._own(table))
+        self._set(layout.U_NUMBER_COUNT, len(numbers))
+
+    def _place(self, place: int) -> int:
+        """Where a window counts the answer with this place, in bytes."""
+        counters = self._report.counters
+        return counters.drift[0, : counters.shape.features + place].nbytes
 
     def learn_classes(self) -> None:
         """Has kernels know the classes that have cells now."""
@@ -193,26 +228,24 @@ class Fused:
         self._set(layout.U_CLASSES, self._classes.ctypes.data)
         self._set(layout.U_CLASS_COUNT, len(known))
 
-    def count_classes(self, rows: int, *, is_repeat: bool) -> None:
-        """Counts the classes of a batch that kernels have answered, of which one was not known; it is known then."""
-        assert self._reader.classes is not None
-        _, output, dtype, width, texts = self.predicted
-        content = self._lane.output(output, rows * width * dtype.itemsize)
-        array: NDArray[Any] = np.frombuffer(content, dtype).reshape(rows, width)
-        if texts is not None:
-            array = np.array(texts, object)[array]
-        self._report.classes(self._reader.classes({output: array}), is_drift=not is_repeat)
+    def count_answers(self, rows: int, *, is_repeat: bool) -> None:
+        """Counts the answers of a batch that kernels have run, of which a class was not known; it is known then."""
+        outputs = {form.output: self._made(form, rows) for form in self._counted.forms}
+        count_arrays(self._report, self._reader, outputs, is_drift=not is_repeat)
         self.learn_classes()
+
+    def _made(self, form: OutputForm, rows: int) -> NDArray[Any]:
+        """An output of the batch that kernels have run last."""
+        content = self._lane.output(form.output, rows * form.width * form.dtype.itemsize)
+        array: NDArray[Any] = np.frombuffer(content, form.dtype).reshape(rows, form.width)
+        return array if form.texts is None else np.array(form.texts, object)[array]
 
     def takes(self, outputs: Sequence[NDArray[Any]]) -> bool:
         """Whether kernels can answer these outputs, and count them."""
         for array in outputs:
             if array.dtype.kind not in "fiub" or not array.flags.c_contiguous or not array.dtype.isnative:
                 return False
-        if self.predicted.how == layout.NOTHING:
-            return True
-        array = outputs[self.predicted.output]
-        return array.dtype == self.predicted.dtype and array.size == len(array) * self.predicted.width
+        return all(form.is_of(outputs) for form in self._counted.forms)
 
     def set_beside(self, rows: int, requests: int) -> None:
         """What waits for the version elsewhere than in its lane and its queue."""
@@ -234,10 +267,10 @@ def fused(
     calls = servable.kernel_calls if may_run and not queue.limits.max_delay_s else None
     if calls is not None and (len(calls.model.outputs) != len(servable.outputs) or not _takes_block(calls, lane)):
         calls = None
-    predicted = _predicted(servable, calls, reader, report)
-    if predicted is None:
+    counted = _counted(servable, calls, reader)
+    if counted is None:
         return None
-    return Fused(servable, calls, predicted, lane=lane, report=report, reader=reader, queue=queue, sampler=sampler)
+    return Fused(servable, calls, counted, lane=lane, report=report, reader=reader, queue=queue, sampler=sampler)
 
 
 def _takes_block(calls: KernelCalls, lane: Lane) -> bool:
@@ -245,25 +278,29 @@ def _takes_block(calls: KernelCalls, lane: Lane) -> bool:
     return calls.features is not None or tuple(lane.row_bytes) == (calls.model.row_bytes,)
 
 
-def _predicted(
-    servable: Servable, calls: KernelCalls | None, reader: OutputReader, report: Recorder
-) -> Predicted | None:
+def _counted(servable: Servable, calls: KernelCalls | None, reader: OutputReader) -> Counted | None:
     """What is counted of the answers; None if kernels cannot count it."""
+    how, classes = layout.NOTHING, None
     if reader.classes is not None:
         how = layout.LARGEST if isinstance(reader.classes, Largest) else layout.LABELS
-        at = reader.classes.output
-    elif reader.score is not None and report.score_counts is not None:
-        how, at = layout.SCORES, reader.score
-    else:
-        return Predicted(layout.NOTHING, 0, _DTYPES[0], 0, None)
-    if calls is not None:
-        form = calls.model.outputs[at]
-        made = Predicted(how, at, _DTYPES[form.kind], form.width, form.texts)
-    else:
-        spec = servable.outputs[at]
-        tail = spec.shape[1:]
-        if spec.datatype not in NUMPY_TYPES or ANY in tail:
+        classes = _form(servable, calls, reader.classes.output)
+        if classes is None or (classes.dtype == np.int64) != (how == layout.LABELS):
             return None
-        made = Predicted(how, at, NUMPY_TYPES[spec.datatype], prod(tail), None)
-    is_fit = made.dtype == np.int64 if how == layout.LABELS else made.dtype in _DTYPES[:2]
-    return made if is_fit else None
+    numbers = []
+    for number in reader.numbers:
+        form = _form(servable, calls, number.output)
+        if form is None or form.texts is not None:
+            return None
+        numbers.append((number.place, form))
+    return Counted(how, classes, tuple(numbers))
+
+
+def _form(servable: Servable, calls: KernelCalls | None, at: int) -> OutputForm | None:
+    """How kernels read an output; None if they do not."""
+    if calls is not None:
+        made = calls.model.outputs[at]
+        return OutputForm(at, _DTYPES[made.kind], made.width, made.texts)
+    spec = servable.outputs[at]
+    tail = spec.shape[1:]
+    dtype = NUMPY_TYPES.get(spec.datatype)
+    return None if dtype not in _DTYPES or ANY in tail else OutputForm(at, dtype, prod(tail), None)

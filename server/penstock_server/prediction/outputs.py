@@ -1,7 +1,8 @@
-"""Reads what a version predicted for each row, a class or a score, has it counted, and compares the answers of two versions.
+"""Reads what a version answered for each row, a class and numbers, counts it, and compares the answers of two versions.
 
 Classes are counted where the manifest or the graph's operators (`models.classes`) say that it is a classifier: labels, or
-the largest of a score per class. All other outputs are scores; types and shapes alone say nothing.
+the largest of a score per class. All other outputs are scores; types and shapes alone say nothing. Which numbers are counted
+beside the classes, the drift baseline says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.features.cells import AnswerCells, NumberCells
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.classes import ClassOutputs, class_outputs
 from penstock_server.models.servable import Outputs, Servable
@@ -59,19 +61,55 @@ ClassReader = Labels | NamedLabels | Largest
 """Gives the label of each row, int64 [N]; an index into the version's class names when labels are strings."""
 
 
+class Number(NamedTuple):
+    """Reads a number of each row from an output: the largest of the row's, NaN if one of these is.
+
+    Attributes:
+        output: the output.
+        place: the number's among the answers that are counted.
+    """
+
+    output: int
+    place: int
+
+    def __call__(self, outputs: Arrays) -> NDArray[Any]:
+        """The numbers, floats [N]."""
+        array = outputs[self.output]
+        if array.size != len(array):
+            array = array.reshape(len(array), -1).max(axis=1)
+        return array.reshape(-1) if array.dtype.kind == "f" else array.reshape(-1).astype(np.float64)
+
+
 class OutputReader(NamedTuple):
-    """How to read a version's outputs: the class of each row, and the output that holds its scores."""
+    """How to read a version's outputs: classes, the output that holds scores, and the numbers that are counted for drift."""
 
     classes: ClassReader | None
     score: int | None
+    numbers: tuple[Number, ...] = ()
 
 
 def reader_of(servable: Servable) -> OutputReader:
-    """The reader of a version's outputs, by its manifest and its graph's operators."""
-    manifest = servable.artifact.manifest
+    """The reader of a version's outputs, by its manifest, its graph's operators, and its drift baseline."""
+    manifest, baseline = servable.artifact.manifest, servable.artifact.baseline
     output = None if manifest is None else manifest.class_output
     names = () if manifest is None or manifest.classes is None else tuple(str(label) for label in manifest.classes)
-    return output_reader(servable.outputs, class_outputs(servable.model.file), output, names)
+    reader = output_reader(servable.outputs, class_outputs(servable.model.file), output, names)
+    answers = () if baseline is None else baseline.cells.answers
+    return reader._replace(numbers=number_readers(servable.outputs, reader, answers))
+
+
+def number_readers(
+    specs: Sequence[TensorInfo], reader: OutputReader, answers: Sequence[AnswerCells]
+) -> tuple[Number, ...]:
+    """Reads the numbers among these answers, of outputs that `models.watched_answers` has found fit."""
+    at = {spec.name: place for place, spec in enumerate(specs)}
+    score = reader.score if reader.classes is None else None
+    places = [score if answer.output is None else at[answer.output] for answer in answers]
+    return tuple(
+        Number(output, place)
+        for place, (output, answer) in enumerate(zip(places, answers, strict=True))
+        if output is not None and isinstance(answer.cells, NumberCells)
+    )
 
 
 def output_reader(
@@ -122,18 +160,24 @@ def _can_be_scores(spec: TensorInfo) -> bool:
     return spec.datatype in {"FP32", "FP64"} and len(spec.shape) == 2 and 2 <= spec.shape[1] <= MAX_SCORES
 
 
-def count_predictions(
+def count_answers(
     report: Recorder, reader: OutputReader, outputs: Outputs, *, is_batched: bool, is_drift: bool = True
 ) -> None:
-    """Counts what was predicted for the rows of a run that are not refused, `is_drift` for drift too."""
+    """Counts what was answered for the rows of a run that are not refused; the classes alone, unless `is_drift`."""
     given: Arrays = outputs.arrays
     if outputs.refusal is not None and is_batched:
         kept = outputs.refusal.found < 0
         given = [array[kept] for array in outputs.arrays]
+    count_arrays(report, reader, given, is_drift=is_drift)
+
+
+def count_arrays(report: Recorder, reader: OutputReader, outputs: Arrays, *, is_drift: bool) -> None:
+    """The same of all rows."""
     if reader.classes is not None:
-        report.classes(reader.classes(given), is_drift=is_drift)
-    elif reader.score is not None and is_drift:
-        report.scores(given[reader.score])
+        report.classes(reader.classes(outputs), is_drift=is_drift)
+    if is_drift:
+        for number in reader.numbers:
+            report.numbers(number.place, number(outputs))
 
 
 def agreement(

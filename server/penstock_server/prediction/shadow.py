@@ -26,7 +26,7 @@ from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.failure_log import FailureLog
 from penstock_server.prediction.model_thread import Post
-from penstock_server.prediction.outputs import OutputReader, agreement, count_predictions
+from penstock_server.prediction.outputs import OutputReader, agreement, count_answers
 
 BACKLOG_ROWS: Final = 8192
 GATHER_S: Final = 0.005
@@ -185,7 +185,7 @@ class ShadowTarget:
             cells = None if apart is None else apart.drift_cells()
             outputs = self._servable.predict(blocks, batch.rows, shapes, cells)
             if apart is not None:
-                count_predictions(apart, self._reader, outputs, is_batched=self._servable.is_batched)
+                count_answers(apart, self._reader, outputs, is_batched=self._servable.is_batched)
             agree, distance = agreement(
                 batch.arrays,
                 outputs.arrays,

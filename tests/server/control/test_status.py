@@ -62,7 +62,7 @@ def counters() -> Iterator[CounterStore]:
     with CounterStore() as store:
         store.version(0, PLAIN, CountersShape())
         shared = open_counters(store.version(0, KEY, SHAPE), SHAPE)
-        recorder = Recorder(shared, 1000, BASELINE.cells.predictions)
+        recorder = Recorder(shared, 1000, BASELINE.cells.answers)
         cells: Any = recorder.drift_cells()
         cells[0, 1] = 600
         recorder.classes(np.zeros(600, np.int64))

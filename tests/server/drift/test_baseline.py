@@ -2,19 +2,21 @@ import json
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.drift.baseline import (
     MAX_WORDS,
+    AnswerBaseline,
     Baseline,
     NumberBaseline,
     check,
     decode,
     encode,
 )
-from penstock_server.drift.fit import fit_baseline, fit_classes, with_predictions
+from penstock_server.drift.fit import fit_baseline, fit_classes, fit_number, with_predictions
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.spec.spec import (
     Categories,
@@ -29,7 +31,10 @@ from penstock_server.features.spec.spec import (
 NAN, INF = float("nan"), float("inf")
 SPEC = FeatureSpec((NumberColumn("x"), StringColumn("s")), Join((Take(("x",)), Text("s", Categories(("a", "b", "c"))))))
 TABLE = {"x": [1.0, 2, 3, 4, NAN, INF, -INF, 4], "s": ["b", "b", "a", "", "?", "b", None, "a"]}
-BASELINE = with_predictions(fit_baseline(SPEC, TABLE, bins=2), fit_classes("label", [1, 0, 1, 1], ("no", "yes")))
+BASELINE = msgspec.structs.replace(
+    with_predictions(fit_baseline(SPEC, TABLE, bins=2), fit_classes("label", [1, 0, 1, 1], ("no", "yes"))),
+    answers=(AnswerBaseline("scores", "largest", fit_number("confidence", np.linspace(0, 1, 8))),),
+)
 
 
 def test_decodes_what_it_encodes() -> None:
@@ -37,12 +42,12 @@ def test_decodes_what_it_encodes() -> None:
     check(decode(encode(BASELINE)), SPEC)
 
 
-def test_reads_a_file_from_before_the_order_was_kept() -> None:
+def test_reads_a_file_from_before_the_order_and_the_answers_were_kept() -> None:
     document = json.loads(encode(BASELINE))
-    for key in ("repeats", "order", "ordered_by"):
+    for key in ("repeats", "order", "ordered_by", "answers"):
         del document[key]
     found = decode(json.dumps(document).encode())
-    assert (found.repeats, found.order, found.ordered_by) == (None, "given", ())
+    assert (found.repeats, found.order, found.ordered_by, found.answers) == (None, "given", (), ())
     assert found.columns == BASELINE.columns
 
 
@@ -79,6 +84,12 @@ def changed(*path: str | int, to: Any) -> bytes:
         (changed("columns", 1, "sums", to=[]), "sums"),
         (changed("predictions", "classes", to=[1, 1]), "class 1 appears twice, expected it once"),
         (changed("predictions", "names", to=["no"]), "1 names for 2 classes"),
+        (changed("answers", 0, "numbers", "name", to="s"), "answer 's' has the name of a column or of another answer"),
+        (changed("answers", 0, "numbers", "name", to="label"), "answer 'label' has the name of"),
+        (changed("answers", to=2 * json.loads(encode(BASELINE))["answers"]), "answer 'confidence' has the name of"),
+        (changed("answers", to=9 * json.loads(encode(BASELINE))["answers"]), "9 answers, expected at most 8"),
+        (changed("answers", 0, "reads", to="smallest"), "Invalid enum value"),
+        (changed("answers", 0, "output", to="x" * 2000), "output"),
         (changed("repeats", to=1.5), "repeats"),
         (changed("order", to="random"), "order"),
         (changed("ordered_by", to=["a\n"]), "printable"),
@@ -93,7 +104,7 @@ def test_refuses_with_the_place_and_the_reason(data: bytes, said: str) -> None:
 def test_counts_that_would_fill_the_memory_are_refused() -> None:
     wide = NumberBaseline("x", tuple(range(255)), (0,) * 256, (0.0,) * 256)
     columns = tuple(msgspec.structs.replace(wide, name=f"x{at}") for at in range(MAX_WORDS // 517))
-    Baseline(columns[:-1], "x")
+    Baseline(columns, "x")
     with pytest.raises(ValueError, match="words of counts, expected at most"):
         Baseline((*columns, wide), "x")
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from penstock_server.drift.baseline import Baseline, NumberBaseline, StringBaseline
+from penstock_server.drift.baseline import AnswerBaseline, Baseline, ClassBaseline, NumberBaseline, StringBaseline
 from penstock_server.drift.detector import Detector
 from penstock_server.drift.reference import Reference, reference_of
 
@@ -55,6 +56,21 @@ class Traffic:
         found[1] *= 1 - share
         found[1, -1] = share
         return found
+
+
+def test_an_alarm_has_the_name_of_the_answer_that_drifts() -> None:
+    number = NumberBaseline("delay", (0.0,), (5000, 5000), (0.0, 0.0), smallest=-1.0, largest=1.0)
+    label = ClassBaseline("label", (0, 1), (5000, 5000))
+    answer = AnswerBaseline("scores", "largest", msgspec.structs.replace(number, name="confidence"))
+    for predictions, name in ((label, ""), (None, "delay")):
+        known = reference_of(Baseline((number,), "digest", predictions, (answer,)))
+        traffic = Traffic(known)
+        for at, expected in ((len(known.names) - 1, "confidence"), (known.columns - (name != ""), name)):
+            moved = traffic.usual.copy()
+            moved[at, :2] = 0.05, 0.95
+            traffic.slices(20)
+            assert set(traffic.slices(8, moved).drifted) >= {expected}
+            traffic = Traffic(known)
 
 
 def test_usual_rows_raise_no_alarm() -> None:

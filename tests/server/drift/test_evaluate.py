@@ -1,11 +1,12 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from penstock_server.drift import significance, statistics
-from penstock_server.drift.baseline import Baseline, StringBaseline
+from penstock_server.drift.baseline import AnswerBaseline, Baseline, StringBaseline
 from penstock_server.drift.evaluate import columns_drift, version_drift
 from penstock_server.drift.fit import fit_classes, fit_number, with_predictions
 from penstock_server.drift.importance import Importance
@@ -80,6 +81,24 @@ def test_what_moved_drifted_and_the_rest_did_not() -> None:
     assert found.predictions.labels == ("no", "yes")
 
 
+def test_answers_are_judged_together_and_apart_from_the_columns() -> None:
+    numbers = (AnswerBaseline("y", "value", fit_number(name, SAMPLE)) for name in ("sure", "still"))
+    reference = reference_of(msgspec.structs.replace(BASELINE, answers=tuple(numbers)))
+    window = counted(reference, **usual())
+    cells = window.cells[:2][::-1]  # of "moved" and of "same"
+    window.cells[-2:] = cells
+    columns, answers = columns_drift(reference, window, DriftRules())
+    assert [column.name for column in answers] == ["label", "sure", "still"]
+    assert [column.drifted for column in answers] == [False, True, False]
+    assert answers[1].p_value == columns[1].p_value
+    report = version_drift(
+        "m", "1", (), reference=reference, window=window, rows=2000, window_rows=2000, rules=DriftRules()
+    )
+    assert (report.predictions, report.answers) == (answers[0], answers[1:])
+    assert report.answered == answers
+    assert (report.tested, report.drifted) == (3, 1)
+
+
 def test_figures_are_those_of_the_plain_functions() -> None:
     columns = usual()
     window = counted(REFERENCE, **columns)
@@ -115,10 +134,10 @@ def test_a_figure_that_a_kind_has_not_is_none() -> None:
     assert (found["word"].infinite_ratio, found["word"].out_of_range_ratio) == (None, None)
     assert found["same"].unseen_ratio is None
     constant = reference_of(Baseline((fit_number("x", np.ones(1000)),), "digest"))
-    (column,), predictions = columns_drift(
+    (column,), answers = columns_drift(
         constant, Counts(constant.cells, np.zeros((1, 2), np.int64), constant.sums), DriftRules()
     )
-    assert (column.ks, column.wasserstein, predictions) == (0.0, None, None)
+    assert (column.ks, column.wasserstein, answers) == (0.0, None, ())
 
 
 def test_too_few_rows_tell_shares_alone_and_are_no_part_of_the_judgement() -> None:
@@ -151,8 +170,7 @@ def test_one_row_has_shares_and_none_has_not() -> None:
 def test_the_smallest_detectable_index_is_that_of_the_rows_in_the_window(dispersion: float) -> None:
     window = counted(REFERENCE, **usual())
     seen = np.full(len(REFERENCE.names), dispersion)
-    columns, predictions = columns_drift(REFERENCE, window, DriftRules(rate=0.01, minimum_effect=0.2), seen)
-    assert predictions is not None
+    columns, (predictions,) = columns_drift(REFERENCE, window, DriftRules(rate=0.01, minimum_effect=0.2), seen)
     assert columns[0].detectable == pytest.approx(exact_detectable(0, 2000, dispersion), rel=0.003)
     assert columns[2].detectable == pytest.approx(exact_detectable(2, 2000, dispersion), rel=0.03)
     assert predictions.detectable == pytest.approx(exact_detectable(3, 2000, dispersion), rel=0.03)
@@ -203,8 +221,7 @@ def test_the_rate_itself_is_drift_of_columns_and_of_predictions_alike() -> None:
 
 def test_how_much_a_column_matters_is_told_with_it() -> None:
     reference = reference_of(BASELINE, Importance("AUC lost", {"same": 0.3, "word": 0.1}, rows=100, repeats=1))
-    columns, predictions = columns_drift(reference, counted(reference, **usual()), DriftRules())
-    assert predictions is not None
+    columns, (predictions,) = columns_drift(reference, counted(reference, **usual()), DriftRules())
     assert [column.importance for column in (*columns, predictions)] == [0.3, None, 0.1, None]
 
 

@@ -26,7 +26,7 @@ SILENT = replace(
 )  # fmt: skip
 VERSION = VersionDrift(
     "m", "1", ("champion",), 600, 1000, 0.05, (STRING, SILENT, NUMBER), replace(NUMBER, name="label", kind="class"), 2, 1,
-    0.002, (),
+    0.002, (), answers=(replace(NUMBER, name="confidence", kind="score", jensen_shannon=0.4), replace(SILENT, name="y")),
 )  # fmt: skip
 
 LABELS = {"model_name": "m", "model_version": "1"}
@@ -53,6 +53,8 @@ def test_each_figure_has_its_gauge_and_what_cannot_be_said_has_none() -> None:
     assert found["penstock_feature_out_of_range_ratio"] == {("age",): 0.02}
     assert found["penstock_prediction_drift_score"] == {(): 0.2}
     assert found["penstock_prediction_drift_p_value"] == {(): 0.001}
+    assert found["penstock_answer_drift_score"] == {("confidence",): 0.4}
+    assert found["penstock_answer_drift_p_value"] == {("confidence",): 0.001}
     assert found["penstock_drift_window_rows"] == {(): 600}
     assert found["penstock_drifted_features"] == {(): 1}
     assert found["penstock_drift_tested_features"] == {(): 2}
@@ -82,6 +84,7 @@ ALARMS = (
     DriftAlarm("port", "shares", 300.0, 1e12),
     DriftAlarm("port", "unseen", 250.0, 1e8),
     DriftAlarm("", "shares", 100.0, 1e10),
+    DriftAlarm("confidence", "shares", 150.0, 1e10),
 )
 
 
@@ -94,6 +97,7 @@ def test_an_alarm_tells_since_when_for_as_many_features_as_have_series(
     found = values([replace(VERSION, alarmed=("", "age", "port"), alarms=ALARMS)], series)
     assert found[SINCE] == shown
     assert found["penstock_prediction_drift_alarm_since_timestamp_seconds"] == {(): 100.0}
+    assert found["penstock_answer_drift_alarm_since_timestamp_seconds"] == {("confidence",): 150.0}
     assert (
         values([VERSION])[SINCE] == values([VERSION])["penstock_prediction_drift_alarm_since_timestamp_seconds"] == {}
     )

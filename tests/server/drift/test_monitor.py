@@ -34,7 +34,7 @@ class Story:
 
     def __init__(self, new_counters: NewCounters, clock: Any) -> None:
         self.workers = [new_counters(SHAPE), new_counters(SHAPE)]
-        self.recorders = [Recorder(counters, WINDOW_ROWS, BASELINE.cells.predictions) for counters in self.workers]
+        self.recorders = [Recorder(counters, WINDOW_ROWS, BASELINE.cells.answers) for counters in self.workers]
         self.clock = clock
         self.told: list[tuple[Any, tuple[DriftAlarm, ...]]] = []
         self.watch = DriftMonitor(

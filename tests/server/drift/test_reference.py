@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from penstock_server.drift.baseline import AnswerBaseline
 from penstock_server.drift.fit import fit_baseline, fit_classes, fit_number, with_predictions
 from penstock_server.drift.order import RowOrder
 from penstock_server.drift.reference import bin_labels, reference_of
@@ -47,6 +48,18 @@ def test_it_tells_the_order_of_the_rows() -> None:
     assert reference_of(BASELINE).order == RowOrder()
     shuffled = replace(BASELINE, order="shuffled", ordered_by=("x", "s"))
     assert reference_of(shuffled).order == RowOrder("shuffled", ("x", "s"))
+
+
+def test_answers_stand_after_the_predictions() -> None:
+    numbers = fit_number("confidence", np.arange(6.0), 2)
+    plain = replace(BASELINE, answers=(AnswerBaseline("scores", "largest", numbers),))
+    for baseline in (plain, with_predictions(plain, fit_classes("label", [1, 1, 0, 0, 0, 0]))):
+        found = reference_of(baseline)
+        assert (found.names[found.columns :][-1], found.kinds[-1], bool(found.is_number[-1])) == (
+            "confidence", "score", True
+        )  # fmt: skip
+        assert found.columns == 3
+        assert len(found.names) == len(found.importance) == found.columns + found.has_predictions + 1
 
 
 def test_a_regressions_output_is_a_score() -> None:

@@ -7,7 +7,7 @@ from penstock_server.drift.fit import fit_number
 from penstock_server.features import counting
 from penstock_server.features.cells import NumberCells
 from penstock_server.features.counting import counts_of
-from penstock_server.metrics.prediction_counts import FEW_ROWS, ClassCounts, ScoreCounts
+from penstock_server.metrics.prediction_counts import FEW_ROWS, ClassCounts, NumberCounts
 
 BINS = 6
 VALUES = st.lists(st.floats() | st.floats(-3, 3, width=32), max_size=3 * FEW_ROWS)
@@ -15,9 +15,9 @@ BASELINE = fit_number("y", np.linspace(-2, 2, 101), 4)
 
 
 @given(st.lists(VALUES, max_size=4))
-def test_scores_of_small_and_large_batches_lie_where_a_recount_puts_them(batches: list[list[float]]) -> None:
+def test_numbers_of_small_and_large_batches_lie_where_a_recount_puts_them(batches: list[list[float]]) -> None:
     rows = np.zeros((2, counting.row_words(BINS)), np.int64)
-    counts = ScoreCounts(BASELINE.cells, rows)
+    counts = NumberCounts(BASELINE.cells, rows)
     for batch in batches:
         counts.add(1, np.array(batch, np.float64))
     found = counts_of(rows[:, None, :])
@@ -32,9 +32,9 @@ def test_scores_of_small_and_large_batches_lie_where_a_recount_puts_them(batches
     assert not rows[0].any()
 
 
-def test_a_score_without_a_range_is_outside_of_nothing() -> None:
+def test_a_number_without_a_range_is_outside_of_nothing() -> None:
     rows = np.zeros((1, counting.row_words(1)), np.int64)
-    ScoreCounts(NumberCells(()), rows).add(0, np.array([1e300, -5.0]))
+    NumberCounts(NumberCells(()), rows).add(0, np.array([1e300, -5.0]))
     assert rows[0].tolist() == [2, 0, 0, 0, 0, 0, rows[0, -1]]
 
 

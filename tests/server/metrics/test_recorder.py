@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock_server.errors import PenstockError
 from penstock_server.features import counting
-from penstock_server.features.cells import ClassCells, NumberCells
+from penstock_server.features.cells import AnswerCells, ClassCells, NumberCells
 from penstock_server.metrics.counters import (
     MAX_CLASSES,
     REFUSALS,
@@ -167,21 +167,25 @@ def test_the_pipelines_cells_leave_out_the_row_of_predictions(new_counters: NewC
 @pytest.mark.parametrize("labels", [[7, 9, 7, 5], [7, 9, 7, 5] * 30])
 def test_predicted_classes_are_counted_in_the_window(new_counters: NewCounters, labels: list[int]) -> None:
     counters = new_counters(CountersShape(1, counting.row_words(3), 3))
-    recorder = Recorder(counters, 300, ClassCells((7, 9)))
+    recorder = Recorder(counters, 300, [AnswerCells(ClassCells((7, 9)))])
     recorder.classes(np.array(labels))
-    recorder.scores(np.array([1.0]))  # of a version with classes nobody asks for scores
     times = len(labels) // 4
     assert counters.drift[0, 1].tolist() == [2 * times, times, 0, 0, 0, times, *[0] * 5]
     assert classes_of(counters) == {7: 2 * times, 9: times, 5: times}
 
 
-def test_predictions_are_counted_where_the_window_is(new_counters: NewCounters) -> None:
-    counters = new_counters(CountersShape(1, counting.row_words(2), 3))
-    recorder = Recorder(counters, 3, NumberCells((0.0,)))
+def test_answers_are_counted_where_the_window_is_each_in_its_row(new_counters: NewCounters) -> None:
+    counters = new_counters(CountersShape(1, counting.row_words(2), 3, answers=3))
+    answers = [AnswerCells(ClassCells((7,))), *(AnswerCells(NumberCells((edge,)), "y") for edge in (0.0, 2.5))]
+    recorder = Recorder(counters, 3, answers)
     for value in range(5):
-        recorder.scores(np.array([[value]], np.float32))
+        recorder.classes(np.array([7]))
+        for place in (1, 2):
+            recorder.numbers(place, np.array([value], np.float32))
         recorder.drift_counted(1)
-    assert counters.drift[:, 1, 1].tolist() == [1, 1, 0]
+    assert counters.drift[:, 1, 0].tolist() == [1, 1, 0]
+    assert counters.drift[:, 2, :2].tolist() == [[0, 1], [0, 1], [0, 0]]
+    assert counters.drift[:, 3, :2].tolist() == [[0, 1], [0, 1], [0, 0]]
 
 
 def test_shadow_comparisons(new_counters: NewCounters) -> None:

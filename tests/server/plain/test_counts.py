@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from penstock_server.batching.cost import Cost, CostModel, batch_rows
-from penstock_server.compiled_models.layout import DOUBLE, SINGLE
+from penstock_server.compiled_models.layout import DOUBLE, INTEGER, SINGLE
 from penstock_server.features import counting
 from penstock_server.features.cells import NumberCells
-from penstock_server.metrics.prediction_counts import ScoreCounts
+from penstock_server.metrics.prediction_counts import NumberCounts
 from penstock_server.plain import layout
+from penstock_server.prediction.outputs import Number
 from tests.server.plain.uncompiled import Memory, kernels_over
 
 SCORES = st.floats(allow_nan=True, allow_infinity=True, width=32) | st.sampled_from([0.0, -0.0, 1.0, 2.0])
@@ -64,6 +64,24 @@ def test_the_cost_is_learnt_alike(start: Any, batches: Any, objective_s: float) 
     assert told == [int(line.base_s / 1e-9), int(line.row_s / 1e-9), batch_rows(line, objective_s, 64)]
 
 
+def numbers(memory: Memory, fused: int, *forms: tuple[int, int, int, NumberCounts]) -> None:
+    """Has these numbers counted: the output, its type and width, and the counts that they would have in Python."""
+    table = memory.add(len(forms) * layout.NUMBER_BYTES)
+    for at, (output, kind, width, counts) in enumerate(forms):
+        row = table + at * layout.NUMBER_BYTES
+        values = {
+            layout.M_OUTPUT: output, layout.M_KIND: kind, layout.M_WIDTH: width, layout.M_EDGE_COUNT: len(counts.edges),
+            layout.M_EDGES: memory.add(counts.edges.tobytes()), layout.M_AT: at * 8 * counting.row_words(counts.bins),
+        }  # fmt: skip
+        for place, value in values.items():
+            memory.set_word(row + place, value)
+        for place, real in zip((layout.M_SMALLEST, layout.M_LARGEST), counts.range, strict=True):
+            memory.set_double(row + place, real)
+        memory.set_word(fused + layout.U_BINS, counts.bins)
+    memory.set_word(fused + layout.U_NUMBERS, table)
+    memory.set_word(fused + layout.U_NUMBER_COUNT, len(forms))
+
+
 @given(scores=st.lists(st.lists(SCORES, min_size=3, max_size=3), min_size=1, max_size=6), is_double=st.booleans())
 def test_the_largest_score_is_the_one_that_numpy_finds(scores: list[list[float]], is_double: bool) -> None:
     rows = np.array(scores, np.float64 if is_double else np.float32)
@@ -75,27 +93,28 @@ def test_the_largest_score_is_the_one_that_numpy_finds(scores: list[list[float]]
 
 
 @given(
-    scores=st.lists(SCORES, min_size=1, max_size=20), edges=st.lists(st.integers(-3, 3), max_size=4, unique=True),
-    is_double=st.booleans(),
+    scores=st.lists(st.tuples(SCORES, SCORES, st.integers(-4, 4)), min_size=1, max_size=20),
+    edges=st.lists(st.integers(-3, 3), max_size=4, unique=True), is_double=st.booleans(),
 )  # fmt: skip
-def test_scores_fall_into_their_bins(scores: list[float], edges: list[int], is_double: bool) -> None:
+def test_numbers_fall_into_their_bins(
+    scores: list[tuple[float, float, int]], edges: list[int], is_double: bool
+) -> None:
     cells = NumberCells(tuple(map(float, sorted(edges))), -1.5, 2.5)
-    bins = len(edges) + 1
-    expected = np.zeros((1, counting.row_words(bins)), np.int64)
-    values: NDArray[Any] = np.array(scores, np.float64 if is_double else np.float32)
-    counts = ScoreCounts(cells, expected)
-    for value in values:
-        counts.add(0, np.array([value]))
+    expected = np.zeros((2, counting.row_words(len(edges) + 1)), np.int64)
+    counts = [NumberCounts(cells, row[None]) for row in expected]
+    outputs = (
+        np.array([row[:2] for row in scores], np.float64 if is_double else np.float32),
+        np.array([row[2] for row in scores], np.int64),
+    )
+    for place in range(2):
+        counts[place].add(0, Number(place, place)(outputs))
     memory = Memory()
-    own = memory.add(expected.nbytes)
-    fused = words(
-        memory,
-        U_PREDICTED_KIND=DOUBLE if is_double else SINGLE, U_PREDICTED_WIDTH=1, U_DRIFT=own, U_WINDOWS=1,
-        U_DRIFT_AT=memory.add(8), U_EDGES=memory.add(counts.edges.tobytes()), U_EDGE_COUNT=len(edges), U_BINS=bins,
-    )  # fmt: skip
-    for at, value in zip((layout.U_SMALLEST, layout.U_LARGEST), counts.range, strict=True):
-        memory.set_double(fused + at, value)
-    kernels(memory).count_scores(fused, memory.add(values.tobytes()), len(values))
+    own, laid = memory.add(expected.nbytes), memory.add(2 * layout.OUTPUT_BYTES)
+    for at, output in enumerate(outputs):
+        memory.set_word(laid + at * layout.OUTPUT_BYTES + layout.A_DATA, memory.add(output.tobytes()))
+    fused = words(memory, U_DRIFT=own, U_WINDOWS=1, U_DRIFT_AT=memory.add(8))
+    numbers(memory, fused, (0, DOUBLE if is_double else SINGLE, 2, counts[0]), (1, INTEGER, 1, counts[1]))
+    kernels(memory).count_numbers(fused, laid, len(scores))
     assert memory.read(own, expected.nbytes) == expected.tobytes()
 
 
@@ -119,14 +138,14 @@ def test_windows_follow_each_other(rows: list[int], windows: int) -> None:
     assert memory.word(at) == number
 
 
-@pytest.mark.parametrize(("predictions", "is_drift"), [(layout.NONE, True), (8, True), (8, False)])
-def test_classes_are_counted_if_all_are_known(predictions: int, is_drift: bool) -> None:
+@pytest.mark.parametrize(("classes_at", "is_drift"), [(layout.NONE, True), (8, True), (8, False)])
+def test_classes_are_counted_if_all_are_known(classes_at: int, is_drift: bool) -> None:
     memory = Memory()
     cells, drift = memory.add(3 * 8), memory.add(6 * 8)
     table = [(7, cells, 0), (-2, cells + 8, 1), (9, cells + 16, 4)]
     classes = memory.add(b"".join(word.to_bytes(8, "little", signed=True) for row in table for word in row))
     fused = words(
-        memory, U_CLASSES=classes, U_CLASS_COUNT=3, U_PREDICTIONS=predictions, U_DRIFT=drift, U_WINDOWS=1,
+        memory, U_CLASSES=classes, U_CLASS_COUNT=3, U_CLASSES_AT=classes_at, U_DRIFT=drift, U_WINDOWS=1,
         U_DRIFT_AT=memory.add(8),
     )  # fmt: skip
     labels = np.array([7, 9, -2, 7, 9, 7], np.int64)
@@ -135,7 +154,7 @@ def test_classes_are_counted_if_all_are_known(predictions: int, is_drift: bool) 
     assert memory.read(cells, 24) == bytes(24)
     assert found.count_classes(fused, layout.LABELS, memory.add(labels.tobytes()), len(labels), is_drift)
     assert [memory.word(cells + 8 * at) for at in range(3)] == [3, 1, 2]
-    expected = [0] * 6 if predictions == layout.NONE or not is_drift else [0, 3, 1, 0, 0, 2]
+    expected = [0] * 6 if classes_at == layout.NONE or not is_drift else [0, 3, 1, 0, 0, 2]
     assert [memory.word(drift + 8 * at) for at in range(6)] == expected
 
 
@@ -146,11 +165,10 @@ def test_texts_have_the_classes_that_they_name() -> None:
     assert [kernels(memory).label_of(fused, layout.LABELS, data, row) for row in (0, 1)] == [3, 5]
 
 
-def test_a_nan_is_missing_and_no_score_of_any_bin() -> None:
+def test_a_nan_is_missing_and_no_number_of_any_bin() -> None:
     memory = Memory()
-    row = memory.add(8 * counting.row_words(1))
-    fused = words(memory, U_BINS=1)
+    row, number = memory.add(8 * counting.row_words(1)), memory.add(layout.NUMBER_BYTES)
     for value, cell in ((nan, counting.MISSING), (inf, counting.INFINITE), (-inf, counting.INFINITE)):
-        kernels(memory).count_score(fused, row, value)
+        kernels(memory).count_number(number, 1, row, value)
         assert memory.word(row + 8 * (1 + cell)) > 0
     assert memory.word(row) == 0

@@ -67,7 +67,7 @@ class FusedLane(Lanes):
                 layout.U_WINDOWS: 1, layout.U_WINDOW_BYTES: 32, layout.U_WINDOW_ROWS: 1 << 40,
                 layout.U_CLASS_OF_TEXT: memory.add(np.arange(3, dtype=np.int64).tobytes()),
                 layout.U_PREDICTED: layout.LABELS, layout.U_PREDICTED_OUTPUT: 1, layout.U_CLASSES: self.classes,
-                layout.U_CLASS_COUNT: 3, layout.U_PREDICTIONS: layout.NONE, layout.U_COST: memory.add(64),
+                layout.U_CLASS_COUNT: 3, layout.U_CLASSES_AT: layout.NONE, layout.U_COST: memory.add(64),
                 layout.U_LIMIT_ROWS: 64,
             },
         )  # fmt: skip

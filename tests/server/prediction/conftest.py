@@ -14,6 +14,7 @@ from penstock import inference_pb2 as pb
 from penstock.tensors import TYPED_FIELDS, from_raw, to_raw
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits
+from penstock_server.features.cells import AnswerCells, ClassCells, NumberCells
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.classes import ClassOutputs
 from penstock_server.models.onnx_model import OnnxModel
@@ -22,7 +23,7 @@ from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.model_thread import ModelThread
-from penstock_server.prediction.outputs import OutputReader, output_reader
+from penstock_server.prediction.outputs import OutputReader, number_readers, output_reader
 
 TIMEOUT_S = 20.0
 PLAIN = (TensorInfo("x", "FP64", (ANY, 2)),)
@@ -52,10 +53,21 @@ class FakeServable:
         return Outputs([x * 2], 0.001, 0.002)
 
 
+def answers_of(servable: Any) -> tuple[AnswerCells, ...]:
+    """What is counted of the answers of a version whose features are counted: its class or score, and each output's largest."""
+    pipeline = getattr(servable, "pipeline", None)
+    if pipeline is None or not pipeline.cells_shape[1]:
+        return ()
+    number = NumberCells((-0.5, 0.5), -1.0, 1.0)
+    predictions = ClassCells((0, 1)) if len(servable.outputs) > 1 else number
+    return (AnswerCells(predictions), *(AnswerCells(number, spec.name) for spec in servable.outputs))
+
+
 def reader_of(servable: Any) -> OutputReader:
     """Of classifiers: all outputs are labels or scores of classes."""
     names = frozenset(spec.name for spec in servable.outputs)
-    return output_reader(servable.outputs, ClassOutputs(names, names))
+    reader = output_reader(servable.outputs, ClassOutputs(names, names))
+    return reader._replace(numbers=number_readers(servable.outputs, reader, answers_of(servable)))
 
 
 @pytest.fixture(scope="session")

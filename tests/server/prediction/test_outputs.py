@@ -9,14 +9,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from penstock.tensors import NUMPY_TYPES
+from penstock_server.features.cells import AnswerCells, ClassCells, NumberCells
 from penstock_server.models.classes import ClassOutputs
 from penstock_server.models.onnx_file import Node, OnnxFile
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.outputs import (
     TOLERANCE,
+    Labels,
+    Number,
     OutputReader,
     agreement,
     class_reader,
+    count_arrays,
+    number_readers,
     output_reader,
     reader_of,
     score_output,
@@ -134,13 +139,74 @@ def test_integers_are_scores_only_where_they_are_no_classes(
 def test_a_manifest_says_where_the_class_is(manifest: Any, expected: list[int]) -> None:
     softmax = OnnxFile((Node("Softmax", "", ("x",), ("scores",), {}),), outputs=("name", "scores"))
     servable: Any = SimpleNamespace(
-        artifact=SimpleNamespace(manifest=manifest), outputs=(TEXT, SCORES), model=SimpleNamespace(file=softmax)
+        artifact=SimpleNamespace(manifest=manifest, baseline=None),
+        outputs=(TEXT, SCORES),
+        model=SimpleNamespace(file=softmax),
     )
     reader = reader_of(servable)
     assert isinstance(reader, OutputReader)
     assert reader.score == 1
     assert reader.classes is not None
     assert reader.classes([NAMES, PROBABILITIES]).tolist() == expected
+
+
+@given(
+    npst.arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 4)), elements=st.floats(width=32)),
+    st.booleans(),
+)
+def test_a_number_is_the_largest_of_its_row(scores: Any, is_flat: bool) -> None:
+    given_rows = scores[:, 0] if is_flat else scores
+    found = Number(1, 0)([np.empty(0), given_rows])
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, scores[:, 0] if is_flat else scores.max(axis=1))
+
+
+def test_whole_numbers_are_counted_as_reals() -> None:
+    assert Number(0, 0)([np.array([[3], [-1]])]).tolist() == [3.0, -1.0]
+    assert Number(0, 0)([np.array([3])]).dtype == np.float64
+
+
+NUMBERS = NumberCells((0.0,))
+
+
+@pytest.mark.parametrize(
+    ("classes", "answers", "expected"),
+    [
+        (None, [AnswerCells(NUMBERS)], [Number(2, 0)]),
+        (None, [AnswerCells(NUMBERS), AnswerCells(NUMBERS, "label")], [Number(2, 0), Number(0, 1)]),
+        (Labels(0), [AnswerCells(ClassCells((0, 1))), AnswerCells(NUMBERS, "scores")], [Number(1, 1)]),
+        # The baseline of a version whose graph was no classifier's when it was published.
+        (Labels(0), [AnswerCells(NUMBERS), AnswerCells(NUMBERS, "scores")], [Number(1, 1)]),
+        (None, [], []),
+    ],
+)
+def test_a_baseline_says_which_numbers_are_counted(
+    classes: Any, answers: list[AnswerCells], expected: list[Number]
+) -> None:
+    reader = OutputReader(classes, 2)
+    assert list(number_readers([LABEL, SCORES, VALUE], reader, answers)) == expected
+
+
+class Counted:
+    """A recorder that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def classes(self, labels: Any, *, is_drift: bool) -> None:
+        self.told.append((labels.tolist(), is_drift))
+
+    def numbers(self, place: int, values: Any) -> None:
+        self.told.append((place, values.tolist()))
+
+
+@pytest.mark.parametrize("is_drift", [True, False])
+def test_classes_are_always_counted_and_numbers_for_drift(is_drift: bool) -> None:
+    report: Any = Counted()
+    reader = OutputReader(Labels(0), 1, (Number(1, 1), Number(0, 2)))
+    count_arrays(report, reader, [LABELS, np.array([[0.25, 0.75], [0.5, 0.5]])], is_drift=is_drift)
+    numbers = [(1, [0.75, 0.5]), (2, [2.0, 0.0])] if is_drift else []
+    assert report.told == [([2, 0], is_drift), *numbers]
 
 
 def by_scores(left: Any, right: Any, rows: int) -> tuple[list[bool], list[float]]:

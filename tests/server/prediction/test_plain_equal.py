@@ -17,7 +17,6 @@ from penstock_server.batching.cost import Cost
 from penstock_server.compiled_models.choice import Choice
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import DeadlinePassedError, OverloadedError, PenstockError
-from penstock_server.features.cells import ClassCells, NumberCells
 from penstock_server.features.counting import EXTRA_CELLS, TALLIES, bins_of
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
@@ -45,6 +44,7 @@ from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.rollout.plan import TrafficPlan
 from tests.examples import examples
+from tests.server.prediction.conftest import answers_of
 from tests.server.prediction.plain_world import World, asked, without_times
 
 NAN: Final = float("nan")
@@ -258,14 +258,10 @@ class Both:
 
     def report(self, sub_windows: int = 10) -> Any:
         cells = None if self.servable.pipeline is None else self.servable.pipeline.cells_shape
-        has_drift = cells is not None and bool(cells[1])
-        shape = CountersShape(*cells, sub_windows) if has_drift else CountersShape()
+        answers = answers_of(self.servable)
+        shape = CountersShape(*cells, sub_windows, len(answers)) if answers else CountersShape()  # type: ignore[misc]
         counters = self._new_counters(shape)
-        predictions: Any = None
-        if has_drift:
-            has_labels = len(self.servable.outputs) > 1
-            predictions = ClassCells((0, 1)) if has_labels else NumberCells((-0.5, 0.5), -1.0, 1.0)
-        recorder: Any = Recorder(counters, drift_window_rows=50, predictions=predictions)
+        recorder: Any = Recorder(counters, drift_window_rows=50, answers=answers)
         recorder.counters = counters
         return recorder
 

@@ -22,12 +22,16 @@ SILENT = replace(
     detectable=None,
 )  # fmt: skip
 ANSWERS = replace(CARRIER, name="label", kind="class", labels=("0", "1"), reference=(0.8, 0.2), current=(0.7, 0.3))
+CONFIDENCE = replace(
+    DELAY, name="confidence", kind="score", jensen_shannon=0.11, missing_ratio=0.0, p_value=0.2, drifted=False
+)
 CHAMPION = VersionDrift(
     model="flights", version="1", roles=("champion",), rows=900, window_rows=10_000, rate=0.05,
     columns=(SILENT, CARRIER, DELAY), predictions=ANSWERS, tested=2, drifted=1, global_p_value=2e-9, alarmed=("delay", ""),
     alarms=(DriftAlarm("delay", "unseen", 1767312000.0, 4e7), DriftAlarm("", "shares", 1767225600.0, 3e20)),
+    answers=(CONFIDENCE,),
 )  # fmt: skip
 CANARY = replace(
     CHAMPION, version="2", roles=("canary", "shadow"), rows=0, columns=(SILENT,), predictions=None, tested=0,
-    drifted=None, global_p_value=None, alarmed=None, alarms=(),
+    drifted=None, global_p_value=None, alarmed=None, alarms=(), answers=(),
 )  # fmt: skip

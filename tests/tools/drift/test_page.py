@@ -50,26 +50,29 @@ class Reader(HTMLParser):
 def test_features_stand_by_concern_with_a_histogram_each():
     read = Reader(page(CHAMPION, WHEN))
     links = [attributes["href"] for attributes in read.all("a")]
-    assert links == ["#f0", "#f1", "#f2"]
-    assert [one["id"] for one in read.all("section") if "id" in one] == ["f0", "f1", "f2", "f3"]
-    titles = [text for text in read.texts if re.match(r"(delay|carrier|gust|\(predictions\)): ", text)]
+    assert links == ["#f0", "#f1", "#f2", "#f3", "#f4"]
+    assert [one["id"] for one in read.all("section") if "id" in one] == ["f0", "f1", "f2", "f3", "f4"]
+    titles = [text for text in read.texts if re.match(r"(delay|carrier|gust|confidence|\(predictions\)): ", text)]
     assert titles == [
         "delay: drifted",
         "carrier: as in training",
         "gust: too few rows, 40 of 125",
         "(predictions): as in training",
+        "confidence: as in training",
     ]
+    lines = [one["data-value"] for one in read.all("td") if "data-label" not in one and "data-value" in one]
+    assert lines == ["delay", "carrier", "gust", "(predictions)", "confidence"]
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in read.all("svg"))
     names = {attributes["id"] for attributes in read.all("h2")}
     assert all(
         attributes.get("aria-label") or attributes["aria-labelledby"] in names for attributes in read.all("section")
     )
-    assert len(read.all("svg")) == 3 + 4
+    assert len(read.all("svg")) == 5 + 5
     assert "2026-05-01 12:30 UTC" in page(CHAMPION, WHEN)
 
 
 def test_a_line_holds_the_numbers_of_the_record():
-    read = Reader(page(replace(CHAMPION, columns=(DELAY,)), WHEN))
+    read = Reader(page(replace(CHAMPION, columns=(DELAY,), predictions=None, answers=()), WHEN))
     cells = [attributes for attributes in read.all("td") if "data-value" in attributes]
     assert [cell["data-value"] for cell in cells] == [
         "delay", "1767312000.0",
@@ -85,7 +88,7 @@ def test_a_line_holds_the_numbers_of_the_record():
 
 
 def test_shares_are_told_before_there_are_rows_enough():
-    read = Reader(page(replace(CHAMPION, columns=(SILENT, CARRIER), alarms=()), WHEN))
+    read = Reader(page(replace(CHAMPION, columns=(SILENT, CARRIER), predictions=None, answers=(), alarms=()), WHEN))
     shares = [cell["data-value"] for cell in read.all("td") if cell.get("data-label") in {"missing", "new"}]
     assert shares == ["0.0", "0.003", "0.45", "0.0"]
     assert "40 of 125" in read.texts
@@ -206,7 +209,9 @@ def test_a_wide_model_is_drawn_large_for_the_strongest_only(monkeypatch):
     columns = tuple(replace(CARRIER, name=f"c{at}") for at in range(5))
     read = Reader(page(replace(CHAMPION, columns=columns, predictions=None), WHEN))
     cards = [one for one in read.all("section") if one["class"].startswith("card")]
-    assert (len(cards), [one["href"] for one in read.all("a")], len(read.all("tr"))) == (2, ["#f0", "#f1"], 1 + 5)
+    # What the model answers is always drawn.
+    links = [one["href"] for one in read.all("a")]
+    assert (len(cards), links, len(read.all("tr"))) == (3, ["#f0", "#f1", "#f5"], 1 + 6)
 
 
 def test_a_version_without_rows_has_a_page():

@@ -53,9 +53,9 @@ def test_the_line_for_alarms():
 
 def test_a_column_drifts_since_the_first_of_its_alarms():
     later = replace(CHAMPION, alarms=(*CHAMPION.alarms, DriftAlarm("delay", "shares", 1767225600.0, 1e9)))
-    assert sentences.since(CHAMPION, "delay") == 1767312000.0
-    assert sentences.since(later, "delay") == sentences.since(CHAMPION, "") == 1767225600.0
-    assert sentences.since(CHAMPION, "carrier") is None
+    assert sentences.since(CHAMPION, DELAY) == 1767312000.0
+    assert sentences.since(later, DELAY) == sentences.since(CHAMPION, ANSWERS) == 1767225600.0
+    assert sentences.since(CHAMPION, CARRIER) is None
 
 
 def test_how_many_alarms_are_on():

@@ -28,7 +28,7 @@ def line_of(text, name):
 def test_a_line_for_each_feature_by_significance():
     text = drawn(table.overview(CHAMPION, 112))
     assert text.splitlines()[0].strip() == "flights version 1 (champion)"
-    order = [text.rindex(f" {name} ") for name in ("delay", "carrier", "gust", "(predictions)")]
+    order = [text.rindex(f" {name} ") for name in ("delay", "carrier", "gust", "(predictions)", "confidence")]
     assert order == sorted(order)
     headings = next(line for line in text.splitlines() if "feature " in line and "PSI" in line)
     assert headings.split() == [

@@ -48,7 +48,7 @@ def test_several_inputs_are_counted_beside_the_graph(registry, mixed_model, tmp_
     number, _ = publishing.publish(request, None, lambda _: None, said.append)
     folder = MlflowSource(registry, cache_dir=tmp_path / "cache").fetch("mixed", number)
     servable, _ = load(("mixed", number), folder, threads=1, max_rows=64)
-    assert said[0] == "drift of 3 columns and of the predictions is watched, in windows of 10,000 rows"
+    assert said[0] == "drift of 3 columns, of the predictions and of confidence is watched, in windows of 10,000 rows"
     baseline = servable.artifact.baseline
     assert (baseline.order, baseline.ordered_by) == ("time", ("day",))
     assert [(column.name, sum(column.extra)) for column in baseline.columns] == [("s", 1), ("n", 1), ("k", 0)]

@@ -58,7 +58,7 @@ def test_it_answers_as_the_graph_alone_and_counts(published, tmp_path):
     FRAME.to_parquet(tmp_path / "s.parquet")
     alone, _ = published()
     counting, said = published(sample=tmp_path / "s.parquet")
-    assert said[0] == ("drift of 3 columns and of the predictions is watched, in windows of 10,000 rows")
+    assert said[0] == ("drift of 3 columns, of the predictions and of confidence is watched, in windows of 10,000 rows")
     found = counting.artifact
     assert [column.name for column in found.baseline.columns] == ["a", "b", "c"]
     assert found.baseline.columns[1].missing == 12

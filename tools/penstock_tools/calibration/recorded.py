@@ -72,7 +72,7 @@ def against_version(
     Raises:
         InvalidInputError: the rows lack a column, or one is not of its kind; there are too few.
     """
-    baseline = msgspec.structs.replace(baseline, predictions=None)
+    baseline = msgspec.structs.replace(baseline, predictions=None, answers=())
     lacking = [column.name for column in spec.columns if column.name not in rows.names]
     if lacking:
         have = [*rows.names, *([rows.time] if rows.time else [])]

@@ -120,6 +120,7 @@ def _version(version: pb.VersionDrift) -> VersionDrift:
             **_fields(version),
             "columns": tuple(map(_column, version.columns)),
             "predictions": _column(version.predictions) if version.HasField("predictions") else None,
+            "answers": tuple(map(_column, version.answers)),
             "alarmed": tuple(version.alarms.columns) if version.HasField("alarms") else None,
             "alarms": tuple(DriftAlarm(**_fields(alarm)) for alarm in version.alarms.alarms),
         }

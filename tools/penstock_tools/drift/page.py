@@ -33,11 +33,10 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
     """
     return _template().render(
         version=version,
-        columns=by_concern(version),
+        columns=[*by_concern(version), *version.answered],
         title=sentences.title(version),
         verdict=sentences.verdict(version),
         predictions=sentences.predictions_line(version),
-        predictions_name=sentences.PREDICTIONS,
         alarms=sorted(version.alarms, key=lambda alarm: alarm.since),
         alarms_head=sentences.alarms_head(version),
         order=sentences.order_line(version),
@@ -45,7 +44,7 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
         made=(made or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         headings=_headings(version),
         importance=sentences.importance_line(version),
-        most_sections=MOST_SECTIONS,
+        is_drawn=lambda at: at < MOST_SECTIONS or at >= len(version.columns),
     )
 
 
@@ -56,6 +55,7 @@ def _template() -> "Template":
         "page.html.j2",
         {
             "axis": _axis,
+            "called": sentences.called,
             "cells": _cells,
             "details": _details,
             "font": f"{FONT:g}",
@@ -77,7 +77,7 @@ def _headings(version: VersionDrift) -> tuple[str, ...]:
 
 def _cells(version: VersionDrift, column: ColumnDrift) -> Iterator[tuple[str, float | None, str]]:
     """Each number of a table's line after the name: its heading, what it is sorted by, and what is shown."""
-    since = sentences.since(version, column.name)
+    since = sentences.since(version, column)
     # A string is unseen, a number out of range: no column has both.
     new = column.out_of_range_ratio if column.unseen_ratio is None else column.unseen_ratio
     cells: dict[str, tuple[float | None, str]] = {

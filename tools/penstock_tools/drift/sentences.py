@@ -112,9 +112,20 @@ def alarm_told(alarm: DriftAlarm) -> str:
     return f"{name} {does} since {moment(alarm.since)} UTC (by chance once in {_looks(alarm.once_in_looks)} looks)"
 
 
-def since(version: VersionDrift, name: str) -> float | None:
-    """When the drift of a column began, "" being the predictions, by its alarms that are on; None without one."""
-    return min((alarm.since for alarm in version.alarms if alarm.column == name), default=None)
+def called(version: VersionDrift, column: ColumnDrift) -> str:
+    """What a column or an answer is called."""
+    return PREDICTIONS if column is version.predictions else formatting.safe(column.name)
+
+
+def alarms_of(version: VersionDrift, column: ColumnDrift) -> list[DriftAlarm]:
+    """The alarms of a column or an answer that are on."""
+    name = "" if column is version.predictions else column.name
+    return [alarm for alarm in version.alarms if alarm.column == name]
+
+
+def since(version: VersionDrift, column: ColumnDrift) -> float | None:
+    """When the drift of a column or an answer began, by its alarms that are on; None without one."""
+    return min((alarm.since for alarm in alarms_of(version, column)), default=None)
 
 
 def moment(seconds: float | None, layout: str = "%Y-%m-%d %H:%M") -> str:

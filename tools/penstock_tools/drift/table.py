@@ -67,7 +67,7 @@ def overview(version: VersionDrift, width: int = WIDTH) -> Any:
     hint = f"{_HINT}{_EFFECTIVE if _hangs_together(version) else ''}  {sentences.importance_line(version)}".rstrip()
     if left_out:
         hint += f"  Not shown for want of width: {left_out}."
-    return Group(*lines, _table(kept, width, has_predictions=version.predictions is not None), Text(hint, style="dim"))
+    return Group(*lines, _table(kept, width, answers=len(version.answered)), Text(hint, style="dim"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ class Field:
 
     Attributes:
         heading: its own.
-        cells: one for each feature, and for the predictions.
+        cells: one for each feature, for the predictions, and for other answers.
         left_out: a narrow terminal leaves out the column with the largest first, and never those with 0.
         justify: the side that the cells are on.
     """
@@ -105,7 +105,7 @@ def _width(fields: Sequence[Field]) -> int:
     return own + _GAP * (len(fields) - 1)
 
 
-def _table(fields: Sequence[Field], width: int, *, has_predictions: bool) -> Any:
+def _table(fields: Sequence[Field], width: int, *, answers: int) -> Any:
     from rich.table import Table
 
     room = max(width - _width(fields), 0)
@@ -115,7 +115,7 @@ def _table(fields: Sequence[Field], width: int, *, has_predictions: bool) -> Any
         table.add_column(field.heading, justify=field.justify, no_wrap=True, overflow="ellipsis", max_width=widest)
     lines = list(zip(*(field.cells for field in fields), strict=True))
     for at, line in enumerate(lines):
-        if has_predictions and at == len(lines) - 1:
+        if answers and at == len(lines) - answers:
             table.add_section()
         table.add_row(*line)
     return table
@@ -125,18 +125,12 @@ def _fields(version: VersionDrift, bins: int) -> list[Field]:
     """All columns of the table."""
     from rich.text import Text
 
-    lines = [(column, column.name) for column in by_concern(version)]
-    if version.predictions is not None:
-        lines.append((version.predictions, ""))
-    columns = [column for column, _ in lines]
-    since = [sentences.moment(sentences.since(version, name), "%m-%d %H:%M") for _, name in lines]
+    columns = [*by_concern(version), *version.answered]
+    since = [sentences.moment(sentences.since(version, column), "%m-%d %H:%M") for column in columns]
     marks = [
         _ALARM if begun else _DRIFTED if column.drifted else "" for column, begun in zip(columns, since, strict=True)
     ]
-    names = [
-        f"{mark or ' '} {formatting.safe(name) if name else sentences.PREDICTIONS}"
-        for mark, (_, name) in zip(marks, lines, strict=True)
-    ]
+    names = [f"{mark or ' '} {sentences.called(version, column)}" for mark, column in zip(marks, columns, strict=True)]
     styles = ["bold red" if mark else "" for mark in marks]
     histograms = [_histograms(column, bins) for column in columns]
 
@@ -204,8 +198,7 @@ def feature(version: VersionDrift, name: str) -> Any:
         "outside the range trained on": sentences.share(column.out_of_range_ratio),
         f"importance, {version.importance_measure}": sentences.importance(column.importance),
     }
-    alarmed = "" if column is version.predictions else column.name
-    alarms = [alarm for alarm in version.alarms if alarm.column == alarmed]
+    alarms = sentences.alarms_of(version, column)
     head = f"{formatting.safe(column.name)}, a {column.kind}: {sentences.state(column)}"
     lines = [Text(f"  {label}: {value}") for label, value in numbers.items() if value]
     return Group(
@@ -223,7 +216,7 @@ def named(version: VersionDrift, name: str) -> ColumnDrift:
     Raises:
         NotFoundError: there is none; names those there are.
     """
-    columns = [*version.columns, *([] if version.predictions is None else [version.predictions])]
+    columns = [*version.columns, *version.answered]
     for column in columns:
         if column.name == name:
             return column

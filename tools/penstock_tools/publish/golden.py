@@ -1,4 +1,4 @@
-"""The opened model's answers to sample rows: golden requests, and the drift baseline of its predictions.
+"""The opened model's answers to sample rows: golden requests, and the drift baseline.
 
 A server must give the answers of the golden requests again before it serves the version; their form and comparison are
 the server's `models.golden`. Where there is a feature pipeline, the rows reach the model through it, as in serving.
@@ -19,9 +19,7 @@ from penstock_server.features.spec.spec import Column, FeatureSpec, StringColumn
 from penstock_server.features.table import Table, times_of
 from penstock_server.models import golden
 from penstock_server.models.classes import class_outputs
-from penstock_server.models.manifest import ClassLabel
-from penstock_server.models.signature import TensorInfo
-from penstock_server.prediction.outputs import OutputReader, output_reader
+from penstock_tools.publish.answers import Answers
 from penstock_tools.publish.onnx_graph import Graph
 
 GOLDEN_ROWS: Final = 16
@@ -47,10 +45,10 @@ def golden_requests(graph: Graph, sample: Mapping[str, ArrayLike], pipeline: Pip
 
 
 def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table, *, time: str | None = None) -> Baseline:
-    """The drift baseline of the raw columns and of the model's predictions for them.
+    """The drift baseline of the raw columns and of the model's answers to them.
 
-    Of a classifier the predicted class is watched, else the output that is one number per row, as serving reads them. A
-    model that gives neither has a baseline of its columns alone.
+    Of a classifier the predicted class is watched, else the output that is one number per row, and then more of its outputs
+    (`publish.answers`). A model that gives nothing of the kind has a baseline of its columns alone.
 
     Args:
         graph: the model, which takes what the pipeline gives.
@@ -69,31 +67,12 @@ def counted(
 ) -> Baseline:
     """The same, of the model's outputs for these rows."""
     baseline = fit.fit_baseline(spec, table, time=time)
-    specs = graph.signature.outputs
-    names = tuple(str(label) for label in graph.classes or ())
-    reader = output_reader(specs, class_outputs(graph.runtime.file), graph.class_output, names)
-    return with_predictions(baseline, reader, specs, outputs, class_output=graph.class_output, labels=graph.classes)
+    return answers_of(graph).added_to(baseline, outputs)
 
 
-def with_predictions(
-    baseline: Baseline,
-    reader: OutputReader,
-    specs: Sequence[TensorInfo],
-    outputs: Sequence[NDArray[Any]],
-    *,
-    class_output: str | None,
-    labels: Sequence[ClassLabel] | None,
-) -> Baseline:
-    """The baseline with the predictions that a reader finds in these outputs; as it is where it finds none."""
-    if reader.classes is not None:
-        texts = tuple(label for label in labels or () if isinstance(label, str))
-        classes = fit.fit_classes(class_output or "class", reader.classes(outputs), texts)
-        return fit.with_predictions(baseline, classes)
-    at = reader.score
-    if at is None or outputs[at].size != len(outputs[at]):
-        return baseline
-    values = outputs[at].reshape(-1).astype(np.float64)
-    return fit.with_predictions(baseline, fit.fit_number(specs[at].name, values))
+def answers_of(graph: Graph) -> Answers:
+    """How the model's outputs are read."""
+    return Answers(graph.signature.outputs, class_outputs(graph.runtime.file), graph.class_output, graph.classes)
 
 
 def _outputs(graph: Graph, pipeline: Pipeline, table: Table) -> list[NDArray[Any]]:

@@ -50,18 +50,23 @@ def sentences(baseline: Baseline, window_rows: int = _WINDOW_ROWS) -> list[str]:
 
 def _watched(baseline: Baseline, window_rows: int, late: int) -> str:
     columns = len(baseline.columns)
-    what = f"drift of {columns} column{'s' * (columns != 1)}"
-    what += "" if baseline.predictions is None else " and of the predictions"
+    answers = [
+        *([] if baseline.predictions is None else ["the predictions"]),
+        *(each.name for each in baseline.answers),
+    ]
+    *first, last = [f"of {each}" for each in (f"{columns} column{'s' * (columns != 1)}", *answers)]
+    what = f"drift {', '.join(first)} and {last}" if first else f"drift {last}"
     badly = f"; of {late} of them it is seen late or never" if late else ""
     return f"{what} is watched, in windows of {window_rows:,} rows{badly}"
 
 
 def _called(reference: Reference) -> list[str]:
     """What the columns are called in a sentence."""
-    columns = len(reference.names) - reference.has_predictions
-    return [f"column {name!r}" for name in reference.names[:columns]] + [
-        "the model's output"
-    ] * reference.has_predictions
+    columns, answers = reference.names[: reference.columns], reference.names[reference.columns :]
+    called = [f"the model's output {name!r}" for name in answers]
+    if reference.has_predictions:
+        called[0] = "the model's output"
+    return [*(f"column {name!r}" for name in columns), *called]
 
 
 def _why(baseline: Baseline, reference: Reference, at: int, smallest: float, window_rows: int) -> str:

@@ -5,11 +5,12 @@ The cells are those of `metrics.counters`: nothing but the reactor's thread writ
 
 from typing import Final
 
-from penstock_server.compiled_models.layout import DOUBLE
+from penstock_server.compiled_models.layout import DOUBLE, SINGLE
 from penstock_server.features import counting
 from penstock_server.kernels.base import kernel
 from penstock_server.kernels.memory import double_at, set_double, set_word, single_at, word
 from penstock_server.plain.layout import (
+    A_DATA,
     C_CELL,
     C_LABEL,
     C_PLACE,
@@ -28,7 +29,17 @@ from penstock_server.plain.layout import (
     L_LARGEST,
     L_ROW,
     LABELS,
+    M_AT,
+    M_EDGE_COUNT,
+    M_EDGES,
+    M_KIND,
+    M_LARGEST,
+    M_OUTPUT,
+    M_SMALLEST,
+    M_WIDTH,
     NONE,
+    NUMBER_BYTES,
+    OUTPUT_BYTES,
     S_ALL_REQUESTS,
     S_ALL_ROWS,
     S_ANSWERED,
@@ -44,18 +55,16 @@ from penstock_server.plain.layout import (
     U_CLASS_COUNT,
     U_CLASS_OF_TEXT,
     U_CLASSES,
+    U_CLASSES_AT,
     U_COST,
     U_DRIFT,
     U_DRIFT_AT,
     U_DRIFT_ROWS,
-    U_EDGE_COUNT,
-    U_EDGES,
-    U_LARGEST,
     U_LIMIT_ROWS,
+    U_NUMBER_COUNT,
+    U_NUMBERS,
     U_PREDICTED_KIND,
     U_PREDICTED_WIDTH,
-    U_PREDICTIONS,
-    U_SMALLEST,
     U_SPAN,
     U_STAGES,
     U_WINDOW_BYTES,
@@ -141,12 +150,19 @@ def count_drift_rows(fused: int, rows: int) -> None:
 
 
 @kernel
-def largest_of(data: int, kind: int, width: int) -> int:
-    """The place of the largest of some numbers, the first of equal ones; of the first NaN, if there is one, as in numpy."""
-    best = 0
-    highest = double_at(data) if kind == DOUBLE else single_at(data)
-    for place in range(1, width):
-        value = double_at(data + 8 * place) if kind == DOUBLE else single_at(data + 4 * place)
+def number_at(data: int, kind: int, place: int) -> float:
+    """One of some numbers of a type."""
+    if kind == SINGLE:
+        return single_at(data + 4 * place)
+    return double_at(data + 8 * place) if kind == DOUBLE else float(word(data + 8 * place))
+
+
+@kernel
+def largest_of(data: int, kind: int, first: int, width: int) -> int:
+    """The place of the largest of `width` numbers from `first` on: of equal ones the first, or the first NaN, as in numpy."""
+    best, highest = first, number_at(data, kind, first)
+    for place in range(first + 1, first + width):
+        value = number_at(data, kind, place)
         if highest != highest:  # noqa: PLR0124 - NaN alone
             break
         if value > highest or value != value:  # noqa: PLR0124
@@ -161,8 +177,8 @@ def label_of(fused: int, how: int, data: int, row: int) -> int:
         label = word(data + 8 * row)
         texts = word(fused + U_CLASS_OF_TEXT)
         return word(texts + 8 * label) if texts else label
-    kind, width = word(fused + U_PREDICTED_KIND), word(fused + U_PREDICTED_WIDTH)
-    return largest_of(data + row * width * (8 if kind == DOUBLE else 4), kind, width)
+    width = word(fused + U_PREDICTED_WIDTH)
+    return largest_of(data, word(fused + U_PREDICTED_KIND), row * width, width) - row * width
 
 
 @kernel
@@ -181,7 +197,7 @@ def count_classes(fused: int, how: int, data: int, rows: int, is_drift: bool) ->
     for row in range(rows):
         if class_of(fused, label_of(fused, how, data, row)) == 0:
             return False
-    counts = word(fused + U_PREDICTIONS) if is_drift else NONE
+    counts = word(fused + U_CLASSES_AT) if is_drift else NONE
     if counts != NONE:
         counts += window(fused)
     for row in range(rows):
@@ -193,16 +209,15 @@ def count_classes(fused: int, how: int, data: int, rows: int, is_drift: bool) ->
 
 
 @kernel
-def count_score(fused: int, counts: int, value: float) -> None:
-    """Counts a score in its bin, and adds it to the bin's sum."""
-    bins = word(fused + U_BINS)
+def count_number(number: int, bins: int, counts: int, value: float) -> None:
+    """Counts a value in its bin, and adds it to the bin's sum."""
     if value != value:  # noqa: PLR0124 - NaN alone
         count_more(counts, bins + counting.MISSING, 1)
         return
     if value - value != 0.0:
         count_more(counts, bins + counting.INFINITE, 1)
         return
-    first, end, edges = 0, word(fused + U_EDGE_COUNT), word(fused + U_EDGES)
+    first, end, edges = 0, word(number + M_EDGE_COUNT), word(number + M_EDGES)
     while first < end:
         middle = (first + end) // 2
         if value < double_at(edges + 8 * middle):
@@ -211,18 +226,22 @@ def count_score(fused: int, counts: int, value: float) -> None:
             first = middle + 1
     count_more(counts, first, 1)
     add_to_sum(counts + 8 * (bins + counting.EXTRA_CELLS + counting.TALLIES + first), value)
-    if value < double_at(fused + U_SMALLEST):
+    if value < double_at(number + M_SMALLEST):
         count_more(counts, bins + counting.BELOW, 1)
-    elif value > double_at(fused + U_LARGEST):
+    elif value > double_at(number + M_LARGEST):
         count_more(counts, bins + counting.ABOVE, 1)
 
 
 @kernel
-def count_scores(fused: int, data: int, rows: int) -> None:
-    """Counts the scores of all rows."""
-    kind, counts = word(fused + U_PREDICTED_KIND), window(fused) + word(fused + U_PREDICTIONS)
-    for place in range(rows * word(fused + U_PREDICTED_WIDTH)):
-        count_score(fused, counts, double_at(data + 8 * place) if kind == DOUBLE else single_at(data + 4 * place))
+def count_numbers(fused: int, outputs: int, rows: int) -> None:
+    """Counts for drift the numbers of all rows; `outputs` says where the data of each output is."""
+    bins = word(fused + U_BINS)
+    for at in range(word(fused + U_NUMBER_COUNT)):
+        number = word(fused + U_NUMBERS) + at * NUMBER_BYTES
+        data = word(outputs + word(number + M_OUTPUT) * OUTPUT_BYTES + A_DATA)
+        kind, width, counts = word(number + M_KIND), word(number + M_WIDTH), window(fused) + word(number + M_AT)
+        for row in range(rows):
+            count_number(number, bins, counts, number_at(data, kind, largest_of(data, kind, row * width, width)))
 
 
 @kernel

@@ -14,7 +14,7 @@ from penstock_server.kernels.memory import copy, move, set_word, word
 from penstock_server.plain.kernels.counts import (
     count_classes,
     count_drift_rows,
-    count_scores,
+    count_numbers,
     count_stages,
     learn,
     tell_cost,
@@ -52,7 +52,6 @@ from penstock_server.plain.layout import (
     NOTHING,
     NUMBERS_BUFFER,
     OUTPUT_BYTES,
-    SCORES,
     START_BUFFER,
     STRINGS_BUFFER,
     T_ARRAYS,
@@ -266,19 +265,19 @@ def lay_outputs(state: int, fused: int, rows: int) -> bool:
 
 
 @kernel
-def count_predictions(state: int, fused: int, rows: int) -> bool:
-    """Counts what was predicted; false if a class is not known."""
-    how, number = word(fused + U_PREDICTED), word(fused + U_PREDICTED_OUTPUT)
-    if how == NOTHING:
-        return True
-    answers = word(fused + U_ANSWERS)
-    data, is_drift = word(word(answers + W_OUTPUTS) + number * OUTPUT_BYTES + A_DATA), word(answers + W_REPEATED) == 0
-    if word(fused + U_CLASS_OF_TEXT):
-        data = word(word(state + T_BUFFERS) + number * BLOCK_BYTES + B_DATA)
-    if how != SCORES:
-        return count_classes(fused, how, data, rows, is_drift)
+def count_answers(state: int, fused: int, rows: int) -> bool:
+    """Counts what was answered; false, and nothing is counted, if a class is not known."""
+    answers, how = word(fused + U_ANSWERS), word(fused + U_PREDICTED)
+    outputs, is_drift = word(answers + W_OUTPUTS), word(answers + W_REPEATED) == 0
+    if how != NOTHING:
+        number = word(fused + U_PREDICTED_OUTPUT)
+        data = word(outputs + number * OUTPUT_BYTES + A_DATA)
+        if word(fused + U_CLASS_OF_TEXT):
+            data = word(word(state + T_BUFFERS) + number * BLOCK_BYTES + B_DATA)
+        if not count_classes(fused, how, data, rows, is_drift):
+            return False
     if is_drift:
-        count_scores(fused, data, rows)
+        count_numbers(fused, outputs, rows)
     return True
 
 
@@ -295,7 +294,7 @@ def finish(state: int, fused: int, features: int, infer: int) -> int:
     if done == NONE:
         return TO_FAIL
     count_stages(fused, word(answers + W_LATENCY), done, rows, word(answers + W_ENDED), features, infer)
-    if not count_predictions(state, fused, rows):
+    if not count_answers(state, fused, rows):
         return TO_COUNT
     return TO_FINISH if word(answers + W_TOO_LARGE) else 0
 

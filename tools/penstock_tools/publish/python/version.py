@@ -25,13 +25,13 @@ from penstock_server.models.loader import load
 from penstock_server.models.manifest import ClassLabel
 from penstock_server.models.servable import BatchingVerdict, Servable
 from penstock_server.models.signature import ANY, TensorInfo
-from penstock_server.prediction.outputs import output_reader
 from penstock_server.python.answers import answers
 from penstock_server.python.description import PICKLE, Description
 from penstock_server.python.requirements import PYTHON
 from penstock_server.python.settings import PythonSettings
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx, watched
+from penstock_tools.publish.answers import Answers
 from penstock_tools.publish.python import described
 from penstock_tools.publish.python.kept import Kept, kept
 from penstock_tools.publish.time_order import TimeOrder, in_order
@@ -260,12 +260,8 @@ def _baseline(prepared: PreparedPython, order: TimeOrder | None) -> Baseline:
     sample, time = in_order(prepared.sample, order), None if order is None else order.column
     baseline = fit.fit_baseline(prepared.features, sample.on_the_wire(), time=time)
     outputs = _asked(prepared.pipeline, prepared.description, sample)
-    specs = _specs(prepared.description)
-    names = tuple(str(label) for label in prepared.classes or ())
-    reader = output_reader(specs, ClassOutputs(), prepared.class_output, names)
-    return golden.with_predictions(
-        baseline, reader, specs, outputs, class_output=prepared.class_output, labels=prepared.classes
-    )
+    read = Answers(_specs(prepared.description), ClassOutputs(), prepared.class_output, prepared.classes)
+    return read.added_to(baseline, outputs)
 
 
 def _golden(prepared: PreparedPython) -> golden_file.Golden | None:
