@@ -73,6 +73,10 @@ def test_rows_are_counted_and_drift_is_seen(server: Any, model: str, frame: pd.D
     assert {name for name, column in found.items() if column["drifted"]} == {frame.columns[0]}
     assert all(column["rows"] == ROWS for column in found.values())
     assert version["predictions"]["drifted"]
+    (confidence,) = version["answers"]
+    assert (confidence["name"], confidence["rows"]) == ("confidence", ROWS)
+    scores = server.samples("penstock_answer_drift_score")
+    assert any(dict(labels) | {"model_name": model, "answer_name": "confidence"} == dict(labels) for labels in scores)
 
 
 def test_the_whole_matrix_is_taken_too(server: Any) -> None:

@@ -70,7 +70,7 @@ def test_it_is_kept_proven_registered_and_says_what_it_costs(
     assert found.baseline.predictions is not None
     assert (found.baseline.order, found.baseline.ordered_by) == ("time", ("time",))
     assert found.baseline.columns[0].dispersion > 5
-    assert published.decisions[0].startswith("drift of 3 columns and of the predictions is watched")
+    assert published.decisions[0].startswith("drift of 3 columns, of the predictions and of confidence is watched")
     assert found.golden is not None
     metrics = client.get_run(client.get_model_version("odd", "1").run_id).data.metrics
     assert metrics["accuracy"] == published.scores["accuracy"]
