@@ -105,7 +105,7 @@ class FakeReport:
     def classes(self, labels: NDArray[np.int64], *, is_drift: bool = True) -> None:
         self.labels += labels.tolist()
 
-    def scores(self, values: NDArray[Any]) -> None:
+    def numbers(self, _place: int, values: NDArray[Any]) -> None:
         self.scored += values.reshape(-1).tolist()
 
     def waiting(self, rows: int, requests: int) -> None:

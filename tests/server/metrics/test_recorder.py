@@ -307,8 +307,8 @@ def test_rows_counted_apart_are_added_to_the_window(new_counters: NewCounters) -
 def test_a_whole_sub_window_counted_apart_brings_its_predictions() -> None:
     shape = CountersShape(1, counting.row_words(2), 1)
     apart, counters = new_counters_of_this_process(shape), new_counters_of_this_process(replace(shape, sub_windows=3))
-    cells = ClassCells((5, 7))
-    aside, recorder = Recorder(apart, predictions=cells), Recorder(counters, 30, cells)
+    cells = [AnswerCells(ClassCells((5, 7)))]
+    aside, recorder = Recorder(apart, answers=cells), Recorder(counters, 30, cells)
     aside.drift_cells()[0, 1] += 12  # type: ignore[index]
     aside.classes(np.array([5] * 4 + [7] * 8))
     for _ in range(2):

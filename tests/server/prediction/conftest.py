@@ -23,7 +23,7 @@ from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.model_thread import ModelThread
-from penstock_server.prediction.outputs import OutputReader, number_readers, output_reader
+from penstock_server.prediction.outputs import Number, OutputReader, number_readers, output_reader
 
 TIMEOUT_S = 20.0
 PLAIN = (TensorInfo("x", "FP64", (ANY, 2)),)
@@ -70,6 +70,12 @@ def reader_of(servable: Any) -> OutputReader:
     return reader._replace(numbers=number_readers(servable.outputs, reader, answers_of(servable)))
 
 
+def _with_score(reader: OutputReader) -> OutputReader:
+    """The score of a version without classes is counted too."""
+    has_score = reader.classes is None and reader.score is not None and not reader.numbers
+    return reader._replace(numbers=(Number(reader.score, 0),)) if has_score else reader  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="session")
 def fake_servable() -> type[FakeServable]:
     return FakeServable
@@ -100,7 +106,7 @@ def executor_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
             TensorDecoder(Signature(inputs, servable.outputs, servable.is_batched)),
             limits=BatchLimits(**limits),
             report=report or fake_report(),
-            reader=reader_of(servable),
+            reader=_with_score(reader_of(servable)),
             clock=clock or fake_clock(),
             activate=activate,
             cost=cost,

@@ -364,14 +364,14 @@ def test_rows_are_counted_for_drift_once(executor_of: Any, servable: Any, ask: A
     assert (int(report.cells[0, 0]), report.drift_rows) == (4, 4)
 
 
-def test_the_output_of_a_version_without_classes_is_told(
+def test_the_largest_number_of_each_row_is_told_where_there_are_no_classes(
     executor_of: Any, servable: Any, ask: Any, report: Any
 ) -> None:
     servable.outputs = (TensorInfo("y", "FP64", (ANY, 1)),)
     executor = executor_of(servable, report=report)
     ask(executor, 1.0, 2.0)
     executor.run(0.0)
-    assert (report.scored, report.labels) == ([2.0, -2.0, 4.0, -4.0], [])
+    assert (report.scored, report.labels) == ([2.0, 4.0], [])
 
 
 def test_a_bug_fails_its_request_and_no_more(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from penstock_server.errors import ModelFailedError
 from penstock_server.features import counting
-from penstock_server.features.cells import ClassCells
+from penstock_server.features.cells import AnswerCells, ClassCells
 from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.classes import ClassOutputs
@@ -195,6 +195,9 @@ def test_an_executor_copies_what_it_answered(
     assert executor.shadow is None
 
 
+CLASSES = [AnswerCells(ClassCells((0, 1)))]
+
+
 class Watched:
     """A shadow whose baseline has two columns of three bins, and two classes: of three rows, one is of the first class."""
 
@@ -203,14 +206,14 @@ class Watched:
         self.posted: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.post = self.posted.put
         self.counters = new_counters(shape)
-        self.report = Recorder(self.counters, 40, ClassCells((0, 1)))
+        self.report = Recorder(self.counters, 40, CLASSES)
         self.servable, self._predict = servable, servable.predict
         servable.predict = self._counting
         self.target = target_of(
             thread or self,
             servable,
             self.report,
-            apart=Recorder(new_counters(replace(shape, sub_windows=1)), predictions=ClassCells((0, 1))),
+            apart=Recorder(new_counters(replace(shape, sub_windows=1)), answers=CLASSES),
         )
 
     def _counting(self, blocks: Any, rows: int, shapes: Any, cells: Any) -> Any:
