@@ -5,13 +5,24 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
-
-from bench.peers.peer import Peer
+from typing import Final, Protocol
 
 _INSTALL_S: Final = 1800.0
 _QUOTED_LINES: Final = 12
 _STAMP: Final = ".penstock-bench"
+
+
+class Pinned(Protocol):
+    """What an environment is made for: its name, its packages as NAME==VERSION, and its Python if not the bench's own."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def packages(self) -> tuple[str, ...]: ...
+
+    @property
+    def python(self) -> str | None: ...
 
 
 class InstallError(Exception):
@@ -23,23 +34,23 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock" / "bench-peers"
 
 
-def folder(peer: Peer) -> Path:
+def folder(peer: Pinned) -> Path:
     """The folder of a peer's environment."""
     return cache() / peer.name
 
 
-def python(peer: Peer) -> Path:
+def python(peer: Pinned) -> Path:
     """The interpreter of a peer's environment."""
     return folder(peer) / "bin" / "python"
 
 
-def is_fresh(peer: Peer) -> bool:
+def is_fresh(peer: Pinned) -> bool:
     """Whether the environment exists and was made for the peer's current pins."""
     stamp = folder(peer) / _STAMP
     return stamp.is_file() and stamp.read_text() == _stamp(peer)
 
 
-def make(peer: Peer) -> None:
+def make(peer: Pinned) -> None:
     """Installs a peer, unless its environment is fresh.
 
     Raises:
@@ -53,7 +64,7 @@ def make(peer: Peer) -> None:
     (folder(peer) / _STAMP).write_text(_stamp(peer))
 
 
-def commands(peer: Peer) -> list[list[str]]:
+def commands(peer: Pinned) -> list[list[str]]:
     """The command lines that make an environment."""
     uv = str(Path(sys.executable).with_name("uv"))
     return [
@@ -62,19 +73,19 @@ def commands(peer: Peer) -> list[list[str]]:
     ]
 
 
-def installed(peer: Peer) -> list[str]:
+def installed(peer: Pinned) -> list[str]:
     """Every package of a peer's environment, as NAME==VERSION."""
     uv = str(Path(sys.executable).with_name("uv"))
     return _run([uv, "pip", "freeze", "--quiet", "--python", str(python(peer))]).split()
 
 
-def remove(peer: Peer) -> None:
+def remove(peer: Pinned) -> None:
     """Deletes an environment, if it exists."""
     if folder(peer).exists():
         shutil.rmtree(folder(peer))
 
 
-def _stamp(peer: Peer) -> str:
+def _stamp(peer: Pinned) -> str:
     return "\n".join((peer.python or sys.version, *peer.packages))
 
 

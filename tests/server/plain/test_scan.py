@@ -26,6 +26,8 @@ WORDS: Final = {
     "key_size": layout.F_KEY_SIZE, "timeout": layout.F_TIMEOUT, "priority": layout.F_PRIORITY,
 }  # fmt: skip
 Found = dict[str, Any]
+OF_STREAMS: Final = "triton_enable_empty_final_response"
+BOOL: Final = pb.InferParameter(bool_param=True)
 
 
 class _Nobody:
@@ -106,7 +108,9 @@ def read_alike(message: bytes, found: Found, request: pb.ModelInferRequest) -> N
     for name in ("timeout", "priority"):
         if found[name] >= 0:
             known[name] = pb.InferParameter(int64_param=found[name])
-    assert dict(request.parameters.items()) == known
+    told = dict(request.parameters.items())
+    assert told.pop(OF_STREAMS, BOOL).WhichOneof("parameter_choice") == "bool_param"
+    assert told == known
     assert {tensor.shape[0] for tensor in request.inputs} == {found["rows"]}
     assert found["inputs"] == len(request.inputs) == len(request.raw_input_contents) > 0
     raws = b"".join(b"\x3a" + varint(len(raw)) + raw for raw in request.raw_input_contents)
@@ -118,7 +122,7 @@ def without_what_varies(request: pb.ModelInferRequest) -> bytes:
     rest.CopyFrom(request)
     rest.ClearField("id")
     rest.ClearField("raw_input_contents")
-    for name in ("routing_key", "timeout", "priority"):
+    for name in ("routing_key", "timeout", "priority", OF_STREAMS):
         rest.parameters.pop(name, None)
     for tensor in rest.inputs:
         tensor.shape[0] = 0
@@ -179,7 +183,8 @@ def tensors(draw: st.DrawFn, rows: int, *, is_usual: bool) -> bytes:
 @st.composite
 def parameters(draw: st.DrawFn) -> bytes:
     """One entry of the map of parameters."""
-    name = draw(st.sampled_from([b"routing_key", b"timeout", b"priority", b"timeouts", b"", b"penstock_explain", b"x"]))
+    names = [b"routing_key", b"timeout", b"priority", b"timeouts", b"", b"penstock_explain", b"x", OF_STREAMS.encode()]
+    name = draw(st.sampled_from(names))
     text = draw(st.sampled_from([b"", b"key", b"k" * 256, b"k" * 257, "ü".encode(), b"\xff"]))
     number = draw(st.sampled_from([0, 1, 5, 127, 128, 2**34, 2**35, 2**40, -1]))
     value = draw(
@@ -256,8 +261,10 @@ def variations(draw: st.DrawFn, message: bytes) -> bytes:
     if request is None:
         return message
     request.id = draw(st.sampled_from(["", "a", "i" * 256, "i" * 257, "ü"]))
-    for name in draw(st.sets(st.sampled_from(["timeout", "priority", "routing_key"]))):
-        if name == "routing_key":
+    for name in draw(st.sets(st.sampled_from(["timeout", "priority", "routing_key", OF_STREAMS]))):
+        if name == OF_STREAMS:
+            request.parameters[name].bool_param = draw(st.booleans())
+        elif name == "routing_key":
             request.parameters[name].string_param = draw(st.sampled_from(["", "k", "k" * 256, "ü"]))
         else:
             request.parameters[name].int64_param = draw(st.sampled_from([0, 7, 2**20, 2**34, 2**40]))
@@ -345,6 +352,7 @@ PLAIN: Final = {
             request.parameters["priority"].CopyFrom(pb.InferParameter(int64_param=0)),
         )
     ),
+    "for streams alone": changed(lambda request: request.parameters[OF_STREAMS].CopyFrom(BOOL)),
     "more rows": changed(lambda request: request.inputs[0].shape.__setitem__(0, 2**33)),
     "outputs": changed(lambda request: (request.outputs.add(name="a"), request.outputs.add(name="b"))),
 }
@@ -368,6 +376,10 @@ OTHERS: Final = {
     "an unknown parameter": changed(
         lambda request: request.parameters["explain"].CopyFrom(pb.InferParameter(bool_param=True))
     ),
+    "a number for streams alone": changed(
+        lambda request: request.parameters[OF_STREAMS].CopyFrom(pb.InferParameter(int64_param=1))
+    ),
+    "a parameter named much alike": changed(lambda request: request.parameters[OF_STREAMS[:-1] + "E"].CopyFrom(BOOL)),
     "a number below 0": changed(
         lambda request: request.parameters["timeout"].CopyFrom(pb.InferParameter(int64_param=-1))
     ),
@@ -406,9 +418,11 @@ def test_messages_that_are_left_to_protobuf(scan: Callable[[bytes], Found | None
 
 def test_a_skeleton_does_not_depend_on_what_varies(scan: Callable[[bytes], Found | None]) -> None:
     skeletons = [
-        found["skeleton"] for name in ("usual", "with parameters", "more rows") if (found := scan(PLAIN[name]))
+        found["skeleton"]
+        for name in ("usual", "with parameters", "for streams alone", "more rows")
+        if (found := scan(PLAIN[name]))
     ]
-    assert len(skeletons) == 3
+    assert len(skeletons) == 4
     assert len(set(skeletons)) == 1
     others = [found["skeleton"] for name in ("named", "outputs") if (found := scan(PLAIN[name]))]
     assert len({*others, skeletons[0]}) == 3

@@ -522,6 +522,22 @@ def test_requests_for_classes_take_the_general_path(both: Callable[..., Both], k
     assert pair.plain.taken > taken
 
 
+@pytest.mark.parametrize("kind", ["doubles", "fused columns"])
+def test_what_perf_analyzer_sends_is_plain(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind)
+    request = pb.ModelInferRequest.FromString(asked(rows_of(kind, 1)))
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    request.outputs.extend(
+        pb.ModelInferRequest.InferRequestedOutputTensor(name=spec.name)
+        for spec in pair.plain.executors["1"].servable.outputs
+    )
+    message = request.SerializeToString()
+    pair.warm(message)
+    taken = pair.plain.taken
+    pair.ask(message)
+    assert pair.plain.taken == taken + 1
+
+
 def test_requests_for_attributions_take_the_general_path(both: Callable[..., Both]) -> None:
     pair = both("doubles")
     message = asked(rows_of("doubles", 1))

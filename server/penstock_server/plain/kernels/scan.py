@@ -2,8 +2,9 @@
 
 All of a message but its id, its raw contents, the values of three parameters and its number of rows goes into its
 *skeleton*. Two messages with one skeleton are decoded in the same way, so what Python found out about the first holds for
-all that follow. What is not plain (fields twice, out of order or unknown, typed contents, other parameters) is left to the
-general path, and so is every doubt: this reader refuses nothing.
+all that follow. A parameter that means something in streams alone is passed over. What is not plain (fields twice, out of
+order or unknown, typed contents, other parameters) is left to the general path, and so is every doubt: this reader refuses
+nothing.
 
 Every length is checked against what is left of its field before it is used.
 
@@ -176,14 +177,29 @@ def is_named(data: int, size: int, first: int, second: int, length: int) -> bool
     return True
 
 
-def _packed(text: str) -> tuple[int, int]:
-    raw = text.encode().ljust(16, b"\0")
-    return int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
+def _packed(text: str) -> tuple[int, ...]:
+    """The letters as words, at least two."""
+    raw = text.encode().ljust(max(16, -(-len(text) // 8) * 8), b"\0")
+    return tuple(int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8))
 
 
 _ROUTING_KEY = _packed("routing_key")
 _TIMEOUT = _packed("timeout")
 _PRIORITY = _packed("priority")
+_OF_STREAMS = "triton_enable_empty_final_response"
+_OF_STREAMS_SIZE = len(_OF_STREAMS)
+_OF_STREAMS_WORDS = _packed(_OF_STREAMS)
+
+
+@kernel
+def is_of_streams(data: int, size: int) -> bool:
+    """Whether bytes are the name of the parameter that means something in streams alone; perf_analyzer always sends it."""
+    if size != _OF_STREAMS_SIZE:
+        return False
+    for at in range(size):
+        if uint8(data + at) != (_OF_STREAMS_WORDS[at >> 3] >> 8 * (at & 7)) & 255:
+            return False
+    return True
 
 
 @kernel
@@ -209,7 +225,11 @@ def take_parameter(found: int, data: int, at: int, end: int) -> bool:
         set_word(found + F_KEY_SIZE, length)
         return True
     number = varint(data, value + 1, end)
-    if tag != 0x10 or number < 0 or value + 1 + varint_bytes(number) != end:
+    if number < 0 or value + 1 + varint_bytes(number) != end:
+        return False
+    if tag == 0x08:
+        return is_of_streams(data + name, size)
+    if tag != 0x10:
         return False
     if is_named(data + name, size, _TIMEOUT[0], _TIMEOUT[1], 7) and word(found + F_TIMEOUT) == NONE:
         set_word(found + F_TIMEOUT, number)
