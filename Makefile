@@ -82,6 +82,7 @@ bench: $(STAMP) ## Measure the server against the baselines; ARGS are those of p
 
 bench-ci: kernels ## Measure quickly, and fail if a threshold does not hold
 	$(BIN)/python -m bench --ci
+	$(BIN)/python -m bench.features 0.3
 	$(BIN)/python -m bench.faults --ci
 
 faults: $(STAMP) ## Play faults against a server, and show what others felt; ARGS="--help" lists the options

@@ -45,7 +45,7 @@ class DriftSettings:
     """How drift is watched.
 
     Attributes:
-        window_rows: the sliding window of each version in each worker, which moves by a tenth.
+        window_rows: the sliding window of each version in each worker, in counted rows, which moves by a tenth.
         window_hours: how old the rows in a window may be.
         rate: the share of the features called drifted in a window that may be wrong.
         minimum_effect: the largest population stability index that is no drift; None takes each baseline's own, which

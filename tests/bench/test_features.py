@@ -7,7 +7,8 @@ from penstock_server.features.spec.steps import Fill
 
 def test_all_implementations_give_the_same_and_are_timed() -> None:
     found = features.measure(0.0)
-    assert list(found) == ["Penstock", "Penstock, counting drift", "onnxruntime", "scikit-learn"]
+    penstock = ["Penstock", "Penstock, counting drift", "Penstock, every row counted"]
+    assert list(found) == [*penstock, "onnxruntime", "scikit-learn"]
     assert all(0 < each < 10 for times in found.values() for each in times)
     assert found["Penstock"][0] < found["scikit-learn"][0]
 
@@ -29,3 +30,16 @@ def test_the_table_has_multiples_of_the_first() -> None:
     assert "2.0 (2.0x)" in table
     assert "1.0 (0.5x)" in table
     assert "3,000.0 (1,000.0x)" in table
+
+
+@pytest.mark.parametrize(("counting_s", "expected"), [(1.1, 0), (1.14, 0), (1.16, 1), (0.9, 0)])
+def test_it_fails_where_counting_adds_too_much_to_the_largest_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], counting_s: float, expected: int
+) -> None:
+    found = {features.PLAIN: [1.0, 1.0, 1.0], features.COUNTING: [1.5, 2.0, counting_s]}
+    monkeypatch.setattr(features, "measure", lambda _: found)
+    monkeypatch.setattr("sys.argv", ["features"])
+    assert features.main() == expected
+    output = capsys.readouterr().out
+    assert "50% at 1, 100% at 64, " in output
+    assert ("expected at most 15% at 1,024" in output) == bool(expected)

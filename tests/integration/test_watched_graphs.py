@@ -87,3 +87,14 @@ def test_the_whole_matrix_is_taken_too(server: Any) -> None:
     for name, values in by_column.outputs.items():
         np.testing.assert_array_equal(values, np.concatenate([part.outputs[name] for part in by_matrix]))
     assert json.loads(server.get("/v1/drift/matrix"))["versions"][0]["rows"] == before + 56
+
+
+@pytest.mark.parametrize(("model", "frame"), [("matrix", MATRIX), ("mixed", FRAME)])
+def test_of_a_large_request_some_rows_are_counted_and_all_answers(server: Any, model: str, frame: pd.DataFrame) -> None:
+    (before,) = json.loads(server.get(f"/v1/drift/{model}"))["versions"]
+    with Client(server.grpc, timeout_s=30) as client:
+        client.predict(model, pd.concat([frame] * 2, ignore_index=True))
+    (version,) = json.loads(server.get(f"/v1/drift/{model}"))["versions"]
+    assert 1000 <= version["rows"] - before["rows"] < 4000
+    assert {column["rows"] for column in version["columns"]} == {version["rows"]}
+    assert version["predictions"]["rows"] - before["predictions"]["rows"] == 4000

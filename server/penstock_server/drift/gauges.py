@@ -142,14 +142,16 @@ def _certainty(alarm: DriftAlarm) -> tuple[float, str]:
 
 
 def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:
-    window = GaugeMetricFamily("penstock_drift_window_rows", "Rows in the drift window.", labels=_VERSION)
+    window = GaugeMetricFamily("penstock_drift_window_rows", "Counted rows in the drift window.", labels=_VERSION)
     drifted = GaugeMetricFamily(
         "penstock_drifted_features",
         "Features that drifted, judged together at the configured false discovery rate.",
         labels=_VERSION,
     )
     tested = GaugeMetricFamily(
-        "penstock_drift_tested_features", "Features with enough rows in the window to be judged.", labels=_VERSION
+        "penstock_drift_tested_features",
+        "Features with enough counted rows in the window to be judged.",
+        labels=_VERSION,
     )
     looks = GaugeMetricFamily(
         "penstock_drift_looks",

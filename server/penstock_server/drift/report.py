@@ -39,7 +39,7 @@ class DriftRules:
         rate: the share of the columns called drifted that may be wrong.
         minimum_effect: the index that is still no drift, for all columns; None as each baseline says.
         run_length: the looks from one false alarm of a version to the next, on average, at least.
-        window_rows: about the most rows of a worker's window.
+        window_rows: about the most counted rows of a worker's window.
         window_s: how old these rows may be, in seconds.
     """
 
@@ -138,8 +138,8 @@ class VersionDrift:
     Attributes:
         model, version: its names.
         roles: its roles.
-        rows: in the window now.
-        window_rows: about the most rows that a worker's window holds.
+        rows: counted in the window now: of a batch of 512 rows or more that is one in two, of 1,024 or more one in four.
+        window_rows: about the most counted rows that a worker's window holds.
         rate: the share of the drifted columns that may be wrong, as Benjamini and Hochberg keep it.
         columns: one for each raw column, in the specification's order.
         predictions: of the model's predictions; None without a reference for them.

@@ -6,6 +6,10 @@ are in a bin already, then the sum of the values in each bin as float64 bits. Al
 The compiler puts `number_words` and `string_words` into a program, and `kernels.count` reads them. A number's bin is found
 through an index: equal steps of the value, called slots, so small that a slot holds at most two edges. Two comparisons then
 give the bin.
+
+Of large batches a server counts one row in two or in four: to count each would add a third to the pass, and a window needs no
+more rows. Of each two or four rows that follow one another one is counted. A hash of their place and of the batch's turn says
+which, and never what they hold: so batches in any order, and rows that come in turns, are counted fairly.
 """
 
 from collections.abc import Sequence
@@ -41,6 +45,18 @@ LARGEST: Final = 7
 INDEX: Final = 8
 
 # A string column's words are the cell of each code that its table gives, and last the cell of strings not in the table.
+
+
+THINNED_ROWS: Final = (512, 1024)
+"""The rows from which on a batch is thinned once, and twice: what is counted is at least 256 rows then."""
+MULTIPLIERS: Final = (0xBF58476D1CE4E5B9, 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93)
+"""Of the hash: the turn times the first, plus the place, times the second, the high half folded onto the low, times the third.
+Its high bits say which row it is."""
+
+
+def thinning(rows: int) -> int:
+    """How often a batch of so many rows is thinned: one in two rows is counted, or in four, or each where it is 0."""
+    return sum(rows >= least for least in THINNED_ROWS)
 
 
 def row_words(bins: int) -> int:

@@ -130,11 +130,20 @@ class Pipeline:
         self._row_bytes = len(self.numbers) * 8
         self._others = len(self.times) + len(self.strings)
         self._brief_rows = BRIEF_VALUES // len(spec.columns)
+        # Two threads may give two batches the same turn, which costs nothing.
+        self._turn = 0
         self._run_brief = library(KERNELS).brief["run"]
         self._run_long = library(KERNELS).long["run"]
 
     def run(
-        self, numbers: Any, others: Sequence[bytes], rows: int, out: NDArray[Any], cells: NDArray[np.int64] | None
+        self,
+        numbers: Any,
+        others: Sequence[bytes],
+        rows: int,
+        out: NDArray[Any],
+        cells: NDArray[np.int64] | None,
+        *,
+        is_thinned: bool = False,
     ) -> Refusal | None:
         """Transforms a batch of raw rows, and counts it.
 
@@ -146,6 +155,7 @@ class Pipeline:
             out: `dtype` [rows, width], C-contiguous; filled.
             cells: int64 `cells_shape`, C-contiguous; added to. It must be None if the pipeline has no cells. Two calls at
                 once that add to the same array may lose counts.
+            is_thinned: count no more than `counted_rows` of them.
 
         Returns:
             The rows that the specification refuses, if there are any. They are filled and counted like the others, but
@@ -174,7 +184,9 @@ class Pipeline:
             cells_at = out_at if cells is None else self._cells_address(cells)
         except (TypeError, ValueError) as error:
             raise InvalidInputError(f"out and cells must be C-contiguous and writable: {error}") from None
-        flags = layout.COUNTING if cells is not None else 0
+        flags = 0
+        if cells is not None:
+            flags = layout.COUNTING | (self._thinned(rows) if is_thinned else 0)
         answer = self._call(numbers, text, rows, out_at, cells_at, out_at, flags)
         if answer == layout.DONE:
             return None
@@ -182,6 +194,21 @@ class Pipeline:
             size = sum(map(len, others))
             raise InvalidInputError(f"the string columns hold {size} bytes that are not {rows} elements each")
         return self._refused(numbers, text, rows, out_at)
+
+    def counted_rows(self, rows: int) -> int:
+        """How many rows of a batch of so many are counted where they are thinned: all of a brief one."""
+        return rows >> self._thinning(rows)
+
+    def _thinned(self, rows: int) -> int:
+        """The flags that thin what is counted of a batch; of each batch other rows."""
+        thinning = self._thinning(rows)
+        if not thinning:
+            return 0
+        self._turn = (self._turn + 1) % layout.TURNS
+        return thinning << layout.THINNING_AT | self._turn << layout.TURN_AT
+
+    def _thinning(self, rows: int) -> int:
+        return 0 if rows <= self._brief_rows else counting.thinning(rows)
 
     def kernel_call(self) -> FeatureCall:
         """How other kernels call this pipeline's, as long as the pipeline is kept."""

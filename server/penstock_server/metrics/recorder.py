@@ -58,7 +58,7 @@ class Recorder:
 
     Args:
         counters: the version's, in this worker.
-        drift_window_rows: rows of the whole drift window, spread over its sub-windows.
+        drift_window_rows: counted rows of the whole drift window, spread over its sub-windows.
         answers: what is counted of the answers, in the order of its rows after those of the features.
 
     Attributes:

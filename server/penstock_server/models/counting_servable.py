@@ -84,12 +84,15 @@ class CountingServable(OnnxServable):
         self._numbers = [known[name] for name in counting.numbers]
         self._texts = [known[name].input for name in counting.strings]
 
+    def counted_rows(self, rows: int) -> int:
+        return self._counting.counted_rows(rows)
+
     def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
         started = time.perf_counter()
         if cells is not None and rows:
             unread = np.empty((rows, self._counting.width), self._counting.dtype)
             texts: Sequence[bytes] = [blocks[at] for at in self._texts]
-            self._counting.run(self._matrix(blocks, rows), texts, rows, unread, cells)
+            self._counting.run(self._matrix(blocks, rows), texts, rows, unread, cells, is_thinned=True)
         counted_s = time.perf_counter() - started
         return replace(super()._predict(blocks, rows, shapes, None), features_s=counted_s)
 

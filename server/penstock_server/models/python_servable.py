@@ -84,7 +84,7 @@ class PythonServable(Servable):
         started = time.perf_counter()
         if cells is not None and rows:
             unread = np.empty((rows, self.pipeline.width), self.pipeline.dtype)
-            self.pipeline.run(blocks[0], blocks[1:], rows, unread, cells)
+            self.pipeline.run(blocks[0], blocks[1:], rows, unread, cells, is_thinned=True)
         counted = time.perf_counter()
         arrays = self.model.sandbox.run(blocks, rows)
         return Outputs(arrays, counted - started, time.perf_counter() - counted)

@@ -185,7 +185,7 @@ class Servable(ABC):
         return ctypes.addressof(ctypes.c_int64.from_buffer(cells, 8 * cell))
 
     def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
-        """Runs the rows that the blocks hold, and counts them for drift in `cells`.
+        """Runs the rows that the blocks hold, and counts `counted_rows` of them for drift in `cells`.
 
         No rows are answered with none, without the graph where its requests are batched: many graphs fail on them.
 
@@ -201,6 +201,10 @@ class Servable(ABC):
             return self._predict(blocks, rows, shapes, cells)
         finally:
             running_since_ns[cell] = 0
+
+    def counted_rows(self, rows: int) -> int:
+        """How many rows of a batch of so many are counted for drift."""
+        return rows if self.pipeline is None else self.pipeline.counted_rows(rows)
 
     def _new_cell(self, thread: int) -> int:
         with self._lock:
@@ -248,7 +252,7 @@ class OnnxServable(Servable):
             arrays = self._run(blocks, rows, shapes) if quick is None else quick
         else:
             matrix = np.empty((rows, self.pipeline.width), self.pipeline.dtype)
-            refusal = self.pipeline.run(blocks[0], blocks[1:], rows, matrix, cells)
+            refusal = self.pipeline.run(blocks[0], blocks[1:], rows, matrix, cells, is_thinned=True)
             transformed = time.perf_counter()
             quick = self.kernels.of_matrix(matrix)
             arrays = self._run_feeds({self._input: matrix}, rows) if quick is None else quick

@@ -563,10 +563,11 @@ class Executor(Answerer):
     def _count_drift(self, work: Work, result: Outputs | Exception) -> None:
         # The features are counted before the graph runs, so rows that it fails on are in the window too.
         if work.cells is not None and isinstance(result, Outputs | ModelFailedError):
+            counted = self.servable.counted_rows(work.rows)
             if self._own_cells is None:
-                self.report.drift_counted(work.rows)
+                self.report.drift_counted(counted)
             else:
-                self.report.drift_added(self._own_cells, work.rows)
+                self.report.drift_added(self._own_cells, counted)
 
     def _answer(self, batch: Batch[PendingRequest], work: Work, started_s: float, result: Outputs | Exception) -> None:
         try:

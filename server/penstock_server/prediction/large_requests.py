@@ -231,7 +231,7 @@ class LargeRequests:
         first, run.rows = run.rows, run.rows + work.rows
         is_cut = work.rows < run.batch.rows
         if work.cells is not None:
-            answerer.report.drift_added(work.cells, work.rows)
+            answerer.report.drift_added(work.cells, self._servable.counted_rows(work.rows))
         try:
             answerer.observe(work, outputs, () if is_cut else (run.request,))
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged there

@@ -203,7 +203,7 @@ class ShadowTarget:
             self._failures.failed("shadow failed", error, with_traceback=True)
             self._report.shadow_failed(batch.rows)
         if apart is not None:
-            self._counted_rows += batch.rows
+            self._counted_rows += self._servable.counted_rows(batch.rows)
             if self._counted_rows >= self._report.sub_window_rows:
                 self.hand_over()
 

@@ -56,3 +56,9 @@ def test_counts_are_taken_apart_and_summed(bins: int) -> None:
 @pytest.mark.parametrize("bins", [0, 1, 256])
 def test_a_rows_length_says_its_bins(bins: int) -> None:
     assert counting.bins_of(counting.row_words(bins)) == bins
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(0, 0), (1, 0), (511, 0), (512, 1), (1023, 1), (1024, 2), (1 << 40, 2)])
+def test_large_batches_are_thinned_and_keep_256_rows(rows: int, expected: int) -> None:
+    assert counting.thinning(rows) == expected
+    assert rows >> expected >= min(rows, 256)

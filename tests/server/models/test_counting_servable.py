@@ -85,6 +85,10 @@ def test_it_takes_what_the_graph_takes_and_counts_it(folder: Path) -> None:
     by_name = dict(zip((spec.name for spec in servable.outputs), outputs.arrays, strict=True))
     assert by_name["s_out"].ravel().tolist() == TABLE["s"].tolist()
     np.testing.assert_array_equal(by_name["n_out"], TABLE["n"])
+    many = [block * 30 for block in decoded.blocks]
+    cells[...] = 0
+    servable.predict(many, 1200, None, cells)
+    assert counts_of(cells).rows.tolist() == [servable.counted_rows(1200)] * 5 == [300] * 5
     before = cells.copy()
     servable.predict(decoded.blocks, decoded.rows, decoded.shapes, None)
     np.testing.assert_array_equal(cells, before)

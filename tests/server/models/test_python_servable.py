@@ -9,6 +9,7 @@ import pytest
 from penstock.tensors import join_bytes
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.errors import InvalidInputError
+from penstock_server.features.counting import rows_of
 from penstock_server.features.spec.blocks import Take
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_server.features.spec.steps import Fill
@@ -89,6 +90,9 @@ def test_a_version_is_loaded_decoded_counted_and_answered(folder: Path, sandboxe
     assert outputs.refusal is None
     assert cells.any()
     assert servable.predict([b"", b""], 0, None, None).arrays[0].shape == (0, 1)
+    cells[...] = 0
+    servable.predict([np.arange(1100.0).tobytes(), join_bytes(["a"] * 1100)], 1100, None, cells)
+    assert rows_of(cells) == servable.counted_rows(1100) == 275
 
 
 def test_no_run_is_shown_as_one_that_could_hang_the_worker(folder: Path, sandboxes: list[Double]) -> None:

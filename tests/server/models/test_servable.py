@@ -132,6 +132,18 @@ def test_features_come_before_the_graph_and_are_counted(doubling: Path) -> None:
     assert outputs.features_s > 0
 
 
+def test_of_a_large_batch_as_many_rows_are_counted_as_it_says(doubling: Path) -> None:
+    rows = 1100
+    table = {"age": np.arange(float(rows)), "port": np.array(["q"] * rows, object)}
+    baseline = fit_baseline(SPEC, table)
+    servable = servable_of(doubling, Pipeline(SPEC, baseline.cells_for(SPEC)))
+    cells = np.zeros(baseline.cells_shape, np.int64)
+    outputs = servable.predict([table["age"].tobytes(), join_bytes(table["port"])], rows, None, cells)
+    assert counts_of(cells).rows.tolist() == [servable.counted_rows(rows)] * 2 == [275, 275]
+    np.testing.assert_array_equal(outputs.arrays[0][:, 0], 2 * table["age"])
+    assert servable_of(doubling).counted_rows(rows) == rows
+
+
 def test_a_graph_that_raises_is_a_failed_model(doubling: Path) -> None:
     with pytest.raises(ModelFailedError):
         servable_of(doubling).predict([bytes(24)], 2, [(2, 3)], None)

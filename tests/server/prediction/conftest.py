@@ -42,6 +42,9 @@ class FakeServable:
         self.fails: Callable[[NDArray[np.float64]], Exception | None] = lambda rows: None
         self.on_run: Callable[[], None] = lambda: None
 
+    def counted_rows(self, rows: int) -> int:
+        return rows
+
     def predict(self, blocks: Sequence[bytes], rows: int, shapes: Any, cells: NDArray[np.int64] | None) -> Outputs:
         self.runs.append(rows)
         x = np.frombuffer(blocks[0], "<f8").reshape(rows, 2)

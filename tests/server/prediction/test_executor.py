@@ -364,6 +364,20 @@ def test_rows_are_counted_for_drift_once(executor_of: Any, servable: Any, ask: A
     assert (int(report.cells[0, 0]), report.drift_rows) == (4, 4)
 
 
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_a_batch_brings_as_many_counted_rows_as_its_version_says(
+    executor_of: Any, servable: Any, ask: Any, fake_report: Any, monkeypatch: pytest.MonkeyPatch, is_apart: bool
+) -> None:
+    report = fake_report(cells=np.zeros((1, 1), np.int64))
+    executor = executor_of(servable, report=report)
+    if is_apart:
+        executor._own_cells = np.zeros_like(report.cells)
+    monkeypatch.setattr(servable, "counted_rows", lambda rows: rows // 2)
+    ask(executor, *map(float, range(9)))
+    drain(executor)
+    assert report.drift_rows == 4
+
+
 def test_the_largest_number_of_each_row_is_told_where_there_are_no_classes(
     executor_of: Any, servable: Any, ask: Any, report: Any
 ) -> None:

@@ -252,6 +252,12 @@ def test_rows_are_counted_for_drift_apart_from_the_batches_meanwhile(
     reactor.serve(executor)
     assert (int(report.cells[0, 0]), report.drift_rows) == (13, 13)
     assert len(report.scored) + len(report.labels) == 13
+    # Of large slices fewer rows are counted, and all answers.
+    executor.servable.counted_rows = lambda rows: rows - 1
+    ask(executor, 10)
+    reactor.serve(executor)
+    assert report.drift_rows == 13 + 3 + 3 + 1
+    assert len(report.scored) + len(report.labels) == 23
 
 
 def test_a_version_that_cannot_be_batched_runs_a_large_request_whole(

@@ -33,7 +33,7 @@ def test_the_verdict(version, line):
 
 
 def test_the_lines_for_rows_and_answers():
-    assert sentences.rows_line(CHAMPION) == "900 rows in the window, which holds about 10,000 per worker"
+    assert sentences.rows_line(CHAMPION) == "900 counted rows in the window, which holds about 10,000 per worker"
     assert sentences.rows_line(CANARY) == "no rows were counted yet; send requests, for example with `penstock predict`"
     assert sentences.predictions_line(CHAMPION) == "the answers: as in training (distance 0.020, p 0.970)"
     assert "published without a baseline" in sentences.predictions_line(CANARY)

@@ -60,10 +60,10 @@ def title(version: VersionDrift) -> str:
 
 
 def rows_line(version: VersionDrift) -> str:
-    """How many rows the window holds."""
+    """How many rows were counted in the window."""
     if not version.rows:
         return "no rows were counted yet; send requests, for example with `penstock predict`"
-    return f"{version.rows:,} rows in the window, which holds about {version.window_rows:,} per worker"
+    return f"{version.rows:,} counted rows in the window, which holds about {version.window_rows:,} per worker"
 
 
 def verdict(version: VersionDrift) -> str:

@@ -290,9 +290,14 @@ WORD_BYTES: Final = 8
 # The bytes before each raw string: its little-endian length.
 LENGTH_BYTES: Final = 4
 
-# Flags for `run`: count the raw values, and record which rows are refused.
+# Flags for `run`: count the raw values, and record which rows are refused. The bits from THINNING_AT on say how often the rows
+# that are counted are thinned, those from TURN_AT on which batch it is, for the choice of these rows.
 COUNTING: Final = 1
 RECORDING: Final = 2
+THINNING_AT: Final = 2
+TURN_AT: Final = 8
+TURNS: Final = 1 << 24
+"""As many turns are told apart."""
 
 # The results of `run`.
 DONE: Final = 0

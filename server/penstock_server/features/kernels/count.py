@@ -1,6 +1,7 @@
 """The kernels of the drift counts: one call per raw column and block of rows, before any step.
 
-The interpreter passes the raw numbers of a block, or the codes of its strings. `features.counting` says where the cells are.
+The interpreter passes the raw numbers of a block, or the codes of its strings; of a large batch only some of them are counted.
+`features.counting` says which, and where the cells are.
 A column of few bins compares the whole block with each edge; others find a value's bin through the column's index.
 """
 
@@ -12,7 +13,7 @@ import numba
 import numpy as np
 
 from penstock_server.features import counting
-from penstock_server.features.kernels.memory import Program
+from penstock_server.features.kernels.memory import BatchMemory, Program, RowBlock
 from penstock_server.kernels.base import Kernel, kernel
 
 # numba's own type hints describe only its simplest use.
@@ -43,12 +44,53 @@ def bins_of(counts: CountsMemory) -> Any:
 
 
 @kernel
+def thinned(batch: BatchMemory, block: RowBlock, values: Any, picked: Any) -> Any:
+    """Picks one of each 2 ** `thinning` values of the block, a multiple of it but for the last; how many they are."""
+    apart, shift = np.uint64(batch.thinning), np.uint64(64 - batch.thinning)
+    of_turn, one, two = counting.MULTIPLIERS
+    first = np.uint64(batch.turn) * np.uint64(of_turn) + (np.uint64(block.first) >> apart)
+    count = block.rows >> batch.thinning
+    for at in range(count):
+        group = np.uint64(at)
+        mixed = (first + group) * np.uint64(one)
+        picked[at] = values[(group << apart) + ((mixed ^ mixed >> np.uint64(32)) * np.uint64(two) >> shift)]
+    return count
+
+
+@kernel
+def count_number_column(
+    program: Program, batch: BatchMemory, block: RowBlock, data: int, column: int, values: Any, scratch: Any
+) -> None:
+    """Counts the block's raw values, or some of them, in row `column`. `scratch` is of the block's size, and is written to."""
+    # The cursors are a view of all scratch as integers; the registers come first in it.
+    if batch.thinning:
+        # Half of the scratch has room for what is picked, and the other half for what finds its bins.
+        half = scratch.shape[0] // 2
+        slots, found = scratch[half:], batch.cursors[half:]
+        count = thinned(batch, block, values, scratch)
+        count_numbers(program, data, batch.counts, column, scratch, slots, found, count)
+    else:
+        count_numbers(program, data, batch.counts, column, values, scratch, batch.cursors, block.rows)
+
+
+@kernel
+def count_code_column(
+    program: Program, batch: BatchMemory, block: RowBlock, data: int, column: int, codes: Any, scratch: Any
+) -> None:
+    """Counts the block's codes, or some of them, as `count_number_column` does."""
+    if batch.thinning:
+        count_codes(program, data, batch.counts, column, scratch, thinned(batch, block, codes, scratch))
+    else:
+        count_codes(program, data, batch.counts, column, codes, block.rows)
+
+
+@kernel
 def count_numbers(
-    program: Program, data: int, counts: CountsMemory, column: int, values: Any, slots: Any, count: int
+    program: Program, data: int, counts: CountsMemory, column: int, values: Any, slots: Any, found: Any, count: int
 ) -> None:
     """Adds each of the `count` raw values to its cell, and its value to its bin's sum, in row `column`.
 
-    `data` is where the column's words begin; `slots` is scratch of the block's size.
+    `data` is where the column's words begin; `slots` is scratch for as many values, and `found` the same seen as integers.
     """
     if count < FEW_ROWS:
         add_each(program, data, counts, column, values, count)
@@ -57,7 +99,8 @@ def count_numbers(
         count_outside(program, data, counts, column, values, count)
     else:
         find_slots(program, data, values, slots, count)
-        add_block(program, data, counts, column, values, slots, count)
+        find_bins(program, data, values, slots, found, count)
+        add_block(counts, column, values, found, count)
         count_outside(program, data, counts, column, values, count)
 
 
@@ -127,18 +170,24 @@ def bin_of(program: Program, data: Any, edges: Any, reach: int, value: float, sl
 
 
 @kernel
-def add_block(
-    program: Program, data: int, counts: CountsMemory, column: int, values: Any, slots: Any, count: int
-) -> None:
-    """Values whose slots are found, each to its bin; the few that are not finite to their cells."""
-    edges = np.uint64(data + program.words[data + counting.EDGES_AT])
+def find_bins(program: Program, data: int, values: Any, slots: Any, found: Any, count: int) -> None:
+    """Writes each value's bin where its slot is. In a loop of its own, since it need not wait for any sum."""
+    edges, words = np.uint64(data + program.words[data + counting.EDGES_AT]), np.uint64(data)
+    reach = program.words[data + counting.REACH]
+    for at in range(count):
+        found[at] = np.int64(bin_of(program, words, edges, reach, values[at], slots[at]))
+
+
+@kernel
+def add_block(counts: CountsMemory, column: int, values: Any, found: Any, count: int) -> None:
+    """Values whose bins are found, each to its bin; the few that are not finite to their cells."""
     bins = bins_of(counts)
     sums = np.uint64(bins + counting.EXTRA_CELLS + counting.TALLIES)
-    row, words, reach = np.uint64(column), np.uint64(data), program.words[data + counting.REACH]
+    row = np.uint64(column)
     for at in range(count):
         value = values[at]
         if abs(value) < inf:
-            cell = bin_of(program, words, edges, reach, value, slots[at])
+            cell = np.uint64(found[at])
             counts.cells[row, cell] += 1
             counts.sums[row, sums + cell] += value
         else:

@@ -21,7 +21,7 @@ from penstock_server.features.kernels.code import (
     refuse_code,
     refuse_outside,
 )
-from penstock_server.features.kernels.count import CountsMemory, count_codes, count_numbers
+from penstock_server.features.kernels.count import CountsMemory, count_code_column, count_number_column
 from penstock_server.features.kernels.curve import box_cox, cyclic, quantiles, yeo_johnson
 from penstock_server.features.kernels.function import apply
 from penstock_server.features.kernels.grams import grams_block, grams_out
@@ -58,7 +58,7 @@ def run_loads(program: Program, batch: BatchMemory, block: RowBlock, registers: 
         values = registers[words[place]]
         load(batch, block, words[place + 1], values)
         if batch.is_counting:
-            count_numbers(program, words[place + 3], batch.counts, words[place + 2], values, registers[0], block.rows)
+            count_number_column(program, batch, block, words[place + 3], words[place + 2], values, registers[0])
 
 
 @inlined
@@ -69,7 +69,7 @@ def run_load_times(program: Program, batch: BatchMemory, block: RowBlock, regist
         load_time(program, batch, block, registers, place)
         if batch.is_counting:
             seconds = registers[words[place] + 2]
-            count_numbers(program, words[place + 3], batch.counts, words[place + 2], seconds, registers[0], block.rows)
+            count_number_column(program, batch, block, words[place + 3], words[place + 2], seconds, registers[0])
 
 
 @inlined
@@ -80,7 +80,7 @@ def run_finds(program: Program, batch: BatchMemory, block: RowBlock, registers: 
         codes = registers[words[place]]
         find_block(program, batch, block, place, codes)
         if batch.is_counting:
-            count_codes(program, words[place + 3], batch.counts, words[place + 2], codes, block.rows)
+            count_code_column(program, batch, block, words[place + 3], words[place + 2], codes, registers[0])
 
 
 @kernel
@@ -275,6 +275,8 @@ def run(
         header[layout.IS_DOUBLE] != 0,
         flags & layout.COUNTING != 0,
         flags & layout.RECORDING != 0,
+        flags >> layout.THINNING_AT & (1 << layout.TURN_AT - layout.THINNING_AT) - 1,
+        flags >> layout.TURN_AT,
     )
     registers = carray(scratch, (height, block_rows), np.float64)
     return layout.DONE if run_rows(program, batch, registers, rows) == 0 else layout.REFUSED

@@ -12,6 +12,7 @@ from penstock.tensors import join_bytes
 from penstock_server.drift.baseline import Baseline, NumberBaseline, StringBaseline
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.drift.reference import reference_of
+from penstock_server.features import counting
 from penstock_server.features.counting import Counts, counts_of
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import (
@@ -23,8 +24,10 @@ from penstock_server.features.spec.spec import (
     StringColumn,
     Take,
     Text,
+    TimeColumn,
     digest,
 )  # fmt: skip
+from penstock_server.features.spec.steps import Fill
 
 NUMBER = FeatureSpec((NumberColumn("x"),), Take(("x",)))
 STRING = FeatureSpec((StringColumn("s"),), Join((Text("s", Categories(("a", "b", "longer than eight"))),)))
@@ -136,3 +139,116 @@ def test_a_column_that_no_block_reads_is_watched_all_the_same() -> None:
     baseline = fit_baseline(spec, table, 1)
     found = run(spec, baseline, [[1.0, 3.0], [2.0, np.nan]], [[b"a", b""]])
     np.testing.assert_array_equal(found.cells, reference_of(baseline).cells)
+
+
+TIMES = FeatureSpec(
+    (NumberColumn("x"), StringColumn("s"), TimeColumn("t")), Join((Take(("x",)), Text("s", Categories(("a", "b")))))
+)
+TABLE = {
+    "x": np.random.default_rng(0).normal(size=600),
+    "s": np.array(["a", "b", "c"] * 200, object),
+    "t": np.arange(600) * np.timedelta64(10**12, "ns") + np.datetime64("2024-01-01", "ns"),
+}
+MANY = 90
+WIDE = FeatureSpec(
+    tuple(NumberColumn(f"x{at}") for at in range(MANY)),
+    Take(tuple(f"x{at}" for at in range(MANY)), (Fill((0.0,) * MANY),)),
+)
+
+
+def picked(rows: int, thinning: int, turn: int = 1) -> list[int]:
+    """Which rows of a batch are counted, in whole numbers of Python: one of each 2 ** thinning."""
+    of_turn, one, two = counting.MULTIPLIERS
+    found = []
+    for group in range(rows >> thinning):
+        mixed = (turn * of_turn + group) * one % 2**64
+        found.append((group << thinning) + ((mixed ^ mixed >> 32) * two % 2**64 >> 64 - thinning))
+    return found
+
+
+def counted(spec: FeatureSpec, table: Any, *, is_thinned: bool) -> tuple[Counts, Any, int]:
+    """The counts of a table's rows, the features, and how many rows there should be."""
+    fitted = fit_baseline(spec, TABLE if spec is TIMES else {f"x{at}": np.linspace(-2, 2, 600) for at in range(MANY)})
+    pipeline = Pipeline(spec, fitted.cells_for(spec))
+    rows = len(next(iter(table.values())))
+    numbers = np.column_stack([table[name] for name in pipeline.numbers]).astype(np.float64).tobytes()
+    others = [table[name].astype("M8[ns]").astype(np.int64).tobytes() for name in pipeline.times]
+    others += [join_bytes(value.encode() for value in table[name]) for name in pipeline.strings]
+    cells = np.zeros(pipeline.cells_shape, np.int64)
+    out = np.empty((rows, pipeline.width), pipeline.dtype)
+    pipeline.run(numbers, others, rows, out, cells, is_thinned=is_thinned)
+    return counts_of(cells), out, pipeline.counted_rows(rows)
+
+
+def rows_of(spec: FeatureSpec, rows: int) -> dict[str, Any]:
+    rng = np.random.default_rng(rows)
+    if spec is WIDE:
+        return {f"x{at}": rng.normal(size=rows) for at in range(MANY)}
+    return {
+        "x": np.where(rng.random(rows) < 0.1, np.nan, rng.normal(0, 2, rows)),
+        "s": np.array(rng.choice(["a", "b", "c", "d", ""], rows), object),
+        "t": rng.integers(0, 10**15, rows) * np.timedelta64(1000, "ns") + np.datetime64("2024-01-01", "ns"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "rows", "thinning"),
+    [(TIMES, 682, 0), (TIMES, 683, 1), (TIMES, 1023, 1), (TIMES, 1024, 2), (TIMES, 2051, 2), (WIDE, 511, 0),
+     (WIDE, 512, 1), (WIDE, 1279, 2)],
+)  # fmt: skip
+def test_of_a_large_batch_the_rows_are_counted_that_their_places_say(
+    spec: FeatureSpec, rows: int, thinning: int
+) -> None:
+    """A brief batch of few columns, which kernels may run on their own, is counted whole."""
+    table = rows_of(spec, rows)
+    places = picked(rows, thinning)
+    found, features, expected_rows = counted(spec, table, is_thinned=True)
+    expected, _, _ = counted(spec, {name: column[places] for name, column in table.items()}, is_thinned=False)
+    assert found.rows.tolist() == [expected_rows] * len(spec.columns) == [rows >> thinning] * len(spec.columns)
+    np.testing.assert_array_equal(found.cells, expected.cells)
+    np.testing.assert_array_equal(found.outside, expected.outside)
+    np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-12)
+    whole, same, _ = counted(spec, table, is_thinned=False)
+    assert whole.rows.tolist() == [rows] * len(spec.columns)
+    np.testing.assert_array_equal(features, same)
+
+
+@pytest.mark.parametrize("thinning", [1, 2])
+@pytest.mark.parametrize("rows", [512, 1024, 3000])
+def test_each_place_is_counted_as_often_as_others_over_the_batches(rows: int, thinning: int) -> None:
+    """Nor does it matter at which place of a period a row stands, such as among the candidates of a request."""
+    batches = 400
+    times = np.zeros(rows)
+    for turn in range(batches):
+        times[picked(rows, thinning, turn)] += 1
+    share = 2.0**-thinning
+    deviation = (batches * share * (1 - share)) ** 0.5
+    off = (times[: rows >> thinning << thinning] - batches * share) / deviation
+    assert abs(off.mean()) < 1e-9
+    assert 0.8 < off.std() < 1.2
+    assert np.abs(off).max() < 5
+    for period in (2, 3, 4, 5, 8, 13, 21, 32, 34, 64):
+        each = np.array([off[place::period].sum() / len(off[place::period]) ** 0.5 for place in range(period)])
+        assert np.abs(each).max() < 4.5, period
+
+
+def test_each_batch_has_other_rows_counted() -> None:
+    table = rows_of(WIDE, 1024) | {"x0": np.linspace(-2, 2, 1024)}
+    pipeline = Pipeline(WIDE, fit_baseline(WIDE, {f"x{at}": np.linspace(-2, 2, 600) for at in range(MANY)}).cells)
+    numbers = np.column_stack([table[name] for name in pipeline.numbers]).tobytes()
+    sums = set()
+    for _ in range(20):
+        cells = np.zeros(pipeline.cells_shape, np.int64)
+        pipeline.run(numbers, (), 1024, np.empty((1024, MANY), np.float32), cells, is_thinned=True)
+        sums.add(round(float(counts_of(cells).sums[0].sum()), 6))
+    assert len(sums) > 15
+
+
+@pytest.mark.parametrize("rows", [512, 1000, 1024, 5000])
+def test_sorted_rows_are_counted_evenly(rows: int) -> None:
+    table = rows_of(WIDE, rows) | {"x0": np.sort(np.random.default_rng(1).uniform(-2, 2, rows))}
+    found, _, total = counted(WIDE, table, is_thinned=True)
+    bins = found.bins
+    places = np.searchsorted(np.linspace(-2, 2, bins + 1)[1:-1], table["x0"], side="right")
+    share = np.bincount(places, minlength=bins) * total / rows
+    assert np.abs(found.cells[0, :bins] - share).max() <= 3
