@@ -33,7 +33,7 @@ class UnwatchedVersion(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VersionDrift(_message.Message):
-    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure", "looks", "order", "ordered_by", "answers")
+    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure", "looks", "order", "ordered_by", "answers", "joint")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class VersionDrift(_message.Message):
     ORDER_FIELD_NUMBER: _ClassVar[int]
     ORDERED_BY_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    JOINT_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     roles: _containers.RepeatedScalarFieldContainer[str]
@@ -68,7 +69,76 @@ class VersionDrift(_message.Message):
     order: str
     ordered_by: _containers.RepeatedScalarFieldContainer[str]
     answers: _containers.RepeatedCompositeFieldContainer[ColumnDrift]
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ..., looks: _Optional[int] = ..., order: _Optional[str] = ..., ordered_by: _Optional[_Iterable[str]] = ..., answers: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ...) -> None: ...
+    joint: JointDrift
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ..., looks: _Optional[int] = ..., order: _Optional[str] = ..., ordered_by: _Optional[_Iterable[str]] = ..., answers: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., joint: _Optional[_Union[JointDrift, _Mapping]] = ...) -> None: ...
+
+class JointDrift(_message.Message):
+    __slots__ = ("rows", "pairs", "segments")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    pairs: _containers.RepeatedCompositeFieldContainer[PairDrift]
+    segments: _containers.RepeatedCompositeFieldContainer[SegmentDrift]
+    def __init__(self, rows: _Optional[int] = ..., pairs: _Optional[_Iterable[_Union[PairDrift, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[SegmentDrift, _Mapping]]] = ...) -> None: ...
+
+class PairDrift(_message.Message):
+    __slots__ = ("first", "second", "rows", "rows_needed", "association_reference", "association", "psi_unbiased", "p_value", "drifted", "first_labels", "second_labels", "reference", "current")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    ASSOCIATION_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    ASSOCIATION_FIELD_NUMBER: _ClassVar[int]
+    PSI_UNBIASED_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DRIFTED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LABELS_FIELD_NUMBER: _ClassVar[int]
+    SECOND_LABELS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    first: str
+    second: str
+    rows: int
+    rows_needed: int
+    association_reference: float
+    association: float
+    psi_unbiased: float
+    p_value: float
+    drifted: bool
+    first_labels: _containers.RepeatedScalarFieldContainer[str]
+    second_labels: _containers.RepeatedScalarFieldContainer[str]
+    reference: _containers.RepeatedScalarFieldContainer[float]
+    current: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, first: _Optional[str] = ..., second: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., association_reference: _Optional[float] = ..., association: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., first_labels: _Optional[_Iterable[str]] = ..., second_labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class SegmentDrift(_message.Message):
+    __slots__ = ("column", "segment", "rows", "rows_needed", "share_reference", "share", "psi_unbiased", "p_value", "drifted", "labels", "reference", "current")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    SHARE_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    PSI_UNBIASED_FIELD_NUMBER: _ClassVar[int]
+    P_VALUE_FIELD_NUMBER: _ClassVar[int]
+    DRIFTED_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    segment: str
+    rows: int
+    rows_needed: int
+    share_reference: float
+    share: float
+    psi_unbiased: float
+    p_value: float
+    drifted: bool
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    reference: _containers.RepeatedScalarFieldContainer[float]
+    current: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, column: _Optional[str] = ..., segment: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., share_reference: _Optional[float] = ..., share: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Alarms(_message.Message):
     __slots__ = ("columns", "alarms")

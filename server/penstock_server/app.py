@@ -146,7 +146,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             compiler.require()
             stack.push_async_callback(compiler.close)
         keeper = DetectorKeeper(_drift_folder(settings, grpc_address))
-        keeper.sweep(time.time() - settings.drift.window_hours * 3600)
+        keeper.sweep(time.time(), settings.drift.window_hours * 3600)
         monitor = DriftMonitor(settings.drift.rules_of, keeper=keeper)
         stack.callback(monitor.save)
         status = ServerStatus(

@@ -40,6 +40,7 @@ from penstock_server.plain.requests import PlainRequests
 from penstock_server.prediction.block_copies import block_copies
 from penstock_server.prediction.decode import Decoder, block_of, decoder_of
 from penstock_server.prediction.executor import Executor
+from penstock_server.prediction.joint_sampler import joint_sampler
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import reader_of
 from penstock_server.prediction.predictor import PlainForms, Predictor
@@ -223,7 +224,7 @@ class Worker:
             servable.report_ends(
                 lambda how: self._link.send(messages.ProcessEnded(command.model, command.version, how))
             )
-            shape = CountersShape(command.features, command.cells, answers=command.answers)
+            shape = CountersShape(command.features, command.cells, answers=command.answers, joint=command.joint)
             counters = open_counters(Path(command.counters), shape)
             servable.report_runs(counters.running_since_ns.data)
             recorder = self._recorder(servable, counters)
@@ -270,6 +271,8 @@ class Worker:
         baseline = servable.artifact.baseline
         if baseline is not None and baseline.hardly_repeats and settings.drift.skip_repeats:
             common["recent"] = RecentRequests()
+        if baseline is not None and baseline.joint_cells is not None and servable.is_batched:
+            common["joint"] = joint_sampler(servable, baseline.joint_cells, recorder.counters.joint)
         explaining = None
         if servable.explaining is not None:
             explaining = self._explaining(*servable.explaining, decoder, thread, common)

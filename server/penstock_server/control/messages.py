@@ -23,8 +23,9 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 class Load(msgspec.Struct, frozen=True, tag=True):
     """Load a version while others answer; it counts in the file `counters`, whose shape the numbers after it say.
 
-    When the version is loaded already, these are other files: they replace the loaded ones once they are loaded, and
-    until then those answer. `batching` and `engine` are what the airlock found; None lets the loader find out.
+    There it has `features` x `cells` words of drift, and `joint` of tables of two columns. When the version is loaded already,
+    these are other files: they replace the loaded ones once they are loaded, and until then those answer. `batching` and
+    `engine` are what the airlock found; None lets the loader find out.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     features: int
     cells: int
     answers: int = 0
+    joint: int = 0
     batching: Batching | None = None
     engine: Choice | None = None
 

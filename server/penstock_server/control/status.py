@@ -13,6 +13,7 @@ import structlog
 from penstock.names import VersionKey
 from penstock_server.control.view import ServerView, VersionView
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion
+from penstock_server.drift.dependence import JointReference, joint_reference_of
 from penstock_server.drift.monitor import DriftMonitor, Watched
 from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.metrics.prometheus import MetricsSnapshot, VersionSnapshot
@@ -55,7 +56,7 @@ class ServerStatus:
         self._counters = counters
         self._sources = sources
         self._monitor = monitor
-        self._references: dict[VersionKey, tuple[Artifact, Reference]] = {}
+        self._references: dict[VersionKey, tuple[Artifact, Reference, JointReference | None]] = {}
 
     def metrics(self) -> MetricsSnapshot:
         """What a scrape shows."""
@@ -127,9 +128,10 @@ class ServerStatus:
             return None
         cached = self._references.get(version.key)
         if cached is None or cached[0] is not artifact:
-            cached = (artifact, reference_of(artifact.baseline, artifact.importance))
+            baseline = artifact.baseline
+            cached = (artifact, reference_of(baseline, artifact.importance), joint_reference_of(baseline))
             self._references[version.key] = cached
-        return Watched(version.key, version.roles, counters, cached[1])
+        return Watched(version.key, version.roles, counters, *cached[1:])
 
 
 def _class_names(artifact: Artifact | None) -> list[str]:

@@ -360,9 +360,10 @@ class Supervisor:
     def _load(self, worker: WorkerProcess, key: VersionKey) -> None:
         artifact, identity = self._fetcher.artifacts[key], self._fetcher.identity(key)
         verdict = self._airlock.verdict(key, identity)
-        baseline = artifact.baseline
-        features, cells = (0, 0) if baseline is None else baseline.cells_shape
-        shape = CountersShape(features, cells, answers=0 if baseline is None else len(baseline.cells.answers))
+        shape, baseline = CountersShape(), artifact.baseline
+        if baseline is not None:
+            answers = len(baseline.cells.answers)
+            shape = CountersShape(*baseline.cells_shape, answers=answers, joint=baseline.joint_words)
         counters = self._counters.version(worker.slot, key, shape, identity)
         command = messages.Load(
             *key,
@@ -371,6 +372,7 @@ class Supervisor:
             features=shape.features,
             cells=shape.cells,
             answers=shape.answers,
+            joint=shape.joint,
             batching=None if verdict is None else verdict.batching,
             engine=None if verdict is None else verdict.engine,
         )

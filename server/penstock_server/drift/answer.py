@@ -5,11 +5,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import msgspec
 
 from penstock import penstock_pb2 as pb
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, JointDrift, PairDrift, SegmentDrift, VersionDrift
 from penstock_server.metrics.selection import not_loaded, selected
 
 
@@ -89,6 +90,15 @@ def _version(version: VersionDrift) -> pb.VersionDrift:
         order=version.order,
         ordered_by=version.ordered_by,
         alarms=None if alarmed is None else pb.Alarms(columns=alarmed, alarms=map(_alarm, version.alarms)),
+        joint=None if version.joint is None else _joint(version.joint),
+    )
+
+
+def _joint(joint: JointDrift) -> pb.JointDrift:
+    return pb.JointDrift(
+        rows=joint.rows,
+        pairs=[pb.PairDrift(**_fields(pair)) for pair in joint.pairs],
+        segments=[pb.SegmentDrift(**_fields(segment)) for segment in joint.segments],
     )
 
 
@@ -97,5 +107,9 @@ def _alarm(alarm: DriftAlarm) -> pb.Alarm:
 
 
 def _column(column: ColumnDrift) -> pb.ColumnDrift:
+    return pb.ColumnDrift(**_fields(column))
+
+
+def _fields(record: ColumnDrift | PairDrift | SegmentDrift) -> dict[str, Any]:
     """The record's fields have the message's names, and None is an absent field."""
-    return pb.ColumnDrift(**{field.name: getattr(column, field.name) for field in fields(column)})
+    return {field.name: getattr(record, field.name) for field in fields(record)}

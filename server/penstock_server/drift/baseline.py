@@ -10,11 +10,12 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from penstock_server.drift.joint_baseline import JointBaseline
 from penstock_server.drift.report import Order
 from penstock_server.drift.significance import MINIMUM_EFFECT
 from penstock_server.errors import InvalidInputError
 from penstock_server.features import counting
-from penstock_server.features.cells import AnswerCells, Cells, ClassCells, NumberCells, StringCells
+from penstock_server.features.cells import AnswerCells, Cells, ClassCells, JointCells, NumberCells, StringCells
 from penstock_server.features.spec import limits
 from penstock_server.features.spec.spec import (
     Column,
@@ -264,6 +265,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         repeats: the share of the training rows that repeat a recent one, as `repeats` finds it; None where nobody looked.
         order: what the training rows are ordered by, as `order` has it.
         ordered_by: the columns that they are ordered by.
+        joint: the rows by two columns at once; None where nobody counted them so.
         format: the format's version.
     """
 
@@ -274,6 +276,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repeats: Share | None = None
     order: Order = "given"
     ordered_by: tuple[str, ...] = ()
+    joint: JointBaseline | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -291,6 +294,14 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"answer {answer.name!r} has the name of a column or of another answer")
             taken.add(answer.name)
         limits.at_most("words of counts", len(self.watched) * self.cells_shape[1], MAX_WORDS)
+        if self.joint is not None:
+            self.joint.check({name: len(column.bins) for name, column in self._by_name.items()})
+
+    @property
+    def _by_name(self) -> dict[str, "ColumnBaseline | PredictionBaseline"]:
+        """The columns by name, and the predictions by ""."""
+        columns: dict[str, ColumnBaseline | PredictionBaseline] = {column.name: column for column in self.columns}
+        return columns if self.predictions is None else columns | {"": self.predictions}
 
     @property
     def hardly_repeats(self) -> bool:
@@ -314,6 +325,19 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         predictions = () if self.predictions is None else (AnswerCells(self.predictions.cells),)
         answers = (*predictions, *(answer.cells for answer in self.answers))
         return Cells(tuple(column.cells for column in self.columns), self.bins, answers)
+
+    @property
+    def joint_cells(self) -> JointCells | None:
+        """The tables to count rows in by two columns at once."""
+        if self.joint is None:
+            return None
+        return self.joint.cells({name: column.cells for name, column in self._by_name.items()})
+
+    @property
+    def joint_words(self) -> int:
+        """The size of the counts of these tables, int64."""
+        cells = self.joint_cells
+        return 0 if cells is None else cells.words
 
     def cells_for(self, spec: FeatureSpec) -> Cells:
         """The same, for this specification's pipeline.

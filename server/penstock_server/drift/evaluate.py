@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from penstock_server.drift import power, significance, statistics
 from penstock_server.drift.reference import EXTRA_LABELS, Reference
-from penstock_server.drift.report import ColumnDrift, DriftRules, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftRules, JointDrift, VersionDrift
 from penstock_server.drift.statistics import Reals
 from penstock_server.features.counting import EXTRA_CELLS, INFINITE, MISSING, UNSEEN, Counts
 
@@ -31,6 +31,7 @@ def version_drift(
     window_rows: int,
     rules: DriftRules,
     dispersion: Reals | None = None,
+    joint: JointDrift | None = None,
 ) -> VersionDrift:
     """The record of a version's window.
 
@@ -44,6 +45,7 @@ def version_drift(
         window_rows: the most that a worker's window holds.
         rules: what counts as drift.
         dispersion: as `columns_drift` takes it.
+        joint: what the rows counted by two columns at once show.
     """
     columns, answered = columns_drift(reference, window, rules, dispersion)
     p_values = [column.p_value for column in columns if column.p_value is not None]
@@ -63,6 +65,7 @@ def version_drift(
         importance_measure=reference.importance_measure,
         order=reference.order.order,
         ordered_by=reference.order.columns,
+        joint=joint,
     )
 
 

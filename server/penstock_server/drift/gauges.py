@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from penstock_server.drift.report import DriftAlarm, VersionDrift, by_significance
+from penstock_server.drift.report import DriftAlarm, PairDrift, SegmentDrift, VersionDrift, by_significance
 
 _VERSION: Final = ("model_name", "model_version")
 _COLUMN: Final = (*_VERSION, "feature_name")
@@ -161,6 +161,16 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
     alarm = GaugeMetricFamily(
         "penstock_drift_alarm", "1 while a feature or the answers have a drift alarm.", labels=_VERSION
     )
+    pairs = GaugeMetricFamily(
+        "penstock_drifted_pairs",
+        "Pairs of features that depend on each other otherwise than in training, judged together.",
+        labels=_VERSION,
+    )
+    segments = GaugeMetricFamily(
+        "penstock_drifted_segments",
+        "Values or ranges of features for which the predictions drifted, judged together.",
+        labels=_VERSION,
+    )
     left_out = GaugeMetricFamily(
         "penstock_drift_series_left_out", "Features without series of their own here.", labels=_VERSION
     )
@@ -171,8 +181,17 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
         looks.add_metric(labels, version.looks)
         left_out.add_metric(labels, max(len(version.columns) - series, 0))
         _add(drifted, labels, version.drifted)
+        if version.joint is not None:
+            _add(pairs, labels, _drifted(version.joint.pairs))
+            _add(segments, labels, _drifted(version.joint.segments))
         _add(alarm, labels, None if version.alarmed is None else int(bool(version.alarmed)))
-    yield from (window, drifted, tested, looks, alarm, left_out)
+    yield from (window, drifted, tested, looks, alarm, pairs, segments, left_out)
+
+
+def _drifted(found: Sequence[PairDrift] | Sequence[SegmentDrift]) -> int | None:
+    """How many drifted of those that were judged; None if none was."""
+    judged = [one.drifted for one in found if one.drifted is not None]
+    return sum(judged) if judged else None
 
 
 def _add(family: GaugeMetricFamily, labels: list[str], value: float | None) -> None:

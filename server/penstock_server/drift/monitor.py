@@ -6,6 +6,7 @@ same evaluation.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -16,11 +17,13 @@ import structlog
 from penstock.names import VersionKey
 from penstock_server.clock import Clock
 from penstock_server.drift import statistics
+from penstock_server.drift.dependence import JointReference, joint_drift
 from penstock_server.drift.detector import Detector, Integers
 from penstock_server.drift.evaluate import version_drift
-from penstock_server.drift.keeping import DetectorKeeper
+from penstock_server.drift.joint_window import JointWindow
+from penstock_server.drift.keeping import DetectorKeeper, Learnt, name_of
 from penstock_server.drift.reference import Reference
-from penstock_server.drift.report import DriftAlarm, DriftRules, VersionDrift
+from penstock_server.drift.report import DriftAlarm, DriftRules, JointDrift, VersionDrift
 from penstock_server.drift.window import WindowReader
 from penstock_server.metrics.counters import SharedCounters
 
@@ -43,24 +46,28 @@ class Watched:
         roles: its roles.
         counters: one per worker, at least one.
         reference: the training rows.
+        joint: these by two columns at once; None where they are not counted so.
     """
 
     key: VersionKey
     roles: tuple[str, ...]
     counters: Sequence[SharedCounters]
     reference: Reference
+    joint: JointReference | None = None
 
 
 class _Version:
     """What is kept of one version."""
 
-    def __init__(self, reference: Reference, rules: DriftRules) -> None:
+    def __init__(self, reference: Reference, joint: JointReference | None, rules: DriftRules) -> None:
         size = len(reference.names)
         least = rules.minimum_effect
         effect = reference.minimum_effect if least is None else np.full(size, least)
         self.reference = reference
         self.rules = rules
         self.reader = WindowReader(rules.window_s)
+        self.joint = joint
+        self.joint_window = None if joint is None else JointWindow(joint.words, rules.window_rows, rules.window_s)
         self.detector = Detector(reference, effect, rules.run_length)
         self.waiting: Integers | None = None
         self.began_s: float | None = None
@@ -68,6 +75,20 @@ class _Version:
         self.saved_looks = 0
         self.counted: object = None
         self.report: VersionDrift | None = None
+
+    def look_jointly(self, workers: Sequence[SharedCounters], now_s: float) -> int:
+        """Takes what came by two columns at once; equal numbers mean that nothing did."""
+        if self.joint_window is None:
+            return 0
+        self.joint_window.look(workers, now_s)
+        return self.joint_window.looks
+
+    @property
+    def joint_drift(self) -> JointDrift | None:
+        """What the window shows by two columns at once; None where they are not counted so."""
+        if self.joint is None or self.joint_window is None:
+            return None
+        return joint_drift(self.joint, self.joint_window.parts, self.rules)
 
     @property
     def alarms(self) -> tuple[DriftAlarm, ...]:
@@ -102,14 +123,18 @@ class DriftMonitor:
         self._saved_s = clock()
         self._changed = changed or _log_alarms
         self._versions: dict[VersionKey, _Version] = {}
+        # What is to be written; not while the lock is held, which scrapes wait for.
+        self._learnt: deque[Learnt] = deque()
         self._lock = threading.Lock()
 
     def drift_of(self, version: Watched) -> VersionDrift:
         """The report on the version's window now."""
         with self._lock:
             kept = self._of(version)
-            window = kept.reader.window(version.counters, self._clock())
-            if kept.report is None or kept.counted != window.counted:
+            now_s = self._clock()
+            window = kept.reader.window(version.counters, now_s)
+            counted = window.counted, kept.look_jointly(version.counters, now_s)
+            if kept.report is None or kept.counted != counted:
                 kept.report = version_drift(
                     *version.key,
                     version.roles,
@@ -119,8 +144,9 @@ class DriftMonitor:
                     window_rows=kept.rules.window_rows,
                     rules=kept.rules,
                     dispersion=statistics.dispersion(window.parts),
+                    joint=kept.joint_drift,
                 )
-                kept.counted = window.counted
+                kept.counted = counted
             alarms = kept.alarms
             alarmed = tuple(sorted({alarm.column for alarm in alarms}))
             return replace(kept.report, roles=version.roles, alarmed=alarmed, alarms=alarms, looks=kept.looks)
@@ -132,36 +158,42 @@ class DriftMonitor:
                 self._put_away(key)
             for version in versions:
                 self._look(version)
-            if self._clock() - self._saved_s >= SAVE_S:
-                self._save()
+            is_time = self._clock() - self._saved_s >= SAVE_S
+        if is_time:
+            self.save()
+        else:
+            self._write()
 
     def save(self) -> None:
         """Keeps what was learnt for the next process."""
         with self._lock:
-            self._save()
+            self._saved_s = self._clock()
+            for key, kept in self._versions.items():
+                if kept.looks != kept.saved_looks:
+                    self._learnt.append(Learnt(name_of(key, kept.reference), kept.detector.to_arrays()))
+                    kept.saved_looks = kept.looks
+        self._write()
 
-    def _save(self) -> None:
-        self._saved_s = self._clock()
-        for key, kept in self._versions.items():
-            if kept.looks != kept.saved_looks:
-                self._keeper.save(key, kept.reference, kept.detector)
-                kept.saved_looks = kept.looks
+    def _write(self) -> None:
+        while self._learnt:
+            self._keeper.save(self._learnt.popleft())
 
     def _put_away(self, key: VersionKey) -> None:
         kept = self._versions.pop(key)
-        self._keeper.put_away(key, kept.reference, kept.detector)
+        self._learnt.append(self._keeper.put_away(key, kept.reference, kept.detector))
 
     def _of(self, version: Watched) -> _Version:
         kept = self._versions.get(version.key)
         if kept is None or kept.reference is not version.reference:
             if kept is not None:
                 self._put_away(version.key)
-            kept = self._versions[version.key] = _Version(version.reference, self._rules(version.key[0]))
+            kept = self._versions[version.key] = _Version(version.reference, version.joint, self._rules(version.key[0]))
             kept.detector = self._keeper.back(version.key, version.reference, kept.detector)
         return kept
 
     def _look(self, version: Watched) -> None:
         kept, now_s = self._of(version), self._clock()
+        kept.look_jointly(version.counters, now_s)
         cells = kept.reader.slice(version.counters, now_s)[: len(version.reference.names)]
         waiting = cells if kept.waiting is None else kept.waiting + cells
         if kept.began_s is None:

@@ -28,7 +28,7 @@ from penstock_server.features.cells import ROUNDING
 from penstock_server.features.counting import EXTRA_CELLS, INFINITE, MISSING, UNSEEN
 
 EXTRA_LABELS: Final = ("(missing)", "(infinite)", "(unseen)")
-_OTHERS: Final = "(others)"
+OTHERS: Final = "(others)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,9 +134,9 @@ def bin_labels(column: ColumnBaseline | PredictionBaseline) -> tuple[str, ...]:
     """What each bin of a column holds, for people to read."""
     match column:
         case NumberBaseline():
-            return _ranges(column.edges)
+            return range_labels(column.edges)
         case StringBaseline():
-            return (*column.watched[: len(column.counts)], _OTHERS)
+            return (*column.watched[: len(column.counts)], OTHERS)
         case ClassBaseline():
             return column.names or tuple(map(str, column.classes))
 
@@ -156,7 +156,8 @@ def _is_cell(column: ColumnBaseline | PredictionBaseline, bins: int) -> list[boo
     return [*[True] * own, *[False] * (bins - own), *(is_extra[at] for at in range(EXTRA_CELLS))]
 
 
-def _ranges(edges: Sequence[float]) -> tuple[str, ...]:
+def range_labels(edges: Sequence[float]) -> tuple[str, ...]:
+    """What the bins between these edges hold, for people to read."""
     if not edges:
         return ("any",)
     between = [_between(low, high) for low, high in pairwise(edges)]

@@ -132,6 +132,85 @@ class ColumnDrift:
 
 
 @dataclass(frozen=True, slots=True)
+class PairDrift:
+    """How two columns depend on each other, compared with the training rows; from a sample of the rows.
+
+    Attributes:
+        first, second: the columns.
+        rows: of the sample, with a value of both.
+        rows_needed: to compare them.
+        association_reference, association: Cramer's V of their groups in the training rows and now: 0 for independent
+            columns, 1 where one tells all of the other.
+        psi_unbiased: the index of the pair's table against the training rows', after its margins are taken into account, less
+            its mean without drift. So it is not drift of either column alone.
+        p_value: how likely so large an index is if the true one is 0.02.
+        drifted: whether it is among the pairs rejected together at the version's rate.
+        first_labels, second_labels: the groups of each column.
+        reference, current: the share of the rows in each cell, row by row of the first column's groups.
+    """
+
+    first: str
+    second: str
+    rows: int
+    rows_needed: int
+    association_reference: float | None
+    association: float | None
+    psi_unbiased: float | None
+    p_value: float | None
+    drifted: bool | None
+    first_labels: tuple[str, ...]
+    second_labels: tuple[str, ...]
+    reference: tuple[float, ...]
+    current: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDrift:
+    """The predictions for rows with one value of a column, or a range of them; from a sample of the rows.
+
+    Attributes:
+        column: its name.
+        segment: the value, or the range.
+        rows: of the sample, in the segment.
+        rows_needed: to compare it.
+        share_reference, share: of all rows with a value, in training and now.
+        psi_unbiased: the index of the predictions, less its mean without drift.
+        p_value: how likely so large an index is if the true one is the largest that is no drift.
+        drifted: whether it is among the segments rejected together at the version's rate.
+        labels: the classes, or the ranges of the score.
+        reference, current: the share of each among the segment's rows.
+    """
+
+    column: str
+    segment: str
+    rows: int
+    rows_needed: int
+    share_reference: float
+    share: float
+    psi_unbiased: float | None
+    p_value: float | None
+    drifted: bool | None
+    labels: tuple[str, ...]
+    reference: tuple[float, ...]
+    current: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JointDrift:
+    """What rows show that are counted by two columns at once.
+
+    Attributes:
+        rows: of the sample in the window.
+        pairs: of raw columns; those that depended on each other most in training.
+        segments: of raw columns, with the predictions for them.
+    """
+
+    rows: int = 0
+    pairs: tuple[PairDrift, ...] = ()
+    segments: tuple[SegmentDrift, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class VersionDrift:
     """A version's window, over all workers, compared with its baseline.
 
@@ -154,6 +233,7 @@ class VersionDrift:
         order: what the training rows are ordered by. Where they are shuffled, nothing says how much the shares change from day
             to day, and where they are sorted by something that is not time, they say too much.
         ordered_by: the columns that they are ordered by.
+        joint: what rows counted by two columns at once show; None where they are not counted so.
     """
 
     model: str
@@ -173,6 +253,7 @@ class VersionDrift:
     looks: int = 0
     order: Order = "given"
     ordered_by: tuple[str, ...] = ()
+    joint: JointDrift | None = None
     answers: tuple[ColumnDrift, ...] = ()
 
     @property

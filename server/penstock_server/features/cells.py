@@ -75,6 +75,47 @@ class AnswerCells:
 
 
 @dataclass(frozen=True, slots=True)
+class Grouping:
+    """The groups that the cells of a column, or of the predictions, are joined to.
+
+    Attributes:
+        column: its name; "" for the predictions.
+        cells: its own cells.
+        group_of: for each of its bins, and then for missing, infinite and unseen values, the group, from 0 on; -1 for values
+            that are in none.
+        size: how many groups there are.
+    """
+
+    column: str
+    cells: NumberCells | StringCells | ClassCells
+    group_of: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class JointCells:
+    """The tables that rows are counted in by two columns at once.
+
+    Attributes:
+        groupings: the columns with their groups.
+        tables: for each table which grouping its rows are of, and which its columns are of.
+    """
+
+    groupings: tuple[Grouping, ...]
+    tables: tuple[tuple[int, int], ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The cells of each table."""
+        return tuple(self.groupings[first].size * self.groupings[second].size for first, second in self.tables)
+
+    @property
+    def words(self) -> int:
+        """The size of all tables together, one after the other and each row by row, after the number of rows."""
+        return 1 + sum(self.sizes)
+
+
+@dataclass(frozen=True, slots=True)
 class Cells:
     """The cells of a specification's columns, in its order, and of the model's answers.
 

@@ -70,12 +70,14 @@ class CountersShape:
         cells: the words per row of counts.
         sub_windows: of the drift window.
         answers: what is counted of its answers.
+        joint: the words of its tables of two columns.
     """
 
     features: int = 0
     cells: int = 0
     sub_windows: int = 10
     answers: int = 1
+    joint: int = 0
 
     @property
     def drift(self) -> tuple[int, int, int]:
@@ -107,7 +109,7 @@ class CountersShape:
             + 1
             + RUN_CELLS
         )
-        return fixed + self.sub_windows + prod(self.drift)
+        return fixed + self.joint + self.sub_windows + prod(self.drift)
 
 
 class SharedCounters:
@@ -134,6 +136,7 @@ class SharedCounters:
         drift_rows: [sub_windows] rows counted in each.
         beat_ns: [1] when the worker's loop last came round, in a worker's own counters; 0 before the first time.
         running_since_ns: [RUN_CELLS] when the version's run on each thread began, by the monotonic clock; 0 while none runs.
+        joint: [words] rows sampled so far, and the tables of two columns that they are counted in, as `features.joint` does.
         drift: [sub_windows, features + answers, words], as `features.counting` lays them out.
     """
 
@@ -163,6 +166,7 @@ class SharedCounters:
         self.log_drops = self._take(len(LOG_DROPS))
         self.beat_ns = self._take(1)
         self.running_since_ns = self._take(RUN_CELLS)
+        self.joint = self._take(shape.joint)
         self.drift_at = self._take(1)
         self.drift_rows = self._take(shape.sub_windows)
         self.drift = self._take(prod(shape.drift)).reshape(shape.drift)

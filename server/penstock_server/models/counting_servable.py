@@ -91,10 +91,16 @@ class CountingServable(OnnxServable):
         started = time.perf_counter()
         if cells is not None and rows:
             unread = np.empty((rows, self._counting.width), self._counting.dtype)
-            texts: Sequence[bytes] = [blocks[at] for at in self._texts]
-            self._counting.run(self._matrix(blocks, rows), texts, rows, unread, cells, is_thinned=True)
+            self._counting.run(*self.counted(blocks, rows), rows, unread, cells, is_thinned=True)
         counted_s = time.perf_counter() - started
         return replace(super()._predict(blocks, rows, shapes, None), features_s=counted_s)
+
+    @property
+    def counted_columns(self) -> Pipeline:
+        return self._counting
+
+    def counted(self, blocks: Blocks, rows: int) -> tuple[Any, Sequence[bytes]]:
+        return self._matrix(blocks, rows), [blocks[at] for at in self._texts]
 
     def _matrix(self, blocks: Blocks, rows: int) -> bytes:
         """The numbers side by side, as they are counted."""

@@ -176,6 +176,15 @@ class Servable(ABC):
         """How kernels run it from its blocks to its outputs, without Python; None if they cannot."""
         return None
 
+    @property
+    def counted_columns(self) -> Pipeline | None:
+        """The pipeline whose raw columns are counted; None where nothing is."""
+        return self.pipeline
+
+    def counted(self, blocks: Blocks, rows: int) -> tuple[Any, Sequence[bytes]]:  # noqa: ARG002 - others need the rows
+        """What that pipeline is given: the numbers, float64 [rows, numbers], and the other columns."""
+        return blocks[0], blocks[1:]
+
     def run_cell(self) -> int | None:
         """The address of the cell that shows runs on this thread, for kernels; None if nobody reads it."""
         cells, thread = self._running_since_ns, threading.get_ident()

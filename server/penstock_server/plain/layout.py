@@ -148,8 +148,9 @@ SCRATCH_BYTES: Final = 1024
     U_MODEL, U_HEAD, U_MOST_ROWS, U_SIZES, U_OUTPUTS,
     # for each output the bytes of a row, and the table of its texts, if its numbers stand for texts;
     U_ROW_BYTES, U_ROW_BYTES_2, U_ROW_BYTES_3, U_TEXTS, U_TEXTS_2, U_TEXTS_3,
-    # what answers are made of, the cell that shows when a run began, how many requests pass until one is logged;
-    U_ANSWERS, U_RUNNING, U_TO_PASS,
+    # what answers are made of, the cell that shows when a run began, how many requests pass until one is logged, and when, in
+    # nanoseconds of `kernels.clock`, the next batch is left to Python to be counted by two columns at once, or 0 for never;
+    U_ANSWERS, U_RUNNING, U_TO_PASS, U_JOINT_DUE,
     # what is known of the cost, the most rows of a batch, and how long it may take, float64;
     U_COST, U_LIMIT_ROWS, U_SPAN,
     # where batches are counted, and what waits, here and beside the lane;
@@ -161,8 +162,8 @@ SCRATCH_BYTES: Final = 1024
     U_PREDICTED, U_PREDICTED_OUTPUT, U_PREDICTED_KIND, U_PREDICTED_WIDTH, U_CLASS_OF_TEXT, U_CLASSES, U_CLASS_COUNT,
     # the numbers that are counted for drift, and the bins of a row of counts.
     U_NUMBERS, U_NUMBER_COUNT, U_BINS,
-) = _words(45)  # fmt: skip
-FUSED_BYTES: Final = 45 * 8
+) = _words(46)  # fmt: skip
+FUSED_BYTES: Final = 46 * 8
 """The memory that stays a `Fused` keeps."""
 
 # What is known of the cost of batches, float64, as `batching.cost.CostModel` has it.

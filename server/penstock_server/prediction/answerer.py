@@ -29,6 +29,7 @@ from penstock_server.models.servable import Outputs, Servable
 from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
 from penstock_server.prediction.failure_log import FailureLog
+from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.outputs import OutputReader, count_answers
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
 from penstock_server.prediction.work import Work
@@ -136,6 +137,7 @@ class Answerer(ABC):
 
     Args:
         reply_bytes: the largest message that can be sent.
+        joint: counts a sample of the rows by two columns at once; None where nothing is counted so.
 
     Attributes:
         encoder: encodes replies in the version's role now.
@@ -157,7 +159,9 @@ class Answerer(ABC):
         reader: OutputReader,
         clock: Clock,
         reply_bytes: int,
+        joint: JointSampler | None,
     ) -> None:
+        self.joint = joint
         self.servable = servable
         self.decoder = decoder
         self.report = report
@@ -304,6 +308,7 @@ class Answerer(ABC):
         """
         is_batched, is_drift = self.servable.is_batched, not work.is_repeat
         count_answers(self.report, self.reader, outputs, is_batched=is_batched, is_drift=is_drift)
+        self.sample_jointly(work, outputs)
         if self.shadow is not None:
             compute_s = outputs.features_s + outputs.infer_s
             each = () if self.shadow.is_batched else tuple(request.decoded for request in requests)
@@ -311,6 +316,18 @@ class Answerer(ABC):
                 work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each, is_repeat=work.is_repeat
             )
             self.shadow.offer(copy)
+
+    def sample_jointly(self, work: Work, outputs: Outputs) -> None:
+        """Counts some rows of a batch by two columns at once, if the next is due."""
+        joint = self.joint
+        if joint is None or not joint.is_due or work.is_repeat or outputs.refusal is not None:
+            return
+        reader, predicted = self.reader, None
+        if reader.classes is not None:
+            predicted = reader.classes(outputs.arrays)
+        elif reader.score is not None:
+            predicted = outputs.arrays[reader.score].reshape(-1)
+        joint.count(work.blocks, work.rows, predicted)
 
     def _reply(
         self, batch: Batch[PendingRequest], outputs: Outputs, started_s: float, compute_s: float

@@ -36,6 +36,7 @@ from penstock_server.prediction.answerer import Answerer, PendingRequest
 from penstock_server.prediction.classification import output_of
 from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.fusing import fused
+from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.large_requests import LargeRequests
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader
@@ -67,6 +68,7 @@ class Executor(Answerer):
         explaining: the executor of the same version with attributions; None if it gives none.
         counts_apart: another executor of the version counts drift meanwhile, on another thread.
         reply_bytes: the largest message that can be sent.
+        joint: counts a sample of the rows by two columns at once; None where nothing is counted so.
 
     Attributes:
         is_active: the scheduler has it on its list; both of them set this.
@@ -94,9 +96,17 @@ class Executor(Answerer):
         explaining: "Executor | None" = None,
         counts_apart: bool = False,
         reply_bytes: int = MESSAGE_BYTES,
+        joint: JointSampler | None = None,
     ) -> None:
         super().__init__(
-            servable, decoder, limits=limits, report=report, reader=reader, clock=clock, reply_bytes=reply_bytes
+            servable,
+            decoder,
+            limits=limits,
+            report=report,
+            reader=reader,
+            clock=clock,
+            reply_bytes=reply_bytes,
+            joint=joint,
         )
         self.is_active = False
         self.is_ending = False
@@ -459,6 +469,7 @@ class Executor(Answerer):
             reader=self.reader,
             queue=self._queue,
             sampler=self.sampler,
+            joint=self.joint,
         )
         if made is not None and made.runs:
             plain.lane.fuse(made.address, self._take_over)

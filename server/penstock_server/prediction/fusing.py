@@ -20,6 +20,7 @@ from penstock_server.models.servable import KernelCalls, Servable
 from penstock_server.models.signature import ANY
 from penstock_server.plain import layout
 from penstock_server.plain.lane import Lane
+from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.outputs import Largest, NamedLabels, OutputReader, count_arrays
 from penstock_server.request_log.sampler import RequestSampler
 
@@ -80,6 +81,7 @@ class Fused:
         reader: of its outputs.
         queue: knows what batches cost.
         sampler: keeps some for the request log.
+        joint: counts some by two columns at once.
 
     Attributes:
         address: of the words.
@@ -97,6 +99,7 @@ class Fused:
         reader: OutputReader,
         queue: BatchQueue[Any],
         sampler: RequestSampler | None,
+        joint: JointSampler | None,
     ) -> None:
         self._kept: list[Any] = [servable]
         self._words = np.zeros(layout.FUSED_BYTES // 8, np.int64)
@@ -118,6 +121,7 @@ class Fused:
         self._set_classes()
         self._set_numbers()
         self._set(layout.U_TO_PASS, 0 if sampler is None else sampler.to_pass.ctypes.data)
+        self._set(layout.U_JOINT_DUE, 0 if joint is None else joint.due_ns.ctypes.data)
         self._set(layout.U_ANSWERS, lane.answers_at)
 
     def _set(self, at: int, value: int) -> None:
@@ -262,6 +266,7 @@ def fused(
     reader: OutputReader,
     queue: BatchQueue[Any],
     sampler: RequestSampler | None,
+    joint: JointSampler | None,
 ) -> Fused | None:
     """What kernels answer a version's batches by, and run them by if they may; None if Python is to do it all."""
     calls = servable.kernel_calls if may_run and not queue.limits.max_delay_s else None
@@ -270,7 +275,9 @@ def fused(
     counted = _counted(servable, calls, reader)
     if counted is None:
         return None
-    return Fused(servable, calls, counted, lane=lane, report=report, reader=reader, queue=queue, sampler=sampler)
+    return Fused(
+        servable, calls, counted, lane=lane, report=report, reader=reader, queue=queue, sampler=sampler, joint=joint
+    )
 
 
 def _takes_block(calls: KernelCalls, lane: Lane) -> bool:

@@ -198,6 +198,8 @@ class PlainBatches:
         if left == layout.TO_COUNT:
             answerer.observe(work, outputs, ())
             fused.learn_classes()
+        else:
+            answerer.sample_jointly(work, outputs)
         if left:
             self.refuse_too_large(batch)
         return True

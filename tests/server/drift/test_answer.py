@@ -6,7 +6,7 @@ import pytest
 
 from penstock import penstock_pb2 as pb
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion, answer, as_json, as_message
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, JointDrift, PairDrift, SegmentDrift, VersionDrift
 from penstock_server.errors import NotFoundError
 
 COLUMN = ColumnDrift(
@@ -20,16 +20,24 @@ SILENT = replace(
     ks=None, ks_slack=None, wasserstein=None, missing_ratio=None, infinite_ratio=None, out_of_range_ratio=None,
     p_value=None, drifted=None, importance=None, detectable=None,
 )  # fmt: skip
+PAIR = PairDrift(
+    first="delay", second="airport", rows=90, rows_needed=80, association_reference=0.5, association=None, psi_unbiased=None,
+    p_value=None, drifted=None, first_labels=("a", "b"), second_labels=("c",), reference=(0.25, 0.75), current=(0.5, 0.5),
+)  # fmt: skip
+SEGMENT = SegmentDrift(
+    column="airport", segment="OSL", rows=90, rows_needed=80, share_reference=0.5, share=0.25, psi_unbiased=0.125, p_value=0.5,
+    drifted=False, labels=("no", "yes"), reference=(0.25, 0.75), current=(0.5, 0.5),
+)  # fmt: skip
 ONE = VersionDrift(
     model="m", version="1", roles=("champion",), rows=900, window_rows=10_000, rate=0.05, columns=(COLUMN, SILENT),
     predictions=replace(COLUMN, name="label", kind="class"), answers=(replace(COLUMN, name="confidence", kind="score"),),
     tested=1, drifted=1, global_p_value=0.01, alarmed=("delay", ""),
     alarms=(DriftAlarm("delay", "shares", 1e9, 1e8), DriftAlarm("", "unseen", 2e9, 3e7)), looks=9, order="sorted",
-    ordered_by=("day", "hour"),
+    ordered_by=("day", "hour"), joint=JointDrift(90, (PAIR,), (SEGMENT,)),
 )  # fmt: skip
 TWO = replace(
     ONE, version="2", roles=("canary", "shadow"), columns=(), predictions=None, answers=(), tested=0, drifted=None,
-    global_p_value=None, alarmed=None, alarms=(),
+    global_p_value=None, alarmed=None, alarms=(), joint=None,
 )  # fmt: skip
 OTHER = UnwatchedVersion("n", "7", ("champion",))
 REPORT = DriftReport((ONE, TWO), (OTHER,))
@@ -82,6 +90,14 @@ def test_a_column_travels_whole() -> None:
     message = as_message(REPORT)
     for column, sent in zip(ONE.columns, message.versions[0].columns, strict=True):
         expected = {field.name: getattr(column, field.name) for field in fields(column)}
+        assert {name: tuple(v) if hasattr(v, "append") else v for name, v in plain(sent).items()} == expected
+
+
+def test_pairs_and_segments_travel_whole() -> None:
+    one, two = as_message(REPORT).versions
+    assert (one.joint.rows, two.HasField("joint")) == (90, False)
+    for record, sent in ((PAIR, one.joint.pairs[0]), (SEGMENT, one.joint.segments[0])):
+        expected = {field.name: getattr(record, field.name) for field in fields(record)}
         assert {name: tuple(v) if hasattr(v, "append") else v for name, v in plain(sent).items()} == expected
 
 

@@ -6,7 +6,16 @@ import pytest
 from prometheus_client.core import Metric
 
 from penstock_server.drift.gauges import DriftCollector, drift_families
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift, by_concern, by_significance
+from penstock_server.drift.report import (
+    ColumnDrift,
+    DriftAlarm,
+    JointDrift,
+    PairDrift,
+    SegmentDrift,
+    VersionDrift,
+    by_concern,
+    by_significance,
+)
 from penstock_server.metrics.prometheus import registry_of
 
 NUMBER = ColumnDrift(
@@ -144,3 +153,19 @@ def test_a_scrape_asks_what_is_said_now() -> None:
     said.append(VERSION)
     assert registry.get_sample_value("penstock_drift_window_rows", LABELS) == 600
     assert registry.get_sample_value("penstock_drift_series_left_out", LABELS) == 2
+
+
+def joint(drifted: bool | None) -> JointDrift:
+    """A pair and two segments, of which one is never judged."""
+    pair = PairDrift("a", "b", 90, 80, 0.5, 0.5, 0.0, 0.5, drifted, ("x",), ("y",), (1.0,), (1.0,))
+    segment = SegmentDrift("a", "x", 90, 80, 0.5, 0.5, 0.0, 0.5, drifted, ("y",), (1.0,), (1.0,))
+    return JointDrift(90, (pair,), (segment, replace(segment, drifted=None)))
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"), [(None, {}), (joint(None), {}), (joint(False), {(): 0}), (joint(True), {(): 1})]
+)
+def test_pairs_and_segments_are_counted_where_they_are_judged(found: JointDrift | None, expected: Any) -> None:
+    families = values([replace(VERSION, joint=found)])
+    assert families["penstock_drifted_pairs"] == expected
+    assert families["penstock_drifted_segments"] == expected

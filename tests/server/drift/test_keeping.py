@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from penstock_server.drift.detector import Detector
-from penstock_server.drift.keeping import MOST_AWAY, DetectorKeeper, name_of
+from penstock_server.drift.keeping import MOST_AWAY, OTHERS_S, DetectorKeeper, Learnt, name_of
 from tests.server.drift.test_detector import YEAR, Traffic, reference
 
 KEY = ("m", "1")
@@ -28,13 +28,17 @@ def fresh(known: Any) -> Detector:
     return Detector(known, known.minimum_effect, YEAR)
 
 
+def learnt(traffic: Traffic, key: tuple[str, str]) -> Learnt:
+    return Learnt(name_of(key, traffic.known), traffic.detector.to_arrays())
+
+
 def look(detector: Detector, traffic: Traffic) -> Any:
     cells = np.array([traffic.rng.multinomial(100, one) for one in traffic.usual])
     return detector.look(cells, 999.0)
 
 
 def test_a_restart_goes_on_from_where_it_was(tmp_path: Path, traffic: Traffic) -> None:
-    DetectorKeeper(tmp_path).save(KEY, traffic.known, traffic.detector)
+    DetectorKeeper(tmp_path).save(learnt(traffic, KEY))
     back = DetectorKeeper(tmp_path).back(KEY, reference(unseen=50), fresh(traffic.known))
     assert back.detected == traffic.detector.detected
     state = traffic.rng.bit_generator.state
@@ -55,7 +59,7 @@ def test_a_roll_back_goes_on_without_a_folder(traffic: Traffic) -> None:
 @pytest.mark.parametrize("key", [("m", "2"), ("n", "1")])
 def test_another_version_begins_anew(tmp_path: Path, traffic: Traffic, key: tuple[str, str]) -> None:
     keeper = DetectorKeeper(tmp_path)
-    keeper.put_away(KEY, traffic.known, traffic.detector)
+    keeper.save(keeper.put_away(KEY, traffic.known, traffic.detector))
     new = fresh(traffic.known)
     assert keeper.back(key, traffic.known, new) is new
     assert not new.detected.drifted
@@ -63,7 +67,7 @@ def test_another_version_begins_anew(tmp_path: Path, traffic: Traffic, key: tupl
 
 def test_other_training_rows_begin_anew(tmp_path: Path, traffic: Traffic) -> None:
     keeper, other = DetectorKeeper(tmp_path), reference(unseen=51)
-    keeper.put_away(KEY, traffic.known, traffic.detector)
+    keeper.save(keeper.put_away(KEY, traffic.known, traffic.detector))
     assert name_of(KEY, other) != name_of(KEY, traffic.known) == name_of(KEY, reference(unseen=50))
     assert not keeper.back(KEY, other, fresh(other)).detected.drifted
 
@@ -71,7 +75,7 @@ def test_other_training_rows_begin_anew(tmp_path: Path, traffic: Traffic) -> Non
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x93NUMPY", None])
 def test_a_damaged_file_is_told_and_begins_anew(tmp_path: Path, traffic: Traffic, damage: bytes | None) -> None:
     keeper = DetectorKeeper(tmp_path)
-    keeper.save(KEY, traffic.known, traffic.detector)
+    keeper.save(learnt(traffic, KEY))
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-700] if damage is None else damage)
     with capture_logs() as logs:
@@ -106,18 +110,23 @@ def test_memory_is_bounded(traffic: Traffic) -> None:
 
 
 def test_old_files_are_swept(tmp_path: Path, traffic: Traffic) -> None:
-    keeper = DetectorKeeper(tmp_path)
-    for at in range(2):
-        keeper.save(("m", str(at)), traffic.known, traffic.detector)
-    old = tmp_path / f"{name_of(('m', '0'), traffic.known)}.npz"
-    os.utime(old, (1000.0, 1000.0))
-    keeper.sweep(2000.0)
-    assert [path.name for path in tmp_path.iterdir()] == [f"{name_of(('m', '1'), traffic.known)}.npz"]
-    DetectorKeeper(tmp_path / "missing").sweep(2000.0)
+    now_s, kept_s = 2 * OTHERS_S, 500.0
+    ages = {"own": (kept_s + 1, kept_s - 1), "other": (OTHERS_S + 1, OTHERS_S - 1)}
+    for address, each in ages.items():
+        keeper = DetectorKeeper(tmp_path / address)
+        for at, age_s in enumerate(each):
+            keeper.save(learnt(traffic, ("m", str(at))))
+            path = tmp_path / address / f"{name_of(('m', str(at)), traffic.known)}.npz"
+            os.utime(path, (now_s - age_s, now_s - age_s))
+    DetectorKeeper(tmp_path / "own").sweep(now_s, kept_s)
+    kept = {path.relative_to(tmp_path) for path in tmp_path.glob("*/*")}
+    name = f"{name_of(('m', '1'), traffic.known)}.npz"
+    assert kept == {Path("own") / name, Path("other") / name}
+    DetectorKeeper(tmp_path / "missing" / "own").sweep(now_s, kept_s)
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path, traffic: Traffic) -> None:
     (tmp_path / "file").write_text("")
     with capture_logs() as logs:
-        DetectorKeeper(tmp_path / "file" / "below").save(KEY, traffic.known, traffic.detector)
+        DetectorKeeper(tmp_path / "file" / "below").save(learnt(traffic, KEY))
     assert [entry["event"] for entry in logs] == ["drift cannot be kept"]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from penstock_server.drift.baseline import Baseline, ClassBaseline, StringBaseline
+from penstock_server.drift.dependence import joint_reference_of
 from penstock_server.drift.fit import with_predictions
+from penstock_server.drift.joint_baseline import GroupedColumn, JointBaseline, JointTable
 from penstock_server.drift.keeping import DetectorKeeper
 from penstock_server.drift.monitor import PREDICTIONS, DriftMonitor, Watched
 from penstock_server.drift.reference import reference_of
@@ -204,3 +206,28 @@ def test_what_was_learnt_outlives_the_process(story: Story, tmp_path: Path) -> N
     story.watch.save()  # nothing new
     assert kept.stat().st_mtime_ns == written
     assert watch().drift_of(story.watched()).alarmed == ("word",)
+
+
+def test_what_goes_together_is_told_of_the_sampled_rows(story: Story, new_counters: NewCounters) -> None:
+    joint = JointBaseline(
+        (
+            GroupedColumn("word", (0, 1, -1, -1, -1, -1), ("a", "b")),
+            GroupedColumn("", (0, 1, -1, -1, -1), ("no", "yes")),
+        ),
+        segments=(JointTable(0, 1, (4500, 500, 2500, 2500), (1.0, 1.0)),),
+    )
+    baseline = msgspec.structs.replace(BASELINE, joint=joint)
+    workers = [new_counters(CountersShape(1, SHAPE.cells, joint=baseline.joint_words)) for _ in range(2)]
+    reference = joint_reference_of(baseline)
+    watched = Watched(KEY, ("champion",), workers, REFERENCE, reference)
+
+    def found() -> Any:
+        story.watch.look([watched])
+        joint = story.watch.drift_of(watched).joint
+        assert joint is not None
+        return [joint.rows, *((one.rows, one.drifted) for one in joint.segments)]
+
+    assert found() == [0, (0, None), (0, None)]
+    workers[0].joint[:] = [300, 90, 10, 180, 20]
+    workers[1].joint[:] = [300, 90, 10, 180, 20]
+    assert found() == [600, (200, False), (400, True)]

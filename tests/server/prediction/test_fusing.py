@@ -44,6 +44,7 @@ def make(world: World, new_counters: Any) -> Make:
             reader=reader,
             queue=BatchQueue(BatchLimits(), Cost(1.0, 1.0)),
             sampler=None,
+            joint=None,
         )
 
     return make

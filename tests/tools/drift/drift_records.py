@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, JointDrift, PairDrift, SegmentDrift, VersionDrift
 
 DELAY = ColumnDrift(
     name="delay", kind="number", rows=900, rows_needed=125, effective_rows=125, enough_rows=True, jensen_shannon=0.31, psi=0.52,
@@ -24,6 +24,21 @@ SILENT = replace(
 ANSWERS = replace(CARRIER, name="label", kind="class", labels=("0", "1"), reference=(0.8, 0.2), current=(0.7, 0.3))
 CONFIDENCE = replace(
     DELAY, name="confidence", kind="score", jensen_shannon=0.11, missing_ratio=0.0, p_value=0.2, drifted=False
+)  # fmt: skip
+PAIR = PairDrift(
+    first="delay", second="gust", rows=800, rows_needed=100, association_reference=0.6, association=0.1, psi_unbiased=0.4,
+    p_value=1e-6, drifted=True, first_labels=("< 2", ">= 2"), second_labels=("< 30", ">= 30"),
+    reference=(0.4, 0.1, 0.1, 0.4), current=(0.3, 0.2, 0.2, 0.3),
+)  # fmt: skip
+SEGMENT = SegmentDrift(
+    column="carrier", segment="UA", rows=300, rows_needed=50, share_reference=0.5, share=0.51, psi_unbiased=0.12,
+    p_value=0.001, drifted=True, labels=("0", "1"), reference=(0.9, 0.1), current=(0.75, 0.25),
+)  # fmt: skip
+QUIET_SEGMENT = replace(SEGMENT, segment="DL", rows=20, psi_unbiased=None, p_value=None, drifted=None)
+JOINT = JointDrift(
+    rows=900,
+    pairs=(PAIR, replace(PAIR, second="carrier", psi_unbiased=0.001, p_value=0.9, drifted=False)),
+    segments=(SEGMENT, QUIET_SEGMENT),
 )
 CHAMPION = VersionDrift(
     model="flights", version="1", roles=("champion",), rows=900, window_rows=10_000, rate=0.05,

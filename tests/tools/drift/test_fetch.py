@@ -8,9 +8,11 @@ from penstock import penstock_pb2 as pb
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion, answer, as_json, as_message
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_tools.drift import fetch
-from tests.tools.drift.drift_records import CANARY, CHAMPION
+from tests.tools.drift import drift_records
+from tests.tools.drift.drift_records import CANARY, JOINT
 
 BARE = UnwatchedVersion("plain", "4", ("champion",))
+CHAMPION = replace(drift_records.CHAMPION, joint=JOINT)
 REPORT = DriftReport((CANARY, CHAMPION), (BARE,))
 EMPTY = "no version of model 'nothing' is loaded"
 

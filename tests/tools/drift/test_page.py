@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from penstock_server.drift.report import DriftAlarm
 from penstock_tools.drift import page as pages
 from penstock_tools.drift.page import page
-from tests.tools.drift.drift_records import CANARY, CARRIER, CHAMPION, DELAY, SILENT
+from tests.tools.drift.drift_records import CANARY, CARRIER, CHAMPION, DELAY, JOINT, PAIR, SEGMENT, SILENT
 
 WHEN = datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
 VOID = {"meta"}
@@ -171,6 +171,25 @@ def test_bars_are_as_high_as_shares():
     assert all(14 <= float(rect["y"]) <= 134 for rect in read.all("rect")[-14:])
     assert "60%" in read.texts
     assert "missing: 0.00% in training, 10.00% now" in read.texts
+
+
+def test_pairs_and_segments_that_drifted_are_drawn():
+    read = Reader(page(replace(CHAMPION, joint=JOINT), WHEN))
+    assert "1 of 2 pairs of columns go together in another way" in "".join(read.texts)
+    labels = [one.get("aria-label") for one in read.all("section")]
+    assert ("delay and gust" in labels, "delay and carrier" in labels) == (True, False)
+    assert ("carrier UA" in labels, "carrier DL" in labels) == (True, False)
+    assert "delay < 2, gust >= 30: 20.00%" in read.texts
+    darkest = [float(one["fill-opacity"]) for one in read.all("rect") if "fill-opacity" in one]
+    assert darkest == [1.0, 0.25, 0.25, 1.0, 0.75, 0.5, 0.5, 0.75]
+    assert len(read.all("svg")) == len(Reader(page(CHAMPION, WHEN)).all("svg")) + 2
+
+
+def test_as_many_pairs_and_segments_are_drawn_as_one_can_look_at(monkeypatch):
+    monkeypatch.setattr(pages, "MOST_TOGETHER", 2)
+    joint = replace(JOINT, pairs=(PAIR,) * 3, segments=(SEGMENT,) * 3)
+    drawn = Reader(page(replace(CHAMPION, joint=joint), WHEN)).all("svg")
+    assert len(drawn) == len(Reader(page(CHAMPION, WHEN)).all("svg")) + 4
 
 
 def test_it_is_self_contained():

@@ -10,7 +10,7 @@ from rich.text import Text
 from penstock_server.drift.report import DriftAlarm
 from penstock_server.errors import NotFoundError
 from penstock_tools.drift import table
-from tests.tools.drift.drift_records import CANARY, CHAMPION, DELAY
+from tests.tools.drift.drift_records import CANARY, CHAMPION, DELAY, JOINT, PAIR
 
 
 def drawn(renderable, width=110):
@@ -185,3 +185,36 @@ def test_a_pair_is_drawn_to_one_scale(reference, current, widest):
 @given(share=st.floats(0, 1), largest=st.floats(0, 1), width=st.integers(1, 40))
 def test_a_bar_is_never_longer_than_its_room(share, largest, width):
     assert len(table.bar(share, largest, width)) <= width
+
+
+def test_pairs_and_segments_that_drifted_are_told():
+    text = drawn(table.overview(replace(CHAMPION, joint=JOINT), 112))
+    assert "1 of 2 pairs of columns go together in another way; 1 of 1 segments get other answers (a sample of" in text
+    assert "  delay and gust: association 0.10, in training 0.60 (PSI 0.40)" in text
+    assert "  where carrier is UA: 0 75.0%, in training 90.0% (PSI 0.12)" in text
+    assert "delay and carrier" not in text
+    assert "pairs" not in drawn(table.overview(CHAMPION, 112))
+
+
+def test_five_are_told_and_the_others_counted():
+    pairs = tuple(replace(PAIR, second=f"c{at}", psi_unbiased=0.1 + at / 100) for at in range(8))
+    text = drawn(table.overview(replace(CHAMPION, joint=replace(JOINT, pairs=pairs, segments=())), 112))
+    assert [line.split()[2] for line in text.splitlines() if line.startswith("  delay and")] == [
+        "c7:", "c6:", "c5:", "c4:", "c3:",
+    ]  # fmt: skip
+    assert "and 3 more" in text
+
+
+def test_too_few_rows_are_told():
+    text = drawn(table.overview(replace(CHAMPION, joint=replace(JOINT, rows=7, pairs=(), segments=())), 112))
+    assert "how columns go together is not known yet: a sample of 7 rows is too few" in text
+
+
+def test_a_feature_tells_what_it_goes_together_with():
+    version = replace(CHAMPION, joint=JOINT)
+    text = drawn(table.feature(version, "carrier"))
+    assert "  delay and carrier: association 0.10, in training 0.60 (PSI 0.00)" in text
+    assert "● where carrier is UA: 0 75.0%, in training 90.0% (PSI 0.12)" in text
+    assert "  where carrier is DL: 0 too few rows, in training 90.0%" in text
+    assert "delay and gust" not in text
+    assert "● delay and gust" in drawn(table.feature(version, "delay"))

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.drift import statistics
+from penstock_server.drift.codes import Codes
 from penstock_server.drift.detector import Detector
 from penstock_server.drift.monitor import SLICE_ROWS
 from penstock_server.drift.reference import Reference
 from penstock_server.drift.report import RUN_LENGTH
-from penstock_tools.calibration.cells import Codes
 from penstock_tools.progress import Advance, unwatched
 
 INDEXES: Final = (0.25, 0.5, 1.0)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from penstock.names import did_you_mean
 from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.codes import CODE, Codes, codes_of
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.drift.importance import Importance
 from penstock_server.drift.reference import Reference, reference_of
@@ -32,7 +33,6 @@ from penstock_server.features.spec.spec import (
     TimeColumn,
 )
 from penstock_server.features.table import numbers_of, strings_of
-from penstock_tools.calibration.cells import CODE, Codes, codes_of
 from penstock_tools.calibration.rows import Rows, seconds
 from penstock_tools.progress import Advance, unwatched
 
@@ -72,7 +72,7 @@ def against_version(
     Raises:
         InvalidInputError: the rows lack a column, or one is not of its kind; there are too few.
     """
-    baseline = msgspec.structs.replace(baseline, predictions=None, answers=())
+    baseline = msgspec.structs.replace(baseline, predictions=None, answers=(), joint=None)
     lacking = [column.name for column in spec.columns if column.name not in rows.names]
     if lacking:
         have = [*rows.names, *([rows.time] if rows.time else [])]

@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.drift.codes import Codes
 from penstock_server.drift.detector import Detector
 from penstock_server.drift.monitor import SLICE_ROWS
 from penstock_server.drift.reference import Reference
 from penstock_server.drift.report import RUN_LENGTH, AlarmKind
-from penstock_tools.calibration.cells import Codes
 from penstock_tools.progress import Advance, unwatched
 
 LOOK_S: Final = 1.0

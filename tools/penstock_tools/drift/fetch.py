@@ -12,7 +12,7 @@ from penstock import penstock_pb2 as pb
 from penstock.names import CHAMPION
 from penstock_client import ModelNotFoundError, UnsupportedError
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, JointDrift, PairDrift, SegmentDrift, VersionDrift
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_tools.client_commands import http
 from penstock_tools.client_commands.connection import PLAIN, Encryption, connected
@@ -123,7 +123,16 @@ def _version(version: pb.VersionDrift) -> VersionDrift:
             "answers": tuple(map(_column, version.answers)),
             "alarmed": tuple(version.alarms.columns) if version.HasField("alarms") else None,
             "alarms": tuple(DriftAlarm(**_fields(alarm)) for alarm in version.alarms.alarms),
+            "joint": _joint(version.joint) if version.HasField("joint") else None,
         }
+    )
+
+
+def _joint(joint: pb.JointDrift) -> JointDrift:
+    return JointDrift(
+        joint.rows,
+        tuple(PairDrift(**_fields(pair)) for pair in joint.pairs),
+        tuple(SegmentDrift(**_fields(segment)) for segment in joint.segments),
     )
 
 

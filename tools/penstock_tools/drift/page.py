@@ -4,12 +4,12 @@ Gives the values; `page.html.j2` is the page, and `axis` places the names below 
 dark setting, prints, and on a narrow screen has a card for each line of the table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from penstock_server.drift.report import ColumnDrift, VersionDrift, by_concern
+from penstock_server.drift.report import ColumnDrift, PairDrift, SegmentDrift, VersionDrift, by_concern
 from penstock_tools import output
 from penstock_tools.drift import sentences
 from penstock_tools.drift.axis import FONT, SLANT, Axis, axis
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 MOST_SECTIONS: Final = 200
 """Features that are drawn large; the others have only their line in the table."""
+
+MOST_TOGETHER: Final = 40
+"""Pairs, and segments, that are drawn."""
+Drifted = TypeVar("Drifted", PairDrift, SegmentDrift)
 
 _WIDTH: Final = 340
 """Of a large histogram, in units as large as a pixel where it is drawn at its own size."""
@@ -41,6 +45,9 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
         alarms_head=sentences.alarms_head(version),
         order=sentences.order_line(version),
         rows=sentences.rows_line(version),
+        joint=sentences.joint_line(version),
+        pairs=_strongest(() if version.joint is None else version.joint.pairs),
+        segments=_strongest(() if version.joint is None else version.joint.segments),
         made=(made or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
         headings=_headings(version),
         importance=sentences.importance_line(version),
@@ -60,6 +67,9 @@ def _template() -> "Template":
             "details": _details,
             "font": f"{FONT:g}",
             "moment": sentences.moment,
+            "pair_told": sentences.pair_told,
+            "segment_axis": _segment_axis,
+            "segment_told": sentences.segment_told,
             "since": sentences.since,
             "slant": SLANT,
             "state": sentences.state,
@@ -67,6 +77,12 @@ def _template() -> "Template":
             "width": _WIDTH,
         },
     )
+
+
+def _strongest(found: Sequence[Drifted]) -> list[Drifted]:
+    """Those that drifted, the largest index first, as many as are drawn."""
+    drifted = (one for one in found if one.drifted)
+    return sorted(drifted, key=lambda one: -(one.psi_unbiased or 0.0))[:MOST_TOGETHER]
 
 
 def _headings(version: VersionDrift) -> tuple[str, ...]:
@@ -124,3 +140,7 @@ def _details(version: VersionDrift, column: ColumnDrift) -> list[tuple[str, str]
 
 def _axis(column: ColumnDrift) -> Axis:
     return axis(column.labels, _WIDTH, is_ordered=column.kind in {"number", "score"})
+
+
+def _segment_axis(segment: SegmentDrift) -> Axis:
+    return axis(segment.labels, _WIDTH, is_ordered=False)

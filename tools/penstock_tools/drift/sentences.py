@@ -6,7 +6,7 @@ The server decides what drifted.
 from datetime import UTC, datetime
 from typing import Final
 
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftAlarm, PairDrift, SegmentDrift, VersionDrift
 from penstock_tools import formatting
 
 PREDICTIONS: Final = "(predictions)"
@@ -110,6 +110,62 @@ def alarm_told(alarm: DriftAlarm) -> str:
     name = formatting.safe(alarm.column) if alarm.column else PREDICTIONS
     does = "drifts" if alarm.kind == "shares" else "has more unknown values than in training"
     return f"{name} {does} since {moment(alarm.since)} UTC (by chance once in {_looks(alarm.once_in_looks)} looks)"
+
+
+def joint_line(version: VersionDrift) -> str:
+    """What rows counted by two columns at once show; empty where they are not counted so."""
+    joint = version.joint
+    if joint is None:
+        return ""
+    sample = f"a sample of {joint.rows:,} rows"
+    pairs, segments = (
+        [one.drifted for one in found if one.drifted is not None] for found in (joint.pairs, joint.segments)
+    )
+    if not (pairs or segments):
+        return f"how columns go together is not known yet: {sample} is too few"
+    told = [f"{sum(pairs)} of {len(pairs)} pairs of columns go together in another way"] * bool(pairs)
+    told += [f"{sum(segments)} of {len(segments)} segments get other answers"] * bool(segments)
+    return f"{'; '.join(told)} ({sample})"
+
+
+def joint_told(version: VersionDrift) -> list[str]:
+    """The pairs and the segments that drifted, in words, those with the largest index first."""
+    if version.joint is None:
+        return []
+    pairs = sorted((one for one in version.joint.pairs if one.drifted), key=_index)
+    segments = sorted((one for one in version.joint.segments if one.drifted), key=_index)
+    return [*map(pair_told, pairs), *map(segment_told, segments)]
+
+
+def _index(one: PairDrift | SegmentDrift) -> float:
+    return -(one.psi_unbiased or 0.0)
+
+
+def pair_told(pair: PairDrift) -> str:
+    """How two columns go together, in words.
+
+    >>> pair_told(PairDrift("a", "b", 90, 80, 0.6, 0.1, 0.25, 0.001, True, (), (), (), ()))
+    'a and b: association 0.10, in training 0.60 (PSI 0.25)'
+    """
+    names = f"{formatting.safe(pair.first)} and {formatting.safe(pair.second)}"
+    now = "too few rows" if pair.association is None else f"association {decimals(pair.association, 2)}"
+    index = "" if pair.psi_unbiased is None else f" (PSI {decimals(pair.psi_unbiased, 2)})"
+    return f"{names}: {now}, in training {decimals(pair.association_reference, 2)}{index}"
+
+
+def segment_told(segment: SegmentDrift) -> str:
+    """The answers for a segment, in words: the one whose share changed most.
+
+    >>> segment_told(SegmentDrift("city", "Oslo", 90, 80, 0.5, 0.4, 0.25, 0.001, True, ("no", "yes"), (0.9, 0.1), (0.7, 0.3)))
+    'where city is Oslo: no 70.0%, in training 90.0% (PSI 0.25)'
+    """
+    where = f"where {formatting.safe(segment.column)} is {formatting.safe(segment.segment)}"
+    changes = [abs(now - before) for before, now in zip(segment.reference, segment.current, strict=True)]
+    at = changes.index(max(changes))
+    label, before = formatting.safe(segment.labels[at]), formatting.percent(segment.reference[at])
+    now = "too few rows" if segment.psi_unbiased is None else formatting.percent(segment.current[at])
+    index = "" if segment.psi_unbiased is None else f" (PSI {decimals(segment.psi_unbiased, 2)})"
+    return f"{where}: {label} {now}, in training {before}{index}"
 
 
 def called(version: VersionDrift, column: ColumnDrift) -> str:

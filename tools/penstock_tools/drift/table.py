@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 BAR_WIDTH: Final = 20
+MOST_TOLD: Final = 5
+"""Pairs and segments that are told of before the table."""
 WIDTH: Final = 112
 """Columns of a terminal of which nothing is known."""
 _ALARM: Final = "▲"
@@ -56,6 +58,11 @@ def overview(version: VersionDrift, width: int = WIDTH) -> Any:
         ),
         Text(sentences.predictions_line(version)),
     ]
+    if joint := sentences.joint_line(version):
+        told = sentences.joint_told(version)
+        more = [f"and {len(told) - MOST_TOLD} more"] * (len(told) > MOST_TOLD)
+        lines.append(Text(joint, style="red" if told else ""))
+        lines += [Text(f"  {one}") for one in (*told[:MOST_TOLD], *more)]
     if alarms := sentences.alarms_line(version):
         lines.append(Text(alarms, style="bold red"))
     if order := sentences.order_line(version):
@@ -207,7 +214,21 @@ def feature(version: VersionDrift, name: str) -> Any:
         *[Text(sentences.alarm_told(alarm), style="bold red") for alarm in alarms],
         *lines,
         _cells(column),
+        *[Text(one) for one in _together(version, column)],
     )
+
+
+def _together(version: VersionDrift, column: ColumnDrift) -> list[str]:
+    """How a column goes together with others, and the answers for its segments; those that drifted are marked."""
+    if version.joint is None or column is version.predictions:
+        return []
+    pairs = [one for one in version.joint.pairs if column.name in (one.first, one.second)]
+    segments = [one for one in version.joint.segments if one.column == column.name]
+    told = [
+        *((sentences.pair_told(pair), pair.drifted) for pair in pairs),
+        *((sentences.segment_told(segment), segment.drifted) for segment in segments),
+    ]
+    return [f"{_DRIFTED if drifted else ' '} {one}" for one, drifted in told]
 
 
 def named(version: VersionDrift, name: str) -> ColumnDrift:

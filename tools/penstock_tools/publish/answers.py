@@ -57,6 +57,11 @@ class Answers:
             answers.append(AnswerBaseline(self._specs[at].name, reads, fit.fit_number(name, values)))
         return msgspec.structs.replace(baseline, predictions=predictions, answers=tuple(answers))
 
+    def predicted(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """The predicted class of each row as serving counts it, else the score; of a model that predicts something."""
+        classes = self.reader.classes
+        return classes(outputs) if classes is not None else outputs[self.reader.score or 0].reshape(-1)
+
     def _predictions(self, outputs: Sequence[NDArray[Any]]) -> PredictionBaseline | None:
         """The predicted class, else the score."""
         if self.reader.classes is not None:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from penstock.tensors import NUMPY_TYPES
-from penstock_server.drift import fit
+from penstock_server.drift import fit, joint_fit
 from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.codes import codes_of
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import Column, FeatureSpec, StringColumn, TimeColumn
@@ -67,7 +68,16 @@ def counted(
 ) -> Baseline:
     """The same, of the model's outputs for these rows."""
     baseline = fit.fit_baseline(spec, table, time=time)
-    return answers_of(graph).added_to(baseline, outputs)
+    answers = answers_of(graph)
+    return with_joint(answers.added_to(baseline, outputs), spec, table, answers, outputs)
+
+
+def with_joint(
+    baseline: Baseline, spec: FeatureSpec, table: Table, answers: Answers, outputs: Sequence[NDArray[Any]]
+) -> Baseline:
+    """The baseline with its rows counted by two columns at once, and by columns and what was predicted for them."""
+    codes = codes_of(spec, baseline, table)
+    return joint_fit.with_joint(baseline, codes, None if baseline.predictions is None else answers.predicted(outputs))
 
 
 def answers_of(graph: Graph) -> Answers:

@@ -82,6 +82,7 @@ from penstock_server.plain.layout import (
     U_FEATURE_SCRATCH,
     U_FEATURES,
     U_HEAD,
+    U_JOINT_DUE,
     U_MATRIX_BYTES,
     U_MODEL,
     U_MOST_ROWS,
@@ -152,18 +153,19 @@ def text_bytes(lane: int, fused: int) -> int:
 
 
 @kernel
-def is_usual(state: int, lane: int, fused: int, count: int, rows: int) -> bool:
+def is_usual(state: int, lane: int, fused: int, count: int, rows: int, now: int) -> bool:
     """Whether kernels run the batch that was taken: it is brief, and Python has nothing to do with any of its requests."""
     size = 0
     for limit in LIMITS:
         size += rows > limit
-    to_pass = word(fused + U_TO_PASS)
+    to_pass, joint_due = word(fused + U_TO_PASS), word(fused + U_JOINT_DUE)
     answers = word(fused + U_ANSWERS)
     return (
         rows <= word(fused + U_MOST_ROWS)
         and (word(fused + U_SIZES) >> size & 1) != 0
         and (word(fused + U_STRINGS) == 0 or text_bytes(lane, fused) <= word(fused + U_MOST_TEXT))
         and (to_pass == 0 or word(to_pass) >= count)
+        and (joint_due == 0 or word(joint_due) > now)
         and missing_layout(word(state + T_BATCH), count, word(answers + W_LAYOUTS), word(answers + W_LAYOUT_COUNT))
         == NONE
     )
@@ -323,7 +325,7 @@ def run_batch(state: int, lane: int, fused: int, count: int, began: int, opened:
     It began at `began` by the reactor's clock, when that of `clock_ns` was `opened`.
     """
     batch, rows, clock = word(state + T_BATCH), word(lane + L_TAKEN_ROWS), word(state + T_CLOCK)
-    if not is_usual(state, lane, fused, count, rows):
+    if not is_usual(state, lane, fused, count, rows, opened):
         return TO_RUN
     started = clock_ns(clock)
     # The supervisor sees there which version runs, should the worker hang or die.

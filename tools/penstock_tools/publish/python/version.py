@@ -258,10 +258,11 @@ def _specs(description: Description) -> tuple[TensorInfo, ...]:
 
 def _baseline(prepared: PreparedPython, order: TimeOrder | None) -> Baseline:
     sample, time = in_order(prepared.sample, order), None if order is None else order.column
-    baseline = fit.fit_baseline(prepared.features, sample.on_the_wire(), time=time)
+    table = sample.on_the_wire()
+    baseline = fit.fit_baseline(prepared.features, table, time=time)
     outputs = _asked(prepared.pipeline, prepared.description, sample)
     read = Answers(_specs(prepared.description), ClassOutputs(), prepared.class_output, prepared.classes)
-    return read.added_to(baseline, outputs)
+    return golden.with_joint(read.added_to(baseline, outputs), prepared.features, table, read, outputs)
 
 
 def _golden(prepared: PreparedPython) -> golden_file.Golden | None:

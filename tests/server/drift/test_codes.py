@@ -2,12 +2,12 @@ import numpy as np
 import pandas as pd
 
 from penstock.tensors import join_bytes
+from penstock_server.drift.codes import codes_of
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.features.counting import counts_of
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.encoders import Hash
 from penstock_server.features.spec.spec import FeatureSpec, Join, NumberColumn, StringColumn, Take, Text, TimeColumn
-from penstock_tools.calibration.cells import codes_of
 
 SPEC = FeatureSpec(
     (NumberColumn("amount", "accept"), StringColumn("city")), Join((Take(("amount",)), Text("city", Hash(4)))), "FP64"
