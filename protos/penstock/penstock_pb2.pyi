@@ -33,7 +33,7 @@ class UnwatchedVersion(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VersionDrift(_message.Message):
-    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure", "looks", "order", "ordered_by", "answers", "joint")
+    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure", "looks", "order", "ordered_by", "answers", "joint", "alarmed_importance")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class VersionDrift(_message.Message):
     ORDERED_BY_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
     JOINT_FIELD_NUMBER: _ClassVar[int]
+    ALARMED_IMPORTANCE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     roles: _containers.RepeatedScalarFieldContainer[str]
@@ -70,7 +71,8 @@ class VersionDrift(_message.Message):
     ordered_by: _containers.RepeatedScalarFieldContainer[str]
     answers: _containers.RepeatedCompositeFieldContainer[ColumnDrift]
     joint: JointDrift
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ..., looks: _Optional[int] = ..., order: _Optional[str] = ..., ordered_by: _Optional[_Iterable[str]] = ..., answers: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., joint: _Optional[_Union[JointDrift, _Mapping]] = ...) -> None: ...
+    alarmed_importance: float
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ..., looks: _Optional[int] = ..., order: _Optional[str] = ..., ordered_by: _Optional[_Iterable[str]] = ..., answers: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., joint: _Optional[_Union[JointDrift, _Mapping]] = ..., alarmed_importance: _Optional[float] = ...) -> None: ...
 
 class JointDrift(_message.Message):
     __slots__ = ("rows", "pairs", "segments")

@@ -91,6 +91,7 @@ def _version(version: VersionDrift) -> pb.VersionDrift:
         ordered_by=version.ordered_by,
         alarms=None if alarmed is None else pb.Alarms(columns=alarmed, alarms=map(_alarm, version.alarms)),
         joint=None if version.joint is None else _joint(version.joint),
+        alarmed_importance=version.alarmed_importance,
     )
 
 

@@ -161,6 +161,11 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
     alarm = GaugeMetricFamily(
         "penstock_drift_alarm", "1 while a feature or the answers have a drift alarm.", labels=_VERSION
     )
+    importance = GaugeMetricFamily(
+        "penstock_drift_alarm_importance",
+        "Share of the features' importance to the model that lies in those with a drift alarm, 0 to 1.",
+        labels=_VERSION,
+    )
     pairs = GaugeMetricFamily(
         "penstock_drifted_pairs",
         "Pairs of features that depend on each other otherwise than in training, judged together.",
@@ -181,11 +186,12 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
         looks.add_metric(labels, version.looks)
         left_out.add_metric(labels, max(len(version.columns) - series, 0))
         _add(drifted, labels, version.drifted)
+        _add(importance, labels, version.alarmed_importance)
         if version.joint is not None:
             _add(pairs, labels, _drifted(version.joint.pairs))
             _add(segments, labels, _drifted(version.joint.segments))
         _add(alarm, labels, None if version.alarmed is None else int(bool(version.alarmed)))
-    yield from (window, drifted, tested, looks, alarm, pairs, segments, left_out)
+    yield from (window, drifted, tested, looks, alarm, importance, pairs, segments, left_out)
 
 
 def _drifted(found: Sequence[PairDrift] | Sequence[SegmentDrift]) -> int | None:

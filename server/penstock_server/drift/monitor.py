@@ -23,7 +23,7 @@ from penstock_server.drift.evaluate import version_drift
 from penstock_server.drift.joint_window import JointWindow
 from penstock_server.drift.keeping import DetectorKeeper, Learnt, name_of
 from penstock_server.drift.reference import Reference
-from penstock_server.drift.report import DriftAlarm, DriftRules, JointDrift, VersionDrift
+from penstock_server.drift.report import DriftAlarm, DriftRules, JointDrift, VersionDrift, alarmed_importance
 from penstock_server.drift.window import WindowReader
 from penstock_server.metrics.counters import SharedCounters
 
@@ -149,7 +149,14 @@ class DriftMonitor:
                 kept.counted = counted
             alarms = kept.alarms
             alarmed = tuple(sorted({alarm.column for alarm in alarms}))
-            return replace(kept.report, roles=version.roles, alarmed=alarmed, alarms=alarms, looks=kept.looks)
+            return replace(
+                kept.report,
+                roles=version.roles,
+                alarmed=alarmed,
+                alarms=alarms,
+                looks=kept.looks,
+                alarmed_importance=alarmed_importance(kept.report.columns, alarmed),
+            )
 
     def look(self, versions: Sequence[Watched]) -> None:
         """Looks at versions of which enough rows came, and forgets all other versions than these."""

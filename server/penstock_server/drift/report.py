@@ -5,7 +5,7 @@ None means that a value is unknown: there are too few rows, or this kind of colu
 from the first row on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -233,6 +233,8 @@ class VersionDrift:
         order: what the training rows are ordered by. Where they are shuffled, nothing says how much the shares change from day
             to day, and where they are sorted by something that is not time, they say too much.
         ordered_by: the columns that they are ordered by.
+        alarmed_importance: the share of the columns' importance that lies in those with an alarm, 0 to 1: drift of columns that
+            the model hardly reads can wait. None where the importance is not known, or nothing looks for alarms.
         joint: what rows counted by two columns at once show; None where they are not counted so.
     """
 
@@ -254,12 +256,20 @@ class VersionDrift:
     order: Order = "given"
     ordered_by: tuple[str, ...] = ()
     joint: JointDrift | None = None
+    alarmed_importance: float | None = None
     answers: tuple[ColumnDrift, ...] = ()
 
     @property
     def answered(self) -> tuple[ColumnDrift, ...]:
         """The predictions, if they are watched, and the other answers."""
         return (*(() if self.predictions is None else (self.predictions,)), *self.answers)
+
+
+def alarmed_importance(columns: Sequence[ColumnDrift], alarmed: Collection[str]) -> float | None:
+    """The share of the columns' importance that lies in the alarmed ones; None where none has any."""
+    weights = {column.name: max(column.importance or 0.0, 0.0) for column in columns}
+    total = sum(weights.values())
+    return sum(weights.get(name, 0.0) for name in set(alarmed)) / total if total else None
 
 
 def by_significance(columns: Sequence[ColumnDrift]) -> list[ColumnDrift]:

@@ -33,11 +33,11 @@ ONE = VersionDrift(
     predictions=replace(COLUMN, name="label", kind="class"), answers=(replace(COLUMN, name="confidence", kind="score"),),
     tested=1, drifted=1, global_p_value=0.01, alarmed=("delay", ""),
     alarms=(DriftAlarm("delay", "shares", 1e9, 1e8), DriftAlarm("", "unseen", 2e9, 3e7)), looks=9, order="sorted",
-    ordered_by=("day", "hour"), joint=JointDrift(90, (PAIR,), (SEGMENT,)),
+    ordered_by=("day", "hour"), joint=JointDrift(90, (PAIR,), (SEGMENT,)), alarmed_importance=0.75,
 )  # fmt: skip
 TWO = replace(
     ONE, version="2", roles=("canary", "shadow"), columns=(), predictions=None, answers=(), tested=0, drifted=None,
-    global_p_value=None, alarmed=None, alarms=(), joint=None,
+    global_p_value=None, alarmed=None, alarms=(), joint=None, alarmed_importance=None,
 )  # fmt: skip
 OTHER = UnwatchedVersion("n", "7", ("champion",))
 REPORT = DriftReport((ONE, TWO), (OTHER,))
@@ -107,7 +107,10 @@ def test_a_version_travels_whole() -> None:
     assert (one.window_rows, one.rate, one.tested, one.drifted, one.global_p_value) == (10_000, 0.05, 1, 1, 0.01)
     assert (one.predictions.name, list(one.alarms.columns)) == ("label", ["delay", ""])
     assert [answer.name for answer in one.answers] == ["confidence"]
-    assert not any(two.HasField(name) for name in ("predictions", "drifted", "global_p_value", "alarms"))
+    assert one.alarmed_importance == 0.75
+    assert not any(
+        two.HasField(name) for name in ("alarmed_importance", "predictions", "drifted", "global_p_value", "alarms")
+    )
     (unwatched,) = as_message(REPORT).unwatched
     assert (unwatched.model, unwatched.version, list(unwatched.roles)) == ("n", "7", ["champion"])
 

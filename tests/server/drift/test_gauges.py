@@ -13,6 +13,7 @@ from penstock_server.drift.report import (
     PairDrift,
     SegmentDrift,
     VersionDrift,
+    alarmed_importance,
     by_concern,
     by_significance,
 )
@@ -169,3 +170,22 @@ def test_pairs_and_segments_are_counted_where_they_are_judged(found: JointDrift 
     families = values([replace(VERSION, joint=found)])
     assert families["penstock_drifted_pairs"] == expected
     assert families["penstock_drifted_segments"] == expected
+
+
+@pytest.mark.parametrize(
+    ("importances", "alarmed", "expected"),
+    [
+        ({"age": 0.3, "port": 0.1, "new": -0.2}, ("age", "", "confidence"), 0.75),
+        ({"age": 0.3, "port": 0.1}, (), 0.0),
+        ({"age": 0.0, "port": -0.1}, ("age",), None),
+        ({"age": None}, ("age",), None),
+    ],
+)
+def test_the_alarmed_columns_have_a_share_of_all_importance(
+    importances: dict[str, float | None], alarmed: tuple[str, ...], expected: float | None
+) -> None:
+    columns = [replace(NUMBER, name=name, importance=value) for name, value in importances.items()]
+    found = alarmed_importance(columns, alarmed)
+    assert found == (None if expected is None else pytest.approx(expected))
+    gauge = values([replace(VERSION, alarmed_importance=found)])["penstock_drift_alarm_importance"]
+    assert gauge == ({} if found is None else {(): found})

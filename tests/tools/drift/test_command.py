@@ -57,3 +57,13 @@ def test_watching_ends_at_ctrl_c_and_fails_when_nothing_can_be_shown(capsys, mon
 def test_a_version_fails_on_drift_while_an_alarm_is_on(version, expected):
     assert command.exit_code(version, fail_on_drift=True) == expected
     assert command.exit_code(version, fail_on_drift=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "alarmed", "expected"),
+    [(0.2, ("delay",), 3), (0.1, ("delay",), 3), (0.05, ("delay",), 0), (None, ("delay",), 3), (0.0, ("",), 3)],
+)
+def test_alarms_of_features_that_hardly_matter_can_wait(share, alarmed, expected):
+    version = replace(CHAMPION, alarmed_importance=share, alarmed=alarmed)
+    assert command.exit_code(version, fail_on_drift=True, least_importance=0.1) == expected
+    assert command.exit_code(version, fail_on_drift=False, least_importance=0.1) == 0

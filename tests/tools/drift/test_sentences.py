@@ -63,6 +63,10 @@ def test_how_many_alarms_are_on():
     assert sentences.alarms_head(looked) == "2 alarms are on, after 1,200 looks"
     assert sentences.alarms_head(replace(CHAMPION, alarms=CHAMPION.alarms[:1])) == "1 alarm is on"
     assert sentences.alarms_head(replace(looked, alarms=(), alarmed=())) == "no alarm is on, after 1,200 looks"
+    important = replace(CHAMPION, alarms=CHAMPION.alarms[:1], alarmed_importance=0.62)
+    carry = "; the alarmed features carry 62.0% of the importance to the model"
+    assert sentences.alarms_head(important) == f"1 alarm is on{carry}"
+    assert sentences.alarms_line(important).endswith(f"looks){carry}")
     assert sentences.alarms_head(CANARY) == "nothing looks for drift alarms of this version"
 
 

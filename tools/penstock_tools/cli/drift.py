@@ -44,6 +44,17 @@ def drift(
         bool,
         typer.Option("--fail-on-drift", help="Exit with 3 while a feature or the answers have an alarm; for scripts."),
     ] = False,
+    least_importance: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0.0,
+            max=1.0,
+            help="With --fail-on-drift: only where the alarmed features carry this share of the importance to the model, "
+            "such as 0.1, or the answers have an alarm.",
+            show_default=False,
+        ),
+    ] = 0.0,
     html: Annotated[
         Path | None,
         typer.Option(
@@ -135,4 +146,4 @@ def drift(
         typer.echo(command.as_json(found, feature))
     else:
         command.show(found, feature)
-    raise typer.Exit(command.exit_code(found, fail_on_drift=fail_on_drift))
+    raise typer.Exit(command.exit_code(found, fail_on_drift=fail_on_drift, least_importance=least_importance))

@@ -81,9 +81,18 @@ def _drawn(version: VersionDrift, feature: str | None, width: int) -> Any:
     return table.overview(version, width) if feature is None else table.feature(version, feature)
 
 
-def exit_code(version: VersionDrift, *, fail_on_drift: bool) -> int:
-    """`DRIFTED` if a feature or the answers have an alarm and `fail_on_drift` is set, else 0."""
-    return DRIFTED if fail_on_drift and version.alarms else 0
+def exit_code(version: VersionDrift, *, fail_on_drift: bool, least_importance: float = 0.0) -> int:
+    """`DRIFTED` if `fail_on_drift` is set and there is an alarm that matters, else 0.
+
+    An alarm of the answers matters always. Those of features do if these have such a share of all importance together, or if it
+    is not known what they have.
+    """
+    if not (fail_on_drift and version.alarms):
+        return 0
+    features = {column.name for column in version.columns}
+    share = version.alarmed_importance
+    matters = share is None or share >= least_importance or not features.issuperset(version.alarmed or ())
+    return DRIFTED if matters else 0
 
 
 def check_choice(**chosen: bool) -> None:

@@ -89,7 +89,7 @@ def predictions_line(version: VersionDrift) -> str:
 def alarms_line(version: VersionDrift) -> str:
     """The alarms that are on and since when; empty if none is."""
     alarms = sorted(version.alarms, key=lambda alarm: alarm.since)
-    return f"alarm: {'; '.join(map(alarm_told, alarms))}" if alarms else ""
+    return f"alarm: {'; '.join(map(alarm_told, alarms))}{_alarmed_importance(version)}" if alarms else ""
 
 
 def alarms_head(version: VersionDrift) -> str:
@@ -98,7 +98,16 @@ def alarms_head(version: VersionDrift) -> str:
         return "nothing looks for drift alarms of this version"
     count = len(version.alarms)
     looks = f", after {version.looks:,} looks" if version.looks else ""
-    return f"{count or 'no'} {'alarms are' if count > 1 else 'alarm is'} on{looks}"
+    return f"{count or 'no'} {'alarms are' if count > 1 else 'alarm is'} on{looks}{_alarmed_importance(version)}"
+
+
+def _alarmed_importance(version: VersionDrift) -> str:
+    """How much the alarmed features matter; empty where that is not known, or nothing is alarmed."""
+    if not version.alarms or version.alarmed_importance is None:
+        return ""
+    return (
+        f"; the alarmed features carry {formatting.percent(version.alarmed_importance)} of the importance to the model"
+    )
 
 
 def alarm_told(alarm: DriftAlarm) -> str:
