@@ -45,7 +45,18 @@ PURE: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(
         [
             f"server/penstock_server/drift/{name}.py"
-            for name in ("statistics", "significance", "evaluate", "alarm", "window")
+            for name in (
+                "statistics",
+                "significance",
+                "evaluate",
+                "window",
+                "detector",
+                "evidence",
+                "history",
+                "order",
+                "power",
+                "repeats",
+            )
         ],
         ("tests/server/drift",),
     ),

@@ -1,8 +1,10 @@
-"""CONTRIBUTING names files that are there."""
+"""CONTRIBUTING names files that are there, and so does the table of what the mutants change."""
 
 import re
 from pathlib import Path
 from typing import Final
+
+from tests import mutants
 
 ROOT: Final = Path(__file__).parent.parent
 TEXT: Final = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
@@ -22,3 +24,7 @@ def test_each_file_that_is_named_is_there() -> None:
 def test_each_target_that_is_named_is_there() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z-]+)", TEXT)) <= targets
+
+
+def test_each_file_that_mutants_change_is_there_with_its_tests() -> None:
+    assert [path for file, tests in mutants.PURE.items() for path in (file, *tests) if not (ROOT / path).exists()] == []
