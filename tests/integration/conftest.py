@@ -355,23 +355,31 @@ def server_settings() -> str:
     return ""
 
 
+@pytest.fixture(scope="session")
+def plain_repository(tmp_path_factory: pytest.TempPathFactory, flag_model: bytes, strings_model: bytes) -> Path:
+    """A folder of two plain models, for tests that change nothing in it.
+
+    Each is tried by the first server that reads them: the verdict on the same files lets later ones start in less time.
+    """
+    repository = tmp_path_factory.mktemp("repository")
+    _put_version(repository, "flag", "1", flag_model)
+    _put_version(repository, "strings", "3", strings_model)
+    return repository
+
+
 @pytest.fixture(scope="module")
 def repository_server(
     server_settings: str,
     environment: dict[str, str],
     logs: Path,
     tmp_path_factory: pytest.TempPathFactory,
-    flag_model: bytes,
-    strings_model: bytes,
+    plain_repository: Path,
 ) -> Iterator[Server]:
     """A server of two plain models from a folder, for tests that change nothing."""
-    repository = tmp_path_factory.mktemp("repository")
-    _put_version(repository, "flag", "1", flag_model)
-    _put_version(repository, "strings", "3", strings_model)
     file = tmp_path_factory.mktemp("settings") / "penstock.toml"
     file.write_text(server_settings)
     with starting(environment, logs) as starter:
-        yield starter("--model-repository", str(repository), "--config", str(file)).wait_ready()
+        yield starter("--model-repository", str(plain_repository), "--config", str(file)).wait_ready()
 
 
 @pytest.fixture(scope="session")

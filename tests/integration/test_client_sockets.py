@@ -41,13 +41,6 @@ def transport(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory, flag_model: bytes, put_version: Callable[..., Path]) -> Path:
-    folder = tmp_path_factory.mktemp("repository")
-    put_version(folder, "flag", "1", flag_model)
-    return folder
-
-
 class Callers:
     """Threads and a loop that predict until they are told to stop, and how it went."""
 
@@ -115,12 +108,12 @@ class Callers:
 
 
 def test_connections_that_age_lose_no_call(
-    start: Callable[..., Server], transport: str, repository: Path, tmp_path: Path
+    start: Callable[..., Server], transport: str, plain_repository: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "penstock.toml"
     config.write_text("[grpc]\nconnection_age_s = 0.2\n")
     server = start(
-        "--model-repository", str(repository), "--transport", transport, "--config", str(config)
+        "--model-repository", str(plain_repository), "--transport", transport, "--config", str(config)
     ).wait_ready()
     with Callers(server.grpc, retries=0) as callers:
         end = time.monotonic() + 1
@@ -130,9 +123,9 @@ def test_connections_that_age_lose_no_call(
 
 
 def test_a_server_that_drains_and_comes_back_answers_every_call(
-    start: Callable[..., Server], transport: str, repository: Path
+    start: Callable[..., Server], transport: str, plain_repository: Path
 ) -> None:
-    arguments = ("--model-repository", str(repository), "--transport", transport)
+    arguments = ("--model-repository", str(plain_repository), "--transport", transport)
     server = start(*arguments).wait_ready()
     with Callers(server.grpc, retries=300) as callers:
         callers.wait_answered()
@@ -144,9 +137,9 @@ def test_a_server_that_drains_and_comes_back_answers_every_call(
 
 
 def test_a_server_that_dies_fails_calls_in_flight_and_no_others(
-    start: Callable[..., Server], transport: str, repository: Path
+    start: Callable[..., Server], transport: str, plain_repository: Path
 ) -> None:
-    server = start("--model-repository", str(repository), "--transport", transport).wait_ready()
+    server = start("--model-repository", str(plain_repository), "--transport", transport).wait_ready()
     with Callers(server.grpc, retries=0) as callers:
         callers.wait_answered()
         server.kill()

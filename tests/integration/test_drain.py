@@ -21,13 +21,6 @@ IN_FLIGHT = 32
 TIMEOUT_S = 30.0
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory, flag_model: bytes, put_version: Any) -> Path:
-    folder = tmp_path_factory.mktemp("repository")
-    put_version(folder, "flag", "1", flag_model)
-    return folder
-
-
 def request() -> bytes:
     asked = pb.ModelInferRequest(model_name="flag")
     asked.inputs.add(name="X", datatype="FP32", shape=[1, 2])
@@ -102,8 +95,8 @@ class Load:
         pytest.param(("--transport", "aio"), marks=pytest.mark.long),
     ],
 )
-def test_no_call_is_lost_but_unavailable(start: Any, repository: Path, options: tuple[str, str]) -> None:
-    server = start("--model-repository", str(repository), *options).wait_ready()
+def test_no_call_is_lost_but_unavailable(start: Any, plain_repository: Path, options: tuple[str, str]) -> None:
+    server = start("--model-repository", str(plain_repository), *options).wait_ready()
     load = Load(server.grpc)
     load.wait_running()
     os.kill(server.pid, signal.SIGTERM)
@@ -114,8 +107,8 @@ def test_no_call_is_lost_but_unavailable(start: Any, repository: Path, options: 
     assert server.returncode == 0
 
 
-def test_watchers_of_the_health_hear_of_the_end_first(start: Any, repository: Path) -> None:
-    server = start("--model-repository", str(repository)).wait_ready()
+def test_watchers_of_the_health_hear_of_the_end_first(start: Any, plain_repository: Path) -> None:
+    server = start("--model-repository", str(plain_repository)).wait_ready()
     with grpc.insecure_channel(server.grpc) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
@@ -125,9 +118,9 @@ def test_watchers_of_the_health_hear_of_the_end_first(start: Any, repository: Pa
     assert server.returncode == 0
 
 
-def test_a_socket_file_serves_and_is_gone_afterwards(start: Any, repository: Path, tmp_path: Path) -> None:
+def test_a_socket_file_serves_and_is_gone_afterwards(start: Any, plain_repository: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.sock"
-    server = start("--model-repository", str(repository), "--host", f"unix://{path}").wait_ready(protocol="http")
+    server = start("--model-repository", str(plain_repository), "--host", f"unix://{path}").wait_ready(protocol="http")
     with grpc.insecure_channel(f"unix:{path}") as channel:
         assert channel.unary_unary(INFER)(request(), timeout=TIMEOUT_S)
     assert server.stop() == 0

@@ -66,17 +66,12 @@ REQUESTS: list[pb.ModelInferRequest] = [
 def servers(
     start_shared: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
-    put_version: Callable[..., Path],
-    flag_model: bytes,
-    strings_model: bytes,
+    plain_repository: Path,
 ) -> tuple[Any, Any]:
-    repository = tmp_path_factory.mktemp("repository")
-    put_version(repository, "flag", "1", flag_model)
-    put_version(repository, "strings", "3", strings_model)
     file = tmp_path_factory.mktemp("settings") / "general.toml"
     file.write_text("[serving]\nplain_requests = false\n")
-    plain = start_shared("--model-repository", str(repository))
-    general = start_shared("--model-repository", str(repository), "--config", str(file))
+    plain = start_shared("--model-repository", str(plain_repository))
+    general = start_shared("--model-repository", str(plain_repository), "--config", str(file))
     return plain.wait_ready(), general.wait_ready()
 
 

@@ -2,7 +2,7 @@
 
 import gzip
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,10 @@ def address(
     transport: str,
     environment: dict[str, str],
     logs: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    flag_model: bytes,
-    strings_model: bytes,
-    put_version: Callable[..., Path],
+    plain_repository: Path,
 ) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("raw")
-    put_version(folder, "flag", "1", flag_model)
-    put_version(folder, "strings", "1", strings_model)
     with starting(environment, logs) as start:
-        server = start("--transport", transport, "--model-repository", str(folder)).wait_ready()
+        server = start("--transport", transport, "--model-repository", str(plain_repository)).wait_ready()
         assert server.transports() == [transport]
         yield server.grpc
 

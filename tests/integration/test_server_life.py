@@ -17,19 +17,9 @@ from penstock_client import Client
 ROWS = np.array([[1.0, 2.0], [-1.0, -3.0]], np.float32)
 
 
-@pytest.fixture
-def repository(tmp_path: Path, flag_model: bytes, put_version: Any) -> Path:
-    put_version(tmp_path / "repository", "flag", "1", flag_model)
-    return tmp_path / "repository"
-
-
 @pytest.fixture(scope="module")
-def two_workers(
-    start_shared: Any, put_version: Any, flag_model: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> Any:
-    repository = tmp_path_factory.mktemp("repository")
-    put_version(repository, "flag", "1", flag_model)
-    return start_shared("--model-repository", str(repository), "--workers", "2").wait_ready()
+def two_workers(start_shared: Any, plain_repository: Path) -> Any:
+    return start_shared("--model-repository", str(plain_repository), "--workers", "2").wait_ready()
 
 
 def test_a_killed_worker_is_replaced_and_totals_never_go_back(two_workers: Any, until: Any) -> None:
@@ -73,15 +63,15 @@ def _call_once(address: str) -> None:
         client.predict("flag", ROWS)
 
 
-def test_stopping_lets_calls_finish_and_exits_with_zero(start: Any, repository: Path) -> None:
-    server = start("--model-repository", str(repository)).wait_ready()
+def test_stopping_lets_calls_finish_and_exits_with_zero(start: Any, plain_repository: Path) -> None:
+    server = start("--model-repository", str(plain_repository)).wait_ready()
     assert "ready" in server.get("/readyz")
     assert "ok" in server.get("/healthz")
     assert server.stop() == 0
 
 
-def test_the_supervisor_s_end_ends_its_workers(start: Any, repository: Path, until: Any) -> None:
-    server = start("--model-repository", str(repository)).wait_ready()
+def test_the_supervisor_s_end_ends_its_workers(start: Any, plain_repository: Path, until: Any) -> None:
+    server = start("--model-repository", str(plain_repository)).wait_ready()
     (worker,) = server.workers()
     with grpc.insecure_channel(server.grpc) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -91,26 +81,28 @@ def test_the_supervisor_s_end_ends_its_workers(start: Any, repository: Path, unt
 
 
 @pytest.mark.parametrize("option", ["--port", "--http-port"])
-def test_a_port_in_use_is_one_sentence(start: Any, repository: Path, option: str) -> None:
+def test_a_port_in_use_is_one_sentence(start: Any, plain_repository: Path, option: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        server = start("--model-repository", str(repository), option, str(taken.getsockname()[1]))
+        server = start("--model-repository", str(plain_repository), option, str(taken.getsockname()[1]))
         error = server.error()
     assert server.returncode == 1
     assert f"choose another with {option}" in error
     assert "Traceback" not in error
 
 
-def test_a_second_server_cannot_share_the_port_by_mistake(start: Any, two_workers: Any, repository: Path) -> None:
-    second = start("--model-repository", str(repository), "--port", two_workers.grpc.split(":")[1])
+def test_a_second_server_cannot_share_the_port_by_mistake(start: Any, two_workers: Any, plain_repository: Path) -> None:
+    second = start("--model-repository", str(plain_repository), "--port", two_workers.grpc.split(":")[1])
     assert "for gRPC" in second.error()
     assert second.returncode == 1
 
 
 def test_a_damaged_model_is_reported_and_others_serve(
-    start: Any, repository: Path, put_version: Any, flag_model: bytes, until: Any
+    start: Any, tmp_path: Path, put_version: Any, flag_model: bytes, until: Any
 ) -> None:
+    repository = tmp_path / "repository"
+    put_version(repository, "flag", "1", flag_model)
     put_version(repository, "broken", "1", b"this is no ONNX")
     server = start("--model-repository", str(repository)).wait_ready()
     with Client(server.grpc) as client:
@@ -148,8 +140,8 @@ def test_wrong_settings_are_one_sentence(penstock: Any, tmp_path: Path, text: st
     assert (code, output, error.count("\n")) == (1, "", 1)
 
 
-def test_the_portable_transport_serves_too(start: Any, repository: Path) -> None:
-    server = start("--model-repository", str(repository), "--transport", "aio").wait_ready()
+def test_the_portable_transport_serves_too(start: Any, plain_repository: Path) -> None:
+    server = start("--model-repository", str(plain_repository), "--transport", "aio").wait_ready()
     with Client(server.grpc) as client:
         assert client.predict("flag", ROWS)["label"].tolist() == [1, 0]
     assert server.stop() == 0

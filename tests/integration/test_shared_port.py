@@ -23,10 +23,8 @@ NATIVE = ("--transport", "native", "--workers", "2")
 
 
 @pytest.fixture(scope="module")
-def server(start_shared: Any, put_version: Any, flag_model: bytes, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    repository = tmp_path_factory.mktemp("repository")
-    put_version(repository, "flag", "1", flag_model)
-    return start_shared("--model-repository", str(repository), *NATIVE).wait_ready()
+def server(start_shared: Any, plain_repository: Path) -> Any:
+    return start_shared("--model-repository", str(plain_repository), *NATIVE).wait_ready()
 
 
 def connect(place: Any) -> socket.socket:
@@ -111,11 +109,10 @@ def test_what_waits_while_no_worker_lives_is_accepted_by_the_next_ones(server: A
 
 
 def test_workers_share_a_socket_file_and_a_drain_refuses_connections_at_once(
-    start: Any, both: Any, until: Any, tmp_path: Path, flag_model: bytes, put_version: Any
+    start: Any, both: Any, until: Any, tmp_path: Path, plain_repository: Path
 ) -> None:
-    put_version(tmp_path / "repository", "flag", "1", flag_model)
     path = str(tmp_path / "p.sock")
-    server = start("--model-repository", str(tmp_path / "repository"), "--host", f"unix:{path}", *NATIVE)
+    server = start("--model-repository", str(plain_repository), "--host", f"unix:{path}", *NATIVE)
     server.wait_ready(protocol="http")
     pids = both(server)
     with ExitStack() as closing:
