@@ -60,6 +60,8 @@ def compile_program(spec: FeatureSpec, cells: Cells | None) -> CompiledProgram:
         raise InvalidInputError(f"the feature specification is too large: {error}") from error
     instructions = merge_instructions(draft.instructions, draft.values)
     registers, height = assign_registers(instructions, draft.values)
+    # The last one holds which rows of a block are counted.
+    height += cells is not None
     rows = block_rows(height)
     code = _code(instructions, draft.size, registers)
     strings = sum(isinstance(column, StringColumn) for column in spec.columns)

@@ -22,7 +22,8 @@ _ANY_ORDER: Final = {"reassoc", "nsz"}
 
 FEW_EDGES: Final = 10
 """Up to this many edges, comparing all of them costs less than waiting for the previous addition to the same bin."""
-FEW_ROWS: Final = 16
+FEW_ROWS: Final = 8
+"""From so many on, loops over a block take less time than what waits for each value's branches."""
 _LARGEST: Final = float_info.max
 
 
@@ -44,16 +45,24 @@ def bins_of(counts: CountsMemory) -> Any:
 
 
 @kernel
-def thinned(batch: BatchMemory, block: RowBlock, values: Any, picked: Any) -> Any:
-    """Picks one of each 2 ** `thinning` values of the block, a multiple of it but for the last; how many they are."""
+def find_places(batch: BatchMemory, block: RowBlock) -> None:
+    """Writes which of each 2 ** `thinning` rows of the block, a multiple of it but for the last block, are counted."""
     apart, shift = np.uint64(batch.thinning), np.uint64(64 - batch.thinning)
     of_turn, one, two = counting.MULTIPLIERS
     first = np.uint64(batch.turn) * np.uint64(of_turn) + (np.uint64(block.first) >> apart)
-    count = block.rows >> batch.thinning
-    for at in range(count):
+    for at in range(block.rows >> batch.thinning):
         group = np.uint64(at)
         mixed = (first + group) * np.uint64(one)
-        picked[at] = values[(group << apart) + ((mixed ^ mixed >> np.uint64(32)) * np.uint64(two) >> shift)]
+        place = (group << apart) + ((mixed ^ mixed >> np.uint64(32)) * np.uint64(two) >> shift)
+        batch.places[group] = np.int64(place)
+
+
+@kernel
+def thinned(batch: BatchMemory, block: RowBlock, values: Any, picked: Any) -> Any:
+    """Picks the values of the rows that are counted; how many they are."""
+    count = block.rows >> batch.thinning
+    for at in range(count):
+        picked[at] = values[np.uint64(batch.places[np.uint64(at)])]
     return count
 
 

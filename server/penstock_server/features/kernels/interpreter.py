@@ -21,7 +21,7 @@ from penstock_server.features.kernels.code import (
     refuse_code,
     refuse_outside,
 )
-from penstock_server.features.kernels.count import CountsMemory, count_code_column, count_number_column
+from penstock_server.features.kernels.count import CountsMemory, count_code_column, count_number_column, find_places
 from penstock_server.features.kernels.curve import box_cox, cyclic, quantiles, yeo_johnson
 from penstock_server.features.kernels.function import apply
 from penstock_server.features.kernels.grams import grams_block, grams_out
@@ -208,6 +208,8 @@ def run_rows(program: Program, batch: BatchMemory, registers: Any, rows: int) ->
     refused = 0
     for first in range(0, rows, registers.shape[1]):
         block = RowBlock(first, min(registers.shape[1], rows - first))
+        if batch.thinning:
+            find_places(batch, block)
         if program.words[layout.ZEROED]:
             clear(batch, block)
         refused += run_block(program, batch, block, registers)
@@ -277,6 +279,7 @@ def run(
         flags & layout.RECORDING != 0,
         flags >> layout.THINNING_AT & (1 << layout.TURN_AT - layout.THINNING_AT) - 1,
         flags >> layout.TURN_AT,
+        cursors[(height - 1) * block_rows : height * block_rows],
     )
     registers = carray(scratch, (height, block_rows), np.float64)
     return layout.DONE if run_rows(program, batch, registers, rows) == 0 else layout.REFUSED

@@ -28,7 +28,7 @@ class TextMemory(NamedTuple):
 class BatchMemory(NamedTuple):
     """The raw rows of a batch, and where their features and counts go; `counts` are only touched when it `is_counting`.
 
-    Of 2 ** `thinning` rows one is counted, by their place and the batch's `turn`.
+    Of 2 ** `thinning` rows one is counted, by their place and the batch's `turn`: those of this block at `places`.
     The same output is seen as `singles` and as `doubles`; `is_double` says which one is right. From `begin` on, `cursors`
     hold where each of `strings_count` columns begins in this block of rows, and then where each begins in the next. `times`
     is the memory of `numbers` seen as integers: from `times_begin` on it holds the times, one column of `rows` after another.
@@ -52,6 +52,7 @@ class BatchMemory(NamedTuple):
     is_recording: bool
     thinning: int
     turn: int
+    places: Any
 
 
 class RowBlock(NamedTuple):
