@@ -12,13 +12,18 @@ from statistics import median
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 
 from penstock.tensors import join_bytes
 from penstock_server.drift.baseline import Baseline
+from penstock_server.drift.codes import codes_of
+from penstock_server.drift.dependence import JointReference, joint_drift, joint_reference_of
 from penstock_server.drift.evaluate import DriftRules, version_drift
-from penstock_server.drift.fit import fit_baseline, fit_number
+from penstock_server.drift.fit import fit_baseline, fit_number, with_predictions
 from penstock_server.drift.gauges import DriftCollector
+from penstock_server.drift.joint_fit import with_joint
+from penstock_server.drift.joint_window import PARTS
 from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.drift.report import VersionDrift
 from penstock_server.features.counting import Counts
@@ -41,6 +46,8 @@ ROWS: Final = (1, 8, 64, 1024)
 FEATURES: Final = 200
 WINDOW_ROWS: Final = 10_000
 SERIES: Final = 50
+JOINED: Final = 40
+"""The columns that pairs and segments are of: 40 pairs, and 32 columns with segments, are the most."""
 
 
 def specification() -> FeatureSpec:
@@ -106,6 +113,22 @@ def wide() -> tuple[Reference, Counts]:
     return reference, Counts(cells, np.zeros((FEATURES, 2), np.int64), sums)
 
 
+def together() -> tuple[JointReference, NDArray[np.int64]]:
+    """The tables of as many pairs and segments as a wide version has, and a window of sampled rows like the training rows."""
+    rng = np.random.default_rng(3)
+    names = [f"feature {at}" for at in range(JOINED)]
+    spec = FeatureSpec(tuple(map(NumberColumn, names)), Take(tuple(names)))
+    rows: dict[str, Any] = dict(zip(names, rng.normal(size=(JOINED, 20_000)), strict=True))
+    score = rng.normal(size=20_000)
+    baseline = with_predictions(fit_baseline(spec, rows), fit_number("score", score))
+    baseline = with_joint(baseline, codes_of(spec, baseline, rows), score)
+    reference = joint_reference_of(baseline)
+    assert baseline.joint is not None
+    assert reference is not None
+    known = [20_000, *(count for one in baseline.joint.tables for count in one.counts)]
+    return reference, np.array([rng.poisson(np.array(known) / 20) for _ in range(PARTS)])
+
+
 def evaluate(reference: Reference, window: Counts) -> VersionDrift:
     """One evaluation of a version, as at a scrape."""
     return version_drift(
@@ -131,7 +154,12 @@ def scraping(repeats: int) -> dict[str, float]:
     """Milliseconds of the parts of a scrape of a wide version."""
     reference, window = wide()
     registry = gauges_of(evaluate(reference, window))
+    joint, parts = together()
     return {
+        "evaluate the pairs and segments of": median(
+            _took_us(lambda: joint_drift(joint, parts, DriftRules()), 1) for _ in range(repeats)
+        )
+        / 1000,
         "evaluate": median(_took_us(lambda: evaluate(reference, window), 1) for _ in range(repeats)) / 1000,
         "render": median(_took_us(lambda: generate_latest(registry), 1) for _ in range(repeats)) / 1000,
     }

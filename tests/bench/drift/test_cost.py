@@ -2,6 +2,8 @@ import numpy as np
 from prometheus_client import generate_latest
 
 from bench.drift import cost
+from penstock_server.drift.dependence import joint_drift
+from penstock_server.drift.report import DriftRules
 from penstock_server.features.counting import counts_of
 
 
@@ -20,3 +22,11 @@ def test_every_tenth_feature_of_the_wide_window_drifted_and_is_rendered() -> Non
     assert drifted == list(range(0, cost.FEATURES, 10))
     rendered = generate_latest(cost.gauges_of(drift)).decode()
     assert all(f'feature_name="feature {at}"' in rendered for at in drifted)
+
+
+def test_as_many_pairs_and_segments_are_measured_as_a_version_has() -> None:
+    joint, parts = cost.together()
+    found = joint_drift(joint, parts, DriftRules())
+    assert (len(found.pairs), len(found.segments)) == (40, 32 * 4)
+    assert all(one.drifted is False for one in found.pairs)
+    assert all(one.drifted is False for one in found.segments)
