@@ -366,7 +366,7 @@ class Worker:
 
     def _shadow_target(self, champion: Executor, shadow: Executor) -> ShadowTarget:
         shape = shadow.report.counters.shape
-        apart = new_counters(replace(shape, sub_windows=1)) if shape.features else None
+        apart = new_counters(replace(shape, sub_windows=1, joint=0)) if shape.features else None
         return ShadowTarget(
             self._shadow,
             servable=shadow.servable,
@@ -376,6 +376,7 @@ class Worker:
             order=block_copies(shadow.decoder, champion.decoder),
             apart=None if apart is None else self._recorder(shadow.servable, apart),
             skips_repeats=shadow.skips_repeats,
+            joint=shadow.joint,
         )
 
     def _unload(self, key: VersionKey) -> None:

@@ -55,6 +55,7 @@ def test_a_shadow_beside_a_champion_without_baseline_sees_drift(server: Any, unt
             client.predict("counted", MOVED[at : at + 300].to_numpy())
             client.predict("counted", MOVED[at : at + 300].to_numpy())  # a retry, which is compared but not counted
             looked(at + 300, looks)
+        assert client.drift_state("counted", "@shadow").versions[0].joint.rows > 0
         # It is asked by its number too, while it is a shadow.
         client.predict("counted", MOVED[:200], version="2")
         looked(ROWS + 200, looks + 1)

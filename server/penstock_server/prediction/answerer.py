@@ -319,15 +319,8 @@ class Answerer(ABC):
 
     def sample_jointly(self, work: Work, outputs: Outputs) -> None:
         """Counts some rows of a batch by two columns at once, if the next is due."""
-        joint = self.joint
-        if joint is None or not joint.is_due or work.is_repeat or outputs.refusal is not None:
-            return
-        reader, predicted = self.reader, None
-        if reader.classes is not None:
-            predicted = reader.classes(outputs.arrays)
-        elif reader.score is not None:
-            predicted = outputs.arrays[reader.score].reshape(-1)
-        joint.count(work.blocks, work.rows, predicted)
+        if self.joint is not None:
+            self.joint.sample(work, outputs, self.reader)
 
     def _reply(
         self, batch: Batch[PendingRequest], outputs: Outputs, started_s: float, compute_s: float

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from penstock_server.features.cells import JointCells
 from penstock_server.features.joint import JointCounter
-from penstock_server.models.servable import Servable
+from penstock_server.models.servable import Outputs, Servable
+from penstock_server.prediction.outputs import OutputReader
+from penstock_server.prediction.work import Work
 
 INTERVAL_NS: Final = 100_000_000
 """About the time from one batch to the next, on average."""
@@ -55,6 +57,17 @@ class JointSampler:
     def is_due(self) -> bool:
         """Whether the next batch is to be counted."""
         return self._clock_ns() >= self._due_ns[0]
+
+    def sample(self, work: Work, outputs: Outputs, reader: OutputReader) -> None:
+        """Counts rows of a batch that ran, if the next is due, and it holds something new and nothing that is refused."""
+        if not self.is_due or work.is_repeat or outputs.refusal is not None:
+            return
+        predicted = None
+        if reader.classes is not None:
+            predicted = reader.classes(outputs.arrays)
+        elif reader.score is not None:
+            predicted = outputs.arrays[reader.score].reshape(-1)
+        self.count(work.blocks, work.rows, predicted)
 
     def count(self, blocks: Sequence[bytes], rows: int, predicted: NDArray[Any] | None) -> None:
         """Counts rows of a batch.

@@ -25,8 +25,10 @@ from penstock_server.models.servable import Servable, Shapes
 from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.failure_log import FailureLog
+from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.model_thread import Post
 from penstock_server.prediction.outputs import OutputReader, agreement, count_answers
+from penstock_server.prediction.work import Work
 
 BACKLOG_ROWS: Final = 8192
 GATHER_S: Final = 0.005
@@ -127,6 +129,7 @@ class ShadowTarget:
         apart: counts its drift for the time being, in counters of one sub-window that are the shadow thread's own; None where
             the version has no drift baseline.
         skips_repeats: whether its drift counts no repeats.
+        joint: counts a sample of its rows by two columns at once, on the reactor's thread; None where nothing is counted so.
         order: for each of the shadow's blocks, which of the champion's it is; None when the two take different inputs:
             then every copy is dropped as incompatible.
         champion: how to read the champion's answers.
@@ -146,6 +149,7 @@ class ShadowTarget:
         order: Sequence[BlockCopy] | None,
         apart: Recorder | None = None,
         skips_repeats: bool = False,
+        joint: JointSampler | None = None,
     ) -> None:
         self._thread = thread
         self._servable = servable
@@ -155,6 +159,7 @@ class ShadowTarget:
         self._order = order
         self._apart = apart
         self._counted_rows = 0
+        self._joint = joint
         self.skips_repeats = skips_repeats
         self._failures = FailureLog(servable.key, monotonic)
 
@@ -186,6 +191,9 @@ class ShadowTarget:
             outputs = self._servable.predict(blocks, batch.rows, shapes, cells)
             if apart is not None:
                 count_answers(apart, self._reader, outputs, is_batched=self._servable.is_batched)
+                if self._joint is not None and self._joint.is_due:
+                    work = Work(self._servable, blocks, batch.rows, shapes, None)
+                    self._thread.post(partial(self._joint.sample, work, outputs, self._reader))
             agree, distance = agreement(
                 batch.arrays,
                 outputs.arrays,

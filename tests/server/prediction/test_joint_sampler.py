@@ -5,7 +5,11 @@ import pytest
 
 from penstock_server.features.cells import ClassCells, Grouping, JointCells, NumberCells
 from penstock_server.features.joint import JointCounter
+from penstock_server.features.pipeline import Refusal
+from penstock_server.models.servable import Outputs
 from penstock_server.prediction.joint_sampler import INTERVAL_NS, TIMES, JointSampler, joint_sampler
+from penstock_server.prediction.outputs import Largest, OutputReader
+from penstock_server.prediction.work import Work
 
 X = Grouping("x", NumberCells((0.0,)), (0, 1, -1, -1, -1), 2)
 Y = Grouping("y", NumberCells((0.0,)), (0, 1, -1, -1, -1), 2)
@@ -84,6 +88,20 @@ def test_no_rows_are_nothing(sampler: JointSampler, counts: Any) -> None:
     sampler.count([b""], 0, np.array([]))
     assert not counts.any()
     assert not sampler.is_due
+
+
+@pytest.mark.parametrize(("is_repeat", "is_refused", "rows"), [(False, False, 2), (True, False, 0), (False, True, 0)])
+def test_a_batch_that_ran_is_counted_with_its_classes(
+    sampler: JointSampler, clock: Clock, counts: Any, is_repeat: bool, is_refused: bool, rows: int
+) -> None:
+    refusal = Refusal(np.array([-1, 0]), ("is odd",)) if is_refused else None
+    outputs = Outputs([np.array([[0.9, 0.1], [0.2, 0.8]])], 0.0, 0.0, refusal)
+    servable: Any = FakeServable()
+    work = Work(servable, BLOCKS, 2, None, None, is_repeat)
+    for _ in range(2):  # the second comes too soon
+        sampler.sample(work, outputs, OutputReader(Largest(0), 0))
+    assert counts[0] == rows
+    assert counts.tolist()[5:] == ([1, 0, 0, 1] if rows else [0] * 4)
 
 
 def test_a_version_whose_columns_are_not_counted_has_none(counts: Any) -> None:

@@ -3,6 +3,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,7 @@ CLASSES = [AnswerCells(ClassCells((0, 1)))]
 class Watched:
     """A shadow whose baseline has two columns of three bins, and two classes: of three rows, one is of the first class."""
 
-    def __init__(self, new_counters: Any, servable: Any, thread: Any = None) -> None:
+    def __init__(self, new_counters: Any, servable: Any, thread: Any = None, *, joint: Any = None) -> None:
         shape = CountersShape(2, counting.row_words(3), 4)
         self.posted: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.post = self.posted.put
@@ -214,6 +215,7 @@ class Watched:
             servable,
             self.report,
             apart=Recorder(new_counters(replace(shape, sub_windows=1)), answers=CLASSES),
+            joint=joint,
         )
 
     def _counting(self, blocks: Any, rows: int, shapes: Any, cells: Any) -> Any:
@@ -284,6 +286,23 @@ def test_rows_that_the_graph_fails_on_are_in_the_window(watched: Watched) -> Non
     watched.posted.get_nowait()()
     assert watched.window == ([3, 0, 0, 0], [[0, 3], [0, 3], [0, 0]])
     assert watched.counters.shadow.tolist() == [0, 0, 3]
+
+
+def test_a_copy_is_counted_by_two_columns_when_one_is_due(new_counters: Any, fake_servable: Any) -> None:
+    counted: list[Any] = []
+    joint = SimpleNamespace(is_due=False, sample=lambda *facts: counted.append(facts))
+    watched = Watched(new_counters, fake_servable(), joint=joint)
+    watched.target.run(answered())
+    assert watched.posted.empty()
+    joint.is_due = True
+    watched.target.run(replace(answered(), is_repeat=True))
+    assert watched.posted.empty()
+    watched.target.run(answered())
+    assert not counted
+    watched.posted.get_nowait()()
+    ((work, outputs, _),) = counted
+    assert (work.servable, work.blocks, work.rows) == (watched.servable, [X.tobytes()], 3)
+    np.testing.assert_array_equal(outputs.arrays[0], X * 2)
 
 
 def test_the_thread_hands_over_what_it_ran(new_counters: Any, fake_servable: Any) -> None:
