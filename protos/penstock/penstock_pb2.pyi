@@ -33,7 +33,7 @@ class UnwatchedVersion(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VersionDrift(_message.Message):
-    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure", "looks", "order", "ordered_by", "answers", "joint", "alarmed_importance")
+    __slots__ = ("model", "version", "roles", "rows", "window_rows", "rate", "columns", "predictions", "tested", "drifted", "global_p_value", "alarms", "importance_measure", "looks", "order", "ordered_by", "answers", "expected_accuracy", "joint", "alarmed_importance")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class VersionDrift(_message.Message):
     ORDER_FIELD_NUMBER: _ClassVar[int]
     ORDERED_BY_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     JOINT_FIELD_NUMBER: _ClassVar[int]
     ALARMED_IMPORTANCE_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -70,9 +71,10 @@ class VersionDrift(_message.Message):
     order: str
     ordered_by: _containers.RepeatedScalarFieldContainer[str]
     answers: _containers.RepeatedCompositeFieldContainer[ColumnDrift]
+    expected_accuracy: ExpectedAccuracy
     joint: JointDrift
     alarmed_importance: float
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ..., looks: _Optional[int] = ..., order: _Optional[str] = ..., ordered_by: _Optional[_Iterable[str]] = ..., answers: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., joint: _Optional[_Union[JointDrift, _Mapping]] = ..., alarmed_importance: _Optional[float] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ..., rows: _Optional[int] = ..., window_rows: _Optional[int] = ..., rate: _Optional[float] = ..., columns: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., predictions: _Optional[_Union[ColumnDrift, _Mapping]] = ..., tested: _Optional[int] = ..., drifted: _Optional[int] = ..., global_p_value: _Optional[float] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., importance_measure: _Optional[str] = ..., looks: _Optional[int] = ..., order: _Optional[str] = ..., ordered_by: _Optional[_Iterable[str]] = ..., answers: _Optional[_Iterable[_Union[ColumnDrift, _Mapping]]] = ..., expected_accuracy: _Optional[_Union[ExpectedAccuracy, _Mapping]] = ..., joint: _Optional[_Union[JointDrift, _Mapping]] = ..., alarmed_importance: _Optional[float] = ...) -> None: ...
 
 class JointDrift(_message.Message):
     __slots__ = ("rows", "pairs", "segments")
@@ -141,6 +143,22 @@ class SegmentDrift(_message.Message):
     reference: _containers.RepeatedScalarFieldContainer[float]
     current: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, column: _Optional[str] = ..., segment: _Optional[str] = ..., rows: _Optional[int] = ..., rows_needed: _Optional[int] = ..., share_reference: _Optional[float] = ..., share: _Optional[float] = ..., psi_unbiased: _Optional[float] = ..., p_value: _Optional[float] = ..., drifted: bool = ..., labels: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ExpectedAccuracy(_message.Message):
+    __slots__ = ("value", "low", "high", "reference", "reference_rows", "outside_ratio")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    low: float
+    high: float
+    reference: float
+    reference_rows: int
+    outside_ratio: float
+    def __init__(self, value: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., reference: _Optional[float] = ..., reference_rows: _Optional[int] = ..., outside_ratio: _Optional[float] = ...) -> None: ...
 
 class Alarms(_message.Message):
     __slots__ = ("columns", "alarms")

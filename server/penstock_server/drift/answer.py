@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import msgspec
@@ -71,7 +71,7 @@ def as_json(report: DriftReport) -> bytes:
 
 
 def _version(version: VersionDrift) -> pb.VersionDrift:
-    predictions, alarmed = version.predictions, version.alarmed
+    predictions, alarmed, expected = version.predictions, version.alarmed, version.expected_accuracy
     return pb.VersionDrift(
         model=version.model,
         version=version.version,
@@ -82,6 +82,7 @@ def _version(version: VersionDrift) -> pb.VersionDrift:
         columns=[_column(column) for column in version.columns],
         predictions=None if predictions is None else _column(predictions),
         answers=[_column(answer) for answer in version.answers],
+        expected_accuracy=None if expected is None else pb.ExpectedAccuracy(**asdict(expected)),
         tested=version.tested,
         drifted=version.drifted,
         global_p_value=version.global_p_value,

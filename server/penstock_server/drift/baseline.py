@@ -220,21 +220,45 @@ Reads = Literal["value", "largest"]
 """How an answer is read: the output's one number per row, or the largest of several, such as a classifier's confidence."""
 
 
+class HoldOut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a classifier got right of rows that it did not train on, which `expected_accuracy` goes by.
+
+    Attributes:
+        correct: the rows of each bin of its confidence that it was right about.
+        variance: of the share of right answers from one part of the hold-out to the next, where the confidence is the same and
+            beyond what chance gives.
+    """
+
+    correct: tuple[Count, ...]
+    variance: Share = 0.0
+
+
 class AnswerBaseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A number of the model's answers that is watched beside its predictions.
 
     Attributes:
         output: the output that it is read from.
         reads: how.
-        numbers: what it was for the training rows; its name is that of no column, and of no other answer.
+        numbers: what it was for the training rows, or for those of the hold-out; its name is that of no column, and of no
+            other answer.
+        holdout: of a confidence, where there was a hold-out.
     """
 
     output: str
     reads: Reads
     numbers: NumberBaseline
+    holdout: HoldOut | None = None
 
     def __post_init__(self) -> None:
         limits.utf8("output", self.output, limits.MAX_NAME * 4)
+        if self.holdout is None:
+            return
+        pairs = list(zip(self.holdout.correct, self.numbers.counts, strict=False))
+        if len(self.holdout.correct) != len(self.numbers.counts) or any(right > rows for right, rows in pairs):
+            raise ValueError(
+                f"correct is {self.holdout.correct} for {self.numbers.counts} rows of bins, expected as many bins, and no more "
+                "than their rows"
+            )
 
     @property
     def name(self) -> str:

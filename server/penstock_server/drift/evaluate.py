@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.drift import power, significance, statistics
+from penstock_server.drift.expected_accuracy import expected_accuracy
 from penstock_server.drift.reference import EXTRA_LABELS, Reference
-from penstock_server.drift.report import ColumnDrift, DriftRules, JointDrift, VersionDrift
+from penstock_server.drift.report import ColumnDrift, DriftRules, ExpectedAccuracy, JointDrift, VersionDrift
 from penstock_server.drift.statistics import Reals
 from penstock_server.features.counting import EXTRA_CELLS, INFINITE, MISSING, UNSEEN, Counts
 
@@ -59,6 +60,7 @@ def version_drift(
         columns=columns,
         predictions=answered[0] if reference.has_predictions else None,
         answers=answered[reference.has_predictions :],
+        expected_accuracy=_expected_accuracy(reference, window, dispersion),
         tested=len(p_values),
         drifted=sum(column.drifted is True for column in columns) if p_values else None,
         global_p_value=significance.simes(p_values) if p_values else None,
@@ -67,6 +69,14 @@ def version_drift(
         ordered_by=reference.order.columns,
         joint=joint,
     )
+
+
+def _expected_accuracy(reference: Reference, window: Counts, dispersion: Reals | None) -> ExpectedAccuracy | None:
+    if reference.holdout is None:
+        return None
+    at, holdout = reference.holdout
+    hangs_together = 1.0 if dispersion is None else float(dispersion[at])
+    return expected_accuracy(holdout, reference.cells[at], window.cells[at], window.outside[at], hangs_together)
 
 
 def columns_drift(

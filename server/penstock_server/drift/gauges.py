@@ -4,7 +4,7 @@ A model can have thousands of columns, too many series for a metrics store. So o
 first have series, and a gauge says how many were left out. An unknown value is an absent gauge, not a zero.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -62,6 +62,20 @@ _ANSWER_GAUGES: Final = {
     ),
 }
 
+_EXPECTED_GAUGES: Final = {
+    "penstock_expected_accuracy": (
+        "value",
+        "Share of right answers that is expected in the window, if the relation between features and truth held.",
+    ),
+    "penstock_expected_accuracy_low": ("low", "The lower end of the band of penstock_expected_accuracy, 95 percent."),
+    "penstock_expected_accuracy_high": ("high", "The upper end of the same band."),
+    "penstock_expected_accuracy_reference": ("reference", "Share of right answers on the hold-out."),
+    "penstock_expected_accuracy_outside_ratio": (
+        "outside_ratio",
+        "Share of the window's rows that the model is surer of than of any row of the hold-out, or less sure.",
+    ),
+}
+
 
 class DriftCollector(Collector):
     """Makes the families of drift at each scrape.
@@ -92,11 +106,8 @@ def drift_families(versions: Sequence[VersionDrift], series: int) -> Iterator[Me
             for column in columns:
                 _add(family, [version.model, version.version, column.name], getattr(column, field))
         yield family
-    for name, (field, text) in _PREDICTION_GAUGES.items():
-        family = GaugeMetricFamily(name, text, labels=_VERSION)
-        for version in versions:
-            _add(family, [version.model, version.version], getattr(version.predictions, field, None))
-        yield family
+    yield from _records(versions, "predictions", _PREDICTION_GAUGES)
+    yield from _records(versions, "expected_accuracy", _EXPECTED_GAUGES)
     for name, (field, text) in _ANSWER_GAUGES.items():
         family = GaugeMetricFamily(name, text, labels=_ANSWER)
         for version in versions:
@@ -105,6 +116,15 @@ def drift_families(versions: Sequence[VersionDrift], series: int) -> Iterator[Me
         yield family
     yield from _alarms(versions, series)
     yield from _of_versions(versions, series)
+
+
+def _records(versions: Sequence[VersionDrift], record: str, gauges: Mapping[str, tuple[str, str]]) -> Iterator[Metric]:
+    """A gauge for each of these fields of a record that a version has one of, or none."""
+    for name, (field, text) in gauges.items():
+        family = GaugeMetricFamily(name, text, labels=_VERSION)
+        for version in versions:
+            _add(family, [version.model, version.version], getattr(getattr(version, record), field, None))
+        yield family
 
 
 def _alarms(versions: Sequence[VersionDrift], series: int) -> Iterator[Metric]:

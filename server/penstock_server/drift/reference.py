@@ -17,6 +17,7 @@ from penstock_server.drift.baseline import (
     Baseline,
     ClassBaseline,
     ColumnBaseline,
+    HoldOut,
     NumberBaseline,
     PredictionBaseline,
     StringBaseline,
@@ -48,6 +49,7 @@ class Reference:
         deviation, dispersion, minimum_effect: float64 [R].
         scales: float64 [R, K]: the dispersion of the training rows' blocks, and of blocks a quarter as long, a sixteenth, ...
         columns: how many are raw columns.
+        holdout: what a classifier got right of a hold-out, and the place of its confidence; None where there was none.
         importance: of each; None where it is not known.
         importance_measure: what it is; "" where there is none.
         order: what the training rows are ordered by.
@@ -67,6 +69,7 @@ class Reference:
     scales: NDArray[np.float64]
     has_predictions: bool
     columns: int
+    holdout: tuple[int, HoldOut] | None
     importance: tuple[float | None, ...]
     importance_measure: str
     order: RowOrder
@@ -112,6 +115,7 @@ def reference_of(baseline: Baseline, importance: Importance | None = None) -> Re
         scales=_scales(columns),
         has_predictions=baseline.predictions is not None,
         columns=len(baseline.columns),
+        holdout=_holdout(baseline),
         importance=(*(values.get(column.name) for column in baseline.columns), *[None] * answers),
         importance_measure="" if importance is None else importance.measure,
         order=RowOrder(baseline.order, baseline.ordered_by),
@@ -128,6 +132,12 @@ def _scales(columns: Sequence[ColumnBaseline | PredictionBaseline]) -> NDArray[n
         for place in range(len(known), size):
             found[at, place] = 1 + (found[at, place - 1] - 1) / FINER
     return found
+
+
+def _holdout(baseline: Baseline) -> tuple[int, HoldOut] | None:
+    first = len(baseline.watched) - len(baseline.answers)
+    known = ((place, answer.holdout) for place, answer in enumerate(baseline.answers, first))
+    return next(((place, holdout) for place, holdout in known if holdout is not None), None)
 
 
 def bin_labels(column: ColumnBaseline | PredictionBaseline) -> tuple[str, ...]:

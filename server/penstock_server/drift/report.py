@@ -211,6 +211,31 @@ class JointDrift:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedAccuracy:
+    """The share of right answers that is expected in the window, if the relation between features and truth held.
+
+    It follows from how sure the model was of each answer, and from how often it was right on a hold-out when it was as sure;
+    no truth is known of the window. Where the relation itself changed, it is wrong.
+
+    Attributes:
+        value: the share.
+        low, high: where the true share is in about nineteen of twenty windows, if the relation is as steady as it was along
+            the hold-out.
+        reference: the share of right answers on the hold-out.
+        reference_rows: its rows.
+        outside_ratio: the window's share of rows that the hold-out says nothing about: the model is less sure of them than of
+            any row there, or surer, or gave no number.
+    """
+
+    value: float
+    low: float
+    high: float
+    reference: float
+    reference_rows: int
+    outside_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
 class VersionDrift:
     """A version's window, over all workers, compared with its baseline.
 
@@ -226,6 +251,7 @@ class VersionDrift:
         tested: the columns with enough rows.
         drifted: how many of these drifted; None if none was tested.
         global_p_value: Simes' combination of the columns' p-values: below `rate` exactly where a column drifted.
+        expected_accuracy: of the window; None without a hold-out, and before there are rows enough.
         alarmed: the columns and answers with an alarm that is on, "" for the predictions. None if nothing looks for alarms.
         alarms: these alarms.
         looks: how often it was looked for alarms: at most once a second, and after 100 rows.
@@ -258,6 +284,7 @@ class VersionDrift:
     joint: JointDrift | None = None
     alarmed_importance: float | None = None
     answers: tuple[ColumnDrift, ...] = ()
+    expected_accuracy: ExpectedAccuracy | None = None
 
     @property
     def answered(self) -> tuple[ColumnDrift, ...]:

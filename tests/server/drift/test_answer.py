@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import msgspec
@@ -6,7 +6,15 @@ import pytest
 
 from penstock import penstock_pb2 as pb
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion, answer, as_json, as_message
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, JointDrift, PairDrift, SegmentDrift, VersionDrift
+from penstock_server.drift.report import (
+    ColumnDrift,
+    DriftAlarm,
+    ExpectedAccuracy,
+    JointDrift,
+    PairDrift,
+    SegmentDrift,
+    VersionDrift,
+)
 from penstock_server.errors import NotFoundError
 
 COLUMN = ColumnDrift(
@@ -28,16 +36,17 @@ SEGMENT = SegmentDrift(
     column="airport", segment="OSL", rows=90, rows_needed=80, share_reference=0.5, share=0.25, psi_unbiased=0.125, p_value=0.5,
     drifted=False, labels=("no", "yes"), reference=(0.25, 0.75), current=(0.5, 0.5),
 )  # fmt: skip
+EXPECTED = ExpectedAccuracy(0.8, 0.75, 0.85, 0.9, 5000, 0.01)
 ONE = VersionDrift(
     model="m", version="1", roles=("champion",), rows=900, window_rows=10_000, rate=0.05, columns=(COLUMN, SILENT),
     predictions=replace(COLUMN, name="label", kind="class"), answers=(replace(COLUMN, name="confidence", kind="score"),),
     tested=1, drifted=1, global_p_value=0.01, alarmed=("delay", ""),
     alarms=(DriftAlarm("delay", "shares", 1e9, 1e8), DriftAlarm("", "unseen", 2e9, 3e7)), looks=9, order="sorted",
-    ordered_by=("day", "hour"), joint=JointDrift(90, (PAIR,), (SEGMENT,)), alarmed_importance=0.75,
+    ordered_by=("day", "hour"), joint=JointDrift(90, (PAIR,), (SEGMENT,)), alarmed_importance=0.75, expected_accuracy=EXPECTED,
 )  # fmt: skip
 TWO = replace(
-    ONE, version="2", roles=("canary", "shadow"), columns=(), predictions=None, answers=(), tested=0, drifted=None,
-    global_p_value=None, alarmed=None, alarms=(), joint=None, alarmed_importance=None,
+    ONE, version="2", roles=("canary", "shadow"), columns=(), predictions=None, answers=(), expected_accuracy=None,
+    tested=0, drifted=None, global_p_value=None, alarmed=None, alarms=(), joint=None, alarmed_importance=None,
 )  # fmt: skip
 OTHER = UnwatchedVersion("n", "7", ("champion",))
 REPORT = DriftReport((ONE, TWO), (OTHER,))
@@ -107,10 +116,10 @@ def test_a_version_travels_whole() -> None:
     assert (one.window_rows, one.rate, one.tested, one.drifted, one.global_p_value) == (10_000, 0.05, 1, 1, 0.01)
     assert (one.predictions.name, list(one.alarms.columns)) == ("label", ["delay", ""])
     assert [answer.name for answer in one.answers] == ["confidence"]
+    assert plain(one.expected_accuracy) == asdict(EXPECTED)
     assert one.alarmed_importance == 0.75
-    assert not any(
-        two.HasField(name) for name in ("alarmed_importance", "predictions", "drifted", "global_p_value", "alarms")
-    )
+    absent = ("alarmed_importance", "predictions", "expected_accuracy", "drifted", "global_p_value", "alarms")
+    assert not any(two.HasField(name) for name in absent)
     (unwatched,) = as_message(REPORT).unwatched
     assert (unwatched.model, unwatched.version, list(unwatched.roles)) == ("n", "7", ["champion"])
 

@@ -11,6 +11,7 @@ from penstock_server.drift.baseline import (
     MAX_WORDS,
     AnswerBaseline,
     Baseline,
+    HoldOut,
     NumberBaseline,
     check,
     decode,
@@ -33,7 +34,9 @@ SPEC = FeatureSpec((NumberColumn("x"), StringColumn("s")), Join((Take(("x",)), T
 TABLE = {"x": [1.0, 2, 3, 4, NAN, INF, -INF, 4], "s": ["b", "b", "a", "", "?", "b", None, "a"]}
 BASELINE = msgspec.structs.replace(
     with_predictions(fit_baseline(SPEC, TABLE, bins=2), fit_classes("label", [1, 0, 1, 1], ("no", "yes"))),
-    answers=(AnswerBaseline("scores", "largest", fit_number("confidence", np.linspace(0, 1, 8))),),
+    answers=(
+        AnswerBaseline("scores", "largest", fit_number("confidence", np.linspace(0, 1, 8)), HoldOut((1, 1, 2, 0))),
+    ),
 )
 
 
@@ -88,6 +91,12 @@ def changed(*path: str | int, to: Any) -> bytes:
         (changed("answers", 0, "numbers", "name", to="label"), "answer 'label' has the name of"),
         (changed("answers", to=2 * json.loads(encode(BASELINE))["answers"]), "answer 'confidence' has the name of"),
         (changed("answers", to=9 * json.loads(encode(BASELINE))["answers"]), "9 answers, expected at most 8"),
+        (changed("answers", 0, "holdout", to={"correct": [1]}), "expected as many bins, and no more than their rows"),
+        (
+            changed("answers", 0, "holdout", to={"correct": [99] * 4}),
+            "expected as many bins, and no more than their rows",
+        ),
+        (changed("answers", 0, "holdout", to={"correct": [0] * 4, "variance": 2}), "variance"),
         (changed("answers", 0, "reads", to="smallest"), "Invalid enum value"),
         (changed("answers", 0, "output", to="x" * 2000), "output"),
         (changed("repeats", to=1.5), "repeats"),

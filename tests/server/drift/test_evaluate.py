@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from penstock_server.drift import significance, statistics
-from penstock_server.drift.baseline import AnswerBaseline, Baseline, StringBaseline
+from penstock_server.drift.baseline import AnswerBaseline, Baseline, HoldOut, StringBaseline
 from penstock_server.drift.evaluate import columns_drift, version_drift
+from penstock_server.drift.expected_accuracy import expected_accuracy
 from penstock_server.drift.fit import fit_classes, fit_number, with_predictions
 from penstock_server.drift.importance import Importance
 from penstock_server.drift.order import RowOrder
@@ -97,6 +98,28 @@ def test_answers_are_judged_together_and_apart_from_the_columns() -> None:
     assert (report.predictions, report.answers) == (answers[0], answers[1:])
     assert report.answered == answers
     assert (report.tested, report.drifted) == (3, 1)
+
+
+def test_the_accuracy_is_expected_of_the_confidence_and_of_rows_that_say_something() -> None:
+    numbers = fit_number("confidence", SAMPLE)
+    holdout = HoldOut(tuple(count // 2 for count in numbers.counts))
+    answers = (
+        AnswerBaseline("y", "value", fit_number("still", SAMPLE)),
+        AnswerBaseline("y", "largest", numbers, holdout),
+    )
+    reference = reference_of(msgspec.structs.replace(BASELINE, answers=answers))
+    window = counted(reference, **usual())
+    window.cells[-1] = window.cells[1]
+    kept: dict[str, Any] = {"reference": reference, "window": window, "rows": 2000, "window_rows": 2000}
+    found = version_drift("m", "1", (), **kept, rules=DriftRules()).expected_accuracy
+    assert found == expected_accuracy(holdout, reference.cells[-1], window.cells[-1], window.outside[-1])
+    seen = np.ones(len(reference.names))
+    seen[-1] = 3.0
+    wider = version_drift("m", "1", (), **kept, rules=DriftRules(), dispersion=seen).expected_accuracy
+    assert found is not None
+    assert wider is not None
+    assert wider.high > found.high
+    assert evaluated(**usual()).expected_accuracy is None
 
 
 def test_figures_are_those_of_the_plain_functions() -> None:

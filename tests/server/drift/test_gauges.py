@@ -9,6 +9,7 @@ from penstock_server.drift.gauges import DriftCollector, drift_families
 from penstock_server.drift.report import (
     ColumnDrift,
     DriftAlarm,
+    ExpectedAccuracy,
     JointDrift,
     PairDrift,
     SegmentDrift,
@@ -37,6 +38,7 @@ SILENT = replace(
 VERSION = VersionDrift(
     "m", "1", ("champion",), 600, 1000, 0.05, (STRING, SILENT, NUMBER), replace(NUMBER, name="label", kind="class"), 2, 1,
     0.002, (), answers=(replace(NUMBER, name="confidence", kind="score", jensen_shannon=0.4), replace(SILENT, name="y")),
+    expected_accuracy=ExpectedAccuracy(0.8, 0.75, 0.85, 0.9, 5000, 0.01),
 )  # fmt: skip
 
 LABELS = {"model_name": "m", "model_version": "1"}
@@ -65,6 +67,11 @@ def test_each_figure_has_its_gauge_and_what_cannot_be_said_has_none() -> None:
     assert found["penstock_prediction_drift_p_value"] == {(): 0.001}
     assert found["penstock_answer_drift_score"] == {("confidence",): 0.4}
     assert found["penstock_answer_drift_p_value"] == {("confidence",): 0.001}
+    assert found["penstock_expected_accuracy"] == {(): 0.8}
+    assert found["penstock_expected_accuracy_low"] == {(): 0.75}
+    assert found["penstock_expected_accuracy_high"] == {(): 0.85}
+    assert found["penstock_expected_accuracy_reference"] == {(): 0.9}
+    assert found["penstock_expected_accuracy_outside_ratio"] == {(): 0.01}
     assert found["penstock_drift_window_rows"] == {(): 600}
     assert found["penstock_drifted_features"] == {(): 1}
     assert found["penstock_drift_tested_features"] == {(): 2}
@@ -77,6 +84,7 @@ def test_each_figure_has_its_gauge_and_what_cannot_be_said_has_none() -> None:
     [
         ({"predictions": None}, "penstock_prediction_drift_score"),
         ({"drifted": None}, "penstock_drifted_features"),
+        ({"expected_accuracy": None}, "penstock_expected_accuracy"),
         ({"alarmed": None}, "penstock_drift_alarm"),
     ],
 )

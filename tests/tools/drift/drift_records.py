@@ -2,7 +2,15 @@
 
 from dataclasses import replace
 
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, JointDrift, PairDrift, SegmentDrift, VersionDrift
+from penstock_server.drift.report import (
+    ColumnDrift,
+    DriftAlarm,
+    ExpectedAccuracy,
+    JointDrift,
+    PairDrift,
+    SegmentDrift,
+    VersionDrift,
+)
 
 DELAY = ColumnDrift(
     name="delay", kind="number", rows=900, rows_needed=125, effective_rows=125, enough_rows=True, jensen_shannon=0.31, psi=0.52,
@@ -44,9 +52,10 @@ CHAMPION = VersionDrift(
     model="flights", version="1", roles=("champion",), rows=900, window_rows=10_000, rate=0.05,
     columns=(SILENT, CARRIER, DELAY), predictions=ANSWERS, tested=2, drifted=1, global_p_value=2e-9, alarmed=("delay", ""),
     alarms=(DriftAlarm("delay", "unseen", 1767312000.0, 4e7), DriftAlarm("", "shares", 1767225600.0, 3e20)),
-    answers=(CONFIDENCE,),
+    answers=(CONFIDENCE,), expected_accuracy=ExpectedAccuracy(0.8123, 0.79, 0.83, 0.851, 5000, 0.012),
 )  # fmt: skip
 CANARY = replace(
     CHAMPION, version="2", roles=("canary", "shadow"), rows=0, columns=(SILENT,), predictions=None, tested=0,
     drifted=None, global_p_value=None, alarmed=None, alarms=(), answers=(),
+    expected_accuracy=None,
 )  # fmt: skip

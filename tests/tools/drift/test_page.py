@@ -105,6 +105,13 @@ def test_alarms_stand_in_a_band_before_anything_else():
     assert marked == ["▲ alarm, since 2026-01-02 00:00 UTC", "▲ alarm, since 2026-01-01 00:00 UTC"]
 
 
+def test_expected_accuracy_stands_with_its_assumption():
+    texts = Reader(page(CHAMPION, WHEN)).texts
+    at = next(at for at, text in enumerate(texts) if text.startswith("expected accuracy, if the relation held: 81.2%"))
+    assert any("if the relation between features and truth held" in text for text in texts[at + 1 : at + 4])
+    assert "expected accuracy" not in page(CANARY, WHEN).lower()
+
+
 def test_a_version_without_alarms_says_so():
     read = Reader(page(replace(CHAMPION, alarms=(), alarmed=(), looks=1200), WHEN))
     assert "no alarm is on, after 1,200 looks" in read.texts

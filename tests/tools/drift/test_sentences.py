@@ -58,6 +58,17 @@ def test_a_column_drifts_since_the_first_of_its_alarms():
     assert sentences.since(CHAMPION, CARRIER) is None
 
 
+def test_expected_accuracy_is_told_with_its_assumption():
+    assert sentences.expected_line(CHAMPION) == (
+        "expected accuracy, if the relation held: 81.2% (79.0% to 83.0%); on the hold-out of 5,000 rows it was 85.1%; "
+        "the hold-out says nothing about 1.2% of the rows"
+    )
+    inside = replace(CHAMPION, expected_accuracy=replace(CHAMPION.expected_accuracy, outside_ratio=0.0))
+    assert sentences.expected_line(inside).endswith("it was 85.1%")
+    assert "It holds if the relation between features and truth held" in sentences.assumption(CHAMPION)
+    assert (sentences.expected_line(CANARY), sentences.assumption(CANARY)) == ("", "")
+
+
 def test_how_many_alarms_are_on():
     looked = replace(CHAMPION, looks=1200)
     assert sentences.alarms_head(looked) == "2 alarms are on, after 1,200 looks"

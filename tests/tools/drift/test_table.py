@@ -54,6 +54,13 @@ def test_a_line_for_each_feature_by_significance():
     assert "alarm: (predictions) drifts since 2026-01-01 00:00 UTC" in text
 
 
+def test_expected_accuracy_stands_with_its_assumption():
+    words = " ".join(drawn(table.overview(CHAMPION)).split())
+    assert "expected accuracy, if the relation held: 81.2%" in words
+    assert "if the relation between features and truth held" in words
+    assert "expected accuracy" not in drawn(table.overview(CANARY)).lower()
+
+
 def test_no_rows_are_no_error():
     text = drawn(table.overview(CANARY))
     assert "no rows were counted yet" in text

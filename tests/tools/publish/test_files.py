@@ -10,6 +10,7 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import artifact
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.publish import files as publishing
+from penstock_tools.publish import onnx_graph
 from penstock_tools.publish.files import Request, read_features
 from penstock_tools.publish.specification import read_specification
 
@@ -68,6 +69,53 @@ def test_an_onnx_model_goes_behind_a_specification(registry, files, onnx_file, b
     assert found.features == before_onnx
     assert found.golden.rows == 16
     assert sum(found.baseline.predictions.counts) == 200
+
+
+def test_a_holdout_is_kept_with_what_was_right(registry, files, onnx_file, before_onnx, small_frame, small_pipeline):
+    frame = small_frame.sample(frac=1.5, replace=True, random_state=2).assign(at=np.arange(300)[::-1])
+    frame.to_csv(files / "h.csv", index=False)
+    sample = small_frame.assign(at=np.arange(200))
+    sample.to_csv(files / "s.csv", index=False)
+    sample.drop(columns="truth").to_csv(files / "unlabelled.csv", index=False)
+    right = int((small_pipeline.predict(frame) == frame["truth"]).sum())
+    found = []
+    for file, more in (
+        (files / "p.skops", {}),
+        (onnx_file, {"features": files / "before.yaml"}),
+        (files / "p.skops", {"sample": files / "unlabelled.csv"}),
+    ):
+        with_sample = {"sample": files / "s.csv", **more}
+        request = Request("fraud", file, labels="truth", holdout=files / "h.csv", time="at", **with_sample)
+        said = []
+        version, _ = publishing.publish(request, never, lambda _: None, said.append)
+        assert said[1].startswith("of the 300 rows of the hold-out")
+        baseline = artifact.read(MlflowSource(registry, cache_dir=files / "cache").fetch("fraud", version)).baseline
+        (answer,) = [answer for answer in baseline.answers if answer.holdout is not None]
+        found.append((answer.name, sum(answer.numbers.counts), sum(answer.holdout.correct)))
+    graph = onnx_graph.read(onnx_file)
+    matrix = Pipeline(before_onnx).transform({"age": frame["age"], "city": frame["city"]})
+    by_graph = int((graph.runtime.run({graph.signature.inputs[0].name: matrix})[0] == frame["truth"]).sum())
+    assert found == [("confidence", 300, each) for each in (right, by_graph, right)]
+
+
+@pytest.mark.parametrize(
+    ("request_of", "said"),
+    [
+        (
+            lambda files, onnx: Request("m", files / "p.skops", files / "s.csv", holdout=files / "s.csv"),
+            "--labels COLUMN",
+        ),
+        (lambda files, onnx: Request("m", onnx, holdout=files / "s.csv", labels="truth"), "--sample DATA"),
+        (
+            lambda files, onnx: Request("m", files / "p.skops", files / "s.csv", "age", holdout=files / "h.csv"),
+            "the hold-out has no column 'age'",
+        ),
+    ],
+)
+def test_a_holdout_needs_labels_and_a_sample(registry, files, onnx_file, small_frame, request_of, said):
+    small_frame.drop(columns="age").to_csv(files / "h.csv", index=False)
+    with pytest.raises(InvalidInputError, match=said):
+        publish(request_of(files, onnx_file))
 
 
 def test_a_specification_without_a_sample_gives_no_baseline(registry, files, onnx_file, before_onnx):

@@ -26,7 +26,8 @@ def publish(
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="The sample's column with the true answers. The scores on them are logged with the run.",
+            help="The column of the sample, and of the hold-out, with the true answers. The scores on the sample's are logged "
+            "with the run.",
             show_default=False,
         ),
     ] = None,
@@ -36,6 +37,16 @@ def publish(
             metavar="COLUMN",
             help="The sample's column of times, by which its rows are put in order: dates or times by ISO 8601, or numbers. "
             "The model need not read it. By default the rows are taken as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    holdout: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Rows that the classifier did not train on, .csv or .parquet, the true answers in the column of --labels. By "
+            "how sure it is, servers tell the accuracy that they expect of the rows served, without labels: if the relation "
+            "between features and truth held. Training rows would make it look better than it is.",
             show_default=False,
         ),
     ] = None,
@@ -118,6 +129,7 @@ def publish(
         allow_python,
         explain,
         time,
+        holdout,
     )
     decisions: list[str] = []
     with progress.steps() as report:

@@ -12,7 +12,15 @@ from penstock import penstock_pb2 as pb
 from penstock.names import CHAMPION
 from penstock_client import ModelNotFoundError, UnsupportedError
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion
-from penstock_server.drift.report import ColumnDrift, DriftAlarm, JointDrift, PairDrift, SegmentDrift, VersionDrift
+from penstock_server.drift.report import (
+    ColumnDrift,
+    DriftAlarm,
+    ExpectedAccuracy,
+    JointDrift,
+    PairDrift,
+    SegmentDrift,
+    VersionDrift,
+)
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_tools.client_commands import http
 from penstock_tools.client_commands.connection import PLAIN, Encryption, connected
@@ -121,6 +129,9 @@ def _version(version: pb.VersionDrift) -> VersionDrift:
             "columns": tuple(map(_column, version.columns)),
             "predictions": _column(version.predictions) if version.HasField("predictions") else None,
             "answers": tuple(map(_column, version.answers)),
+            "expected_accuracy": ExpectedAccuracy(**_fields(version.expected_accuracy))
+            if version.HasField("expected_accuracy")
+            else None,
             "alarmed": tuple(version.alarms.columns) if version.HasField("alarms") else None,
             "alarms": tuple(DriftAlarm(**_fields(alarm)) for alarm in version.alarms.alarms),
             "joint": _joint(version.joint) if version.HasField("joint") else None,

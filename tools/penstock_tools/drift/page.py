@@ -41,6 +41,8 @@ def page(version: VersionDrift, made: datetime | None = None) -> str:
         title=sentences.title(version),
         verdict=sentences.verdict(version),
         predictions=sentences.predictions_line(version),
+        expected=sentences.expected_line(version),
+        assumption=sentences.assumption(version),
         alarms=sorted(version.alarms, key=lambda alarm: alarm.since),
         alarms_head=sentences.alarms_head(version),
         order=sentences.order_line(version),

@@ -86,6 +86,30 @@ def predictions_line(version: VersionDrift) -> str:
     return f"the answers: {state(column)} (distance {decimals(column.jensen_shannon)}, p {probability(column.p_value)})"
 
 
+def expected_line(version: VersionDrift) -> str:
+    """The expected accuracy, what it rests on, and how much of the window it says little about; empty without a hold-out."""
+    found = version.expected_accuracy
+    if found is None:
+        return ""
+    outside = (
+        f"; the hold-out says nothing about {share(found.outside_ratio)} of the rows" if found.outside_ratio else ""
+    )
+    return (
+        f"expected accuracy, if the relation held: {found.value:.1%} ({found.low:.1%} to {found.high:.1%}); on the hold-out of "
+        f"{found.reference_rows:,} rows it was {found.reference:.1%}{outside}"
+    )
+
+
+def assumption(version: VersionDrift) -> str:
+    """What the expected accuracy assumes; empty where there is none."""
+    if version.expected_accuracy is None:
+        return ""
+    return (
+        "Expected accuracy is told from how sure the model is, without labels. It holds if the relation between features and "
+        "truth held: where the same features came to mean something else, it is wrong, and its band does not say so."
+    )
+
+
 def alarms_line(version: VersionDrift) -> str:
     """The alarms that are on and since when; empty if none is."""
     alarms = sorted(version.alarms, key=lambda alarm: alarm.since)

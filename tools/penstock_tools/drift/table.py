@@ -58,6 +58,8 @@ def overview(version: VersionDrift, width: int = WIDTH) -> Any:
         ),
         Text(sentences.predictions_line(version)),
     ]
+    if expected := sentences.expected_line(version):
+        lines.append(Text(expected))
     if joint := sentences.joint_line(version):
         told = sentences.joint_told(version)
         more = [f"and {len(told) - MOST_TOLD} more"] * (len(told) > MOST_TOLD)
@@ -72,6 +74,7 @@ def overview(version: VersionDrift, width: int = WIDTH) -> Any:
     kept = fitting(fields, width)
     left_out = ", ".join(field.heading for field in fields if field not in kept)
     hint = f"{_HINT}{_EFFECTIVE if _hangs_together(version) else ''}  {sentences.importance_line(version)}".rstrip()
+    hint = f"{hint}  {sentences.assumption(version)}".rstrip()
     if left_out:
         hint += f"  Not shown for want of width: {left_out}."
     return Group(*lines, _table(kept, width, answers=len(version.answered)), Text(hint, style="dim"))

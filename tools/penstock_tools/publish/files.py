@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -20,7 +21,9 @@ from penstock_server.models.counting_servable import is_one_matrix
 from penstock_server.models.loader import check_fit
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
+from penstock_tools.publish.answers import Held
 from penstock_tools.publish.beside import beside
+from penstock_tools.publish.holdout import HeldRows, HoldOut, holdout_of
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.specification import SUFFIXES, read_specification
 from penstock_tools.publish.straight import straight
@@ -47,6 +50,7 @@ class Request:
     allow_python: bool = False
     explain: bool = True
     time: str | None = None
+    holdout: Path | None = None
 
 
 def publish(
@@ -99,16 +103,24 @@ def _publish_logged(
 
 
 def _publish_onnx(request: Request, decided: Callable[[str], None]) -> str:
-    for option, value in (("--labels", request.labels), ("--precision", request.precision)):
-        if value is not None:
-            raise InvalidInputError(f"{option} is for pipelines; {request.file} is an ONNX model")
+    if request.labels is not None and request.holdout is None:
+        raise InvalidInputError(f"--labels is for pipelines, or for a --holdout; {request.file} is an ONNX model")
+    if request.precision is not None:
+        raise InvalidInputError(f"--precision is for pipelines; {request.file} is an ONNX model")
+    if request.holdout is not None and request.sample is None:
+        raise InvalidInputError(
+            "--holdout says more of a version that is watched; give training rows with --sample DATA"
+        )
     if request.time is not None and request.sample is None:
         raise InvalidInputError("--time is a column of the sample; give it with --sample DATA")
     parts: dict[str, Any] = {}
     graph: onnx_graph.Graph | Path = request.file
     if request.sample is not None:
         graph = onnx_graph.read(request.file)
-        parts = _watched_parts(request, graph, load.read_sample(request.sample))
+        sample = load.read_sample(request.sample)
+        if request.labels in sample.columns:
+            sample = sample.drop(columns=request.labels)
+        parts = _watched_parts(request, graph, sample)
     elif request.features is not None:
         parts["features"] = Pipeline(read_specification(request.features))
     return onnx.publish(
@@ -135,9 +147,14 @@ def _watched_parts(request: Request, graph: onnx_graph.Graph, sample: pd.DataFra
     order = None if request.time is None else time_order(sample, request.time)
     rows = specification_sample(features.spec, frame)
     table = in_order(rows, order).on_the_wire()
+    holdout, held = _holdout(request), None
+    if holdout is not None:
+        given = holdout.rows if request.features is not None else straight(graph, holdout.rows, request.time)[1]
+        known, labels = holdout.sorted(specification_sample(features.spec, given))
+        held = HeldRows(known.on_the_wire(), labels)
     return {
         "features": features,
-        "baseline": golden.fit_baseline(graph, features, table, time=request.time),
+        "baseline": golden.fit_baseline(graph, features, table, time=request.time, held=held),
         "sample": rows.finite().some(golden.GOLDEN_ROWS).on_the_wire(),
     }
 
@@ -147,13 +164,29 @@ def _parts_beside(request: Request, graph: onnx_graph.Graph, sample: pd.DataFram
     order = None if request.time is None else time_order(sample, request.time)
     given = beside(graph, sample if order is None else sample.iloc[order.places])
     outputs = graph.runtime.run(dict(given.inputs))
+    holdout, held = _holdout(request), None
+    if holdout is not None:
+        places = np.arange(len(holdout.rows)) if holdout.order is None else holdout.order.places
+        rows = beside(graph, holdout.rows.iloc[places])
+        held = Held(graph.runtime.run(dict(rows.inputs)), np.asarray(holdout.labels)[places])
     finite = given.finite_places()
     few = finite[spread(len(finite), golden.GOLDEN_ROWS)]
     return {
         "features": given.features,
-        "baseline": golden.counted(graph, given.features, given.table, outputs, time=request.time),
+        "baseline": golden.counted(graph, given.features, given.table, outputs, time=request.time, held=held),
         "sample": {name: values[few] for name, values in given.inputs.items()} if len(few) else None,
     }
+
+
+def _holdout(request: Request) -> HoldOut | None:
+    if request.holdout is None:
+        return None
+    if request.labels is None:
+        raise InvalidInputError(
+            "the true answers of a --holdout are in one of its columns; name it with --labels COLUMN"
+        )
+    rows, labels = load.with_labels(load.read_sample(request.holdout), request.labels, what="hold-out")
+    return holdout_of((rows, np.asarray(labels)), request.time)
 
 
 def _check_pipeline_options(request: Request, *, needs_sample: bool = True) -> None:
@@ -177,7 +210,10 @@ def _publish_pipeline(
         report(f"reading {request.sample}")
         example = load.read_sample(request.sample)
     assert example is not None
-    sample, labels = load.with_labels(example, request.labels)
+    holdout = _holdout(request)
+    # The sample needs no labels where a hold-out has them.
+    named = request.labels if holdout is None or request.labels in example.columns else None
+    sample, labels = load.with_labels(example, named)
     order = None if request.time is None else time_order(example, request.time)
     if order is not None:
         sample = without_column(fitted, sample, order.column)
@@ -195,6 +231,7 @@ def _publish_pipeline(
         batching=request.batching,
         explain=request.explain,
         order=order,
+        holdout=holdout,
         record=record,
         report=report,
         decided=decided,

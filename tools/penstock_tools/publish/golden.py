@@ -20,7 +20,8 @@ from penstock_server.features.spec.spec import Column, FeatureSpec, StringColumn
 from penstock_server.features.table import Table, times_of
 from penstock_server.models import golden
 from penstock_server.models.classes import class_outputs
-from penstock_tools.publish.answers import Answers
+from penstock_tools.publish.answers import Answers, Held
+from penstock_tools.publish.holdout import HeldRows
 from penstock_tools.publish.onnx_graph import Graph
 
 GOLDEN_ROWS: Final = 16
@@ -45,7 +46,9 @@ def golden_requests(graph: Graph, sample: Mapping[str, ArrayLike], pipeline: Pip
     return golden.make(rows, dict(zip(names, outputs, strict=True)))
 
 
-def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table, *, time: str | None = None) -> Baseline:
+def fit_baseline(
+    graph: Graph, pipeline: Pipeline, table: Table, *, time: str | None = None, held: HeldRows | None = None
+) -> Baseline:
     """The drift baseline of the raw columns and of the model's answers to them.
 
     Of a classifier the predicted class is watched, else the output that is one number per row, and then more of its outputs
@@ -56,20 +59,29 @@ def fit_baseline(graph: Graph, pipeline: Pipeline, table: Table, *, time: str | 
         pipeline: the feature pipeline.
         table: training rows by raw column, in the order of time.
         time: the column that the rows were ordered by; None where that is not known.
+        held: rows that the model did not train on, by which its accuracy is expected.
 
     Raises:
         ModelFailedError: the model fails on these rows.
+        InvalidInputError: there is a hold-out, and the model is no classifier, or the labels are not its own.
     """
-    return counted(graph, pipeline.spec, table, _outputs(graph, pipeline, table), time=time)
+    judged = None if held is None else Held(_outputs(graph, pipeline, held.table), held.labels)
+    return counted(graph, pipeline.spec, table, _outputs(graph, pipeline, table), time=time, held=judged)
 
 
 def counted(
-    graph: Graph, spec: FeatureSpec, table: Table, outputs: Sequence[NDArray[Any]], *, time: str | None = None
+    graph: Graph,
+    spec: FeatureSpec,
+    table: Table,
+    outputs: Sequence[NDArray[Any]],
+    *,
+    time: str | None = None,
+    held: Held | None = None,
 ) -> Baseline:
-    """The same, of the model's outputs for these rows."""
+    """The same, of the model's outputs for these rows, and for those of a hold-out."""
     baseline = fit.fit_baseline(spec, table, time=time)
     answers = answers_of(graph)
-    return with_joint(answers.added_to(baseline, outputs), spec, table, answers, outputs)
+    return with_joint(answers.added_to(baseline, outputs, held), spec, table, answers, outputs)
 
 
 def with_joint(

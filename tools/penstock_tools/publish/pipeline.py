@@ -29,6 +29,7 @@ from penstock_tools.explain.explanation import explained
 from penstock_tools.explain.importance import importance
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx, onnx_graph, summary
+from penstock_tools.publish.holdout import HeldRows, HoldOut, holdout_of
 from penstock_tools.publish.onnx_graph import Graph
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.python import version
@@ -188,6 +189,7 @@ def publish_pipeline(
     allow_python: bool = False,
     explain: bool = True,
     time: str | ArrayLike | None = None,
+    holdout: tuple[Any, ArrayLike] | None = None,
     record: onnx.Record | None = None,
     report: Report | None = None,
     decided: Callable[[str], None] = lambda _: None,
@@ -208,6 +210,9 @@ def publish_pipeline(
         explain: keeps what attributions are computed from, where the model allows it, and how much each column matters.
         time: a column of the sample that need not be the pipeline's, or the time of each row [rows], by which the rows are
             put in order: dates or times, ISO 8601 texts of them, or numbers. None takes them as they are.
+        holdout: rows that the classifier did not train on, and the truth [rows]. Servers tell by it what accuracy they expect
+            of the rows served, without labels: if the relation between features and truth held. The rows are in the order
+            of time, or have the column `time`.
         record: what the run records; scores are added.
         report: called with each step's name as it begins; None shows the steps in a terminal or a notebook.
         decided: as `onnx.publish` calls it.
@@ -236,6 +241,7 @@ def publish_pipeline(
             batching=batching,
             explain=explain,
             order=order,
+            holdout=holdout_of(holdout, time),
             record=record,
             report=told,
             decided=decided,
@@ -259,6 +265,7 @@ def register(
     batching: Batching | None = None,
     explain: bool = True,
     order: TimeOrder | None = None,
+    holdout: HoldOut | None = None,
     record: onnx.Record | None = None,
     report: Report = lambda _: None,
     decided: Callable[[str], None] = lambda _: None,
@@ -282,6 +289,7 @@ def register(
         weight=weight,
         batching=batching,
         order=order,
+        holdout=holdout,
         record=record or onnx.Record(),
         report=report,
         decided=decisions.append,
@@ -297,6 +305,7 @@ def _register(
     scores: Mapping[str, float],
     *,
     order: TimeOrder | None,
+    holdout: HoldOut | None,
     record: onnx.Record,
     report: Report,
     **how: Any,
@@ -305,7 +314,11 @@ def _register(
     report(f"fitting the drift baseline on {sample.rows:,} rows")
     table = in_order(sample, order).on_the_wire()
     time = None if order is None else order.column
-    baseline = golden.fit_baseline(prepared.graph, prepared.pipeline, table, time=time)
+    held = None
+    if holdout is not None:
+        rows, labels = holdout.of(prepared.compiled.pipeline, prepared.compiled.unused)
+        held = HeldRows(rows.on_the_wire(), labels)
+    baseline = golden.fit_baseline(prepared.graph, prepared.pipeline, table, time=time, held=held)
     report(f"registering {name}")
     return onnx.publish(
         name,

@@ -45,7 +45,19 @@ def sentences(baseline: Baseline, window_rows: int = _WINDOW_ROWS) -> list[str]:
         f"{names[at]} {_why(baseline, reference, int(at), float(smallest[at]), window_rows)}" for at in late[:NAMED]
     ]
     more = [f"and of {len(late) - NAMED} more columns"] if len(late) > NAMED else []
-    return [_watched(baseline, window_rows, len(late)), *shown, *more, *order_sentences(baseline)]
+    first = [_watched(baseline, window_rows, len(late)), *_holdout_sentences(reference)]
+    return [*first, *shown, *more, *order_sentences(baseline)]
+
+
+def _holdout_sentences(reference: Reference) -> Iterator[str]:
+    """What a hold-out gives."""
+    if reference.holdout is not None:
+        at, holdout = reference.holdout
+        rows = int(reference.cells[at, :-EXTRA_CELLS].sum())
+        yield (
+            f"of the {rows:,} rows of the hold-out {sum(holdout.correct) / rows:.1%} are right; servers tell what share they "
+            "expect of later rows, which holds if the relation between features and truth does"
+        )
 
 
 def _watched(baseline: Baseline, window_rows: int, late: int) -> str:

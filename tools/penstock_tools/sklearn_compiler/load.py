@@ -90,8 +90,8 @@ def read_sample(path: Path) -> pd.DataFrame:
     return frame
 
 
-def with_labels(frame: pd.DataFrame, labels: str | None) -> tuple[pd.DataFrame, pd.Series | None]:
-    """The frame without its column of labels, and that column; None if `labels` is None.
+def with_labels(frame: pd.DataFrame, labels: str | None, what: str = "sample") -> tuple[pd.DataFrame, pd.Series | None]:
+    """The frame, which is a `what`, without its column of labels, and that column; None if `labels` is None.
 
     Raises:
         InvalidInputError: there is no such column.
@@ -99,7 +99,7 @@ def with_labels(frame: pd.DataFrame, labels: str | None) -> tuple[pd.DataFrame, 
     if labels is None:
         return frame, None
     if labels not in frame.columns:
-        raise InvalidInputError(f"the sample has no column {labels!r}; it has {', '.join(map(str, frame.columns))}")
+        raise InvalidInputError(f"the {what} has no column {labels!r}; it has {', '.join(map(str, frame.columns))}")
     return frame.drop(columns=labels), frame[labels]
 
 

@@ -56,8 +56,9 @@ def test_it_is_kept_proven_registered_and_says_what_it_costs(
 ):
     sample, newest_first = frame[COLUMNS].sort_values("fare"), np.arange(len(frame))[::-1]
     published = publish_pipeline(
-        "odd", fitted, sample, answers["text"], alias="champion", allow_python=True, time=newest_first
-    )
+        "odd", fitted, sample, answers["text"], alias="champion", allow_python=True, time=newest_first,
+        holdout=(frame, answers["text"]),
+    )  # fmt: skip
     prepared = published.prepared
     assert isinstance(prepared, PreparedPython)
     assert "Ranks" in prepared.reason
@@ -71,6 +72,11 @@ def test_it_is_kept_proven_registered_and_says_what_it_costs(
     assert (found.baseline.order, found.baseline.ordered_by) == ("time", ("time",))
     assert found.baseline.columns[0].dispersion > 5
     assert published.decisions[0].startswith("drift of 3 columns, of the predictions and of confidence is watched")
+    right = np.sum(fitted.predict(frame[COLUMNS]) == answers["text"])
+    assert sum(found.baseline.answers[0].holdout.correct) == right
+    assert published.decisions[1].startswith(
+        f"of the {len(frame)} rows of the hold-out {right / len(frame):.1%} are right"
+    )
     assert found.golden is not None
     metrics = client.get_run(client.get_model_version("odd", "1").run_id).data.metrics
     assert metrics["accuracy"] == published.scores["accuracy"]

@@ -31,7 +31,8 @@ from penstock_server.python.requirements import PYTHON
 from penstock_server.python.settings import PythonSettings
 from penstock_tools.progress import Report
 from penstock_tools.publish import golden, onnx, watched
-from penstock_tools.publish.answers import Answers
+from penstock_tools.publish.answers import Answers, Held
+from penstock_tools.publish.holdout import HoldOut
 from penstock_tools.publish.python import described
 from penstock_tools.publish.python.kept import Kept, kept
 from penstock_tools.publish.time_order import TimeOrder, in_order
@@ -161,6 +162,7 @@ def register(
     weight: float | None = None,
     batching: Batching | None = None,
     order: TimeOrder | None = None,
+    holdout: HoldOut | None = None,
     record: onnx.Record | None = None,
     report: Report = lambda _: None,
     decided: Callable[[str], None] = lambda _: None,
@@ -173,7 +175,7 @@ def register(
         folder = Path(scratch) / onnx.ARTIFACTS
         folder.mkdir()
         _save_mlflow(prepared, folder)
-        baseline = _baseline(prepared, order)
+        baseline = _baseline(prepared, order, holdout)
         _write(prepared, folder, baseline, batching)
         for sentence in watched.sentences(baseline):
             decided(sentence)
@@ -256,13 +258,17 @@ def _specs(description: Description) -> tuple[TensorInfo, ...]:
     )
 
 
-def _baseline(prepared: PreparedPython, order: TimeOrder | None) -> Baseline:
+def _baseline(prepared: PreparedPython, order: TimeOrder | None, holdout: HoldOut | None) -> Baseline:
     sample, time = in_order(prepared.sample, order), None if order is None else order.column
     table = sample.on_the_wire()
     baseline = fit.fit_baseline(prepared.features, table, time=time)
     outputs = _asked(prepared.pipeline, prepared.description, sample)
     read = Answers(_specs(prepared.description), ClassOutputs(), prepared.class_output, prepared.classes)
-    return golden.with_joint(read.added_to(baseline, outputs), prepared.features, table, read, outputs)
+    held = None
+    if holdout is not None:
+        rows, labels = holdout.of(prepared.pipeline)
+        held = Held(_asked(prepared.pipeline, prepared.description, rows), labels)
+    return golden.with_joint(read.added_to(baseline, outputs, held), prepared.features, table, read, outputs)
 
 
 def _golden(prepared: PreparedPython) -> golden_file.Golden | None:
