@@ -19,6 +19,7 @@ from penstock_client import Client
 from penstock_server.models import artifact
 from penstock_tools.publish import golden, onnx_graph
 from penstock_tools.publish.beside import beside
+from penstock_tools.publish.holdout import HeldRows
 from penstock_tools.publish.straight import straight
 
 RNG = np.random.default_rng(0)
@@ -31,7 +32,8 @@ def put_matrix(repository: Path, put_version: Callable[..., Path]) -> None:
     model = to_onnx(LogisticRegression().fit(MATRIX, MATRIX["x"] > 0), MATRIX[:1].to_numpy(), options={"zipmap": False})
     graph = onnx_graph.read(model)
     pipeline, rows = straight(graph, MATRIX, None)
-    baseline = golden.fit_baseline(graph, pipeline, {name: rows[name].to_numpy() for name in rows})
+    table = {name: rows[name].to_numpy() for name in rows}
+    baseline = golden.fit_baseline(graph, pipeline, table, held=HeldRows(table, (MATRIX["x"] > 0).to_numpy()))
     artifact.write(
         put_version(repository, "matrix", "1", model.SerializeToString()), features=pipeline.spec, baseline=baseline
     )
@@ -55,6 +57,18 @@ def server(tmp_path_factory: pytest.TempPathFactory, put_version: Any, start_sha
     put_matrix(repository, put_version)
     put_mixed(repository, put_version)
     return start_shared("--model-repository", str(repository)).wait_ready()
+
+
+def test_the_accuracy_is_expected_of_what_was_asked(server: Any) -> None:
+    with Client(server.grpc, timeout_s=30) as client:
+        for at in range(0, 400, 40):
+            client.predict("matrix", MATRIX[at : at + 40])
+    (version,) = json.loads(server.get("/v1/drift/matrix"))["versions"]
+    expected = version["expected_accuracy"]
+    assert expected["reference_rows"] == ROWS
+    assert expected["low"] <= expected["value"] <= expected["high"] <= 1
+    (value,) = server.samples("penstock_expected_accuracy").values()
+    assert 0.9 < value <= 1
 
 
 @pytest.mark.parametrize(("model", "frame"), [("matrix", MATRIX), ("mixed", FRAME)])

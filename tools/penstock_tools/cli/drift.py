@@ -119,6 +119,10 @@ def drift(
     Features with alarms stand first, with a triangle and since when; then those that drifted in the window, with a dot, and
     the others by significance. All features are judged together, so that a model with many features does not raise false
     alarms. A feature needs at least 25 rows per bin before its window is judged; an alarm needs fewer where drift is strong.
+    The model's answers stand last.
+
+    For a classifier that was published with a hold-out, the expected accuracy is told: what share of the answers should be
+    right, by how sure the model is of them. No label is seen, so it holds only if the relation between features and truth held.
 
     Example: [bold]penstock drift fraud --server models:8001 --html drift.html[/bold]
     """
