@@ -83,7 +83,7 @@ SENTENCES = {
     ),
     "labels for a graph": (
         publish(file="small.onnx", labels="truth"),
-        "--labels is for pipelines; {folder}/small.onnx is an ONNX model",
+        "--labels is for pipelines, or for a --holdout; {folder}/small.onnx is an ONNX model",
     ),
     "a precision for a graph": (
         publish(file="small.onnx", precision="FP64"),
