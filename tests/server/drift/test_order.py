@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 from penstock_server.drift.fit import fit_baseline
 from penstock_server.drift.order import FEW_ROWS, Change, RowOrder, is_still, row_order
@@ -22,6 +23,10 @@ WORDS = [b"%d" % at for at in RNG.integers(0, 30, ROWS)]
 FLAGS = RNG.integers(0, 2, ROWS).astype(float)
 DATES = [f"2024-{1 + at * 12 // ROWS:02}-{1 + at * 12 * 28 // ROWS % 28:02}".encode() for at in range(ROWS)]
 GAPS = np.where(RNG.random(ROWS) < 0.1, np.nan, 1.0)
+
+
+def sorted_flags(ones: int) -> np.ndarray:
+    return np.repeat([0.0, 1.0], [24 - ones, ones])
 
 
 def order_of(times: tuple[str, ...] = (), change: Change = MOVING, **columns) -> RowOrder:
@@ -76,6 +81,37 @@ ORDERS = {
         order_of(x=np.append(np.ones(ROWS - 1), 2.0), y=NUMBERS), RowOrder("given")),
     "texts of which none comes again": (
         order_of(s=[b"%d" % at for at in range(ROWS)], y=NUMBERS), RowOrder("given")),
+    "just rows enough to change": (
+        order_of(x=NUMBERS[:FEW_ROWS], change=STILL), RowOrder("shuffled")),
+    "sorted down, with equal values": (
+        order_of(x=NUMBERS, flag=np.sort(FLAGS)[::-1]), RowOrder("sorted", ("flag",))),
+    "24 rows with 11 ones, of which one order in 1,248,072 is sorted": (
+        order_of(x=sorted_flags(11)), RowOrder("sorted", ("x",))),
+    "24 rows with 10 ones, of which one order in 980,628 is sorted": (
+        order_of(x=sorted_flags(10)), RowOrder("given")),
+    "24 texts, of which one order in 1,248,072 has the equal ones together": (
+        order_of(s=[b"b"] * 13 + [b"a"] * 11), RowOrder("sorted", ("s",))),
+    "24 texts, of which one order in 980,628 has the equal ones together": (
+        order_of(s=[b"b"] * 14 + [b"a"] * 10), RowOrder("given")),
+    "in groups of a text, of which one comes again": (
+        order_of(s=[*[b"a"] * 50, *[b"b"] * 50, *[b"a"] * 50]), RowOrder("given")),
+    "two numbers there, which count up": (
+        order_of(x=np.append(np.full(ROWS - 2, np.nan), [1.0, 2.0]), change=STILL), RowOrder("given")),
+    "one number there": (
+        order_of(x=np.append(np.full(ROWS - 1, np.nan), 1.0), change=STILL), RowOrder("shuffled")),
+    "a constant and nothing else": (
+        order_of(x=np.ones(ROWS), change=STILL), RowOrder("shuffled")),
+    "numbered, with gaps": (
+        order_of(id=np.arange(float(ROWS)) * GAPS, x=NUMBERS), RowOrder("given")),
+    "sorted by what is too late for a time": (
+        order_of(x=6e9 + np.cumsum(RNG.exponential(9, ROWS))), RowOrder("sorted", ("x",))),
+    "sorted by what is too early for a time": (
+        order_of(x=np.cumsum(RNG.exponential(9, ROWS))), RowOrder("sorted", ("x",))),
+    "by times, of which some are missing": (
+        order_of(times=("at",), at=np.where(np.isnan(GAPS), np.iinfo(np.int64).min, np.arange(ROWS) * DAY_NS)),
+        RowOrder("time", ("at",))),
+    "by texts of dates, the newest first": (
+        order_of(day=DATES[::-1], x=NUMBERS), RowOrder("time", ("day",))),
     "nothing there": (
         order_of(x=np.full(ROWS, np.nan), s=[b""] * ROWS, y=NUMBERS), RowOrder("given")),
 }  # fmt: skip
@@ -100,6 +136,12 @@ def test_many_columns_need_more_to_be_called_moving() -> None:
     assert not is_still([Change(1.2, 361)])
     assert is_still([Change(1.2, 361), *[STILL] * 20])
     assert is_still([Change(1.0, 0)])
+
+
+def test_one_shuffled_sample_in_a_hundred_is_called_moving() -> None:
+    bound = chi2.isf(0.01, 361) / 361
+    assert is_still([Change(bound * 0.9995, 361)])
+    assert not is_still([Change(bound * 1.0005, 361)])
 
 
 SPEC = FeatureSpec(
