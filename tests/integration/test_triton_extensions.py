@@ -188,7 +188,9 @@ def test_what_is_refused_says_so(client: Client) -> None:
     shared.set_shared_memory("r", 8)
     with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*shared memory"):
         client.infer("flag", [shared])
-    with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*'sequence_(id|start)' asks for a stateful sequence"):
+    with pytest.raises(
+        InferenceServerException, match=r"INVALID_ARGUMENT.*'sequence_(id|start)' asks for a stateful sequence"
+    ):
         client.infer("flag", tensor(), sequence_id=7, sequence_start=True)
 
 
