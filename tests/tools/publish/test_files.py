@@ -107,6 +107,10 @@ def test_a_holdout_is_kept_with_what_was_right(registry, files, onnx_file, befor
         ),
         (lambda files, onnx: Request("m", onnx, holdout=files / "s.csv", labels="truth"), "--sample DATA"),
         (
+            lambda files, onnx: Request("m", files / "p.skops", files / "s.csv", "truth", holdout=files / "s.csv"),
+            "the hold-out is the sample itself",
+        ),
+        (
             lambda files, onnx: Request("m", files / "p.skops", files / "s.csv", "age", holdout=files / "h.csv"),
             "the hold-out has no column 'age'",
         ),

@@ -16,6 +16,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 from xgboost import XGBClassifier
 
+from penstock_server.drift.expected_accuracy import fit_holdout
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnsupportedError
 from penstock_server.features.pipeline import Pipeline as Features
 from penstock_server.models import artifact
@@ -270,6 +271,25 @@ def test_the_baseline_is_in_the_order_of_the_times(registry, pipeline, frame, an
     # In another order the fares would not rise from block to block.
     fares = {column.name: column.dispersion for column in given.columns}["fare"]
     assert fares > 5 > {column.name: column.dispersion for column in baseline(shuffled, None).columns}["fare"]
+
+
+def test_a_holdout_is_kept_in_the_order_of_the_times_and_is_not_the_sample(
+    registry, pipeline, frame, answers, tmp_path
+):
+    days = pd.date_range("2024-01-01", periods=len(frame)).strftime("%Y-%m-%d")
+    later = frame.assign(day=days).sample(frac=1, random_state=0)
+    truth = answers["binary"][later.index]
+    published = publish_pipeline(
+        "fraud", pipeline, frame.assign(day=days), answers["binary"], time="day", holdout=(later, truth), explain=False
+    )
+    folder = MlflowSource(registry, cache_dir=tmp_path / "cache").fetch("fraud", published.version)
+    (confidence,) = artifact.read(folder).baseline.answers
+    right = pipeline.predict(frame) == answers["binary"]
+    expected = fit_holdout("confidence", pipeline.predict_proba(frame).max(axis=1), right)[1]
+    assert sum(confidence.holdout.correct) == right.sum()
+    assert confidence.holdout.variance == pytest.approx(expected.variance, rel=0.05)
+    with pytest.raises(InvalidInputError, match="the hold-out is the sample itself"):
+        publish_pipeline("fraud", pipeline, frame, answers["binary"], holdout=(frame, answers["binary"]))
 
 
 def test_a_pipeline_without_names_is_published_by_a_frame_with_times(registry):

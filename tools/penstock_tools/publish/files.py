@@ -23,7 +23,7 @@ from penstock_tools.progress import Report
 from penstock_tools.publish import golden, logged, onnx, onnx_graph, pipeline
 from penstock_tools.publish.answers import Held
 from penstock_tools.publish.beside import beside
-from penstock_tools.publish.holdout import HeldRows, HoldOut, holdout_of
+from penstock_tools.publish.holdout import SAME, HeldRows, HoldOut, holdout_of
 from penstock_tools.publish.prepared import Prepared
 from penstock_tools.publish.specification import SUFFIXES, read_specification
 from penstock_tools.publish.straight import straight
@@ -185,6 +185,8 @@ def _holdout(request: Request) -> HoldOut | None:
         raise InvalidInputError(
             "the true answers of a --holdout are in one of its columns; name it with --labels COLUMN"
         )
+    if request.sample is not None and request.sample.resolve() == request.holdout.resolve():
+        raise InvalidInputError(SAME)
     rows, labels = load.with_labels(load.read_sample(request.holdout), request.labels, what="hold-out")
     return holdout_of((rows, np.asarray(labels)), request.time)
 

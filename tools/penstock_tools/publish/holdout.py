@@ -5,7 +5,7 @@ They are read, put in the order of time and brought in the form of requests as t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,10 +63,23 @@ class HoldOut:
         return found, np.asarray(self.labels)[found.places]
 
 
-def holdout_of(given: tuple[Any, ArrayLike] | None, time: str | Sequence[Any] | ArrayLike | None) -> HoldOut | None:
-    """The hold-out that a caller gives as rows and labels; ordered by the same column as the sample, if it is there."""
+SAME: Final = (
+    "the hold-out is the sample itself, of which a model is surer than of other rows; give rows that it has not seen"
+)
+
+
+def holdout_of(
+    given: tuple[Any, ArrayLike] | None, time: str | Sequence[Any] | ArrayLike | None, sample: Any = None
+) -> HoldOut | None:
+    """The hold-out that a caller gives as rows and labels; ordered by the same column as the sample, if it is there.
+
+    Raises:
+        InvalidInputError: it is the sample itself.
+    """
     if given is None:
         return None
     rows, labels = given
+    if rows is sample:
+        raise InvalidInputError(SAME)
     has_time = isinstance(time, str) and time in [str(name) for name in getattr(rows, "columns", ())]
     return HoldOut(rows, labels, time if has_time and isinstance(time, str) else None)

@@ -225,6 +225,7 @@ def publish_pipeline(
         UnavailableError: the registry does not answer.
     """
     with progress.watched() if report is None else nullcontext(report) as told:
+        held = holdout_of(holdout, time, sample)
         order = None if time is None else time_order(sample, time)
         if order is not None:
             sample = without_column(pipeline, sample, order.column)
@@ -241,7 +242,7 @@ def publish_pipeline(
             batching=batching,
             explain=explain,
             order=order,
-            holdout=holdout_of(holdout, time),
+            holdout=held,
             record=record,
             report=told,
             decided=decided,
