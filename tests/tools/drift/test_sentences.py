@@ -60,11 +60,11 @@ def test_a_column_drifts_since_the_first_of_its_alarms():
 
 def test_expected_accuracy_is_told_with_its_assumption():
     assert sentences.expected_line(CHAMPION) == (
-        "expected accuracy, if the relation held: 81.2% (79.0% to 83.0%); on the hold-out of 5,000 rows it was 85.1%; "
-        "the hold-out says nothing about 1.2% of the rows"
+        "expected accuracy, if the relation held: 81.2% (79.0% to 83.0%); of the hold-out's 5,000 rows 85.1% were right; "
+        "it says nothing about 1.2% of the rows now"
     )
     inside = replace(CHAMPION, expected_accuracy=replace(CHAMPION.expected_accuracy, outside_ratio=0.0))
-    assert sentences.expected_line(inside).endswith("it was 85.1%")
+    assert sentences.expected_line(inside).endswith("85.1% were right")
     assert "It holds if the relation between features and truth held" in sentences.assumption(CHAMPION)
     assert (sentences.expected_line(CANARY), sentences.assumption(CANARY)) == ("", "")
 

@@ -91,12 +91,10 @@ def expected_line(version: VersionDrift) -> str:
     found = version.expected_accuracy
     if found is None:
         return ""
-    outside = (
-        f"; the hold-out says nothing about {share(found.outside_ratio)} of the rows" if found.outside_ratio else ""
-    )
+    outside = f"; it says nothing about {share(found.outside_ratio)} of the rows now" if found.outside_ratio else ""
     return (
-        f"expected accuracy, if the relation held: {found.value:.1%} ({found.low:.1%} to {found.high:.1%}); on the hold-out of "
-        f"{found.reference_rows:,} rows it was {found.reference:.1%}{outside}"
+        f"expected accuracy, if the relation held: {found.value:.1%} ({found.low:.1%} to {found.high:.1%}); of the hold-out's "
+        f"{found.reference_rows:,} rows {found.reference:.1%} were right{outside}"
     )
 
 
