@@ -25,7 +25,8 @@ PLATFORM: Final = "onnxruntime_onnx"
 
 INFERENCE_SERVICE: Final = "inference.GRPCInferenceService"
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"
-REFLECTION_SERVICE: Final = "grpc.reflection.v1alpha.ServerReflection"
+REFLECTION_SERVICES: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+"""The same messages under two names: newer clients ask the first one only."""
 CONTROL_SERVICE: Final = "penstock.v1.Penstock"
 
 INFER_METHOD: Final = "ModelInfer"

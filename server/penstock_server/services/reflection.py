@@ -1,30 +1,33 @@
 """Server reflection: grpcurl and similar tools can list and call what is served without the .proto files.
 
-Source: grpc/reflection/v1alpha/reflection.proto.
+grpcio has v1alpha alone. v1 is the same file in another package, so its description is made of the other's.
+
+Source: grpc/reflection/v1/reflection.proto.
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import Default, DescriptorPool
 from grpc_health.v1 import health_pb2 as _health  # noqa: F401 - registers its file in the default pool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from penstock import penstock_pb2 as _control  # noqa: F401 - registers its file in our pool
 from penstock.inference_pb2 import DESCRIPTOR
-from penstock.names import CONTROL_SERVICE, HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICE
+from penstock.names import CONTROL_SERVICE, HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICES
 from penstock.pool import POOL
 from penstock_server.call import Call
 from penstock_server.parse import parse_small
 from penstock_server.transport.interface import Methods, StreamReceiver
 
-SERVICES: Final = (INFERENCE_SERVICE, CONTROL_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)
+SERVICES: Final = (INFERENCE_SERVICE, CONTROL_SERVICE, HEALTH_SERVICE, *REFLECTION_SERVICES)
 _NOT_FOUND: Final = 5
 _UNIMPLEMENTED: Final = 12
 
 
 def reflection_methods() -> Methods:
-    return Methods({}, {f"/{REFLECTION_SERVICE}/ServerReflectionInfo": _reflect})
+    return Methods({}, dict.fromkeys((f"/{name}/ServerReflectionInfo" for name in REFLECTION_SERVICES), _reflect))
 
 
 def _reflect(call: Call) -> StreamReceiver:
@@ -32,10 +35,27 @@ def _reflect(call: Call) -> StreamReceiver:
         if message is None:
             call.finish()
             return
-        request = parse_small(pb.ServerReflectionRequest, message, "grpc.reflection.v1alpha")
+        request = parse_small(pb.ServerReflectionRequest, message, "grpc.reflection")
         call.send(answer(request).SerializeToString())
 
     return receive
+
+
+def _as_v1(alpha: FileDescriptorProto) -> FileDescriptorProto:
+    """The description of v1."""
+    alpha_package, package = (name.rpartition(".")[0] for name in reversed(REFLECTION_SERVICES))
+    file = FileDescriptorProto()
+    file.CopyFrom(alpha)
+    file.name, file.package = "grpc/reflection/v1/reflection.proto", package
+    for field in (field for message in file.message_type for field in message.field if field.type_name):
+        field.type_name = field.type_name.replace(f".{alpha_package}.", f".{package}.")
+    for method in (method for service in file.service for method in service.method):
+        method.input_type = method.input_type.replace(f".{alpha_package}.", f".{package}.")
+        method.output_type = method.output_type.replace(f".{alpha_package}.", f".{package}.")
+    return file
+
+
+POOL.AddSerializedFile(_as_v1(FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)).SerializeToString())
 
 
 def answer(request: Any) -> Any:

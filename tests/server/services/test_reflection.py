@@ -2,12 +2,13 @@ from typing import Any
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.services.reflection import SERVICES, answer, reflection_methods
 
-PATH = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+PATHS = [f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")]
 
 
 def files_in(reply: Any) -> list[FileDescriptorProto]:
@@ -67,13 +68,29 @@ def test_extensions_are_not_served(request_of: dict[str, Any]) -> None:
     assert answer(pb.ServerReflectionRequest(**request_of)).error_response.error_code == 12
 
 
-def test_a_stream_answers_each_message_and_ends_with_the_caller(fake_call: Any) -> None:
+def test_both_versions_say_the_same_of_themselves() -> None:
+    first, alpha = (
+        files_in(answer(pb.ServerReflectionRequest(file_containing_symbol=path[1:].split("/")[0])))[0] for path in PATHS
+    )
+    assert first.name == "grpc/reflection/v1/reflection.proto"
+    pool = DescriptorPool()
+    pool.Add(first)  # its types are there
+    method = pool.FindMethodByName("grpc.reflection.v1.ServerReflection.ServerReflectionInfo")
+    assert method.input_type.full_name == "grpc.reflection.v1.ServerReflectionRequest"
+    assert b"v1alpha" not in first.SerializeToString()
+    assert [[(field.name, field.number) for field in message.field] for message in first.message_type] == [
+        [(field.name, field.number) for field in message.field] for message in alpha.message_type
+    ]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_stream_answers_each_message_and_ends_with_the_caller(fake_call: Any, path: str) -> None:
     call = fake_call()
-    receive = reflection_methods().streams[PATH](call)
+    receive = reflection_methods().streams[path](call)
     for _ in range(2):
         receive(pb.ServerReflectionRequest(list_services="").SerializeToString())
     receive(None)
     assert len(call.sent) == 2
     assert call.answer is None
     with pytest.raises(InvalidInputError, match="the message is not a ServerReflectionRequest"):
-        reflection_methods().streams[PATH](fake_call())(b"\xff")
+        reflection_methods().streams[path](fake_call())(b"\xff")
