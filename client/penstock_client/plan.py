@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from penstock.tensors import BF16
 from penstock_client.errors import PenstockClientError
 from penstock_client.metadata import ModelMetadata, TensorSpec
 from penstock_client.request import RAW_CONTENTS, RequestOptions, delimited, inputs_and_outputs, names, parameters
@@ -121,7 +122,8 @@ def _plan(options: RequestOptions, rows: Rows, layout: Layout, declared: ModelMe
     if isinstance(rows, np.ndarray):
         # An array of the tensor's own type is sent as it is, whatever it holds.
         (tensor, *others) = tensors
-        if others or rows.dtype.kind not in "biuf" or tensor.values.dtype != rows.dtype or not rows.dtype.isnative:
+        is_sent_as_it_is = tensor.values.dtype == rows.dtype and rows.dtype.isnative and tensor.datatype != BF16
+        if others or rows.dtype.kind not in "biuf" or not is_sent_as_it_is:
             return None
         return Plan(declared, names(options), head + delimited(RAW_CONTENTS, tensor.values.nbytes))
     if not isinstance(rows, dict) or not all(type(name) is str for name in rows):

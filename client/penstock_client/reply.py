@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from penstock import inference_pb2
 from penstock.names import PARAMETER_BATCH_ROWS, PARAMETER_COMPUTE_US, PARAMETER_QUEUE_US, PARAMETER_ROLE
-from penstock.tensors import NUMPY_TYPES
+from penstock.tensors import BF16, NUMPY_TYPES
 from penstock_client.prediction import Prediction, Timing, texts_of
 from penstock_client.steps import Failure
 
@@ -192,6 +192,7 @@ def _learned(heads: bytes) -> tuple[_Output, ...]:
 def _output(tensor: inference_pb2.ModelInferResponse.InferOutputTensor) -> _Output:
     dtype = NUMPY_TYPES.get(tensor.datatype)
     shape = tuple(tensor.shape)
-    if tensor.HasField("contents") or (dtype is None and tensor.datatype != "BYTES") or min(shape, default=0) < 0:
+    is_known = tensor.datatype == "BYTES" or (dtype is not None and tensor.datatype != BF16)
+    if tensor.HasField("contents") or not is_known or min(shape, default=0) < 0:
         raise _NotPlainError
     return _Output(tensor.name, dtype, shape, 0 if dtype is None else dtype.itemsize * prod(shape))

@@ -76,7 +76,7 @@ def infer_payload(options: RequestOptions, tensors: Sequence[InputTensor], *, fo
     """The serialized `ModelInferRequest`, its tensors raw; with `for_any_version` a server takes what it needs of them."""
     parts = [names(options), parameters(options, for_any_version=for_any_version), inputs_and_outputs(options, tensors)]
     for tensor in tensors:
-        raw = to_raw(tensor.values)
+        raw = to_raw(tensor.values, tensor.datatype)
         parts += (delimited(RAW_CONTENTS, len(raw)), raw)
     return b"".join(parts)
 

@@ -3,7 +3,7 @@
 No value changes without a word:
 
 - A whole number is kept exactly, or refused: also by a float column, which holds every one only up to 2**53 (FP64), 2**24
-  (FP32) or 2**11 (FP16).
+  (FP32), 2**11 (FP16) or 2**8 (BF16).
 - A float, a `Decimal` and a `Fraction` become the nearest float, as everybody expects; one that is too large is refused.
   A column of whole numbers takes those that are whole.
 - True and False are 1 and 0, and a BOOL column takes 1 and 0.
@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.tensors import numpy_type
+from penstock.tensors import BF16, numpy_type, to_raw, widened
 from penstock_client.errors import InvalidRequestError
 
 _NUMBER_KINDS: Final = "biuf"
@@ -60,9 +60,11 @@ def cast(values: object, datatype: str, label: str, *, missing: str | None = Non
         dtype = numpy_type(datatype)
     except ValueError as error:
         raise InvalidRequestError(f"{label} is declared with a datatype that cannot be sent: {error}") from error
-    if isinstance(values, np.ndarray) and values.dtype == dtype:
+    if isinstance(values, np.ndarray) and values.dtype == dtype and datatype != BF16:
         return values
     cause = f"{label} is {datatype} and takes {_EXPECTED[dtype.kind]}"
+    if datatype == BF16:
+        return _as_bfloat16(_numbers(values, label, cause), dtype, cause)
     return _CASTS[dtype.kind](_numbers(values, label, cause), dtype, cause)
 
 
@@ -120,6 +122,22 @@ def _as_float(array: NDArray[Any], dtype: np.dtype[Any], cause: str) -> NDArray[
     if not np.can_cast(array.dtype, dtype):
         _refuse_where(np.isinf(floats) & np.isfinite(array), array, cause)
     return floats
+
+
+def _as_bfloat16(array: NDArray[Any], dtype: np.dtype[Any], cause: str) -> NDArray[Any]:
+    """Float32s that are BF16: as other floats, but with eight binary digits."""
+    floats = _as_float(array, dtype, cause)
+    rounded = widened(to_raw(floats, BF16)).reshape(floats.shape)
+    if array.dtype.kind in "iuO":
+        is_whole = np.array([isinstance(value, _WHOLE_TYPES) for value in array.ravel().tolist()], bool)
+        bad = is_whole.reshape(array.shape) & (rounded != floats)
+        _refuse_where(
+            bad,
+            array,
+            f"{cause}, which are exact for whole numbers up to 2**8; make the column one of floats to have it rounded",
+        )
+    _refuse_where(np.isinf(rounded) & np.isfinite(floats), array, cause)
+    return rounded
 
 
 def _floats(array: NDArray[Any], dtype: np.dtype[Any], cause: str) -> NDArray[Any]:

@@ -15,6 +15,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+BF16: Final = "BF16"
+"""The datatype whose raw form is not that of its numpy type: the upper halves of FP32."""
+
 NUMPY_TYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype("?"),
     "UINT8": np.dtype("u1"),
@@ -28,10 +31,11 @@ NUMPY_TYPES: Final[dict[str, np.dtype[Any]]] = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    "BF16": np.dtype("<f4"),
 }
-"""The numpy type of every fixed-size datatype; BYTES has none."""
+"""The numpy type of every fixed-size datatype; BYTES has none. numpy has no BF16: its numbers are held as FP32, exactly."""
 
-DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in NUMPY_TYPES.items()}
+DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in NUMPY_TYPES.items() if name != BF16}
 
 TYPED_FIELDS: Final[dict[str, str]] = {
     "BOOL": "bool_contents",
@@ -47,7 +51,7 @@ TYPED_FIELDS: Final[dict[str, str]] = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""The field of `InferTensorContents` for each datatype; FP16 has only the raw form."""
+"""The field of `InferTensorContents` for each datatype; FP16 and BF16 have only the raw form."""
 
 # protobuf has no integers of 8 and 16 bits, so these fields hold wider ones than some of their datatypes.
 _WIDE_TYPES: Final = {"int_contents": NUMPY_TYPES["INT32"], "uint_contents": NUMPY_TYPES["UINT32"]}
@@ -92,12 +96,14 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
         raise ValueError(f"numpy type {dtype} has no datatype in the Open Inference Protocol") from None
 
 
-def to_raw(array: NDArray[Any]) -> bytes:
-    r"""The raw contents of an array of any shape.
+def to_raw(array: NDArray[Any], datatype: str = "") -> bytes:
+    r"""The raw contents of an array of any shape; of FP32 as BF16, if that is the datatype.
 
     >>> to_raw(np.array([1, 2], np.int16)), to_raw(np.array(["no", "é"]))
     (b'\x01\x00\x02\x00', b'\x02\x00\x00\x00no\x02\x00\x00\x00\xc3\xa9')
     """
+    if datatype == BF16:
+        return narrowed(array).tobytes()
     if array.dtype.kind in "OUST":
         return join_bytes(array.ravel().tolist())
     little = array.dtype.newbyteorder("<")
@@ -114,11 +120,43 @@ def from_raw(raw: bytes, datatype: str, shape: Sequence[int]) -> NDArray[Any]:
         values = np.empty(prod(shape), dtype=object)
         values[:] = split_bytes(raw, prod(shape))
         return values.reshape(shape)
-    dtype = numpy_type(datatype)
-    if len(raw) != prod(shape) * dtype.itemsize:
-        expected = prod(shape) * dtype.itemsize
-        raise ValueError(f"{datatype} of shape {list(shape)} takes {expected} bytes, got {len(raw)}")
+    dtype, size = numpy_type(datatype), element_bytes(datatype)
+    if len(raw) != prod(shape) * size:
+        raise ValueError(f"{datatype} of shape {list(shape)} takes {prod(shape) * size} bytes, got {len(raw)}")
+    if datatype == BF16:
+        return widened(raw).reshape(shape)
     return np.frombuffer(raw, dtype).reshape(shape)
+
+
+def element_bytes(datatype: str) -> int:
+    """The bytes that an element of a fixed-size datatype takes in raw form; `ValueError` as `numpy_type`.
+
+    >>> element_bytes("FP32"), element_bytes("BF16")
+    (4, 2)
+    """
+    return 2 if datatype == BF16 else numpy_type(datatype).itemsize
+
+
+def widened(raw: bytes) -> NDArray[np.float32]:
+    r"""BF16 in raw form as FP32, [N]: each number is the same.
+
+    >>> widened(b"\x80\x3f\x20\xc0").tolist()
+    [1.0, -2.5]
+    """
+    return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
+
+
+def narrowed(array: NDArray[Any]) -> NDArray[np.uint16]:
+    """Floats as the nearest BF16, which are 16-bit words of the same shape; of two that are as near, the even one.
+
+    >>> [hex(word) for word in narrowed(np.array([1.0, -2.5, 1.00390625, float("nan")], np.float32)).tolist()]
+    ['0x3f80', '0xc020', '0x3f80', '0x7fc0']
+    """
+    floats = np.ascontiguousarray(array, "<f4")
+    bits = floats.view("<u4").reshape(array.shape)
+    # The carry of a rounding goes into the exponent, and beyond the largest number to infinity. NaN stays NaN.
+    nearest = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(array), bits >> 16 | 0x40, nearest).astype("<u2")
 
 
 def numpy_type(datatype: str) -> np.dtype[Any]:

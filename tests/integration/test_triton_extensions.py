@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
+import penstock_client
 from tests.integration.conftest import Server, starting
 
 pytestmark = pytest.mark.slow
@@ -39,6 +41,7 @@ def server(
     for version in ("1", "2"):
         put_version(repository, "flag", version, flag_model)
     put_version(repository, "counted", "2", flag_model)
+    put_version(repository, "halves", "1", halves_model())
     put_version(repository, "strings", "3", strings_model)
     (repository / "damaged" / "1").mkdir(parents=True)
     (repository / "damaged" / "1" / "model.onnx").write_bytes(b"no graph")
@@ -93,6 +96,38 @@ def test_metadata_name_the_extensions(client: Client) -> None:
     extensions = {*client.get_server_metadata().extensions}
     assert {"statistics", "model_configuration", "classification"} <= extensions
     assert not any("shared_memory" in name for name in extensions)
+
+
+def halves_model() -> bytes:
+    """Doubles BF16 [N, 2], and gives it as floats too."""
+    from onnx import TensorProto, helper
+
+    kinds = {"x": TensorProto.BFLOAT16, "y": TensorProto.BFLOAT16, "f": TensorProto.FLOAT}
+    x, y, f = (helper.make_tensor_value_info(name, kind, ["N", 2]) for name, kind in kinds.items())
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["wide", "wide"], ["f"]),
+        helper.make_node("Cast", ["f"], ["y"], to=TensorProto.BFLOAT16),
+    ]
+    graph = helper.make_graph(nodes, "halves", [x], [y, f])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def test_bfloat16_goes_in_and_out(server: Server, client: Client) -> None:
+    (described,) = client.get_model_metadata("halves").inputs
+    assert (described.datatype, list(described.shape)) == ("BF16", [-1, 2])
+    assert client.get_model_config("halves").config.input[0].data_type == model_config_pb2.TYPE_BF16
+    made = triton.InferInput("x", [3, 2], "BF16")
+    made.set_data_from_numpy(ROWS.astype(ml_dtypes.bfloat16))
+    for _ in range(3):  # the second one is like the first
+        result = client.infer("halves", [made])
+        for name in "yf":
+            assert result.as_numpy(name).astype(np.float32).tolist() == (2 * ROWS).tolist()
+    with penstock_client.Client(server.grpc) as own:
+        for rows in (ROWS, ROWS.tolist(), ROWS):
+            prediction = own.predict("halves", np.array(rows, np.float32))
+            assert prediction["y"].tolist() == prediction["f"].tolist() == (2 * ROWS).tolist()
 
 
 def test_the_largest_scores_with_their_classes(client: Client) -> None:
@@ -153,7 +188,12 @@ def test_statistics_are_of_the_whole_server(server: Server, client: Client, unti
 
 
 def test_statistics_of_what_is_not_loaded(client: Client) -> None:
-    assert {one.name for one in client.get_inference_statistics().model_stats} == {"counted", "flag", "strings"}
+    assert {one.name for one in client.get_inference_statistics().model_stats} == {
+        "counted",
+        "flag",
+        "halves",
+        "strings",
+    }
     with pytest.raises(InferenceServerException, match="no version of model 'nothing' is loaded"):
         client.get_inference_statistics("nothing")
 

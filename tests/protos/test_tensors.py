@@ -1,9 +1,10 @@
 import doctest
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -53,6 +54,22 @@ def test_byte_order_in_memory_does_not_matter(array: np.ndarray[Any, Any]) -> No
         little = array.astype(array.dtype.newbyteorder("<"))
         assert to_raw(array) == little.tobytes()
         assert datatype_of(array.dtype) == datatype_of(little.dtype)
+
+
+@given(array=npst.arrays(np.float32, SHAPES, elements=st.floats(width=32)))
+@example(array=np.array([1.00390625, 1.01171875, 3.3961775e38, 3.4e38, -1e-45, np.nan, -np.inf], np.float32))
+def test_bfloat16_is_the_nearest(array: np.ndarray[Any, Any]) -> None:
+    raw = to_raw(array, "BF16")
+    with np.errstate(over="ignore"):
+        expected = array.astype(ml_dtypes.bfloat16)
+    is_nan = np.isnan(array).ravel()
+    assert (np.frombuffer(raw, "<u2") == expected.view("<u2").ravel())[~is_nan].all()
+    back = from_raw(raw, "BF16", array.shape)
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, expected.astype(np.float32))
+    assert to_raw(back, "BF16") == raw
+    with pytest.raises(ValueError, match=rf"BF16 of shape .* takes {2 * array.size} bytes, got {len(raw) + 1}"):
+        from_raw(raw + b"a", "BF16", array.shape)
 
 
 @given(elements=ELEMENTS)

@@ -168,6 +168,7 @@ def write_onnx(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         "UINT32": TensorProto.UINT32, "UINT64": TensorProto.UINT64, "INT8": TensorProto.INT8,
         "INT16": TensorProto.INT16, "INT32": TensorProto.INT32, "INT64": TensorProto.INT64,
         "FP16": TensorProto.FLOAT16, "FP32": TensorProto.FLOAT, "FP64": TensorProto.DOUBLE, "BYTES": TensorProto.STRING,
+        "BF16": TensorProto.BFLOAT16,
     }  # fmt: skip
 
     def value(name: str, datatype: str, shape: Sequence[int | str]) -> Any:

@@ -3,12 +3,14 @@
 It turns raw blocks into feeds and returns arrays. The batch scheduler decides which rows run together.
 """
 
+import ctypes
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from functools import cache
+from functools import cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from penstock.tensors import NUMPY_TYPES, split_bytes
+from penstock.tensors import BF16, NUMPY_TYPES, element_bytes, narrowed, split_bytes, widened
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnavailableError, first_line
 from penstock_server.models import execution, onnx_file
 from penstock_server.models.execution import CPU, PROVIDERS, ExecutionSettings, Placement
@@ -25,6 +27,9 @@ from penstock_server.models.signature import ANY, Signature, TensorInfo
 # Some builds record usage events; a server's requests are confidential.
 onnxruntime.disable_telemetry_events()
 
+_OrtValue: Final = onnxruntime.OrtValue
+_ONNX_BF16: Final = 16
+"""`TensorProto.BFLOAT16`."""
 _DATATYPES: Final[dict[str, str]] = {
     "tensor(bool)": "BOOL",
     "tensor(uint8)": "UINT8",
@@ -38,6 +43,7 @@ _DATATYPES: Final[dict[str, str]] = {
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
     "tensor(string)": "BYTES",
 }
 
@@ -84,7 +90,13 @@ class OnnxModel:
         self._session: Any = session
         self.signature = _signature(session, path)
         self._outputs = [output.name for output in self.signature.outputs]
-        self._run: Callable[..., Any] = session.run
+        datatypes = {spec.datatype for spec in (*self.signature.inputs, *self.signature.outputs)}
+        has_bf16 = BF16 in datatypes
+        if datatypes >= {BF16, "BYTES"}:
+            raise InvalidInputError(
+                f"{path.name} has tensors of bfloat16 and of strings, which onnxruntime's Python cannot pass together"
+            )
+        self._run: Callable[..., Any] = partial(_run_values, session, self.signature) if has_bf16 else session.run
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for these inputs, in the signature's order.
@@ -109,6 +121,29 @@ class OnnxModel:
             spec.name: _array(block, spec.datatype, shape)
             for spec, block, shape in zip(self.signature.inputs, blocks, shapes, strict=True)
         }
+
+
+def _run_values(
+    session: Any, signature: Signature, outputs: Sequence[str], feeds: dict[str, NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """Runs a graph that takes or gives BF16, which numpy lacks: such tensors are FP32 here, and cross as words."""
+    datatypes = {spec.name: spec.datatype for spec in signature.inputs}
+    values = {
+        name: _OrtValue.ortvalue_from_numpy_with_onnx_type(narrowed(array), _ONNX_BF16)
+        if datatypes[name] == BF16
+        else _OrtValue.ortvalue_from_numpy(array)
+        for name, array in feeds.items()
+    }
+    return [_array_of(value) for value in session.run_with_ort_values(outputs, values)]
+
+
+def _array_of(value: Any) -> NDArray[Any]:
+    if value.data_type() != "tensor(bfloat16)":
+        array: NDArray[Any] = value.numpy()
+        return array
+    shape = value.shape()
+    raw = ctypes.string_at(value.data_ptr(), element_bytes(BF16) * prod(shape)) if prod(shape) else b""
+    return widened(raw).reshape(shape)
 
 
 def _refuse(*_: object) -> Any:

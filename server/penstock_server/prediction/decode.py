@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from penstock.inference_pb2 import ModelInferRequest
 from penstock.names import MATRIX_INPUT, PARAMETER_EXTRA_COLUMNS
-from penstock.tensors import DATATYPES, NUMPY_TYPES, join_bytes, split_bytes, typed_to_raw
+from penstock.tensors import (
+    BF16,
+    DATATYPES,
+    NUMPY_TYPES,
+    element_bytes,
+    join_bytes,
+    split_bytes,
+    typed_to_raw,
+    widened,
+)
 from penstock_server.errors import InvalidInputError
 from penstock_server.features.compiler import layout
 from penstock_server.features.pipeline import Pipeline, count_elements
@@ -29,6 +38,8 @@ from penstock_server.plain.requests import RawColumn
 _FLOAT64: Final = np.dtype("<f8")
 MAX_EMPTY: Final = 1 << 20
 """What the other free dimensions of an empty tensor may come to: a graph may make a tensor of them that is not empty."""
+_CONVERTED: Final = ("BYTES", BF16)
+"""The datatypes of which a request's raw contents are not a block as they are, or not of a size that the shape tells."""
 _SHARED_MEMORY: Final = "shared_memory_region"
 
 
@@ -130,7 +141,7 @@ class TensorDecoder:
         self.columns = self.inputs[0].columns
         self.matrix = replace(self.inputs[0], columns=()) if len(self.inputs) == 1 else None
         self.blocks = tuple(block_of(spec, is_batched=signature.is_batched) for spec in signature.inputs)
-        self._is_plain = signature.is_batched and len(self.inputs) == 1 and self.inputs[0].datatype != "BYTES"
+        self._is_plain = signature.is_batched and len(self.inputs) == 1 and self.inputs[0].datatype not in _CONVERTED
 
     def decode(self, request: ModelInferRequest) -> DecodedRows:
         tensors = request.inputs
@@ -351,6 +362,8 @@ def _whole(at: int, tensor: Any, inputs: Sequence[TensorInfo]) -> RawColumn | No
         return None  # one column of a matrix, or rows of any size
     if spec.datatype == "BYTES":
         return RawColumn(layout_of_plain.TEXTS, at) if size == 1 else None
+    if spec.datatype == BF16:
+        return None
     return RawColumn(layout_of_plain.ROWS, at, 0, size * NUMPY_TYPES[spec.datatype].itemsize)
 
 
@@ -474,12 +487,13 @@ def _raw(tensor: Any, raw: bytes | None, elements: int, *, count: Callable[[byte
             raise InvalidInputError(
                 f"input {tensor.name!r} takes {elements} BYTES elements, each a 4-byte length and its bytes; got {came}"
             )
-    elif len(raw) != elements * NUMPY_TYPES[tensor.datatype].itemsize:
-        expected = elements * NUMPY_TYPES[tensor.datatype].itemsize
+    elif len(raw) != (expected := elements * element_bytes(tensor.datatype)):
         raise InvalidInputError(
             f"input {tensor.name!r} of shape {_dimensions(tensor.shape)} and datatype {tensor.datatype} takes {expected} "
             f"bytes, got {len(raw)}"
         )
+    elif tensor.datatype == BF16:
+        return widened(raw).tobytes()
     return raw
 
 

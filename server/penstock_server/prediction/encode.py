@@ -22,7 +22,7 @@ from penstock.names import (
     Role,
     VersionKey,
 )
-from penstock.tensors import to_raw
+from penstock.tensors import BF16, to_raw
 from penstock.wire import varint
 from penstock_server.models.signature import TensorInfo
 from penstock_server.prediction.classification import DATATYPE, TopClasses, output_of
@@ -60,11 +60,13 @@ class ReplyEncoder:
 
     Attributes:
         specs: the version's outputs.
+        narrowed: the positions of those that are BF16.
         shapes: how often the shapes of its outputs have changed; layouts hold for one of these times.
     """
 
     def __init__(self, key: VersionKey, role: Role | None, outputs: Sequence[TensorInfo]) -> None:
         self.specs = outputs
+        self.narrowed = [at for at, spec in enumerate(outputs) if spec.datatype == BF16]
         self.shapes = 0
         self._base = ModelInferResponse(model_name=key[0], model_version=key[1])
         if role is not None:
@@ -127,7 +129,7 @@ class ReplyEncoder:
             for place in _places(arrays, chosen):
                 size = -1
                 if isinstance(place, int) and arrays[place].dtype.kind not in "OUS":
-                    size = prod(shapes[place]) * arrays[place].itemsize
+                    size = prod(shapes[place]) * (2 if self.specs[place].datatype == BF16 else arrays[place].itemsize)
                 head = _RAW_OUTPUT + varint(size) if size >= 0 else b""
                 outputs.append((output_of(place), size, head, place))
             known = _Layout(self._described(shapes, chosen).SerializeToString(), tuple(outputs))
@@ -175,6 +177,8 @@ class BatchReplies:
         self._arrays = arrays
         self._timing = timing
         self._raws = [b"" if array.dtype.kind in "OUS" else array.tobytes() for array in arrays]
+        for at in encoder.narrowed:
+            self._raws[at] = to_raw(arrays[at], BF16)
 
     def reply(self, start: int, rows: int, id_field: bytes, chosen: Choice, queue_us: int) -> bytes:
         """The encoded reply to the request whose rows begin at `start`."""
@@ -196,7 +200,7 @@ def raw_of(
 ) -> bytes:
     """What a request asks for of one output, in raw form."""
     if isinstance(place, int):
-        return to_raw(arrays[place])
+        return to_raw(arrays[place], specs[place].datatype)
     return to_raw(place.texts(arrays[place.output], specs[place.output].labels))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.names import Role
-from penstock.tensors import NUMPY_TYPES
+from penstock.tensors import element_bytes
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.queue import Batch, BatchQueue
@@ -484,6 +484,7 @@ class Executor(Answerer):
         """Whether its requests may be plain: they run together, and so do those of its shadow."""
         return (
             self.servable.is_batched
+            and not self.encoder.narrowed
             and self._plain is None
             and self._own_cells is None
             and not self.is_ending
@@ -717,7 +718,7 @@ class Executor(Answerer):
 
 def _row_bytes(spec: TensorInfo) -> int:
     """The bytes that a row of this output takes in a reply; the least where that varies."""
-    item = 4 if spec.datatype == "BYTES" else NUMPY_TYPES[spec.datatype].itemsize
+    item = 4 if spec.datatype == "BYTES" else element_bytes(spec.datatype)
     return prod(0 if size == ANY else size for size in spec.shape[1:]) * item
 
 

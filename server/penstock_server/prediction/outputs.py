@@ -148,7 +148,7 @@ def score_output(specs: Sequence[TensorInfo], *, has_classes: bool = False) -> i
     return next((at for kind in kinds for at, spec in enumerate(specs) if spec.datatype in kind), None)
 
 
-_FLOATS: Final = frozenset({"FP32", "FP64", "FP16"})
+_FLOATS: Final = frozenset({"FP32", "FP64", "FP16", "BF16"})
 _INTEGERS: Final = frozenset({f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)})
 
 

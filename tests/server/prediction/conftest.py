@@ -204,7 +204,7 @@ def infer_request() -> Callable[..., pb.ModelInferRequest]:
                 values = [text.encode() if isinstance(text, str) else text for text in flat]
                 getattr(tensor.contents, TYPED_FIELDS[datatype]).extend(values)
             else:
-                request.raw_input_contents.append(to_raw(array))
+                request.raw_input_contents.append(to_raw(array, datatype))
         for name in outputs:
             request.outputs.add(name=name)
         return request
