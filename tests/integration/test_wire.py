@@ -262,9 +262,11 @@ def test_model_ready_of_an_unknown_model_is_not_found(client: triton.InferenceSe
         client.is_model_ready("nothing")
 
 
-def test_unserved_methods_say_so(client: triton.InferenceServerClient) -> None:
-    with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
-        client.load_model("flag")
+def test_unserved_methods_say_so(channel: grpc.Channel) -> None:
+    call = channel.unary_unary("/inference.GRPCInferenceService/ModelGuess")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"", timeout=TIMEOUT_S)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService", "flag"])

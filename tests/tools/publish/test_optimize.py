@@ -11,6 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from bench.models import mlp
+from penstock_server.drift.baseline import AnswerBaseline, Baseline, HoldOut
+from penstock_server.drift.fit import fit_number
 from penstock_server.errors import InvalidInputError, NotFoundError, UnsupportedError
 from penstock_server.models import artifact
 from penstock_server.sources.mlflow_source import MlflowSource
@@ -237,3 +239,10 @@ def test_what_runs_as_python_has_no_forms(registry, data, monkeypatch, fraud):
     monkeypatch.setattr(logged, "_described", lambda *given: replace(described(*given), flavour="sklearn"))
     with pytest.raises(UnsupportedError, match="models:/fraud/1 runs as Python; only graphs have other forms"):
         optimize.optimize("fraud", data)
+
+
+def test_a_form_has_no_hold_out_of_another_model():
+    numbers = fit_number("confidence", np.linspace(0.5, 1.0, 1000))
+    answers = (AnswerBaseline("probabilities", "largest", numbers, HoldOut(numbers.counts)),)
+    found = optimize.without_holdout(Baseline((), "digest", answers=answers))
+    assert found == Baseline((), "digest", answers=(AnswerBaseline("probabilities", "largest", numbers),))

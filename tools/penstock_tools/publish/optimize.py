@@ -13,9 +13,11 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.drift.baseline import Baseline
 from penstock_server.errors import InvalidInputError, PenstockError, UnsupportedError
 from penstock_server.explain.explanation import Unexplained
 from penstock_server.features.pipeline import Pipeline
@@ -366,6 +368,12 @@ def _times_s(servables: Sequence[Servable], rows: NDArray[Any]) -> list[tuple[fl
     return [tuple(times) for times in best]
 
 
+def without_holdout(baseline: Baseline) -> Baseline:
+    """The baseline of a form: what was right of a hold-out is another model's, which may err elsewhere."""
+    answers = tuple(msgspec.structs.replace(answer, holdout=None) for answer in baseline.answers)
+    return msgspec.structs.replace(baseline, answers=answers)
+
+
 def _registered(name: str, found: Optimized, base: Artifact, form: Form, registry: str | None) -> str:
     """Registers a form with all else that the version has, and its own golden answers."""
     manifest, golden = base.manifest, base.golden
@@ -379,7 +387,7 @@ def _registered(name: str, found: Optimized, base: Artifact, form: Form, registr
         form.graph,
         registry=registry,
         features=base.features,
-        baseline=base.baseline,
+        baseline=None if base.baseline is None else without_holdout(base.baseline),
         sample=None if golden is None else golden.input_arrays(),
         explanation=explanation,
         importance=base.importance,
