@@ -262,6 +262,12 @@ def test_model_ready_of_an_unknown_model_is_not_found(client: triton.InferenceSe
         client.is_model_ready("nothing")
 
 
+def test_models_are_not_loaded_by_calls_unless_that_is_allowed(client: triton.InferenceServerClient) -> None:
+    for change in (client.load_model, client.unload_model):
+        with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*grpc\.allow_control"):
+            change("flag")
+
+
 def test_unserved_methods_say_so(channel: grpc.Channel) -> None:
     call = channel.unary_unary("/inference.GRPCInferenceService/ModelGuess")
     with pytest.raises(grpc.RpcError) as caught:
