@@ -37,7 +37,7 @@ def reply_to(request: pb.ModelInferRequest, outputs: dict[str, tuple[str, Any]],
             pb.ModelInferResponse.InferOutputTensor(name=name, datatype=datatype, shape=arrays[name].shape)
             for name, (datatype, _) in outputs.items()
         ],
-        raw_output_contents=[to_raw(array) for array in arrays.values()],
+        raw_output_contents=[to_raw(arrays[name], datatype) for name, (datatype, _) in outputs.items()],
     )
 
 

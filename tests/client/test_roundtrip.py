@@ -6,11 +6,13 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from penstock.tensors import NUMPY_TYPES
+from penstock.tensors import BF16, NUMPY_TYPES
 from penstock_client import Client
 from tests.examples import examples
 
 SHAPES = hnp.array_shapes(min_dims=3, max_dims=3, min_side=0, max_side=4)
+SHORT = st.integers(-256, 256).map(float) | st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 2.0**-130])
+"""Floats that are BF16, of eight binary digits."""
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
@@ -24,7 +26,8 @@ def client(shared_server):
 @examples(15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_numbers_come_back_bit_for_bit(client, datatype, data):
-    values = data.draw(hnp.arrays(NUMPY_TYPES[datatype], SHAPES))
+    elements = SHORT if datatype == BF16 else None
+    values = data.draw(hnp.arrays(NUMPY_TYPES[datatype], SHAPES, elements=elements))
     answer = client.predict(datatype, {"x": values})["x"]
     assert answer.dtype == values.dtype
     assert answer.shape == values.shape

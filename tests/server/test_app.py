@@ -169,7 +169,7 @@ async def test_the_http_port_answers_before_any_worker_runs(harness: Harness, mo
 async def test_workers_get_the_server_s_settings(harness: Harness) -> None:
     harness.serve(workers=2)
     await harness.addresses()
-    assert harness.settings == [ServerSettings(transport="completion-queue").of_worker] * 2
+    assert harness.settings == [ServerSettings(transport="completion-queue", workers=2).of_worker] * 2
 
 
 async def test_workers_that_bind_sockets_of_their_own_share_none(harness: Harness) -> None:

@@ -59,7 +59,7 @@ VECTORIZERS = {
     "the best, then tfidf": make_pipeline(CountVectorizer(), SelectKBest(chi2, k=9), TfidfTransformer()),
     "the best of tfidf": make_pipeline(TfidfVectorizer(), SelectKBest(chi2, k=9), MaxAbsScaler()),
     "the varied": make_pipeline(TfidfVectorizer(), VarianceThreshold(0.005)),
-    "decomposed": make_pipeline(TfidfVectorizer(), TruncatedSVD(3, random_state=0), Normalizer()),
+    "decomposed": make_pipeline(TfidfVectorizer(), TruncatedSVD(4, random_state=0), Normalizer()),
     "two kinds": FeatureUnion(
         [("words", TfidfVectorizer()), ("letters", CountVectorizer(analyzer="char"))],
         transformer_weights={"words": 0.5},

@@ -38,6 +38,7 @@ def _fused(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
 fused: Final[Any] = intrinsic(_fused)
 
 _LOWEST: Final = _F(np.finfo(np.float32).min)
+_LEAST_NORMAL: Final = _F(-126.0)
 _ONE: Final = _F(1.0)
 _ZERO: Final = _F(0.0)
 _HALF: Final = _F(0.5)
@@ -135,8 +136,8 @@ def max_of(value: Any, most: Any) -> Any:
 
 
 @inlined
-def exponential(value: Any, lowest: Any) -> Any:
-    """The exponential of a number up to 0, of Softmax."""
+def exponential(value: Any, lowest: Any, least: Any) -> Any:
+    """The exponential of a number up to 0, of Softmax; 0 where it takes a lower power of two than `least`."""
     value = max(value, lowest)
     steps = fused(value, _LOG2_E, _ROUNDING) - _ROUNDING
     value = fused(steps, _LN2_HIGH, value)
@@ -147,6 +148,8 @@ def exponential(value: Any, lowest: Any) -> Any:
     p = fused(p, value, _E4)
     p = fused(p, value, _E5)
     p = fused(p, value, _E5)
+    if steps < least:
+        return _ZERO
     # Exact as a double, so that a result below the smallest normal number is rounded once.
     return _F(np.float64(p) * two_to(np.int64(steps))) if steps == steps else p  # noqa: PLR0124 - NaN alone
 
@@ -155,12 +158,14 @@ def exponential(value: Any, lowest: Any) -> Any:
 def softmax(values: Any, count: Any, stride: Any, lanes: Any, lowest: Any, partial: Any) -> None:
     """The Softmax of numbers `stride` apart, in place, added up as vectors of 8 or 16 lanes do, in `partial`."""
     most = _LOWEST
+    # With AVX2 a power of two is put together from its bits, of which those of subnormal numbers are 0.
+    least = _LEAST_NORMAL if lanes == 8 else _LOWEST
     for at in range(count):
         most = max_of(values[at * stride], most)
     for lane in range(lanes):
         partial[lane] = _ZERO
     for at in range(count):
-        value = exponential(values[at * stride] - most, lowest)
+        value = exponential(values[at * stride] - most, lowest, least)
         values[at * stride] = value
         partial[at % lanes] += value
     if lanes == 16:
