@@ -47,10 +47,14 @@ def test_the_first_error_of_ours_is_told_in_place_of_its_group():
         raise ExceptionGroup("tasks", [ValueError("other")])
 
 
-def test_a_signal_to_end_is_an_interrupt():
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), run._termination_as_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
+@pytest.mark.parametrize("interrupts", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_signal_to_end_is_an_interrupt(interrupts):
+    before, here = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, interrupts)
+    try:
+        with pytest.raises(KeyboardInterrupt), run._termination_as_interrupt():
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, here)
     assert signal.getsignal(signal.SIGTERM) is before
 
 

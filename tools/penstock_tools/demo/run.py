@@ -52,8 +52,14 @@ def run(plan: DemoPlan) -> int:
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM does what Ctrl-C does, so that no server is left behind."""
-    former = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """SIGTERM does what Ctrl-C does, so that no server is left behind; in the background too, where shells ignore Ctrl-C."""
+
+    def interrupt(*_: object) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    former = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
