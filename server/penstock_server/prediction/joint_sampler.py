@@ -82,6 +82,13 @@ class JointSampler:
             is_per_row = predicted is not None and len(predicted) == rows
             numbers, others = self._servable.counted(blocks, rows)
             self._counter.add(numbers, others, rows, predicted if is_per_row else None)
+        self._pause(began_ns)
+
+    def pass_over(self) -> None:
+        """Leaves out the batch that was due; else kernels would leave to Python each that comes after it."""
+        self._pause(self._clock_ns())
+
+    def _pause(self, began_ns: int) -> None:
         ended_ns = self._clock_ns()
         # Not at even intervals: traffic may have a rhythm.
         pause_ns = max(INTERVAL_NS, TIMES * (ended_ns - began_ns)) * (0.5 + self._fraction())

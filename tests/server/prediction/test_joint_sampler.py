@@ -104,6 +104,15 @@ def test_a_batch_that_ran_is_counted_with_its_classes(
     assert counts.tolist()[5:] == ([1, 0, 0, 1] if rows else [0] * 4)
 
 
+def test_a_batch_that_is_passed_over_is_not_counted_and_the_next_waits_all_the_same(
+    sampler: JointSampler, clock: Clock, counts: Any
+) -> None:
+    sampler.pass_over()
+    assert not counts.any()
+    assert not sampler.is_due
+    assert sampler.due_ns[0] == clock.now_ns + INTERVAL_NS
+
+
 def test_a_version_whose_columns_are_not_counted_has_none(counts: Any) -> None:
     servable: Any = FakeServable()
     assert joint_sampler(servable, CELLS, counts) is None
