@@ -1,7 +1,7 @@
 """`python -m bench.drift.dependence [--quick]`: how often pairs of columns are called drifted, and from which change on.
 
 Two normal columns with a correlation of 0.8 in 20,000 training rows, in four groups each. They are served with this correlation
-or another, and may move by half a deviation, which is no drift of the pair. Pairs are called at 5 %, each by itself.
+or another, and one may move by half a deviation, which is no drift of the pair. Pairs are called at 5 %, each by itself.
 """
 
 import argparse

@@ -25,7 +25,7 @@ from penstock_server.drift.statistics import Reals
 
 MINIMUM_DEPENDENCE: Final = 0.02
 """The index of a pair that is still no drift. Two normal columns whose correlation falls from 0.8 to 0.7 have twice as much.
-Those that move by half a deviation and depend on each other as before have a tenth of it, since groups are coarse."""
+Where one moves by half a deviation, and they depend on each other as before, they have a tenth of it: groups are coarse."""
 _ROUNDS: Final = 50
 _CLOSE: Final = 1e-6
 

@@ -59,15 +59,16 @@ class JointSampler:
         return self._clock_ns() >= self._due_ns[0]
 
     def sample(self, work: Work, outputs: Outputs, reader: OutputReader) -> None:
-        """Counts rows of a batch that ran, if the next is due, and it holds something new and nothing that is refused."""
-        if not self.is_due or work.is_repeat or outputs.refusal is not None:
+        """Counts rows of a batch that ran, if the next is due, and it holds something new and nothing that is refused.
+
+        If it does not, the next is due later all the same: kernels leave to Python each batch that comes while one is due.
+        """
+        if not self.is_due:
             return
-        predicted = None
-        if reader.classes is not None:
-            predicted = reader.classes(outputs.arrays)
-        elif reader.score is not None:
-            predicted = outputs.arrays[reader.score].reshape(-1)
-        self.count(work.blocks, work.rows, predicted)
+        if work.is_repeat or outputs.refusal is not None:
+            self._pause(self._clock_ns())
+        else:
+            self.count(work.blocks, work.rows, reader.predicted(outputs.arrays))
 
     def count(self, blocks: Sequence[bytes], rows: int, predicted: NDArray[Any] | None) -> None:
         """Counts rows of a batch.
@@ -83,10 +84,6 @@ class JointSampler:
             numbers, others = self._servable.counted(blocks, rows)
             self._counter.add(numbers, others, rows, predicted if is_per_row else None)
         self._pause(began_ns)
-
-    def pass_over(self) -> None:
-        """Leaves out the batch that was due; else kernels would leave to Python each that comes after it."""
-        self._pause(self._clock_ns())
 
     def _pause(self, began_ns: int) -> None:
         ended_ns = self._clock_ns()

@@ -87,6 +87,12 @@ class OutputReader(NamedTuple):
     score: int | None
     numbers: tuple[Number, ...] = ()
 
+    def predicted(self, outputs: Arrays) -> NDArray[Any] | None:
+        """The label of each row's class, else its score, [N]; None where there is neither."""
+        if self.classes is not None:
+            return self.classes(outputs)
+        return None if self.score is None else outputs[self.score].reshape(-1)
+
 
 def reader_of(servable: Servable) -> OutputReader:
     """The reader of a version's outputs, by its manifest, its graph's operators, and its drift baseline."""

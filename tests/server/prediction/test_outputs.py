@@ -297,3 +297,16 @@ def test_one_answer_for_several_rows_is_compared_once(other: float, agrees: bool
     labels = (lambda outputs: outputs[0], lambda outputs: outputs[0])
     agree, _ = agreement([np.array([1])], [np.array([int(other)])], classes=labels, scores=(None, None), rows=3)
     assert agree.tolist() == [agrees] * 3
+
+
+@pytest.mark.parametrize(
+    ("reader", "expected"),
+    [
+        (OutputReader(Labels(1), 0), [7, 8]),
+        (OutputReader(None, 0), [0.25, 0.75]),
+        (OutputReader(None, None), None),
+    ],
+)
+def test_the_class_is_what_was_predicted_else_the_score(reader: OutputReader, expected: list[float] | None) -> None:
+    found = reader.predicted([np.array([[0.25], [0.75]]), np.array([7, 8])])
+    assert (None if found is None else found.tolist()) == expected

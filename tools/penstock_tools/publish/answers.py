@@ -89,11 +89,6 @@ class Answers:
                 answers.append(AnswerBaseline(self._specs[at].name, reads, numbers))
         return msgspec.structs.replace(baseline, predictions=predictions, answers=tuple(answers))
 
-    def predicted(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """The predicted class of each row as serving counts it, else the score; of a model that predicts something."""
-        classes = self.reader.classes
-        return classes(outputs) if classes is not None else outputs[self.reader.score or 0].reshape(-1)
-
     def _confidence(self, more: Sequence[tuple[int, Reads]]) -> int:
         """The output that says how sure a classifier is: with a score for each class, or with one score."""
         known = [at for at, reads in more if reads == "largest" or self._specs[at].datatype in FLOATS]

@@ -89,7 +89,9 @@ def with_joint(
 ) -> Baseline:
     """The baseline with its rows counted by two columns at once, and by columns and what was predicted for them."""
     codes = codes_of(spec, baseline, table)
-    return joint_fit.with_joint(baseline, codes, None if baseline.predictions is None else answers.predicted(outputs))
+    return joint_fit.with_joint(
+        baseline, codes, None if baseline.predictions is None else answers.reader.predicted(outputs)
+    )
 
 
 def answers_of(graph: Graph) -> Answers:
