@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from penstock import inference_pb2
-from penstock.names import PARAMETER_COLUMNS, PARAMETER_MISSING, PARAMETER_TIME
+from penstock.names import PARAMETER_COLUMNS, PARAMETER_MISSING, PARAMETER_OPTIONAL, PARAMETER_TIME
 from penstock_client.errors import ServerError
 
 
@@ -20,6 +20,7 @@ class TensorSpec:
         columns: the names of a matrix's columns, in its order; empty if the server knows none.
         missing: the text that stands for a missing value in a BYTES column; None if none does.
         time: the unit of the times since 1970 that an INT64 column holds, "ns"; None for whole numbers.
+        is_optional: an input with a default, which requests may leave out; it holds no rows.
 
     >>> TensorSpec("age", "INT64", (-1, 1)).is_column, TensorSpec("X", "FP32", (-1, 30)).is_column
     (True, False)
@@ -31,11 +32,13 @@ class TensorSpec:
     columns: tuple[str, ...] = ()
     missing: str | None = None
     time: str | None = None
+    is_optional: bool = False
 
     @property
     def is_column(self) -> bool:
         """Whether it holds one value per row: shape `[N]` or `[N, 1]`."""
-        return len(self.shape) == 1 or (len(self.shape) == 2 and self.shape[1] == 1)
+        has_one = len(self.shape) == 1 or (len(self.shape) == 2 and self.shape[1] == 1)
+        return has_one and not self.is_optional
 
     @property
     def is_numeric(self) -> bool:
@@ -83,7 +86,10 @@ def index_of(message: inference_pb2.RepositoryIndexResponse) -> tuple[ModelState
 def _spec_of(tensor: inference_pb2.ModelMetadataResponse.TensorMetadata) -> TensorSpec:
     missing = tensor.parameters[PARAMETER_MISSING].string_param if PARAMETER_MISSING in tensor.parameters else None
     time = tensor.parameters[PARAMETER_TIME].string_param if PARAMETER_TIME in tensor.parameters else None
-    return TensorSpec(tensor.name, tensor.datatype, tuple(tensor.shape), _columns_of(tensor), missing, time)
+    is_optional = PARAMETER_OPTIONAL in tensor.parameters and tensor.parameters[PARAMETER_OPTIONAL].bool_param
+    return TensorSpec(
+        tensor.name, tensor.datatype, tuple(tensor.shape), _columns_of(tensor), missing, time, is_optional
+    )
 
 
 def _columns_of(tensor: inference_pb2.ModelMetadataResponse.TensorMetadata) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ per input. Inputs of other shapes are sent by name, as they are.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -75,6 +75,8 @@ def arrange(table: Table, inputs: tuple[TensorSpec, ...], *, extra: Extra = "ign
     >>> [tensor.name for tensor in arrange({"a": [1, 2], "b": [3, 4]}, (named,)).tensors]
     ['b', 'a']
     """
+    if any(spec.is_optional for spec in inputs):
+        return _with_optional(table, inputs, extra)
     if isinstance(table, np.ndarray):
         return Layout((_from_array(table, inputs),))
     if not isinstance(table, Mapping):
@@ -89,6 +91,18 @@ def arrange(table: Table, inputs: tuple[TensorSpec, ...], *, extra: Extra = "ign
     if all(spec.is_column for spec in wanted):
         _check_lengths({tensor.name: tensor.values for tensor in tensors})
     return Layout(tensors, ignored)
+
+
+def _with_optional(table: Table, inputs: tuple[TensorSpec, ...], extra: Extra) -> Layout:
+    """The tensors for a model with inputs that have defaults: those that the caller names go beside the rows."""
+    required = tuple(spec for spec in inputs if not spec.is_optional)
+    if not isinstance(table, Mapping):
+        return arrange(table, required, extra=extra)
+    given = {spec.name: spec for spec in inputs if spec.is_optional and spec.name in table}
+    rows = {name: values for name, values in table.items() if name not in given}
+    layout = arrange(rows, required, extra=extra)
+    tensors = [_named(spec, table[name], f"input {name!r}") for name, spec in given.items()]
+    return replace(layout, tensors=(*layout.tensors, *tensors))
 
 
 def columns_of(table: Mapping[str, object], inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
@@ -113,6 +127,8 @@ def for_any(table: Mapping[str, object], versions: Iterable[tuple[TensorSpec, ..
     found: dict[str, TensorSpec] = {}
     for inputs in versions:
         for spec in columns_of(table, inputs):
+            if spec.is_optional and spec.name not in table:
+                continue
             if not spec.is_column:
                 return ()
             found.setdefault(spec.name, spec)

@@ -55,6 +55,8 @@ PARAMETER_MISSING: Final = "missing"
 """The text that stands for a missing value in an input of texts; an input without it cannot hold one."""
 PARAMETER_TIME: Final = "time"
 """The unit of an input of times, "ns": whole numbers since 1970-01-01T00:00 in UTC, the smallest int64 for a missing one."""
+PARAMETER_OPTIONAL: Final = "optional"
+"""True for an input with a default, which requests may leave out; none of its dimensions is the rows."""
 
 # Parameters of a ModelInferResponse.
 PARAMETER_ROLE: Final = "penstock_role"

@@ -154,3 +154,18 @@ def test_the_order_of_the_callers_columns_does_not_matter(order):
     values = {"length": [1.0], "width": [2.0], "height": [3.0]}
     expected = laid_out(values, IRIS)
     assert laid_out({name: values[name] for name in order}, IRIS) == expected
+
+
+DEFAULTS = (*MATRIX, TensorSpec("scale", "FP32", (1,), is_optional=True))
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"X": [[1, 2]]}, [("X", "FP32", (1, 2), [1, 2])]),
+        (np.array([[1, 2]]), [("X", "FP32", (1, 2), [1, 2])]),
+        ({"p": [1, 4], "q": [2, 5], "scale": [3]}, [("X", "FP32", (2, 2), [1, 2, 4, 5]), ("scale", "FP32", (1,), [3])]),
+    ],
+)
+def test_what_has_a_default_is_sent_if_it_is_named(table, expected):
+    assert laid_out(table, DEFAULTS) == expected

@@ -43,6 +43,7 @@ def server(
     put_version(repository, "counted", "2", flag_model)
     put_version(repository, "halves", "1", halves_model())
     put_version(repository, "strings", "3", strings_model)
+    put_version(repository, "scaled", "1", scaled_model())
     (repository / "damaged" / "1").mkdir(parents=True)
     (repository / "damaged" / "1" / "model.onnx").write_bytes(b"no graph")
     file = tmp_path_factory.mktemp("settings") / "penstock.toml"
@@ -59,6 +60,22 @@ def server(
 def client(server: Server) -> Iterator[Client]:
     with Client(server.grpc) as opened:
         yield opened
+
+
+def scaled_model() -> bytes:
+    """`Y = X * scale`, of which the scale is 2 where a request does not give it."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def value(name: str, shape: list[Any]) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    scale = numpy_helper.from_array(np.array([2], np.float32), "scale")
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["X", "scale"], ["Y"])],
+        "graph", [value("X", ["N", 2]), value("scale", [1])], [value("Y", ["N", 2])], [scale],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
 
 
 def tensor(rows: np.ndarray[Any, Any] = ROWS) -> list[triton.InferInput]:
@@ -192,6 +209,7 @@ def test_statistics_of_what_is_not_loaded(client: Client) -> None:
         "counted",
         "flag",
         "halves",
+        "scaled",
         "strings",
     }
     with pytest.raises(InferenceServerException, match="no version of model 'nothing' is loaded"):
@@ -241,3 +259,24 @@ def test_settings_are_read_and_not_set(client: Client) -> None:
         client.update_trace_settings(settings={"trace_level": "TIMESTAMPS"})
     with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*--log-level"):
         client.update_log_settings({"log_verbose_level": 1})
+
+
+def test_an_input_with_a_default(server: Server, client: Client) -> None:
+    config = client.get_model_config("scaled").config
+    assert [(each.name, each.optional, list(each.dims)) for each in config.input] == [
+        ("X", False, [2]),
+        ("scale", True, [1]),
+    ]
+    assert config.max_batch_size > 1  # the rows are independent with the default
+    scale = triton.InferInput("scale", [1], "FP32")
+    scale.set_data_from_numpy(np.array([5], np.float32))
+    np.testing.assert_array_equal(client.infer("scaled", tensor()).as_numpy("Y"), ROWS * 2)
+    np.testing.assert_array_equal(client.infer("scaled", [*tensor(), scale]).as_numpy("Y"), ROWS * 5)
+    with penstock_client.Client(server.grpc) as ours:
+        spec = ours.metadata("scaled").inputs[1]
+        assert (spec.name, spec.is_optional, spec.is_column) == ("scale", True, False)
+        np.testing.assert_array_equal(ours.predict("scaled", ROWS)["Y"], ROWS * 2)
+        for factor in (3, 4):  # of the same form
+            given = ours.predict("scaled", {"X": ROWS, "scale": [factor]})
+            np.testing.assert_array_equal(given["Y"], ROWS * factor)
+        np.testing.assert_array_equal(ours.predict("scaled", {"X": ROWS})["Y"], ROWS * 2)

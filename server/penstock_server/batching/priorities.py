@@ -22,6 +22,7 @@ class QueueItem(Protocol):
     """What batching needs to know of a request, so that it need not know the request path.
 
     Attributes:
+        is_alone: no other shares its batch.
         is_waiting: it is in a queue, which alone sets this.
     """
 
@@ -30,6 +31,7 @@ class QueueItem(Protocol):
     deadline_s: float
     arrived_s: float
     priority: int
+    is_alone: bool
     is_waiting: bool
 
     @property

@@ -273,12 +273,13 @@ class BatchQueue(Generic[ItemT]):
                 deadline_s <= full_s and self.rows - item_rows + rows >= max_rows
             ):
                 expired.append(item)
-            elif items and (one or with_item > max_rows or end_s >= until_s or end_s >= deadline_s):
+            elif items and (one or with_item > max_rows or end_s >= until_s or end_s >= deadline_s or item.is_alone):
                 break
             else:
                 items.append(item)
                 counts.append(item_rows)
                 rows = with_item
+                one = one or item.is_alone
                 if deadline_s != inf:
                     until_s = min(until_s, deadline_s)
             waiting.popleft()

@@ -18,7 +18,7 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, StringColumn
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_server.models.servable import Blocks, OnnxServable, Outputs, Shapes
+from penstock_server.models.servable import Blocks, Given, OnnxServable, Outputs, Shapes
 from penstock_server.models.signature import ANY, Signature
 
 
@@ -87,13 +87,15 @@ class CountingServable(OnnxServable):
     def counted_rows(self, rows: int) -> int:
         return self._counting.counted_rows(rows)
 
-    def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
+    def _predict(
+        self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None, given: Given
+    ) -> Outputs:
         started = time.perf_counter()
         if cells is not None and rows:
             unread = np.empty((rows, self._counting.width), self._counting.dtype)
             self._counting.run(*self.counted(blocks, rows), rows, unread, cells, is_thinned=True)
         counted_s = time.perf_counter() - started
-        return replace(super()._predict(blocks, rows, shapes, None), features_s=counted_s)
+        return replace(super()._predict(blocks, rows, shapes, None, given), features_s=counted_s)
 
     @property
     def counted_columns(self) -> Pipeline:

@@ -6,6 +6,7 @@ Requests that ask for attributions run in an executor of their own, so that all 
 import json
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from penstock.names import (
@@ -16,8 +17,9 @@ from penstock.names import (
     PARAMETER_METHOD,
     PARAMETER_OF,
 )
+from penstock_server.errors import RefusedByModelError
 from penstock_server.explain.attributor import Attributor
-from penstock_server.models.servable import OnnxServable
+from penstock_server.models.servable import Blocks, Given, OnnxServable, Outputs, Shapes
 from penstock_server.models.signature import ANY, TensorInfo
 
 
@@ -37,6 +39,16 @@ class ExplainingServable(OnnxServable):
         self._attributor = attributor
         self._tails = [*plain.tails, attributor.row_shape]
         self._share_runs(plain)
+
+    def _predict(
+        self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None, given: Given
+    ) -> Outputs:
+        if given:
+            raise RefusedByModelError(
+                f"attributions are of the model with its defaults, and input {given[0].name!r} is given; leave out one or the "
+                "other"
+            )
+        return super()._predict(blocks, rows, shapes, cells, given)
 
     def _added(self, matrix: NDArray[Any]) -> list[NDArray[Any]]:
         return [self._attributor.run(matrix)]

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import replace
 from functools import cache, partial
 from math import prod
 from pathlib import Path
@@ -22,7 +23,7 @@ from penstock.tensors import BF16, NUMPY_TYPES, element_bytes, narrowed, split_b
 from penstock_server.errors import InvalidInputError, ModelFailedError, UnavailableError, first_line
 from penstock_server.models import execution, onnx_file
 from penstock_server.models.execution import CPU, PROVIDERS, ExecutionSettings, Placement
-from penstock_server.models.signature import ANY, Signature, TensorInfo
+from penstock_server.models.signature import ANY, GivenTensor, Signature, TensorInfo
 
 # Some builds record usage events; a server's requests are confidential.
 onnxruntime.disable_telemetry_events()
@@ -90,13 +91,15 @@ class OnnxModel:
         self._session: Any = session
         self.signature = _signature(session, path)
         self._outputs = [output.name for output in self.signature.outputs]
-        datatypes = {spec.datatype for spec in (*self.signature.inputs, *self.signature.outputs)}
+        signature = self.signature
+        self._optional = {spec.name: spec for spec in signature.optional}
+        datatypes = {spec.datatype for spec in (*signature.inputs, *signature.optional, *signature.outputs)}
         has_bf16 = BF16 in datatypes
         if datatypes >= {BF16, "BYTES"}:
             raise InvalidInputError(
                 f"{path.name} has tensors of bfloat16 and of strings, which onnxruntime's Python cannot pass together"
             )
-        self._run: Callable[..., Any] = partial(_run_values, session, self.signature) if has_bf16 else session.run
+        self._run: Callable[..., Any] = partial(_run_values, session, signature) if has_bf16 else session.run
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for these inputs, in the signature's order.
@@ -122,12 +125,16 @@ class OnnxModel:
             for spec, block, shape in zip(self.signature.inputs, blocks, shapes, strict=True)
         }
 
+    def given_feeds(self, given: Sequence[GivenTensor]) -> dict[str, NDArray[Any]]:
+        """What a request gives in place of defaults, as inputs."""
+        return {name: _array(block, self._optional[name].datatype, shape) for name, block, shape in given}
+
 
 def _run_values(
     session: Any, signature: Signature, outputs: Sequence[str], feeds: dict[str, NDArray[Any]]
 ) -> list[NDArray[Any]]:
     """Runs a graph that takes or gives BF16, which numpy lacks: such tensors are FP32 here, and cross as words."""
-    datatypes = {spec.name: spec.datatype for spec in signature.inputs}
+    datatypes = {spec.name: spec.datatype for spec in (*signature.inputs, *signature.optional)}
     values = {
         name: _OrtValue.ortvalue_from_numpy_with_onnx_type(narrowed(array), _ONNX_BF16)
         if datatypes[name] == BF16
@@ -237,13 +244,18 @@ def _text(element: bytes) -> str:
 def _signature(session: Any, path: Path) -> Signature:
     inputs = tuple(_spec(argument, path) for argument in session.get_inputs())
     outputs = tuple(_spec(argument, path) for argument in session.get_outputs())
+    # Constants that are inputs too: what they hold is the default. Before IR version 4 all constants were.
+    optional = tuple(
+        replace(_spec(argument, path), is_optional=True) for argument in session.get_overridable_initializers()
+    )
     if not inputs or not outputs:
         raise InvalidInputError(
             f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected at least one each"
         )
     # Requests are joined along the first axis; with more than one free axis they would have to agree on the others.
     joinable = all(spec.shape and spec.shape[0] == ANY and ANY not in spec.shape[1:] for spec in inputs)
-    return Signature(inputs, outputs, joinable and all(spec.shape and spec.shape[0] == ANY for spec in outputs))
+    is_batched = joinable and all(spec.shape and spec.shape[0] == ANY for spec in outputs)
+    return Signature(inputs, outputs, is_batched, optional)
 
 
 def _spec(argument: Any, path: Path) -> TensorInfo:

@@ -17,7 +17,7 @@ from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import version_folder
 from penstock_server.models.artifact import MAX_MODEL_BYTES, Artifact
 from penstock_server.models.onnx_file import OnnxFile
-from penstock_server.models.servable import Blocks, Outputs, Servable, Shapes
+from penstock_server.models.servable import Blocks, Given, Outputs, Servable, Shapes
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.python import requirements
 from penstock_server.python.description import Description
@@ -80,7 +80,14 @@ class PythonServable(Servable):
     def close(self) -> None:
         self.model.sandbox.close()
 
-    def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:  # noqa: ARG002 - a pipeline's columns have one shape
+    def _predict(
+        self,
+        blocks: Blocks,
+        rows: int,
+        shapes: Shapes | None,  # noqa: ARG002 - a pipeline's columns have one shape
+        cells: NDArray[np.int64] | None,
+        given: Given,  # noqa: ARG002 - and no defaults
+    ) -> Outputs:
         started = time.perf_counter()
         if cells is not None and rows:
             unread = np.empty((rows, self.pipeline.width), self.pipeline.dtype)

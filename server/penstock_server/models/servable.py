@@ -28,10 +28,12 @@ from penstock_server.models.kernels import ModelKernels, none
 from penstock_server.models.manifest import Manifest
 from penstock_server.models.onnx_file import OnnxFile
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_server.models.signature import ANY, Signature, TensorInfo
+from penstock_server.models.signature import ANY, GivenTensor, Signature, TensorInfo
 
 Blocks = Sequence[bytes]
 Shapes = Sequence[tuple[int, ...]]
+Given = Sequence[GivenTensor]
+"""What one request gives in place of the defaults of inputs; empty for nearly all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +195,13 @@ class Servable(ABC):
         cell = self._cells[thread] if thread in self._cells else self._new_cell(thread)
         return ctypes.addressof(ctypes.c_int64.from_buffer(cells, 8 * cell))
 
-    def predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
+    def predict(
+        self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None, given: Given = ()
+    ) -> Outputs:
         """Runs the rows that the blocks hold, and counts `counted_rows` of them for drift in `cells`.
 
-        No rows are answered with none, without the graph where its requests are batched: many graphs fail on them.
+        `given` holds for all of the rows. No rows are answered with none, without the graph where its requests are batched:
+        many graphs fail on them.
 
         Raises:
             ModelFailedError: the graph raised.
@@ -207,7 +212,7 @@ class Servable(ABC):
         cell = self._cells[thread] if thread in self._cells else self._new_cell(thread)
         running_since_ns[cell] = time.monotonic_ns()
         try:
-            return self._predict(blocks, rows, shapes, cells)
+            return self._predict(blocks, rows, shapes, cells, given)
         finally:
             running_since_ns[cell] = 0
 
@@ -220,7 +225,9 @@ class Servable(ABC):
             return self._cells.setdefault(thread, len(self._cells) % len(self._running_since_ns))
 
     @abstractmethod
-    def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
+    def _predict(
+        self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None, given: Given
+    ) -> Outputs:
         """What `predict` gives, for rows that are to be run."""
 
     def report_ends(self, ended: Callable[[str], None]) -> None:  # noqa: B027 - most versions run in this process
@@ -252,19 +259,23 @@ class OnnxServable(Servable):
         self._row_shapes = [spec.shape[1:] for spec in model.signature.inputs]
         self._input = model.signature.inputs[0].name
 
-    def _predict(self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None) -> Outputs:
+    def _predict(
+        self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None, given: Given
+    ) -> Outputs:
         started = time.perf_counter()
         refusal = None
+        # Kernels were made with the defaults.
+        overridden = self.model.given_feeds(given) if given else {}
         if self.pipeline is None:
             transformed = started
-            quick = self.kernels.of_block(blocks[0], rows)
-            arrays = self._run(blocks, rows, shapes) if quick is None else quick
+            quick = None if given else self.kernels.of_block(blocks[0], rows)
+            arrays = self._run(blocks, rows, shapes, overridden) if quick is None else quick
         else:
             matrix = np.empty((rows, self.pipeline.width), self.pipeline.dtype)
             refusal = self.pipeline.run(blocks[0], blocks[1:], rows, matrix, cells, is_thinned=True)
             transformed = time.perf_counter()
-            quick = self.kernels.of_matrix(matrix)
-            arrays = self._run_feeds({self._input: matrix}, rows) if quick is None else quick
+            quick = None if given else self.kernels.of_matrix(matrix)
+            arrays = self._run_feeds({self._input: matrix, **overridden}, rows) if quick is None else quick
         if self.pipeline is not None:
             arrays = [*arrays, *self._added(matrix)]
         return Outputs(arrays, transformed - started, time.perf_counter() - transformed, refusal)
@@ -290,8 +301,11 @@ class OnnxServable(Servable):
         features = None if self.pipeline is None else self.pipeline.kernel_call()
         return KernelCalls(features, model.kernel_call(), self.kernels.choice)
 
-    def _run(self, blocks: Blocks, rows: int, shapes: Shapes | None) -> list[NDArray[Any]]:
-        return self._run_feeds(self.model.feeds(blocks, shapes or [(rows, *shape) for shape in self._row_shapes]), rows)
+    def _run(
+        self, blocks: Blocks, rows: int, shapes: Shapes | None, overridden: dict[str, NDArray[Any]]
+    ) -> list[NDArray[Any]]:
+        feeds = self.model.feeds(blocks, shapes or [(rows, *shape) for shape in self._row_shapes])
+        return self._run_feeds(feeds | overridden, rows)
 
     def _run_feeds(self, feeds: dict[str, NDArray[Any]], rows: int) -> list[NDArray[Any]]:
         try:

@@ -1,6 +1,7 @@
 """A model's inputs and outputs by name, datatype and shape, for modules that must not import onnxruntime."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 ANY = -1
 """A dimension of any size."""
@@ -19,6 +20,7 @@ class TensorInfo:
         time: the unit of times since 1970-01-01 in UTC, "ns"; None for what is no time.
         parameters: what replies say of an output beside its numbers.
         labels: the names of the classes that a row's values are of, where the publisher named them.
+        is_optional: an input with a default, which requests may leave out.
     """
 
     name: str
@@ -29,6 +31,7 @@ class TensorInfo:
     time: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
     labels: tuple[str, ...] = ()
+    is_optional: bool = False
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape is accepted."""
@@ -43,8 +46,18 @@ class Signature:
 
     Attributes:
         is_batched: the first dimension of every tensor is the rows, so requests may run together.
+        optional: inputs that have a default, which requests may leave out. None of their dimensions is the rows.
     """
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     is_batched: bool
+    optional: tuple[TensorInfo, ...] = ()
+
+
+class GivenTensor(NamedTuple):
+    """What a request gives in place of an input's default: raw contents and their shape."""
+
+    name: str
+    block: bytes
+    shape: tuple[int, ...]

@@ -67,6 +67,7 @@ class PendingRequest:
         size_bytes: the size of its message.
         encoder: the version's encoder, in the role that it had when the request was routed.
         rows: how many it brings; never changed.
+        is_alone: no other request shares its batch.
         is_large: it runs by slices, with `LargeRequests`.
         is_waiting: it is in a queue, which sets this; afterwards its rows belong to a batch, even if the caller leaves.
         is_watched: it learns when the caller leaves.
@@ -81,6 +82,7 @@ class PendingRequest:
         "encoder",
         "executor",
         "id_field",
+        "is_alone",
         "is_large",
         "is_waiting",
         "is_watched",
@@ -113,6 +115,8 @@ class PendingRequest:
         self.chosen = chosen
         self.priority = priority
         self.encoder = executor.encoder
+        # What it gives in place of a default holds for its rows alone, and nobody has proven these independent with it.
+        self.is_alone = bool(decoded.given)
         self.is_large = False
         self.is_waiting = False
         self.is_watched = False
@@ -206,7 +210,8 @@ class Answerer(ABC):
             features_s=outputs.features_s,
             infer_s=outputs.infer_s,
         )
-        if self.sampler is not None and (drawn := self.sampler.draw(len(items))):
+        # The log has rows and answers; with other values than the defaults these are no answers to such rows.
+        if self.sampler is not None and not work.given and (drawn := self.sampler.draw(len(items))):
             self._log(self.sampler, drawn, batch, answered, outputs.arrays)
         self.observe(work, outputs, items)
 
@@ -313,7 +318,7 @@ class Answerer(ABC):
             compute_s = outputs.features_s + outputs.infer_s
             each = () if self.shadow.is_batched else tuple(request.decoded for request in requests)
             copy = AnsweredBatch(
-                work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each, is_repeat=work.is_repeat
+                work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each, work.is_repeat, bool(work.given)
             )
             self.shadow.offer(copy)
 
@@ -395,7 +400,7 @@ class Answerer(ABC):
 
     def draws_for_log(self, request: PendingRequest) -> bool:
         """Whether a large request is to be kept for the request log, if it is answered."""
-        if self.sampler is None or not self.sampler.draw(1):
+        if self.sampler is None or request.is_alone or not self.sampler.draw(1):
             return False
         if request.size_bytes <= QUEUE_BYTES:
             return True

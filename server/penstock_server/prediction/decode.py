@@ -31,7 +31,7 @@ from penstock_server.features.compiler import layout
 from penstock_server.features.pipeline import Pipeline, count_elements
 from penstock_server.features.spec.spec import Column, StringColumn, TimeColumn
 from penstock_server.models.servable import Servable
-from penstock_server.models.signature import ANY, Signature, TensorInfo
+from penstock_server.models.signature import ANY, GivenTensor, Signature, TensorInfo
 from penstock_server.plain import layout as layout_of_plain
 from penstock_server.plain.requests import RawColumn
 
@@ -48,11 +48,13 @@ class DecodedRows(NamedTuple):
 
     Attributes:
         shapes: each block's full shape, for a plain graph whose requests run alone; None for any other version.
+        given: what it gives in place of the defaults of inputs; such a request runs alone.
     """
 
     blocks: tuple[bytes, ...]
     rows: int
     shapes: tuple[tuple[int, ...], ...] | None = None
+    given: tuple[GivenTensor, ...] = ()
 
 
 class Block(NamedTuple):
@@ -115,12 +117,18 @@ class Decoder(Protocol):
 def decoder_of(servable: Servable) -> Decoder:
     """The decoder for a version: columns for a feature pipeline, else the graph's own inputs."""
     signature = servable.model.signature
+    decoder: Decoder
     if servable.pipeline is not None:
         is_matrix = servable.pipeline.spec.is_identity and len(signature.inputs) == 1
         matrix = signature.inputs[0] if is_matrix else None
-        return ColumnDecoder(servable.pipeline, is_batched=servable.is_batched, matrix=matrix)
-    inputs = named_inputs(signature, servable.artifact.columns)
-    return TensorDecoder(replace(signature, inputs=inputs, is_batched=servable.is_batched))
+        decoder = ColumnDecoder(servable.pipeline, is_batched=servable.is_batched, matrix=matrix)
+    else:
+        inputs = named_inputs(signature, servable.artifact.columns)
+        decoder = TensorDecoder(replace(signature, inputs=inputs, is_batched=servable.is_batched))
+    # A column keeps its name where a graph behind features has given it to something else.
+    taken = {*decoder.columns, *(spec.name for spec in decoder.inputs)}
+    optional = tuple(spec for spec in signature.optional if spec.name not in taken)
+    return DefaultsDecoder(decoder, optional) if optional else decoder
 
 
 def named_inputs(signature: Signature, columns: tuple[str, ...]) -> tuple[TensorInfo, ...]:
@@ -330,6 +338,52 @@ class ColumnDecoder:
                 if missing.any():
                     raise self._missing(self._numbers[at], int(missing.argmax()))
         return numbers
+
+
+class DefaultsDecoder:
+    """For a version with inputs that have defaults: takes out of a request what it gives in place of them.
+
+    Args:
+        rows: decodes the rest, which is the rows.
+        optional: the inputs that have defaults.
+    """
+
+    def __init__(self, rows: Decoder, optional: tuple[TensorInfo, ...]) -> None:
+        self._rows = rows
+        self._optional = {spec.name: spec for spec in optional}
+        self.inputs = (*rows.inputs, *optional)
+        self.blocks = rows.blocks
+        self.columns = rows.columns
+        self.matrix = rows.matrix
+
+    def decode(self, request: ModelInferRequest) -> DecodedRows:
+        places = [at for at, tensor in enumerate(request.inputs) if tensor.name in self._optional]
+        if not places:
+            return self._rows.decode(request)
+        raws = _raw_contents(request)
+        given: dict[str, GivenTensor] = {}
+        for at in places:
+            tensor = request.inputs[at]
+            if tensor.name in given:
+                raise InvalidInputError(f"input {_quoted(tensor.name)} is given twice")
+            checked = _checked(tensor, raws[at] if raws else None, self._optional[tensor.name])
+            given[tensor.name] = GivenTensor(tensor.name, *checked)
+        rest = ModelInferRequest(
+            parameters=request.parameters,
+            inputs=[tensor for at, tensor in enumerate(request.inputs) if at not in places],
+            raw_input_contents=[raw for at, raw in enumerate(raws) if at not in places],
+        )
+        return self._rows.decode(rest)._replace(given=tuple(given.values()))
+
+    def plain_row_bytes(self) -> list[int]:
+        return self._rows.plain_row_bytes()
+
+    def plain_columns(self, request: ModelInferRequest) -> Sequence[RawColumn] | None:
+        is_given = any(tensor.name in self._optional for tensor in request.inputs)
+        return None if is_given else self._rows.plain_columns(request)
+
+    def decode_like(self, request: ModelInferRequest, rows: int, raw: bytes) -> DecodedRows | None:
+        return None if request.inputs[0].name in self._optional else self._rows.decode_like(request, rows, raw)
 
 
 _MATRIX_KINDS: Final = {

@@ -183,7 +183,7 @@ class Executor(Answerer):
             raise NotReadyError(f"model {model!r} version {version} is being unloaded")
         if (request.rows > self._usual_rows or request.size_bytes > self._usual_bytes) and self._submit_large(request):
             return
-        self._admit(self._queue, request, one=not self.servable.is_batched)
+        self._admit(self._queue, request, one=request.is_alone or not self.servable.is_batched)
         if self._thread is not None:
             request.watch()
         if not self.is_active and self._running is None:
@@ -301,7 +301,8 @@ class Executor(Answerer):
             return
         is_repeat = not is_again and self._is_repeat(batch)
         cells = None if is_again or is_repeat else self._cells()
-        work = Work(self.servable, _joined(batch.items), batch.rows, batch.items[0].decoded.shapes, cells, is_repeat)
+        first = batch.items[0].decoded
+        work = Work(self.servable, _joined(batch.items), batch.rows, first.shapes, cells, is_repeat, given=first.given)
         thread = self._thread_for(work, now_s)
         if thread is None:
             self._answer_inline(batch, work, now_s)

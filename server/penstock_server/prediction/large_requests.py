@@ -3,7 +3,8 @@
 A request of a million rows runs for seconds even on a cheap model. It is cut into slices of what a batch may take. The
 slices of several large requests, and the batches of a threaded executor, take turns on their thread. Between two slices
 the reactor looks whether the caller left or its deadline passed. The parts of the answer are encoded slice by slice and
-joined at the end, on the thread too. A request whose version cannot be batched cannot be cut either: it is one slice.
+joined at the end, on the thread too. A request whose version cannot be batched, or that
+has its batch to itself, cannot be cut either: it is one slice.
 """
 
 from collections.abc import Callable, Sequence
@@ -181,10 +182,17 @@ class LargeRequests:
         request = run.request
         left = run.batch.rows - run.rows
         part = Slice(
-            Work(self._servable, request.decoded.blocks, run.batch.rows, request.decoded.shapes, self._own_cells()),
+            Work(
+                self._servable,
+                request.decoded.blocks,
+                run.batch.rows,
+                request.decoded.shapes,
+                self._own_cells(),
+                given=request.decoded.given,
+            ),
             self._row_elements,
             run.ends,
-            min(left, self._slice_rows) if self._servable.is_batched else left,
+            min(left, self._slice_rows) if self._servable.is_batched and not request.is_alone else left,
             range(len(self._servable.outputs)) if request.chosen is None else request.chosen,
         )
         self._thread.start(partial(computed_slice, part), partial(self._came_back, run))

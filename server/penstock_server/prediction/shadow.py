@@ -46,6 +46,7 @@ class AnsweredBatch:
         requests: the same rows by request, for a shadow whose requests run alone, which gets no part of a request; empty
             for any other.
         is_repeat: the rows are those of recent requests, which drift does not count.
+        is_overridden: the request gave other values than the defaults of the champion's inputs, which the shadow may not have.
     """
 
     blocks: Sequence[bytes]
@@ -55,6 +56,7 @@ class AnsweredBatch:
     took_s: float
     requests: Sequence[DecodedRows] = ()
     is_repeat: bool = False
+    is_overridden: bool = False
 
 
 class ShadowThread:
@@ -171,7 +173,7 @@ class ShadowTarget:
     def offer(self, batch: AnsweredBatch) -> None:
         """Copies a batch to the shadow, or counts why not."""
         is_part = not self._servable.is_batched and not batch.requests
-        if self._order is None or is_part:
+        if self._order is None or is_part or batch.is_overridden:
             self._report.shadow_dropped("incompatible", batch.rows)
         elif not self._thread.offer(self, batch):
             self._report.shadow_dropped("busy", batch.rows)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.errors import ModelFailedError
-from penstock_server.models.servable import Outputs, Servable, Shapes
+from penstock_server.models.servable import Given, Outputs, Servable, Shapes
 
 
 class Work(NamedTuple):
@@ -18,6 +18,7 @@ class Work(NamedTuple):
     Attributes:
         cells: where the pipeline counts the rows; nobody else writes there while it runs.
         is_repeat: the rows are those of recent requests; drift counts neither them nor what is predicted for them.
+        given: what stands in place of the defaults of inputs, for all of the rows: they are one request's.
     """
 
     servable: Servable
@@ -26,13 +27,14 @@ class Work(NamedTuple):
     shapes: Shapes | None
     cells: NDArray[np.int64] | None
     is_repeat: bool = False
+    given: Given = ()
 
 
 def computed(work: Work) -> Outputs | Exception:
     """The outputs, or the error that the version raised; raises nothing itself."""
     servable = work.servable
     try:
-        outputs = servable.predict(work.blocks, work.rows, work.shapes, work.cells)
+        outputs = servable.predict(work.blocks, work.rows, work.shapes, work.cells, work.given)
         if servable.is_batched:
             for array in outputs.arrays:
                 if len(array) != work.rows:

@@ -14,6 +14,7 @@ from penstock.names import (
     PARAMETER_METHOD,
     PARAMETER_MISSING,
     PARAMETER_OF,
+    PARAMETER_OPTIONAL,
     PARAMETER_TIME,
     PLATFORM,
     SERVER_NAME,
@@ -91,6 +92,8 @@ class _Inference:
                 added.parameters[PARAMETER_MISSING].string_param = tensor.missing
             if tensor.time is not None:
                 added.parameters[PARAMETER_TIME].string_param = tensor.time
+            if tensor.is_optional:
+                added.parameters[PARAMETER_OPTIONAL].bool_param = True
         for tensor in executor.servable.outputs:
             reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if executor.explaining is not None:

@@ -35,7 +35,12 @@ def config_of(model: ServedModel, executor: Executor, workers: int) -> pb.ModelC
         backend=_BACKEND,
         max_batch_size=limits.most_rows if is_batched else 0,
         input=[
-            pb.ModelInput(name=spec.name, data_type=_type(spec), dims=_dims(spec, is_batched=is_batched))
+            pb.ModelInput(
+                name=spec.name,
+                data_type=_type(spec),
+                dims=_dims(spec, is_batched=is_batched and not spec.is_optional),
+                optional=spec.is_optional,
+            )
             for spec in executor.decoder.inputs
         ],
         output=[

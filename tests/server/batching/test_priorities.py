@@ -18,6 +18,7 @@ class Item:
     deadline_s: float = inf
     is_over: bool = False
     size_bytes: int = 0
+    is_alone: bool = False
     is_waiting: bool = False
 
 

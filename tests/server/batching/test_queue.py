@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -21,6 +22,7 @@ class Item:
     is_over: bool = False
     priority: int = 5
     size_bytes: int = 0
+    is_alone: bool = False
     is_waiting: bool = False
 
 
@@ -773,3 +775,17 @@ def test_only_an_objective_gives_up_who_would_keep_a_full_batch_small(
     batch = queue.next_batch(0.0, one=one)
     assert batch.expired == [late] * is_given_up
     assert (late in batch.items) is not is_given_up
+
+
+@given(alone=st.lists(st.booleans(), max_size=12), max_rows=st.integers(1, 4))
+def test_who_is_alone_shares_no_batch_and_keeps_its_turn(alone: list[bool], max_rows: int) -> None:
+    items = [Item(is_alone=is_alone) for is_alone in alone]
+    queue = queue_of(*items, max_rows=max_rows)
+    batches = []
+    while queue.requests:
+        batches.append(queue.next_batch(0.0).items)
+    assert [item for batch in batches for item in batch] == items
+    assert all(len(batch) == 1 for batch in batches for item in batch if item.is_alone)
+    # The others are joined as far as they stand side by side.
+    for one, next_one in pairwise(batches):
+        assert len(one) == max_rows or one[0].is_alone or next_one[0].is_alone

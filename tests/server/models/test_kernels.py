@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from penstock_server.compiled_models import choice, proof
@@ -16,7 +17,8 @@ from penstock_server.models.execution import ExecutionSettings, Placement
 from penstock_server.models.kernels import ModelKernels, kernels_of
 from penstock_server.models.loader import load
 from penstock_server.models.onnx_model import OnnxModel
-from tests.server.compiled_models.graphs import TREES_OF_TWO, regressor, rows_for
+from penstock_server.models.signature import GivenTensor
+from tests.server.compiled_models.graphs import TREES_OF_TWO, model_of, node, regressor, rows_for, session
 
 WriteOnnx = Callable[..., Path]
 
@@ -241,3 +243,27 @@ def test_what_was_found_beside_another_device_is_found_again(
     on_device(monkeypatch, tried)
     monkeypatch.setattr(choice, "fastest", None)
     assert loaded(version, execution=settings, proven=proven).kernels.choice == proven
+
+
+def test_kernels_answer_with_defaults_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("Add", ["x", "shift"], ["moved"]), *onnx.load_from_string(regressor()).graph.node]
+    nodes[1].input[0] = "moved"
+    model = onnx.load_from_string(model_of(nodes, ["y"], constants={"shift": np.array([0.5], np.float32)}))
+    model.graph.input.append(onnx.helper.make_tensor_value_info("shift", onnx.TensorProto.FLOAT, [1]))
+    onnx.save(model, tmp_path / "model.onnx")
+    monkeypatch.setattr(choice, "fastest", always)
+    version = loaded(tmp_path)
+    assert version.engine == "kernels"
+    rows = rows_for(2, 50)
+
+    def answers(*given: GivenTensor) -> Any:
+        return version.predict([rows.tobytes()], 50, None, None, given).arrays[0]
+
+    def expected(shift: float) -> Any:
+        return session(regressor()).run(None, {"x": rows + np.float32(shift)})[0]
+
+    np.testing.assert_array_equal(answers(), expected(0.5))
+    np.testing.assert_array_equal(
+        answers(GivenTensor("shift", np.array([-1], np.float32).tobytes(), (1,))), expected(-1)
+    )
+    assert not np.array_equal(expected(0.5), expected(-1))

@@ -4,6 +4,7 @@ from typing import Any
 from weakref import ref
 
 import numpy as np
+import onnx
 import pytest
 
 from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
@@ -11,7 +12,7 @@ from penstock_server.errors import InvalidInputError, ModelFailedError
 from penstock_server.models import onnx_model
 from penstock_server.models.execution import PROVIDERS, ExecutionSettings, Placement, Provider
 from penstock_server.models.onnx_model import OnnxModel
-from penstock_server.models.signature import TensorInfo
+from penstock_server.models.signature import GivenTensor, TensorInfo
 
 WriteOnnx = Callable[..., Path]
 DATATYPES = [*(name for name in NUMPY_TYPES if name != "BF16"), "BYTES"]
@@ -422,3 +423,32 @@ def test_a_closed_model_has_no_session_and_answers_nothing(write_onnx: WriteOnnx
     with pytest.raises(ModelFailedError):
         model.run(feeds)
     assert model.signature.is_batched
+
+
+def scaled(write_onnx: WriteOnnx, *, ir_version: int = 8) -> Path:
+    """`y = x * scale`, of which the scale is an input with the default 2."""
+    path = write_onnx(
+        [("Mul", ["x", "scale"], ["y"], {})],
+        inputs=[("x", "FP32", ["N", 2]), ("scale", "FP32", [1])],
+        outputs=[("y", "FP32", ["N", 2])],
+        constants={"scale": np.array([2], np.float32)},
+    )
+    model = onnx.load(path)
+    model.ir_version = ir_version
+    onnx.save(model, path)
+    return path
+
+
+def test_a_constant_that_is_an_input_too_is_optional(write_onnx: WriteOnnx) -> None:
+    model = OnnxModel(scaled(write_onnx))
+    assert [spec.name for spec in model.signature.inputs] == ["x"]
+    assert model.signature.optional == (TensorInfo("scale", "FP32", (1,), is_optional=True),)
+    assert model.signature.is_batched
+    feeds = model.feeds([np.ones(2, np.float32).tobytes()], [(1, 2)])
+    (by_default,) = model.run(feeds)
+    (given,) = model.run(feeds | model.given_feeds([GivenTensor("scale", np.array([5], np.float32).tobytes(), (1,))]))
+    assert (by_default.tolist(), given.tolist()) == ([[2, 2]], [[5, 5]])
+
+
+def test_constants_of_old_files_are_inputs_in_name_alone(write_onnx: WriteOnnx) -> None:
+    assert OnnxModel(scaled(write_onnx, ir_version=3)).signature.optional == ()

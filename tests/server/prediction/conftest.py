@@ -45,7 +45,14 @@ class FakeServable:
     def counted_rows(self, rows: int) -> int:
         return rows
 
-    def predict(self, blocks: Sequence[bytes], rows: int, shapes: Any, cells: NDArray[np.int64] | None) -> Outputs:
+    def predict(
+        self,
+        blocks: Sequence[bytes],
+        rows: int,
+        shapes: Any,
+        cells: NDArray[np.int64] | None,
+        given: Any = (),
+    ) -> Outputs:
         self.runs.append(rows)
         x = np.frombuffer(blocks[0], "<f8").reshape(rows, 2)
         if cells is not None:

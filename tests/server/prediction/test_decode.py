@@ -26,6 +26,7 @@ from penstock_server.prediction.decode import (
     Block,
     ColumnDecoder,
     DecodedRows,
+    DefaultsDecoder,
     TensorDecoder,
     _count_texts,
     named_inputs,
@@ -463,3 +464,64 @@ def test_nothing_of_a_wide_tensor_is_taken() -> None:
 def test_texts_are_counted_as_the_kernels_count_them(texts: list[bytes], end: bytes) -> None:
     raw = join_bytes(texts) + end
     assert _count_texts(raw) == count_elements(raw)
+
+
+SCALE = TensorInfo("scale", "FP32", (ANY,), is_optional=True)
+SEED = TensorInfo("seed", "INT64", (), is_optional=True)
+
+
+def with_defaults(rows: Any) -> DefaultsDecoder:
+    return DefaultsDecoder(rows, (SCALE, SEED))
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("order", [("x", "scale", "seed"), ("seed", "x", "scale"), ("scale", "x")])
+def test_what_stands_in_place_of_defaults_is_no_rows(infer_request: Make, order: tuple[str, ...], typed: bool) -> None:
+    arrays = {"x": np.ones((3, 2), "<f4"), "scale": np.array([5, 6], "<f4"), "seed": np.array(7)}
+    found = with_defaults(tensors(X)).decode(infer_request({name: arrays[name] for name in order}, typed=typed))
+    assert (found.blocks, found.rows, found.shapes) == ((arrays["x"].tobytes(),), 3, None)
+    expected = [(name, arrays[name].tobytes(), arrays[name].shape) for name in order if name != "x"]
+    assert list(found.given) == expected
+
+
+def test_without_it_requests_are_decoded_as_ever(infer_request: Make) -> None:
+    request = infer_request({"x": np.ones((3, 2), "<f4")})
+    decoder, plain = with_defaults(tensors(X)), tensors(X)
+    assert decoder.decode(request) == plain.decode(request)
+    assert decoder.plain_columns(request) == plain.plain_columns(request)
+    assert decoder.plain_row_bytes() == plain.plain_row_bytes()
+    assert decoder.decode_like(request, 3, b"raw") == plain.decode_like(request, 3, b"raw")
+    assert [spec.name for spec in decoder.inputs] == ["x", "scale", "seed"]
+
+
+def test_columns_may_stand_beside_it(infer_request: Make) -> None:
+    found = with_defaults(columns("a", "b")).decode(
+        infer_request({"b": np.ones(2), "scale": np.array([5], "<f4"), "a": np.zeros(2)})
+    )
+    assert (found.rows, found.given) == (2, (("scale", np.array([5], "<f4").tobytes(), (1,)),))
+
+
+def test_what_is_given_is_not_for_kernels(infer_request: Make) -> None:
+    arrays = {"x": np.ones((1, 2), "<f4"), "seed": np.array(7)}
+    assert with_defaults(tensors(X)).plain_columns(infer_request(arrays)) is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"scale": np.ones((1, 1), "<f4")}, r"input 'scale' has shape \[1, 1\], expected \[-1\]"),
+        ({"scale": np.ones(1)}, "input 'scale' has datatype 'FP64', expected FP32"),
+        ({"scales": np.ones(1)}, "unknown input 'scales'"),
+    ],
+)
+def test_what_does_not_fit_a_default_is_refused(infer_request: Make, arrays: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        with_defaults(tensors(X)).decode(infer_request({"x": np.ones((1, 2), "<f4")} | arrays))
+
+
+def test_a_default_is_given_once(infer_request: Make) -> None:
+    request = infer_request({"x": np.ones((1, 2), "<f4"), "seed": np.array(7)})
+    request.inputs.append(request.inputs[1])
+    request.raw_input_contents.append(request.raw_input_contents[1])
+    with pytest.raises(InvalidInputError, match="input 'seed' is given twice"):
+        with_defaults(tensors(X)).decode(request)

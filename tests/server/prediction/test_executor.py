@@ -464,7 +464,7 @@ def test_a_failing_model_logs_one_line_a_second(executor_of: Any, servable: Any,
 
 def test_another_number_of_rows_is_a_failed_model(executor_of: Any, servable: Any, ask: Any, report: Any) -> None:
     honest = servable.predict
-    servable.predict = lambda blocks, rows, shapes, cells: honest([blocks[0] * 2], rows * 2, shapes, cells)
+    servable.predict = lambda blocks, rows, *rest: honest([blocks[0] * 2], rows * 2, *rest)
     executor = executor_of(servable, report=report)
     call = ask(executor, 1.0)
     executor.run(0.0)

@@ -16,6 +16,7 @@ from penstock_server import errors
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
+from penstock_server.prediction.decode import decoder_of
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan, VersionStatus
@@ -475,3 +476,53 @@ def test_a_refused_request_leaves_no_reference_cycle(
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.fixture(scope="session")
+def scaled(write_onnx: Callable[..., Path]) -> OnnxServable:
+    """`y = x * scale`, of which the scale has the default 2."""
+    path = write_onnx(
+        [("Mul", ["x", "scale"], ["y"], {})],
+        inputs=[("x", "FP64", ["N", 2]), ("scale", "FP64", [1])],
+        outputs=[("y", "FP64", ["N", 2])],
+        constants={"scale": np.array([2.0])},
+    )
+    return OnnxServable(("m", "1"), Artifact(path.parent, path), OnnxModel(path), None)
+
+
+def test_each_request_may_override_a_default_for_itself(
+    scaled: OnnxServable, executor_of: Any, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any,
+    outputs_of: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    report = fake_report()
+    executor = executor_of(scaled, report=report)
+    executor.decoder = decoder_of(scaled)
+    predictor = Predictor(clock=fake_clock(), report=fake_report())
+    predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("1"), {"1": executor})})
+    wanted = [None, 3.0, None, 3.0, 5.0, None]
+    calls = [fake_call() for _ in wanted]
+    batches: list[int] = []
+    monkeypatch.setattr(report, "batch", lambda *, rows, **_: batches.append(rows))
+    for scale, call in zip(wanted, calls, strict=True):
+        given = {} if scale is None else {"scale": np.array([scale])}
+        predictor.infer(infer_request({"x": X} | given).SerializeToString(), call)
+    while executor.due_s() != NEVER:
+        executor.run(0.0)
+    found = [outputs_of(call.answer)["y"].tolist() for call in calls]
+    assert found == [(X * (2.0 if scale is None else scale)).tolist() for scale in wanted]
+    assert batches == [1] * 6  # neighbours that give the same share nothing either
+
+
+def test_a_large_request_that_overrides_a_default_is_not_cut(
+    scaled: OnnxServable, executor_of: Any, fake_report: Any, fake_clock: Any, fake_call: Any, infer_request: Any,
+    outputs_of: Any, thread: Any, reactor: Any,
+) -> None:  # fmt: skip
+    executor = executor_of(scaled, large_thread=thread, slice_rows=2)
+    executor.decoder = decoder_of(scaled)
+    predictor = Predictor(clock=fake_clock(), report=fake_report())
+    predictor.routing_table = RoutingTable({"m": ServedModel("m", TrafficPlan("1"), {"1": executor})})
+    rows, call = np.arange(10.0).reshape(5, 2), fake_call()
+    predictor.infer(infer_request({"x": rows, "scale": np.array([3.0])}).SerializeToString(), call)
+    while not call.is_over:
+        reactor.act()
+    np.testing.assert_array_equal(outputs_of(call.answer)["y"], rows * 3)

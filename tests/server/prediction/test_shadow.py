@@ -91,7 +91,7 @@ def test_blocks_come_in_the_shadows_order(fake_report: Any) -> None:
         outputs: tuple[TensorInfo, ...] = ()
         asked: Any = None
 
-        def predict(self, blocks: Any, rows: int, shapes: Any, cells: Any) -> Any:
+        def predict(self, blocks: Any, rows: int, shapes: Any, cells: Any, given: Any = ()) -> Any:
             self.asked = (list(blocks), shapes, cells)
             raise RuntimeError("enough")
 
