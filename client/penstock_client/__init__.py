@@ -4,6 +4,7 @@ It needs only grpcio, protobuf and numpy. It accepts pandas and polars frames wi
 """
 
 from penstock_client.aio import AsyncClient
+from penstock_client.balance import Balancing
 from penstock_client.channel import Tls
 from penstock_client.client import Client
 from penstock_client.errors import (
@@ -19,13 +20,14 @@ from penstock_client.errors import (
 )
 from penstock_client.metadata import ModelMetadata, ModelState, TensorSpec
 from penstock_client.prediction import Attributions, Prediction, Timing
-from penstock_client.retry import Backoff
+from penstock_client.retry import Backoff, RetryBudget
 
 __all__ = [
     "AccessDeniedError",
     "AsyncClient",
     "Attributions",
     "Backoff",
+    "Balancing",
     "Client",
     "DeadlineExceededError",
     "InvalidRequestError",
@@ -35,6 +37,7 @@ __all__ = [
     "OverloadedError",
     "PenstockClientError",
     "Prediction",
+    "RetryBudget",
     "ServerError",
     "ServerUnavailableError",
     "TensorSpec",

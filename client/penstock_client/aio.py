@@ -2,15 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
 from penstock import penstock_pb2
+from penstock_client.balanced import AwaitedCallsOf, BalancedAwaitedCalls
 from penstock_client.base import ClientBase
 from penstock_client.errors import PenstockClientError
 from penstock_client.grpcio import AwaitedChannelCalls
+from penstock_client.headers import Headers, trace_headers
 from penstock_client.http2.awaiting import AwaitedCalls
+from penstock_client.http2.target import Target
 from penstock_client.many import DEFAULT_IN_FLIGHT, OnError, check_many, each_row
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
@@ -39,8 +43,7 @@ class AsyncClient(ClientBase):
     def __post_init__(self) -> None:
         """Leaves the connection to the first call, which knows the event loop."""
         super().__post_init__()
-        self._plain_target = self._target()
-        self._calls: AwaitedCalls | AwaitedChannelCalls | None = None
+        self._calls: AwaitedCallsOf | None = None
 
     async def predict(
         self,
@@ -55,6 +58,7 @@ class AsyncClient(ClientBase):
         priority: int | None = None,
         extra: Extra = "ignore",
         explain: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Prediction:
         """The model's outputs for the rows; see `Client.predict`."""
         options = RequestOptions(
@@ -67,7 +71,7 @@ class AsyncClient(ClientBase):
             extra=extra,
             explain=explain,
         )
-        return await self._run(self._session.predict(options, rows, timeout_s))
+        return await self._run(self._session.predict(options, rows, timeout_s), self._headers(model, headers))
 
     @overload
     def predict_many(
@@ -83,6 +87,7 @@ class AsyncClient(ClientBase):
         priority: int | None = ...,
         extra: Extra = ...,
         explain: bool = ...,
+        headers: Mapping[str, str] | None = ...,
     ) -> AsyncGenerator[Prediction, None]: ...
 
     @overload
@@ -99,6 +104,7 @@ class AsyncClient(ClientBase):
         priority: int | None = ...,
         extra: Extra = ...,
         explain: bool = ...,
+        headers: Mapping[str, str] | None = ...,
     ) -> AsyncGenerator[Prediction | PenstockClientError, None]: ...
 
     def predict_many(
@@ -114,6 +120,7 @@ class AsyncClient(ClientBase):
         priority: int | None = None,
         extra: Extra = "ignore",
         explain: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Any, None]:
         """The predictions for many requests, in their order, each a task of its own; see `Client.predict_many`.
 
@@ -141,6 +148,7 @@ class AsyncClient(ClientBase):
                     priority=priority,
                     extra=extra,
                     explain=explain,
+                    headers=headers,
                 )
             except PenstockClientError as error:
                 return error
@@ -158,6 +166,10 @@ class AsyncClient(ClientBase):
     async def is_live(self, *, timeout_s: float | None = None) -> bool:
         """Whether the server answers; see `Client.is_live`."""
         return await self._run(self._session.is_live(timeout_s))
+
+    async def wait_ready(self, model: str | None = None, version: str = "", *, timeout_s: float = 60.0) -> None:
+        """Returns as soon as the server, or the model named, answers predictions; see `Client.wait_ready`."""
+        return await self._run(self._session.wait_ready(model, version, timeout_s))
 
     async def index(self, *, only_ready: bool = False, timeout_s: float | None = None) -> tuple[ModelState, ...]:
         """The models and versions that the server knows; see `Client.index`."""
@@ -183,8 +195,9 @@ class AsyncClient(ClientBase):
     ) -> None:
         await self.close()
 
-    async def _run(self, steps: Steps[T]) -> T:
+    async def _run(self, steps: Steps[T], headers: Headers | None = None) -> T:
         self._check_open()
+        headers = trace_headers() if headers is None else headers
         outcome: bytes | Failure | None = None
         while True:
             try:
@@ -196,17 +209,24 @@ class AsyncClient(ClientBase):
                 await asyncio.sleep(step.seconds)
                 outcome = None
             else:
-                outcome = await self._perform(step)
+                outcome = await self._perform(step, headers)
 
-    async def _perform(self, step: Attempt) -> bytes | Failure:
+    async def _perform(self, step: Attempt, headers: Headers) -> bytes | Failure:
         if self._calls is None:
             self._calls = self._opened()
-        return await self._calls.call(METHODS[step.method], step.payload, step.timeout_s)
+        return await self._calls.call(METHODS[step.method], step.payload, step.timeout_s, headers)
 
-    def _opened(self) -> AwaitedCalls | AwaitedChannelCalls:
-        if self._plain_target is None:
-            return AwaitedChannelCalls(self.address, self._tls(), self.headers, self._options())
-        return AwaitedCalls(self._plain_target, self.headers, self.max_message_bytes)
+    def _opened(self) -> AwaitedCallsOf:
+        if self._is_balanced:
+            resolve = partial(asyncio.to_thread, self._resolved)
+            return BalancedAwaitedCalls(resolve, is_fixed=not self._has_names, balancing=self.balancing)
+        ((address, target), *_) = self._targets.items()
+        return self._calls_of(address, target)
+
+    def _calls_of(self, address: str, target: Target | None) -> AwaitedCallsOf:
+        if target is None:
+            return AwaitedChannelCalls(address, self._tls(), self.headers, self._options(address))
+        return AwaitedCalls(target, self.headers, self.max_message_bytes)
 
 
 async def _answers(

@@ -1,5 +1,6 @@
 """How a channel to the server is set up: credentials, limits, keepalive. Used by `base` for both kinds of client."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,9 +55,36 @@ class Tls:
             server_name=server_name,
         )
 
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
+        """What the variables say that the command line reads too; None if they ask for no encryption.
+
+        `PENSTOCK_TLS` is "1" or "true"; `PENSTOCK_CA`, `PENSTOCK_CERT`, `PENSTOCK_CERT_KEY` name PEM files, and
+        `PENSTOCK_SERVER_NAME` the name in the server's certificate. Each of them asks for encryption.
+
+        Raises:
+            OSError: a file cannot be read.
+            ValueError: of certificate and key one is missing.
+
+        >>> Tls.from_environment({"PENSTOCK_TLS": "1"}), Tls.from_environment({})
+        (Tls(root_certificates=None, certificate_chain=None, server_name=None), None)
+        """
+        given = {name: environment.get(variable) or None for name, variable in _VARIABLES.items()}
+        is_on = environment.get("PENSTOCK_TLS", "").strip().lower() in _YES
+        return cls.from_files(**given) if is_on or any(given.values()) else None
+
     def credentials(self) -> grpc.ChannelCredentials:
         """The credentials in gRPC's own form."""
         return grpc.ssl_channel_credentials(self.root_certificates, self.private_key, self.certificate_chain)
+
+
+_VARIABLES: Final = {
+    "root_certificates": "PENSTOCK_CA",
+    "certificate_chain": "PENSTOCK_CERT",
+    "private_key": "PENSTOCK_CERT_KEY",
+    "server_name": "PENSTOCK_SERVER_NAME",
+}
+_YES: Final = frozenset({"1", "true", "t", "yes", "y", "on"})
 
 
 def _read(path: str | Path | None) -> bytes | None:
@@ -75,6 +103,16 @@ def checked_address(address: str) -> str:
     if ":" not in address.removeprefix("dns:"):
         raise ValueError(f"the server's address is expected as host:port, got {address!r}")
     return address
+
+
+def addresses_of(given: str | Sequence[str]) -> tuple[str, ...]:
+    """The addresses of one or several servers, each checked.
+
+    >>> addresses_of("one:8001,two:8001"), addresses_of(["one:8001"])
+    (('one:8001', 'two:8001'), ('one:8001',))
+    """
+    each = given.split(",") if isinstance(given, str) else given
+    return tuple(dict.fromkeys(checked_address(address.strip()) for address in each)) or (checked_address(""),)
 
 
 def channel_options(tls: Tls | None, max_message_bytes: int, extra: ChannelOptions) -> ChannelOptions:
@@ -101,6 +139,6 @@ def channel_options(tls: Tls | None, max_message_bytes: int, extra: ChannelOptio
     return tuple((options | dict(extra)).items())
 
 
-def call_metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...] | None:
-    """The headers in gRPC's form, with lower-case names; None if there are none."""
-    return tuple((name.lower(), value) for name, value in headers.items()) or None
+def call_metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The headers in gRPC's form, with lower-case names."""
+    return tuple((name.lower(), value) for name, value in headers.items())

@@ -1,17 +1,20 @@
 """The client for ordinary code: performs the session's steps by blocking."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
 import numpy as np
 
 from penstock import penstock_pb2
+from penstock_client.balanced import BalancedCalls, Calls
 from penstock_client.base import ClientBase
 from penstock_client.errors import PenstockClientError
 from penstock_client.grpcio import ChannelCalls
+from penstock_client.headers import Headers, trace_headers
 from penstock_client.http2.blocking import DirectCalls
+from penstock_client.http2.target import Target
 from penstock_client.many import DEFAULT_IN_FLIGHT, Many, OnError, check_many, requests
 from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
@@ -39,11 +42,11 @@ class Client(ClientBase):
     def __post_init__(self) -> None:
         """Decides how calls go; the first one connects."""
         super().__post_init__()
-        target = self._target()
-        self._calls: DirectCalls | ChannelCalls = (
-            ChannelCalls(self.address, self._tls(), self.headers, self._options())
-            if target is None
-            else DirectCalls(target, self.headers, self.max_message_bytes)
+        ((address, target), *_) = self._targets.items()
+        self._calls: Calls = (
+            BalancedCalls(self._resolved, is_fixed=not self._has_names, balancing=self.balancing)
+            if self._is_balanced
+            else self._calls_of(address, target)
         )
 
     def predict(
@@ -59,6 +62,7 @@ class Client(ClientBase):
         priority: int | None = None,
         extra: Extra = "ignore",
         explain: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Prediction:
         """The model's outputs for the rows.
 
@@ -80,6 +84,7 @@ class Client(ClientBase):
             extra: columns that the model does not take are left out, and logged once; "refuse" refuses them instead.
             explain: the prediction's `attributions` say how much each raw column moved each row's answer. Only a Penstock
                 server can tell, and only of versions that were published with an explanation.
+            headers: sent with this call, beside the client's own; the current span of OpenTelemetry goes with it by itself.
 
         No value is changed: `penstock_client.values` says what each datatype holds, and the rest is refused.
 
@@ -110,7 +115,7 @@ class Client(ClientBase):
             extra=extra,
             explain=explain,
         )
-        return self._run(self._session.predict(options, rows, timeout_s))
+        return self._run(self._session.predict(options, rows, timeout_s), self._headers(model, headers))
 
     @overload
     def predict_many(
@@ -128,6 +133,7 @@ class Client(ClientBase):
         priority: int | None = ...,
         extra: Extra = ...,
         explain: bool = ...,
+        headers: Mapping[str, str] | None = ...,
     ) -> Iterator[Prediction]: ...
 
     @overload
@@ -146,6 +152,7 @@ class Client(ClientBase):
         priority: int | None = ...,
         extra: Extra = ...,
         explain: bool = ...,
+        headers: Mapping[str, str] | None = ...,
     ) -> Iterator[Prediction | PenstockClientError]: ...
 
     def predict_many(
@@ -163,6 +170,7 @@ class Client(ClientBase):
         priority: int | None = None,
         extra: Extra = "ignore",
         explain: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Iterator[Any]:
         """The predictions for many requests, in their order, with several in flight from this thread.
 
@@ -185,6 +193,7 @@ class Client(ClientBase):
             priority: for every request.
             extra: for every request.
             explain: for every request.
+            headers: for every request.
 
         Raises:
             ValueError: `in_flight` is below 1, or there are more or fewer keys or ids than rows.
@@ -211,7 +220,7 @@ class Client(ClientBase):
 
         # Rows that are there already are sent several at a time; an iterator's next one may be long in coming.
         pipe = self._calls.pipe(max(1, in_flight // 2) if isinstance(rows, Sequence | np.ndarray) else 1)
-        many = Many(self._session, pipe, self._perform, timeout_s)
+        many = Many(self._session, pipe, self._perform, lambda: self._headers(model, headers), timeout_s)
         return many.answers(requests(options, rows, routing_keys, request_ids), in_flight, on_error)
 
     def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
@@ -237,6 +246,20 @@ class Client(ClientBase):
         True
         """
         return self._run(self._session.is_live(timeout_s))
+
+    def wait_ready(self, model: str | None = None, version: str = "", *, timeout_s: float = 60.0) -> None:
+        """Returns as soon as the server, or the model named, answers predictions; until then it asks again and again.
+
+        Raises:
+            DeadlineExceededError: it does not within `timeout_s`; says what it answered last.
+            AccessDeniedError: the server refuses this caller.
+
+        >>> client.wait_ready("fares")
+        >>> client.wait_ready("nothing", timeout_s=0.02)
+        Traceback (most recent call last):
+        penstock_client.errors.DeadlineExceededError: model 'nothing' is not ready after 0.02 s: no model 'nothing' is...
+        """
+        return self._run(self._session.wait_ready(model, version, timeout_s))
 
     def index(self, *, only_ready: bool = False, timeout_s: float | None = None) -> tuple[ModelState, ...]:
         """The models and versions that the server knows, and their states.
@@ -275,8 +298,14 @@ class Client(ClientBase):
     ) -> None:
         self.close()
 
-    def _run(self, steps: Steps[T]) -> T:
+    def _calls_of(self, address: str, target: Target | None) -> Calls:
+        if target is None:
+            return ChannelCalls(address, self._tls(), self.headers, self._options(address))
+        return DirectCalls(target, self.headers, self.max_message_bytes)
+
+    def _run(self, steps: Steps[T], headers: Headers | None = None) -> T:
         self._check_open()
+        headers = trace_headers() if headers is None else headers
         outcome: bytes | Failure | None = None
         while True:
             try:
@@ -284,10 +313,10 @@ class Client(ClientBase):
             except StopIteration as finished:
                 answer: T = finished.value
                 return answer
-            outcome = self._perform(step)
+            outcome = self._perform(step, headers)
 
-    def _perform(self, step: Attempt | Pause) -> bytes | Failure | None:
+    def _perform(self, step: Attempt | Pause, headers: Headers) -> bytes | Failure | None:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
-        return self._calls.call(METHODS[step.method], step.payload, step.timeout_s)
+        return self._calls.call(METHODS[step.method], step.payload, step.timeout_s, headers)

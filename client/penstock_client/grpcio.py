@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 
 from penstock_client.channel import ChannelOptions, Tls, call_metadata
+from penstock_client.headers import Headers
 from penstock_client.steps import Failure, failure_of
 
 
@@ -28,12 +29,12 @@ class ChannelCalls:
         self._metadata = call_metadata(headers)
         self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
-    def call(self, path: str, payload: bytes, timeout_s: float) -> bytes | Failure:
+    def call(self, path: str, payload: bytes, timeout_s: float, headers: Headers = ()) -> bytes | Failure:
         """The reply to one message, or how the call failed."""
         if self.is_closed:
             return _closed()
         try:
-            reply: bytes = self._method(path)(payload, timeout=timeout_s, metadata=self._metadata)
+            reply: bytes = self._method(path)(payload, timeout=timeout_s, metadata=self._metadata + headers)
         except grpc.RpcError as error:
             return failure_of(error)
         return reply
@@ -42,9 +43,9 @@ class ChannelCalls:
         """Calls that overlap."""
         return ChannelPipe(self)
 
-    def started(self, path: str, payload: bytes, timeout_s: float) -> Any:
+    def started(self, path: str, payload: bytes, timeout_s: float, headers: Headers) -> Any:
         """A call that goes on by itself."""
-        return self._method(path).future(payload, timeout=timeout_s, metadata=self._metadata)
+        return self._method(path).future(payload, timeout=timeout_s, metadata=self._metadata + headers)
 
     def close(self) -> None:
         """Closes the channel; calls of other threads end with an error."""
@@ -66,11 +67,11 @@ class ChannelPipe:
         self._open: dict[int, Any] = {}
         self._started = 0
 
-    def start(self, path: str, payload: bytes, timeout_s: float) -> int:
+    def start(self, path: str, payload: bytes, timeout_s: float, headers: Headers = ()) -> int:
         """Starts a call and returns what `wait` takes."""
         self._started += 1
         if not self._calls.is_closed:
-            self._open[self._started] = self._calls.started(path, payload, timeout_s)
+            self._open[self._started] = self._calls.started(path, payload, timeout_s, headers)
         return self._started
 
     def wait(self, ticket: int) -> bytes | Failure:
@@ -109,12 +110,12 @@ class AwaitedChannelCalls:
         self._metadata = call_metadata(headers)
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
-    async def call(self, path: str, payload: bytes, timeout_s: float) -> bytes | Failure:
+    async def call(self, path: str, payload: bytes, timeout_s: float, headers: Headers = ()) -> bytes | Failure:
         """The reply to one message, or how the call failed."""
         if path not in self._methods:
             self._methods[path] = self._channel.unary_unary(path)
         try:
-            reply: bytes = await self._methods[path](payload, timeout=timeout_s, metadata=self._metadata)
+            reply: bytes = await self._methods[path](payload, timeout=timeout_s, metadata=self._metadata + headers)
         except grpc.RpcError as error:
             return failure_of(error)
         except asyncio.CancelledError:

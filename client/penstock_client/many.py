@@ -14,6 +14,7 @@ import numpy as np
 
 from penstock.names import INFER_METHOD
 from penstock_client.errors import PenstockClientError
+from penstock_client.headers import Headers
 from penstock_client.prediction import Prediction
 from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
@@ -29,7 +30,7 @@ DEFAULT_IN_FLIGHT: Final = 16
 class Pipe(Protocol):
     """Calls that overlap, for one thread."""
 
-    def start(self, path: str, payload: bytes, timeout_s: float) -> Any:
+    def start(self, path: str, payload: bytes, timeout_s: float, headers: Headers = ()) -> Any:
         """Starts a call and returns what `wait` takes."""
 
     def wait(self, ticket: Any) -> bytes | Failure:
@@ -52,6 +53,7 @@ class _Asked:
     """A request in flight, with the steps that it takes; or its answer already."""
 
     steps: Steps[Prediction]
+    headers: Headers
     ticket: Any = None
     answer: Prediction | PenstockClientError | None = None
 
@@ -96,6 +98,7 @@ class Many:
         session: decides what to send and what a reply means.
         pipe: carries first attempts.
         perform: performs a step by blocking, for all others.
+        headers: of each call; asked for when a request is sent.
         timeout_s: seconds until a request gives up, from when it is sent; None for the session's.
     """
 
@@ -103,12 +106,14 @@ class Many:
         self,
         session: Session,
         pipe: Pipe,
-        perform: Callable[[Attempt | Pause], bytes | Failure | None],
+        perform: Callable[[Attempt | Pause, Headers], bytes | Failure | None],
+        headers: Callable[[], Headers],
         timeout_s: float | None,
     ) -> None:
         self._session = session
         self._pipe = pipe
         self._perform = perform
+        self._headers = headers
         self._timeout_s = timeout_s
 
     def answers(self, asked: Iterable[Request], in_flight: int, on_error: OnError) -> Iterator[Any]:
@@ -127,10 +132,11 @@ class Many:
             self._pipe.close()
 
     def _ask(self, request: Request) -> _Asked:
-        asked = _Asked(self._session.predict(request.options, request.rows, self._timeout_s))
+        asked = _Asked(self._session.predict(request.options, request.rows, self._timeout_s), self._headers())
         attempt = self._first_attempt(asked)
         if attempt is not None:
-            asked.ticket = self._pipe.start(METHODS[attempt.method], attempt.payload, attempt.timeout_s)
+            path = METHODS[attempt.method]
+            asked.ticket = self._pipe.start(path, attempt.payload, attempt.timeout_s, asked.headers)
         return asked
 
     def _first_attempt(self, asked: _Asked) -> Attempt | None:
@@ -141,7 +147,7 @@ class Many:
                 step = asked.steps.send(outcome)
                 if isinstance(step, Attempt) and step.method == INFER_METHOD:
                     return step
-                outcome = self._perform(step)
+                outcome = self._perform(step, asked.headers)
         except StopIteration as finished:
             asked.answer = finished.value
         except PenstockClientError as error:
@@ -165,4 +171,4 @@ class Many:
             except StopIteration as finished:
                 answer: Prediction = finished.value
                 return answer
-            outcome = self._perform(step)
+            outcome = self._perform(step, asked.headers)

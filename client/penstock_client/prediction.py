@@ -3,11 +3,12 @@
 Servers normally send raw contents; typed contents are read too. Parameters that a server leaves out stay absent.
 """
 
+import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -108,6 +109,46 @@ class Prediction(Mapping[str, NDArray[Any]]):
     request_id: str | None
     timing: Timing
     attributions: Attributions | None = None
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The outputs as columns of one value per row: a matrix `p` of three columns is `p_0`, `p_1` and `p_2`.
+
+        Raises:
+            ValueError: the outputs have not one row each for the same rows, such as a number without an axis.
+
+        >>> timing = Timing(None, None, None, 0.0)
+        >>> outputs = {"label": np.array([1, 0]), "p": np.array([[0.1, 0.9], [0.8, 0.2]])}
+        >>> Prediction(outputs, "m", "1", None, None, timing).columns()
+        {'label': array([1, 0]), 'p_0': array([0.1, 0.8]), 'p_1': array([0.9, 0.2])}
+        """
+        found: dict[str, NDArray[Any]] = {}
+        rows = {array.shape[:1] for array in self.outputs.values()}
+        if len(rows) > 1 or () in rows:
+            shapes = {name: list(array.shape) for name, array in self.outputs.items()}
+            raise ValueError(f"columns take outputs with the same number of rows, got shapes {shapes}")
+        for name, array in self.outputs.items():
+            width = prod(array.shape[1:])
+            flat = array.reshape(len(array), width)
+            names = [name] if width == 1 else [f"{name}_{at}" for at in range(width)]
+            found |= {each: flat[:, at] for at, each in enumerate(names)}
+        return found
+
+    def frame(self, library: Literal["pandas", "polars"] = "pandas") -> Any:
+        """The outputs as a pandas or polars DataFrame, with the columns of `columns`; the library is imported here.
+
+        Raises:
+            ValueError: as `columns`.
+            ImportError: the library is not installed.
+
+        >>> timing = Timing(None, None, None, 0.0)
+        >>> Prediction({"fare": np.array([82.0, 14.0])}, "fares", "3", None, None, timing).frame()
+           fare
+        0  82.0
+        1  14.0
+        """
+        if library not in ("pandas", "polars"):
+            raise ValueError(f"library is expected as 'pandas' or 'polars', got {library!r}")
+        return importlib.import_module(library).DataFrame(self.columns())
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.outputs[name]

@@ -26,7 +26,7 @@ from penstock_client.plan import Plans
 from penstock_client.prediction import Prediction, parsed, prediction_of
 from penstock_client.reply import plain_prediction
 from penstock_client.request import RequestOptions, infer_payload
-from penstock_client.retry import Backoff, pause_before_retry_s
+from penstock_client.retry import Backoff, Bucket, RetryBudget, is_countable, pause_before_retry_s
 from penstock_client.rows import Rows, table_of
 from penstock_client.steps import Attempt, Failure, Made, Pause, Steps, T
 from penstock_client.tensors import Layout, Table, arrange, for_any, shown
@@ -42,6 +42,8 @@ METHODS: Final = {method: f"/{service}/{method}" for method, service in _SERVICE
 _MOST_SAID: Final = 100
 """A service whose rows differ each time is told so many times which columns are left out."""
 _MOST_VERSIONS: Final = 8
+_LOOK_S: Final = 5.0
+"""How long one look at whether a server is ready may take."""
 _log: Final = logging.getLogger("penstock_client")
 
 
@@ -56,6 +58,7 @@ class Session:
         timeout_s: the deadline of a call that sets none.
         retries: how many attempts may follow the first.
         backoff: how the pauses between them grow.
+        budget: how many retries are afforded while calls fail; None for no limit.
         max_message_bytes: the longest request that is sent.
         clock: monotonic seconds.
         fraction: returns a random number from 0 to 1.
@@ -68,6 +71,7 @@ class Session:
         timeout_s: float,
         retries: int,
         backoff: Backoff,
+        budget: RetryBudget | None,
         max_message_bytes: int,
         clock: Callable[[], float],
         fraction: Callable[[], float],
@@ -78,6 +82,7 @@ class Session:
         self._timeout_s = timeout_s
         self._retries = retries
         self._backoff = backoff
+        self._bucket = Bucket(budget)
         self._max_message_bytes = max_message_bytes
         self._clock = clock
         self._fraction = fraction
@@ -97,6 +102,8 @@ class Session:
             taken_s = self._clock() - begun_s
             prediction = plain_prediction(outcome, round_trip_s=taken_s, explains=options.explain)
             if prediction is not None:
+                if not self._bucket.is_full:
+                    self._bucket.on_answer()
                 return prediction
             made = Made(outcome, begun_s, taken_s)
         return (
@@ -151,6 +158,12 @@ class Session:
         except PenstockClientError as error:
             error.model, error.server = model, self._server
             raise
+
+    def wait_ready(self, model: str | None, version: str, timeout_s: float) -> Steps[None]:
+        """Asks until the server, or the model, can answer predictions."""
+        return self._with_deadline(
+            model or "", timeout_s, lambda deadline_s: self._wait_ready(model, version, deadline_s, timeout_s)
+        )
 
     def _predict(self, options: RequestOptions, rows: Rows, deadline_s: float, made: Made | None) -> Steps[Prediction]:
         options.check()
@@ -265,13 +278,32 @@ class Session:
         return parsed(inference_pb2.ServerLiveResponse, reply).live
 
     def _is_ready(self, model: str | None, version: str, deadline_s: float) -> Steps[bool]:
+        try:
+            return (yield from self._readiness(model, version, deadline_s))
+        except (ModelNotFoundError, ServerUnavailableError, DeadlineExceededError):
+            return False
+
+    def _wait_ready(self, model: str | None, version: str, deadline_s: float, timeout_s: float) -> Steps[None]:
+        looked = 0
+        while True:
+            reason = "it says that it is not"
+            try:
+                if (yield from self._readiness(model, version, min(deadline_s, self._clock() + _LOOK_S))):
+                    return
+            except (ModelNotFoundError, ServerUnavailableError, DeadlineExceededError) as error:
+                reason = error.details
+            pause_s = self._backoff.ceiling_s(retry=looked) * (1 + self._fraction()) / 2
+            looked += 1
+            if self._clock() + pause_s >= deadline_s:
+                what = "the server" if model is None else f"model {model!r}"
+                raise DeadlineExceededError(f"{what} is not ready after {timeout_s:g} s: {reason}")
+            yield Pause(pause_s)
+
+    def _readiness(self, model: str | None, version: str, deadline_s: float) -> Steps[bool]:
         # Both methods have the same messages on the wire, but for the model's name and version.
         method = "ServerReady" if model is None else "ModelReady"
         request = inference_pb2.ModelReadyRequest(name=model, version=version)
-        try:
-            reply, _ = yield from self._call(method, request.SerializeToString(), deadline_s, 0)
-        except (ModelNotFoundError, ServerUnavailableError, DeadlineExceededError):
-            return False
+        reply, _ = yield from self._call(method, request.SerializeToString(), deadline_s, 0)
         return parsed(inference_pb2.ModelReadyResponse, reply).ready
 
     def _call(
@@ -290,6 +322,7 @@ class Session:
             else:
                 outcome, taken_s, made = made.outcome, made.taken_s, None
             if isinstance(outcome, bytes):
+                self._bucket.on_answer()
                 return outcome, taken_s
             assert outcome is not None, "a call is answered by bytes or a failure"
             yield Pause(self._pause_s(outcome, retry, retries, deadline_s))
@@ -298,11 +331,13 @@ class Session:
 
     def _pause_s(self, failure: Failure, retry: int, retries: int, deadline_s: float) -> float:
         """The pause before the next attempt; raises the failure's meaning if there is none."""
+        if is_countable(failure):
+            self._bucket.on_failure()
         pause_s = pause_before_retry_s(
             failure,
             self._backoff,
             retry=retry,
-            retries=retries,
+            retries=retries if self._bucket.affords_retry else 0,
             remaining_s=deadline_s - self._clock(),
             fraction=self._fraction(),
         )

@@ -38,6 +38,7 @@ class Failure:
     Attributes:
         pushback_s: the pause that the server asked for; negative if it asked for no further attempt, None if it asked
             for nothing.
+        is_unsent: no server has begun with it, for certain, so that another one may be asked at once.
         cause: gRPC's exception, if one was raised.
     """
 
@@ -45,6 +46,7 @@ class Failure:
     details: str = ""
     pushback_s: float | None = None
     cause: BaseException | None = None
+    is_unsent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

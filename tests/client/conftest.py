@@ -1,10 +1,9 @@
 """A small model server in this process: a test scripts its failures and what each model declares."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -14,8 +13,8 @@ import pytest
 from penstock import inference_pb2 as pb
 from penstock import penstock_pb2
 from penstock.tensors import NUMPY_TYPES, from_raw, to_raw
+from penstock_client.testing import FakeModel, FakeServer
 
-SERVICE = "inference.GRPCInferenceService"
 OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
 Inputs = dict[str, np.ndarray[Any, Any]]
 
@@ -61,91 +60,27 @@ def iris(request: pb.ModelInferRequest) -> Any:
 
 
 @dataclass
-class Model:
-    inputs: list[tuple[str, str, tuple[int, ...]]]
-    answer: Callable[[pb.ModelInferRequest], Any] = echo
+class Model(FakeModel):
+    """A model of shapes in full, whose answer is a whole message."""
 
-    def metadata(self, name: str) -> Any:
-        spec = pb.ModelMetadataResponse.TensorMetadata
-        inputs = [spec(name=name, datatype=datatype, shape=shape) for name, datatype, shape in self.inputs]
-        for tensor in inputs:
-            if tensor.name == "city":
-                tensor.parameters["missing"].string_param = ""
-        return pb.ModelMetadataResponse(name=name, versions=["1"], platform="fake", inputs=inputs)
+    def __init__(self, inputs: list[tuple[str, str, tuple[int, ...]]], answer: Callable[..., Any] = echo) -> None:
+        declared = {name: (datatype, shape) for name, datatype, shape in inputs}
+        super().__init__(answer, inputs=declared, missing={"city": ""})
+
+    def reply(self, request: pb.ModelInferRequest) -> Any:
+        return self.answer(request)  # type: ignore[arg-type]
 
 
-@dataclass
-class Seen:
-    """One call as it arrived."""
+class ScriptedServer(FakeServer):
+    """`stuck` is asked without an answer, until a test says `ended`."""
 
-    method: str
-    request: Any
-    headers: dict[str, Any]
-    remaining_s: float | None
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        self.arrived = threading.Event()
+        self.ended = threading.Event()
+        super().__init__(standard_models(), credentials=credentials)
+        self.port = int(self.address.rpartition(":")[2])
 
-
-@dataclass
-class FakeServer:
-    credentials: grpc.ServerCredentials | None = None
-    models: dict[str, Model] = field(default_factory=dict)
-    failures: deque[tuple[grpc.StatusCode, str, dict[str, str]]] = field(default_factory=deque)
-    seen: list[Seen] = field(default_factory=list)
-    arrived: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self._server = grpc.server(ThreadPoolExecutor(8), options=OPTIONS)
-        methods = {name: self._handler(name, *kinds) for name, kinds in self._methods().items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
-        self.port = (
-            self._server.add_insecure_port("127.0.0.1:0")
-            if self.credentials is None
-            else self._server.add_secure_port("127.0.0.1:0", self.credentials)
-        )
-        self.address = f"127.0.0.1:{self.port}"
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop(None).wait()
-
-    def fail(self, code: grpc.StatusCode, details: str = "no", *, times: int = 1, **trailers: str) -> None:
-        """The next calls of ModelInfer end so."""
-        named = {name.replace("_", "-"): value for name, value in trailers.items()}
-        self.failures.extend([(code, details, named)] * times)
-
-    def calls(self, method: str) -> list[Seen]:
-        return [seen for seen in self.seen if seen.method == method]
-
-    def _methods(self) -> dict[str, tuple[type, Callable[..., Any]]]:
-        return {
-            "ServerLive": (pb.ServerLiveRequest, lambda _, __: pb.ServerLiveResponse(live=True)),
-            "ServerReady": (pb.ServerReadyRequest, lambda _, __: pb.ServerReadyResponse(ready=True)),
-            "ModelReady": (pb.ModelReadyRequest, self._ready),
-            "ModelMetadata": (pb.ModelMetadataRequest, self._metadata),
-            "ModelInfer": (pb.ModelInferRequest, self._infer),
-            "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
-        }
-
-    def _handler(self, name: str, kind: Any, answer: Callable[..., Any]) -> "grpc.RpcMethodHandler[Any, Any]":
-        def handle(request: Any, context: grpc.ServicerContext) -> Any:
-            headers = dict(context.invocation_metadata())
-            self.seen.append(Seen(name, request, headers, context.time_remaining()))
-            return answer(request, context)
-
-        return grpc.unary_unary_rpc_method_handler(handle, kind.FromString, lambda reply: reply.SerializeToString())
-
-    def _model(self, name: str, context: grpc.ServicerContext) -> Model:
-        if name not in self.models:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"no model {name!r} is served")
-        return self.models[name]
-
-    def _ready(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return pb.ModelReadyResponse(ready=bool(self._model(request.name, context)))
-
-    def _metadata(self, request: Any, context: grpc.ServicerContext) -> Any:
-        return self._model(request.name, context).metadata(request.name)
-
-    def _index(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def index(self, request: pb.RepositoryIndexRequest) -> Any:
         lines = [("fares", "3", "READY", ""), ("fares", "4", "LOADING", "fetching")]
         line = pb.RepositoryIndexResponse.ModelIndex
         chosen = [
@@ -153,16 +88,12 @@ class FakeServer:
         ]
         return pb.RepositoryIndexResponse(models=chosen)
 
-    def _infer(self, request: Any, context: grpc.ServicerContext) -> Any:
-        if self.failures:
-            code, details, trailers = self.failures.popleft()
-            context.set_trailing_metadata(tuple(trailers.items()))
-            context.abort(code, details)
+    def infer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> Any:
         if request.model_name == "stuck":
             context.add_callback(self.ended.set)
             self.arrived.set()
             self.ended.wait(30)
-        return self._model(request.model_name, context).answer(request)
+        return super().infer(request, context)
 
 
 def standard_models() -> dict[str, Model]:
@@ -177,28 +108,28 @@ def standard_models() -> dict[str, Model]:
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
-    fake = FakeServer(models=standard_models())
+def server() -> Iterator[ScriptedServer]:
+    fake = ScriptedServer()
     yield fake
     fake.ended.set()
     fake.stop()
 
 
 @pytest.fixture(scope="module")
-def shared_server() -> Iterator[FakeServer]:
+def shared_server() -> Iterator[ScriptedServer]:
     """For properties: one server for all examples, which must leave it as it was."""
-    fake = FakeServer(models=standard_models())
+    fake = ScriptedServer()
     yield fake
     fake.stop()
 
 
 @pytest.fixture
-def secure_server() -> Iterator[Callable[[grpc.ServerCredentials], FakeServer]]:
+def secure_server() -> Iterator[Callable[[grpc.ServerCredentials], ScriptedServer]]:
     """Starts servers with the credentials given, and stops them."""
-    started: list[FakeServer] = []
+    started: list[ScriptedServer] = []
 
-    def start(credentials: grpc.ServerCredentials) -> FakeServer:
-        started.append(FakeServer(credentials, models=standard_models()))
+    def start(credentials: grpc.ServerCredentials) -> ScriptedServer:
+        started.append(ScriptedServer(credentials))
         return started[-1]
 
     yield start

@@ -23,3 +23,14 @@ def test_secrets_are_not_shown():
 def test_settings_are_checked(kind, settings, words):
     with pytest.raises(ValueError, match=words):
         kind(**{"address": "a:1"} | settings)
+
+
+def test_the_environment_says_where_the_server_is_and_how_to_encrypt(monkeypatch):
+    monkeypatch.setenv("PENSTOCK_SERVER", "models:8001,others:8001")
+    monkeypatch.setenv("PENSTOCK_TLS", "true")
+    with Client() as client:
+        assert client._server == "models:8001, others:8001"
+        assert client.tls == Tls()
+    with Client("own:1", tls=False) as client:
+        assert client._server == "own:1"
+        assert client._tls() is None

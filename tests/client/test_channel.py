@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from penstock_client import AsyncClient, Client, ServerUnavailableError, Tls
-from penstock_client.channel import call_metadata, channel_options, checked_address
+from penstock_client.channel import addresses_of, call_metadata, channel_options, checked_address
 
 ROWS = {"age": 41, "city": "Oslo"}
 DAY = dt.timedelta(days=1)
@@ -40,7 +40,7 @@ def test_a_server_name_overrides_the_targets():
 
 def test_header_names_are_lower_case():
     assert call_metadata({"Authorization": "Bearer x"}) == (("authorization", "Bearer x"),)
-    assert call_metadata({}) is None
+    assert call_metadata({}) == ()
 
 
 def test_tls_reads_files(tmp_path):
@@ -51,6 +51,31 @@ def test_tls_reads_files(tmp_path):
     assert tls == Tls(**{name: name.encode() for name in names}, server_name="m")
     with pytest.raises(FileNotFoundError):
         Tls.from_files(root_certificates=tmp_path / "none")
+
+
+def test_the_environment_names_files(tmp_path):
+    file = tmp_path / "pem"
+    file.write_bytes(b"pem")
+    found = Tls.from_environment(
+        {
+            "PENSTOCK_CA": str(file),
+            "PENSTOCK_CERT": str(file),
+            "PENSTOCK_CERT_KEY": str(file),
+            "PENSTOCK_SERVER_NAME": "m",
+        }
+    )
+    assert found == Tls(root_certificates=b"pem", certificate_chain=b"pem", private_key=b"pem", server_name="m")
+    assert Tls.from_environment({"PENSTOCK_TLS": "0", "PENSTOCK_CA": ""}) is None
+    with pytest.raises(ValueError, match="together"):
+        Tls.from_environment({"PENSTOCK_CERT": str(file)})
+    with pytest.raises(FileNotFoundError):
+        Tls.from_environment({"PENSTOCK_CA": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize("given", ["", [], "a:1,", ["a:1", "b"]])
+def test_each_of_several_addresses_has_a_port(given):
+    with pytest.raises(ValueError, match="expected as host:port"):
+        addresses_of(given)
 
 
 class Authority:

@@ -12,14 +12,19 @@ from penstock_client import Client
 MODULES = [f"penstock_client.{module.name}" for module in pkgutil.iter_modules(penstock_client.__path__)]
 WITH_EXAMPLES = {
     "aio",
+    "balance",
+    "balanced",
     "channel",
     "client",
     "errors",
+    "headers",
     "metadata",
+    "prediction",
     "retry",
     "rows",
     "steps",
     "tensors",
+    "testing",
     "times",
     "values",
 }

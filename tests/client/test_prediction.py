@@ -3,7 +3,7 @@ import pytest
 
 from penstock.inference_pb2 import InferParameter, InferTensorContents, ModelInferResponse
 from penstock_client.errors import ServerError
-from penstock_client.prediction import prediction_of
+from penstock_client.prediction import Prediction, Timing, prediction_of
 
 Output = ModelInferResponse.InferOutputTensor
 
@@ -95,3 +95,45 @@ def test_a_malformed_reply_is_the_servers_fault(fields, words):
 def test_bytes_that_are_no_message_are_the_servers_fault():
     with pytest.raises(ServerError, match="not a ModelInferResponse"):
         prediction_of(b"\xff\xff\xff", round_trip_s=0.0)
+
+
+def given(**outputs):
+    return Prediction(outputs, "m", "1", None, None, Timing(None, None, None, 0.0))
+
+
+def test_outputs_are_columns():
+    prediction = given(label=np.array(["a", "b"], object), one=np.array([[1], [2]]), p=np.arange(8.0).reshape(2, 2, 2))
+    assert {name: values.tolist() for name, values in prediction.columns().items()} == {
+        "label": ["a", "b"],
+        "one": [1, 2],
+        "p_0": [0, 4],
+        "p_1": [1, 5],
+        "p_2": [2, 6],
+        "p_3": [3, 7],
+    }
+
+
+def test_no_rows_and_no_outputs_are_columns_too():
+    assert {name: len(values) for name, values in given(p=np.zeros((0, 2))).columns().items()} == {"p_0": 0, "p_1": 0}
+    assert given().columns() == {}
+
+
+@pytest.mark.parametrize("outputs", [{"a": np.zeros(2), "b": np.zeros(3)}, {"a": np.array(1.0)}])
+def test_outputs_of_other_rows_are_no_columns(outputs):
+    with pytest.raises(ValueError, match="same number of rows, got shapes"):
+        given(**outputs).columns()
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_has_the_columns_and_their_types(library):
+    frame = given(label=np.array(["a", "b"], object), p=np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)).frame(library)
+    assert type(frame).__module__.startswith(library)
+    assert list(frame.columns) == ["label", "p_0", "p_1"]
+    assert frame["p_1"].to_list() == [0.75, 0.5]
+    assert frame["label"].to_list() == ["a", "b"]
+    assert "32" in str(frame["p_0"].dtype)
+
+
+def test_frames_of_other_libraries_are_refused():
+    with pytest.raises(ValueError, match="'pandas' or 'polars', got 'spark'"):
+        given().frame("spark")

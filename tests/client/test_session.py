@@ -20,7 +20,7 @@ from penstock_client.errors import (
     ServerUnavailableError,
 )
 from penstock_client.request import RequestOptions
-from penstock_client.retry import Backoff
+from penstock_client.retry import Backoff, RetryBudget
 from penstock_client.session import _MOST_SAID, Session
 from penstock_client.steps import Failure, Pause
 
@@ -50,7 +50,7 @@ class Script:
         self.calls = []
         self.pauses = []
         backoff = Backoff(initial_s=0.1, cap_s=0.4)
-        defaults = {"timeout_s": 1.0, "retries": 3, "backoff": backoff, "max_message_bytes": 1000}
+        defaults = {"timeout_s": 1.0, "retries": 3, "backoff": backoff, "budget": None, "max_message_bytes": 1000}
         self.session = Session(
             "s:1",
             clock=lambda: self.now_s,
@@ -457,3 +457,54 @@ def test_a_planned_request_keeps_to_the_limit(room, is_planned):
     script.predict({"a": 1.5})
     script.session._max_message_bytes = len(script.calls[-1].payload) + room
     assert (script.session._planned(RequestOptions(model="m"), {"a": 2.5}, None) is not None) == is_planned
+
+
+def test_retries_end_where_the_budget_is_spent_and_answers_fill_it_again():
+    script = Script(
+        declares(a="FP32"), ANSWER, UNAVAILABLE, ANSWER, UNAVAILABLE, ANSWER, UNAVAILABLE,
+        *[ANSWER] * 4, UNAVAILABLE, ANSWER,
+        budget=RetryBudget(tokens=4, ratio=0.5),
+    )  # fmt: skip
+    for _ in range(2):
+        script.predict()
+    # Two failures were half made good by one answer each; the third leaves half of the bucket, or less.
+    script.predict()
+    with pytest.raises(ServerUnavailableError, match="gone"):
+        script.predict()
+    for _ in range(4):
+        script.predict()
+    assert script.predict().version == "1"
+    assert not script.outcomes
+
+
+@pytest.mark.parametrize("model", [None, "m"])
+@pytest.mark.parametrize("early", [b"", MISSING, UNAVAILABLE, LATE])
+def test_wait_ready_asks_until_it_is_so(model, early):
+    script = Script(early, early, TRUE)
+    assert script.run(script.session.wait_ready(model, "", 60.0)) is None
+    assert script.methods == ["ServerReady" if model is None else "ModelReady"] * 3
+    assert script.pauses == pytest.approx([0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"), [(b"", "it says that it is not"), (MISSING, "no such model"), (UNAVAILABLE, "gone")]
+)
+def test_wait_ready_ends_and_tells_the_last_answer(last, reason):
+    script = Script(*[last] * 20)
+    with pytest.raises(
+        DeadlineExceededError, match=rf"model 'm' is not ready after 1 s: {reason} \(model 'm' at s:1\)"
+    ):
+        script.run(script.session.wait_ready("m", "", 1.0))
+    assert 100.5 < script.now_s < 101.0
+
+
+def test_wait_ready_waits_for_no_server_that_refuses():
+    script = Script(Failure(grpc.StatusCode.PERMISSION_DENIED, "not you"))
+    with pytest.raises(PenstockClientError, match="not you"):
+        script.run(script.session.wait_ready(None, "", 60.0))
+
+
+def test_one_look_of_wait_ready_does_not_take_all_the_time():
+    script = Script(TRUE)
+    script.run(script.session.wait_ready(None, "", 60.0))
+    assert script.calls[0].timeout_s == 5.0

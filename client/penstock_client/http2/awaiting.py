@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import grpc
 
+from penstock_client.headers import Headers
 from penstock_client.http2 import link as limits
 from penstock_client.http2 import outcome
 from penstock_client.http2.blocking import MOST_PLACES, HeaderWriter, late, refused, unreached
@@ -197,10 +198,10 @@ class AwaitedCalls:
         self._opening: asyncio.Task[_Link | Failure] | None = None
         self._is_closed = False
 
-    async def call(self, path: str, payload: bytes, timeout_s: float) -> bytes | Failure:
+    async def call(self, path: str, payload: bytes, timeout_s: float, headers: Headers = ()) -> bytes | Failure:
         """The reply to one message, or how the call failed."""
         deadline_s = self._loop.time() + timeout_s
-        headers = self._writer.block(path, timeout_s)
+        block = self._writer.block(path, timeout_s, headers)
         for _ in range(MOST_PLACES):
             link = self._link
             if link is None or not link.is_usable:
@@ -211,7 +212,7 @@ class AwaitedCalls:
                     # The server has ended it before this task's turn came.
                     continue
                 link = found
-            stream, future = link.start(headers, payload)
+            stream, future = link.start(block, payload)
             timer = self._loop.call_at(deadline_s, link.expire, stream)
             try:
                 end = await future

@@ -9,11 +9,12 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import grpc
 
+from penstock_client.headers import Headers
 from penstock_client.http2 import frames, outcome
 from penstock_client.http2.connection import Connection
 from penstock_client.http2.hpack import KnownBlocks
@@ -39,8 +40,8 @@ class HeaderWriter:
         self._headers = tuple((name.lower(), value) for name, value in headers.items())
         self._blocks: dict[tuple[str, int], bytes] = {}
 
-    def block(self, path: str, timeout_s: float) -> bytes:
-        """The block of a request to this path."""
+    def block(self, path: str, timeout_s: float, headers: Headers = ()) -> bytes:
+        """The block of a request to this path; `headers` are of this request alone."""
         key = path, milliseconds(timeout_s)
         block = self._blocks.get(key)
         if block is None:
@@ -57,7 +58,7 @@ class HeaderWriter:
                 ("grpc-timeout", frames.timeout_text(key[1])),
             )
             block = self._blocks[key] = frames.header_block((*fields, *self._headers))
-        return block
+        return block + frames.header_block(headers) if headers else block
 
 
 class DirectCalls:
@@ -88,17 +89,17 @@ class DirectCalls:
         self._is_closed = False
         _ALL.add(self)
 
-    def call(self, path: str, payload: bytes, timeout_s: float) -> bytes | Failure:
+    def call(self, path: str, payload: bytes, timeout_s: float, headers: Headers = ()) -> bytes | Failure:
         """The reply to one message, or how the call failed."""
         now = self._clock()
         deadline_s = now + timeout_s
-        headers = self._writer.block(path, timeout_s)
+        block = self._writer.block(path, timeout_s, headers)
         for _ in range(MOST_PLACES):
             link = self.link(deadline_s)
             if isinstance(link, Failure):
                 return link
             try:
-                stream = link.start(headers, payload, now)
+                stream = link.start(block, payload, now)
                 end = link.wait(stream, deadline_s)
             except LateError:
                 link.cancel(stream)
@@ -144,9 +145,9 @@ class DirectCalls:
         """Calls that overlap; see `DirectPipe`."""
         return DirectPipe(self, ahead, self._clock)
 
-    def headers(self, path: str, timeout_s: float) -> bytes:
+    def block(self, path: str, timeout_s: float, headers: Headers) -> bytes:
         """The header block of a request."""
-        return self._writer.block(path, timeout_s)
+        return self._writer.block(path, timeout_s, headers)
 
     def close(self) -> None:
         """Closes every connection; calls of other threads end with an error."""
@@ -186,6 +187,7 @@ class _Ticket:
     payload: bytes
     timeout_s: float
     deadline_s: float
+    headers: Headers
     link: Link | None = None
     stream: int = 0
     failure: Failure | None = None
@@ -207,15 +209,15 @@ class DirectPipe:
         self._link: Link | None = None
         self._closing: list[Link] = []  # their calls go on, and no other starts there
 
-    def start(self, path: str, payload: bytes, timeout_s: float) -> _Ticket:
+    def start(self, path: str, payload: bytes, timeout_s: float, headers: Headers = ()) -> _Ticket:
         """Starts a call and returns what `wait` takes."""
         now = self._clock()
-        ticket = _Ticket(path, payload, timeout_s, now + timeout_s)
+        ticket = _Ticket(path, payload, timeout_s, now + timeout_s, headers)
         link = self._usable(ticket.deadline_s)
         if isinstance(link, Failure):
             ticket.failure = link
             return ticket
-        ticket.link, ticket.stream = link, link.start(self._calls.headers(path, timeout_s), payload, now)
+        ticket.link, ticket.stream = link, link.start(self._calls.block(path, timeout_s, headers), payload, now)
         self._unsent.append(ticket)
         if len(self._unsent) >= self._ahead or now > self._unsent[0].deadline_s - self._unsent[0].timeout_s + _LINGER_S:
             self._on_sending(now)
@@ -240,7 +242,7 @@ class DirectPipe:
         if end is not None:
             return end
         left_s = ticket.deadline_s - self._clock()
-        return self._calls.call(ticket.path, ticket.payload, left_s) if left_s > 0 else late()
+        return self._calls.call(ticket.path, ticket.payload, left_s, ticket.headers) if left_s > 0 else late()
 
     def close(self) -> None:
         """Cancels what is still in flight."""
@@ -289,13 +291,18 @@ def late() -> Failure:
 
 def refused() -> Failure:
     """Every server that was asked said that it did nothing."""
-    return outcome.failure(grpc.StatusCode.UNAVAILABLE, "the server takes no calls, as one does that stops")
+    return replace(
+        outcome.failure(grpc.StatusCode.UNAVAILABLE, "the server takes no calls, as one does that stops"),
+        is_unsent=True,
+    )
 
 
 def unreached(target: Target, reason: str) -> Failure:
     """No connection could be made."""
     where = target.path or target.authority
-    return outcome.failure(grpc.StatusCode.UNAVAILABLE, f"failed to connect to {where}: {reason}")
+    return replace(
+        outcome.failure(grpc.StatusCode.UNAVAILABLE, f"failed to connect to {where}: {reason}"), is_unsent=True
+    )
 
 
 _ALL: Final[weakref.WeakSet[DirectCalls]] = weakref.WeakSet()

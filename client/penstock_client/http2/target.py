@@ -16,14 +16,13 @@ from typing import Final
 import grpc
 
 from penstock_client.channel import ChannelOptions, Tls
+from penstock_client.headers import unlike_text
 
 _PROXY_VARIABLES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
 _NO_PROXY_VARIABLES: Final = ("no_grpc_proxy", "no_proxy")
 _ROOTS_VARIABLE: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
-_MOST_HEADER_BYTES: Final = 8192
 _MOST_MESSAGE_BYTES: Final = 2**30
 """A longer message does not fit in HTTP/2's widest window."""
-_RESERVED_HEADERS: Final = frozenset({"te", "content-type", "user-agent", "host", "connection"})
 SLOW_S: Final = 2.0
 """How long an address that does not answer may keep the next one waiting."""
 
@@ -129,7 +128,7 @@ def _reason(
     """Why sockets do not do; None if they do."""
     if place is None:
         return f"the address {address} has a resolver of its own"
-    refused = _unlike_text(headers)
+    refused = unlike_text(headers)
     host, _, path = place
     reasons = (
         (sys.platform != "linux" or socket.socket.__module__ != "socket", "the sockets are not Linux's own"),
@@ -157,19 +156,6 @@ def _place_of(address: str) -> tuple[str, int, str] | None:
         return None
     is_plain = host and "/" not in host and "%" not in host and host.isascii() and port.isascii() and port.isdigit()
     return (host, int(port), "") if is_plain and int(port) < 2**16 else None
-
-
-def _unlike_text(headers: Mapping[str, str]) -> str | None:
-    """The first header that is not sent as it is."""
-    total = 0
-    for name, value in headers.items():
-        key = name.lower()
-        is_name = key and all(character.isalnum() or character in "-_." for character in key) and key.isascii()
-        is_value = isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
-        if not is_name or not is_value or key.endswith("-bin") or key.startswith("grpc-") or key in _RESERVED_HEADERS:
-            return name
-        total += len(name) + len(value)
-    return None if total <= _MOST_HEADER_BYTES else "all together"
 
 
 def _has_proxy(host: str) -> bool:

@@ -82,7 +82,13 @@ def _add_predict(predict: argparse.ArgumentParser) -> None:
     }.items():
         variable = f"PENSTOCK_{option.upper().replace('-', '_')}"
         add(f"--{option}", metavar="FILE", type=Path, default=env.get(variable), help=f"{words} [{variable}]")
-    add("--server-name", metavar="NAME", help="The name in the server's certificate.")
+    name = env.get("PENSTOCK_SERVER_NAME")
+    add(
+        "--server-name",
+        metavar="NAME",
+        default=name,
+        help="The name in the server's certificate. [PENSTOCK_SERVER_NAME]",
+    )
 
 
 def _predict(chosen: argparse.Namespace) -> None:

@@ -110,6 +110,7 @@ ServerName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
+        envvar="PENSTOCK_SERVER_NAME",
         help="The name in the server's certificate, if it is not the address's host.",
         rich_help_panel=_ENCRYPTION,
         show_default=False,
