@@ -73,6 +73,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "compiled_models": GROUND | {"kernels"},
         "models": GROUND | {"batching", "features", "drift", "explain", "python", "compiled_models", "kernels"},
         "sources": GROUND | {"kernels", "rollout", "models"},
+        "access": GROUND | {"transport.interface", "transport.certificate"},
         "transport.layout": set(),
         "transport.kernels": {"kernels.base", "kernels.memory", "kernels.clock", "transport.layout"},
         "transport": GROUND | {"kernels"},
@@ -94,6 +95,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "services": GROUND | {"prediction", "transport", "batching", "models.signature"},
         "settings": GROUND
         | {
+            "access.settings",
             "batching",
             "drift.report",
             "transport",
@@ -107,10 +109,12 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
         | {"transport.shared_port", "compiled_models.choice"},
-        "checks": GROUND | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"},
+        "checks": GROUND
+        | {"access.credentials"}
+        | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
-        | {"settings", "kernels", "plain"},
+        | {"settings", "kernels", "plain", "access"},
         "source_process": GROUND | {"sources"},
         "airlock": GROUND | {"batching", "models", "control.verdict"},
         "app": GROUND
@@ -168,6 +172,8 @@ DOORS: Final[dict[str, set[str]]] = {
     "skl2onnx": {"penstock_tools"},
     "spox": {"penstock_tools.sklearn_compiler"},
     "pandas": {"penstock_tools", "penstock_server.python"},
+    "jwt": {"penstock_server.access.jwt_tokens"},
+    "cryptography": {"penstock_server.access.jwt_tokens"},
     "typer": {"penstock_tools", "penstock_server.cli"},
 }
 """The modules and packages through which each library comes in."""

@@ -41,6 +41,10 @@ class Call(Protocol):
     def metadata(self) -> Metadata:
         """The caller's metadata."""
 
+    def peer(self) -> tuple[str, ...]:
+        """The names of the caller's certificate, which has been verified, as `access.identity` writes them; none without."""
+        ...
+
     def send(self, message: bytes) -> None:
         """One reply of a stream, in order."""
 

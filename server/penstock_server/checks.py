@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from penstock_server.access.credentials import check_files
 from penstock_server.cores import cores
 from penstock_server.errors import InvalidInputError
 from penstock_server.kernels.compiled import check_writable
@@ -46,6 +47,7 @@ def check(settings: ServerSettings) -> None:
     _check_request_log(settings)
     _check_execution(settings)
     settings.grpc.check_tls_files()
+    check_files(settings.access)
 
 
 def warnings(settings: ServerSettings) -> Iterator[str]:

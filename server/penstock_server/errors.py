@@ -55,6 +55,22 @@ class DeniedError(PenstockError):
     """The caller may not do this here."""
 
 
+class UnauthenticatedError(PenstockError):
+    """The caller is not known, or what it shows proves nothing."""
+
+
+class LimitedError(PenstockError):
+    """The caller calls more often than it may.
+
+    Attributes:
+        retry_after_s: when a call will be let through, in seconds from now.
+    """
+
+    def __init__(self, text: str = "", retry_after_s: float = 1.0) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a foreign error's text: in onnx, pandas and skops a dump of what they read follows it."""
     return next((line.strip()[:300] for line in str(error).splitlines() if line.strip()), type(error).__name__)

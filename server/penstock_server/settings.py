@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 
+from penstock_server.access.settings import AccessSettings
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.control.settings import AirlockSettings, WatchdogSettings
 from penstock_server.control.verdict import LoadSettings
@@ -165,6 +166,7 @@ class WorkerSettings:
     request_log: RequestLogSettings
     grpc: TransportSettings
     python: PythonSettings
+    access: AccessSettings
 
     def load_settings(self, model: str) -> LoadSettings:
         """How a model is loaded."""
@@ -206,6 +208,7 @@ class ServerSettings:
         run_limit_s: so is one in which a batch on a model's own thread runs for this long.
         airlock: what a new version may use while it is tried in a process of its own.
         python: whether versions that run Python are served, and what their processes may use.
+        access: who may call, and what for.
         batching, serving, execution: a table `batching.models.NAME`, and so on, holds the settings of one model that
             differ.
     """
@@ -230,6 +233,7 @@ class ServerSettings:
     drift: DriftSettings = field(default_factory=DriftSettings)
     request_log: RequestLogSettings = field(default_factory=RequestLogSettings)
     grpc: TransportSettings = field(default_factory=TransportSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
 

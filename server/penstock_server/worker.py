@@ -21,6 +21,11 @@ import structlog
 
 from penstock.names import VersionKey
 from penstock_server import lifeline
+from penstock_server.access.credentials import Credentials
+from penstock_server.access.gate import Gate
+from penstock_server.access.guard import Guard
+from penstock_server.access.keeper import CredentialKeeper
+from penstock_server.access.limits import Buckets
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits, resolve, slice_rows
 from penstock_server.clock import monotonic
@@ -66,6 +71,8 @@ from penstock_server.transport.shared_port import SharedPort
 
 log = structlog.get_logger(__name__)
 
+LIMITS_FILE: Final = "limits"
+"""The buckets of callers, beside the counters, where all workers of a server find them."""
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long another thread may keep the interpreter from the reactor; the default of 5 ms would show in the p99."""
 DRAIN_S: Final = 30.0
@@ -121,14 +128,24 @@ class Worker:
             self._predictor,
             self._forwarded.forward,
             workers=settings.workers,
-            allows_control=settings.grpc.allow_control,
+            allows_control=settings.grpc.allow_control or settings.access.is_on,
         )
+
+        def refused(error: PenstockError) -> None:
+            report.refused(refusal_reason(error))
+
+        self._keeper = CredentialKeeper(settings.access, self._use) if settings.access.is_on else None
+        self._gate = None
+        if self._keeper is not None:
+            buckets = Buckets(counters.parent / LIMITS_FILE)
+            self._gate = Gate(settings.access, buckets=buckets, want_keys=self._keeper.want_keys)
+        self._guard = Guard(self._gate, refused=refused)
         self._transport = choose_transport(
             settings.transport,
-            methods,
+            self._guard.guarded(methods),
             self._scheduler,
             settings.grpc,
-            lambda error: report.refused(refusal_reason(error)),
+            refused,
             port=port,
         )
         if isinstance(self._transport, NativeTransport):
@@ -145,13 +162,23 @@ class Worker:
             self._scheduler.take_plain(requests)
             self._predictor.take_plain(PlainForms(requests, transport))
 
+    def _use(self, credentials: Credentials) -> None:
+        """Has callers checked against these from now on; from any thread."""
+        gate = self._gate
+        if gate is not None:
+            self._post(lambda: gate.use(credentials))
+
     def run(self) -> None:
         """Serves until a command drains it, or until the supervisor is gone."""
         for name, work in (("link", self._receive_commands), ("control", self._handle_commands)):
             threading.Thread(target=work, name=name, daemon=True).start()
         memory = MemoryReturn()
         memory.start()
+        if self._keeper is not None:
+            self._keeper.start()
         self._transport.run()
+        if self._keeper is not None:
+            self._keeper.close()
         memory.close()
         self._large.close()
         if self._request_log is not None:

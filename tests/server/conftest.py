@@ -31,7 +31,7 @@ class FakeClock:
 class FakeCall:
     """A call without a transport; keeps `call.Call`'s promises, and what it was told."""
 
-    def __init__(self, deadline_s: float = float("inf"), metadata: Metadata = ()) -> None:
+    def __init__(self, deadline_s: float = float("inf"), metadata: Metadata = (), peer: tuple[str, ...] = ()) -> None:
         self.deadline_s = deadline_s
         self.is_over = False
         self.pending: Cancellable | None = None
@@ -43,12 +43,16 @@ class FakeCall:
         self.headers: Metadata = ()
         self.trailers: Metadata = ()
         self._metadata = metadata
+        self._peer = peer
 
     def watch(self) -> None:
         self.is_watched = True
 
     def metadata(self) -> Metadata:
         return self._metadata
+
+    def peer(self) -> tuple[str, ...]:
+        return self._peer
 
     def send(self, message: bytes) -> None:
         if not self.is_over:
@@ -279,7 +283,7 @@ def fake() -> Iterator[FakeRegistry]:
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a certificate and its key, another pair, an encrypted key, and what is none of these."""
+    """A folder with a certificate and its key, another pair, a client's, an encrypted key, and what is none of these."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the files, and is not installed")
     folder = tmp_path_factory.mktemp("tls")
@@ -290,6 +294,8 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("server", "other"):
         run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem",
             "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")  # fmt: skip
+    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "client.key", "-out", "client.pem", "-days", "2",
+        "-subj", "/CN=loader", "-addext", "subjectAltName=URI:spiffe://corp/shop,DNS:shop.corp")  # fmt: skip
     run("pkey", "-in", "server.key", "-aes256", "-passout", "pass:secret", "-out", "encrypted.key")
     (folder / "garbage").write_text("garbage")
     (folder / "empty").touch()

@@ -110,7 +110,10 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
     ("text", "said"),
     [
         ("ports = 1", r"unknown settings ports; did you mean port\?"),
-        ("zzz = 1", "unknown settings zzz; expected some of airlock, batching, cache, drift, execution, fetch, "),
+        (
+            "zzz = 1",
+            "unknown settings zzz; expected some of access, airlock, batching, cache, drift, execution, fetch, ",
+        ),
         ("port = 8001\nhttp_port = 8001", "port and http_port are both 8001, expected two ports"),
         ("[batching]\nmax_row = 5", r"unknown settings batching.max_row; did you mean batching.max_rows\?"),
         ("[grpc]\na = 1\nb = 2", "unknown settings grpc.a, grpc.b; expected"),

@@ -45,6 +45,9 @@ REFUSALS: Final = (
     "not_ready",
     "not_found",
     "unsupported",
+    "unauthenticated",
+    "denied",
+    "limited",
     "internal",
 )
 SHADOW_RESULTS: Final = ("agree", "disagree", "failed")

@@ -38,6 +38,9 @@ _REASONS: Final[dict[type[PenstockError], str]] = {
     errors.UnavailableError: "not_ready",
     errors.NotFoundError: "not_found",
     errors.UnsupportedError: "unsupported",
+    errors.UnauthenticatedError: "unauthenticated",
+    errors.DeniedError: "denied",
+    errors.LimitedError: "limited",
 }
 _REFUSAL_CELL: Final = {reason: cell for cell, reason in enumerate(REFUSALS)}
 _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}

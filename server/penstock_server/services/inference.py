@@ -192,6 +192,9 @@ class _StreamedCall:
     def metadata(self) -> Metadata:
         return self._stream.call.metadata()
 
+    def peer(self) -> tuple[str, ...]:
+        return self._stream.call.peer()
+
     def send(self, message: bytes) -> None:
         self.finish(message)
 

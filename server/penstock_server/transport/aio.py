@@ -19,6 +19,7 @@ import structlog
 
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import OverloadedError, PenstockError, UnavailableError, UnsupportedError
+from penstock_server.transport.certificate import names_of_context
 from penstock_server.transport.connections import close_connections, close_listeners
 from penstock_server.transport.interface import (
     IDLE_S,
@@ -80,8 +81,11 @@ class _AioCall:
     def metadata(self) -> Metadata:
         return tuple((key, value) for key, value in self._context.invocation_metadata() or ())
 
-    def peer(self) -> str:
-        """Who calls, as grpc names it."""
+    def peer(self) -> tuple[str, ...]:
+        return names_of_context(self._context.auth_context())
+
+    def address(self) -> str:
+        """Where the call comes from, as grpc names it."""
         return self._context.peer()
 
     @property
@@ -259,7 +263,7 @@ class AioTransport:
             for call, is_stream in tuple(self._running.items()):
                 if now_s >= end_at_s or (is_stream and call.is_quiet):
                     call.abort(UnavailableError("the server is shutting down"))
-            close_connections(self._address, {call.peer() for call in self._running})
+            close_connections(self._address, {call.address() for call in self._running})
             await asyncio.sleep(min(IDLE_S, max(end_at_s - now_s, IDLE_S / 5)))
         if self._running:
             log.info("calls did not take their status in time; leaving them", calls=len(self._running))

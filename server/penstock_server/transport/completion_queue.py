@@ -23,6 +23,7 @@ from grpc._cython import cygrpc
 
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import InvalidInputError, OverloadedError, PenstockError, UnavailableError, UnsupportedError
+from penstock_server.transport.certificate import names_of_context
 from penstock_server.transport.connections import close_connections, close_listeners
 from penstock_server.transport.interface import (
     IDLE_S,
@@ -110,8 +111,11 @@ class _QueueCall:
     def metadata(self) -> Metadata:
         return tuple((key, value) for key, value in self._metadata)
 
-    def peer(self) -> str:
-        """Who calls, as grpc names it."""
+    def peer(self) -> tuple[str, ...]:
+        return names_of_context(cygrpc.auth_context(self._call))
+
+    def address(self) -> str:
+        """Where the call comes from, as grpc names it."""
         name: bytes = self._call.peer()
         return name.decode(errors="replace")
 
@@ -465,7 +469,7 @@ class CompletionQueueTransport:
         if not self._running or now_s >= self._give_up_at_s:
             self._is_down = True
         else:
-            close_connections(self._address, {call.peer() for call in self._running})
+            close_connections(self._address, {call.address() for call in self._running})
 
     def _arrived(self, event: Event) -> None:
         if not event.success:

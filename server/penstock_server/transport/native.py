@@ -104,6 +104,9 @@ class _NativeCall:
     def metadata(self) -> Metadata:
         return () if self.is_over else self._transport.metadata_of(self._slot)
 
+    def peer(self) -> tuple[str, ...]:
+        return () if self.is_over else self._transport.peer_of(self._slot)
+
     def watch(self) -> None:
         """Does nothing: a stream's end is always an event."""
 
@@ -794,6 +797,13 @@ class NativeTransport:
     def metadata_of(self, slot: int) -> Metadata:
         """The metadata of a call whose stream is not closed."""
         return headers.decoded(self._headers_of(slot))
+
+    def peer_of(self, slot: int) -> tuple[str, ...]:
+        """The names of the certificate of the caller whose stream is not closed."""
+        if not self._tls.is_on:
+            return ()
+        at = int(self._tables.streams[slot, layout.S_CONNECTION // 8]) - int(self._tables.connections.ctypes.data)
+        return self._tls.peer(at // layout.CONNECTION_BYTES)
 
     def compresses_for(self, slot: int) -> bool:
         """Whether messages to the caller of a call whose stream is not closed may be compressed."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 
 from penstock_server.transport import layout
+from penstock_server.transport.certificate import names_of_certificate
 from penstock_server.transport.settings import TransportSettings
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,11 @@ class TlsConnections:
             self._connections.pop(number, None)
         elif (connection := self._connections.get(number)) is not None:
             connection.take(kind)
+
+    def peer(self, number: int) -> tuple[str, ...]:
+        """The names of the certificate that the caller of a connection has shown."""
+        connection = self._connections.get(number)
+        return () if connection is None else connection.peer
 
     def close(self) -> None:
         self._connections.clear()
@@ -91,6 +97,7 @@ class _TlsConnection:
         "_tables",
         "_taken",
         "_unsent",
+        "peer",
     )
 
     def __init__(self, context: ssl.SSLContext, number: int, descriptor: int, tables: Any, kernels: Any) -> None:
@@ -105,6 +112,7 @@ class _TlsConnection:
         self._is_blocked = False
         self._unsent = b""
         self._taken = 0
+        self.peer: tuple[str, ...] = ()
 
     @property
     def _is_open(self) -> bool:
@@ -141,6 +149,7 @@ class _TlsConnection:
                 if self._object.selected_alpn_protocol() != _PROTOCOL:
                     self._end()
                     return
+                self.peer = names_of_certificate(self._object.getpeercert())
                 self._is_ready = True
             while plain := self._object.read(CHUNK_BYTES):
                 self._kernels.brief["decrypted"](self._tables.address, self._number, plain, len(plain))

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+import structlog
+
 from penstock_server.errors import InvalidInputError
+
+log = structlog.get_logger(__name__)
 
 TransportName = Literal["native", "completion-queue", "aio"]
 NATIVE: Final = "native"
@@ -102,14 +106,46 @@ class TransportSettings:
             _check_certificates("tls_client_ca", self.tls_client_ca)
 
     def server_credentials(self) -> Any | None:
-        """The TLS credentials for grpc, or None for plain text."""
+        """The TLS credentials for grpc, or None for plain text: new connections use files that were renewed."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
         import grpc  # 75 ms and 8 MB, which the supervisor does without
 
+        first = self._configuration()
+        used: object = None  # so that the first connection looks at what came since they were read
+
+        def renewed() -> Any:
+            """The configuration of files that have changed and can be used; None to go on with the former."""
+            nonlocal used
+            try:
+                stamp = self.tls_stamp()
+                if stamp == used:
+                    return None
+                used = stamp
+                self.check_tls_files()
+                return self._configuration()
+            except (OSError, InvalidInputError) as error:
+                log.warning("the renewed TLS files cannot be used; the former ones stay in use", reason=str(error))
+                return None
+
+        return grpc.dynamic_ssl_server_credentials(
+            first, renewed, require_client_authentication=self.tls_client_ca is not None
+        )
+
+    def tls_stamp(self) -> tuple[tuple[int, int], ...]:
+        """What changes when one of the TLS files does; raises `OSError` when one is not there."""
+        files = (self.tls_certificate, self.tls_key, self.tls_client_ca)
+        found = [file.stat() for file in files if file is not None]
+        return tuple((each.st_mtime_ns, each.st_ino) for each in found)
+
+    def _configuration(self) -> Any:
+        import grpc
+
+        assert self.tls_certificate is not None
+        assert self.tls_key is not None
         pair = (_read(self.tls_key, "tls_key"), _read(self.tls_certificate, "tls_certificate"))
         roots = None if self.tls_client_ca is None else _read(self.tls_client_ca, "tls_client_ca")
-        return grpc.ssl_server_credentials([pair], roots, require_client_auth=roots is not None)
+        return grpc.ssl_server_certificate_configuration([pair], roots)
 
 
 def _read(path: Path, setting: str) -> bytes:

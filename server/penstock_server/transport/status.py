@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 import grpc
@@ -28,6 +29,8 @@ _CODES: Final[dict[type[PenstockError], grpc.StatusCode]] = {
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.DeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.LimitedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 MAX_DETAILS_BYTES: Final = 1024
 """Bytes of UTF-8; on the wire each byte that is no printable ASCII takes three."""
@@ -61,7 +64,9 @@ def _root_folders() -> list[str]:
 
 
 _PLACES: Final = _places(_root_folders())
-_DO_NOT_RETRY: Final[Metadata] = (("grpc-retry-pushback-ms", "-1"),)
+_PUSHBACK: Final = "grpc-retry-pushback-ms"
+"""When a client may try again; below 0 it is not to (gRPC's A6)."""
+_DO_NOT_RETRY: Final[Metadata] = ((_PUSHBACK, "-1"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,13 @@ def status_of(error: PenstockError) -> Status:
     """The status that a caller sees for this error."""
     code = _CODES.get(type(error), grpc.StatusCode.INTERNAL)
     details = shown(str(error)) if type(error) in _CODES else "internal error"
-    trailers = _DO_NOT_RETRY if isinstance(error, errors.OverloadedError) else ()
-    return Status(code, details, trailers)
+    return Status(code, details, _trailers(error))
+
+
+def _trailers(error: PenstockError) -> Metadata:
+    if isinstance(error, errors.LimitedError):
+        return ((_PUSHBACK, str(max(1, ceil(1000 * error.retry_after_s)))),)
+    return _DO_NOT_RETRY if isinstance(error, errors.OverloadedError) else ()
 
 
 def shown(text: str) -> str:

@@ -22,6 +22,8 @@ CODES = {
     errors.UnavailableError: (grpc.StatusCode.UNAVAILABLE, 14),
     errors.UnsupportedError: (grpc.StatusCode.UNIMPLEMENTED, 12),
     errors.DeniedError: (grpc.StatusCode.PERMISSION_DENIED, 7),
+    errors.UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, 16),
+    errors.LimitedError: (grpc.StatusCode.RESOURCE_EXHAUSTED, 8),
 }
 
 
@@ -37,6 +39,11 @@ def test_every_meaning_has_a_code() -> None:
     assert own == set(CODES)
 
 
+def test_a_limit_says_when_to_try_again() -> None:
+    for seconds, pushback in ((0.25, "250"), (0.0001, "1"), (3.0, "3000")):
+        assert status_of(errors.LimitedError("too often", seconds)).trailers == (("grpc-retry-pushback-ms", pushback),)
+
+
 def test_what_has_no_meaning_shows_nothing() -> None:
     class Secret(errors.InvalidInputError):
         pass
@@ -45,7 +52,7 @@ def test_what_has_no_meaning_shows_nothing() -> None:
         assert (status_of(error).code, status_of(error).details) == (grpc.StatusCode.INTERNAL, "internal error")
 
 
-@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("kind", CODES.keys() - {errors.LimitedError})
 def test_only_overload_forbids_another_try(kind: type[PenstockError]) -> None:
     expected = (("grpc-retry-pushback-ms", "-1"),) if kind is errors.OverloadedError else ()
     assert status_of(kind("")).trailers == expected
