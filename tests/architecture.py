@@ -92,7 +92,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "plain": GROUND | {"kernels"},
         "prediction": GROUND
         | {"batching", "features", "rollout", "metrics", "request_log", "models", "plain", "transport.interface"},
-        "services": GROUND | {"prediction", "transport", "batching", "models.signature"},
+        "services": GROUND | {"access", "plain"} | {"prediction", "transport", "batching", "models.signature"},
         "settings": GROUND
         | {
             "access.settings",

@@ -60,7 +60,7 @@ def calls_of(plan: LoadPlan) -> Calls | HttpCalls:
     if plan.is_http1:
         return HttpCalls(plan.path, plan.address, plan.messages)
     headers = () if plan.timeout_s is None else (("grpc-timeout", f"{max(1, round(plan.timeout_s * 1e6))}u"),)
-    return Calls(request_block(plan.path, plan.address, headers), plan.messages)
+    return Calls(request_block(plan.path, plan.address, (*headers, *plan.headers)), plan.messages)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ class LoadPlan:
         seed: of the arrivals.
         is_tls: the connections are encrypted; the certificate is not checked.
         idle: so many more connections are open, over which nothing is sent but HTTP/2's beginning.
+        headers: sent with every gRPC call.
         is_http1: the messages are bodies of HTTP/1.1 requests, one at a time per connection; `timeout_s` is not sent.
     """
 
@@ -47,6 +48,7 @@ class LoadPlan:
     is_tls: bool = False
     idle: int = 0
     is_http1: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         endpoint(self.address)

@@ -60,6 +60,7 @@ from penstock_server.request_log.writer import RequestLogWriter
 from penstock_server.rollout.plan import ModelRoutes
 from penstock_server.services.health import Health
 from penstock_server.services.inference import MODEL_INFER, inference_methods
+from penstock_server.services.known_callers import KnownCallers
 from penstock_server.services.penstock import penstock_methods
 from penstock_server.services.reflection import reflection_methods
 from penstock_server.services.triton import triton_methods
@@ -148,6 +149,7 @@ class Worker:
             refused,
             port=port,
         )
+        self._known: KnownCallers | None = None
         if isinstance(self._transport, NativeTransport):
             self._take_plain(self._transport)
 
@@ -158,15 +160,23 @@ class Worker:
         kernels = compiled.available(PLAIN_KERNELS) if may_be_plain else None
         if kernels is not None:
             requests = PlainRequests(kernels, transport.number_of(MODEL_INFER), transport)
+            if self._gate is not None:
+                self._known = KnownCallers(self._gate, requests, transport)
+                self._guard.admitted = self._known.admitted
             transport.sifter = requests
             self._scheduler.take_plain(requests)
             self._predictor.take_plain(PlainForms(requests, transport))
 
     def _use(self, credentials: Credentials) -> None:
         """Has callers checked against these from now on; from any thread."""
-        gate = self._gate
-        if gate is not None:
-            self._post(lambda: gate.use(credentials))
+
+        def use() -> None:
+            if self._gate is not None:
+                self._gate.use(credentials)
+            if self._known is not None:
+                self._known.forget()
+
+        self._post(use)
 
     def run(self) -> None:
         """Serves until a command drains it, or until the supervisor is gone."""

@@ -33,9 +33,10 @@ KERNELS: Final = KernelSet(
         "missing_layout": Prototype(_WORD, (c_void_p, _WORD, c_void_p, _WORD)),
         "end_batch": Prototype(_WORD, (c_void_p, c_void_p, _WORD)),
         "look_up": Prototype(_WORD, (c_void_p, c_char_p, _WORD)),
+        "hash_of": Prototype(_WORD, (c_char_p, _WORD)),
         "serve": Prototype(_WORD, (c_void_p, _WORD, _WORD)),
         "finish_batch": Prototype(_WORD, (c_void_p, _WORD, _WORD)),
         "learn_cost": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD)),
     },
-    functions=90,
+    functions=97,
 )

@@ -16,12 +16,24 @@ def _words(count: int) -> list[int]:
     T_SKELETON, T_MAX_BYTES, T_METHOD, T_SCRATCH, T_REFUSED, T_REFUSED_COUNT, T_EXPIRED, T_EXPIRED_SIZE, T_STOPPED,
     T_STOPPED_SIZE, T_STOPPED_COUNT, T_HASHING, T_RANDOM, T_TOUCHED_AT, T_TOUCHED_END, T_REPLIES, T_REPLY_COUNT, T_BLOCK,
     T_BLOCK_CAPACITY, T_BLOCK_SIZE, T_BATCH, T_BATCH_COUNT, T_CLOCK, T_BUFFERS, T_ARRAYS,
-    T_OUTCOME,
-) = _words(35)  # fmt: skip
-STATE_BYTES: Final = 36 * 8
+    T_OUTCOME, T_STREAMS, T_CALLERS, T_CALLER_BUCKETS,
+) = _words(38)  # fmt: skip
+STATE_BYTES: Final = 38 * 8
 """`T_REFUSED` are operations that end the calls which are refused; the transport does them after each turn. `T_EXPIRED` is
 what a call is told whose deadline has passed, and `T_STOPPED` what all are told once the server drains. `T_REPLIES` are
-operations that send the replies in `T_BLOCK`. `T_BATCH` holds the batch that kernels run, and `T_OUTCOME` what became of it."""
+operations that send the replies in `T_BLOCK`. `T_BATCH` holds the batch that kernels run, and `T_OUTCOME` what became of it.
+`T_CALLERS` are those that are known, and 0 where nobody is asked who calls; the headers of calls are in `T_STREAMS`."""
+
+# A caller that was verified: the bytes that it showed, which are none of a certificate; until when it is known; where its
+# bucket is, if its calls are limited, whose that must be, what a call takes from it, and what it holds, as times; then a bit
+# for each plan of which it may have requests taken.
+(
+    R_VALUE, R_SIZE, R_NEXT, R_SERIAL, R_UNTIL, R_BUCKET, R_KEY, R_INTERVAL, R_DEPTH, R_PLANS,
+) = _words(10)  # fmt: skip
+SERIAL_BITS: Final = 16
+"""`R_SERIAL` is of no other caller, then or later. Its lowest bits are one more than the row's number."""
+MAX_CALLERS: Final = 1 << 10
+CALLER_BUCKETS: Final = 1 << 11
 
 # What the scan finds in a message.
 (
@@ -237,6 +249,7 @@ MAX_SKELETON: Final = 1 << 15
 MAX_INPUTS: Final = 2048
 MAX_PLANS: Final = 1 << 10
 BUCKETS: Final = 1 << 12
+CALLER_BYTES: Final = R_PLANS + MAX_PLANS // 8
 MAX_LANES: Final = 1 << 10
 MAX_ENTRIES: Final = 1 << 16
 OPERATION_BYTES: Final = 5 * 8

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from penstock_server.errors import DeadlinePassedError, PenstockError
 from penstock_server.kernels.compiled import Library
 from penstock_server.plain import layout
+from penstock_server.plain.callers import PlainCallers
 from penstock_server.plain.lane import Form, Lane
 from penstock_server.plain.memory import Memory, Port, Tables, address_of
 
@@ -146,6 +147,7 @@ class PlainRequests:
         self._plan_count = 0
         self._plan_memory: list[Any] = []
         self._lanes: dict[int, Lane] = {}
+        self.callers: PlainCallers | None = None
         self._free_lanes = list(range(layout.MAX_LANES - 1, -1, -1))
 
     def sift(self, events: int, count: int, now_ns: int) -> int:
@@ -219,6 +221,21 @@ class PlainRequests:
             self._free_lanes.append(lane.number)
             lane.close()
 
+    def ask_callers(self, streams: int) -> PlainCallers:
+        """Takes from now on only requests of callers that are known.
+
+        Args:
+            streams: the address of the transport's streams.
+        """
+        self._state[layout.T_STREAMS // 8] = streams
+        self.callers = PlainCallers(self._state, self.memory, self._kernels.brief["hash_of"])
+        return self.callers
+
+    def plan_of(self, message: bytes) -> int:
+        """The number of the plan for messages like this one; -1 if there is none."""
+        plan: int = self._look_up(self.tables.address, message, len(message))
+        return (plan - self._plans.ctypes.data) // layout.PLAN_BYTES if plan > 0 else layout.NONE
+
     def is_new(self, message: bytes) -> bool:
         """Whether a message is plain, and nothing is known of its form yet."""
         return bool(self._look_up(self.tables.address, message, len(message)) == 0)
@@ -290,6 +307,8 @@ class PlainRequests:
     def forget(self) -> None:
         """Forgets every plan: other versions answer from now on. What waits is still answered by its plan."""
         self._buckets[:] = 0
+        if self.callers is not None:
+            self.callers.forget_plans()
         if self.is_idle:
             self._plan_count = 0
             self._plan_memory.clear()

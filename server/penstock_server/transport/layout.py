@@ -45,9 +45,10 @@ BACKLOG: Final = 4096
 (
     C_STATE, C_SESSION, C_DESCRIPTOR, C_FLAGS, C_FIRST, C_UNSENT, C_UNSENT_SIZE, C_UNSENT_AT, C_UNSENT_CAPACITY,
     C_RECEIVED_AT, C_ACCEPTED_AT, C_STREAM_COUNT, C_PING_AT, C_SERIAL, C_LAST_STREAM, C_IDLE_FRAMES, C_RESETS, C_CLOSE_AT,
-    C_GO_AWAY_AT, C_BEGUN, C_PARTIAL_BYTES, C_REFUSED, C_READ_AT, C_PAUSE,
-) = _words(24)  # fmt: skip
-CONNECTION_BYTES: Final = 24 * WORD_BYTES
+    C_GO_AWAY_AT, C_BEGUN, C_PARTIAL_BYTES, C_REFUSED, C_READ_AT, C_PAUSE, C_CALLER, C_PEER,
+) = _words(26)  # fmt: skip
+CONNECTION_BYTES: Final = 26 * WORD_BYTES
+"""`C_CALLER` and `C_PEER` are 0 at first: plain requests remember there who calls, by a header and by the certificate."""
 
 IS_OPEN: Final = 1
 IS_TLS: Final = 2

@@ -136,6 +136,10 @@ class _UnaryCall(_NativeCall):
 
     __slots__ = ()
 
+    @property
+    def slot(self) -> int:
+        return self._slot
+
     def send(self, message: bytes) -> None:
         self.finish(message)
 
@@ -793,6 +797,21 @@ class NativeTransport:
     def number_of(self, path: str) -> int:
         """The number of a unary method in the table of methods; -1 if it is not served."""
         return self._paths.index(path) if path in self._paths else layout.NO_METHOD
+
+    @property
+    def streams_at(self) -> int:
+        """The address of the rows of streams."""
+        return int(self._tables.streams.ctypes.data)
+
+    def slot_of(self, call: object) -> int | None:
+        """The slot of a unary call of this transport; None for other calls."""
+        return call.slot if isinstance(call, _UnaryCall) else None
+
+    def mark_peer(self, slot: int, mark: int) -> None:
+        """Remembers in a call's connection who its certificate's owner is."""
+        at = int(self._tables.streams[slot, layout.S_CONNECTION // 8]) - int(self._tables.connections.ctypes.data)
+        if at >= 0:
+            self._tables.connections[at // layout.CONNECTION_BYTES, layout.C_PEER // 8] = mark
 
     def metadata_of(self, slot: int) -> Metadata:
         """The metadata of a call whose stream is not closed."""

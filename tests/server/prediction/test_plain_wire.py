@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from penstock import inference_pb2 as pb
+from penstock_server.access.gate import Gate
+from penstock_server.access.guard import Guard
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.clock import monotonic
 from penstock_server.errors import PenstockError
@@ -31,6 +33,7 @@ from penstock_server.prediction.predictor import PlainForms, Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.services.known_callers import KnownCallers
 from penstock_server.transport import layout
 from penstock_server.transport.choose import native_transport
 from penstock_server.transport.interface import Methods
@@ -65,7 +68,15 @@ class Counting:
 class Server:
     """A native transport with versions of model m; their batches wait at `gate`, on a thread of each version's own."""
 
-    def __init__(self, fake_servable: Any, new_counters: Any, settings: TransportSettings, **limits: Any) -> None:
+    def __init__(
+        self,
+        fake_servable: Any,
+        new_counters: Any,
+        settings: TransportSettings,
+        *,
+        gate: Gate | None = None,
+        **limits: Any,
+    ) -> None:
         self._fake_servable = fake_servable
         self._new_counters = new_counters
         self._limits = BatchLimits(**limits)
@@ -75,8 +86,13 @@ class Server:
         self.scheduler = BatchScheduler(monotonic)
         self.counters = new_counters()
         self.predictor = Predictor(clock=monotonic, report=Recorder(self.counters))
-        self.transport: Any = native_transport(Methods({INFER: self.predictor.infer}, {}), self.scheduler, settings)
+        guard = Guard(gate)
+        methods = guard.guarded(Methods({INFER: self.predictor.infer}, {}))
+        self.transport: Any = native_transport(methods, self.scheduler, settings)
         requests = PlainRequests(compiled.library(KERNELS), self.transport.number_of(INFER), self.transport)
+        if gate is not None:
+            self.asks, self.known = gate, KnownCallers(gate, requests, self.transport)
+            guard.admitted = self.known.admitted
         self.transport.sifter = self.plain = Counting(requests)
         self.scheduler.take_plain(requests)
         self.predictor.take_plain(PlainForms(requests, self.transport))

@@ -6,7 +6,7 @@ from penstock_server.kernels.base import INT64, entry_point, kernel
 from penstock_server.kernels.memory import word
 from penstock_server.plain.kernels.fused import finish, learn_cost, serve
 from penstock_server.plain.kernels.lanes import answer, empty, end_batch, gather, give_up, missing_layout, plan_of, sift
-from penstock_server.plain.kernels.scan import scan
+from penstock_server.plain.kernels.scan import hashed, scan
 from penstock_server.plain.layout import (
     NONE,
     T_SCRATCH,
@@ -35,6 +35,12 @@ def look_up(state: int, data: int, size: int) -> int:
 
 
 @kernel
+def hash_of(data: int, size: int) -> int:
+    """The hash by which bytes are found in the tables."""
+    return hashed(data, size)
+
+
+@kernel
 def finish_batch(fused: int, features: int, infer: int) -> int:
     """Answers and counts the batch that the answers know, which Python has run."""
     answers = word(fused + U_ANSWERS)
@@ -57,6 +63,7 @@ ENTRY_POINTS: Final = {
     "missing_layout": _entry(missing_layout, 4),
     "end_batch": _entry(end_batch, 3),
     "look_up": _entry(look_up, 3),
+    "hash_of": _entry(hash_of, 2),
     "serve": _entry(serve, 3),
     "finish_batch": _entry(finish_batch, 3),
     "learn_cost": _entry(learn_cost, 4),

@@ -21,6 +21,7 @@ from penstock_server.kernels.memory import (
     uint32,
     word,
 )
+from penstock_server.plain.kernels.callers import caller_of, filled, may_have, take_from
 from penstock_server.plain.kernels.counts import add_to_sum, count_more, latency_cell
 from penstock_server.plain.kernels.draw import is_canarys
 from penstock_server.plain.kernels.scan import begin, hashed, scan, varint, write_varint
@@ -130,6 +131,7 @@ from penstock_server.plain.layout import (
     T_BLOCK_CAPACITY,
     T_BLOCK_SIZE,
     T_BUCKETS,
+    T_CALLERS,
     T_ENTRY_OF,
     T_EXPIRED,
     T_EXPIRED_SIZE,
@@ -360,6 +362,14 @@ def take_call(state: int, event: int, now: int) -> bool:
         return False
     if not fits(plan, data, word(found + F_RAW_AT), size, word(found + F_ROWS)):
         return False
+    caller = full = 0
+    if word(state + T_CALLERS):
+        caller = caller_of(state, word(event + E_SLOT))
+        if caller == 0 or not may_have(caller, plan, now):
+            return False
+        full = filled(caller, now)
+        if full < 0:
+            return False
     if word(plan + P_CANARY):
         # What only one of both would take is left to the general path, so that no request is drawn twice.
         canary = word(state + T_PLANS) + (word(plan + P_CANARY) - 1) * PLAN_BYTES
@@ -372,7 +382,11 @@ def take_call(state: int, event: int, now: int) -> bool:
             return False
         if is_canarys(state, plan, found, data):
             plan = canary
-    return enter(state, event, plan, found, now)
+    if not enter(state, event, plan, found, now):
+        return False
+    if caller:
+        take_from(caller, full)
+    return True
 
 
 @kernel

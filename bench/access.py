@@ -1,0 +1,164 @@
+"""`python -m bench.access`: what it costs to ask callers who they are.
+
+Two servers run side by side and get the same load in turn, 8 connections with 8 calls in flight each: one without rules, and
+one whose callers must show a token. Both get the same headers, so the ratios are what the server makes of them; what it costs
+to receive them is the difference to the calls that have none.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from bench import inference, models
+from bench.load.generator import LoadError
+from bench.load.plan import LoadPlan
+from bench.load.process import LoadPool
+from bench.protocols import GRPC
+from bench.servers.measured import SERVERS, running
+from penstock_server.access.tokens import line_of, new_token
+from penstock_server.errors import UnavailableError
+from penstock_tools.server_process import ServerProcess
+
+_MODEL: Final = "tabular"
+_READY_S: Final = 60.0
+MOST: Final = 1.05
+"""What CPU per request may be with rules, as a multiple of what it is without."""
+_RULES: Final = """
+[access]
+metrics = "open"
+tokens = "{folder}/tokens"
+[access.issuers.bench]
+issuer = "https://issuer.example"
+audience = "penstock"
+jwks = "{folder}/keys"
+[access.rules.bench]
+who = ["token:bench", "jwt:bench:*"]
+may = ["infer"]
+"""
+
+
+class NotAnsweredError(Exception):
+    """Calls that should be answered were not."""
+
+
+def credentials(folder: Path) -> Mapping[str, str]:
+    """Writes a file of tokens and a set of keys; a token of each kind, by its kind."""
+    import jwt
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    static = new_token()
+    (folder / "tokens").write_text(line_of("bench", static))
+    (folder / "keys").write_text(json.dumps({"keys": [{**public, "kid": "one"}]}))
+    claims = {"iss": "https://issuer.example", "aud": "penstock", "sub": "bench", "exp": time.time() + 86_400}
+    return {"no": "", "static": static, "signed": jwt.encode(claims, key, algorithm="RS256", headers={"kid": "one"})}
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What one server gets of one kind of token."""
+
+    process: ServerProcess
+    plan: LoadPlan
+
+    def cost_us(self, pool: LoadPool) -> float:
+        """CPU per answered call, in microseconds.
+
+        Raises:
+            NotAnsweredError: a call was not answered.
+        """
+        result = pool.run(self.plan, server_pid=self.process.pid)
+        if result.failed or not result.latencies_s.size or result.probed is None:
+            raise NotAnsweredError(f"{result.succeeded} calls were answered, others not: {result.failures}")
+        return result.probed / result.latencies_s.size * 1e6
+
+
+@contextmanager
+def _loads(seconds: float) -> Iterator[dict[str, _Load]]:
+    """The loads of a server without rules and of one with, by its name and the kind of token."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
+        files = models.write(folder / "models", {_MODEL})
+        tokens = credentials(folder)
+        messages = GRPC.messages(_MODEL, rows=1, copies=1)
+        found = {}
+        for name, text in (("off", ""), ("on", _RULES.format(folder=folder))):
+            config = folder / f"{name}.toml"
+            config.write_text(text)
+            command = [*SERVERS["penstock"].command(folder / "models", files), "--config", str(config)]
+            process = stack.enter_context(running(command))
+            for kind, token in tokens.items():
+                headers = (("authorization", f"Bearer {token}"),) if token else ()
+                if name == "on" and not token:
+                    continue
+                plan = LoadPlan(
+                    process.grpc, inference.METHOD, messages, 8, 8, duration_s=seconds, warmup_s=0.5, headers=headers
+                )
+                found[f"{kind}, {name}"] = _Load(process, plan)
+        yield found
+
+
+def _wait(load: _Load, pool: LoadPool) -> None:
+    """Waits until calls are answered."""
+    give_up_s = time.monotonic() + _READY_S
+    while True:
+        try:
+            load.cost_us(pool)
+        except NotAnsweredError:
+            if time.monotonic() > give_up_s:
+                raise
+        else:
+            return
+
+
+def measure(rounds: int, seconds: float) -> dict[str, list[float]]:
+    """CPU per answered call in microseconds in each round, by the kind of token and the server.
+
+    Raises:
+        NotAnsweredError: a call was not answered.
+        LoadError, UnavailableError: there is no load or no server.
+    """
+    found: dict[str, list[float]] = {}
+    with LoadPool() as pool, _loads(seconds) as loads:
+        for load in loads.values():
+            _wait(load, pool)
+        for turn in range(rounds):
+            for name, load in sorted(loads.items(), reverse=turn % 2 == 1):
+                found.setdefault(name, []).append(load.cost_us(pool))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints a line per kind of token; returns 0, 1 if a ratio is above `MOST`, or 2 if nothing could be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bench.access", description="Measures what access costs per call.")
+    parser.add_argument("--rounds", type=int, default=5, help="how many (default: 5)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (default: 2)")
+    options = parser.parse_args(arguments)
+    try:
+        costs = measure(max(1, options.rounds), options.seconds)
+    except (NotAnsweredError, LoadError, UnavailableError, TimeoutError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    worst = 0.0
+    sys.stdout.write(f"no token: {median(costs['no, off']):.2f} us of CPU per call without rules\n")
+    for kind in ("static", "signed"):
+        off, on = costs[f"{kind}, off"], costs[f"{kind}, on"]
+        ratio = median(with_rules / without for with_rules, without in zip(on, off, strict=True))
+        worst = max(worst, ratio)
+        sys.stdout.write(
+            f"{kind} token: {median(off):.2f} us of CPU per call without rules, {median(on):.2f} with: {ratio:.3f}\n"
+        )
+    return int(worst > MOST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
