@@ -27,7 +27,8 @@ def generated_files(proto: Path) -> dict[str, str]:
         if protoc.main(["protoc", *arguments]) != 0:
             raise SystemExit(f"protoc refused {proto}")
         files = descriptor_pb2.FileDescriptorSet.FromString((out / "set").read_bytes()).file
-        stub = (out / proto.parent.name / f"{proto.stem}_pb2.pyi").read_text()
+        # A field with the name of a keyword of Python's can be given in no other way.
+        stub = (out / proto.parent.name / f"{proto.stem}_pb2.pyi").read_text().replace("**kwargs)", "**kwargs: object)")
     return {
         f"{proto.stem}_pb2.py": _module(proto.name, files[0].SerializeToString(deterministic=True)),
         f"{proto.stem}_pb2.pyi": stub,

@@ -69,7 +69,7 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     except Exception as error:  # noqa: BLE001 - whatever a load raises is its verdict
         return Verdict(_reason(error, limits, has_device=how.execution.has_device))
     batching: Batching = "rows" if servable.is_batched else "request"
-    note = str(getattr(servable, "batching_note", ""))
+    note = servable.note
     engine = servable.kernels.choice if isinstance(servable, OnnxServable) else None
     servable.close()
     return Verdict(batching=batching, engine=engine, note=note, took_s=time.monotonic() - started)
@@ -101,7 +101,7 @@ def main() -> None:
     answer = os.dup(1)
     os.dup2(2, 1)  # libraries that print must not be taken for the verdict
     trial, limits = _trials.decode(trial_text), _limits.decode(limits_text)
-    limit(limits, trial.how.threads, has_device=trial.how.execution.has_device)
+    limit(limits, trial.how.threads or 1, has_device=trial.how.execution.has_device)
     os.write(answer, msgspec.json.encode(attempt(trial, limits)))
     # Nothing is left to save, and a model's threads may hang.
     os._exit(0)

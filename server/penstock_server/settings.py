@@ -113,7 +113,8 @@ class ModelSettings:
     """How models run.
 
     Attributes:
-        threads: onnxruntime's threads within one operator of one model. More than one pays only for large models.
+        threads: onnxruntime's threads within one operator of one model. More than one pays only for large models. None leaves
+            it to the model's files (`intra_op_thread_count` of a config.pbtxt), and is one without them.
         inline_budget_ms: how long a batch may keep the worker's loop. A version whose batch of 64 rows takes longer has its own
             thread, for long batches and for those beside which another version is asked; batches of other versions grow as
             far as the budget allows.
@@ -124,7 +125,7 @@ class ModelSettings:
             are proven to give the same answers, to the last bit.
     """
 
-    threads: int = 1
+    threads: int | None = None
     inline_budget_ms: float = 1.0
     models: dict[str, OwnModelSettings] = field(default_factory=dict, hash=False)
     plain_requests: bool = True
@@ -134,7 +135,7 @@ class ModelSettings:
         for name, own in self.models.items():
             if own.threads < 1:
                 raise InvalidInputError(f"serving.models.{name}.threads is {own.threads}, expected at least 1")
-        if self.threads < 1:
+        if self.threads is not None and self.threads < 1:
             raise InvalidInputError(f"serving.threads is {self.threads}, expected at least 1")
         # Written so that NaN, which TOML can say, is refused as well.
         if not self.inline_budget_ms >= 0:
@@ -144,7 +145,7 @@ class ModelSettings:
     def inline_budget_s(self) -> float:
         return self.inline_budget_ms / 1000
 
-    def threads_of(self, model: str) -> int:
+    def threads_of(self, model: str) -> int | None:
         own = self.models.get(model)
         return self.threads if own is None else own.threads
 

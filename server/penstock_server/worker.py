@@ -305,6 +305,9 @@ class Worker:
             "is_alone": self._scheduler.is_alone,
             "reply_bytes": settings.grpc.max_message_bytes,
         }
+        config = servable.artifact.config
+        if config is not None:
+            common["policy"] = config.policy
         baseline = servable.artifact.baseline
         if baseline is not None and baseline.hardly_repeats and settings.drift.skip_repeats:
             common["recent"] = RecentRequests()
@@ -320,21 +323,27 @@ class Worker:
             cost=cost,
             thread=thread,
             large_thread=self._large if is_inline else None,
-            slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s, is_on_device=servable.is_on_device),
+            slice_rows=self._slice_rows(servable, limits, cost),
             explaining=explaining,
             **common,
         )
 
     def _resolved(self, servable: Servable, cost: Cost) -> tuple[BatchLimits, bool]:
         """A version's limits, and whether it runs inline."""
-        limits, budget_s = self._settings.batching.of(servable.key[0]), self._settings.serving.inline_budget_s
+        config, budget_s = servable.artifact.config, self._settings.serving.inline_budget_s
+        limits = self._settings.batching.of(servable.key[0], None if config is None else config.limits)
         return resolve(limits, cost, budget_s, is_on_device=servable.is_on_device, most_rows=servable.most_rows)
+
+    def _slice_rows(self, servable: Servable, limits: BatchLimits, cost: Cost) -> int:
+        """The rows of a slice of a large request: never more than a configuration allows, which the model may not take."""
+        config = servable.artifact.config
+        is_most = servable.is_on_device or (config is not None and config.has_rows)
+        return slice_rows(limits, cost, self._settings.serving.inline_budget_s, is_most=is_most)
 
     def _explaining(
         self, servable: Servable, cost: Cost, decoder: Decoder, thread: ModelThread | None, common: dict[str, Any]
     ) -> Executor:
         """The executor of requests for attributions. It shares the version's thread, or has one where it needs one."""
-        settings = self._settings
         limits, is_inline = self._resolved(servable, cost)
         if thread is None and not is_inline:
             thread = ModelThread("-".join((*servable.key, "explain")), self._post)
@@ -345,7 +354,7 @@ class Worker:
             cost=cost,
             thread=thread,
             large_thread=None if thread is not None else self._large,
-            slice_rows=slice_rows(limits, cost, settings.serving.inline_budget_s, is_on_device=servable.is_on_device),
+            slice_rows=self._slice_rows(servable, limits, cost),
             counts_apart=thread is not None,
             **common,
         )

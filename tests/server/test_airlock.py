@@ -87,7 +87,7 @@ def test_a_version_is_loaded_by_its_model_s_settings(monkeypatch: pytest.MonkeyP
     )
     assert given == [
         {
-            "threads": 1,
+            "threads": None,
             "max_rows": 256,
             "batching": None,
             "python": PythonSettings(),

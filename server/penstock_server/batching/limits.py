@@ -39,6 +39,7 @@ class ModelLimits:
     queue_mib: int | None = None
     objective_ms: float | None = None
     batching: Batching | None = None
+    ready_rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class BatchLimits:
         batching: "rows" joins requests along the first axis, "request" runs each alone. None leaves it to the publisher,
             and else to a probe at load that compares the answers that rows get together and alone. A graph whose shapes
             allow no batch runs each request alone in any case.
+        ready_rows: rows of a batch that waits for no others, whatever `max_delay_s`; None waits for a full one.
     """
 
     max_rows: int | None = None
@@ -68,10 +70,13 @@ class BatchLimits:
     objective_ms: float | None = None
     models: dict[str, ModelLimits] = field(default_factory=dict, hash=False)
     batching: Batching | None = None
+    ready_rows: int | None = None
 
     def __post_init__(self) -> None:
         least = {"max_rows": self.most_rows, "queue_rows": self.queue_rows}
         least |= {"queue_requests": self.queue_requests, "queue_mib": self.queue_mib}
+        if self.ready_rows is not None:
+            least["ready_rows"] = self.ready_rows
         for name, value in least.items():
             if value < 1:
                 raise InvalidInputError(f"batching.{name} is {value}, expected at least 1")
@@ -101,9 +106,11 @@ class BatchLimits:
         """The objective in seconds; infinite without one."""
         return inf if self.objective_ms is None else self.objective_ms / 1000
 
-    def of(self, model: str) -> "BatchLimits":
+    def of(self, model: str, declared: ModelLimits | None = None) -> "BatchLimits":
+        """The limits of one model: its own in the settings, before those that its files declare, before the others."""
         own = self.models.get(model)
-        return self if own is None else with_own(self, own)
+        limits = self if declared is None else with_own(self, declared)
+        return limits if own is None else with_own(limits, own)
 
 
 def resolve(
@@ -137,10 +144,10 @@ def resolve(
     return replace(limits, max_rows=rows), is_inline
 
 
-def slice_rows(limits: BatchLimits, cost: Cost, inline_budget_s: float, *, is_on_device: bool = False) -> int:
+def slice_rows(limits: BatchLimits, cost: Cost, inline_budget_s: float, *, is_most: bool = False) -> int:
     """The rows of a slice of a large request, by the limits that `resolve` gave.
 
     A slice is a batch, or what the budget allows where batches are set to be smaller. Each slice costs a hand-off of about
-    100 us besides. On a device it is a batch: there may be no memory for more.
+    100 us besides. It is a batch where that is the most: a device may have no memory for more.
     """
-    return limits.most_rows if is_on_device else max(limits.most_rows, cost.rows_within(inline_budget_s, INLINE_ROWS))
+    return limits.most_rows if is_most else max(limits.most_rows, cost.rows_within(inline_budget_s, INLINE_ROWS))

@@ -54,6 +54,7 @@ class BatchQueue(Generic[ItemT]):
 
     Attributes:
         rows, requests, size_bytes: what waits.
+        ready_rows: the rows that wait for no others.
         cost: what batches take; it is updated once a request had a deadline, or if the model has an objective.
     """
 
@@ -72,6 +73,7 @@ class BatchQueue(Generic[ItemT]):
         "cost",
         "limits",
         "max_rows",
+        "ready_rows",
         "requests",
         "rows",
         "size_bytes",
@@ -80,6 +82,7 @@ class BatchQueue(Generic[ItemT]):
     def __init__(self, limits: BatchLimits, cost: Cost | None = None) -> None:
         self.limits = limits
         self.max_rows = limits.most_rows
+        self.ready_rows = min(limits.ready_rows or self.max_rows, self.max_rows)
         self.rows = 0
         self.requests = 0
         self.size_bytes = 0
@@ -228,7 +231,7 @@ class BatchQueue(Generic[ItemT]):
         if not self.requests:
             return inf
         limits = self.limits
-        if limits.max_delay_s == 0 or self.rows >= self.max_rows:
+        if limits.max_delay_s == 0 or self.rows >= self.ready_rows:
             return 0.0
         return min(self._delayed_until_s, self._halfway_s - self.cost.of(self.rows) / 2)
 

@@ -158,6 +158,7 @@ def effective_plan(
         canary=canary,
         canary_weight=desired.canary_weight if canary is not None else 0.0,
         shadow=_other(desired.shadow, champion, ready),
+        others=tuple(version for version in desired.others if version in ready),
     )
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+import msgspec
 import structlog
 
 from penstock.names import VersionKey
@@ -275,10 +276,15 @@ class Supervisor:
         if any(artifact.features is not None for artifact in artifacts.values()):
             self.kernels.require()
         return [
-            Trial(*key, self._fetcher.identity(key), str(artifacts[key].path), self._load_settings(key[0]))
+            Trial(*key, self._fetcher.identity(key), str(artifacts[key].path), self._how(key[0], artifacts[key]))
             for key in load_order(self._desired.models, versions, {})
             if key in artifacts and not self._awaits_kernels(key)
         ]
+
+    def _how(self, model: str, artifact: Artifact) -> LoadSettings:
+        how = self._load_settings(model)
+        # The airlock's limits are for so many threads, so it is told before it reads the version's files.
+        return how if how.threads is not None else msgspec.structs.replace(how, threads=artifact.threads)
 
     def _awaits_kernels(self, key: VersionKey) -> bool:
         """Whether a version has features and there are no kernels yet, which a trial would compile for itself."""

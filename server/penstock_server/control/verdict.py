@@ -18,9 +18,9 @@ OUT_OF_DEVICE_MEMORY: Final = (
 
 
 class LoadSettings(msgspec.Struct, frozen=True):
-    """How a model is loaded, by the settings for its name; `batching` None lets the loader find out."""
+    """How a model is loaded, by the settings for its name; `threads` and `batching` None let the loader find out."""
 
-    threads: int = 1
+    threads: int | None = None
     max_rows: int = 256
     batching: Batching | None = None
     python: PythonSettings = PythonSettings()

@@ -11,6 +11,8 @@
     penstock/explanation.bin   what attributions are computed from, or why there are none
     penstock/importance.json   how much each raw column matters to the model
 
+Beside the versions of a folder may be Triton's `config.pbtxt` (`triton_config`), which names the model's file if it is another.
+
 This module decides which versions are sound. The supervisor calls `read` after it fetched a version, and every worker before
 it loads one; the tools call `write` when they publish. The loader checks that the graph runs and fits the features.
 """
@@ -36,9 +38,10 @@ from penstock_server.features.spec import spec as spec_file
 from penstock_server.features.spec.spec import FeatureSpec, StringColumn
 from penstock_server.models import golden as golden_file
 from penstock_server.models import manifest as manifest_file
-from penstock_server.models import mlmodel, strict_json, version_folder
+from penstock_server.models import mlmodel, strict_json, triton_config, version_folder
 from penstock_server.models.golden import Golden
 from penstock_server.models.manifest import ClassLabel, Manifest
+from penstock_server.models.triton_config import TritonConfig
 from penstock_server.python import description as description_file
 from penstock_server.python.description import Description
 
@@ -76,6 +79,7 @@ class Artifact:
         importance: How much each raw column matters to the model.
         columns: The columns' names in the signature's order; empty where it names none.
         python: How the pipeline is run; None where the model is a graph.
+        config: What the file beside the model's versions says; None where there is none.
     """
 
     path: Path
@@ -87,6 +91,12 @@ class Artifact:
     importance: Importance | None = None
     columns: tuple[str, ...] = ()
     python: Description | None = None
+    config: TritonConfig | None = None
+
+    @property
+    def threads(self) -> int:
+        """Onnxruntime's threads within one operator, where the settings name none."""
+        return (self.config.threads if self.config is not None else None) or 1
 
 
 def read(folder: Path) -> Artifact:
@@ -96,16 +106,17 @@ def read(folder: Path) -> Artifact:
         InvalidInputError: Something is missing, changed, too large, of an unknown format or outside the folder; the
             sentence names the file, what was wrong, and what was expected.
     """
+    config = triton_config.read(folder.parent)
     if not version_folder.has(folder, MANIFEST):
-        model_path = _model_file(folder)
+        model_path = _model_file(folder, MODEL if config is None else config.model_file)
         _refuse_unlisted(folder, listed=(), why=f"there is no {MANIFEST}")
-        return Artifact(path=folder, model_path=model_path, columns=_columns(folder))
+        return Artifact(path=folder, model_path=model_path, columns=_columns(folder), config=config)
     manifest = _decoded(MANIFEST, manifest_file.decode, _json_bytes(folder, MANIFEST))
     _refuse_unlisted(folder, listed=manifest.files, why=f"{MANIFEST} does not name it")
     raw = {name: _json_bytes(folder, name) for name in _PARTS if name in manifest.files and name != EXPLANATION}
     known = {name: version_folder.digest_of(content) for name, content in raw.items()}
     python = _part(raw, PYTHON, _decode_python)
-    name = MODEL if python is None else python.file
+    name = (MODEL if config is None else config.model_file) if python is None else python.file
     model_path = _model_file(folder, name)
     if name not in manifest.files:
         raise InvalidInputError(f"{MANIFEST} has no digest of {name}; expected one")
@@ -125,6 +136,7 @@ def read(folder: Path) -> Artifact:
         ),
         columns=_columns(folder),
         python=python,
+        config=config,
     )
 
 

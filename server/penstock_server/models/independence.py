@@ -76,8 +76,8 @@ def decide(
         categories: the strings that a plain graph knows, by input.
     """
     obstacle = _obstacle(servable.model.signature)
-    manifest = servable.artifact.manifest
-    published = None if manifest is None else manifest.batching
+    manifest, config = servable.artifact.manifest, servable.artifact.config
+    published = (None if manifest is None else manifest.batching) or (None if config is None else config.batching)
     if obstacle:
         claim = ' although batching = "rows" is set' if "rows" in {asked, published} else ""
         reason = f"each request runs alone{claim}: {obstacle}"

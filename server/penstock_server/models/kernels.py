@@ -107,7 +107,7 @@ def _kernels(
     # What was found beside a device says nothing of a session that had to go back to the CPU.
     proven_with = f"{library.key} {' '.join(model.placement.devices)}".rstrip()
     if proven is None or proven.proven_with != proven_with:
-        reference = OnnxModel(path) if model.placement.devices else model
+        reference = OnnxModel(path, config=model.config) if model.placement.devices else model
         proven = replace(_chosen(program, made, model, reference, golden), proven_with=proven_with)
     return ModelKernels(proven, made if proven.is_any else None)
 
@@ -134,7 +134,9 @@ def _chosen(
 
 def _given(model: OnnxModel, path: Path) -> Given:
     """The matrix that a graph takes."""
-    signature = model.signature
+    signature, declared = model.signature, model.declared
+    if declared.reshaped or not declared.is_whole:
+        raise NotCompiledError("config.pbtxt declares other tensors than the graph has")
     if len(signature.inputs) != 1 or not signature.is_batched:
         raise NotCompiledError("it takes more than a matrix, or its rows are not batched")
     spec = signature.inputs[0]

@@ -7,6 +7,7 @@ and the version that served before continues to serve.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -25,11 +26,11 @@ from penstock_server.explain.attributor import attributor_of
 from penstock_server.explain.explanation import Unexplained
 from penstock_server.features.pipeline import Pipeline
 from penstock_server.models import golden as golden_requests
-from penstock_server.models import independence, kernels, watched_answers
-from penstock_server.models.artifact import Artifact, read, read_explanation
+from penstock_server.models import independence, kernels, triton_config, warm_up_samples, watched_answers
+from penstock_server.models.artifact import FEATURES, Artifact, read, read_explanation
 from penstock_server.models.classes import known_strings
 from penstock_server.models.counting_servable import CountingServable, counts_apart
-from penstock_server.models.execution import ExecutionSettings
+from penstock_server.models.execution import CPU, ExecutionSettings
 from penstock_server.models.explaining import ExplainingServable
 from penstock_server.models.golden import Golden
 from penstock_server.models.onnx_model import OnnxModel
@@ -47,7 +48,7 @@ def load(
     key: VersionKey,
     folder: Path,
     *,
-    threads: int,
+    threads: int | None,
     max_rows: int,
     batching: Batching | None = None,
     python: PythonSettings = PythonSettings(),  # noqa: B008 - frozen
@@ -60,7 +61,7 @@ def load(
     Args:
         key: the model's name and the version's.
         folder: as `models.artifact` describes it.
-        threads: onnxruntime's threads within one operator.
+        threads: onnxruntime's threads within one operator; None takes what the version's configuration says.
         max_rows: the largest batch; it is warmed up too unless that would take long.
         batching: whether requests share batches, where that is decided already; None lets `independence` decide.
         python: whether and how a pipeline is run that is no graph.
@@ -73,6 +74,9 @@ def load(
             version runs Python and this server does not.
     """
     artifact = read(folder)
+    threads = threads or artifact.threads
+    if artifact.config is not None:
+        max_rows = min(max_rows, artifact.config.limits.max_rows or max_rows)
     servable = (
         _onnx_servable(key, artifact, threads, execution)
         if artifact.python is None
@@ -85,6 +89,8 @@ def load(
             refusal = _refusal_of_kernels(execution, are_wanted=compiled_models)
             _take_kernels(servable, threads, proven, refusal)
         cost = _warm_up(servable, max_rows, _warming(servable))
+        if artifact.config is not None:
+            warm_up_samples.warm_up(servable, artifact.config)
         golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
         servable.decide(independence.decide(servable, batching, golden_rows, known_strings(servable.model.file)))
         if isinstance(servable, OnnxServable):
@@ -98,7 +104,15 @@ def load(
 
 
 def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int, execution: ExecutionSettings) -> OnnxServable:
-    model = OnnxModel(artifact.model_path, threads=threads, settings=execution)
+    config = artifact.config
+    if config is not None and artifact.features is not None and (config.message.input or config.message.output):
+        raise InvalidInputError(
+            f"{triton_config.NAME} declares inputs or outputs of a version whose columns {FEATURES} declares; "
+            "expected them in one of the two"
+        )
+    if config is not None and config.is_for_cpu and execution.allows_cpu:
+        execution = replace(execution, providers=(CPU,))
+    model = OnnxModel(artifact.model_path, threads=threads, settings=execution, config=config)
     pipeline = (
         None
         if artifact.features is None

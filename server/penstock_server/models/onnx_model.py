@@ -20,10 +20,18 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from penstock.tensors import BF16, NUMPY_TYPES, element_bytes, narrowed, split_bytes, widened
-from penstock_server.errors import InvalidInputError, ModelFailedError, UnavailableError, first_line
+from penstock_server.errors import (
+    InvalidInputError,
+    ModelFailedError,
+    RefusedByModelError,
+    UnavailableError,
+    first_line,
+)
 from penstock_server.models import execution, onnx_file
+from penstock_server.models.declared_tensors import declared, signature_of
 from penstock_server.models.execution import CPU, PROVIDERS, ExecutionSettings, Placement
 from penstock_server.models.signature import ANY, GivenTensor, Signature, TensorInfo
+from penstock_server.models.triton_config import TritonConfig
 
 # Some builds record usage events; a server's requests are confidential.
 onnxruntime.disable_telemetry_events()
@@ -53,7 +61,9 @@ class OnnxModel:
     """A session and its signature. `run` may be called from several threads at once.
 
     Attributes:
-        signature: what goes in and out.
+        signature: what goes in and out, as requests have it.
+        config: the configuration, if there is one.
+        declared: how that has the graph's tensors.
         file: the graph's structure, which was checked before onnxruntime saw it.
         placement: what it runs on.
 
@@ -61,10 +71,11 @@ class OnnxModel:
         path: the .onnx file; external data is in the same folder.
         threads: onnxruntime's threads within one operator. One is right for small models: cores are used by processes.
         settings: which providers run it; the CPU where that is left out.
+        config: declares the tensors; None takes them as the graph has them.
 
     Raises:
-        InvalidInputError: the file is refused, onnxruntime cannot run it, or an input or output is not a tensor of a known
-            type.
+        InvalidInputError: the file is refused, onnxruntime cannot run it, an input or output is not a tensor of a known
+            type, or the configuration declares others.
     """
 
     def __init__(
@@ -73,6 +84,7 @@ class OnnxModel:
         *,
         threads: int = 1,
         settings: ExecutionSettings = ExecutionSettings(),  # noqa: B008 - frozen
+        config: TritonConfig | None = None,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -89,7 +101,9 @@ class OnnxModel:
         except Exception as error:
             raise InvalidInputError(f"{path.name} cannot be loaded by onnxruntime: {first_line(error)}") from error
         self._session: Any = session
-        self.signature = _signature(session, path)
+        self.config = config
+        self.declared = declared(_signature(session, path), config)
+        self.signature = self.declared.signature
         self._outputs = [output.name for output in self.signature.outputs]
         signature = self.signature
         self._optional = {spec.name: spec for spec in signature.optional}
@@ -111,7 +125,17 @@ class OnnxModel:
             outputs: list[NDArray[Any]] = self._run(self._outputs, feeds)
         except Exception as error:
             raise ModelFailedError("the model failed on this input") from error
+        if self.declared.reshaped:
+            return [self._reshaped(name, output) for name, output in zip(self._outputs, outputs, strict=True)]
         return outputs
+
+    def _reshaped(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        try:
+            return self.declared.reshape(name, array)
+        except ValueError as error:
+            raise ModelFailedError(
+                "the model's output does not have the elements that config.pbtxt declares"
+            ) from error
 
     def close(self) -> None:
         """Frees the session, and with it the memory on a device, whoever still has the model; a run that goes on ends first."""
@@ -120,10 +144,21 @@ class OnnxModel:
 
     def feeds(self, blocks: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> dict[str, NDArray[Any]]:
         """Inputs from raw contents and their shapes, both in the signature's order."""
-        return {
+        feeds = {
             spec.name: _array(block, spec.datatype, shape)
             for spec, block, shape in zip(self.signature.inputs, blocks, shapes, strict=True)
         }
+        if self.declared.reshaped:
+            return {name: self._reshaped_input(name, array) for name, array in feeds.items()}
+        return feeds
+
+    def _reshaped_input(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        try:
+            return self.declared.reshape(name, array)
+        except ValueError as error:
+            raise RefusedByModelError(
+                f"input {name!r} of shape {list(array.shape)} cannot be reshaped to {list(self.declared.reshaped[name])}"
+            ) from error
 
     def given_feeds(self, given: Sequence[GivenTensor]) -> dict[str, NDArray[Any]]:
         """What a request gives in place of defaults, as inputs."""
@@ -252,10 +287,7 @@ def _signature(session: Any, path: Path) -> Signature:
         raise InvalidInputError(
             f"{path.name} has {len(inputs)} inputs and {len(outputs)} outputs, expected at least one each"
         )
-    # Requests are joined along the first axis; with more than one free axis they would have to agree on the others.
-    joinable = all(spec.shape and spec.shape[0] == ANY and ANY not in spec.shape[1:] for spec in inputs)
-    is_batched = joinable and all(spec.shape and spec.shape[0] == ANY for spec in outputs)
-    return Signature(inputs, outputs, is_batched, optional)
+    return signature_of(inputs, outputs, optional)
 
 
 def _spec(argument: Any, path: Path) -> TensorInfo:

@@ -69,7 +69,7 @@ def made_up(
             for each in texts(pipeline.spec.features)
             if isinstance(each.encode, Categories)
         }
-        columns = {name: _numbers("FP64", (count,), kind, random) for name in pipeline.numbers}
+        columns = {name: numbers("FP64", (count,), kind, random) for name in pipeline.numbers}
         columns |= {name: _times((count,), kind, random) for name in pipeline.times}
         columns |= {name: _strings(known.get(name, ()), (count,), random) for name in pipeline.strings}
         return _rows_of(pipeline, columns, count)
@@ -83,7 +83,7 @@ def made_up(
         array = (
             _strings(categories.get(spec.name, ()), shape, random)
             if is_text
-            else _numbers(spec.datatype, shape, kind, random)
+            else numbers(spec.datatype, shape, kind, random)
         )
         blocks.append([to_raw(array[row]) for row in range(count)])
     return list(zip(*blocks, strict=True))
@@ -126,7 +126,8 @@ def _drawn(column: ColumnBaseline, count: int, random: np.random.Generator) -> N
     return drawn
 
 
-def _numbers(datatype: str, shape: tuple[int, ...], kind: str, random: np.random.Generator) -> NDArray[Any]:
+def numbers(datatype: str, shape: tuple[int, ...], kind: str, random: np.random.Generator) -> NDArray[Any]:
+    """Numbers of one of `KINDS`."""
     dtype = NUMPY_TYPES[datatype]
     if dtype.kind == "f":
         match kind:

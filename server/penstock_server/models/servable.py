@@ -174,6 +174,16 @@ class Servable(ABC):
         return "; ".join(filter(None, (device, "" if self.batching is None else self.batching.note)))
 
     @property
+    def note(self) -> str:
+        """What operators need to know: of its batches, and of what its configuration says without effect."""
+        config = self.artifact.config
+        notes = [] if config is None else list(config.notes)
+        if config is not None and config.is_for_device and not self.is_on_device:
+            notes.append("instance_group.kind KIND_GPU: it runs on the CPU, as the setting execution.providers has it")
+        told = f"config.pbtxt has no effect with {'; '.join(notes)}" if notes else ""
+        return "; ".join(filter(None, (self.batching_note, told)))
+
+    @property
     def kernel_calls(self) -> KernelCalls | None:
         """How kernels run it from its blocks to its outputs, without Python; None if they cannot."""
         return None

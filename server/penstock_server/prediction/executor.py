@@ -20,6 +20,7 @@ from penstock.names import Role
 from penstock.tensors import element_bytes
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits
+from penstock_server.batching.policy import RequestPolicy
 from penstock_server.batching.queue import Batch, BatchQueue
 from penstock_server.clock import Clock
 from penstock_server.errors import (
@@ -69,6 +70,7 @@ class Executor(Answerer):
         counts_apart: another executor of the version counts drift meanwhile, on another thread.
         reply_bytes: the largest message that can be sent.
         joint: counts a sample of the rows by two columns at once; None where nothing is counted so.
+        policy: what the model's files say of requests' priorities and timeouts; None where they say nothing.
 
     Attributes:
         is_active: the scheduler has it on its list; both of them set this.
@@ -97,6 +99,7 @@ class Executor(Answerer):
         counts_apart: bool = False,
         reply_bytes: int = MESSAGE_BYTES,
         joint: JointSampler | None = None,
+        policy: RequestPolicy | None = None,
     ) -> None:
         super().__init__(
             servable,
@@ -112,6 +115,7 @@ class Executor(Answerer):
         self.is_ending = False
         self.is_closed = False
         self.explaining = explaining
+        self.policy = policy
         self._plain: Executor | None = None
         if explaining is not None:
             explaining._plain = self  # noqa: SLF001 - of its own kind
@@ -279,7 +283,7 @@ class Executor(Answerer):
         plain, queue = self.plain_batches, self._queue
         if plain is None or not plain.lane.requests:
             return inf
-        return plain.lane.due_s(queue.max_rows, queue.cost.of(plain.lane.rows)) if queue.limits.max_delay_s else 0.0
+        return plain.lane.due_s(queue.ready_rows, queue.cost.of(plain.lane.rows)) if queue.limits.max_delay_s else 0.0
 
     def run(self, now_s: float) -> None:
         """Starts one batch. One that runs inline is answered on return, others once the thread has given their outputs back."""
@@ -488,6 +492,7 @@ class Executor(Answerer):
             and not self.encoder.narrowed
             and self._plain is None
             and self._own_cells is None
+            and self.policy is None
             and not self.is_ending
             and (self.shadow is None or self.shadow.is_batched)
         )

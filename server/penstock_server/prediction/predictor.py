@@ -14,6 +14,7 @@ import structlog
 
 from penstock.inference_pb2 import ModelInferRequest
 from penstock.names import ATTRIBUTIONS, PARAMETER_CLASSIFICATION, PARAMETER_EXPLAIN, PARAMETER_EXTRA_COLUMNS
+from penstock_server.batching.policy import RequestPolicy
 from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.call import Call
 from penstock_server.clock import Clock
@@ -142,9 +143,9 @@ class Predictor:
             report = executor.report
             deadline_s = call.deadline_s
             priority = DEFAULT
-            if deadline_s != inf or request.parameters:
-                deadline_s = _deadline(request, deadline_s, arrived_s)
-                priority = _priority(request)
+            if deadline_s != inf or request.parameters or executor.policy is not None:
+                deadline_s = _deadline(request, deadline_s, arrived_s, executor.policy)
+                priority = _priority(request, executor.policy)
             decoded, chosen = self._decoded(executor, message, request, cached)
             pending = PendingRequest(
                 executor,
@@ -217,10 +218,10 @@ class Predictor:
             large.call,
             rows,
             arrived_s=large.arrived_s,
-            deadline_s=_deadline(request, large.call.deadline_s, large.arrived_s),
+            deadline_s=_deadline(request, large.call.deadline_s, large.arrived_s, executor.policy),
             request_id=request.id,
             chosen=chosen,
-            priority=_priority(request),
+            priority=_priority(request, executor.policy),
             size_bytes=len(large.message),
         )
 
@@ -388,22 +389,28 @@ def _decoded(message: bytes, routing_table: RoutingTable) -> Decoded | PenstockE
         return PenstockError()
 
 
-def _deadline(request: ModelInferRequest, deadline_s: float, now_s: float) -> float:
-    """The sooner of the call's deadline and the request's own `timeout` in microseconds."""
+def _deadline(request: ModelInferRequest, deadline_s: float, now_s: float, policy: RequestPolicy | None) -> float:
+    """The sooner of the call's deadline and the request's own `timeout` in microseconds, as far as the model takes it."""
+    timeout_s = inf
     if request.parameters and "timeout" in request.parameters:
         timeout_us = _value(request.parameters["timeout"])
         if timeout_us > 0:
-            deadline_s = min(deadline_s, now_s + timeout_us * 1e-6)
+            timeout_s = timeout_us * 1e-6
+    if policy is not None:
+        timeout_s = policy.timeout_s_of(timeout_s)
+    deadline_s = min(deadline_s, now_s + timeout_s)
     if deadline_s <= now_s:
         raise DeadlinePassedError(PASSED)
     return deadline_s
 
 
-def _priority(request: ModelInferRequest) -> int:
+def _priority(request: ModelInferRequest, policy: RequestPolicy | None) -> int:
     """The request's level: 1 is served first and 9 last; 0, or none, is the middle."""
     if not request.parameters or "priority" not in request.parameters:
         return DEFAULT
     priority = _value(request.parameters["priority"])
+    if policy is not None and policy.levels:
+        return policy.priority(priority)
     if not 0 <= priority <= LOWEST:
         raise InvalidInputError(f"parameter 'priority' is {priority}, expected 0 to {LOWEST}")
     return priority or DEFAULT

@@ -51,12 +51,14 @@ class TrafficPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         canary: the version that answers a share of the keys.
         canary_weight: that share, 0 to 1.
         shadow: the version that gets a copy of what the champion answered.
+        others: further versions, which answer requests that name them.
     """
 
     champion: str | None = None
     canary: str | None = None
     canary_weight: float = 0.0
     shadow: str | None = None
+    others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_weight(self.canary_weight)
@@ -64,7 +66,7 @@ class TrafficPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def versions(self) -> tuple[str, ...]:
         """The versions that must be loaded, each once; the champion is first, since requests wait for it."""
-        found = dict.fromkeys((self.champion, self.canary, self.shadow))
+        found = dict.fromkeys((self.champion, self.canary, self.shadow, *self.others))
         return tuple(version for version in found if version is not None)
 
     def choose(self, model: str, key: str) -> tuple[str, Role]:

@@ -1,11 +1,13 @@
 """Triton's model configuration extension: how a loaded version is served, in the terms of its `config.pbtxt`.
 
-Only what is true here is filled in. Triton's clients and perf_analyzer decide by it how a request's shapes begin.
+A model of a Triton repository has what its own file says, and the others what is true of them. Triton's clients and
+perf_analyzer decide by it how a request's shapes begin.
 
 Source: Triton Inference Server, "Model Configuration Extension"; field numbers of `model_config.proto`.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from penstock import inference_pb2 as pb
 from penstock.names import PLATFORM
@@ -20,7 +22,7 @@ _GROUP: Final = pb.ModelInstanceGroup
 
 
 def config_of(model: ServedModel, executor: Executor, workers: int) -> pb.ModelConfig:
-    """The configuration of one version of a model.
+    """The configuration of one version of a model: what its file says, and what is true where it says nothing.
 
     Args:
         model: whose versions there are.
@@ -29,40 +31,47 @@ def config_of(model: ServedModel, executor: Executor, workers: int) -> pb.ModelC
     """
     servable, limits = executor.servable, executor.limits
     is_batched = servable.is_batched
-    config = pb.ModelConfig(
-        name=model.name,
-        platform=PLATFORM,
-        backend=_BACKEND,
-        max_batch_size=limits.most_rows if is_batched else 0,
-        input=[
-            pb.ModelInput(
-                name=spec.name,
-                data_type=_type(spec),
-                dims=_dims(spec, is_batched=is_batched and not spec.is_optional),
-                optional=spec.is_optional,
-            )
-            for spec in executor.decoder.inputs
-        ],
-        output=[
-            pb.ModelOutput(name=spec.name, data_type=_type(spec), dims=_dims(spec, is_batched=is_batched))
-            for spec in servable.outputs
-        ],
-        instance_group=[
-            _GROUP(
-                name=f"{model.name}_0",
-                count=workers,
-                kind=_GROUP.KIND_GPU if servable.is_on_device else _GROUP.KIND_CPU,
-            )
-        ],
-        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
-        response_cache=pb.ModelResponseCache(enable=False),
-    )
-    config.version_policy.specific.versions.extend(
-        int(version) for version in sorted(model.executors, key=_in_order) if version.isdecimal()
-    )
-    if is_batched:
+    config = pb.ModelConfig()
+    declared = servable.artifact.config
+    if declared is not None:
+        config.CopyFrom(declared.message)
+    # Dims leave out the rows where there may be several.
+    has_rows = config.max_batch_size > 0 if config.HasField("max_batch_size") else is_batched
+    config.name, config.platform, config.backend = model.name, PLATFORM, _BACKEND
+    if not config.HasField("max_batch_size"):
+        config.max_batch_size = limits.most_rows if is_batched else 0
+    _complete(config.input, executor.decoder.inputs, has_rows=has_rows)
+    _complete(config.output, servable.outputs, has_rows=has_rows)
+    if not config.instance_group:
+        kind = _GROUP.KIND_GPU if servable.is_on_device else _GROUP.KIND_CPU
+        config.instance_group.add(name=f"{model.name}_0", count=workers, kind=kind)
+    config.model_transaction_policy.decoupled = False
+    if not config.HasField("response_cache"):
+        config.response_cache.enable = False
+    if not config.HasField("version_policy"):
+        config.version_policy.specific.versions.extend(
+            int(version) for version in sorted(model.executors, key=_in_order) if version.isdecimal()
+        )
+    if is_batched and not config.HasField("dynamic_batching"):
         config.dynamic_batching.CopyFrom(_batching(limits))
     return config
+
+
+def _complete(tensors: Any, specs: Sequence[TensorInfo], *, has_rows: bool) -> None:
+    """Adds the tensors where the file has none, and what it leaves out of those that it has."""
+    known = {each.name: each for each in tensors}
+    if not known:
+        known = {spec.name: tensors.add(name=spec.name) for spec in specs}
+    for spec in specs:
+        tensor = known.get(spec.name)
+        if tensor is None:
+            continue
+        if not tensor.data_type:
+            tensor.data_type = _type(spec)
+        if not tensor.dims and not tensor.HasField("reshape"):
+            tensor.dims.extend(_dims(spec, is_batched=has_rows and not spec.is_optional))
+        if spec.is_optional:
+            tensor.optional = True
 
 
 def _batching(limits: BatchLimits) -> pb.ModelDynamicBatching:
@@ -78,8 +87,8 @@ def _batching(limits: BatchLimits) -> pb.ModelDynamicBatching:
     )
 
 
-def _type(spec: TensorInfo) -> str:
-    return f"TYPE_{'STRING' if spec.datatype == 'BYTES' else spec.datatype}"
+def _type(spec: TensorInfo) -> int:
+    return pb.DataType.Value(f"TYPE_{'STRING' if spec.datatype == 'BYTES' else spec.datatype}")
 
 
 def _dims(spec: TensorInfo, *, is_batched: bool) -> tuple[int, ...]:

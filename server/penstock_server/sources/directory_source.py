@@ -1,6 +1,7 @@
 """A folder of ONNX files as a source: `<model>/<version>/model.onnx`; the highest version is the champion.
 
-It serves models that no registry knows. Versions are whole numbers without leading zeros. Names that begin with a dot,
+It serves models that no registry knows, and Triton's model repositories: `<model>/config.pbtxt` may name the file and say which
+versions are served (`models.triton_config`). Versions are whole numbers without leading zeros. Names that begin with a dot,
 and files, are ignored. To publish, copy a version to a name that begins with a dot and rename it: otherwise a poll may
 find half a copy. A file that is replaced makes another version of the same number: it is loaded again.
 
@@ -10,17 +11,21 @@ It runs in a source's process (`source_process`), since a folder on a network ma
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.models import triton_config
+from penstock_server.models.triton_config import MODEL, TritonConfig
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources.source import Desired, VersionFiles
 
 MAX_FILES: Final = 10_000
 """So many files of a version tell its identity."""
-_MODEL_FILE = "model.onnx"
+MAX_VERSIONS: Final = 100
+"""So many versions of a model are served at most."""
 _VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
@@ -40,7 +45,7 @@ def check_folder(folder: Path) -> None:
     except OSError as error:
         raise InvalidInputError(
             f"the model repository {folder} cannot be read ({error.strerror}); expected a folder with "
-            f"<model>/<version>/{_MODEL_FILE} in it"
+            f"<model>/<version>/{MODEL} in it"
         ) from error
 
 
@@ -54,6 +59,8 @@ class DirectorySource:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self.name = name_of(folder)
+        # What each model's configuration says, while its files are these.
+        self._configs: dict[str, tuple[str, TritonConfig | InvalidInputError | None]] = {}
 
     def poll(self) -> Desired:
         """All that the folder desires now.
@@ -70,12 +77,16 @@ class DirectorySource:
                     "the folder's name is not printable text, so no request could name the model"
                 )
                 continue
+            problem: str | None
             try:
-                plan, problem = _desired_plan(path)
-                identities[path.name] = {version: _identity(path / version) for version in plan.versions}
+                config, beside = self._config(path)
+                plan, problem = _desired_plan(path, config)
+                identities[path.name] = {version: _identity(path / version, beside) for version in plan.versions}
                 models[path.name] = plan
             except OSError as error:
                 problem = f"its folder cannot be read: {error.strerror}"
+            except InvalidInputError as error:
+                problem = str(error)
             if problem is not None:
                 problems[path.name] = problem
         return Desired(models=models, problems=problems, identities=identities)
@@ -91,13 +102,31 @@ class DirectorySource:
         """The version's own folder.
 
         Raises:
-            NotFoundError: it is not there, or holds no `model.onnx`.
+            NotFoundError: it is not there, or does not hold the model's file.
+            InvalidInputError: the model's configuration is damaged, or asks for what is not served.
         """
         folder = self._folder / model / version
         is_plain = model not in ("", ".", "..") and not re.search(r"[/\\\0]", model) and _VERSION.fullmatch(version)
-        if not is_plain or not (folder / _MODEL_FILE).is_file():
+        if not is_plain or not (folder / _file_of(self._config(folder.parent)[0])).is_file():
             raise NotFoundError(f"version {version!r} of model {model!r} is not in {self.name}")
         return folder
+
+    def _config(self, model: Path) -> tuple[TritonConfig | None, str]:
+        """A model's configuration, and the identity of the files that it is made of, "" where there are none."""
+        if not (model / triton_config.NAME).exists():
+            self._configs.pop(model.name, None)
+            return None, ""
+        beside = _identity_beside(model)
+        if (known := self._configs.get(model.name)) is None or known[0] != beside:
+            found: TritonConfig | InvalidInputError | None
+            try:
+                found = triton_config.read(model)
+            except InvalidInputError as error:
+                found = InvalidInputError(str(error))
+            known = self._configs[model.name] = beside, found
+        if isinstance(known[1], InvalidInputError):
+            raise InvalidInputError(str(known[1]))
+        return known[1], beside
 
     def _folders(self) -> list[Path]:
         try:
@@ -105,41 +134,89 @@ class DirectorySource:
         except OSError as error:
             raise UnavailableError(
                 f"the model repository {self._folder} cannot be read ({error.strerror}); "
-                f"expected a folder with <model>/<version>/{_MODEL_FILE} in it"
+                f"expected a folder with <model>/<version>/{MODEL} in it"
             ) from error
 
 
-def _desired_plan(model: Path) -> tuple[TrafficPlan, str | None]:
-    """The highest complete version as champion, and one sentence if there is none or a higher one cannot be used."""
-    versions = sorted((int(path.name), path) for path in _visible_folders(model) if _VERSION.fullmatch(path.name))
-    if not versions:
-        return TrafficPlan(), f"there is no version; expected <model>/<version>/{_MODEL_FILE}, as in {model.name}/1"
-    unusable = None
-    for number, path in reversed(versions):
-        if (path / _MODEL_FILE).is_file():
-            return TrafficPlan(champion=str(number)), unusable
-        unusable = unusable or _unusable(path)
-    return TrafficPlan(), unusable or f"no version holds {_MODEL_FILE} yet"
+def _desired_plan(model: Path, config: TritonConfig | None) -> tuple[TrafficPlan, str | None]:
+    """The highest complete version as champion, and one sentence if there is none or a higher one cannot be used.
+
+    A configuration may ask for other versions: the highest of these is the champion, and requests may name the others.
+    """
+    file = _file_of(config)
+    numbers = sorted(
+        (int(path.name) for path in _visible_folders(model) if _VERSION.fullmatch(path.name)), reverse=True
+    )
+    if not numbers:
+        return TrafficPlan(), f"there is no version; expected <model>/<version>/{file}, as in {model.name}/1"
+    asked, most, problem = _asked(config, numbers)
+    complete: list[str] = []
+    for number in asked:
+        if len(complete) == most:
+            break
+        if (model / str(number) / file).is_file():
+            complete.append(str(number))
+        else:
+            problem = problem or _unusable(model / str(number), file)
+    if not complete:
+        return TrafficPlan(), problem or f"no version holds {file} yet"
+    return TrafficPlan(champion=complete[0], others=tuple(complete[1:])), problem
 
 
-def _unusable(version: Path) -> str | None:
+def _asked(config: TritonConfig | None, numbers: Sequence[int]) -> tuple[Sequence[int], int, str | None]:
+    """The versions to look at, the highest first, how many of them to serve, and which are missing."""
+    policy = None if config is None else config.message.version_policy
+    match None if policy is None else policy.WhichOneof("policy_choice"):
+        case "all":
+            return numbers[:MAX_VERSIONS], MAX_VERSIONS, None
+        case "specific":
+            assert policy is not None
+            named = set(policy.specific.versions)
+            missing = sorted(named - set(numbers))
+            problem = f"version_policy names version {missing[0]}, which is not there" if missing else None
+            return [number for number in numbers if number in named], MAX_VERSIONS, problem
+        case "latest":
+            assert policy is not None
+            return numbers, min(max(1, policy.latest.num_versions), MAX_VERSIONS), None
+        case _:
+            return numbers, 1, None
+
+
+def _file_of(config: TritonConfig | None) -> str:
+    return MODEL if config is None else config.model_file
+
+
+def _unusable(version: Path, file: str) -> str | None:
     """What is wrong with a version's folder; nothing while it is empty, since it may be filled soon."""
     held = sorted(path.name for path in version.iterdir() if not path.name.startswith("."))
-    return f"version {version.name} holds {held[0]!a} and no {_MODEL_FILE}; it is passed over" if held else None
+    return f"version {version.name} holds {held[0]!a} and no {file}; it is passed over" if held else None
 
 
-def _identity(version: Path) -> str:
-    """A digest of what tells each file from one that replaces it: its place, size and time of writing."""
-    described = hashlib.sha256(str(version).encode("utf-8", "surrogateescape"))
-    for count, path in enumerate(_files(version)):
-        if count >= MAX_FILES:
-            break
+def _identity(version: Path, beside: str = "") -> str:
+    """A digest of what tells each file from one that replaces it: its place, size and time of writing.
+
+    What stands beside a model's versions decides how they are served: `beside` is its digest.
+    """
+    return _digest(version, _files(version), beside)
+
+
+def _identity_beside(model: Path) -> str:
+    """The same of the files of a model that are not its versions'."""
+    folders = [path for path in _visible_folders(model) if not _VERSION.fullmatch(path.name)]
+    files = sorted(path for path in model.iterdir() if path.is_file())
+    return _digest(model, chain(files, *map(_files, folders)))
+
+
+def _digest(folder: Path, files: Iterable[Path], beside: str = "") -> str:
+    described = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape"))
+    for path in islice(files, MAX_FILES):
         found = path.stat()
         described.update(
-            f"\0{path.relative_to(version)}\0{found.st_ino} {found.st_size} {found.st_mtime_ns}".encode(
+            f"\0{path.relative_to(folder)}\0{found.st_ino} {found.st_size} {found.st_mtime_ns}".encode(
                 "utf-8", "surrogateescape"
             )
         )
+    described.update(beside.encode())
     return described.hexdigest()
 
 

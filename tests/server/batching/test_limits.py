@@ -112,7 +112,7 @@ def test_batches_on_a_device_run_on_a_thread_and_may_be_large(
 ) -> None:
     limits, is_inline = resolve(BatchLimits(max_rows), cost, BUDGET_S, is_on_device=True, most_rows=most_rows)
     assert (limits.max_rows, is_inline) == (rows, False)
-    assert slice_rows(limits, cost, BUDGET_S, is_on_device=True) == rows, "there may be no memory for more"
+    assert slice_rows(limits, cost, BUDGET_S, is_most=True) == rows, "there may be no memory for more"
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,12 @@ def test_batches_on_a_device_run_on_a_thread_and_may_be_large(
 )
 def test_what_is_warmed_up(max_rows: int | None, has_device: bool, rows: int) -> None:
     assert BatchLimits(max_rows).warmed_rows(has_device=has_device) == rows
+
+
+def test_what_a_models_files_declare_stands_between_its_own_settings_and_the_others() -> None:
+    limits = BatchLimits(max_rows=10, queue_rows=20, models={"m": ModelLimits(max_rows=30)})
+    declared = ModelLimits(max_rows=8, queue_rows=9, ready_rows=4)
+    found = limits.of("m", declared)
+    assert (found.max_rows, found.queue_rows, found.ready_rows) == (30, 9, 4)
+    other = limits.of("n", declared)
+    assert (other.max_rows, other.queue_rows, other.queue_requests) == (8, 9, limits.queue_requests)

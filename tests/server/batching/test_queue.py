@@ -91,6 +91,9 @@ def test_a_full_queue_refuses(waiting: list[int], rows: int, queue_rows: int, is
         ([7.0], {}, 0.0),
         ([7.0, 8.0], {"max_delay_s": 5.0}, 12.0),
         ([7.0, 8.0], {"max_delay_s": 5.0, "max_rows": 2}, 0.0),
+        ([7.0], {"max_delay_s": 5.0, "ready_rows": 2}, 12.0),
+        ([7.0, 8.0], {"max_delay_s": 5.0, "ready_rows": 2}, 0.0),
+        ([7.0, 8.0], {"max_delay_s": 5.0, "max_rows": 2, "ready_rows": 4}, 0.0),
     ],
 )
 def test_due(arrivals: list[float], limits: dict[str, Any], due_s: float) -> None:

@@ -202,6 +202,7 @@ def test_models_do_not_wait_for_each_other() -> None:
         (TrafficPlan("1", "2", 0.2, "3"), "123", None, TrafficPlan("1", "2", 0.2, "3")),
         (TrafficPlan("1", "2", 0.2, "3"), "1", None, TrafficPlan("1")),
         (TrafficPlan("1", "2", 0.2, "3"), "13", None, TrafficPlan("1", shadow="3")),
+        (TrafficPlan("3", others=("2", "1")), "13", None, TrafficPlan("3", others=("1",))),
         (TrafficPlan("1", "2", 0.2), "23", TrafficPlan("3"), TrafficPlan("3", "2", 0.2)),
         (TrafficPlan("1", "2", 0.2), "2", TrafficPlan("2"), TrafficPlan("2")),
         (TrafficPlan("1"), "2", TrafficPlan("3"), None),
@@ -322,7 +323,14 @@ def check(plans: dict[str, TrafficPlan], known: Versions, worker: Puppet, steps:
 ROLES = st.none() | st.sampled_from(VERSIONS)
 PLANS = st.dictionaries(
     st.sampled_from(MODELS),
-    st.builds(TrafficPlan, champion=ROLES, canary=ROLES, shadow=ROLES, canary_weight=st.sampled_from([0.0, 0.5, 1.0])),
+    st.builds(
+        TrafficPlan,
+        champion=ROLES,
+        canary=ROLES,
+        shadow=ROLES,
+        canary_weight=st.sampled_from([0.0, 0.5, 1.0]),
+        others=st.lists(st.sampled_from("123"), max_size=2, unique=True).map(tuple),
+    ),
 )
 EVENTS = st.one_of(
     st.tuples(st.just("desire"), PLANS),
@@ -384,4 +392,4 @@ def full_plan(desired: TrafficPlan) -> TrafficPlan | None:
         return None
     canary = desired.canary if desired.canary != desired.champion else None
     shadow = desired.shadow if desired.shadow != desired.champion else None
-    return TrafficPlan(desired.champion, canary, desired.canary_weight if canary else 0.0, shadow)
+    return TrafficPlan(desired.champion, canary, desired.canary_weight if canary else 0.0, shadow, desired.others)

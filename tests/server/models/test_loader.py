@@ -195,7 +195,7 @@ class Device:
         self.now_s = 0.0
         opened = OnnxModel.__init__
 
-        def init(model: OnnxModel, path: Path, *, threads: int, settings: ExecutionSettings) -> None:
+        def init(model: OnnxModel, path: Path, *, threads: int, settings: ExecutionSettings, **_: Any) -> None:
             opened(model, path, threads=threads)
             model.placement = Placement(("cuda",), 0, 1, is_told=True) if settings.has_device else Placement()
 
@@ -264,3 +264,19 @@ def test_a_device_without_memory_for_two_rows_refuses(
 ) -> None:
     with pytest.raises(InvalidInputError, match="needs more memory for its warm-up than there is"):
         Device(monkeypatch, most_rows).load(doubling(write_onnx, ["N", 2]))
+
+
+def test_the_file_decides_how_requests_are_batched(configured: Any) -> None:
+    assert configured("max_batch_size: 4").is_batched  # proven
+    alone = configured("max_batch_size: 0")
+    assert (alone.is_batched, alone.batching.reason) == (False, "each request runs alone, as its publisher says")
+    joined = configured("max_batch_size: 4 dynamic_batching { }")
+    assert (joined.is_batched, joined.note) == (True, "")
+
+
+def test_what_has_no_effect_is_noted(configured: Any) -> None:
+    found = configured("instance_group { count: 2 kind: KIND_GPU }")
+    assert found.note == (
+        "config.pbtxt has no effect with instance_group.count: each worker has one instance, and --workers says how many "
+        "workers there are; instance_group.kind KIND_GPU: it runs on the CPU, as the setting execution.providers has it"
+    )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from penstock import inference_pb2 as pb
 from penstock.tensors import NUMPY_TYPES, TYPED_FIELDS
 from penstock_server import errors
+from penstock_server.batching.policy import RequestPolicy
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
@@ -526,3 +527,34 @@ def test_a_large_request_that_overrides_a_default_is_not_cut(
     while not call.is_over:
         reactor.act()
     np.testing.assert_array_equal(outputs_of(call.answer)["y"], rows * 3)
+
+
+@pytest.mark.parametrize(
+    ("policy", "change", "priority", "deadline_s"),
+    [
+        (RequestPolicy(levels=3, default_level=1), None, 5, NEVER),
+        (RequestPolicy(levels=3, default_level=1), parameter("priority", int64_param=3), 7, NEVER),
+        (RequestPolicy(levels=3, default_level=1), parameter("priority", uint64_param=99), 5, NEVER),
+        (RequestPolicy(timeout_s=2.0), None, 5, 12.0),
+        (RequestPolicy(timeout_s=2.0), parameter("timeout", int64_param=1_000_000), 5, 11.0),
+        (RequestPolicy(timeout_s=2.0), parameter("timeout", int64_param=3_000_000), 5, 12.0),
+        (RequestPolicy(takes_timeouts=False), parameter("timeout", int64_param=1_000_000), 5, NEVER),
+    ],
+)
+def test_a_models_own_policy_decides_priorities_and_timeouts(
+    server: Server,
+    fake_call: Any,
+    infer_request: Any,
+    policy: RequestPolicy,
+    change: Any,
+    priority: int,
+    deadline_s: float,
+) -> None:
+    server.clock.now = 10.0
+    server.executors["1"].policy = policy
+    request = infer_request({"x": X}, model_version="1")
+    if change is not None:
+        change(request)
+    call = server.ask(request, fake_call())
+    assert (call.pending.priority, call.pending.deadline_s) == (priority, deadline_s)
+    assert not server.executors["1"].can_take_plain

@@ -46,6 +46,7 @@ def test_a_plan_needs_its_versions_once_the_champion_first() -> None:
     assert TrafficPlan().versions == ()
     assert TrafficPlan("2", "1", 0.1, "1").versions == ("2", "1")
     assert TrafficPlan(None, "1", 0.1, "3").versions == ("1", "3")
+    assert TrafficPlan("2", "1", 0.1, others=("3", "1")).versions == ("2", "1", "3")
 
 
 def test_without_a_champion_nothing_is_chosen() -> None:

@@ -1,6 +1,7 @@
 """A predictor whose routing_table a test swaps, before executors of a fake version."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from penstock import inference_pb2 as pb
 from penstock_server.batching.limits import BatchLimits
+from penstock_server.models.artifact import Artifact
 from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import ANY, Signature, TensorInfo
 from penstock_server.prediction.decode import TensorDecoder
@@ -23,6 +25,7 @@ class Doubler:
 
     is_batched = True
     is_on_device = False
+    artifact = Artifact(Path(), Path())
     outputs: tuple[TensorInfo, ...] = (TensorInfo("y", "FP64", (ANY, 1)),)
 
     def __init__(self, version: str) -> None:

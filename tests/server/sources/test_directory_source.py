@@ -172,3 +172,75 @@ def test_a_repository_that_is_missing_is_told_at_the_start(is_file: bool, tmp_pa
         path.write_text("")
     with pytest.raises(InvalidInputError, match=r"the model repository .*models cannot be read \((No such|Not a dir)"):
         check_folder(path)
+
+
+def configured(root: Path, text: str, *files: str) -> DirectorySource:
+    make(root, *files)
+    (root / "m" / "config.pbtxt").write_text(text)
+    return DirectorySource(root)
+
+
+THREE = ("m/1/model.onnx", "m/2/model.onnx", "m/10/model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("policy", "files", "plan", "problem"),
+    [
+        ("", THREE, TrafficPlan("10"), ""),
+        ("latest { num_versions: 2 }", THREE, TrafficPlan("10", others=("2",)), ""),
+        ("latest { num_versions: 9 }", THREE, TrafficPlan("10", others=("2", "1")), ""),
+        ("latest { }", THREE, TrafficPlan("10"), ""),
+        ("latest { num_versions: 2 }", (*THREE, "m/11/"), TrafficPlan("10", others=("2",)), ""),
+        ("all { }", THREE, TrafficPlan("10", others=("2", "1")), ""),
+        ("all { }", (*THREE, "m/12/model.pt"), TrafficPlan("10", others=("2", "1")), "version 12 holds 'model.pt'"),
+        ("specific { versions: [ 1, 2 ] }", THREE, TrafficPlan("2", others=("1",)), ""),
+        (
+            "specific { versions: [ 1, 7 ] }",
+            THREE,
+            TrafficPlan("1"),
+            "version_policy names version 7, which is not there",
+        ),
+        ("specific { versions: 7 }", THREE, TrafficPlan(), "version_policy names version 7, which is not there"),
+    ],
+)
+def test_a_configuration_says_which_versions_are_served(
+    policy: str, files: tuple[str, ...], plan: TrafficPlan, problem: str, tmp_path: Path
+) -> None:
+    found = configured(tmp_path, f"version_policy {{ {policy} }}", *files).poll()
+    assert found.models == {"m": plan}
+    assert problem in found.problems.get("m", "")
+    assert set(found.problems) == ({"m"} if problem else set())
+    assert set(found.identities.get("m", ())) == set(plan.versions)
+
+
+def test_a_configuration_names_the_file(tmp_path: Path) -> None:
+    source = configured(tmp_path, "default_model_filename: 'net.onnx'", "m/1/net.onnx", "m/2/model.onnx")
+    assert source.poll().models == {"m": TrafficPlan("1")}
+    assert source.fetch("m", "1") == tmp_path / "m" / "1"
+    with pytest.raises(NotFoundError):
+        source.fetch("m", "2")
+
+
+def test_what_stands_beside_the_versions_is_a_part_of_them(tmp_path: Path) -> None:
+    source = configured(
+        tmp_path, "max_batch_size: 1", "m/1/model.onnx", "m/labels.txt", "m/warmup/raw", "m/2/model.onnx"
+    )
+    known = [source.poll().identity("m", "2")]
+    for name, content in (("config.pbtxt", "max_batch_size: 12"), ("labels.txt", "cat"), ("warmup/raw", "zeros")):
+        (tmp_path / "m" / name).write_text(content)
+        known.append(source.poll().identity("m", "2"))
+    assert len(set(known)) == 4
+    (tmp_path / "m" / "1" / "model.onnx").write_text("another version")
+    assert source.poll().identity("m", "2") == known[-1]
+
+
+def test_a_configuration_that_is_not_served_hurts_no_other_model(tmp_path: Path) -> None:
+    source = configured(tmp_path, "backend: 'python'", "m/1/model.py", "n/1/model.onnx")
+    reason = "config.pbtxt: backend 'python' is not served, expected 'onnxruntime'"
+    for _ in range(2):
+        found = source.poll()
+        assert (found.models, found.problems) == ({"n": TrafficPlan("1")}, {"m": reason})
+    with pytest.raises(InvalidInputError, match="backend 'python'"):
+        source.fetch("m", "1")
+    (tmp_path / "m" / "config.pbtxt").write_text("default_model_filename: 'model.py'")
+    assert source.poll().models == {"m": TrafficPlan("1"), "n": TrafficPlan("1")}
