@@ -108,7 +108,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         },
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
-        | {"transport.shared_port", "compiled_models.choice"},
+        | {"transport.shared_port", "transport.certificate", "transport.tls_files", "compiled_models.choice", "access"},
         "checks": GROUND
         | {"access.credentials"}
         | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"},
@@ -119,7 +119,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "airlock": GROUND | {"batching", "models", "control.verdict"},
         "app": GROUND
         | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
-        | {"transport", "plain.kernel_set", "compiled_models.kernel_set"},
+        | {"transport", "plain.kernel_set", "compiled_models.kernel_set", "access"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +19,10 @@ import structlog
 
 from penstock.names import DRIFT_STATE_METHOD, LOAD_METHOD, STATISTICS_METHOD
 from penstock_server import checks, lifeline
+from penstock_server.access.credentials import Credentials
+from penstock_server.access.gate import Gate
+from penstock_server.access.keeper import CredentialKeeper
+from penstock_server.access.settings import AccessSettings
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
 from penstock_server.control import port
 from penstock_server.control.forwarding import ControlResponder
@@ -54,6 +58,7 @@ from penstock_server.transport.address import UNIX
 from penstock_server.transport.kernel_set import KERNELS as TRANSPORT_KERNELS
 from penstock_server.transport.settings import NATIVE
 from penstock_server.transport.shared_port import SharedPort
+from penstock_server.transport.tls_files import TlsContext
 
 log = structlog.get_logger(__name__)
 
@@ -157,6 +162,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             sources=lambda: source.states,
             monitor=monitor,
         )
+        http_tls = settings.http.tls
         admin = AdminServer(
             view=supervisor.view,
             sources=lambda: source.states,
@@ -167,6 +173,9 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             grpc_address=grpc_address,
             connections=checks.http_connections(),
+            tls=None if http_tls is None else TlsContext(http_tls, "http/1.1", requires_certificate=False).current,
+            gate=_gate(stack, settings.access),
+            opens_metrics=settings.access.metrics == "open",
         )
         stack.push_async_callback(admin.close)
         admin.start(http_socket)
@@ -185,6 +194,23 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             grace_s=settings.grace_s,
             on_ready=lambda: on_ready(_addresses(grpc_address, http_address, supervisor.view())),
         )
+
+
+def _gate(stack: AsyncExitStack, settings: AccessSettings) -> Gate | None:
+    """Who may read what over HTTP; None where nobody is asked. What tokens are checked against is kept fresh on a thread."""
+    if not settings.is_on:
+        return None
+    loop = asyncio.get_running_loop()
+
+    def use(credentials: Credentials) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server ends
+            loop.call_soon_threadsafe(gate.use, credentials)
+
+    keeper = CredentialKeeper(settings, use)
+    gate = Gate(settings, want_keys=keeper.want_keys)
+    stack.callback(keeper.close)
+    keeper.start()
+    return gate
 
 
 def check_ports(settings: ServerSettings) -> None:

@@ -46,7 +46,9 @@ def check(settings: ServerSettings) -> None:
     _check_cache(settings)
     _check_request_log(settings)
     _check_execution(settings)
-    settings.grpc.check_tls_files()
+    for files in (settings.grpc.tls, settings.http.tls):
+        if files is not None:
+            files.check()
     check_files(settings.access)
 
 

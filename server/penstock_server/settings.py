@@ -15,7 +15,7 @@ import msgspec
 
 from penstock_server.access.settings import AccessSettings
 from penstock_server.batching.limits import BatchLimits
-from penstock_server.control.settings import AirlockSettings, WatchdogSettings
+from penstock_server.control.settings import AirlockSettings, HttpSettings, WatchdogSettings
 from penstock_server.control.verdict import LoadSettings
 from penstock_server.cores import cores
 from penstock_server.drift.report import RATE, RUN_LENGTH, WINDOW_ROWS, WINDOW_S, DriftRules
@@ -235,6 +235,7 @@ class ServerSettings:
     request_log: RequestLogSettings = field(default_factory=RequestLogSettings)
     grpc: TransportSettings = field(default_factory=TransportSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
 

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version as installed_version
+from math import ceil
+from ssl import SSLContext
 from typing import Any, Final
 
 import msgspec
@@ -16,9 +18,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from penstock.names import SERVER_NAME
+from penstock_server.access.gate import Gate
+from penstock_server.access.policy import EVERY_MODEL, NO_MODEL
 from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request
 from penstock_server.control.view import ServerView
-from penstock_server.errors import NotFoundError
+from penstock_server.errors import DeniedError, LimitedError, NotFoundError, PenstockError, UnauthenticatedError
 from penstock_server.rollout.plan import weight_in_percent
 from penstock_server.sources.combined_source import SourceState
 
@@ -39,6 +43,9 @@ class AdminServer:
         drift: the JSON of /v1/drift for a model and a version, "" for all; raises `NotFoundError`.
         grpc_address: where gRPC is, for clients that come to this port by mistake.
         connections: how many there may be at once.
+        tls: the context of each new connection; None for plain text.
+        gate: knows who may read what; None where nobody is asked.
+        opens_metrics: whether all may read the metrics.
     """
 
     def __init__(
@@ -50,7 +57,12 @@ class AdminServer:
         drift: Callable[[str, str], bytes],
         grpc_address: str = "another port",
         connections: int = CONNECTIONS,
+        tls: Callable[[], SSLContext] | None = None,
+        gate: Gate | None = None,
+        opens_metrics: bool = True,
     ) -> None:
+        self._gate = gate
+        self._opens_metrics = opens_metrics
         self._view = view
         self._sources = sources
         self._registry = registry
@@ -59,6 +71,7 @@ class AdminServer:
             self._answer,
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
             connections=connections,
+            tls=tls,
         )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
         self._computing: dict[tuple[str, ...], asyncio.Future[Reply]] = {}
@@ -72,6 +85,8 @@ class AdminServer:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _answer(self, request: Request) -> Any:
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
         match request.path:
             case ["healthz"]:
                 answer: Any = Reply(b"ok\n")
@@ -93,6 +108,28 @@ class AdminServer:
                     f"there is no {'/'.join(request.path)[:200]!a} here; this port has {here}\n".encode(), 404
                 )
         return answer
+
+    def _refusal(self, request: Request) -> Reply | None:
+        """Why a caller may not have what it asks for; None if it may."""
+        if self._gate is None:
+            return None
+        match request.path:
+            case ["healthz"] | ["readyz"]:
+                return None
+            case ["metrics"] if self._opens_metrics:
+                return None
+            case ["v1", "drift", model] if model:
+                about: str | None = model
+            case ["metrics"] | ["v1", "models"] | ["v1", "drift", *_]:
+                about = EVERY_MODEL
+            case _:
+                about = NO_MODEL
+        try:
+            caller = self._gate.caller(request.authorization, request.peer)
+            self._gate.check(caller, "read", about)
+        except PenstockError as error:
+            return _refused(error)
+        return None
 
     def _metrics(self, accept: str) -> Any:
         encode, content_type = choose_encoder(accept)
@@ -167,6 +204,15 @@ class AdminServer:
             "workers": _workers(view),
             "ready": view.is_ready,
         }
+
+
+def _refused(error: PenstockError) -> Reply:
+    text = f"{error}\n".encode()
+    if isinstance(error, UnauthenticatedError):
+        return Reply(text, 401, headers=(("WWW-Authenticate", "Bearer"),))
+    if isinstance(error, LimitedError):
+        return Reply(text, 429, headers=(("Retry-After", str(ceil(error.retry_after_s))),))
+    return Reply(text, 403 if isinstance(error, DeniedError) else 503)
 
 
 def _workers(view: ServerView) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 from asyncio import Transport
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -22,6 +23,7 @@ import structlog
 
 from penstock_server.clock import Clock, monotonic
 from penstock_server.control.http2 import PREFACE, GrpcRefusal
+from penstock_server.transport.certificate import names_of_certificate
 
 log = structlog.get_logger(__name__)
 
@@ -50,11 +52,15 @@ class Request:
         path: its parts between the slashes, decoded.
         query: the first value of each name.
         headers: by name in lower case.
+        authorization: all values of that header.
+        peer: the names of the caller's certificate, which has been verified.
     """
 
     path: tuple[str, ...]
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    authorization: tuple[str, ...] = ()
+    peer: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class Reply:
     body: bytes
     status: int = 200
     content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Handler = Callable[[Request], Reply | Awaitable[Reply]]
@@ -75,12 +82,14 @@ class HttpServer:
         handler: answers.
         grpc_hint: what a gRPC client is told that comes to this port by mistake.
         connections: how many there may be at once.
+        tls: the context of each new connection; None for plain text.
     """
 
     def __init__(
         self,
         handler: Handler,
         *,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         grpc_hint: str = "this port speaks HTTP/1.1",
         connections: int = CONNECTIONS,
         clock: Clock = monotonic,
@@ -89,6 +98,8 @@ class HttpServer:
         self.connections = connections
         self.grpc_hint = grpc_hint
         self.clock = clock
+        self._tls = tls
+        self._greeting = 0
         self._connections: dict[_Connection, None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._socket: socket.socket | None = None
@@ -186,10 +197,17 @@ class HttpServer:
             self.spawn(self._serve(accepted))
 
     async def _serve(self, accepted: socket.socket) -> None:
+        if self._tls is not None and self._greeting >= self.connections:
+            accepted.close()  # so many that have not said who they are take no more
+            return
+        self._greeting += 1
+        how: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls(), "ssl_handshake_timeout": REQUEST_S}
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: _Connection(self), accepted)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: _Connection(self), accepted, **how)
         except OSError:
             accepted.close()
+        finally:
+            self._greeting -= 1
 
     def _hold_reserve(self) -> None:
         with suppress(OSError):
@@ -217,6 +235,7 @@ class _Connection(asyncio.Protocol):
         self._transport: Transport | None = None
         self._received = bytearray()
         self._http2: GrpcRefusal | None = None
+        self._peer: tuple[str, ...] = ()
         self._is_sent = False
         self._ends = False
         self.is_answering = False
@@ -224,6 +243,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("Transport", transport)
+        self._peer = names_of_certificate(transport.get_extra_info("peercert"))
         self._transport.set_write_buffer_limits(
             high=0
         )  # `resume_writing` then means that the caller has read the answer
@@ -295,11 +315,12 @@ class _Connection(asyncio.Protocol):
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
             self._refuse(400, "expected a request line such as GET /healthz HTTP/1.1")
             return
-        headers = {
-            name.strip().lower(): value.strip()
+        pairs = [
+            (name.strip().lower(), value.strip())
             for name, colon, value in (each.partition(":") for each in rest)
             if colon
-        }
+        ]
+        headers = dict(pairs)
         method, target, protocol = words
         is_kept = "close" not in headers.get("connection", "").lower() and (
             protocol != "HTTP/1.0" or "keep-alive" in headers.get("connection", "").lower()
@@ -315,7 +336,8 @@ class _Connection(asyncio.Protocol):
             {name: each[0] for name, each in parse_qs(query, max_num_fields=100).items()} if len(query) < 4096 else {}
         )
         self._start_answer()
-        request = Request(tuple(map(unquote, path.split("/")[1:])), values, headers)
+        shown = tuple(value for name, value in pairs if name == "authorization")
+        request = Request(tuple(map(unquote, path.split("/")[1:])), values, headers, shown, self._peer)
         try:
             answer = self._server.handler(request)
         except Exception:  # noqa: BLE001 - it is logged, at a bounded rate
@@ -354,6 +376,7 @@ class _Connection(asyncio.Protocol):
         )
         if reply.status == 405:
             head += "Allow: GET, HEAD\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
         head += "\r\n" if is_kept else "Connection: close\r\n\r\n"
         self._transport.writelines([head.encode("latin-1"), reply.body if with_body else b""])
         self._is_sent = True

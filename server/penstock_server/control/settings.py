@@ -2,8 +2,32 @@
 
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 
 from penstock_server.errors import InvalidInputError
+from penstock_server.transport.tls_files import TlsFiles, tls_files
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """Identity of the HTTP port.
+
+    Attributes:
+        tls_certificate, tls_key: PEM files; both or neither.
+        tls_client_ca: a PEM file; when given, callers may show a certificate that it signed. Probes need not.
+    """
+
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+
+    def __post_init__(self) -> None:
+        tls_files("http", self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of the port; None if it speaks plain text."""
+        return tls_files("http", self.tls_certificate, self.tls_key, self.tls_client_ca)
 
 
 @dataclass(frozen=True, slots=True)

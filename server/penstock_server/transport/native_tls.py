@@ -7,16 +7,12 @@ is theirs. A connection that does not choose HTTP/2 by ALPN is closed, as gRPC a
 import ctypes
 import os
 import ssl
-from pathlib import Path
 from typing import Any, Final
-
-import structlog
 
 from penstock_server.transport import layout
 from penstock_server.transport.certificate import names_of_certificate
 from penstock_server.transport.settings import TransportSettings
-
-log = structlog.get_logger(__name__)
+from penstock_server.transport.tls_files import TlsContext
 
 CHUNK_BYTES: Final = 1 << 16
 READ_BYTES: Final = CHUNK_BYTES - (1 << 14) - 512
@@ -28,21 +24,19 @@ class TlsConnections:
     """The connections that speak TLS, by their numbers in the table of connections."""
 
     def __init__(self, settings: TransportSettings, tables: Any, kernels: Any) -> None:
-        self._settings = settings
         self._tables = tables
         self._kernels = kernels
         self._connections: dict[int, _TlsConnection] = {}
-        self._files = [path for path in (settings.tls_certificate, settings.tls_key, settings.tls_client_ca) if path]
-        self.is_on = bool(self._files)
-        self._stamp: object = None
-        self._context: ssl.SSLContext | None = None
-        if self.is_on:
-            self._reload()
+        files = settings.tls
+        self.is_on = files is not None
+        self._context = None if files is None else TlsContext(files, _PROTOCOL, requires_certificate=True)
 
     def take(self, kind: int, number: int, more: int) -> None:
         """Takes an event of a connection up."""
         if kind == layout.TLS_ACCEPTED:
-            self._connections[number] = _TlsConnection(self._current(), number, more, self._tables, self._kernels)
+            assert self._context is not None
+            context = self._context.current()
+            self._connections[number] = _TlsConnection(context, number, more, self._tables, self._kernels)
         elif kind == layout.TLS_CLOSED:
             self._connections.pop(number, None)
         elif (connection := self._connections.get(number)) is not None:
@@ -55,32 +49,6 @@ class TlsConnections:
 
     def close(self) -> None:
         self._connections.clear()
-
-    def _current(self) -> ssl.SSLContext:
-        """The context of the present files: new connections use certificates that were renewed."""
-        try:
-            stamp = [(path.stat().st_mtime_ns, path.stat().st_ino) for path in self._files]
-            if stamp != self._stamp:
-                self._reload()
-        except (OSError, ssl.SSLError, ValueError) as error:
-            log.warning("the renewed TLS files cannot be used; the former ones stay in use", reason=str(error))
-        assert self._context is not None
-        return self._context
-
-    def _reload(self) -> None:
-        settings = self._settings
-        assert settings.tls_certificate is not None
-        stamp = [(path.stat().st_mtime_ns, path.stat().st_ino) for path in self._files]
-        self._stamp = stamp
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION  # RFC 9113, 9.2.1
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-        context.set_alpn_protocols([_PROTOCOL])
-        if settings.tls_client_ca is not None:
-            context.load_verify_locations(Path(settings.tls_client_ca))
-            context.verify_mode = ssl.CERT_REQUIRED
-        self._context = context
 
 
 class _TlsConnection:

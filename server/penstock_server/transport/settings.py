@@ -1,6 +1,5 @@
 """The settings of the gRPC port: limits, the life of connections, TLS; the same for every transport."""
 
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -8,6 +7,7 @@ from typing import Any, Final, Literal, get_args
 import structlog
 
 from penstock_server.errors import InvalidInputError
+from penstock_server.transport.tls_files import TlsFiles, tls_files
 
 log = structlog.get_logger(__name__)
 
@@ -20,8 +20,6 @@ _GZIP: Final = 2
 """`GRPC_COMPRESS_GZIP` of grpc's core."""
 _LAST_CALLS_MS: Final = 30_000
 """How long a connection's calls may still take after it was asked to close."""
-_WEAK: Final = {"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK", "MD_TOO_WEAK"}
-"""OpenSSL's reasons that concern the certificate, though its key is being loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +62,7 @@ class TransportSettings:
             raise InvalidInputError(f"max_streams is {self.max_streams}, expected 1 to 2,147,483,647")
         if self.compression not in get_args(Compression):
             raise InvalidInputError(f"grpc.compression is {self.compression!r}, expected 'none' or 'gzip'")
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise InvalidInputError("TLS takes a certificate and its key, got only one of them")
-        if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise InvalidInputError("a client CA needs a TLS certificate and key, got none")
+        tls_files("grpc", self.tls_certificate, self.tls_key, self.tls_client_ca)
 
     def options(self) -> list[tuple[str, int | str]]:
         """The channel arguments for grpc."""
@@ -93,102 +88,42 @@ class TransportSettings:
             ("grpc.http2.max_ping_strikes", 0),
         ]
 
-    def check_tls_files(self) -> None:
-        """Reads the TLS files as a handshake will.
-
-        Raises:
-            InvalidInputError: one of them cannot be used; names the setting, the file and the reason.
-        """
-        if self.tls_certificate is not None and self.tls_key is not None:
-            _check_certificates("tls_certificate", self.tls_certificate)
-            _check_key(self.tls_certificate, self.tls_key)
-        if self.tls_client_ca is not None:
-            _check_certificates("tls_client_ca", self.tls_client_ca)
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files of the port; None if it speaks plain text."""
+        return tls_files("grpc", self.tls_certificate, self.tls_key, self.tls_client_ca)
 
     def server_credentials(self) -> Any | None:
         """The TLS credentials for grpc, or None for plain text: new connections use files that were renewed."""
-        if self.tls_certificate is None or self.tls_key is None:
+        files = self.tls
+        if files is None:
             return None
         import grpc  # 75 ms and 8 MB, which the supervisor does without
 
-        first = self._configuration()
         used: object = None  # so that the first connection looks at what came since they were read
 
         def renewed() -> Any:
             """The configuration of files that have changed and can be used; None to go on with the former."""
             nonlocal used
             try:
-                stamp = self.tls_stamp()
+                stamp = files.stamp()
                 if stamp == used:
                     return None
                 used = stamp
-                self.check_tls_files()
-                return self._configuration()
+                files.check()
+                return _configuration(files)
             except (OSError, InvalidInputError) as error:
                 log.warning("the renewed TLS files cannot be used; the former ones stay in use", reason=str(error))
                 return None
 
         return grpc.dynamic_ssl_server_credentials(
-            first, renewed, require_client_authentication=self.tls_client_ca is not None
+            _configuration(files), renewed, require_client_authentication=files.client_ca is not None
         )
 
-    def tls_stamp(self) -> tuple[tuple[int, int], ...]:
-        """What changes when one of the TLS files does; raises `OSError` when one is not there."""
-        files = (self.tls_certificate, self.tls_key, self.tls_client_ca)
-        found = [file.stat() for file in files if file is not None]
-        return tuple((each.st_mtime_ns, each.st_ino) for each in found)
 
-    def _configuration(self) -> Any:
-        import grpc
+def _configuration(files: TlsFiles) -> Any:
+    import grpc
 
-        assert self.tls_certificate is not None
-        assert self.tls_key is not None
-        pair = (_read(self.tls_key, "tls_key"), _read(self.tls_certificate, "tls_certificate"))
-        roots = None if self.tls_client_ca is None else _read(self.tls_client_ca, "tls_client_ca")
-        return grpc.ssl_server_certificate_configuration([pair], roots)
-
-
-def _read(path: Path, setting: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInputError(f"grpc.{setting}: cannot read the TLS file {path}: {error.strerror}") from error
-
-
-def _check_certificates(setting: str, path: Path) -> None:
-    _read(path, setting)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
-    except ssl.SSLError as error:
-        raise InvalidInputError(f"grpc.{setting}: {path} holds no PEM certificate ({_reason(error)})") from error
-
-
-def _check_key(certificate: Path, key: Path) -> None:
-    _read(key, "tls_key")
-    asked = False
-
-    def password() -> str:
-        nonlocal asked
-        asked = True
-        return ""
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password)
-    except (ssl.SSLError, ValueError) as error:
-        if asked:
-            raise InvalidInputError(
-                f"grpc.tls_key: {key} is encrypted, expected a key without a password; decrypt it with `openssl pkey`"
-            ) from error
-        reason = getattr(error, "reason", "") or ""
-        if reason == "KEY_VALUES_MISMATCH":
-            raise InvalidInputError(
-                f"grpc.tls_key: {key} is not the key of the certificate in {certificate}"
-            ) from error
-        if reason in _WEAK:
-            raise InvalidInputError(f"grpc.tls_certificate: {certificate} is refused ({_reason(error)})") from error
-        raise InvalidInputError(f"grpc.tls_key: {key} holds no PEM private key ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None)
-    return reason.lower().replace("_", " ") if reason else "not in PEM form"
+    pair = (files.read(files.key, "tls_key"), files.read(files.certificate, "tls_certificate"))
+    roots = None if files.client_ca is None else files.read(files.client_ca, "tls_client_ca")
+    return grpc.ssl_server_certificate_configuration([pair], roots)

@@ -1,11 +1,17 @@
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
+from penstock_server.access.credentials import Credentials
+from penstock_server.access.gate import Gate
+from penstock_server.access.identity import Identity
+from penstock_server.access.settings import AccessSettings, RuleSettings
+from penstock_server.access.tokens import hash_of
 from penstock_server.control.http import AdminServer
 from penstock_server.control.port import reserve_http
 from penstock_server.control.view import ServerView, VersionView, WorkerView
@@ -93,3 +99,83 @@ async def test_the_server_says_what_it_is(address: str) -> None:
             "reason": "",
             "workers": [WORKER],
         }
+
+
+RULES = AccessSettings(
+    {
+        "shop": RuleSettings(("token:shop",), ("read",), ("fares",)),
+        "ops": RuleSettings(("token:ops",), ("read",)),
+        "slow": RuleSettings(("token:slow",), ("read",), requests_per_s=0.01),
+        "infer": RuleSettings(("token:infer",), ("infer",)),
+    }
+)
+NAMES = ("shop", "ops", "slow", "infer")
+
+
+@asynccontextmanager
+async def guarded(*, opens_metrics: bool = False) -> AsyncIterator[str]:
+    gate = Gate(RULES)
+    gate.use(Credentials({hash_of(name): Identity((f"token:{name}",)) for name in NAMES}))
+    admin = AdminServer(
+        view=lambda: VIEW,
+        sources=lambda: (),
+        registry=CollectorRegistry(),
+        drift=drift,
+        gate=gate,
+        opens_metrics=opens_metrics,
+    )
+    listening = reserve_http("127.0.0.1", 0)
+    admin.start(listening)
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    await admin.close()
+
+
+async def status(address: str, path: str, token: str | None) -> int:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with aiohttp.ClientSession() as session, session.get(address + path, headers=headers) as reply:
+        assert (reply.headers.get("WWW-Authenticate") == "Bearer") is (reply.status == 401)
+        assert ("Retry-After" in reply.headers) is (reply.status == 429)
+        return reply.status
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "wanted"),
+    [
+        ("/healthz", None, 200),
+        ("/readyz", "bad", 200),
+        ("/metrics", None, 401),
+        ("/metrics", "shop", 403),
+        ("/metrics", "ops", 200),
+        ("/v1/server", None, 401),
+        ("/v1/server", "shop", 200),
+        ("/v1/server", "infer", 403),
+        ("/v1/models", "shop", 403),
+        ("/v1/models", "ops", 200),
+        ("/v1/models", "bad", 401),
+        ("/v1/drift", "shop", 403),
+        ("/v1/drift/", "shop", 403),
+        ("/v1/drift/fares", "shop", 200),
+        ("/v1/drift/unknown", "shop", 403),
+        ("/v1/drift/unknown", "ops", 404),
+        ("/v1/drift/a/b", "shop", 403),
+        ("/nothing", None, 401),
+        ("/nothing", "shop", 404),
+    ],
+)
+async def test_who_may_read_what(path: str, token: str | None, wanted: int) -> None:
+    async with guarded() as address:
+        assert await status(address, path, token) == wanted
+
+
+async def test_metrics_may_be_open_and_callers_may_be_limited() -> None:
+    async with guarded(opens_metrics=True) as address:
+        assert await status(address, "/metrics", None) == 200
+        assert await status(address, "/v1/models", None) == 401
+        assert [await status(address, "/v1/models", "slow") for _ in range(2)] == [200, 429]
+
+
+async def test_two_tokens_are_none() -> None:
+    async with guarded() as address, aiohttp.ClientSession() as session:
+        two = [("Authorization", "Bearer ops"), ("Authorization", "Bearer ops")]
+        async with session.get(f"{address}/v1/models", headers=two) as reply:
+            assert reply.status == 401

@@ -71,51 +71,8 @@ def test_an_unreadable_file_is_named() -> None:
         settings.server_credentials()
 
 
-@pytest.mark.parametrize("authority", [None, "other.pem"])
-def test_tls_files_that_fit_are_accepted(tls: Path, authority: str | None) -> None:
-    settings = TransportSettings(
-        tls_certificate=tls / "server.pem",
-        tls_key=tls / "server.key",
-        tls_client_ca=None if authority is None else tls / authority,
-    )
-    settings.check_tls_files()
+def test_files_that_fit_are_served_with(tls: Path) -> None:
+    settings = TransportSettings(tls_certificate=tls / "server.pem", tls_key=tls / "server.key")
+    assert settings.tls is not None
     assert settings.server_credentials() is not None
-    TransportSettings().check_tls_files()
-
-
-@pytest.mark.parametrize(
-    ("certificate", "key", "authority", "said"),
-    [
-        ("nope", "server.key", None, "grpc.tls_certificate: cannot read the TLS file {}/nope: No such file"),
-        ("folder", "server.key", None, "grpc.tls_certificate: cannot read the TLS file {}/folder: Is a directory"),
-        ("garbage", "server.key", None, "grpc.tls_certificate: {}/garbage holds no PEM certificate"),
-        ("empty", "server.key", None, "grpc.tls_certificate: {}/empty holds no PEM certificate"),
-        ("broken", "server.key", None, "grpc.tls_certificate: {}/broken holds no PEM certificate"),
-        ("server.key", "server.key", None, "grpc.tls_certificate: {}/server.key holds no PEM certificate"),
-        ("server.pem", "nope", None, "grpc.tls_key: cannot read the TLS file {}/nope: No such file"),
-        ("server.pem", "garbage", None, "grpc.tls_key: {}/garbage holds no PEM private key"),
-        ("server.pem", "server.pem", None, "grpc.tls_key: {}/server.pem holds no PEM private key"),
-        (
-            "server.pem",
-            "other.key",
-            None,
-            "grpc.tls_key: {0}/other.key is not the key of the certificate in {0}/server.pem",
-        ),
-        ("server.pem", "encrypted.key", None, "grpc.tls_key: {}/encrypted.key is encrypted"),
-        ("server.pem", "server.key", "nope", "grpc.tls_client_ca: cannot read the TLS file {}/nope: No such file"),
-        ("server.pem", "server.key", "garbage", "grpc.tls_client_ca: {}/garbage holds no PEM certificate"),
-        ("server.pem", "server.key", "other.key", "grpc.tls_client_ca: {}/other.key holds no PEM certificate"),
-    ],
-)
-def test_tls_files_that_do_not_are_one_sentence(
-    tls: Path, certificate: str, key: str, authority: str | None, said: str
-) -> None:
-    settings = TransportSettings(
-        tls_certificate=tls / certificate,
-        tls_key=tls / key,
-        tls_client_ca=None if authority is None else tls / authority,
-    )
-    with pytest.raises(InvalidInputError) as caught:
-        settings.check_tls_files()
-    assert str(caught.value).startswith(said.format(tls))
-    assert "\n" not in str(caught.value)
+    assert TransportSettings().tls is None
