@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -20,8 +21,9 @@ from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
 from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
-from penstock_client.session import METHODS
+from penstock_client.session import METHODS, STREAM_PATH
 from penstock_client.steps import Attempt, Failure, Pause, Steps, T
+from penstock_client.streams import Stream
 from penstock_client.tensors import Extra
 
 
@@ -154,6 +156,52 @@ class AsyncClient(ClientBase):
                 return error
 
         return _answers(answer, rows, in_flight, on_error)
+
+    async def predict_stream(
+        self,
+        model: str,
+        rows: Iterable[Rows] | AsyncIterable[Rows],
+        *,
+        on_error: OnError = "raise",
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        routing_key: str | None = None,
+        request_ids: Iterable[str] | None = None,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+        extra: Extra = "ignore",
+        explain: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """The answers of one stream of requests, as the server gives them; see `Client.predict_stream`.
+
+        `rows` may be asynchronous too. A stream that is left early is cancelled when the generator is closed, which
+        `contextlib.aclosing` does at once.
+        """
+        check_many(1, on_error)
+        self._check_open()
+        options = RequestOptions(
+            model=model,
+            version=version,
+            outputs=outputs,
+            routing_key=routing_key,
+            priority=priority,
+            extra=extra,
+            explain=explain,
+        )
+        own = self._headers(model, headers)
+        declared = await self._run(self._session.declared(options, timeout_s), own)
+        stream = Stream(self._session, self._server, options, declared, request_ids=request_ids, on_error=on_error)
+        address = self._stream_address()
+        calls = AwaitedChannelCalls(address, self._tls(), self.headers, self._options(address))
+        try:
+            requests = stream.awaited_requests(rows)
+            async with aclosing(calls.stream(STREAM_PATH, requests, timeout_s, stream.headers(own))) as answers:
+                async for outcome in answers:
+                    yield stream.answer(outcome)
+            stream.ended()
+        finally:
+            await calls.close()
 
     async def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
         """The model's current versions, inputs and outputs; see `Client.metadata`."""

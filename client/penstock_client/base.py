@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
+from itertools import cycle
 from typing import Any, Final, Literal, get_args
 
 from penstock_client.balance import Balancing
@@ -77,6 +78,7 @@ class ClientBase:
             raise ValueError(f"transport is expected as one of {get_args(Transport)}, got {self.transport!r}")
         self._is_closed = False
         self._targets = {address: self._target(address) for address in self._addresses}
+        self._turns = cycle(self._addresses)
         # grpcio looks a name up, and spreads calls, by itself.
         self._has_names = any(address.startswith(_NAME) and target for address, target in self._targets.items())
         self._is_balanced = self._has_names or len(self._targets) > 1
@@ -118,6 +120,10 @@ class ClientBase:
         if failed is not None and not found:
             raise failed
         return found
+
+    def _stream_address(self) -> str:
+        """The server of the next stream; each in its turn."""
+        return next(self._turns)
 
     def _target(self, address: str) -> Target | None:
         """Where sockets of the client's own connect; None if calls go by grpcio."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -20,8 +21,9 @@ from penstock_client.metadata import ModelMetadata, ModelState
 from penstock_client.prediction import Prediction
 from penstock_client.request import RequestOptions
 from penstock_client.rows import Rows
-from penstock_client.session import METHODS
+from penstock_client.session import METHODS, STREAM_PATH
 from penstock_client.steps import Attempt, Failure, Pause, Steps, T
+from penstock_client.streams import Stream
 from penstock_client.tensors import Extra
 
 
@@ -223,6 +225,68 @@ class Client(ClientBase):
         many = Many(self._session, pipe, self._perform, lambda: self._headers(model, headers), timeout_s)
         return many.answers(requests(options, rows, routing_keys, request_ids), in_flight, on_error)
 
+    def predict_stream(
+        self,
+        model: str,
+        rows: Iterable[Rows],
+        *,
+        on_error: OnError = "raise",
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        routing_key: str | None = None,
+        request_ids: Iterable[str] | None = None,
+        timeout_s: float | None = None,
+        priority: int | None = None,
+        extra: Extra = "ignore",
+        explain: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Any]:
+        """The answers of one stream of requests, in the order in which the server gives them.
+
+        For models that answer a request several times, such as token by token, and for rows that come over time: each of
+        `rows` is sent as soon as it is there, and answers are given as they come. A server may answer in another order than it
+        was asked, which `request_ids` tell. A stream goes by a channel of grpcio, is not tried again, and is cancelled by
+        leaving the loop. Where each request has one answer, `predict_many` costs a fraction.
+
+        Args:
+            model: the model's name.
+            rows: the requests' rows, in any form that `predict` takes; gRPC takes them in a thread of its own. An array is a
+                request for each of its rows.
+            on_error: "raise" ends the stream with the first error; "return" gives each in the place of an answer.
+            version: as in `predict`, and so are `outputs`, `priority`, `extra`, `explain` and `headers`.
+            outputs: for every request.
+            routing_key: for every request.
+            request_ids: one for each request; None for none.
+            timeout_s: seconds until the whole stream ends; None for no end.
+            priority: for every request.
+            extra: for every request.
+            explain: for every request.
+            headers: of the stream.
+
+        Raises:
+            ValueError: there are fewer ids than rows.
+            PenstockClientError: what `predict` raises.
+
+        >>> passengers = ({"age": age, "city": "Oslo"} for age in (41, 7))
+        >>> [answer["fare"].item() for answer in client.predict_stream("fares", passengers)]
+        [82.0, 14.0]
+        """
+        check_many(1, on_error)
+        self._check_open()
+        options = RequestOptions(
+            model=model,
+            version=version,
+            outputs=outputs,
+            routing_key=routing_key,
+            priority=priority,
+            extra=extra,
+            explain=explain,
+        )
+        own = self._headers(model, headers)
+        declared = self._run(self._session.declared(options, timeout_s), own)
+        stream = Stream(self._session, self._server, options, declared, request_ids=request_ids, on_error=on_error)
+        return self._streamed(stream, rows, timeout_s, own)
+
     def metadata(self, model: str, version: str = "", *, timeout_s: float | None = None) -> ModelMetadata:
         """The model's current versions, inputs and outputs.
 
@@ -297,6 +361,20 @@ class Client(ClientBase):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _streamed(
+        self, stream: Stream, rows: Iterable[Rows], timeout_s: float | None, own: Headers
+    ) -> Iterator[Prediction | PenstockClientError]:
+        with closing(self._stream_calls()) as calls:
+            answers = calls.stream(STREAM_PATH, stream.requests(rows), timeout_s, stream.headers(own))
+            with closing(answers):
+                for outcome in answers:
+                    yield stream.answer(outcome)
+            stream.ended()
+
+    def _stream_calls(self) -> ChannelCalls:
+        address = self._stream_address()
+        return ChannelCalls(address, self._tls(), self.headers, self._options(address))
 
     def _calls_of(self, address: str, target: Target | None) -> Calls:
         if target is None:

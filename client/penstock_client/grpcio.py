@@ -1,7 +1,7 @@
 """Calls over a channel of grpcio, which speaks with whatever it can reach; both clients use it where `http2` does not do."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from typing import Any
 
 import grpc
@@ -46,6 +46,19 @@ class ChannelCalls:
     def started(self, path: str, payload: bytes, timeout_s: float, headers: Headers) -> Any:
         """A call that goes on by itself."""
         return self._method(path).future(payload, timeout=timeout_s, metadata=self._metadata + headers)
+
+    def stream(
+        self, path: str, payloads: Iterator[bytes], timeout_s: float | None, headers: Headers
+    ) -> Generator[bytes | Failure, None, None]:
+        """The messages that answer these, as they come; the last may be how the call failed. Leaving early cancels it."""
+        method: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+        call = method(payloads, timeout=timeout_s, metadata=self._metadata + headers)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            yield failure_of(error)
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """Closes the channel; calls of other threads end with an error."""
@@ -124,6 +137,20 @@ class AwaitedChannelCalls:
                 return _closed()
             raise
         return reply
+
+    async def stream(
+        self, path: str, payloads: AsyncIterator[bytes], timeout_s: float | None, headers: Headers
+    ) -> AsyncGenerator[bytes | Failure, None]:
+        """The messages that answer these, as they come; the last may be how the call failed. Leaving early cancels it."""
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+        call = method(payloads, timeout=timeout_s, metadata=self._metadata + headers)
+        try:
+            async for message in call:
+                yield message
+        except grpc.RpcError as error:
+            yield failure_of(error)
+        finally:
+            call.cancel()
 
     async def close(self) -> None:
         """Closes the channel; calls of other tasks end with an error."""

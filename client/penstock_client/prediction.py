@@ -42,7 +42,7 @@ class Timing:
         queue_s: seconds the request waited at the server.
         compute_s: seconds the model ran.
         batch_rows: rows of the batch that it ran in, other callers' included.
-        round_trip_s: seconds from sending to the answer, seen here; earlier attempts and pauses are not in it.
+        round_trip_s: seconds from sending to the answer, seen here; earlier attempts and pauses are not in it. NaN in a stream.
     """
 
     queue_s: float | None
@@ -181,7 +181,15 @@ def prediction_of(payload: bytes, *, round_trip_s: float, explains: bool = False
         ServerError: the reply is malformed.
         UnsupportedError: attributions were asked for, and it has none.
     """
-    message = parsed(inference_pb2.ModelInferResponse, payload)
+    return prediction_in(
+        parsed(inference_pb2.ModelInferResponse, payload), round_trip_s=round_trip_s, explains=explains
+    )
+
+
+def prediction_in(
+    message: inference_pb2.ModelInferResponse, *, round_trip_s: float, explains: bool = False
+) -> Prediction:
+    """The prediction in a `ModelInferResponse`; raises as `prediction_of` does."""
     outputs = _outputs(message)
     return Prediction(
         attributions=_attributions(message, outputs) if explains else None,

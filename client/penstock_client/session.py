@@ -38,6 +38,7 @@ _SERVICES: Final = {
 }
 METHODS: Final = {method: f"/{service}/{method}" for method, service in _SERVICES.items()}
 """The path of each method, by its name."""
+STREAM_PATH: Final = f"/{INFERENCE_SERVICE}/ModelStreamInfer"
 
 _MOST_SAID: Final = 100
 """A service whose rows differ each time is told so many times which columns are left out."""
@@ -133,6 +134,30 @@ class Session:
         return self._with_deadline(
             model or "", timeout_s, lambda deadline_s: self._is_ready(model, version, deadline_s)
         )
+
+    def declared(self, options: RequestOptions, timeout_s: float | None) -> Steps[ModelMetadata]:
+        """What the model that is asked declares, as it is known or else fetched."""
+        return self._with_deadline(options.model, timeout_s, lambda deadline_s: self._known(options, deadline_s))
+
+    def encoded(self, options: RequestOptions, rows: Rows, declared: ModelMetadata) -> bytes:
+        """The request for these rows, cast to what the model declares, without a call."""
+        layout = arrange(table_of(rows), declared.inputs, extra=options.extra)
+        if layout.ignored:
+            self._say_once(options.model, layout.ignored)
+        payload = infer_payload(options, layout.tensors)
+        self._check_size(payload)
+        return payload
+
+    def _known(self, options: RequestOptions, deadline_s: float) -> Steps[ModelMetadata]:
+        options.check()
+        known = self._declared.get((options.model, options.version))
+        return known or (yield from self._metadata(options.model, options.version, deadline_s))
+
+    def _check_size(self, payload: bytes) -> None:
+        if len(payload) > self._max_message_bytes:
+            raise InvalidRequestError(
+                f"the request takes {len(payload)} bytes, the limit is {self._max_message_bytes}; send fewer rows"
+            )
 
     def _planned(self, options: RequestOptions, rows: Rows, timeout_s: float | None) -> Attempt | None:
         payload = self._plans.payload(options, rows, self._declared)
@@ -310,10 +335,7 @@ class Session:
         self, method: str, payload: bytes, deadline_s: float, retries: int, made: Made | None = None
     ) -> Steps[tuple[bytes, float]]:
         """The reply's bytes, and the seconds that the answered attempt took; the first may have been made already."""
-        if len(payload) > self._max_message_bytes:
-            raise InvalidRequestError(
-                f"the request takes {len(payload)} bytes, the limit is {self._max_message_bytes}; send fewer rows"
-            )
+        self._check_size(payload)
         retry, cause = 0, None
         while (begun_s := self._clock()) < deadline_s or made is not None:
             if made is None:

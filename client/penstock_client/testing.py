@@ -20,6 +20,7 @@ from penstock.names import HEALTH_SERVICE, INFER_METHOD, INFERENCE_SERVICE
 from penstock.tensors import datatype_of, from_raw, to_raw, typed_to_raw
 from penstock_client.balance import SERVING
 from penstock_client.prediction import texts_of
+from penstock_client.streams import ENDS_WITH_STATUS
 
 _NOT_SERVING: Final = b"\x08\x02"
 _THREADS: Final = 8
@@ -245,6 +246,8 @@ class FakeServer:
                     raise ValueError(f"no model {request.model_name!r} is served")
                 yield pb.ModelStreamInferResponse(infer_response=model.reply(request))
             except ValueError as error:
+                if ENDS_WITH_STATUS in context.invocation_metadata():
+                    context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
                 yield pb.ModelStreamInferResponse(error_message=str(error))
 
     def _check(self, _: bytes, context: grpc.ServicerContext) -> bytes:
