@@ -20,6 +20,7 @@ SOURCES: Final = {
     "penstock_client": ROOT / "client",
     "penstock_server": ROOT / "server",
     "penstock_tools": ROOT / "tools",
+    "penstock_conformance": ROOT / "tools",
 }
 
 
