@@ -23,7 +23,6 @@ from bench.servers import roles
 from bench.servers.measured import ROOT
 from bench.servers.peers.command_line import free_port
 from penstock import inference_pb2 as pb
-from penstock.names import CANARY, CHAMPION
 from penstock_conformance import contract
 from penstock_conformance.contract import MODELS, VERSIONS
 from penstock_server.errors import UnavailableError
@@ -70,17 +69,11 @@ def running(name: str) -> Iterator[Running]:
 
 @contextmanager
 def _penstock(folder: Path) -> Iterator[Running]:
-    models = folder / "models"
-    contract.write(models)
-    registry, env = roles.registry_in(folder)
-    for version, alias, weight in (("1", CHAMPION, None), ("2", CANARY, 0.0)):
-        roles.publish(
-            VERSIONS, models / VERSIONS / version / "model.onnx", registry=registry, alias=alias, weight=weight
-        )
-    for file in sorted((models / VERSIONS).rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    (models / VERSIONS).rmdir()
-    command = roles.penstock_command("serve", "--registry", registry, "--model-repository", str(models), *roles.PORTS)
+    contract.write(folder / "models")
+    _, env = roles.registry_in(folder)
+    command = roles.penstock_command(
+        "serve", "--registry", "", "--model-repository", str(folder / "models"), *roles.PORTS
+    )
     with ServerProcess(command, env=env) as process:
         process.wait_ready()
         _wait_ready(process.grpc, MODELS, process)
