@@ -170,12 +170,13 @@ def files(tmp_path: Path, small_frame, small_pipeline, before_onnx, onnx_file) -
 
 @pytest.fixture
 def serving():
-    """An HTTP server that answers every path with one status and body, and keeps the paths that it got."""
-    asked = []
+    """An HTTP server that answers every path with one status and body, and keeps the paths and tokens that it got."""
+    asked, headers = [], []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
+            headers.append(self.headers.get("Authorization"))
             self.send_response(server.status)
             self.end_headers()
             self.wfile.write(server.body)
@@ -184,7 +185,7 @@ def serving():
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.status, server.body, server.asked = 200, b"", asked
+    server.status, server.body, server.asked, server.headers = 200, b"", asked, headers
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
+from penstock import penstock_pb2
 from penstock.names import CONTROL_SERVICE, HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICES
 from penstock.wire import varint
 from penstock_server.access.methods import NEEDS, Need, model_of, need_of
@@ -100,3 +101,11 @@ def test_the_model_is_read_as_the_service_reads_it(fields: list[bytes], more: in
         found = None
     # What the service refuses may be called as it likes; what it takes must have one name.
     assert wanted is None or found == wanted
+
+
+def test_every_method_of_the_services_is_listed() -> None:
+    listed = {path.removeprefix(OIP) for path in NEEDS}
+    services = (*pb.DESCRIPTOR.services_by_name.values(), *penstock_pb2.DESCRIPTOR.services_by_name.values())
+    served = {method.name for service in services for method in service.methods}
+    # Shared memory is refused to all, so it takes the right to control, which what is not listed takes.
+    assert {name for name in served if "SharedMemory" not in name} <= {path.rpartition("/")[2] for path in listed}

@@ -21,6 +21,20 @@ def test_another_status_is_an_error_with_its_body(serving):
     assert (caught.value.status, caught.value.body) == (404, b"gone")
 
 
+@pytest.mark.parametrize(("status", "hint"), [(401, "set PENSTOCK_TOKEN"), (403, "has no right to it")])
+def test_who_is_refused_is_told_what_to_do(serving, status, hint):
+    serving.status = status
+    with pytest.raises(http.StatusError, match=hint):
+        http.get(f"{serving.url}/v1/models")
+
+
+def test_the_token_in_the_environment_is_shown(serving, monkeypatch):
+    http.get(f"{serving.url}/v1/models")
+    monkeypatch.setenv("PENSTOCK_TOKEN", "secret")
+    http.get(f"{serving.url}/v1/models")
+    assert serving.headers == [None, "Bearer secret"]
+
+
 def test_nobody_there():
     expected = r"no server answers at http://127\.0\.0\.1:9 \(Connection refused\); start one with `penstock serve`"
     with pytest.raises(UnavailableError, match=expected):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_tools.cli import demo
+from penstock_tools.cli import demo, token
 from penstock_tools.cli.compile import compile_kernels
 from penstock_tools.cli.drift import drift
 from penstock_tools.cli.drift_check import drift_check
@@ -78,6 +78,7 @@ app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(predict)
 app.command(rich_help_panel=_RUN)(drift)
+app.add_typer(token.app, name="token", rich_help_panel=_RUN)
 app.add_typer(demo.app, name="demo", rich_help_panel=_RUN)
 app.command("compile", rich_help_panel=_RUN)(compile_kernels)
 app.command("train", hidden=True)(demo.former_train)

@@ -19,6 +19,7 @@ OTHERS: Final = {
     "compile": "server",
     "models": "server",
     "drift": "server",
+    "token": "server",
     "drift-check": "tools",
     "demo": "tools",
     "train": "tools",

@@ -91,6 +91,13 @@ class Encryption:
 
 
 PLAIN: Final = Encryption()
+TOKEN_VARIABLE: Final = "PENSTOCK_TOKEN"  # noqa: S105 - a name
+
+
+def token_headers() -> dict[str, str]:
+    """What a command shows of its caller: the token in the environment, if there is one. Options could be read by others."""
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 @contextmanager
@@ -113,7 +120,7 @@ def connected(server: str, encryption: Encryption = PLAIN, *, timeout_s: float =
     # gRPC's core writes lines of its own to standard error; what they say is in the sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        client = Client(server, timeout_s=timeout_s, tls=credentials)
+        client = Client(server, timeout_s=timeout_s, tls=credentials, headers=token_headers())
     except ValueError as error:
         raise InvalidInputError(f"--server is {server!r}, --timeout {timeout_s:g}: {error}") from error
     with client:

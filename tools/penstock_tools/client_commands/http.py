@@ -8,7 +8,7 @@ import urllib.request
 from typing import Final
 
 from penstock_server.errors import InvalidInputError, UnavailableError
-from penstock_tools.client_commands.connection import PLAIN, Encryption
+from penstock_tools.client_commands.connection import PLAIN, TOKEN_VARIABLE, Encryption, token_headers
 
 TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 64 * 1024 * 1024
@@ -47,13 +47,17 @@ def get(url: str, encryption: Encryption = PLAIN, *, timeout_s: float = TIMEOUT_
     if encryption.is_used and not is_encrypted:
         raise InvalidInputError(f"{server} is not encrypted; write https:// to use --tls, --ca or --cert")
     context = encryption.context() if is_encrypted else None
+    request = urllib.request.Request(url, headers=token_headers())  # noqa: S310 - the scheme is checked
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s, context=context) as reply:  # noqa: S310 - the scheme is checked
+        with urllib.request.urlopen(request, timeout=timeout_s, context=context) as reply:  # noqa: S310
             body: bytes = reply.read(MAX_BYTES)
             return body
     except urllib.error.HTTPError as error:
+        hint = "is it the --http-port of penstock?"
+        if error.code in (401, 403):
+            hint = f"it asks who calls: set {TOKEN_VARIABLE}" if error.code == 401 else "the caller has no right to it"
         raise StatusError(
-            f"{server} answers {error.code} to {path}; is it the --http-port of penstock?",
+            f"{server} answers {error.code} to {path}; {hint}",
             error.code,
             error.read(MAX_BYTES),
         ) from error
