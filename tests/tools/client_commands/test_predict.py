@@ -26,7 +26,7 @@ def asked(monkeypatch):
     calls = {}
 
     class FakeClient:
-        def __init__(self, server, *, timeout_s, tls):
+        def __init__(self, server, *, timeout_s, tls, headers):
             calls["server"], calls["timeout_s"], calls["tls"] = server, timeout_s, tls
 
         def __enter__(self):
