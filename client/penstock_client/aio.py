@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, overload
 from penstock import penstock_pb2
 from penstock_client.balanced import AwaitedCallsOf, BalancedAwaitedCalls
 from penstock_client.base import ClientBase
+from penstock_client.channel import is_url
 from penstock_client.errors import PenstockClientError
 from penstock_client.grpcio import AwaitedChannelCalls
 from penstock_client.headers import Headers, trace_headers
@@ -272,6 +273,10 @@ class AsyncClient(ClientBase):
         return self._calls_of(address, target)
 
     def _calls_of(self, address: str, target: Target | None) -> AwaitedCallsOf:
+        if is_url(address):
+            from penstock_client.rest.calls import AwaitedRestCalls
+
+            return AwaitedRestCalls(address, self._tls(), self.headers, self.max_message_bytes)
         if target is None:
             return AwaitedChannelCalls(address, self._tls(), self.headers, self._options(address))
         return AwaitedCalls(target, self.headers, self.max_message_bytes)

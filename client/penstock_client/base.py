@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, get_args
 
 from penstock_client.balance import Balancing
 from penstock_client.balanced import numbers
-from penstock_client.channel import MAX_MESSAGE_BYTES, ChannelOptions, Tls, addresses_of, channel_options
-from penstock_client.errors import InvalidRequestError, PenstockClientError
+from penstock_client.channel import MAX_MESSAGE_BYTES, ChannelOptions, Tls, addresses_of, channel_options, is_url
+from penstock_client.errors import InvalidRequestError, PenstockClientError, UnsupportedError
 from penstock_client.headers import Headers, call_headers
 from penstock_client.http2.target import Target, target_of
 from penstock_client.retry import Backoff, RetryBudget
@@ -34,7 +34,7 @@ class ClientBase:
     Attributes:
         address: the server's, as "host:port" or another name that gRPC resolves; what `PENSTOCK_SERVER` says where it is empty.
             Several, as a list or with commas, or "dns:///host:port" for all addresses of a name: calls are spread over those
-            that are well.
+            that are well. "https://host" and "http://host:port" are asked by REST, with the same methods, but for streams.
         tls: True for TLS with gRPC's own list of authorities, a `Tls` for more; False for plain text; None for what the
             environment says (`Tls.from_environment`).
         timeout_s: the deadline of a call that sets none; it covers attempts, pauses and the fetch of metadata.
@@ -123,11 +123,14 @@ class ClientBase:
 
     def _stream_address(self) -> str:
         """The server of the next stream; each in its turn."""
-        return next(self._turns)
+        address = next(self._turns)
+        if is_url(address):
+            raise UnsupportedError("a stream needs gRPC; expected host:port as the address", server=address)
+        return address
 
     def _target(self, address: str) -> Target | None:
-        """Where sockets of the client's own connect; None if calls go by grpcio."""
-        if self.transport == "grpcio":
+        """Where sockets of the client's own connect; None if calls go by grpcio, or by REST."""
+        if self.transport == "grpcio" or is_url(address):
             return None
         found = target_of(address, self._tls(), self.headers, self.options, self.max_message_bytes)
         if isinstance(found, Target):

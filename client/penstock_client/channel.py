@@ -105,6 +105,15 @@ def checked_address(address: str) -> str:
     return address
 
 
+def is_url(address: str) -> bool:
+    """Whether an address is that of a server of REST.
+
+    >>> is_url("https://models.example"), is_url("models:8001")
+    (True, False)
+    """
+    return address.startswith(("http://", "https://"))
+
+
 def addresses_of(given: str | Sequence[str]) -> tuple[str, ...]:
     """The addresses of one or several servers, each checked.
 

@@ -11,6 +11,7 @@ import numpy as np
 from penstock import penstock_pb2
 from penstock_client.balanced import BalancedCalls, Calls
 from penstock_client.base import ClientBase
+from penstock_client.channel import is_url
 from penstock_client.errors import PenstockClientError
 from penstock_client.grpcio import ChannelCalls
 from penstock_client.headers import Headers, trace_headers
@@ -377,6 +378,10 @@ class Client(ClientBase):
         return ChannelCalls(address, self._tls(), self.headers, self._options(address))
 
     def _calls_of(self, address: str, target: Target | None) -> Calls:
+        if is_url(address):
+            from penstock_client.rest.calls import RestCalls
+
+            return RestCalls(address, self._tls(), self.headers, self.max_message_bytes)
         if target is None:
             return ChannelCalls(address, self._tls(), self.headers, self._options(address))
         return DirectCalls(target, self.headers, self.max_message_bytes)

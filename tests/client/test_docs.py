@@ -9,7 +9,9 @@ import pytest
 import penstock_client
 from penstock_client import Client
 
-MODULES = [f"penstock_client.{module.name}" for module in pkgutil.iter_modules(penstock_client.__path__)]
+MODULES = [
+    module.name for module in pkgutil.walk_packages(penstock_client.__path__, "penstock_client.") if not module.ispkg
+]
 WITH_EXAMPLES = {
     "aio",
     "balance",
@@ -18,6 +20,11 @@ WITH_EXAMPLES = {
     "client",
     "errors",
     "headers",
+    "http2.frames",
+    "http2.hpack",
+    "http2.target",
+    "rest.calls",
+    "rest.messages",
     "metadata",
     "prediction",
     "retry",
@@ -39,4 +46,4 @@ def test_examples_are_true(server, name):
             optionflags=doctest.ELLIPSIS,
         )
     assert results.failed == 0
-    assert (results.attempted > 0) == (name.rpartition(".")[2] in WITH_EXAMPLES)
+    assert (results.attempted > 0) == (name.removeprefix("penstock_client.") in WITH_EXAMPLES)

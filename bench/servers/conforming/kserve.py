@@ -45,7 +45,7 @@ class ConformingModel(kserve.Model):
             output = kserve.InferOutput(name=name, shape=list(array.shape), datatype=datatype)
             output.set_data_from_numpy(array, binary_data=payload.from_grpc)
             outputs.append(output)
-        return kserve.InferResponse(response_id=payload.id, model_name=self.name, infer_outputs=outputs)
+        return kserve.InferResponse(response_id=payload.id or "", model_name=self.name, infer_outputs=outputs)
 
 
 def _declared(tensors: object) -> list[dict[str, object]]:

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -106,7 +107,7 @@ def target_of(
     if place is None or reason is not None:
         return reason or "it is no address"
     try:
-        context = None if tls is None else _context_of(tls)
+        context = None if tls is None else context_of(tls)
     except (OSError, ValueError) as error:  # no PEM, or no file
         return f"the certificates of authorities cannot be read: {error}"
     host, port, path = place
@@ -166,10 +167,11 @@ def _has_proxy(host: str) -> bool:
     return not any(host.lower().endswith(each.strip().lower()) for each in excluded.split(",") if each.strip())
 
 
-def _context_of(tls: Tls) -> ssl.SSLContext:
+def context_of(tls: Tls, protocol: str = "h2") -> ssl.SSLContext:
+    """How Python encrypts, for a protocol that the server is to speak; raises `OSError` or `ValueError` for what is no PEM."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols([protocol])
     roots = tls.root_certificates
     if roots is not None:
         context.load_verify_locations(cadata=roots.decode("ascii"))
@@ -179,6 +181,12 @@ def _context_of(tls: Tls) -> ssl.SSLContext:
         context.load_verify_locations(
             cafile=os.path.join(os.path.dirname(grpc.__file__), "_cython/_credentials/roots.pem")
         )
+    if tls.certificate_chain is not None and tls.private_key is not None:
+        # OpenSSL takes the client's own certificate from a file alone.
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(tls.certificate_chain + b"\n" + tls.private_key)
+            file.flush()
+            context.load_cert_chain(file.name)
     return context
 
 
