@@ -20,6 +20,7 @@ from bench.peers.environments import InstallError
 from penstock_conformance import cases, report
 from penstock_conformance.case import Outcome, Result
 from penstock_conformance.grpc_wire import GrpcWire
+from penstock_conformance.rest_wire import RestWire
 from penstock_conformance.run import tried
 from penstock_server.errors import UnavailableError
 
@@ -46,13 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def asked(name: str) -> tuple[list[Result], str]:
-    """The results of one server, and its version."""
+    """The results of one server, and its version. It starts anew for REST, since some do not live through all of gRPC."""
     with running(name) as server:
         wire = GrpcWire(server.grpc, {})
         try:
-            return tried(wire, cases.grpc(), WITHOUT[name], lambda _: None), server.version
+            results = tried(wire, cases.grpc(), WITHOUT[name], lambda _: None)
         finally:
             wire.close()
+    if server.rest:
+        with running(name) as again:
+            results += tried(RestWire(again.rest, {}), cases.rest(), WITHOUT[name], lambda _: None)
+    return results, server.version
 
 
 def _record(results: dict[str, list[Result]], versions: dict[str, str]) -> dict[str, Any]:

@@ -46,10 +46,10 @@ _END_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers: where, and in which version."""
+    """A server that answers: where it speaks gRPC and REST, and in which version."""
 
     grpc: str
-    http: str
+    rest: str
     version: str
 
 
@@ -77,7 +77,7 @@ def _penstock(folder: Path) -> Iterator[Running]:
     with ServerProcess(command, env=env) as process:
         process.wait_ready()
         _wait_ready(process.grpc, MODELS, process)
-        yield Running(process.grpc, process.http, "")
+        yield Running(process.grpc, "", "")
 
 
 @contextmanager

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock_conformance import contract, grpc_cases, report
+from penstock_conformance import cases, contract, report
 from penstock_conformance.case import SPECIFICATION, Case, Outcome, Result
 from penstock_conformance.contract import MODELS
 from penstock_conformance.grpc_wire import GrpcWire
+from penstock_conformance.rest_wire import RestWire
 from penstock_conformance.run import chosen, tried
 
 _PORT = 8001
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # gRPC's core writes lines of its own to standard error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    cases = chosen(grpc_cases.cases(), options.section, options.only)
+    of_grpc, of_rest = (chosen(each, options.section, options.only) for each in (cases.grpc(), cases.rest()))
     if options.write_models is not None:
         contract.write(options.write_models)
         print(f"{len(MODELS)} models are in {options.write_models}")
@@ -34,19 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(_described(model) for model in MODELS.values()))
         return 0
     if options.list:
-        print("\n".join(f"{case.id}  {case.rule}" for case in cases))
+        print("\n".join(f"{case.id}  {case.rule}" for case in (*of_grpc, *of_rest)))
         return 0
-    if options.host is None:
-        print("penstock_conformance: expected the server's address, as HOST or HOST:PORT", file=sys.stderr)
+    if options.host is None and options.http is None:
+        print("penstock_conformance: expected the server's address, as HOST:PORT or --http HOST:PORT", file=sys.stderr)
         return 2
-    results = _ask(options, cases)
+    results = _ask(options, of_grpc, of_rest)
     if results is None:
         return 2
     print(report.table(results))
     if text := report.failures(results):
         print(f"\n{text}")
     if options.json is not None:
-        about = {"server": options.host, "specification": SPECIFICATION}
+        about = {"grpc": options.host, "http": options.http, "specification": SPECIFICATION}
         options.json.write_text(json.dumps(report.record(results, about), indent=1) + "\n")
     return int(any(result.outcome is Outcome.FAILED for result in results))
 
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "names; --write-models writes them for a server of ONNX, such as `penstock serve --model-repository DIR`.",
     )
     made.add_argument("host", nargs="?", metavar="HOST[:PORT]", help=f"the server's gRPC address (port: {_PORT})")
+    made.add_argument("--http", metavar="HOST:PORT", help="the server's address of REST, whose cases are tried too")
     made.add_argument("--section", action="append", default=[], metavar="NAME", help="only this section; several times")
     made.add_argument(
         "--only", action="append", default=[], metavar="ID", help="only cases like this, such as 'grpc.raw.*'"
@@ -76,17 +78,29 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _ask(options: argparse.Namespace, cases: list[Case]) -> list[Result] | None:
+def _ask(options: argparse.Namespace, of_grpc: list[Case], of_rest: list[Case]) -> list[Result] | None:
+    """The results of both wires, or of the one that is named; None where nobody answers."""
     names = dict(pair.split("=", 1) for pair in options.model)
-    address = options.host if ":" in options.host else f"{options.host}:{_PORT}"
-    wire = GrpcWire(address, names)
-    try:
-        if not wire.reachable(_REACH_S):
-            print(f"penstock_conformance: no server answers at {address}", file=sys.stderr)
+    absent = frozenset(options.without)
+    show = _progress(len(of_grpc) * (options.host is not None) + len(of_rest) * (options.http is not None))
+    results: list[Result] = []
+    if options.host is not None:
+        address = options.host if ":" in options.host else f"{options.host}:{_PORT}"
+        wire = GrpcWire(address, names)
+        try:
+            if not wire.reachable(_REACH_S):
+                print(f"penstock_conformance: no server answers at {address}", file=sys.stderr)
+                return None
+            results += tried(wire, of_grpc, absent, show)
+        finally:
+            wire.close()
+    if options.http is not None:
+        rest = RestWire(options.http, names)
+        if not rest.reachable():
+            print(f"penstock_conformance: no server of HTTP answers at {options.http}", file=sys.stderr)
             return None
-        return tried(wire, cases, frozenset(options.without), _progress(len(cases)))
-    finally:
-        wire.close()
+        results += tried(rest, of_rest, absent, show)
+    return results
 
 
 def _progress(total: int) -> Callable[[Result], None]:
