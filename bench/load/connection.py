@@ -106,14 +106,14 @@ class Connection:
         """Calls without an outcome."""
         return len(self._due)
 
-    def submit(self, due: float) -> None:
-        """Starts one call that was due at this time."""
+    def submit(self, due: float, calls: Calls | None = None) -> None:
+        """Starts one call that was due at this time, one of these if they are given."""
         stream = self._next_stream
         self._next_stream = stream + 2
         if stream >= frames.LAST_STREAM - 2:
             self.is_closing = True
         self._due[stream] = due
-        calls = self._calls
+        calls = calls or self._calls
         which = (stream >> 1) % len(calls.bodies)
         body = calls.bodies[which]
         size = len(body)

@@ -26,7 +26,7 @@ def test_a_plan_sends_its_headers() -> None:
 @pytest.mark.parametrize(("on", "status"), [(1.04, 0), (1.06, 1)])
 def test_it_fails_above_the_ratio(monkeypatch: pytest.MonkeyPatch, on: float, status: int) -> None:
     costs = {"no, off": [1.0], **{f"{kind}, off": [1.0, 1.0, 9.0] for kind in ("static", "signed")}}
-    costs |= {"static, on": [on, on, 1.0], "signed, on": [1.0, 1.0, 9.0]}
+    costs |= {"static, on": [on, on, 9.0], "signed, on": [1.0, 1.0, 9.0]}
     monkeypatch.setattr(access, "measure", lambda *_: costs)
     assert access.main([]) == status
 
