@@ -16,7 +16,7 @@ PARALLEL := -n $(WORKERS) --dist worksteal
 LEFT_OUT := -m 'not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo test coverage explore mutants lint check protos architecture kernels dist bench bench-ci bench-peers faults fuzz clean
+.PHONY: help install lock demo test coverage explore mutants lint check protos architecture kernels dist bench bench-ci bench-peers faults audit fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ bench-ci: kernels ## Measure quickly, and fail if a threshold does not hold
 
 faults: $(STAMP) ## Play faults against a server, and show what others felt; ARGS="--help" lists the options
 	$(BIN)/python -m bench.faults $(ARGS)
+
+audit: $(STAMP) ## Look for known flaws in the packages of the lock
+	$(BIN)/uv tool run pip-audit --requirement $(LOCK) --no-deps --disable-pip
 
 fuzz: $(STAMP) ## Play damaged conversations against the native transport for a minute; ARGS="--help" lists the options
 	$(BIN)/python -m bench.fuzz $(ARGS)
