@@ -15,6 +15,7 @@ from penstock_client.channel import is_url
 from penstock_client.errors import PenstockClientError
 from penstock_client.grpcio import AwaitedChannelCalls
 from penstock_client.headers import Headers, trace_headers
+from penstock_client.hedged import HedgedAwaitedCalls
 from penstock_client.http2.awaiting import AwaitedCalls
 from penstock_client.http2.target import Target
 from penstock_client.many import DEFAULT_IN_FLIGHT, OnError, check_many, each_row
@@ -266,6 +267,12 @@ class AsyncClient(ClientBase):
         return await self._calls.call(METHODS[step.method], step.payload, step.timeout_s, headers)
 
     def _opened(self) -> AwaitedCallsOf:
+        calls = self._unhedged()
+        if self.hedge_after_s is None:
+            return calls
+        return HedgedAwaitedCalls(calls, self.hedge_after_s, self._session.affords_hedge)
+
+    def _unhedged(self) -> AwaitedCallsOf:
         if self._is_balanced:
             resolve = partial(asyncio.to_thread, self._resolved)
             return BalancedAwaitedCalls(resolve, is_fixed=not self._has_names, balancing=self.balancing)

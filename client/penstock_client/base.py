@@ -43,6 +43,8 @@ class ClientBase:
         budget: how many retries the client affords while calls fail; None for no limit.
         headers: sent with every call, such as an authorization.
         max_message_bytes: the longest message sent or received.
+        hedge_after_s: how long an answer may take before a prediction is asked for once more, of another server where there are
+            several; the sooner answer counts. None asks once.
         balancing: how several servers are looked after.
         options: further channel options of gRPC; they override the client's own.
         transport: "sockets" for connections of the client's own, "grpcio" for a channel of grpcio, which costs several times
@@ -62,6 +64,7 @@ class ClientBase:
     budget: RetryBudget | None = field(default_factory=RetryBudget)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     max_message_bytes: int = MAX_MESSAGE_BYTES
+    hedge_after_s: float | None = None
     balancing: Balancing = field(default_factory=Balancing)
     options: ChannelOptions = field(default=(), repr=False)
     transport: Transport = "auto"
@@ -74,6 +77,8 @@ class ClientBase:
             self.tls = Tls.from_environment()
         if self.max_message_bytes <= 0:
             raise ValueError(f"max_message_bytes is expected above 0, got {self.max_message_bytes}")
+        if self.hedge_after_s is not None and self.hedge_after_s <= 0:
+            raise ValueError(f"hedge_after_s is expected above 0, got {self.hedge_after_s}")
         if self.transport not in get_args(Transport):
             raise ValueError(f"transport is expected as one of {get_args(Transport)}, got {self.transport!r}")
         self._is_closed = False

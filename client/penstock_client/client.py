@@ -15,6 +15,7 @@ from penstock_client.channel import is_url
 from penstock_client.errors import PenstockClientError
 from penstock_client.grpcio import ChannelCalls
 from penstock_client.headers import Headers, trace_headers
+from penstock_client.hedged import HedgedCalls
 from penstock_client.http2.blocking import DirectCalls
 from penstock_client.http2.target import Target
 from penstock_client.many import DEFAULT_IN_FLIGHT, Many, OnError, check_many, requests
@@ -51,6 +52,8 @@ class Client(ClientBase):
             if self._is_balanced
             else self._calls_of(address, target)
         )
+        if self.hedge_after_s is not None:
+            self._calls = HedgedCalls(self._calls, self.hedge_after_s, self._session.affords_hedge)
 
     def predict(
         self,

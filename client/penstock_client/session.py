@@ -91,6 +91,13 @@ class Session:
         self._plans = Plans()
         self._said: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
 
+    def affords_hedge(self) -> bool:
+        """Whether a late prediction may be asked for once more; takes a token of the budget."""
+        if not self._bucket.affords_retry:
+            return False
+        self._bucket.on_failure()
+        return True
+
     def predict(self, options: RequestOptions, rows: Rows, timeout_s: float | None) -> Steps[Prediction]:
         """The prediction for the rows, cast to what the model declares."""
         # For rows like earlier ones a plan has the bytes of the first attempt, and mostly that is all.
