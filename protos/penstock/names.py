@@ -22,6 +22,10 @@ VersionKey = tuple[str, str]
 
 SERVER_NAME: Final = "penstock"
 PLATFORM: Final = "onnxruntime_onnx"
+ENSEMBLE: Final = "ensemble"
+"""The platform of models that are chains of others."""
+PIPELINE_FILE: Final = "pipeline.toml"
+"""What stands in the place of such a model's graph."""
 
 INFERENCE_SERVICE: Final = "inference.GRPCInferenceService"
 HEALTH_SERVICE: Final = "grpc.health.v1.Health"

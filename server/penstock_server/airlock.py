@@ -18,6 +18,7 @@ from penstock_server import lifeline
 from penstock_server.batching.limits import Batching
 from penstock_server.control.verdict import OUT_OF_DEVICE_MEMORY, Trial, TrialLimits, Verdict, out_of_memory
 from penstock_server.errors import InvalidInputError, PenstockError, is_out_of_memory
+from penstock_server.models.artifact import is_ensemble
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
 
@@ -55,10 +56,13 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     """Loads the version as a worker would, and says how that went."""
     started = time.monotonic()
     how = trial.how
+    folder = Path(trial.folder)
     try:
+        if is_ensemble(folder):
+            return Verdict(took_s=time.monotonic() - started)  # it runs nothing that its models do not
         servable, _ = load(
             trial.key,
-            Path(trial.folder),
+            folder,
             threads=how.threads,
             max_rows=how.max_rows,
             batching=how.batching,

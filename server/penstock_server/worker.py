@@ -38,12 +38,15 @@ from penstock_server.log_setup import configure_logging
 from penstock_server.memory import MemoryReturn, return_memory
 from penstock_server.metrics.counters import CountersShape, SharedCounters, new_counters, open_counters
 from penstock_server.metrics.recorder import Recorder, refusal_reason
+from penstock_server.models.artifact import Artifact, is_ensemble, read
+from penstock_server.models.ensemble_servable import BoundStep, EnsembleServable
 from penstock_server.models.loader import load
 from penstock_server.models.servable import Servable
 from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
 from penstock_server.plain.requests import PlainRequests
 from penstock_server.prediction.block_copies import block_copies
 from penstock_server.prediction.decode import Decoder, block_of, decoder_of
+from penstock_server.prediction.ensembles import BoundExecutors, bind, why_not
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.joint_sampler import joint_sampler
 from penstock_server.prediction.model_thread import ModelThread
@@ -57,7 +60,7 @@ from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.request_log.writer import RequestLogWriter
-from penstock_server.rollout.plan import ModelRoutes
+from penstock_server.rollout.plan import ModelRoutes, VersionStatus
 from penstock_server.services.health import Health
 from penstock_server.services.inference import MODEL_INFER, inference_methods
 from penstock_server.services.known_callers import KnownCallers
@@ -95,6 +98,16 @@ class _Loaded:
     took_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _LoadedEnsemble:
+    """A chain of models, whose versions are bound as they come and go."""
+
+    key: VersionKey
+    artifact: Artifact
+    recorder: Recorder
+    took_s: float
+
+
 class Worker:
     """One process of the data plane.
 
@@ -117,11 +130,17 @@ class Worker:
         self._large = ModelThread("large", self._post)
         report = Recorder(own_counters)
         self._predictor = Predictor(clock=monotonic, report=report, thread=self._large)
-        self._inbox: queue.SimpleQueue[messages.Command | _Loaded | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[messages.Command | _Loaded | _LoadedEnsemble | None] = queue.SimpleQueue()
         self._health = Health(self._predictor)
         self._shadow = ShadowThread(self._post)
         self._request_log = _request_log(settings.request_log)
         self._samplers: dict[VersionKey, RequestSampler] = {}
+        self._ensembles: dict[VersionKey, _LoadedEnsemble] = {}
+        self._bound: dict[VersionKey, BoundExecutors] = {}
+        # Why ensembles cannot answer, "" for those that can, as the supervisor was told.
+        self._unbound: dict[VersionKey, str] = {}
+        # The ends of executors of ensembles that were bound otherwise: versions that they use are not closed before.
+        self._ending: list[threading.Event] = []
         self._forwarded = ForwardedCalls(link.send, self._post)
         methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
         methods |= penstock_methods(self._forwarded.forward)
@@ -218,12 +237,14 @@ class Worker:
             # Whatever ended the commands, a worker without a supervisor must not go on serving.
             self._drain(ORPHAN_GRACE_S)
 
-    def _handle_command(self, command: messages.Command | _Loaded) -> None:
+    def _handle_command(self, command: messages.Command | _Loaded | _LoadedEnsemble) -> None:
         match command:
             case messages.Load():
                 threading.Thread(target=self._load, args=(command,), name="load", daemon=True).start()
             case _Loaded():
                 self._take_in(command)
+            case _LoadedEnsemble():
+                self._take_in_ensemble(command)
             case messages.Serve():
                 self._serve(command)
             case messages.Unload():
@@ -247,6 +268,9 @@ class Worker:
         """Loads a version, and hands it to the commands' thread; on a thread of its own."""
         started, how = time.monotonic(), self._settings.load_settings(command.model)
         try:
+            if is_ensemble(Path(command.folder)):
+                self._inbox.put(self._load_ensemble(command, started))
+                return
             servable, cost = load(
                 (command.model, command.version),
                 Path(command.folder),
@@ -274,6 +298,21 @@ class Worker:
             self._link.send(messages.LoadFailed(command.model, command.version, reason))
             return
         self._inbox.put(_Loaded(executor, sampler, cost, time.monotonic() - started))
+
+    def _load_ensemble(self, command: messages.Load, started_s: float) -> _LoadedEnsemble:
+        counters = open_counters(Path(command.counters), CountersShape(steps=command.steps))
+        recorder = Recorder(counters, self._settings.drift.of(command.model).window_rows, ())
+        artifact = read(Path(command.folder))
+        return _LoadedEnsemble((command.model, command.version), artifact, recorder, time.monotonic() - started_s)
+
+    def _take_in_ensemble(self, loaded: _LoadedEnsemble) -> None:
+        """Takes an ensemble in, in place of other files of it; it answers once its models are there."""
+        ensemble = loaded.artifact.ensemble
+        assert ensemble is not None
+        self._ensembles[loaded.key] = loaded
+        engine = f"ensemble: {', '.join(step.name for step in ensemble.steps)}"
+        self._link.send(messages.Loaded(*loaded.key, loaded.took_s, True, 0.0, 0.0, engine))
+        self._swap_routes()
 
     def _take_in(self, loaded: _Loaded) -> None:
         """Takes a loaded version in. When other files of the version are served, it takes their place."""
@@ -384,15 +423,72 @@ class Worker:
     def _route_swap(self) -> Callable[[], None]:
         """The reactor's action that puts the last plans in force, over the versions that are loaded now."""
         models = {name: self._served(name, routes) for name, routes in self._serving.models.items()}
+        replaced = self._bind_ensembles(models)
+        bound = [(*key, executors) for key, executors in self._bound.items()]
         routing_table = RoutingTable(models, self._serving.is_settled)
 
         def swap() -> None:
             for model in models.values():
                 self._assign_roles(model)
+            for name, version, executors in bound:
+                executors.set_role(models[name].role(version))
             self._predictor.routing_table = routing_table
             self._health.changed()
+            for executor, closed in replaced:
+                executor.drain(closed.set)
 
+        for executor, closed in replaced:
+            threading.Thread(target=_join, args=(executor, closed), name="unbind", daemon=True).start()
         return swap
+
+    def _bind_ensembles(self, models: dict[str, ServedModel]) -> list[tuple[Executor, threading.Event]]:
+        """Adds the ensembles to the models, bound to the versions in these, and returns what answered for them otherwise."""
+        former, self._bound = self._bound, {}
+        plain = dict(models)
+        for key, loaded in self._ensembles.items():
+            model, version = key
+            if model not in models:
+                continue
+            reason = ""
+            try:
+                bound = bind(loaded.artifact, plain)
+                held = former.get(key)
+                is_same = held is not None and held.bound.is_like(bound) and held.first.report is loaded.recorder
+                executors = held if is_same and held is not None else BoundExecutors(bound, self._executor_of(loaded))
+                self._bound[key] = executors
+                models[model] = models[model].with_executor(version, executors.first)
+            except PenstockError as error:
+                reason = why_not(error)
+                models[model] = models[model].with_status(version, VersionStatus("UNAVAILABLE", reason))
+            if self._unbound.get(key) != reason:
+                self._unbound[key] = reason
+                self._link.send(messages.EnsembleBound(*key, reason))
+        replaced = [
+            (executor, threading.Event())
+            for key, held in former.items()
+            if self._bound.get(key) is not held
+            for executor in held.every
+        ]
+        self._ending = [event for event in self._ending if not event.is_set()] + [event for _, event in replaced]
+        return replaced
+
+    def _executor_of(self, loaded: _LoadedEnsemble) -> Callable[[tuple[BoundStep, ...]], Executor]:
+        """Makes executors of an ensemble for bound steps."""
+
+        def make(steps: tuple[BoundStep, ...]) -> Executor:
+            ensemble, counters = loaded.artifact.ensemble, loaded.recorder.counters
+            assert ensemble is not None
+            servable = EnsembleServable(loaded.key, loaded.artifact, ensemble, steps, counters.steps)
+            servable.report_runs(counters.running_since_ns.data)
+            costs = [self._cost_of(step.servable) for step in steps if step.servable is not None]
+            cost = Cost(sum(each.base_s for each in costs), sum(each.row_s for each in costs))
+            return self._executor(servable, cost, loaded.recorder)
+
+        return make
+
+    def _cost_of(self, servable: Servable) -> Cost:
+        executor = self._executors.get(servable.key)
+        return Cost(0.0, 0.0) if executor is None else executor.cost
 
     def _served(self, name: str, routes: ModelRoutes) -> ServedModel:
         executors = {version: executor for (model, version), executor in self._executors.items() if model == name}
@@ -429,6 +525,9 @@ class Worker:
         executor = self._executors.pop(key, None)
         sampler = self._samplers.pop(key, None)
         unloaded = messages.Unloaded(*key)
+        if self._ensembles.pop(key, None) is not None:
+            self._unbound.pop(key, None)
+            self._swap_routes()
         if executor is None:
             self._link.send(unloaded)
         else:
@@ -449,21 +548,21 @@ class Worker:
                 executor.drain(closed.set)
 
         self._post(retire)
-        # On a thread of its own: the next command must not wait for a version's last requests.
-        ending = (executor, closed, sampler, then)
+        # On a thread of its own: the next command must not wait for a version's last requests, nor for ensembles that use it.
+        ending = (executor, [closed, *self._ending], sampler, then)
         threading.Thread(target=self._end, args=ending, name="unload", daemon=True).start()
 
     def _end(
         self,
         executor: Executor,
-        closed: threading.Event,
+        ends: list[threading.Event],
         sampler: RequestSampler | None,
         then: messages.Unloaded | None,
     ) -> None:
         """Waits until a version has answered what it took, and frees its memory; sends the event whatever happens."""
         model, version = executor.servable.key
         try:
-            if not closed.wait(DRAIN_S):
+            if not all(end.wait(DRAIN_S) for end in ends):
                 log.warning("requests of an unloaded version did not end in time", model=model, version=version)
                 self._on_reactor(executor.close)
             executor.join()
@@ -493,6 +592,12 @@ class Worker:
         self._post(run)
         while not done.wait(DRAIN_S):
             log.error("the reactor did not run an action in time", waited_s=DRAIN_S)
+
+
+def _join(executor: Executor, closed: threading.Event) -> None:
+    """Waits until an executor has answered what it took; its versions are others'."""
+    closed.wait(DRAIN_S)
+    executor.join()
 
 
 def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:

@@ -23,9 +23,9 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 class Load(msgspec.Struct, frozen=True, tag=True):
     """Load a version while others answer; it counts in the file `counters`, whose shape the numbers after it say.
 
-    There it has `features` x `cells` words of drift, and `joint` of tables of two columns. When the version is loaded already,
-    these are other files: they replace the loaded ones once they are loaded, and until then those answer. `batching` and
-    `engine` are what the airlock found; None lets the loader find out.
+    There it has `features` x `cells` words of drift, `joint` of tables of two columns, and cells for `steps`. When the version
+    is loaded already, these are other files: they replace the loaded ones once they are loaded, and until then those answer.
+    `batching` and `engine` are what the airlock found; None lets the loader find out.
     """
 
     model: str
@@ -36,6 +36,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     cells: int
     answers: int = 0
     joint: int = 0
+    steps: int = 0
     batching: Batching | None = None
     engine: Choice | None = None
 
@@ -109,6 +110,14 @@ class LoadFailed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
+class EnsembleBound(msgspec.Struct, frozen=True, tag=True):
+    """An ensemble answers if the reason is "", or cannot, since a model is missing or does not fit."""
+
+    model: str
+    version: str
+    reason: str
+
+
 class ProcessEnded(msgspec.Struct, frozen=True, tag=True):
     """The process that runs a version for the worker ended; the worker goes on, and starts another."""
 
@@ -152,7 +161,9 @@ class ControlRequest(msgspec.Struct, frozen=True, tag=True):
     body: bytes
 
 
-Event = Loaded | LoadFailed | ProcessEnded | Served | Unloaded | Listening | ListenFailed | ControlRequest
+Event = (
+    Loaded | LoadFailed | EnsembleBound | ProcessEnded | Served | Unloaded | Listening | ListenFailed | ControlRequest
+)
 
 _commands: Final[msgspec.msgpack.Decoder[Command]] = msgspec.msgpack.Decoder(Command)
 _events: Final[msgspec.msgpack.Decoder[Event]] = msgspec.msgpack.Decoder(Event)

@@ -118,7 +118,16 @@ class ServerStatus:
             weight=version.weight,
             counters=self._counters.of_version(version.key),
             class_names=_class_names(self._artifact(version.key)),
+            steps=self._steps(version.key),
         )
+
+    def _steps(self, key: VersionKey) -> list[str]:
+        artifact = self._artifact(key)
+        ensemble = None if artifact is None else artifact.ensemble
+        names = [] if ensemble is None else [step.name for step in ensemble.steps]
+        # Other files of the version, which still answer, may have other steps.
+        is_counted = all(counters.shape.steps == len(names) for counters in self._counters.of_version(key))
+        return names if is_counted else []
 
     def _watched(self, version: VersionView) -> Watched | None:
         artifact = self._artifact(version.key)

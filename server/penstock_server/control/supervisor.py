@@ -221,8 +221,8 @@ class Supervisor:
                 worker.on_load_failed((model, version), reason)
                 self._failed_reloads += 1
                 log.error("version cannot be served", slot=worker.slot, model=model, version=version, reason=reason)
-            case messages.ProcessEnded(model, version, how):
-                self._note_end(worker, (model, version), how)
+            case messages.EnsembleBound() | messages.ProcessEnded():
+                self._note(worker, event)
             case messages.Served(generation):
                 worker.on_served(generation)
             case messages.Unloaded(model, version):
@@ -242,6 +242,18 @@ class Supervisor:
                 self._responder.respond(event, worker.send)
                 return  # nothing changed
         self._change.set()
+
+    def _note(self, worker: WorkerProcess, event: messages.EnsembleBound | messages.ProcessEnded) -> None:
+        """Notes what became of a version that the worker goes on with."""
+        key = event.model, event.version
+        if isinstance(event, messages.ProcessEnded):
+            self._note_end(worker, key, event.how)
+            return
+        worker.on_bound(key, event.reason)
+        if event.reason:
+            log.warning("ensemble waits", slot=worker.slot, model=key[0], version=key[1], reason=event.reason)
+        else:
+            log.info("ensemble answers", slot=worker.slot, model=key[0], version=key[1])
 
     def _note_end(self, worker: WorkerProcess, key: VersionKey, how: str) -> None:
         """Notes that a version ended the process that runs it."""
@@ -370,6 +382,8 @@ class Supervisor:
         if baseline is not None:
             answers = len(baseline.cells.answers)
             shape = CountersShape(*baseline.cells_shape, answers=answers, joint=baseline.joint_words)
+        if artifact.ensemble is not None:
+            shape = CountersShape(steps=len(artifact.ensemble.steps))
         counters = self._counters.version(worker.slot, key, shape, identity)
         command = messages.Load(
             *key,
@@ -379,6 +393,7 @@ class Supervisor:
             cells=shape.cells,
             answers=shape.answers,
             joint=shape.joint,
+            steps=shape.steps,
             batching=None if verdict is None else verdict.batching,
             engine=None if verdict is None else verdict.engine,
         )

@@ -118,9 +118,11 @@ def version_statuses(
 
 def _held(worker: WorkerProcess) -> dict[VersionKey, VersionStatus]:
     """What a worker holds, with what is wrong with versions that answer all the same."""
-    notes = dict(worker.notes)
+    notes, unbound = dict(worker.notes), dict(worker.unbound)
     return {
-        key: VersionStatus(status.state, status.reason or notes.get(key, ""))
+        key: VersionStatus("UNAVAILABLE", unbound[key])
+        if key in unbound
+        else VersionStatus(status.state, status.reason or notes.get(key, ""))
         for key, status in list(worker.versions.items())
     }
 

@@ -71,6 +71,7 @@ class WorkerProcess:
         self.tried: dict[VersionKey, str] = {}
         self.loading: VersionKey | None = None
         self.notes: dict[VersionKey, str] = {}
+        self.unbound: dict[VersionKey, str] = {}
         self.engines: dict[VersionKey, str] = {}
         self.plans: dict[str, TrafficPlan] = {}
         self.is_serve_pending = False
@@ -140,8 +141,14 @@ class WorkerProcess:
 
     def on_unloaded(self, key: VersionKey) -> None:
         """Records that it holds a version no more."""
-        for held in (self.versions, self.identities, self.tried, self.notes, self.engines):
+        for held in (self.versions, self.identities, self.tried, self.notes, self.engines, self.unbound):
             held.pop(key, None)
+
+    def on_bound(self, key: VersionKey, reason: str) -> None:
+        """Records why an ensemble that it has loaded cannot answer; "" if it can."""
+        self.unbound.pop(key, None)
+        if reason:
+            self.unbound[key] = reason
 
     def send(self, command: Command) -> None:
         """Sends a command; it is lost when the worker is gone, whose end is noticed anyway."""

@@ -52,6 +52,7 @@ REFUSALS: Final = (
 )
 SHADOW_RESULTS: Final = ("agree", "disagree", "failed")
 SHADOW_DROPS: Final = ("busy", "incompatible")
+STEP_CELLS: Final = ("runs", "rows", "took_ns")
 LOG_DROPS: Final = ("busy", "disk")
 """The executor drops rows while the log is "busy"; the log's own thread drops them when the "disk" fails or is full."""
 
@@ -74,6 +75,7 @@ class CountersShape:
         sub_windows: of the drift window.
         answers: what is counted of its answers.
         joint: the words of its tables of two columns.
+        steps: those of an ensemble.
     """
 
     features: int = 0
@@ -81,6 +83,7 @@ class CountersShape:
     sub_windows: int = 10
     answers: int = 1
     joint: int = 0
+    steps: int = 0
 
     @property
     def drift(self) -> tuple[int, int, int]:
@@ -112,7 +115,7 @@ class CountersShape:
             + 1
             + RUN_CELLS
         )
-        return fixed + self.joint + self.sub_windows + prod(self.drift)
+        return fixed + self.joint + len(STEP_CELLS) * self.steps + self.sub_windows + prod(self.drift)
 
 
 class SharedCounters:
@@ -140,6 +143,7 @@ class SharedCounters:
         beat_ns: [1] when the worker's loop last came round, in a worker's own counters; 0 before the first time.
         running_since_ns: [RUN_CELLS] when the version's run on each thread began, by the monotonic clock; 0 while none runs.
         joint: [words] rows sampled so far, and the tables of two columns that they are counted in, as `features.joint` does.
+        steps: [steps, STEP_CELLS] of an ensemble's steps, in their order.
         drift: [sub_windows, features + answers, words], as `features.counting` lays them out.
     """
 
@@ -170,6 +174,7 @@ class SharedCounters:
         self.beat_ns = self._take(1)
         self.running_since_ns = self._take(RUN_CELLS)
         self.joint = self._take(shape.joint)
+        self.steps = self._take(shape.steps * len(STEP_CELLS)).reshape(shape.steps, len(STEP_CELLS))
         self.drift_at = self._take(1)
         self.drift_rows = self._take(shape.sub_windows)
         self.drift = self._take(prod(shape.drift)).reshape(shape.drift)

@@ -43,6 +43,7 @@ class VersionSnapshot:
     Attributes:
         counters: one per worker.
         class_names: names for class labels that are indices; empty when labels are numbers.
+        steps: the names of an ensemble's steps.
     """
 
     model: str
@@ -51,6 +52,7 @@ class VersionSnapshot:
     weight: float | None
     counters: Sequence[SharedCounters]
     class_names: Sequence[str] = ()
+    steps: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class MetricsCollector(Collector):
         snapshot = self._snapshot()
         yield from _predictions(snapshot.versions)
         yield from _queues(snapshot.versions)
+        yield from _steps(snapshot.versions)
         yield from _shadows(snapshot.versions)
         yield from _request_log(snapshot.versions)
         yield from _roles(snapshot.versions)
@@ -180,6 +183,23 @@ def _queues(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         for reason, count in zip(REFUSALS, _summed(version.counters, "refusals").tolist(), strict=True):
             refusals.add_metric([*_labels(version), reason], count)
     yield from (depth, requests, refusals)
+
+
+def _steps(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
+    """No series for versions that are no ensembles."""
+    labels = [*VERSION, "step"]
+    runs = CounterMetricFamily("penstock_step_runs", "Batches that an ensemble's step ran.", labels=labels)
+    rows = CounterMetricFamily("penstock_step_rows", "Rows that an ensemble's step ran for.", labels=labels)
+    took = CounterMetricFamily("penstock_step_seconds", "Time of an ensemble's step, over its batches.", labels=labels)
+    for version in versions:
+        if not version.steps:
+            continue
+        for name, counts in zip(version.steps, _summed(version.counters, "steps").tolist(), strict=True):
+            own = [*_labels(version), name]
+            runs.add_metric(own, counts[0])
+            rows.add_metric(own, counts[1])
+            took.add_metric(own, counts[2] / _BILLION)
+    yield from (runs, rows, took)
 
 
 def _shadows(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:

@@ -36,9 +36,10 @@ from penstock_server.explain import explanation as explanation_file
 from penstock_server.explain.explanation import AnyExplanation
 from penstock_server.features.spec import spec as spec_file
 from penstock_server.features.spec.spec import FeatureSpec, StringColumn
+from penstock_server.models import ensemble, mlmodel, strict_json, triton_config, version_folder
 from penstock_server.models import golden as golden_file
 from penstock_server.models import manifest as manifest_file
-from penstock_server.models import mlmodel, strict_json, triton_config, version_folder
+from penstock_server.models.ensemble import Ensemble
 from penstock_server.models.golden import Golden
 from penstock_server.models.manifest import ClassLabel, Manifest
 from penstock_server.models.triton_config import TritonConfig
@@ -80,6 +81,7 @@ class Artifact:
         columns: The columns' names in the signature's order; empty where it names none.
         python: How the pipeline is run; None where the model is a graph.
         config: What the file beside the model's versions says; None where there is none.
+        ensemble: The chain of models that stands in the place of one, whose file is then the folder itself; else None.
     """
 
     path: Path
@@ -92,6 +94,7 @@ class Artifact:
     columns: tuple[str, ...] = ()
     python: Description | None = None
     config: TritonConfig | None = None
+    ensemble: Ensemble | None = None
 
     @property
     def threads(self) -> int:
@@ -107,6 +110,9 @@ def read(folder: Path) -> Artifact:
             sentence names the file, what was wrong, and what was expected.
     """
     config = triton_config.read(folder.parent)
+    if (chain := ensemble.read(folder, config)) is not None:
+        _refuse_unlisted(folder, listed=(), why="it is an ensemble")
+        return Artifact(path=folder, model_path=folder, config=config, ensemble=chain)
     if not version_folder.has(folder, MANIFEST):
         model_path = _model_file(folder, MODEL if config is None else config.model_file)
         _refuse_unlisted(folder, listed=(), why=f"there is no {MANIFEST}")
@@ -138,6 +144,11 @@ def read(folder: Path) -> Artifact:
         python=python,
         config=config,
     )
+
+
+def is_ensemble(folder: Path) -> bool:
+    """Whether the version in `folder` is a chain of models; `InvalidInputError` as `read` raises it."""
+    return ensemble.read(folder, triton_config.read(folder.parent)) is not None
 
 
 def read_explanation(artifact: Artifact) -> AnyExplanation | None:

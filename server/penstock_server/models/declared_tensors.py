@@ -70,9 +70,9 @@ def _declared(signature: Signature, config: TritonConfig) -> DeclaredTensors:
     if message.input:
         known = {each.name: each for each in message.input}
         _check_names("input", known, [spec.name for spec in (*inputs, *optional)], [spec.name for spec in inputs])
-        inputs = tuple(_facing("input", spec, known[spec.name], reshaped, has_rows=has_rows) for spec in inputs)
+        inputs = tuple(_facing("input", spec, known[spec.name], config, reshaped, has_rows=has_rows) for spec in inputs)
         optional = tuple(
-            _facing("input", spec, known[spec.name], reshaped, has_rows=False)
+            _facing("input", spec, known[spec.name], config, reshaped, has_rows=False)
             for spec in optional
             if spec.name in known
         )
@@ -83,7 +83,7 @@ def _declared(signature: Signature, config: TritonConfig) -> DeclaredTensors:
         known = {each.name: each for each in message.output}
         _check_names("output", known, [spec.name for spec in outputs], [])
         outputs = tuple(
-            _facing("output", spec, known[spec.name], reshaped, has_rows=has_rows)
+            _facing("output", spec, known[spec.name], config, reshaped, has_rows=has_rows)
             for spec in outputs
             if spec.name in known
         )
@@ -115,10 +115,10 @@ def _check_names(what: str, declared_names: Iterable[str], known: Sequence[str],
 
 
 def _facing(
-    what: str, spec: TensorInfo, declared_tensor: Any, reshaped: dict[str, Any], *, has_rows: bool
+    what: str, spec: TensorInfo, declared_tensor: Any, config: TritonConfig, reshaped: dict[str, Any], *, has_rows: bool
 ) -> TensorInfo:
     """A tensor as requests have it."""
-    datatype = _datatype(declared_tensor)
+    datatype = config.datatype(declared_tensor)
     if datatype not in (_INVALID, spec.datatype):
         raise InvalidInputError(
             f"{what} {shown(spec.name)} is {_type(datatype)}, and the graph has {_type(spec.datatype)}"
@@ -153,12 +153,6 @@ def _check_rows(most: int, tensors: Iterable[tuple[str, Sequence[TensorInfo]]]) 
                 raise InvalidInputError(
                     f"max_batch_size is {most}, and {what} {shown(spec.name)} of shape {shape} has no free first axis"
                 )
-
-
-def _datatype(declared_tensor: Any) -> str:
-    kind = declared_tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type
-    name: str = kind.values_by_number[declared_tensor.data_type].name.removeprefix("TYPE_")
-    return "BYTES" if name == "STRING" else name
 
 
 def _type(datatype: str) -> str:

@@ -75,12 +75,12 @@ def decide(
         golden: the rows of its golden requests; none where it has none.
         categories: the strings that a plain graph knows, by input.
     """
-    obstacle = _obstacle(servable.model.signature)
+    why = obstacle(servable.model.signature)
     manifest, config = servable.artifact.manifest, servable.artifact.config
     published = (None if manifest is None else manifest.batching) or (None if config is None else config.batching)
-    if obstacle:
+    if why:
         claim = ' although batching = "rows" is set' if "rows" in {asked, published} else ""
-        reason = f"each request runs alone{claim}: {obstacle}"
+        reason = f"each request runs alone{claim}: {why}"
         return BatchingVerdict("request", reason, reason if claim else "")
     if asked == "rows":
         return BatchingVerdict("rows", 'requests are batched by rows, as batching = "rows" says')
@@ -121,7 +121,7 @@ def _alone(why: str) -> BatchingVerdict:
     return BatchingVerdict("request", reason, reason)
 
 
-def _obstacle(signature: Signature) -> str:
+def obstacle(signature: Signature) -> str:
     """Why the graph's own shapes forbid batches; "" where they do not."""
     for what, specs in (("input", signature.inputs), ("output", signature.outputs)):
         for spec in specs:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.names import VersionKey
-from penstock.tensors import NUMPY_TYPES, join_bytes, to_raw
+from penstock.tensors import NUMPY_TYPES, join_bytes
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import Batching
 from penstock_server.compiled_models.choice import Choice
@@ -35,7 +35,7 @@ from penstock_server.models.explaining import ExplainingServable
 from penstock_server.models.golden import Golden
 from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.python_servable import python_servable
-from penstock_server.models.rows import Row, cut, joined
+from penstock_server.models.rows import Row, blocks_of, cut, joined
 from penstock_server.models.servable import OnnxServable, Servable, Shapes
 from penstock_server.models.signature import ANY
 from penstock_server.python.settings import PythonSettings
@@ -313,21 +313,8 @@ def _golden_blocks(
     servable: Servable, arrays: dict[str, NDArray[Any]], rows: int
 ) -> tuple[Sequence[bytes], Shapes | None]:
     try:
-        if servable.pipeline is not None:
-            pipeline = servable.pipeline
-            numbers = [np.asarray(arrays[name], np.float64).reshape(rows) for name in pipeline.numbers]
-            matrix = np.stack(numbers, axis=1) if numbers else np.empty((rows, 0))
-            times = (np.asarray(arrays[name], np.int64).reshape(rows).tobytes() for name in pipeline.times)
-            strings = (to_raw(arrays[name].reshape(rows)) for name in pipeline.strings)
-            return [matrix.tobytes(), *times, *strings], None
-        specs = servable.model.signature.inputs
-        typed = [_cast(arrays[spec.name], spec.datatype) for spec in specs]
+        return blocks_of(servable, arrays, rows)
     except KeyError as error:
         raise InvalidInputError(f"the golden requests have no input {error}") from error
     except ValueError as error:
         raise InvalidInputError(f"the golden requests do not fit what the version takes: {error}") from error
-    return [to_raw(array) for array in typed], [array.shape for array in typed]
-
-
-def _cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
-    return array if datatype == "BYTES" else array.astype(NUMPY_TYPES[datatype])

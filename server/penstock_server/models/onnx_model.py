@@ -145,7 +145,7 @@ class OnnxModel:
     def feeds(self, blocks: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> dict[str, NDArray[Any]]:
         """Inputs from raw contents and their shapes, both in the signature's order."""
         feeds = {
-            spec.name: _array(block, spec.datatype, shape)
+            spec.name: array_of(block, spec.datatype, shape)
             for spec, block, shape in zip(self.signature.inputs, blocks, shapes, strict=True)
         }
         if self.declared.reshaped:
@@ -162,7 +162,7 @@ class OnnxModel:
 
     def given_feeds(self, given: Sequence[GivenTensor]) -> dict[str, NDArray[Any]]:
         """What a request gives in place of defaults, as inputs."""
-        return {name: _array(block, self._optional[name].datatype, shape) for name, block, shape in given}
+        return {name: array_of(block, self._optional[name].datatype, shape) for name, block, shape in given}
 
 
 def _run_values(
@@ -262,7 +262,8 @@ def _load_libraries() -> None:
         onnxruntime.preload_dlls()
 
 
-def _array(block: bytes, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def array_of(block: bytes, datatype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A tensor from its raw contents, with texts as str."""
     if datatype == "BYTES":
         count = int(np.prod(shape))
         values = np.empty(count, dtype=object)

@@ -42,6 +42,31 @@ def cut(servable: Servable, blocks: Blocks, rows: int, shapes: Shapes | None) ->
     return list(zip(*pieces, strict=True))
 
 
+def blocks_of(
+    servable: Servable, arrays: Mapping[str, NDArray[Any]], rows: int
+) -> tuple[list[bytes], list[tuple[int, ...]] | None]:
+    """Blocks of a version, and their shapes if it takes tensors of its graph, from arrays by input or column.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: one holds another number of values, or others than its type takes.
+    """
+    if servable.pipeline is not None:
+        pipeline = servable.pipeline
+        columns = [np.asarray(arrays[name], np.float64).reshape(rows) for name in pipeline.numbers]
+        matrix = np.stack(columns, axis=1) if columns else np.empty((rows, 0))
+        times = (np.asarray(arrays[name], np.int64).reshape(rows).tobytes() for name in pipeline.times)
+        strings = (to_raw(arrays[name].reshape(rows)) for name in pipeline.strings)
+        return [matrix.tobytes(), *times, *strings], None
+    specs = servable.model.signature.inputs
+    typed = [_cast(arrays[spec.name], spec.datatype) for spec in specs]
+    return [to_raw(array) for array in typed], [array.shape for array in typed]
+
+
+def _cast(array: NDArray[Any], datatype: str) -> NDArray[Any]:
+    return array if datatype == "BYTES" else array.astype(NUMPY_TYPES[datatype], copy=False)
+
+
 def joined(rows: Sequence[Row]) -> tuple[bytes, ...]:
     """The blocks of these rows together."""
     return tuple(map(b"".join, zip(*rows, strict=True)))

@@ -18,7 +18,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.names import PLATFORM
+from penstock.names import ENSEMBLE, PLATFORM
 from penstock_server.batching.limits import Batching, ModelLimits
 from penstock_server.batching.policy import RequestPolicy
 from penstock_server.errors import InvalidInputError
@@ -68,6 +68,17 @@ class TritonConfig:
     def has_rows(self) -> bool:
         """Whether the tensors that it declares have rows in front of their dims."""
         return self.message.max_batch_size > 0
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it describes a chain of models, in place of one."""
+        return self.message.HasField("ensemble_scheduling")
+
+    def datatype(self, tensor: Any) -> str:
+        """The protocol's name of a declared tensor's type; "INVALID" where it has none."""
+        kind = tensor.DESCRIPTOR.fields_by_name["data_type"].enum_type
+        name: str = kind.values_by_number[tensor.data_type].name.removeprefix("TYPE_")
+        return "BYTES" if name == "STRING" else name
 
     @property
     def threads(self) -> int | None:
@@ -165,8 +176,10 @@ def _check(message: "pb.ModelConfig", name: str) -> None:
         raise InvalidInputError(
             f"it is of model {version_folder.shown(message.name)}, expected the folder's name {version_folder.shown(name)}"
         )
+    is_ensemble = message.HasField("ensemble_scheduling")
     for given, known in ((message.platform, PLATFORM), (message.backend, BACKEND)):
-        if given not in ("", known):
+        allowed = ("", known) if not is_ensemble else (ENSEMBLE, "")
+        if given not in allowed:
             what = "platform" if known == PLATFORM else "backend"
             raise InvalidInputError(f"{what} {version_folder.shown(given)} is not served, expected {known!r}")
     if message.runtime:
@@ -189,8 +202,8 @@ def _refused(message: "pb.ModelConfig") -> Iterator[str]:
     """What decides answers and is not served."""
     if message.HasField("sequence_batching"):
         yield "sequence_batching"
-    if message.HasField("ensemble_scheduling"):
-        yield "ensemble_scheduling"
+    if message.platform == ENSEMBLE and not message.HasField("ensemble_scheduling"):
+        yield "platform 'ensemble' without ensemble_scheduling"
     if message.model_transaction_policy.decoupled:
         yield "model_transaction_policy.decoupled"
     if message.batch_input or message.batch_output:

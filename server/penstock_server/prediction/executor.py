@@ -73,6 +73,7 @@ class Executor(Answerer):
         policy: what the model's files say of requests' priorities and timeouts; None where they say nothing.
 
     Attributes:
+        by_key: the executor for a request of a routing key, where several share the requests; None where this one has all.
         is_active: the scheduler has it on its list; both of them set this.
         is_ending: it takes no more requests.
         is_closed: it will run nothing more.
@@ -116,6 +117,7 @@ class Executor(Answerer):
         self.is_closed = False
         self.explaining = explaining
         self.policy = policy
+        self.by_key: Callable[[str], Executor] | None = None
         self._plain: Executor | None = None
         if explaining is not None:
             explaining._plain = self  # noqa: SLF001 - of its own kind
@@ -155,6 +157,11 @@ class Executor(Answerer):
         sliced = Cost(cost.base_s, cost.row_s + cost.base_s / rows)
         queue: BatchQueue[PendingRequest] = BatchQueue(replace(limits, max_delay_s=0.0), sliced)
         return LargeRequests(self, queue, thread, clock=self._clock, slice_rows=rows, ended=self._large_ended)
+
+    @property
+    def cost(self) -> Cost:
+        """What a batch takes, as far as it is known."""
+        return self._queue.cost.cost
 
     @property
     def is_inline(self) -> bool:
@@ -493,6 +500,7 @@ class Executor(Answerer):
             and self._plain is None
             and self._own_cells is None
             and self.policy is None
+            and self.by_key is None
             and not self.is_ending
             and (self.shadow is None or self.shadow.is_batched)
         )

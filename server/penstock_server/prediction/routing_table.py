@@ -4,7 +4,7 @@ A reader holds one table for as long as it needs and never sees half a change.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from penstock.names import ROLES, Role
 from penstock_server.errors import NotFoundError, NotReadyError
@@ -29,6 +29,14 @@ class ServedModel:
     statuses: Mapping[str, VersionStatus] = field(default_factory=dict)
     problem: str = ""
 
+    def with_executor(self, version: str, executor: Executor) -> "ServedModel":
+        """The same, with an executor of one more version."""
+        return replace(self, executors={**self.executors, version: executor})
+
+    def with_status(self, version: str, status: VersionStatus) -> "ServedModel":
+        """The same, with another status of a version."""
+        return replace(self, statuses={**self.statuses, version: status})
+
     def resolve(self, version: str, key: str) -> Executor:
         """The executor for a request that names this version ("" for the plan's choice, `@alias` for a role's).
 
@@ -36,6 +44,10 @@ class ServedModel:
             NotFoundError: there is no such version or alias.
             NotReadyError: it is known but not loaded.
         """
+        executor = self._resolved(version, key)
+        return executor if executor.by_key is None else executor.by_key(key)
+
+    def _resolved(self, version: str, key: str) -> Executor:
         if version and not version.startswith("@"):
             return self._loaded(version)
         plan = self.plan

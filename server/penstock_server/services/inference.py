@@ -16,7 +16,6 @@ from penstock.names import (
     PARAMETER_OF,
     PARAMETER_OPTIONAL,
     PARAMETER_TIME,
-    PLATFORM,
     SERVER_NAME,
 )
 from penstock.wire import varint
@@ -27,6 +26,7 @@ from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable
 from penstock_server.services import triton
+from penstock_server.services.model_config import platform_of
 from penstock_server.transport.interface import Methods
 from penstock_server.transport.status import status_of
 
@@ -83,7 +83,9 @@ class _Inference:
         request = parse_small(pb.ModelMetadataRequest, message, OPEN_INFERENCE)
         model = self._routing_table.model(request.name)
         executor = model.resolve(request.version or "@champion", "")
-        reply = pb.ModelMetadataResponse(name=request.name, versions=sorted(model.executors), platform=PLATFORM)
+        reply = pb.ModelMetadataResponse(
+            name=request.name, versions=sorted(model.executors), platform=platform_of(executor)
+        )
         for tensor in executor.decoder.inputs:
             added = reply.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
             if tensor.columns:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock import inference_pb2 as pb
-from penstock.names import PLATFORM
+from penstock.names import ENSEMBLE, PLATFORM
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.priorities import DEFAULT, LOWEST
 from penstock_server.models.signature import TensorInfo
@@ -37,7 +37,10 @@ def config_of(model: ServedModel, executor: Executor, workers: int) -> pb.ModelC
         config.CopyFrom(declared.message)
     # Dims leave out the rows where there may be several.
     has_rows = config.max_batch_size > 0 if config.HasField("max_batch_size") else is_batched
-    config.name, config.platform, config.backend = model.name, PLATFORM, _BACKEND
+    config.name, config.platform = model.name, platform_of(executor)
+    config.backend = "" if config.platform == ENSEMBLE else _BACKEND
+    if config.platform == ENSEMBLE and not config.HasField("ensemble_scheduling"):
+        _describe_steps(config, servable.artifact.ensemble)
     if not config.HasField("max_batch_size"):
         config.max_batch_size = limits.most_rows if is_batched else 0
     _complete(config.input, executor.decoder.inputs, has_rows=has_rows)
@@ -52,9 +55,25 @@ def config_of(model: ServedModel, executor: Executor, workers: int) -> pb.ModelC
         config.version_policy.specific.versions.extend(
             int(version) for version in sorted(model.executors, key=_in_order) if version.isdecimal()
         )
-    if is_batched and not config.HasField("dynamic_batching"):
+    if is_batched and config.WhichOneof("scheduling_choice") is None:
         config.dynamic_batching.CopyFrom(_batching(limits))
     return config
+
+
+def platform_of(executor: Executor) -> str:
+    """What runs a version, in Triton's words."""
+    return PLATFORM if executor.servable.artifact.ensemble is None else ENSEMBLE
+
+
+def _describe_steps(config: pb.ModelConfig, ensemble: Any) -> None:
+    """The steps that ask models; Triton has no word for the others."""
+    config.ensemble_scheduling.SetInParent()
+    for step in ensemble.steps:
+        if hasattr(step, "model"):
+            version = int(step.version) if step.version else -1
+            config.ensemble_scheduling.step.add(
+                model_name=step.model, model_version=version, input_map=step.inputs, output_map=step.outputs
+            )
 
 
 def _complete(tensors: Any, specs: Sequence[TensorInfo], *, has_rows: bool) -> None:

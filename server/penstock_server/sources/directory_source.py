@@ -1,7 +1,9 @@
 """A folder of ONNX files as a source: `<model>/<version>/model.onnx`; the highest version is the champion.
 
 It serves models that no registry knows, and Triton's model repositories: `<model>/config.pbtxt` may name the file and say which
-versions are served (`models.triton_config`). Versions are whole numbers without leading zeros. Names that begin with a dot,
+versions are served (`models.triton_config`). A version may be a chain of models in the place of one (`models.ensemble`).
+
+Versions are whole numbers without leading zeros. Names that begin with a dot,
 and files, are ignored. To publish, copy a version to a name that begins with a dot and rename it: otherwise a poll may
 find half a copy. A file that is replaced makes another version of the same number: it is loaded again.
 
@@ -16,6 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
+from penstock.names import PIPELINE_FILE
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.models import triton_config
 from penstock_server.models.triton_config import MODEL, TritonConfig
@@ -107,7 +110,7 @@ class DirectorySource:
         """
         folder = self._folder / model / version
         is_plain = model not in ("", ".", "..") and not re.search(r"[/\\\0]", model) and _VERSION.fullmatch(version)
-        if not is_plain or not (folder / _file_of(self._config(folder.parent)[0])).is_file():
+        if not is_plain or not _is_complete(folder, self._config(folder.parent)[0]):
             raise NotFoundError(f"version {version!r} of model {model!r} is not in {self.name}")
         return folder
 
@@ -154,7 +157,7 @@ def _desired_plan(model: Path, config: TritonConfig | None) -> tuple[TrafficPlan
     for number in asked:
         if len(complete) == most:
             break
-        if (model / str(number) / file).is_file():
+        if _is_complete(model / str(number), config):
             complete.append(str(number))
         else:
             problem = problem or _unusable(model / str(number), file)
@@ -184,6 +187,13 @@ def _asked(config: TritonConfig | None, numbers: Sequence[int]) -> tuple[Sequenc
 
 def _file_of(config: TritonConfig | None) -> str:
     return MODEL if config is None else config.model_file
+
+
+def _is_complete(version: Path, config: TritonConfig | None) -> bool:
+    """Whether a version's folder holds what is served; an ensemble of Triton's has all in its configuration."""
+    if config is not None and config.is_ensemble:
+        return version.is_dir()
+    return (version / _file_of(config)).is_file() or (version / PIPELINE_FILE).is_file()
 
 
 def _unusable(version: Path, file: str) -> str | None:

@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -6,8 +7,8 @@ from penstock_server.errors import NotFoundError, NotReadyError, PenstockError
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 
-ONE: Any = "the executor of version 1"
-TWO: Any = "the executor of version 2"
+ONE: Any = SimpleNamespace(by_key=None)
+TWO: Any = SimpleNamespace(by_key=None)
 STATUSES = {
     "1": VersionStatus("READY"), "2": VersionStatus("READY"),
     "3": VersionStatus("LOADING"), "4": VersionStatus("UNAVAILABLE", "its digest is wrong"),
@@ -47,6 +48,16 @@ def test_a_request_finds_its_executor(version: str, expected: Any) -> None:
 def test_who_finds_none_learns_why(model: ServedModel, version: str, kind: type[PenstockError], said: str) -> None:
     with pytest.raises(kind, match=said):
         model.resolve(version, "")
+
+
+def test_an_executor_may_leave_requests_to_others_by_their_keys() -> None:
+    leading: Any = SimpleNamespace(by_key={"a": ONE, "b": TWO, "": ONE}.__getitem__)
+    model = ServedModel("m", TrafficPlan("1"), {"1": leading})
+    assert [model.resolve(version, key) for version, key in (("", "a"), ("1", "b"), ("@champion", ""))] == [
+        ONE,
+        TWO,
+        ONE,
+    ]
 
 
 def test_a_loaded_version_is_found_by_name_before_anything_is_planned() -> None:
