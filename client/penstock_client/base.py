@@ -13,7 +13,7 @@ from penstock_client.balance import Balancing
 from penstock_client.balanced import numbers
 from penstock_client.channel import MAX_MESSAGE_BYTES, ChannelOptions, Tls, addresses_of, channel_options, is_url
 from penstock_client.errors import InvalidRequestError, PenstockClientError, UnsupportedError
-from penstock_client.headers import Headers, call_headers
+from penstock_client.headers import Headers, call_headers, trace_headers
 from penstock_client.http2.target import Target, target_of
 from penstock_client.retry import Backoff, RetryBudget
 from penstock_client.session import Session
@@ -146,6 +146,8 @@ class ClientBase:
 
     def _headers(self, model: str, own: Mapping[str, str] | None) -> Headers:
         """What goes with one call; an error names the model and the server."""
+        if own is None:
+            return trace_headers()
         try:
             return call_headers(own)
         except InvalidRequestError as error:
