@@ -482,7 +482,12 @@ class Worker:
             servable.report_runs(counters.running_since_ns.data)
             costs = [self._cost_of(step.servable) for step in steps if step.servable is not None]
             cost = Cost(sum(each.base_s for each in costs), sum(each.row_s for each in costs))
-            return self._executor(servable, cost, loaded.recorder)
+            executor = self._executor(servable, cost, loaded.recorder)
+            sampler = self._sampler(executor, servable, loaded.recorder)
+            if sampler is not None and self._request_log is not None:
+                executor.set_sampler(sampler)
+                self._request_log.add(sampler)
+            return executor
 
         return make
 
@@ -595,9 +600,11 @@ class Worker:
 
 
 def _join(executor: Executor, closed: threading.Event) -> None:
-    """Waits until an executor has answered what it took; its versions are others'."""
+    """Waits until an executor of an ensemble has answered what it took; its versions are others'."""
     closed.wait(DRAIN_S)
     executor.join()
+    if executor.sampler is not None:
+        executor.sampler.close()
 
 
 def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:

@@ -124,9 +124,20 @@ def repository(tmp_path_factory: pytest.TempPathFactory, flag_model: bytes, put_
 
 
 @pytest.fixture(scope="module")
-def server(environment: dict[str, str], logs: Path, repository: Path, until: Callable[..., Any]) -> Iterator[Server]:
+def server(
+    environment: dict[str, str],
+    logs: Path,
+    repository: Path,
+    until: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("settings")
+    (folder / "penstock.toml").write_text(
+        f"[request_log]\ndirectory = {str(folder / 'log')!r}\nsample_ratio = 1.0\nrotate_s = 0.2\n"
+    )
     with starting(environment, logs) as start:
-        started = start("--model-repository", str(repository)).wait_ready()
+        options = ("--model-repository", str(repository), "--config", str(folder / "penstock.toml"))
+        started = start(*options).wait_ready()
         until(lambda: sum(one["state"] == "READY" for one in started.models()) == 6, "every version is served")
         yield started
 
@@ -143,7 +154,7 @@ def rows(name: str, array: np.ndarray[Any, Any] = ROWS) -> list[triton.InferInpu
     return [made]
 
 
-def test_a_chain_of_tritons(server: Server, client: Client) -> None:
+def test_a_chain_of_tritons(server: Server, client: Client, until: Callable[..., Any]) -> None:
     for _ in range(3):  # the general path, then kernels that gather and answer
         np.testing.assert_array_equal(client.infer("chain", rows("IN")).as_numpy("OUT"), ROWS * 2 + 100)
     found = client.get_model_config("chain").config
@@ -157,6 +168,9 @@ def test_a_chain_of_tritons(server: Server, client: Client) -> None:
     assert counted == {"plus": 9, "twice": 9}
     assert server.total("penstock_requests_total", model_name="chain") == 3
     assert server.total("penstock_step_seconds_total", model_name="chain") > 0
+    # The chain's requests are logged, and not as requests of its models.
+    until(lambda: server.total("penstock_request_log_rows_total", model_name="chain") == 9, "the log is written")
+    assert server.total("penstock_request_log_rows_total", model_name="twice") == 0
 
 
 def test_branches_run_for_their_rows_alone(server: Server, client: Client, until: Callable[..., Any]) -> None:

@@ -91,6 +91,7 @@ def load(
         cost = _warm_up(servable, max_rows, _warming(servable))
         if artifact.config is not None:
             warm_up_samples.warm_up(servable, artifact.config)
+            _check_tails(servable)
         golden_rows = () if artifact.golden is None else _check_golden(servable, artifact.golden)
         servable.decide(independence.decide(servable, batching, golden_rows, known_strings(servable.model.file)))
         if isinstance(servable, OnnxServable):
@@ -101,6 +102,20 @@ def load(
         servable.close()
         raise
     return servable, cost
+
+
+def _check_tails(servable: Servable) -> None:
+    """Checks that the outputs have the dims that a configuration declares, where the graph does not tell its own."""
+    for spec, tail in zip(servable.outputs, servable.tails, strict=True):
+        told = spec.shape[1:]
+        fits = len(told) == len(tail) and all(
+            ANY in pair or pair[0] == pair[1] for pair in zip(told, tail, strict=True)
+        )
+        if spec.shape and not fits:
+            raise InvalidInputError(
+                f"{triton_config.NAME} and the graph disagree: output {spec.name!r} has dims {list(told)}, "
+                f"and a row of it {list(tail)}"
+            )
 
 
 def _onnx_servable(key: VersionKey, artifact: Artifact, threads: int, execution: ExecutionSettings) -> OnnxServable:

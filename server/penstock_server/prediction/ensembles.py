@@ -119,6 +119,8 @@ class BoundExecutors:
         """Sets the role that replies of all of them name."""
         for executor in self.every:
             executor.set_role(role)
+            if executor.sampler is not None:
+                executor.sampler.role = role or ""
 
     def of_key(self, key: str) -> Executor:
         """The executor for a request of this routing key."""

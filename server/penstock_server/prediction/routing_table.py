@@ -71,8 +71,8 @@ class ServedModel:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a request that names no version is answered."""
-        return self.plan is not None
+        """Whether a request that names no version is answered; an ensemble in force may lack one of its models."""
+        return self.plan is not None and self.plan.champion in self.executors
 
     def _loaded(self, version: str) -> Executor:
         executor = self.executors.get(version)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from penstock_server.models.loader import load
@@ -11,11 +12,19 @@ from penstock_server.models.loader import load
 
 @pytest.fixture(scope="session")
 def configured(write_onnx: Callable[..., Path]) -> Callable[..., Any]:
-    """Loads `y = -x` of rows of two, with a configuration of this text and these files to warm up with."""
+    """Loads `y = -x` of rows of two, with a configuration of this text and these files to warm up with.
 
-    def make(text: str, **files: bytes) -> Any:
+    The graph tells how many columns `y` has if `is_told`.
+    """
+
+    def make(text: str, *, is_told: bool = True, **files: bytes) -> Any:
         path = write_onnx(
-            [("Neg", ["x"], ["y"], {})], inputs=[("x", "FP32", ["N", 2])], outputs=[("y", "FP32", ["N", 2])]
+            [("Neg", ["x"], ["n"], {}), ("Compress", ["n", "all"], ["y"], {"axis": 1})]
+            if not is_told
+            else [("Neg", ["x"], ["y"], {})],
+            inputs=[("x", "FP32", ["N", 2])],
+            outputs=[("y", "FP32", ["N", 2 if is_told else "M"])],
+            constants={} if is_told else {"all": np.array([True, True])},
         )
         folder, beside = path.parent / "1", path.parent / "warmup"
         for made in (folder, beside):

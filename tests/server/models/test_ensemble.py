@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,17 @@ def test_tritons_form(tmp_path: Path) -> None:
 def test_triton_gives_a_tensor_once(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"^config.pbtxt: several steps give tensor 'y', expected one"):
         tritons(tmp_path, STEP % ("a", -1, "x", "y"), STEP % ("b", -1, "x", "y"))
+
+
+@given(data=st.data())
+def test_damage_ends_in_a_sentence(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+    text = list(HEAD + step("a", "x") + step("y", "a", when="{ a = 1 }"))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text) - 1))
+        text[at : at + data.draw(st.integers(0, 12))] = data.draw(st.text(max_size=8))
+    folder = tmp_path_factory.mktemp("m")
+    (folder / "pipeline.toml").write_text("".join(text), encoding="utf-8", errors="replace", newline="")
+    with suppress(InvalidInputError):
+        found = read(folder, None)
+        assert found is not None
+        assert found.steps

@@ -280,3 +280,10 @@ def test_what_has_no_effect_is_noted(configured: Any) -> None:
         "config.pbtxt has no effect with instance_group.count: each worker has one instance, and --workers says how many "
         "workers there are; instance_group.kind KIND_GPU: it runs on the CPU, as the setting execution.providers has it"
     )
+
+
+def test_an_output_has_the_dims_that_the_file_declares(configured: Any) -> None:
+    declared = "max_batch_size: 4 output {{ name: 'y' dims: {} }}"
+    assert configured(declared.format(2), is_told=False).outputs[0].shape == (-1, 2)
+    with pytest.raises(InvalidInputError, match=r"output 'y' has dims \[3\], and a row of it \[2\]"):
+        configured(declared.format(3), is_told=False)

@@ -64,6 +64,10 @@ def test_a_loaded_version_is_found_by_name_before_anything_is_planned() -> None:
     assert STARTING.resolve("2", "") is TWO
     assert not STARTING.is_ready
     assert MODEL.is_ready
+    # An ensemble in force whose model is missing.
+    assert not ServedModel(
+        "m", TrafficPlan("1"), {}, {"1": VersionStatus("UNAVAILABLE", "model 'a' is not there")}
+    ).is_ready
 
 
 @pytest.mark.parametrize(
