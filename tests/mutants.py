@@ -41,6 +41,10 @@ PURE: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(
         [f"server/penstock_server/batching/{name}.py" for name in ("cost", "limits", "priorities", "queue")], _BATCHING
     ),
+    **{
+        f"server/penstock_server/access/{name}.py": (f"tests/server/access/test_{name}.py",)
+        for name in ("policy", "tokens")
+    },
     "server/penstock_server/rollout/plan.py": ("tests/server/rollout",),
     **dict.fromkeys(
         [

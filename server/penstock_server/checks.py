@@ -11,6 +11,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from penstock_server.access.credentials import check_files
 from penstock_server.cores import cores
@@ -20,6 +21,7 @@ from penstock_server.models import execution
 from penstock_server.paths import cache_dir
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import registry
+from penstock_server.transport.address import UNIX
 from penstock_server.transport.choose import native_refusal
 from penstock_server.transport.settings import COMPLETION_QUEUE, NATIVE
 
@@ -72,9 +74,26 @@ def warnings(settings: ServerSettings) -> Iterator[str]:
             )
     if settings.python.allow and (missing := [name for name in _PYTHON if find_spec(name) is None]):
         yield f"versions that run Python need {', '.join(missing)}, not installed here; run: pip install 'penstock[python]'"
+    yield from _access_warnings(settings)
     yield from _execution_warnings(settings)
     if settings.registry is None and (reason := _cache_failure()):
         yield f"{reason}; the server keeps no last known state, and compiles no kernels"
+
+
+def _access_warnings(settings: ServerSettings) -> Iterator[str]:
+    access, host = settings.access, settings.grpc_host
+    is_local = host.startswith(UNIX) or host in {"localhost", "127.0.0.1", "::1", "[::1]"}
+    if (access.tokens is not None or access.issuers) and not is_local:
+        for table, files in (("grpc", settings.grpc.tls), ("http", settings.http.tls)):
+            if files is None:
+                yield f"tokens can be read by the network: {table}.tls_certificate and {table}.tls_key are not set"
+    for name, issuer in access.issuers.items():
+        if issuer.jwks.startswith("http://") and urlsplit(issuer.jwks).hostname not in {
+            "localhost",
+            "127.0.0.1",
+            "::1",
+        }:
+            yield f"the network can replace the keys of access.issuers.{name}: {issuer.jwks} is not encrypted"
 
 
 def runnable(settings: ServerSettings) -> ServerSettings:

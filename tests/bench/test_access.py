@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from bench import access
+from bench.known_callers import cost_ns
 from bench.load.generator import calls_of
 from bench.load.plan import LoadPlan
 from penstock_server.access.credentials import check_files
@@ -21,6 +22,12 @@ def test_a_plan_sends_its_headers() -> None:
         calls_of(LoadPlan("127.0.0.1:1", "/s/M", (b"x",), headers=headers)) for headers in ((("a", "b"),), ())
     )
     assert len(with_one.block) > len(without.block)
+
+
+def test_what_kernels_take_is_measured() -> None:
+    without, known = cost_ns(b"Bearer x")
+    assert without > 0
+    assert 0 < known < 1000
 
 
 @pytest.mark.parametrize(("on", "status"), [(1.04, 0), (1.06, 1)])

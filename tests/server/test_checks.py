@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from penstock_server import checks
+from penstock_server.access.settings import AccessSettings, IssuerSettings, RuleSettings
+from penstock_server.control.settings import HttpSettings
 from penstock_server.errors import InvalidInputError
 from penstock_server.models import onnx_model
 from penstock_server.models.execution import ExecutionSettings, OwnExecutionSettings
@@ -19,6 +21,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PENSTOCK_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(checks, "native_refusal", lambda: "")  # kernels are not in this cache
     return tmp_path / "cache"
+
+
+def keys_at(address: str) -> AccessSettings:
+    issuer = IssuerSettings("https://issuer.example", "penstock", jwks=address)
+    return AccessSettings({"r": RuleSettings(("*",), ("infer",))}, {"corp": issuer})
 
 
 def settings(folder: Path, **given: Any) -> ServerSettings:
@@ -183,3 +190,36 @@ def test_onnxruntime_is_not_asked_where_nothing_but_the_cpu_is_set(
     monkeypatch.setattr(onnx_model, "available", None)
     checks.check(settings(tmp_path))
     assert not list(checks.warnings(settings(tmp_path)))
+
+
+ACCESS = AccessSettings({"r": RuleSettings(("*",), ("infer",))}, tokens=Path("tokens"))
+CERTIFICATES = AccessSettings({"r": RuleSettings(("uri:*",), ("infer",))})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"access": ACCESS}, []),
+        ({"access": ACCESS, "host": "unix:/run/penstock"}, []),
+        ({"access": ACCESS, "host": "0.0.0.0"}, ["grpc.tls_certificate", "http.tls_certificate"]),
+        (
+            {"access": ACCESS, "host": "0.0.0.0", "http": HttpSettings(Path("a"), Path("b"))},
+            ["grpc.tls_certificate"],
+        ),
+        ({"access": CERTIFICATES, "host": "0.0.0.0"}, []),
+        ({"access": keys_at("http://issuer.example/keys")}, ["access.issuers.corp"]),
+        ({"access": keys_at("http://127.0.0.1:80/keys")}, []),
+        ({"access": keys_at("https://issuer.example/keys")}, []),
+    ],
+)
+def test_what_the_network_could_read_or_replace_is_told(tmp_path: Path, given: dict[str, Any], said: list[str]) -> None:
+    found = list(checks.warnings(settings(tmp_path, **given)))
+    assert len(found) == len(said)
+    assert all(word in each for word, each in zip(said, found, strict=True))
+
+
+def test_files_of_access_are_read_before_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"cannot read .*tokens"):
+        checks.check(settings(tmp_path, access=AccessSettings(ACCESS.rules, tokens=tmp_path / "tokens")))
+    with pytest.raises(InvalidInputError, match=r"http.tls_certificate: cannot read"):
+        checks.check(settings(tmp_path, http=HttpSettings(tmp_path / "a", tmp_path / "b")))

@@ -18,7 +18,8 @@ class Credentials:
     """All that tokens are checked against.
 
     Attributes:
-        tokens: static ones by their hashes.
+        tokens: static ones by their hashes. What the time of a look-up may tell of a hash tells nothing of the token, nor of
+            the hash of the next guess.
         issuers: by what their tokens' `iss` is.
     """
 

@@ -92,7 +92,7 @@ class Guard:
 
     def _stream(self, gate: Gate, path: str, handler: StreamHandler) -> StreamHandler:
         def open_stream(call: Call) -> StreamReceiver:
-            self._counted(lambda: gate.caller(*shown(call)))  # nobody unknown holds a stream open
+            self._counted(lambda: gate.caller(*shown(call)))  # a token that is not valid opens none
             receiver = handler(call)
 
             def receive(message: bytes | None) -> None:

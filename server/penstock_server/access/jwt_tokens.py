@@ -7,6 +7,7 @@ Sources: RFC 7519 (tokens), RFC 7517 (keys), RFC 8725 (what to guard against).
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -21,6 +22,9 @@ LEAST_RSA_BITS: Final = 2048
 MOST_KEYS: Final = 256
 _FAMILIES: Final = {"RS": ("RSA",), "PS": ("RSA",), "ES": ("EC",), "Ed": ("OKP",), "HS": ("oct",)}
 """The kinds of keys that algorithms take, by how their names begin."""
+
+
+_COMPACT: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 class RefusedTokenError(Exception):
@@ -147,8 +151,11 @@ def key_of_secret(text: str, source: str, algorithms: Iterable[str]) -> tuple[Ke
 
 
 def looks_like_one(token: str) -> bool:
-    """Whether a token may be a JSON Web Token: three parts, of which the first begins an object."""
-    return token.startswith("eyJ") and token.count(".") == 2
+    """Whether a token may be a JSON Web Token: three parts in Base64 for addresses, without padding (RFC 7515, 7.1).
+
+    Libraries pass over what is no Base64, so that one token could be written in many ways.
+    """
+    return _COMPACT.fullmatch(token) is not None
 
 
 def verified(token: str, issuers: Mapping[str, Issuer], now_s: float) -> Identity:
@@ -164,6 +171,8 @@ def verified(token: str, issuers: Mapping[str, Issuer], now_s: float) -> Identit
     """
     import jwt
 
+    if not looks_like_one(token):
+        raise RefusedTokenError("it is not in the compact form")
     try:
         parts = jwt.decode_complete(token, options={"verify_signature": False})
         header, claimed = parts["header"], parts["payload"].get("iss")

@@ -58,10 +58,8 @@ class Grant:
     models: tuple[Pattern, ...]
 
     def allows(self, verb: Verb, model: str | None) -> bool:
-        if verb not in self.verbs:
-            return False
-        if model is NO_MODEL:
-            return True
+        if model is NO_MODEL or verb not in self.verbs:
+            return verb in self.verbs
         if model == EVERY_MODEL:
             return any(pattern.text == "*" for pattern in self.models)
         return any(pattern.matches(model) for pattern in self.models)

@@ -11,7 +11,6 @@ A token has 256 random bits, so its hash needs neither salt nor a slow function.
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
@@ -110,11 +109,3 @@ def read_text(file: Path) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{file} is not text in UTF-8") from error
-
-
-def identity_of(token: str, tokens: Mapping[bytes, Identity]) -> Identity | None:
-    """Whose token it is; None for nobody's.
-
-    The table is asked by the hash. What its time may tell of a hash tells nothing of the token, nor of the next guess's hash.
-    """
-    return tokens.get(hash_of(token))

@@ -180,6 +180,15 @@ KNOWN = issuers(keys_of_set(TokenIssuer().key_set, "s"))
 TOKEN = TokenIssuer().token(exp=time.time() + 86_400)
 
 
+@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize("more", ["=", " ", ":", "\n", "\x80", "."])
+def test_a_token_is_written_in_one_way(at: int, more: str) -> None:
+    parts = TOKEN.split(".")
+    parts[at] += more
+    with pytest.raises(RefusedTokenError, match="compact"):
+        verified(".".join(parts), KNOWN, 0.0)
+
+
 @settings(max_examples=300)
 @given(st.data())
 def test_no_mutated_token_is_let_through_and_none_ends_the_server(data: st.DataObject) -> None:

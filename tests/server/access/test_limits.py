@@ -1,3 +1,4 @@
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,31 @@ def test_a_full_bucket_gives_its_place_to_another(time: Time) -> None:
     assert buckets.place(another) == first
     assert buckets.words[first] == key_of(another)
     assert first % WORDS == 0
+
+
+def test_where_a_bucket_is_for_kernels(time: Time) -> None:
+    buckets = Buckets(now_ns=time)
+    taken(buckets, "a", Limit(1, 1))
+    words = (ctypes.c_int64 * WORDS).from_address(buckets.address_of("a"))
+    assert list(words) == [key_of("a"), time.ns + SECOND]
+    words[1] = 0
+    assert taken(buckets, "a", Limit(1, 1)) == 0
+
+
+def test_many_identities_have_buckets_of_their_own(time: Time) -> None:
+    buckets = Buckets(now_ns=time)
+    names = [str(number) for number in range(5000)]
+    assert [taken(buckets, name, Limit(1, 1)) for name in names] == [0] * len(names)
+    assert all(taken(buckets, name, Limit(1, 1)) > 0 for name in names)
+    assert len({buckets.place(name) for name in names}) == len(names)
+
+
+def test_where_no_bucket_is_free_two_identities_share_one(time: Time) -> None:
+    buckets = Buckets(now_ns=time)
+    for at in range(0, len(buckets.words), WORDS):
+        buckets.words[at], buckets.words[at + 1] = -1, time.ns + SECOND
+    assert buckets.place("a") == key_of("a") % PLACES * WORDS
+    assert taken(buckets, "a", Limit(1, 1)) == 0
 
 
 @given(st.lists(st.integers(0, SECOND // 2), max_size=60), st.integers(1, 20), st.integers(1, 5))

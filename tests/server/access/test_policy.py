@@ -62,6 +62,35 @@ def test_rules_add_up_and_the_lowest_limit_holds() -> None:
     assert policy.rights_of(("token:y",)).limit == Limit(10, 3)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "name", "is_match"),
+    [
+        ("*ab*b", "ab", False),
+        ("*ab*b", "abb", True),
+        ("a*a", "a", False),
+        ("a*a", "aa", True),
+        ("*a*b*", "ba", False),
+        ("*a*b*", "ab", True),
+        ("ab*cd*ef", "abef", False),
+        ("ab*cd*ef", "abcdef", True),
+        ("ab*cd*ef", "abcdcdef", True),
+        ("*", "", True),
+        ("", "", True),
+        ("", "a", False),
+        ("**", "a\nb", True),
+    ],
+)
+def test_parts_of_a_pattern_share_no_characters(pattern: str, name: str, is_match: bool) -> None:
+    assert Pattern(pattern).matches(name) is is_match
+
+
+def test_every_model_takes_a_star_among_others() -> None:
+    grant = Policy({"r": RuleSettings(("*",), ("infer",), ("a", "*"))}).rights_of(("token:x",))
+    assert grant.allow("infer", EVERY_MODEL)
+    assert grant.grants[0].allows("read", EVERY_MODEL) is False
+    assert grant.grants[0].allows("read", NO_MODEL) is False
+
+
 texts = st.text(alphabet="ab*", max_size=8)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock_server.access import tokens
 from penstock_server.access.tokens import PREFIX, hash_of, line_of, new_token, read_token_file, read_tokens
 from penstock_server.errors import InvalidInputError
 
@@ -47,6 +48,22 @@ def test_lines_comments_and_ends() -> None:
 def test_a_line_that_is_none_is_named(text: str, reason: str) -> None:
     with pytest.raises(InvalidInputError, match=re.escape(reason)):
         read_tokens(text, "f")
+
+
+def test_a_line_is_checked_when_it_is_made() -> None:
+    for name, ends in (("a b", ""), ("", ""), ("a", "tomorrow"), ("a" * 129, "")):
+        with pytest.raises(InvalidInputError, match="the new token, line 1"):
+            line_of(name, "x", ends)
+
+
+def test_a_file_may_be_large_and_not_huge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tokens.MAX_FILE_BYTES == 16 * 1024 * 1024
+    monkeypatch.setattr(tokens, "MAX_FILE_BYTES", 10)
+    (tmp_path / "file").write_text("x" * 10)
+    assert tokens.read_text(tmp_path / "file") == "x" * 10
+    (tmp_path / "file").write_text("x" * 11)
+    with pytest.raises(InvalidInputError, match="more than 10 bytes"):
+        tokens.read_text(tmp_path / "file")
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
