@@ -7,11 +7,15 @@ import binascii
 import struct
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from grpc import StatusCode
 
 from penstock_server.call import Metadata
 from penstock_server.transport.status import Status, trailers_of
 
+_OF_STATUS: Final = frozenset({"grpc-status", "grpc-message"})
+_CODES: Final = {code.value[0]: code for code in StatusCode}
 _SIZES: Final = struct.Struct("<II")
 _PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _BINARY: Final = "-bin"
@@ -38,6 +42,13 @@ GZIP: Final = pair("grpc-encoding", "gzip")
 def encoded(metadata: Metadata) -> bytes:
     """Metadata as a block; values under names that end in `-bin` are bytes."""
     return b"".join(pair(name, _base64(value) if name.endswith(_BINARY) else value) for name, value in metadata)
+
+
+def as_received(metadata: Metadata) -> bytes:
+    """Metadata as the block from which `decoded` gives them: each character of a text is a byte of the wire."""
+    return b"".join(
+        pair(name, value.encode("latin-1") if isinstance(value, str) else _base64(value)) for name, value in metadata
+    )
 
 
 def _pairs(block: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -74,6 +85,15 @@ def ending(status: Status, own: Metadata) -> bytes:
     if status.details:
         block += pair("grpc-message", quote_from_bytes(status.details.encode(), safe=_PLAIN))
     return block + encoded(trailers_of(own, status))
+
+
+def status_in(block: bytes) -> Status:
+    """The status that trailers name; INTERNAL where they name none."""
+    found = dict(_pairs(block))
+    number = found.get(b"grpc-status", b"13")
+    details = unquote_to_bytes(found.get(b"grpc-message", b"")).decode(errors="replace")
+    code = _CODES.get(int(number) if number.isdigit() else 13, StatusCode.INTERNAL)
+    return Status(code, details, tuple(pair for pair in decoded(block) if pair[0] not in _OF_STATUS))
 
 
 def _base64(value: str | bytes) -> bytes:

@@ -28,12 +28,19 @@ LISTENER_TABLE: Final = 48 * WORD_BYTES
 LISTENER_BYTES: Final = 2 * WORD_BYTES
 LISTENERS: Final = 8
 _ACCEPTING: Final = LISTENER_TABLE + LISTENERS * LISTENER_BYTES
-LISTENER_COUNT, PORT_TABLE, PORT_WORKERS, PORT_OWN, ACCEPT_AT, TURNS, READ_AT = (_ACCEPTING + at for at in _words(7))
+LISTENER_COUNT, PORT_TABLE, PORT_WORKERS, PORT_OWN, ACCEPT_AT, TURNS, READ_AT, GUEST_READY = (
+    _ACCEPTING + at for at in _words(8)
+)
 """The listeners that this worker accepts from now, its port's table and its row in it, when it looks for connections
-that it left to others, and when it reads again those that it has stopped to read."""
+that it left to others, when it reads again those that it has stopped to read, and whether the guest has something to do."""
+BELL, GUEST = LISTENERS, LISTENERS + 1
+"""The numbers by which epoll knows the bell and the guest; those of the listeners come before, of connections behind."""
+SILENT_NS: Final = 250_000_000
+"""A worker that has not looked for connections for so long hangs or is gone: nobody waits for it to accept. An idle one
+looks every 50 ms."""
 SHUT_DOWN: Final = 22
 """EINVAL, as `ACCEPT_ERROR`: what `accept` says of a socket that its owner has shut down."""
-STATE_BYTES: Final = _ACCEPTING + 7 * WORD_BYTES
+STATE_BYTES: Final = _ACCEPTING + 8 * WORD_BYTES
 
 # A worker's row in its port's table, which all workers map: a cache line.
 (P_CONNECTIONS, P_LOOKED_AT) = _words(2)
@@ -60,6 +67,8 @@ HAS_PREFACE: Final = 32
 """It began as HTTP/2 does, up to its settings."""
 IS_LEAVING: Final = 64
 """It was told to go away."""
+IS_LOCAL: Final = 128
+"""It has no socket and no session: calls from within the process belong to it."""
 
 # A stream.
 (
@@ -127,6 +136,11 @@ TLS_CLOSED: Final = 13
 
 TAKEN: Final = 14
 """A call that plain requests have taken, whose message is theirs, or the end of one, which they have told its caller."""
+
+LOCAL_REPLY: Final = 15
+"""The message that answers a local call."""
+LOCAL_END: Final = 16
+"""The trailers that end a local call without one."""
 
 # Why a call is refused.
 TOO_LARGE: Final = 1

@@ -31,6 +31,7 @@ from penstock_server.errors import (
 )
 from penstock_server.kernels.compiled import Library
 from penstock_server.transport import headers, layout, nghttp2
+from penstock_server.transport.guest import Guest
 from penstock_server.transport.interface import (
     IDLE_S,
     LEAST_WORDS_S,
@@ -45,6 +46,7 @@ from penstock_server.transport.interface import (
     ignore_refusal,
     last_words_s,
 )
+from penstock_server.transport.local import LocalCall, Outcome
 from penstock_server.transport.native_tls import TlsConnections
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.shared_port import SharedPort
@@ -76,6 +78,7 @@ PREFACE_TIMEOUT_S: Final = 20.0
 LAST_CALLS_S: Final = 30.0
 """How long a connection's calls may still take after it was asked to close."""
 ACCEPT_PAUSE_S: Final = 0.1
+NO_CONNECTION: Final = -1
 _HTTP1: Final = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 44\r\n\r\n"
     b"this port speaks gRPC, which is over HTTP/2\n"
@@ -471,14 +474,69 @@ class NativeTransport:
             layout.SENT: self._sent,
             layout.REFUSED: self._refuse_unread,
             layout.EXPIRED: self._expire,
+            layout.LOCAL_REPLY: self._local_reply,
+            layout.LOCAL_END: self._local_end,
         }
         self.thread = 0
         self.sifter: Sifter | None = None
-        self._watch(self._tables.bell, layout.LISTENERS)
+        self._guest: Guest | None = None
+        self._local: dict[int, LocalCall] = {}
+        self._local_connection = NO_CONNECTION
+        self._watch(self._tables.bell, layout.BELL)
 
     def _watch(self, descriptor: int, number: int, how: int = 1) -> None:
         place = (ctypes.c_char * 16)()
         self._kernels.brief["watch_listener"](self._address, ctypes.addressof(place), how, descriptor, number)
+
+    def take_in(self, guest: Guest) -> None:
+        """Has another port share the reactor's thread, until the end; before `run`."""
+        self._guest = guest
+        self._watch(guest.descriptor, layout.GUEST)
+
+    def begin(
+        self, path: str, message: bytes, metadata: Metadata, outcome: Outcome, peer: tuple[str, ...] = ()
+    ) -> Cancellable | None:
+        """Makes a unary call from within the process, on the reactor's thread; its outcome is told in a later turn."""
+        if self._local_connection == NO_CONNECTION:
+            self._local_connection = self._kernels.brief["open_local"](self._address)
+        method = self.number_of(path)
+        block = headers.as_received(metadata) if metadata else b""
+        slot = layout.NO_METHOD
+        if method != layout.NO_METHOD and self._local_connection != NO_CONNECTION:
+            begin = self._kernels.brief["begin_call"]
+            slot = begin(
+                self._address, self._local_connection, method, message, len(message), layout.NEVER, block, len(block)
+            )
+        if slot < 0:
+            error = (
+                UnsupportedError("this method is not served")
+                if method == layout.NO_METHOD
+                else OverloadedError("too many calls are in flight; try again later")
+            )
+            self._refused(error)
+            outcome.ended(status_of(error))
+            return None
+        call = self._local[slot] = LocalCall(slot, outcome, self._cancel_local, peer)
+        return call
+
+    def _cancel_local(self, slot: int) -> None:
+        if self._local.pop(slot, None) is not None:
+            self._kernels.brief["cancel_call"](self._address, slot)
+
+    def _local_reply(self, event: list[int]) -> None:
+        _, slot, data, size, _, _, _, _ = event
+        if (call := self._local.pop(slot, None)) is None:
+            return
+        if size == layout.NO_MESSAGE:
+            call.outcome.ended(status_of(PenstockError()))
+        else:
+            call.outcome.replied(ctypes.string_at(data, size))
+
+    def _local_end(self, event: list[int]) -> None:
+        _, slot, data, size, _, _, _, _ = event
+        if (call := self._local.pop(slot, None)) is not None:
+            block = b"" if size == layout.NO_MESSAGE else ctypes.string_at(data, size)
+            call.outcome.ended(headers.status_in(block))
 
     def listen(self, address: str) -> None:
         try:
@@ -544,6 +602,8 @@ class NativeTransport:
         # Calls that are on the wire now are refused in words rather than by the end of their connection.
         self._drain_at_s = now_s + min(IDLE_S, grace_s)
         self._close_port()
+        if self._guest is not None:
+            self._guest.begin_drain()
 
     def _close_port(self) -> None:
         if self._port is not None:
@@ -563,12 +623,15 @@ class NativeTransport:
         if is_late and self.sifter is not None:
             for slot in self.sifter.give_up():
                 self.fail(slot, UnavailableError(_SHUTTING_DOWN))
+        if is_late and self._guest is not None:
+            self._guest.give_up()
         self._flush()
         if now_s >= self._give_up_at_s:
             self._is_down = True
             return
         self._kernels.brief["leave"](self._address, 0)
-        self._is_down = not self._state[layout.OPEN_CONNECTIONS // 8]
+        is_guest_down = self._guest is None or self._guest.drained.is_set()
+        self._is_down = is_guest_down and not self._state[layout.OPEN_CONNECTIONS // 8]
 
     def run(self) -> None:
         """Takes events until none is ready; then the scheduler steps, and the next events are waited for."""
@@ -617,6 +680,9 @@ class NativeTransport:
                 self._posted.popleft()()
             except Exception:
                 log.exception("posted action failed")
+        if self._guest is not None and self._cells[layout.GUEST_READY // 8]:
+            self._cells[layout.GUEST_READY // 8] = 0
+            self._guest.turn()
         now_s = self._monotonic()
         if now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_S
@@ -627,6 +693,8 @@ class NativeTransport:
 
     def _look_after(self, now_s: float) -> None:
         self._kernels.brief["look_after"](self._address)
+        if self._guest is not None:
+            self._guest.look_after()
         if error := int(self._state[layout.ACCEPT_ERROR // 8]):
             self._state[layout.ACCEPT_ERROR // 8] = 0
             self._cannot_accept(error, now_s)
@@ -808,7 +876,9 @@ class NativeTransport:
         return call.slot if isinstance(call, _UnaryCall) else None
 
     def mark_peer(self, slot: int, mark: int) -> None:
-        """Remembers in a call's connection who its certificate's owner is."""
+        """Remembers in a call's connection who its certificate's owner is; local calls of all callers share one."""
+        if slot in self._local:
+            return
         at = int(self._tables.streams[slot, layout.S_CONNECTION // 8]) - int(self._tables.connections.ctypes.data)
         if at >= 0:
             self._tables.connections[at // layout.CONNECTION_BYTES, layout.C_PEER // 8] = mark
@@ -819,6 +889,8 @@ class NativeTransport:
 
     def peer_of(self, slot: int) -> tuple[str, ...]:
         """The names of the certificate of the caller whose stream is not closed."""
+        if (local := self._local.get(slot)) is not None:
+            return local.peer
         if not self._tls.is_on:
             return ()
         at = int(self._tables.streams[slot, layout.S_CONNECTION // 8]) - int(self._tables.connections.ctypes.data)
@@ -904,6 +976,8 @@ class NativeTransport:
         self._close_port()
         self._kernels.brief["leave"](self._address, 1)
         self._calls.clear()
+        if self._guest is not None:
+            self._guest.close()
         self._tls.close()
         with self._bell_lock:
             self._is_closed = True

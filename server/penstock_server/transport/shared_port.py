@@ -99,6 +99,21 @@ class SharedPort:
         """Tells the other workers that this one accepts nothing now."""
         self._set(self._slot, looked_at=0)
 
+    def look(self, connections: int) -> None:
+        """Tells the other workers that this one accepts now, and how many connections it has."""
+        self._set(self._slot, connections=connections, looked_at=time.monotonic_ns())
+
+    def is_least(self, connections: int) -> bool:
+        """Whether no other worker that accepts has fewer connections than this one, and tells them how many it has."""
+        self.look(connections)
+        now = time.monotonic_ns()
+        for slot in range(self.workers):
+            if slot != self._slot and self.connections(slot) < connections:
+                looked_at = self._words[(slot * layout.PORT_ROW_BYTES + layout.P_LOOKED_AT) // layout.WORD_BYTES]
+                if now - looked_at < layout.SILENT_NS:
+                    return False
+        return True
+
     def refuse(self) -> None:
         """Has the system refuse connections from now on, whatever the other holders of the sockets do, for good."""
         for listener in self.listeners:

@@ -19,6 +19,19 @@ def test_what_is_encoded_is_decoded(pairs: list[tuple[str, str | bytes]]) -> Non
     assert list(headers.decoded(headers.encoded(pairs))) == pairs
 
 
+@given(st.lists(st.tuples(NAMES, st.text(st.characters(max_codepoint=0xFF), max_size=40)), max_size=8))
+def test_what_was_received_elsewhere_is_decoded_as_it_came(pairs: list[tuple[str, str | bytes]]) -> None:
+    assert list(headers.decoded(headers.as_received(pairs))) == pairs
+
+
+@given(st.sampled_from([each for each in grpc.StatusCode if each is not grpc.StatusCode.OK]), st.text(max_size=40))
+def test_a_status_is_read_from_the_trailers_that_end_a_call(code: grpc.StatusCode, details: str) -> None:
+    details = details.encode(errors="replace").decode()
+    status = Status(code, details, (("grpc-retry-pushback-ms", "5"),))
+    assert headers.status_in(headers.ending(status, ())) == status
+    assert headers.status_in(b"").code is grpc.StatusCode.INTERNAL
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

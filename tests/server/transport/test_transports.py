@@ -205,9 +205,12 @@ class EchoReceiver:
 
 
 @contextmanager
-def running(kind: str, service: Service, settings: TransportSettings | None = None) -> Iterator[tuple[Transport, str]]:
+def running(
+    kind: str, service: Service, settings: TransportSettings | None = None, *, more: Methods | None = None
+) -> Iterator[tuple[Transport, str]]:
+    methods = service.methods if more is None else service.methods | more
     transport: Transport = KINDS[kind](
-        service.methods, service.scheduler, settings or TransportSettings(), refused=service.refusals.append
+        methods, service.scheduler, settings or TransportSettings(), refused=service.refusals.append
     )
     thread = threading.Thread(target=transport.run)
     thread.start()

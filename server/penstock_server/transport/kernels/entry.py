@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from penstock_server.kernels.base import INT32, INT64, UINT8, UINT32, entry_point, kernel
 from penstock_server.kernels.memory import set_uint32, set_word, word
+from penstock_server.transport.kernels.local import begin_call, cancel_call, open_local
 from penstock_server.transport.kernels.session import (
     mark_dirty,
     on_begin_headers,
@@ -145,6 +146,9 @@ ENTRY_POINTS: Final = {
     "do": _entry(do, INT64, INT64, INT64, INT64, INT64),
     "look_after": _entry(look_after, INT64, INT64),
     "leave": _entry(leave, INT64, INT64, INT64),
+    "open_local": _entry(open_local, INT64, INT64),
+    "begin_call": _entry(begin_call, INT64, INT64, INT64, INT64, INT64, INT64, INT64, INT64, INT64),
+    "cancel_call": _entry(cancel_call, INT64, INT64, INT64),
     "adopt": _entry(adopt, INT64, INT64),
     "decrypted": _entry(decrypted, INT64, INT64, INT64, INT64, INT64),
     "encrypted": _entry(encrypted, INT64, INT64, INT64, INT64),

@@ -335,8 +335,8 @@ def forget_output(state: int, row: int) -> None:
 
 
 @kernel
-def close_stream(state: int, row: int, code: int) -> None:
-    """The stream is gone. Its slot is free at once if Python need not hear of it."""
+def detach(state: int, row: int) -> None:
+    """Takes a stream from its connection, with all that is held for it."""
     connection = word(row + S_CONNECTION)
     forget_message(state, row)
     forget_output(state, row)
@@ -350,6 +350,12 @@ def close_stream(state: int, row: int, code: int) -> None:
         set_word(following + S_BEFORE, before)
     set_word(connection + C_STREAM_COUNT, word(connection + C_STREAM_COUNT) - 1)
     set_word(state + OPEN_STREAMS, word(state + OPEN_STREAMS) - 1)
+
+
+@kernel
+def close_stream(state: int, row: int, code: int) -> None:
+    """The stream is gone. Its slot is free at once if Python need not hear of it."""
+    detach(state, row)
     flags = word(row + S_FLAGS)
     # An event that its deadline has passed may wait for Python still, and must find this call in the slot, not the next one.
     is_heard_of = flags & IS_ANSWERED and not flags & (IS_STREAMING | IS_EXPIRED) and code == NO_ERROR

@@ -22,6 +22,7 @@ from penstock_server.kernels.memory import (
     uint32,
     word,
 )
+from penstock_server.transport.kernels.local import answer_call
 from penstock_server.transport.kernels.session import (
     ENHANCE_YOUR_CALM,
     close_stream,
@@ -47,6 +48,7 @@ from penstock_server.transport.layout import (
     ACCEPT_AT,
     ACCEPT_ERROR,
     AGE,
+    BELL,
     BELL_DESCRIPTOR,
     C_ACCEPTED_AT,
     C_BEGUN,
@@ -94,6 +96,8 @@ from penstock_server.transport.layout import (
     EXPIRED,
     FREE_CONNECTION_COUNT,
     FREE_CONNECTIONS,
+    GUEST,
+    GUEST_READY,
     HAS_PREFACE,
     HEAD,
     HEAD_COUNT,
@@ -109,6 +113,7 @@ from penstock_server.transport.layout import (
     IS_IGNORED,
     IS_KNOWN,
     IS_LEAVING,
+    IS_LOCAL,
     IS_OPEN,
     IS_PAUSED,
     IS_SUBMITTED,
@@ -120,6 +125,8 @@ from penstock_server.transport.layout import (
     LISTENER_COUNT,
     LISTENER_TABLE,
     LISTENERS,
+    LOCAL_END,
+    LOCAL_REPLY,
     MAGIC_BYTES,
     MAX_PAIRS,
     MAX_UNSENT_BYTES,
@@ -182,6 +189,7 @@ from penstock_server.transport.layout import (
     SETTING_COUNT,
     SETTINGS,
     SHUT_DOWN,
+    SILENT_NS,
     STREAM_BYTES,
     STREAM_END,
     STREAMS,
@@ -225,9 +233,8 @@ _submit_go_away: Final[Callable[..., int]] = external(
 _queued: Final[Callable[..., int]] = external("nghttp2_session_get_outbound_queue_size", INT64, INT64)
 _wants_write: Final[Callable[..., int]] = external("nghttp2_session_want_write", INT32, INT64)
 
-_BELL: Final = LISTENERS
-_FIRST: Final = LISTENERS + 1
-"""An epoll event's number of the first connection: those of the listeners and of the bell come before."""
+_FIRST: Final = GUEST + 1
+"""An epoll event's number of the first connection: those of the listeners, of the bell and of the guest come before."""
 _EVENTS: Final = 256
 READABLE: Final = 1
 READABLE_ONCE: Final = 1 | 1 << 31
@@ -253,9 +260,6 @@ _INTERNAL_ERROR: Final = 2
 _ACCEPTS_PER_TURN: Final = 64
 _LOOK_AGAIN: Final = 2_000_000
 """How long a connection that waits is left to the other workers, before this one looks again."""
-_SILENT: Final = 250_000_000
-"""A worker that has not looked for connections for so long hangs or is gone: nobody waits for it to accept. An idle one
-looks every 50 ms."""
 _LAST_READS: Final = 4
 _READS_PER_FLUSH: Final = 4
 """As much as a stream's window, which is given back between them: else it would end at the turn's."""
@@ -367,7 +371,7 @@ def is_its_turn(state: int) -> bool:
     connections, workers = 0, 0
     for number in range(word(state + PORT_WORKERS)):
         row = word(state + PORT_TABLE) + number * PORT_ROW_BYTES
-        if row == own or word(state + NOW) - word(row + P_LOOKED_AT) < _SILENT:
+        if row == own or word(state + NOW) - word(row + P_LOOKED_AT) < SILENT_NS:
             connections += word(row + P_CONNECTIONS)
             workers += 1
     return word(own + P_CONNECTIONS) * workers <= connections
@@ -713,6 +717,10 @@ def release_events(state: int, handled: int) -> None:
         kind = word(event + E_KIND)
         if (kind == CALL or kind == MESSAGE) and word(event + E_DATA):
             release(word(event + E_DATA))
+        elif kind == LOCAL_REPLY or kind == LOCAL_END:
+            if word(event + E_DATA):
+                release(word(event + E_DATA))
+            free_slot(state, word(state + STREAMS) + word(event + E_SLOT) * STREAM_BYTES)
         elif kind == CLOSED:
             free_slot(state, word(state + STREAMS) + word(event + E_SLOT) * STREAM_BYTES)
         elif kind == TLS_READABLE:
@@ -878,6 +886,9 @@ def do_all(state: int, operations: int, count: int, data: int) -> None:
         at = word(operation + O_AT)
         # Large messages lie elsewhere, and come with their address.
         place = -at if at < 0 else data + at
+        if word(connection + C_FLAGS) & IS_LOCAL:
+            answer_call(state, row, word(operation + O_KIND), place, word(operation + O_SIZE))
+            continue
         do(state, row, word(operation + O_KIND), place, word(operation + O_SIZE), word(operation + O_MORE))
         mark_dirty(state, connection)
     flush_all(state)
@@ -931,8 +942,11 @@ def take_event(state: int, event: int) -> None:
         else:
             accept(state, word(listener), word(listener + 8) != 0)
         return
-    if number == _BELL:
+    if number == BELL:
         _read(INT32(word(state + BELL_DESCRIPTOR)), word(state + SCRATCH), 8)
+        return
+    if number == GUEST:
+        set_word(state + GUEST_READY, 1)
         return
     number -= _FIRST
     connection = word(state + CONNECTIONS) + number * CONNECTION_BYTES
