@@ -3,6 +3,8 @@
 #   docker build -t penstock .
 #   docker run -p 8001:8001 -p 8002:8002 -e MLFLOW_TRACKING_URI=http://mlflow:5000 penstock
 #
+# With REST: -p 8000:8000, and --rest-port 8000 behind the image's name.
+#
 # For an NVIDIA GPU, let the build stage end with the two lines below, and run with `--gpus all`. The packages bring CUDA and cuDNN,
 # some gigabytes, and the driver is the host's. onnxruntime-gpu takes the place of onnxruntime, whose module it has.
 #   RUN uv pip uninstall --python /opt/penstock/bin/python onnxruntime \
@@ -44,7 +46,7 @@ ENV PATH=/opt/penstock/bin:$PATH \
 # A number, so that Kubernetes can tell that it is not root.
 USER 10001:10001
 VOLUME ["/var/cache/penstock", "/var/lib/penstock"]
-EXPOSE 8001 8002
+EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=10s --start-period=10s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8002/readyz', timeout=5)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["penstock", "serve", "--host", "0.0.0.0"]

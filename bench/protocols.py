@@ -29,6 +29,9 @@ class Addresses(Protocol):
     @property
     def http(self) -> str: ...
 
+    @property
+    def rest(self) -> str: ...
+
 
 class RequestProtocol(Protocol):
     """How requests are sent to a server."""
@@ -126,10 +129,42 @@ class JsonProtocol:
         return {name: np.asarray(values) for name, values in answer["outputs"].items()}
 
 
+class RestProtocol(JsonProtocol):
+    """The Open Inference Protocol's REST, each body behind its path."""
+
+    def address(self, server: Addresses) -> str:
+        return server.rest
+
+    def messages(self, model: str, *, rows: int, copies: int) -> tuple[bytes, ...]:
+        if model in strings.PIPELINES:
+            raise ValueError("only models of one tensor are sent as JSON")
+        names, parts = models.copies(model, copies), inference.tensors(model, rows)
+        count = max(copies, inference.DISTINCT)
+        return tuple(
+            f"/v2/models/{names[i % copies]}/infer ".encode()
+            + json.dumps(
+                {
+                    "inputs": [
+                        {"name": models.INPUT, "datatype": "FP32", "shape": list(part.shape), "data": part.tolist()}
+                    ]
+                },
+                separators=(",", ":"),
+            ).encode()
+            for i, part in ((i, parts[i % len(parts)]) for i in range(count))
+        )
+
+    def read(self, answer: Any) -> inference.Outputs:
+        return {each["name"]: np.asarray(each["data"]).reshape(each["shape"]) for each in answer["outputs"]}
+
+
 def _post(address: str, body: bytes) -> bytes:
+    path = _HTTP_PATH
+    if body.startswith(b"/"):
+        own, _, body = body.partition(b" ")
+        path = own.decode()
     connection = http.client.HTTPConnection(address, timeout=10)
     try:
-        connection.request("POST", _HTTP_PATH, body, {"content-type": "application/json"})
+        connection.request("POST", path, body, {"content-type": "application/json"})
         response = connection.getresponse()
         text = response.read()
     finally:
@@ -142,3 +177,4 @@ def _post(address: str, body: bytes) -> bytes:
 GRPC: Final = GrpcProtocol()
 TLS: Final = TlsProtocol()
 JSON: Final = JsonProtocol()
+REST: Final = RestProtocol()

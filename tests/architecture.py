@@ -94,6 +94,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "prediction": GROUND
         | {"batching", "features", "rollout", "metrics", "request_log", "models", "plain", "transport.interface"},
         "services": GROUND | {"access", "plain"} | {"prediction", "transport", "batching", "models.signature"},
+        "rest": GROUND | {"transport"},
         "settings": GROUND
         | {
             "access.settings",
@@ -115,7 +116,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
-        | {"settings", "kernels", "plain", "access"},
+        | {"settings", "kernels", "plain", "access", "rest"},
         "source_process": GROUND | {"sources"},
         "airlock": GROUND | {"batching", "models", "control.verdict"},
         "app": GROUND
@@ -149,6 +150,8 @@ PACKAGES: Final[dict[str, set[str]]] = {
 
 DOORS: Final[dict[str, set[str]]] = {
     "grpc": {"penstock_server.transport", "penstock_client", "penstock_conformance"},
+    "httptools": {"penstock_server.rest.http"},
+    "swagger_ui_bundle": {"penstock_server.rest.openapi"},
     "grpc_health": {"penstock_server.services"},
     "grpc_reflection": {"penstock_server.services"},
     "grpc_tools": {"penstock.generate"},

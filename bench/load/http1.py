@@ -12,13 +12,16 @@ _HEAD_LIMIT_BYTES = 2**16
 
 
 class HttpCalls:
-    """The bytes of requests, built once for any number of connections."""
+    """The bytes of requests, built once for any number of connections.
+
+    Args:
+        path: where each body is sent, unless it begins with a path of its own and a space.
+    """
 
     __slots__ = ("requests",)
 
     def __init__(self, path: str, host: str, bodies: tuple[bytes, ...]) -> None:
-        head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: "
-        self.requests = tuple(f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies)
+        self.requests = tuple(_request(*_split(path.encode(), body), host.encode()) for body in bodies)
 
     def connect(self, number: int) -> "HttpConnection":
         """The state of a new connection; each begins with a different request."""
@@ -81,6 +84,22 @@ class HttpConnection:
         self._due = None
         self.is_closing = True
         return outcomes
+
+
+def _split(path: bytes, body: bytes) -> tuple[bytes, bytes]:
+    if not body.startswith(b"/"):
+        return path, body
+    own, _, body = body.partition(b" ")
+    return own, body
+
+
+def _request(path: bytes, body: bytes, host: bytes) -> bytes:
+    return b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        path,
+        host,
+        len(body),
+        body,
+    )
 
 
 def _parse(head: bytes) -> tuple[bytes, int]:

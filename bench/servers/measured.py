@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from bench.load.plan import endpoint
-from bench.protocols import GRPC, JSON, TLS, RequestProtocol
+from bench.protocols import GRPC, JSON, REST, TLS, RequestProtocol
 from bench.servers import roles
 from bench.servers.roles import PORTS, penstock_command
 from penstock_server.errors import UnavailableError
@@ -37,6 +37,7 @@ class ServerThere:
     grpc: str
     pid: int | None = None
     http: str = ""
+    rest: str = ""
     last_lines: str = ""
 
     @classmethod
@@ -116,6 +117,7 @@ SERVERS: Final[Mapping[str, MeasuredServer]] = MappingProxyType(
             MeasuredServer(BASELINE, _baseline("aio_server")),
             MeasuredServer("fastapi", _baseline("fastapi_server"), JSON),
             MeasuredServer("penstock", _penstock()),
+            MeasuredServer("penstock-rest", _penstock("--rest-port", "0"), REST),
             MeasuredServer("penstock-completion-queue", _penstock("--transport", "completion-queue")),
             MeasuredServer("penstock-aio", _penstock("--transport", "aio")),
             MeasuredServer("penstock-tls", _penstock_with_tls, TLS),

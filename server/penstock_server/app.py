@@ -77,6 +77,7 @@ class Addresses:
     """Where a server that is ready listens, each `host:port`, and what it serves.
 
     Attributes:
+        rest: empty where REST is not served.
         version: Penstock's own.
         served, unserved: each model with its version, or with the reason.
     """
@@ -86,6 +87,7 @@ class Addresses:
     version: str = ""
     served: tuple[str, ...] = ()
     unserved: tuple[str, ...] = ()
+    rest: str = ""
 
 
 async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None]) -> None:
@@ -107,7 +109,9 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
     settings = checks.runnable(settings)
     async with AsyncExitStack() as stack:
         last_resort = stack.enter_context(lifeline.LastResort())
-        grpc_address, shared_port, http_socket = _bind(stack, settings)
+        ports = _bind(stack, settings)
+        grpc_address, shared_port, http_socket = ports.grpc, ports.shared, ports.http
+        rest_address = "" if ports.rest is None else port.address_of(settings.http_host, ports.rest.number)
         for warning in warnings:
             log.warning(warning)
         http_address = port.address_of(settings.http_host, http_socket.getsockname()[1])
@@ -129,9 +133,13 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         supervisor = Supervisor(
             address=grpc_address,
             port=shared_port,
+            rest_port=ports.rest,
             workers=settings.workers,
             start=partial(
-                start_worker, settings.of_worker.to_json(), () if shared_port is None else shared_port.descriptors
+                start_worker,
+                settings.of_worker.to_json(),
+                () if shared_port is None else shared_port.descriptors,
+                () if ports.rest is None else ports.rest.descriptors,
             ),
             source=source,
             counters=counters,
@@ -172,6 +180,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             grpc_address=grpc_address,
+            rest_address=rest_address,
             connections=checks.http_connections(),
             tls=None if http_tls is None else TlsContext(http_tls, "http/1.1", requires_certificate=False).current,
             gate=_gate(stack, settings.access),
@@ -192,7 +201,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             status,
             last_resort,
             grace_s=settings.grace_s,
-            on_ready=lambda: on_ready(_addresses(grpc_address, http_address, supervisor.view())),
+            on_ready=lambda: on_ready(_addresses(grpc_address, http_address, rest_address, supervisor.view())),
         )
 
 
@@ -223,18 +232,37 @@ def check_ports(settings: ServerSettings) -> None:
         _bind(stack, checks.runnable(settings))
 
 
-def _bind(stack: ExitStack | AsyncExitStack, settings: ServerSettings) -> tuple[str, SharedPort | None, socket]:
-    """The address at which workers will listen, their port if they share it, and the HTTP port's socket; kept by the stack."""
-    shared = None
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    """A server's ports, bound.
+
+    Attributes:
+        grpc: the address at which workers will listen.
+        shared: their port, if they share it.
+        rest: the REST port, if there is one.
+    """
+
+    grpc: str
+    shared: SharedPort | None
+    http: socket
+    rest: SharedPort | None
+
+
+def _bind(stack: ExitStack | AsyncExitStack, settings: ServerSettings) -> _Ports:
+    """Binds the ports, which the stack keeps."""
+    shared = rest = None
     if settings.transport == NATIVE:
         place = port.shared_port(settings.grpc_host, settings.port, settings.workers)
         grpc_address, shared = stack.enter_context(place)
     else:
         grpc_address = stack.enter_context(port.listening_address(settings.grpc_host, settings.port))
-    return grpc_address, shared, stack.enter_context(port.reserve_http(settings.http_host, settings.http_port))
+    http = stack.enter_context(port.reserve_http(settings.http_host, settings.http_port))
+    if settings.rest_port is not None:
+        rest = stack.enter_context(port.rest_port(settings.http_host, settings.rest_port, settings.workers))
+    return _Ports(grpc_address, shared, http, rest)
 
 
-def _addresses(grpc: str, http: str, view: ServerView) -> Addresses:
+def _addresses(grpc: str, http: str, rest: str, view: ServerView) -> Addresses:
     champions = [version for version in view.versions if "champion" in version.roles and version.state == "READY"]
     others = [version for version in view.versions if version.state == "UNAVAILABLE"]
     models = {version.model for version in view.versions}
@@ -247,6 +275,7 @@ def _addresses(grpc: str, http: str, view: ServerView) -> Addresses:
             *(f"{each.model} {each.version}: {each.reason}" for each in others),
             *(f"{model}: {problem}" for model, problem in view.problems.items() if model not in models),
         ),
+        rest,
     )
 
 

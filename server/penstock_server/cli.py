@@ -23,6 +23,7 @@ def run(
     host: str | None = None,
     port: int | None = None,
     http_port: int | None = None,
+    rest_port: int | None = None,
     workers: int | str | None = None,
     transport: str | None = None,
     allow_python: bool | None = None,
@@ -47,6 +48,7 @@ def run(
         host=host,
         port=port,
         http_port=http_port,
+        rest_port=rest_port,
         workers=workers,
         transport=transport,
     )
@@ -72,8 +74,9 @@ def _check(settings: ServerSettings) -> None:
 
 def _announce(addresses: Addresses) -> None:
     served = ", ".join(addresses.served) or "no model yet"
+    rest = f"  rest {addresses.rest}" if addresses.rest else ""
     lines = [
-        f"penstock is ready: grpc {addresses.grpc}  http {addresses.http}  version {addresses.version}  serves {served}",
+        f"penstock is ready: grpc {addresses.grpc}  http {addresses.http}{rest}  version {addresses.version}  serves {served}",
         *(f"  not served: {each}" for each in addresses.unserved),
     ]
     sys.stdout.write("".join(f"{line}\n" for line in lines))

@@ -7,6 +7,7 @@ import os
 import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
+from itertools import combinations
 from math import inf
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -202,6 +203,7 @@ class ServerSettings:
         host, port: the gRPC address; port 0 picks a free one. The host may be `unix:/path`, and then the port counts for
             nothing.
         http_port: metrics, health and state over HTTP, on the same host.
+        rest_port: predictions over HTTP and JSON, on the same host; None serves none. Port 0 picks a free one.
         workers: processes that share the gRPC port; the file may say "auto", which is one per core (`cores`).
         poll_interval_s: the pause between two polls of the registry.
         grace_s: how long calls may take to finish when the server stops.
@@ -220,6 +222,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8001
     http_port: int = 8002
+    rest_port: int | None = None
     workers: int = 1
     transport: TransportName = NATIVE
     poll_interval_s: float = 2.0
@@ -240,11 +243,13 @@ class ServerSettings:
     cache: CacheSettings = field(default_factory=CacheSettings)
 
     def __post_init__(self) -> None:
-        for name, port in (("port", self.port), ("http_port", self.http_port)):
+        ports = {"port": self.port, "http_port": self.http_port, "rest_port": self.rest_port or 0}
+        for name, port in ports.items():
             if not 0 <= port <= 65535:
                 raise InvalidInputError(f"{name} is {port}, expected 0 to 65535")
-        if self.port == self.http_port != 0:
-            raise InvalidInputError(f"port and http_port are both {self.port}, expected two ports")
+        for (name, port), (other, second) in combinations(ports.items(), 2):
+            if port == second != 0:
+                raise InvalidInputError(f"{name} and {other} are both {port}, expected two ports")
         if not 1 <= self.workers <= MAX_WORKERS:
             raise InvalidInputError(f"workers is {self.workers}, expected 1 to {MAX_WORKERS}")
         if host_of(self.host).startswith(UNIX) and self.workers > 1 and self.transport != NATIVE:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -69,9 +69,15 @@ from penstock_server.services.reflection import reflection_methods
 from penstock_server.services.triton import triton_methods
 from penstock_server.settings import WorkerSettings
 from penstock_server.transport.choose import choose_transport
-from penstock_server.transport.interface import Methods
+from penstock_server.transport.guest import GuestThread
+from penstock_server.transport.interface import Methods, Refused, last_words_s
+from penstock_server.transport.local import Caller, DirectCaller
 from penstock_server.transport.native import NativeTransport
 from penstock_server.transport.shared_port import SharedPort
+from penstock_server.transport.tls_files import TlsContext
+
+if TYPE_CHECKING:
+    from penstock_server.rest.server import RestServer
 
 log = structlog.get_logger(__name__)
 
@@ -116,10 +122,16 @@ class Worker:
         settings: the part of the server's settings that a worker gets.
         counters: the file that counts requests refused before a version is found.
         port: what it accepts from; None if it binds sockets of its own.
+        rest_port: where it serves REST; None if it does not.
     """
 
     def __init__(
-        self, link: WorkerLink, settings: WorkerSettings, counters: Path, port: SharedPort | None = None
+        self,
+        link: WorkerLink,
+        settings: WorkerSettings,
+        counters: Path,
+        port: SharedPort | None = None,
+        rest_port: SharedPort | None = None,
     ) -> None:
         self._link = link
         self._settings = settings
@@ -160,9 +172,10 @@ class Worker:
             buckets = Buckets(counters.parent / LIMITS_FILE)
             self._gate = Gate(settings.access, buckets=buckets, want_keys=self._keeper.want_keys)
         self._guard = Guard(self._gate, refused=refused)
+        guarded = self._guard.guarded(methods)
         self._transport = choose_transport(
             settings.transport,
-            self._guard.guarded(methods),
+            guarded,
             self._scheduler,
             settings.grpc,
             refused,
@@ -171,6 +184,35 @@ class Worker:
         self._known: KnownCallers | None = None
         if isinstance(self._transport, NativeTransport):
             self._take_plain(self._transport)
+        self._rest: RestServer | None = None
+        self._rest_thread: GuestThread | None = None
+        if rest_port is not None:
+            self._serve_rest(rest_port, guarded, refused)
+
+    def _serve_rest(self, port: SharedPort, methods: Methods, refused: Refused) -> None:
+        """Has the reactor's thread serve REST too."""
+        # Imported here: a worker without REST needs neither the parser nor the templates.
+        from penstock_server.rest.routes import Routes
+        from penstock_server.rest.server import HTTP, RestServer
+        from penstock_server.rest.signatures import Signatures
+
+        most_bytes = self._settings.grpc.max_message_bytes
+        caller: Caller = self._transport if isinstance(self._transport, NativeTransport) else DirectCaller(methods)
+        describer = DirectCaller(inference_methods(self._predictor))
+        signatures = Signatures(describer, generation=lambda: self._predictor.routing_table)
+        routes = Routes(caller, signatures, post=self._post, most_bytes=most_bytes)
+        files = self._settings.grpc.tls
+        self._rest = RestServer(
+            port,
+            routes.answer,
+            most_bytes=most_bytes,
+            refused=refused,
+            tls=None if files is None else TlsContext(files, HTTP, requires_certificate=True),
+        )
+        if isinstance(self._transport, NativeTransport):
+            self._transport.take_in(self._rest)
+        else:
+            self._rest_thread = GuestThread(self._rest, self._post)
 
     def _take_plain(self, transport: NativeTransport) -> None:
         """Has compiled kernels take the requests that they can, where there are kernels."""
@@ -257,11 +299,19 @@ class Worker:
             self._transport.listen(address)
         except PenstockError as error:
             self._link.send(messages.ListenFailed(str(error)))
-        else:
-            self._link.send(messages.Listening(self._transport.described))
+            return
+        if self._rest is not None:
+            self._rest.listen()
+        if self._rest_thread is not None:
+            self._rest_thread.start()
+        self._link.send(messages.Listening(self._transport.described))
 
     def _drain(self, grace_s: float) -> None:
         self._transport.post(self._health.drain)
+        if self._rest_thread is not None:
+            ends_s = monotonic() + grace_s
+            self._rest_thread.drain(grace_s, last_words_s(grace_s))
+            grace_s = max(0.0, ends_s - monotonic())
         self._transport.drain(grace_s)
 
     def _load(self, command: messages.Load) -> None:
@@ -620,9 +670,13 @@ def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:
     return writer
 
 
+def _inherited(descriptors: str, slot: int) -> SharedPort | None:
+    return SharedPort.inherited([int(each) for each in descriptors.split(",")], slot) if descriptors else None
+
+
 def main() -> None:
     """Runs a worker: the supervisor starts it with a socket and its settings, and says when it begins."""
-    descriptor, settings, parent, inherited = sys.argv[1:5]
+    descriptor, settings, parent, *inherited = sys.argv[1:6]
     lifeline.end_after_parent(int(parent))
     configure_logging()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -631,8 +685,8 @@ def main() -> None:
     start = next(link.commands(), None)
     if not isinstance(start, messages.Start):
         return  # a spare process that is not needed
-    port = SharedPort.inherited([int(each) for each in inherited.split(",")], start.slot) if inherited else None
-    worker = Worker(link, WorkerSettings.from_json(settings), Path(start.counters), port)
+    port, rest = (_inherited(descriptors, start.slot) for descriptors in inherited)
+    worker = Worker(link, WorkerSettings.from_json(settings), Path(start.counters), port, rest)
     gc.collect()
     gc.freeze()  # modules and their objects stay, and need not be walked again
     worker.run()

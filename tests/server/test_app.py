@@ -52,13 +52,15 @@ class Harness:
         self.workers: list[FakeWorker] = []
         self.settings: list[WorkerSettings] = []
         self.ports: list[Sequence[int]] = []
+        self.rest_ports: list[Sequence[int]] = []
         self.kind: type[FakeWorker] = WillingWorker
         self.log: list[str] = []
         self.ready: asyncio.Queue[Addresses] = asyncio.Queue()
         self.running: list[asyncio.Task[None]] = []
 
-    async def start_worker(self, settings: str, port: Sequence[int]) -> WorkerProcess:
+    async def start_worker(self, settings: str, port: Sequence[int], rest: Sequence[int]) -> WorkerProcess:
         self.ports.append(port)
+        self.rest_ports.append(rest)
         self.settings.append(WorkerSettings.from_json(settings))
         self.workers.append(self.kind())
         return self.workers[-1].end_here
@@ -152,10 +154,10 @@ async def test_the_http_port_answers_before_any_worker_runs(harness: Harness, mo
     address = f"127.0.0.1:{http.getsockname()[1]}"
     asked: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
 
-    async def start_worker(settings: str, port: Sequence[int]) -> WorkerProcess:
+    async def start_worker(settings: str, port: Sequence[int], rest: Sequence[int]) -> WorkerProcess:
         for path in ("/healthz", "/readyz"):
             asked.put_nowait(await get(address, path))
-        return await harness.start_worker(settings, port)
+        return await harness.start_worker(settings, port, rest)
 
     monkeypatch.setattr(app, "start_worker", start_worker)
     monkeypatch.setattr(app.port, "reserve_http", lambda *_: http)
@@ -227,7 +229,32 @@ async def test_a_server_without_models_is_ready_too(harness: Harness, tmp_path: 
     assert (await get(addresses.http, "/readyz"))[0] == 200
 
 
-@pytest.mark.parametrize(("option", "said"), [("port", "for gRPC: .*--port"), ("http_port", "for HTTP: .*--http-port")])
+async def test_workers_share_the_rest_port_where_there_is_one(harness: Harness) -> None:
+    harness.serve(workers=2, rest_port=0)
+    addresses = await harness.addresses()
+    assert addresses.rest.startswith("127.0.0.1:")
+    first, second = harness.rest_ports
+    assert first == second
+    assert len(first) == 2
+    assert f"port {addresses.rest.rpartition(':')[2]}" in (await get(addresses.http, "/v2/models"))[1]
+
+
+async def test_without_a_rest_port_the_http_port_says_how_to_have_one(harness: Harness) -> None:
+    harness.serve()
+    addresses = await harness.addresses()
+    assert (addresses.rest, harness.rest_ports) == ("", [()])
+    assert "--rest-port" in (await get(addresses.http, "/v2/models"))[1]
+    assert "--rest-port" not in (await get(addresses.http, "/nothing"))[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("port", "for gRPC: .*--port"),
+        ("http_port", "for HTTP: .*--http-port"),
+        ("rest_port", "for REST: .*--rest-port"),
+    ],
+)
 async def test_a_port_in_use_is_an_error_before_any_worker_starts(harness: Harness, option: str, said: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -1,4 +1,5 @@
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ def test_a_ready_server_says_where_it_listens(served: list[ServerSettings], caps
         "penstock is ready: grpc 127.0.0.1:8001  http 127.0.0.1:8002  version 1.2  serves fraud 3\n"
         "  not served: churn: it has no champion\n"
     )
+
+
+def test_a_ready_server_says_where_rest_is(
+    served: list[ServerSettings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(globals(), "ADDRESSES", replace(ADDRESSES, rest="127.0.0.1:8000"))
+    cli.run(rest_port=8000)
+    assert "http 127.0.0.1:8002  rest 127.0.0.1:8000  version 1.2" in capsys.readouterr().out
+    assert served[0].rest_port == 8000
 
 
 def test_a_check_starts_nothing(

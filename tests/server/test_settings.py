@@ -115,6 +115,8 @@ def test_what_the_command_line_says_wins(file: Path) -> None:
             "unknown settings zzz; expected some of access, airlock, batching, cache, drift, execution, fetch, ",
         ),
         ("port = 8001\nhttp_port = 8001", "port and http_port are both 8001, expected two ports"),
+        ("rest_port = 8002", "http_port and rest_port are both 8002, expected two ports"),
+        ("rest_port = 70000", "rest_port is 70000, expected 0 to 65535"),
         ("[batching]\nmax_row = 5", r"unknown settings batching.max_row; did you mean batching.max_rows\?"),
         ("[grpc]\na = 1\nb = 2", "unknown settings grpc.a, grpc.b; expected"),
         ("port = 65536", "port is 65536, expected 0 to 65535"),

@@ -29,9 +29,9 @@ READY_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 40.0
 """Longer than the server's own grace for calls in flight."""
 
-Protocol = Literal["grpc", "http"]
+Protocol = Literal["grpc", "http", "rest"]
 
-_ADDRESS: Final = re.compile(r"\b(grpc|http)\s+((?:127\.0\.0\.1|\[::1\]|localhost):\d+)")
+_ADDRESS: Final = re.compile(r"\b(grpc|http|rest)\s+((?:127\.0\.0\.1|\[::1\]|localhost):\d+)")
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 _KEPT_LINES: Final = 30
 _LINE_CHARACTERS: Final = 1000
@@ -133,6 +133,11 @@ class ServerProcess:
     def http(self) -> str:
         """Where it listens for HTTP, as `host:port`; empty while it has named no such address."""
         return self._found.get("http", "")
+
+    @property
+    def rest(self) -> str:
+        """Where it serves REST, as `host:port`; empty where it does not."""
+        return self._found.get("rest", "")
 
     @property
     def last_lines(self) -> str:

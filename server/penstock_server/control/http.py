@@ -31,6 +31,8 @@ THREADS: Final = 2
 WAITING: Final = 32
 """How many different answers may be computed or wait for that; more are refused."""
 _JSON: Final = "application/json"
+_REST: Final = frozenset({"v2", "predict", "invocations", "docs", "openapi.json", ""})
+"""Where the paths begin that the REST port answers."""
 
 
 class AdminServer:
@@ -41,7 +43,7 @@ class AdminServer:
         sources: the state of each source of models.
         registry: the metrics.
         drift: the JSON of /v1/drift for a model and a version, "" for all; raises `NotFoundError`.
-        grpc_address: where gRPC is, for clients that come to this port by mistake.
+        grpc_address, rest_address: where gRPC and REST are, for clients that come to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
         gate: knows who may read what; None where nobody is asked.
@@ -56,6 +58,7 @@ class AdminServer:
         registry: CollectorRegistry,
         drift: Callable[[str, str], bytes],
         grpc_address: str = "another port",
+        rest_address: str = "",
         connections: int = CONNECTIONS,
         tls: Callable[[], SSLContext] | None = None,
         gate: Gate | None = None,
@@ -72,6 +75,11 @@ class AdminServer:
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
             connections=connections,
             tls=tls,
+        )
+        self._rest_hint = (
+            f"; predictions over HTTP are on port {rest_address.rpartition(':')[2]}"
+            if rest_address
+            else "; --rest-port serves predictions over HTTP"
         )
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
         self._computing: dict[tuple[str, ...], asyncio.Future[Reply]] = {}
@@ -104,8 +112,9 @@ class AdminServer:
                 )
             case _:
                 here = "/healthz, /readyz, /metrics, /v1/server, /v1/models and /v1/drift"
+                hint = self._rest_hint if request.path[0] in _REST else ""
                 answer = Reply(
-                    f"there is no {'/'.join(request.path)[:200]!a} here; this port has {here}\n".encode(), 404
+                    f"there is no {'/'.join(request.path)[:200]!a} here; this port has {here}{hint}\n".encode(), 404
                 )
         return answer
 

@@ -1,4 +1,4 @@
-"""Binds the server's two ports before anything else starts; they stay the server's while workers come and go.
+"""Binds the server's ports before anything else starts; they stay the server's while workers come and go.
 
 Workers of the native transport accept from the supervisor's own sockets (`transport.shared_port`). Those of the other
 transports cannot: each listens on the port with SO_REUSEPORT. The supervisor's socket is then bound but does not listen: it
@@ -52,6 +52,23 @@ def shared_port(host: str, port: int, workers: int) -> Iterator[tuple[str, Share
             address = address_of(host, shared.number)
         ending.callback(shared.close)
         yield address, shared
+
+
+@contextmanager
+def rest_port(host: str, port: int, workers: int) -> Iterator[SharedPort]:
+    """The REST port that workers share, open until the end of the block; port 0 takes a free one.
+
+    Raises:
+        UnavailableError: as for `listening_address`.
+    """
+    try:
+        shared = SharedPort.bind(address_of(host, port), workers)
+    except OSError as error:
+        raise _refusal(host, port, "REST", "--rest-port", error) from error
+    try:
+        yield shared
+    finally:
+        shared.close()
 
 
 @contextmanager

@@ -57,6 +57,7 @@ class Supervisor:
     Args:
         address: where every worker listens, `host:port` or `unix:/path`.
         port: what workers accept from; None if they bind sockets of their own.
+        rest_port: where they serve REST; None if they do not.
         workers: how many there are.
         start: starts one.
         source: hands out versions' files.
@@ -88,10 +89,12 @@ class Supervisor:
         load_settings: Callable[[str], LoadSettings],
         unanswered: Callable[[], Sequence[str]],
         watchdog: WatchdogSettings,
+        rest_port: SharedPort | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self._address = address
         self._port = port
+        self._ports = [each for each in (port, rest_port) if each is not None]
         self._counters = counters
         self._responder = responder
         self._load_settings = load_settings
@@ -198,8 +201,8 @@ class Supervisor:
     async def drain(self, grace_s: float) -> None:
         """Lets every worker finish its calls, and kills those that take longer; fetches and trials end at once."""
         self._is_stopping = True
-        if self._port is not None:
-            self._port.refuse()  # at once: a worker may hang, or be busy with its calls
+        for port in self._ports:
+            port.refuse()  # at once: a worker may hang, or be busy with its calls
         await self._pool.drain(grace_s, self._fetcher.close(), self._airlock.close())
 
     def _fail(self, reason: str) -> None:
@@ -273,8 +276,8 @@ class Supervisor:
         for key in self._process_ends.keys() - wanted - held:
             del self._process_ends[key]
         known, loaded = self._known(), self._loaded()
-        if self._port is not None:
-            self._port.keep(self._pool.workers)
+        for port in self._ports:
+            port.keep(self._pool.workers)
         for worker in self._pool.workers.values():
             self._counters.keep(worker.slot, wanted | worker.versions.keys())
             self._reconcile_worker(worker, known, loaded)

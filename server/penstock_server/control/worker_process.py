@@ -204,12 +204,13 @@ def _kill(process: asyncio.subprocess.Process) -> None:
             process.kill()
 
 
-async def start_worker(settings: str, port: Sequence[int] = ()) -> WorkerProcess:
+async def start_worker(settings: str, port: Sequence[int] = (), rest: Sequence[int] = ()) -> WorkerProcess:
     """Starts a worker process, which then waits for its beginning.
 
     Args:
         settings: the worker's settings as JSON.
         port: the descriptors of the port that it shares; none if it binds sockets of its own.
+        rest: those of the REST port; none if there is no such port.
 
     Raises:
         OSError: there are no descriptors or no memory for it now.
@@ -225,8 +226,9 @@ async def start_worker(settings: str, port: Sequence[int] = ()) -> WorkerProcess
             settings,
             str(os.getpid()),
             ",".join(map(str, port)),
+            ",".join(map(str, rest)),
             env={**ENVIRONMENT, **os.environ},
-            pass_fds=(theirs.fileno(), *port),
+            pass_fds=(theirs.fileno(), *port, *rest),
             # Ctrl-C in a terminal reaches the whole group; the supervisor alone decides how workers end.
             start_new_session=True,
         )

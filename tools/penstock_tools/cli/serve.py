@@ -38,6 +38,15 @@ def serve(
         int | None,
         typer.Option(help="The HTTP port of metrics, health and status. Default: 8002.", show_default=False),
     ] = None,
+    rest_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Serve predictions over HTTP and JSON too, at this port; 0 picks a free one. Triton's and KServe's REST "
+            "clients work, and a browser shows what is here. Default: off.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         str | None,
         typer.Option(
@@ -110,6 +119,7 @@ def serve(
         host=host,
         port=port,
         http_port=http_port,
+        rest_port=rest_port,
         workers=int(workers) if workers is not None and workers.isdecimal() else workers,
         transport=transport,
         allow_python=allow_python,

@@ -1,0 +1,532 @@
+"""The REST port of one worker: its sockets, on the reactor's thread.
+
+The reactor watches one descriptor, an epoll of all sockets here, and calls `turn` when something is there. So nothing of
+this runs while only gRPC is spoken. A connection's requests are handed on as they come and answered in their order. What
+a caller holds is bounded in bytes, time and number; who leaves gives up what waits for it.
+"""
+
+import errno
+import os
+import select
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+
+from penstock_server.call import Cancellable
+from penstock_server.clock import Clock, monotonic
+from penstock_server.errors import InvalidInputError, OverloadedError, PenstockError, UnavailableError
+from penstock_server.rest import http
+from penstock_server.rest.answers import Answer, error_answer
+from penstock_server.transport.certificate import names_of_certificate
+from penstock_server.transport.interface import Refused, ignore_refusal
+from penstock_server.transport.shared_port import SharedPort
+from penstock_server.transport.tls_files import TlsContext
+
+log = structlog.get_logger(__name__)
+
+HTTP: Final = "http/1.1"
+"""What the port speaks, as ALPN calls it."""
+CONNECTIONS: Final = 4096
+"""Of one worker; when there are more, one that waits for its next request gives way."""
+READ_BYTES: Final = 1 << 18
+"""Taken from a connection before others have their turn."""
+EVENTS: Final = 256
+PIPELINED: Final = 32
+"""Requests of a connection that may wait for their answers before it is read further."""
+UNSENT_BYTES: Final = 1 << 20
+"""Of a connection's answers that may wait before it is read further."""
+HELD_BYTES: Final = 1 << 29
+"""Of bodies that are not whole, of all callers together."""
+REQUEST_S: Final = 20.0
+"""From a connection's or a request's beginning to the end of its head, and between two parts of its body."""
+IDLE_S: Final = 75.0
+"""How long a connection may wait for its next request: longer than the minute of most load balancers."""
+LINGER_S: Final = 2.0
+"""How long what a caller still sends is taken after the refusal of its request."""
+ANSWER_S: Final = 60.0
+"""How long a caller may read nothing of its answer."""
+SWEEP_S: Final = 0.5
+"""How often connections are looked at for their time."""
+PACKED_FROM_BYTES: Final = 4096
+"""A smaller answer is sent as it is: packing it would take longer than making it."""
+_SHUTTING_DOWN: Final = "the server is shutting down"
+_READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP
+_NOT_NOW: Final = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_GRPC: Final = b"PRI * HTTP/2"
+
+Handler = Callable[["HttpExchange"], None]
+"""Answers an exchange, now or later, on the reactor's thread; what it raises becomes the answer."""
+
+
+class HttpExchange:
+    """One request and the place for its answer."""
+
+    __slots__ = ("_connection", "peer", "pending", "reply", "request")
+
+    def __init__(self, connection: "_Connection", request: http.Request) -> None:
+        self._connection = connection
+        self.peer = connection.peer
+        self.request = request
+        self.pending: Cancellable | None = None
+        self.reply = b""
+
+    def answer(self, answer: Answer) -> None:
+        """Sends the answer, once the answers to the requests before it are sent."""
+        request, body, more = self.request, answer.body, answer.more
+        self.pending = None
+        if len(body) >= PACKED_FROM_BYTES and (accepted := request.headers.get(b"accept-encoding")) is not None:
+            encoding = http.encoding_for(accepted)
+            if encoding:
+                body = http.packed(body, encoding)
+                more += b"content-encoding: %b\r\nvary: accept-encoding\r\n" % encoding.encode()
+        request.is_kept = request.is_kept and not self._connection.ends_with(self)
+        self.reply = http.answer(
+            answer.status,
+            body,
+            answer.content_type,
+            more=more,
+            is_kept=request.is_kept,
+            with_body=request.method != b"HEAD",
+        )
+        self._connection.answered()
+
+
+class _Connection:
+    """One connection."""
+
+    __slots__ = (
+        "_exchanges",
+        "_interest",
+        "_is_secured",
+        "_lingers",
+        "_server",
+        "_socket",
+        "_unsent",
+        "deadline_s",
+        "descriptor",
+        "held",
+        "is_last",
+        "is_open",
+        "peer",
+        "reader",
+    )
+
+    def __init__(self, server: "RestServer", accepted: socket.socket) -> None:
+        self._server = server
+        self._socket = accepted
+        self._is_secured = isinstance(accepted, ssl.SSLSocket)
+        self.descriptor = accepted.fileno()
+        self.reader = http.RequestReader(server.most_bytes)
+        self.held = 0
+        self.is_open = True
+        self.is_last = False
+        self._lingers = False
+        self.peer: tuple[str, ...] = ()
+        self._exchanges: deque[HttpExchange] = deque()
+        self._unsent = b""
+        self._interest = _READABLE
+        self.deadline_s = server.clock() + REQUEST_S
+
+    @property
+    def is_waiting(self) -> bool:
+        """Nothing is asked of it."""
+        return not self._exchanges and not self._unsent
+
+    def read(self) -> None:
+        """Takes what has come, and hands the requests on."""
+        data = self._received()
+        if not data or self.is_last:
+            return  # what comes after the last request is not answered
+        refusal: http.BadRequestError | None = None
+        reader = self.reader
+        was_reading = reader.is_reading
+        try:
+            requests = reader.receive(data)
+        except http.BadRequestError as error:
+            requests, refusal = reader.taken(), error
+        if requests or reader.has_body or not was_reading:
+            self.deadline_s = self._server.clock() + REQUEST_S
+        for request in requests:
+            self._hand_on(request)
+            if not self.is_open:
+                return
+        if refusal is not None:
+            if not self.is_last:
+                self._refuse(refusal, data)
+            return
+        self._server.hold(self)
+        if self.is_open and reader.wants_continue and not self._exchanges:
+            reader.wants_continue = False
+            self._send(http.CONTINUE)
+        self._watch()
+
+    def _received(self) -> bytes:
+        """What has come; nothing when the caller has left, which ends the connection."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+            if self._is_secured:
+                self.peer = names_of_certificate(self._certificate())
+        except _NOT_NOW:
+            return b""
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+        return data
+
+    def _certificate(self) -> Mapping[str, Any] | None:
+        """The caller's, which has been verified; None if it was not asked for one."""
+        assert isinstance(self._socket, ssl.SSLSocket)
+        self._is_secured = False  # looked at once
+        return self._socket.getpeercert()
+
+    def write(self) -> None:
+        """Sends what waits, now that there is room."""
+        unsent, self._unsent = self._unsent, b""
+        self._send(unsent)
+        if self.is_open and self.is_last and self.is_waiting:
+            self._leave()
+        elif self.is_open:
+            self._watch()
+
+    def _hand_on(self, request: http.Request) -> None:
+        if self.is_last:
+            return
+        exchange = HttpExchange(self, request)
+        self._exchanges.append(exchange)
+        if not request.is_kept:
+            self.is_last = True
+        if self._server.is_draining:
+            self._server.refuse(exchange, UnavailableError(_SHUTTING_DOWN))
+        else:
+            self._server.hand_on(exchange)
+
+    def ends_with(self, exchange: HttpExchange) -> bool:
+        """Whether nothing comes behind the answer of this exchange."""
+        return self.is_last and exchange is self._exchanges[-1]
+
+    def answered(self) -> None:
+        """Sends the answers that are there, in the order of their requests."""
+        exchanges = self._exchanges
+        if not exchanges or not self.is_open:
+            return
+        parts: list[bytes] = []
+        is_kept = True
+        while exchanges and exchanges[0].reply:
+            exchange = exchanges.popleft()
+            parts.append(exchange.reply)
+            is_kept = is_kept and exchange.request.is_kept
+        if not parts:
+            return
+        if not exchanges:
+            self.deadline_s = self._server.clock() + IDLE_S
+            self._server.waits(self)
+        self._send(parts[0] if len(parts) == 1 else b"".join(parts))
+        if not is_kept:
+            self.is_last = True
+        if self.is_open and self.is_last and self.is_waiting:
+            self._leave()
+        elif self.is_open and (self._unsent or self._interest != _READABLE):
+            self._watch()
+
+    def _refuse(self, error: http.BadRequestError, data: bytes) -> None:
+        """Answers what cannot be read, after the answers to what came before, and ends."""
+        self._server.refused(InvalidInputError(str(error)))
+        if data.startswith(_GRPC):
+            self.close()  # a gRPC client could not read what is said here
+            return
+        self._lingers = True
+        request = http.Request(b"", b"", {}, b"", is_kept=False)
+        exchange = HttpExchange(self, request)
+        self._exchanges.append(exchange)
+        self.is_last = True
+        exchange.answer(error_answer(error))
+
+    def _leave(self) -> None:
+        """Ends after the last answer. A caller that is still sending could not read it if its bytes were not taken."""
+        if not self._lingers:
+            self.close()
+            return
+        self.deadline_s = self._server.clock() + LINGER_S
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def _send(self, data: bytes) -> None:
+        if self._unsent:
+            self._unsent += data
+            return
+        try:
+            sent = self._socket.send(data)
+        except _NOT_NOW:
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        if sent < len(data):
+            self._unsent = data[sent:]
+            self.deadline_s = self._server.clock() + ANSWER_S
+
+    def _watch(self) -> None:
+        """Has epoll tell of what there is room for."""
+        if not self.is_open:
+            return
+        interest = select.EPOLLRDHUP
+        if len(self._exchanges) < PIPELINED and len(self._unsent) < UNSENT_BYTES:
+            interest = _READABLE
+        if self._unsent:
+            interest |= select.EPOLLOUT
+        if interest != self._interest:
+            self._interest = interest
+            self._server.watch(self, interest)
+
+    def check(self, now_s: float) -> None:
+        """Ends the connection when its time is over; not while it waits for an answer that is being computed."""
+        if now_s < self.deadline_s or (self._exchanges and not self._unsent):
+            return
+        if self.reader.is_reading and not self._unsent and not self.is_last:
+            self._refuse(http.BadRequestError(408, "the request did not come to an end in time"), b"")
+        else:
+            self.close()
+
+    def end_when_idle(self) -> None:
+        """Ends with the answers that it waits for."""
+        self.is_last = True
+        if self.is_waiting and not self.reader.is_reading:
+            self.close()
+
+    def give_up(self) -> None:
+        """Ends with an error in the place of each answer that is not there yet."""
+        for exchange in tuple(self._exchanges):
+            if not exchange.reply:
+                pending = exchange.pending
+                self._server.refuse(exchange, UnavailableError(_SHUTTING_DOWN))
+                if pending is not None:
+                    pending.cancelled()
+
+    def close(self) -> None:
+        """Ends, and gives up what waits for its caller."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._server.remove(self)
+        self._socket.close()
+        exchanges, self._exchanges = self._exchanges, deque()
+        for exchange in exchanges:
+            pending, exchange.pending = exchange.pending, None
+            if pending is not None and not exchange.reply:
+                pending.cancelled()
+
+
+class RestServer:
+    """Accepts connections, and hands their requests to a handler; all but `listen` on the reactor's thread.
+
+    Args:
+        port: what it accepts from.
+        handler: answers.
+        most_bytes: of a body.
+        refused: counts what is refused here.
+        tls: of the port; None for none.
+        connections: how many there may be at once.
+
+    Attributes:
+        descriptor: readable when `turn` has something to do.
+        is_draining: new requests are refused.
+        drained: set when nothing is left to answer, after `begin_drain`.
+    """
+
+    def __init__(
+        self,
+        port: SharedPort,
+        handler: Handler,
+        *,
+        most_bytes: int,
+        refused: Refused = ignore_refusal,
+        tls: TlsContext | None = None,
+        connections: int = CONNECTIONS,
+        clock: Clock = monotonic,
+    ) -> None:
+        self.most_bytes = most_bytes
+        self.refused = refused
+        self.clock = clock
+        self.is_draining = False
+        self.drained = threading.Event()
+        self._port = port
+        self._handler = handler
+        self._tls = tls
+        self._most = connections
+        self._most_held = max(HELD_BYTES, 2 * most_bytes)
+        self._epoll = select.epoll()
+        self._connections: dict[int, _Connection] = {}
+        self._held = 0
+        self._sweep_at_s = 0.0
+        self._has_more = False
+        self._is_accepting = False
+        self.descriptor = self._epoll.fileno()
+
+    def listen(self) -> None:
+        """Accepts connections from now on; safe from any thread."""
+        self._port.begin()
+        self._is_accepting = True
+        for listener in self._port.listeners:
+            # It tells of each connection once: a worker that leaves one to others is not woken for it without end.
+            self._epoll.register(listener, select.EPOLLIN | select.EPOLLET)
+
+    def turn(self) -> None:
+        """Takes up what is there now."""
+        for descriptor, happened in self._epoll.poll(0, EVENTS):
+            connection = self._connections.get(descriptor)
+            if connection is None:
+                self._accept()
+                continue
+            if happened & select.EPOLLOUT:
+                connection.write()
+            if connection.is_open and happened & ~select.EPOLLOUT:
+                connection.read()
+
+    def look_after(self) -> None:
+        """Takes the connections that other workers have left, and ends those whose time is over; call it often."""
+        if self._has_more:
+            self._accept()
+        if self._is_accepting:
+            self._port.look(len(self._connections))
+        now_s = self.clock()
+        if now_s >= self._sweep_at_s:
+            self._sweep_at_s = now_s + SWEEP_S
+            for connection in tuple(self._connections.values()):
+                connection.check(now_s)
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._connections)
+
+    def hand_on(self, exchange: HttpExchange) -> None:
+        """Has the handler answer."""
+        try:
+            self._handler(exchange)
+        except PenstockError as error:
+            self.refuse(exchange, error)
+        except http.BadRequestError as error:
+            self.refused(InvalidInputError(str(error)))
+            exchange.answer(error_answer(error))
+        except Exception:
+            log.exception("an HTTP request failed")
+            exchange.answer(error_answer(PenstockError()))
+
+    def refuse(self, exchange: HttpExchange, error: PenstockError) -> None:
+        """Answers with an error that no method has counted."""
+        self.refused(error)
+        exchange.answer(error_answer(error))
+
+    def hold(self, connection: _Connection) -> None:
+        """Counts what a connection holds of a request that is not whole; ends it if all hold too much."""
+        held = connection.reader.body_bytes
+        self._held += held - connection.held
+        connection.held = held
+        if held and self._held > self._most_held:
+            self.refused(OverloadedError("too much is held of unfinished requests"))
+            connection.close()
+
+    def waits(self, connection: _Connection) -> None:
+        """Puts a connection behind all others: it has just been answered."""
+        if self._connections.pop(connection.descriptor, None) is not None:
+            self._connections[connection.descriptor] = connection
+
+    def watch(self, connection: _Connection, interest: int) -> None:
+        """Has epoll tell of these events."""
+        self._epoll.modify(connection.descriptor, interest)
+
+    def remove(self, connection: _Connection) -> None:
+        """Forgets a connection, before its socket is closed."""
+        self._held -= connection.held
+        connection.held = 0
+        if self._connections.pop(connection.descriptor, None) is not None:
+            self._epoll.unregister(connection.descriptor)
+        self._settle()
+
+    def begin_drain(self) -> None:
+        """Accepts nothing more, and ends each connection with the answers that it waits for."""
+        self.is_draining = True
+        self._stop_accepting()
+        for connection in tuple(self._connections.values()):
+            connection.end_when_idle()
+        self._settle()
+
+    def give_up(self) -> None:
+        """Answers what still runs with an error, and ends every connection that takes it."""
+        for connection in tuple(self._connections.values()):
+            connection.give_up()
+
+    def close(self) -> None:
+        """Ends every connection."""
+        self._stop_accepting()
+        for connection in tuple(self._connections.values()):
+            connection.close()
+        self._epoll.close()
+        self.drained.set()
+
+    def _settle(self) -> None:
+        if self.is_draining and not self._connections:
+            self.drained.set()
+
+    def _stop_accepting(self) -> None:
+        self._is_accepting = self._has_more = False
+        for listener in self._port.listeners:
+            try:
+                self._epoll.unregister(listener)
+            except (OSError, ValueError):
+                continue  # it has never listened
+        self._port.close()
+
+    def _accept(self) -> None:
+        """Takes connections, as long as no other worker has fewer."""
+        self._has_more = False
+        for listener in self._port.listeners:
+            while self._is_accepting:
+                if not self._port.is_least(len(self._connections)):
+                    self._has_more = True
+                    break
+                try:
+                    accepted, _ = listener.accept()
+                except (BlockingIOError, InterruptedError):
+                    break
+                except ConnectionAbortedError:
+                    continue
+                except OSError as error:
+                    if error.errno == errno.EINVAL:
+                        self._stop_accepting()  # the supervisor has shut it down: the server ends
+                        return
+                    log.warning("no REST connection can be accepted now", reason=os.strerror(error.errno or 0))
+                    self._has_more = True
+                    break
+                self._take(accepted)
+
+    def _take(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        if accepted.family != socket.AF_UNIX:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if len(self._connections) >= self._most:
+            # They are in the order of their last answers.
+            idle = next((each for each in self._connections.values() if each.is_waiting), None)
+            if idle is None:
+                accepted.close()
+                self.refused(OverloadedError("too many connections"))
+                return
+            idle.close()
+        if self._tls is not None:
+            try:
+                # The handshake is a part of the first reads and writes.
+                accepted = self._tls.current().wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+            except OSError:
+                accepted.close()  # its caller has left
+                return
+        connection = _Connection(self, accepted)
+        self._connections[connection.descriptor] = connection
+        self._epoll.register(connection.descriptor, _READABLE)
+        connection.read()  # most have sent their first request already
