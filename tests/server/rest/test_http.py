@@ -126,9 +126,9 @@ def test_a_body_is_the_same_after_its_compression(body: bytes, encoding: str) ->
     [
         (b"x", "br", 415, "'br', expected gzip or deflate"),
         (b"hello", "gzip", 400, "not gzip"),
-        (gzip.compress(b"a" * 101), "gzip", 413, "larger than 100 bytes"),
-        (gzip.compress(b"a" * 10_000_000), "gzip", 413, "larger than 100 bytes"),
-        (gzip.compress(b"abc")[:-1], "gzip", 400, "cut short"),
+        (gzip.compress(b"a" * 101, mtime=0), "gzip", 413, "larger than 100 bytes"),
+        (gzip.compress(b"a" * 10_000_000, mtime=0), "gzip", 413, "larger than 100 bytes"),
+        (gzip.compress(b"abc", mtime=0)[:-1], "gzip", 400, "cut short"),
         (zlib.compress(b"abc") + b"x", "deflate", 400, "goes on after its end"),
         (b"", "gzip", 400, "cut short"),
     ],
