@@ -181,7 +181,7 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
         "file = link.makefile('rb')\n"
         "start = messages.command(frames.receive(file))\n"
         "counters = f'{start.counters} {start.slot}'\n"
-        "os.fstat(int(sys.argv[6]))\n"
+        "os.fstat(int(sys.argv[6])), os.fstat(int(sys.argv[7]))\n"
         "found = [counters, *sys.argv[1:3], *sys.argv[4:], os.environ['MALLOC_ARENA_MAX'], os.environ['OMP_NUM_THREADS'],\n"
         "         str(os.getsid(0) == os.getpid())]\n"
         "link.sendall(messages.framed(messages.ListenFailed('|'.join(found))))\n"
@@ -193,7 +193,7 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # the user's own wins
     events: list[Any] = []
     inherited, other_end = os.pipe()
-    worker = await start_worker("{}", (inherited,))
+    worker = await start_worker("{}", (inherited,), (other_end,))
     for descriptor in (inherited, other_end):
         os.close(descriptor)
     assert worker.slot == -1
@@ -207,6 +207,7 @@ async def test_a_worker_starts_with_its_socket_settings_and_counters(
         "{}",
         str(os.getpid()),
         str(inherited),
+        str(other_end),
         ENVIRONMENT["MALLOC_ARENA_MAX"],
         "3",
     ]

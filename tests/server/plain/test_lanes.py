@@ -566,6 +566,7 @@ class Item:
     """What waits in the general queue, where times are in nanoseconds too."""
 
     size_bytes = 0
+    is_alone = False
 
     def __init__(self, rows: int, arrived: int, deadline: float, priority: int, slot: int) -> None:
         self.rows = rows
