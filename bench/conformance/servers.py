@@ -71,13 +71,12 @@ def running(name: str) -> Iterator[Running]:
 def _penstock(folder: Path) -> Iterator[Running]:
     contract.write(folder / "models")
     _, env = roles.registry_in(folder)
-    command = roles.penstock_command(
-        "serve", "--registry", "", "--model-repository", str(folder / "models"), *roles.PORTS
-    )
+    options = ("--registry", "", "--model-repository", str(folder / "models"), *roles.PORTS, "--rest-port", "0")
+    command = roles.penstock_command("serve", *options)
     with ServerProcess(command, env=env) as process:
         process.wait_ready()
         _wait_ready(process.grpc, MODELS, process)
-        yield Running(process.grpc, "", "")
+        yield Running(process.grpc, process.rest, "")
 
 
 @contextmanager

@@ -351,7 +351,7 @@ def _decoded(body: bytes, decode: Any) -> Any:
         return decode(body)
     except msgspec.ValidationError as error:
         raise InvalidInputError(f"the body is not what is expected here: {error}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if not any(word in body for word in _WORDS):
             raise InvalidInputError(f"the body is not JSON: {error}") from None
     try:

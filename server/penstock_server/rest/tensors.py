@@ -53,6 +53,8 @@ def raw_of_json(data: msgspec.Raw, datatype: str, shape: Sequence[int], name: st
         values = decoder.decode(data)
     except msgspec.ValidationError:
         values, is_typed = msgspec.json.decode(data), False
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"the data of tensor {name!r} are not UTF-8: {error}") from None
     if not isinstance(values, list) or (values and type(values[0]) is list):
         values = flattened(values, shape, name)
     return raw_of_values(values, datatype, shape, name, are_numbers=is_typed)

@@ -86,6 +86,8 @@ def test_the_head_of_a_message_is_made_once_and_is_the_same() -> None:
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
+        (b'{"inputs": [{"name": "\xff"}]}', "not JSON: .*utf-8"),
+        (b'{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": ["\xff"]}]}', "not UTF-8|not JSON"),
         (b"[]", r"Expected `object`, got `array`"),
         (b'{"inputs": [{"name": "x"}]}', r"missing required field `datatype` - at `\$.inputs\[0\]`"),
         (b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": ["1"]}]}', r"at `\$.inputs\[0\].shape\[0\]`"),
