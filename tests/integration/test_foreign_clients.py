@@ -134,7 +134,7 @@ def serve(
                 else:
                     certificate = key = None
             config = folder / f"{transport}-{kind}.toml"
-            config.write_text("\n".join(["[grpc]", *grpc_settings, BATCHING]))
+            config.write_text("\n".join(["rest_port = 0", "[grpc]", *grpc_settings, BATCHING]))
             host = {"unix": f"unix:{folder / 'socket'}", "ipv6": "::1"}.get(kind, "127.0.0.1")
             server = start(
                 "--transport", transport, "--host", host, "--config", str(config), "--model-repository",
@@ -436,23 +436,27 @@ async def test_tritonclient_on_asyncio(served: Served) -> None:
 @pytest.mark.timeout(600)  # it may have to be downloaded
 def test_the_kserve_sdk(serve: Serve, tmp_path: Path) -> None:
     """In an environment of its own: it asks for other releases of what the server uses."""
-    _, place = serve("native", "plain")
+    server, place = serve("native", "plain")
     python = tmp_path / "venv" / "bin" / "python"
     uv = [sys.executable, "-m", "uv", "--quiet"]
     subprocess.run([*uv, "venv", "--python", sys.executable, str(tmp_path / "venv")], check=True)
     subprocess.run([*uv, "pip", "install", "--python", str(python), KSERVE], check=True)
     script = Path(foreign_clients.__file__).with_name("kserve_client.py")
-    done = subprocess.run([str(python), str(script), place.address], check=False, capture_output=True, text=True)
+    asked = [str(python), str(script), place.address, server.rest]
+    done = subprocess.run(asked, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found.pop("unknown")[0] == "NOT_FOUND"
-    assert found == {
-        "live": True,
-        "ready": True,
-        "model": True,
-        **{form: [form, "1", [1, 0]] for form in ("list", "array")},
-        **{form: [form, "3", [["a", "é"]]] for form in ("strings", "array of strings")},
-    }
+    over_grpc, over_rest = map(json.loads, done.stdout.splitlines())
+    assert over_grpc.pop("unknown")[0] == "NOT_FOUND"
+    assert over_rest.pop("unknown")[0] == 404
+    assert over_rest.pop("v1") == [1, 0]
+    for found in (over_grpc, over_rest):
+        assert found == {
+            "live": True,
+            "ready": True,
+            "model": True,
+            **{form: [form, "1", [1, 0]] for form in ("list", "array")},
+            **{form: [form, "3", [["a", "é"]]] for form in ("strings", "array of strings")},
+        }
 
 
 def test_nghttp(serve: Serve, tmp_path: Path) -> None:

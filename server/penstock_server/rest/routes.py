@@ -92,10 +92,17 @@ class Routes:
         signatures: what the models take.
         post: has the reactor run an action.
         most_bytes: of a body that is unpacked.
+        run: runs what takes long, elsewhere; None for a thread of its own.
     """
 
     def __init__(
-        self, caller: Caller, signatures: Signatures, *, post: Callable[[Callable[[], None]], None], most_bytes: int
+        self,
+        caller: Caller,
+        signatures: Signatures,
+        *,
+        post: Callable[[Callable[[], None]], None],
+        most_bytes: int,
+        run: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._caller = caller
         self._signatures = signatures
@@ -104,7 +111,7 @@ class Routes:
         self._messages = Messages()
         self._replies = Replies()
         self._server_version = installed_version("penstock")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rest")
+        self._run = ThreadPoolExecutor(1, thread_name_prefix="rest").submit if run is None else run
         self._handlers: dict[str, Callable[..., None]] = {
             name: getattr(self, f"_{name}") for _, _, name in paths.TABLE if "shared_memory" not in name
         }
@@ -118,10 +125,6 @@ class Routes:
         request = exchange.request
         name, captured, query = paths.find(request.method, request.target)
         self._handlers[name](exchange, query, **captured)
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
 
     # The Open Inference Protocol, with Triton's extensions.
 
@@ -367,7 +370,7 @@ class Routes:
                 then_do = partial(then, made)
             self._post(partial(_unless_left, reading, then_do))
 
-        self._thread.submit(work)
+        self._run(work)
 
 
 def _options(query: Mapping[str, str]) -> Options:
