@@ -143,6 +143,15 @@ def test_a_certificate_is_its_connections(world: World) -> None:
     assert world.who(0) is None  # the row is another's now
 
 
+def test_a_connection_that_callers_share_is_nobodys(world: World) -> None:
+    world.memory.set_word(world.connections + wire.C_PEER, world.permit(("dns:web",)))
+    world.memory.set_word(world.connections + wire.C_FLAGS, wire.IS_LOCAL)
+    world.permit(b"Bearer a")
+    assert world.who() is None
+    world.headers(0, pair(NAME, b"Bearer a"))
+    assert world.who() == 1
+
+
 def test_a_closed_stream_is_nobodys(world: World) -> None:
     world.memory.set_word(world.connections + wire.C_PEER, world.permit(("dns:web",)))
     assert world.who() == 0

@@ -1,5 +1,6 @@
 """Plain requests of known callers, over a real connection: kernels take them, and nobody else's."""
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -155,3 +156,44 @@ def test_no_mutated_token_is_taken(serving: Any) -> None:
         assert set(pool.map(mutated, range(500))) == {UNKNOWN}
         assert server.plain.taken == 1
         server.become_clean()
+
+
+class Told:
+    """How a call from within the process ended."""
+
+    def __init__(self) -> None:
+        self.ended_with: Any = None
+        self._is_over = threading.Event()
+
+    def replied(self, _message: bytes) -> None:
+        self._is_over.set()
+
+    def ended(self, status: Any) -> None:
+        self.ended_with = status.code
+        self._is_over.set()
+
+    def answer(self) -> Any:
+        assert self._is_over.wait(TIMEOUT_S)
+        return self.ended_with
+
+
+def test_callers_of_another_port_are_told_apart(serving: Any) -> None:
+    """They share one connection, so one's certificate must not be the others'."""
+    with serving() as server:
+
+        def ask(peer: tuple[str, ...] = (), token: str | None = None) -> Any:
+            told = Told()
+            metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+            server.on_reactor(lambda: server.transport.begin(INFER, message([1, -1]), metadata, told, peer))
+            return told.answer()
+
+        known = ("uri:spiffe://corp/shop",)
+        for _ in range(3):
+            assert ask(known) is None
+            assert ask() is UNKNOWN
+            assert ask(("uri:spiffe://corp/other",)) is DENIED
+            assert ask(known, "bad") is UNKNOWN
+        assert server.plain.taken == 0
+        assert [ask(token="good") for _ in range(3)] == [None] * 3
+        assert server.plain.taken == 2
+        assert [ask(), ask(token="bad"), ask(known)] == [UNKNOWN, UNKNOWN, None]

@@ -28,8 +28,10 @@ from penstock_server.plain.layout import (
 )
 from penstock_server.transport.layout import (
     C_CALLER,
+    C_FLAGS,
     C_PEER,
     IS_CLOSED,
+    IS_LOCAL,
     S_CONNECTION,
     S_FLAGS,
     S_HEADERS,
@@ -72,9 +74,9 @@ def bearer(state: int, connection: int, value: int, size: int) -> int:
 
 @kernel
 def owner(state: int, connection: int) -> int:
-    """The caller whose certificate a connection has shown; 0 if it is not marked, or was forgotten since."""
+    """The caller whose certificate a connection has shown; 0 if it is not marked, was forgotten since, or is shared."""
     mark = word(connection + C_PEER)
-    if mark == 0:
+    if mark == 0 or word(connection + C_FLAGS) & IS_LOCAL:
         return 0
     caller = word(state + T_CALLERS) + ((mark & (1 << SERIAL_BITS) - 1) - 1) * CALLER_BYTES
     return caller if word(caller + R_SERIAL) == mark else 0
