@@ -118,6 +118,7 @@ SERVERS: Final[Mapping[str, MeasuredServer]] = MappingProxyType(
             MeasuredServer("fastapi", _baseline("fastapi_server"), JSON),
             MeasuredServer("penstock", _penstock()),
             MeasuredServer("penstock-rest", _penstock("--rest-port", "0"), REST),
+            MeasuredServer("penstock-beside-rest", _penstock("--rest-port", "0")),
             MeasuredServer("penstock-completion-queue", _penstock("--transport", "completion-queue")),
             MeasuredServer("penstock-aio", _penstock("--transport", "aio")),
             MeasuredServer("penstock-tls", _penstock_with_tls, TLS),
