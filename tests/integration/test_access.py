@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from penstock import inference_pb2 as pb
 from penstock.names import INFERENCE_SERVICE
 from penstock_server.access.tokens import line_of
-from tests.integration.conftest import WAIT_S, Server, _until, starting
+from tests.integration.conftest import WAIT_S, Server, _until
 from tests.server.access.conftest import AUDIENCE, ISSUER, TokenIssuer, ec_key
 from tests.server.access.test_fetch import answering
 
@@ -92,47 +93,49 @@ class World:
         except urllib.error.HTTPError as error:
             return error.code
 
-    def write_tokens(self, **tokens: str) -> None:
-        new = self.folder / "tokens.new"
-        new.write_text("\n".join(line_of(name, token) for name, token in tokens.items()))
-        os.replace(new, self.folder / "tokens")
-
     def said(self, event: str) -> list[dict[str, Any]]:
         """The lines of the log about an event."""
         lines = (line for line in self.server._log.read_text().splitlines() if line.startswith("{"))
         return [found for line in lines if (found := json.loads(line)).get("event") == event]
 
 
-@pytest.fixture(scope="module", params=["native", "completion-queue", "aio"])
-def world(
-    request: pytest.FixtureRequest,
-    environment: dict[str, str],
-    logs: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    flag_model: bytes,
-    put_version: Callable[..., Path],
+def write_tokens(folder: Path, **tokens: str) -> None:
+    """Puts another file in the place of the former one."""
+    new = folder / "tokens.new"
+    new.write_text("\n".join(line_of(name, token) for name, token in tokens.items()))
+    os.replace(new, folder / "tokens")
+
+
+@contextmanager
+def serving(
+    start: Callable[..., Server], folder: Path, flag_model: bytes, put_version: Callable[..., Path], **settings: Any
 ) -> Iterator[World]:
+    """A server with the rules above, its tokens, and an issuer of others."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificate, and is not installed")
-    folder, issuer = tmp_path_factory.mktemp("access"), TokenIssuer({"one": ec_key()})
+    issuer = TokenIssuer({"one": ec_key()})
     names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
     pair = ("-newkey", "rsa:2048", "-nodes", "-keyout", "server.key", "-out", "server.pem", "-days", "2")
     subprocess.run(["openssl", "req", "-x509", *pair, *names], cwd=folder, check=True, capture_output=True)
     put_version(folder / "models", "flag", "1", flag_model)
-    with answering([issuer.key_set.encode()]) as keys, starting(environment, logs) as start:
-        workers = 2 if request.param == "native" else 1
-        text = SETTINGS.format(
-            folder=folder, issuer=ISSUER, audience=AUDIENCE, keys=keys, transport=request.param, workers=workers
-        )
+    write_tokens(folder, shop="good", ops="ops", few="few")
+    with answering([issuer.key_set.encode()]) as keys:
+        text = SETTINGS.format(folder=folder, issuer=ISSUER, audience=AUDIENCE, keys=keys, **settings)
         (folder / "penstock.toml").write_text(text)
-        (folder / "tokens").write_text("")
-        server = start(
-            "--model-repository", str(folder / "models"), "--config", str(folder / "penstock.toml"), "--log-format", "json"
-        )  # fmt: skip
-        made = World(server, folder, issuer)
-        made.write_tokens(shop="good", ops="ops", few="few")
-        server.wait_ready()
-        _until(lambda: made.infer("good") is None, "the tokens are read")
+        places = ("--model-repository", str(folder / "models"), "--config", str(folder / "penstock.toml"))
+        yield World(start(*places, "--log-format", "json").wait_ready(), folder, issuer)
+
+
+@pytest.fixture(scope="module", params=["native", "completion-queue", "aio"])
+def world(
+    request: pytest.FixtureRequest,
+    start_shared: Callable[..., Server],
+    tmp_path_factory: pytest.TempPathFactory,
+    flag_model: bytes,
+    put_version: Callable[..., Path],
+) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("access")
+    with serving(start_shared, folder, flag_model, put_version, transport=request.param, workers=1) as made:
         yield made
 
 
@@ -147,8 +150,11 @@ def test_tokens_of_both_kinds_and_none(world: World) -> None:
     assert world.infer("ops") is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_a_limit_holds_over_all_workers(world: World) -> None:
-    answers = [world.infer("few") for _ in range(16)]
+def test_a_limit_holds_over_all_workers(
+    start: Callable[..., Server], tmp_path: Path, flag_model: bytes, put_version: Callable[..., Path]
+) -> None:
+    with serving(start, tmp_path, flag_model, put_version, transport="native", workers=2) as world:
+        answers = [world.infer("few") for _ in range(16)]
     assert answers.count(None) == 10
     assert set(answers[10:]) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
@@ -174,8 +180,8 @@ def test_control_takes_its_right_and_leaves_a_line(world: World) -> None:
 
 def test_tokens_are_taken_back_without_a_restart(world: World) -> None:
     assert world.infer("good") is None
-    world.write_tokens(shop="renewed", ops="ops", few="few")
+    write_tokens(world.folder, shop="renewed", ops="ops", few="few")
     _until(lambda: world.infer("good") is grpc.StatusCode.UNAUTHENTICATED, "the token is taken back")
     assert world.infer("renewed") is None
-    world.write_tokens(shop="good", ops="ops", few="few")
+    write_tokens(world.folder, shop="good", ops="ops", few="few")
     _until(lambda: world.infer("good") is None, "the token is given again")
