@@ -182,7 +182,7 @@ def test_rows_as_people_and_other_servers_write_them(server: Server) -> None:
     status, answer, _ = ask(server, "/invocations", {"inputs": rows})
     assert (status, answer["error"]) == (
         404,
-        "2 models are served, expected one; name the model, as in /invocations/MODEL",
+        "name the model, as in /invocations/MODEL; only where a single one is served it need not be named",
     )
 
 

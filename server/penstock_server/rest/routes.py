@@ -274,7 +274,7 @@ class Routes:
         """The one model that is served, for callers that name none."""
         models = self._signatures.models()
         if len(models) != 1:
-            raise NotFoundError(f"{len(models)} models are served, expected one; name the model, as in {path}")
+            raise NotFoundError(f"name the model, as in {path}; only where a single one is served it need not be named")
         return models[0]
 
     # Pages, and what probes ask.
