@@ -26,7 +26,7 @@ from penstock_server.drift.statistics import Reals
 MINIMUM_DEPENDENCE: Final = 0.02
 """The index of a pair that is still no drift. Two normal columns whose correlation falls from 0.8 to 0.7 have twice as much.
 Where one moves by half a deviation, and they depend on each other as before, they have a tenth of it: groups are coarse."""
-_ROUNDS: Final = 50
+_ROUNDS: Final = 500
 _CLOSE: Final = 1e-6
 
 Integers = NDArray[np.int64]
