@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
@@ -61,6 +62,12 @@ def ask(
         return response.status, json.loads(content) if is_json else content, response.headers
     finally:
         connection.close()
+
+
+def workers_of(server: Server) -> list[int]:
+    """The process ids of a server's workers."""
+    children = psutil.Process(server.pid).children(recursive=True)
+    return [each.pid for each in children if "penstock_server.worker" in each.cmdline()]
 
 
 def flag_body(rows: np.ndarray[Any, Any] = ROWS, **more: Any) -> dict[str, Any]:
@@ -315,6 +322,14 @@ models = ["flag"]
         return response.status, response.getheader("www-authenticate")
 
     row = b'{"features": [1, 2]}'
+    (worker,) = workers_of(server)
+    for says_goodbye in (True, False):  # as scanners and balancers do, before any handshake
+        for _ in range(3):
+            with socket.create_connection(server.rest.split(":"), timeout=TIMEOUT_S) as visitor:
+                if says_goodbye:
+                    visitor.shutdown(socket.SHUT_WR)
+                    while visitor.recv(100):  # an alert, and the end
+                        pass
     for _ in range(3):
         assert status("/predict/flag", row, f"Bearer {token}") == (200, None)
         assert status("/predict/flag", row, None) == (401, "Bearer")
@@ -326,3 +341,4 @@ models = ["flag"]
     assert status("/", None, None)[0] == 401
     assert status("/openapi.json", None, f"Bearer {token}")[0] == 403
     assert status("/healthz", None, None)[0] == 200
+    assert workers_of(server) == [worker]

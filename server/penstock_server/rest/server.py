@@ -170,7 +170,7 @@ class _Connection:
         """What has come; nothing when the caller has left, which ends the connection."""
         try:
             data = self._socket.recv(READ_BYTES)
-            if self._is_secured:
+            if data and self._is_secured:  # the handshake is over when something has come
                 self.peer = names_of_certificate(self._certificate())
         except _NOT_NOW:
             return b""
@@ -209,7 +209,7 @@ class _Connection:
 
     def ends_with(self, exchange: HttpExchange) -> bool:
         """Whether nothing comes behind the answer of this exchange."""
-        return self.is_last and exchange is self._exchanges[-1]
+        return self.is_last and bool(self._exchanges) and exchange is self._exchanges[-1]
 
     def answered(self) -> None:
         """Sends the answers that are there, in the order of their requests."""
@@ -303,7 +303,7 @@ class _Connection:
     def give_up(self) -> None:
         """Ends with an error in the place of each answer that is not there yet."""
         for exchange in tuple(self._exchanges):
-            if not exchange.reply:
+            if not exchange.reply and self.is_open:  # which the answer before it may have ended
                 pending = exchange.pending
                 self._server.refuse(exchange, UnavailableError(_SHUTTING_DOWN))
                 if pending is not None:
@@ -383,11 +383,19 @@ class RestServer:
             connection = self._connections.get(descriptor)
             if connection is None:
                 self._accept()
-                continue
+            else:
+                self._guarded(connection, happened)
+
+    def _guarded(self, connection: _Connection, happened: int) -> None:
+        """Has a connection do what there is to do. A bug that one brings about ends that one."""
+        try:
             if happened & select.EPOLLOUT:
                 connection.write()
             if connection.is_open and happened & ~select.EPOLLOUT:
                 connection.read()
+        except Exception:
+            log.exception("an HTTP connection failed")
+            connection.close()
 
     def look_after(self) -> None:
         """Takes the connections that other workers have left, and ends those whose time is over; call it often."""
@@ -529,4 +537,4 @@ class RestServer:
         connection = _Connection(self, accepted)
         self._connections[connection.descriptor] = connection
         self._epoll.register(connection.descriptor, _READABLE)
-        connection.read()  # most have sent their first request already
+        self._guarded(connection, select.EPOLLIN)  # most have sent their first request already

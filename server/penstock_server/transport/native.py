@@ -603,7 +603,7 @@ class NativeTransport:
         self._drain_at_s = now_s + min(IDLE_S, grace_s)
         self._close_port()
         if self._guest is not None:
-            self._guest.begin_drain()
+            self._guarded(self._guest.begin_drain)
 
     def _close_port(self) -> None:
         if self._port is not None:
@@ -624,7 +624,7 @@ class NativeTransport:
             for slot in self.sifter.give_up():
                 self.fail(slot, UnavailableError(_SHUTTING_DOWN))
         if is_late and self._guest is not None:
-            self._guest.give_up()
+            self._guarded(self._guest.give_up)
         self._flush()
         if now_s >= self._give_up_at_s:
             self._is_down = True
@@ -682,7 +682,7 @@ class NativeTransport:
                 log.exception("posted action failed")
         if self._guest is not None and self._cells[layout.GUEST_READY // 8]:
             self._cells[layout.GUEST_READY // 8] = 0
-            self._guest.turn()
+            self._guarded(self._guest.turn)
         now_s = self._monotonic()
         if now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_S
@@ -691,10 +691,17 @@ class NativeTransport:
             self._continue_drain()
         return self._scheduler.step()
 
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Has the guest do something; a bug of its own ends no gRPC call."""
+        try:
+            act()
+        except Exception:
+            log.exception("the guest failed")
+
     def _look_after(self, now_s: float) -> None:
         self._kernels.brief["look_after"](self._address)
         if self._guest is not None:
-            self._guest.look_after()
+            self._guarded(self._guest.look_after)
         if error := int(self._state[layout.ACCEPT_ERROR // 8]):
             self._state[layout.ACCEPT_ERROR // 8] = 0
             self._cannot_accept(error, now_s)

@@ -2,13 +2,14 @@
 
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from penstock_server.errors import NotFoundError, PenstockError
 from penstock_server.rest.answers import Answer
-from penstock_server.rest.http import BadRequestError
+from penstock_server.rest.http import BadRequestError, Request, RequestReader
 from penstock_server.rest.server import (
     ANSWER_S,
     IDLE_S,
@@ -313,6 +314,37 @@ def test_draining_answers_what_runs_and_refuses_what_comes(port: Port) -> None:
         assert port.server.drained.is_set()
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", number), timeout=WAIT_S)
+
+
+def test_a_bug_that_a_connection_brings_about_ends_that_one_alone(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_reader: RequestReader, _data: bytes) -> list[Request]:
+        raise ZeroDivisionError
+
+    with port.connect() as other:
+        with monkeypatch.context() as patch:
+            patch.setattr(RequestReader, "receive", broken)
+            with port.connect() as caller:
+                caller.sendall(GET % 1)
+                port.turn()
+                assert is_ended(caller)
+        other.sendall(GET % 2)
+        port.turn()
+        assert port.exchanges[0].request.target == b"/2"
+
+
+def test_answers_that_are_given_up_after_their_caller_has_left_are_nobody_s(port: Port) -> None:
+    """The first one cannot be sent, which ends the connection before the second one is given up."""
+    caller = port.connect()
+    caller.sendall(GET % 1 + GET % 2)
+    port.until(lambda: len(port.exchanges) == 2)
+    pending = port.exchanges[1].pending = Cancelled()
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    caller.close()  # with a reset
+    port.server.begin_drain()
+    port.server.give_up()
+    assert pending.count == 1
+    assert port.server.drained.is_set()
+    port.exchanges[1].answer(Answer(b"too late"))
 
 
 def test_what_is_not_answered_in_time_is_given_up_in_words(port: Port) -> None:

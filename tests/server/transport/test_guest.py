@@ -3,7 +3,10 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+import grpc
+
 from penstock_server.transport.guest import GuestThread
+from tests.server.transport.test_transports import Service, running, unary
 
 TIMEOUT_S = 10.0
 
@@ -86,3 +89,24 @@ def test_turns_run_on_the_reactor_until_the_guest_is_drained() -> None:
 
 def test_what_runs_too_long_is_given_up() -> None:
     assert drained(ends_by_itself=False) == ["turn", "begin_drain", "give_up", "close"]
+
+
+def test_a_guest_that_fails_ends_no_call() -> None:
+    """Over the native transport, whose thread it shares."""
+
+    class Broken(PipeGuest):
+        def turn(self) -> None:
+            super().turn()
+            raise ZeroDivisionError
+
+        def look_after(self) -> None:
+            super().look_after()
+            raise ZeroDivisionError
+
+    guest = Broken()
+    with running("native", Service(), guest=guest) as (_, address):
+        os.write(guest.writing, b"xx")
+        assert guest.has_turned.wait(TIMEOUT_S)
+        assert guest.has_looked.wait(TIMEOUT_S)
+        with grpc.insecure_channel(address) as channel:
+            assert unary(channel, "Echo")(b"undisturbed", timeout=TIMEOUT_S) == b"undisturbed"

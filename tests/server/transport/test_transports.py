@@ -28,7 +28,9 @@ from penstock_server.errors import (
 from penstock_server.transport.aio import AioTransport
 from penstock_server.transport.choose import native_transport
 from penstock_server.transport.completion_queue import CompletionQueueTransport
+from penstock_server.transport.guest import Guest
 from penstock_server.transport.interface import IDLE_S, Methods, StreamReceiver, Transport
+from penstock_server.transport.native import NativeTransport
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.window import WINDOW_BYTES, WINDOW_MESSAGES
 
@@ -206,12 +208,20 @@ class EchoReceiver:
 
 @contextmanager
 def running(
-    kind: str, service: Service, settings: TransportSettings | None = None, *, more: Methods | None = None
+    kind: str,
+    service: Service,
+    settings: TransportSettings | None = None,
+    *,
+    more: Methods | None = None,
+    guest: Guest | None = None,
 ) -> Iterator[tuple[Transport, str]]:
     methods = service.methods if more is None else service.methods | more
     transport: Transport = KINDS[kind](
         methods, service.scheduler, settings or TransportSettings(), refused=service.refusals.append
     )
+    if guest is not None:
+        assert isinstance(transport, NativeTransport)
+        transport.take_in(guest)
     thread = threading.Thread(target=transport.run)
     thread.start()
     with reserve("127.0.0.1", 0) as reserved:
