@@ -71,7 +71,7 @@ from penstock_server.settings import WorkerSettings
 from penstock_server.transport.choose import choose_transport
 from penstock_server.transport.guest import GuestThread
 from penstock_server.transport.interface import Methods, Refused, last_words_s
-from penstock_server.transport.local import Caller, DirectCaller
+from penstock_server.transport.local import CallMaker, DirectCalls
 from penstock_server.transport.native import NativeTransport
 from penstock_server.transport.shared_port import SharedPort
 from penstock_server.transport.tls_files import TlsContext
@@ -197,8 +197,8 @@ class Worker:
         from penstock_server.rest.signatures import Signatures
 
         most_bytes = self._settings.grpc.max_message_bytes
-        caller: Caller = self._transport if isinstance(self._transport, NativeTransport) else DirectCaller(methods)
-        describer = DirectCaller(inference_methods(self._predictor))
+        caller: CallMaker = self._transport if isinstance(self._transport, NativeTransport) else DirectCalls(methods)
+        describer = DirectCalls(inference_methods(self._predictor))
         signatures = Signatures(describer, generation=lambda: self._predictor.routing_table)
         routes = Routes(caller, signatures, post=self._post, most_bytes=most_bytes)
         files = self._settings.grpc.tls

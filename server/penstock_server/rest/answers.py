@@ -5,11 +5,14 @@ from math import ceil
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
+import structlog
 
 from penstock_server.call import Cancellable
 from penstock_server.errors import PenstockError
 from penstock_server.rest.http import JSON, BadRequestError, Request
 from penstock_server.transport.status import Status, status_of
+
+log = structlog.get_logger(__name__)
 
 _STATUSES: Final = {0: 200, 3: 400, 4: 504, 5: 404, 7: 403, 8: 429, 12: 501, 13: 500, 14: 503, 16: 401}
 """Of HTTP, for the numbers of gRPC: as `google.rpc.Code` maps them, and as grpc-gateway does."""
@@ -76,6 +79,9 @@ class RestOutcome:
             answer = self._render(message)
         except PenstockError as error:
             answer = error_answer(error)
+        except Exception:  # the caller must not wait for ever
+            log.exception("an HTTP answer failed")
+            answer = error_answer(PenstockError())
         self._exchange.answer(answer)
 
     def ended(self, status: Status) -> None:
@@ -92,13 +98,17 @@ class Continuation:
         self._then = then
 
     def replied(self, message: bytes) -> None:
-        self._then(message)
+        try:
+            self._then(message)
+        except Exception:  # the caller must not wait for ever
+            log.exception("an HTTP answer failed")
+            self._exchange.answer(error_answer(PenstockError()))
 
     def ended(self, status: Status) -> None:
         self._exchange.answer(status_answer(status))
 
 
-class Refusal:
+class LateRefusal:
     """Answers with an error, unless the caller may not ask, or asks for what is not there: then that is said."""
 
     __slots__ = ("_error", "_exchange")

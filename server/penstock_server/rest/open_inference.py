@@ -8,9 +8,9 @@ Source: Open Inference Protocol v2, REST; Triton Inference Server, "Binary Tenso
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -44,6 +44,7 @@ _NO_DATA: Final = msgspec.Raw(b"")
 _WORDS: Final = (b"NaN", b"Infinity")
 
 Parameters = dict[str, Any]
+DecodedT = TypeVar("DecodedT")
 
 
 class _Input(msgspec.Struct):
@@ -104,7 +105,7 @@ class Messages:
         Raises:
             InvalidInputError: the body is no request; says where and why.
         """
-        request = _decoded(body if json_bytes is None else body[:json_bytes], _decode)
+        request = decoded(body if json_bytes is None else body[:json_bytes], _decode)
         rest = memoryview(body)[len(body) if json_bytes is None else json_bytes :]
         raws: list[bytes] = []
         is_plain = not request.parameters and not request.outputs
@@ -337,16 +338,12 @@ def set_parameters(parameters: Any, given: Parameters) -> None:
                 )
 
 
-def decoded(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+def decoded(body: bytes, decode: Callable[[bytes], DecodedT]) -> DecodedT:
     """What a body of JSON says, with the bare words NaN and Infinity as texts.
 
     Raises:
-        InvalidInputError: it is not JSON, or not what the decoder takes; says where.
+        InvalidInputError: it is not JSON, or not what `decode` takes; says where.
     """
-    return _decoded(body, decoder.decode)
-
-
-def _decoded(body: bytes, decode: Any) -> Any:
     try:
         return decode(body)
     except msgspec.ValidationError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from penstock import inference_pb2 as pb
 from penstock_server.errors import NotFoundError
-from penstock_server.rest.rows import Input, Signature, signature_of
+from penstock_server.rest.rows import Input, RowSignature, signature_of
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -74,7 +74,7 @@ def document(models: Sequence[pb.ModelMetadataResponse], version: str) -> dict[s
     }
 
 
-def row_schema(signature: Signature) -> dict[str, Any]:
+def row_schema(signature: RowSignature) -> dict[str, Any]:
     """The schema of one row: an object by column, or a list where columns have no names."""
     by_column = signature.by_column
     if by_column and not (len(by_column) == 1 and not signature.columns and by_column[0].name in {"X", "input"}):
@@ -128,11 +128,11 @@ def _array(each: Input, shape: Sequence[int]) -> dict[str, Any]:
     return {**schema, "example": value}
 
 
-def _example_row(signature: Signature) -> Any:
+def _example_row(signature: RowSignature) -> Any:
     return row_schema(signature).get("example")
 
 
-def _predict(name: str, signature: Signature, row: dict[str, Any]) -> dict[str, Any]:
+def _predict(name: str, signature: RowSignature, row: dict[str, Any]) -> dict[str, Any]:
     rows = {"type": "array", "items": row}
     one = _example_row(signature)
     is_named = isinstance(one, dict)
@@ -157,7 +157,7 @@ def _predict(name: str, signature: Signature, row: dict[str, Any]) -> dict[str, 
     )
 
 
-def _infer(name: str, signature: Signature, metadata: pb.ModelMetadataResponse) -> dict[str, Any]:
+def _infer(name: str, signature: RowSignature, metadata: pb.ModelMetadataResponse) -> dict[str, Any]:
     inputs = []
     for each in signature.inputs:
         shape = [1, *(size if size >= 0 else 1 for size in each.shape)]
@@ -179,7 +179,7 @@ def _infer(name: str, signature: Signature, metadata: pb.ModelMetadataResponse) 
     return {**operation, "description": f"Gives {outputs}."}
 
 
-def _invocations(name: str, signature: Signature) -> dict[str, Any]:
+def _invocations(name: str, signature: RowSignature) -> dict[str, Any]:
     one = _example_row(signature)
     value = (
         {"dataframe_split": {"columns": list(one), "data": [list(one.values())]}}
@@ -191,7 +191,7 @@ def _invocations(name: str, signature: Signature) -> dict[str, Any]:
     )
 
 
-def _instances(name: str, signature: Signature) -> dict[str, Any]:
+def _instances(name: str, signature: RowSignature) -> dict[str, Any]:
     value = {"instances": [_example_row(signature)]}
     summary = f"Predict with {name} (KServe V1, TensorFlow Serving)"
     return _post(name, summary, _OBJECT, {"one row": {"value": value}}, answer=f"{_REF}Predictions")

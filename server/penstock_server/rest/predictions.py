@@ -19,15 +19,15 @@ from penstock.names import ATTRIBUTIONS, PARAMETER_BASE, PARAMETER_COLUMNS, PARA
 from penstock_server.errors import InvalidInputError
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.rest.open_inference import decoded
-from penstock_server.rest.rows import Rows, Signature, columns_of, rows_of
+from penstock_server.rest.rows import Rows, RowSignature, columns_of, rows_of
 from penstock_server.rest.tensors import json_of_raw, shown
 
-_anything: Final = msgspec.json.Decoder()
+_anything: Final = msgspec.json.Decoder().decode
 _INVOCATIONS: Final = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _INTEGERS: Final = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
 
 
-def predict_rows(body: bytes, signature: Signature) -> Rows:
+def predict_rows(body: bytes, signature: RowSignature) -> Rows:
     """The rows of `POST /predict/MODEL`: `{"features": ...}`, or one row's columns, or columns of several rows.
 
     Raises:
@@ -48,7 +48,7 @@ def predict_rows(body: bytes, signature: Signature) -> Rows:
     return rows_of(value, signature)
 
 
-def instance_rows(body: bytes, signature: Signature) -> Rows:
+def instance_rows(body: bytes, signature: RowSignature) -> Rows:
     """The rows of KServe's V1 protocol: `{"instances": [...]}`, or TensorFlow Serving's `{"inputs": ...}`."""
     value = decoded(body, _anything)
     if not isinstance(value, dict) or not ("instances" in value) ^ ("inputs" in value):
@@ -56,7 +56,7 @@ def instance_rows(body: bytes, signature: Signature) -> Rows:
     return _wrapped("instances" if "instances" in value else "inputs", value, signature)
 
 
-def invocation_rows(body: bytes, content_type: str, signature: Signature) -> Rows:
+def invocation_rows(body: bytes, content_type: str, signature: RowSignature) -> Rows:
     """The rows of MLflow's `/invocations`: JSON in one of its four forms, or CSV with a header."""
     if content_type.partition(";")[0].strip().lower() == "text/csv":
         return _csv_rows(body, signature)
@@ -69,7 +69,7 @@ def invocation_rows(body: bytes, content_type: str, signature: Signature) -> Row
     return _wrapped(found[0], value, signature)
 
 
-def _wrapped(form: str, value: dict[str, Any], signature: Signature) -> Rows:
+def _wrapped(form: str, value: dict[str, Any], signature: RowSignature) -> Rows:
     held = value[form]
     match form:
         case "dataframe_split":
@@ -97,7 +97,7 @@ def _split(columns: Any, data: list[Any]) -> Rows:
     return Rows(len(data), {name: [row[at] for row in data] for at, name in enumerate(columns)})
 
 
-def _csv_rows(body: bytes, signature: Signature) -> Rows:
+def _csv_rows(body: bytes, signature: RowSignature) -> Rows:
     try:
         lines = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:

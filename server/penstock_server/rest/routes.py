@@ -27,7 +27,7 @@ from penstock_server.call import Metadata
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnsupportedError
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.rest import http, openapi, paths
-from penstock_server.rest.answers import Answer, Continuation, Exchange, Refusal, RestOutcome, as_json, error_answer
+from penstock_server.rest.answers import Answer, Continuation, Exchange, LateRefusal, RestOutcome, as_json, error_answer
 from penstock_server.rest.http import HTML, TEXT, BadRequestError, Request
 from penstock_server.rest.message_json import json_of_message, setting_of
 from penstock_server.rest.open_inference import (
@@ -40,9 +40,9 @@ from penstock_server.rest.open_inference import (
     plain_parameters,
 )
 from penstock_server.rest.predictions import instance_rows, invocation_rows, predict_answer, predict_rows, predictions
-from penstock_server.rest.rows import Options, Rows, Signature, message_of
+from penstock_server.rest.rows import Options, Rows, RowSignature, message_of
 from penstock_server.rest.signatures import Signatures
-from penstock_server.transport.local import Caller, Outcome
+from penstock_server.transport.local import CallMaker, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ class Routes:
 
     def __init__(
         self,
-        caller: Caller,
+        caller: CallMaker,
         signatures: Signatures,
         *,
         post: Callable[[Callable[[], None]], None],
@@ -217,7 +217,7 @@ class Routes:
     def _invoke(self, exchange: Exchange, query: Query, model: str) -> None:
         content_type = exchange.request.headers.get(b"content-type", b"").decode("latin-1")
 
-        def read(body: bytes, signature: Signature) -> Rows:
+        def read(body: bytes, signature: RowSignature) -> Rows:
             return invocation_rows(body, content_type, signature)
 
         # MLflow passes over columns that its signature does not have.
@@ -236,7 +236,7 @@ class Routes:
         exchange: Exchange,
         model: str,
         options: Options,
-        read: Callable[[bytes, Signature], Rows],
+        read: Callable[[bytes, RowSignature], Rows],
         render: Callable[[Rows, bytes], Answer],
     ) -> None:
         """Answers a request for the predictions of rows."""
@@ -258,7 +258,7 @@ class Routes:
         def refuse(error: PenstockError | BadRequestError) -> None:
             # What is wrong with the rows tells what the model takes: only to those who may ask it.
             asked = pb.ModelInferRequest(model_name=model, model_version=options.version)
-            self._begin(exchange, _INFER, asked.SerializeToString(), Refusal(exchange, error))
+            self._begin(exchange, _INFER, asked.SerializeToString(), LateRefusal(exchange, error))
 
         if len(body) <= LARGE_BYTES:
             try:
@@ -319,7 +319,7 @@ class Routes:
         body = self._body(request)
         if len(body) > LARGE_BYTES:
             raise InvalidInputError(f"the body takes {len(body):,} bytes, expected at most {LARGE_BYTES:,} here")
-        return decoded(body, decoder) if body.strip() else default
+        return decoded(body, decoder.decode) if body.strip() else default
 
     def _body(self, request: Request) -> bytes:
         encoding = request.headers.get(b"content-encoding")

@@ -50,7 +50,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class RowSignature:
     """What a model takes.
 
     Attributes:
@@ -102,7 +102,7 @@ class Options:
     ignores_extra: bool = False
 
 
-def signature_of(metadata: pb.ModelMetadataResponse) -> Signature:
+def signature_of(metadata: pb.ModelMetadataResponse) -> RowSignature:
     """What a model takes, from its metadata."""
     inputs = []
     columns: tuple[str, ...] = ()
@@ -115,10 +115,10 @@ def signature_of(metadata: pb.ModelMetadataResponse) -> Signature:
         if PARAMETER_COLUMNS in parameters:
             columns = tuple(json.loads(parameters[PARAMETER_COLUMNS].string_param))
     explains = any(ATTRIBUTIONS in tensor.parameters for tensor in metadata.outputs)
-    return Signature(metadata.name, tuple(inputs), columns if len(inputs) == 1 else (), explains)
+    return RowSignature(metadata.name, tuple(inputs), columns if len(inputs) == 1 else (), explains)
 
 
-def rows_of(value: Any, signature: Signature) -> Rows:
+def rows_of(value: Any, signature: RowSignature) -> Rows:
     """Rows from JSON: a list of rows, or one row; each a list of values or an object by column.
 
     Raises:
@@ -156,7 +156,7 @@ def columns_of(value: Any) -> Rows:
     return Rows(lengths.pop(), value)
 
 
-def message_of(signature: Signature, rows: Rows, options: Options) -> bytes:
+def message_of(signature: RowSignature, rows: Rows, options: Options) -> bytes:
     """The message that asks for the predictions of rows.
 
     Raises:
@@ -176,7 +176,7 @@ def message_of(signature: Signature, rows: Rows, options: Options) -> bytes:
     return encoded
 
 
-def _tensors(signature: Signature, rows: Rows) -> list[tuple[Input, tuple[int, ...], Sequence[Any]]]:
+def _tensors(signature: RowSignature, rows: Rows) -> list[tuple[Input, tuple[int, ...], Sequence[Any]]]:
     """Each tensor of a message: its input, its shape and its values."""
     count = rows.count
     if rows.columns:
@@ -200,7 +200,7 @@ def _tensors(signature: Signature, rows: Rows) -> list[tuple[Input, tuple[int, .
     return [(each, (count, *each.shape), [row[at] for row in lists]) for at, each in enumerate(inputs)]
 
 
-def _by_name(signature: Signature, columns: Mapping[str, Sequence[Any]]) -> list[tuple[Input, Sequence[Any]]]:
+def _by_name(signature: RowSignature, columns: Mapping[str, Sequence[Any]]) -> list[tuple[Input, Sequence[Any]]]:
     by_column = signature.by_column
     if not by_column:
         whole = [each for each in signature.inputs if each.name in columns]
@@ -272,7 +272,7 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _row_depth(signature: Signature) -> int:
+def _row_depth(signature: RowSignature) -> int:
     """How deep a row is nested as a list."""
     inputs = signature.inputs
     return len(inputs[0].shape) if len(inputs) == 1 and not inputs[0].is_column else 1

@@ -6,8 +6,8 @@ from typing import Final
 from penstock import inference_pb2 as pb
 from penstock.names import INFERENCE_SERVICE
 from penstock_server.parse import OPEN_INFERENCE, parse
-from penstock_server.rest.rows import Signature, signature_of
-from penstock_server.transport.local import Caller
+from penstock_server.rest.rows import RowSignature, signature_of
+from penstock_server.transport.local import CallMaker
 from penstock_server.transport.status import Status
 
 _METADATA: Final = f"/{INFERENCE_SERVICE}/ModelMetadata"
@@ -36,13 +36,13 @@ class Signatures:
         generation: an object that is another one whenever other versions may be served.
     """
 
-    def __init__(self, caller: Caller, generation: Callable[[], object]) -> None:
+    def __init__(self, caller: CallMaker, generation: Callable[[], object]) -> None:
         self._caller = caller
         self._generation = generation
         self._seen: object = None
-        self._metadata: dict[tuple[str, str], tuple[pb.ModelMetadataResponse, Signature] | None] = {}
+        self._metadata: dict[tuple[str, str], tuple[pb.ModelMetadataResponse, RowSignature] | None] = {}
 
-    def of(self, model: str, version: str) -> Signature | None:
+    def of(self, model: str, version: str) -> RowSignature | None:
         """What a version takes, or the champion if none is named; None if there is no such model or version."""
         found = self._found(model, version)
         return None if found is None else found[1]
@@ -58,7 +58,7 @@ class Signatures:
         index = parse(pb.RepositoryIndexResponse, message or b"", OPEN_INFERENCE)
         return sorted({model.name for model in index.models})
 
-    def _found(self, model: str, version: str) -> tuple[pb.ModelMetadataResponse, Signature] | None:
+    def _found(self, model: str, version: str) -> tuple[pb.ModelMetadataResponse, RowSignature] | None:
         now = self._generation()
         if now is not self._seen or len(self._metadata) >= _KEPT:
             self._seen = now

@@ -28,7 +28,7 @@ class Outcome(Protocol):
         """There is none."""
 
 
-class Caller(Protocol):
+class CallMaker(Protocol):
     """Makes calls; on the reactor's thread."""
 
     def begin(
@@ -46,7 +46,7 @@ class Caller(Protocol):
         ...
 
 
-class DirectCaller:
+class DirectCalls:
     """Hands calls to their handlers.
 
     Args:

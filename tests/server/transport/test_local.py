@@ -11,7 +11,7 @@ import pytest
 from penstock_server.call import Call, Cancellable
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.transport.interface import Methods
-from penstock_server.transport.local import Caller, DirectCaller
+from penstock_server.transport.local import CallMaker, DirectCalls
 from penstock_server.transport.status import Status
 from tests.server.transport.test_transports import TIMEOUT_S, Service, running
 
@@ -67,7 +67,7 @@ class Told:
         return self.outcomes.get(timeout=TIMEOUT_S)
 
 
-Run = Callable[[Callable[[Caller], Any]], Any]
+Run = Callable[[Callable[[CallMaker], Any]], Any]
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +79,12 @@ def handlers() -> Handlers:
 def run(request: pytest.FixtureRequest, handlers: Handlers) -> Iterator[Run]:
     """Runs something with a caller on its reactor's thread."""
     if request.param == "direct":
-        caller = DirectCaller(handlers.methods())
+        caller = DirectCalls(handlers.methods())
         yield lambda act: act(caller)
         return
     with running("native", Service(), more=handlers.methods()) as (transport, _):
 
-        def on_reactor(act: Callable[[Caller], Any]) -> Any:
+        def on_reactor(act: Callable[[CallMaker], Any]) -> Any:
             done: SimpleQueue[Any] = SimpleQueue()
             transport.post(lambda: done.put(act(transport)))
             return done.get(timeout=TIMEOUT_S)
