@@ -84,9 +84,10 @@ def test_no_pause_is_taken_where_another_server_can_be_asked_at_once(servers):
     addresses = [server.address for server in servers]
     for server in servers[:2]:
         server.stop()
-    with Client(addresses, retries=0, balancing=OFTEN) as client:
+    with Client(addresses, retries=0, backoff=Backoff(initial_s=1e6, cap_s=1e6), balancing=OFTEN) as client:
         for _ in range(5):
-            client.predict("fares", ROW)
+            assert client.predict("fares", ROW)["fare"].tolist() == [82.0]
+    assert inferred(servers)[2] == 5
 
 
 def test_a_server_that_says_that_it_is_ill_is_left_out_until_it_is_well(client, servers):
