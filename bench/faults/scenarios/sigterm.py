@@ -91,24 +91,25 @@ class _Callers:
         return ending == "UNAVAILABLE"
 
 
-def _stream(address: str, seed: int) -> Counter[str]:
-    """Opens one stream after another until the server has gone; how they ended.
+def _stream(channel: grpc.Channel, seed: int) -> Counter[str]:
+    """Opens one stream after another until the server has gone or the channel is closed; how they ended.
 
     On a thread: grpc.aio tells of "Internal error from Core" where it writes to a stream whose status has come already,
     and loses that status.
     """
     codes: Counter[str] = Counter()
     questions = Questions(seed)
-    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        method = channel.stream_stream(callers.STREAM)
-        while codes["UNAVAILABLE"] == 0:
-            messages = [questions.of("promoted", 1).request.SerializeToString() for _ in range(_STREAMED)]
-            try:
-                for _ in method(iter(messages), timeout=_DEADLINE_S):
-                    pass
-                codes["OK"] += 1
-            except grpc.RpcError as error:
-                codes[_ending(error)] += 1
+    method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(callers.STREAM)
+    while codes["UNAVAILABLE"] == 0:
+        messages = [questions.of("promoted", 1).request.SerializeToString() for _ in range(_STREAMED)]
+        try:
+            for _ in method(iter(messages), timeout=_DEADLINE_S):
+                pass
+            codes["OK"] += 1
+        except grpc.RpcError as error:
+            codes[_ending(error)] += 1
+        except ValueError:  # of a closed channel
+            break
     return codes
 
 
@@ -126,17 +127,23 @@ async def _load(address: str, pid: int, *, seed: int) -> tuple[Counter[str], int
     tasks: list[asyncio.Task[Counter[str] | None]] = [
         asyncio.create_task(asking.ask(unary[at % _CHANNELS], model)) for at, model in enumerate(models)
     ]
-    streams = [asyncio.create_task(asyncio.to_thread(_stream, address, seed + at)) for at in range(_STREAMS)]
+    roads = [
+        grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(_STREAMS)
+    ]
+    streams = [asyncio.create_task(asyncio.to_thread(_stream, road, seed + at)) for at, road in enumerate(roads)]
     await asyncio.sleep(_LOAD_S)
     started = time.monotonic()
     os.kill(pid, signal.SIGTERM)
     ended, left = await asyncio.wait({*tasks, *streams}, timeout=_ENDS_S)
     took_s = time.monotonic() - started
-    for task in left:
+    for road in roads:
+        road.close()  # a thread cannot be cancelled: what its streams wait for ends with their channel
+    for task in left.intersection(tasks):
         task.cancel()
-        asking.codes["no end"] += 1
+    if left:
+        asking.codes["no end"] += len(left)
     await asyncio.gather(*left, return_exceptions=True)
-    for task in ended:
+    for task in ended | left.intersection(streams):
         asking.codes += task.result() or Counter()
     for channel in opened:
         await channel.close()
