@@ -73,6 +73,8 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "compiled_models.kernels": {"kernels.base", "compiled_models.layout"},
         "compiled_models": GROUND | {"kernels"},
         "models": GROUND | {"batching", "features", "drift", "explain", "python", "compiled_models", "kernels"},
+        "response_cache.settings": GROUND,
+        "response_cache": GROUND | {"models"},
         "sources": GROUND | {"kernels", "rollout", "models"},
         "access": GROUND | {"transport.interface", "transport.certificate"},
         "transport.layout": set(),
@@ -92,7 +94,8 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         },
         "plain": GROUND | {"kernels"},
         "prediction": GROUND
-        | {"batching", "features", "rollout", "metrics", "request_log", "models", "plain", "transport.interface"},
+        | {"batching", "features", "rollout", "metrics", "request_log", "models", "plain", "transport.interface"}
+        | {"response_cache"},
         "services": GROUND | {"access", "plain"} | {"prediction", "transport", "batching", "models.signature"},
         "rest": GROUND | {"transport"},
         "settings": GROUND
@@ -107,18 +110,20 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "control.verdict",
             "models.execution",
             "python.settings",
+            "response_cache.settings",
         },
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
-        | {"transport.shared_port", "transport.certificate", "transport.tls_files", "compiled_models.choice", "access"},
+        | {"transport.shared_port", "transport.certificate", "transport.tls_files", "compiled_models.choice", "access"}
+        | {"response_cache.settings"},
         "checks": GROUND
         | {"access.credentials"}
         | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
-        | {"settings", "kernels", "plain", "access", "rest"},
+        | {"settings", "kernels", "plain", "access", "rest", "response_cache"},
         "source_process": GROUND | {"sources"},
-        "airlock": GROUND | {"batching", "models", "control.verdict"},
+        "airlock": GROUND | {"batching", "models", "control.verdict", "response_cache"},
         "app": GROUND
         | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
         | {"transport", "plain.kernel_set", "compiled_models.kernel_set", "access"},

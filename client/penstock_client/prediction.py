@@ -41,7 +41,7 @@ class Timing:
     Attributes:
         queue_s: seconds the request waited at the server.
         compute_s: seconds the model ran.
-        batch_rows: rows of the batch that it ran in, other callers' included.
+        batch_rows: rows of the batch that it ran in, other callers' included; 0 where the answer was kept from an earlier one.
         round_trip_s: seconds from sending to the answer, seen here; earlier attempts and pauses are not in it. NaN in a stream.
     """
 

@@ -21,6 +21,7 @@ from penstock_server.errors import InvalidInputError, PenstockError, is_out_of_m
 from penstock_server.models.artifact import is_ensemble
 from penstock_server.models.loader import load
 from penstock_server.models.servable import OnnxServable
+from penstock_server.response_cache.verdict import caching_verdict
 
 DESCRIPTORS: Final = 256
 NICENESS: Final = 10
@@ -73,7 +74,7 @@ def attempt(trial: Trial, limits: TrialLimits) -> Verdict:
     except Exception as error:  # noqa: BLE001 - whatever a load raises is its verdict
         return Verdict(_reason(error, limits, has_device=how.execution.has_device))
     batching: Batching = "rows" if servable.is_batched else "request"
-    note = servable.note
+    note = "; ".join(filter(None, (servable.note, caching_verdict(servable, how.caching).note)))
     engine = servable.kernels.choice if isinstance(servable, OnnxServable) else None
     servable.close()
     return Verdict(batching=batching, engine=engine, note=note, took_s=time.monotonic() - started)

@@ -25,6 +25,7 @@ from penstock_server.models.execution import ExecutionSettings
 from penstock_server.per_model import check_own, with_own
 from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
+from penstock_server.response_cache.settings import ResponseCacheSettings
 from penstock_server.sources.settings import CacheSettings, FetchSettings
 from penstock_server.transport.address import UNIX, host_of
 from penstock_server.transport.settings import NATIVE, TransportName, TransportSettings
@@ -169,6 +170,7 @@ class WorkerSettings:
     grpc: TransportSettings
     python: PythonSettings
     access: AccessSettings
+    response_cache: ResponseCacheSettings
 
     def load_settings(self, model: str) -> LoadSettings:
         """How a model is loaded."""
@@ -180,6 +182,7 @@ class WorkerSettings:
             self.python,
             self.serving.compiled_models,
             execution,
+            self.response_cache.of(model),
         )
 
     def to_json(self) -> str:
@@ -214,6 +217,7 @@ class ServerSettings:
         access: who may call, and what for.
         batching, serving, execution: a table `batching.models.NAME`, and so on, holds the settings of one model that
             differ.
+        response_cache: which answers are kept for requests with the same rows; none by default.
     """
 
     registry: str | None = None
@@ -235,6 +239,7 @@ class ServerSettings:
     serving: ModelSettings = field(default_factory=ModelSettings)
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     drift: DriftSettings = field(default_factory=DriftSettings)
+    response_cache: ResponseCacheSettings = field(default_factory=ResponseCacheSettings)
     request_log: RequestLogSettings = field(default_factory=RequestLogSettings)
     grpc: TransportSettings = field(default_factory=TransportSettings)
     access: AccessSettings = field(default_factory=AccessSettings)

@@ -60,6 +60,8 @@ from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.request_log.writer import RequestLogWriter
+from penstock_server.response_cache.responses import ResponseCache, VersionResponses
+from penstock_server.response_cache.verdict import caching_verdict
 from penstock_server.rollout.plan import ModelRoutes, VersionStatus
 from penstock_server.services.health import Health
 from penstock_server.services.inference import MODEL_INFER, inference_methods
@@ -146,6 +148,8 @@ class Worker:
         self._health = Health(self._predictor)
         self._shadow = ShadowThread(self._post)
         self._request_log = _request_log(settings.request_log)
+        most_bytes = settings.response_cache.max_bytes
+        self._responses = ResponseCache(most_bytes) if most_bytes else None
         self._samplers: dict[VersionKey, RequestSampler] = {}
         self._ensembles: dict[VersionKey, _LoadedEnsemble] = {}
         self._bound: dict[VersionKey, BoundExecutors] = {}
@@ -414,6 +418,7 @@ class Worker:
             large_thread=self._large if is_inline else None,
             slice_rows=self._slice_rows(servable, limits, cost),
             explaining=explaining,
+            responses=self._responses_of(servable, recorder),
             **common,
         )
 
@@ -445,8 +450,18 @@ class Worker:
             large_thread=None if thread is not None else self._large,
             slice_rows=self._slice_rows(servable, limits, cost),
             counts_apart=thread is not None,
+            responses=self._responses_of(servable, common["report"]),
             **common,
         )
+
+    def _responses_of(self, servable: Servable, recorder: Recorder) -> VersionResponses | None:
+        """Where the answers of a version are kept; None if they are not."""
+        verdict = caching_verdict(servable, self._settings.response_cache.of(servable.key[0]))
+        if verdict.note and servable.artifact.ensemble is not None:
+            # Of other versions the airlock has told it, which knows no steps.
+            model, version = servable.key
+            log.warning("about a version", model=model, version=version, note=verdict.note)
+        return self._responses.version(recorder) if verdict.is_on and self._responses is not None else None
 
     def _sampler(self, executor: Executor, servable: Servable, recorder: Recorder) -> RequestSampler | None:
         settings, writer = self._settings.request_log, self._request_log

@@ -92,6 +92,10 @@ class FakeReport:
         self.cells = cells
         self.refusals: Counter[str] = Counter()
         self.batches: list[dict[str, Any]] = []
+        self.hits: list[dict[str, Any]] = []
+        self.misses = 0
+        self.cached_bytes = 0
+        self.evictions = 0
         self.labels: list[int] = []
         self.scored: list[float] = []
         self.drift_rows = 0
@@ -105,6 +109,18 @@ class FakeReport:
 
     def batch(self, *, arrived_s: Sequence[float], **facts: Any) -> None:
         self.batches.append({"arrived_s": list(arrived_s), **facts})
+
+    def hit(self, **facts: Any) -> None:
+        self.hits.append(facts)
+
+    def missed(self, took_s: float) -> None:
+        self.misses += 1
+
+    def cached(self, size_bytes: int) -> None:
+        self.cached_bytes += size_bytes
+
+    def evicted(self) -> None:
+        self.evictions += 1
 
     def classes(self, labels: NDArray[np.int64], *, is_drift: bool = True) -> None:
         self.labels += labels.tolist()

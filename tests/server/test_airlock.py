@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from penstock_server.errors import InvalidInputError, ModelFailedError, Unavaila
 from penstock_server.kernels import compiled
 from penstock_server.models.execution import ExecutionSettings
 from penstock_server.python.settings import PythonSettings
+from penstock_server.response_cache.settings import Caching
 from tests.server.compiled_models.graphs import regressor
 
 LIMITS = TrialLimits(1024, 10.0)
@@ -50,6 +52,17 @@ def test_what_runs_the_graph_is_told_for_the_workers(tmp_path: Path) -> None:
     assert verdict.engine.proven_with == compiled.library(KERNELS).key
     again = msgspec.json.decode(msgspec.json.encode(verdict), type=Verdict)
     assert again.engine == verdict.engine
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_answers_that_are_not_kept_are_told_where_they_are_wanted(write_onnx: Any, wants: bool) -> None:
+    path = write_onnx(
+        [("RandomNormalLike", ["x"], ["y"], {})], inputs=[("x", "FP32", ["N", 2])], outputs=[("y", "FP32", ["N", 2])]
+    )
+    how = LoadSettings(caching=Caching(True, wants))
+    verdict = attempt(Trial("m", "1", "", str(path.parent), how), LIMITS)
+    assert verdict.has_passed
+    assert ("its answers are not kept in the response cache: its graph draws" in verdict.note) == wants
 
 
 @pytest.mark.parametrize(

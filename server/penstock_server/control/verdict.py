@@ -9,6 +9,7 @@ from penstock_server.batching.limits import Batching
 from penstock_server.compiled_models.choice import Choice
 from penstock_server.models.execution import ExecutionSettings
 from penstock_server.python.settings import PythonSettings
+from penstock_server.response_cache.settings import Caching
 
 MAX_VERDICT_BYTES: Final = 64 * 1024
 OUT_OF_DEVICE_MEMORY: Final = (
@@ -26,6 +27,7 @@ class LoadSettings(msgspec.Struct, frozen=True):
     python: PythonSettings = PythonSettings()
     compiled_models: bool = True
     execution: ExecutionSettings = ExecutionSettings()
+    caching: Caching = Caching()
 
 
 class Trial(msgspec.Struct, frozen=True):

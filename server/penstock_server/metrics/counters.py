@@ -53,6 +53,8 @@ REFUSALS: Final = (
 SHADOW_RESULTS: Final = ("agree", "disagree", "failed")
 SHADOW_DROPS: Final = ("busy", "incompatible")
 STEP_CELLS: Final = ("runs", "rows", "took_ns")
+CACHE_CELLS: Final = ("hits", "hit_rows", "misses", "evictions", "bytes")
+"""Of the response cache: requests, the rows of those that were answered from it, and what is kept now."""
 LOG_DROPS: Final = ("busy", "disk")
 """The executor drops rows while the log is "busy"; the log's own thread drops them when the "disk" fails or is full."""
 
@@ -112,6 +114,8 @@ class CountersShape:
             + 1
             + 1
             + len(LOG_DROPS)
+            + len(CACHE_CELLS)
+            + 2
             + 1
             + RUN_CELLS
         )
@@ -136,6 +140,8 @@ class SharedCounters:
         scores, score_sum: rows by distance between the shadow's score and the champion's; their sum [1], float64.
         pair_ns: [champion, shadow] time for the batches that both ran, float64.
         waiting: [rows, requests] now in the queue.
+        cache: in the order of `CACHE_CELLS`; `rows` and `requests` have the hits too.
+        cache_ns: [hits, misses] sums of what the response cache took of the reactor's time, float64.
         log_rows, log_drops: [1] rows written to the request log, and sampled rows that were not, by reason.
         drift_at: [1] the number of the current sub-window, counted from 0; modulo the number of sub-windows it is the
             position in the ring.
@@ -171,6 +177,8 @@ class SharedCounters:
         self.waiting = self._take(2)
         self.log_rows = self._take(1)
         self.log_drops = self._take(len(LOG_DROPS))
+        self.cache = self._take(len(CACHE_CELLS))
+        self.cache_ns = self._take_reals(2)
         self.beat_ns = self._take(1)
         self.running_since_ns = self._take(RUN_CELLS)
         self.joint = self._take(shape.joint)

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from penstock.names import VersionKey
 from penstock_server.metrics.counters import (
+    CACHE_CELLS,
     LATENCY_EDGES_S,
     LOG_DROPS,
     MAX_CLASSES,
@@ -95,6 +96,7 @@ class MetricsCollector(Collector):
         snapshot = self._snapshot()
         yield from _predictions(snapshot.versions)
         yield from _queues(snapshot.versions)
+        yield from _response_cache(snapshot.versions)
         yield from _steps(snapshot.versions)
         yield from _shadows(snapshot.versions)
         yield from _request_log(snapshot.versions)
@@ -139,8 +141,8 @@ def _predictions(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         sums = [*_summed(version.counters, "latency_ns"), *_summed(version.counters, "batch_ns").sum(axis=1)]
         for at, stage in enumerate(STAGES):
             latency.add_metric([*labels, stage], _buckets(LATENCY_EDGES_S, counts[at]), sum_value=sums[at] / _BILLION)
-        answered = int(_summed(version.counters, "rows")[0])
-        rows.add_metric(labels, _buckets(ROWS_EDGES, _summed(version.counters, "batch_rows")), sum_value=answered)
+        ran = int(_summed(version.counters, "rows")[0]) - _cache_cells(version)["hit_rows"]
+        rows.add_metric(labels, _buckets(ROWS_EDGES, _summed(version.counters, "batch_rows")), sum_value=ran)
         requests.add_metric(labels, int(_summed(version.counters, "requests")[0]))
     yield from (predictions, latency, rows, requests)
 
@@ -183,6 +185,31 @@ def _queues(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         for reason, count in zip(REFUSALS, _summed(version.counters, "refusals").tolist(), strict=True):
             refusals.add_metric([*_labels(version), reason], count)
     yield from (depth, requests, refusals)
+
+
+def _response_cache(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
+    """No series for versions whose answers were never looked for."""
+    hits = CounterMetricFamily(
+        "penstock_response_cache_hits", "Requests answered from the response cache.", labels=VERSION
+    )
+    misses = CounterMetricFamily(
+        "penstock_response_cache_misses", "Requests that were looked for in the response cache and ran.", labels=VERSION
+    )
+    evictions = CounterMetricFamily(
+        "penstock_response_cache_evictions", "Kept answers that made room for others.", labels=VERSION
+    )
+    size = GaugeMetricFamily("penstock_response_cache_bytes", "What kept answers take.", labels=VERSION)
+    for version in versions:
+        cells = _cache_cells(version)
+        if not any(cells.values()):
+            continue
+        for family, name in ((hits, "hits"), (misses, "misses"), (evictions, "evictions"), (size, "bytes")):
+            family.add_metric(_labels(version), cells[name])
+    yield from (hits, misses, evictions, size)
+
+
+def _cache_cells(version: VersionSnapshot) -> dict[str, int]:
+    return dict(zip(CACHE_CELLS, _summed(version.counters, "cache").tolist(), strict=True))
 
 
 def _steps(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:

@@ -14,6 +14,7 @@ from penstock_server.errors import PenstockError
 from penstock_server.features import counting
 from penstock_server.features.cells import AnswerCells, ClassCells
 from penstock_server.metrics.counters import (
+    CACHE_CELLS,
     LATENCY_EDGES_NS,
     LOG_DROPS,
     MAX_CLASSES,
@@ -45,6 +46,7 @@ _REASONS: Final[dict[type[PenstockError], str]] = {
 _REFUSAL_CELL: Final = {reason: cell for cell, reason in enumerate(REFUSALS)}
 _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
 _LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
+_HITS, _HIT_ROWS, _MISSES, _EVICTIONS, _BYTES = range(len(CACHE_CELLS))
 _AGREE, _DISAGREE, _FAILED = range(len(SHADOW_RESULTS))
 _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
 _FARTHEST: Final = 1e12
@@ -87,6 +89,8 @@ class Recorder:
         self._requests = counters.requests.data
         self._refusals = counters.refusals.data
         self._waiting = counters.waiting.data
+        self._cache = counters.cache.data
+        self._cache_ns = counters.cache_ns.data
         self._classes = counters.classes.data
         self._class_cells: dict[int, int] = {
             int(value): cell for cell, value in enumerate(counters.class_values[: int(counters.class_count[0])])
@@ -143,6 +147,33 @@ class Recorder:
         self._answered_ns[0] = int(ended_s * 1e9)
         self._rows[0] += rows
         self._requests[0] += requests
+
+    def hit(self, *, arrived_s: float, rows: int, started_s: float, ended_s: float) -> None:
+        """Records a request that was answered from the response cache: no batch ran for it."""
+        waited, took = int((started_s - arrived_s) * 1e9), int((ended_s - arrived_s) * 1e9)
+        self._latency[_QUEUE][latency_bucket(waited)] += 1
+        self._latency[_TOTAL][latency_bucket(took)] += 1
+        self._latency_ns[_QUEUE] += waited
+        self._latency_ns[_TOTAL] += took
+        self._answered_ns[0] = int(ended_s * 1e9)
+        self._rows[0] += rows
+        self._requests[0] += 1
+        self._cache[_HITS] += 1
+        self._cache[_HIT_ROWS] += rows
+        self._cache_ns[0] += took - waited
+
+    def missed(self, took_s: float) -> None:
+        """Records a request that was not in the response cache, and how long it took to find out."""
+        self._cache[_MISSES] += 1
+        self._cache_ns[1] += int(took_s * 1e9)
+
+    def cached(self, size_bytes: int) -> None:
+        """Records that so many bytes of answers are kept in addition, or fewer."""
+        self._cache[_BYTES] += size_bytes
+
+    def evicted(self) -> None:
+        """Records an answer that made room for others."""
+        self._cache[_EVICTIONS] += 1
 
     def latency_cells(self) -> tuple[NDArray[Any], ...]:
         """Where kernels count a request.

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from penstock import inference_pb2 as pb
-from penstock_server.metrics.counters import ROWS_EDGES, SharedCounters
+from penstock_server.metrics.counters import CACHE_CELLS, ROWS_EDGES, SharedCounters
 from penstock_server.metrics.prometheus import VersionSnapshot
 from penstock_server.metrics.selection import not_loaded, selected
 
@@ -51,7 +51,7 @@ def statistics(version: VersionSnapshot, since_1970_ns: int) -> pb.ModelStatisti
         name=version.model,
         version=version.version,
         last_inference=(answered_ns + since_1970_ns) // _NS_PER_MS if answered_ns else 0,
-        inference_count=sum(int(one.rows[0]) for one in counters),
+        inference_count=sum(int(one.rows[0]) for one in counters) - _cached(counters)["hit_rows"],
         execution_count=int(batches.sum()),
         inference_stats=_by_request(counters),
         batch_stats=_by_batch(batches.tolist(), *np.sum([one.batch_ns for one in counters], axis=0).tolist()),
@@ -59,21 +59,28 @@ def statistics(version: VersionSnapshot, since_1970_ns: int) -> pb.ModelStatisti
 
 
 def _by_request(counters: Sequence[SharedCounters]) -> pb.InferStatistics:
-    requests = sum(int(one.requests[0]) for one in counters)
+    requests, cached = sum(int(one.requests[0]) for one in counters), _cached(counters)
+    hit_ns, miss_ns = np.sum([one.cache_ns for one in counters], axis=0).tolist()
+    ran = requests - cached["hits"]
     total_ns, queue_ns = np.sum([one.latency_ns for one in counters], axis=0).tolist()
     features_ns, infer_ns = np.sum([one.compute_ns for one in counters], axis=0).tolist()
     # What is left; counters may be read while a batch is being counted.
-    output_ns = max(0.0, total_ns - queue_ns - features_ns - infer_ns)
+    output_ns = max(0.0, total_ns - queue_ns - features_ns - infer_ns - hit_ns)
     return pb.InferStatistics(
         success=_duration(requests, total_ns),
         fail=_duration(sum(int(one.refusals.sum()) for one in counters), 0.0),
         queue=_duration(requests, queue_ns),
-        compute_input=_duration(requests, features_ns),
-        compute_infer=_duration(requests, infer_ns),
-        compute_output=_duration(requests, output_ns),
-        cache_hit=_duration(0, 0.0),
-        cache_miss=_duration(0, 0.0),
+        compute_input=_duration(ran, features_ns),
+        compute_infer=_duration(ran, infer_ns),
+        compute_output=_duration(ran, output_ns),
+        cache_hit=_duration(cached["hits"], hit_ns),
+        cache_miss=_duration(cached["misses"], miss_ns),
     )
+
+
+def _cached(counters: Sequence[SharedCounters]) -> dict[str, int]:
+    """The cells of the response cache over all workers, by name."""
+    return dict(zip(CACHE_CELLS, np.sum([one.cache for one in counters], axis=0).tolist(), strict=True))
 
 
 def _by_batch(

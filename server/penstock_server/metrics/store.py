@@ -22,7 +22,7 @@ from typing import Final, Self
 import structlog
 
 from penstock.names import VersionKey
-from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
+from penstock_server.metrics.counters import CACHE_CELLS, CountersShape, SharedCounters, create_counters
 
 log = structlog.get_logger(__name__)
 
@@ -131,6 +131,7 @@ class CounterStore:
             if held_slot == slot:
                 counters.shared.running_since_ns[:] = 0
                 counters.shared.waiting[:] = 0
+                counters.shared.cache[CACHE_CELLS.index("bytes")] = 0
 
     def _create(self, identity: str, shape: CountersShape) -> _Counters:
         path = self._folder / str(next(self._numbers))

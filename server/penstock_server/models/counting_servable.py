@@ -84,6 +84,11 @@ class CountingServable(OnnxServable):
         self._numbers = [known[name] for name in counting.numbers]
         self._texts = [known[name].input for name in counting.strings]
 
+    def count(self, blocks: Blocks, rows: int, cells: NDArray[np.int64]) -> None:
+        if rows:
+            unread = np.empty((rows, self._counting.width), self._counting.dtype)
+            self._counting.run(*self.counted(blocks, rows), rows, unread, cells, is_thinned=True)
+
     def counted_rows(self, rows: int) -> int:
         return self._counting.counted_rows(rows)
 
@@ -91,9 +96,8 @@ class CountingServable(OnnxServable):
         self, blocks: Blocks, rows: int, shapes: Shapes | None, cells: NDArray[np.int64] | None, given: Given
     ) -> Outputs:
         started = time.perf_counter()
-        if cells is not None and rows:
-            unread = np.empty((rows, self._counting.width), self._counting.dtype)
-            self._counting.run(*self.counted(blocks, rows), rows, unread, cells, is_thinned=True)
+        if cells is not None:
+            self.count(blocks, rows, cells)
         counted_s = time.perf_counter() - started
         return replace(super()._predict(blocks, rows, shapes, None, given), features_s=counted_s)
 

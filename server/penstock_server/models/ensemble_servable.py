@@ -89,6 +89,11 @@ class EnsembleServable(Servable):
     def is_on_device(self) -> bool:
         return self._is_on_device
 
+    @property
+    def varies(self) -> str:
+        steps = (step.servable for step in self.steps if step.servable is not None)
+        return next((f"of its model {each.key[0]!r}, {each.varies}" for each in steps if each.varies), "")
+
     def _predict(
         self,
         blocks: Blocks,

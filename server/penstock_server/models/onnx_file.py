@@ -51,6 +51,15 @@ KEPT_ATTRIBUTES: Final = frozenset(
     }
 )  # fmt: skip
 
+_RANDOM: Final = frozenset(
+    {
+        "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Sampling",
+    }
+)  # fmt: skip
+"""Of ONNX's operators and onnxruntime's own. A seed does not help: the numbers go on from run to run."""
+_DROPPING: Final = {"Dropout": 2, "BitmaskDropout": 2, "BiasDropout": 4, "BitmaskBiasDropout": 4}
+"""Those that draw only while they train: the place of the input that says so, which graphs for serving leave out."""
+
 Attribute = int | str | tuple[int, ...] | tuple[str, ...]
 _Function = tuple[str, str, str]
 
@@ -74,12 +83,14 @@ class OnnxFile:
         nodes: its operators.
         constants: the names of its initialisers.
         outputs: the names of what it gives.
+        random: the operators that draw random numbers, in its subgraphs and functions too.
         has_external_data: some of its weights are in other files.
     """
 
     nodes: tuple[Node, ...] = ()
     constants: frozenset[str] = frozenset()
     outputs: tuple[str, ...] = ()
+    random: frozenset[str] = frozenset()
     has_external_data: bool = False
 
 
@@ -128,6 +139,7 @@ class _Scan:
         self._tensors = 0
         self._text_bytes = 0
         self._sizes: dict[str, int] = {}
+        self._random: set[str] = set()
 
     def model(self) -> OnnxFile:
         main, count = OnnxFile(), _Count()
@@ -146,7 +158,7 @@ class _Scan:
                         raise InvalidInputError(f"it defines the function {version_folder.shown(name[1])} twice")
                     functions[name] = body
         _check_calls(count, functions)
-        return replace(main, has_external_data=bool(self._sizes))
+        return replace(main, random=frozenset(self._random), has_external_data=bool(self._sizes))
 
     def _graph(self, at: int, end: int, count: _Count, *, depth: int, is_main: bool = False) -> OnnxFile:
         if depth > MAX_DEPTH:
@@ -201,6 +213,8 @@ class _Scan:
                 name, value = self._attribute(start, stop, count, depth)
                 if value is not None:
                     attributes[name] = value
+        if texts[4] in _RANDOM or any(inputs[_DROPPING.get(texts[4], len(inputs)) :]):
+            self._random.add(texts[4])
         count.nodes += 1
         count.call((_domain(texts[7]), texts[4], texts[8]))
         return Node(texts[4], _domain(texts[7]), tuple(inputs), tuple(outputs), attributes)

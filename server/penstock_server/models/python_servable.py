@@ -73,6 +73,10 @@ class PythonServable(Servable):
         return "python: its whole pipeline, in a process of its own"
 
     @property
+    def varies(self) -> str:
+        return "it runs Python, of which nothing says that it answers alike each time"
+
+    @property
     def batching_note(self) -> str:
         """What operators need to know: of the libraries' releases, and of how requests are batched."""
         return "; ".join(filter(None, (self.model.note, super().batching_note)))
@@ -89,9 +93,8 @@ class PythonServable(Servable):
         given: Given,  # noqa: ARG002 - and no defaults
     ) -> Outputs:
         started = time.perf_counter()
-        if cells is not None and rows:
-            unread = np.empty((rows, self.pipeline.width), self.pipeline.dtype)
-            self.pipeline.run(blocks[0], blocks[1:], rows, unread, cells, is_thinned=True)
+        if cells is not None:
+            self.count(blocks, rows, cells)
         counted = time.perf_counter()
         arrays = self.model.sandbox.run(blocks, rows)
         return Outputs(arrays, counted - started, time.perf_counter() - counted)

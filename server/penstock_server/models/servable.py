@@ -184,6 +184,12 @@ class Servable(ABC):
         return "; ".join(filter(None, (self.batching_note, told)))
 
     @property
+    def varies(self) -> str:
+        """Why the same rows may get other answers each time, in a few words; "" where they do not."""
+        operators = sorted(self.model.file.random)
+        return f"its graph draws random numbers ({', '.join(operators)})" if operators else ""
+
+    @property
     def kernel_calls(self) -> KernelCalls | None:
         """How kernels run it from its blocks to its outputs, without Python; None if they cannot."""
         return None
@@ -225,6 +231,12 @@ class Servable(ABC):
             return self._predict(blocks, rows, shapes, cells, given)
         finally:
             running_since_ns[cell] = 0
+
+    def count(self, blocks: Blocks, rows: int, cells: NDArray[np.int64]) -> None:
+        """Counts rows for drift as `predict` does, and runs no graph."""
+        if self.pipeline is not None and rows:
+            unread = np.empty((rows, self.pipeline.width), self.pipeline.dtype)
+            self.pipeline.run(blocks[0], blocks[1:], rows, unread, cells, is_thinned=True)
 
     def counted_rows(self, rows: int) -> int:
         """How many rows of a batch of so many are counted for drift."""

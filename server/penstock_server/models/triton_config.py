@@ -123,6 +123,11 @@ class TritonConfig:
         return None if policy == RequestPolicy() else policy
 
     @property
+    def caches_responses(self) -> bool | None:
+        """Whether answers are to be kept; None where it does not say."""
+        return self.message.response_cache.enable if self.message.HasField("response_cache") else None
+
+    @property
     def is_for_cpu(self) -> bool:
         """Whether it asks for the CPU, although there may be a device."""
         groups = self.message.instance_group
@@ -311,8 +316,6 @@ def _notes(message: "pb.ModelConfig") -> Iterator[str]:
     yield from _notes_of_batching(message.dynamic_batching)
     yield from _notes_of_optimization(message.optimization)
     yield from _notes_of_parameters(message.parameters)
-    if message.response_cache.enable:
-        yield "response_cache: answers are computed each time"
     for name in ("metric_tags", "cc_model_filenames"):
         if getattr(message, name):
             yield name

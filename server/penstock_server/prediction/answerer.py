@@ -34,6 +34,7 @@ from penstock_server.prediction.outputs import OutputReader, count_answers
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
 from penstock_server.prediction.work import Work
 from penstock_server.request_log.sampler import QUEUE_BYTES, RequestSampler
+from penstock_server.response_cache.responses import VersionResponses
 
 _DEADLINE: Final = "the answer would come after the deadline"
 PASSED: Final = "the deadline had passed when the request arrived"
@@ -71,10 +72,12 @@ class PendingRequest:
         is_large: it runs by slices, with `LargeRequests`.
         is_waiting: it is in a queue, which sets this; afterwards its rows belong to a batch, even if the caller leaves.
         is_watched: it learns when the caller leaves.
+        cache_key: under which its answer is kept in the response cache; empty where none is kept.
     """
 
     __slots__ = (
         "arrived_s",
+        "cache_key",
         "call",
         "chosen",
         "deadline_s",
@@ -103,7 +106,9 @@ class PendingRequest:
         chosen: Choice,
         priority: int = DEFAULT,
         size_bytes: int = 0,
+        cache_key: bytes = b"",
     ) -> None:
+        self.cache_key = cache_key
         self.executor = executor
         self.call = call
         self.decoded = decoded
@@ -142,6 +147,7 @@ class Answerer(ABC):
     Args:
         reply_bytes: the largest message that can be sent.
         joint: counts a sample of the rows by two columns at once; None where nothing is counted so.
+        responses: where its answers are kept; None if they are not.
 
     Attributes:
         encoder: encodes replies in the version's role now.
@@ -164,8 +170,10 @@ class Answerer(ABC):
         clock: Clock,
         reply_bytes: int,
         joint: JointSampler | None,
+        responses: VersionResponses | None,
     ) -> None:
         self.joint = joint
+        self.responses = responses
         self.servable = servable
         self.decoder = decoder
         self.report = report
@@ -199,7 +207,6 @@ class Answerer(ABC):
 
     def answer(self, batch: Batch[PendingRequest], work: Work, started_s: float, outputs: Outputs) -> None:
         """Answers a batch that ran, and counts it."""
-        items = batch.items
         compute_s = outputs.features_s + outputs.infer_s
         answered = self._reply(batch, outputs, started_s, compute_s)
         self.report.batch(
@@ -210,10 +217,37 @@ class Answerer(ABC):
             features_s=outputs.features_s,
             infer_s=outputs.infer_s,
         )
+        self._tell(batch, work, answered, outputs)
+        if self.responses is not None:
+            self._keep(self.responses, batch, outputs)
+
+    def answer_kept(self, request: PendingRequest, work: Work, started_s: float, outputs: Outputs) -> None:
+        """Answers a request with what the version gave for the same rows before, and counts it; no batch has run."""
+        batch = Batch([request], [request.rows], [], 0)
+        answered = self._reply(batch, outputs, started_s, 0.0)
+        if answered:
+            self.report.hit(arrived_s=request.arrived_s, rows=request.rows, started_s=started_s, ended_s=self._clock())
+        self._tell(batch, work, answered, outputs)
+
+    def _tell(self, batch: Batch[PendingRequest], work: Work, answered: list[PendingRequest], outputs: Outputs) -> None:
+        """Keeps a sample of what was answered for the request log, and counts and copies it."""
+        items = batch.items
         # The log has rows and answers; with other values than the defaults these are no answers to such rows.
         if self.sampler is not None and not work.given and (drawn := self.sampler.draw(len(items))):
             self._log(self.sampler, drawn, batch, answered, outputs.arrays)
         self.observe(work, outputs, items)
+
+    def _keep(self, responses: VersionResponses, batch: Batch[PendingRequest], outputs: Outputs) -> None:
+        """Keeps the answers to requests that were looked for, each as a copy of its own."""
+        start = 0
+        for item, count in zip(batch.items, batch.counts, strict=True):
+            rows = slice(start, start + count) if self.servable.is_batched else slice(None)
+            if item.cache_key and (outputs.refusal is None or not outputs.refusal.touches(start, count)):
+                share = count / max(1, batch.rows)
+                arrays = [(array[rows] if array.ndim else array).copy() for array in outputs.arrays]
+                kept = Outputs(arrays, outputs.features_s * share, outputs.infer_s * share)
+                responses.put(item.cache_key, kept)
+            start += count
 
     def finish_large(
         self,

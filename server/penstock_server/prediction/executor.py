@@ -46,6 +46,7 @@ from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.prediction.work import Work, computed
 from penstock_server.request_log.sampler import RequestSampler
+from penstock_server.response_cache.responses import VersionResponses
 
 _UNLOADED: Final = "the version was unloaded before the request had its turn"
 _NOTHING: Final = DecodedRows((), 0)
@@ -71,6 +72,7 @@ class Executor(Answerer):
         reply_bytes: the largest message that can be sent.
         joint: counts a sample of the rows by two columns at once; None where nothing is counted so.
         policy: what the model's files say of requests' priorities and timeouts; None where they say nothing.
+        responses: where its answers are kept; None if they are not.
 
     Attributes:
         by_key: the executor for a request of a routing key, where several share the requests; None where this one has all.
@@ -101,6 +103,7 @@ class Executor(Answerer):
         reply_bytes: int = MESSAGE_BYTES,
         joint: JointSampler | None = None,
         policy: RequestPolicy | None = None,
+        responses: VersionResponses | None = None,
     ) -> None:
         super().__init__(
             servable,
@@ -111,6 +114,7 @@ class Executor(Answerer):
             clock=clock,
             reply_bytes=reply_bytes,
             joint=joint,
+            responses=responses,
         )
         self.is_active = False
         self.is_ending = False
@@ -181,7 +185,7 @@ class Executor(Answerer):
         return self._queue.is_idle and not self._singles and self._running is None and is_large_idle and is_plain_idle
 
     def submit(self, request: PendingRequest) -> None:
-        """Queues a request.
+        """Queues a request, or answers it at once with what is kept of its rows.
 
         Raises:
             InvalidInputError: the reply could not be sent.
@@ -194,12 +198,39 @@ class Executor(Answerer):
             raise NotReadyError(f"model {model!r} version {version} is being unloaded")
         if (request.rows > self._usual_rows or request.size_bytes > self._usual_bytes) and self._submit_large(request):
             return
+        if self.responses is not None and self._is_kept(self.responses, request):
+            return
         self._admit(self._queue, request, one=request.is_alone or not self.servable.is_batched)
         if self._thread is not None:
             request.watch()
         if not self.is_active and self._running is None:
             self.is_active = True
             self._activate(self)
+
+    def _is_kept(self, responses: VersionResponses, request: PendingRequest) -> bool:
+        """Answers a request whose answer is kept; false if it is to run, and to be kept then.
+
+        It does not wait, so neither its priority nor what waits matters.
+        """
+        began_s = self._clock()
+        blocks, rows, shapes, given = request.decoded
+        key = request.cache_key or responses.key(*request.decoded)
+        outputs = responses.get(key)
+        if outputs is None:
+            request.cache_key = key
+            self.report.missed(self._clock() - began_s)
+            return False
+        try:
+            is_repeat = self._is_repeat([request])
+            cells = None if is_repeat else self.report.drift_cells()
+            if cells is not None:
+                self.servable.count(blocks, rows, cells)
+                self.report.drift_counted(self.servable.counted_rows(rows))
+            work = Work(self.servable, blocks, rows, shapes, None, is_repeat, given)
+            self.answer_kept(request, work, began_s, outputs)
+        except Exception as error:  # noqa: BLE001 - logged, and told to the caller
+            self.failed(request, error)
+        return True
 
     def _submit_large(self, request: PendingRequest) -> bool:
         """Refuses a request whose reply could not be sent, and queues it apart when it is large."""
@@ -310,7 +341,7 @@ class Executor(Answerer):
             self._report_waiting()
             self._close_if_drained()
             return
-        is_repeat = not is_again and self._is_repeat(batch)
+        is_repeat = not is_again and self._is_repeat(batch.items)
         cells = None if is_again or is_repeat else self._cells()
         first = batch.items[0].decoded
         work = Work(self.servable, _joined(batch.items), batch.rows, first.shapes, cells, is_repeat, given=first.given)
@@ -327,13 +358,13 @@ class Executor(Answerer):
     def _is_alone(self, now_s: float) -> bool:
         return self._tells_alone is not None and self._tells_alone(self, now_s)
 
-    def _is_repeat(self, batch: Batch[PendingRequest]) -> bool:
-        """Whether all requests of a batch repeat recent ones."""
+    def _is_repeat(self, items: Sequence[PendingRequest]) -> bool:
+        """Whether all of these requests repeat recent ones."""
         if self._recent is None:
             return False
         # Each is asked for: it is recent from now on.
-        repeats = sum(self._recent.has(item.decoded.blocks) for item in batch.items)
-        return repeats == len(batch.items)
+        repeats = sum(self._recent.has(item.decoded.blocks) for item in items)
+        return repeats == len(items)
 
     def _thread_for(self, work: Work, now_s: float) -> ModelThread | None:
         """What a batch runs on; None for the reactor."""
@@ -501,6 +532,7 @@ class Executor(Answerer):
             and self._own_cells is None
             and self.policy is None
             and self.by_key is None
+            and self.responses is None
             and not self.is_ending
             and (self.shadow is None or self.shadow.is_batched)
         )
@@ -677,6 +709,7 @@ class Executor(Answerer):
     def drain(self, closed: Callable[[], None]) -> None:
         """Takes no request from now on, answers those that wait, closes, and then calls `closed`."""
         self.is_ending = True
+        self._forget_responses()
         if self.explaining is None:
             self._drain(closed)
         else:
@@ -694,6 +727,10 @@ class Executor(Answerer):
             self._wake()
         self._close_if_drained()
 
+    def _forget_responses(self) -> None:
+        if self.responses is not None:
+            self.responses.close()
+
     def _close_if_drained(self) -> None:
         if self._on_closed is not None and self.is_idle:
             self.close()
@@ -704,6 +741,7 @@ class Executor(Answerer):
         if self.explaining is not None and not self.explaining.is_closed:
             self.explaining.close()
         self.is_closed = True
+        self._forget_responses()
         running = self._running.items if isinstance(self._running, Batch) else []
         plain, self.plain_batches = self.plain_batches, None
         if plain is not None:

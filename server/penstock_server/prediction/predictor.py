@@ -88,12 +88,14 @@ class Decoded:
         routing_table: by which it was routed.
         executor: of the version that it asks for.
         outcome: its rows and chosen outputs, or why it is refused.
+        cache_key: under which its answer is kept; empty where none is kept.
     """
 
     routing_table: RoutingTable
     request: ModelInferRequest
     executor: Executor
     outcome: tuple[DecodedRows, Choice] | PenstockError
+    cache_key: bytes = b""
 
 
 class Predictor:
@@ -170,8 +172,10 @@ class Predictor:
         self._plain = plain
 
     def _is_quick(self, message: bytes) -> bool:
-        """Whether a large message is like one before it: then its contents need no parsing."""
-        return len(message) <= QUICK_BYTES and self._cache.find(message) is not None
+        """Whether a large message is like one before it: then its contents need no parsing, and nobody hashes them."""
+        cached = self._cache.find(message) if len(message) <= QUICK_BYTES else None
+        model = None if cached is None else self._routing_table.models.get(cached.model)
+        return cached is not None and (model is None or not model.keeps_answers)
 
     def _infer_large(self, thread: ModelThread, large: LargeMessage) -> None:
         """Decodes a large message on the thread; `_admit_large` takes what comes back."""
@@ -223,6 +227,7 @@ class Predictor:
             chosen=chosen,
             priority=_priority(request, executor.policy),
             size_bytes=len(large.message),
+            cache_key=decoded.cache_key,
         )
 
     def _executor_of(self, cached: CachedRequest) -> Executor:
@@ -379,7 +384,9 @@ def _decoded(message: bytes, routing_table: RoutingTable) -> Decoded | PenstockE
         executor = _executor(request, routing_table)
         try:
             chosen = _chosen(request, executor) if request.outputs else None
-            return Decoded(routing_table, request, executor, (executor.decoder.decode(request), chosen))
+            rows, responses = executor.decoder.decode(request), executor.responses
+            key = b"" if responses is None else responses.key(*rows)
+            return Decoded(routing_table, request, executor, (rows, chosen), key)
         except PenstockError as error:
             return Decoded(routing_table, request, executor, error)
     except PenstockError as error:

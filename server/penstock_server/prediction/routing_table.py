@@ -70,6 +70,11 @@ class ServedModel:
         return next((role for role in ROLES if getattr(self.plan, role) == version), None)
 
     @property
+    def keeps_answers(self) -> bool:
+        """Whether answers of a version are kept in the response cache."""
+        return any(executor.responses is not None for executor in self.executors.values())
+
+    @property
     def is_ready(self) -> bool:
         """Whether a request that names no version is answered; an ensemble in force may lack one of its models."""
         return self.plan is not None and self.plan.champion in self.executors

@@ -49,8 +49,7 @@ def config_of(model: ServedModel, executor: Executor, workers: int) -> pb.ModelC
         kind = _GROUP.KIND_GPU if servable.is_on_device else _GROUP.KIND_CPU
         config.instance_group.add(name=f"{model.name}_0", count=workers, kind=kind)
     config.model_transaction_policy.decoupled = False
-    if not config.HasField("response_cache"):
-        config.response_cache.enable = False
+    config.response_cache.enable = executor.responses is not None
     if not config.HasField("version_policy"):
         config.version_policy.specific.versions.extend(
             int(version) for version in sorted(model.executors, key=_in_order) if version.isdecimal()

@@ -256,3 +256,25 @@ def test_sums_beyond_an_integer_are_shown(new_counters: NewCounters) -> None:
     assert shown("model_prediction_latency_seconds_sum", **VERSION, stage="total") == 2.0**64 / 1e9
     assert shown("penstock_shadow_score_distance_sum", **VERSION) == 2e20
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="agree") == 2**62
+
+
+def test_hits_of_the_response_cache_are_requests_but_no_batches(new_counters: NewCounters) -> None:
+    counters = new_counters()
+    batch(counters, requests=2, rows=5)
+    without = scrape(version_of(counters))
+    assert without.labels("penstock_response_cache_hits_total") == []
+    recorder = Recorder(counters)
+    recorder.missed(0.001)
+    recorder.hit(arrived_s=2.0, rows=3, started_s=2.0, ended_s=2.25)
+    recorder.cached(700)
+    recorder.cached(-200)
+    recorder.evicted()
+    found = scrape(version_of(counters))
+    for name, value in (("hits_total", 1), ("misses_total", 1), ("evictions_total", 1), ("bytes", 500)):
+        assert found(f"penstock_response_cache_{name}", **VERSION) == value
+    assert found("penstock_requests_total", **VERSION) == 3
+    assert found("model_predictions_total", **VERSION, prediction_class="") == 8
+    assert found("penstock_batch_rows_sum", **VERSION) == 5
+    for stage, count in (("total", 3), ("queue", 3), ("infer", 1)):
+        assert found("model_prediction_latency_seconds_count", **VERSION, stage=stage) == count
+    assert found("model_prediction_latency_seconds_sum", **VERSION, stage="total") == 1.25

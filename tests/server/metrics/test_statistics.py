@@ -100,3 +100,20 @@ def test_parts_never_exceed_the_whole(new_counters: NewCounters, batches: list[t
     assert sum(part.ns for part in parts) == pytest.approx(times.success.ns, abs=10)
     assert {part.count for part in parts} == {times.success.count} == {sum(requests for requests, _ in batches)}
     assert sum(one.compute_infer.count for one in found.batch_stats) == found.execution_count == len(batches)
+
+
+def test_hits_of_the_response_cache_are_answers_that_nothing_ran_for(new_counters: NewCounters) -> None:
+    one, two = new_counters(), new_counters()
+    batch(one, requests=2, rows=5)
+    for counters, rows in ((one, 4), (two, 1)):
+        Recorder(counters).hit(arrived_s=20.0, rows=rows, started_s=20.001, ended_s=20.003)
+        Recorder(counters).missed(0.0005)
+    found = statistics(version_of(one, two), since_1970_ns=0)
+    assert (found.inference_count, found.execution_count, found.last_inference) == (5, 1, 20_003)
+    times = found.inference_stats
+    assert (times.success.count, times.success.ns / MS_NS) == (4, pytest.approx(16, abs=1e-3))
+    assert (times.queue.count, times.queue.ns / MS_NS) == (4, pytest.approx(4, abs=1e-3))
+    for stage, stage_ms in ((times.compute_input, 2), (times.compute_infer, 4), (times.compute_output, 2)):
+        assert (stage.count, stage.ns / MS_NS) == (2, pytest.approx(stage_ms, abs=1e-3))
+    assert (times.cache_hit.count, times.cache_hit.ns / MS_NS) == (2, pytest.approx(4, abs=1e-3))
+    assert (times.cache_miss.count, times.cache_miss.ns) == (2, MS_NS)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from penstock_server.metrics import store
-from penstock_server.metrics.counters import CountersShape, open_counters
+from penstock_server.metrics.counters import CACHE_CELLS, CountersShape, open_counters
+from penstock_server.metrics.recorder import Recorder
 from penstock_server.metrics.store import CounterStore
 
 KEY, OTHER = ("m", "1"), ("m", "2")
@@ -89,10 +90,16 @@ def test_signs_of_life_are_read_per_slot_and_forgotten_with_the_worker() -> None
             runs[1:3] = (since_ns + 1, since_ns)
         queued = open_counters(workers.version(0, OTHER, SHAPE), SHAPE)
         queued.waiting[:] = (30, 2)
+        Recorder(queued).cached(700)
+        Recorder(queued).evicted()
         assert (workers.beat_ns(0), workers.runs()) == (7, {0: {KEY: 5}, 1: {KEY: 6}})
         workers.still(0)
         assert (workers.beat_ns(0), workers.runs()) == (0, {1: {KEY: 6}})
         assert queued.waiting.tolist() == [0, 0]
+        # What the worker kept is gone with it; what it counted is not.
+        assert dict(zip(CACHE_CELLS, queued.cache.tolist(), strict=True)) == dict.fromkeys(CACHE_CELLS, 0) | {
+            "evictions": 1
+        }
 
 
 KILLED = """

@@ -89,6 +89,9 @@ def test_it_takes_what_the_graph_takes_and_counts_it(folder: Path) -> None:
     cells[...] = 0
     servable.predict(many, 1200, None, cells)
     assert counts_of(cells).rows.tolist() == [servable.counted_rows(1200)] * 5 == [300] * 5
+    cells[...] = 0
+    servable.count(many, 1200, cells)
+    assert counts_of(cells).rows.tolist() == [300] * 5
     before = cells.copy()
     servable.predict(decoded.blocks, decoded.rows, decoded.shapes, None)
     np.testing.assert_array_equal(cells, before)

@@ -110,6 +110,21 @@ def test_rows_that_no_step_runs_for_have_no_number(models: dict[str, OnnxServabl
     assert np.isnan(found).all()
 
 
+def test_it_varies_where_a_step_of_it_does(
+    models: dict[str, OnnxServable], tmp_path: Path, write_onnx: Callable[..., Path]
+) -> None:
+    path = write_onnx(
+        [("RandomNormalLike", ["x"], ["y"], {})], inputs=[("x", "FP32", ["N", 2])], outputs=[("y", "FP32", ["N", 2])]
+    )
+    noise = OnnxServable(("noise", "1"), Artifact(path.parent, path), OnnxModel(path), None)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    steady = bind(models, tmp_path / "one", HEAD + model_step("neg"))
+    varying = bind(models | {"noise": noise}, tmp_path / "two", HEAD + model_step("neg", "z") + model_step("noise"))
+    assert steady.varies == ""
+    assert varying.varies == "of its model 'noise', its graph draws random numbers (RandomNormalLike)"
+
+
 def test_means_have_weights(models: dict[str, OnnxServable], tmp_path: Path) -> None:
     text = (
         HEAD

@@ -351,3 +351,45 @@ def test_changed_bytes_are_read_or_refused(folder: Path, changes: list[tuple[int
 def test_inserted_bytes_are_read_or_refused(folder: Path, inserted: bytes, at: int) -> None:
     check(folder, SOUND[:at] + inserted + SOUND[at:])
     check(folder, inserted)
+
+
+def _dropping(*inputs: str, operator: str = "Dropout", domain: str = "") -> Any:
+    return helper.make_node(operator, list(inputs), ["y"], domain=domain)
+
+
+BRANCH = helper.make_node("RandomNormal", [], ["r"], shape=[2])
+DRAWING: dict[str, tuple[ModelProto, set[str]]] = {
+    "nothing": (model_of(), set()),
+    "noise": (model_of(helper.make_node("RandomUniformLike", ["x"], ["y"])), {"RandomUniformLike"}),
+    "with a seed": (model_of(helper.make_node("Bernoulli", ["x"], ["y"], seed=1.0)), {"Bernoulli"}),
+    "onnxruntime's own": (model_of(_dropping("x", operator="Sampling", domain="com.microsoft")), {"Sampling"}),
+    "in a branch": (
+        model_of(helper.make_node("If", ["c"], ["y"], then_branch=graph_of(BRANCH), else_branch=graph_of(IDENTITY))),
+        {"RandomNormal"},
+    ),
+    "in a function": (
+        model_of(
+            functions=[
+                helper.make_function(
+                    "own", "f", ["x"], ["y"], [helper.make_node("Multinomial", ["x"], ["y"])],
+                    [helper.make_opsetid("", 17)],
+                )
+            ]
+        ),
+        {"Multinomial"},
+    ),
+    "dropout that serves": (model_of(_dropping("x")), set()),
+    "dropout with a ratio": (model_of(_dropping("x", "ratio", "")), set()),
+    "dropout that may train": (model_of(_dropping("x", "ratio", "trains")), {"Dropout"}),
+    "with a bias": (model_of(_dropping("x", "b", "", "ratio", operator="BiasDropout", domain="com.microsoft")), set()),
+    "with a bias, training": (
+        model_of(_dropping("x", "b", "", "", "trains", operator="BiasDropout", domain="com.microsoft")),
+        {"BiasDropout"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_operators_that_draw_random_numbers_are_found(name: str, tmp_path: Path) -> None:
+    model, operators = DRAWING[name]
+    assert onnx_file.read(written(tmp_path, model)).random == operators

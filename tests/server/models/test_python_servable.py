@@ -79,6 +79,7 @@ def test_a_version_is_loaded_decoded_counted_and_answered(folder: Path, sandboxe
     assert isinstance(servable, PythonServable)
     assert servable.is_elsewhere
     assert servable.engine.startswith("python: ")
+    assert servable.varies == "it runs Python, of which nothing says that it answers alike each time"
     assert cost.of(1) > 0
     assert servable.batching is not None
     assert servable.batching.reason == "requests are batched by rows: proven on 8 golden rows"

@@ -144,6 +144,21 @@ def test_of_a_large_batch_as_many_rows_are_counted_as_it_says(doubling: Path) ->
     assert servable_of(doubling).counted_rows(rows) == rows
 
 
+@pytest.mark.parametrize("rows", [0, 3])
+def test_rows_are_counted_alike_where_the_graph_does_not_run(doubling: Path, rows: int) -> None:
+    table = {"age": np.arange(float(max(1, rows))), "port": np.array(["q"] * max(1, rows), object)}
+    baseline = fit_baseline(SPEC, table)
+    servable = servable_of(doubling, Pipeline(SPEC, baseline.cells_for(SPEC)))
+    ran, counted = np.zeros((2, *baseline.cells_shape), np.int64)
+    blocks = [table["age"][:rows].tobytes(), join_bytes(table["port"][:rows])]
+    servable.predict(blocks, rows, None, ran)
+    servable.count(blocks, rows, counted)
+    np.testing.assert_array_equal(ran, counted)
+    assert ran.any() == (rows > 0)
+    servable_of(doubling).count(blocks, rows, counted)  # counts nothing
+    np.testing.assert_array_equal(ran, counted)
+
+
 def test_a_graph_that_raises_is_a_failed_model(doubling: Path) -> None:
     with pytest.raises(ModelFailedError):
         servable_of(doubling).predict([bytes(24)], 2, [(2, 3)], None)

@@ -116,7 +116,7 @@ def test_threads_and_devices(tmp_path: Path) -> None:
             "parameters { key: 'execution_mode' value { string_value: '0' } } parameters { key: 'mine' }",
             ["parameters 'mine'"],
         ),
-        ("response_cache { enable: true }", ["response_cache"]),
+        ("response_cache { enable: true }", []),
         ("metric_tags { key: 'a' value: 'b' } model_metrics { metric_control { } }", ["metric_tags", "model_metrics"]),
         ("input { name: 'x' is_non_linear_format_io: true }", ["is_non_linear_format_io"]),
     ],
@@ -224,3 +224,12 @@ def test_damage_ends_in_a_sentence(tmp_path: Path, data: Any) -> None:
         assert found is not None
         assert isinstance(found.limits, ModelLimits)
         assert found.policy is None or found.policy.priority(0) == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("text", "declared"),
+    [("", None), ("response_cache { enable: true }", True), ("response_cache { enable: false }", False),
+     ("response_cache { }", False)],
+)  # fmt: skip
+def test_whether_answers_are_to_be_kept(tmp_path: Path, text: str, declared: bool | None) -> None:
+    assert config(tmp_path, text).caches_responses is declared

@@ -24,6 +24,8 @@ from penstock_server.prediction.decode import TensorDecoder
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import Number, OutputReader, number_readers, output_reader
+from penstock_server.prediction.recent import RecentRequests
+from penstock_server.response_cache.responses import ResponseCache
 
 TIMEOUT_S = 20.0
 PLAIN = (TensorInfo("x", "FP64", (ANY, 2)),)
@@ -44,6 +46,9 @@ class FakeServable:
 
     def counted_rows(self, rows: int) -> int:
         return rows
+
+    def count(self, blocks: Sequence[bytes], rows: int, cells: NDArray[np.int64]) -> None:
+        cells += rows
 
     def predict(
         self,
@@ -108,14 +113,17 @@ def executor_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
         reply_bytes: int = 1 << 26,
         short_s: float = 0.0,
         is_alone: Callable[[Executor, float], bool] = lambda executor, now_s: True,
+        cache: ResponseCache | None = None,
+        recent: RecentRequests | None = None,
         **limits: Any,
     ) -> Executor:
         inputs = servable.inputs if isinstance(servable, FakeServable) else servable.model.signature.inputs
+        report = report or fake_report()
         return Executor(
             servable,
             TensorDecoder(Signature(inputs, servable.outputs, servable.is_batched)),
             limits=BatchLimits(**limits),
-            report=report or fake_report(),
+            report=report,
             reader=_with_score(reader_of(servable)),
             clock=clock or fake_clock(),
             activate=activate,
@@ -126,6 +134,8 @@ def executor_of(fake_clock: Any, fake_report: Any) -> Callable[..., Executor]:
             reply_bytes=reply_bytes,
             short_s=short_s,
             is_alone=is_alone,
+            responses=None if cache is None else cache.version(report),
+            recent=recent,
         )
 
     return new

@@ -1,8 +1,10 @@
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.protobuf import text_format
 
 from penstock import inference_pb2 as pb
 from penstock.tensors import NUMPY_TYPES
@@ -28,11 +30,17 @@ def config(new_executor: NewExecutor) -> Callable[..., Any]:
         is_on_device: bool = False,
         versions: str = "1",
         workers: int = 1,
+        declared: str = "",
+        responses: Any = None,
         **limits: Any,
     ) -> Any:
         executor = new_executor("1")
         servable: Any = executor.servable
         servable.is_batched, servable.outputs, servable.is_on_device = is_batched, outputs, is_on_device
+        if declared:
+            config: Any = SimpleNamespace(message=text_format.Parse(declared, pb.ModelConfig()))
+            servable.artifact = replace(servable.artifact, config=config)
+        executor.responses = responses
         executor.decoder = TensorDecoder(Signature(inputs, outputs, is_batched))
         executor.limits = replace(BatchLimits(), **limits)
         model = ServedModel("m", None, dict.fromkeys(versions.split(), executor))
@@ -76,3 +84,9 @@ def test_versions_and_instances(config: Any) -> None:
 def test_every_datatype_has_a_name(config: Any, datatype: str) -> None:
     found = config(outputs=(TensorInfo("y", datatype, (ANY, 1)),)).output[0].data_type
     assert pb.DataType.Name(found) == f"TYPE_{datatype.replace('BYTES', 'STRING')}"
+
+
+@pytest.mark.parametrize("declared", ["", "response_cache { enable: true }", "response_cache { enable: false }"])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_answers_are_kept_where_they_are_whatever_the_file_says(config: Any, declared: str, keeps: bool) -> None:
+    assert config(declared=declared, responses=object() if keeps else None).response_cache.enable == keeps
