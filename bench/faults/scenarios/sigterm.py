@@ -127,9 +127,7 @@ async def _load(address: str, pid: int, *, seed: int) -> tuple[Counter[str], int
     tasks: list[asyncio.Task[Counter[str] | None]] = [
         asyncio.create_task(asking.ask(unary[at % _CHANNELS], model)) for at, model in enumerate(models)
     ]
-    roads = [
-        grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(_STREAMS)
-    ]
+    roads = [grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(_STREAMS)]
     streams = [asyncio.create_task(asyncio.to_thread(_stream, road, seed + at)) for at, road in enumerate(roads)]
     await asyncio.sleep(_LOAD_S)
     started = time.monotonic()
