@@ -46,8 +46,7 @@ def configure_logging(level: LogLevel | None = None, format_: LogFormat | None =
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _keep if for_people else structlog.processors.format_exc_info,
-            # A traceback as rich draws it takes 10 ms of the thread that serves, and shows callers' rows.
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
             if for_people
             else structlog.processors.JSONRenderer(),
         ],

@@ -53,18 +53,6 @@ def test_people_read_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not line.startswith("{")
 
 
-def test_people_read_where_it_failed_and_not_the_values_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    configure_logging()
-    row = "a caller's row"
-    try:
-        raise ValueError("no such file")
-    except ValueError:
-        structlog.get_logger().exception("failed")
-    assert "ValueError: no such file" in sys.stderr.getvalue()
-    assert row not in sys.stderr.getvalue()
-
-
 def test_level_and_format_are_chosen_and_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv(LEVEL_VARIABLE, "debug")
