@@ -64,6 +64,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "features",
             "transport.kernel_set",
             "plain.kernel_set",
+            "rest.kernel_set",
             "compiled_models.kernel_set",
         },
         "request_log": GROUND | {"metrics"},
@@ -97,7 +98,9 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         | {"batching", "features", "rollout", "metrics", "request_log", "models", "plain", "transport.interface"}
         | {"response_cache"},
         "services": GROUND | {"access", "plain"} | {"prediction", "transport", "batching", "models.signature"},
-        "rest": GROUND | {"transport"},
+        "rest.layout": set(),
+        "rest.kernels": {"kernels.base", "kernels.memory", "transport.layout", "rest.layout"},
+        "rest": GROUND | {"transport", "kernels"},
         "settings": GROUND
         | {
             "access.settings",
@@ -126,7 +129,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "airlock": GROUND | {"batching", "models", "control.verdict", "response_cache"},
         "app": GROUND
         | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
-        | {"transport", "plain.kernel_set", "compiled_models.kernel_set", "access"},
+        | {"transport", "plain.kernel_set", "rest.kernel_set", "compiled_models.kernel_set", "access"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {

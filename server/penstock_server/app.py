@@ -49,6 +49,7 @@ from penstock_server.metrics.store import CounterStore
 from penstock_server.paths import cache_dir, file_name_for
 from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
 from penstock_server.request_log.settings import RequestLogSettings
+from penstock_server.rest.kernel_set import KERNELS as REST_KERNELS
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import directory_source, messages
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState
@@ -151,7 +152,8 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             watchdog=settings.watchdog,
         )
         stack.push_async_callback(supervisor.kernels.close)
-        behind = (TRANSPORT_KERNELS, PLAIN_KERNELS) if wanted == NATIVE else ()
+        of_rest = (REST_KERNELS,) if ports.rest is not None else ()
+        behind = (TRANSPORT_KERNELS, PLAIN_KERNELS, *of_rest) if wanted == NATIVE else ()
         for kernels in (*behind, *((MODEL_KERNELS,) if settings.serving.compiled_models else ())):
             # Without them the workers serve over gRPC's completion queue, plain requests as all others, and all graphs in
             # onnxruntime.

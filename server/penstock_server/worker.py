@@ -196,15 +196,20 @@ class Worker:
     def _serve_rest(self, port: SharedPort, methods: Methods, refused: Refused) -> None:
         """Has the reactor's thread serve REST too."""
         # Imported here: a worker without REST needs neither the parser nor the templates.
+        from penstock_server.rest.forms import Forms
+        from penstock_server.rest.kernel_set import KERNELS as REST_KERNELS
         from penstock_server.rest.routes import Routes
         from penstock_server.rest.server import HTTP, RestServer
         from penstock_server.rest.signatures import Signatures
 
         most_bytes = self._settings.grpc.max_message_bytes
         caller: CallMaker = self._transport if isinstance(self._transport, NativeTransport) else DirectCalls(methods)
+        forms = None
+        if isinstance(self._transport, NativeTransport) and (kernels := compiled.available(REST_KERNELS)) is not None:
+            forms = Forms(kernels, self._transport)
         describer = DirectCalls(inference_methods(self._predictor))
         signatures = Signatures(describer, generation=lambda: self._predictor.routing_table)
-        routes = Routes(caller, signatures, post=self._post, most_bytes=most_bytes)
+        routes = Routes(caller, signatures, post=self._post, most_bytes=most_bytes, forms=forms)
         files = self._settings.grpc.tls
         self._rest = RestServer(
             port,
@@ -212,6 +217,8 @@ class Worker:
             most_bytes=most_bytes,
             refused=refused,
             tls=None if files is None else TlsContext(files, HTTP, requires_certificate=True),
+            forms=forms,
+            adopt=routes.adopt,
         )
         if isinstance(self._transport, NativeTransport):
             self._transport.take_in(self._rest)

@@ -4,7 +4,7 @@ An address is a 64-bit integer. Nothing here checks a bound: who calls knows tha
 """
 
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numba
 from llvmlite import ir
@@ -57,19 +57,26 @@ def _load_real(bits: int) -> Any:
     return intrinsic(typed)
 
 
-def _store_double(_context: Any, _at: Any, _value: Any) -> Any:
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], ir.DoubleType().as_pointer())
-        builder.store(arguments[1], place).align = 1
-        return context.get_dummy_value()
+def _store_real(bits: int) -> Any:
+    def typed(_context: Any, _at: Any, _value: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            kind = ir.DoubleType() if bits == 64 else ir.FloatType()
+            place = builder.inttoptr(arguments[0], kind.as_pointer())
+            value = arguments[1] if bits == 64 else builder.fptrunc(arguments[1], kind)
+            builder.store(value, place).align = 1
+            return context.get_dummy_value()
 
-    return VOID(INT64, _FLOAT64), generate
+        return VOID(INT64, _FLOAT64), generate
+
+    return intrinsic(typed)
 
 
 double_at: Final[Callable[[int], float]] = _load_real(64)
 single_at: Final[Callable[[int], float]] = _load_real(32)
 """The float32 at an address, as float64."""
-set_double: Final[Callable[[int, float], None]] = cast("Any", intrinsic(_store_double))
+set_double: Final[Callable[[int, float], None]] = _store_real(64)
+set_single: Final[Callable[[int, float], None]] = _store_real(32)
+"""Writes a float64 rounded to float32."""
 word: Final[Callable[[int], int]] = _load(64, signed=True)
 """The 64-bit integer at an address."""
 int32: Final[Callable[[int], int]] = _load(32, signed=True)

@@ -39,11 +39,13 @@ class Exchange(Protocol):
 
     Attributes:
         request: what came.
+        raw: the request as it came, if kernels may learn of it; else empty.
         pending: what is cancelled when the caller leaves.
         peer: the names of the caller's verified certificate.
     """
 
     request: Request
+    raw: bytes
     peer: tuple[str, ...]
     pending: Cancellable | None
 

@@ -33,7 +33,7 @@ _BINARY: Final = "binary_data"
 _ALL_BINARY: Final = "binary_data_output"
 _OUTPUT_FIELD, _RAW_FIELD = 5, 6
 _RAW_OUTPUT: Final = b"\x32"
-_TIMING: Final = (PARAMETER_QUEUE_US, PARAMETER_COMPUTE_US, PARAMETER_BATCH_ROWS)
+TIMING: Final = (PARAMETER_QUEUE_US, PARAMETER_COMPUTE_US, PARAMETER_BATCH_ROWS)
 _KEY_BYTES: Final = 40
 _TEXTS: Final = 256
 _LONGEST_REPLY: Final = 4096
@@ -91,7 +91,7 @@ class Messages:
     """Makes `ModelInfer` messages of bodies. What a client's requests have in common is encoded once."""
 
     def __init__(self) -> None:
-        self._heads: dict[tuple[Any, ...], bytes] = {}
+        self._heads: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
 
     def infer(self, model: str, version: str, body: bytes, json_bytes: int | None) -> tuple[bytes, ReplyForm]:
         """The message of a request, and how its reply is wanted.
@@ -133,16 +133,18 @@ class Messages:
         if at != len(rest):
             raise InvalidInputError(f"{len(rest) - at:,} bytes behind the JSON belong to no tensor")
         form = _form(request) if not is_plain else PLAIN
-        parts = [self._head(model, version, request, is_plain=is_plain)]
+        names, tensors = self._head(model, version, request, is_plain=is_plain)
+        parts = [names]
         if request.id:
             encoded = request.id.encode()
             parts += (_ID, varint(len(encoded)), encoded)
+        parts.append(tensors)
         for raw in raws:
             parts += (_RAW, varint(len(raw)), raw)
         return b"".join(parts), form
 
-    def _head(self, model: str, version: str, request: _InferRequest, *, is_plain: bool) -> bytes:
-        """The message without id and contents."""
+    def _head(self, model: str, version: str, request: _InferRequest, *, is_plain: bool) -> tuple[bytes, bytes]:
+        """The message without id and contents: what comes before the id, and what comes after it."""
         if not is_plain:
             return _head(model, version, request)
         key = (model, version, *((each.name, each.datatype, *each.shape) for each in request.inputs))
@@ -151,12 +153,12 @@ class Messages:
             head = _head(model, version, request)
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
-            if len(head) <= _LONGEST_HEAD:
+            if sum(map(len, head)) <= _LONGEST_HEAD:
                 self._heads[key] = head
         return head
 
 
-class _Text(NamedTuple):
+class Text(NamedTuple):
     """What replies have in common that differ only in id, timing and numbers.
 
     Attributes:
@@ -164,7 +166,7 @@ class _Text(NamedTuple):
         raws: for each output the head of its raw contents, their bytes, and its datatype and name.
         tail_bytes: what all raw contents take at the end of the message.
         opening: the JSON up to the id.
-        parameters: from there to the first output's data, where the three numbers of the timing go.
+        timed: from there to the first output's data, in four parts, with the three numbers of the timing between them.
         between: what follows each output's data.
     """
 
@@ -172,15 +174,20 @@ class _Text(NamedTuple):
     raws: tuple[tuple[bytes, int, str, list[int], str], ...]
     tail_bytes: int
     opening: bytes
-    parameters: bytes
+    timed: tuple[bytes, ...]
     between: tuple[bytes, ...]
 
 
 class Replies:
-    """Makes bodies of `ModelInferResponse` messages. What the replies of a version have in common is made once."""
+    """Makes bodies of `ModelInferResponse` messages. What the replies of a version have in common is made once.
 
-    def __init__(self) -> None:
-        self._texts: dict[bytes, list[_Text]] = {}
+    Args:
+        learnt: is told each text, with a reply and the body that it becomes.
+    """
+
+    def __init__(self, learnt: Callable[[Text, bytes, bytes], None]) -> None:
+        self._learnt = learnt
+        self._texts: dict[bytes, list[Text]] = {}
         self._count = 0
         self._others: Counter[bytes] = Counter()
 
@@ -209,9 +216,11 @@ class Replies:
             self._others[key] += 1
         else:
             self._texts.setdefault(key, []).append(text)
+            if (body := _filled(text, message)) is not None:
+                self._learnt(text, message, body)
 
 
-def _text_of(message: bytes) -> _Text | None:
+def _text_of(message: bytes) -> Text | None:
     """What replies like this one have in common; None if it is not written as the server writes replies of numbers."""
     at, prefix_end, tail_at = 0, 0, len(message)
     while at < len(message):
@@ -226,7 +235,7 @@ def _text_of(message: bytes) -> _Text | None:
     if (
         not reply.outputs
         or tail_at < prefix_end
-        or sorted(timing) != sorted(_TIMING)
+        or sorted(timing) != sorted(TIMING)
         or any(tensor.datatype not in NUMPY_TYPES for tensor in reply.outputs)
     ):
         return None
@@ -236,36 +245,37 @@ def _text_of(message: bytes) -> _Text | None:
         _encode(
             {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
             | ({"parameters": plain_parameters(tensor.parameters)} if tensor.parameters else {})
-        )[:-1].replace(b"%", b"%%")
+        )[:-1]
         + b',"data":'
         for tensor in prefix.outputs
     ]
     parameters = plain_parameters(prefix.parameters)
-    timed = b",".join(b"%b:%%d" % _encode(name) for name in _TIMING)
-    first = _encode(parameters)[:-1].replace(b"%", b"%%") + (b"," if parameters else b"") + timed + b"}"
+    first, second, third = (_encode(name) + b":" for name in TIMING)
+    before = b'"parameters":' + _encode(parameters)[:-1] + (b"," if parameters else b"")
     raws = tuple(
         (_RAW_OUTPUT + varint(len(raw)), len(raw), tensor.datatype, list(tensor.shape), tensor.name)
         for tensor, raw in zip(prefix.outputs, reply.raw_output_contents, strict=True)
     )
-    return _Text(
+    return Text(
         prefix=message[:prefix_end],
         raws=raws,
         tail_bytes=sum(len(head) + size for head, size, _, _, _ in raws),
         opening=_encode(names)[:-1] + b",",
-        parameters=b'"parameters":' + first + b',"outputs":[' + outputs[0],
-        between=(*(b"}," + output.replace(b"%%", b"%") for output in outputs[1:]), b"}]}"),
+        timed=(before + first, b"," + second, b"," + third, b'},"outputs":[' + outputs[0]),
+        between=(*(b"}," + output for output in outputs[1:]), b"}]}"),
     )
 
 
-def _filled(text: _Text, message: bytes) -> bytes | None:
+def _filled(text: Text, message: bytes) -> bytes | None:
     """The body of a reply that has the text's prefix; None if it is written otherwise after that."""
     at = len(message) - text.tail_bytes
     middle = pb.ModelInferResponse.FromString(message[len(text.prefix) : at])
     timing = middle.parameters
-    if len(timing) != len(_TIMING):
+    if len(timing) != len(TIMING):
         return None
-    numbers = tuple([timing[name].int64_param for name in _TIMING])
-    parts = [text.opening, text.parameters % numbers]
+    queue, compute, rows = [timing[name].int64_param for name in TIMING]
+    first, second, third, last = text.timed
+    parts = [text.opening, b"%b%d%b%d%b%d%b" % (first, queue, second, compute, third, rows, last)]
     if middle.id:
         parts.insert(1, b'"id":%b,' % _encode(middle.id))
     for (head, size, datatype, shape, name), following in zip(text.raws, text.between, strict=True):
@@ -381,8 +391,9 @@ def _check_shape(tensor: _Input) -> None:
         raise InvalidInputError(f"the shape of tensor {tensor.name!r} is {tensor.shape}, expected no negative number")
 
 
-def _head(model: str, version: str, request: _InferRequest) -> bytes:
-    message = pb.ModelInferRequest(model_name=model, model_version=version)
+def _head(model: str, version: str, request: _InferRequest) -> tuple[bytes, bytes]:
+    names: bytes = pb.ModelInferRequest(model_name=model, model_version=version).SerializeToString()
+    message = pb.ModelInferRequest()
     if request.parameters:
         set_parameters(message.parameters, {k: v for k, v in request.parameters.items() if k != _ALL_BINARY})
     for tensor in request.inputs:
@@ -397,7 +408,7 @@ def _head(model: str, version: str, request: _InferRequest) -> bytes:
         if output.parameters:
             set_parameters(requested.parameters, {k: v for k, v in output.parameters.items() if k != _BINARY})
     encoded: bytes = message.SerializeToString()
-    return encoded
+    return names, encoded
 
 
 def _form(request: _InferRequest) -> ReplyForm:

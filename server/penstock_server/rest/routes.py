@@ -28,13 +28,16 @@ from penstock_server.errors import InvalidInputError, NotFoundError, PenstockErr
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.rest import http, openapi, paths
 from penstock_server.rest.answers import Answer, Continuation, Exchange, LateRefusal, RestOutcome, as_json, error_answer
+from penstock_server.rest.forms import Forms
 from penstock_server.rest.http import HTML, TEXT, BadRequestError, Request
 from penstock_server.rest.message_json import json_of_message, setting_of
 from penstock_server.rest.open_inference import (
     BINARY,
+    PLAIN,
     Messages,
     Replies,
     ReplyForm,
+    Text,
     decoded,
     json_length,
     plain_parameters,
@@ -93,6 +96,7 @@ class Routes:
         post: has the reactor run an action.
         most_bytes: of a body that is unpacked.
         run: runs what takes long, elsewhere; None for a thread of its own.
+        forms: learns which requests are alike; None for no kernels.
     """
 
     def __init__(
@@ -103,13 +107,15 @@ class Routes:
         post: Callable[[Callable[[], None]], None],
         most_bytes: int,
         run: Callable[[Callable[[], None]], object] | None = None,
+        forms: Forms | None = None,
     ) -> None:
         self._caller = caller
         self._signatures = signatures
         self._post = post
         self._most_bytes = most_bytes
+        self._forms = forms
         self._messages = Messages()
-        self._replies = Replies()
+        self._replies = Replies(_learn_nothing if forms is None else forms.learn_text)
         self._server_version = installed_version("penstock")
         self._run = ThreadPoolExecutor(1, thread_name_prefix="rest").submit if run is None else run
         self._handlers: dict[str, Callable[..., None]] = {
@@ -126,6 +132,12 @@ class Routes:
         name, captured, query = paths.find(request.method, request.target)
         self._handlers[name](exchange, query, **captured)
 
+    def adopt(self, exchange: Exchange, slot: int) -> None:
+        """Answers with what becomes of the call that kernels have begun in a slot."""
+        assert self._forms is not None
+        outcome = RestOutcome(exchange, partial(self._inferred, PLAIN), self._render_large)
+        exchange.pending = self._forms.claim(slot, outcome)
+
     # The Open Inference Protocol, with Triton's extensions.
 
     def _infer(self, exchange: Exchange, _query: Query, model: str, version: str = "") -> None:
@@ -136,6 +148,8 @@ class Routes:
         if (len(body) if json_bytes is None else json_bytes) <= LARGE_BYTES:
             message, form = read()
             self._call(exchange, _INFER, message, partial(self._inferred, form))
+            if exchange.raw and self._forms is not None and form is PLAIN:
+                self._forms.learn(exchange.raw, request, message, _metadata_of(request))
         else:
             self._read(
                 exchange, read, lambda made: self._call(exchange, _INFER, made[0], partial(self._inferred, made[1]))
@@ -371,6 +385,10 @@ class Routes:
             self._post(partial(_unless_left, reading, then_do))
 
         self._run(work)
+
+
+def _learn_nothing(_text: Text, _message: bytes, _body: bytes) -> None:
+    """Where there are no kernels."""
 
 
 def _options(query: Mapping[str, str]) -> Options:

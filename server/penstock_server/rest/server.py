@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -21,8 +22,9 @@ import structlog
 from penstock_server.call import Cancellable
 from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import InvalidInputError, OverloadedError, PenstockError, UnavailableError
-from penstock_server.rest import http
+from penstock_server.rest import http, layout
 from penstock_server.rest.answers import Answer, error_answer
+from penstock_server.rest.forms import MOST_BYTES, Forms, Happening
 from penstock_server.transport.certificate import names_of_certificate
 from penstock_server.transport.interface import Refused, ignore_refusal
 from penstock_server.transport.shared_port import SharedPort
@@ -62,17 +64,24 @@ _GRPC: Final = b"PRI * HTTP/2"
 
 Handler = Callable[["HttpExchange"], None]
 """Answers an exchange, now or later, on the reactor's thread; what it raises becomes the answer."""
+Adopt = Callable[["HttpExchange", int], None]
+"""Has an exchange answered with what becomes of the call that kernels have begun in a slot."""
 
 
 class HttpExchange:
-    """One request and the place for its answer."""
+    """One request and the place for its answer.
 
-    __slots__ = ("_connection", "peer", "pending", "reply", "request")
+    Attributes:
+        raw: the request as it came, if it came alone and kernels may learn of it; else empty.
+    """
 
-    def __init__(self, connection: "_Connection", request: http.Request) -> None:
+    __slots__ = ("_connection", "peer", "pending", "raw", "reply", "request")
+
+    def __init__(self, connection: "_Connection", request: http.Request, raw: bytes = b"") -> None:
         self._connection = connection
         self.peer = connection.peer
         self.request = request
+        self.raw = raw
         self.pending: Cancellable | None = None
         self.reply = b""
 
@@ -101,9 +110,12 @@ class _Connection:
     """One connection."""
 
     __slots__ = (
+        "_begun",
         "_exchanges",
+        "_forms",
         "_interest",
         "_is_secured",
+        "_is_taking",
         "_lingers",
         "_server",
         "_socket",
@@ -122,6 +134,10 @@ class _Connection:
         self._socket = accepted
         self._is_secured = isinstance(accepted, ssl.SSLSocket)
         self.descriptor = accepted.fileno()
+        is_plain = not self._is_secured and self.descriptor < layout.DESCRIPTORS
+        self._forms = server.forms if is_plain else None
+        self._begun: bytes | None = None
+        self._is_taking = False
         self.reader = http.RequestReader(server.most_bytes)
         self.held = 0
         self.is_open = True
@@ -136,13 +152,31 @@ class _Connection:
     @property
     def is_waiting(self) -> bool:
         """Nothing is asked of it."""
-        return not self._exchanges and not self._unsent
+        return not self._exchanges and not self._unsent and not (self._forms and self._forms.is_busy(self.descriptor))
+
+    def begin(self) -> None:
+        """Reads the first request, which most have sent already; kernels do when they can."""
+        if self._forms is None:
+            self.read()
+        else:
+            self._forms.forget(self.descriptor)
+            self._leave_to_kernels()
 
     def read(self) -> None:
+        """Takes what has come."""
+        if data := self._received():
+            self.take(data)
+
+    def take(self, data: bytes) -> None:
         """Takes what has come, and hands the requests on."""
-        data = self._received()
-        if not data or self.is_last:
+        if self.is_last:
             return  # what comes after the last request is not answered
+        self._is_taking = True
+        self._take(data)
+        self._is_taking = False
+        self._leave_to_kernels()
+
+    def _take(self, data: bytes) -> None:
         refusal: http.BadRequestError | None = None
         reader = self.reader
         was_reading = reader.is_reading
@@ -152,8 +186,9 @@ class _Connection:
             requests, refusal = reader.taken(), error
         if requests or reader.has_body or not was_reading:
             self.deadline_s = self._server.clock() + REQUEST_S
+        raw = self._raw(data, len(requests), was_reading=was_reading) if self._forms is not None else b""
         for request in requests:
-            self._hand_on(request)
+            self._hand_on(request, raw)
             if not self.is_open:
                 return
         if refusal is not None:
@@ -165,6 +200,55 @@ class _Connection:
             reader.wants_continue = False
             self._send(http.CONTINUE)
         self._watch()
+
+    def _raw(self, data: bytes, count: int, *, was_reading: bool) -> bytes:
+        """The one request that has become whole, as it came; empty if there are several or it is long."""
+        if was_reading:
+            data = b"" if self._begun is None else self._begun + data
+        self._begun = None
+        if not data or len(data) > MOST_BYTES:
+            return b""
+        if self.reader.is_reading:
+            self._begun = data if count == 0 else None
+            return b""
+        return data if count == 1 else b""
+
+    def _leave_to_kernels(self) -> None:
+        """Lets kernels read the next request, if nothing of this connection is to be done here."""
+        if (
+            self._forms is not None
+            and self.is_open
+            and not self._exchanges
+            and not self._unsent
+            and not self._is_taking
+            and not self.is_last
+            and not self.reader.is_reading
+            and self._interest == _READABLE
+            and not self._server.is_draining
+        ):
+            self._forms.free(self.descriptor)
+
+    def take_back(self) -> None:
+        """Takes over what kernels do for it, so that it goes on as others do."""
+        if self._forms is None:
+            return
+        begun_at_s = self._forms.begun_at_s(self.descriptor)
+        if begun := self._take_call_back(self._forms):
+            self.take(begun)
+            self.deadline_s = begun_at_s + REQUEST_S
+
+    def _take_call_back(self, forms: Forms) -> bytes:
+        """The same, but for the beginning of a request, which is returned."""
+        taken = forms.take_back(self.descriptor)
+        if taken.request is not None:
+            exchange = HttpExchange(self, taken.request)
+            self._exchanges.append(exchange)
+            self._server.adopt(exchange, taken.slot)
+        if taken.unsent:
+            self._unsent = taken.unsent
+            self.deadline_s = self._server.clock() + ANSWER_S
+            self._watch()
+        return taken.begun
 
     def _received(self) -> bytes:
         """What has come; nothing when the caller has left, which ends the connection."""
@@ -194,11 +278,12 @@ class _Connection:
             self._leave()
         elif self.is_open:
             self._watch()
+            self._leave_to_kernels()
 
-    def _hand_on(self, request: http.Request) -> None:
+    def _hand_on(self, request: http.Request, raw: bytes) -> None:
         if self.is_last:
             return
-        exchange = HttpExchange(self, request)
+        exchange = HttpExchange(self, request, raw)
         self._exchanges.append(exchange)
         if not request.is_kept:
             self.is_last = True
@@ -234,6 +319,7 @@ class _Connection:
             self._leave()
         elif self.is_open and (self._unsent or self._interest != _READABLE):
             self._watch()
+        self._leave_to_kernels()
 
     def _refuse(self, error: http.BadRequestError, data: bytes) -> None:
         """Answers what cannot be read, after the answers to what came before, and ends."""
@@ -287,6 +373,8 @@ class _Connection:
 
     def check(self, now_s: float) -> None:
         """Ends the connection when its time is over; not while it waits for an answer that is being computed."""
+        if self._forms is not None and not self._are_kernels_late(now_s):
+            return
         if now_s < self.deadline_s or (self._exchanges and not self._unsent):
             return
         if self.reader.is_reading and not self._unsent and not self.is_last:
@@ -294,14 +382,30 @@ class _Connection:
         else:
             self.close()
 
+    def _are_kernels_late(self, now_s: float) -> bool:
+        """Whether the time may be over of what kernels do for it, which is then taken back."""
+        assert self._forms is not None
+        if self._forms.is_busy(self.descriptor):
+            return False
+        if begun_at_s := self._forms.begun_at_s(self.descriptor):
+            if now_s < begun_at_s + REQUEST_S:
+                return False
+            self.take_back()
+        elif (deadline_s := self._forms.answered_at_s(self.descriptor) + IDLE_S) > self.deadline_s:
+            self.deadline_s = deadline_s
+            self._server.waits(self)
+        return True
+
     def end_when_idle(self) -> None:
         """Ends with the answers that it waits for."""
+        self.take_back()
         self.is_last = True
         if self.is_waiting and not self.reader.is_reading:
             self.close()
 
     def give_up(self) -> None:
         """Ends with an error in the place of each answer that is not there yet."""
+        self.take_back()
         for exchange in tuple(self._exchanges):
             if not exchange.reply and self.is_open:  # which the answer before it may have ended
                 pending = exchange.pending
@@ -313,6 +417,9 @@ class _Connection:
         """Ends, and gives up what waits for its caller."""
         if not self.is_open:
             return
+        if self._forms is not None:
+            self._take_call_back(self._forms)
+            self._forms.forget(self.descriptor)
         self.is_open = False
         self._server.remove(self)
         self._socket.close()
@@ -333,6 +440,8 @@ class RestServer:
         refused: counts what is refused here.
         tls: of the port; None for none.
         connections: how many there may be at once.
+        forms: has kernels answer what they can; None for no kernels.
+        adopt: takes over the calls that they have begun.
 
     Attributes:
         descriptor: readable when `turn` has something to do.
@@ -349,6 +458,8 @@ class RestServer:
         refused: Refused = ignore_refusal,
         tls: TlsContext | None = None,
         connections: int = CONNECTIONS,
+        forms: Forms | None = None,
+        adopt: Adopt | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.most_bytes = most_bytes
@@ -368,6 +479,10 @@ class RestServer:
         self._has_more = False
         self._is_accepting = False
         self.descriptor = self._epoll.fileno()
+        self.forms: Forms | None = None
+        if forms is not None and adopt is not None and forms.begin(self.descriptor):
+            forms.claimed = self._claimed
+            self.forms, self.adopt = forms, adopt
 
     def listen(self) -> None:
         """Accepts connections from now on; safe from any thread."""
@@ -379,20 +494,41 @@ class RestServer:
 
     def turn(self) -> None:
         """Takes up what is there now."""
-        for descriptor, happened in self._epoll.poll(0, EVENTS):
+        if self.forms is not None:
+            happenings = self.forms.turn()
+        else:
+            happenings = [Happening(*event, layout.NOT_READ, b"") for event in self._epoll.poll(0, EVENTS)]
+        is_asked = False
+        for descriptor, happened, kind, data in happenings:
             connection = self._connections.get(descriptor)
             if connection is None:
-                self._accept()
+                is_asked = True
             else:
-                self._guarded(connection, happened)
+                self._guarded(connection, partial(self._take_up, connection, happened, kind, data))
+        if is_asked:  # last: a new connection may have the descriptor of one that has ended
+            self._accept()
 
-    def _guarded(self, connection: _Connection, happened: int) -> None:
-        """Has a connection do what there is to do. A bug that one brings about ends that one."""
-        try:
+    def _take_up(self, connection: _Connection, happened: int, kind: int, data: bytes) -> None:
+        """Has a connection do what there is to do."""
+        if kind == layout.RECEIVED_BYTES:
+            connection.take(data)
+            return
+        connection.take_back()  # with what is not sent
+        if kind == layout.NOT_READ:
             if happened & select.EPOLLOUT:
                 connection.write()
             if connection.is_open and happened & ~select.EPOLLOUT:
                 connection.read()
+
+    def _claimed(self, descriptor: int) -> None:
+        """Takes over a connection whose call has not ended with a plain reply."""
+        if (connection := self._connections.get(descriptor)) is not None:
+            connection.take_back()
+
+    def _guarded(self, connection: _Connection, act: Callable[[], None]) -> None:
+        """Has a connection do something. A bug that one brings about ends that one."""
+        try:
+            act()
         except Exception:
             log.exception("an HTTP connection failed")
             connection.close()
@@ -537,4 +673,4 @@ class RestServer:
         connection = _Connection(self, accepted)
         self._connections[connection.descriptor] = connection
         self._epoll.register(connection.descriptor, _READABLE)
-        self._guarded(connection, select.EPOLLIN)  # most have sent their first request already
+        self._guarded(connection, connection.begin)

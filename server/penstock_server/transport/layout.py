@@ -28,11 +28,12 @@ LISTENER_TABLE: Final = 48 * WORD_BYTES
 LISTENER_BYTES: Final = 2 * WORD_BYTES
 LISTENERS: Final = 8
 _ACCEPTING: Final = LISTENER_TABLE + LISTENERS * LISTENER_BYTES
-LISTENER_COUNT, PORT_TABLE, PORT_WORKERS, PORT_OWN, ACCEPT_AT, TURNS, READ_AT, GUEST_READY = (
-    _ACCEPTING + at for at in _words(8)
+LISTENER_COUNT, PORT_TABLE, PORT_WORKERS, PORT_OWN, ACCEPT_AT, TURNS, READ_AT, GUEST_READY, GUEST_REPLY, GUEST_STATE = (
+    _ACCEPTING + at for at in _words(10)
 )
 """The listeners that this worker accepts from now, its port's table and its row in it, when it looks for connections
-that it left to others, when it reads again those that it has stopped to read, and whether the guest has something to do."""
+that it left to others, when it reads again those that it has stopped to read, whether the guest has something to do, and
+the address of its kernel that takes replies, with the first of its words: `GUEST_REPLY(GUEST_STATE, S_TAKER, message, size)` says whether it has."""
 BELL, GUEST = LISTENERS, LISTENERS + 1
 """The numbers by which epoll knows the bell and the guest; those of the listeners come before, of connections behind."""
 SILENT_NS: Final = 250_000_000
@@ -40,7 +41,7 @@ SILENT_NS: Final = 250_000_000
 looks every 50 ms."""
 SHUT_DOWN: Final = 22
 """EINVAL, as `ACCEPT_ERROR`: what `accept` says of a socket that its owner has shut down."""
-STATE_BYTES: Final = _ACCEPTING + 8 * WORD_BYTES
+STATE_BYTES: Final = _ACCEPTING + 10 * WORD_BYTES
 
 # A worker's row in its port's table, which all workers map: a cache line.
 (P_CONNECTIONS, P_LOOKED_AT) = _words(2)
@@ -74,8 +75,9 @@ IS_LOCAL: Final = 128
 (
     S_CONNECTION, S_ID, S_FLAGS, S_METHOD, S_DEADLINE, S_ARRIVED, S_MESSAGE, S_CAPACITY, S_SIZE, S_EXPECTED, S_PREFIX,
     S_PREFIX_SIZE, S_HEADERS, S_HEADERS_CAPACITY, S_HEADERS_SIZE, S_NEXT, S_BEFORE, S_FIRST_OUT, S_LAST_OUT, S_TRAILERS,
-    S_TRAILERS_SIZE, S_HELD, S_ENCODING, S_MESSAGES, S_SERIAL, S_SENT,
-) = _words(26)  # fmt: skip
+    S_TRAILERS_SIZE, S_HELD, S_ENCODING, S_MESSAGES, S_SERIAL, S_SENT, S_TAKER,
+) = _words(27)  # fmt: skip
+"""`S_TAKER` is for whom a guest's kernels have begun a local call; 0 if Python has begun it."""
 STREAM_BYTES: Final = 32 * WORD_BYTES
 
 IS_KNOWN: Final = 1
@@ -138,7 +140,7 @@ TAKEN: Final = 14
 """A call that plain requests have taken, whose message is theirs, or the end of one, which they have told its caller."""
 
 LOCAL_REPLY: Final = 15
-"""The message that answers a local call."""
+"""The message that answers a local call; `E_MORE` is its `S_TAKER`, and so is the next one's."""
 LOCAL_END: Final = 16
 """The trailers that end a local call without one."""
 

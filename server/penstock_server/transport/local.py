@@ -6,7 +6,7 @@ the handler is called at once.
 
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -119,6 +119,22 @@ class _DirectCall:
             pending, self.pending = self.pending, None
             if pending is not None:
                 pending.cancelled()
+
+
+class Begin(NamedTuple):
+    """What kernels of another port need to begin a call.
+
+    Attributes:
+        state: the address of the native transport's state.
+        address: of its kernel `begin_call`.
+        connection: the number of the connection of local calls.
+        method: the number of the method that is called.
+    """
+
+    state: int
+    address: int
+    connection: int
+    method: int
 
 
 class LocalCall:

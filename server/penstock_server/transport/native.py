@@ -46,7 +46,7 @@ from penstock_server.transport.interface import (
     ignore_refusal,
     last_words_s,
 )
-from penstock_server.transport.local import LocalCall, Outcome
+from penstock_server.transport.local import Begin, LocalCall, Outcome
 from penstock_server.transport.native_tls import TlsConnections
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.shared_port import SharedPort
@@ -482,6 +482,7 @@ class NativeTransport:
         self._guest: Guest | None = None
         self._local: dict[int, LocalCall] = {}
         self._local_connection = NO_CONNECTION
+        self._claim: Callable[[int, int], None] = _claim_nothing
         self._watch(self._tables.bell, layout.BELL)
 
     def _watch(self, descriptor: int, number: int, how: int = 1) -> None:
@@ -497,8 +498,7 @@ class NativeTransport:
         self, path: str, message: bytes, metadata: Metadata, outcome: Outcome, peer: tuple[str, ...] = ()
     ) -> Cancellable | None:
         """Makes a unary call from within the process, on the reactor's thread; its outcome is told in a later turn."""
-        if self._local_connection == NO_CONNECTION:
-            self._local_connection = self._kernels.brief["open_local"](self._address)
+        self._open_local()
         method = self.number_of(path)
         block = headers.as_received(metadata) if metadata else b""
         slot = layout.NO_METHOD
@@ -519,13 +519,50 @@ class NativeTransport:
         call = self._local[slot] = LocalCall(slot, outcome, self._cancel_local, peer)
         return call
 
+    def _open_local(self) -> int:
+        if self._local_connection == NO_CONNECTION:
+            self._local_connection = self._kernels.brief["open_local"](self._address)
+        return self._local_connection
+
+    def take_calls(self, path: str, reply: int, state: int, claim: Callable[[int, int], None]) -> Begin | None:
+        """Has kernels of the guest begin calls, and take their replies.
+
+        Args:
+            path: of the unary method that they call.
+            reply: the address of the kernel that takes a reply: `layout.GUEST_REPLY`.
+            state: its first word.
+            claim: is told the slot and the `S_TAKER` of a call that ends otherwise, and is to `claim` it if somebody waits
+                for it still.
+
+        Returns:
+            What the kernels need; None if the method is not served, or there is no room for local calls.
+        """
+        number, method = self._open_local(), self.number_of(path)
+        if number == NO_CONNECTION or method == layout.NO_METHOD:
+            return None
+        self._claim = claim
+        self._state[layout.GUEST_REPLY // 8], self._state[layout.GUEST_STATE // 8] = reply, state
+        return Begin(self._address, self._kernels.addresses["begin_call"], number, method)
+
+    def claim(self, slot: int, outcome: Outcome) -> Cancellable:
+        """Has an outcome told how a call ends that kernels of the guest have begun; they do not take its reply then."""
+        self._tables.streams[slot, layout.S_TAKER // 8] = 0
+        call = self._local[slot] = LocalCall(slot, outcome, self._cancel_local)
+        return call
+
+    def _ended(self, slot: int, taker: int) -> LocalCall | None:
+        """The local call that has ended in a slot; None if nobody waits for it."""
+        if taker and slot not in self._local:
+            self._claim(slot, taker)
+        return self._local.pop(slot, None)
+
     def _cancel_local(self, slot: int) -> None:
         if self._local.pop(slot, None) is not None:
             self._kernels.brief["cancel_call"](self._address, slot)
 
     def _local_reply(self, event: list[int]) -> None:
-        _, slot, data, size, _, _, _, _ = event
-        if (call := self._local.pop(slot, None)) is None:
+        _, slot, data, size, _, _, _, taker = event
+        if (call := self._ended(slot, taker)) is None:
             return
         if size == layout.NO_MESSAGE:
             call.outcome.ended(status_of(PenstockError()))
@@ -533,8 +570,8 @@ class NativeTransport:
             call.outcome.replied(ctypes.string_at(data, size))
 
     def _local_end(self, event: list[int]) -> None:
-        _, slot, data, size, _, _, _, _ = event
-        if (call := self._local.pop(slot, None)) is not None:
+        _, slot, data, size, _, _, _, taker = event
+        if (call := self._ended(slot, taker)) is not None:
             block = b"" if size == layout.NO_MESSAGE else ctypes.string_at(data, size)
             call.outcome.ended(headers.status_in(block))
 
@@ -884,10 +921,8 @@ class NativeTransport:
 
     def mark_peer(self, slot: int, mark: int) -> None:
         """Remembers in a call's connection who its certificate's owner is; local calls of all callers share one."""
-        if slot in self._local:
-            return
         at = int(self._tables.streams[slot, layout.S_CONNECTION // 8]) - int(self._tables.connections.ctypes.data)
-        if at >= 0:
+        if at >= 0 and at // layout.CONNECTION_BYTES != self._local_connection:
             self._tables.connections[at // layout.CONNECTION_BYTES, layout.C_PEER // 8] = mark
 
     def metadata_of(self, slot: int) -> Metadata:
@@ -989,6 +1024,10 @@ class NativeTransport:
         with self._bell_lock:
             self._is_closed = True
         self._tables.close()
+
+
+def _claim_nothing(_slot: int, _taker: int) -> None:
+    """Where no guest has kernels."""
 
 
 def _packed(message: bytes) -> bytes:

@@ -4,7 +4,7 @@ They have rows in the table of streams and belong to a connection that has no se
 them as they take all others; where an answer would be handed to nghttp2, it becomes an event with the answer's bytes.
 """
 
-from penstock_server.kernels.base import kernel
+from penstock_server.kernels.base import call, kernel
 from penstock_server.kernels.memory import allocate, copy, release, set_word, word
 from penstock_server.transport.kernels.session import (
     CANCEL,
@@ -12,6 +12,7 @@ from penstock_server.transport.kernels.session import (
     detach,
     flag,
     flagged,
+    free_slot,
     open_stream,
     push,
     slot_of,
@@ -23,6 +24,8 @@ from penstock_server.transport.layout import (
     CONNECTIONS,
     FREE_CONNECTION_COUNT,
     FREE_CONNECTIONS,
+    GUEST_REPLY,
+    GUEST_STATE,
     IS_ANSWERED,
     IS_CLOSED,
     IS_GRPC,
@@ -43,6 +46,7 @@ from penstock_server.transport.layout import (
     S_HEADERS_SIZE,
     S_MESSAGE,
     S_METHOD,
+    S_TAKER,
     SEND_END,
     SEND_MESSAGE,
     SEND_REPLY,
@@ -118,13 +122,27 @@ def end_call(state: int, row: int, kind: int, data: int, size: int) -> None:
     """Tells how a call ends; its slot is free once that is taken up."""
     flag(row, IS_ANSWERED | IS_CLOSED)
     detach(state, row)
-    push(state, kind, slot_of(state, row), data, size, 0, 0)
+    push(state, kind, slot_of(state, row), data, size, 0, word(row + S_TAKER))
+
+
+@kernel
+def is_taken(state: int, row: int, data: int, size: int) -> bool:
+    """Whether the guest's kernels have begun this call and take its reply; then it is over."""
+    taker = word(row + S_TAKER)
+    if taker == 0 or call(word(state + GUEST_REPLY), (word(state + GUEST_STATE), taker, data, size)) == 0:
+        return False
+    flag(row, IS_ANSWERED)
+    detach(state, row)
+    free_slot(state, row)
+    return True
 
 
 @kernel
 def answer_call(state: int, row: int, kind: int, data: int, size: int) -> None:
     """Does one thing that is wanted of a local call; what concerns the wire alone is nothing here."""
     if kind == SEND_REPLY:
+        if is_taken(state, row, data, size):
+            return
         kept = copied(data, size)
         end_call(state, row, LOCAL_REPLY, kept, size if kept else NO_MESSAGE)
     elif kind == SEND_MESSAGE:
