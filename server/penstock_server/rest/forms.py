@@ -24,7 +24,7 @@ from penstock_server.rest.open_inference import TIMING, Text
 from penstock_server.rest.powers import powers
 from penstock_server.transport import headers
 from penstock_server.transport.layout import EPOLL_EVENT_BYTES
-from penstock_server.transport.local import Begin, Outcome
+from penstock_server.transport.local import Begin, GuestKernels, Outcome
 
 MOST_BYTES: Final = layout.MOST_KEPT_BYTES
 """A larger request is not alike to others."""
@@ -111,7 +111,7 @@ class TakenBack(NamedTuple):
 class Calls(Protocol):
     """What the native transport does for kernels that begin calls."""
 
-    def take_calls(self, path: str, reply: int, state: int, claim: Callable[[int, int], None]) -> Begin | None: ...
+    def take_calls(self, path: str, guest: GuestKernels, claim: Callable[[int, int], None]) -> Begin | None: ...
 
     def claim(self, slot: int, outcome: Outcome) -> Cancellable: ...
 
@@ -184,7 +184,9 @@ class Forms:
 
     def begin(self, epoll: int) -> bool:
         """Has kernels read the connections that this epoll watches; false if they can make no calls."""
-        found = self._calls.take_calls(_INFER, self._library.addresses["reply"], self._at, self._claim)
+        addresses = self._library.addresses
+        guest = GuestKernels(self._at, addresses["turn"], addresses["reply"])
+        found = self._calls.take_calls(_INFER, guest, self._claim)
         if found is None:
             return False
         for at, value in (
@@ -198,10 +200,17 @@ class Forms:
         return True
 
     def turn(self) -> list[Happening]:
-        """Takes up what is there; what is left."""
-        count = self._kernels["turn"](self._at)
-        if not count:
-            return []
+        """Takes up what is there, unless the transport has; what is left."""
+        found = self._left()
+        if not found or self._state[layout.UNSENT_COUNT // 8]:
+            self._kernels["turn"](self._at)
+            found += self._left()
+        return found
+
+    def _left(self) -> list[Happening]:
+        """What the last turn has left."""
+        count = self._state[layout.OUT_COUNT // 8]
+        self._state[layout.OUT_COUNT // 8] = 0
         return [
             Happening(descriptor, happened, kind, ctypes.string_at(data, size) if size else b"")
             for descriptor, happened, kind, data, size in self._events[:count].tolist()

@@ -28,12 +28,14 @@ LISTENER_TABLE: Final = 48 * WORD_BYTES
 LISTENER_BYTES: Final = 2 * WORD_BYTES
 LISTENERS: Final = 8
 _ACCEPTING: Final = LISTENER_TABLE + LISTENERS * LISTENER_BYTES
-LISTENER_COUNT, PORT_TABLE, PORT_WORKERS, PORT_OWN, ACCEPT_AT, TURNS, READ_AT, GUEST_READY, GUEST_REPLY, GUEST_STATE = (
-    _ACCEPTING + at for at in _words(10)
+LISTENER_COUNT, PORT_TABLE, PORT_WORKERS, PORT_OWN, ACCEPT_AT, TURNS, READ_AT, GUEST_READY, GUEST_STATE, GUEST_TURN, GUEST_REPLY = (
+    _ACCEPTING + at for at in _words(11)
 )
 """The listeners that this worker accepts from now, its port's table and its row in it, when it looks for connections
-that it left to others, when it reads again those that it has stopped to read, whether the guest has something to do, and
-the address of its kernel that takes replies, with the first of its words: `GUEST_REPLY(GUEST_STATE, S_TAKER, message, size)` says whether it has."""
+that it left to others, when it reads again those that it has stopped to read, and whether the guest has something to do.
+
+A guest may have kernels, at these addresses; 0 is none. `GUEST_TURN(GUEST_STATE)` takes up what has come, and how much it
+leaves to Python; `GUEST_REPLY(GUEST_STATE, S_TAKER, message, size)` takes a reply, or says 0."""
 BELL, GUEST = LISTENERS, LISTENERS + 1
 """The numbers by which epoll knows the bell and the guest; those of the listeners come before, of connections behind."""
 SILENT_NS: Final = 250_000_000
@@ -41,7 +43,7 @@ SILENT_NS: Final = 250_000_000
 looks every 50 ms."""
 SHUT_DOWN: Final = 22
 """EINVAL, as `ACCEPT_ERROR`: what `accept` says of a socket that its owner has shut down."""
-STATE_BYTES: Final = _ACCEPTING + 10 * WORD_BYTES
+STATE_BYTES: Final = _ACCEPTING + 11 * WORD_BYTES
 
 # A worker's row in its port's table, which all workers map: a cache line.
 (P_CONNECTIONS, P_LOOKED_AT) = _words(2)

@@ -137,6 +137,20 @@ class Begin(NamedTuple):
     method: int
 
 
+class GuestKernels(NamedTuple):
+    """Kernels of another port that begin calls: their addresses, as `layout` has them.
+
+    Attributes:
+        state: the first word of each.
+        turn: takes up what has come.
+        reply: takes the reply to a call that they have begun.
+    """
+
+    state: int
+    turn: int
+    reply: int
+
+
 class LocalCall:
     """A call over the native transport, until it ends.
 

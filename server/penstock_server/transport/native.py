@@ -46,7 +46,7 @@ from penstock_server.transport.interface import (
     ignore_refusal,
     last_words_s,
 )
-from penstock_server.transport.local import Begin, LocalCall, Outcome
+from penstock_server.transport.local import Begin, GuestKernels, LocalCall, Outcome
 from penstock_server.transport.native_tls import TlsConnections
 from penstock_server.transport.settings import TransportSettings
 from penstock_server.transport.shared_port import SharedPort
@@ -524,13 +524,12 @@ class NativeTransport:
             self._local_connection = self._kernels.brief["open_local"](self._address)
         return self._local_connection
 
-    def take_calls(self, path: str, reply: int, state: int, claim: Callable[[int, int], None]) -> Begin | None:
+    def take_calls(self, path: str, guest: GuestKernels, claim: Callable[[int, int], None]) -> Begin | None:
         """Has kernels of the guest begin calls, and take their replies.
 
         Args:
             path: of the unary method that they call.
-            reply: the address of the kernel that takes a reply: `layout.GUEST_REPLY`.
-            state: its first word.
+            guest: the kernels.
             claim: is told the slot and the `S_TAKER` of a call that ends otherwise, and is to `claim` it if somebody waits
                 for it still.
 
@@ -541,7 +540,12 @@ class NativeTransport:
         if number == NO_CONNECTION or method == layout.NO_METHOD:
             return None
         self._claim = claim
-        self._state[layout.GUEST_REPLY // 8], self._state[layout.GUEST_STATE // 8] = reply, state
+        for at, value in (
+            (layout.GUEST_STATE, guest.state),
+            (layout.GUEST_TURN, guest.turn),
+            (layout.GUEST_REPLY, guest.reply),
+        ):
+            self._state[at // 8] = value
         return Begin(self._address, self._kernels.addresses["begin_call"], number, method)
 
     def claim(self, slot: int, outcome: Outcome) -> Cancellable:

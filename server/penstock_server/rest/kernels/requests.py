@@ -451,8 +451,9 @@ def tell_unsent(state: int) -> None:
 
 @kernel
 def turn(state: int) -> int:
-    """Takes up what is there; how much is left to Python."""
-    set_word(state + OUT_COUNT, 0)
+    """Takes up what is there, if Python has what was left to it before; how much is left to it."""
+    if word(state + OUT_COUNT):
+        return word(state + OUT_COUNT)
     tell_unsent(state)
     events = word(state + EPOLL_EVENTS)
     place, end = word(state + RECEIVED), word(state + RECEIVED) + ROOM_BYTES

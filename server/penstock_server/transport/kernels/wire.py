@@ -8,7 +8,7 @@ ends it, or when it breaks; its streams then end for Python as if they had been 
 from collections.abc import Callable
 from typing import Final
 
-from penstock_server.kernels.base import INT32, INT64, UINT8, UINT32, external, kernel
+from penstock_server.kernels.base import INT32, INT64, UINT8, UINT32, call, external, kernel
 from penstock_server.kernels.clock import clock_ns
 from penstock_server.kernels.memory import (
     allocate,
@@ -98,6 +98,8 @@ from penstock_server.transport.layout import (
     FREE_CONNECTIONS,
     GUEST,
     GUEST_READY,
+    GUEST_STATE,
+    GUEST_TURN,
     HAS_PREFACE,
     HEAD,
     HEAD_COUNT,
@@ -932,6 +934,14 @@ def take_tls(state: int, number: int, interest: int) -> None:
 
 
 @kernel
+def take_guest(state: int) -> None:
+    """Has the guest's kernels take up what has come, and Python what they leave, or all if there are none."""
+    turn = word(state + GUEST_TURN)
+    if turn == 0 or call(turn, (word(state + GUEST_STATE),)) != 0:
+        set_word(state + GUEST_READY, 1)
+
+
+@kernel
 def take_event(state: int, event: int) -> None:
     """Does what epoll says of one descriptor."""
     interest, number = uint32(event), word(event + EPOLL_DATA)
@@ -946,7 +956,7 @@ def take_event(state: int, event: int) -> None:
         _read(INT32(word(state + BELL_DESCRIPTOR)), word(state + SCRATCH), 8)
         return
     if number == GUEST:
-        set_word(state + GUEST_READY, 1)
+        take_guest(state)
         return
     number -= _FIRST
     connection = word(state + CONNECTIONS) + number * CONNECTION_BYTES
