@@ -1,18 +1,20 @@
 """`python -m bench.fuzz.rest`: damaged HTTP requests, read and routed in this process as the REST port does it.
 
 Each case is a connection: good requests of every kind are damaged, cut anywhere, and given to the reader, and what it takes for
-requests to the routes. They must answer each of them once, with a status that is not 500, whatever the methods behind say. The
-exit status is 1 if anything else happened.
+requests to the routes. They must answer each of them once, with a status that is not 500, whatever the methods behind say. Of
+bytes that the port's kernels take for a request Python must make the same call. The exit status is 1 if anything else happened.
 """
 
 import argparse
 import gzip
 import json
 import random
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
@@ -21,10 +23,14 @@ from rich.progress import track
 from penstock import inference_pb2 as pb
 from penstock_server.call import Cancellable, Metadata
 from penstock_server.errors import NotFoundError, PenstockError
+from penstock_server.kernels import compiled
 from penstock_server.rest.answers import Answer, error_answer
+from penstock_server.rest.forms import Forms
 from penstock_server.rest.http import BadRequestError, Request, RequestReader
+from penstock_server.rest.kernel_set import KERNELS
 from penstock_server.rest.routes import Routes
 from penstock_server.rest.signatures import Signatures
+from penstock_server.transport.headers import as_received
 from penstock_server.transport.local import Outcome
 from penstock_server.transport.status import status_of
 
@@ -43,15 +49,18 @@ class Behind:
 
     Attributes:
         draw: decides which; each case sets its own.
+        calls: the method, the message and the metadata of each.
     """
 
     def __init__(self, draw: random.Random) -> None:
         self.draw = draw
+        self.calls: list[tuple[str, bytes, bytes]] = []
 
     def begin(
-        self, path: str, message: bytes, _metadata: Metadata, outcome: Outcome, _peer: tuple[str, ...] = ()
+        self, path: str, message: bytes, metadata: Metadata, outcome: Outcome, _peer: tuple[str, ...] = ()
     ) -> Cancellable | None:
         method = path.rpartition("/")[2]
+        self.calls.append((method, message, as_received(metadata)))
         if method == "ModelInfer":
             pb.ModelInferRequest.FromString(message)  # what reaches a handler is a message
             outcome.replied(self.draw.choice(_REPLIES))
@@ -69,8 +78,9 @@ class Exchange:
 
     peer = ()
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, raw: bytes = b"") -> None:
         self.request = request
+        self.raw = raw
         self.pending: Cancellable | None = None
         self.answers: list[int] = []
 
@@ -94,7 +104,13 @@ def good_requests() -> list[bytes]:
         }
     ).encode()
     row = {"amount": 1.5, "country": "NO", "at": "2026-01-31"}
+    whole = {"name": "a", "datatype": "INT64", "shape": [1], "data": [7]}
+    texts = {"name": "b", "datatype": "BYTES", "shape": [2, 1], "data": ["NO", "a b"]}
+    plain = {"name": "X", "datatype": "FP64", "shape": [2, 2], "data": [[1.5, -2.5e-3], [3, 0.1]]}
+    trace = {"Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Authorization": "Bearer x"}
     bodies: list[tuple[str, object, dict[str, str]]] = [
+        ("/v2/models/m/infer", {"id": "a", "inputs": [plain]}, trace),
+        ("/v2/models/m/infer", {"inputs": [whole, texts]}, {}),
         ("/v2/models/m/infer", {"id": "a", "inputs": [tensor], "parameters": {"priority": 1}}, {}),
         ("/v2/models/m/versions/1/infer", binary + raw, {"Inference-Header-Content-Length": str(len(binary))}),
         ("/v2/models/m/infer", gzip.compress(json.dumps({"inputs": [tensor]}).encode()), {"Content-Encoding": "gzip"}),
@@ -147,10 +163,14 @@ _REPLIES: Final = _replies()
 
 def damaged(draw: random.Random, seeds: Sequence[bytes]) -> bytes:
     """Some good requests, one behind the other, damaged in some places."""
-    data = bytearray(b"".join(draw.choice(seeds) for _ in range(draw.randint(1, 3))))
+    data = bytearray(b"".join(draw.choice(seeds) for _ in range(draw.choice((1, 1, 1, 2, 3)))))
     for _ in range(draw.choice((0, 1, 1, 2, 3, 8))):
         at = draw.randrange(len(data) + 1)
-        match draw.randrange(6):
+        match draw.randrange(7):
+            case 6:  # another length may be right for once
+                data = bytearray(
+                    re.sub(rb"Content-Length: \d+", b"Content-Length: %d" % _body_bytes(data), data, count=1)
+                )
             case 0:
                 data[at : at + draw.randint(1, 8)] = b""
             case 1:
@@ -166,6 +186,46 @@ def damaged(draw: random.Random, seeds: Sequence[bytes]) -> bytes:
                 if place >= 0:
                     data[place + 33 : place + 33 + draw.randint(0, 3)] = draw.choice(_LENGTHS)
     return bytes(data)
+
+
+def _body_bytes(data: bytearray) -> int:
+    """How long the body of the only request is."""
+    return len(data.partition(b"\r\n\r\n")[2])
+
+
+def learnt_forms(seeds: Sequence[bytes]) -> Forms:
+    """The forms that kernels learn of good requests, as the port has them learn."""
+    forms = Forms(compiled.library(KERNELS))
+    behind = Behind(random.Random(0))
+    routes = Routes(
+        behind, Signatures(behind, lambda: None), post=at_once, most_bytes=MOST_BYTES, run=at_once, forms=forms
+    )
+    for seed in [*seeds, *seeds]:
+        (request,) = RequestReader(MOST_BYTES).receive(seed)
+        with suppress(PenstockError, BadRequestError):
+            routes.answer(Exchange(request, seed))
+    return forms
+
+
+def check_kernels(forms: Forms, behind: Behind, routes: Routes, data: bytes) -> int:
+    """How many forms bytes have; each must make the call of them that Python makes.
+
+    Raises:
+        AssertionError: it makes another one.
+    """
+    found = [
+        (message, forms.metadata(number)) for number in forms.known if (message := forms.made(number, data)) is not None
+    ]
+    if found:
+        requests = RequestReader(MOST_BYTES).receive(data)
+        behind.calls.clear()
+        for request in requests:
+            routes.answer(Exchange(request))
+        assert len(requests) == 1, f"kernels read one request, Python {len(requests)}"
+        assert requests[0].is_kept, "the connection ends with a request that kernels read"
+        for message, block in found:
+            assert behind.calls == [("ModelInfer", message, block)], "kernels call otherwise than Python"
+    return len(found)
 
 
 def play(draw: random.Random, routes: Routes, data: bytes) -> list[int]:
@@ -208,7 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=1_000_000, help="cases (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    seeds, statuses, found = good_requests(), Counter[int](), 0
+    seeds, statuses, found, taken = good_requests(), Counter[int](), 0, 0
+    forms = learnt_forms(seeds)
     behind = Behind(random.Random())
     routes = Routes(behind, Signatures(behind, lambda: None), post=at_once, most_bytes=MOST_BYTES, run=at_once)
     started_s = time.monotonic()
@@ -216,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw = behind.draw = random.Random(f"{options.seed}:{number}")
         data = damaged(draw, seeds)
         try:
+            taken += check_kernels(forms, behind, routes, data)
             statuses.update(play(draw, routes, data))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
             found += 1
@@ -224,7 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 break
     took_s = time.monotonic() - started_s
     told = ", ".join(f"{status}: {count:,}" for status, count in sorted(statuses.items()))
-    print(f"{options.count:,} connections in {took_s:,.0f} s, {found} faults; answers by status: {told}")
+    print(
+        f"{options.count:,} connections in {took_s:,.0f} s, {found} faults; kernels took {taken:,}; answers by status: {told}"
+    )
     return 1 if found else 0
 
 

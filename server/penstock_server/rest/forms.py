@@ -121,13 +121,13 @@ class Forms:
 
     Args:
         kernels: the set `rest`.
-        calls: the transport.
+        calls: the transport; None where kernels only learn.
 
     Attributes:
         claimed: is told the descriptor of a connection whose call has ended otherwise than with a reply that kernels take.
     """
 
-    def __init__(self, kernels: Library, calls: Calls) -> None:
+    def __init__(self, kernels: Library, calls: Calls | None = None) -> None:
         self._kernels = kernels.brief
         self._library = kernels  # the transport calls it by its address
         self._calls = calls
@@ -184,6 +184,8 @@ class Forms:
 
     def begin(self, epoll: int) -> bool:
         """Has kernels read the connections that this epoll watches; false if they can make no calls."""
+        if self._calls is None:
+            return False
         addresses = self._library.addresses
         guest = GuestKernels(self._at, addresses["turn"], addresses["reply"])
         found = self._calls.take_calls(_INFER, guest, self._claim)
@@ -259,6 +261,7 @@ class Forms:
 
     def claim(self, slot: int, outcome: Outcome) -> Cancellable:
         """Has an outcome told how a call ends that was taken back."""
+        assert self._calls is not None
         return self._calls.claim(slot, outcome)
 
     def _claim(self, slot: int, taker: int) -> None:
@@ -300,10 +303,25 @@ class Forms:
         row[layout.F_HEADERS // 8], row[layout.F_HEADERS_BYTES // 8] = kept_block.ctypes.data, len(block)
         self._of_form[number] = (request, (table, kept, kept_block))
         self._known[number] = tuple(steps)
-        size = self._kernels["message"](self._at, number, raw, len(raw))
-        if size != len(message) or ctypes.string_at(self._message.ctypes.data, size) != message:
+        if self.made(number, raw) != message:
             row[layout.F_COUNT // 8] = 0
             del self._known[number]
+
+    @property
+    def known(self) -> list[int]:
+        """The numbers of the forms that kernels read."""
+        return list(self._known)
+
+    def made(self, number: int, raw: bytes) -> bytes | None:
+        """The message that kernels make of a request by the form at a number; None if it is not of that form."""
+        size = self._kernels["message"](self._at, number, raw, len(raw))
+        return ctypes.string_at(self._message.ctypes.data, size) if size >= 0 else None
+
+    def metadata(self, number: int) -> bytes:
+        """The metadata of the call that was `made` last, by the form at this number."""
+        return ctypes.string_at(
+            int(self._state[layout.HEADERS // 8]), int(self._forms[number, layout.F_HEADERS_BYTES // 8])
+        )
 
     def _free_form(self) -> int:
         """The place of a form that no call is in flight of: an empty one, or the one whose turn it is; -1 if there is none."""
@@ -343,14 +361,14 @@ class Forms:
             (layout.X_NAMES, sizes.ctypes.data),
         ):
             row[at // 8] = value
-        if self._written(number, message) != body:
+        if self.written(number, message) != body:
             row[layout.X_COUNT // 8] = 0
 
-    def _written(self, number: int, message: bytes) -> bytes:
-        """The body that kernels write of a reply by the text at a number."""
+    def written(self, number: int, message: bytes) -> bytes | None:
+        """The body that kernels write of a reply by the text at a number; None if it has another one."""
         end = self._kernels["body"](self._at, number, message, len(message))
         begin = self._reply.ctypes.data + layout.HEAD_ROOM
-        return ctypes.string_at(begin, end - begin) if end > begin else b""
+        return ctypes.string_at(begin, end - begin) if end > begin else None
 
 
 def _claim_nothing(_descriptor: int) -> None:

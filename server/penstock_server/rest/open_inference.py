@@ -185,7 +185,7 @@ class Replies:
         learnt: is told each text, with a reply and the body that it becomes.
     """
 
-    def __init__(self, learnt: Callable[[Text, bytes, bytes], None]) -> None:
+    def __init__(self, learnt: Callable[[Text, bytes, bytes], None] | None = None) -> None:
         self._learnt = learnt
         self._texts: dict[bytes, list[Text]] = {}
         self._count = 0
@@ -216,7 +216,7 @@ class Replies:
             self._others[key] += 1
         else:
             self._texts.setdefault(key, []).append(text)
-            if (body := _filled(text, message)) is not None:
+            if self._learnt is not None and (body := _filled(text, message)) is not None:
                 self._learnt(text, message, body)
 
 
@@ -417,7 +417,7 @@ def _form(request: _InferRequest) -> ReplyForm:
         output.name: _flag(output.parameters, _BINARY, f"output {output.name!r}", default=is_binary)
         for output in request.outputs or ()
     }
-    return ReplyForm(is_binary, outputs)
+    return ReplyForm(is_binary, outputs) if is_binary or any(outputs.values()) else PLAIN
 
 
 def _flag(parameters: Parameters | None, name: str, whose: str, *, default: bool = False) -> bool:

@@ -37,7 +37,6 @@ from penstock_server.rest.open_inference import (
     Messages,
     Replies,
     ReplyForm,
-    Text,
     decoded,
     json_length,
     plain_parameters,
@@ -115,7 +114,7 @@ class Routes:
         self._most_bytes = most_bytes
         self._forms = forms
         self._messages = Messages()
-        self._replies = Replies(_learn_nothing if forms is None else forms.learn_text)
+        self._replies = Replies(None if forms is None else forms.learn_text)
         self._server_version = installed_version("penstock")
         self._run = ThreadPoolExecutor(1, thread_name_prefix="rest").submit if run is None else run
         self._handlers: dict[str, Callable[..., None]] = {
@@ -385,10 +384,6 @@ class Routes:
             self._post(partial(_unless_left, reading, then_do))
 
         self._run(work)
-
-
-def _learn_nothing(_text: Text, _message: bytes, _body: bytes) -> None:
-    """Where there are no kernels."""
 
 
 def _options(query: Mapping[str, str]) -> Options:

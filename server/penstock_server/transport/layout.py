@@ -28,9 +28,19 @@ LISTENER_TABLE: Final = 48 * WORD_BYTES
 LISTENER_BYTES: Final = 2 * WORD_BYTES
 LISTENERS: Final = 8
 _ACCEPTING: Final = LISTENER_TABLE + LISTENERS * LISTENER_BYTES
-LISTENER_COUNT, PORT_TABLE, PORT_WORKERS, PORT_OWN, ACCEPT_AT, TURNS, READ_AT, GUEST_READY, GUEST_STATE, GUEST_TURN, GUEST_REPLY = (
-    _ACCEPTING + at for at in _words(11)
-)
+(
+    LISTENER_COUNT,
+    PORT_TABLE,
+    PORT_WORKERS,
+    PORT_OWN,
+    ACCEPT_AT,
+    TURNS,
+    READ_AT,
+    GUEST_READY,
+    GUEST_STATE,
+    GUEST_TURN,
+    GUEST_REPLY,
+) = (_ACCEPTING + at for at in _words(11))
 """The listeners that this worker accepts from now, its port's table and its row in it, when it looks for connections
 that it left to others, when it reads again those that it has stopped to read, and whether the guest has something to do.
 

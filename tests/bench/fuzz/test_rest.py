@@ -33,3 +33,11 @@ def test_a_fault_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr(rest, "error_answer", lambda error: Answer(str(error).encode(), 500))
     assert main(["--count", "300"]) == 1
     assert "AssertionError: 500 to" in capsys.readouterr().out
+
+
+def test_a_call_that_kernels_make_otherwise_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rest.Forms, "metadata", lambda _forms, _number: b"other")
+    assert main(["--count", "1500"]) == 1
+    assert "AssertionError: kernels call otherwise than Python" in capsys.readouterr().out

@@ -44,7 +44,7 @@ def test_a_request_becomes_the_message_that_a_grpc_client_would_send() -> None:
     assert request.inputs[1].parameters["p"].string_param == "q"
     assert list(request.raw_input_contents) == [np.array([1, 2.5], "<f4").tobytes(), b"\x02\x00\x00\x00" + "é".encode()]
     assert request.outputs[0].parameters["classification"].int64_param == 2
-    assert form == ReplyForm(is_binary=False, outputs={"y": False})
+    assert form is PLAIN
 
 
 def test_raw_contents_follow_the_json() -> None:

@@ -5,9 +5,9 @@ from typing import Any, Final
 from penstock_server.kernels.base import INT64, entry_point, kernel
 from penstock_server.kernels.memory import set_word, word
 from penstock_server.rest.kernels.numbers import read_double, write_double
-from penstock_server.rest.kernels.replies import find_body, reply
+from penstock_server.rest.kernels.replies import body_of, reply
 from penstock_server.rest.kernels.requests import forget_kept, form_at, try_form, turn
-from penstock_server.rest.layout import F_CALLS, POWERS, R_ANSWERED_AT, R_CALL, R_FLAGS, R_FORM
+from penstock_server.rest.layout import F_CALLS, POWERS, R_ANSWERED_AT, R_CALL, R_FLAGS, R_FORM, TEXT_BYTES, TEXTS
 
 
 def _entry(function: Any, count: int) -> Any:
@@ -21,9 +21,9 @@ def message(state: int, form: int, data: int, size: int) -> int:
 
 
 @kernel
-def body(state: int, form: int, data: int, size: int) -> int:
-    """Writes the body of an answer to a request of a form; where it ends, -1 if no text is the reply's."""
-    return find_body(state, form_at(state, form), data, size)
+def body(state: int, text: int, data: int, size: int) -> int:
+    """Writes the body of an answer as the text at a number has it; as `replies.body_of`."""
+    return body_of(state, word(state + TEXTS) + text * TEXT_BYTES, data, size)
 
 
 @kernel
