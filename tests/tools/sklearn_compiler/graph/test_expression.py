@@ -3,7 +3,6 @@
 from itertools import product
 
 import numpy as np
-import onnxruntime
 import pytest
 from spox import Tensor, argument, build
 
@@ -12,6 +11,7 @@ from penstock_tools.sklearn_compiler.graph import expression
 from penstock_tools.sklearn_compiler.graph.context import Context
 from penstock_tools.sklearn_compiler.graph.estimators import emit
 from penstock_tools.sklearn_compiler.refusals import NotCompiled
+from tests.server.compiled_models.graphs import session
 
 VALUES = (-2.5, -1.0, -0.3, -1e-9, 0.0, 1e-9, 0.5, 1.0, 2.0, 7.25, 1e9, np.nan)
 PAIRS = np.array(list(product(VALUES, VALUES)))
@@ -24,8 +24,7 @@ def computed(*operations, rows=PAIRS):
     x = argument(Tensor(np.float64, ("rows", 2)))
     step = Compute(operations, (1 + len(operations),))
     model = build({"x": x}, {"made": expression.emit(step, x, Context("FP64", x, emit))})
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(["made"], {"x": rows})[0].ravel()
+    return session(model.SerializeToString()).run(["made"], {"x": rows})[0].ravel()
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

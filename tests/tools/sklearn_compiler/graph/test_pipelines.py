@@ -1,7 +1,6 @@
 """Pipelines, columns apart and unions inside the graph give what scikit-learn's do."""
 
 import numpy as np
-import onnxruntime
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
@@ -11,6 +10,7 @@ from spox import Tensor, argument, build
 
 from penstock_tools.sklearn_compiler.graph.context import Context
 from penstock_tools.sklearn_compiler.graph.estimators import emit
+from tests.server.compiled_models.graphs import session
 
 ROWS = np.random.default_rng(2).normal(size=(60, 4)) + 3.0
 
@@ -34,6 +34,5 @@ def test_what_comes_out_is_scikit_learns(transformer, datatype, tolerance):
     dtype = np.dtype(np.float32 if datatype == "FP32" else np.float64)
     x = argument(Tensor(dtype, ("rows", 4)))
     model = build({"x": x}, {"made": emit(fitted, x, Context(datatype, x, emit)).features})
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (got,) = session.run(["made"], {"x": ROWS.astype(dtype)})
+    (got,) = session(model.SerializeToString()).run(["made"], {"x": ROWS.astype(dtype)})
     np.testing.assert_allclose(got, fitted.transform(ROWS), rtol=tolerance, atol=tolerance)

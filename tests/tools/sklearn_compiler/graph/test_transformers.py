@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-import onnxruntime
 import pytest
 from sklearn.cluster import FeatureAgglomeration, KMeans, MiniBatchKMeans
 from sklearn.decomposition import PCA, FactorAnalysis, FastICA, IncrementalPCA, KernelPCA, TruncatedSVD
@@ -24,6 +23,7 @@ from penstock_server.errors import UnsupportedError
 from penstock_tools.publish.pipeline import prepare
 from penstock_tools.sklearn_compiler.graph.context import Context
 from penstock_tools.sklearn_compiler.graph.estimators import emit
+from tests.server.compiled_models.graphs import session
 
 ROWS, COLUMNS = 120, 5
 
@@ -43,7 +43,7 @@ class Graph:
         matrix = argument(Tensor(self.dtype, ("rows", transformer.n_features_in_)))
         context = Context(datatype, matrix, emit)
         model = build({"rows": matrix}, {"made": emit(transformer, matrix, context).features})
-        self.session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self.session = session(model.SerializeToString())
 
     def __call__(self, rows):
         return self.session.run(["made"], {"rows": rows.astype(self.dtype)})[0]
