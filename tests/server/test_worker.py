@@ -2,6 +2,8 @@
 
 import queue
 import socket
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -558,3 +560,13 @@ def test_the_supervisor_sees_the_loop_and_the_runs(start: Any, model: Path, monk
     assert max(cells[0]) > 0
     assert not supervised.counters["m-1"].running_since_ns.any()
     assert supervised.counters["own"].beat_ns[0] >= max(cells[0]) - 1e9
+
+
+def test_it_imports_nothing_that_most_servers_do_without() -> None:
+    """Each would be 15 to 80 ms of a worker's start, and up to 8 MB."""
+    code = (
+        "import penstock_server.worker, sys;"
+        "sys.exit(', '.join({'grpc', 'yaml', 'mlflow', 'pydantic', 'rich', 'numba', 'cryptography'} & sys.modules.keys()) or 0)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")

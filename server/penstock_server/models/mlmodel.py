@@ -8,9 +8,9 @@ from collections import Counter
 from typing import Any, Final
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.features.spec import yaml_text
+from penstock_server.features.spec.limits import MAX_YAML_BYTES
 
-MAX_BYTES: Final = yaml_text.MAX_BYTES
+MAX_BYTES: Final = MAX_YAML_BYTES
 MAX_COLUMNS: Final = 16_384
 MAX_NAME_BYTES: Final = 1024
 
@@ -21,6 +21,10 @@ def column_names(content: bytes) -> tuple[str, ...]:
     Raises:
         InvalidInputError: it is not such a file, or its names cannot be used.
     """
+    from penstock_server.features.spec import (
+        yaml_text,
+    )  # most versions do without it, and so may each process of a server
+
     try:
         tree = yaml_text.load(content)
         signature = tree.get("signature") if isinstance(tree, dict) else None

@@ -34,7 +34,7 @@ from penstock_server.transport.interface import (
     last_words_s,
 )
 from penstock_server.transport.settings import TransportSettings
-from penstock_server.transport.status import OK, Status, status_of, trailers_of
+from penstock_server.transport.status import OK, Status, StatusCode, status_of, trailers_of
 from penstock_server.transport.window import StreamWindow
 
 log = structlog.get_logger(__name__)
@@ -166,8 +166,8 @@ class _AioCall:
 
     async def _end(self, status: Status) -> None:
         trailers = tuple(trailers_of(self.trailers, status))
-        if status.code is not grpc.StatusCode.OK:
-            await self._context.abort(status.code, status.details, trailers)
+        if status.code is not StatusCode.OK:
+            await self._context.abort(grpc.StatusCode[status.code.name], status.details, trailers)
         elif trailers:
             self._context.set_trailing_metadata(trailers)
 
@@ -280,7 +280,7 @@ class AioTransport:
         """Ends a call with an error before its messages are received."""
         self._refused(error)
         status = status_of(error)
-        await context.abort(status.code, status.details, status.trailers)
+        await context.abort(grpc.StatusCode[status.code.name], status.details, status.trailers)
 
     def _schedule_step(self) -> None:
         if not self._is_step_due:

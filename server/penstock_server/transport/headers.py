@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from grpc import StatusCode
-
 from penstock_server.call import Metadata
-from penstock_server.transport.status import Status, trailers_of
+from penstock_server.transport.status import Status, StatusCode, trailers_of
 
 _OF_STATUS: Final = frozenset({"grpc-status", "grpc-message"})
-_CODES: Final = {code.value[0]: code for code in StatusCode}
+_CODES: Final = {int(code): code for code in StatusCode}
 _SIZES: Final = struct.Struct("<II")
 _PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _BINARY: Final = "-bin"

@@ -179,7 +179,7 @@ def test_what_a_process_says_counts_only_if_it_ended_well(answer: bytes, code: i
 
 
 def test_the_process_imports_neither_grpc_nor_mlflow() -> None:
-    slow = ("grpc", "mlflow", "pyarrow", "numba", "llvmlite", "aiohttp")
+    slow = ("grpc", "mlflow", "pyarrow", "numba", "llvmlite", "aiohttp", "yaml")
     code = f"import penstock_server.airlock, sys; print([m for m in {slow} if m in sys.modules])"
     found: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -169,7 +169,7 @@ class Told:
         self._is_over.set()
 
     def ended(self, status: Any) -> None:
-        self.ended_with = status.code
+        self.ended_with = grpc.StatusCode[status.code.name]
         self._is_over.set()
 
     def answer(self) -> Any:

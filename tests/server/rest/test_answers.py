@@ -1,6 +1,5 @@
 import json
 
-import grpc
 import pytest
 
 from penstock_server.errors import (
@@ -18,7 +17,7 @@ from penstock_server.errors import (
 )
 from penstock_server.rest.answers import Answer, Continuation, LateRefusal, RestOutcome, error_answer, status_answer
 from penstock_server.rest.http import BadRequestError, Request
-from penstock_server.transport.status import Status
+from penstock_server.transport.status import Status, StatusCode
 
 
 class Asked:
@@ -95,17 +94,17 @@ def test_what_goes_on_with_a_reply_may_not_leave_its_caller_waiting() -> None:
 @pytest.mark.parametrize(
     ("code", "status"),
     [
-        (grpc.StatusCode.UNAUTHENTICATED, 401),
-        (grpc.StatusCode.PERMISSION_DENIED, 403),
-        (grpc.StatusCode.NOT_FOUND, 404),
-        (grpc.StatusCode.INVALID_ARGUMENT, 422),  # the caller may ask, so it learns what is wrong with its rows
+        (StatusCode.UNAUTHENTICATED, 401),
+        (StatusCode.PERMISSION_DENIED, 403),
+        (StatusCode.NOT_FOUND, 404),
+        (StatusCode.INVALID_ARGUMENT, 422),  # the caller may ask, so it learns what is wrong with its rows
     ],
 )
-def test_what_is_wrong_with_rows_is_told_to_those_who_may_ask(code: grpc.StatusCode, status: int) -> None:
+def test_what_is_wrong_with_rows_is_told_to_those_who_may_ask(code: StatusCode, status: int) -> None:
     asked = Asked()
     LateRefusal(asked, BadRequestError(422, "of the rows")).ended(Status(code, "of the method"))
     assert asked.status == status
 
 
 def test_a_status_that_http_does_not_have_is_an_error_of_the_server() -> None:
-    assert status_answer(Status(grpc.StatusCode.DATA_LOSS, "lost")).status == 500
+    assert status_answer(Status(StatusCode.DATA_LOSS, "lost")).status == 500

@@ -1,10 +1,9 @@
-import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_server.transport import headers
-from penstock_server.transport.status import Status
+from penstock_server.transport.status import Status, StatusCode
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_.-]{0,20}", fullmatch=True).filter(
     lambda name: not name.endswith("-bin") and name not in headers.HIDDEN
@@ -24,12 +23,12 @@ def test_what_was_received_elsewhere_is_decoded_as_it_came(pairs: list[tuple[str
     assert list(headers.decoded(headers.as_received(pairs))) == pairs
 
 
-@given(st.sampled_from([each for each in grpc.StatusCode if each is not grpc.StatusCode.OK]), st.text(max_size=40))
-def test_a_status_is_read_from_the_trailers_that_end_a_call(code: grpc.StatusCode, details: str) -> None:
+@given(st.sampled_from([each for each in StatusCode if each is not StatusCode.OK]), st.text(max_size=40))
+def test_a_status_is_read_from_the_trailers_that_end_a_call(code: StatusCode, details: str) -> None:
     details = details.encode(errors="replace").decode()
     status = Status(code, details, (("grpc-retry-pushback-ms", "5"),))
     assert headers.status_in(headers.ending(status, ())) == status
-    assert headers.status_in(b"").code is grpc.StatusCode.INTERNAL
+    assert headers.status_in(b"").code is StatusCode.INTERNAL
 
 
 @pytest.mark.parametrize(
@@ -80,6 +79,6 @@ def fields(block: bytes) -> dict[str, str]:
     ],
 )
 def test_messages_are_escaped_as_grpc_asks(details: str, sent: str | None) -> None:
-    found = fields(headers.ending(Status(grpc.StatusCode.NOT_FOUND, details), (("x", "y"),)))
+    found = fields(headers.ending(Status(StatusCode.NOT_FOUND, details), (("x", "y"),)))
     assert found.get("grpc-message") == sent
     assert (found["grpc-status"], found["x"]) == ("5", "y")

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
-import grpc
 import pytest
 
 from penstock_server.call import Call, Cancellable
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.transport.interface import Methods
 from penstock_server.transport.local import CallMaker, DirectCalls
-from penstock_server.transport.status import Status
+from penstock_server.transport.status import Status, StatusCode
 from tests.server.transport.test_transports import TIMEOUT_S, Service, running
 
 PATH = "/local.Test/"
@@ -111,12 +110,12 @@ def test_a_call_is_answered(run: Run, handlers: Handlers, message: bytes) -> Non
 @pytest.mark.parametrize(
     ("method", "code", "details"),
     [
-        ("Fail", grpc.StatusCode.INVALID_ARGUMENT, "not so: 100 % é"),
-        ("Bug", grpc.StatusCode.INTERNAL, "internal error"),
-        ("Nothing", grpc.StatusCode.UNIMPLEMENTED, "this method is not served"),
+        ("Fail", StatusCode.INVALID_ARGUMENT, "not so: 100 % é"),
+        ("Bug", StatusCode.INTERNAL, "internal error"),
+        ("Nothing", StatusCode.UNIMPLEMENTED, "this method is not served"),
     ],
 )
-def test_a_call_that_fails_ends_with_its_status(run: Run, method: str, code: grpc.StatusCode, details: str) -> None:
+def test_a_call_that_fails_ends_with_its_status(run: Run, method: str, code: StatusCode, details: str) -> None:
     told, _ = begun(run, method, "not so: 100 % é".encode())
     outcome = told.outcome
     assert isinstance(outcome, Status)

@@ -7,23 +7,24 @@ from penstock_server.transport.status import (
     MAX_DETAILS_BYTES,
     MAX_TRAILERS_BYTES,
     OK,
+    StatusCode,
     shown,
     status_of,
     trailers_of,
 )
 
 CODES = {
-    errors.InvalidInputError: (grpc.StatusCode.INVALID_ARGUMENT, 3),
-    errors.NotFoundError: (grpc.StatusCode.NOT_FOUND, 5),
-    errors.NotReadyError: (grpc.StatusCode.UNAVAILABLE, 14),
-    errors.OverloadedError: (grpc.StatusCode.RESOURCE_EXHAUSTED, 8),
-    errors.DeadlinePassedError: (grpc.StatusCode.DEADLINE_EXCEEDED, 4),
-    errors.ModelFailedError: (grpc.StatusCode.INTERNAL, 13),
-    errors.UnavailableError: (grpc.StatusCode.UNAVAILABLE, 14),
-    errors.UnsupportedError: (grpc.StatusCode.UNIMPLEMENTED, 12),
-    errors.DeniedError: (grpc.StatusCode.PERMISSION_DENIED, 7),
-    errors.UnauthenticatedError: (grpc.StatusCode.UNAUTHENTICATED, 16),
-    errors.LimitedError: (grpc.StatusCode.RESOURCE_EXHAUSTED, 8),
+    errors.InvalidInputError: (StatusCode.INVALID_ARGUMENT, 3),
+    errors.NotFoundError: (StatusCode.NOT_FOUND, 5),
+    errors.NotReadyError: (StatusCode.UNAVAILABLE, 14),
+    errors.OverloadedError: (StatusCode.RESOURCE_EXHAUSTED, 8),
+    errors.DeadlinePassedError: (StatusCode.DEADLINE_EXCEEDED, 4),
+    errors.ModelFailedError: (StatusCode.INTERNAL, 13),
+    errors.UnavailableError: (StatusCode.UNAVAILABLE, 14),
+    errors.UnsupportedError: (StatusCode.UNIMPLEMENTED, 12),
+    errors.DeniedError: (StatusCode.PERMISSION_DENIED, 7),
+    errors.UnauthenticatedError: (StatusCode.UNAUTHENTICATED, 16),
+    errors.LimitedError: (StatusCode.RESOURCE_EXHAUSTED, 8),
 }
 
 
@@ -32,6 +33,10 @@ def test_an_error_keeps_its_words_and_gets_its_code(kind: type[PenstockError]) -
     status = status_of(kind("expected 3, got 2"))
     assert (status.code, status.number) == CODES[kind]
     assert status.details == "expected 3, got 2"
+
+
+def test_the_codes_are_grpcios() -> None:
+    assert {code.name: int(code) for code in StatusCode} == {code.name: code.value[0] for code in grpc.StatusCode}
 
 
 def test_every_meaning_has_a_code() -> None:
@@ -49,7 +54,7 @@ def test_what_has_no_meaning_shows_nothing() -> None:
         pass
 
     for error in (PenstockError("secret"), Secret("secret")):
-        assert (status_of(error).code, status_of(error).details) == (grpc.StatusCode.INTERNAL, "internal error")
+        assert (status_of(error).code, status_of(error).details) == (StatusCode.INTERNAL, "internal error")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CODES if kind is not errors.LimitedError])

@@ -16,6 +16,8 @@ from penstock_server.errors import InvalidInputError
 
 MAX_BYTES: Final = 64 << 20
 """Of a file: a vocabulary of 200,000 grams with the coefficients of twenty classes takes 40 MiB."""
+MAX_YAML_BYTES: Final = 1 << 20
+"""The parser takes seconds for a megabyte, and hand-written files are small."""
 MAX_COLUMNS: Final = 4096
 MAX_STEPS: Final = 32
 MAX_EDGES: Final = 4096

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import yaml
 
-MAX_BYTES: Final = 1 << 20
-"""The parser takes seconds for a megabyte, and hand-written files are small."""
+from penstock_server.features.spec.limits import MAX_YAML_BYTES
+
 _BREAKS: Final = re.compile("[\n\r\x85\u2028\u2029]")
 
 
@@ -62,8 +62,8 @@ def load(data: bytes) -> Any:
     Raises:
         ValueError: it is too large, is not YAML, or has an alias, a repeated key or a custom tag.
     """
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"{len(data)} bytes of YAML, expected at most {MAX_BYTES}")
+    if len(data) > MAX_YAML_BYTES:
+        raise ValueError(f"{len(data)} bytes of YAML, expected at most {MAX_YAML_BYTES}")
     try:
         return yaml.load(data, _Loader)  # noqa: S506 - it is a safe loader
     except yaml.YAMLError as error:

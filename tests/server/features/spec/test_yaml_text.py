@@ -41,7 +41,7 @@ def test_an_exponent_makes_a_number(text: bytes, value: object) -> None:
         (b"a: 1\na: 2", "the key 'a' appears twice, expected it once"),
         (b"!!python/object/apply:os.getcwd []", "could not determine a constructor"),
         (b"[", "it is not YAML as expected"),
-        (b"#" * (yaml_text.MAX_BYTES + 1), f"{yaml_text.MAX_BYTES + 1} bytes of YAML, expected at most"),
+        (b"#" * (yaml_text.MAX_YAML_BYTES + 1), f"{yaml_text.MAX_YAML_BYTES + 1} bytes of YAML, expected at most"),
     ],
 )
 def test_what_is_refused(data: bytes, message: str) -> None:
