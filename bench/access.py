@@ -5,31 +5,24 @@ one whose callers must show a token. Both get the same headers, so the ratios ar
 to receive them is the difference to the calls that have none.
 """
 
-import argparse
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Final
 
 from bench import inference, models
+from bench.in_turn import Load, best, costs_of, measured
 from bench.known_callers import cost_ns
-from bench.load.generator import LoadError
 from bench.load.plan import LoadPlan
-from bench.load.process import LoadPool
 from bench.protocols import GRPC
 from bench.servers.measured import SERVERS, running
 from penstock_server.access.tokens import line_of, new_token
-from penstock_server.errors import UnavailableError
-from penstock_tools.server_process import ServerProcess
 
 _MODEL: Final = "tabular"
-_READY_S: Final = 60.0
 MOST: Final = 1.05
 """What CPU per request may be with rules, as a multiple of what it is without."""
 _RULES: Final = """
@@ -46,10 +39,6 @@ may = ["infer"]
 """
 
 
-class NotAnsweredError(Exception):
-    """Calls that should be answered were not."""
-
-
 def credentials(folder: Path) -> Mapping[str, str]:
     """Writes a file of tokens and a set of keys; a token of each kind, by its kind."""
     import jwt
@@ -64,27 +53,8 @@ def credentials(folder: Path) -> Mapping[str, str]:
     return {"no": "", "static": static, "signed": jwt.encode(claims, key, algorithm="RS256", headers={"kid": "one"})}
 
 
-@dataclass(frozen=True, slots=True)
-class _Load:
-    """What one server gets of one kind of token."""
-
-    process: ServerProcess
-    plan: LoadPlan
-
-    def cost_us(self, pool: LoadPool) -> float:
-        """CPU per answered call, in microseconds.
-
-        Raises:
-            NotAnsweredError: a call was not answered.
-        """
-        result = pool.run(self.plan, server_pid=self.process.pid)
-        if result.failed or not result.latencies_s.size or result.probed is None:
-            raise NotAnsweredError(f"{result.succeeded} calls were answered, others not: {result.failures}")
-        return result.probed / result.latencies_s.size * 1e6
-
-
 @contextmanager
-def _loads(seconds: float) -> Iterator[dict[str, _Load]]:
+def _loads(seconds: float) -> Iterator[dict[str, Load]]:
     """The loads of a server without rules and of one with, by its name and the kind of token."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
@@ -104,67 +74,32 @@ def _loads(seconds: float) -> Iterator[dict[str, _Load]]:
                 plan = LoadPlan(
                     process.grpc, inference.METHOD, messages, 8, 8, duration_s=seconds, warmup_s=0.2, headers=headers
                 )
-                found[f"{kind}, {name}"] = _Load(process, plan)
+                found[f"{kind}, {name}"] = Load(process, plan)
         yield found
 
 
-def _wait(load: _Load, pool: LoadPool) -> None:
-    """Waits until calls are answered."""
-    give_up_s = time.monotonic() + _READY_S
-    while True:
-        try:
-            load.cost_us(pool)
-        except NotAnsweredError:
-            if time.monotonic() > give_up_s:
-                raise
-        else:
-            return
-
-
 def measure(rounds: int, seconds: float) -> dict[str, list[float]]:
-    """CPU per answered call in microseconds in each round, by the kind of token and the server.
-
-    Raises:
-        NotAnsweredError: a call was not answered.
-        LoadError, UnavailableError: there is no load or no server.
-    """
-    found: dict[str, list[float]] = {}
-    with LoadPool() as pool, _loads(seconds) as loads:
-        for load in loads.values():
-            _wait(load, pool)
-        for turn in range(rounds):
-            for name, load in sorted(loads.items(), reverse=turn % 2 == 1):
-                found.setdefault(name, []).append(load.cost_us(pool))
-    return found
-
-
-def _best(costs: Sequence[float]) -> float:
-    """The mean of the best third of the rounds: what others do on the machine only adds to a cost."""
-    return mean(sorted(costs)[: max(1, len(costs) // 3)])
+    """CPU per answered call in microseconds in each round, by the kind of token and the server; raises as `costs_of`."""
+    with _loads(seconds) as loads:
+        return costs_of(loads, rounds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line per kind of token; returns 0, 1 if a ratio is above `MOST`, or 2 if nothing could be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.access", description="Measures what access costs per call.")
-    parser.add_argument("--rounds", type=int, default=12, help="how many (default: 12)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement (default: 1)")
-    options = parser.parse_args(arguments)
-    try:
-        costs = measure(max(1, options.rounds), options.seconds)
-    except (NotAnsweredError, LoadError, UnavailableError, TimeoutError) as error:
-        sys.stderr.write(f"{error}\n")
+    costs = measured("bench.access", "Measures what access costs per call.", 12, measure, arguments)
+    if costs is None:
         return 2
     for kind, size in (("static", 54), ("signed", 700)):
         without, known = cost_ns(b"Bearer ".ljust(size, b"x"))
         sys.stdout.write(f"{kind} token: {known - without:.0f} ns per call of the kernels, beside {without:.0f}\n")
     worst = 0.0
-    sys.stdout.write(f"no token: {_best(costs['no, off']):.2f} us of CPU per call without rules\n")
+    sys.stdout.write(f"no token: {best(costs['no, off']):.2f} us of CPU per call without rules\n")
     for kind in ("static", "signed"):
         off, on = costs[f"{kind}, off"], costs[f"{kind}, on"]
-        ratio = _best(on) / _best(off)
+        ratio = best(on) / best(off)
         worst = max(worst, ratio)
         sys.stdout.write(
-            f"{kind} token: {_best(off):.2f} us of CPU per call without rules, {_best(on):.2f} with: {ratio:.3f}\n"
+            f"{kind} token: {best(off):.2f} us of CPU per call without rules, {best(on):.2f} with: {ratio:.3f}\n"
         )
     return int(worst > MOST)
 

@@ -5,7 +5,6 @@ load in turn, one row per call, with few and with many calls in flight. What a c
 makes one call in place of two, and receives what the first model gives only to send it again.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -19,12 +18,11 @@ from typing import Final
 import numpy as np
 
 from bench import inference, models
-from bench.load.generator import LoadError
+from bench.in_turn import READY_S, Load, NotAnsweredError, measured
 from bench.load.plan import LoadPlan
 from bench.load.process import LoadPool
 from bench.servers.measured import SERVERS, running
 from penstock_client import Client
-from penstock_server.errors import UnavailableError
 from penstock_tools.server_process import ServerProcess
 
 CHAIN: Final = "chain"
@@ -38,7 +36,6 @@ MOST: Final = 1.0
 """What CPU per request may be, as a multiple of two calls: of the server under load, and of both with one call in flight."""
 Costs = dict[tuple[str, tuple[int, int]], list[float]]
 _CALLS: Final = 500
-_READY_S: Final = 60.0
 _PIPELINE: Final = """
 [inputs.{input}]
 datatype = "FP32"
@@ -58,10 +55,6 @@ model = "tabular"
 inputs = {{ {input} = "scaled" }}
 outputs = {{ label = "label", probabilities = "probabilities" }}
 """
-
-
-class NotAnsweredError(Exception):
-    """Calls that should be answered were not."""
 
 
 def write(folder: Path) -> None:
@@ -104,7 +97,7 @@ def _served() -> Iterator[ServerProcess]:
 
 def _wait(client: Client) -> None:
     """Waits until the chain answers, and as the two models do."""
-    row, give_up_s = models.sample(TREES, rows=1), time.monotonic() + _READY_S
+    row, give_up_s = models.sample(TREES, rows=1), time.monotonic() + READY_S
     while not any(one.name == CHAIN and one.state == "READY" for one in client.index()):
         if time.monotonic() > give_up_s:
             raise NotAnsweredError(f"the chain is not ready: {client.index()}")
@@ -113,14 +106,6 @@ def _wait(client: Client) -> None:
     one, two = client.predict(CHAIN, row), client.predict(TREES, scaled)
     if not np.array_equal(one["probabilities"], two["probabilities"]):
         raise NotAnsweredError("the chain answers otherwise than its models")
-
-
-def _cost_us(process: ServerProcess, plan: LoadPlan, pool: LoadPool) -> float:
-    """The server's CPU per call, in microseconds."""
-    result = pool.run(plan, server_pid=process.pid)
-    if result.failed or not result.latencies_s.size or result.probed is None:
-        raise NotAnsweredError(f"{result.succeeded} calls were answered, others not: {result.failures}")
-    return result.probed / result.latencies_s.size * 1e6
 
 
 def measure(rounds: int, seconds: float) -> Costs:
@@ -144,7 +129,7 @@ def measure(rounds: int, seconds: float) -> Costs:
             for name, plan in sorted(plans.items(), reverse=turn % 2 == 1):
                 for shape in IN_FLIGHT:
                     loaded = replace(plan, connections=shape[0], streams=shape[1])
-                    found.setdefault((name, shape), []).append(_cost_us(process, loaded, pool))
+                    found.setdefault((name, shape), []).append(Load(process, loaded).cost_us(pool))
                 started_s = time.process_time()
                 for _ in range(_CALLS):
                     client.predict(name, row)
@@ -154,14 +139,8 @@ def measure(rounds: int, seconds: float) -> Costs:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line per number of calls in flight; returns 0, 1 above `MOST`, or 2 if nothing could be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.ensembles", description="Measures a chain of two models.")
-    parser.add_argument("--rounds", type=int, default=5, help="how many (default: 5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement (default: 1)")
-    options = parser.parse_args(arguments)
-    try:
-        costs = measure(max(1, options.rounds), options.seconds)
-    except (NotAnsweredError, LoadError, UnavailableError, TimeoutError) as error:
-        sys.stderr.write(f"{error}\n")
+    costs = measured("bench.ensembles", "Measures a chain of two models.", 5, measure, arguments)
+    if costs is None:
         return 2
     for shape in (*IN_FLIGHT, CLIENT):
         chain, first, second = (median(costs[name, shape]) for name in (CHAIN, SCALE, TREES))

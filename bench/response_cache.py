@@ -5,10 +5,8 @@ keeps no answers, one has all rows, and one has memory for a few of the answers 
 looks for each, keeps it, and finds none.
 """
 
-import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,11 +16,9 @@ from typing import Final
 import numpy as np
 
 from bench import inference, models
-from bench.load.generator import LoadError
+from bench.in_turn import Load, costs_of, measured
 from bench.load.plan import LoadPlan
-from bench.load.process import LoadPool
 from bench.servers.measured import SERVERS, running
-from penstock_server.errors import UnavailableError
 from penstock_tools.server_process import ServerProcess
 
 MODELS: Final = ("tabular", "mlp", "slow")
@@ -37,11 +33,6 @@ Costs = dict[tuple[str, str], list[float]]
 """CPU per call in microseconds in each round, by model and server."""
 _ROWS: Final = {"tabular": 256, "mlp": 256, "slow": 32}
 """Different rows: more than the small cache has memory for."""
-_READY_S: Final = 60.0
-
-
-class NotAnsweredError(Exception):
-    """Calls that should be answered were not."""
 
 
 @contextmanager
@@ -63,60 +54,24 @@ def _messages(model: str) -> tuple[bytes, ...]:
     return tuple(inference.request(model, row).SerializeToString() for row in rows)
 
 
-def _cost_us(process: ServerProcess, plan: LoadPlan, pool: LoadPool) -> float:
-    result = pool.run(plan, server_pid=process.pid)
-    if result.failed or not result.latencies_s.size or result.probed is None:
-        raise NotAnsweredError(f"{result.succeeded} calls were answered, others not: {result.failures}")
-    return result.probed / result.latencies_s.size * 1e6
-
-
-def _wait(process: ServerProcess, plan: LoadPlan, pool: LoadPool) -> None:
-    """Waits until calls are answered; then all rows are kept where there is memory for them."""
-    give_up_s = time.monotonic() + _READY_S
-    while True:
-        try:
-            _cost_us(process, plan, pool)
-        except NotAnsweredError:
-            if time.monotonic() > give_up_s:
-                raise
-        else:
-            return
-
-
 def measure(rounds: int, seconds: float) -> Costs:
-    """CPU per answered call.
-
-    Raises:
-        NotAnsweredError: a call was not answered.
-        LoadError, UnavailableError: there is no load or no server.
-    """
-    found: Costs = {}
-    with LoadPool() as pool, _served() as servers:
-        plans = {
-            (model, name): LoadPlan(
-                process.grpc, inference.METHOD, _messages(model), 8, 8, duration_s=seconds, warmup_s=0.2
+    """CPU per answered call; raises as `costs_of`."""
+    with _served() as servers:
+        loads = {
+            (model, name): Load(
+                process,
+                LoadPlan(process.grpc, inference.METHOD, _messages(model), 8, 8, duration_s=seconds, warmup_s=0.2),
             )
             for model in MODELS
             for name, process in servers.items()
         }
-        for (_, name), plan in plans.items():
-            _wait(servers[name], plan, pool)
-        for turn in range(rounds):
-            for (model, name), plan in sorted(plans.items(), reverse=turn % 2 == 1):
-                found.setdefault((model, name), []).append(_cost_us(servers[name], plan, pool))
-    return found
+        return costs_of(loads, rounds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line per model; returns 0, 1 if a hit costs more than `MOST` of a run, or 2 if nothing could be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.response_cache", description="Measures the response cache.")
-    parser.add_argument("--rounds", type=int, default=5, help="how many (default: 5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement (default: 1)")
-    options = parser.parse_args(arguments)
-    try:
-        costs = measure(max(1, options.rounds), options.seconds)
-    except (NotAnsweredError, LoadError, UnavailableError, TimeoutError) as error:
-        sys.stderr.write(f"{error}\n")
+    costs = measured("bench.response_cache", "Measures the response cache.", 5, measure, arguments)
+    if costs is None:
         return 2
     for model in MODELS:
         off, hits, misses = (median(costs[model, name]) for name in SETTINGS)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from bench import access
+from bench.in_turn import NotAnsweredError
 from bench.known_callers import cost_ns
 from bench.load.generator import calls_of
 from bench.load.plan import LoadPlan
@@ -40,7 +41,7 @@ def test_it_fails_above_the_ratio(monkeypatch: pytest.MonkeyPatch, on: float, st
 
 def test_what_cannot_be_measured_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise access.NotAnsweredError("none")
+        raise NotAnsweredError("none")
 
     monkeypatch.setattr(access, "measure", fail)
     assert access.main([]) == 2

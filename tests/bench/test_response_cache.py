@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from bench import models, response_cache
+from bench.in_turn import NotAnsweredError
 from penstock_server.response_cache.responses import ENTRY_BYTES
 from penstock_server.settings import read_settings
 
@@ -36,7 +37,7 @@ def test_it_fails_where_a_hit_costs_what_a_run_does(
 
 def test_what_cannot_be_measured_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise response_cache.NotAnsweredError("none")
+        raise NotAnsweredError("none")
 
     monkeypatch.setattr(response_cache, "measure", fail)
     assert response_cache.main([]) == 2
