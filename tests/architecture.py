@@ -57,7 +57,9 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "kernels.base",
         },
         "features": GROUND | {"kernels"},
-        "metrics": GROUND | {"features"},
+        "tracing.layout": {"call"},
+        "tracing": GROUND,
+        "metrics": GROUND | {"features", "tracing.layout"},
         "drift": GROUND | {"features", "metrics"},
         "kernel_sets": {
             "kernels",
@@ -88,16 +90,19 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "kernels.clock",
             "transport.layout",
             "plain.layout",
+            "tracing.layout",
             "features.counting",
             "features.compiler.layout",
             "compiled_models.layout",
             "compiled_models.choice",
         },
-        "plain": GROUND | {"kernels"},
+        "plain": GROUND | {"kernels", "tracing"},
         "prediction": GROUND
         | {"batching", "features", "rollout", "metrics", "request_log", "models", "plain", "transport.interface"}
-        | {"response_cache"},
-        "services": GROUND | {"access", "plain"} | {"prediction", "transport", "batching", "models.signature"},
+        | {"response_cache", "tracing"},
+        "services": GROUND
+        | {"access", "plain", "tracing"}
+        | {"prediction", "transport", "batching", "models.signature"},
         "rest.layout": set(),
         "rest.kernels": {"kernels.base", "kernels.memory", "transport.layout", "rest.layout"},
         "rest": GROUND | {"transport", "kernels"},
@@ -108,6 +113,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "drift.report",
             "transport",
             "request_log",
+            "tracing.settings",
             "sources.settings",
             "control.settings",
             "control.verdict",
@@ -118,18 +124,18 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
         | {"transport.shared_port", "transport.certificate", "transport.tls_files", "compiled_models.choice", "access"}
-        | {"response_cache.settings"},
+        | {"response_cache.settings", "tracing.span_file"},
         "checks": GROUND
         | {"access.credentials"}
         | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
-        | {"settings", "kernels", "plain", "access", "rest", "response_cache"},
+        | {"settings", "kernels", "plain", "access", "rest", "response_cache", "tracing"},
         "source_process": GROUND | {"sources"},
         "airlock": GROUND | {"batching", "models", "control.verdict", "response_cache"},
         "app": GROUND
         | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
-        | {"transport", "plain.kernel_set", "rest.kernel_set", "compiled_models.kernel_set", "access"},
+        | {"transport", "plain.kernel_set", "rest.kernel_set", "compiled_models.kernel_set", "access", "tracing"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {
@@ -157,7 +163,12 @@ PACKAGES: Final[dict[str, set[str]]] = {
 }
 
 DOORS: Final[dict[str, set[str]]] = {
-    "grpc": {"penstock_server.transport", "penstock_client", "penstock_conformance"},
+    "grpc": {
+        "penstock_server.transport",
+        "penstock_server.tracing.collector",
+        "penstock_client",
+        "penstock_conformance",
+    },
     "httptools": {"penstock_server.rest.http"},
     "swagger_ui_bundle": {"penstock_server.rest.openapi"},
     "grpc_health": {"penstock_server.services"},
@@ -188,6 +199,7 @@ DOORS: Final[dict[str, set[str]]] = {
     "pandas": {"penstock_tools", "penstock_server.python"},
     "jwt": {"penstock_server.access.jwt_tokens"},
     "cryptography": {"penstock_server.access.jwt_tokens"},
+    "opentelemetry": {"penstock_server.tracing.otlp", "penstock_server.tracing.collector", "penstock_client.headers"},
     "typer": {"penstock_tools", "penstock_server.cli"},
 }
 """The modules and packages through which each library comes in."""

@@ -55,6 +55,8 @@ from penstock_server.sources import directory_source, messages
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState
 from penstock_server.sources.registry import source_name
 from penstock_server.sources.source import Source
+from penstock_server.tracing import span_file
+from penstock_server.tracing.settings import Service
 from penstock_server.transport.address import UNIX
 from penstock_server.transport.kernel_set import KERNELS as TRANSPORT_KERNELS
 from penstock_server.transport.settings import NATIVE
@@ -118,6 +120,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         http_address = port.address_of(settings.http_host, http_socket.getsockname()[1])
         _start_compactor(stack, settings.request_log)
         counters = stack.enter_context(CounterStore())
+        spans = _start_exporter(stack, settings, counters.folder / span_file.FILE, grpc_address)
         source = CombinedSource(_sources(settings), last_known=LastKnownState())
         stack.push_async_callback(source.close)
         responder = ControlResponder(
@@ -171,6 +174,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             counters=counters,
             sources=lambda: source.states,
             monitor=monitor,
+            spans=spans,
         )
         http_tls = settings.http.tls
         admin = AdminServer(
@@ -309,6 +313,24 @@ def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> Non
     # Closed last, after the workers have closed their segments.
     stack.push_async_callback(helper.close)
     helper.start()
+
+
+def _start_exporter(
+    stack: AsyncExitStack, settings: ServerSettings, file: Path, grpc_address: str
+) -> span_file.SpanFile | None:
+    """Starts the process that sends the spans of traced requests, if some are traced; the file that they go through."""
+    tracing = settings.tracing
+    if tracing.endpoint is None:
+        return None
+    span_file.create(file, settings.workers, tracing.sample_ratio)
+    host, _, port_number = grpc_address.rpartition(":")
+    server = (grpc_address, 0) if grpc_address.startswith(UNIX) else (host, int(port_number))
+    service = Service(str(file), tracing.endpoint, tracing.protocol, tracing.service, *server)
+    helper = HelperProcess("penstock_server.tracing.exporter", msgspec.json.encode(service).decode())
+    # Closed after the workers, which still write.
+    stack.push_async_callback(helper.close)
+    helper.start()
+    return span_file.SpanFile(file)
 
 
 def _sources(settings: ServerSettings) -> list[Source]:

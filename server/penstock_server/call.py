@@ -5,11 +5,17 @@ see a call. One suite of tests checks that every transport keeps these promises.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from penstock_server.errors import PenstockError
 
 Metadata = Sequence[tuple[str, str | bytes]]
+
+UNARY: Final = 0
+STREAMED: Final = 1
+"""One message of a stream."""
+HTTP: Final = 2
+"""It came to another port of this process."""
 
 
 class Cancellable(Protocol):
@@ -34,6 +40,11 @@ class Call(Protocol):
     pending: Cancellable | None
     headers: Metadata
     trailers: Metadata
+
+    @property
+    def kind(self) -> int:
+        """How it came: `UNARY`, `STREAMED` or `HTTP`."""
+        ...
 
     def watch(self) -> None:
         """Notices from now on when the caller leaves; a handler that answers at once need not pay for it."""

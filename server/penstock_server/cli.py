@@ -27,6 +27,7 @@ def run(
     workers: int | str | None = None,
     transport: str | None = None,
     allow_python: bool | None = None,
+    trace_endpoint: str | None = None,
     config: Path | None = None,
     log_level: LogLevel | None = None,
     log_format: LogFormat | None = None,
@@ -54,6 +55,8 @@ def run(
     )
     if allow_python is not None:
         settings = replace(settings, python=replace(settings.python, allow=allow_python))
+    if trace_endpoint is not None:
+        settings = replace(settings, tracing=replace(settings.tracing, endpoint=trace_endpoint))
     if settings.registry is None and (settings.model_repository is None or "MLFLOW_TRACKING_URI" in os.environ):
         settings = replace(settings, registry=default_registry())
     if only_check:

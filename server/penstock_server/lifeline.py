@@ -8,6 +8,7 @@ started from a thread that lives as long as its process does. Linux only; elsewh
 
 import ctypes
 import os
+import select
 import signal
 import sys
 import threading
@@ -42,6 +43,12 @@ def end_after_parent(parent: int) -> None:
     libc.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
     libc.signal(int(signal.SIGUSR1), ctypes.cast(libc.alarm, ctypes.c_void_p))
     _on_parents_death(signal.SIGUSR1, parent)
+
+
+def input_has_ended(timeout_s: float) -> bool:
+    """Waits up to this long for standard input to end, which a parent closes to end a child; whether it did."""
+    ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
+    return bool(ready) and not os.read(sys.stdin.fileno(), 1)
 
 
 class LastResort:

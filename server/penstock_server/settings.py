@@ -27,6 +27,7 @@ from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.response_cache.settings import ResponseCacheSettings
 from penstock_server.sources.settings import CacheSettings, FetchSettings
+from penstock_server.tracing.settings import TracingSettings
 from penstock_server.transport.address import UNIX, host_of
 from penstock_server.transport.settings import NATIVE, TransportName, TransportSettings
 
@@ -171,6 +172,7 @@ class WorkerSettings:
     python: PythonSettings
     access: AccessSettings
     response_cache: ResponseCacheSettings
+    tracing: TracingSettings
 
     def load_settings(self, model: str) -> LoadSettings:
         """How a model is loaded."""
@@ -215,6 +217,7 @@ class ServerSettings:
         airlock: what a new version may use while it is tried in a process of its own.
         python: whether versions that run Python are served, and what their processes may use.
         access: who may call, and what for.
+        tracing: which requests are traced, and where their spans go.
         batching, serving, execution: a table `batching.models.NAME`, and so on, holds the settings of one model that
             differ.
         response_cache: which answers are kept for requests with the same rows; none by default.
@@ -243,6 +246,7 @@ class ServerSettings:
     request_log: RequestLogSettings = field(default_factory=RequestLogSettings)
     grpc: TransportSettings = field(default_factory=TransportSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)

@@ -12,8 +12,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -70,12 +71,16 @@ from penstock_server.services.penstock import penstock_methods
 from penstock_server.services.reflection import reflection_methods
 from penstock_server.services.triton import triton_methods
 from penstock_server.settings import WorkerSettings
+from penstock_server.tracing import span_file
+from penstock_server.tracing.settings import TracingSettings
+from penstock_server.tracing.tracer import Run, SpanContext, Tracer
 from penstock_server.transport.choose import choose_transport
 from penstock_server.transport.guest import GuestThread
 from penstock_server.transport.interface import Methods, Refused, last_words_s
 from penstock_server.transport.local import CallMaker, DirectCalls
 from penstock_server.transport.native import NativeTransport
 from penstock_server.transport.shared_port import SharedPort
+from penstock_server.transport.status import status_of
 from penstock_server.transport.tls_files import TlsContext
 
 if TYPE_CHECKING:
@@ -125,6 +130,7 @@ class Worker:
         counters: the file that counts requests refused before a version is found.
         port: what it accepts from; None if it binds sockets of its own.
         rest_port: where it serves REST; None if it does not.
+        slot: its own among the server's.
     """
 
     def __init__(
@@ -134,6 +140,8 @@ class Worker:
         counters: Path,
         port: SharedPort | None = None,
         rest_port: SharedPort | None = None,
+        *,
+        slot: int = 0,
     ) -> None:
         self._link = link
         self._settings = settings
@@ -143,7 +151,8 @@ class Worker:
         self._scheduler = BatchScheduler(monotonic, own_counters.beat_ns.data)
         self._large = ModelThread("large", self._post)
         report = Recorder(own_counters)
-        self._predictor = Predictor(clock=monotonic, report=report, thread=self._large)
+        self._tracer = _tracer(settings.tracing, counters.parent / span_file.FILE, slot)
+        self._predictor = Predictor(clock=monotonic, report=report, thread=self._large, tracer=self._tracer)
         self._inbox: queue.SimpleQueue[messages.Command | _Loaded | _LoadedEnsemble | None] = queue.SimpleQueue()
         self._health = Health(self._predictor)
         self._shadow = ShadowThread(self._post)
@@ -165,6 +174,8 @@ class Worker:
             self._forwarded.forward,
             workers=settings.workers,
             allows_control=settings.grpc.allow_control or settings.access.is_on,
+            spans=None if self._tracer is None else self._tracer.spans.file,
+            sample_ratio=settings.tracing.sample_ratio,
         )
 
         def refused(error: PenstockError) -> None:
@@ -235,6 +246,8 @@ class Worker:
             if self._gate is not None:
                 self._known = KnownCallers(self._gate, requests, transport)
                 self._guard.admitted = self._known.admitted
+            if self._tracer is not None:
+                requests.trace(transport.streams_at, self._tracer.spans.page, self._tracer.spans.region)
             transport.sifter = requests
             self._scheduler.take_plain(requests)
             self._predictor.take_plain(PlainForms(requests, transport))
@@ -404,6 +417,7 @@ class Worker:
             "short_s": 0.0 if servable.is_elsewhere or servable.is_on_device else settings.serving.inline_budget_s,
             "is_alone": self._scheduler.is_alone,
             "reply_bytes": settings.grpc.max_message_bytes,
+            "tracer": self._tracer,
         }
         config = servable.artifact.config
         if config is not None:
@@ -596,6 +610,7 @@ class Worker:
             apart=None if apart is None else self._recorder(shadow.servable, apart),
             skips_repeats=shadow.skips_repeats,
             joint=shadow.joint,
+            traced=None if self._tracer is None else partial(_write_shadow, self._tracer, shadow),
         )
 
     def _unload(self, key: VersionKey) -> None:
@@ -671,6 +686,19 @@ class Worker:
             log.error("the reactor did not run an action in time", waited_s=DRAIN_S)
 
 
+def _tracer(settings: TracingSettings, file: Path, slot: int) -> Tracer | None:
+    """What traces this worker's requests; None if none is to be."""
+    if not settings.is_on:
+        return None
+    writer = span_file.SpanWriter(span_file.SpanFile(file), slot)
+    return Tracer(writer, code_of=lambda error: status_of(error).number, now_s=monotonic)
+
+
+def _write_shadow(tracer: Tracer, shadow: Executor, requests: Sequence[SpanContext], run: Run, ended_s: float) -> None:
+    """Writes that the shadow ran for some requests."""
+    tracer.shadowed(requests, shadow.subject, run, ended_s)
+
+
 def _join(executor: Executor, closed: threading.Event) -> None:
     """Waits until an executor of an ensemble has answered what it took; its versions are others'."""
     closed.wait(DRAIN_S)
@@ -708,7 +736,7 @@ def main() -> None:
     if not isinstance(start, messages.Start):
         return  # a spare process that is not needed
     port, rest = (_inherited(descriptors, start.slot) for descriptors in inherited)
-    worker = Worker(link, WorkerSettings.from_json(settings), Path(start.counters), port, rest)
+    worker = Worker(link, WorkerSettings.from_json(settings), Path(start.counters), port, rest, slot=start.slot)
     gc.collect()
     gc.freeze()  # modules and their objects stay, and need not be walked again
     worker.run()

@@ -255,7 +255,7 @@ def test_what_is_refused_says_so(client: Client) -> None:
 def test_settings_are_read_and_not_set(client: Client) -> None:
     assert client.get_trace_settings().settings["trace_level"].value == ["OFF"]
     assert client.get_log_settings().settings["log_error"].bool_param
-    with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*no requests are traced"):
+    with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*without tracing\.endpoint"):
         client.update_trace_settings(settings={"trace_level": "TIMESTAMPS"})
     with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*--log-level"):
         client.update_log_settings({"log_verbose_level": 1})

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from penstock_server.call import Cancellable, Metadata
+from penstock_server.call import UNARY, Cancellable, Metadata
 from penstock_server.errors import PenstockError
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 from tests.server.sources.fake_registry import FakeRegistry, fake_registry
@@ -44,6 +44,8 @@ class FakeCall:
         self.trailers: Metadata = ()
         self._metadata = metadata
         self._peer = peer
+
+    kind = UNARY
 
     def watch(self) -> None:
         self.is_watched = True

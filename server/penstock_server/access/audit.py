@@ -50,6 +50,10 @@ class Audited:
     def watch(self) -> None:
         self._call.watch()
 
+    @property
+    def kind(self) -> int:
+        return self._call.kind
+
     def metadata(self) -> Metadata:
         return self._call.metadata()
 

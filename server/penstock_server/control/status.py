@@ -4,6 +4,7 @@ It decides nothing, and caches only the array form of each baseline. Several thr
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from penstock_server.metrics.prometheus import MetricsSnapshot, VersionSnapshot
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
 from penstock_server.sources.combined_source import SourceState
+from penstock_server.tracing.span_file import SpanFile
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +40,7 @@ class ServerStatus:
         counters: what the workers counted.
         sources: the state of each source of models.
         monitor: the drift of all versions.
+        spans: of traced requests; None if nothing is traced.
     """
 
     def __init__(
@@ -49,7 +52,9 @@ class ServerStatus:
         counters: CounterStore,
         sources: Callable[[], tuple[SourceState, ...]],
         monitor: DriftMonitor,
+        spans: SpanFile | None = None,
     ) -> None:
+        self._spans = spans
         self._view = view
         self._artifact = artifact
         self._identity = identity
@@ -72,6 +77,8 @@ class ServerStatus:
             failed_reloads=view.failed_reloads,
             quarantined=view.quarantined,
             process_ends=view.process_ends,
+            offset_ns=time.time_ns() - time.monotonic_ns(),
+            spans=None if self._spans is None else self._spans.counts(),
         )
 
     def versions(self) -> list[VersionSnapshot]:

@@ -4,7 +4,7 @@ An address is a 64-bit integer. Nothing here checks a bound: who calls knows tha
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numba
 from llvmlite import ir
@@ -71,6 +71,17 @@ def _store_real(bits: int) -> Any:
     return intrinsic(typed)
 
 
+def _publish(_context: Any, _at: Any, _value: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        builder.store_atomic(arguments[1], place, ordering="seq_cst", align=8)
+        return context.get_dummy_value()
+
+    return VOID(INT64, INT64), generate
+
+
+publish: Final[Callable[[int, int], None]] = cast("Any", intrinsic(_publish))
+"""Sets an aligned word that another process reads: what was written before is there when it is."""
 double_at: Final[Callable[[int], float]] = _load_real(64)
 single_at: Final[Callable[[int], float]] = _load_real(32)
 """The float32 at an address, as float64."""

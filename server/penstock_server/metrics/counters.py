@@ -22,6 +22,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.tracing.layout import EXEMPLAR_WORDS
+
 Integers = NDArray[np.int64]
 Reals = NDArray[np.float64]
 
@@ -98,6 +100,7 @@ class CountersShape:
         fixed = (
             len(STAGES) * _LATENCY_CELLS
             + 2
+            + len(STAGES) * _LATENCY_CELLS * EXEMPLAR_WORDS
             + 3 * _ROWS_CELLS
             + 2
             + 1
@@ -128,6 +131,7 @@ class SharedCounters:
     Attributes:
         latency: [stages, buckets + 1] requests (for `features` and `infer`: batches), the last cell above 10 s.
         latency_ns: [total, queue] sums over requests, float64.
+        exemplars: [stages, buckets + 1, `EXEMPLAR_WORDS`] a traced request of each cell, as `tracing.layout` has it.
         batch_rows: batches by their rows; `rows` and `requests` are [1], answered.
         batch_ns: [features and infer, batches by their rows] sums over batches, float64.
         compute_ns: [features, infer] sums over requests, each of which counts its whole batch's time, float64.
@@ -159,6 +163,9 @@ class SharedCounters:
         self._at = 0
         self.latency = self._take(len(STAGES) * _LATENCY_CELLS).reshape(len(STAGES), _LATENCY_CELLS)
         self.latency_ns = self._take_reals(2)
+        self.exemplars = self._take(len(STAGES) * _LATENCY_CELLS * EXEMPLAR_WORDS).reshape(
+            len(STAGES), _LATENCY_CELLS, EXEMPLAR_WORDS
+        )
         self.batch_rows = self._take(_ROWS_CELLS)
         self.batch_ns = self._take_reals(2 * _ROWS_CELLS).reshape(2, _ROWS_CELLS)
         self.compute_ns = self._take_reals(2)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from penstock.names import VersionKey
 from penstock_server.metrics.counters import (
@@ -33,6 +34,7 @@ from penstock_server.metrics.counters import (
 
 VERSION: Final = ["model_name", "model_version"]
 _BILLION: Final = 1e9
+_WORD: Final = (1 << 64) - 1
 _OTHER: Final = "other"
 """The class of rows whose class has no name or no cell of its own."""
 
@@ -68,6 +70,9 @@ class MetricsSnapshot:
         sources: by name, whether the source answers.
         quarantined: desired versions that are kept out for what they do to a process.
         process_ends: how often a version ended the process of its own Python.
+        offset_ns: what the monotonic clock is behind the time since 1970.
+        spans: those that were sent, those that no collector took, and requests whose spans had no room; None if nothing is
+            traced.
     """
 
     versions: Sequence[VersionSnapshot]
@@ -80,6 +85,8 @@ class MetricsSnapshot:
     failed_reloads: int = 0
     quarantined: int = 0
     process_ends: Mapping[VersionKey, int] = field(default_factory=dict)
+    offset_ns: int = 0
+    spans: tuple[int, int, int] | None = None
 
 
 class MetricsCollector(Collector):
@@ -94,7 +101,7 @@ class MetricsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot()
-        yield from _predictions(snapshot.versions)
+        yield from _predictions(snapshot.versions, snapshot.offset_ns)
         yield from _queues(snapshot.versions)
         yield from _response_cache(snapshot.versions)
         yield from _steps(snapshot.versions)
@@ -102,6 +109,8 @@ class MetricsCollector(Collector):
         yield from _request_log(snapshot.versions)
         yield from _roles(snapshot.versions)
         yield from _server(snapshot)
+        if snapshot.spans is not None:
+            yield from _spans(*snapshot.spans)
 
 
 def registry_of(*collectors: Collector) -> CollectorRegistry:
@@ -121,7 +130,7 @@ def _labels(version: VersionSnapshot) -> list[str]:
     return [version.model, version.version]
 
 
-def _predictions(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
+def _predictions(versions: Sequence[VersionSnapshot], offset_ns: int) -> Iterator[Metric]:
     predictions = CounterMetricFamily(
         "model_predictions", "Rows answered, by predicted class (none for models without classes).",
         labels=[*VERSION, "prediction_class"],
@@ -140,7 +149,8 @@ def _predictions(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         counts = _summed(version.counters, "latency")
         sums = [*_summed(version.counters, "latency_ns"), *_summed(version.counters, "batch_ns").sum(axis=1)]
         for at, stage in enumerate(STAGES):
-            latency.add_metric([*labels, stage], _buckets(LATENCY_EDGES_S, counts[at]), sum_value=sums[at] / _BILLION)
+            buckets = _with_exemplars(_buckets(LATENCY_EDGES_S, counts[at]), version.counters, at, offset_ns)
+            latency.add_metric([*labels, stage], buckets, sum_value=sums[at] / _BILLION)
         ran = int(_summed(version.counters, "rows")[0]) - _cache_cells(version)["hit_rows"]
         rows.add_metric(labels, _buckets(ROWS_EDGES, _summed(version.counters, "batch_rows")), sum_value=ran)
         requests.add_metric(labels, int(_summed(version.counters, "requests")[0]))
@@ -170,6 +180,43 @@ def _class_name(value: int, names: Sequence[str]) -> str:
 def _buckets(edges: Sequence[float], counts: NDArray[np.int64]) -> list[tuple[str, float]]:
     names = [*(f"{edge:.6g}" for edge in edges), "+Inf"]
     return list(zip(names, np.cumsum(counts).tolist(), strict=True))
+
+
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
+
+
+def _with_exemplars(
+    buckets: Sequence[tuple[str, float]], workers: Sequence[SharedCounters], stage: int, offset_ns: int
+) -> list[Bucket]:
+    """The buckets, each with the trace that was counted in it last, if there is one."""
+    cells = np.array([counters.exemplars[stage] for counters in workers])
+    if not cells[..., -1].any():
+        return list(buckets)
+    again = np.array([counters.exemplars[stage] for counters in workers])
+    # What changed while it was read says nothing yet.
+    cells[(cells != again).any(axis=-1)] = 0
+    latest = cells[cells[..., -1].argmax(axis=0), np.arange(len(buckets))].tolist()
+    return [
+        (*bucket, Exemplar({"trace_id": _trace_id(high, low)}, took / _BILLION, (at + offset_ns) / _BILLION))
+        if at
+        else bucket
+        for bucket, (high, low, took, at) in zip(buckets, latest, strict=True)
+    ]
+
+
+def _trace_id(high: int, low: int) -> str:
+    return f"{(high & _WORD) << 64 | low & _WORD:032x}"
+
+
+def _spans(sent: int, failed: int, lost: int) -> Iterator[Metric]:
+    spans = CounterMetricFamily(
+        "penstock_spans", "Spans of traced requests, by what became of them.", labels=["result"]
+    )
+    spans.add_metric(["sent"], sent)
+    spans.add_metric(["failed"], failed)
+    without_room = CounterMetricFamily("penstock_spans_lost_requests", "Traced requests whose spans had no room.")
+    without_room.add_metric([], lost)
+    yield from (spans, without_room)
 
 
 def _queues(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:

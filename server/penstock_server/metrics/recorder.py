@@ -179,11 +179,32 @@ class Recorder:
         """Where kernels count a request.
 
         First the bounds of the cells in nanoseconds, int64; then the cells of what it took in all and of what it waited,
-        int64; then both sums, float64 [1].
+        int64; then both sums, float64 [1]; last the traced requests that cells show, int64.
         """
         cells, sums = self.counters.latency, self.counters.latency_ns
         edges = np.array(LATENCY_EDGES_NS, np.int64)
-        return edges, cells[_TOTAL], cells[_QUEUE], sums[_TOTAL : _TOTAL + 1], sums[_QUEUE : _QUEUE + 1]
+        exemplars = self.counters.exemplars
+        return edges, cells[_TOTAL], cells[_QUEUE], sums[_TOTAL : _TOTAL + 1], sums[_QUEUE : _QUEUE + 1], exemplars
+
+    def exemplify(
+        self,
+        trace_id: int,
+        *,
+        arrived_s: float,
+        started_s: float,
+        ended_s: float,
+        features_s: float,
+        infer_s: float,
+    ) -> None:
+        """Has the cells in which a traced request was counted show its trace."""
+        halves = [half - ((half >> 63) << 64) for half in (trace_id >> 64, trace_id & (1 << 64) - 1)]
+        took = (ended_s - arrived_s, started_s - arrived_s, features_s, infer_s)
+        for stage, took_s in zip(self.counters.exemplars, took, strict=True):
+            took_ns = int(took_s * 1e9)
+            cell = stage[latency_bucket(took_ns)]
+            cell[-1] = 0
+            cell[:-1] = *halves, took_ns
+            cell[-1] = int(ended_s * 1e9)
 
     def classes(self, labels: NDArray[np.int64], *, is_drift: bool = True) -> None:
         """Records the predicted class of each row, int64 [N]; `is_drift` for drift too."""

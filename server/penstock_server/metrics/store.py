@@ -60,6 +60,11 @@ class CounterStore:
         shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock)
 
+    @property
+    def folder(self) -> Path:
+        """Where the files are, and what else all workers of a server share."""
+        return self._folder
+
     def slot(self, slot: int) -> Path:
         """The file of a slot's counters for requests that are refused before a version is found."""
         if slot not in self._slots:

@@ -23,6 +23,8 @@ KERNELS: Final = KernelSet(
         "compiled_models/choice.py",
         "kernels/memory.py",
         "kernels/clock.py",
+        "tracing/layout.py",
+        "call.py",
     ),
     prototypes={
         "sift": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD)),
@@ -38,5 +40,5 @@ KERNELS: Final = KernelSet(
         "finish_batch": Prototype(_WORD, (c_void_p, _WORD, _WORD)),
         "learn_cost": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD)),
     },
-    functions=97,
+    functions=111,
 )

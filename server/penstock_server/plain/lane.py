@@ -14,6 +14,7 @@ from penstock_server.errors import PenstockError
 from penstock_server.kernels.compiled import Library
 from penstock_server.plain import layout
 from penstock_server.plain.memory import Tables, address_of, address_of_rows
+from penstock_server.tracing.tracer import TraceWords
 
 MAX_LAYOUTS: Final = 512
 """Numbers of rows and forms of one version whose answers' constant parts are kept."""
@@ -171,6 +172,7 @@ class Lane:
         objective_s: float,
         delay_s: float,
         errors: Sequence[PenstockError],
+        codes: Sequence[int],
         latency: Sequence[NDArray[Any]],
         refusals: Sequence[NDArray[np.int64]],
         most_reply_bytes: int,
@@ -185,6 +187,7 @@ class Lane:
             objective_s: in which each is to be answered, infinite for none.
             delay_s: how long one may wait for others.
             errors: with which requests are refused, by the reasons of `layout`.
+            codes: gRPC's numbers for them.
             latency: where the latencies of requests are counted, as `metrics.recorder.Recorder.latency_cells` has it.
             refusals: where requests without an answer are counted, by the same reasons, and last those that are cancelled.
             most_reply_bytes: of a reply. What is larger is not answered, and still runs.
@@ -196,14 +199,46 @@ class Lane:
         self._set(layout.L_OBJECTIVE, layout.NEVER if objective_s == inf else int(objective_s / _NS))
         self._set(layout.L_DELAY, int(delay_s / _NS))
         self._endings = [self._tables.ending(error) for error in errors]
-        self._ending_table[:] = [(address_of(ending), len(ending)) for ending in self._endings]
+        self._ending_table[:] = [
+            (address_of(ending), len(ending), code) for ending, code in zip(self._endings, codes, strict=True)
+        ]
         self._latency_memory = latency
-        edges, total, queue, total_sum, queue_sum = (each.ctypes.data for each in latency)
-        self._latency[:] = edges, len(latency[0]), total, queue, total_sum, queue_sum
+        edges, total, queue, total_sum, queue_sum, exemplars = (each.ctypes.data for each in latency)
+        self._latency[:] = edges, len(latency[0]), total, queue, total_sum, queue_sum, exemplars
         self._refusals = (refusals, np.array([cell.ctypes.data for cell in refusals], np.int64))
         self._set(layout.L_COUNTS, self._refusals[1].ctypes.data)
         self._answers[layout.W_MOST // 8] = most_reply_bytes
         self._set(layout.L_IS_OPEN, 1)
+
+    def set_subject(self, number: int) -> None:
+        """What traces call the version."""
+        self._set(layout.L_SUBJECT, number)
+
+    def trace_of(self, number: int) -> TraceWords | None:
+        """How a request of a batch is traced; None if it is not."""
+        entry = self._tables.entries[number]
+        span = int(entry[layout.N_SPAN // 8])
+        if not span:
+            return None
+        high, low, parent, kind = (
+            int(entry[at // 8]) for at in (layout.N_TRACE_HIGH, layout.N_TRACE_LOW, layout.N_PARENT, layout.N_KIND)
+        )
+        return TraceWords(high, low, parent, span, kind)
+
+    def take_trace(self, number: int) -> TraceWords | None:
+        """The same; kernels write nothing of it any more."""
+        found = self.trace_of(number)
+        self._tables.entries[number, layout.N_SPAN // 8] = 0
+        return found
+
+    def traced(self, batch: LaneBatch) -> list[int]:
+        """The places of the requests of a batch that are traced."""
+        places: list[int] = np.flatnonzero(self._tables.entries[batch.numbers, layout.N_SPAN // 8]).tolist()
+        return places
+
+    def arrived(self, number: int) -> int:
+        """When a request of a batch came, in nanoseconds."""
+        return int(self._tables.entries[number, layout.N_ARRIVED // 8])
 
     def watch_repeats(self) -> None:
         """Tells from now on which batches repeat recent requests alone."""
@@ -390,7 +425,8 @@ class Lane:
         *,
         key: object,
         layout_of: Callable[[int, Form], ReplyLayout],
-        compute_s: float,
+        features_s: float,
+        infer_s: float,
         began_s: float,
         ended_s: float,
     ) -> int:
@@ -401,14 +437,17 @@ class Lane:
             outputs: its rows.
             key: as long as it is equal, layouts stay valid.
             layout_of: the constant part of a reply, by its rows and its form.
-            compute_s: what the batch took to compute, which its replies say.
+            features_s: what its features took.
+            infer_s: what its model took; its replies say the sum of both.
             began_s: when the batch began.
             ended_s: when it was computed.
         """
         self._lay_out(batch, key, layout_of)
         self._set_outputs(outputs)
         self._set_batch(batch, began_s, ended_s)
-        self._answers[layout.W_COMPUTED // 8] = int(compute_s * 1e6)
+        self._answers[layout.W_COMPUTED // 8] = int((features_s + infer_s) * 1e6)
+        self._answers[layout.W_FEATURES // 8] = int(features_s / _NS)
+        self._answers[layout.W_INFER // 8] = int(infer_s / _NS)
         count = self._answer(self.answers_at)
         if count < 0:
             raise MemoryError("no memory for the answers of a batch")

@@ -16,13 +16,19 @@ def _words(count: int) -> list[int]:
     T_SKELETON, T_MAX_BYTES, T_METHOD, T_SCRATCH, T_REFUSED, T_REFUSED_COUNT, T_EXPIRED, T_EXPIRED_SIZE, T_STOPPED,
     T_STOPPED_SIZE, T_STOPPED_COUNT, T_HASHING, T_RANDOM, T_TOUCHED_AT, T_TOUCHED_END, T_REPLIES, T_REPLY_COUNT, T_BLOCK,
     T_BLOCK_CAPACITY, T_BLOCK_SIZE, T_BATCH, T_BATCH_COUNT, T_CLOCK, T_BUFFERS, T_ARRAYS,
-    T_OUTCOME, T_STREAMS, T_CALLERS, T_CALLER_BUCKETS,
-) = _words(38)  # fmt: skip
-STATE_BYTES: Final = 38 * 8
+    T_OUTCOME, T_STREAMS, T_CALLERS, T_CALLER_BUCKETS, T_TRACES,
+) = _words(39)  # fmt: skip
+STATE_BYTES: Final = 39 * 8
 """`T_REFUSED` are operations that end the calls which are refused; the transport does them after each turn. `T_EXPIRED` is
 what a call is told whose deadline has passed, and `T_STOPPED` what all are told once the server drains. `T_REPLIES` are
 operations that send the replies in `T_BLOCK`. `T_BATCH` holds the batch that kernels run, and `T_OUTCOME` what became of it.
-`T_CALLERS` are those that are known, and 0 where nobody is asked who calls; the headers of calls are in `T_STREAMS`."""
+`T_CALLERS` are those that are known, and 0 where nobody is asked who calls; the headers of calls are in `T_STREAMS`.
+`T_TRACES` is what traces take, and 0 where nothing is traced."""
+
+# What traces take: the page that all workers share and the worker's region, as `tracing.layout` has them, and what was found
+# of the call that was looked at last, as a request keeps it.
+(X_PAGE, X_REGION, X_SPAN, X_TRACE_HIGH, X_TRACE_LOW, X_PARENT, X_KIND) = _words(7)
+TRACES_BYTES: Final = 8 * 8
 
 # A caller that was verified: the bytes that it showed, which are none of a certificate; until when it is known; where its
 # bucket is, if its calls are limited, whose that must be, what a call takes from it, and what it holds, as times; then a bit
@@ -77,14 +83,15 @@ SINGLE_ROWS: Final = 6
     L_LEVELS, L_REQUESTS, L_ROWS, L_BYTES, L_MAX_REQUESTS, L_MAX_ROWS, L_MAX_BYTES, L_IS_OPEN, L_USUAL_ROWS, L_IS_TOUCHED,
     L_BLOCKS, L_BLOCK_COUNT, L_TIMED, L_BASE, L_ROW, L_BUSY_UNTIL, L_LARGEST, L_LEFT, L_OTHER_REQUESTS, L_OTHER_ROWS,
     L_OTHER_BYTES, L_PROBE_AT, L_OBJECTIVE, L_DELAY, L_DELAYED_UNTIL, L_HALFWAY, L_ENDINGS, L_TAKEN_ROWS,
-    L_COUNTS, L_FUSED, L_SEEN, L_REPEATED,
-) = _words(32)  # fmt: skip
-LANE_BYTES: Final = 32 * 8
+    L_COUNTS, L_FUSED, L_SEEN, L_REPEATED, L_SUBJECT,
+) = _words(33)  # fmt: skip
+LANE_BYTES: Final = 40 * 8
 """The others are what waits in the version's queue: both together respect its limits. `L_BUSY_UNTIL` is 0 while nothing runs.
 `L_TAKEN_ROWS` are those of the batch that was taken last. At `L_COUNTS` are the addresses of the cells in which refused
 requests are counted by their reason, and last of the cell of those that were cancelled. `L_FUSED` is what kernels run the
 lane's batches by; 0 where Python runs them. `L_SEEN` is a table of what recent requests held, by which repeats are known; 0
-where nobody asks. `L_REPEATED` is 1 if the batch that was taken last has repeats alone."""
+where nobody asks. `L_REPEATED` is 1 if the batch that was taken last has repeats alone. `L_SUBJECT` is what traces call the
+version."""
 
 SEEN: Final = 4096
 """The recent requests among which one may be again, in sets of `WAYS`: which set follows from what a request holds."""
@@ -102,9 +109,9 @@ PASSED: Final = 3
 """Its deadline had passed when it came."""
 REASONS: Final = 4
 
-# How a refused call ends: the block of its trailers.
-(G_AT, G_SIZE) = _words(2)
-ENDING_BYTES: Final = 2 * 8
+# How a refused call ends: the block of its trailers, and gRPC's number for it.
+(G_AT, G_SIZE, G_CODE) = _words(3)
+ENDING_BYTES: Final = 3 * 8
 
 # A level of a lane: its requests of one priority, first in first out.
 (V_FIRST, V_LAST, V_REQUESTS, V_ROWS) = _words(4)
@@ -121,9 +128,10 @@ BLOCK_BYTES: Final = 4 * 8
 # A request that a lane has.
 (
     N_STATE, N_SLOT, N_LANE, N_PLAN, N_DATA, N_SIZE, N_ROWS, N_RAW_AT, N_ID_AT, N_ID_SIZE, N_ARRIVED, N_DEADLINE,
-    N_PRIORITY, N_NEXT, N_BEFORE,
-) = _words(15)  # fmt: skip
-ENTRY_BYTES: Final = 16 * 8
+    N_PRIORITY, N_NEXT, N_BEFORE, N_SPAN, N_TRACE_HIGH, N_TRACE_LOW, N_PARENT, N_KIND,
+) = _words(20)  # fmt: skip
+ENTRY_BYTES: Final = 24 * 8
+"""`N_SPAN` is 0 where a request is not traced, and then the four words behind it say nothing."""
 
 FREE: Final = 0
 WAITING: Final = 1
@@ -139,18 +147,20 @@ OUTPUT_BYTES: Final = 3 * 8
 # What `answer` is given, and gives back.
 (
     W_STATE, W_BATCH, W_COUNT, W_OUTPUTS, W_LAYOUTS, W_LAYOUT_COUNT, W_NAMES, W_BEGAN, W_MOST, W_ENDED, W_COMPUTED, W_ROWS,
-    W_LATENCY, W_SCRATCH, W_TOO_LARGE, W_REPEATED,
-) = _words(16)  # fmt: skip
-ANSWER_BYTES: Final = 16 * 8
-"""`W_TOO_LARGE` are the requests whose reply is larger than `W_MOST`. Where `W_REPEATED` is 1, drift counts nothing."""
+    W_LATENCY, W_SCRATCH, W_TOO_LARGE, W_REPEATED, W_FEATURES, W_INFER,
+) = _words(18)  # fmt: skip
+ANSWER_BYTES: Final = 18 * 8
+"""`W_TOO_LARGE` are the requests whose reply is larger than `W_MOST`. Where `W_REPEATED` is 1, drift counts nothing.
+`W_FEATURES` and `W_INFER` are what both took, in nanoseconds."""
 
 # The names of the parameters of a reply: their sizes, and then themselves.
 (K_COMPUTED, K_ROWS, K_QUEUE, K_NAMES) = _words(4)
 
 # Where the latencies of requests are counted: the upper bounds of the cells, the cells of what they took in all and of what
-# they waited, and the sums of both, which are float64.
-(H_EDGES, H_EDGE_COUNT, H_TOTAL, H_QUEUE, H_TOTAL_SUM, H_QUEUE_SUM) = _words(6)
-LATENCY_BYTES: Final = 6 * 8
+# they waited, and the sums of both, which are float64; last, for each stage and cell, the traced request that was counted there
+# last, or 0 where none is.
+(H_EDGES, H_EDGE_COUNT, H_TOTAL, H_QUEUE, H_TOTAL_SUM, H_QUEUE_SUM, H_EXEMPLARS) = _words(7)
+LATENCY_BYTES: Final = 7 * 8
 SCRATCH_BYTES: Final = 1024
 
 # A fused lane: what kernels run its batches by. The feature kernel, what it is called with, and the batches that it takes:

@@ -231,6 +231,19 @@ class PlainRequests:
         self.callers = PlainCallers(self._state, self.memory, self._kernels.brief["hash_of"])
         return self.callers
 
+    def trace(self, streams: int, page: int, region: int) -> None:
+        """Has some requests traced from now on.
+
+        Args:
+            streams: the address of the transport's streams.
+            page: the address of what says which.
+            region: the address of where that is written; `tracing.layout` has both.
+        """
+        words = self.memory.words(layout.TRACES_BYTES // 8)
+        words[layout.X_PAGE // 8], words[layout.X_REGION // 8] = page, region
+        self._state[layout.T_STREAMS // 8] = streams
+        self._state[layout.T_TRACES // 8] = words.ctypes.data
+
     def plan_of(self, message: bytes) -> int:
         """The number of the plan for messages like this one; -1 if there is none."""
         plan: int = self._look_up(self.tables.address, message, len(message))

@@ -4,7 +4,7 @@ Its executor decides what runs and when. What ran comes here, a batch or a large
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -35,6 +35,8 @@ from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
 from penstock_server.prediction.work import Work
 from penstock_server.request_log.sampler import QUEUE_BYTES, RequestSampler
 from penstock_server.response_cache.responses import VersionResponses
+from penstock_server.tracing.context import trace_id_of
+from penstock_server.tracing.tracer import Run, Trace, TracedRequest, Tracer
 
 _DEADLINE: Final = "the answer would come after the deadline"
 PASSED: Final = "the deadline had passed when the request arrived"
@@ -42,10 +44,20 @@ _ENVELOPE_BYTES: Final = 16
 """What a stream adds to a reply."""
 
 
-def refuse(call: Call, report: Recorder, error: PenstockError) -> None:
-    """Ends a call with an error, counted by its reason: the one way out for a request that gets no answer."""
+def refuse(call: Call, report: Recorder, error: PenstockError, trace: Trace | None = None, subject: int = 0) -> None:
+    """Ends a call with an error, counted by its reason: the one way out for a request that gets no answer.
+
+    Args:
+        call: of the request.
+        report: counts it.
+        error: tells the caller why.
+        trace: of the request.
+        subject: what traces call the version that it asks for.
+    """
     call.pending = None
     report.refused(refusal_reason(error))
+    if trace is not None:
+        trace.refused(error, subject)
     # Its frames hold the request and the call, and a call may keep the error: a cycle that the collector sees late.
     error.__traceback__ = None
     call.fail(error)
@@ -73,6 +85,7 @@ class PendingRequest:
         is_waiting: it is in a queue, which sets this; afterwards its rows belong to a batch, even if the caller leaves.
         is_watched: it learns when the caller leaves.
         cache_key: under which its answer is kept in the response cache; empty where none is kept.
+        trace: writes how it went; None if it is not traced.
     """
 
     __slots__ = (
@@ -92,6 +105,7 @@ class PendingRequest:
         "priority",
         "rows",
         "size_bytes",
+        "trace",
     )
 
     def __init__(
@@ -107,9 +121,11 @@ class PendingRequest:
         priority: int = DEFAULT,
         size_bytes: int = 0,
         cache_key: bytes = b"",
+        trace: Trace | None = None,
     ) -> None:
         self.cache_key = cache_key
         self.executor = executor
+        self.trace = trace
         self.call = call
         self.decoded = decoded
         self.rows = decoded.rows
@@ -148,8 +164,11 @@ class Answerer(ABC):
         reply_bytes: the largest message that can be sent.
         joint: counts a sample of the rows by two columns at once; None where nothing is counted so.
         responses: where its answers are kept; None if they are not.
+        tracer: writes how traced requests went; None where nothing is traced.
 
     Attributes:
+        tracer: the same.
+        subject: what traces call the version in its role now.
         encoder: encodes replies in the version's role now.
         shadow: gets a copy of each answered batch; None when there is no shadow.
         sampler: keeps a sample of what is answered for the request log; None when nothing is logged.
@@ -171,9 +190,13 @@ class Answerer(ABC):
         reply_bytes: int,
         joint: JointSampler | None,
         responses: VersionResponses | None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.joint = joint
         self.responses = responses
+        self.tracer = tracer
+        self._role: Role | None = None
+        self.subject = 0 if tracer is None else tracer.subject(servable.key, None)
         self.servable = servable
         self.decoder = decoder
         self.report = report
@@ -196,6 +219,10 @@ class Answerer(ABC):
         """Sets the role that replies name, and removes the shadow."""
         self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
         self.shadow = None
+        if self.tracer is not None and role != self._role:
+            self.tracer.spans.release(self.subject)
+            self.subject = self.tracer.subject(self.servable.key, role)
+        self._role = role
 
     def set_shadow(self, shadow: ShadowTarget | None) -> None:
         """Sets the shadow, which gets a copy of each answered batch."""
@@ -208,34 +235,56 @@ class Answerer(ABC):
     def answer(self, batch: Batch[PendingRequest], work: Work, started_s: float, outputs: Outputs) -> None:
         """Answers a batch that ran, and counts it."""
         compute_s = outputs.features_s + outputs.infer_s
+        drawn = self._drawn(batch.items, work)
         answered = self._reply(batch, outputs, started_s, compute_s)
+        ended_s = self._clock()
         self.report.batch(
             arrived_s=[item.arrived_s for item in answered],
             rows=batch.rows,
             started_s=started_s,
-            ended_s=self._clock(),
+            ended_s=ended_s,
             features_s=outputs.features_s,
             infer_s=outputs.infer_s,
         )
-        self._tell(batch, work, answered, outputs)
+        self._trace(answered, Run(started_s, outputs.features_s, outputs.infer_s, batch.rows), ended_s)
+        self._tell(batch, work, drawn, answered, outputs)
         if self.responses is not None:
             self._keep(self.responses, batch, outputs)
 
     def answer_kept(self, request: PendingRequest, work: Work, started_s: float, outputs: Outputs) -> None:
         """Answers a request with what the version gave for the same rows before, and counts it; no batch has run."""
         batch = Batch([request], [request.rows], [], 0)
+        drawn = self._drawn(batch.items, work)
         answered = self._reply(batch, outputs, started_s, 0.0)
+        ended_s = self._clock()
         if answered:
-            self.report.hit(arrived_s=request.arrived_s, rows=request.rows, started_s=started_s, ended_s=self._clock())
-        self._tell(batch, work, answered, outputs)
+            self.report.hit(arrived_s=request.arrived_s, rows=request.rows, started_s=started_s, ended_s=ended_s)
+        self._trace(answered, Run(started_s, 0.0, 0.0, 0), ended_s)
+        self._tell(batch, work, drawn, answered, outputs)
 
-    def _tell(self, batch: Batch[PendingRequest], work: Work, answered: list[PendingRequest], outputs: Outputs) -> None:
-        """Keeps a sample of what was answered for the request log, and counts and copies it."""
-        items = batch.items
+    def _drawn(self, items: Sequence[PendingRequest], work: Work) -> dict[int, str]:
+        """The places of those to keep for the request log, with their traces: the metadata go with the call."""
         # The log has rows and answers; with other values than the defaults these are no answers to such rows.
-        if self.sampler is not None and not work.given and (drawn := self.sampler.draw(len(items))):
+        if self.sampler is None or work.given:
+            return {}
+        return {place: _trace_id(items[place]) for place in self.sampler.draw(len(items))}
+
+    def _tell(
+        self,
+        batch: Batch[PendingRequest],
+        work: Work,
+        drawn: Mapping[int, str],
+        answered: list[PendingRequest],
+        outputs: Outputs,
+    ) -> None:
+        """Keeps those that were drawn for the request log, and counts and copies what was answered."""
+        items = batch.items
+        traced: Sequence[TracedRequest] = ()
+        if self.tracer is not None:
+            traced = [(at, item.trace.context) for at, item in enumerate(items) if item.trace is not None]
+        if drawn and self.sampler is not None:
             self._log(self.sampler, drawn, batch, answered, outputs.arrays)
-        self.observe(work, outputs, items)
+        self.observe(work, outputs, items, traced)
 
     def _keep(self, responses: VersionResponses, batch: Batch[PendingRequest], outputs: Outputs) -> None:
         """Keeps the answers to requests that were looked for, each as a copy of its own."""
@@ -262,16 +311,19 @@ class Answerer(ABC):
     ) -> None:
         """Answers a large request, and counts it; `kept` are the outputs of its slices, for the request log."""
         answered: list[PendingRequest] = []
+        trace_id = "" if kept is None else _trace_id(request)
         if not request.is_over:
             self._finish(request, reply, answered)
+        ended_s = self._clock()
         self.report.batch(
             arrived_s=[item.arrived_s for item in answered],
             rows=rows,
             started_s=started_s,
-            ended_s=self._clock(),
+            ended_s=ended_s,
             features_s=features_s,
             infer_s=infer_s,
         )
+        self._trace(answered, Run(started_s, features_s, infer_s, rows), ended_s)
         if answered and kept is not None and self.sampler is not None:
             decoded = request.decoded
             self.sampler.keep(
@@ -280,6 +332,7 @@ class Answerer(ABC):
                 blocks=decoded.blocks,
                 arrays=[np.concatenate(slices) if len(slices) > 1 else slices[0] for slices in zip(*kept, strict=True)],
                 is_whole=not self.servable.is_batched,
+                trace_id=trace_id,
             )
 
     def failed(self, request: PendingRequest, error: Exception) -> None:
@@ -296,15 +349,15 @@ class Answerer(ABC):
     def now_s(self) -> float:
         return self._clock()
 
-    def refuse_call(self, call: Call, error: PenstockError) -> None:
+    def refuse_call(self, call: Call, error: PenstockError, trace: Trace | None = None) -> None:
         """Ends a call with an error."""
-        refuse(call, self.report, error)
+        refuse(call, self.report, error, trace, self.subject)
 
     def refuse(self, request: PendingRequest, error: PenstockError) -> None:
         """Ends a request with an error, unless it is over."""
         if request.is_over:
             return
-        refuse(request.call, self.report, error)
+        refuse(request.call, self.report, error, request.trace, self.subject)
 
     def too_late(self, request: PendingRequest) -> PenstockError:
         """The error of a request that cannot be answered before its deadline."""
@@ -340,10 +393,12 @@ class Answerer(ABC):
             "ask for fewer rows or outputs at once"
         )
 
-    def observe(self, work: Work, outputs: Outputs, requests: Sequence[HasRows]) -> None:
+    def observe(
+        self, work: Work, outputs: Outputs, requests: Sequence[HasRows], traced: Sequence[TracedRequest] = ()
+    ) -> None:
         """Counts what was predicted, and copies the batch to the shadow.
 
-        The requests are those that were joined, in order; a slice, which is a part of one, has none.
+        The requests are those that were joined, in order; a slice, which is a part of one, has none. Of these, some are traced.
         """
         is_batched, is_drift = self.servable.is_batched, not work.is_repeat
         count_answers(self.report, self.reader, outputs, is_batched=is_batched, is_drift=is_drift)
@@ -352,8 +407,9 @@ class Answerer(ABC):
             compute_s = outputs.features_s + outputs.infer_s
             each = () if self.shadow.is_batched else tuple(request.decoded for request in requests)
             copy = AnsweredBatch(
-                work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each, work.is_repeat, bool(work.given)
-            )
+                work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each, work.is_repeat, bool(work.given),
+                traced,
+            )  # fmt: skip
             self.shadow.offer(copy)
 
     def sample_jointly(self, work: Work, outputs: Outputs) -> None:
@@ -412,24 +468,43 @@ class Answerer(ABC):
         item.call.finish(reply)
         answered.append(item)
 
+    def _trace(self, answered: Sequence[PendingRequest], run: Run, ended_s: float) -> None:
+        """Writes how those of these requests went that are traced."""
+        for item in answered if self.tracer is not None else ():
+            if item.trace is not None:
+                item.trace.answered(self.subject, item.rows, run, ended_s)
+                self.report.exemplify(
+                    item.trace.context.trace_id,
+                    arrived_s=item.arrived_s,
+                    started_s=run.began_s,
+                    ended_s=ended_s,
+                    features_s=run.features_s,
+                    infer_s=run.infer_s,
+                )
+
     def _log(
         self,
         sampler: RequestSampler,
-        drawn: Sequence[int],
+        drawn: Mapping[int, str],
         batch: Batch[PendingRequest],
         answered: list[PendingRequest],
         arrays: Sequence[NDArray[Any]],
     ) -> None:
         items, counts = batch.items, batch.counts
         at = start = 0
-        for place in drawn:
+        for place, trace_id in drawn.items():
             start += sum(counts[at:place])
             at, item = place, items[place]
             if len(answered) == len(items) or item in answered:
                 is_whole = not self.servable.is_batched
                 own = arrays if is_whole else [array[start : start + counts[at]] for array in arrays]
                 sampler.keep(
-                    id_field=item.id_field, rows=counts[at], blocks=item.decoded.blocks, arrays=own, is_whole=is_whole
+                    id_field=item.id_field,
+                    rows=counts[at],
+                    blocks=item.decoded.blocks,
+                    arrays=own,
+                    is_whole=is_whole,
+                    trace_id=trace_id,
                 )
 
     def draws_for_log(self, request: PendingRequest) -> bool:
@@ -440,6 +515,13 @@ class Answerer(ABC):
             return True
         self.report.request_log_dropped("busy", request.rows)
         return False
+
+
+def _trace_id(request: PendingRequest) -> str:
+    """The trace that a request belongs to, as the request log has it; "" if there is none."""
+    if request.trace is not None:
+        return f"{request.trace.context.trace_id:032x}"
+    return "" if request.is_over else trace_id_of(request.call.metadata())
 
 
 def _microseconds(duration_s: float) -> int:

@@ -47,6 +47,7 @@ from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.prediction.work import Work, computed
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.response_cache.responses import VersionResponses
+from penstock_server.tracing.tracer import Tracer
 
 _UNLOADED: Final = "the version was unloaded before the request had its turn"
 _NOTHING: Final = DecodedRows((), 0)
@@ -71,6 +72,7 @@ class Executor(Answerer):
         counts_apart: another executor of the version counts drift meanwhile, on another thread.
         reply_bytes: the largest message that can be sent.
         joint: counts a sample of the rows by two columns at once; None where nothing is counted so.
+        tracer: writes how traced requests went; None where nothing is traced.
         policy: what the model's files say of requests' priorities and timeouts; None where they say nothing.
         responses: where its answers are kept; None if they are not.
 
@@ -102,6 +104,7 @@ class Executor(Answerer):
         counts_apart: bool = False,
         reply_bytes: int = MESSAGE_BYTES,
         joint: JointSampler | None = None,
+        tracer: Tracer | None = None,
         policy: RequestPolicy | None = None,
         responses: VersionResponses | None = None,
     ) -> None:
@@ -115,6 +118,7 @@ class Executor(Answerer):
             reply_bytes=reply_bytes,
             joint=joint,
             responses=responses,
+            tracer=tracer,
         )
         self.is_active = False
         self.is_ending = False
@@ -291,6 +295,8 @@ class Executor(Answerer):
     def cancelled(self, request: PendingRequest) -> None:
         """Gives up the request of a caller that left."""
         self.report.refused("cancelled")
+        if request.trace is not None:
+            request.trace.cancelled(self.subject)
         queue = self._large.queue if request.is_large and self._large is not None else self._queue
         if queue.discard(request):
             # It keeps its place for a while, but not its memory.
@@ -494,7 +500,9 @@ class Executor(Answerer):
             objective_s=limits.objective_s,
             delay_s=limits.max_delay_s,
             errors=self.refusals(),
+            codes=[0 if self.tracer is None else self.tracer.code_of(error) for error in self.refusals()],
         )
+        plain.lane.set_subject(self.subject)
         if self._recent is not None:
             plain.lane.watch_repeats()
         self._fuse()
@@ -685,6 +693,8 @@ class Executor(Answerer):
 
     def set_role(self, role: Role | None) -> None:
         super().set_role(role)
+        if self.plain_batches is not None:
+            self.plain_batches.lane.set_subject(self.subject)
         self._fuse()
         if self.explaining is not None:
             self.explaining.set_role(role)
@@ -754,6 +764,9 @@ class Executor(Answerer):
         if self._large is not None:
             self._large.close(NotReadyError(_UNLOADED))
         self._report_waiting()
+        if self.tracer is not None:
+            self.tracer.spans.release(self.subject)
+            self.subject = 0
         if self._thread is not None and (self._plain is None or self._plain._thread is not self._thread):  # noqa: SLF001
             self._thread.close()
         on_closed, self._on_closed = self._on_closed, None

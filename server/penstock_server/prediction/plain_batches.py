@@ -4,7 +4,7 @@ A batch that fails is handed to the executor as requests of the general path, ea
 says what is wrong. Every request that was taken ends: with its reply, with an error, or as a call of the general path.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,8 @@ from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import encoded_id
 from penstock_server.prediction.fusing import Fused
 from penstock_server.prediction.work import Work
+from penstock_server.tracing.context import trace_id_of
+from penstock_server.tracing.tracer import Trace, TracedRequest
 from penstock_server.transport.interface import PlainPort
 
 _NS: Final = 1e-9
@@ -135,7 +137,11 @@ class PlainBatches:
 
     def _reply(self, batch: LaneBatch, work: Work, started_s: float, outputs: Outputs) -> None:
         answerer = self._answerer
-        drawn = () if answerer.sampler is None else answerer.sampler.draw(batch.count)
+        drawn: dict[int, str] = {}
+        if answerer.sampler is not None:
+            places = answerer.sampler.draw(batch.count)
+            # The metadata go with the call.
+            drawn = {place: self._trace_id(int(batch.numbers[place])) for place in places}
         if not drawn and self._is_finished(batch, work, started_s, outputs):
             return
         if outputs.refusal is not None:
@@ -146,13 +152,15 @@ class PlainBatches:
             made = form.encoder.layout(rows, form.chosen, outputs.arrays)
             return ReplyLayout(made.prefix, [(at, head) for at, _, head, _ in made.outputs])
 
+        traced = self._traced_requests(batch)
         ended_s = answerer.now_s()
         count = self.lane.answer(
             batch,
             [_raw(array) for array in outputs.arrays],
             key=[array.shape[1:] for array in outputs.arrays],
             layout_of=layout_of,
-            compute_s=outputs.features_s + outputs.infer_s,
+            features_s=outputs.features_s,
+            infer_s=outputs.infer_s,
             began_s=started_s,
             ended_s=ended_s,
         )
@@ -168,8 +176,8 @@ class PlainBatches:
         if count < batch.count:
             self.refuse_too_large(batch)
         if drawn:
-            self._log(batch, [place for place in drawn if place in batch.answered], outputs)
-        answerer.observe(work, outputs, self._requests_for_shadow(batch))
+            self._log(batch, drawn, outputs)
+        answerer.observe(work, outputs, self._requests_for_shadow(batch), traced)
 
     def _is_finished(self, batch: LaneBatch, work: Work, started_s: float, outputs: Outputs) -> bool:
         """Has a kernel answer and count a batch; false if Python is to do it."""
@@ -224,16 +232,41 @@ class PlainBatches:
             return ()
         return [self._read(self.lane.message(number).content) for number in batch.numbers.tolist()]
 
-    def _log(self, batch: LaneBatch, drawn: Sequence[int], outputs: Outputs) -> None:
-        """Keeps some requests for the request log, read in the general way."""
+    def _traced_requests(self, batch: LaneBatch) -> list[TracedRequest]:
+        """The requests of a batch that are traced, for the shadow."""
+        tracer = self._answerer.tracer
+        if tracer is None or self._answerer.shadow is None:
+            return []
+        numbers = batch.numbers
+        found = [(place, self.lane.trace_of(int(numbers[place]))) for place in self.lane.traced(batch)]
+        return [(place, words.context) for place, words in found if words is not None]
+
+    def _trace_id(self, number: int) -> str:
+        """The trace that a request belongs to, as the request log has it; "" if there is none."""
+        words = self.lane.trace_of(number)
+        if words is not None:
+            return f"{words.context.trace_id:032x}"
+        return trace_id_of(self._port.metadata_of(self.lane.slot(number)))
+
+    def _trace(self, number: int) -> Trace | None:
+        """The trace of a request that kernels do not end, if it is traced."""
+        tracer = self._answerer.tracer
+        words = None if tracer is None else self.lane.take_trace(number)
+        return None if tracer is None or words is None else tracer.resumed(words, self.lane.arrived(number))
+
+    def _log(self, batch: LaneBatch, drawn: Mapping[int, str], outputs: Outputs) -> None:
+        """Keeps some requests for the request log, read in the general way; by their place, with their traces."""
         sampler = self._answerer.sampler
         starts = self._starts(batch)
-        for place in drawn:
+        answered = set(batch.answered.tolist())
+        for place, trace_id in drawn.items():
+            if place not in answered:
+                continue
             request_id, rows = self._read(self.lane.message(int(batch.numbers[place])).content)
             id_field = encoded_id(request_id)
             own = [array[starts[place] : starts[place + 1]] for array in outputs.arrays]
             if sampler is not None:
-                sampler.keep(id_field=id_field, rows=rows.rows, blocks=rows.blocks, arrays=own, is_whole=False)
+                sampler.keep(id_field=id_field, rows=rows.rows, blocks=rows.blocks, arrays=own, trace_id=trace_id)
 
     def _starts(self, batch: LaneBatch) -> list[int]:
         """Where the rows of each request begin, and where the last ends."""
@@ -244,22 +277,23 @@ class PlainBatches:
         """Has the requests of a batch that failed run alone: the rows of one can fail all. One that was alone has failed."""
         for number in self.lane.running(batch).tolist():
             message = self.lane.message(number)
+            trace = self._trace(number)
             self.lane.let_go(number)
             call = self._port.call(message.slot, message.deadline)
             try:
-                pending = self._pending(message, call)
+                pending = self._pending(message, call, trace)
                 call.pending = pending
                 if batch.count == 1:
                     self._answerer.failed(pending, error)
                 else:
                     self._run(pending)
             except PenstockError as refused:
-                self._answerer.refuse_call(call, refused)
+                self._answerer.refuse_call(call, refused, trace)
             except Exception as bug:  # noqa: BLE001 - logged, and told to the caller
                 self._answerer.failures.failed("batch failed", bug, with_traceback=True)
-                self._answerer.refuse_call(call, PenstockError("the batch failed"))
+                self._answerer.refuse_call(call, PenstockError("the batch failed"), trace)
 
-    def _pending(self, message: Message, call: Call) -> PendingRequest:
+    def _pending(self, message: Message, call: Call, trace: Trace | None) -> PendingRequest:
         """A request of a batch as the general path has it."""
         request_id, rows = self._read(message.content)
         pending = PendingRequest(
@@ -271,6 +305,7 @@ class PlainBatches:
             request_id=request_id,
             chosen=message.form.chosen,
             size_bytes=len(message.content),
+            trace=trace,
         )
         pending.encoder = message.form.encoder
         return pending
@@ -282,6 +317,8 @@ class PlainBatches:
     def _end_call(self, number: int, error: PenstockError) -> None:
         """Ends the call of a running request with an error."""
         slot = self.lane.slot(number)
+        if (trace := self._trace(number)) is not None:
+            trace.refused(error, self._answerer.subject)
         self.lane.let_go(number)
         self._refuse(slot, error)
 

@@ -39,6 +39,7 @@ from penstock_server.prediction.parse_cache import CachedRequest, ParseCache
 from penstock_server.prediction.plain_batches import PlainBatches, ReadRequest
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.rollout.plan import TrafficPlan, places_of, salt_of
+from penstock_server.tracing.tracer import Trace, Tracer
 from penstock_server.transport.interface import PlainPort
 
 log = structlog.get_logger(__name__)
@@ -65,9 +66,12 @@ _SEQUENCES: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 class LargeMessage:
     """A call whose message is decoded on a thread: it can be cancelled meanwhile."""
 
-    __slots__ = ("arrived_s", "call", "is_left", "message", "report")
+    __slots__ = ("arrived_s", "call", "is_left", "message", "report", "trace")
 
-    def __init__(self, message: bytes, call: Call, report: Recorder, arrived_s: float) -> None:
+    def __init__(
+        self, message: bytes, call: Call, report: Recorder, arrived_s: float, trace: Trace | None = None
+    ) -> None:
+        self.trace = trace
         self.message = message
         self.call = call
         self.report = report
@@ -78,6 +82,8 @@ class LargeMessage:
         """Gives the request up: its caller left."""
         self.is_left = True
         self.report.refused("cancelled")
+        if self.trace is not None:
+            self.trace.cancelled(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +110,19 @@ class Predictor:
     Args:
         thread: decodes large messages, and posts to the reactor; None decodes them on the reactor.
         most_bytes: of large messages that may be decoded at once.
+        tracer: decides which requests are traced; None where none is.
     """
 
     def __init__(
-        self, *, clock: Clock, report: Recorder, thread: ModelThread | None = None, most_bytes: int = MOST_BYTES
+        self,
+        *,
+        clock: Clock,
+        report: Recorder,
+        thread: ModelThread | None = None,
+        most_bytes: int = MOST_BYTES,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._routing_table = RoutingTable()
         self._clock = clock
         self._report = report
@@ -134,15 +148,16 @@ class Predictor:
     def infer(self, message: bytes, call: Call) -> None:
         """Admits one request; its call is answered later, or at once with an error."""
         arrived_s = self._clock()
+        trace = None if self._tracer is None else self._tracer.begin(call, arrived_s)
         if len(message) > LARGE_BYTES and self._thread is not None and not self._is_quick(message):
-            self._infer_large(self._thread, LargeMessage(message, call, self._report, arrived_s))
+            self._infer_large(self._thread, LargeMessage(message, call, self._report, arrived_s, trace))
             return
-        report = self._report
+        report, subject = self._report, 0
         try:
             cached = self._cache.find(message)
             request = parse(ModelInferRequest, message, OPEN_INFERENCE) if cached is None else cached.request
             executor = _executor(request, self._routing_table) if cached is None else self._executor_of(cached)
-            report = executor.report
+            report, subject = executor.report, executor.subject
             deadline_s = call.deadline_s
             priority = DEFAULT
             if deadline_s != inf or request.parameters or executor.policy is not None:
@@ -159,13 +174,14 @@ class Predictor:
                 chosen=chosen,
                 priority=priority,
                 size_bytes=len(message),
+                trace=trace,
             )
             call.pending = pending
             executor.submit(pending)
             if self._plain is not None and len(message) <= MAX_BYTES:
                 self._plain.learn(message, executor, self._routing_table, chosen)
         except PenstockError as error:
-            refuse(call, report, error)
+            refuse(call, report, error, trace, subject)
 
     def take_plain(self, plain: "PlainForms") -> None:
         """Has requests that are like one before them taken by kernels from now on."""
@@ -183,7 +199,7 @@ class Predictor:
         size = len(large.message)
         if self._decoding_bytes + size > self._most_bytes and self._decoding_bytes:
             waiting = f"{self._decoding_bytes:,} bytes of large messages are being decoded"
-            refuse(call, self._report, OverloadedError(f"{waiting}; try again later"))
+            refuse(call, self._report, OverloadedError(f"{waiting}; try again later"), large.trace)
             return
         self._decoding_bytes += size
         call.pending = large
@@ -198,11 +214,11 @@ class Predictor:
             return
         # An error that came in a value is never raised: its traceback would hold the frame that holds the value.
         if isinstance(decoded, PenstockError):
-            refuse(call, self._report, decoded)
+            refuse(call, self._report, decoded, large.trace)
             return
         executor = decoded.executor
         if isinstance(decoded.outcome, PenstockError):
-            refuse(call, executor.report, decoded.outcome)
+            refuse(call, executor.report, decoded.outcome, large.trace, executor.subject)
         elif executor.is_ending and decoded.routing_table is not self._routing_table:
             # A promotion came between: another version answers, and may take its rows in another form.
             self._infer_large(thread, large)
@@ -211,7 +227,7 @@ class Predictor:
                 call.pending = pending = self._pending(large, decoded, *decoded.outcome)
                 executor.submit(pending)
             except PenstockError as error:
-                refuse(call, executor.report, error)
+                refuse(call, executor.report, error, large.trace, executor.subject)
 
     def _pending(self, large: LargeMessage, decoded: Decoded, rows: DecodedRows, chosen: Choice) -> PendingRequest:
         request, executor = decoded.request, decoded.executor
@@ -228,6 +244,7 @@ class Predictor:
             priority=_priority(request, executor.policy),
             size_bytes=len(large.message),
             cache_key=decoded.cache_key,
+            trace=large.trace,
         )
 
     def _executor_of(self, cached: CachedRequest) -> Executor:

@@ -11,7 +11,7 @@ over what it counted a few milliseconds later, of many copies at once.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -29,6 +29,7 @@ from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.model_thread import Post
 from penstock_server.prediction.outputs import OutputReader, agreement, count_answers
 from penstock_server.prediction.work import Work
+from penstock_server.tracing.tracer import Run, SpanContext, TracedRequest
 
 BACKLOG_ROWS: Final = 8192
 GATHER_S: Final = 0.005
@@ -47,6 +48,7 @@ class AnsweredBatch:
             for any other.
         is_repeat: the rows are those of recent requests, which drift does not count.
         is_overridden: the request gave other values than the defaults of the champion's inputs, which the shadow may not have.
+        traced: those of its requests that are traced.
     """
 
     blocks: Sequence[bytes]
@@ -57,6 +59,7 @@ class AnsweredBatch:
     requests: Sequence[DecodedRows] = ()
     is_repeat: bool = False
     is_overridden: bool = False
+    traced: Sequence[TracedRequest] = ()
 
 
 class ShadowThread:
@@ -135,6 +138,7 @@ class ShadowTarget:
         order: for each of the shadow's blocks, which of the champion's it is; None when the two take different inputs:
             then every copy is dropped as incompatible.
         champion: how to read the champion's answers.
+        traced: writes that the shadow ran for some requests, and when that ended; on the reactor's thread.
 
     Attributes:
         skips_repeats: the same.
@@ -152,8 +156,10 @@ class ShadowTarget:
         apart: Recorder | None = None,
         skips_repeats: bool = False,
         joint: JointSampler | None = None,
+        traced: Callable[[Sequence[SpanContext], Run, float], None] | None = None,
     ) -> None:
         self._thread = thread
+        self._traced = traced
         self._servable = servable
         self._report = report
         self._reader = reader
@@ -190,7 +196,11 @@ class ShadowTarget:
         try:
             blocks = [copy.of(batch.blocks) for copy in order]
             cells = None if apart is None else apart.drift_cells()
+            began_s = monotonic()
             outputs = self._servable.predict(blocks, batch.rows, shapes, cells)
+            if batch.traced and self._traced is not None:
+                run = Run(began_s, outputs.features_s, outputs.infer_s, batch.rows)
+                self._thread.post(partial(self._traced, [span for _, span in batch.traced], run, monotonic()))
             if apart is not None:
                 count_answers(apart, self._reader, outputs, is_batched=self._servable.is_batched)
                 if self._joint is not None and self._joint.is_due:
@@ -232,9 +242,12 @@ class ShadowTarget:
 def _single(batch: AnsweredBatch) -> Iterator[AnsweredBatch]:
     """The batch's requests, each as a batch of its own with its share of the time."""
     start = 0
-    for request in batch.requests:
+    for place, request in enumerate(batch.requests):
         end = start + request.rows
         arrays = [array[start:end] for array in batch.arrays]
         took_s = batch.took_s / len(batch.requests)
-        yield AnsweredBatch(request.blocks, request.shapes, request.rows, arrays, took_s, is_repeat=batch.is_repeat)
+        traced = [(0, span) for at, span in batch.traced if at == place]
+        yield AnsweredBatch(
+            request.blocks, request.shapes, request.rows, arrays, took_s, is_repeat=batch.is_repeat, traced=traced
+        )
         start = end

@@ -7,7 +7,6 @@ last step, so it outlives the workers but not the server.
 
 import fcntl
 import os
-import select
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -104,7 +103,7 @@ def main() -> None:
     lock = None
     has_ended = False
     while not has_ended:
-        has_ended = _has_ended(LOOK_S)
+        has_ended = lifeline.input_has_ended(LOOK_S)
         if lock is None and (lock := _lock(Path(folder))) is not None:
             log_folder.tidy()
         if lock is not None:
@@ -133,12 +132,6 @@ def _guarded_step(log_folder: RequestLogFolder) -> None:
         log.warning("segments cannot be converted now; trying again", reason=str(error))
     except Exception:
         log.exception("segments cannot be converted now; trying again")
-
-
-def _has_ended(timeout_s: float) -> bool:
-    """Waits up to this long for standard input to end, and returns whether it did."""
-    ready, _, _ = select.select([sys.stdin], [], [], timeout_s)
-    return bool(ready) and not os.read(sys.stdin.fileno(), 1)
 
 
 if __name__ == "__main__":

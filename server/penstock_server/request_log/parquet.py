@@ -1,6 +1,7 @@
 """Converts a segment of the request log to Parquet: a row for each row answered, with its columns by name.
 
-Columns are `time` (UTC), `request_id`, `row` (within its request), `model`, `version` and `role`, then `input.NAME` for
+Columns are `time` (UTC), `request_id`, `row` (within its request), `model`, `version`, `role` and `trace_id` (of the caller's
+trace, "" for none), then `input.NAME` for
 each raw column as the client sent it, and `output.NAME` for each output. Numbers of a feature pipeline are float64. In
 text that is not UTF-8, wrong bytes are replaced. A tensor with several elements per row is a list. The compactor calls
 it in its own process, since pyarrow takes as much memory as a worker.
@@ -109,6 +110,7 @@ def _about(header: SegmentHeader, requests: Sequence[LoggedRequest], rows: Seque
         "model": repeated([header.model] * len(requests)),
         "version": repeated([header.version] * len(requests)),
         "role": repeated(request.role for request in requests),
+        "trace_id": repeated(request.trace_id for request in requests),
     }
 
 

@@ -37,6 +37,7 @@ class SampledRequest(NamedTuple):
         rows: those of its blocks; 1 for a request that ran alone, whose tensors are one row of the log whatever their shape.
         arrays: its part of the outputs, a copy of its own.
         size_bytes: about what it takes while it waits.
+        trace_id: of the trace that it belongs to, in 32 digits, or "".
     """
 
     answered_s: float
@@ -46,6 +47,7 @@ class SampledRequest(NamedTuple):
     blocks: Sequence[bytes]
     arrays: Sequence[NDArray[Any]]
     size_bytes: int
+    trace_id: str = ""
 
     def logged(self) -> LoggedRequest:
         """The request as it is written: text and raw contents."""
@@ -56,6 +58,7 @@ class SampledRequest(NamedTuple):
             self.rows,
             tuple(bytes(block) for block in self.blocks),
             tuple(to_raw(array) for array in self.arrays),
+            self.trace_id,
         )
 
 
@@ -119,6 +122,7 @@ class RequestSampler:
         blocks: Sequence[bytes],
         arrays: Sequence[NDArray[Any]],
         is_whole: bool = False,
+        trace_id: str = "",
     ) -> None:
         """Keeps a request that was drawn and answered, unless too much waits.
 
@@ -128,6 +132,7 @@ class RequestSampler:
             blocks: its raw inputs.
             arrays: its part of the outputs, copied here; those that the header does not know are not kept.
             is_whole: it ran alone, so its tensors are one row of the log.
+            trace_id: of the trace that it belongs to, in 32 digits, or "".
         """
         arrays = arrays[: len(self.header.outputs)]
         size = REQUEST_BYTES + sum(map(len, blocks)) + sum(array.nbytes for array in arrays)
@@ -137,7 +142,7 @@ class RequestSampler:
         self._kept_bytes += size
         copies = [array.copy() for array in arrays]
         self._waiting.append(
-            SampledRequest(self._clock(), self.role, 1 if is_whole else rows, id_field, blocks, copies, size)
+            SampledRequest(self._clock(), self.role, 1 if is_whole else rows, id_field, blocks, copies, size, trace_id)
         )
         self._wake()
 

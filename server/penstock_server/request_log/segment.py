@@ -58,6 +58,7 @@ class LoggedRequest(msgspec.Struct, frozen=True, array_like=True):
         answered_s: when it was answered, seconds since 1970.
         rows: how many rows its blocks hold.
         inputs, outputs: raw contents in the order of the header's blocks, as they are on the wire.
+        trace_id: of the trace that it belongs to, in 32 digits, or "".
     """
 
     answered_s: float
@@ -66,6 +67,7 @@ class LoggedRequest(msgspec.Struct, frozen=True, array_like=True):
     rows: int
     inputs: tuple[bytes, ...]
     outputs: tuple[bytes, ...]
+    trace_id: str = ""
 
 
 BlockForm = tuple[tuple[str, ...], str, tuple[int, ...], bool]

@@ -19,7 +19,7 @@ from penstock.names import (
     SERVER_NAME,
 )
 from penstock.wire import varint
-from penstock_server.call import Call, Cancellable, Metadata
+from penstock_server.call import STREAMED, Call, Cancellable, Metadata
 from penstock_server.errors import PenstockError
 from penstock_server.parse import OPEN_INFERENCE, parse_small
 from penstock_server.prediction.executor import Executor
@@ -187,6 +187,8 @@ class _StreamedCall:
         self.headers: Metadata = ()
         self.trailers: Metadata = ()
         self.reply: bytes | PenstockError | None = None
+
+    kind = STREAMED
 
     def watch(self) -> None:
         """Does nothing: a stream is watched from its start."""

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from penstock_server.call import Cancellable, Metadata
+from penstock_server.call import UNARY, Cancellable, Metadata
 from penstock_server.errors import OverloadedError, PenstockError, UnavailableError, UnsupportedError
 from penstock_server.transport.certificate import names_of_context
 from penstock_server.transport.connections import close_connections, close_listeners
@@ -58,6 +58,8 @@ def deadline_of(context: Any, *, wall: Callable[[], float] = time.time) -> float
 
 class _AioCall:
     """One RPC of grpc.aio; answers from another thread wake the loop."""
+
+    kind = UNARY
 
     def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", loop: asyncio.AbstractEventLoop) -> None:
         self.deadline_s = deadline_of(context)

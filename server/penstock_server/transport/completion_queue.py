@@ -21,7 +21,7 @@ import grpc
 import structlog
 from grpc._cython import cygrpc
 
-from penstock_server.call import Cancellable, Metadata
+from penstock_server.call import UNARY, Cancellable, Metadata
 from penstock_server.errors import InvalidInputError, OverloadedError, PenstockError, UnavailableError, UnsupportedError
 from penstock_server.transport.certificate import names_of_context
 from penstock_server.transport.connections import close_connections, close_listeners
@@ -95,6 +95,8 @@ class _QueueCall:
         "pending",
         "trailers",
     )
+
+    kind = UNARY
 
     def __init__(self, event: Event, running: "set[_QueueCall]") -> None:
         self._call = event.call

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from penstock_server.call import Call
+from penstock_server.call import Call, Metadata
 from penstock_server.errors import PenstockError, UnavailableError
 
 UnaryHandler = Callable[[bytes, Call], None]
@@ -77,6 +77,10 @@ class PlainPort(Protocol):
 
     def ending(self, error: PenstockError) -> bytes:
         """What kernels are to write for a call that ends with an error, as often as they like."""
+        ...
+
+    def metadata_of(self, slot: int) -> Metadata:
+        """The metadata of a call that is not over."""
         ...
 
     def call(self, slot: int, deadline_ns: int) -> Call:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from penstock_server.call import Cancellable, Metadata
+from penstock_server.call import HTTP, Cancellable, Metadata
 from penstock_server.errors import PenstockError, UnsupportedError
 from penstock_server.transport.interface import Methods
 from penstock_server.transport.status import Status, status_of
@@ -77,6 +77,8 @@ class _DirectCall:
     """A `call.Call` whose answer its maker gets."""
 
     __slots__ = ("_metadata", "_outcome", "_peer", "deadline_s", "headers", "is_over", "pending", "trailers")
+
+    kind = HTTP
 
     def __init__(self, metadata: Metadata, outcome: Outcome, peer: tuple[str, ...]) -> None:
         self._metadata = metadata

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import structlog
 
-from penstock_server.call import Call, Cancellable, Metadata
+from penstock_server.call import HTTP, UNARY, Call, Cancellable, Metadata
 from penstock_server.errors import (
     DeadlinePassedError,
     InvalidInputError,
@@ -103,6 +103,10 @@ class _NativeCall:
         self.pending: Cancellable | None = None
         self.headers: Metadata = ()
         self.trailers: Metadata = ()
+
+    @property
+    def kind(self) -> int:
+        return HTTP if self._transport.is_local(self._slot) else UNARY
 
     def metadata(self) -> Metadata:
         return () if self.is_over else self._transport.metadata_of(self._slot)
@@ -932,6 +936,10 @@ class NativeTransport:
     def metadata_of(self, slot: int) -> Metadata:
         """The metadata of a call whose stream is not closed."""
         return headers.decoded(self._headers_of(slot))
+
+    def is_local(self, slot: int) -> bool:
+        """Whether a call came from another port of this process."""
+        return slot in self._local
 
     def peer_of(self, slot: int) -> tuple[str, ...]:
         """The names of the certificate of the caller whose stream is not closed."""

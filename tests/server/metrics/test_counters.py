@@ -19,7 +19,7 @@ from penstock_server.metrics.counters import (
 )
 
 PARTS = [
-    "latency", "latency_ns", "batch_rows", "batch_ns", "compute_ns", "answered_ns", "rows", "requests", "refusals",
+    "latency", "latency_ns", "exemplars", "batch_rows", "batch_ns", "compute_ns", "answered_ns", "rows", "requests", "refusals",
     "classes", "class_values", "class_count", "shadow", "shadow_drops", "scores", "score_sum", "pair_ns", "waiting",
     "log_rows", "log_drops", "cache", "cache_ns", "drift_at", "beat_ns", "running_since_ns", "drift_rows", "drift",
 ]  # fmt: skip

@@ -93,6 +93,7 @@ class Lanes:
                 layout.T_MAX_BYTES: 1000,
                 layout.T_METHOD: METHOD,
                 layout.T_SCRATCH: self.found,
+                layout.T_CLOCK: memory.add(layout.CLOCK_BYTES),
                 layout.T_REPLIES: memory.add(MOST * wire.OPERATION_BYTES),
             },
         )

@@ -86,6 +86,8 @@ class Memory:
     def set_word(self, at: int, value: int) -> None:
         self._write(at, (value & _MASK).to_bytes(8, "little"))
 
+    publish = set_word
+
     def uint32(self, at: int) -> int:
         return int(_UINT32.unpack(self.read(at, 4))[0])
 
@@ -172,6 +174,6 @@ def _kernels(memory: Memory) -> dict[str, ModuleType]:
         "penstock_server.kernels.memory": memory,
         "penstock_server.kernels.clock": memory,
     }
-    for name in ("scan", "draw", "waiting", "counts", "callers", "lanes", "fused"):
+    for name in ("scan", "draw", "waiting", "counts", "callers", "traces", "lanes", "fused"):
         parts[f"{_ROOM}.{name}"] = module(f"{_ROOM}.{name}", **parts)
     return {name.rpartition(".")[2]: part for name, part in parts.items() if name.startswith(_ROOM)}

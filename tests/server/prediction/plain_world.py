@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from penstock import inference_pb2 as pb
 from penstock.names import PARAMETER_BATCH_ROWS, PARAMETER_COMPUTE_US, PARAMETER_QUEUE_US
 from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits
+from penstock_server.call import UNARY, Metadata
 from penstock_server.errors import DeadlinePassedError, PenstockError, UnavailableError
 from penstock_server.kernels import compiled
 from penstock_server.metrics.recorder import refusal_reason
@@ -29,7 +31,11 @@ from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.tracing import span_file
+from penstock_server.tracing.tracer import Tracer
 from penstock_server.transport import layout as wire
+from penstock_server.transport.headers import as_received
+from penstock_server.transport.status import status_of
 
 METHOD: Final = 3
 TIMED: Final = (PARAMETER_BATCH_ROWS, PARAMETER_COMPUTE_US, PARAMETER_QUEUE_US)
@@ -52,11 +58,13 @@ class PortCall:
         self.headers: Any = ()
         self.trailers: Any = ()
 
+    kind = UNARY
+
     def watch(self) -> None:
         pass
 
     def metadata(self) -> Any:
-        return ()
+        return self._port.metadata_of(self._slot)
 
     def send(self, message: bytes) -> None:
         self.finish(message)
@@ -84,6 +92,7 @@ class Port:
 
     def __init__(self) -> None:
         self.calls: dict[int, PortCall] = {}
+        self.metadata: dict[int, Metadata] = {}
         self.ends: dict[int, bytes | PenstockError] = {}
         self.replies = 0
         self.is_shared = False
@@ -114,6 +123,9 @@ class Port:
 
     def fail(self, slot: int, error: PenstockError) -> None:
         self.end(slot, error)
+
+    def metadata_of(self, slot: int) -> Metadata:
+        return self.metadata.get(slot, ())
 
     def call(self, slot: int, deadline_ns: int) -> Any:
         return self.general(slot, inf if deadline_ns == layout.NEVER else deadline_ns * 1e-9)
@@ -161,11 +173,16 @@ class World:
         reply_bytes: int = 1 << 26,
         cost: Cost | None = None,
         skips_repeats: bool = False,
+        spans: Path | None = None,
         **limits: Any,
     ) -> None:
         self.clock = clock
         self.port = Port()
         self.requests = PlainRequests(compiled.library(KERNELS), METHOD, self.port)
+        self.streams = np.zeros((64, wire.STREAM_BYTES // 8), np.int64)
+        self._connection = np.zeros(wire.CONNECTION_BYTES // 8, np.int64)
+        self._headers: list[bytes] = []
+        self.tracer = None if spans is None else self._traced(spans)
         self.scheduler = BatchScheduler(clock)
         self.scheduler.take_plain(self.requests)
         self.unrouted = report_of()
@@ -184,10 +201,11 @@ class World:
                 thread=thread,
                 reply_bytes=reply_bytes,
                 recent=RecentRequests() if skips_repeats else None,
+                tracer=self.tracer,
             )
             for version, servable in versions.items()
         }
-        self.predictor = Predictor(clock=clock, report=self.unrouted)
+        self.predictor = Predictor(clock=clock, report=self.unrouted, tracer=self.tracer)
         if is_plain:
             self.predictor.take_plain(PlainForms(self.requests, self.port))
         self.is_plain = is_plain
@@ -204,10 +222,24 @@ class World:
             executor.set_role(model.role(version))
         self.predictor.routing_table = RoutingTable({"m": model})
 
-    def send(self, *messages: bytes, deadline_s: float = inf) -> list[int]:
-        """Calls that come in one turn; their slots."""
+    def _traced(self, file: Path) -> Tracer:
+        """Has requests traced into a new file."""
+        span_file.create(file, 1, 0.0)
+        writer = span_file.SpanWriter(span_file.SpanFile(file), 0)
+        self.requests.trace(self.streams.ctypes.data, writer.page, writer.region)
+        return Tracer(writer, code_of=lambda error: status_of(error).number, now_s=self.clock)
+
+    def send(self, *messages: bytes, deadline_s: float = inf, metadata: Sequence[Metadata] = ()) -> list[int]:
+        """Calls that come in one turn, each with its metadata; their slots."""
         slots = list(range(len(self.sent), len(self.sent) + len(messages)))
         self.sent += slots
+        for slot, own in zip(slots, metadata, strict=False):
+            self.port.metadata[slot] = own
+            self._headers.append(as_received(own))
+            place = ctypes.cast(self._headers[-1], ctypes.c_void_p).value
+            row = self.streams[slot]
+            row[wire.S_CONNECTION // 8] = self._connection.ctypes.data
+            row[wire.S_HEADERS // 8], row[wire.S_HEADERS_SIZE // 8] = place, len(self._headers[-1])
         deadline = layout.NEVER if deadline_s == inf else int(deadline_s * 1e9)
         self._turn([(wire.CALL, slot, message, deadline) for slot, message in zip(slots, messages, strict=True)])
         return slots

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ from penstock_server.errors import (
 )
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.services.triton import triton_methods
+from penstock_server.tracing import span_file
+from penstock_server.tracing.layout import PLACES
+from penstock_server.tracing.span_file import SpanFile
 
 PATH = "/inference.GRPCInferenceService/"
 
@@ -38,9 +42,11 @@ def supervisor() -> Supervisor:
 def ask(predictor: Predictor, supervisor: Supervisor, fake_call: Any) -> Callable[..., Any]:
     """Sends one message to a method, and gives the call."""
 
-    def send(method: str, request: Any, *, allows_control: bool = True) -> Any:
+    def send(method: str, request: Any, *, allows_control: bool = True, spans: SpanFile | None = None) -> Any:
         call = fake_call()
-        methods = triton_methods(predictor, supervisor, workers=3, allows_control=allows_control)
+        methods = triton_methods(
+            predictor, supervisor, workers=3, allows_control=allows_control, spans=spans, sample_ratio=0.01
+        )
         methods.unary[PATH + method](request if isinstance(request, bytes) else request.SerializeToString(), call)
         return call
 
@@ -124,16 +130,85 @@ def test_what_sources_decide_is_refused(
     assert supervisor.asked == []
 
 
+def tracing(model_name: str = "", **values: str | None) -> pb.TraceSettingRequest:
+    """A request to set these; None sends no value, as Triton's clients do to go back to the start's."""
+    request = pb.TraceSettingRequest(model_name=model_name)
+    for name, value in values.items():
+        request.settings[name].value.extend([] if value is None else [value])
+    return request
+
+
+@pytest.fixture
+def spans(tmp_path: Path) -> SpanFile:
+    span_file.create(tmp_path / "spans", 1, 0.01)
+    return SpanFile(tmp_path / "spans")
+
+
+@pytest.mark.parametrize(
+    ("before", "settings", "level", "rate"),
+    [
+        ({}, {}, "TIMESTAMPS", "100"),
+        ({}, {"trace_rate": "1"}, "TIMESTAMPS", "1"),
+        ({}, {"trace_rate": "0"}, "TIMESTAMPS", "0"),
+        ({}, {"trace_level": "OFF"}, "OFF", "100"),
+        ({"trace_level": "OFF"}, {"trace_rate": "7"}, "OFF", "7"),
+        ({"trace_level": "OFF"}, {"trace_level": "TIMESTAMPS"}, "TIMESTAMPS", "100"),
+        ({"trace_level": "OFF", "trace_rate": "7"}, {"trace_level": None, "trace_rate": None}, "TIMESTAMPS", "100"),
+        ({}, {"trace_mode": "opentelemetry", "trace_count": "-1", "trace_file": None}, "TIMESTAMPS", "100"),
+    ],
+)
+def test_what_is_traced_is_set_for_all_workers(
+    ask: Any, spans: SpanFile, before: dict[str, str], settings: dict[str, str | None], level: str, rate: str
+) -> None:
+    ask("TraceSetting", tracing(**before), spans=spans)
+    call = ask("TraceSetting", tracing(**settings), spans=spans)
+    reply = pb.TraceSettingResponse.FromString(call.answer)
+    assert [list(reply.settings[name].value) for name in ("trace_level", "trace_rate")] == [[level], [rate]]
+    assert spans.is_on == (level == "TIMESTAMPS")
+    assert spans.share == (round(PLACES / int(rate)) if int(rate) else 0)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error", "said"),
+    [
+        (tracing(trace_rate="often"), InvalidInputError, "trace_rate is 'often', expected a whole number"),
+        (tracing(trace_rate="-1"), InvalidInputError, "trace_rate is '-1'"),
+        (tracing(trace_rate=str(1 << 40)), InvalidInputError, "trace_rate is '1099511627776'"),
+        (tracing(trace_rate="\u0663"), InvalidInputError, "trace_rate is"),
+        (tracing(trace_level="TENSORS"), InvalidInputError, "expected TIMESTAMPS or OFF"),
+        (
+            tracing(trace_file="/x"),
+            UnsupportedError,
+            "trace_file cannot be '/x'; trace_level and trace_rate can be set",
+        ),
+        (tracing(other=None), UnsupportedError, "the trace setting other cannot be"),
+        (tracing("m", trace_rate="1"), UnsupportedError, "leave model_name empty"),
+    ],
+)
+def test_what_cannot_be_set_changes_nothing(
+    ask: Any, spans: SpanFile, request_: pb.TraceSettingRequest, error: type[PenstockError], said: str
+) -> None:
+    request_.settings["trace_level"].value[:] = request_.settings["trace_level"].value or ["OFF"]
+    with pytest.raises(error, match=said):
+        ask("TraceSetting", request_, spans=spans)
+    assert (spans.is_on, spans.share) == (True, round(PLACES / 100))
+
+
+def test_who_has_no_right_sets_nothing(ask: Any, spans: SpanFile) -> None:
+    with pytest.raises(DeniedError, match=r"grpc\.allow_control"):
+        ask("TraceSetting", tracing(trace_rate="1"), spans=spans, allows_control=False)
+    assert spans.share == round(PLACES / 100)
+
+
 @pytest.mark.parametrize("model", ["", "m"])
 def test_trace_settings_are_shown_and_stay(ask: Any, model: str) -> None:
     reply = pb.TraceSettingResponse.FromString(ask("TraceSetting", pb.TraceSettingRequest(model_name=model)).answer)
     assert {name: list(one.value) for name, one in reply.settings.items()} == {
-        "trace_level": ["OFF"], "trace_rate": ["1000"], "trace_count": ["-1"], "log_frequency": ["0"], "trace_file": [""],
+        "trace_level": ["OFF"], "trace_rate": ["0"], "trace_count": ["-1"], "log_frequency": ["0"], "trace_file": [""],
+        "trace_mode": ["opentelemetry"],
     }  # fmt: skip
-    request = pb.TraceSettingRequest()
-    request.settings["trace_level"].value.append("TIMESTAMPS")
-    with pytest.raises(DeniedError, match="no requests are traced"):
-        ask("TraceSetting", request)
+    with pytest.raises(InvalidInputError, match=r"without tracing\.endpoint"):
+        ask("TraceSetting", tracing(trace_level="TIMESTAMPS"))
     with pytest.raises(NotFoundError, match="'z' is not served"):
         ask("TraceSetting", pb.TraceSettingRequest(model_name="z"))
 

@@ -73,6 +73,15 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    trace_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send OpenTelemetry traces of some requests to this collector, such as http://127.0.0.1:4318. Which requests, "
+            "and by which protocol, is said in the settings file. Default: none.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -123,6 +132,7 @@ def serve(
         workers=int(workers) if workers is not None and workers.isdecimal() else workers,
         transport=transport,
         allow_python=allow_python,
+        trace_endpoint=trace_endpoint,
         config=config,
         log_level=log_level,
         log_format=log_format,

@@ -101,15 +101,20 @@ def key_place(hashing: int, salt: int, key: int, size: int) -> int:
 
 
 @kernel
-def any_place(state: int) -> int:
-    """A place at random (SplitMix64)."""
+def random_word(state: int) -> int:
+    """A word at random (SplitMix64)."""
     value = word(state + T_RANDOM) + _GOLDEN
     set_word(state + T_RANDOM, value)
     value = word(state + T_RANDOM)
     value = (value ^ (value >> 30) & ((1 << 34) - 1)) * _FIRST
     value = (value ^ (value >> 27) & ((1 << 37) - 1)) * _SECOND
-    value ^= (value >> 31) & ((1 << 33) - 1)
-    return (value >> 11) & ((1 << 53) - 1)
+    return value ^ (value >> 31) & ((1 << 33) - 1)
+
+
+@kernel
+def any_place(state: int) -> int:
+    """A place at random."""
+    return (random_word(state) >> 11) & ((1 << 53) - 1)
 
 
 @kernel

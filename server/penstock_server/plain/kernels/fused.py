@@ -104,6 +104,8 @@ from penstock_server.plain.layout import (
     W_COMPUTED,
     W_COUNT,
     W_ENDED,
+    W_FEATURES,
+    W_INFER,
     W_LATENCY,
     W_LAYOUT_COUNT,
     W_LAYOUTS,
@@ -292,6 +294,8 @@ def finish(state: int, fused: int, features: int, infer: int) -> int:
     answers = word(fused + U_ANSWERS)
     rows = word(answers + W_ROWS)
     set_word(answers + W_COMPUTED, (features + infer) // 1000)
+    set_word(answers + W_FEATURES, features)
+    set_word(answers + W_INFER, infer)
     done = answer(answers)
     if done == NONE:
         return TO_FAIL
@@ -344,7 +348,9 @@ def run_batch(state: int, lane: int, fused: int, count: int, began: int, opened:
     set_word(answers + W_REPEATED, word(lane + L_REPEATED))
     set_word(answers + W_BEGAN, began)
     set_word(answers + W_ENDED, began + ended - opened)
-    left = finish(state, fused, featured - started, ended - featured)
+    # A graph alone has no features, as others count it too.
+    features = featured - started if word(fused + U_FEATURES) else 0
+    left = finish(state, fused, features, ended - featured)
     if left != TO_FAIL:
         if word(fused + U_TO_PASS):
             add_to(word(fused + U_TO_PASS), -count)

@@ -6,6 +6,7 @@ Python never sees them. `gather` copies the raw contents of what a batch holds i
 """
 
 from penstock_server.kernels.base import kernel
+from penstock_server.kernels.clock import clock_ns
 from penstock_server.kernels.memory import (
     compare,
     copy,
@@ -25,10 +26,12 @@ from penstock_server.plain.kernels.callers import caller_of, filled, may_have, t
 from penstock_server.plain.kernels.counts import add_to_sum, count_more, latency_cell
 from penstock_server.plain.kernels.draw import is_canarys
 from penstock_server.plain.kernels.scan import begin, hashed, scan, varint, write_varint
+from penstock_server.plain.kernels.traces import end_refused, end_span, end_unanswered, keep, look, put_exemplar
 from penstock_server.plain.kernels.waiting import (
     FITS,
     add_to,
     begin_delay,
+    code_of,
     foremost,
     forget_slot,
     free_entry,
@@ -69,6 +72,7 @@ from penstock_server.plain.layout import (
     F_ROWS,
     F_SIZE,
     F_TIMEOUT,
+    H_EXEMPLARS,
     H_QUEUE,
     H_QUEUE_SUM,
     H_TOTAL,
@@ -106,6 +110,7 @@ from penstock_server.plain.layout import (
     N_ROWS,
     N_SIZE,
     N_SLOT,
+    N_SPAN,
     N_STATE,
     NEVER,
     NONE,
@@ -132,6 +137,7 @@ from penstock_server.plain.layout import (
     T_BLOCK_SIZE,
     T_BUCKETS,
     T_CALLERS,
+    T_CLOCK,
     T_ENTRY_OF,
     T_EXPIRED,
     T_EXPIRED_SIZE,
@@ -147,12 +153,15 @@ from penstock_server.plain.layout import (
     T_STOPPED,
     T_STOPPED_COUNT,
     T_STOPPED_SIZE,
+    T_TRACES,
     TEXTS,
     W_BATCH,
     W_BEGAN,
     W_COMPUTED,
     W_COUNT,
     W_ENDED,
+    W_FEATURES,
+    W_INFER,
     W_LATENCY,
     W_LAYOUT_COUNT,
     W_LAYOUTS,
@@ -175,6 +184,7 @@ from penstock_server.plain.layout import (
     YO_HEAD_SIZE,
     YO_OUTPUT,
 )
+from penstock_server.tracing.layout import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE
 from penstock_server.transport.layout import (
     CALL,
     CLOSED,
@@ -264,9 +274,10 @@ def fits(plan: int, data: int, at: int, size: int, rows: int) -> bool:
 
 
 @kernel
-def leave(state: int, entry: int) -> None:
+def leave(state: int, entry: int, code: int, now: int) -> None:
     """A caller is gone; what waits for it is given up, and a batch keeps its rows."""
     lane = word(state + T_LANES) + word(entry + N_LANE) * LANE_BYTES
+    end_unanswered(state, entry, code, now)
     forget_slot(state, entry)
     if word(entry + N_STATE) == WAITING:
         take_out(lane, entry)
@@ -284,7 +295,7 @@ def give_up(state: int, slot: int) -> int:
     entry = word(word(state + T_ENTRY_OF) + 8 * slot)
     if entry == 0:
         return 0
-    leave(state, entry)
+    leave(state, entry, UNAVAILABLE, clock_ns(word(state + T_CLOCK)))
     return 1
 
 
@@ -307,6 +318,7 @@ def wait(state: int, event: int, plan: int, found: int, now: int, deadline: int,
     set_word(entry + N_ARRIVED, now)
     set_word(entry + N_DEADLINE, deadline)
     set_word(entry + N_PRIORITY, priority)
+    keep(state, entry)
     set_word(word(state + T_ENTRY_OF) + 8 * slot, entry)
     put_last(lane, entry)
 
@@ -329,6 +341,7 @@ def enter(state: int, event: int, plan: int, found: int, now: int) -> bool:
         wait(state, event, plan, found, now, deadline, priority)
     else:
         release(word(event + E_DATA))
+        end_refused(state, lane, code_of(lane, why), now)
         refuse(state, lane, word(event + E_SLOT), why)
     touch(state, lane)
     return True
@@ -382,6 +395,8 @@ def take_call(state: int, event: int, now: int) -> bool:
             return False
         if is_canarys(state, plan, found, data):
             plan = canary
+    if word(state + T_TRACES):
+        look(state, word(event + E_SLOT))
     if not enter(state, event, plan, found, now):
         return False
     if caller:
@@ -390,10 +405,11 @@ def take_call(state: int, event: int, now: int) -> bool:
 
 
 @kernel
-def take_end(state: int, event: int, entry: int) -> bool:
+def take_end(state: int, event: int, entry: int, now: int) -> bool:
     """A call's caller is gone, or its deadline has passed, which it is told; whether nobody else need know."""
-    leave(state, entry)
-    if word(event + E_KIND) == CLOSED:
+    is_closed = word(event + E_KIND) == CLOSED
+    leave(state, entry, CANCELLED if is_closed else DEADLINE_EXCEEDED, now)
+    if is_closed:
         return False
     tell(state, word(event + E_SLOT), word(state + T_EXPIRED), word(state + T_EXPIRED_SIZE))
     return True
@@ -411,7 +427,7 @@ def sift(state: int, events: int, count: int, now: int) -> int:
             is_taken = take_call(state, event, now)
         elif kind in (CLOSED, EXPIRED):
             entry = word(word(state + T_ENTRY_OF) + 8 * word(event + E_SLOT))
-            is_taken = entry != 0 and take_end(state, event, entry)
+            is_taken = entry != 0 and take_end(state, event, entry, now)
         if is_taken:
             set_word(event + E_KIND, TAKEN)
         else:
@@ -564,7 +580,9 @@ def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: 
         own, deadline = word(entry + N_ROWS), word(entry + N_DEADLINE)
         if is_late(lane, entry, start, row, full, rows, most_rows):
             take_out(lane, entry)
-            refuse(state, lane, word(entry + N_SLOT), why_late(lane, word(entry + N_ARRIVED), deadline))
+            why = why_late(lane, word(entry + N_ARRIVED), deadline)
+            end_unanswered(state, entry, code_of(lane, why), now)
+            refuse(state, lane, word(entry + N_SLOT), why)
             forget_slot(state, entry)
             free_entry(state, entry)
             continue
@@ -706,6 +724,30 @@ def missing_layout(batch: int, count: int, layouts: int, layout_count: int) -> i
 
 
 @kernel
+def end_traced(state: int, answers: int, entry: int) -> None:
+    """Writes the record of a request that is answered and traced, and has the histograms show it."""
+    latency = word(answers + W_LATENCY)
+    began, ended, arrived = word(answers + W_BEGAN), word(answers + W_ENDED), word(entry + N_ARRIVED)
+    features, infer = word(answers + W_FEATURES), word(answers + W_INFER)
+    if word(latency + H_EXEMPLARS):
+        put_exemplar(latency, 0, latency_cell(latency, ended - arrived), entry, ended - arrived, ended)
+        put_exemplar(latency, 1, latency_cell(latency, began - arrived), entry, began - arrived, ended)
+        put_exemplar(latency, 2, latency_cell(latency, features), entry, features, ended)
+        put_exemplar(latency, 3, latency_cell(latency, infer), entry, infer, ended)
+    end_span(state, entry, 0, began, features, infer, ended, word(answers + W_ROWS))
+
+
+@kernel
+def count_answered(state: int, answers: int, entry: int, waited: int, took: int) -> None:
+    """Counts what an answered request waited and took."""
+    latency = word(answers + W_LATENCY)
+    count_more(word(latency + H_QUEUE), latency_cell(latency, waited), 1)
+    count_more(word(latency + H_TOTAL), latency_cell(latency, took), 1)
+    if word(entry + N_SPAN):
+        end_traced(state, answers, entry)
+
+
+@kernel
 def answer(answers: int) -> int:
     """Writes the replies of a batch, counts what they took, and adds the operations that send them to `T_REPLIES`.
 
@@ -757,8 +799,7 @@ def answer(answers: int) -> int:
                 set_word(entry + N_STATE, LEFT)
                 set_word(batch + 8 * number, -entry)
                 waited, took = began - word(entry + N_ARRIVED), ended - word(entry + N_ARRIVED)
-                count_more(word(latency + H_QUEUE), latency_cell(latency, waited), 1)
-                count_more(word(latency + H_TOTAL), latency_cell(latency, took), 1)
+                count_answered(state, answers, entry, waited, took)
                 waited_sum += waited
                 took_sum += took
             else:

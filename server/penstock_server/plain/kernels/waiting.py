@@ -15,6 +15,7 @@ from penstock_server.plain.layout import (
     FREE,
     FULL,
     G_AT,
+    G_CODE,
     G_SIZE,
     L_BASE,
     L_BUSY_UNTIL,
@@ -105,6 +106,12 @@ def tell(state: int, slot: int, at: int, size: int) -> None:
     set_word(operation + O_SIZE, size)
     set_word(operation + O_MORE, 0)
     set_word(state + T_REFUSED_COUNT, count + 1)
+
+
+@kernel
+def code_of(lane: int, why: int) -> int:
+    """GRPC's number for a refusal."""
+    return word(word(lane + L_ENDINGS) + why * ENDING_BYTES + G_CODE)
 
 
 @kernel
