@@ -127,7 +127,8 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         | {"response_cache.settings", "tracing.span_file"},
         "checks": GROUND
         | {"access.credentials"}
-        | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"},
+        | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"}
+        | {"tracing.layout", "tracing.settings"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
         | {"settings", "kernels", "plain", "access", "rest", "response_cache", "tracing"},

@@ -21,6 +21,8 @@ from penstock_server.models import execution
 from penstock_server.paths import cache_dir
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import registry
+from penstock_server.tracing.layout import REGION_BYTES
+from penstock_server.tracing.settings import certificates_in
 from penstock_server.transport.address import UNIX
 from penstock_server.transport.choose import native_refusal
 from penstock_server.transport.settings import COMPLETION_QUEUE, NATIVE
@@ -52,6 +54,8 @@ def check(settings: ServerSettings) -> None:
         if files is not None:
             files.check()
     check_files(settings.access)
+    if settings.tracing.is_on:
+        certificates_in(os.environ)
 
 
 def warnings(settings: ServerSettings) -> Iterator[str]:
@@ -67,10 +71,11 @@ def warnings(settings: ServerSettings) -> Iterator[str]:
     if _SHARED_MEMORY.is_dir():
         found = os.statvfs(_SHARED_MEMORY)
         free = found.f_bavail * found.f_frsize
-        if free < _SHARED_BYTES * settings.workers:
+        needed = settings.workers * (_SHARED_BYTES + (REGION_BYTES if settings.tracing.is_on else 0))
+        if free < needed:
             yield (
-                f"{_SHARED_MEMORY} has {free >> 20} MiB left, expected {settings.workers * _SHARED_BYTES >> 20} or more for "
-                "the counters; for a container, set --shm-size"
+                f"{_SHARED_MEMORY} has {free >> 20} MiB left, expected {-(-needed >> 20)} or more for the counters; for a "
+                "container, set --shm-size"
             )
     if settings.python.allow and (missing := [name for name in _PYTHON if find_spec(name) is None]):
         yield f"versions that run Python need {', '.join(missing)}, not installed here; run: pip install 'penstock[python]'"

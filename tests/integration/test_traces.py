@@ -1,5 +1,6 @@
 """Traces, from a caller's `traceparent` to what a collector is sent."""
 
+import http.client
 import json
 import secrets
 import threading
@@ -149,15 +150,21 @@ def test_what_its_caller_does_not_trace_is_not_traced(
 
 
 def test_rest_and_streams_are_traced_too(server: Server, received: Received) -> None:
-    by_http, by_stream = Caller(), Caller()
-    body = json.dumps({"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}).encode()
-    asked = urllib.request.Request(
-        f"http://{server.rest}/v2/models/flag/infer", body, {"traceparent": by_http.parent}, method="POST"
-    )
-    with urllib.request.urlopen(asked, timeout=TIMEOUT_S) as reply:
-        assert reply.status == 200
-    first, *_ = spans_of(received, by_http, 3)
-    assert (first.name, first.parent_span_id.hex()) == ("POST", by_http.span)
+    host, _, port = server.rest.rpartition(":")
+    body = json.dumps({"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]})
+    connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
+    # What comes after the first is answered by kernels, with and without a trace.
+    for caller in (Caller(), Caller(), Caller("00"), None, Caller()):
+        connection.request(
+            "POST", "/v2/models/flag/infer", body, {} if caller is None else {"traceparent": caller.parent}
+        )
+        reply = connection.getresponse()
+        assert (reply.status, reply.read() != b"") == (200, True)
+        if caller is not None and caller.parent.endswith("01"):
+            first, *_ = spans_of(received, caller, 3)
+            assert (first.name, first.parent_span_id.hex()) == ("POST", caller.span)
+    connection.close()
+    by_stream = Caller()
     with grpc.insecure_channel(server.grpc) as channel:
         stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
             "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -290,6 +297,27 @@ def test_a_collector_over_grpc_gets_all_before_the_server_ends_and_the_log_has_t
     assert {span.trace_id.hex() for span in spans} == {caller.trace for caller in callers[:2]}
     rows = pyarrow.dataset.dataset(tmp_path / "log", exclude_invalid_files=True).to_table().to_pylist()
     assert {(row["request_id"], row["trace_id"]) for row in rows} == {(caller.span, caller.trace) for caller in callers}
+
+
+@pytest.mark.parametrize("transport", ["completion-queue", "aio"])
+def test_other_transports_trace_too(
+    environment: dict[str, str], logs: Path, plain_repository: Path, received: Received, transport: str
+) -> None:
+    with starting(environment, logs) as start:
+        server = start(
+            *("--model-repository", str(plain_repository), "--transport", transport),
+            *("--trace-endpoint", received.address),
+        ).wait_ready()
+        request = pb.ModelInferRequest(model_name="flag")
+        request.inputs.add(name="X", datatype="FP32", shape=[1, 2])
+        request.raw_input_contents.append(ROW.tobytes())
+        with grpc.insecure_channel(server.grpc) as channel:
+            method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
+            for _ in range(2):
+                caller = Caller()
+                method(request.SerializeToString(), metadata=(("traceparent", caller.parent),), timeout=TIMEOUT_S)
+                first, *_ = spans_of(received, caller, 3)
+                assert first.parent_span_id.hex() == caller.span
 
 
 @contextmanager

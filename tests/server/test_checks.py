@@ -1,6 +1,7 @@
 import os
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from penstock_server.models import onnx_model
 from penstock_server.models.execution import ExecutionSettings, OwnExecutionSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.settings import ServerSettings
+from penstock_server.tracing.settings import TracingSettings
 from penstock_server.transport.settings import TransportSettings
 
 
@@ -223,3 +225,21 @@ def test_files_of_access_are_read_before_the_start(tmp_path: Path) -> None:
         checks.check(settings(tmp_path, access=AccessSettings(ACCESS.rules, tokens=tmp_path / "tokens")))
     with pytest.raises(InvalidInputError, match=r"http.tls_certificate: cannot read"):
         checks.check(settings(tmp_path, http=HttpSettings(tmp_path / "a", tmp_path / "b")))
+
+
+def test_the_file_of_authorities_for_traces_is_read_before_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.pem"))
+    checks.check(settings(tmp_path))
+    with pytest.raises(InvalidInputError, match="OTEL_EXPORTER_OTLP_CERTIFICATE"):
+        checks.check(settings(tmp_path, tracing=TracingSettings("http://127.0.0.1:4318")))
+
+
+def test_traces_need_shared_memory_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SimpleNamespace(f_bavail=3 << 8, f_frsize=1 << 12)
+    monkeypatch.setattr(checks.os, "statvfs", lambda _: free)
+    monkeypatch.setattr(checks, "_SHARED_MEMORY", tmp_path)
+    two, traced = settings(tmp_path, workers=2), settings(tmp_path, workers=2, tracing=TracingSettings("http://h:1"))
+    assert not any("--shm-size" in each for each in checks.warnings(two))
+    assert any("has 3 MiB left, expected 4 or more" in each for each in checks.warnings(traced))

@@ -11,10 +11,13 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from penstock_server.tracing.settings import certificates_in
 
 TIMEOUT_S: Final = 5.0
 _PATH: Final = "/v1/traces"
@@ -28,7 +31,6 @@ _MAX_REPLY_BYTES: Final = 1 << 20
 HEADERS: Final = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 COMPRESSION: Final = ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
 """Compression costs as much as the rest of a span's way, so it is off unless it is asked for, as OpenTelemetry has it."""
-CERTIFICATES: Final = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
 
 
 class RefusedError(Exception):
@@ -79,7 +81,7 @@ class HttpCollector:
         is_gzip: requests are compressed.
     """
 
-    def __init__(self, endpoint: str, headers: Mapping[str, str], certificates: str | None, *, is_gzip: bool) -> None:
+    def __init__(self, endpoint: str, headers: Mapping[str, str], certificates: Path | None, *, is_gzip: bool) -> None:
         self._is_gzip = is_gzip
         base = endpoint.rstrip("/")
         self._url = base if base.endswith(_PATH) else base + _PATH
@@ -129,17 +131,14 @@ class GrpcCollector:
         is_gzip: requests are compressed.
     """
 
-    def __init__(self, endpoint: str, headers: Mapping[str, str], certificates: str | None, *, is_gzip: bool) -> None:
+    def __init__(self, endpoint: str, headers: Mapping[str, str], certificates: Path | None, *, is_gzip: bool) -> None:
         import grpc
 
         parts = urlsplit(endpoint)
         target = parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 4317}"
         options = [("grpc.primary_user_agent", "penstock")]
         if parts.scheme == "https":
-            roots = None
-            if certificates is not None:
-                with open(certificates, "rb") as file:
-                    roots = file.read()
+            roots = None if certificates is None else certificates.read_bytes()
             self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), options)
         else:
             self._channel = grpc.insecure_channel(target, options)
@@ -169,14 +168,14 @@ def collector_of(endpoint: str, protocol: str, environment: Mapping[str, str]) -
         environment: may name headers, certificates and compression.
 
     Raises:
-        OSError: the file of certificates cannot be read.
+        InvalidInputError: the file of certificates cannot be read.
         ssl.SSLError: it holds none.
     """
     kind = GrpcCollector if protocol == "grpc" else HttpCollector
     return kind(
         endpoint,
         pairs_in(_first(environment, HEADERS)),
-        _first(environment, CERTIFICATES) or None,
+        certificates_in(environment),
         is_gzip=_first(environment, COMPRESSION) == "gzip",
     )
 

@@ -1,12 +1,16 @@
 """How requests are traced: the table `[tracing]` of the settings file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from penstock_server.errors import InvalidInputError
 
 Protocol = Literal["http/protobuf", "grpc"]
+CERTIFICATES: Final = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
+"""The variables that name a file of authorities to trust; the first counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,22 @@ class Service(NamedTuple):
     name: str
     server_host: str
     server_port: int
+
+
+def certificates_in(environment: Mapping[str, str]) -> Path | None:
+    """The file of authorities that a collector's certificate is checked by; None for those of the system.
+
+    Raises:
+        InvalidInputError: it cannot be read; names the variable.
+    """
+    for name in CERTIFICATES:
+        if found := environment.get(name):
+            try:
+                Path(found).read_bytes()
+            except OSError as error:
+                raise InvalidInputError(f"{name} is {found!r}, which cannot be read: {error.strerror}") from error
+            return Path(found)
+    return None
 
 
 def _check(endpoint: str) -> None:

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from penstock_server.errors import InvalidInputError
-from penstock_server.tracing.settings import TracingSettings
+from penstock_server.tracing.settings import TracingSettings, certificates_in
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,19 @@ def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
     with pytest.raises(InvalidInputError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
         TracingSettings("http://me:secret@collector:4318")
     assert "secret" not in str(caught.value)
+
+
+def test_a_file_of_authorities_is_read_or_named(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.touch()
+    assert certificates_in({}) is None
+    assert certificates_in({"OTEL_EXPORTER_OTLP_CERTIFICATE": ""}) is None
+    assert certificates_in({"OTEL_EXPORTER_OTLP_CERTIFICATE": str(file)}) == file
+    both = {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(file), "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": "/nowhere"}
+    with pytest.raises(
+        InvalidInputError, match="OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE is '/nowhere', which cannot be read"
+    ):
+        certificates_in(both)
 
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
