@@ -50,9 +50,12 @@ def raw_of_json(data: msgspec.Raw, datatype: str, shape: Sequence[int], name: st
     decoder = _numbers if datatype in _FLOATS else _OTHERS.get(datatype, _integers)
     is_typed = True
     try:
-        values = decoder.decode(data)
-    except msgspec.ValidationError:
-        values, is_typed = msgspec.json.decode(data), False
+        try:
+            values = decoder.decode(data)
+        except msgspec.ValidationError:
+            values, is_typed = msgspec.json.decode(data), False
+    except msgspec.ValidationError:  # what no type is expected of is refused for its numbers alone
+        raise _out_of_range(name, datatype) from None
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"the data of tensor {name!r} are not UTF-8: {error}") from None
     if not isinstance(values, list) or (values and type(values[0]) is list):

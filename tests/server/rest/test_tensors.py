@@ -67,6 +67,8 @@ def test_what_json_says_in_other_ways_is_understood(data: str, datatype: str, ex
         ("[300]", "INT8", [1], "out of the range of INT8"),
         ("[-1]", "UINT64", [1], "out of the range of UINT64"),
         ("[1e39]", "FP32", [1], "out of the range of FP32"),
+        ("[1e999]", "FP64", [1], "out of the range of FP64"),
+        ("[-31e999]", "INT64", [1], "out of the range of INT64"),
         ("[70000]", "FP16", [1], "out of the range of FP16"),
         (f"[{10**400}]", "INT64", [1], "out of the range of INT64"),
         (f"[{10**400}]", "FP64", [1], "out of the range of FP64"),
