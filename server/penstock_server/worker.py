@@ -217,7 +217,7 @@ class Worker:
         caller: CallMaker = self._transport if isinstance(self._transport, NativeTransport) else DirectCalls(methods)
         forms = None
         if isinstance(self._transport, NativeTransport) and (kernels := compiled.available(REST_KERNELS)) is not None:
-            forms = Forms(kernels, self._transport)
+            forms = Forms(kernels, self._transport, lambda: self._predictor.routing_table)
         describer = DirectCalls(inference_methods(self._predictor))
         signatures = Signatures(describer, generation=lambda: self._predictor.routing_table)
         routes = Routes(caller, signatures, post=self._post, most_bytes=most_bytes, forms=forms)

@@ -1,80 +1,66 @@
 """Requests that are alike: what Python found out about one, written down so that kernels answer those that follow.
 
-`form_steps` says how a request's bytes become its message, and `text_steps` how a reply becomes an answer's body; both are
-tried on the request or reply that they were made of before kernels get them. `Forms` keeps the tables that it shares with
-the kernels, and says which connections they may read. It is for the reactor's thread.
+`steps` says how a request's bytes become its message, and how a reply becomes an answer's body; both are tried on the request
+or reply that they were made of before kernels get them. `Forms` keeps the tables that it shares with the kernels, and says
+which connections they may read. It is for the reactor's thread.
 """
 
 import ctypes
-import re
-from collections.abc import Callable, Iterator, Sequence
-from math import prod
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 
 from penstock.names import INFERENCE_SERVICE
-from penstock.wire import read_field, varint
-from penstock_server.call import Cancellable, Metadata
+from penstock_server.call import Cancellable
 from penstock_server.kernels.compiled import Library
 from penstock_server.rest import layout
+from penstock_server.rest.answers import Answer
 from penstock_server.rest.http import JSON, Request
-from penstock_server.rest.open_inference import TIMING, Text
+from penstock_server.rest.open_inference import TIMING, Text, text_of
 from penstock_server.rest.powers import powers
-from penstock_server.transport import headers
+from penstock_server.rest.steps import (
+    LENGTH,
+    TRACEPARENT,
+    Example,
+    Parts,
+    Step,
+    form_steps,
+    infer_parts,
+    row_parts,
+    row_text_steps,
+    text_steps,
+)
 from penstock_server.transport.layout import EPOLL_EVENT_BYTES
 from penstock_server.transport.local import Begin, GuestKernels, Outcome
 
-MOST_BYTES: Final = layout.MOST_KEPT_BYTES
-"""A larger request is not alike to others."""
-_MOST_MESSAGE_BYTES: Final = 48 * 1024
-_MOST_ANSWER_BYTES: Final = 4095
-"""Larger ones are compressed for callers who wish it."""
-_MOST_ID_BYTES: Final = 127
 _SEEN: Final = 256
 _TRIES: Final = 8
 """How many forms requests with one head may have."""
 _NS: Final = 1e-9
 _INFER: Final = f"/{INFERENCE_SERVICE}/ModelInfer"
-_ID_FIELD, _RAW_FIELD, _VERSION_FIELD = 3, 7, 2
-_RAW: Final = b"\x3a"
 _ANSWER: Final = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: " % JSON
-_HEAD_END: Final = b"\r\n\r\n"
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,7})[ \t]*\r\n", re.IGNORECASE)
-_TRACEPARENT: Final = re.compile(rb"\r\ntraceparent:[ \t]*([0-9a-f-]{55})[ \t]*\r\n", re.IGNORECASE)
-_SPACE: Final = rb"[ \t\r\n]*"
-_NUMBER: Final = rb"-?[0-9][0-9.eE+-]*"
-_TEXT: Final = rb'"[^"\\]*"'
-_NUMBERS: Final = re.compile(rb"%b(?:%b,%b%b)*" % (_NUMBER, _SPACE, _SPACE, _NUMBER))
-_TEXTS: Final = re.compile(rb"%b(?:%b,%b%b)*" % (_TEXT, _SPACE, _SPACE, _TEXT))
-_OTHERWISE: Final = frozenset(
-    {b"content-encoding", b"inference-header-content-length", b"transfer-encoding", b"expect", b"upgrade"}
-)
-"""With these fields a body is no plain JSON, or a connection is no plain one."""
+_KEY_BYTES: Final = 64
+
+Render = Callable[[bytes], Answer]
 
 
-class Step(NamedTuple):
-    """A step of `layout`, with the bytes that it names."""
+class Way(NamedTuple):
+    """How bodies of one kind are read and answered.
+
+    Attributes:
+        kind: of the forms and the texts, as `layout` has it.
+        parts: finds what differs from one body to the next, of a body and its message.
+    """
 
     kind: int
-    content: bytes = b""
-    size: int = 0
-    more: int = 0
+    parts: Callable[[bytes, bytes], Parts | None]
 
 
-class _Tensor(msgspec.Struct):
-    datatype: str
-    shape: list[int]
-    data: msgspec.Raw
-
-
-class _Body(msgspec.Struct):
-    inputs: list[_Tensor]
-    id: msgspec.Raw = msgspec.Raw(b"")
-
-
-_decode: Final = msgspec.json.Decoder(_Body).decode
+TENSORS: Final = Way(layout.OF_TENSORS, infer_parts)
+"""The Open Inference Protocol."""
+ROW: Final = Way(layout.OF_ROWS, row_parts)
+"""One row of `/predict/MODEL`. Its message says what the version takes, so it holds as long as the same versions serve."""
 
 
 class Happening(NamedTuple):
@@ -98,12 +84,14 @@ class TakenBack(NamedTuple):
     Attributes:
         slot: of the call that they have begun for it; -1 for none.
         request: the one that is called for, without its body.
+        render: makes the answer of the reply.
         begun: of a request that is not whole.
         unsent: of an answer that is not sent.
     """
 
     slot: int
     request: Request | None
+    render: Render | None
     begun: bytes
     unsent: bytes
 
@@ -122,20 +110,27 @@ class Forms:
     Args:
         kernels: the set `rest`.
         calls: the transport; None where kernels only learn.
+        generation: an object that is another one whenever other versions may be served.
 
     Attributes:
         claimed: is told the descriptor of a connection whose call has ended otherwise than with a reply that kernels take.
     """
 
-    def __init__(self, kernels: Library, calls: Calls | None = None) -> None:
+    def __init__(
+        self, kernels: Library, calls: Calls | None = None, generation: Callable[[], object] = lambda: None
+    ) -> None:
         self._kernels = kernels.brief
         self._library = kernels  # the transport calls it by its address
         self._calls = calls
+        self._generation = generation
+        self._seen: object = generation()
         self.claimed: Callable[[int], None] = _claim_nothing
         self._kept: list[Any] = []
-        self._of_form: dict[int, tuple[Request, Any]] = {}
+        self._of_form: dict[int, tuple[Request, Render, Any]] = {}
+        self._texts_tried: dict[bytes, int] = {}
         self._known: dict[int, tuple[Step, ...]] = {}
         self._of_text: dict[int, Any] = {}
+        self._prefixes: dict[int, tuple[int, bytes]] = {}
         self._next_form = self._next_text = 0
         self._tries: dict[bytes, int] = {}
         self._state = self._array(layout.STATE_BYTES // 8)
@@ -253,11 +248,11 @@ class Forms:
         slot = self._kernels["release"](self._at, self._address(descriptor)) - 1
         if kept_at:
             self.forget(descriptor)
-        request = None
+        request = render = None
         if slot >= 0:
-            learnt = self._of_form[form][0]
+            learnt, render, _ = self._of_form[form]
             request = Request(learnt.method, learnt.target, learnt.headers, b"", is_kept=True)
-        return TakenBack(slot, request, kept if is_begun else b"", b"" if is_begun else kept)
+        return TakenBack(slot, request, render, kept if is_begun else b"", b"" if is_begun else kept)
 
     def claim(self, slot: int, outcome: Outcome) -> Cancellable:
         """Has an outcome told how a call ends that was taken back."""
@@ -269,17 +264,31 @@ class Forms:
         if self._word(descriptor, layout.R_CALL) == slot + 1:
             self.claimed(descriptor)
 
-    def learn(self, raw: bytes, request: Request, message: bytes, metadata: Metadata) -> None:
+    def look_after(self) -> None:
+        """Forgets what held for the versions that were served before."""
+        now = self._generation()
+        if now is self._seen:
+            return
+        self._seen = now
+        self._tries.clear()
+        for number in self.known:
+            if self._forms[number, layout.F_KIND // 8] == layout.OF_ROWS:
+                self._forget_form(number)
+
+    def _forget_form(self, number: int) -> None:
+        """Has kernels read no more requests of a form. Those in flight are answered."""
+        self._forms[number, layout.F_COUNT // 8] = 0
+        del self._known[number]
+
+    def learn(self, example: Example, way: Way, render: Render) -> None:
         """Has kernels read the requests that are like this one, if its head has come before.
 
         Args:
-            raw: the request as it came.
-            request: what was read.
-            message: what was made of it, whose answer is JSON.
-            metadata: of the call.
+            example: the request.
+            way: how it was read.
+            render: makes the answer of the reply, which is JSON.
         """
-        head = raw[: raw.find(_HEAD_END) + len(_HEAD_END)]
-        seen = _TRACEPARENT.sub(b"", _LENGTH.sub(b"", head))
+        seen = TRACEPARENT.sub(b"", LENGTH.sub(b"", example.head))
         if seen not in self._tries:
             if len(self._tries) >= _SEEN:
                 self._tries.clear()
@@ -288,24 +297,23 @@ class Forms:
         if self._tries[seen] >= _TRIES:
             return
         self._tries[seen] += 1
-        block = headers.as_received(metadata)
-        steps = form_steps(raw, head, request, message, block)
+        steps = form_steps(example, way.parts)
         if steps is None or tuple(steps) in self._known.values():
             return
         number = self._free_form()
         if number < 0:
             return
         row = self._forms[number]
-        kept_block = np.frombuffer(block + b"\0", np.uint8)
+        kept_block = np.frombuffer(example.block + b"\0", np.uint8)
         table, kept = _steps(steps)
         row[:] = 0
         row[layout.F_STEPS // 8], row[layout.F_COUNT // 8] = table.ctypes.data, len(steps)
-        row[layout.F_HEADERS // 8], row[layout.F_HEADERS_BYTES // 8] = kept_block.ctypes.data, len(block)
-        self._of_form[number] = (request, (table, kept, kept_block))
+        row[layout.F_HEADERS // 8], row[layout.F_HEADERS_BYTES // 8] = kept_block.ctypes.data, len(example.block)
+        row[layout.F_KIND // 8] = way.kind
+        self._of_form[number] = (example.request, render, (table, kept, kept_block))
         self._known[number] = tuple(steps)
-        if self.made(number, raw) != message:
-            row[layout.F_COUNT // 8] = 0
-            del self._known[number]
+        if self.made(number, example.raw) != example.message:
+            self._forget_form(number)
 
     @property
     def known(self) -> list[int]:
@@ -340,11 +348,31 @@ class Forms:
             message: one of them.
             body: its answer's.
         """
-        steps = text_steps(text)
-        if steps is None:
+        self._learn_text(text, text_steps(text), TENSORS, message, body)
+
+    def learn_row_text(self, message: bytes, body: bytes) -> None:
+        """Has kernels write the answers to one row whose replies are like this one.
+
+        Args:
+            message: the reply.
+            body: its answer's.
+        """
+        key = message[:_KEY_BYTES]
+        tries = self._texts_tried.get(key, 0)
+        if tries >= _TRIES:
+            return
+        if len(self._texts_tried) >= _SEEN:
+            self._texts_tried.clear()
+        self._texts_tried[key] = tries + 1
+        if (text := text_of(message)) is not None:
+            self._learn_text(text, row_text_steps(text, message), ROW, message, body)
+
+    def _learn_text(self, text: Text, steps: Sequence[Step] | None, way: Way, message: bytes, body: bytes) -> None:
+        if steps is None or (way.kind, text.prefix) in self._prefixes.values():
             return
         number = self._next_text
         self._next_text = (number + 1) % layout.MOST_TEXTS
+        self._prefixes[number] = (way.kind, text.prefix)
         row = self._texts[number]
         row[:] = 0
         table, kept = _steps(steps)
@@ -359,6 +387,7 @@ class Forms:
             (layout.X_COUNT, len(steps)),
             (layout.X_TAIL_BYTES, text.tail_bytes),
             (layout.X_NAMES, sizes.ctypes.data),
+            (layout.X_KIND, way.kind),
         ):
             row[at // 8] = value
         if self.written(number, message) != body:
@@ -383,144 +412,3 @@ def _steps(steps: Sequence[Step]) -> tuple[Any, list[Any]]:
         for step, content in zip(steps, kept, strict=True)
     ]
     return np.array(rows, np.int64), kept
-
-
-def form_steps(raw: bytes, head: bytes, request: Request, message: bytes, block: bytes) -> list[Step] | None:
-    """How requests like this one become messages like this one; None if there is no plain way.
-
-    Args:
-        raw: the request as it came: its head, and its body behind that.
-        head: up to the empty line and with it.
-        request: what was read.
-        message: what was made of it.
-        block: the metadata of the call.
-    """
-    length = _LENGTH.search(head)
-    if (
-        length is None
-        or len(raw) > MOST_BYTES
-        or len(message) > _MOST_MESSAGE_BYTES
-        or len(block) > layout.HEADERS_BYTES
-        or not request.is_kept
-        or not request.headers.keys().isdisjoint(_OTHERWISE)
-        or raw[len(head) :] != request.body
-    ):
-        return None
-    try:
-        body = _decode(request.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    slots = [(length.span(1), Step(layout.LENGTH))]
-    if (trace := _TRACEPARENT.search(head)) is not None:
-        place = block.find(headers.pair("traceparent", trace[1]))
-        if place < 0:
-            return None
-        value_at = place + len(headers.pair("traceparent", b""))
-        slots.append((trace.span(1), Step(layout.TRACE, more=value_at)))
-    slots.append(((len(head), len(head)), Step(layout.BODY)))
-    names, tensors = _head_of(message)
-    slots.append(((len(head), len(head)), Step(layout.PUT, names)))
-    puts: list[tuple[tuple[int, int], Step]] = [((len(head), len(head)), Step(layout.PUT, tensors))]
-    if (identifier := bytes(body.id)) not in (b"", b"null"):
-        if len(identifier) > _MOST_ID_BYTES or b"\\" in identifier:
-            return None
-        at = _place(raw, request.body, body.id) + 1
-        span = (at, at + len(identifier) - 2)
-        puts = [(span, Step(layout.IDENTIFIER)), ((span[1], span[1]), Step(layout.PUT, tensors))]
-    slots.sort(key=lambda slot: slot[0])
-    slots += puts
-    for tensor in body.inputs:
-        if (found := _tensor_slots(tensor, _place(raw, request.body, tensor.data))) is None:
-            return None
-        slots += found
-    return _with_literals(raw, slots)
-
-
-def _with_literals(raw: bytes, slots: Sequence[tuple[tuple[int, int], Step]]) -> list[Step] | None:
-    """The steps of these places, and what stands between them; None if they are not in this order."""
-    steps: list[Step] = []
-    at = 0
-    for (begin, end), step in slots:
-        if begin < at:
-            return None
-        if begin > at:
-            steps.append(Step(layout.LITERAL, raw[at:begin]))
-        if step.kind != layout.PUT or step.content:
-            steps.append(step)
-        at = end
-    if at < len(raw):
-        steps.append(Step(layout.LITERAL, raw[at:]))
-    return steps
-
-
-def _place(raw: bytes, body: bytes, part: msgspec.Raw) -> int:
-    """Where a part of the body lies in the request."""
-    inside = np.frombuffer(memoryview(part), np.uint8).ctypes.data - np.frombuffer(body, np.uint8).ctypes.data
-    return int(inside) + len(raw) - len(body)
-
-
-def _head_of(message: bytes) -> tuple[bytes, bytes]:
-    """What of a message comes before its id, and what comes between that and its contents."""
-    at = names_end = tensors_at = 0
-    while at < len(message):
-        number, _, _, _, following = read_field(message, at, len(message))
-        if number == _RAW_FIELD:
-            break
-        if number <= _VERSION_FIELD:
-            names_end = tensors_at = following
-        elif number == _ID_FIELD:
-            tensors_at = following
-        at = following
-    return message[:names_end], message[tensors_at:at]
-
-
-def _tensor_slots(tensor: _Tensor, place: int) -> Iterator[tuple[tuple[int, int], Step]] | None:
-    """Where the elements of a tensor stand whose data begin at a place; None if they are not numbers or texts alone."""
-    data = bytes(tensor.data)
-    if tensor.datatype == "BYTES":
-        runs = list(_TEXTS.finditer(data))
-        if len(runs) != 1:
-            return None
-        count = sum(1 for _ in re.finditer(_TEXT, runs[0][0]))
-        return iter([((place + runs[0].start(), place + runs[0].end()), Step(layout.STRINGS, size=count))])
-    kind = layout.KINDS.get(tensor.datatype)
-    if kind is None:
-        return None
-    runs = list(_NUMBERS.finditer(data))
-    counts = [run[0].count(b",") + 1 for run in runs]
-    if not runs or sum(counts) != prod(tensor.shape):
-        return None
-    size = layout.KIND_BYTES[kind] * sum(counts)
-    first = place + runs[0].start()
-    slots = [((first, first), Step(layout.PUT, _RAW + varint(size)))]
-    slots += [
-        ((place + run.start(), place + run.end()), Step(layout.NUMBERS, size=count, more=kind))
-        for run, count in zip(runs, counts, strict=True)
-    ]
-    return iter(slots)
-
-
-def text_steps(text: Text) -> list[Step] | None:
-    """How replies of a text become the bodies of answers; None if there is no plain way."""
-    steps = [Step(layout.LITERAL, text.opening), Step(layout.IDENTIFIED, b'"id":"')]
-    first, second, third, last = text.timed
-    for number, part in enumerate((first, second, third)):
-        steps += (Step(layout.LITERAL, part), Step(layout.MICROSECONDS, size=number))
-    steps.append(Step(layout.LITERAL, last))
-    for (head, _, datatype, shape, _), following in zip(text.raws, text.between, strict=True):
-        kind = layout.KINDS.get(datatype)
-        if kind is None:
-            return None
-        steps += (
-            Step(layout.EXPECT, head),
-            Step(layout.LITERAL, b"["),
-            Step(layout.NUMBERS, size=prod(shape), more=kind),
-            Step(layout.LITERAL, b"]" + following),
-        )
-    longest = sum(
-        step.size * (layout.NUMBER_BYTES + 1)
-        if step.kind == layout.NUMBERS
-        else len(step.content) + layout.NUMBER_BYTES
-        for step in steps
-    )
-    return steps if longest + _MOST_ID_BYTES <= _MOST_ANSWER_BYTES else None

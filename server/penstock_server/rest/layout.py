@@ -52,14 +52,16 @@ MOST_KEPT_BYTES: Final = 1 << 14
 """Of a request that is not whole; of a larger one Python takes care."""
 
 # A form: what requests have in common.
-(F_STEPS, F_COUNT, F_HEADERS, F_HEADERS_BYTES, F_TEXT, F_CALLS) = _words(6)
+(F_STEPS, F_COUNT, F_HEADERS, F_HEADERS_BYTES, F_TEXT, F_CALLS, F_KIND) = _words(7)
 """`F_TEXT` is the text that the last answer had, `F_CALLS` how many are in flight."""
 FORM_BYTES: Final = 8 * WORD_BYTES
 
 # A text: what replies have in common.
-(X_PREFIX, X_PREFIX_BYTES, X_STEPS, X_COUNT, X_TAIL_BYTES, X_NAMES) = _words(6)
+(X_PREFIX, X_PREFIX_BYTES, X_STEPS, X_COUNT, X_TAIL_BYTES, X_NAMES, X_KIND) = _words(7)
 """`X_TAIL_BYTES` are all raw contents at a reply's end, `X_NAMES` the names of the timing, each with its size."""
 TEXT_BYTES: Final = 8 * WORD_BYTES
+OF_TENSORS, OF_ROWS = 0, 1
+"""Kinds of forms, and of the texts that answer them."""
 
 # A step by which a request is read, or an answer written.
 (S_KIND, S_DATA, S_SIZE, S_MORE) = _words(4)
@@ -84,6 +86,8 @@ EXPECT: Final = 9
 """These bytes are to come in the reply."""
 MICROSECONDS: Final = 10
 """One of the numbers of the timing."""
+LARGEST: Final = 12
+"""The largest of so many numbers, which come next."""
 IDENTIFIED: Final = 11
 """What stands before the reply's id; nothing if it has none."""
 

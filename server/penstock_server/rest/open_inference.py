@@ -211,7 +211,7 @@ class Replies:
             self._others.clear()
             self._count = 0
         self._count += 1
-        text = _text_of(message)
+        text = text_of(message)
         if text is None:
             self._others[key] += 1
         else:
@@ -220,7 +220,7 @@ class Replies:
                 self._learnt(text, message, body)
 
 
-def _text_of(message: bytes) -> Text | None:
+def text_of(message: bytes) -> Text | None:
     """What replies like this one have in common; None if it is not written as the server writes replies of numbers."""
     at, prefix_end, tail_at = 0, 0, len(message)
     while at < len(message):

@@ -139,7 +139,7 @@ def predict_answer(message: bytes, rows: Rows) -> dict[str, Any]:
         tensor.name: _by_row(json_of_raw(raw, tensor.datatype, list(tensor.shape), tensor.name), rows.count)
         for tensor, raw in zip(reply.outputs, reply.raw_output_contents, strict=True)
     }
-    prediction, probabilities = _roles(reply.outputs, rows.count)
+    prediction, probabilities = roles(reply.outputs, rows.count)
     answer: dict[str, Any] = {
         "model": reply.model_name,
         "version": reply.model_version,
@@ -166,14 +166,14 @@ def predict_answer(message: bytes, rows: Rows) -> dict[str, Any]:
 def predictions(message: bytes, rows: Rows) -> list[Any]:
     """Each row's prediction alone, as MLflow and KServe's V1 protocol answer."""
     reply = parse(pb.ModelInferResponse, message, OPEN_INFERENCE)
-    name, _ = _roles(reply.outputs, rows.count)
+    name, _ = roles(reply.outputs, rows.count)
     for tensor, raw in zip(reply.outputs, reply.raw_output_contents, strict=True):
         if tensor.name == name:
             return _by_row(json_of_raw(raw, tensor.datatype, list(tensor.shape), tensor.name), rows.count)
     raise InvalidInputError("the model has no outputs")
 
 
-def _roles(outputs: Any, count: int) -> tuple[str, str]:
+def roles(outputs: Any, count: int) -> tuple[str, str]:
     """Which output is the prediction, and which holds the classes' probabilities; the latter may be none.
 
     The prediction is the first output with one value a row, else the first. A classifier has beside its label an output of

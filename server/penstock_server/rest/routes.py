@@ -28,7 +28,7 @@ from penstock_server.errors import InvalidInputError, NotFoundError, PenstockErr
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.rest import http, openapi, paths
 from penstock_server.rest.answers import Answer, Continuation, Exchange, LateRefusal, RestOutcome, as_json, error_answer
-from penstock_server.rest.forms import Forms
+from penstock_server.rest.forms import ROW, TENSORS, Forms, Render, Way
 from penstock_server.rest.http import HTML, TEXT, BadRequestError, Request
 from penstock_server.rest.message_json import json_of_message, setting_of
 from penstock_server.rest.open_inference import (
@@ -44,6 +44,8 @@ from penstock_server.rest.open_inference import (
 from penstock_server.rest.predictions import instance_rows, invocation_rows, predict_answer, predict_rows, predictions
 from penstock_server.rest.rows import Options, Rows, RowSignature, message_of
 from penstock_server.rest.signatures import Signatures
+from penstock_server.rest.steps import Example
+from penstock_server.transport.headers import as_received
 from penstock_server.transport.local import CallMaker, Outcome
 
 log = structlog.get_logger(__name__)
@@ -60,7 +62,6 @@ _PASSED_ON: Final = (b"authorization", b"traceparent", b"tracestate")
 """The headers that become metadata of the call."""
 
 Query = Mapping[str, str]
-Render = Callable[[bytes], Answer]
 
 
 class _IndexBody(msgspec.Struct):
@@ -131,10 +132,10 @@ class Routes:
         name, captured, query = paths.find(request.method, request.target)
         self._handlers[name](exchange, query, **captured)
 
-    def adopt(self, exchange: Exchange, slot: int) -> None:
+    def adopt(self, exchange: Exchange, slot: int, render: Render) -> None:
         """Answers with what becomes of the call that kernels have begun in a slot."""
         assert self._forms is not None
-        outcome = RestOutcome(exchange, partial(self._inferred, PLAIN), self._render_large)
+        outcome = RestOutcome(exchange, render, self._render_large)
         exchange.pending = self._forms.claim(slot, outcome)
 
     # The Open Inference Protocol, with Triton's extensions.
@@ -146,9 +147,10 @@ class Routes:
         read = partial(self._messages.infer, model, version, body, json_bytes)
         if (len(body) if json_bytes is None else json_bytes) <= LARGE_BYTES:
             message, form = read()
-            self._call(exchange, _INFER, message, partial(self._inferred, form))
+            render = partial(self._inferred, form)
+            self._call(exchange, _INFER, message, render)
             if exchange.raw and self._forms is not None and form is PLAIN:
-                self._forms.learn(exchange.raw, request, message, _metadata_of(request))
+                self._forms.learn(_example(exchange, message), TENSORS, render)
         else:
             self._read(
                 exchange, read, lambda made: self._call(exchange, _INFER, made[0], partial(self._inferred, made[1]))
@@ -222,7 +224,7 @@ class Routes:
     # Rows as people write them, and in the bodies of other servers.
 
     def _predict(self, exchange: Exchange, query: Query, model: str) -> None:
-        self._predict_rows(exchange, model, _options(query), predict_rows, _predict_answer)
+        self._predict_rows(exchange, model, _options(query), predict_rows, self._predicted, way=ROW)
 
     def _predict_only(self, exchange: Exchange, query: Query) -> None:
         self._predict(exchange, query, self._only_model("/predict/MODEL"))
@@ -251,8 +253,10 @@ class Routes:
         options: Options,
         read: Callable[[bytes, RowSignature], Rows],
         render: Callable[[Rows, bytes], Answer],
+        *,
+        way: Way | None = None,
     ) -> None:
-        """Answers a request for the predictions of rows."""
+        """Answers a request for the predictions of rows; kernels may learn of its way, if it has one row."""
         signature = self._signatures.of(model, options.version)
         if signature is None:
             # The method says why, once it knows that the caller may ask.
@@ -280,8 +284,17 @@ class Routes:
                 refuse(error)
             else:
                 begin(message, rows)
+                if way is not None and rows.is_single and exchange.raw and self._forms is not None:
+                    one = Rows(1, {}, is_single=True)
+                    self._forms.learn(_example(exchange, message), way, partial(render, one))
         else:
             self._read(exchange, made, lambda result: begin(*result), refuse)
+
+    def _predicted(self, rows: Rows, message: bytes) -> Answer:
+        answer = as_json(predict_answer(message, rows))
+        if rows.is_single and self._forms is not None:
+            self._forms.learn_row_text(message, answer.body)
+        return answer
 
     def _only_model(self, path: str) -> str:
         """The one model that is served, for callers that name none."""
@@ -424,10 +437,6 @@ def _asset(name: str) -> Answer:
     return Answer(content, 200, kind, b"cache-control: max-age=86400\r\n")
 
 
-def _predict_answer(rows: Rows, message: bytes) -> Answer:
-    return as_json(predict_answer(message, rows))
-
-
 def _predictions_answer(rows: Rows, message: bytes) -> Answer:
     return as_json({"predictions": predictions(message, rows)})
 
@@ -436,6 +445,12 @@ def _metadata_of(request: Request) -> Metadata:
     """What of a request's headers the methods may ask for."""
     headers = request.headers
     return [(name.decode(), headers[name].decode("latin-1")) for name in _PASSED_ON if name in headers]
+
+
+def _example(exchange: Exchange, message: bytes) -> Example:
+    """What kernels may learn of."""
+    request = exchange.request
+    return Example(exchange.raw, request, message, as_received(_metadata_of(request)))
 
 
 def _unless_left(reading: _Reading, action: Callable[[], None]) -> None:

@@ -24,7 +24,8 @@ from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import InvalidInputError, OverloadedError, PenstockError, UnavailableError
 from penstock_server.rest import http, layout
 from penstock_server.rest.answers import Answer, error_answer
-from penstock_server.rest.forms import MOST_BYTES, Forms, Happening
+from penstock_server.rest.forms import Forms, Happening, Render
+from penstock_server.rest.steps import MOST_BYTES
 from penstock_server.transport.certificate import names_of_certificate
 from penstock_server.transport.interface import Refused, ignore_refusal
 from penstock_server.transport.shared_port import SharedPort
@@ -64,7 +65,7 @@ _GRPC: Final = b"PRI * HTTP/2"
 
 Handler = Callable[["HttpExchange"], None]
 """Answers an exchange, now or later, on the reactor's thread; what it raises becomes the answer."""
-Adopt = Callable[["HttpExchange", int], None]
+Adopt = Callable[["HttpExchange", int, Render], None]
 """Has an exchange answered with what becomes of the call that kernels have begun in a slot."""
 
 
@@ -240,10 +241,10 @@ class _Connection:
     def _take_call_back(self, forms: Forms) -> bytes:
         """The same, but for the beginning of a request, which is returned."""
         taken = forms.take_back(self.descriptor)
-        if taken.request is not None:
+        if taken.request is not None and taken.render is not None:
             exchange = HttpExchange(self, taken.request)
             self._exchanges.append(exchange)
-            self._server.adopt(exchange, taken.slot)
+            self._server.adopt(exchange, taken.slot, taken.render)
         if taken.unsent:
             self._unsent = taken.unsent
             self.deadline_s = self._server.clock() + ANSWER_S
@@ -539,6 +540,8 @@ class RestServer:
             self._accept()
         if self._is_accepting:
             self._port.look(len(self._connections))
+        if self.forms is not None:
+            self.forms.look_after()
         now_s = self.clock()
         if now_s >= self._sweep_at_s:
             self._sweep_at_s = now_s + SWEEP_S

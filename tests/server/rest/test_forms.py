@@ -15,10 +15,13 @@ from penstock_server.errors import PenstockError
 from penstock_server.kernels import compiled
 from penstock_server.prediction.encode import ReplyEncoder, TensorInfo, encoded_id
 from penstock_server.rest import layout
-from penstock_server.rest.forms import MOST_BYTES, Forms
+from penstock_server.rest.answers import Answer
+from penstock_server.rest.forms import TENSORS, Forms
 from penstock_server.rest.http import BadRequestError, RequestReader
 from penstock_server.rest.kernel_set import KERNELS
 from penstock_server.rest.open_inference import PLAIN, Messages, Replies, reply_body
+from penstock_server.rest.steps import MOST_BYTES, Example
+from penstock_server.transport.headers import as_received
 from tests.examples import examples
 
 
@@ -51,7 +54,7 @@ def learn(forms: Forms, raw: bytes, metadata: Metadata = ()) -> None:
     (request,) = RequestReader(1 << 20).receive(raw)
     message = read(raw)
     assert message is not None
-    forms.learn(raw, request, message, metadata)
+    forms.learn(Example(raw, request, message, as_received(metadata)), TENSORS, Answer)
 
 
 def learnt(raw: bytes) -> Forms:
@@ -197,7 +200,7 @@ def test_heads_that_ask_for_more_are_not_learnt(headers: dict[str, str]) -> None
     (request,) = RequestReader(1 << 20).receive(raw)
     message, _ = Messages().infer("m", "", request.body, None)
     for _ in range(3):
-        forms.learn(raw, request, message, ())
+        forms.learn(Example(raw, request, message, b""), TENSORS, Answer)
     assert forms.known == []
 
 

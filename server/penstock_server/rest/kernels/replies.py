@@ -29,12 +29,14 @@ from penstock_server.rest.layout import (
     CONNECTIONS,
     EXPECT,
     F_CALLS,
+    F_KIND,
     F_TEXT,
     HEAD,
     HEAD_BYTES,
     HEAD_ROOM,
     IDENTIFIED,
     KIND_BYTES,
+    LARGEST,
     LITERAL,
     MICROSECONDS,
     NUMBER,
@@ -61,6 +63,7 @@ from penstock_server.rest.layout import (
     UNSENT,
     UNSENT_COUNT,
     X_COUNT,
+    X_KIND,
     X_NAMES,
     X_PREFIX,
     X_PREFIX_BYTES,
@@ -196,6 +199,18 @@ def write_numbers(state: int, step: int, data: int, out: int) -> int:
 
 
 @kernel
+def largest(kind: int, count: int, data: int) -> int:
+    """Where the largest of these numbers is."""
+    size = KIND_BYTES[kind]
+    found = data
+    for number in range(1, count):
+        at = data + number * size
+        if (kind == 0 and single_at(at) > single_at(found)) or (kind == 1 and double_at(at) > double_at(found)):
+            found = at
+    return found
+
+
+@kernel
 def body_of(state: int, text: int, data: int, size: int) -> int:
     """Writes the body of an answer; where it ends, -1 if the reply has another text."""
     before, tail = word(text + X_PREFIX_BYTES), size - word(text + X_TAIL_BYTES)
@@ -216,6 +231,11 @@ def body_of(state: int, text: int, data: int, size: int) -> int:
             if out < 0:
                 return _BAD
             at += length * KIND_BYTES[word(step + S_MORE)]
+        elif kind == LARGEST:
+            numbers = word(step + S_MORE)
+            out = write_number(state, numbers, largest(numbers, length, data + at), out)
+            if out < 0:
+                return _BAD
         elif kind == EXPECT:
             if compare(data + at, given, length) != 0:
                 return _BAD
@@ -240,7 +260,8 @@ def find_body(state: int, form: int, data: int, size: int) -> int:
         number = first if turn == 0 else turn - 1
         if turn and number == first:
             continue
-        end = body_of(state, word(state + TEXTS) + number * TEXT_BYTES, data, size)
+        text = word(state + TEXTS) + number * TEXT_BYTES
+        end = body_of(state, text, data, size) if word(text + X_KIND) == word(form + F_KIND) else _BAD
         if end > 0:
             set_word(form + F_TEXT, number)
             return end
