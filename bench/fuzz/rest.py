@@ -116,6 +116,8 @@ def good_requests() -> list[bytes]:
         ("/v2/models/m/infer", gzip.compress(json.dumps({"inputs": [tensor]}).encode()), {"Content-Encoding": "gzip"}),
         ("/predict/m?version=1&explain=true", {"features": [1.5, "NO", None]}, {"Accept-Encoding": "gzip"}),
         ("/predict/m", row, {"Authorization": "Bearer x"}),
+        ("/predict/m", {"country": "NO", "at": 7, "amount": 1.5}, {}),
+        ("/predict/m?version=1", {"features": [1.5, "NO", 7]}, {"Accept-Encoding": "gzip"}),
         ("/predict/m", {name: [value] for name, value in row.items()}, {}),
         ("/invocations/m", {"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}, {}),
         ("/invocations/m", b"amount,country,at\n1.5,NO,2026-01-31\n", {"Content-Type": "text/csv"}),
@@ -224,7 +226,8 @@ def check_kernels(forms: Forms, behind: Behind, routes: Routes, data: bytes) -> 
         assert len(requests) == 1, f"kernels read one request, Python {len(requests)}"
         assert requests[0].is_kept, "the connection ends with a request that kernels read"
         for message, block in found:
-            assert behind.calls == [("ModelInfer", message, block)], "kernels call otherwise than Python"
+            calls = [call for call in behind.calls if call[0] == "ModelInfer"]
+            assert calls == [("ModelInfer", message, block)], "kernels call otherwise than Python"
     return len(found)
 
 

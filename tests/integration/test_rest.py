@@ -193,6 +193,25 @@ def test_rows_as_people_and_other_servers_write_them(server: Server) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v2/models/flag/infer", flag_body(ROWS[:1], id="a")), ("/predict/flag", {"features": [1.0, 2.0]})],
+)
+def test_answers_stay_the_same_when_kernels_give_them(server: Server, path: str, body: dict[str, Any]) -> None:
+    connection = http.client.HTTPConnection(server.rest, timeout=TIMEOUT_S)
+    answers = []
+    for _ in range(6):
+        connection.request("POST", path, json.dumps(body).encode())
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        for name in ("penstock_queue_us", "penstock_compute_us", "penstock_batch_rows"):
+            answer.get("parameters", {}).pop(name, None)
+        answers.append((response.status, sorted(dict(response.headers).keys() - {"content-length"}), answer))
+    connection.close()
+    assert answers == answers[:1] * 6
+    assert answers[0][0] == 200
+
+
 def test_pages_for_people(server: Server) -> None:
     status, page, headers = ask(server, "/")
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")

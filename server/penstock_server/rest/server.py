@@ -286,7 +286,7 @@ class _Connection:
             return
         exchange = HttpExchange(self, request, raw)
         self._exchanges.append(exchange)
-        if not request.is_kept:
+        if not request.is_kept or self._server.is_draining:
             self.is_last = True
         if self._server.is_draining:
             self._server.refuse(exchange, UnavailableError(_SHUTTING_DOWN))
@@ -398,10 +398,10 @@ class _Connection:
         return True
 
     def end_when_idle(self) -> None:
-        """Ends with the answers that it waits for."""
+        """Ends with the answers that it waits for, and that to the request that has begun to come."""
         self.take_back()
-        self.is_last = True
-        if self.is_waiting and not self.reader.is_reading:
+        self.is_last = not self.reader.is_reading
+        if self.is_last and self.is_waiting:
             self.close()
 
     def give_up(self) -> None:

@@ -403,9 +403,13 @@ def test_what_runs_is_answered_when_the_port_drains(world: World, caller: Caller
     held = world.model.seen.get(timeout=TIMEOUT_S)
     begun = world.connect()
     begun.socket.sendall(request_of(2)[:50])
-    world.on_reactor(lambda: None)
+    for _ in range(3):
+        world.on_reactor(lambda: None)
     world.on_reactor(world.server.begin_drain)
     assert not world.server.drained.is_set()
+    begun.socket.sendall(request_of(2)[50:])
+    assert begun.receive() == (503, {"error": "the server is shutting down"})
+    assert begun.is_ended()
     held.finish(world.model.reply([1.0]))
     assert caller.number() == 1
     assert caller.is_ended()

@@ -316,6 +316,20 @@ def test_draining_answers_what_runs_and_refuses_what_comes(port: Port) -> None:
             socket.create_connection(("127.0.0.1", number), timeout=WAIT_S)
 
 
+def test_a_request_that_comes_while_the_port_drains_is_refused_in_words(port: Port) -> None:
+    with port.connect() as caller:
+        caller.sendall(POST)
+        port.turn()
+        port.server.begin_drain()
+        caller.sendall(b"hello")
+        port.turn()
+        data = received(caller, b"}")
+        assert data.startswith(b"HTTP/1.1 503 ")
+        assert b"connection: close" in data
+        assert port.server.drained.is_set()
+        assert [type(error).__name__ for error in port.refused] == ["UnavailableError"]
+
+
 def test_a_bug_that_a_connection_brings_about_ends_that_one_alone(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_reader: RequestReader, _data: bytes) -> list[Request]:
         raise ZeroDivisionError
