@@ -12,10 +12,12 @@ from bench.fuzz.broken import BrokenError
 from penstock import inference_pb2 as pb
 from penstock_server.errors import UnavailableError
 from penstock_server.kernels import compiled
+from penstock_server.metrics.counters import STAGES
 from penstock_server.plain import layout
 from penstock_server.plain.kernel_set import KERNELS
 from penstock_server.plain.lane import Form, LaneBatch, RawOutput, ReplyLayout
 from penstock_server.plain.requests import PlainRequests, RawColumn
+from penstock_server.tracing.layout import EXEMPLAR_WORDS
 
 METHOD: Final = "/t.T/Infer"
 _COLUMNS: Final = (
@@ -26,6 +28,8 @@ _COLUMNS: Final = (
 )
 _ROW_BYTES: Final = (16, 0, 8)
 _USUAL_ROWS: Final = 64
+_CELLS: Final = 5
+"""Of a histogram of latencies: one more than its bounds."""
 
 
 def request(rows: int, name: str = "flights") -> bytes:
@@ -64,7 +68,13 @@ class Plain:
             objective_s=inf,
             delay_s=0.0,
             errors=[UnavailableError("refused")] * layout.REASONS,
-            latency=[np.arange(4), np.zeros(5, np.int64), np.zeros(5, np.int64), np.zeros(1), np.zeros(1)],
+            codes=[0] * layout.REASONS,
+            latency=[
+                np.arange(_CELLS - 1),
+                *(np.zeros(_CELLS, np.int64) for _ in range(2)),
+                *(np.zeros(1) for _ in range(2)),
+                np.zeros((len(STAGES), _CELLS, EXEMPLAR_WORDS), np.int64),
+            ],
             refusals=[self._refused[at : at + 1] for at in range(layout.REASONS + 1)],
             most_reply_bytes=1 << 20,
         )
@@ -111,7 +121,8 @@ class Plain:
             [RawOutput(np.arange(2 * batch.rows, dtype=np.float32), 8)],
             key=1,
             layout_of=lambda rows, _: ReplyLayout(b"\x0a\x07flights", [(0, b"\x32" + bytes((min(8 * rows, 127),)))]),
-            compute_s=0.0,
+            features_s=0.0,
+            infer_s=0.0,
             began_s=time.monotonic(),
             ended_s=time.monotonic(),
         )
