@@ -204,6 +204,7 @@ def measure(address: str, request: str, turns: int, calls: int) -> dict[str, tup
         pipes[name], theirs = context.Pipe()
         processes.append(context.Process(target=_play, args=(theirs, address, request, name), daemon=True))
         processes[-1].start()
+        theirs.close()  # with an end here, a process that has ended would be waited for
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in CALLERS}
     for turn in range(turns + 1):
         for name, pipe in pipes.items():

@@ -151,7 +151,7 @@ async def test_a_process_that_keeps_ending_is_started_ever_later(
     for _ in source_client.PAUSES_S:
         fake.hangs = True
         poll = asyncio.create_task(client.poll())
-        await asyncio.wait_for(asyncio.to_thread(fake.hung.acquire), TIMEOUT_S)
+        assert await asyncio.to_thread(fake.hung.acquire, timeout=TIMEOUT_S)
         os.kill(starter.started[-1].pid, 9)
         with pytest.raises(UnavailableError, match=r"its process ended \(signal 9\)"):
             await poll
@@ -223,7 +223,7 @@ async def test_closing_ends_everything_at_once(open_client: Any, fake: FakeRegis
     fake.hangs = True
     waiting = [asyncio.create_task(client.poll()), asyncio.create_task(client.fetch("m", "1", ""))]
     for _ in waiting:
-        await asyncio.wait_for(asyncio.to_thread(fake.hung.acquire), TIMEOUT_S)
+        assert await asyncio.to_thread(fake.hung.acquire, timeout=TIMEOUT_S)
     await asyncio.wait_for(client.close(), 5.0)
     for ended in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(ended, UnavailableError)
