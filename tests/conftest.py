@@ -155,7 +155,7 @@ def _tracebacks_are_plain() -> None:
     """
     structlog = sys.modules.get("structlog")
     if structlog is not None and not structlog.is_configured():
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
         structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
 
 
