@@ -57,6 +57,11 @@ PURE: Final[dict[str, tuple[str, ...]]] = {
         f"server/penstock_server/control/{name}.py": (f"tests/server/control/test_{name}.py",)
         for name in ("reconcile", "quarantine", "watchdog", "fallback", "readiness")
     },
+    **{
+        f"server/penstock_server/tracing/{name}.py": (f"tests/server/tracing/test_{name}.py",)
+        for name in ("context", "exporter", "otlp", "tracer")
+    },
+    "server/penstock_server/response_cache/lru.py": ("tests/server/response_cache/test_lru.py",),
     "server/penstock_server/transport/window.py": ("tests/server/transport/test_window.py",),
     **dict.fromkeys(
         [f"server/penstock_server/prediction/{name}.py" for name in ("parse_cache", "routing_table")], _PREDICTION

@@ -19,14 +19,14 @@ class World:
         span_file.create(path, 1, 0.5)
         self.file = SpanFile(path)
         self.drawn: list[int] = []
+        self.counts: list[int] = []
         self.tracer = Tracer(
             SpanWriter(self.file, 0), code_of=lambda error: status_of(error).number, now_s=clock, bits=self._bits
         )
 
     def _bits(self, count: int) -> int:
-        number = self.drawn.pop(0)
-        assert number < 1 << count
-        return number
+        self.counts.append(count)
+        return self.drawn.pop(0)
 
     def records(self) -> list[dict[str, int]]:
         names = [
@@ -70,6 +70,11 @@ def test_of_the_others_a_share_is_drawn(
     if trace is not None:
         # No number is 0, which would be none.
         assert trace.context == SpanContext(77, 1)
+        world.drawn = [place, 0, 9]
+        assert world.tracer.begin(fake_call(), 1.0).context == SpanContext(1, 9)  # type: ignore[union-attr]
+        assert world.counts == [53, 128, 64] * 2
+        trace.cancelled(0)
+        assert world.records()[0]["PARENT"] == 0
 
 
 def test_nothing_is_traced_while_it_is_off(world: World, fake_call: Any) -> None:
@@ -101,8 +106,11 @@ def test_an_error_and_a_caller_that_left_leave_their_codes(world: World, fake_ca
         trace = world.tracer.begin(fake_call(metadata=(("traceparent", SAMPLED),)), 1.0)
         assert trace is not None
         trace.refused(OverloadedError("full"), 2) if end == "refused" else trace.cancelled(2)
-    found = [(record["CODE"], record["SUBJECT"], record["BEGAN"], record["ENDED"]) for record in world.records()]
-    assert found == [(8, 2, 0, 100_000_000_000), (1, 2, 0, 100_000_000_000)]
+    names = ("CODE", "SUBJECT", "ROWS", "BEGAN", "FEATURES", "INFER", "BATCH_ROWS", "ENDED")
+    assert [[record[name] for name in names] for record in world.records()] == [
+        [8, 2, 0, 0, 0, 0, 0, 100_000_000_000],
+        [1, 2, 0, 0, 0, 0, 0, 100_000_000_000],
+    ]
 
 
 def test_what_kernels_have_begun_goes_on(world: World) -> None:
@@ -119,11 +127,12 @@ def test_what_kernels_have_begun_goes_on(world: World) -> None:
 def test_a_shadow_has_a_record_for_each_traced_request(world: World) -> None:
     world.drawn = [21, 22]
     world.tracer.shadowed([SpanContext(7, 1), SpanContext(8, 2)], 4, Run(1.0, 0.25, 0.5, 6), 2.0)
-    found = [
-        (record["KIND"], record["TRACE_LOW"], record["PARENT"], record["SPAN"], record["SUBJECT"], record["ROWS"])
-        for record in world.records()
+    times = {"ARRIVED": 10**9, "BEGAN": 10**9, "FEATURES": 250_000_000, "INFER": 500_000_000, "ENDED": 2 * 10**9}
+    alike = {"KIND": layout.SHADOW, "CODE": 0, "TRACE_HIGH": 0, "SUBJECT": 4, "ROWS": 6, "BATCH_ROWS": 6, **times}
+    assert world.records() == [
+        {**alike, "TRACE_LOW": 7, "PARENT": 1, "SPAN": 21},
+        {**alike, "TRACE_LOW": 8, "PARENT": 2, "SPAN": 22},
     ]
-    assert found == [(layout.SHADOW, 7, 1, 21, 4, 6), (layout.SHADOW, 8, 2, 22, 4, 6)]
 
 
 def test_a_version_has_a_name_in_its_role(world: World) -> None:
