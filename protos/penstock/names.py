@@ -37,6 +37,7 @@ INFER_METHOD: Final = "ModelInfer"
 DRIFT_STATE_METHOD: Final = "DriftState"
 STATISTICS_METHOD: Final = "ModelStatistics"
 LOAD_METHOD: Final = "RepositoryModelLoad"
+LOG_SETTINGS_METHOD: Final = "LogSettings"
 
 # Parameters of a ModelInferRequest.
 PARAMETER_ROUTING_KEY: Final = "routing_key"

@@ -17,14 +17,14 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from penstock.names import DRIFT_STATE_METHOD, LOAD_METHOD, STATISTICS_METHOD
+from penstock.names import DRIFT_STATE_METHOD, LOAD_METHOD, LOG_SETTINGS_METHOD, STATISTICS_METHOD
 from penstock_server import checks, lifeline
 from penstock_server.access.credentials import Credentials
 from penstock_server.access.gate import Gate
 from penstock_server.access.keeper import CredentialKeeper
 from penstock_server.access.settings import AccessSettings
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
-from penstock_server.control import port
+from penstock_server.control import log_settings, port
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
@@ -130,6 +130,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             },
             {
                 LOAD_METHOD: lambda body: load(body, refresh=watcher.refresh, supervisor=supervisor),
+                LOG_SETTINGS_METHOD: _on_loop(lambda body: log_settings.answer(body, supervisor.set_log_level)),
             },
         )
         stack.push_async_callback(responder.close)
@@ -209,6 +210,15 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             grace_s=settings.grace_s,
             on_ready=lambda: on_ready(_addresses(grpc_address, http_address, rest_address, supervisor.view())),
         )
+
+
+def _on_loop(respond: Callable[[bytes], bytes]) -> Callable[[bytes], Coroutine[Any, Any, bytes]]:
+    """Has a responder answer on the loop, whose the workers' sockets are."""
+
+    async def answer(body: bytes) -> bytes:
+        return respond(body)
+
+    return answer
 
 
 def _gate(stack: AsyncExitStack, settings: AccessSettings) -> Gate | None:

@@ -19,6 +19,7 @@ _LEVELS: Final[tuple[LogLevel, ...]] = ("debug", "info", "warning", "error")
 _FORMATS: Final[tuple[LogFormat, ...]] = ("auto", "console", "json")
 _Choice = TypeVar("_Choice", LogLevel, LogFormat)
 
+_RANKS: Final = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 LEVEL_VARIABLE: Final = "PENSTOCK_LOG_LEVEL"
 FORMAT_VARIABLE: Final = "PENSTOCK_LOG_FORMAT"
 LIBRARY_LINES: Final = 10
@@ -31,6 +32,27 @@ def log_level() -> LogLevel:
     return _chosen(LEVEL_VARIABLE, None, _LEVELS, "info")
 
 
+def set_level(level: LogLevel) -> None:
+    """Logs from this level on, here and in processes that are started from now on; from any thread."""
+    os.environ[LEVEL_VARIABLE] = level
+    _filter.least = _RANKS[level]
+
+
+class _Filter:
+    """Drops lines below a level, which may change: loggers that were used keep what they were made with."""
+
+    def __init__(self) -> None:
+        self.least = _RANKS["info"]
+
+    def __call__(self, _logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if _RANKS.get(method, self.least) < self.least:
+            raise structlog.DropEvent
+        return event
+
+
+_filter: Final = _Filter()
+
+
 def configure_logging(level: LogLevel | None = None, format_: LogFormat | None = None) -> None:
     """Sets up logging for this process, and for those that it starts.
 
@@ -38,11 +60,12 @@ def configure_logging(level: LogLevel | None = None, format_: LogFormat | None =
         level: None takes the environment's, else info.
         format_: likewise; auto is for people at a terminal, and JSON elsewhere.
     """
-    level_name = _chosen(LEVEL_VARIABLE, level, _LEVELS, "info")
+    _filter.least = _RANKS[_chosen(LEVEL_VARIABLE, level, _LEVELS, "info")]
     shape = _chosen(FORMAT_VARIABLE, format_, _FORMATS, "auto")
     for_people = shape == "console" or (shape == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
+            _filter,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _keep if for_people else structlog.processors.format_exc_info,
@@ -50,7 +73,7 @@ def configure_logging(level: LogLevel | None = None, format_: LogFormat | None =
             if for_people
             else structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level_name.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -35,7 +35,7 @@ from penstock_server.control.forwarding import ForwardedCalls
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.kernels import compiled
-from penstock_server.log_setup import configure_logging
+from penstock_server.log_setup import configure_logging, set_level
 from penstock_server.memory import MemoryReturn, return_memory
 from penstock_server.metrics.counters import CountersShape, SharedCounters, new_counters, open_counters
 from penstock_server.metrics.recorder import Recorder, refusal_reason
@@ -287,6 +287,8 @@ class Worker:
                         self._drain(command.grace_s)  # must not wait for an unload
                     case messages.ControlReply() | messages.ControlError():
                         self._forwarded.on_reply(command)
+                    case messages.SetLogLevel():
+                        set_level(command.level)
                     case _:
                         self._inbox.put(command)
         finally:
@@ -735,6 +737,7 @@ def main() -> None:
     start = next(link.commands(), None)
     if not isinstance(start, messages.Start):
         return  # a spare process that is not needed
+    set_level(start.log_level)
     port, rest = (_inherited(descriptors, start.slot) for descriptors in inherited)
     worker = Worker(link, WorkerSettings.from_json(settings), Path(start.counters), port, rest, slot=start.slot)
     gc.collect()

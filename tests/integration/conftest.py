@@ -33,6 +33,10 @@ class Server(ServerProcess):
         super().__init__([*PENSTOCK, "serve", *arguments], env=env, log=log)
         self._log = log
 
+    def logged(self) -> str:
+        """What it has written to standard error so far."""
+        return self._log.read_text()
+
     def error(self) -> str:
         """What it wrote to standard error, once it has ended."""
         self.wait(WAIT_S)

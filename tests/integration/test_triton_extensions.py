@@ -252,13 +252,28 @@ def test_what_is_refused_says_so(client: Client) -> None:
         client.infer("flag", tensor(), sequence_id=7, sequence_start=True)
 
 
-def test_settings_are_read_and_not_set(client: Client) -> None:
-    assert client.get_trace_settings().settings["trace_level"].value == ["OFF"]
+def test_log_settings_hold_from_now_on(
+    client: Client, server: Server, repository: Path, flag_model: bytes, put_version: Callable[..., Path], until: Any
+) -> None:
     assert client.get_log_settings().settings["log_error"].bool_param
+    assert not client.update_log_settings({"log_info": False}).settings["log_info"].bool_param
+    put_version(repository, "quiet", "1", flag_model)
+    client.load_model("quiet")
+    found = client.update_log_settings({"log_verbose_level": 1}).settings
+    assert (found["log_info"].bool_param, found["log_verbose_level"].uint32_param) == (True, 1)
+    put_version(repository, "loud", "1", flag_model)
+    client.load_model("loud")
+    until(lambda: '"loud"' in server.logged(), "what is loaded is logged again")
+    assert '"quiet"' not in server.logged()
+    client.update_log_settings({"log_verbose_level": 0})
+    with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED.*log_file"):
+        client.update_log_settings({"log_file": "/tmp/x"})
+
+
+def test_settings_of_traces_need_a_collector(client: Client) -> None:
+    assert client.get_trace_settings().settings["trace_level"].value == ["OFF"]
     with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*without tracing\.endpoint"):
         client.update_trace_settings(settings={"trace_level": "TIMESTAMPS"})
-    with pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*--log-level"):
-        client.update_log_settings({"log_verbose_level": 1})
 
 
 def test_an_input_with_a_default(server: Server, client: Client) -> None:

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from penstock_server.log_setup import FORMAT_VARIABLE, LEVEL_VARIABLE, LIBRARY_LINES, configure_logging
+from penstock_server.log_setup import (
+    FORMAT_VARIABLE,
+    LEVEL_VARIABLE,
+    LIBRARY_LINES,
+    LogLevel,
+    configure_logging,
+    set_level,
+)
 
 
 class Terminal(io.StringIO):
@@ -22,6 +29,7 @@ def _configuration_is_put_back() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
+    configure_logging()
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.configure(**former) if was_configured else structlog.reset_defaults()
@@ -41,6 +49,27 @@ def test_programs_read_one_json_object_per_line(monkeypatch: pytest.MonkeyPatch)
     assert loaded.pop("timestamp").endswith("Z")
     assert loaded == {"event": "loaded", "level": "info", "model": "fraud", "version": "3"}
     assert "ValueError: no such file" in failed["exception"]
+
+
+def test_the_level_may_change_while_loggers_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setenv(LEVEL_VARIABLE, "info")
+    configure_logging("info")
+    log = structlog.get_logger()
+    levels: list[LogLevel] = ["debug", "error", "warning", "info"]
+    log.debug("start")
+    for level in levels:
+        set_level(level)
+        assert os.environ[LEVEL_VARIABLE] == level
+        for write in (log.debug, log.info, log.warning, log.error):
+            write(level)
+    found = [json.loads(line) for line in sys.stderr.getvalue().splitlines()]
+    assert [(each["event"], each["level"]) for each in found] == [
+        ("debug", "debug"), ("debug", "info"), ("debug", "warning"), ("debug", "error"),
+        ("error", "error"),
+        ("warning", "warning"), ("warning", "error"),
+        ("info", "info"), ("info", "warning"), ("info", "error"),
+    ]  # fmt: skip
 
 
 def test_people_read_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, NotFoundError, NotReadyError, PenstockError, UnavailableError
 from penstock_server.frames import HEAD
 from penstock_server.kernels import compiled
+from penstock_server.log_setup import LEVEL_VARIABLE, log_level
 from penstock_server.metrics.counters import CountersShape, SharedCounters, create_counters
 from penstock_server.models.execution import PROVIDERS, ExecutionSettings, OwnExecutionSettings
 from penstock_server.plain.kernel_set import KERNELS
@@ -209,6 +210,17 @@ def test_plain_requests_are_taken_unless_they_are_switched_off(
     monkeypatch.setattr(workers, "NativeTransport", FakeTransport)
     supervised = start(serving=ModelSettings(plain_requests=is_on))
     assert (supervised.transport.sifter is not None) == is_on
+
+
+def test_it_logs_as_it_is_told(start: Any, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LEVEL_VARIABLE, "info")
+    supervised = start()
+    supervised.send(messages.SetLogLevel("error"))
+    supervised.load(model)  # the command after it was handled
+    assert log_level() == "error"
+    supervised.send(messages.SetLogLevel("info"))
+    supervised.load(model)
+    assert log_level() == "info"
 
 
 def test_plans_give_versions_their_roles(start: Any, model: Path) -> None:

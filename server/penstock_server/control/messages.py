@@ -10,6 +10,7 @@ import msgspec
 from penstock_server import frames
 from penstock_server.batching.limits import Batching
 from penstock_server.compiled_models.choice import Choice
+from penstock_server.log_setup import LogLevel
 from penstock_server.rollout.plan import ModelRoutes
 
 
@@ -18,6 +19,7 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 
     counters: str
     slot: int
+    log_level: LogLevel = "info"
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
@@ -68,6 +70,12 @@ class Drain(msgspec.Struct, frozen=True, tag=True):
     grace_s: float
 
 
+class SetLogLevel(msgspec.Struct, frozen=True, tag=True):
+    """Log from this level on."""
+
+    level: LogLevel
+
+
 class ControlReply(msgspec.Struct, frozen=True, tag=True):
     """The reply to a `ControlRequest`, as it is on the wire."""
 
@@ -83,7 +91,7 @@ class ControlError(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Command = Start | Load | Serve | Unload | Listen | Drain | ControlReply | ControlError
+Command = Start | Load | Serve | Unload | Listen | Drain | SetLogLevel | ControlReply | ControlError
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):

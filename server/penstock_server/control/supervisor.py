@@ -36,6 +36,7 @@ from penstock_server.control.worker_pool import StartWorker, WorkerPool
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import NotFoundError, UnavailableError
 from penstock_server.features.kernel_set import KERNELS as FEATURE_KERNELS
+from penstock_server.log_setup import LogLevel, set_level
 from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
@@ -193,6 +194,12 @@ class Supervisor:
         if status.state != "UNAVAILABLE":
             status = next(failed, VersionStatus("LOADING", status.reason))
         return plan.champion, status
+
+    def set_log_level(self, level: LogLevel) -> None:
+        """Has the supervisor and all workers log from this level on."""
+        set_level(level)
+        for worker in self._pool.workers.values():
+            worker.send(messages.SetLogLevel(level))
 
     async def failure(self) -> bool:
         """Never returns; raises `UnavailableError` when workers cannot start or cannot bind the port."""

@@ -18,6 +18,7 @@ from penstock_server.control.messages import Command, Event, event, framed
 from penstock_server.control.process_end import Cause
 from penstock_server.control.reconcile import WorkerSnapshot
 from penstock_server.control.watchdog import Vigil
+from penstock_server.log_setup import log_level
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 
 log = structlog.get_logger(__name__)
@@ -91,7 +92,8 @@ class WorkerProcess:
     def begin(self, slot: int, counters: Path) -> None:
         """Gives it a slot, and the file of the counters that are the worker's own, not a version's."""
         self.slot = slot
-        self.send(messages.Start(str(counters), slot))
+        # The level may have changed since a spare one was started.
+        self.send(messages.Start(str(counters), slot, log_level()))
         log.info("worker begins", slot=slot, pid=self.pid)
 
     @property

@@ -6,10 +6,9 @@ What of them is not served is refused in a sentence that says why.
 from typing import Final
 
 from penstock import inference_pb2 as pb
-from penstock.names import INFERENCE_SERVICE, LOAD_METHOD, STATISTICS_METHOD
+from penstock.names import INFERENCE_SERVICE, LOAD_METHOD, LOG_SETTINGS_METHOD, STATISTICS_METHOD
 from penstock_server.call import Call
 from penstock_server.errors import DeniedError, InvalidInputError, UnsupportedError
-from penstock_server.log_setup import log_level
 from penstock_server.parse import OPEN_INFERENCE, parse_small
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.services.forwarded import Forward, forwarded
@@ -67,7 +66,7 @@ def triton_methods(
             path + LOAD_METHOD: service.load,
             path + "RepositoryModelUnload": service.unload,
             path + "TraceSetting": service.trace_setting,
-            path + "LogSettings": service.log_settings,
+            path + LOG_SETTINGS_METHOD: service.log_settings,
             **dict.fromkeys((path + name for name in _SHARED_MEMORY), _refuse_shared_memory),
         },
         {},
@@ -157,18 +156,8 @@ class _Extensions:
     def log_settings(self, message: bytes, call: Call) -> None:
         request = parse_small(pb.LogSettingsRequest, message, OPEN_INFERENCE)
         if request.settings:
-            raise DeniedError(
-                "log settings cannot be changed by calls; start the server with --log-level and --log-format"
-            )
-        level = log_level()
-        reply = pb.LogSettingsResponse()
-        reply.settings["log_file"].string_param = ""
-        reply.settings["log_info"].bool_param = level in {"debug", "info"}
-        reply.settings["log_warning"].bool_param = level != "error"
-        reply.settings["log_error"].bool_param = True
-        reply.settings["log_verbose_level"].uint32_param = int(level == "debug")
-        reply.settings["log_format"].string_param = "ISO8601"
-        call.finish(reply.SerializeToString())
+            self._check_control("log settings are not changed by calls here")
+        self._forward(LOG_SETTINGS_METHOD, message, call)
 
     def _check_control(self, what: str = "models are not loaded and unloaded by calls here") -> None:
         if not self._allows_control:

@@ -213,30 +213,18 @@ def test_trace_settings_are_shown_and_stay(ask: Any, model: str) -> None:
         ask("TraceSetting", pb.TraceSettingRequest(model_name="z"))
 
 
-@pytest.mark.parametrize(
-    ("level", "shown"),
-    [
-        ("debug", (True, True, 1)),
-        ("info", (True, True, 0)),
-        ("warning", (False, True, 0)),
-        ("error", (False, False, 0)),
-    ],
-)
-def test_log_settings_are_shown_and_stay(
-    ask: Any, monkeypatch: pytest.MonkeyPatch, level: str, shown: tuple[bool, bool, int]
-) -> None:
-    monkeypatch.setenv("PENSTOCK_LOG_LEVEL", level)
-    found = pb.LogSettingsResponse.FromString(ask("LogSettings", pb.LogSettingsRequest()).answer).settings
-    assert (
-        found["log_info"].bool_param,
-        found["log_warning"].bool_param,
-        found["log_verbose_level"].uint32_param,
-    ) == shown
-    assert found["log_error"].bool_param
+def test_the_supervisor_is_asked_for_log_settings(ask: Any, supervisor: Supervisor) -> None:
     request = pb.LogSettingsRequest()
+    ask("LogSettings", request, allows_control=False)
     request.settings["log_verbose_level"].uint32_param = 1
-    with pytest.raises(DeniedError, match="start the server with --log-level"):
-        ask("LogSettings", request)
+    ask("LogSettings", request)
+    assert [(method, message) for method, message, _ in supervisor.asked] == [
+        ("LogSettings", b""),
+        ("LogSettings", request.SerializeToString()),
+    ]
+    with pytest.raises(DeniedError, match=r"log settings .*grpc\.allow_control"):
+        ask("LogSettings", request, allows_control=False)
+    assert len(supervisor.asked) == 2
 
 
 @pytest.mark.parametrize("kind", ["System", "Cuda"])
