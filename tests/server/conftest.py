@@ -94,7 +94,7 @@ class FakeReport:
         self.cells = cells
         self.refusals: Counter[str] = Counter()
         self.batches: list[dict[str, Any]] = []
-        self.hits: list[dict[str, Any]] = []
+        self.cache_hits: list[dict[str, Any]] = []
         self.misses = 0
         self.cached_bytes = 0
         self.evictions = 0
@@ -113,10 +113,10 @@ class FakeReport:
         self.batches.append({"arrived_s": list(arrived_s), **facts})
 
     def hit(self, **facts: Any) -> None:
-        self.hits.append(facts)
+        self.cache_hits.append(facts)
 
-    def missed(self, took_s: float) -> None:
-        self.misses += 1
+    def missed(self, took_s: float, requests: int = 1) -> None:
+        self.misses += requests
 
     def cached(self, size_bytes: int) -> None:
         self.cached_bytes += size_bytes

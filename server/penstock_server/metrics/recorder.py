@@ -155,16 +155,20 @@ class Recorder:
         self._latency[_TOTAL][latency_bucket(took)] += 1
         self._latency_ns[_QUEUE] += waited
         self._latency_ns[_TOTAL] += took
+        self.hits(requests=1, rows=rows, started_s=started_s, ended_s=ended_s)
+
+    def hits(self, *, requests: int, rows: int, started_s: float, ended_s: float) -> None:
+        """The same of several at once, which were counted in `latency_cells` by others."""
         self._answered_ns[0] = int(ended_s * 1e9)
         self._rows[0] += rows
-        self._requests[0] += 1
-        self._cache[_HITS] += 1
+        self._requests[0] += requests
+        self._cache[_HITS] += requests
         self._cache[_HIT_ROWS] += rows
-        self._cache_ns[0] += took - waited
+        self._cache_ns[0] += int((ended_s - started_s) * 1e9)
 
-    def missed(self, took_s: float) -> None:
-        """Records a request that was not in the response cache, and how long it took to find out."""
-        self._cache[_MISSES] += 1
+    def missed(self, took_s: float, requests: int = 1) -> None:
+        """Records requests that were not in the response cache, and how long it took to find out."""
+        self._cache[_MISSES] += requests
         self._cache_ns[1] += int(took_s * 1e9)
 
     def cached(self, size_bytes: int) -> None:

@@ -30,6 +30,7 @@ KERNELS: Final = KernelSet(
         "sift": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD)),
         "gather": Prototype(_WORD, (c_void_p, _WORD, _WORD, _WORD, c_void_p, _WORD)),
         "empty": Prototype(_WORD, (c_void_p, _WORD, c_void_p, _WORD)),
+        "pass_on": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD, _WORD)),
         "give_up": Prototype(_WORD, (c_void_p, _WORD)),
         "answer": Prototype(_WORD, (c_void_p,)),
         "missing_layout": Prototype(_WORD, (c_void_p, _WORD, c_void_p, _WORD)),
@@ -40,5 +41,5 @@ KERNELS: Final = KernelSet(
         "finish_batch": Prototype(_WORD, (c_void_p, _WORD, _WORD)),
         "learn_cost": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD)),
     },
-    functions=111,
+    functions=112,
 )

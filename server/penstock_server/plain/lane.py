@@ -56,6 +56,7 @@ class Message(NamedTuple):
     content: bytes
     arrived: int
     deadline: int
+    priority: int
     form: Form
 
 
@@ -120,6 +121,7 @@ class Lane:
         self._answer = kernels.brief["answer"]
         self._missing_layout = kernels.brief["missing_layout"]
         self._empty = kernels.brief["empty"]
+        self._pass_on = kernels.brief["pass_on"]
         self._end_batch = kernels.brief["end_batch"]
         self._finish = kernels.brief["finish_batch"]
         self._learn_cost = kernels.brief["learn_cost"]
@@ -365,6 +367,30 @@ class Lane:
         self._fill(batch, self._empty(self._tables.address, self.number, batch.address, layout.MOST_REQUESTS))
         return batch
 
+    def split(self, batch: LaneBatch, is_chosen: Sequence[bool]) -> tuple[LaneBatch, LaneBatch]:
+        """The chosen requests of a batch and the others, as a batch each, of which `batch` is one from now on."""
+        other = self._new_batch()
+        if all(is_chosen):
+            return batch, other
+        if not any(is_chosen):
+            return other, batch
+        chosen = np.array(is_chosen)
+        words, counts = batch.words[: batch.count].copy(), self.row_counts(batch)
+        for half, is_of in ((batch, chosen), (other, ~chosen)):
+            taken = words[is_of]
+            half.words[: len(taken)] = taken
+            half.count, half.rows = len(taken), int(counts[is_of].sum())
+        return batch, other
+
+    def pass_on(self, batch: LaneBatch, other: "Lane", now_s: float) -> None:
+        """Has the requests of a batch wait in another lane, which refuses those for which it has no room or no time.
+
+        Left in the batch are those on which the general path is to decide. The owner ends the calls of those that are refused
+        by `tell_refused`.
+        """
+        address = self._tables.address
+        batch.count = self._pass_on(address, batch.address, batch.count, other.number, int(now_s / _NS))
+
     def _new_batch(self) -> LaneBatch:
         if not self._spare:
             words = np.zeros(layout.MOST_REQUESTS, np.int64)
@@ -388,6 +414,7 @@ class Lane:
             ctypes.string_at(entry[layout.N_DATA // 8], entry[layout.N_SIZE // 8]),
             entry[layout.N_ARRIVED // 8],
             entry[layout.N_DEADLINE // 8],
+            entry[layout.N_PRIORITY // 8],
             self.forms[entry[layout.N_PLAN // 8]],
         )
 

@@ -249,7 +249,7 @@ class Answerer(ABC):
         self._trace(answered, Run(started_s, outputs.features_s, outputs.infer_s, batch.rows), ended_s)
         self._tell(batch, work, drawn, answered, outputs)
         if self.responses is not None:
-            self._keep(self.responses, batch, outputs)
+            self.keep([item.cache_key for item in batch.items], batch.counts, outputs)
 
     def answer_kept(self, request: PendingRequest, work: Work, started_s: float, outputs: Outputs) -> None:
         """Answers a request with what the version gave for the same rows before, and counts it; no batch has run."""
@@ -286,17 +286,31 @@ class Answerer(ABC):
             self._log(self.sampler, drawn, batch, answered, outputs.arrays)
         self.observe(work, outputs, items, traced)
 
-    def _keep(self, responses: VersionResponses, batch: Batch[PendingRequest], outputs: Outputs) -> None:
-        """Keeps the answers to requests that were looked for, each as a copy of its own."""
-        start = 0
-        for item, count in zip(batch.items, batch.counts, strict=True):
-            rows = slice(start, start + count) if self.servable.is_batched else slice(None)
-            if item.cache_key and (outputs.refusal is None or not outputs.refusal.touches(start, count)):
-                share = count / max(1, batch.rows)
-                arrays = [(array[rows] if array.ndim else array).copy() for array in outputs.arrays]
-                kept = Outputs(arrays, outputs.features_s * share, outputs.infer_s * share)
-                responses.put(item.cache_key, kept)
+    def keep(self, keys: Sequence[bytes], counts: Sequence[int], outputs: Outputs) -> None:
+        """Keeps the answers to the requests of a batch that were looked for, each as a copy of its own.
+
+        Args:
+            keys: under which; an empty one keeps nothing.
+            counts: the rows of each request.
+            outputs: of the batch.
+        """
+        responses, start, rows = self.responses, 0, sum(counts)
+        if responses is None:
+            return
+        for key, count in zip(keys, counts, strict=True):
+            if key and (outputs.refusal is None or not outputs.refusal.touches(start, count)):
+                own = slice(start, start + count) if self.servable.is_batched else ...
+                share = count / max(1, rows)
+                arrays = [array[own].copy() for array in outputs.arrays]
+                responses.put(key, Outputs(arrays, outputs.features_s * share, outputs.infer_s * share))
             start += count
+
+    def count_kept(self, work: Work) -> None:
+        """Counts rows for drift whose answer is kept, as their run would count them."""
+        cells = None if work.is_repeat else self.report.drift_cells()
+        if cells is not None:
+            self.servable.count(work.blocks, work.rows, cells)
+            self.report.drift_counted(self.servable.counted_rows(work.rows))
 
     def finish_large(
         self,

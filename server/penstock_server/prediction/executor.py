@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf, prod
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from penstock_server.prediction.classification import output_of
 from penstock_server.prediction.decode import DecodedRows, Decoder
 from penstock_server.prediction.fusing import fused
 from penstock_server.prediction.joint_sampler import JointSampler
+from penstock_server.prediction.kept_batches import KeptBatches
 from penstock_server.prediction.large_requests import LargeRequests
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader
@@ -77,6 +78,7 @@ class Executor(Answerer):
         responses: where its answers are kept; None if they are not.
 
     Attributes:
+        recent: the requests that drift counts no second time; None where it counts each.
         by_key: the executor for a request of a routing key, where several share the requests; None where this one has all.
         is_active: the scheduler has it on its list; both of them set this.
         is_ending: it takes no more requests.
@@ -143,7 +145,7 @@ class Executor(Answerer):
         self._singles: deque[Batch[PendingRequest]] = deque()
         self._row_bytes = [_row_bytes(spec) for spec in servable.outputs]
         self._sendable_rows = self.reply_bytes // max(1, sum(self._row_bytes)) if servable.is_batched else inf
-        self._recent = recent
+        self.recent = recent
         self._slice_rows = slice_rows or limits.most_rows
         self._large = self._large_requests(large_thread, limits, cost or Cost(0.0, 0.0))
         self._usual_rows = min(self._sendable_rows, self._slice_rows) if servable.is_batched else inf
@@ -152,6 +154,9 @@ class Executor(Answerer):
         self._usual_bytes = LARGE_BYTES if thread is None and self._large is not None and self._is_free else inf
         self._on_closed: Callable[[], None] | None = None
         self.plain_batches: PlainBatches | None = None
+        self.kept_batches: KeptBatches | None = None
+        # What is kept is found by the rows of each request, which kernels join.
+        self._knows_sizes = responses is None or all(decoder.plain_row_bytes())
         self._is_plain_next = False
 
     def _large_requests(
@@ -179,13 +184,14 @@ class Executor(Answerer):
     @property
     def skips_repeats(self) -> bool:
         """Whether drift counts no requests that repeat recent ones."""
-        return self._recent is not None
+        return self.recent is not None
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing runs."""
         is_large_idle = self._large is None or self._large.is_idle
-        is_plain_idle = self.plain_batches is None or self.plain_batches.is_idle
+        plain = (self.plain_batches, self.kept_batches)
+        is_plain_idle = all(each is None or each.is_idle for each in plain)
         return self._queue.is_idle and not self._singles and self._running is None and is_large_idle and is_plain_idle
 
     def submit(self, request: PendingRequest) -> None:
@@ -204,6 +210,10 @@ class Executor(Answerer):
             return
         if self.responses is not None and self._is_kept(self.responses, request):
             return
+        self.queue_up(request)
+
+    def queue_up(self, request: PendingRequest) -> None:
+        """Queues a request that is to run; raises what `submit` raises of a full queue and of late requests."""
         self._admit(self._queue, request, one=request.is_alone or not self.servable.is_batched)
         if self._thread is not None:
             request.watch()
@@ -225,12 +235,8 @@ class Executor(Answerer):
             self.report.missed(self._clock() - began_s)
             return False
         try:
-            is_repeat = self._is_repeat([request])
-            cells = None if is_repeat else self.report.drift_cells()
-            if cells is not None:
-                self.servable.count(blocks, rows, cells)
-                self.report.drift_counted(self.servable.counted_rows(rows))
-            work = Work(self.servable, blocks, rows, shapes, None, is_repeat, given)
+            work = Work(self.servable, blocks, rows, shapes, None, self._is_repeat([request]), given)
+            self.count_kept(work)
             self.answer_kept(request, work, began_s, outputs)
         except Exception as error:  # noqa: BLE001 - logged, and told to the caller
             self.failed(request, error)
@@ -315,6 +321,8 @@ class Executor(Answerer):
 
     def due_s(self) -> float:
         """When `run` should be called: a time in the past means now, never while its thread has a batch."""
+        if self.kept_batches is not None and self.kept_batches.lane.requests:
+            return 0.0
         if self._running is not None:
             return inf
         return min(self._others_due_s(), self._plain_due_s())
@@ -331,6 +339,12 @@ class Executor(Answerer):
 
     def run(self, now_s: float) -> None:
         """Starts one batch. One that runs inline is answered on return, others once the thread has given their outputs back."""
+        if self.kept_batches is not None and self.kept_batches.lane.requests:
+            self.kept_batches.look_up(now_s)
+            self._report_waiting()
+            self._close_if_drained()
+            if self._running is not None or min(self._others_due_s(), self._plain_due_s()) > now_s:
+                return
         plain = self.plain_batches
         if plain is not None and self._plain_due_s() <= now_s and (self._is_plain_next or self._others_due_s() > now_s):
             self._is_plain_next = False
@@ -366,10 +380,10 @@ class Executor(Answerer):
 
     def _is_repeat(self, items: Sequence[PendingRequest]) -> bool:
         """Whether all of these requests repeat recent ones."""
-        if self._recent is None:
+        if self.recent is None:
             return False
         # Each is asked for: it is recent from now on.
-        repeats = sum(self._recent.has(item.decoded.blocks) for item in items)
+        repeats = sum(self.recent.has(item.decoded.blocks) for item in items)
         return repeats == len(items)
 
     def _thread_for(self, work: Work, now_s: float) -> ModelThread | None:
@@ -473,6 +487,12 @@ class Executor(Answerer):
             self._queue.cost.update(batch.rows, took_s)
             self._tell_cost(plain.lane)
 
+    def _tell_subject(self) -> None:
+        """Tells the lanes what traces call the version."""
+        for plain in (self.plain_batches, self.kept_batches):
+            if plain is not None:
+                plain.lane.set_subject(self.subject)
+
     def _tell_cost(self, lane: Lane) -> None:
         cost = self._queue.cost.cost
         lane.set_cost(cost.base_s, cost.row_s, self._queue.largest_rows)
@@ -483,27 +503,34 @@ class Executor(Answerer):
         self._singles.append(Batch([request], [request.rows], [], request.rows))
         self._wake()
 
-    def take_plain(self, plain: PlainBatches) -> None:
-        """Has plain requests wait in a lane from now on."""
+    def take_plain(self, plain: PlainBatches, kept: KeptBatches | None = None) -> None:
+        """Has plain requests wait in a lane from now on; where answers are kept, they come through `kept` before."""
         limits = self._queue.limits
-        self.plain_batches = plain
+        self.plain_batches, self.kept_batches = plain, kept
         self._tell_lane()
         self._tell_cost(plain.lane)
+        bounds: dict[str, Any] = {
+            "latency": self.report.latency_cells(),
+            "refusals": self.report.refusal_cells([*map(refusal_reason, self.refusals()), "cancelled"]),
+            "most_reply_bytes": self.reply_bytes,
+            "usual_rows": int(min(self._usual_rows, self._queue.max_rows, self._sendable_rows)),
+            "errors": self.refusals(),
+            "codes": [0 if self.tracer is None else self.tracer.code_of(error) for error in self.refusals()],
+        }
         plain.lane.open(
-            latency=self.report.latency_cells(),
-            refusals=self.report.refusal_cells([*map(refusal_reason, self.refusals()), "cancelled"]),
-            most_reply_bytes=self.reply_bytes,
+            **bounds,
             most_requests=limits.queue_requests,
             most_rows=limits.queue_rows,
             most_bytes=limits.queue_bytes,
-            usual_rows=int(min(self._usual_rows, self._queue.max_rows, self._sendable_rows)),
             objective_s=limits.objective_s,
             delay_s=limits.max_delay_s,
-            errors=self.refusals(),
-            codes=[0 if self.tracer is None else self.tracer.code_of(error) for error in self.refusals()],
         )
-        plain.lane.set_subject(self.subject)
-        if self._recent is not None:
+        if kept is not None:
+            # What came in one turn is looked for in the same: nothing waits there.
+            most = layout.NEVER
+            kept.lane.open(**bounds, most_requests=most, most_rows=most, most_bytes=most, objective_s=inf, delay_s=0.0)
+        self._tell_subject()
+        if self.recent is not None:
             plain.lane.watch_repeats()
         self._fuse()
 
@@ -514,7 +541,7 @@ class Executor(Answerer):
             return
         plain.fused = made = fused(
             self.servable,
-            may_run=self._thread is None and self.shadow is None and not self.is_ending,
+            may_run=self._thread is None and self.shadow is None and self.responses is None and not self.is_ending,
             lane=plain.lane,
             report=self.report,
             reader=self.reader,
@@ -540,7 +567,7 @@ class Executor(Answerer):
             and self._own_cells is None
             and self.policy is None
             and self.by_key is None
-            and self.responses is None
+            and self._knows_sizes
             and not self.is_ending
             and (self.shadow is None or self.shadow.is_batched)
         )
@@ -556,6 +583,16 @@ class Executor(Answerer):
         if plain.lane.requests and not self.is_active and self._running is None:
             self.is_active = True
             self._activate(self)
+
+    def plain_came(self) -> None:
+        """Plain requests have come whose answers may be kept, or a caller of one has left."""
+        kept = self.kept_batches
+        if kept is None:
+            return
+        if kept.lane.take_left():
+            self._close_if_drained()
+        if kept.lane.requests:
+            self._wake()
 
     def _cells(self) -> NDArray[np.int64] | None:
         """Where the next batch is counted; counts of its own are free again once they were added."""
@@ -693,17 +730,16 @@ class Executor(Answerer):
 
     def set_role(self, role: Role | None) -> None:
         super().set_role(role)
-        if self.plain_batches is not None:
-            self.plain_batches.lane.set_subject(self.subject)
+        self._tell_subject()
         self._fuse()
         if self.explaining is not None:
             self.explaining.set_role(role)
 
     def set_shadow(self, shadow: ShadowTarget | None) -> None:
         super().set_shadow(shadow)
-        if shadow is not None and shadow.skips_repeats and self._recent is None and self.report.drift_cells() is None:
+        if shadow is not None and shadow.skips_repeats and self.recent is None and self.report.drift_cells() is None:
             # Only its shadow has a baseline, so it looks for repeats on the shadow's behalf.
-            self._recent = RecentRequests()
+            self.recent = RecentRequests()
             if self.plain_batches is not None:
                 self.plain_batches.lane.watch_repeats()
         self._fuse()
@@ -728,6 +764,8 @@ class Executor(Answerer):
 
     def _drain(self, closed: Callable[[], None]) -> None:
         self._on_closed = closed
+        if self.kept_batches is not None:
+            self.kept_batches.lane.shut()
         if self.plain_batches is not None:
             self.plain_batches.lane.shut()
             self.plain_batches.lane.hurry()
@@ -753,9 +791,11 @@ class Executor(Answerer):
         self.is_closed = True
         self._forget_responses()
         running = self._running.items if isinstance(self._running, Batch) else []
-        plain, self.plain_batches = self.plain_batches, None
-        if plain is not None:
-            plain.close(NotReadyError(_UNLOADED))
+        lanes = (self.kept_batches, self.plain_batches)
+        self.plain_batches = self.kept_batches = None
+        for lane in lanes:
+            if lane is not None:
+                lane.close(NotReadyError(_UNLOADED))
         self._running = None
         singles = [item for batch in self._singles for item in batch.items]
         self._singles.clear()

@@ -5,7 +5,7 @@ says what is wrong. Every request that was taken ends: with its reply, with an e
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -56,6 +56,8 @@ class PlainBatches:
 
     Attributes:
         fused: what kernels answer its batches by; None if Python does it.
+        run_alone: the same.
+        cache_keys: under which answers are kept, by the numbers of requests; None where none are.
     """
 
     def __init__(
@@ -76,7 +78,8 @@ class PlainBatches:
         self._give_back = give_back
         self._is_threaded = is_threaded
         self.fused: Fused | None = None
-        self._run = run_alone
+        self.cache_keys: dict[int, bytes] | None = None
+        self.run_alone = run_alone
         # Those that are not over: on a thread one may run while the one before it is answered.
         self._batches: list[LaneBatch] = []
 
@@ -113,6 +116,7 @@ class PlainBatches:
         try:
             if isinstance(result, Outputs):
                 self._reply(batch, work, started_s, result)
+                self._keep(batch, result)
             else:
                 self._run_alone(batch, result)
         except Exception as error:  # noqa: BLE001 - logged, and told to those who wait
@@ -137,28 +141,17 @@ class PlainBatches:
 
     def _reply(self, batch: LaneBatch, work: Work, started_s: float, outputs: Outputs) -> None:
         answerer = self._answerer
-        drawn: dict[int, str] = {}
-        if answerer.sampler is not None:
-            places = answerer.sampler.draw(batch.count)
-            # The metadata go with the call.
-            drawn = {place: self._trace_id(int(batch.numbers[place])) for place in places}
+        drawn = self.draw(batch)
         if not drawn and self._is_finished(batch, work, started_s, outputs):
             return
         if outputs.refusal is not None:
             self._refuse_rows(batch, outputs.refusal)
 
-        def layout_of(rows: int, form: Form) -> ReplyLayout:
-            form.encoder.fit(outputs.arrays)
-            made = form.encoder.layout(rows, form.chosen, outputs.arrays)
-            return ReplyLayout(made.prefix, [(at, head) for at, _, head, _ in made.outputs])
-
-        traced = self._traced_requests(batch)
+        traced = self.traced_requests(batch)
         ended_s = answerer.now_s()
-        count = self.lane.answer(
+        count = self.write(
             batch,
-            [_raw(array) for array in outputs.arrays],
-            key=[array.shape[1:] for array in outputs.arrays],
-            layout_of=layout_of,
+            outputs,
             features_s=outputs.features_s,
             infer_s=outputs.infer_s,
             began_s=started_s,
@@ -176,8 +169,49 @@ class PlainBatches:
         if count < batch.count:
             self.refuse_too_large(batch)
         if drawn:
-            self._log(batch, drawn, outputs)
-        answerer.observe(work, outputs, self._requests_for_shadow(batch), traced)
+            self.log(batch, drawn, outputs)
+        answerer.observe(work, outputs, self.requests_for_shadow(batch), traced)
+
+    def _keep(self, batch: LaneBatch, outputs: Outputs) -> None:
+        """Keeps the answers of a batch, where they are to be kept."""
+        if self.cache_keys is not None:
+            keys = [self.cache_keys.pop(number, b"") for number in batch.numbers.tolist()]
+            self._answerer.keep(keys, self.lane.row_counts(batch).tolist(), outputs)
+
+    def draw(self, batch: LaneBatch) -> dict[int, str]:
+        """The places of the requests to keep for the request log, with their traces: the metadata go with the call."""
+        sampler = self._answerer.sampler
+        if sampler is None:
+            return {}
+        return {place: self._trace_id(int(batch.numbers[place])) for place in sampler.draw(batch.count)}
+
+    def write(
+        self,
+        batch: LaneBatch,
+        outputs: Outputs,
+        *,
+        features_s: float,
+        infer_s: float,
+        began_s: float,
+        ended_s: float,
+    ) -> int:
+        """Writes the replies of a batch, and returns how many; others are too large."""
+
+        def layout_of(rows: int, form: Form) -> ReplyLayout:
+            form.encoder.fit(outputs.arrays)
+            made = form.encoder.layout(rows, form.chosen, outputs.arrays)
+            return ReplyLayout(made.prefix, [(at, head) for at, _, head, _ in made.outputs])
+
+        return self.lane.answer(
+            batch,
+            [_raw(array) for array in outputs.arrays],
+            key=tails(outputs),
+            layout_of=layout_of,
+            features_s=features_s,
+            infer_s=infer_s,
+            began_s=began_s,
+            ended_s=ended_s,
+        )
 
     def _is_finished(self, batch: LaneBatch, work: Work, started_s: float, outputs: Outputs) -> bool:
         """Has a kernel answer and count a batch; false if Python is to do it."""
@@ -225,14 +259,14 @@ class PlainBatches:
             if number in running and refusal.touches(start, end - start):
                 self._end_call(number, refusal.error(start, end - start))
 
-    def _requests_for_shadow(self, batch: LaneBatch) -> Sequence[ReadRequest]:
+    def requests_for_shadow(self, batch: LaneBatch) -> Sequence[ReadRequest]:
         """The requests one by one, where the shadow runs them so: it came after they were taken."""
         shadow = self._answerer.shadow
         if shadow is None or shadow.is_batched:
             return ()
         return [self._read(self.lane.message(number).content) for number in batch.numbers.tolist()]
 
-    def _traced_requests(self, batch: LaneBatch) -> list[TracedRequest]:
+    def traced_requests(self, batch: LaneBatch) -> list[TracedRequest]:
         """The requests of a batch that are traced, for the shadow."""
         tracer = self._answerer.tracer
         if tracer is None or self._answerer.shadow is None:
@@ -254,7 +288,7 @@ class PlainBatches:
         words = None if tracer is None else self.lane.take_trace(number)
         return None if tracer is None or words is None else tracer.resumed(words, self.lane.arrived(number))
 
-    def _log(self, batch: LaneBatch, drawn: Mapping[int, str], outputs: Outputs) -> None:
+    def log(self, batch: LaneBatch, drawn: Mapping[int, str], outputs: Outputs) -> None:
         """Keeps some requests for the request log, read in the general way; by their place, with their traces."""
         sampler = self._answerer.sampler
         starts = self._starts(batch)
@@ -275,6 +309,11 @@ class PlainBatches:
 
     def _run_alone(self, batch: LaneBatch, error: Exception) -> None:
         """Has the requests of a batch that failed run alone: the rows of one can fail all. One that was alone has failed."""
+        is_alone = batch.count == 1
+        self.let_go(batch, (lambda pending: self._answerer.failed(pending, error)) if is_alone else self.run_alone)
+
+    def let_go(self, batch: LaneBatch, then: Callable[[PendingRequest], None]) -> None:
+        """Leaves the requests of a batch whose callers are still there to the general path, which does this with each."""
         for number in self.lane.running(batch).tolist():
             message = self.lane.message(number)
             trace = self._trace(number)
@@ -283,10 +322,7 @@ class PlainBatches:
             try:
                 pending = self._pending(message, call, trace)
                 call.pending = pending
-                if batch.count == 1:
-                    self._answerer.failed(pending, error)
-                else:
-                    self._run(pending)
+                then(pending)
             except PenstockError as refused:
                 self._answerer.refuse_call(call, refused, trace)
             except Exception as bug:  # noqa: BLE001 - logged, and told to the caller
@@ -304,6 +340,7 @@ class PlainBatches:
             deadline_s=call.deadline_s,
             request_id=request_id,
             chosen=message.form.chosen,
+            priority=message.priority,
             size_bytes=len(message.content),
             trace=trace,
         )
@@ -325,6 +362,27 @@ class PlainBatches:
     def _refuse(self, slot: int, error: PenstockError) -> None:
         self._answerer.report.refused(refusal_reason(error))
         self._port.fail(slot, error)
+
+
+def tails(outputs: Outputs) -> list[tuple[int, ...]]:
+    """The shape of a row of each output."""
+    return [array.shape[1:] for array in outputs.arrays]
+
+
+def parts(blocks: Sequence[bytes], counts: Sequence[int], row_bytes: Sequence[int]) -> list[tuple[bytes, ...]]:
+    """The blocks of each request of a batch.
+
+    Args:
+        blocks: of the batch.
+        counts: the rows of each request.
+        row_bytes: of each block.
+    """
+    if len(counts) == 1:
+        return [tuple(blocks)]
+    return [
+        tuple([block[start * size : end * size] for block, size in zip(blocks, row_bytes, strict=True)])
+        for start, end in pairwise(accumulate(counts, initial=0))
+    ]
 
 
 def _raw(array: NDArray[Any]) -> RawOutput:

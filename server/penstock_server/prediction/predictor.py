@@ -34,6 +34,7 @@ from penstock_server.prediction.classification import TopClasses
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.encode import Choice
 from penstock_server.prediction.executor import LARGE_BYTES, Executor
+from penstock_server.prediction.kept_batches import KeptBatches
 from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.parse_cache import CachedRequest, ParseCache
 from penstock_server.prediction.plain_batches import PlainBatches, ReadRequest
@@ -331,21 +332,40 @@ class PlainForms:
     def _lane_of(self, executor: Executor) -> Lane | None:
         """The executor's lane, which is opened for the first form; None if there are too many."""
         if executor.plain_batches is not None:
-            return executor.plain_batches.lane
-        lane = self._requests.open_lane(executor.decoder.plain_row_bytes(), executor.plain_changed)
-        if lane is not None:
-            executor.take_plain(
-                PlainBatches(
-                    executor,
-                    lane,
-                    self._port,
-                    read=partial(_read, executor),
-                    run_alone=executor.run_alone,
-                    give_back=self._requests.close_lane,
-                    is_threaded=not executor.is_inline,
-                )
-            )
-        return lane
+            return (executor.kept_batches or executor.plain_batches).lane
+        sizes, read, give_back = executor.decoder.plain_row_bytes(), partial(_read, executor), self._requests.close_lane
+        lane = self._requests.open_lane(sizes, executor.plain_changed)
+        if lane is None:
+            return None
+        plain = PlainBatches(
+            executor,
+            lane,
+            self._port,
+            read=read,
+            run_alone=executor.run_alone,
+            give_back=give_back,
+            is_threaded=not executor.is_inline,
+        )
+        if executor.responses is None:
+            executor.take_plain(plain)
+            return lane
+        first = self._requests.open_lane(sizes, executor.plain_came)
+        if first is None:
+            give_back(lane)
+            return None
+        kept = KeptBatches(
+            executor,
+            first,
+            self._port,
+            read=read,
+            queue=executor.queue_up,
+            give_back=give_back,
+            onward=plain,
+            responses=executor.responses,
+            recent=lambda: executor.recent,
+        )
+        executor.take_plain(plain, kept)
+        return first
 
 
 def _drawn_plan(request: ModelInferRequest, routing_table: RoutingTable) -> TrafficPlan | None:

@@ -89,7 +89,8 @@ class VersionResponses:
         """Keeps what the version gave for the rows of one request, as it is: the arrays must be nobody else's."""
         if self._is_closed:
             return
-        self._discard(key)
+        if key in self._keys:
+            self._discard(key)
         size = size_bytes(outputs.arrays)
         evicted = self._lru.put(key, _Kept(self, outputs), size)
         if evicted is None:
@@ -122,5 +123,9 @@ def size_bytes(arrays: Sequence[NDArray[Any]]) -> int:
 
     A text counts as often as it is there, although some of them may be one object.
     """
-    size = ENTRY_BYTES + sum(sys.getsizeof(array) + ARRAY_BYTES for array in arrays)
-    return size + sum(sys.getsizeof(text) for array in arrays if array.dtype.hasobject for text in array.flat)
+    size = ENTRY_BYTES
+    for array in arrays:
+        size += sys.getsizeof(array) + ARRAY_BYTES
+        if array.dtype.hasobject:
+            size += sum(map(sys.getsizeof, array.flat))
+    return size

@@ -30,6 +30,7 @@ from penstock_server.prediction.predictor import PlainForms, Predictor
 from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
+from penstock_server.response_cache.responses import ResponseCache
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.tracing import span_file
 from penstock_server.tracing.tracer import Tracer
@@ -174,6 +175,7 @@ class World:
         cost: Cost | None = None,
         skips_repeats: bool = False,
         spans: Path | None = None,
+        cache: ResponseCache | None = None,
         **limits: Any,
     ) -> None:
         self.clock = clock
@@ -202,6 +204,7 @@ class World:
                 reply_bytes=reply_bytes,
                 recent=RecentRequests() if skips_repeats else None,
                 tracer=self.tracer,
+                responses=None if cache is None else cache.version(self.reports[version]),
             )
             for version, servable in versions.items()
         }

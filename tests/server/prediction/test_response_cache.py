@@ -134,7 +134,7 @@ def test_columns_in_another_order_or_form_are_the_same_rows(
     world.ask(infer_request(arrays))
     for other in (infer_request(dict(reversed(arrays.items()))), infer_request(arrays, typed=True)):
         world.ask(other)
-    assert (world.report.misses, len(world.report.hits)) == (1, 2)
+    assert (world.report.misses, len(world.report.cache_hits)) == (1, 2)
 
 
 def test_what_is_counted_of_a_hit_is_what_was_counted_of_the_run(
@@ -146,7 +146,7 @@ def test_what_is_counted_of_a_hit_is_what_was_counted_of_the_run(
     world.ask(infer_request({"x": X}))
     assert world.report.misses == 1
     assert len(world.report.batches) == 1
-    (hit,) = world.report.hits
+    (hit,) = world.report.cache_hits
     assert (hit["rows"], hit["arrived_s"], hit["ended_s"]) == (1, world.clock.now, world.clock.now)
     # The class of each row, and its place in the drift window.
     assert world.report.labels == [1, 1]
@@ -157,7 +157,7 @@ def test_repeats_count_for_no_drift_whether_they_run_or_not(world: World, servab
     world.serve(servable, recent=RecentRequests())
     for _ in range(3):
         world.ask(infer_request({"x": X}))
-    assert (len(world.report.hits), world.report.drift_rows, world.report.labels) == (2, 1, [1, 1, 1])
+    assert (len(world.report.cache_hits), world.report.drift_rows, world.report.labels) == (2, 1, [1, 1, 1])
 
 
 def test_a_hit_is_logged_and_copied_to_the_shadow(world: World, servable: Any, infer_request: Any) -> None:
@@ -209,7 +209,7 @@ def test_a_hit_that_comes_too_late_is_refused_as_a_miss_is(world: World, servabl
     world.ask(infer_request({"x": X}))
     late = world.ask(infer_request({"x": X}), deadline_s=world.clock.now - 1)
     assert isinstance(late.answer, DeadlinePassedError)
-    assert world.report.hits == []
+    assert world.report.cache_hits == []
 
 
 def test_nothing_is_kept_of_a_failure(world: World, servable: Any, infer_request: Any) -> None:
@@ -240,7 +240,7 @@ def test_nothing_is_kept_of_refused_rows(
             world.executor.run(0.0)
         assert isinstance(bad.answer, InvalidInputError)
         assert isinstance(good.answer, bytes)
-    assert (world.report.misses, len(world.report.hits)) == (3, 1)
+    assert (world.report.misses, len(world.report.cache_hits)) == (3, 1)
 
 
 def test_a_bug_ends_the_call(world: World, servable: Any, infer_request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,9 +285,10 @@ def test_a_version_that_ends_refuses_what_it_has_an_answer_for(world: World, ser
     assert isinstance(world.ask(infer_request({"x": X})).answer, NotReadyError)
 
 
-def test_plain_requests_are_left_to_python(world: World, servable: Any) -> None:
-    assert not world.serve(servable).can_take_plain
-    assert world.serve(servable, cache=None).can_take_plain
+def test_texts_go_the_general_way(world: World, servable: Any, mixed: OnnxServable) -> None:
+    assert world.serve(servable).can_take_plain
+    assert world.serve(mixed, cache=None).can_take_plain
+    assert not world.serve(mixed).can_take_plain
 
 
 def test_a_large_request_is_neither_looked_for_nor_kept(
@@ -331,7 +332,7 @@ def test_a_large_message_is_hashed_where_it_is_decoded(
         while world.executor.due_s() != NEVER:
             world.executor.run(0.0)
     assert without_timing(calls[0].answer) == without_timing(calls[1].answer)
-    assert (hashed_on, servable.runs, len(world.report.hits)) == ([False, False], [10_000], 1)
+    assert (hashed_on, servable.runs, len(world.report.cache_hits)) == ([False, False], [10_000], 1)
 
 
 def test_what_a_request_gives_in_place_of_a_default_is_a_part_of_what_it_asks(
@@ -352,7 +353,7 @@ def test_what_a_request_gives_in_place_of_a_default_is_a_part_of_what_it_asks(
         given_values = {} if scale is None else {"scale": np.array([scale])}
         found.append(outputs_of(world.ask(infer_request({"x": X} | given_values)).answer)["y"].tolist())
     assert found == [(X * scale).tolist() for scale in (2, 3, 4, 3, 2)]
-    assert (world.report.misses, len(world.report.hits)) == (3, 2)
+    assert (world.report.misses, len(world.report.cache_hits)) == (3, 2)
 
 
 @examples(40)
@@ -386,4 +387,4 @@ def test_whatever_is_asked_is_answered_as_without_a_cache(
     assert sorted(worlds[0].report.labels) == sorted(worlds[1].report.labels)
     assert worlds[0].report.drift_rows == worlds[1].report.drift_rows
     assert worlds[0].cache.size_bytes == worlds[0].report.cached_bytes <= 2_000
-    assert len(worlds[0].report.hits) + worlds[0].report.misses == len(calls[0])
+    assert len(worlds[0].report.cache_hits) + worlds[0].report.misses == len(calls[0])

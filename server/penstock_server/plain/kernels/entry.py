@@ -5,7 +5,17 @@ from typing import Any, Final
 from penstock_server.kernels.base import INT64, entry_point, kernel
 from penstock_server.kernels.memory import word
 from penstock_server.plain.kernels.fused import finish, learn_cost, serve
-from penstock_server.plain.kernels.lanes import answer, empty, end_batch, gather, give_up, missing_layout, plan_of, sift
+from penstock_server.plain.kernels.lanes import (
+    answer,
+    empty,
+    end_batch,
+    gather,
+    give_up,
+    missing_layout,
+    pass_on,
+    plan_of,
+    sift,
+)
 from penstock_server.plain.kernels.scan import hashed, scan
 from penstock_server.plain.layout import (
     NONE,
@@ -58,6 +68,7 @@ ENTRY_POINTS: Final = {
     "sift": _entry(sift, 4),
     "gather": _entry(gather, 6),
     "empty": _entry(empty, 4),
+    "pass_on": _entry(pass_on, 5),
     "give_up": _entry(give_up, 2),
     "answer": _entry(answer, 1),
     "missing_layout": _entry(missing_layout, 4),

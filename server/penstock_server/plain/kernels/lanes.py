@@ -605,6 +605,37 @@ def gather(state: int, number: int, most_rows: int, most: int, batch: int, now: 
 
 
 @kernel
+def pass_on(state: int, batch: int, count: int, number: int, now: int) -> int:
+    """Has the requests of a batch wait in another lane, or refuses them as that lane does; how many are left in the batch.
+
+    Left are those on which the general path is to decide, and those whose callers are gone.
+    """
+    lane = word(state + T_LANES) + number * LANE_BYTES
+    left = 0
+    for place in range(count):
+        entry = word(batch + 8 * place)
+        deadline = min(word(entry + N_DEADLINE), word(entry + N_ARRIVED) + word(lane + L_OBJECTIVE))
+        why = NONE
+        if word(entry + N_STATE) == RUNNING:
+            why = verdict(lane, word(entry + N_PRIORITY), word(entry + N_ROWS), word(entry + N_SIZE), now, deadline)
+        if why == FITS:
+            set_word(entry + N_STATE, WAITING)
+            set_word(entry + N_LANE, number)
+            set_word(entry + N_DEADLINE, deadline)
+            put_last(lane, entry)
+        elif why == NONE:
+            set_word(batch + 8 * left, entry)
+            left += 1
+        else:
+            end_unanswered(state, entry, code_of(lane, why), now)
+            refuse(state, lane, word(entry + N_SLOT), why)
+            forget_slot(state, entry)
+            free_entry(state, entry)
+    touch(state, lane)
+    return left
+
+
+@kernel
 def empty(state: int, number: int, batch: int, most: int) -> int:
     """Takes up to so many requests off a lane, to be refused; how many."""
     lane = word(state + T_LANES) + number * LANE_BYTES
