@@ -63,6 +63,8 @@ LOG_DROPS: Final = ("busy", "disk")
 RUN_CELLS: Final = 4
 """The threads that may run one version at once: the reactor's, the version's own, the shadow's, and that of large requests."""
 
+_TRIES: Final = 100
+"""A copy takes a microsecond, and a batch is counted in less."""
 LATENCY_EDGES_NS: Final = [int(edge * 1e9) for edge in LATENCY_EDGES_S]
 _LATENCY_CELLS: Final = len(LATENCY_EDGES_S) + 1
 _ROWS_CELLS: Final = len(ROWS_EDGES) + 1
@@ -157,7 +159,7 @@ class SharedCounters:
         drift: [sub_windows, features + answers, words], as `features.counting` lays them out.
     """
 
-    def __init__(self, memory: mmap.mmap, shape: CountersShape) -> None:
+    def __init__(self, memory: mmap.mmap | bytes, shape: CountersShape) -> None:
         self.shape = shape
         self._words: Integers = np.frombuffer(memory, np.int64, shape.words)
         self._at = 0
@@ -193,6 +195,15 @@ class SharedCounters:
         self.drift_at = self._take(1)
         self.drift_rows = self._take(shape.sub_windows)
         self.drift = self._take(prod(shape.drift)).reshape(shape.drift)
+
+    def at_rest(self) -> "SharedCounters":
+        """A copy of what does not depend on the version, in which a batch is counted as a whole or not at all."""
+        shape = CountersShape()
+        for _ in range(_TRIES):
+            copy = SharedCounters(self._words[: shape.words].tobytes(), shape)
+            if (copy.rows[0], copy.requests[0]) == (self.rows[0], self.requests[0]):
+                break
+        return copy
 
     def _take(self, words: int) -> Integers:
         self._at += words

@@ -44,7 +44,7 @@ def answer(body: bytes, versions: Callable[[], Sequence[VersionSnapshot]], since
 
 def statistics(version: VersionSnapshot, since_1970_ns: int) -> pb.ModelStatistics:
     """What was counted of a version over all workers; `since_1970_ns` is what the monotonic clock is behind."""
-    counters = version.counters
+    counters = [one.at_rest() for one in version.counters]
     answered_ns = max((int(one.answered_ns[0]) for one in counters), default=0)
     batches = np.sum([one.batch_rows for one in counters], axis=0)
     return pb.ModelStatistics(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock_server.metrics import counters
 from penstock_server.metrics.counters import (
     LATENCY_EDGES_S,
     ROWS_EDGES,
@@ -34,6 +35,29 @@ def test_new_counters_are_zeros_of_their_size(tmp_path: Path, shape: CountersSha
     assert all(not getattr(counters, part).any() for part in PARTS)
     rows = shape.features + 1 if shape.features else 0  # the last is of predictions
     assert counters.drift.shape == (shape.sub_windows, rows, shape.cells)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_copy_at_rest_has_whole_batches(
+    tmp_path: Path, shape: CountersShape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = create_counters(tmp_path / "counters", shape)
+    live.latency[2, 5], live.rows[0], live.requests[0], live.refusals[1] = 7, 8, 2, 3
+    made, copies = counters.SharedCounters, []
+
+    def copied(memory: bytes, of: CountersShape) -> counters.SharedCounters:
+        copies.append(made(memory, of))
+        if len(copies) <= 2:  # a batch is counted meanwhile: its rows first
+            live.rows[0] += 4 * (len(copies) == 1)
+            live.requests[0] += len(copies) == 2
+        return copies[-1]
+
+    monkeypatch.setattr(counters, "SharedCounters", copied)
+    found = live.at_rest()
+    assert (found.rows[0], found.requests[0], len(copies)) == (12, 3, 3)
+    assert (found.latency[2, 5], found.refusals[1]) == (7, 3)
+    live.rows[0] = 100
+    assert found.rows[0] == 12
 
 
 @pytest.mark.parametrize("shape", SHAPES)
