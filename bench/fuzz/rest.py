@@ -35,6 +35,7 @@ from penstock_server.transport.local import Outcome
 from penstock_server.transport.status import status_of
 
 MOST_BYTES: Final = 4096
+_TOO_LARGE: Final = 413
 _MOST_FOUND: Final = 10
 _LENGTHS: Final = (b"0", b"-1", b"10", b"99999999999999999999", b"18446744073709551615", b"0x10", b"1e3", b" 5", b"")
 _TOKENS: Final = (
@@ -213,7 +214,7 @@ def check_kernels(forms: Forms, behind: Behind, routes: Routes, data: bytes) -> 
     """How many forms bytes have; each must make the call of them that Python makes.
 
     Raises:
-        AssertionError: it makes another one.
+        AssertionError: it makes another one, or waits for more where Python does not.
     """
     found = [
         (message, forms.metadata(number)) for number in forms.known if (message := forms.made(number, data)) is not None
@@ -228,6 +229,15 @@ def check_kernels(forms: Forms, behind: Behind, routes: Routes, data: bytes) -> 
         for message, block in found:
             calls = [call for call in behind.calls if call[0] == "ModelInfer"]
             assert calls == [("ModelInfer", message, block)], "kernels call otherwise than Python"
+    elif data and any(forms.awaits(number, data) for number in forms.known):
+        try:
+            whole = RequestReader(MOST_BYTES).receive(data)
+        except BadRequestError as error:
+            # This port takes less than kernels keep.
+            if error.status != _TOO_LARGE:
+                raise AssertionError("kernels wait for the rest of what Python refuses") from error
+            return 0
+        assert not whole, "kernels wait for the rest of a request that is whole"
     return len(found)
 
 

@@ -325,6 +325,10 @@ class Forms:
         size = self._kernels["message"](self._at, number, raw, len(raw))
         return ctypes.string_at(self._message.ctypes.data, size) if size >= 0 else None
 
+    def awaits(self, number: int, raw: bytes) -> bool:
+        """Whether these bytes are the beginning of a request of the form at a number, so that kernels wait for the rest."""
+        return bool(self._kernels["message"](self._at, number, raw, len(raw)) == layout.SHORT)
+
     def metadata(self, number: int) -> bytes:
         """The metadata of the call that was `made` last, by the form at this number."""
         return ctypes.string_at(

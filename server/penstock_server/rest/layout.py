@@ -123,3 +123,6 @@ MOST_POWER: Final = 324
 """Of ten, in the table of powers."""
 POWER_BYTES: Final = 4 * WORD_BYTES
 """The upper and lower 64 bits of two numbers: the power, rounded as reading numbers wants it, and as writing them does."""
+
+SHORT: Final = -2
+"""In place of a message's size: what came is the beginning of a request of this form."""

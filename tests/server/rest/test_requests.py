@@ -336,6 +336,19 @@ def test_what_kernels_do_not_know_is_python_s(world: World, caller: Caller) -> N
     assert len(world.python) == 2
 
 
+@pytest.mark.parametrize("kept", [0, 1, 10, 40, -1])
+def test_a_body_that_ends_too_soon_is_refused_at_once(world: World, caller: Caller, kept: int) -> None:
+    """It begins as one that is known, and its length says that nothing more comes."""
+    world.learn(caller)
+    head, _, body = request_of(7).partition(b"\r\n\r\n")
+    beginning = body[:kept]
+    length = str(len(beginning)).encode()
+    caller.socket.sendall(head.partition(b"Content-Length")[0] + b"Content-Length: " + length + b"\r\n\r\n" + beginning)
+    status, _ = caller.receive()
+    assert status == 400
+    assert caller.ask(8) == 8
+
+
 def test_the_headers_that_methods_see_are_those_of_the_request(world: World, caller: Caller) -> None:
     traces = [f"00-{number:032x}-{number:016x}-01" for number in range(1, 6)]
     for trace in traces:

@@ -84,6 +84,7 @@ from penstock_server.rest.layout import (
     S_KIND,
     S_MORE,
     S_SIZE,
+    SHORT,
     STEP_BYTES,
     STRINGS,
     TRACE,
@@ -110,8 +111,6 @@ _AGAIN: Final = 11
 _INTERRUPTED: Final = 4
 _READABLE: Final = 1
 _BAD: Final = -1
-_SHORT: Final = -2
-"""What came is the beginning of a request of this form."""
 _ID: Final = 0x1A
 _RAW: Final = 0x3A
 _LENGTH_DIGITS: Final = 7
@@ -249,7 +248,7 @@ def begins_alike(data: int, at: int, size: int, literal: int, expected: int) -> 
     here = min(size - at, expected)
     if compare(data + at, literal, here) != 0:
         return _BAD
-    return at + expected if here == expected else _SHORT
+    return at + expected if here == expected else SHORT
 
 
 @kernel
@@ -270,6 +269,7 @@ def message_of(state: int, form: int, data: int, size: int) -> int:
     message = word(state + MESSAGE)
     limit = message + MESSAGE_BYTES
     at, out, length = 0, message, -1
+    short = SHORT
     for number in range(word(form + F_COUNT)):
         step = word(form + F_STEPS) + number * STEP_BYTES
         kind = word(step + S_KIND)
@@ -287,12 +287,13 @@ def message_of(state: int, form: int, data: int, size: int) -> int:
         elif kind == LENGTH:
             length = read_length(data, at, size)
             if length < 0:
-                return _SHORT if at == size else _BAD
+                return SHORT if at == size else _BAD
             while at < size and 48 <= uint8(data + at) <= 57:
                 at += 1
         elif kind == BODY:
             if size - at != length:
-                return _SHORT if size - at < length else _BAD
+                return SHORT if size - at < length <= MOST_KEPT_BYTES - at else _BAD
+            short = _BAD  # nothing more comes
         elif kind == TRACE:
             if size - at < TRACE_BYTES or not is_trace(data + at):
                 return _BAD
@@ -309,7 +310,7 @@ def message_of(state: int, form: int, data: int, size: int) -> int:
                 out += last - at
             at = last
         if at < 0:
-            return at
+            return short if at == SHORT else _BAD
         if out + 1024 > limit:
             return _BAD
     return out - message if at == size else _BAD
@@ -368,8 +369,8 @@ def take(state: int, connection: int, data: int, size: int) -> int:
         if found > 0:
             set_word(connection + R_FORM, number)
             return 0 if begin_call(state, connection, form_at(state, number), found) else _BAD
-        is_short = is_short or found == _SHORT
-    return _SHORT if is_short else _BAD
+        is_short = is_short or found == SHORT
+    return SHORT if is_short else _BAD
 
 
 @kernel
@@ -427,7 +428,7 @@ def read(state: int, connection: int, descriptor: int, happened: int, place: int
         if found == 0:
             forget_kept(connection)
             return 0
-        if found == _SHORT and keep(state, connection, place, size):
+        if found == SHORT and keep(state, connection, place, size):
             return 0
     set_word(connection + R_FLAGS, 0)
     forget_kept(connection)
