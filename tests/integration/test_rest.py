@@ -361,3 +361,53 @@ models = ["flag"]
     assert status("/openapi.json", None, f"Bearer {token}")[0] == 403
     assert status("/healthz", None, None)[0] == 200
     assert workers_of(server) == [worker]
+
+
+def test_a_request_like_one_that_was_let_through_lets_nobody_else_through(
+    start: Any, plain_repository: Path, tmp_path: Path, until: Any
+) -> None:
+    """Kernels know its bytes by then, and who may send them is asked again each time."""
+    shop, other = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    tokens = tmp_path / "tokens"
+    tokens.write_text(line_of("shop", shop) + "\n" + line_of("other", other) + "\n")
+    (tmp_path / "penstock.toml").write_text(
+        f"""
+rest_port = 0
+[access]
+tokens = "{tokens}"
+[access.rules.shop]
+who = ["token:shop"]
+may = ["infer"]
+models = ["flag"]
+[access.rules.other]
+who = ["token:other"]
+may = ["infer"]
+models = ["strings"]
+"""
+    )
+    config = str(tmp_path / "penstock.toml")
+    server = start("--model-repository", str(plain_repository), "--config", config).wait_ready()
+    connection = http.client.HTTPConnection(server.rest, timeout=TIMEOUT_S)
+    tensor = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2.5]}]}
+
+    def status(path: str, token: str | None) -> int:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        body = json.dumps(tensor if path.startswith("/v2") else {"features": [1.5, 2.5]})
+        connection.request("POST", path, body, headers)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+    paths = ("/v2/models/flag/infer", "/predict/flag")
+    for path in paths:
+        for _ in range(5):
+            assert status(path, shop) == 200
+        for at, letter in enumerate(shop):
+            guess = shop[:at] + ("A" if letter != "A" else "B") + shop[at + 1 :]
+            assert status(path, guess) == 401, guess
+        for token, expected in ((None, 401), (shop[:-1], 401), (shop + "A", 401), (other, 403), (shop, 200)):
+            assert status(path, token) == expected
+    fresh = tmp_path / "fresh"
+    fresh.write_text(line_of("other", other) + "\n")
+    fresh.replace(tokens)  # shop's is taken back
+    until(lambda: [status(path, shop) for path in paths] == [401, 401], "the token counts no more")
