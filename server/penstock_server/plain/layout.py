@@ -26,9 +26,10 @@ operations that send the replies in `T_BLOCK`. `T_BATCH` holds the batch that ke
 `T_TRACES` is what traces take, and 0 where nothing is traced."""
 
 # What traces take: the page that all workers share and the worker's region, as `tracing.layout` has them, and what was found
-# of the call that was looked at last, as a request keeps it.
+# of the call that was looked at last: five words, which a request that is traced keeps in the same order from `N_SPAN` on.
 (X_PAGE, X_REGION, X_SPAN, X_TRACE_HIGH, X_TRACE_LOW, X_PARENT, X_KIND) = _words(7)
 TRACES_BYTES: Final = 8 * 8
+TRACED_BYTES: Final = 5 * 8
 
 # A caller that was verified: the bytes that it showed, which are none of a certificate; until when it is known; where its
 # bucket is, if its calls are limited, whose that must be, what a call takes from it, and what it holds, as times; then a bit

@@ -8,7 +8,7 @@ import mmap
 import os
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -163,7 +163,7 @@ class SpanWriter:
         )  # fmt: skip
         words[layout.REGION_WRITTEN // 8] = written + 1
 
-    def name(self, parts: Iterator[str] | tuple[str, ...]) -> int:
+    def name(self, parts: Sequence[str]) -> int:
         """A number for what records are about; 0 if there is none left."""
         if not self._free:
             return 0

@@ -174,6 +174,6 @@ def _kernels(memory: Memory) -> dict[str, ModuleType]:
         "penstock_server.kernels.memory": memory,
         "penstock_server.kernels.clock": memory,
     }
-    for name in ("scan", "draw", "waiting", "counts", "callers", "traces", "lanes", "fused"):
+    for name in ("scan", "draw", "headers", "waiting", "counts", "callers", "traces", "lanes", "fused"):
         parts[f"{_ROOM}.{name}"] = module(f"{_ROOM}.{name}", **parts)
     return {name.rpartition(".")[2]: part for name, part in parts.items() if name.startswith(_ROOM)}

@@ -30,6 +30,7 @@ from penstock_server.prediction.predictor import PlainForms, Predictor
 from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
+from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.response_cache.responses import ResponseCache
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.tracing import span_file
@@ -157,6 +158,20 @@ class HeldThread:
 
     def join(self) -> None:
         pass
+
+
+class Collected:
+    """Stands where the shadow's thread does."""
+
+    def __init__(self) -> None:
+        self.copies: list[Any] = []
+
+    def offer(self, target: ShadowTarget, copy: Any) -> bool:
+        self.copies.append((target, copy))
+        return True
+
+    def post(self, action: Callable[[], None]) -> None:
+        action()
 
 
 class World:

@@ -45,7 +45,7 @@ from penstock_server.request_log.segment import header_of
 from penstock_server.rollout.plan import TrafficPlan
 from tests.examples import examples
 from tests.server.prediction.conftest import answers_of
-from tests.server.prediction.plain_world import World, asked, without_times
+from tests.server.prediction.plain_world import Collected, World, asked, without_times
 
 NAN: Final = float("nan")
 WORDS: Final[dict[str, Any]] = {
@@ -618,20 +618,6 @@ def test_a_full_queue_refuses_alike(both: Callable[..., Both], kind: str) -> Non
     ends = pair.ask(*(asked(rows_of(kind, 1 + at % 3)) for at in range(12)))
     pair.ask(asked(rows_of(kind, 1)), asked(rows_of(kind, 1)), deadline_s=pair.plain.clock.now)
     assert (pair.plain.taken, pair.plain.port.refused) == (14, 2 + sum(not isinstance(end, bytes) for end in ends))
-
-
-class Collected:
-    """Stands where the shadow's thread does."""
-
-    def __init__(self) -> None:
-        self.copies: list[Any] = []
-
-    def offer(self, target: ShadowTarget, copy: Any) -> bool:
-        self.copies.append((target, copy))
-        return True
-
-    def post(self, action: Callable[[], None]) -> None:
-        action()
 
 
 @pytest.mark.parametrize("kind", ["several", "numbers", "fused numbers"])

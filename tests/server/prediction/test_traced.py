@@ -15,7 +15,7 @@ from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.tracing import layout
-from tests.server.prediction.plain_world import HeldThread, World, message
+from tests.server.prediction.plain_world import Collected, HeldThread, World, message
 from tests.server.tracing.test_context import SPAN, TRACE
 
 IDS = [f"{at:032x}" for at in (0xA0 << 100, 0xB0 << 100, 0xC0 << 100)]
@@ -168,17 +168,6 @@ def test_a_role_is_named_as_it_is_when_the_request_ends(worlds: Worlds) -> None:
 
 
 def test_the_shadow_leaves_a_record_below_the_request(worlds: Worlds, new_counters: Any) -> None:
-    class Collected:
-        def __init__(self) -> None:
-            self.copies: list[Any] = []
-
-        def offer(self, target: ShadowTarget, copy: Any) -> bool:
-            self.copies.append((target, copy))
-            return True
-
-        def post(self, action: Callable[[], None]) -> None:
-            action()
-
     pair = worlds()
 
     def act(world: World) -> None:

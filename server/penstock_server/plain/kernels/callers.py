@@ -5,11 +5,13 @@ that was marked has the identity of its certificate. Whatever else a caller show
 """
 
 from penstock_server.kernels.base import kernel
-from penstock_server.kernels.memory import compare, set_word, uint8, uint32, word
+from penstock_server.kernels.memory import compare, set_word, uint8, word
+from penstock_server.plain.kernels.headers import find, value_at, value_size
 from penstock_server.plain.kernels.scan import hashed
 from penstock_server.plain.layout import (
     CALLER_BUCKETS,
     CALLER_BYTES,
+    NONE,
     P_NUMBER,
     R_BUCKET,
     R_DEPTH,
@@ -34,16 +36,13 @@ from penstock_server.transport.layout import (
     IS_LOCAL,
     S_CONNECTION,
     S_FLAGS,
-    S_HEADERS,
-    S_HEADERS_SIZE,
     STREAM_BYTES,
 )
 
 _NAME = b"authorization"
-_NAME_SIZE = len(_NAME)
-_NAME_WORD = int.from_bytes(_NAME[:8], "little")
-_NAME_REST = int.from_bytes(_NAME[5:], "little")
-"""The last eight letters: both words together are the whole name."""
+_SIZE = len(_NAME)
+_FIRST = int.from_bytes(_NAME[:8], "little")
+_LAST = int.from_bytes(_NAME[-8:], "little")
 
 
 @kernel
@@ -89,17 +88,10 @@ def caller_of(state: int, slot: int) -> int:
     connection = word(row + S_CONNECTION)
     if connection == 0 or word(row + S_FLAGS) & IS_CLOSED:
         return 0
-    at = word(row + S_HEADERS)
-    end = at + word(row + S_HEADERS_SIZE)
-    value = size = 0
-    while at < end:
-        name_size, value_size = uint32(at), uint32(at + 4)
-        if name_size == _NAME_SIZE and word(at + 8) == _NAME_WORD and word(at + 13) == _NAME_REST:
-            if value:
-                return 0
-            value, size = at + 8 + name_size, value_size
-        at += 8 + name_size + value_size
-    return bearer(state, connection, value, size) if value else owner(state, connection)
+    pair = find(row, _SIZE, _FIRST, _LAST)
+    if pair == NONE:
+        return 0
+    return bearer(state, connection, value_at(pair), value_size(pair)) if pair else owner(state, connection)
 
 
 @kernel

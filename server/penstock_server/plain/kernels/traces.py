@@ -4,17 +4,16 @@ A call's `traceparent` is read as `tracing.context` reads it. A caller that has 
 """
 
 from penstock_server.kernels.base import kernel
-from penstock_server.kernels.memory import publish, set_word, uint8, uint32, word
+from penstock_server.kernels.memory import copy, publish, set_word, uint8, word
 from penstock_server.plain.kernels.draw import any_place, random_word
+from penstock_server.plain.kernels.headers import find, value_at, value_size
 from penstock_server.plain.layout import (
     H_EDGE_COUNT,
     H_EXEMPLARS,
     L_SUBJECT,
     LANE_BYTES,
     N_ARRIVED,
-    N_KIND,
     N_LANE,
-    N_PARENT,
     N_ROWS,
     N_SPAN,
     N_TRACE_HIGH,
@@ -23,6 +22,7 @@ from penstock_server.plain.layout import (
     T_LANES,
     T_STREAMS,
     T_TRACES,
+    TRACED_BYTES,
     X_KIND,
     X_PAGE,
     X_PARENT,
@@ -68,16 +68,13 @@ from penstock_server.transport.layout import (
     IS_LOCAL,
     S_CONNECTION,
     S_FLAGS,
-    S_HEADERS,
-    S_HEADERS_SIZE,
     STREAM_BYTES,
 )
 
 _NAME = b"traceparent"
 _NAME_SIZE = len(_NAME)
-_NAME_WORD = int.from_bytes(_NAME[:8], "little")
-_NAME_REST = int.from_bytes(_NAME[3:], "little")
-"""The last eight letters: both words together are the whole name."""
+_FIRST = int.from_bytes(_NAME[:8], "little")
+_LAST = int.from_bytes(_NAME[-8:], "little")
 _DASH = ord("-")
 _ZERO = ord("0")
 _NINE = ord("9")
@@ -147,17 +144,8 @@ def read_parent(traces: int, value: int, size: int) -> int:
 @kernel
 def decision(traces: int, row: int) -> int:
     """What the headers of a call say, as `read_parent` does; two values say nothing."""
-    at = word(row + S_HEADERS)
-    end = at + word(row + S_HEADERS_SIZE)
-    value = size = 0
-    while at < end:
-        name_size, value_size = uint32(at), uint32(at + 4)
-        if name_size == _NAME_SIZE and word(at + 8) == _NAME_WORD and word(at + 11) == _NAME_REST:
-            if value:
-                return NONE
-            value, size = at + 8 + name_size, value_size
-        at += 8 + name_size + value_size
-    return read_parent(traces, value, size) if value else NONE
+    pair = find(row, _NAME_SIZE, _FIRST, _LAST)
+    return read_parent(traces, value_at(pair), value_size(pair)) if pair > 0 else NONE
 
 
 @kernel
@@ -187,31 +175,50 @@ def look(state: int, slot: int) -> None:
 def keep(state: int, entry: int) -> None:
     """Has a request keep what was found of its call."""
     traces = word(state + T_TRACES)
-    span = word(traces + X_SPAN) if traces else 0
-    set_word(entry + N_SPAN, span)
-    if span:
-        set_word(entry + N_TRACE_HIGH, word(traces + X_TRACE_HIGH))
-        set_word(entry + N_TRACE_LOW, word(traces + X_TRACE_LOW))
-        set_word(entry + N_PARENT, word(traces + X_PARENT))
-        set_word(entry + N_KIND, word(traces + X_KIND))
+    set_word(entry + N_SPAN, word(traces + X_SPAN) if traces else 0)
+    if word(entry + N_SPAN):
+        copy(entry + N_SPAN, traces + X_SPAN, TRACED_BYTES)
 
 
 @kernel
-def next_record(traces: int) -> int:
-    """Where the next record is written; 0, and that is counted, if there is no room."""
+def write_record(
+    traces: int,
+    lane: int,
+    traced: int,
+    code: int,
+    arrived: int,
+    began: int,
+    features: int,
+    infer: int,
+    ended: int,
+    rows: int,
+    batch_rows: int,
+) -> None:
+    """Writes the record of a request, and lets the exporter take it; or counts that there is no room.
+
+    `traced` is where its numbers are: in an entry from `N_SPAN` on, or from `X_SPAN` on.
+    """  # fmt: skip
     region = word(traces + X_REGION)
     written = word(region + REGION_WRITTEN)
     if written - word(region + REGION_TAKEN) >= RECORDS:
         set_word(region + REGION_LOST, word(region + REGION_LOST) + 1)
-        return 0
-    return region + RECORDS_AT + written % RECORDS * RECORD_BYTES
-
-
-@kernel
-def end_record(traces: int) -> None:
-    """The exporter may take the record that was written."""
-    region = word(traces + X_REGION)
-    publish(region + REGION_WRITTEN, word(region + REGION_WRITTEN) + 1)
+        return
+    record = region + RECORDS_AT + written % RECORDS * RECORD_BYTES
+    set_word(record + RECORD_KIND, word(traced + X_KIND - X_SPAN))
+    set_word(record + RECORD_CODE, code)
+    set_word(record + RECORD_TRACE_HIGH, word(traced + X_TRACE_HIGH - X_SPAN))
+    set_word(record + RECORD_TRACE_LOW, word(traced + X_TRACE_LOW - X_SPAN))
+    set_word(record + RECORD_PARENT, word(traced + X_PARENT - X_SPAN))
+    set_word(record + RECORD_SPAN, word(traced))
+    set_word(record + RECORD_SUBJECT, word(lane + L_SUBJECT))
+    set_word(record + RECORD_ARRIVED, arrived)
+    set_word(record + RECORD_BEGAN, began)
+    set_word(record + RECORD_FEATURES, features)
+    set_word(record + RECORD_INFER, infer)
+    set_word(record + RECORD_ENDED, ended)
+    set_word(record + RECORD_ROWS, rows)
+    set_word(record + RECORD_BATCH_ROWS, batch_rows)
+    publish(region + REGION_WRITTEN, written + 1)
 
 
 @kernel
@@ -219,25 +226,12 @@ def end_span(
     state: int, entry: int, code: int, began: int, features: int, infer: int, ended: int, batch_rows: int
 ) -> None:
     """Writes the record of a request that is traced, and forgets that it is."""
-    traces = word(state + T_TRACES)
-    record = next_record(traces)
-    if record:
-        lane = word(state + T_LANES) + word(entry + N_LANE) * LANE_BYTES
-        set_word(record + RECORD_KIND, word(entry + N_KIND))
-        set_word(record + RECORD_CODE, code)
-        set_word(record + RECORD_TRACE_HIGH, word(entry + N_TRACE_HIGH))
-        set_word(record + RECORD_TRACE_LOW, word(entry + N_TRACE_LOW))
-        set_word(record + RECORD_PARENT, word(entry + N_PARENT))
-        set_word(record + RECORD_SPAN, word(entry + N_SPAN))
-        set_word(record + RECORD_SUBJECT, word(lane + L_SUBJECT))
-        set_word(record + RECORD_ARRIVED, word(entry + N_ARRIVED))
-        set_word(record + RECORD_BEGAN, began)
-        set_word(record + RECORD_FEATURES, features)
-        set_word(record + RECORD_INFER, infer)
-        set_word(record + RECORD_ENDED, ended)
-        set_word(record + RECORD_ROWS, word(entry + N_ROWS) if began else 0)
-        set_word(record + RECORD_BATCH_ROWS, batch_rows)
-        end_record(traces)
+    lane = word(state + T_LANES) + word(entry + N_LANE) * LANE_BYTES
+    rows = word(entry + N_ROWS) if began else 0
+    write_record(
+        word(state + T_TRACES), lane, entry + N_SPAN, code, word(entry + N_ARRIVED), began, features, infer, ended, rows,
+        batch_rows,
+    )  # fmt: skip
     set_word(entry + N_SPAN, 0)
 
 
@@ -252,22 +246,8 @@ def end_unanswered(state: int, entry: int, code: int, now: int) -> None:
 def end_refused(state: int, lane: int, code: int, now: int) -> None:
     """Writes the record of a call that is refused before it waits, if the one that was looked at last is traced."""
     traces = word(state + T_TRACES)
-    if traces == 0 or word(traces + X_SPAN) == 0:
-        return
-    record = next_record(traces)
-    if record:
-        set_word(record + RECORD_KIND, word(traces + X_KIND))
-        set_word(record + RECORD_CODE, code)
-        set_word(record + RECORD_TRACE_HIGH, word(traces + X_TRACE_HIGH))
-        set_word(record + RECORD_TRACE_LOW, word(traces + X_TRACE_LOW))
-        set_word(record + RECORD_PARENT, word(traces + X_PARENT))
-        set_word(record + RECORD_SPAN, word(traces + X_SPAN))
-        set_word(record + RECORD_SUBJECT, word(lane + L_SUBJECT))
-        set_word(record + RECORD_ARRIVED, now)
-        for at in (RECORD_BEGAN, RECORD_FEATURES, RECORD_INFER, RECORD_ROWS, RECORD_BATCH_ROWS):
-            set_word(record + at, 0)
-        set_word(record + RECORD_ENDED, now)
-        end_record(traces)
+    if traces and word(traces + X_SPAN):
+        write_record(traces, lane, traces + X_SPAN, code, now, 0, 0, 0, now, 0, 0)
 
 
 @kernel
