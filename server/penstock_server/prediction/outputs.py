@@ -186,15 +186,31 @@ def count_arrays(report: Recorder, reader: OutputReader, outputs: Arrays, *, is_
             report.numbers(number.place, number(outputs))
 
 
+class Agreement(NamedTuple):
+    """How two versions' answers to the same N rows compare.
+
+    Attributes:
+        agree: bool [N], whether the row got the same class; without classes, whether its scores are within `TOLERANCE`.
+        distance: float64 [N], the largest absolute difference over a row's scores. NaN equals NaN, and scores of different
+            shapes are infinitely far apart.
+        classes: the champion's class of each row and the shadow's, int64 [N] each; None where one of them has no classes, or
+            has not one class for each row.
+    """
+
+    agree: NDArray[np.bool_]
+    distance: NDArray[np.float64]
+    classes: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+
 def agreement(
-    champion: Sequence[NDArray[Any]],
-    shadow: Sequence[NDArray[Any]],
+    champion: Arrays,
+    shadow: Arrays,
     *,
     classes: tuple[ClassReader | None, ClassReader | None],
     scores: tuple[int | None, int | None],
     rows: int,
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Whether each row got the same class, and how far apart its scores are.
+) -> Agreement:
+    """Compares two versions' answers row by row.
 
     Args:
         champion: the champion's outputs.
@@ -202,22 +218,18 @@ def agreement(
         classes: the class reader of each.
         scores: the output that holds the scores of each.
         rows: N.
-
-    Returns:
-        bool [N] and float64 [N], the largest absolute difference over a row's scores; NaN equals NaN, and scores of
-        different shapes are infinitely far apart. Without classes, rows agree whose scores are within `TOLERANCE`.
     """
     distance = _distance(_pick(champion, scores[0]), _pick(shadow, scores[1]), rows)
     if classes[0] is None or classes[1] is None:
-        return distance <= TOLERANCE, distance
+        return Agreement(distance <= TOLERANCE, distance)
     left, right = classes[0](champion), classes[1](shadow)
     if left.shape == right.shape != (rows,):
         # A request that ran alone may have one answer for all its rows.
-        return np.full(rows, np.array_equal(left, right)), distance
-    return left == right, distance
+        return Agreement(np.full(rows, np.array_equal(left, right)), distance)
+    return Agreement(left == right, distance, (left, right) if left.shape == right.shape else None)
 
 
-def _pick(outputs: Sequence[NDArray[Any]], at: int | None) -> NDArray[Any] | None:
+def _pick(outputs: Arrays, at: int | None) -> NDArray[Any] | None:
     return None if at is None else outputs[at]
 
 

@@ -206,7 +206,7 @@ class ShadowTarget:
                 if self._joint is not None and self._joint.is_due:
                     work = Work(self._servable, blocks, batch.rows, shapes, None)
                     self._thread.post(partial(self._joint.sample, work, outputs, self._reader))
-            agree, distance = agreement(
+            found = agreement(
                 batch.arrays,
                 outputs.arrays,
                 classes=(self._champion.classes, self._reader.classes),
@@ -214,8 +214,8 @@ class ShadowTarget:
                 rows=batch.rows,
             )
             self._report.shadow_compared(
-                agree=agree,
-                distance=distance,
+                agree=found.agree,
+                distance=found.distance,
                 champion_s=batch.took_s,
                 shadow_s=outputs.features_s + outputs.infer_s,
             )

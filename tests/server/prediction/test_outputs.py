@@ -210,8 +210,9 @@ def test_classes_are_always_counted_and_numbers_for_drift(is_drift: bool) -> Non
 
 
 def by_scores(left: Any, right: Any, rows: int) -> tuple[list[bool], list[float]]:
-    agree, distance = agreement([left], [right], classes=(None, None), scores=(0, 0), rows=rows)
-    return agree.tolist(), distance.tolist()
+    found = agreement([left], [right], classes=(None, None), scores=(0, 0), rows=rows)
+    assert found.classes is None
+    return found.agree.tolist(), found.distance.tolist()
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_scores_of_another_shape_are_infinitely_far() -> None:
 
 @pytest.mark.parametrize("scores", [(None, 0), (0, None), (None, None)])
 def test_without_scores_there_is_no_distance(scores: tuple[int | None, int | None]) -> None:
-    agree, distance = agreement([np.ones(2)], [np.zeros(2)], classes=(None, None), scores=scores, rows=2)
+    agree, distance, _ = agreement([np.ones(2)], [np.zeros(2)], classes=(None, None), scores=scores, rows=2)
     assert (agree.tolist(), distance.tolist()) == ([True, True], [0.0, 0.0])
 
 
@@ -260,10 +261,12 @@ def test_classes_decide_where_both_have_them() -> None:
     def labels(outputs: Any) -> Any:
         return outputs[0]
 
-    agree, distance = agreement(champion, shadow, classes=(labels, labels), scores=(1, 1), rows=3)
+    agree, distance, classes = agreement(champion, shadow, classes=(labels, labels), scores=(1, 1), rows=3)
+    assert classes is not None
+    assert [one.tolist() for one in classes] == [[1, 2, 3], [1, 0, 3]]
     assert agree.tolist() == [True, False, True]
     assert distance.tolist() == [0.5, 0.5, 0.5]
-    agree, _ = agreement(champion, shadow, classes=(labels, None), scores=(1, 1), rows=3)
+    agree, *_ = agreement(champion, shadow, classes=(labels, None), scores=(1, 1), rows=3)
     assert agree.tolist() == [False, False, False]
 
 
@@ -279,7 +282,7 @@ def test_distance_is_symmetric_and_zero_to_itself(left: Any, right: Any) -> None
 
 def test_each_version_is_read_by_its_own_reader() -> None:
     champion, shadow = [np.array([1, 2])], [np.zeros(2), np.array([1, 3])]
-    agree, _ = agreement(
+    agree, *_ = agreement(
         champion, shadow, classes=(lambda outputs: outputs[0], lambda outputs: outputs[1]), scores=(None, None), rows=2
     )
     assert agree.tolist() == [True, False]
@@ -287,7 +290,7 @@ def test_each_version_is_read_by_its_own_reader() -> None:
 
 def test_classes_on_one_side_only_are_not_compared() -> None:
     for classes in ((None, lambda outputs: outputs[0]), (lambda outputs: outputs[0], None)):
-        agree, _ = agreement([np.ones(1)], [np.ones(1)], classes=classes, scores=(0, 0), rows=1)
+        agree, *_ = agreement([np.ones(1)], [np.ones(1)], classes=classes, scores=(0, 0), rows=1)
         assert agree.tolist() == [True]
 
 
@@ -295,7 +298,7 @@ def test_classes_on_one_side_only_are_not_compared() -> None:
 def test_one_answer_for_several_rows_is_compared_once(other: float, agrees: bool, distance: float) -> None:
     assert by_scores(np.array([1.0]), np.array([other]), 3) == ([agrees] * 3, [distance] * 3)
     labels = (lambda outputs: outputs[0], lambda outputs: outputs[0])
-    agree, _ = agreement([np.array([1])], [np.array([int(other)])], classes=labels, scores=(None, None), rows=3)
+    agree, *_ = agreement([np.array([1])], [np.array([int(other)])], classes=labels, scores=(None, None), rows=3)
     assert agree.tolist() == [agrees] * 3
 
 
