@@ -21,6 +21,7 @@ from penstock_server.control.verdict import LoadSettings
 from penstock_server.cores import cores
 from penstock_server.drift.report import RATE, RUN_LENGTH, WINDOW_ROWS, WINDOW_S, DriftRules
 from penstock_server.errors import InvalidInputError
+from penstock_server.labels.settings import LabelSettings
 from penstock_server.models.execution import ExecutionSettings
 from penstock_server.per_model import check_own, with_own
 from penstock_server.python.settings import PythonSettings
@@ -173,6 +174,7 @@ class WorkerSettings:
     access: AccessSettings
     response_cache: ResponseCacheSettings
     tracing: TracingSettings
+    labels: LabelSettings
 
     def load_settings(self, model: str) -> LoadSettings:
         """How a model is loaded."""
@@ -218,6 +220,7 @@ class ServerSettings:
         python: whether versions that run Python are served, and what their processes may use.
         access: who may call, and what for.
         tracing: which requests are traced, and where their spans go.
+        labels: whether labels are taken, and how long answers are kept for them; off by default.
         batching, serving, execution: a table `batching.models.NAME`, and so on, holds the settings of one model that
             differ.
         response_cache: which answers are kept for requests with the same rows; none by default.
@@ -247,6 +250,7 @@ class ServerSettings:
     grpc: TransportSettings = field(default_factory=TransportSettings)
     access: AccessSettings = field(default_factory=AccessSettings)
     tracing: TracingSettings = field(default_factory=TracingSettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
