@@ -65,7 +65,7 @@ def test_or_from_the_registry(sample, version, monkeypatch, model, address):
         asked.append((address, registry))
         yield SimpleNamespace(folder=version)
 
-    monkeypatch.setattr(check.logged, "fetched", fetched)
+    monkeypatch.setattr(check.published.logged, "fetched", fetched)
     found = checked(Request(model=model, sample=sample, registry="sqlite:///a.db", runs=0))
     assert asked == [(address, "sqlite:///a.db")]
     assert found.months == ()

@@ -3,9 +3,7 @@
 What the rows are compared with is a version in a folder or a registry, or else a baseline of the first rows.
 """
 
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,18 +13,15 @@ import numpy as np
 from penstock_server.drift.power import smallest_detectable
 from penstock_server.drift.report import RUN_LENGTH, WINDOW_ROWS
 from penstock_server.errors import InvalidInputError
-from penstock_server.models import artifact
-from penstock_server.models.artifact import Artifact
 from penstock_tools.calibration import delay, recorded, replay, report
 from penstock_tools.calibration.recorded import Recorded
 from penstock_tools.calibration.report import Check
 from penstock_tools.calibration.rows import RequestLog, Rows, SampleFile
 from penstock_tools.progress import Bars
-from penstock_tools.publish import logged
+from penstock_tools.publish import published
 from penstock_tools.publish.watched import order_sentences
 
 TRAIN_SHARE: Final = 0.5
-_NAME: Final = re.compile(r"(?P<name>[^@/]+)(?:@(?P<alias>.+)|/(?P<version>.+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +54,13 @@ def check(request: Request, bars: Bars) -> Check:
         found = recorded.against_first(_rows(request, None), share, request.without, advance)
         title = f"{_source(request)}, its first {share:.3g} as training rows"
     else:
-        with _version(request.model, request.registry) as version:
+        with published.version(request.model, request.registry) as version:
             if version.features is None or version.baseline is None:
                 raise InvalidInputError(
                     f"{request.model} was published without a drift baseline; publish it with a sample, or leave the model "
                     "out to compare later rows with the first ones"
                 )
-            rows = _rows(request, None if Path(request.model).is_dir() else _named(request.model))
+            rows = _rows(request, published.name_of(request.model))
             found = recorded.against_version(rows, version.features, version.baseline, version.importance, advance)
         title = f"{request.model} on {_source(request)}"
     return _checked(request, found, title, bars)
@@ -141,22 +136,3 @@ def _rows(request: Request, model: str | None) -> Rows:
 
 def _source(request: Request) -> str:
     return str(request.sample or request.log)
-
-
-def _named(model: str) -> str:
-    found = _NAME.fullmatch(model)
-    return model if found is None else found["name"]
-
-
-@contextmanager
-def _version(model: str, registry: str | None) -> Iterator[Artifact]:
-    """A version in a folder, or fetched from the registry: NAME for its champion, NAME@ALIAS or NAME/VERSION."""
-    if Path(model).is_dir():
-        yield artifact.read(Path(model))
-        return
-    found = _NAME.fullmatch(model)
-    if found is None:
-        raise InvalidInputError(f"{model!r} is no folder and no model; expected NAME, NAME@ALIAS or NAME/VERSION")
-    which = f"/{found['version']}" if found["version"] else f"@{found['alias'] or 'champion'}"
-    with logged.fetched(f"models:/{found['name']}{which}", registry) as fetched:
-        yield artifact.read(fetched.folder)

@@ -132,7 +132,7 @@ class RequestLog:
     def __init__(self, folder: Path, model: str | None = None) -> None:
         import pyarrow.dataset as ds
 
-        files = _files(folder, model)
+        files = log_files(folder, model)
         # Versions may have different columns; what a row lacks is missing.
         schemas = {file.parent: file for file in files}
         import pyarrow as pa
@@ -177,7 +177,8 @@ class RequestLog:
             raise InvalidInputError(f"a file of the request log cannot be read: {first_line(error)}") from error
 
 
-def _files(folder: Path, model: str | None) -> list[Path]:
+def log_files(folder: Path, model: str | None = None) -> list[Path]:
+    """The Parquet files of a request log that are of one model, as `RequestLog` takes it, the oldest of a version first."""
     if not folder.is_dir():
         raise InvalidInputError(f"{folder} is no directory; expected that of [request_log] in the server's settings")
     own = None if model is None else folder / file_name_for(model)

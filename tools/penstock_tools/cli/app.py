@@ -21,6 +21,7 @@ from penstock_tools.cli.optimize import optimize
 from penstock_tools.cli.predict import predict
 from penstock_tools.cli.promote import promote
 from penstock_tools.cli.publish import publish
+from penstock_tools.cli.replay import replay
 from penstock_tools.cli.serve import serve
 
 app = typer.Typer(
@@ -87,5 +88,6 @@ app.command(rich_help_panel=_RELEASE)(features)
 app.command(rich_help_panel=_RELEASE)(optimize)
 app.command(rich_help_panel=_RELEASE)(promote)
 app.command("drift-check", rich_help_panel=_RELEASE)(drift_check)
+app.command(rich_help_panel=_RELEASE)(replay)
 
 _join_lines(app)

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock_tools.cli.app import app
+from penstock_tools.publish import published
+from tests.tools.replay.conftest import log, rows, versions
+
+__all__ = ["log", "rows", "versions"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["replay", *map(str, arguments)], env={"COLUMNS": "140"})
+
+
+def test_a_replay_is_told_in_a_table(log, versions):
+    result = run(log, versions["2"][0])
+    assert result.exit_code == 0, result.output
+    assert "200 rows compared" in result.output
+    assert "leaves" in result.output
+
+
+@pytest.mark.parametrize(("version", "most", "code"), [("1", "0", 0), ("2", "0.0001", 1), ("2", "1", 0), ("3", "1", 1)])
+def test_the_exit_code_says_whether_too_many_disagree(log, versions, version, most, code):
+    result = run(log, versions[version][0], "--max-disagreement", most, "--json")
+    assert result.exit_code == code, result.output
+    assert json.loads(result.output)["rows"] == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "address"),
+    [(["stay", "4"], "stay/4"), (["stay", "@canary"], "stay@canary"), (["stay"], "stay")],
+)
+def test_a_version_is_named_as_elsewhere(log, monkeypatch, arguments, address):
+    def version(model, registry):
+        raise ValueError(model, registry)
+
+    monkeypatch.setattr(published, "version", version)
+    result = run(log, *arguments, "--registry", "sqlite:///a.db")
+    assert result.exception.args == (address, "sqlite:///a.db")
+
+
+def test_a_folder_has_no_number(log, versions):
+    result = run(log, versions["1"][0], "4")
+    assert result.exit_code == 2
+    assert "goes without a number" in result.output
