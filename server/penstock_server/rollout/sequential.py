@@ -21,10 +21,11 @@ A shadow beside the champion that it copies, each pair of answers compared with 
 `cdf_radius`, `quantile_interval`, `slower_by`. Several metrics, versions or canaries: `log_e_average`, `e_bh`. Whether
 the router kept its weights: `log_e_mismatch`.
 
-**One thing must be true: the unit that is counted is what the router drew for.** With a key, that is the key, and a key
-that fails a hundred times is one draw. So count each key's first event of the whole rollout, which is exact, or pass a
-`dispersion` (`dispersion_over_time`, `dispersion_over_keys`) by which counts are divided, which is an approximation:
-`python -m bench.judges` has its rate of false alarms. Requests without a key are drawn anew each, retries too.
+**One thing must be true: the unit that is counted is what the router drew for.** Requests without a key are drawn anew
+each, retries too. With a key, the key is drawn, once, and one that fails a hundred times is one draw. What then is exact
+is to count each key's first event of the whole rollout; and each key's fifth, as a metric of its own, which sees a fault
+that hits some keys every time. `dispersion`, by which counts are divided, is an approximation: `dispersion_over_time`
+sees retries, `dispersion_over_keys` also keys that always fail. `python -m bench.judges` simulates what each is worth.
 
 Exact at every look: all but `difference_interval`, which is asymptotic, and the quantile bands, which hold for latencies
 that are alike all the time.
@@ -43,6 +44,8 @@ Reals = NDArray[np.float64]
 
 _WORSE: Final = np.geomspace(1.05, 20.0, 40)
 """The ratios that are looked for: from 5 % more events than the champion's to twenty times as many."""
+_BELIEF: Final = np.exp(-0.5 * (np.log(_WORSE / 2.0) / 0.7) ** 2)
+"""How likely each is, before anything is seen: around twice as many. Ratios near 20 need few events anyway."""
 _BETS: Final = np.geomspace(0.005, 0.95, 40)
 """The shares of what is at stake that are bet on a mean: small ones find small differences in many values."""
 _LARGEST: Final = 3.0
@@ -52,6 +55,11 @@ _STEPS: Final = 80
 _MCNEMAR_PRIOR: Final = 5.0
 _MISMATCH_PRIOR: Final = 1000.0
 """The units that the belief in the router's weights is worth: large, since mismatches are small."""
+_FEWEST: Final = 10
+_USUAL: Final = 0.75
+_MEAN_OF_USUAL: Final = 0.3685
+"""The mean of a chi-square variable with one degree of freedom, of the lowest three quarters."""
+_TOLD_APART: Final = 1.5
 _HALF: Final = 0.5
 _TINY: Final = 1e-300
 
@@ -116,20 +124,20 @@ def log_e_worse(splits: Iterable[Split], *, dispersion: Any = 1.0) -> Reals:
 
     Of the events under one weight, each is the canary's with probability rho r / (1 - rho + rho r), where rho is the
     share and r the ratio of the two rates, **however the rate of both moves in time**. The e-value is the mean, over 40
-    ratios from 1.05 to 20, of the likelihood of each by that of r = 1; for r < 1 it is smaller still, so the null is
-    composite. The conditional test of two rates (Przyborowski and Wilenski, Biometrika 1940) as a mixture martingale
-    (Robbins 1970; for counts: Lindon and Malek, "Anytime-valid inference for multinomial count data", NeurIPS 2022).
-    Ramps are exact: each weight has its own rho.
+    ratios from 1.05 to 20 with most weight around 2, of the likelihood of each by that of r = 1; for r < 1 it is smaller
+    still, so the null is composite. The conditional test of two rates (Przyborowski and Wilenski, Biometrika 1940) as a
+    mixture martingale (Robbins 1970; for counts: Lindon and Malek, "Anytime-valid inference for multinomial count data",
+    NeurIPS 2022). Ramps are exact: each weight has its own rho.
 
     Args:
         splits: one per weight; none says nothing.
         dispersion: how much more counts vary than those of independent units, 1 or more.
 
     >>> round(float(np.exp(log_e_worse([Split(0.05, 12, 150), Split(0.25, 70, 160)]))), 6)
-    1.30152
+    2.267813
     """
     gained = _log_ratios(splits, np.log(_WORSE), 0.0, dispersion)
-    return _log_mean(gained)
+    return _log_sum(gained + np.log(_BELIEF / _BELIEF.sum()))
 
 
 def log_e_within(splits: Iterable[Split], margin: float, *, dispersion: Any = 1.0) -> Reals:
@@ -461,23 +469,31 @@ def log_e_mismatch(periods: Iterable[tuple[Sequence[float], Sequence[float]]]) -
     return _real(total)
 
 
-def dispersion_over_time(canary: Any, champion: Any) -> Reals:
-    """How much more the canary's share of events varies from interval to interval than of independent events, 1 or more.
+def dispersion_over_time(events: Any) -> Reals:
+    """How much more often events come together than independent ones do, 1 or more, from counts of many intervals.
 
-    Pearson's statistic of each pair of neighbours, averaged, so that a share that rises once, as with a fault, adds next to
-    nothing. Bursts of one key's events within an interval are seen, which is what retries make. **A key that fails all
-    the time is not seen**: its side stays the same.
+    The differences of neighbours, squared, by their sum, which is 1 on average for independent events and k where they
+    come k at a time, as a failed request does that is sent again and again. Neighbours share what moves slowly, and the
+    quarter with the largest differences is left out, so that an incident now and then does not count. Sparse intervals are
+    joined; with fewer than ten of ten events each nothing is known, and 1 is said. So it is where nothing is told from 1,
+    which is below 1.5.
+
+    Take the champion's events of the hour before the rollout, and keep the number for the rollout. **Keys that fail over
+    and over, at any time, are not seen**: `dispersion_over_keys` sees them.
 
     Args:
-        canary: [..., intervals] events, all under one weight, such as those of each minute.
-        champion: the same.
+        events: [..., intervals], such as minutes; one test each.
     """
-    c, events = _real(canary), _real(canary) + _real(champion)
-    before, after = events[..., :-1], events[..., 1:]
-    share = _ratio(c.sum(axis=-1), events.sum(axis=-1))[..., None]
-    spread = before * after * (before + after) * share * (1 - share)
-    found = _ratio((c[..., :-1] * after - c[..., 1:] * before) ** 2, spread)
-    return _real(np.maximum(1.0, _ratio(found.sum(axis=-1), (spread > 0).sum(axis=-1))))
+    e = _real(events)
+    width = max(1, int(np.ceil(_FEWEST / max(float(e.mean()) if e.size else 0.0, 1e-9))))
+    intervals = e.shape[-1] // width
+    if intervals < _FEWEST:
+        return _real(np.ones(e.shape[:-1]))
+    joined = e[..., : intervals * width].reshape(*e.shape[:-1], intervals, width).sum(axis=-1)
+    before, after = joined[..., :-1], joined[..., 1:]
+    usual = np.sort(_ratio((after - before) ** 2, after + before), axis=-1)[..., : round(_USUAL * (intervals - 1))]
+    found = usual.mean(axis=-1) / _MEAN_OF_USUAL
+    return _real(np.where(found < _TOLD_APART, 1.0, found))
 
 
 def dispersion_over_keys(events: Any) -> Reals:

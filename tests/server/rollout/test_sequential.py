@@ -40,7 +40,9 @@ def probability(share: float, ratio: float) -> float:
         ([Split(0.05, 12, 150), Split(0.0, 0, 9), Split(1.0, 9, 0)], 0.526900),
     ],
 )
-def test_evidence_that_a_canary_is_worse(splits: list[Split], expected: float) -> None:
+def test_evidence_that_a_canary_is_worse(splits: list[Split], expected: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same belief in each ratio, which others have computed."""
+    monkeypatch.setattr(sequential, "_BELIEF", np.ones(40))
     assert e_value(sequential.log_e_worse(splits)) == pytest.approx(expected, abs=5e-7)
 
 
@@ -266,20 +268,32 @@ def test_a_mismatch_of_three_versions_is_seen() -> None:
     assert sequential.log_e_mismatch([((90, 5, 5), (9000, 500, 500))]) < 0
 
 
-def test_dispersion_of_events() -> None:
+@pytest.mark.parametrize(
+    ("rate", "together", "expected"), [(30, 1, 1), (3, 1, 1), (30, 6, 6), (300, 20, 20)]
+)
+def test_dispersion_of_events_that_come_together(rate: float, together: int, expected: float) -> None:
     rng = np.random.default_rng(1)
-    canary, champion = rng.poisson(2, 5000), rng.poisson(38, 5000)
-    assert float(sequential.dispersion_over_time(canary, champion)) == pytest.approx(1, abs=0.05)
-    assert float(sequential.dispersion_over_time(canary * 7, champion * 7)) == pytest.approx(7, abs=0.35)
-    later = np.where(np.arange(5000) < 2500, canary, rng.poisson(10, 5000))
-    assert float(sequential.dispersion_over_time(later, champion)) < 1.1
-    # 2,000 keys with one event each and 20 with a hundred: (2000 + 20 * 10000) / 4000.
+    found = sequential.dispersion_over_time(together * rng.poisson(rate / together, (500, 600)))
+    assert float(found.mean()) == pytest.approx(expected, rel=0.15)
+    assert (found >= 1).all()
+
+
+def test_incidents_and_slow_changes_are_no_dispersion() -> None:
+    rng = np.random.default_rng(1)
+    moving = rng.poisson(30 * 2 ** np.sin(np.linspace(0, 6, 60)), (500, 60))
+    moving[:, [10, 40]] *= 20
+    assert float(sequential.dispersion_over_time(moving).mean()) < 1.3
+    assert float(sequential.dispersion_over_time([])) == float(sequential.dispersion_over_time([9] * 9)) == 1
+
+
+def test_dispersion_over_keys() -> None:
+    """2,000 keys with one event each and 20 with a hundred: (2000 + 20 * 10000) / 4000."""
+    rng = np.random.default_rng(1)
     groups = rng.integers(0, 64, (200, 2020))
     sizes = np.repeat([1, 100], [2000, 20])
     counts = np.array([np.bincount(each, weights=sizes, minlength=64) for each in groups])
     assert float(sequential.dispersion_over_keys(counts).mean()) == pytest.approx(50.5, rel=0.05)
     assert float(sequential.dispersion_over_keys(np.zeros(64))) == 1
-    assert float(sequential.dispersion_over_time([], [])) == 1
 
 
 @given(splits, st.floats(1, 50))
