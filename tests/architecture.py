@@ -102,7 +102,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         | {"batching", "features", "rollout", "metrics", "request_log", "models", "plain", "transport.interface"}
         | {"response_cache", "tracing"},
         "services": GROUND
-        | {"access", "plain", "tracing"}
+        | {"access", "plain", "tracing", "labels"}
         | {"prediction", "transport", "batching", "models.signature"},
         "rest.layout": set(),
         "rest.kernels": {"kernels.base", "kernels.memory", "transport.layout", "rest.layout"},
@@ -133,7 +133,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         | {"tracing.layout", "tracing.settings"},
         "worker": GROUND
         | {"batching", "rollout", "metrics", "request_log", "models", "prediction", "transport", "services", "control"}
-        | {"settings", "kernels", "plain", "access", "rest", "response_cache", "tracing"},
+        | {"settings", "kernels", "plain", "access", "rest", "response_cache", "tracing", "labels"},
         "source_process": GROUND | {"sources"},
         "airlock": GROUND | {"batching", "models", "control.verdict", "response_cache"},
         "app": GROUND

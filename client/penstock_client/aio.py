@@ -8,11 +8,14 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
+from numpy.typing import ArrayLike
+
 from penstock import penstock_pb2
 from penstock_client.balanced import AwaitedCallsOf, BalancedAwaitedCalls
 from penstock_client.base import ClientBase
 from penstock_client.channel import is_url
 from penstock_client.errors import PenstockClientError
+from penstock_client.feedback import Labels, Values
 from penstock_client.grpcio import AwaitedChannelCalls
 from penstock_client.headers import Headers, trace_headers
 from penstock_client.hedged import HedgedAwaitedCalls
@@ -230,6 +233,21 @@ class AsyncClient(ClientBase):
     ) -> penstock_pb2.DriftStateResponse:
         """How far the served rows are from the training rows; see `Client.drift_state`."""
         return await self._run(self._session.drift_state(model, version, timeout_s))
+
+    async def feedback(
+        self,
+        model: str,
+        labels: Labels = None,
+        *,
+        ids: Sequence[str] | None = None,
+        values: Values = None,
+        rows: ArrayLike | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Tells what was true of rows that were answered; see `Client.feedback`."""
+        return await self._run(
+            self._session.feedback(model, labels, ids=ids, values=values, rows=rows, timeout_s=timeout_s)
+        )
 
     async def close(self) -> None:
         """Closes the connection; calls of other tasks end with an error."""

@@ -7,12 +7,14 @@ from types import TracebackType
 from typing import Any, Literal, Self, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from penstock import penstock_pb2
 from penstock_client.balanced import BalancedCalls, Calls
 from penstock_client.base import ClientBase
 from penstock_client.channel import is_url
 from penstock_client.errors import PenstockClientError
+from penstock_client.feedback import Labels, Values
 from penstock_client.grpcio import ChannelCalls
 from penstock_client.headers import Headers, trace_headers
 from penstock_client.hedged import HedgedCalls
@@ -352,6 +354,43 @@ class Client(ClientBase):
             UnsupportedError: the server is not Penstock.
         """
         return self._run(self._session.drift_state(model, version, timeout_s))
+
+    def feedback(
+        self,
+        model: str,
+        labels: Labels = None,
+        *,
+        ids: Sequence[str] | None = None,
+        values: Values = None,
+        rows: ArrayLike | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Tells a Penstock server what was true of rows that it answered; it joins that with the answers by their ids.
+
+        All of it is taken when this returns, and may be sent again: of an answer the first label counts.
+
+        Args:
+            model: whose answers these are about.
+            labels: by the `request_id` of a prediction, a class as the model names it or a number; a list of them for a request
+                of several rows. Or a list with one for each of `ids`. None where only values are known.
+            ids: of the requests, where labels are a list.
+            values: what answers were worth, such as a margin, by id or as a list.
+            rows: where ids and labels are lists: which row of its request each is about, from 0; None for the first.
+            timeout_s: seconds until the call gives up; None for the client's setting.
+
+        Returns:
+            How many labels were taken: all of them.
+
+        Raises:
+            InvalidRequestError: a label is none, or lengths differ.
+            ModelNotFoundError: the server has no such model, or takes no labels of it.
+            OverloadedError: labels come faster than the server joins them, even after the retries.
+            UnsupportedError: the server takes no labels.
+
+        >>> client.feedback("fares", {"a-17": 84.5, "a-18": 12.0})
+        2
+        """
+        return self._run(self._session.feedback(model, labels, ids=ids, values=values, rows=rows, timeout_s=timeout_s))
 
     def close(self) -> None:
         """Closes all connections; calls of other threads end with an error."""

@@ -6,12 +6,14 @@ perform the steps, one blocking and one awaiting, so both behave alike. The sess
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from numpy.typing import ArrayLike
+
 from penstock import inference_pb2, penstock_pb2
-from penstock.names import CONTROL_SERVICE, DRIFT_STATE_METHOD, INFER_METHOD, INFERENCE_SERVICE
+from penstock.names import CONTROL_SERVICE, DRIFT_STATE_METHOD, FEEDBACK_MODEL, INFER_METHOD, INFERENCE_SERVICE
 from penstock_client.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -21,6 +23,7 @@ from penstock_client.errors import (
     UnsupportedError,
     meaning_of,
 )
+from penstock_client.feedback import Labels, Values, feedback_of, payloads, taken
 from penstock_client.metadata import ModelMetadata, ModelState, TensorSpec, index_of, metadata_of
 from penstock_client.plan import Plans
 from penstock_client.prediction import Prediction, parsed, prediction_of
@@ -131,6 +134,32 @@ class Session:
     def drift_state(self, model: str, version: str, timeout_s: float | None) -> Steps[penstock_pb2.DriftStateResponse]:
         """The server's drift report; only a Penstock server has the method."""
         return self._with_deadline(model, timeout_s, lambda deadline_s: self._drift_state(model, version, deadline_s))
+
+    def feedback(
+        self,
+        model: str,
+        labels: Labels,
+        *,
+        ids: Sequence[str] | None,
+        values: Values,
+        rows: ArrayLike | None,
+        timeout_s: float | None,
+    ) -> Steps[int]:
+        """How many labels were taken, in as many requests as they need."""
+
+        def steps(deadline_s: float) -> Steps[int]:
+            total = 0
+            for payload in payloads(model, feedback_of(labels, ids=ids, values=values, rows=rows)):
+                try:
+                    reply, _ = yield from self._call(INFER_METHOD, payload, deadline_s, self._retries)
+                except ModelNotFoundError as error:
+                    if FEEDBACK_MODEL in error.details:
+                        raise UnsupportedError("the server takes no labels", code=error.code) from error
+                    raise
+                total += taken(reply)
+            return total
+
+        return self._with_deadline(model, timeout_s, steps)
 
     def is_live(self, timeout_s: float | None) -> Steps[bool]:
         """Whether the server answers and reports itself live; one attempt."""

@@ -35,6 +35,8 @@ CONTROL_SERVICE: Final = "penstock.v1.Penstock"
 
 INFER_METHOD: Final = "ModelInfer"
 DRIFT_STATE_METHOD: Final = "DriftState"
+FEEDBACK_METHOD: Final = "Feedback"
+FEEDBACK_STREAM_METHOD: Final = "FeedbackStream"
 STATISTICS_METHOD: Final = "ModelStatistics"
 LOAD_METHOD: Final = "RepositoryModelLoad"
 LOG_SETTINGS_METHOD: Final = "LogSettings"
@@ -68,6 +70,22 @@ PARAMETER_ROLE: Final = "penstock_role"
 PARAMETER_QUEUE_US: Final = "penstock_queue_us"
 PARAMETER_COMPUTE_US: Final = "penstock_compute_us"
 PARAMETER_BATCH_ROWS: Final = "penstock_batch_rows"
+
+FEEDBACK_MODEL: Final = "penstock.feedback"
+"""The reserved model that takes labels, for gateways that let the Open Inference Protocol alone through."""
+FEEDBACK_VERSION: Final = "1"
+FEEDBACK_IDS, FEEDBACK_LABELS, FEEDBACK_VALUES, FEEDBACK_ROWS, FEEDBACK_MODELS = (
+    "ids",
+    "labels",
+    "values",
+    "rows",
+    "models",
+)
+"""Its inputs, each of one element per label."""
+FEEDBACK_TAKEN: Final = "taken"
+"""Its output: how many labels were taken."""
+PARAMETER_MODEL: Final = "model"
+"""The parameter of a request to it that names the model of all labels."""
 
 ATTRIBUTIONS: Final = "penstock_attributions"
 """The output that a request gets with `explain`, or by its name; metadata shows it as a parameter of the first output."""

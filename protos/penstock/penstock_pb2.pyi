@@ -6,6 +6,32 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class FeedbackRequest(_message.Message):
+    __slots__ = ("model", "ids", "classes", "numbers", "values", "rows", "models", "passed_on")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    PASSED_ON_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    numbers: _containers.RepeatedScalarFieldContainer[float]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    models: _containers.RepeatedScalarFieldContainer[str]
+    passed_on: bytes
+    def __init__(self, model: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., classes: _Optional[_Iterable[str]] = ..., numbers: _Optional[_Iterable[float]] = ..., values: _Optional[_Iterable[float]] = ..., rows: _Optional[_Iterable[int]] = ..., models: _Optional[_Iterable[str]] = ..., passed_on: _Optional[bytes] = ...) -> None: ...
+
+class FeedbackResponse(_message.Message):
+    __slots__ = ("taken",)
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    taken: int
+    def __init__(self, taken: _Optional[int] = ...) -> None: ...
+
 class DriftStateRequest(_message.Message):
     __slots__ = ("model", "version")
     MODEL_FIELD_NUMBER: _ClassVar[int]

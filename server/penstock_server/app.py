@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
@@ -46,7 +46,7 @@ from penstock_server.drift.monitor import DriftMonitor
 from penstock_server.metrics import statistics
 from penstock_server.metrics.prometheus import MetricsCollector, registry_of
 from penstock_server.metrics.store import CounterStore
-from penstock_server.paths import cache_dir, file_name_for
+from penstock_server.paths import cache_dir, data_dir, file_name_for
 from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.rest.kernel_set import KERNELS as REST_KERNELS
@@ -114,6 +114,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         last_resort = stack.enter_context(lifeline.LastResort())
         ports = _bind(stack, settings)
         grpc_address, shared_port, http_socket = ports.grpc, ports.shared, ports.http
+        settings = _with_label_folder(settings, grpc_address)
         rest_address = "" if ports.rest is None else port.address_of(settings.http_host, ports.rest.number)
         for warning in warnings:
             log.warning(warning)
@@ -312,6 +313,15 @@ def _drift_folder(settings: ServerSettings, grpc_address: str) -> Path | None:
     if settings.port == 0 and not settings.grpc_host.startswith(UNIX):
         return None
     return cache_dir() / "drift" / file_name_for(grpc_address)
+
+
+def _with_label_folder(settings: ServerSettings, grpc_address: str) -> ServerSettings:
+    """The settings with the folder in which labels are kept, if some are taken."""
+    labels = settings.labels
+    if not labels.is_on:
+        return settings
+    folder = labels.folder or data_dir() / "labels" / file_name_for(grpc_address)
+    return replace(settings, labels=replace(labels, folder=folder.absolute()))
 
 
 def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> None:

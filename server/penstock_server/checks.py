@@ -18,7 +18,7 @@ from penstock_server.cores import cores
 from penstock_server.errors import InvalidInputError
 from penstock_server.kernels.compiled import check_writable
 from penstock_server.models import execution
-from penstock_server.paths import cache_dir
+from penstock_server.paths import cache_dir, data_dir
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import registry
 from penstock_server.tracing.layout import REGION_BYTES
@@ -49,6 +49,7 @@ def check(settings: ServerSettings) -> None:
     _check_sources(settings)
     _check_cache(settings)
     _check_request_log(settings)
+    _check_labels(settings)
     _check_execution(settings)
     for files in (settings.grpc.tls, settings.http.tls):
         if files is not None:
@@ -189,6 +190,30 @@ def _execution_warnings(settings: ServerSettings) -> Iterator[str]:
                 f"{settings.workers} workers load each version onto the device, and none has a limit; "
                 f"set {where}.memory_mib to what a version may take in one worker"
             )
+
+
+def _check_labels(settings: ServerSettings) -> None:
+    labels = settings.labels
+    if not labels.is_on:
+        return
+    if labels.folder is None and settings.port == 0 and not settings.grpc_host.startswith(UNIX):
+        raise InvalidInputError(
+            "labels.folder is not set, and with port 0 no later server would find what is kept; set it"
+        )
+    folder = labels.folder or data_dir()
+    try:
+        check_writable(folder)
+    except OSError as error:
+        raise InvalidInputError(
+            f"labels are kept in {folder}, which cannot be written to ({error.strerror}); set labels.folder"
+        ) from error
+    if labels.peer_token_file is not None:
+        try:
+            labels.peer_token_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError(
+                f"labels.peer_token_file is {labels.peer_token_file}, which cannot be read"
+            ) from error
 
 
 def _check_request_log(settings: ServerSettings) -> None:

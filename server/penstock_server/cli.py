@@ -28,6 +28,7 @@ def run(
     transport: str | None = None,
     allow_python: bool | None = None,
     trace_endpoint: str | None = None,
+    labels: bool | None = None,
     config: Path | None = None,
     log_level: LogLevel | None = None,
     log_format: LogFormat | None = None,
@@ -57,6 +58,8 @@ def run(
         settings = replace(settings, python=replace(settings.python, allow=allow_python))
     if trace_endpoint is not None:
         settings = replace(settings, tracing=replace(settings.tracing, endpoint=trace_endpoint))
+    if labels is not None:
+        settings = replace(settings, labels=replace(settings.labels, enabled=labels))
     if settings.registry is None and (settings.model_repository is None or "MLFLOW_TRACKING_URI" in os.environ):
         settings = replace(settings, registry=default_registry())
     if only_check:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from penstock.names import VersionKey
+from penstock.names import FEEDBACK_MODEL, VersionKey
 from penstock_server import lifeline
 from penstock_server.access.credentials import Credentials
 from penstock_server.access.gate import Gate
@@ -35,6 +35,8 @@ from penstock_server.control.forwarding import ForwardedCalls
 from penstock_server.control.worker_link import WorkerLink
 from penstock_server.errors import InvalidInputError, PenstockError
 from penstock_server.kernels import compiled
+from penstock_server.labels.label_file import LabelWriter
+from penstock_server.labels.settings import LabelSettings
 from penstock_server.log_setup import configure_logging, set_level
 from penstock_server.memory import MemoryReturn, return_memory
 from penstock_server.metrics.counters import CountersShape, SharedCounters, new_counters, open_counters
@@ -64,6 +66,7 @@ from penstock_server.request_log.writer import RequestLogWriter
 from penstock_server.response_cache.responses import ResponseCache, VersionResponses
 from penstock_server.response_cache.verdict import caching_verdict
 from penstock_server.rollout.plan import ModelRoutes, VersionStatus
+from penstock_server.services.feedback import Feedback
 from penstock_server.services.health import Health
 from penstock_server.services.inference import MODEL_INFER, inference_methods
 from penstock_server.services.known_callers import KnownCallers
@@ -167,8 +170,12 @@ class Worker:
         # The ends of executors of ensembles that were bound otherwise: versions that they use are not closed before.
         self._ending: list[threading.Event] = []
         self._forwarded = ForwardedCalls(link.send, self._post)
-        methods: Methods = inference_methods(self._predictor) | self._health.methods | reflection_methods()
-        methods |= penstock_methods(self._forwarded.forward)
+        labels = _label_writer(settings.labels, slot)
+        self._feedback = Feedback(settings.labels, labels, self._predictor, thread=self._large)
+        methods: Methods = (
+            inference_methods(self._predictor, self._feedback) | self._health.methods | reflection_methods()
+        )
+        methods |= penstock_methods(self._forwarded.forward) | self._feedback.methods
         methods |= triton_methods(
             self._predictor,
             self._forwarded.forward,
@@ -218,7 +225,7 @@ class Worker:
         forms = None
         if isinstance(self._transport, NativeTransport) and (kernels := compiled.available(REST_KERNELS)) is not None:
             forms = Forms(kernels, self._transport, lambda: self._predictor.routing_table)
-        describer = DirectCalls(inference_methods(self._predictor))
+        describer = DirectCalls(inference_methods(self._predictor, self._feedback))
         signatures = Signatures(describer, generation=lambda: self._predictor.routing_table)
         routes = Routes(caller, signatures, post=self._post, most_bytes=most_bytes, forms=forms)
         files = self._settings.grpc.tls
@@ -510,7 +517,9 @@ class Worker:
 
     def _route_swap(self) -> Callable[[], None]:
         """The reactor's action that puts the last plans in force, over the versions that are loaded now."""
-        models = {name: self._served(name, routes) for name, routes in self._serving.models.items()}
+        models = {
+            name: self._served(name, routes) for name, routes in self._serving.models.items() if name != FEEDBACK_MODEL
+        }
         replaced = self._bind_ensembles(models)
         bound = [(*key, executors) for key, executors in self._bound.items()]
         routing_table = RoutingTable(models, self._serving.is_settled)
@@ -707,6 +716,15 @@ def _join(executor: Executor, closed: threading.Event) -> None:
     executor.join()
     if executor.sampler is not None:
         executor.sampler.close()
+
+
+def _label_writer(settings: LabelSettings, slot: int) -> LabelWriter | None:
+    """What keeps this worker's labels; None if none are taken.
+
+    Raises:
+        OSError: they cannot be kept.
+    """
+    return None if settings.folder is None or not settings.is_on else LabelWriter(settings.folder, slot)
 
 
 def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:

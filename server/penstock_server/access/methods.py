@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock import inference_pb2 as pb
+from penstock import penstock_pb2
 from penstock.names import (
     CONTROL_SERVICE,
     DRIFT_STATE_METHOD,
+    FEEDBACK_METHOD,
+    FEEDBACK_MODEL,
+    FEEDBACK_MODELS,
+    FEEDBACK_STREAM_METHOD,
     HEALTH_SERVICE,
     INFER_METHOD,
     INFERENCE_SERVICE,
     LOAD_METHOD,
+    PARAMETER_MODEL,
     REFLECTION_SERVICES,
     STATISTICS_METHOD,
 )
@@ -65,12 +71,29 @@ def model_of(message: bytes) -> str:
 
 
 def _infer(message: bytes) -> Need:
-    return Need("infer", model_of(message))
+    model = model_of(message)
+    return Need("infer", model) if model != FEEDBACK_MODEL else _labels(message)
+
+
+def _labels(message: bytes) -> Need:
+    """Of a request to the reserved model that takes labels: the right to give them for the one model that it names."""
+    request = parse(pb.ModelInferRequest, message, OPEN_INFERENCE)
+    if any(tensor.name == FEEDBACK_MODELS for tensor in request.inputs) or PARAMETER_MODEL not in request.parameters:
+        return Need("feedback", EVERY_MODEL)
+    return Need("feedback", request.parameters[PARAMETER_MODEL].string_param or EVERY_MODEL)
+
+
+def _feedback(message: bytes) -> Need:
+    request = parse(penstock_pb2.FeedbackRequest, message, CONTROL_SERVICE)
+    named = {request.model, *request.models} - {""}
+    return Need("feedback", named.pop() if len(named) == 1 and not request.passed_on else EVERY_MODEL)
 
 
 def _read_named(message: bytes) -> Need:
     """Of messages whose first field is the model's name, "" for all."""
-    return Need("read", parse_small(pb.ModelReadyRequest, message, OPEN_INFERENCE).name or EVERY_MODEL)
+    name = parse_small(pb.ModelReadyRequest, message, OPEN_INFERENCE).name
+    # What takes labels is told to all who may read anything.
+    return Need("read", NO_MODEL if name == FEEDBACK_MODEL else name or EVERY_MODEL)
 
 
 def _read_something(_message: bytes) -> Need:
@@ -133,7 +156,10 @@ NEEDS: Final[Mapping[str, Asking]] = {
             "LogSettings": _log_settings,
         },
     ),
-    **_paths(CONTROL_SERVICE, {DRIFT_STATE_METHOD: _read_named}),
+    **_paths(
+        CONTROL_SERVICE,
+        {DRIFT_STATE_METHOD: _read_named, FEEDBACK_METHOD: _feedback, FEEDBACK_STREAM_METHOD: _feedback},
+    ),
     **_paths(HEALTH_SERVICE, {"Check": _health, "Watch": _health}),
     **{f"/{service}/ServerReflectionInfo": _read_something for service in REFLECTION_SERVICES},
 }

@@ -32,6 +32,7 @@ TABLE: Final[tuple[tuple[str, str, str], ...]] = (
     (_POST, "/invocations/{model}", "invoke"),
     (_POST, "/predict", "predict_only"),
     (_POST, "/predict/{model}", "predict"),
+    (_POST, "/v1/feedback", "feedback"),
     # KServe's V1 protocol; the verb stands behind the last part.
     (_GET, "/v1/models", "models"),
     (_GET, "/v1/models/{model}", "model_ready"),

@@ -15,7 +15,10 @@ import msgspec
 import structlog
 
 from penstock import inference_pb2 as pb
+from penstock import penstock_pb2
 from penstock.names import (
+    CONTROL_SERVICE,
+    FEEDBACK_METHOD,
     INFERENCE_SERVICE,
     LOAD_METHOD,
     PARAMETER_EXPLAIN,
@@ -28,6 +31,7 @@ from penstock_server.errors import InvalidInputError, NotFoundError, PenstockErr
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.rest import http, openapi, paths
 from penstock_server.rest.answers import Answer, Continuation, Exchange, LateRefusal, RestOutcome, as_json, error_answer
+from penstock_server.rest.feedback import feedback_message
 from penstock_server.rest.forms import ROW, TENSORS, Forms, Render, Way
 from penstock_server.rest.http import HTML, TEXT, BadRequestError, Request
 from penstock_server.rest.message_json import json_of_message, setting_of
@@ -54,6 +58,7 @@ LARGE_BYTES: Final = 128 * 1024
 """A body, or a reply, from this size on is read, or written, on a thread, as gRPC's large messages are."""
 _PREFIX: Final = f"/{INFERENCE_SERVICE}/"
 _INFER: Final = _PREFIX + "ModelInfer"
+_FEEDBACK: Final = f"/{CONTROL_SERVICE}/{FEEDBACK_METHOD}"
 _HEADER_LENGTH: Final = b"inference-header-content-length"
 _BINARY_LENGTH: Final = b"inference-header-content-length: %d\r\n"
 
@@ -303,6 +308,27 @@ class Routes:
             raise NotFoundError(f"name the model, as in {path}; only where a single one is served it need not be named")
         return models[0]
 
+    def _feedback(self, exchange: Exchange, _query: Query) -> None:
+        body = self._body(exchange.request)
+        made = partial(feedback_message, body, exchange.request.headers.get(b"content-type", b""))
+
+        def begin(message: bytes) -> None:
+            self._call(exchange, _FEEDBACK, message, _taken)
+
+        def refuse(error: PenstockError | BadRequestError) -> None:
+            # What is wrong is told to those who may give labels.
+            self._begin(exchange, _FEEDBACK, b"", LateRefusal(exchange, error))
+
+        if len(body) <= LARGE_BYTES:
+            try:
+                message = made()
+            except (PenstockError, BadRequestError) as error:
+                refuse(error)
+            else:
+                begin(message)
+        else:
+            self._read(exchange, made, begin, refuse)
+
     # Pages, and what probes ask.
 
     def _alive(self, exchange: Exchange, _query: Query) -> None:
@@ -478,6 +504,10 @@ def _model_ready(name: str, message: bytes) -> Answer:
 def _model_names(message: bytes) -> Answer:
     index = parse(pb.RepositoryIndexResponse, message, OPEN_INFERENCE)
     return as_json({"models": sorted({model.name for model in index.models})})
+
+
+def _taken(message: bytes) -> Answer:
+    return as_json({"taken": penstock_pb2.FeedbackResponse.FromString(message).taken})
 
 
 def _index(message: bytes) -> Answer:

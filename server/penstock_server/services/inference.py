@@ -3,12 +3,14 @@
 import json
 import threading
 from collections import deque
+from functools import partial
 from importlib.metadata import version as installed_version
 from typing import Final
 
 from penstock import inference_pb2 as pb
 from penstock.names import (
     ATTRIBUTIONS,
+    FEEDBACK_MODEL,
     INFERENCE_SERVICE,
     PARAMETER_COLUMNS,
     PARAMETER_METHOD,
@@ -26,8 +28,9 @@ from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable
 from penstock_server.services import triton
+from penstock_server.services.feedback import Feedback
 from penstock_server.services.model_config import platform_of
-from penstock_server.transport.interface import Methods
+from penstock_server.transport.interface import Methods, UnaryHandler
 from penstock_server.transport.status import status_of
 
 MODEL_INFER: Final = f"/{INFERENCE_SERVICE}/ModelInfer"
@@ -35,13 +38,15 @@ EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "parameters", *tr
 _REAL_STATUS: Final = "triton_grpc_error"
 
 
-def inference_methods(predictor: Predictor) -> Methods:
-    """Every method of `inference.GRPCInferenceService` that is served."""
-    service = _Inference(predictor)
+def inference_methods(predictor: Predictor, feedback: Feedback | None = None) -> Methods:
+    """Every method of `inference.GRPCInferenceService` that is served; one model of it takes labels, if some are taken."""
+    feedback = feedback if feedback is not None and feedback.is_on else None
+    service = _Inference(predictor, feedback)
+    infer = predictor.infer if feedback is None else partial(_infer_or_label, predictor, feedback)
     path = f"/{INFERENCE_SERVICE}/"
     return Methods(
         unary={
-            MODEL_INFER: predictor.infer,
+            MODEL_INFER: infer,
             path + "ServerLive": service.server_live,
             path + "ServerReady": service.server_ready,
             path + "ModelReady": service.model_ready,
@@ -49,15 +54,23 @@ def inference_methods(predictor: Predictor) -> Methods:
             path + "ModelMetadata": service.model_metadata,
             path + "RepositoryIndex": service.repository_index,
         },
-        streams={path + "ModelStreamInfer": lambda call: _Stream(predictor, call).receive},
+        streams={path + "ModelStreamInfer": lambda call: _Stream(infer, call).receive},
     )
+
+
+def _infer_or_label(predictor: Predictor, feedback: Feedback, message: bytes, call: Call) -> None:
+    if feedback.is_asked(message):
+        feedback.infer(message, call)
+    else:
+        predictor.infer(message, call)
 
 
 class _Inference:
     """The methods that only read the routing table; each answers at once."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, feedback: Feedback | None) -> None:
         self._predictor = predictor
+        self._feedback = feedback
         self._version = installed_version("penstock")
 
     @property
@@ -72,7 +85,8 @@ class _Inference:
 
     def model_ready(self, message: bytes, call: Call) -> None:
         request = parse_small(pb.ModelReadyRequest, message, OPEN_INFERENCE)
-        self._routing_table.model(request.name).resolve(request.version, "")
+        if self._feedback is None or request.name != FEEDBACK_MODEL:
+            self._routing_table.model(request.name).resolve(request.version, "")
         call.finish(pb.ModelReadyResponse(ready=True).SerializeToString())
 
     def server_metadata(self, _message: bytes, call: Call) -> None:
@@ -81,6 +95,9 @@ class _Inference:
 
     def model_metadata(self, message: bytes, call: Call) -> None:
         request = parse_small(pb.ModelMetadataRequest, message, OPEN_INFERENCE)
+        if self._feedback is not None and request.name == FEEDBACK_MODEL:
+            call.finish(self._feedback.metadata().SerializeToString())
+            return
         model = self._routing_table.model(request.name)
         executor = model.resolve(request.version or "@champion", "")
         reply = pb.ModelMetadataResponse(
@@ -128,8 +145,8 @@ class _Stream:
     `triton_grpc_error` gets a gRPC status instead, which ends the stream.
     """
 
-    def __init__(self, predictor: Predictor, call: Call) -> None:
-        self._predictor = predictor
+    def __init__(self, infer: UnaryHandler, call: Call) -> None:
+        self._infer = infer
         self._call = call
         self._answers: deque[_StreamedCall] = deque()
         # Answers may come from an executor's thread.
@@ -145,7 +162,10 @@ class _Stream:
             return
         answer = _StreamedCall(self)
         self._answers.append(answer)
-        self._predictor.infer(message, answer)
+        try:
+            self._infer(message, answer)
+        except PenstockError as error:
+            answer.fail(error)
 
     def cancelled(self) -> None:
         with self._lock:

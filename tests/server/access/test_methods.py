@@ -5,13 +5,19 @@ from hypothesis import strategies as st
 
 from penstock import inference_pb2 as pb
 from penstock import penstock_pb2
-from penstock.names import CONTROL_SERVICE, HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICES
+from penstock.names import CONTROL_SERVICE, FEEDBACK_MODEL, HEALTH_SERVICE, INFERENCE_SERVICE, REFLECTION_SERVICES
 from penstock.wire import varint
 from penstock_server.access.methods import NEEDS, Need, model_of, need_of
 from penstock_server.access.policy import EVERY_MODEL, NO_MODEL
 from penstock_server.errors import InvalidInputError
 
 OIP = f"/{INFERENCE_SERVICE}/"
+PENSTOCK = f"/{CONTROL_SERVICE}/"
+
+
+def labels(**fields: object) -> pb.ModelInferRequest:
+    """A request to the reserved model that takes labels."""
+    return pb.ModelInferRequest(model_name=FEEDBACK_MODEL, **fields)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +48,20 @@ OIP = f"/{INFERENCE_SERVICE}/"
         (OIP + "LogSettings", pb.LogSettingsRequest(settings={"a": {}}), Need("control", EVERY_MODEL)),
         (OIP + "SystemSharedMemoryRegister", pb.ServerLiveRequest(), Need("control", EVERY_MODEL)),
         (f"/{CONTROL_SERVICE}/DriftState", pb.ModelReadyRequest(name="m"), Need("read", "m")),
+        (OIP + "ModelMetadata", pb.ModelMetadataRequest(name=FEEDBACK_MODEL), Need("read", NO_MODEL)),
+        (OIP + "ModelInfer", labels(), Need("feedback", EVERY_MODEL)),
+        (OIP + "ModelInfer", labels(parameters={"model": {"string_param": "m"}}), Need("feedback", "m")),
+        (
+            OIP + "ModelInfer",
+            labels(parameters={"model": {"string_param": "m"}}, inputs=[{"name": "models"}]),
+            Need("feedback", EVERY_MODEL),
+        ),
+        (PENSTOCK + "Feedback", penstock_pb2.FeedbackRequest(model="m"), Need("feedback", "m")),
+        (PENSTOCK + "FeedbackStream", penstock_pb2.FeedbackRequest(models=["m", "m"]), Need("feedback", "m")),
+        (PENSTOCK + "Feedback", penstock_pb2.FeedbackRequest(models=["m", "n"]), Need("feedback", EVERY_MODEL)),
+        (PENSTOCK + "Feedback", penstock_pb2.FeedbackRequest(model="m", models=["n"]), Need("feedback", EVERY_MODEL)),
+        (PENSTOCK + "Feedback", penstock_pb2.FeedbackRequest(), Need("feedback", EVERY_MODEL)),
+        (PENSTOCK + "Feedback", penstock_pb2.FeedbackRequest(model="m", passed_on=b"x"), Need("feedback", EVERY_MODEL)),
         (f"/{HEALTH_SERVICE}/Check", pb.ModelReadyRequest(), Need(None, NO_MODEL)),
         (f"/{HEALTH_SERVICE}/Watch", pb.ModelReadyRequest(name=INFERENCE_SERVICE), Need(None, NO_MODEL)),
         (f"/{HEALTH_SERVICE}/Check", pb.ModelReadyRequest(name="m"), Need("read", "m")),

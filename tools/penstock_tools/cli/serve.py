@@ -82,6 +82,15 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    labels: Annotated[
+        bool | None,
+        typer.Option(
+            "--labels",
+            help="Take labels of requests with an id, and say how good each version is by them. Each answered row with an id "
+            "then takes 84 bytes of disk. How long answers are kept is said in the settings file. Default: no.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -133,6 +142,7 @@ def serve(
         transport=transport,
         allow_python=allow_python,
         trace_endpoint=trace_endpoint,
+        labels=labels,
         config=config,
         log_level=log_level,
         log_format=log_format,
