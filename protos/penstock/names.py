@@ -14,6 +14,18 @@ CANARY: Final = "canary"
 SHADOW: Final = "shadow"
 ROLES: Final[tuple[Role, ...]] = (CHAMPION, CANARY, SHADOW)
 
+
+def role_of(alias: str) -> Role | None:
+    """The role that an alias of the registry gives: `canary` and `shadow` may have a suffix, as in `canary-b`.
+
+    >>> role_of("canary"), role_of("canary-b"), role_of("champion-b"), role_of("staging")
+    ('canary', 'canary', None, None)
+    """
+    if alias in ROLES:
+        return alias
+    return next((role for role in (CANARY, SHADOW) if alias.startswith(f"{role}-")), None)
+
+
 VersionState = Literal["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"]
 """A version's state as `RepositoryIndex` reports it (Triton's model repository extension)."""
 

@@ -604,7 +604,9 @@ class Worker:
                 sampler.role = role or ""
         if model.plan is None:
             return
-        champion, shadow = (model.executors.get(version or "") for version in (model.plan.champion, model.plan.shadow))
+        champion = model.executors.get(model.plan.champion or "")
+        shadows = (model.executors.get(arm.version) for arm in model.plan.shadows)
+        shadow = next((found for found in shadows if found is not None), None)
         if champion is not None and shadow is not None:
             champion.set_shadow(self._shadow_target(champion, shadow))
 

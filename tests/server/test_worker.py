@@ -29,7 +29,7 @@ from penstock_server.models.execution import PROVIDERS, ExecutionSettings, OwnEx
 from penstock_server.plain.kernel_set import KERNELS
 from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
-from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
+from penstock_server.rollout.plan import Arm, ModelRoutes, ShadowArm, TrafficPlan, VersionStatus
 from penstock_server.settings import ModelSettings, OwnModelSettings, ServerSettings
 from penstock_server.worker import ORPHAN_GRACE_S, Worker
 
@@ -227,11 +227,11 @@ def test_plans_give_versions_their_roles(start: Any, model: Path) -> None:
     supervised = start()
     for version in "12":
         supervised.load(model, version)
-    supervised.serve(TrafficPlan("1", canary="2", canary_weight=1.0))
+    supervised.serve(TrafficPlan("1", (Arm("2", 1.0),)))
     reply = supervised.infer()
     assert (reply.model_version, reply.parameters["penstock_role"].string_param) == ("2", "canary")
     champion, shadow = (supervised.worker._executors["m", version] for version in "12")
-    supervised.serve(TrafficPlan("1", shadow="2"))
+    supervised.serve(TrafficPlan("1", shadows=(ShadowArm("2"),)))
     assert supervised.infer().model_version == "1"
     assert champion.shadow is not None
     assert shadow.shadow is None

@@ -17,7 +17,7 @@ import msgspec
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from penstock.names import SERVER_NAME
+from penstock.names import CANARY, SERVER_NAME, SHADOW
 from penstock_server.access.gate import Gate
 from penstock_server.access.policy import EVERY_MODEL, NO_MODEL
 from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request
@@ -185,7 +185,7 @@ class AdminServer:
         }
 
     def state(self) -> dict[str, Any]:
-        """What /v1/models shows: a row per version and role, weights in percent."""
+        """What /v1/models shows: a row per version and role, weights and samples in percent."""
         view = self._view()
         return {
             "models": [
@@ -194,7 +194,8 @@ class AdminServer:
                     "version": version.version,
                     "role": role,
                     "wanted": version.wanted,
-                    "weight": None if role != "canary" or version.weight is None else weight_in_percent(version.weight),
+                    "weight": _percent(version.weight) if role == CANARY else None,
+                    "sample": _percent(version.fraction) if role == SHADOW else None,
                     "state": version.state,
                     "reason": version.reason,
                     "engine": version.engine,
@@ -203,7 +204,15 @@ class AdminServer:
                 for role in version.roles or ("",)
             ]
             + [
-                {"name": model, "version": "", "role": "", "weight": None, "state": "UNAVAILABLE", "reason": problem}
+                {
+                    "name": model,
+                    "version": "",
+                    "role": "",
+                    "weight": None,
+                    "sample": None,
+                    "state": "UNAVAILABLE",
+                    "reason": problem,
+                }
                 for model, problem in sorted(view.problems.items())
                 if all(version.model != model for version in view.versions)
             ],
@@ -222,6 +231,10 @@ def _refused(error: PenstockError) -> Reply:
     if isinstance(error, LimitedError):
         return Reply(text, 429, headers=(("Retry-After", str(ceil(error.retry_after_s))),))
     return Reply(text, 403 if isinstance(error, DeniedError) else 503)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else weight_in_percent(share)
 
 
 def _workers(view: ServerView) -> list[dict[str, Any]]:

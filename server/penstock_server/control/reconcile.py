@@ -152,18 +152,13 @@ def effective_plan(
     champion = next((version for version in choices if version in ready), None)
     if champion is None:
         return None
-    canary = _other(desired.canary, champion, ready)
+    besides = ready - {champion}
     return TrafficPlan(
         champion=champion,
-        canary=canary,
-        canary_weight=desired.canary_weight if canary is not None else 0.0,
-        shadow=_other(desired.shadow, champion, ready),
+        canaries=tuple(arm for arm in desired.canaries if arm.version in besides),
+        shadows=tuple(arm for arm in desired.shadows if arm.version in besides),
         others=tuple(version for version in desired.others if version in ready),
     )
-
-
-def _other(version: str | None, champion: str | None, ready: AbstractSet[str]) -> str | None:
-    return version if version in ready and version != champion else None
 
 
 def one_first(

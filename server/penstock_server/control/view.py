@@ -20,6 +20,7 @@ class VersionView:
         roles: its roles in the plans in force; a version may be canary and shadow at once.
         wanted: its roles in the desired plan.
         weight: the canary's share, 0 to 1; None for other roles.
+        fraction: the share of the champion's batches that the shadow gets, 0 to 1; None for other roles.
         reason: why it is not ready, what is wrong with its new files, or what is wrong with its model.
         engine: what runs it, in a few words; a colon; and why. "" where no worker has it.
     """
@@ -29,6 +30,7 @@ class VersionView:
     state: VersionState
     roles: tuple[Role, ...] = ()
     weight: float | None = None
+    fraction: float | None = None
     reason: str = ""
     wanted: tuple[Role, ...] = ()
     engine: str = ""
@@ -137,6 +139,11 @@ def _status(standing: Standing, held: Sequence[VersionStatus]) -> VersionStatus:
     return VersionStatus(worst.state, worst.reason or standing.note) if worst.state == "READY" else worst
 
 
+def _first(shares: Iterable[float | None]) -> float | None:
+    """The first that is there."""
+    return next((share for share in shares if share is not None), None)
+
+
 def version_views(
     desired: Desired, workers: Sequence[WorkerProcess], standing: Callable[[VersionKey], Standing]
 ) -> tuple[VersionView, ...]:
@@ -147,11 +154,12 @@ def version_views(
         plans = [plan for worker in workers if (plan := worker.plans.get(model)) is not None]
         statuses = version_statuses(model, desired.models.get(model), workers, standing)
         for version, status in sorted(statuses.items()):
-            roles = tuple(role for role in ROLES if any(getattr(plan, role) == version for plan in plans))
-            weight = next((plan.canary_weight for plan in plans if plan.canary == version), None)
+            roles = tuple(role for role in ROLES if any(role in plan.roles(version) for plan in plans))
+            weight = _first(plan.weight(version) for plan in plans)
+            fraction = _first(plan.fraction(version) for plan in plans)
             reason = status.reason or desired.problems.get(model, "")
             plan_wanted = desired.models.get(model)
-            wanted = tuple(role for role in ROLES if plan_wanted and getattr(plan_wanted, role) == version)
+            wanted = plan_wanted.roles(version) if plan_wanted else ()
             engine = next((found for worker in workers if (found := worker.engines.get((model, version)))), "")
-            views.append(VersionView(model, version, status.state, roles, weight, reason, wanted, engine))
+            views.append(VersionView(model, version, status.state, roles, weight, fraction, reason, wanted, engine))
     return tuple(views)

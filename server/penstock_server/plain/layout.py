@@ -49,10 +49,16 @@ CALLER_BUCKETS: Final = 1 << 11
 FOUND_BYTES: Final = 16 * 8
 
 # A plan: what requests with the same skeleton share.
-(P_SKELETON, P_SIZE, P_HASH, P_LANE, P_INPUTS, P_COLUMNS, P_NUMBER, P_NEXT, P_CANARY, P_SHARE, P_SALT) = _words(11)
+(
+    P_SKELETON, P_SIZE, P_HASH, P_LANE, P_INPUTS, P_COLUMNS, P_NUMBER, P_NEXT, P_CANARIES, P_SHARES, P_SALT,
+) = _words(11)  # fmt: skip
 PLAN_BYTES: Final = 12 * 8
-"""Where a canary answers a share of the requests, `P_CANARY` is one more than the number of its own plan, which no request is
-found by; `P_SALT` has 16 bytes."""
+"""Where canaries answer shares of the requests, `P_CANARIES` says how many. Their own plans, which no request is found by, are
+those behind this one. `P_SALT` has 16 bytes."""
+
+# Who answers requests that name no version: up to which place, the next from there, and the number of the plan.
+(Q_END, Q_PLAN) = _words(2)
+SHARE_BYTES: Final = 2 * 8
 
 # What hashing a routing key takes: the order of the message's words in each round as bytes, then words.
 HASH_ORDER: Final = 0

@@ -9,7 +9,7 @@ import ctypes
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import structlog
@@ -72,22 +72,33 @@ class RawColumn:
     is_required: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Canary:
-    """The version that answers a share of the requests that name none.
+class Target(NamedTuple):
+    """How a version takes requests of a form.
 
     Attributes:
         columns: what is done with the raw tensors for this version.
         lane: where its requests wait.
         form: what they share.
-        share: of the 2 ** 53 places, those below which are its own.
-        salt: of the places of routing keys.
     """
 
     columns: Sequence[RawColumn]
     lane: Lane
     form: Form
-    share: int
+
+
+@dataclass(frozen=True, slots=True)
+class Canaries:
+    """The versions that answer shares of the requests that name none.
+
+    Attributes:
+        targets: how they take such requests.
+        shares: which of them answers, up to which of the 2 ** 53 places, the next from there: 0 is the version whose requests
+            these are, 1 the first of the targets. They are in order and have all places.
+        salt: of the places of routing keys.
+    """
+
+    targets: Sequence[Target]
+    shares: Sequence[tuple[int, int]]
     salt: bytes
 
 
@@ -259,7 +270,7 @@ class PlainRequests:
         columns: Sequence[RawColumn],
         lane: Lane | None,
         form: Form | None,
-        canary: Canary | None = None,
+        canaries: Canaries | None = None,
     ) -> None:
         """Keeps what was found out about a new message, for those of the same form.
 
@@ -268,31 +279,37 @@ class PlainRequests:
             columns: what is done with its raw tensors.
             lane: where they wait; None to leave such requests to the general path, and not to ask again.
             form: what they share.
-            canary: the version that answers a share of them.
+            canaries: the versions that answer shares of them.
         """
         if not self.is_new(message):
             return
         found = self._found
         inputs = found[layout.F_INPUTS // 8]
-        if inputs != len(columns) or (canary is not None and inputs != len(canary.columns)):
-            lane = None
-        if self._plan_count + 2 > layout.MAX_PLANS:
+        others = () if canaries is None else canaries.targets
+        if any(inputs != len(each) for each in (columns, *(target.columns for target in others))):
+            lane, others = None, ()
+        if self._plan_count + 1 + len(others) > layout.MAX_PLANS:
             self.forget()
-            if self._plan_count + 2 > layout.MAX_PLANS:
+            if self._plan_count + 1 + len(others) > layout.MAX_PLANS:
                 return
-        drawn = 0 if canary is None or lane is None else self._add_plan(canary.columns, canary.lane, canary.form) + 1
         number = self._add_plan(columns, lane, form)
+        for target in others:
+            self._add_plan(*target)
         skeleton = np.frombuffer(ctypes.string_at(self._skeleton_at, found[layout.F_SIZE // 8]), np.uint8)
         self._plan_memory.append(skeleton)
         bucket = found[layout.F_HASH // 8] & layout.BUCKETS - 1
-        salt = bytes(16) if canary is None else canary.salt
+        shares, salt = np.zeros(0, np.int64), bytes(16)
+        if canaries is not None and others:
+            shares = np.array([(end, number + which) for end, which in canaries.shares], np.int64)
+            salt = canaries.salt
+        self._plan_memory.append(shares)
         for at, value in (
             (layout.P_SKELETON, skeleton.ctypes.data),
             (layout.P_SIZE, len(skeleton)),
             (layout.P_HASH, found[layout.F_HASH // 8]),
             (layout.P_NEXT, self._buckets[bucket]),
-            (layout.P_CANARY, drawn),
-            (layout.P_SHARE, 0 if canary is None else canary.share),
+            (layout.P_CANARIES, len(others)),
+            (layout.P_SHARES, shares.ctypes.data),
             (layout.P_SALT, int.from_bytes(salt[:8], "little", signed=True)),
             (layout.P_SALT + 8, int.from_bytes(salt[8:], "little", signed=True)),
         ):

@@ -21,7 +21,7 @@ from penstock_server.prediction.routing_table import ServedModel
 from penstock_server.rollout.plan import TrafficPlan
 
 MAX_CHOICES: Final = 8
-"""Three canaries at once: each choice has a queue of its own."""
+"""Three models with a canary at once, or seven canaries of one: each choice has a queue of its own."""
 
 Choice = tuple[str, ...]
 """The version of each of the ensemble's models, in their order."""
@@ -70,7 +70,9 @@ def bind(artifact: Artifact, models: Mapping[str, ServedModel]) -> Bound:
     plans = tuple(models[model].plan for model in ensemble.models)
     choices = [*product(*(_versions(plan) for plan in plans))]
     if len(choices) > MAX_CHOICES:
-        raise InvalidInputError(f"more than three of its {len(plans)} models have canaries at once")
+        raise InvalidInputError(
+            f"its {len(plans)} models have {len(choices)} choices of champions and canaries, expected {MAX_CHOICES} at most"
+        )
     return Bound(
         ensemble.models,
         {
@@ -84,8 +86,7 @@ def bind(artifact: Artifact, models: Mapping[str, ServedModel]) -> Bound:
 def _versions(plan: TrafficPlan | None) -> list[str]:
     if plan is None or plan.champion is None:
         return [""]
-    has_canary = plan.canary is not None and plan.canary_weight > 0
-    return [plan.champion, plan.canary] if has_canary and plan.canary is not None else [plan.champion]
+    return [plan.champion, *(arm.version for arm in plan.weighed)]
 
 
 def _bound(ensemble: Ensemble, models: Mapping[str, ServedModel], chosen: Mapping[str, str]) -> list[BoundStep]:

@@ -4,7 +4,6 @@ It runs on the reactor's thread and reads one routing table per request. It answ
 rest. A large message is parsed and decoded on a model thread, since that takes as long as a batch or longer.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -28,7 +27,7 @@ from penstock_server.errors import (
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.plain.lane import Form, Lane
-from penstock_server.plain.requests import MAX_BYTES, Canary, PlainRequests, RawColumn
+from penstock_server.plain.requests import MAX_BYTES, Canaries, PlainRequests, Target
 from penstock_server.prediction.answerer import PASSED, PendingRequest, refuse
 from penstock_server.prediction.classification import TopClasses
 from penstock_server.prediction.decode import DecodedRows
@@ -39,7 +38,7 @@ from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.parse_cache import CachedRequest, ParseCache
 from penstock_server.prediction.plain_batches import PlainBatches, ReadRequest
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
-from penstock_server.rollout.plan import TrafficPlan, places_of, salt_of
+from penstock_server.rollout.plan import TrafficPlan, salt_of
 from penstock_server.tracing.tracer import Trace, Tracer
 from penstock_server.transport.interface import PlainPort
 
@@ -304,18 +303,17 @@ class PlainForms:
     def _learn_drawn(
         self, message: bytes, request: ModelInferRequest, routing_table: RoutingTable, plan: TrafficPlan
     ) -> None:
-        """Keeps the form of requests of which a canary answers a share: they are plain if they are for both versions."""
+        """Keeps the form of requests of which canaries answer shares: they are plain if they are for all these versions."""
         model = routing_table.model(request.model_name)
-        champion, canary = (self._target(request, model, version) for version in (plan.champion, plan.canary))
-        if champion is None or canary is None:
+        versions = (plan.champion, *(arm.version for arm in plan.weighed))
+        targets = [target for version in versions if (target := self._target(request, model, version)) is not None]
+        if len(targets) < len(versions):
             self._requests.learn(message, (), None, None)
             return
-        drawn = Canary(*canary, share=places_of(plan.canary_weight), salt=salt_of(model.name))
-        self._requests.learn(message, *champion, drawn)
+        shares = [(places.end, versions.index(places.version)) for places in plan.places]
+        self._requests.learn(message, *targets[0], Canaries(targets[1:], shares, salt_of(model.name)))
 
-    def _target(
-        self, request: ModelInferRequest, model: ServedModel, version: str | None
-    ) -> tuple[Sequence[RawColumn], Lane, Form] | None:
+    def _target(self, request: ModelInferRequest, model: ServedModel, version: str | None) -> Target | None:
         """How a version takes requests of a form; None if it takes none that are plain."""
         executor = model.executors.get(version or "")
         if executor is None or not executor.can_take_plain:
@@ -327,7 +325,7 @@ class PlainForms:
             return None  # the general path says why
         form = _form(chosen, executor)
         lane = None if columns is None or form is None else self._lane_of(executor)
-        return None if columns is None or form is None or lane is None else (columns, lane, form)
+        return None if columns is None or form is None or lane is None else Target(columns, lane, form)
 
     def _lane_of(self, executor: Executor) -> Lane | None:
         """The executor's lane, which is opened for the first form; None if there are too many."""
@@ -369,10 +367,9 @@ class PlainForms:
 
 
 def _drawn_plan(request: ModelInferRequest, routing_table: RoutingTable) -> TrafficPlan | None:
-    """By which plan a canary may answer such a request, by its key or by chance; None if none may."""
+    """By which plan canaries may answer such a request, by its key or by chance; None if none may."""
     plan = routing_table.model(request.model_name).plan
-    is_drawn = not request.model_version and plan is not None and plan.canary is not None and plan.canary_weight > 0
-    return plan if is_drawn else None
+    return plan if not request.model_version and plan is not None and plan.weighed else None
 
 
 def _form(chosen: Choice, executor: Executor) -> Form | None:

@@ -6,7 +6,7 @@ A reader holds one table for as long as it needs and never sees half a change.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from penstock.names import ROLES, Role
+from penstock.names import ROLES, Role, role_of
 from penstock_server.errors import NotFoundError, NotReadyError
 from penstock_server.prediction.executor import Executor
 from penstock_server.rollout.plan import TrafficPlan, VersionStatus
@@ -56,18 +56,16 @@ class ServedModel:
         if not version:
             return self._loaded(plan.choose(self.name, key)[0])
         alias = version[1:]
-        if alias not in ROLES:
+        if role_of(alias) is None:
             raise NotFoundError(f"model {self.name!r} has no alias {version!r}; expected one of @{', @'.join(ROLES)}")
-        named: str | None = getattr(plan, alias)
+        named = plan.named(alias)
         if named is None:
             raise NotFoundError(f"model {self.name!r} has no {alias} now")
         return self._loaded(named)
 
     def role(self, version: str) -> Role | None:
         """A version's role now; the first of champion, canary and shadow when it has several."""
-        if self.plan is None:
-            return None
-        return next((role for role in ROLES if getattr(self.plan, role) == version), None)
+        return None if self.plan is None else next(iter(self.plan.roles(version)), None)
 
     @property
     def keeps_answers(self) -> bool:

@@ -18,6 +18,7 @@ from penstock_server import atomic, paths
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.models import strict_json
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.sources import former_state
 from penstock_server.sources.source import Desired, Source, VersionFiles
 
 _MAX_BYTES = 64 * 2**20
@@ -32,6 +33,16 @@ class _Remembered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _remembered: Final = msgspec.json.Decoder(_Remembered)
+
+
+def _desired(raw: bytes) -> Desired:
+    """What a file holds, of this release or of an earlier one."""
+    try:
+        return strict_json.decode(raw, _remembered).desired
+    except InvalidInputError:
+        with contextlib.suppress(InvalidInputError):
+            return former_state.read(raw)
+        raise
 
 
 class LastKnownState:
@@ -71,14 +82,13 @@ class LastKnownState:
         try:
             if path.stat().st_size > _MAX_BYTES:
                 raise InvalidInputError(f"the last known state in {path} is too large to be one; it is ignored")
-            remembered = strict_json.decode(path.read_bytes(), _remembered)
+            return _desired(path.read_bytes())
         except FileNotFoundError:
             return None
         except OSError as error:
             raise InvalidInputError(f"the last known state in {path} cannot be read: {error.strerror}") from error
         except InvalidInputError as error:
             raise InvalidInputError(f"the last known state in {path} is damaged and ignored: {error}") from error
-        return remembered.desired
 
     def remember(self, source: str, desired: Desired) -> None:
         """Replaces what is known of the source, in one step.

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from penstock.names import CHAMPION, ROLES
+from penstock.names import CHAMPION, ROLES, role_of
 from penstock_server import paths
 from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.models.version_folder import shown
-from penstock_server.rollout.aliases import canary_version, interpret
+from penstock_server.rollout.aliases import aliases_of, interpret, tagged_versions
 from penstock_server.rollout.plan import TrafficPlan
 from penstock_server.sources import flavours, local_files, remote_files
 from penstock_server.sources.budget import Budget
@@ -69,8 +69,8 @@ class MlflowSource:
     def poll(self) -> Desired:
         """All that the registry desires now.
 
-        Costs one call per thousand models, or one for each of `models`; one per canary that is not its model's newest
-        version; and one, once, for every other version with a role that is not the newest. A registry in sqlite costs
+        Costs one call per thousand models, or one for each of `models`; one per canary or shadow that is not its model's
+        newest version; and one, once, for every other version with a role that is not the newest. A registry in sqlite costs
         one transaction.
 
         Raises:
@@ -205,9 +205,9 @@ class _Reading:
             return
         aliases = {alias: version for alias, version in model.aliases.items() if _VERSION.fullmatch(version)}
         sentences = [
-            f"the alias {role!r} names {shown(model.aliases[role])}, which is no version; expected a number"
-            for role in ROLES
-            if role in model.aliases and role not in aliases
+            f"the alias {alias!r} names {shown(model.aliases[alias])}, which is no version; expected a number"
+            for alias in sorted(model.aliases)
+            if role_of(alias) is not None and alias not in aliases
         ]
         if CHAMPION in model.aliases and CHAMPION not in aliases:
             self.problems[name] = "; ".join(sentences)  # nonsense says nothing about what is desired
@@ -219,8 +219,7 @@ class _Reading:
                 raise
             self.problems[name] = str(error)  # of this model alone: its former plan holds
             return
-        canary = canary_version(aliases)
-        tags = versions[canary].tags if canary in versions else {}
+        tags = {version: versions[version].tags for version in tagged_versions(aliases) & versions.keys()}
         plan, problem = interpret(aliases, tags, model=name, newest=model.newest)
         self.models[name] = plan
         if found := {version: versions[version].identity for version in plan.versions if version in versions}:
@@ -237,19 +236,19 @@ class _Reading:
         versions: dict[str, RegisteredVersion] = {}
         if CHAMPION not in aliases:
             return versions
-        canary = canary_version(aliases)
+        tagged = tagged_versions(aliases)
         for role in ROLES:
-            version = aliases.get(role)
-            if version is None or version in versions:
-                continue
-            try:
-                versions[version] = self._version(model, version, is_fresh=version == canary)
-            except (NotFoundError, InvalidInputError) as error:
-                # A champion stays in the plan: the one before it serves on, and the reason is shown.
-                if role != CHAMPION:
-                    del aliases[role]
-                outcome = "cannot be served" if role == CHAMPION else "is left out"
-                sentences.append(f"{role} {version} {outcome}: {error}")
+            for alias, version in aliases_of(role, aliases).items():
+                if version in versions:
+                    continue
+                try:
+                    versions[version] = self._version(model, version, is_fresh=version in tagged)
+                except (NotFoundError, InvalidInputError) as error:
+                    # A champion stays in the plan: the one before it serves on, and the reason is shown.
+                    if role != CHAMPION:
+                        del aliases[alias]
+                    outcome = "cannot be served" if role == CHAMPION else "is left out"
+                    sentences.append(f"{alias} {version} {outcome}: {error}")
         return versions
 
     def _version(self, model: RegisteredModel, version: str, *, is_fresh: bool) -> RegisteredVersion:
@@ -274,7 +273,7 @@ def _of_interest(models: Sequence[RegisteredModel]) -> Sequence[RegisteredModel]
     """The models with an alias of a role, and the first of those that have versions and none."""
     chosen, told = [], 0
     for model in models:
-        if any(role in model.aliases for role in ROLES):
+        if any(role_of(alias) is not None for alias in model.aliases):
             chosen.append(model)
         elif model.newest and told < MAX_TOLD:
             told += 1

@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from penstock.names import ROLES
+from penstock.names import CANARY, ROLES, SHADOW
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.sources.registered import IS_PROMPT, MAX_MODELS, RegisteredModel, RegisteredVersion, identity_of
 
 LOCKED_S: Final = 5.0
 _DELETED: Final = "Deleted_Internal"
 _VERSION: Final = "v.name, v.version, v.creation_time, v.source, v.run_id, v.status"
+
+
+_ROLE_ALIASES: Final = (*ROLES, f"{CANARY}-*", f"{SHADOW}-*")
+"""As `penstock.names.role_of` knows them; the last two with any suffix."""
+
+
+def _gives_role(table: str) -> str:
+    """Whether an alias gives a role; `_ROLE_ALIASES` are bound to it."""
+    exact = ", ".join("?" * len(ROLES))
+    return f"({table}.alias IN ({exact}) OR {table}.alias GLOB ? OR {table}.alias GLOB ?)"
 
 
 class SqliteRegistry:
@@ -129,10 +139,10 @@ class _Tables:
         found: dict[str, dict[str, str]] = {}
         rows = self._rows(
             f"SELECT m.name, m.alias, m.version FROM registered_model_aliases m WHERE {self._here('m')} {where} "
-            f"AND m.alias IN ({', '.join('?' * len(ROLES))}) "
+            f"AND {_gives_role('m')} "
             f"UNION ALL SELECT m.name, min(m.alias), max(m.version) FROM registered_model_aliases m "
-            f"WHERE {self._here('m')} {where} AND m.alias NOT IN ({', '.join('?' * len(ROLES))}) GROUP BY m.name",
-            (*self._workspace, *values, *ROLES) * 2,
+            f"WHERE {self._here('m')} {where} AND NOT {_gives_role('m')} GROUP BY m.name",
+            (*self._workspace, *values, *_ROLE_ALIASES) * 2,
         )
         for name, alias, version in rows:
             found.setdefault(name, {})[alias] = str(version)
@@ -143,19 +153,18 @@ class _Tables:
         joined = "a.name = m.name AND a.version = m.version" + (
             " AND a.workspace = m.workspace" if self._workspace else ""
         )
-        roles = f"a.alias IN ({', '.join('?' * len(ROLES))})"
-        bound = (*ROLES, *self._workspace, *values)
+        bound = (*_ROLE_ALIASES, *self._workspace, *values)
         tags: dict[tuple[str, int], dict[str, str]] = {}
         for name, version, key, value in self._rows(
             f"SELECT DISTINCT m.name, m.version, m.key, m.value FROM model_version_tags m JOIN registered_model_aliases a "
-            f"ON {joined} AND {roles} WHERE {self._here('m')} {where}",
+            f"ON {joined} AND {_gives_role('a')} WHERE {self._here('m')} {where}",
             bound,
         ):
             tags.setdefault((name, version), {})[str(key)] = str(value)
         found: dict[str, dict[str, RegisteredVersion]] = {}
         for row in self._rows(
             f"SELECT DISTINCT {_VERSION.replace('v.', 'm.')} FROM model_versions m JOIN registered_model_aliases a "
-            f"ON {joined} AND {roles} WHERE {self._here('m')} {where} AND m.current_stage IS NOT ?",
+            f"ON {joined} AND {_gives_role('a')} WHERE {self._here('m')} {where} AND m.current_stage IS NOT ?",
             (*bound, _DELETED),
         ):
             found.setdefault(row[0], {})[str(row[1])] = _registered(self._shown, row, tags.get((row[0], row[1]), {}))

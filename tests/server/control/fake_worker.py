@@ -115,5 +115,5 @@ class FakeWorker:
 
 def _short(plan: TrafficPlan | None) -> str:
     assert plan is not None
-    canary = "" if plan.canary is None else f"+{plan.canary}@{plan.canary_weight}"
-    return f"{plan.champion}{canary}"
+    canaries = "".join(f"+{arm.version}@{arm.weight}" for arm in plan.canaries)
+    return f"{plan.champion}{canaries}"

@@ -1,9 +1,12 @@
 from penstock_server.control.fallback import PROBATION_S, Fallbacks, common_champions
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, TrafficPlan
 
 
 def test_the_champions_that_all_workers_share() -> None:
-    one, two = {"a": TrafficPlan("1"), "b": TrafficPlan("1")}, {"a": TrafficPlan("1", "2", 0.1), "b": TrafficPlan("2")}
+    one, two = (
+        {"a": TrafficPlan("1"), "b": TrafficPlan("1")},
+        {"a": TrafficPlan("1", (Arm("2", 0.1),)), "b": TrafficPlan("2")},
+    )
     assert common_champions([one, two]) == {"a": "1"}
     assert common_champions([one]) == {"a": "1", "b": "1"}
     assert common_champions([one, {}]) == {}

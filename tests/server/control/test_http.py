@@ -21,7 +21,7 @@ from penstock_server.sources.combined_source import SourceState
 VIEW = ServerView(
     versions=(
         VersionView("m", "1", "READY", ("champion",)),
-        VersionView("m", "2", "READY", ("canary", "shadow"), 0.25),
+        VersionView("m", "2", "READY", ("canary", "shadow"), 0.25, 0.5),
         VersionView("m", "3", "UNAVAILABLE", reason="its digest is wrong", wanted=("champion",)),
     ),
     workers=(WorkerView(0, 1234, True, 2, "native", 7),),
@@ -81,6 +81,7 @@ async def test_models_have_a_row_per_version_and_role_with_weights_in_percent(ad
         ("m", "3", "", None, "UNAVAILABLE"),
         ("n", "", "", None, "UNAVAILABLE"),
     ]
+    assert [row["sample"] for row in found["models"]] == [None, None, 50.0, None, None]
     assert [row.get("wanted") for row in found["models"]] == [[], [], [], ["champion"], None]
     assert [row["reason"] for row in found["models"]][3:] == [
         "its digest is wrong", "no version has the alias 'champion'",

@@ -9,10 +9,12 @@ from penstock_server.control import messages
 from penstock_server.control.messages import command, event, framed
 from penstock_server.errors import InvalidInputError
 from penstock_server.frames import HEAD
-from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
+from penstock_server.rollout.plan import Arm, ModelRoutes, ShadowArm, TrafficPlan, VersionStatus
 
 TEXT = st.text(max_size=20)
-PLANS = st.builds(TrafficPlan, TEXT, TEXT | st.none(), st.floats(0, 1), TEXT | st.none())
+ARMS = st.lists(st.builds(Arm, TEXT, st.floats(0, 0.5), TEXT), max_size=2).map(tuple)
+SHADOWS = st.lists(st.builds(ShadowArm, TEXT, st.floats(0, 1), TEXT), max_size=2).map(tuple)
+PLANS = st.builds(TrafficPlan, TEXT, ARMS, SHADOWS)
 STATES = st.sampled_from(["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"])
 ROUTES = st.builds(
     ModelRoutes, PLANS | st.none(), st.dictionaries(TEXT, st.builds(VersionStatus, STATES, TEXT), max_size=3)
@@ -62,7 +64,7 @@ def test_an_event_is_no_command() -> None:
 
 
 def test_a_plan_is_checked_when_it_arrives() -> None:
-    plan = {"champion": "1", "canary": "2", "canary_weight": 7.0, "shadow": None}
+    plan = {"champion": "1", "canaries": [{"version": "2", "weight": 7.0}]}
     serve = {"type": "Serve", "generation": 1, "models": {"m": {"plan": plan, "statuses": {}}}, "is_settled": True}
     with pytest.raises(InvalidInputError, match="a canary's weight is 700 percent, expected 0 to 100 percent"):
         command(msgspec.msgpack.encode(serve))

@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -15,15 +16,24 @@ from penstock_server.control.reconcile import (
     next_steps,
     one_first,
 )
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
 
 MODELS, VERSIONS = ("a", "b"), ("1", "2", "3")
 KEYS = [(model, version) for model in MODELS for version in VERSIONS]
 LETTERS: dict[str, VersionState] = {"r": "READY", "l": "LOADING", "f": "UNAVAILABLE", "u": "UNLOADING", "s": "READY"}
 
 
-def desired(champion: str | None = None, **others: Any) -> dict[str, TrafficPlan]:
-    return {"a": TrafficPlan(champion=champion, **others)}
+def desired(
+    champion: str | None = None,
+    *,
+    canary: str = "",
+    canary_weight: float = 0.0,
+    shadow: str = "",
+    others: tuple[str, ...] = (),
+) -> dict[str, TrafficPlan]:
+    """A plan for model a with a canary for each letter of `canary`, and a shadow for each of `shadow`."""
+    arms = tuple(Arm(version, canary_weight) for version in canary)
+    return {"a": TrafficPlan(champion, arms, tuple(map(ShadowArm, shadow)), others)}
 
 
 def held(versions: str = "", plan: TrafficPlan | None = None) -> WorkerSnapshot:
@@ -69,11 +79,11 @@ CASES: dict[str, tuple[dict[str, TrafficPlan], Iterable[str], WorkerSnapshot, Ne
     ),
     "a ready canary takes its share": (
         desired("1", canary="2", canary_weight=0.1), "12", held("1r 2r", TrafficPlan("1")),
-        serve(TrafficPlan("1", "2", 0.1)),
+        serve(TrafficPlan("1", (Arm("2", 0.1),))),
     ),
     "a new weight is put in force": (
-        desired("1", canary="2", canary_weight=0.2), "12", held("1r 2r", TrafficPlan("1", "2", 0.1)),
-        serve(TrafficPlan("1", "2", 0.2)),
+        desired("1", canary="2", canary_weight=0.2), "12", held("1r 2r", TrafficPlan("1", (Arm("2", 0.1),))),
+        serve(TrafficPlan("1", (Arm("2", 0.2),))),
     ),
     "the old champion serves while the new one loads": (desired("2"), "12", held("1r 2l", TrafficPlan("1")), NOTHING),
     "the old champion serves on when the new one failed": (
@@ -84,7 +94,7 @@ CASES: dict[str, tuple[dict[str, TrafficPlan], Iterable[str], WorkerSnapshot, Ne
     ),
     "the old champion goes": (desired("2"), "2", held("1r 2r", TrafficPlan("2")), unload("1")),
     "a promoted canary is no longer one": (
-        desired("2", canary="2", canary_weight=0.5), "2", held("1r 2r", TrafficPlan("1", "2", 0.5)),
+        desired("2", canary="2", canary_weight=0.5), "2", held("1r 2r", TrafficPlan("1", (Arm("2", 0.5),))),
         serve(TrafficPlan("2")),
     ),
     "a failed version that is not desired is forgotten": (
@@ -114,7 +124,11 @@ def test_next_steps(case: str) -> None:
 
 
 def test_champions_of_all_models_are_loaded_first_and_what_ended_a_worker_last() -> None:
-    plans = {"a": TrafficPlan("1", "2", 0.1), "b": TrafficPlan("1", shadow="3"), "c": TrafficPlan("1")}
+    plans = {
+        "a": TrafficPlan("1", (Arm("2", 0.1),)),
+        "b": TrafficPlan("1", shadows=(ShadowArm("3"),)),
+        "c": TrafficPlan("1"),
+    }
     known = Versions(doubtful={("a", "2"), ("c", "1")})
     assert load_order(plans, known, {}) == [("a", "1"), ("b", "1"), ("b", "3"), ("c", "1"), ("a", "2")]
 
@@ -149,7 +163,7 @@ def test_the_fallback_answers_until_the_champion_does_and_goes_then() -> None:
 def test_what_is_barred_answers_no_more_and_goes() -> None:
     known = Versions({("a", "1"): ""}, barred={("a", "2")})
     plans = desired("1", canary="2", canary_weight=0.5)
-    assert next_steps(plans, known, held("1r 2r", TrafficPlan("1", "2", 0.5))) == serve(TrafficPlan("1"))
+    assert next_steps(plans, known, held("1r 2r", TrafficPlan("1", (Arm("2", 0.5),)))) == serve(TrafficPlan("1"))
     assert next_steps(plans, known, held("1r 2r", TrafficPlan("1"))) == unload("2")
     assert next_steps(plans, known, held("1r", TrafficPlan("1"))) == NOTHING
     alone = Versions(barred={("a", "1")})
@@ -199,14 +213,24 @@ def test_models_do_not_wait_for_each_other() -> None:
     ("wanted", "ready", "present", "expected"),
     [
         (TrafficPlan("1"), "", None, None),
-        (TrafficPlan("1", "2", 0.2, "3"), "123", None, TrafficPlan("1", "2", 0.2, "3")),
-        (TrafficPlan("1", "2", 0.2, "3"), "1", None, TrafficPlan("1")),
-        (TrafficPlan("1", "2", 0.2, "3"), "13", None, TrafficPlan("1", shadow="3")),
+        (
+            TrafficPlan("1", (Arm("2", 0.2),), (ShadowArm("3"),)),
+            "123",
+            None,
+            TrafficPlan("1", (Arm("2", 0.2),), (ShadowArm("3"),)),
+        ),
+        (TrafficPlan("1", (Arm("2", 0.2),), (ShadowArm("3"),)), "1", None, TrafficPlan("1")),
+        (
+            TrafficPlan("1", (Arm("2", 0.2),), (ShadowArm("3"),)),
+            "13",
+            None,
+            TrafficPlan("1", shadows=(ShadowArm("3"),)),
+        ),
         (TrafficPlan("3", others=("2", "1")), "13", None, TrafficPlan("3", others=("1",))),
-        (TrafficPlan("1", "2", 0.2), "23", TrafficPlan("3"), TrafficPlan("3", "2", 0.2)),
-        (TrafficPlan("1", "2", 0.2), "2", TrafficPlan("2"), TrafficPlan("2")),
+        (TrafficPlan("1", (Arm("2", 0.2),)), "23", TrafficPlan("3"), TrafficPlan("3", (Arm("2", 0.2),))),
+        (TrafficPlan("1", (Arm("2", 0.2),)), "2", TrafficPlan("2"), TrafficPlan("2")),
         (TrafficPlan("1"), "2", TrafficPlan("3"), None),
-        (TrafficPlan(None, "2", 0.2), "123", TrafficPlan("1"), None),
+        (TrafficPlan(None, (Arm("2", 0.2),)), "123", TrafficPlan("1"), None),
     ],
 )
 def test_effective_plan(
@@ -326,9 +350,12 @@ PLANS = st.dictionaries(
     st.builds(
         TrafficPlan,
         champion=ROLES,
-        canary=ROLES,
-        shadow=ROLES,
-        canary_weight=st.sampled_from([0.0, 0.5, 1.0]),
+        canaries=st.lists(
+            st.builds(Arm, st.sampled_from(VERSIONS), st.sampled_from([0.0, 0.5])),
+            max_size=2,
+            unique_by=attrgetter("version"),
+        ).map(tuple),
+        shadows=st.lists(st.builds(ShadowArm, st.sampled_from(VERSIONS)), max_size=2, unique=True).map(tuple),
         others=st.lists(st.sampled_from("123"), max_size=2, unique=True).map(tuple),
     ),
 )
@@ -390,6 +417,9 @@ def settle(plans: dict[str, TrafficPlan], world: World, worker: Puppet) -> None:
 def full_plan(desired: TrafficPlan) -> TrafficPlan | None:
     if desired.champion is None:
         return None
-    canary = desired.canary if desired.canary != desired.champion else None
-    shadow = desired.shadow if desired.shadow != desired.champion else None
-    return TrafficPlan(desired.champion, canary, desired.canary_weight if canary else 0.0, shadow, desired.others)
+    return TrafficPlan(
+        desired.champion,
+        tuple(arm for arm in desired.canaries if arm.version != desired.champion),
+        tuple(arm for arm in desired.shadows if arm.version != desired.champion),
+        desired.others,
+    )

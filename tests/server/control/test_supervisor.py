@@ -18,7 +18,7 @@ from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
-from penstock_server.rollout.plan import TrafficPlan, VersionStatus
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired, VersionFiles
 from penstock_server.transport import layout
 from penstock_server.transport.shared_port import SharedPort
@@ -173,7 +173,7 @@ async def test_a_worker_is_brought_to_the_desired_plans_and_then_listens(start: 
     worker.tell(loaded("m", "2"))
     await worker.hears("serve m:2", "unload m 1")
     worker.tell(messages.Unloaded("m", "1"))
-    server.supervisor.on_desired(desired(m=TrafficPlan("2", "3", 0.1)))
+    server.supervisor.on_desired(desired(m=TrafficPlan("2", (Arm("3", 0.1),))))
     await worker.hears("load m 3")
     worker.tell(loaded("m", "3"))
     await worker.hears("serve m:2+3@0.1")
@@ -228,10 +228,10 @@ async def test_versions_with_features_wait_for_the_kernels_and_others_do_not(
 async def test_statuses_travel_with_the_plans(start: Callable[..., Server]) -> None:
     server = start()
     worker = await server.serving()
-    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2")))
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", (Arm("2"),))))
     await worker.hears("load m 2")
     worker.tell(messages.LoadFailed("m", "2", "its digest is wrong"))
-    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", shadow="3")))
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", (Arm("2"),), (ShadowArm("3"),))))
     await worker.hears("load m 3")
     worker.tell(loaded("m", "3"))
     await worker.hears("serve m:1")  # with the shadow
@@ -279,7 +279,7 @@ async def test_a_worker_listens_once_everything_was_tried(start: Callable[..., S
     worker.tell(LISTENING)
     await asyncio.wait_for(server.supervisor.ready.wait(), TIMEOUT_S)
     # What is desired later is loaded while it goes on listening.
-    server.supervisor.on_desired(desired(a=TrafficPlan("1", "2"), b=TrafficPlan("1")))
+    server.supervisor.on_desired(desired(a=TrafficPlan("1", (Arm("2"),)), b=TrafficPlan("1")))
     await worker.hears("load a 2")
     assert worker.serves[-1].is_settled
 
@@ -507,7 +507,7 @@ async def test_a_supervisor_that_is_cancelled_leaves_no_worker(start: Callable[.
 async def test_a_view_counts_reloads(start: Callable[..., Server]) -> None:
     server = start()
     worker = await server.serving()
-    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.25)))
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", (Arm("2", 0.25),))))
     await worker.hears("load m 2")
     worker.tell(messages.LoadFailed("m", "2", "no"), messages.ControlRequest(1, "Echo", b""))
     await worker.hears("controlreply")
@@ -558,7 +558,7 @@ async def test_a_version_that_does_not_pass_the_airlock_is_loaded_by_nobody(star
     server = start()
     worker = await server.serving()
     server.verdicts["m", "2"] = Verdict("used more than 256 MiB while it was loaded and was stopped")
-    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.5), n=TrafficPlan("1")))
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", (Arm("2", 0.5),)), n=TrafficPlan("1")))
     await worker.hears("load n 1")
     worker.tell(loaded("n", "1"))
     await worker.hears("serve m:1 n:1")
@@ -575,7 +575,7 @@ async def test_a_version_that_does_not_pass_the_airlock_is_loaded_by_nobody(star
 async def test_a_worker_listens_while_its_canary_is_still_tried(start: Callable[..., Server]) -> None:
     server = start()
     server.held_back["m", "2"] = asyncio.Event()
-    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.5)))
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", (Arm("2", 0.5),))))
     worker = await server.worker()
     await worker.hears("load m 1")
     worker.tell(loaded("m", "1"))
@@ -620,7 +620,7 @@ async def test_a_canary_that_ends_the_worker_while_it_loads_is_kept_out_after_th
 ) -> None:
     server = start()
     worker = await server.serving()
-    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.5)))
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", (Arm("2", 0.5),))))
     await worker.hears("load m 2")
     worker = await replaced(server, worker, -9, "load m 2")  # the champion answers before it is tried again
     worker = await replaced(server, worker, -9)
@@ -654,7 +654,7 @@ async def test_a_canary_that_crashes_on_requests_leaves_its_share_to_the_champio
     start: Callable[..., Server], pauses: list[float]
 ) -> None:
     server = start(workers=2)
-    server.supervisor.on_desired(desired(m=TrafficPlan("1", "2", 0.5)))
+    server.supervisor.on_desired(desired(m=TrafficPlan("1", (Arm("2", 0.5),))))
     workers = [await server.worker(), await server.worker()]
     first, said = await first_to_hear(workers)
     assert said == "load m 1"

@@ -5,7 +5,7 @@ import pytest
 from penstock.names import VersionKey, VersionState
 from penstock_server.control.view import Standing, version_statuses, version_views
 from penstock_server.control.worker_process import WorkerProcess
-from penstock_server.rollout.plan import TrafficPlan, VersionStatus
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
 from tests.server.control.fake_worker import FakeWorker
 
@@ -52,7 +52,7 @@ async def test_a_version_that_cannot_be_fetched_is_unavailable(status: VersionSt
     def away(key: VersionKey) -> Standing:
         return Standing(AWAY if key == ("m", "1") else LOADING)
 
-    found = version_statuses("m", TrafficPlan("1", "2"), [worker({("m", "2"): status})], away)
+    found = version_statuses("m", TrafficPlan("1", (Arm("2"),)), [worker({("m", "2"): status})], away)
     assert found == {"1": AWAY, "2": status}
 
 
@@ -71,7 +71,7 @@ async def test_what_is_worth_knowing_of_a_version_is_told_where_it_is_ready() ->
         return Standing(LOADING, note="its requests are not batched")
 
     workers = [worker({("m", "1"): READY, ("m", "2"): LOADING})]
-    assert version_statuses("m", TrafficPlan("1", "2"), workers, noted) == {
+    assert version_statuses("m", TrafficPlan("1", (Arm("2"),)), workers, noted) == {
         "1": VersionStatus("READY", "its requests are not batched"), "2": LOADING,
     }  # fmt: skip
 
@@ -83,7 +83,7 @@ async def test_a_version_that_must_not_answer_is_unavailable_though_it_is_loaded
 
 async def test_versions_are_those_desired_and_those_held() -> None:
     workers = [worker({("m", "3"): UNLOADING, ("n", "9"): READY}), worker({("m", "1"): READY})]
-    assert version_statuses("m", TrafficPlan("1", "2"), workers, fetched) == {
+    assert version_statuses("m", TrafficPlan("1", (Arm("2"),)), workers, fetched) == {
         "1": READY, "2": LOADING, "3": UNLOADING,
     }  # fmt: skip
     assert version_statuses("m", None, workers, fetched) == {"3": UNLOADING, "1": READY}
@@ -91,10 +91,11 @@ async def test_versions_are_those_desired_and_those_held() -> None:
 
 async def test_views_tell_roles_weights_and_problems() -> None:
     desired = Desired(
-        {"m": TrafficPlan("2", "3", 0.5, "3"), "n": TrafficPlan()}, {"m": "the registry refuses", "n": "no champion"}
+        {"m": TrafficPlan("2", (Arm("3", 0.5),), (ShadowArm("3"),)), "n": TrafficPlan()},
+        {"m": "the registry refuses", "n": "no champion"},
     )
     versions = {("m", "1"): READY, ("m", "2"): LOADING, ("m", "3"): READY, ("a", "9"): FAILED}
-    workers = [worker(versions, {"m": TrafficPlan("1", "3", 0.25, "3")}), worker(versions)]
+    workers = [worker(versions, {"m": TrafficPlan("1", (Arm("3", 0.25),), (ShadowArm("3"),))}), worker(versions)]
     views = version_views(desired, workers, fetched)
     found: list[tuple[str, str, VersionState, tuple[str, ...], float | None, str]] = [
         (one.model, one.version, one.state, one.roles, one.weight, one.reason) for one in views
@@ -109,7 +110,7 @@ async def test_views_tell_roles_weights_and_problems() -> None:
 
 async def test_while_plans_change_from_worker_to_worker_a_version_has_the_roles_of_all() -> None:
     versions = {("m", "1"): READY, ("m", "2"): READY}
-    workers = [worker(versions, {"m": TrafficPlan("2")}), worker(versions, {"m": TrafficPlan("1", "2", 0.1)})]
+    workers = [worker(versions, {"m": TrafficPlan("2")}), worker(versions, {"m": TrafficPlan("1", (Arm("2", 0.1),))})]
     views = version_views(Desired({"m": TrafficPlan("2")}), workers, fetched)
     assert [(one.version, one.roles, one.weight) for one in views] == [
         ("1", ("champion",), None), ("2", ("champion", "canary"), 0.1),

@@ -11,7 +11,7 @@ from penstock_server.models.onnx_model import OnnxModel
 from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.ensembles import MAX_CHOICES, BoundExecutors, bind
 from penstock_server.prediction.routing_table import ServedModel
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, TrafficPlan
 
 HEAD = '[inputs.x]\ndatatype = "FP32"\nshape = [-1, 2]\n[outputs.y]\ndatatype = "FP32"\nshape = [-1, 2]\n'
 Models = dict[str, ServedModel]
@@ -47,7 +47,7 @@ def serve(write_onnx: Callable[..., Path]) -> Callable[..., ServedModel]:
     return make
 
 
-CANARY = TrafficPlan("1", "2", 0.5)
+CANARY = TrafficPlan("1", (Arm("2", 0.5),))
 
 
 def test_without_canaries_there_is_one_choice(serve: Any, tmp_path: Path) -> None:
@@ -76,6 +76,13 @@ def test_a_key_meets_the_versions_that_it_meets_at_the_models(serve: Any, tmp_pa
     assert {id(made.of_key("")) for _ in range(100)} == set(map(id, made.every))
 
 
+def test_each_canary_of_a_model_is_a_choice(serve: Any, tmp_path: Path) -> None:
+    plan = TrafficPlan("1", (Arm("2", 0.3), Arm("3", 0.3, "canary-b"), Arm("1", 0.0, "canary-c")))
+    bound = bind(chain(tmp_path, "a"), {"a": serve("a", plan, "123")})
+    assert [*bound.steps] == [("1",), ("2",), ("3",)]
+    assert {bound.choice(f"customer {number}") for number in range(50)} == {("1",), ("2",), ("3",)}
+
+
 def test_a_step_may_name_its_version(serve: Any, tmp_path: Path) -> None:
     bound = bind(chain(tmp_path, "a", version=2), {"a": serve("a", None)})
     ((_, (step,)),) = bound.steps.items()
@@ -94,7 +101,9 @@ def test_what_is_missing_is_said(serve: Any, tmp_path: Path) -> None:
 def test_choices_are_bounded(serve: Any, tmp_path: Path) -> None:
     names = "abcd"
     assert 2 ** len(names) > MAX_CHOICES
-    with pytest.raises(InvalidInputError, match="more than three of its 4 models have canaries at once"):
+    with pytest.raises(
+        InvalidInputError, match="its 4 models have 16 choices of champions and canaries, expected 8 at most"
+    ):
         bind(chain(tmp_path, *names), {name: serve(name, CANARY) for name in names})
 
 

@@ -27,7 +27,7 @@ from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.plain.lane import Lane
 from penstock_server.response_cache.responses import ResponseCache
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, TrafficPlan
 from tests.examples import examples
 from tests.server.prediction.plain_world import HeldThread, World, asked, message, values, without_times
 
@@ -248,7 +248,7 @@ def test_a_canary_and_a_champion_keep_their_own(fake_servable: Any, fake_clock: 
     versions = {version: fake_servable(key=("m", version)) for version in "12"}
     cache = ResponseCache(MEMORY)
     world = World(versions, report_of=report_of, clock=fake_clock(), cache=cache)
-    world.route(TrafficPlan("1", canary="2", canary_weight=0.5))
+    world.route(TrafficPlan("1", (Arm("2", 0.5),)))
     rows = [message([1, 2], id=f"customer {at}") for at in range(20)]
     world.warm(rows[0])
     replies = []

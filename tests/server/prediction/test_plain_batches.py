@@ -1,5 +1,6 @@
 """The life of plain requests: whatever happens to their callers and versions, each call ends once, and nothing is left."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from penstock_server.metrics.counters import REFUSALS
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import Outputs
 from penstock_server.plain import lane, layout
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
 from tests.server.prediction.plain_world import HeldThread, World, message, values
 
 Make = Callable[..., World]
@@ -303,7 +304,7 @@ def test_replies_name_the_role_in_which_they_were_routed(world: Make) -> None:
     slots = made.send(message([1, 1]))
     made.step()
     slots += made.send(message([2, 2]))
-    made.route(TrafficPlan("2", shadow="1"))
+    made.route(TrafficPlan("2", shadows=(ShadowArm("1"),)))
     slots += made.send(message([3, 3], model_version="1"))
     made.run()
     slots += made.send(message([4, 4], model_version="1"))
@@ -318,13 +319,13 @@ def test_replies_name_the_role_in_which_they_were_routed(world: Make) -> None:
 
 def test_a_canary_takes_its_share_as_soon_as_it_is_there(either: Make) -> None:
     world = either()
-    world.route(TrafficPlan("1", canary="2", canary_weight=1.0))
+    world.route(TrafficPlan("1", (Arm("2", 1.0),)))
     for taken in (0, 1, 2):
         (slot,) = world.send(message([1, 1]))
         world.run()
         assert version_of(world, slot) == "2"
         assert world.taken == taken
-    world.route(TrafficPlan("1", canary="2", canary_weight=0.0))
+    world.route(TrafficPlan("1", (Arm("2", 0.0),)))
     world.send(message([1, 1]))
     world.send(message([1, 1]))
     assert world.taken == 3
@@ -339,7 +340,7 @@ def version_of(world: World, slot: int) -> str:
 
 
 def test_keys_reach_the_version_that_the_plan_chooses(either: Make) -> None:
-    plan = TrafficPlan("1", canary="2", canary_weight=0.3)
+    plan = TrafficPlan("1", (Arm("2", 0.3),))
     world = either(plan=plan)
     keys = [f"customer-{at}" * (1 + at % 20) for at in range(200)]
     keyed = world.send(*(message([1, 1], parameters={"routing_key": key}, id="other") for key in keys))
@@ -354,8 +355,25 @@ def test_keys_reach_the_version_that_the_plan_chooses(either: Make) -> None:
     world.check_clean()
 
 
+def test_keys_reach_each_of_several_canaries(fake_servable: Any, either: Make) -> None:
+    arms = (Arm("2", 0.2), Arm("3", 0.3, "canary-b"), Arm("4", 0.25, "canary-c"), Arm("5", 0.0, "canary-d"))
+    plan = TrafficPlan("1", arms)
+    world = either(plan=plan, versions={version: fake_servable(key=("m", version)) for version in "12345"})
+    keys = [f"customer-{at}" for at in range(300)]
+    slots = world.send(*(message([1, 1], id=key) for key in keys))
+    others = world.send(*[message([1, 1])] * 600)
+    world.run()
+    assert world.taken == 900
+    assert [version_of(world, slot) for slot in slots] == [plan.choose("m", key)[0] for key in keys]
+    drawn = Counter(version_of(world, slot) for slot in others)
+    assert drawn.keys() == {"1", "2", "3", "4"}
+    assert 85 < drawn["2"] < 160
+    assert 130 < drawn["3"] < 235
+    world.check_clean()
+
+
 def test_a_canary_gets_its_share_of_those_without_a_key(either: Make) -> None:
-    world = either(plan=TrafficPlan("1", canary="2", canary_weight=0.25))
+    world = either(plan=TrafficPlan("1", (Arm("2", 0.25),)))
     slots = world.send(*[message([1, 1])] * 2000)
     world.run()
     assert world.taken == 2000
@@ -365,7 +383,7 @@ def test_a_canary_gets_its_share_of_those_without_a_key(either: Make) -> None:
 
 def test_what_only_one_of_two_versions_takes_is_drawn_once(fake_servable: Any, world: Make) -> None:
     """One that the canary cannot take takes the general path before it is drawn: else it would be drawn there again."""
-    made = world(plan=TrafficPlan("1", canary="2", canary_weight=0.5))
+    made = world(plan=TrafficPlan("1", (Arm("2", 0.5),)))
     made.send(message([1, 1]))
     made.executors["2"].plain_batches.lane.shut()
     made.taken = 0
@@ -377,7 +395,7 @@ def test_what_only_one_of_two_versions_takes_is_drawn_once(fake_servable: Any, w
     other.inputs = (replace(other.inputs[0], name="z"),)
     made = world(
         versions={"1": fake_servable(key=("m", "1")), "2": other},
-        plan=TrafficPlan("1", canary="2", canary_weight=0.5),
+        plan=TrafficPlan("1", (Arm("2", 0.5),)),
         forms=(),
     )
     slots = made.send(*[message([1, 1])] * 200)

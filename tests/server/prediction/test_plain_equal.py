@@ -42,7 +42,7 @@ from penstock_server.prediction.decode import block_of
 from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, TrafficPlan
 from tests.examples import examples
 from tests.server.prediction.conftest import answers_of
 from tests.server.prediction.plain_world import Collected, World, asked, without_times
@@ -600,7 +600,7 @@ def test_requests_are_delayed_alike(both: Callable[..., Both], kind: str) -> Non
 def test_a_canary_answers_alike(servables: dict[str, OnnxServable], both: Callable[..., Both], kind: str) -> None:
     other = copy(servables[kind])
     other.key = ("m", "2")
-    plan = TrafficPlan("1", canary="2", canary_weight=0.4)
+    plan = TrafficPlan("1", (Arm("2", 0.4),))
     pair = both(kind, others={"2": other}, plan=plan)
     pair.warm(asked(rows_of(kind, 1), id="first"))
     ends = pair.ask(*(asked(rows_of(kind, 1 + at % 3), id=f"caller {at}") for at in range(40)))

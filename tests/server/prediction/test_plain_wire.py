@@ -32,7 +32,7 @@ from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.predictor import PlainForms, Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
 from penstock_server.services.known_callers import KnownCallers
 from penstock_server.transport import layout
 from penstock_server.transport.choose import native_transport
@@ -306,7 +306,7 @@ def test_a_flooded_version_takes_nothing_from_another(serving: Any) -> None:
     """Callers of the other one are answered, on a connection of their own and on the flooded one."""
     with serving(queue_requests=4) as (server, flooded_call), grpc.insecure_channel(server.address) as channel:
         server.load("2", is_inline=True)
-        server.route(TrafficPlan("1", shadow="2"), "1", "2")
+        server.route(TrafficPlan("1", shadows=(ShadowArm("2"),)), "1", "2")
         own_call = channel.unary_unary(INFER, request_serializer=bytes, response_deserializer=bytes)
         server.gate.clear()
         waiting = [flooded_call.future(message([1, 1], model_version="1"))]
@@ -438,9 +438,9 @@ def test_nothing_is_lost_wrong_or_left_while_versions_come_and_go(serving: Any) 
             number += 1
             former = str(number - 1)
             server.load(str(number), is_inline=number % 2 == 0)
-            server.route(TrafficPlan(former, canary=str(number), canary_weight=0.5), former, str(number))
+            server.route(TrafficPlan(former, (Arm(str(number), 0.5),)), former, str(number))
             time.sleep(0.05)
-            server.route(TrafficPlan(str(number), shadow=former), former, str(number))
+            server.route(TrafficPlan(str(number), shadows=(ShadowArm(former),)), former, str(number))
             time.sleep(0.02)
             closing = server.executors[former]
             server.route(TrafficPlan(str(number)), str(number))

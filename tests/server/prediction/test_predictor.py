@@ -20,7 +20,7 @@ from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.decode import decoder_of
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
-from penstock_server.rollout.plan import TrafficPlan, VersionStatus
+from penstock_server.rollout.plan import Arm, TrafficPlan, VersionStatus
 from tests.examples import examples
 
 X = np.array([[1.0, 2.0]])
@@ -39,7 +39,7 @@ class Server:
             for version in "12"
         }
         self.predictor = Predictor(clock=clock, report=self.unrouted)
-        plan = TrafficPlan("1", canary="2", canary_weight=0.5)
+        plan = TrafficPlan("1", (Arm("2", 0.5),))
         statuses = {"3": VersionStatus("LOADING")}
         self.predictor.routing_table = RoutingTable({"m": ServedModel("m", plan, self.executors, statuses)})
 
@@ -98,7 +98,7 @@ def test_a_key_always_meets_the_same_version(server: Server, fake_call: Any, inf
         server.run()
         return str(pb.ModelInferResponse.FromString(call.answer).model_version)
 
-    plan = TrafficPlan("1", canary="2", canary_weight=0.5)
+    plan = TrafficPlan("1", (Arm("2", 0.5),))
     keys = [f"customer-{number}" for number in range(20)]
     assert [version(key) for key in keys] == [plan.choose("m", key)[0] for key in keys]
 

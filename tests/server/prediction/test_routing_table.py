@@ -5,7 +5,7 @@ import pytest
 
 from penstock_server.errors import NotFoundError, NotReadyError, PenstockError
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
-from penstock_server.rollout.plan import TrafficPlan, VersionStatus
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan, VersionStatus
 
 ONE: Any = SimpleNamespace(by_key=None)
 TWO: Any = SimpleNamespace(by_key=None)
@@ -13,7 +13,7 @@ STATUSES = {
     "1": VersionStatus("READY"), "2": VersionStatus("READY"),
     "3": VersionStatus("LOADING"), "4": VersionStatus("UNAVAILABLE", "its digest is wrong"),
 }  # fmt: skip
-MODEL = ServedModel("m", TrafficPlan("1", canary="2", canary_weight=1.0), {"1": ONE, "2": TWO}, STATUSES)
+MODEL = ServedModel("m", TrafficPlan("1", (Arm("2", 1.0),)), {"1": ONE, "2": TWO}, STATUSES)
 STARTING = ServedModel("m", None, {"2": TWO}, STATUSES)
 
 
@@ -22,6 +22,17 @@ STARTING = ServedModel("m", None, {"2": TWO}, STATUSES)
 )
 def test_a_request_finds_its_executor(version: str, expected: Any) -> None:
     assert MODEL.resolve(version, "customer-7") is expected
+
+
+def test_each_canary_has_an_alias() -> None:
+    plan = TrafficPlan("1", (Arm("2", 0.1), Arm("3", 0.1, "canary-b")), (ShadowArm("2", 1.0, "shadow-x"),))
+    model = ServedModel("m", plan, {"1": ONE, "2": TWO}, STATUSES)
+    assert model.resolve("@shadow-x", "") is TWO
+    with pytest.raises(NotReadyError, match="version 3 is loading"):
+        model.resolve("@canary-b", "")
+    with pytest.raises(NotFoundError, match="model 'm' has no canary-c now"):
+        model.resolve("@canary-c", "")
+    assert [model.role(version) for version in "1234"] == ["champion", "canary", "canary", None]
 
 
 @pytest.mark.parametrize(
@@ -73,8 +84,8 @@ def test_a_loaded_version_is_found_by_name_before_anything_is_planned() -> None:
 @pytest.mark.parametrize(
     ("plan", "roles"),
     [
-        (TrafficPlan("1", "2", 0.1, "3"), ["champion", "canary", "shadow", None]),
-        (TrafficPlan("1", "2", 0.1, "2"), ["champion", "canary", None, None]),
+        (TrafficPlan("1", (Arm("2", 0.1),), (ShadowArm("3"),)), ["champion", "canary", "shadow", None]),
+        (TrafficPlan("1", (Arm("2", 0.1),), (ShadowArm("2"),)), ["champion", "canary", None, None]),
         (None, [None] * 4),
     ],
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock_server import leases
 from penstock_server.kernels.kept import KEPT
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, TrafficPlan
 from penstock_server.sources.cache_sweep import Copy, sweep, unneeded
 from penstock_server.sources.combined_source import LastKnownState
 from penstock_server.sources.settings import CacheSettings
@@ -62,7 +62,7 @@ def test_what_is_in_use_or_desired_is_never_swept(store: Any, tmp_path: Path) ->
     lease = leases.take(copies[0])
     last_known = LastKnownState(tmp_path)
     last_known.remember(
-        "F", Desired({"m": TrafficPlan("1", canary="2")})
+        "F", Desired({"m": TrafficPlan("1", (Arm("2"),))})
     )  # without identities, as of an earlier release
     last_known.remember("S", Desired({"n": TrafficPlan("1")}, identities={"n": {"1": "old"}}))
     sweep(tmp_path, CacheSettings(max_mib=0.0, keep=0))

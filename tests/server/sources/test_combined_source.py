@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState, SourceState, combine
 from penstock_server.sources.source import Desired, VersionFiles
 
@@ -239,7 +239,7 @@ def test_a_source_is_needed() -> None:
         CombinedSource([])
 
 
-STATE = Desired(models={"m/../é": TrafficPlan("1", "2", 0.25, "3")}, problems={"x": "y"})
+STATE = Desired(models={"m/../é": TrafficPlan("1", (Arm("2", 0.25),), (ShadowArm("3"),))}, problems={"x": "y"})
 
 
 def only_file(folder: Path) -> Path:
@@ -300,5 +300,5 @@ def test_a_file_of_the_first_release_is_read(tmp_path: Path) -> None:
         '{"source":"s","desired":{"models":{"a":{"champion":"1","canary":"2","canary_weight":0.25,"shadow":null},'
         '"b":{"champion":null,"canary":null,"canary_weight":0.0,"shadow":null}},"problems":{"b":"why"}},"format":1}'
     )
-    models = {"a": TrafficPlan("1", "2", 0.25), "b": TrafficPlan()}
+    models = {"a": TrafficPlan("1", (Arm("2", 0.25),)), "b": TrafficPlan()}
     assert last_known.recall("s") == Desired(models, {"b": "why"})

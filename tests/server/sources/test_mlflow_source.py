@@ -6,7 +6,7 @@ import pytest
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
 from penstock_server.features.spec.spec import FeatureSpec, NumberColumn, Take
 from penstock_server.models import artifact
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
 from penstock_server.sources import mlflow_source
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_server.sources.settings import FetchSettings
@@ -38,7 +38,7 @@ class TestPoll:
         publisher.publish("b", "shadow")
         publisher.client.create_registered_model("d")
         found = source.poll()
-        assert said(found) == ({"a": TrafficPlan("1"), "b": TrafficPlan("1", shadow="2")}, {})
+        assert said(found) == ({"a": TrafficPlan("1"), "b": TrafficPlan("1", shadows=(ShadowArm("2"),))}, {})
         assert {name: set(found.identities[name]) for name in found.identities} == {"a": {"1"}, "b": {"1", "2"}}
 
     def test_what_is_registered_and_not_served_is_told_with_what_to_do(
@@ -76,17 +76,38 @@ class TestPoll:
         publisher.publish("a", "champion")
         version = publisher.publish("a", "canary")
         unweighted = source.poll()
-        assert unweighted.models == {"a": TrafficPlan("1", "2", 0.0)}
+        assert unweighted.models == {"a": TrafficPlan("1", (Arm("2", 0.0),))}
         assert "canary 2 has no tag 'penstock.weight' and gets no traffic" in unweighted.problems["a"]
         publisher.client.set_model_version_tag("a", version, "penstock.weight", "12.5")
-        assert said(source.poll()) == ({"a": TrafficPlan("1", "2", 0.125)}, {})
+        assert said(source.poll()) == ({"a": TrafficPlan("1", (Arm("2", 0.125),))}, {})
+
+    def test_several_canaries_and_shadows_have_the_shares_of_their_tags(
+        self, publisher: Any, source: MlflowSource
+    ) -> None:
+        publisher.publish("a", "champion")
+        for alias, tag, percent in (
+            ("canary", "penstock.weight", "5"),
+            ("canary-b", "penstock.weight", "10"),
+            ("shadow", "other", "1"),
+            ("shadow-b", "penstock.sample", "25"),
+        ):
+            publisher.client.set_model_version_tag("a", publisher.publish("a", alias), tag, percent)
+        arms = (Arm("2", 0.05), Arm("3", 0.1, "canary-b"))
+        assert said(source.poll()) == (
+            {"a": TrafficPlan("1", arms, (ShadowArm("4"), ShadowArm("5", 0.25, "shadow-b")))},
+            {},
+        )
+        publisher.client.set_model_version_tag("a", "5", "penstock.sample", "50")
+        assert source.poll().models["a"].shadows[1].fraction == 0.5
+        publisher.client.delete_registered_model_alias("a", "canary")
+        assert source.poll().models["a"].canaries == arms[1:]
 
     def test_one_models_bad_tag_leaves_the_others(self, publisher: Any, source: MlflowSource) -> None:
         publisher.publish("a", "champion")
         publisher.client.set_model_version_tag("a", publisher.publish("a", "canary"), "penstock.weight", "lots")
         publisher.publish("b", "champion")
         found = source.poll()
-        assert found.models == {"a": TrafficPlan("1", "2", 0.0), "b": TrafficPlan("1")}
+        assert found.models == {"a": TrafficPlan("1", (Arm("2", 0.0),)), "b": TrafficPlan("1")}
         assert set(found.problems) == {"a"}
 
     def test_a_deleted_version_is_no_longer_desired(self, publisher: Any, source: MlflowSource) -> None:

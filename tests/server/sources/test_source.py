@@ -2,12 +2,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
 from penstock_server.sources.source import Desired
 
-versions = st.none() | st.integers(0, 9).map(str)
-plans = st.builds(TrafficPlan, champion=versions, canary=versions, canary_weight=st.floats(0, 1), shadow=versions)
 names = st.text(max_size=3)
+arms = st.lists(st.builds(Arm, version=names, weight=st.floats(0, 0.5), alias=names), max_size=2).map(tuple)
+shadows = st.lists(st.builds(ShadowArm, version=names, fraction=st.floats(0, 1), alias=names), max_size=2).map(tuple)
+plans = st.builds(TrafficPlan, champion=st.none() | names, canaries=arms, shadows=shadows)
 states = st.builds(Desired, models=st.dictionaries(names, plans), problems=st.dictionaries(names, st.text(max_size=3)))
 
 

@@ -19,6 +19,9 @@ def test_it_reads_what_mlflow_reads(publisher: Any) -> None:
     """mlflow's own client is the oracle, for everything that serving needs."""
     publisher.publish("a", "champion")
     publisher.publish("a", "canary", "other")
+    publisher.publish("d", "champion")
+    publisher.publish("d", "canary-b")
+    publisher.publish("d", "shadow-b", "shadow-c")
     publisher.client.set_model_version_tag("a", "2", "penstock.weight", "12.5")
     publisher.publish("a")
     publisher.publish("b ä%")
@@ -29,14 +32,15 @@ def test_it_reads_what_mlflow_reads(publisher: Any) -> None:
     publisher.client.register_prompt("prompt", "say {{ it }}")
     ours = {model.name: model for model in opened(publisher).models()}
     theirs = {model.name: model for model in RegistryClient(publisher.uri).models()}
-    assert ours.keys() == theirs.keys() == {"a", "b ä%", "c", "empty"}
+    assert ours.keys() == theirs.keys() == {"a", "b ä%", "c", "d", "empty"}
     for name, model in theirs.items():
         assert ours[name].aliases == model.aliases
         assert ours[name].newest == model.newest
         assert opened(publisher).model(name) == ours[name]
     assert ours["a"].versions.keys() == {"1", "2"}
+    assert ours["d"].versions.keys() == {"1", "2", "3"}
     client = RegistryClient(publisher.uri)
-    for name, version in (("a", "1"), ("a", "2"), ("a", "3"), ("c", "1")):
+    for name, version in (("a", "1"), ("a", "2"), ("a", "3"), ("c", "1"), ("d", "3")):
         assert opened(publisher).version(name, version) == client.version(name, version)
         assert opened(publisher).artifact_uri(name, version) == client.artifact_uri(name, version)
         if version in ours[name].versions:

@@ -57,7 +57,7 @@ def test_a_role_is_removed(fraud, serving, capsys, run):
     assert run("promote", "fraud", "--alias", "shadow", "--remove", "--wait", "--http", serving.url) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[1] == "fraud version 2 is no longer shadow"
-    assert shown[2].startswith("the server serves no shadow, after ")
+    assert shown[2].startswith("the server no longer serves version 2 as shadow, after ")
     assert fraud.get_registered_model("fraud").aliases == {}
 
 

@@ -19,7 +19,7 @@ from penstock_server.features.spec.spec import (
 from penstock_server.features.spec.steps import Fill, OneHot
 from penstock_server.models import artifact
 from penstock_server.models.golden import compare
-from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.plan import Arm, TrafficPlan
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.publish.onnx import Record, publish
 
@@ -82,7 +82,7 @@ def test_a_role_is_given_at_once(registry, onnx_file):
     publish("fraud", onnx_file, alias="champion")
     publish("fraud", onnx_file, alias="canary", weight=5)
     wanted = MlflowSource(registry).poll().models["fraud"]
-    assert wanted == TrafficPlan(champion="1", canary="2", canary_weight=0.05)
+    assert wanted == TrafficPlan("1", (Arm("2", 0.05),))
 
 
 def test_the_run_records_how_the_model_was_made(client, registry, onnx_file):

@@ -1,7 +1,7 @@
 import pytest
 
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.rollout.aliases import WEIGHT_TAG, parse_weight
+from penstock_server.rollout.aliases import SAMPLE_TAG, WEIGHT_TAG, parse_weight
 from penstock_tools.publish.promote import Promotion, check_role, promote, remove
 
 
@@ -78,6 +78,22 @@ def test_a_version_has_one_role(fraud, first, second):
     done = promote("fraud", 2, *second)
     assert (done.given_up, roles(fraud)) == ((first[0],), {"champion": "1", second[0]: "2"})
     assert str(done).endswith(f"; it is no longer {first[0]}")
+
+
+def test_a_model_has_several_canaries_and_shadows(fraud):
+    promote("fraud", 1)
+    promote("fraud", 2, "canary", 5)
+    promote("fraud", 3, "canary-b", 10)
+    assert roles(fraud) == {"champion": "1", "canary": "2", "canary-b": "3"}
+    done = promote("fraud", 3, "shadow-b", sample=2.5, also=True)
+    assert str(done) == "fraud version 3 is now shadow-b of 2.5% of the batches"
+    assert fraud.get_model_version("fraud", "3").tags == {WEIGHT_TAG: "10", SAMPLE_TAG: "2.5"}
+    assert roles(fraud) == {"champion": "1", "canary": "2", "canary-b": "3", "shadow-b": "3"}
+    assert promote("fraud", 3, "canary-c", 10, also=True).given_up == ("canary-b",)
+    assert str(remove("fraud", "3")) == "fraud version 3 is no longer canary-c and version 3 is no longer shadow-b"
+    promote("fraud", 3, "shadow-b")
+    assert promote("fraud", 3).given_up == ("shadow-b",)
+    assert roles(fraud) == {"champion": "3", "canary": "2"}
 
 
 def test_a_champion_is_nothing_also(fraud):
@@ -180,8 +196,24 @@ def test_the_error_for_an_unknown_version_lists_the_known(fraud, version):
         ("canary", -1.0, "expected 0 to 100"),
         ("canary", 100.5, "expected 0 to 100"),
         ("canary", float("nan"), "expected 0 to 100"),
+        ("canary-b", None, "give its weight"),
+        ("shadow-b", 5.0, "a shadow has no weight"),
+        ("champion-b", None, "no role 'champion-b'.*; did you mean 'champion'"),
     ],
 )
 def test_roles_and_weights_that_do_not_fit(alias, weight, message):
     with pytest.raises(InvalidInputError, match=message):
         check_role(alias, weight)
+
+
+@pytest.mark.parametrize(
+    ("alias", "sample", "message"),
+    [
+        ("canary", 5.0, "a canary has no sample"),
+        ("shadow", 101.0, "a shadow's sample is 101 percent, expected 0 to 100"),
+        ("shadow-b", float("nan"), "expected 0 to 100"),
+    ],
+)
+def test_samples_that_do_not_fit(alias, sample, message):
+    with pytest.raises(InvalidInputError, match=message):
+        check_role(alias, 5.0 if alias == "canary" else None, sample)

@@ -34,9 +34,21 @@ def promote(
     *,
     alias: Annotated[
         str | None,
-        typer.Option(metavar="A", help="The role: champion, canary or shadow. Default: champion.", show_default=False),
+        typer.Option(
+            metavar="A",
+            help="The role: champion, canary or shadow; the last two also with a suffix, as in canary-b. Default: champion.",
+            show_default=False,
+        ),
     ] = None,
     weight: Weight = None,
+    sample: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="How many of the champion's batches a shadow gets, in percent. Default: 100.",
+            show_default=False,
+        ),
+    ] = None,
     also: Annotated[
         bool, typer.Option("--also", help="Keep the role that the version has: canary and shadow at once.")
     ] = False,
@@ -59,21 +71,27 @@ def promote(
 
     The [bold]champion[/bold] answers. A [bold]canary[/bold] answers a share of the traffic instead of the champion. A
     [bold]shadow[/bold] gets the same requests, and its answers are only compared. A version has one role: a new one ends
-    the former, unless you add [bold]--also[/bold]. To go back, promote the former champion again.
+    the former, unless you add [bold]--also[/bold]. A model may have more canaries and shadows: give their aliases a
+    suffix. To go back, promote the former champion again.
 
     Example: [bold]penstock promote fraud 4 --alias canary --weight 5 --wait[/bold]
+
+    Example, with a third version beside both: [bold]penstock promote fraud 5 --alias canary-b --weight 5[/bold]
 
     Example, when the canary does well: [bold]penstock promote fraud 4[/bold]
 
     Example, when it does not: [bold]penstock promote fraud --alias canary --remove[/bold]
     """
+    from penstock.names import role_of
     from penstock_tools.client_commands.served import Change
     from penstock_tools.publish import promote as command
 
     if version is None and not remove:
         raise typer.BadParameter("name the version that gets the role, such as 3", param_hint="VERSION")
-    if remove and (also or weight is not None):
-        raise typer.BadParameter("it ends a role, so it goes with neither --weight nor --also", param_hint="--remove")
+    if remove and (also or weight is not None or sample is not None):
+        raise typer.BadParameter(
+            "it ends a role, so it goes with no --weight, --sample or --also", param_hint="--remove"
+        )
     encrypted = encryption(tls=tls, ca=ca, cert=cert, cert_key=cert_key, server_name=server_name)
     if wait:
         # Before anything is promoted: it would be, and the exit code would say that it was not.
@@ -81,11 +99,11 @@ def promote(
     if remove:
         removal = command.remove(name, version, alias, registry)
         typer.echo(str(removal))
-        changes = [Change(name, "", role) for role, _ in removal.ended]
+        changes = [Change(name, "", role_of(alias) or alias, former=former) for alias, former in removal.ended]
     else:
-        done = command.promote(name, str(version), alias or "champion", weight, registry, also=also)
+        done = command.promote(name, str(version), alias or "champion", weight, registry, also=also, sample=sample)
         typer.echo(str(done))
-        changes = [Change(name, done.version, done.alias, done.weight)]
+        changes = [Change(name, done.version, role_of(done.alias) or done.alias, done.weight)]
     if wait:
         for change in changes:
             _wait(change, http, encrypted, timeout)
@@ -103,5 +121,5 @@ def _wait(change: "Change", http: str, encrypted: "Encryption", timeout_s: float
 
     with progress.steps() as report:
         took_s = served.wait(lambda: models.fetch(http, encrypted), change, timeout_s=timeout_s, report=report)
-    what = f"version {change.version} as {change.role}" if change.version else f"no {change.role}"
-    typer.echo(f"the server serves {what}, after {took_s:.1f} s")
+    what = f"serves version {change.version}" if change.version else f"no longer serves version {change.former}"
+    typer.echo(f"the server {what} as {change.role}, after {took_s:.1f} s")

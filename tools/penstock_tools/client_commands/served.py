@@ -26,12 +26,14 @@ class Change:
         version: the version that is to have the role; "" for none.
         role: the role.
         weight: a canary's share in percent; None for other roles.
+        former: the version that is to lose the role; "" for whichever has it.
     """
 
     model: str
     version: str
     role: str
     weight: float | None = None
+    former: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ def standing(status: Status, change: Change) -> Standing:
     records = [record for record in status["models"] if record.get("name") == change.model]
     in_role = [record for record in records if record.get("role") == change.role]
     if not change.version:
+        in_role = [record for record in in_role if change.former in ("", record.get("version"))]
         left = ", ".join(f"version {record.get('version')}" for record in in_role)
         return Standing(not in_role, False, f"{left} is still {change.role}")
     for record in in_role:

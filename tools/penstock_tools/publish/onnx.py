@@ -81,7 +81,7 @@ def publish(
         name: the registered model, which is created if there is none.
         model: a path to an ONNX file, an `onnx.ModelProto`, or the `Graph` that `onnx_graph.read` opened.
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
-        alias: the role to give it: "champion", "canary" or "shadow"; None for none.
+        alias: the role to give it, as for `promote`: "champion", "canary" or "shadow"; None for none.
         weight: a canary's share of the traffic in percent.
         features: the fitted feature specification, or the pipeline compiled from it, whose width the model's one input has;
             or one whose columns are the model's inputs, which only counts them.

@@ -1,24 +1,26 @@
 """Promotion: gives a version of a model its role by writing the registry's aliases, which every server follows.
 
-Servers see the alias when they next poll the registry. One version has a role, and a version has one role: a new one ends
+Servers see the alias when they next poll the registry. One version has an alias, and a version has one role: a new one ends
 its former. Only if asked is a version canary and shadow at once: it answers some requests and is compared on the others.
+A model has one champion. It may have several canaries and shadows, whose aliases then have suffixes, as in `canary-b`.
 
 - champion: the former champion has no role afterwards. It stays registered: promote it again to go back. A canary or
   shadow that becomes champion loses those roles, which ends the ramp.
 - canary: its share of the traffic is the tag `penstock.weight`, written before the alias. A server that polls in between
   sees the new share with the old canary, never the new canary with an old share.
-- shadow: takes no share of the traffic, so it has no weight.
+- shadow: takes no share of the traffic, so it has no weight. Its share of the champion's batches is the tag
+  `penstock.sample`.
 
 Removing ends a role. Without a champion nothing of the model is served.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from penstock.names import CANARY, CHAMPION, ROLES, did_you_mean
+from penstock.names import CANARY, CHAMPION, ROLES, SHADOW, did_you_mean, role_of
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.rollout.aliases import WEIGHT_TAG
+from penstock_server.rollout.aliases import SAMPLE_TAG, WEIGHT_TAG, aliases_of
 from penstock_server.rollout.plan import weight_from_percent
 from penstock_tools.publish.registry import opened
 
@@ -28,8 +30,9 @@ class Promotion:
     """What was done.
 
     Attributes:
-        alias: the role that the version has now.
+        alias: by which the version has its role now.
         weight: the canary's share in percent; None for other roles.
+        sample: the share of batches that a shadow gets, in percent; None if none was given.
         former: the version that had the role before; None if there was none.
         given_up: roles that the version lost.
     """
@@ -40,9 +43,12 @@ class Promotion:
     weight: float | None
     former: str | None
     given_up: tuple[str, ...]
+    sample: float | None = None
 
     def __str__(self) -> str:
         share = f" with {self.weight:g}% of the traffic" if self.weight is not None else ""
+        if self.sample is not None:
+            share = f" of {self.sample:g}% of the batches"
         former = f", in place of version {self.former}" if self.former not in (None, self.version) else ""
         given_up = f"; it is no longer {' and '.join(self.given_up)}" if self.given_up else ""
         return f"{self.name} version {self.version} is now {self.alias}{share}{former}{given_up}"
@@ -69,16 +75,18 @@ def promote(
     registry: str | None = None,
     *,
     also: bool = False,
+    sample: float | None = None,
 ) -> Promotion:
     """Gives a version a role.
 
     Args:
         name: the registered model.
         version: its version.
-        alias: "champion", "canary" or "shadow".
+        alias: "champion", "canary" or "shadow"; the last two also with a suffix, as in "canary-b".
         weight: the canary's share of the traffic in percent, 0 to 100; required for a canary, and for no other role.
         registry: the registry's address; None for `MLFLOW_TRACKING_URI`, else a local file.
         also: the version keeps the role it has: canary or shadow beside the other.
+        sample: the share of the champion's batches that a shadow gets, in percent; None leaves it as it is, at first 100.
 
     Raises:
         NotFoundError: no such model or version; names those there are.
@@ -86,11 +94,11 @@ def promote(
             shadow, which would leave the model without a champion.
         UnavailableError: the registry does not answer.
     """
-    check_role(alias, weight)
+    check_role(alias, weight, sample)
     if also and alias == CHAMPION:
         raise InvalidInputError("a champion has no other role; --also is for a version that is canary and shadow")
     with opened(registry) as client:
-        return _promote(client, name, str(version), alias, weight, also=also)
+        return _promote(client, name, str(version), alias, _Shares(weight, sample), also=also)
 
 
 def remove(name: str, version: str | None = None, alias: str | None = None, registry: str | None = None) -> Removal:
@@ -113,7 +121,7 @@ def remove(name: str, version: str | None = None, alias: str | None = None, regi
         _check_name(alias)
     with opened(registry) as client:
         roles = _roles(client, name)
-        ended = tuple((role, roles[role]) for role in ROLES if role in roles)
+        ended = tuple((alias, version) for role in ROLES for alias, version in aliases_of(role, roles).items())
         meant = tuple(one for one in ended if alias in (None, one[0]) and version in (None, one[1]))
         if not meant:
             what = f"{f'version {version}' if version else 'no version'} of {name} is {alias or 'in no role'}"
@@ -126,41 +134,58 @@ def remove(name: str, version: str | None = None, alias: str | None = None, regi
     return Removal(name, meant)
 
 
-def check_role(alias: str, weight: float | None) -> None:
-    """Checks that a role is one of the three and has a weight if, and only if, it takes one.
+def check_role(alias: str, weight: float | None, sample: float | None = None) -> None:
+    """Checks that an alias gives one of the three roles, and has a weight if, and only if, it takes one.
 
     Raises:
         InvalidInputError: it does not; says what to give.
     """
     _check_name(alias)
-    if alias != CANARY and weight is not None:
-        raise InvalidInputError(f"a {alias} has no weight: only a canary takes a share of the traffic")
-    if alias == CANARY and weight is None:
+    role = role_of(alias)
+    if role != CANARY and weight is not None:
+        raise InvalidInputError(f"a {role} has no weight: only a canary takes a share of the traffic")
+    if role == CANARY and weight is None:
         raise InvalidInputError("a canary takes a share of the traffic: give its weight, 0 to 100 percent")
     if weight is not None:
         weight_from_percent(weight)
+    if sample is None:
+        return
+    if role != SHADOW:
+        raise InvalidInputError(f"a {role} has no sample: only a shadow gets copies of batches")
+    if not 0 <= sample <= 100:
+        raise InvalidInputError(f"a shadow's sample is {sample:g} percent, expected 0 to 100 percent")
 
 
 def _check_name(alias: str) -> None:
-    if alias not in ROLES:
+    if role_of(alias) is None:
         raise InvalidInputError(f"there is no role {alias!r}; expected {', '.join(ROLES)}{did_you_mean(alias, ROLES)}")
 
 
-def _promote(client: Any, name: str, version: str, alias: str, weight: float | None, *, also: bool) -> Promotion:
+class _Shares(NamedTuple):
+    weight: float | None
+    sample: float | None
+
+    def tags(self) -> dict[str, str]:
+        """The tags that hold them."""
+        shares = {WEIGHT_TAG: self.weight, SAMPLE_TAG: self.sample}
+        return {tag: _percent(share) for tag, share in shares.items() if share is not None}
+
+
+def _promote(client: Any, name: str, version: str, alias: str, shares: _Shares, *, also: bool) -> Promotion:
     roles = _roles(client, name)
     _check_version(client, name, version)
     if alias != CHAMPION and roles.get(CHAMPION) == version:
         raise InvalidInputError(
             f"version {version} of {name} is its champion; promote another version to champion first"
         )
-    if weight is not None:
-        client.set_model_version_tag(name, version, WEIGHT_TAG, _percent(weight))
+    for tag, percent in shares.tags().items():
+        client.set_model_version_tag(name, version, tag, percent)
     client.set_registered_model_alias(name, alias, version)
-    others = (role for role in ROLES if role not in (CHAMPION, alias) and roles.get(role) == version)
-    given_up = () if also else tuple(others)
-    for role in given_up:
-        client.delete_registered_model_alias(name, role)
-    return Promotion(name, version, alias, weight, roles.get(alias), given_up)
+    others = (one for role in (CANARY, SHADOW) for one, holder in aliases_of(role, roles).items() if holder == version)
+    given_up = tuple(one for one in others if one != alias and not (also and role_of(one) != role_of(alias)))
+    for one in given_up:
+        client.delete_registered_model_alias(name, one)
+    return Promotion(name, version, alias, shares.weight, roles.get(alias), given_up, shares.sample)
 
 
 def _percent(weight: float) -> str:

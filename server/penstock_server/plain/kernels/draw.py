@@ -1,4 +1,4 @@
-"""Which version answers a request that names none: the champion, or a canary for its share of the routing keys.
+"""Which version answers a request that names none: the champion, or one of the canaries for its share of the routing keys.
 
 The place of a key is that of `rollout.plan.key_place` to the bit: a BLAKE2b of eight bytes, salted with the model's name.
 Without a key, a place is drawn. Shares are whole numbers of places, of which there are 2 ** 53.
@@ -21,8 +21,13 @@ from penstock_server.plain.layout import (
     HASH_STATE,
     HASH_WORK,
     P_SALT,
-    P_SHARE,
+    P_SHARES,
+    PLAN_BYTES,
+    Q_END,
+    Q_PLAN,
+    SHARE_BYTES,
     T_HASHING,
+    T_PLANS,
     T_RANDOM,
 )
 
@@ -118,10 +123,13 @@ def any_place(state: int) -> int:
 
 
 @kernel
-def is_canarys(state: int, plan: int, found: int, data: int) -> bool:
-    """Whether a request of this plan is the canary's, by its routing key, else by its id, else by chance."""
+def drawn(state: int, plan: int, found: int, data: int) -> int:
+    """The plan of the version that answers a request of this plan, by its routing key, else by its id, else by chance."""
     at, size = word(found + F_KEY_AT), word(found + F_KEY_SIZE)
     if size == 0:
         at, size = word(found + F_ID_AT), word(found + F_ID_SIZE)
     place = any_place(state) if size == 0 else key_place(word(state + T_HASHING), plan + P_SALT, data + at, size)
-    return place < word(plan + P_SHARE)
+    share = word(plan + P_SHARES)
+    while word(share + Q_END) <= place:
+        share += SHARE_BYTES
+    return word(state + T_PLANS) + word(share + Q_PLAN) * PLAN_BYTES

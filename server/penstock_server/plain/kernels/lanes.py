@@ -24,7 +24,7 @@ from penstock_server.kernels.memory import (
 )
 from penstock_server.plain.kernels.callers import caller_of, filled, may_have, take_from
 from penstock_server.plain.kernels.counts import add_to_sum, count_more, latency_cell
-from penstock_server.plain.kernels.draw import is_canarys
+from penstock_server.plain.kernels.draw import drawn
 from penstock_server.plain.kernels.scan import begin, hashed, scan, varint, write_varint
 from penstock_server.plain.kernels.traces import end_refused, end_span, end_unanswered, keep, look, put_exemplar
 from penstock_server.plain.kernels.waiting import (
@@ -115,7 +115,7 @@ from penstock_server.plain.layout import (
     NEVER,
     NONE,
     OUTPUT_BYTES,
-    P_CANARY,
+    P_CANARIES,
     P_COLUMNS,
     P_HASH,
     P_INPUTS,
@@ -354,6 +354,22 @@ def takes(state: int, plan: int, rows: int) -> bool:
 
 
 @kernel
+def may_draw(state: int, plan: int, found: int, data: int, size: int) -> bool:
+    """Whether every version that may be drawn takes a request.
+
+    What only some of them would take is left to the general path, so that no request is drawn twice.
+    """
+    rows = word(found + F_ROWS)
+    if not takes(state, plan, rows):
+        return False
+    for _ in range(word(plan + P_CANARIES)):
+        plan += PLAN_BYTES
+        if not takes(state, plan, rows) or not fits(plan, data, word(found + F_RAW_AT), size, rows):
+            return False
+    return True
+
+
+@kernel
 def take_call(state: int, event: int, now: int) -> bool:
     """Whether a call's message is plain, and waits in a lane now, or is refused."""
     if word(event + E_METHOD) != word(state + T_METHOD):
@@ -383,18 +399,10 @@ def take_call(state: int, event: int, now: int) -> bool:
         full = filled(caller, now)
         if full < 0:
             return False
-    if word(plan + P_CANARY):
-        # What only one of both would take is left to the general path, so that no request is drawn twice.
-        canary = word(state + T_PLANS) + (word(plan + P_CANARY) - 1) * PLAN_BYTES
-        rows = word(found + F_ROWS)
-        if (
-            not takes(state, plan, rows)
-            or not takes(state, canary, rows)
-            or not fits(canary, data, word(found + F_RAW_AT), size, rows)
-        ):
+    if word(plan + P_CANARIES):
+        if not may_draw(state, plan, found, data, size):
             return False
-        if is_canarys(state, plan, found, data):
-            plan = canary
+        plan = drawn(state, plan, found, data)
     if word(state + T_TRACES):
         look(state, word(event + E_SLOT))
     if not enter(state, event, plan, found, now):
