@@ -70,6 +70,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "compiled_models.kernel_set",
         },
         "request_log": GROUND | {"metrics"},
+        "retraining": GROUND,
         "labels": GROUND | {"rollout"},
         "python": GROUND,
         "explain": GROUND | {"features", "kernels"},
@@ -122,11 +123,12 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "models.execution",
             "python.settings",
             "response_cache.settings",
+            "retraining.settings",
         },
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
         | {"transport.shared_port", "transport.certificate", "transport.tls_files", "compiled_models.choice", "access"}
-        | {"response_cache.settings", "tracing.span_file"},
+        | {"response_cache.settings", "tracing.span_file", "retraining.signals"},
         "checks": GROUND
         | {"access.credentials"}
         | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"}
@@ -138,7 +140,8 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "airlock": GROUND | {"batching", "models", "control.verdict", "response_cache"},
         "app": GROUND
         | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
-        | {"transport", "plain.kernel_set", "rest.kernel_set", "compiled_models.kernel_set", "access", "tracing"},
+        | {"transport", "plain.kernel_set", "rest.kernel_set", "compiled_models.kernel_set", "access", "tracing"}
+        | {"retraining"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {
@@ -190,6 +193,7 @@ DOORS: Final[dict[str, set[str]]] = {
     "prometheus_client": {
         "penstock_server.metrics.prometheus",
         "penstock_server.drift.gauges",
+        "penstock_server.retraining.gauges",
         "penstock_server.control.http",
         "penstock_tools.demo",
     },

@@ -50,10 +50,12 @@ from penstock_server.paths import cache_dir, data_dir, file_name_for
 from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.rest.kernel_set import KERNELS as REST_KERNELS
+from penstock_server.retraining.gauges import RetrainingCollector
+from penstock_server.retraining.retrainer import Retrainer, RetrainingStatus
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import directory_source, messages
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState
-from penstock_server.sources.registry import source_name
+from penstock_server.sources.registry import source_name, version_page
 from penstock_server.sources.source import Source
 from penstock_server.tracing import span_file
 from penstock_server.tracing.settings import Service
@@ -165,7 +167,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             compiler = KernelCompiler(kernels, lambda: None, is_waited_for=False)
             compiler.require()
             stack.push_async_callback(compiler.close)
-        keeper = DetectorKeeper(_drift_folder(settings, grpc_address))
+        keeper = DetectorKeeper(_kept_folder(settings, "drift", grpc_address))
         keeper.sweep(time.time(), settings.drift.window_hours * 3600)
         monitor = DriftMonitor(settings.drift.rules_of, keeper=keeper)
         stack.callback(monitor.save)
@@ -178,6 +180,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             monitor=monitor,
             spans=spans,
         )
+        retraining = _start_retrainer(stack, settings, status, grpc_address)
         http_tls = settings.http.tls
         admin = AdminServer(
             view=supervisor.view,
@@ -185,8 +188,10 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             registry=registry_of(
                 MetricsCollector(status.metrics),
                 DriftCollector(lambda: status.drift().versions, settings.drift.series),
+                RetrainingCollector(retraining),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
+            retraining=lambda: retraining().to_json(),
             grpc_address=grpc_address,
             rest_address=rest_address,
             connections=checks.http_connections(),
@@ -308,11 +313,30 @@ def _since_1970_ns() -> int:
     return time.time_ns() - time.monotonic_ns()
 
 
-def _drift_folder(settings: ServerSettings, grpc_address: str) -> Path | None:
-    """Where drift is kept for the next process at this address; None where the system chose the port."""
+def _kept_folder(settings: ServerSettings, what: str, grpc_address: str) -> Path | None:
+    """Where something is kept for the next process at this address; None where the system chose the port."""
     if settings.port == 0 and not settings.grpc_host.startswith(UNIX):
         return None
-    return cache_dir() / "drift" / file_name_for(grpc_address)
+    return cache_dir() / what / file_name_for(grpc_address)
+
+
+def _start_retrainer(
+    stack: AsyncExitStack, settings: ServerSettings, status: ServerStatus, grpc_address: str
+) -> Callable[[], RetrainingStatus]:
+    """Starts the thread that has models trained anew, if there are rules for that; gives what it knows."""
+    retraining, folder = settings.retraining, _kept_folder(settings, "retraining", grpc_address)
+    if not retraining.is_on:
+        return lambda: RetrainingStatus({}, {}, enabled=False)
+    retrainer = Retrainer(
+        retraining,
+        status.signals,
+        None if folder is None else folder / "state.json",
+        link=partial(version_page, settings.registry or ""),
+    )
+    # It may wait for an answer, or for the end of a command.
+    stack.push_async_callback(asyncio.to_thread, retrainer.close)
+    retrainer.start()
+    return retrainer.status
 
 
 def _with_label_folder(settings: ServerSettings, grpc_address: str) -> ServerSettings:

@@ -27,6 +27,7 @@ from penstock_server.per_model import check_own, with_own
 from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.response_cache.settings import ResponseCacheSettings
+from penstock_server.retraining.settings import RetrainingSettings
 from penstock_server.sources.settings import CacheSettings, FetchSettings
 from penstock_server.tracing.settings import TracingSettings
 from penstock_server.transport.address import UNIX, host_of
@@ -224,6 +225,7 @@ class ServerSettings:
         batching, serving, execution: a table `batching.models.NAME`, and so on, holds the settings of one model that
             differ.
         response_cache: which answers are kept for requests with the same rows; none by default.
+        retraining: which models are trained anew when, and who is told; none by default.
     """
 
     registry: str | None = None
@@ -254,6 +256,7 @@ class ServerSettings:
     http: HttpSettings = field(default_factory=HttpSettings)
     fetch: FetchSettings = field(default_factory=FetchSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    retraining: RetrainingSettings = field(default_factory=RetrainingSettings)
 
     def __post_init__(self) -> None:
         ports = {"port": self.port, "http_port": self.http_port, "rest_port": self.rest_port or 0}

@@ -1,4 +1,4 @@
-"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, /v1/server, /v1/models and /v1/drift.
+"""The HTTP port: /metrics for Prometheus, /healthz and /readyz for probes, and what is known as JSON below /v1.
 
 Probes are answered at once. Metrics and drift take milliseconds each, so they are computed on threads of their own, and
 callers that ask for the same at once share one answer.
@@ -43,6 +43,7 @@ class AdminServer:
         sources: the state of each source of models.
         registry: the metrics.
         drift: the JSON of /v1/drift for a model and a version, "" for all; raises `NotFoundError`.
+        retraining: the JSON of /v1/retraining.
         grpc_address, rest_address: where gRPC and REST are, for clients that come to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
@@ -57,6 +58,7 @@ class AdminServer:
         sources: Callable[[], tuple[SourceState, ...]],
         registry: CollectorRegistry,
         drift: Callable[[str, str], bytes],
+        retraining: Callable[[], bytes],
         grpc_address: str = "another port",
         rest_address: str = "",
         connections: int = CONNECTIONS,
@@ -70,6 +72,7 @@ class AdminServer:
         self._sources = sources
         self._registry = registry
         self._drift_of = drift
+        self._retraining = retraining
         self._server = HttpServer(
             self._answer,
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
@@ -110,8 +113,10 @@ class AdminServer:
                 answer = self._drift(
                     request.path[2] if len(request.path) == 3 else "", request.query.get("version", "")
                 )
+            case ["v1", "retraining"]:
+                answer = Reply(self._retraining(), content_type=_JSON)
             case _:
-                here = "/healthz, /readyz, /metrics, /v1/server, /v1/models and /v1/drift"
+                here = "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift and /v1/retraining"
                 hint = self._rest_hint if request.path[0] in _REST else ""
                 answer = Reply(
                     f"there is no {'/'.join(request.path)[:200]!a} here; this port has {here}{hint}\n".encode(), 404
@@ -129,7 +134,7 @@ class AdminServer:
                 return None
             case ["v1", "drift", model] if model:
                 about: str | None = model
-            case ["metrics"] | ["v1", "models"] | ["v1", "drift", *_]:
+            case ["metrics"] | ["v1", "models" | "retraining"] | ["v1", "drift", *_]:
                 about = EVERY_MODEL
             case _:
                 about = NO_MODEL

@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 
 from penstock.names import VersionKey
+from penstock_server.control.champions import champion_signals
 from penstock_server.control.view import ServerView, VersionView
 from penstock_server.drift.answer import DriftReport, UnwatchedVersion
 from penstock_server.drift.dependence import JointReference, joint_reference_of
@@ -20,6 +21,7 @@ from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.metrics.prometheus import MetricsSnapshot, VersionSnapshot
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
+from penstock_server.retraining.signals import Signals
 from penstock_server.sources.combined_source import SourceState
 from penstock_server.tracing.span_file import SpanFile
 
@@ -97,6 +99,12 @@ class ServerStatus:
                 if found is None
             ),
         )
+
+    def signals(self) -> list[Signals]:
+        """What the rules of retraining look at: each model's champion."""
+        view = self._view()
+        drift = self.drift().versions
+        return list(champion_signals(view, drift, self._loaded(view), artifact=self._artifact, identity=self._identity))
 
     async def watch_drift(self) -> None:
         """Checks for drift at an interval, until cancelled; its errors stop nothing else."""

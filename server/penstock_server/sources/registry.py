@@ -147,6 +147,17 @@ def source_name(uri: str, models: Sequence[str]) -> str:
     return f"mlflow {redacted(uri)}" + (f" ({', '.join(sorted(models))})" if models else "")
 
 
+def version_page(uri: str, model: str, version: str) -> str:
+    """The address of a version's page in an MLflow server; "" where the registry has no pages.
+
+    >>> version_page("http://user:word@mlflow:5000/", "a b", "3"), version_page("sqlite:////a.db", "a", "3")
+    ('http://mlflow:5000/#/models/a%20b/versions/3', '')
+    """
+    if not uri.startswith(("http://", "https://")):
+        return ""
+    return f"{redacted(uri).rstrip('/')}/#/models/{quote(model, safe='')}/versions/{quote(version, safe='')}"
+
+
 def redacted(uri: str) -> str:
     """The URI as logs may show it: without user, password, query and fragment.
 

@@ -47,11 +47,17 @@ async def address() -> AsyncIterator[str]:
         sources=lambda: (SourceState("registry", "away", "it does not answer"),),
         registry=CollectorRegistry(),
         drift=drift,
+        retraining=lambda: b'{"enabled": false}',
     )
     listening = reserve_http("127.0.0.1", 0)
     admin.start(listening)
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     await admin.close()
+
+
+async def test_retraining_is_shown(address: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/v1/retraining") as reply:
+        assert (reply.status, await reply.json()) == (200, {"enabled": False})
 
 
 @pytest.mark.parametrize(
@@ -122,6 +128,7 @@ async def guarded(*, opens_metrics: bool = False) -> AsyncIterator[str]:
         sources=lambda: (),
         registry=CollectorRegistry(),
         drift=drift,
+        retraining=lambda: b'{"enabled": false}',
         gate=gate,
         opens_metrics=opens_metrics,
     )
@@ -152,6 +159,8 @@ async def status(address: str, path: str, token: str | None) -> int:
         ("/v1/server", "infer", 403),
         ("/v1/models", "shop", 403),
         ("/v1/models", "ops", 200),
+        ("/v1/retraining", "shop", 403),
+        ("/v1/retraining", "ops", 200),
         ("/v1/models", "bad", 401),
         ("/v1/drift", "shop", 403),
         ("/v1/drift/", "shop", 403),

@@ -268,9 +268,7 @@ def test_a_mismatch_of_three_versions_is_seen() -> None:
     assert sequential.log_e_mismatch([((90, 5, 5), (9000, 500, 500))]) < 0
 
 
-@pytest.mark.parametrize(
-    ("rate", "together", "expected"), [(30, 1, 1), (3, 1, 1), (30, 6, 6), (300, 20, 20)]
-)
+@pytest.mark.parametrize(("rate", "together", "expected"), [(30, 1, 1), (3, 1, 1), (30, 6, 6), (300, 20, 20)])
 def test_dispersion_of_events_that_come_together(rate: float, together: int, expected: float) -> None:
     rng = np.random.default_rng(1)
     found = sequential.dispersion_over_time(together * rng.poisson(rate / together, (500, 600)))

@@ -22,6 +22,7 @@ from penstock_tools.cli.predict import predict
 from penstock_tools.cli.promote import promote
 from penstock_tools.cli.publish import publish
 from penstock_tools.cli.replay import replay
+from penstock_tools.cli.retraining import retraining
 from penstock_tools.cli.serve import serve
 
 app = typer.Typer(
@@ -79,6 +80,7 @@ app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(predict)
 app.command(rich_help_panel=_RUN)(drift)
+app.command(rich_help_panel=_RUN)(retraining)
 app.add_typer(token.app, name="token", rich_help_panel=_RUN)
 app.add_typer(demo.app, name="demo", rich_help_panel=_RUN)
 app.command("compile", rich_help_panel=_RUN)(compile_kernels)

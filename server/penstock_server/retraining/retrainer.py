@@ -1,0 +1,311 @@
+"""Looks at the rules, remembers what they called for, and has actions carried out, on a thread of its own.
+
+A call is written down before it is sent. What crashed in between is sent again by those actions whose other side tells
+repetitions by the event's id, and counts as under way for the others.
+"""
+
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.retraining import actions, rules, state
+from penstock_server.retraining.actions import Ended
+from penstock_server.retraining.event import Event, event_of
+from penstock_server.retraining.rules import Decision
+from penstock_server.retraining.settings import ActionSettings, Kind, RetrainingSettings
+from penstock_server.retraining.signals import Signals
+from penstock_server.retraining.state import Call, ModelState, Outcome, State
+
+log = structlog.get_logger(__name__)
+
+ATTEMPTS: Final = 8
+FIRST_RETRY_S: Final = 2.0
+LAST_RETRY_S: Final = 60.0
+"""How long it takes until a request that was not taken is sent again: at first, and twice as long each time, up to this."""
+SAVE_S: Final = 60.0
+"""How often the numbers of rows are written down; calls are at once."""
+_REPEATABLE: Final[frozenset[Kind]] = frozenset({"webhook", "airflow", "argo"})
+"""Those whose other side tells repetitions by the event's id."""
+
+
+class Running(Protocol):
+    """A command that runs, as `actions.Command`."""
+
+    def poll(self) -> Ended | None:
+        """How it ended; None while it runs."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """What is known of a model's retraining now.
+
+    Attributes:
+        decisions: what follows from each rule.
+        state: what is remembered.
+    """
+
+    decisions: tuple[Decision, ...]
+    state: ModelState
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainingStatus:
+    """What is known of all models with rules, by name, and how often something became of a call: by model, rule and outcome."""
+
+    models: Mapping[str, ModelStatus]
+    totals: Mapping[tuple[str, str, Outcome], int]
+    enabled: bool = True
+
+    def to_json(self) -> bytes:
+        """As /v1/retraining shows it."""
+        models = [
+            {
+                "model": name,
+                "version": one.state.version,
+                "rows": one.state.rows,
+                "labels": one.state.labels,
+                "rules": [
+                    {
+                        "rule": each.rule,
+                        "met": each.is_met,
+                        "reason": each.reason,
+                        "held": each.held,
+                        "calls": each.calls,
+                    }
+                    for each in one.decisions
+                ],
+                "calls": [msgspec.to_builtins(call) for call in reversed(one.state.calls)],
+            }
+            for name, one in sorted(self.models.items())
+        ]
+        return msgspec.json.encode({"enabled": self.enabled, "models": models})
+
+
+class Retrainer:
+    """The thread that has models trained anew.
+
+    Args:
+        settings: rules and actions.
+        signals: what is known of the champion of each model now; called on this thread.
+        file: where it is remembered over restarts; None forgets it.
+        may_act: whether this server, of several, acts for a model.
+        link: the address of a version in the registry, for people; "" for none.
+        clock: seconds since 1970.
+        send: tells of an event by HTTP; as `actions.send`.
+        start: starts a command; as `actions.Command`.
+    """
+
+    def __init__(
+        self,
+        settings: RetrainingSettings,
+        signals: Callable[[], Sequence[Signals]],
+        file: Path | None,
+        *,
+        may_act: Callable[[str], bool] = lambda _: True,
+        link: Callable[[str, str], str] = lambda *_: "",
+        clock: Callable[[], float] = time.time,
+        send: Callable[[ActionSettings, Event, float], str] = actions.send,
+        start: Callable[[ActionSettings, Event], Running] = actions.Command,
+    ) -> None:
+        self._settings = settings
+        self._signals = signals
+        self._file = file
+        self._may_act = may_act
+        self._link = link
+        self._clock = clock
+        self._send = send
+        self._start = start
+        self._running: dict[str, Running] = {}
+        self._totals: Counter[tuple[str, str, Outcome]] = Counter()
+        kept = state.read(file)
+        self._models = {model: self._taken_over(one) for model, one in kept.models.items()}
+        self._written = kept
+        self._written_s = clock()
+        self._status = RetrainingStatus({}, {}, settings.enabled)
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Looks from now on, until `close`."""
+        self._thread = threading.Thread(target=self._run, name="retraining", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread and the commands that it runs, and writes down how far all is."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join(actions.TIMEOUT_S + actions.GRACE_S)
+        for command in self._running.values():
+            command.close()
+        if self._models:
+            self._save()
+
+    def status(self) -> RetrainingStatus:
+        """What the last look found; from any thread."""
+        return self._status
+
+    def look(self) -> None:
+        """Looks at every rule, writes down what is called for, and carries out what is due."""
+        decisions: dict[str, tuple[Decision, ...]] = {}
+        signals = {one.model: one for one in self._signals()}
+        for model, one in signals.items():
+            found = tuple(name for name, rule in self._settings.rules.items() if rule.is_for(model))
+            if found:
+                decisions[model] = self._decide(one, found)
+        self._poll()
+        if self._save_if_due():
+            for model in decisions:
+                self._carry_out(signals[model])
+            self._save_if_due()
+        told = {model: ModelStatus(made, self._models[model]) for model, made in decisions.items()}
+        self._status = RetrainingStatus(told, dict(self._totals), self._settings.enabled)
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._settings.look_s):
+            try:
+                self.look()
+            except Exception:
+                log.exception("the rules of retraining could not be looked at")
+
+    def _taken_over(self, one: ModelState) -> ModelState:
+        """What a former process left, as far as this one can know it."""
+        for call in one.calls:
+            action = self._settings.actions.get(call.action)
+            is_repeatable = action is not None and action.kind in _REPEATABLE
+            if call.is_open and (call.outcome == "running" or (call.outcome == "sending" and not is_repeatable)):
+                detail = "the server was started anew while it was under way"
+                one = one.replaced(msgspec.structs.replace(call, outcome="unknown", detail=detail))
+        return msgspec.structs.replace(one, last_rows=0, last_labels=0)
+
+    def _decide(self, signals: Signals, names: Sequence[str]) -> tuple[Decision, ...]:
+        """What follows from these rules for a model; the first that calls for retraining is written down."""
+        now_s = self._clock()
+        one = rules.seen(self._models.get(signals.model, ModelState()), signals, now_s)
+        before = one.calls
+        one = rules.settled(one, signals, now_s, self._settings.flight_s)
+        for call in set(one.calls) - set(before):
+            if call.outcome == "done":  # others were counted when they were sent
+                self._note(signals.model, call)
+        made = []
+        for name in names:
+            decision = rules.decide(name, self._settings, signals, one, now_s)
+            if decision.calls:
+                decision = replace(decision, held=self._prevented(signals.model))
+            if decision.calls:
+                one = one.replaced(self._call(decision, signals, now_s))
+            made.append(decision)
+        self._models[signals.model] = one
+        return tuple(made)
+
+    def _prevented(self, model: str) -> str:
+        if not self._settings.enabled:
+            return "retraining.enabled is false"
+        return "" if self._may_act(model) else "another server acts for this model"
+
+    def _call(self, decision: Decision, signals: Signals, now_s: float) -> Call:
+        action = self._settings.rules[decision.rule].action
+        log.warning(
+            "retraining is called for", model=signals.model, version=signals.version, rule=decision.rule,
+            reason=decision.reason, action=action,
+        )  # fmt: skip
+        return Call(
+            id=uuid.uuid4().hex,
+            rule=decision.rule,
+            action=action,
+            version=signals.version,
+            identity=signals.identity,
+            known=tuple(signals.versions),
+            reason=decision.reason,
+            at_s=now_s,
+        )
+
+    def _carry_out(self, signals: Signals) -> None:
+        """Does what is due of a model's calls."""
+        for call in self._models[signals.model].calls:
+            if call.is_open and call.outcome == "sending" and call.next_s <= self._clock():
+                self._put(signals.model, self._carried_out(call, signals))
+
+    def _carried_out(self, call: Call, signals: Signals) -> Call:
+        now_s = self._clock()
+        action = self._settings.actions.get(call.action)
+        if action is None:
+            return _failed(call, f"the settings have no action {call.action!r} any more", now_s)
+        one = self._models[signals.model]
+        link = self._link(signals.model, call.version)
+        event = event_of(call, signals, rows=one.rows, labels=one.labels, link=link)
+        try:
+            if action.kind == "command":
+                self._running[call.id] = self._start(action, event)
+                return msgspec.structs.replace(call, outcome="running", attempts=1)
+            told = self._send(action, event, now_s)
+        except UnavailableError as error:
+            attempts = call.attempts + 1
+            if attempts >= ATTEMPTS:
+                return _failed(call, f"{error} (tried {attempts} times)", now_s, attempts)
+            wait_s = min(FIRST_RETRY_S * 2**call.attempts, LAST_RETRY_S)
+            return msgspec.structs.replace(call, attempts=attempts, detail=str(error), next_s=now_s + wait_s)
+        except InvalidInputError as error:
+            return _failed(call, str(error), now_s, call.attempts + 1)
+        return msgspec.structs.replace(call, outcome="sent", detail=told, attempts=call.attempts + 1)
+
+    def _poll(self) -> None:
+        """Takes in how commands ended."""
+        for model, one in self._models.items():
+            for call in one.calls:
+                command = self._running.get(call.id)
+                if command is not None and (ended := command.poll()) is not None:
+                    del self._running[call.id]
+                    outcome: Outcome = "done" if ended.is_good else "failed"
+                    found = msgspec.structs.replace(call, outcome=outcome, detail=ended.detail, ended_s=self._clock())
+                    self._put(model, found)
+
+    def _put(self, model: str, call: Call) -> None:
+        self._models[model] = self._models[model].replaced(call)
+        self._note(model, call)
+
+    def _note(self, model: str, call: Call) -> None:
+        """Counts and logs what became of a call."""
+        what = {"model": model, "rule": call.rule, "action": call.action, "id": call.id, "detail": call.detail}
+        if call.outcome == "sending":
+            log.warning("the call for retraining was not taken; trying again", **what)
+            return
+        self._totals[model, call.rule, call.outcome] += 1
+        if call.outcome == "failed":
+            log.error("the call for retraining failed", **what)
+        else:
+            log.info("retraining", outcome=call.outcome, **what)
+
+    def _save_if_due(self) -> bool:
+        """Writes down calls that changed, and numbers once in a while; False where they cannot be."""
+        calls = {model: one.calls for model, one in self._models.items()}
+        is_new = calls != {model: one.calls for model, one in self._written.models.items()}
+        if is_new or self._clock() - self._written_s >= SAVE_S:
+            return self._save()
+        return True
+
+    def _save(self) -> bool:
+        now = State(dict(self._models))
+        try:
+            state.write(self._file, now)
+        except OSError as error:
+            log.error("what is known of retraining cannot be written; nothing is called for", reason=str(error))
+            return False
+        self._written, self._written_s = now, self._clock()
+        return True
+
+
+def _failed(call: Call, detail: str, now_s: float, attempts: int | None = None) -> Call:
+    made: dict[str, Any] = {"outcome": "failed", "detail": detail, "ended_s": now_s}
+    return msgspec.structs.replace(call, attempts=call.attempts if attempts is None else attempts, **made)
