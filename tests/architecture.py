@@ -71,6 +71,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         },
         "request_log": GROUND | {"metrics"},
         "retraining": GROUND,
+        "labels.layout": set(),
         "labels": GROUND | {"rollout"},
         "python": GROUND,
         "explain": GROUND | {"features", "kernels"},
@@ -93,15 +94,16 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "transport.layout",
             "plain.layout",
             "tracing.layout",
+            "labels.layout",
             "features.counting",
             "features.compiler.layout",
             "compiled_models.layout",
             "compiled_models.choice",
         },
-        "plain": GROUND | {"kernels", "tracing"},
+        "plain": GROUND | {"kernels", "tracing", "labels"},
         "prediction": GROUND
         | {"batching", "features", "rollout", "metrics", "request_log", "models", "plain", "transport.interface"}
-        | {"response_cache", "tracing"},
+        | {"response_cache", "tracing", "labels"},
         "services": GROUND
         | {"access", "plain", "tracing", "labels"}
         | {"prediction", "transport", "batching", "models.signature"},

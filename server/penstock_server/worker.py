@@ -53,9 +53,10 @@ from penstock_server.prediction.ensembles import BoundExecutors, bind, why_not
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.joint_sampler import joint_sampler
 from penstock_server.prediction.model_thread import ModelThread
-from penstock_server.prediction.outputs import reader_of
+from penstock_server.prediction.outputs import OutputReader, reader_of
 from penstock_server.prediction.predictor import PlainForms, Predictor
 from penstock_server.prediction.recent import RecentRequests
+from penstock_server.prediction.records import RecordFiles, VersionRecords
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.prediction.shadow import ShadowTarget, ShadowThread
@@ -119,6 +120,7 @@ class _LoadedEnsemble:
     """A chain of models, whose versions are bound as they come and go."""
 
     key: VersionKey
+    identity: str
     artifact: Artifact
     recorder: Recorder
     took_s: float
@@ -162,6 +164,7 @@ class Worker:
         self._request_log = _request_log(settings.request_log)
         most_bytes = settings.response_cache.max_bytes
         self._responses = ResponseCache(most_bytes) if most_bytes else None
+        self._records = _record_files(settings.labels, slot)
         self._samplers: dict[VersionKey, RequestSampler] = {}
         self._ensembles: dict[VersionKey, _LoadedEnsemble] = {}
         self._bound: dict[VersionKey, BoundExecutors] = {}
@@ -372,7 +375,7 @@ class Worker:
             counters = open_counters(Path(command.counters), shape)
             servable.report_runs(counters.running_since_ns.data)
             recorder = self._recorder(servable, counters)
-            executor = self._executor(servable, cost, recorder)
+            executor = self._executor(servable, cost, recorder, command.identity)
             sampler = self._sampler(executor, servable, recorder)
         except Exception as error:
             if not isinstance(error, InvalidInputError):
@@ -386,7 +389,8 @@ class Worker:
         counters = open_counters(Path(command.counters), CountersShape(steps=command.steps))
         recorder = Recorder(counters, self._settings.drift.of(command.model).window_rows, ())
         artifact = read(Path(command.folder))
-        return _LoadedEnsemble((command.model, command.version), artifact, recorder, time.monotonic() - started_s)
+        key = (command.model, command.version)
+        return _LoadedEnsemble(key, command.identity, artifact, recorder, time.monotonic() - started_s)
 
     def _take_in_ensemble(self, loaded: _LoadedEnsemble) -> None:
         """Takes an ensemble in, in place of other files of it; it answers once its models are there."""
@@ -412,21 +416,23 @@ class Worker:
         cost_us = (cost.base_s * 1e6, cost.row_s * 1e6)
         self._link.send(messages.Loaded(*key, loaded.took_s, executor.is_inline, *cost_us, executor.servable.engine))
 
-    def _executor(self, servable: Servable, cost: Cost, recorder: Recorder) -> Executor:
+    def _executor(self, servable: Servable, cost: Cost, recorder: Recorder, identity: str) -> Executor:
         settings = self._settings
+        reader = reader_of(servable)
         limits, is_inline = self._resolved(servable, cost)
         is_inline = is_inline and not servable.is_elsewhere
         decoder = decoder_of(servable)
         thread = None if is_inline else ModelThread("-".join(servable.key), self._post)
         common: dict[str, Any] = {
             "report": recorder,
-            "reader": reader_of(servable),
+            "reader": reader,
             "clock": monotonic,
             "activate": self._scheduler.activate,
             "short_s": 0.0 if servable.is_elsewhere or servable.is_on_device else settings.serving.inline_budget_s,
             "is_alone": self._scheduler.is_alone,
             "reply_bytes": settings.grpc.max_message_bytes,
             "tracer": self._tracer,
+            "records": self._records_of(servable, reader, identity),
         }
         config = servable.artifact.config
         if config is not None:
@@ -493,6 +499,19 @@ class Worker:
             log.warning("about a version", model=model, version=version, note=verdict.note)
         return self._responses.version(recorder) if verdict.is_on and self._responses is not None else None
 
+    def _records_of(self, servable: Servable, reader: OutputReader, identity: str) -> VersionRecords | None:
+        """What writes a version's answers down, for labels; None if nothing is to."""
+        model, version = servable.key
+        if self._records is None or not self._settings.labels.is_on_for(model):
+            return None
+        try:
+            return self._records.of(servable, reader, identity)
+        except OSError as error:
+            log.error(
+                "a version's answers are not written down for labels", model=model, version=version, error=str(error)
+            )
+            return None
+
     def _sampler(self, executor: Executor, servable: Servable, recorder: Recorder) -> RequestSampler | None:
         settings, writer = self._settings.request_log, self._request_log
         if writer is None:
@@ -528,7 +547,7 @@ class Worker:
             for model in models.values():
                 self._assign_roles(model)
             for name, version, executors in bound:
-                executors.set_role(models[name].role(version))
+                executors.set_role(models[name].role(version), models[name].share(version))
             self._predictor.routing_table = routing_table
             self._health.changed()
             for executor, closed in replaced:
@@ -579,7 +598,7 @@ class Worker:
             servable.report_runs(counters.running_since_ns.data)
             costs = [self._cost_of(step.servable) for step in steps if step.servable is not None]
             cost = Cost(sum(each.base_s for each in costs), sum(each.row_s for each in costs))
-            executor = self._executor(servable, cost, loaded.recorder)
+            executor = self._executor(servable, cost, loaded.recorder, loaded.identity)
             sampler = self._sampler(executor, servable, loaded.recorder)
             if sampler is not None and self._request_log is not None:
                 executor.set_sampler(sampler)
@@ -599,7 +618,7 @@ class Worker:
     def _assign_roles(self, model: ServedModel) -> None:
         for version, executor in model.executors.items():
             role = model.role(version)
-            executor.set_role(role)
+            executor.set_role(role, model.share(version))
             if (sampler := self._samplers.get(executor.servable.key)) is not None:
                 sampler.role = role or ""
         if model.plan is None:
@@ -624,6 +643,7 @@ class Worker:
             skips_repeats=shadow.skips_repeats,
             joint=shadow.joint,
             traced=None if self._tracer is None else partial(_write_shadow, self._tracer, shadow),
+            records=shadow.records,
         )
 
     def _unload(self, key: VersionKey) -> None:
@@ -705,6 +725,18 @@ def _tracer(settings: TracingSettings, file: Path, slot: int) -> Tracer | None:
         return None
     writer = span_file.SpanWriter(span_file.SpanFile(file), slot)
     return Tracer(writer, code_of=lambda error: status_of(error).number, now_s=monotonic)
+
+
+def _record_files(settings: LabelSettings, slot: int) -> RecordFiles | None:
+    """What this worker writes answers into, for labels; None if it does not."""
+    if not settings.is_on or settings.folder is None:
+        return None
+    try:
+        return RecordFiles(settings.folder, slot)
+    except OSError as error:
+        # Answers are worth more than their records.
+        log.error("answers are not written down for labels", folder=str(settings.folder), error=str(error))
+        return None
 
 
 def _write_shadow(tracer: Tracer, shadow: Executor, requests: Sequence[SpanContext], run: Run, ended_s: float) -> None:

@@ -27,7 +27,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
 
     There it has `features` x `cells` words of drift, `joint` of tables of two columns, and cells for `steps`. When the version
     is loaded already, these are other files: they replace the loaded ones once they are loaded, and until then those answer.
-    `batching` and `engine` are what the airlock found; None lets the loader find out.
+    `batching` and `engine` are what the airlock found; None lets the loader find out. `identity` is that of the files.
     """
 
     model: str
@@ -41,6 +41,7 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     steps: int = 0
     batching: Batching | None = None
     engine: Choice | None = None
+    identity: str = ""
 
 
 class Serve(msgspec.Struct, frozen=True, tag=True):

@@ -406,6 +406,7 @@ class Supervisor:
             steps=shape.steps,
             batching=None if verdict is None else verdict.batching,
             engine=None if verdict is None else verdict.engine,
+            identity=identity,
         )
         worker.load(command, identity)
 

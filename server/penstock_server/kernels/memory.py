@@ -71,17 +71,31 @@ def _store_real(bits: int) -> Any:
     return intrinsic(typed)
 
 
-def _publish(_context: Any, _at: Any, _value: Any) -> Any:
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        builder.store_atomic(arguments[1], place, ordering="seq_cst", align=8)
-        return context.get_dummy_value()
+def _store_shared(ordering: str) -> Any:
+    def typed(_context: Any, _at: Any, _value: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+            builder.store_atomic(arguments[1], place, ordering=ordering, align=8)
+            return context.get_dummy_value()
 
-    return VOID(INT64, INT64), generate
+        return VOID(INT64, INT64), generate
+
+    return intrinsic(typed)
 
 
-publish: Final[Callable[[int, int], None]] = cast("Any", intrinsic(_publish))
-"""Sets an aligned word that another process reads: what was written before is there when it is."""
+def _wrapped(_context: Any, _value: Any) -> Any:
+    def generate(_context: Any, _builder: Any, _signature: Any, arguments: Any) -> Any:
+        return arguments[0]
+
+    return INT64(INT64), generate
+
+
+wrapped: Final[Callable[[int], int]] = cast("Any", intrinsic(_wrapped))
+"""The lowest 64 bits of an integer as a signed one: in compiled code, what it is already."""
+publish: Final[Callable[[int, int], None]] = _store_shared("seq_cst")
+"""Sets an aligned word that another process reads: what was written before is there when it is, and nothing that is later."""
+publish_last: Final[Callable[[int, int], None]] = _store_shared("release")
+"""The same, but what is written later may be there before it; that costs nothing."""
 double_at: Final[Callable[[int], float]] = _load_real(64)
 single_at: Final[Callable[[int], float]] = _load_real(32)
 """The float32 at an address, as float64."""

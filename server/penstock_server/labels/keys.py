@@ -20,6 +20,11 @@ def keys_of(model: str, ids: Iterable[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
+def key_of(model: str, request_id: bytes) -> int:
+    """The key of one request's id."""
+    return int(keys_of(model, [request_id])[0])
+
+
 @lru_cache(4096)
 def word_of(text: str) -> int:
     """A word that stands for a text, such as a model's name or a class: the first 8 bytes of BLAKE2b; never 0."""

@@ -3,32 +3,71 @@
 It is a `ring` of records of 64 bytes; beside it lies a table of the versions that the records are about, as JSON.
 """
 
-import math
+import threading
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server import atomic
-from penstock_server.labels.ring import LOST, OwnRing
+from penstock_server.labels import layout
+from penstock_server.labels.layout import MOST_ROWS
+from penstock_server.labels.ring import LOST, RECORD_WORDS, OwnRing
 
 KIND: Final = "predictions"
 """What the names of the files begin with."""
 RECORDS: Final = 131072
 """How many there is room for: at 80,000 answered rows a second the joiner may be late by 1.6 s. 8 MiB."""
-KEY, TIME_NS, VERSION_ROLE, ROW, PREDICTION, SCORE, WEIGHT = range(7)
-"""Words of a record: the first 8 bytes, as a little-endian number, of BLAKE2b of the id with the model's salt
-(`rollout.plan.salt_of`); when it was answered, in nanoseconds since 1970; the version's place in the table, and its role from
-bit 32 on; the row in its request; and three numbers of float64: the prediction (a class label as it is counted, or a number),
-the score (the probability of the second of two classes, of more the largest probability; NaN for none), and the share of the
-traffic that the version had (NaN where the request named it)."""
+KEY, TIME_NS, VERSION_ROLE, ROW, PREDICTION, SCORE, WEIGHT = (
+    at // 8
+    for at in (
+        layout.ANSWER_KEY, layout.ANSWER_TIME, layout.ANSWER_VERSION_ROLE, layout.ANSWER_ROW, layout.ANSWER_PREDICTION,
+        layout.ANSWER_SCORE, layout.ANSWER_WEIGHT,
+    )
+)  # fmt: skip
+"""Words of a record."""
 ROLES: Final = ("champion", "canary", "shadow", "named")
 """By number."""
 
 AnswerKind = Literal["class", "number"]
+
+
+class Route(NamedTuple):
+    """How a request came to the version that answers it.
+
+    Attributes:
+        role: that in which the version was chosen, as `layout` numbers them.
+        weight: with which probability it was chosen; NaN where nothing was to be chosen.
+    """
+
+    role: int
+    weight: float
+
+
+NAMED: Final = Route(layout.NAMED, nan)
+"""The request said which version it wants."""
+
+
+class KeyedRows(NamedTuple):
+    """The rows of a request with an id, in a batch.
+
+    Attributes:
+        place: of the request in the batch.
+        key: of its id, as `keys` has them.
+        start: where its rows begin in the batch.
+        rows: how many of them are there.
+        first: which of the request's rows is the first that is there.
+    """
+
+    place: int
+    key: int
+    start: int
+    rows: int
+    first: int = 0
 
 
 class AnsweredVersion(msgspec.Struct, frozen=True):
@@ -64,7 +103,7 @@ def read_table(ring: Path) -> tuple[AnsweredVersion, ...]:
 
 
 class PredictionWriter:
-    """Writes a worker's records.
+    """Writes records of one worker, on one thread; places in the table are given to any.
 
     Args:
         own: the worker's file.
@@ -73,36 +112,56 @@ class PredictionWriter:
     def __init__(self, own: OwnRing) -> None:
         self.own = own
         self._versions = list(read_table(own.ring.path))
+        self._lock = threading.Lock()
 
     def place_of(self, version: AnsweredVersion) -> int:
-        """The version's place in the table, where it is written if it is new."""
-        if version not in self._versions:
-            self._versions.append(version)
-            atomic.write(table_of(self.own.ring.path), msgspec.json.encode(self._versions))
-        return self._versions.index(version)
+        """The version's place in the table, where it is written if it is new.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        with self._lock:
+            if version not in self._versions:
+                atomic.write(table_of(self.own.ring.path), msgspec.json.encode([*self._versions, version]))
+                self._versions.append(version)
+            return self._versions.index(version)
 
     def write(
         self,
-        key: int,
+        requests: Sequence[KeyedRows],
+        routes: Sequence[Route],
         *,
         time_ns: int,
         place: int,
-        role: int,
-        predictions: Sequence[float],
-        scores: Sequence[float] = (),
-        weight: float = math.nan,
+        predictions: NDArray[np.float64],
+        scores: NDArray[np.float64],
     ) -> bool:
-        """Writes the records of one request's rows; false if there is no room, which is counted."""
-        records = np.zeros((len(predictions), 8), np.int64)
+        """Writes the records of a batch's requests, all or none; false if there is no room, which is counted.
+
+        Args:
+            requests: with ids, of the batch.
+            routes: how each of them came to the version.
+            time_ns: when they were answered, since 1970.
+            place: of the version.
+            predictions: of the batch's rows, [N]; rows that a version gave no answer for have no records.
+            scores: of the same rows, [N].
+        """
+        table = np.array([(row.start, row.rows, row.first) for row in requests], np.int64).reshape(-1, 3)
+        starts, rows, firsts = table.T
+        counts = np.maximum(0, np.minimum(np.minimum(rows, MOST_ROWS - firsts), len(predictions) - starts))
+        of, total = np.repeat(np.arange(len(requests)), counts), int(counts.sum())
+        within = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+        at = starts[of] + within
+        records = np.zeros((total, RECORD_WORDS), np.int64)
         numbers: NDArray[np.float64] = records.view(np.float64)
-        records[:, KEY] = np.uint64(key).astype(np.int64)
+        records[:, KEY] = np.array([request.key for request in requests], np.uint64).view(np.int64)[of]
         records[:, TIME_NS] = time_ns
-        records[:, VERSION_ROLE] = place | role << 32
-        records[:, ROW] = np.arange(len(predictions))
-        numbers[:, PREDICTION] = predictions
-        numbers[:, SCORE] = scores if len(scores) else math.nan
-        numbers[:, WEIGHT] = weight
+        records[:, VERSION_ROLE] = place | np.array([role for role, _ in routes], np.int64)[of] << layout.ROLE_SHIFT
+        records[:, ROW] = firsts[of] + within
+        numbers[:, PREDICTION] = predictions[at]
+        numbers[:, SCORE] = scores[at]
+        numbers[:, WEIGHT] = np.array([weight for _, weight in routes], np.float64)[of]
         is_written = self.own.ring.append(records)
         if not is_written:
-            self.own.ring.words[LOST] += len(records)
+            self.own.ring.words[LOST] += total
         return is_written

@@ -17,13 +17,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-PAGE_BYTES: Final = 4096
-"""What comes before the records: 64-bit words."""
-WRITTEN, TAKEN, LOST, RECORDS = range(4)
-"""Words of the page: records written, those that the joiner has taken for good, those without room, and how many there are
-places for."""
-RECORD_WORDS: Final = 8
-NUMBER: Final = 7
+from penstock_server.labels import layout
+from penstock_server.labels.layout import PAGE_BYTES
+
+WRITTEN, TAKEN, LOST, RECORDS = (
+    at // 8 for at in (layout.PAGE_WRITTEN, layout.PAGE_TAKEN, layout.PAGE_LOST, layout.PAGE_PLACES)
+)
+"""Words of the page."""
+RECORD_WORDS: Final = layout.RECORD_BYTES // 8
+NUMBER: Final = layout.RECORD_NUMBER // 8
 """The word of a record that holds its number, from 1."""
 SUFFIX: Final = ".ring"
 

@@ -24,6 +24,7 @@ KERNELS: Final = KernelSet(
         "kernels/memory.py",
         "kernels/clock.py",
         "tracing/layout.py",
+        "labels/layout.py",
         "call.py",
     ),
     prototypes={
@@ -41,5 +42,5 @@ KERNELS: Final = KernelSet(
         "finish_batch": Prototype(_WORD, (c_void_p, _WORD, _WORD)),
         "learn_cost": Prototype(_WORD, (c_void_p, c_void_p, _WORD, _WORD)),
     },
-    functions=112,
+    functions=118,
 )

@@ -12,6 +12,7 @@ from penstock.names import PARAMETER_BATCH_ROWS, PARAMETER_COMPUTE_US, PARAMETER
 from penstock.wire import varint
 from penstock_server.errors import PenstockError
 from penstock_server.kernels.compiled import Library
+from penstock_server.labels.prediction_file import NAMED, KeyedRows, Route
 from penstock_server.plain import layout
 from penstock_server.plain.memory import Tables, address_of, address_of_rows
 from penstock_server.tracing.tracer import TraceWords
@@ -43,10 +44,17 @@ class RawOutput(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What a plan's requests share beyond their rows: the outputs that they ask for, and what encodes their replies."""
+    """What a plan's requests share beyond their rows.
+
+    Attributes:
+        chosen: the outputs that they ask for; None for all.
+        encoder: encodes their replies.
+        route: how they came to the version.
+    """
 
     chosen: tuple[int, ...] | None
     encoder: Any
+    route: Route = NAMED
 
 
 class Message(NamedTuple):
@@ -157,6 +165,7 @@ class Lane:
         self._answers[layout.W_LATENCY // 8] = self._latency.ctypes.data
         self._answers[layout.W_STATE // 8] = tables.address
         self._answers[layout.W_LAYOUTS // 8] = self._layouts.ctypes.data
+        self._recording: NDArray[np.int64] | None = None
         self._row_at: int = row.ctypes.data
         self._take_over: Callable[[int, LaneBatch], None] | None = None
         self.answers_at: int = self._words.ctypes.data
@@ -215,6 +224,22 @@ class Lane:
     def set_subject(self, number: int) -> None:
         """What traces call the version."""
         self._set(layout.L_SUBJECT, number)
+
+    def record(self, words: NDArray[np.int64]) -> None:
+        """Has the answers to requests with ids recorded from now on, by words as `layout` has them."""
+        self._recording = words
+        self._answers[layout.W_RECORDS // 8] = words.ctypes.data
+
+    def keyed(self, batch: LaneBatch) -> list[KeyedRows]:
+        """The requests of a batch with an id that are answered, where answers are recorded."""
+        numbers, counts = batch.numbers, self.row_counts(batch)
+        keys = self._tables.entries[numbers, layout.N_KEY // 8].view(np.uint64).tolist()
+        starts, rows = (np.cumsum(counts) - counts).tolist(), counts.tolist()
+        return [
+            KeyedRows(place, keys[place], starts[place], rows[place])
+            for place in batch.answered.tolist()
+            if keys[place]
+        ]
 
     def trace_of(self, number: int) -> TraceWords | None:
         """How a request of a batch is traced; None if it is not."""
@@ -456,6 +481,7 @@ class Lane:
         infer_s: float,
         began_s: float,
         ended_s: float,
+        predicted: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
     ) -> int:
         """Writes the replies of a batch, and counts what those that are answered took; how many are.
 
@@ -468,6 +494,7 @@ class Lane:
             infer_s: what its model took; its replies say the sum of both.
             began_s: when the batch began.
             ended_s: when it was computed.
+            predicted: what is recorded of each of its rows, predictions and scores; None records nothing.
         """
         self._lay_out(batch, key, layout_of)
         self._set_outputs(outputs)
@@ -475,10 +502,26 @@ class Lane:
         self._answers[layout.W_COMPUTED // 8] = int((features_s + infer_s) * 1e6)
         self._answers[layout.W_FEATURES // 8] = int(features_s / _NS)
         self._answers[layout.W_INFER // 8] = int(infer_s / _NS)
-        count = self._answer(self.answers_at)
+        count = self._answered(predicted)
         if count < 0:
             raise MemoryError("no memory for the answers of a batch")
         return count
+
+    def _answered(self, predicted: tuple[NDArray[np.float64], NDArray[np.float64]] | None) -> int:
+        """Answers the batch that the answers know, and records it by what Python has read of its outputs."""
+        words = self._recording
+        if words is None:
+            return self._answer(self.answers_at)
+        at = layout.J_PREDICTIONS // 8, layout.J_SCORES // 8
+        if predicted is None:
+            self._answers[layout.W_RECORDS // 8] = 0
+        else:
+            words[at[0]], words[at[1]] = (each.ctypes.data for each in predicted)
+        try:
+            return self._answer(self.answers_at)
+        finally:
+            words[at[0]] = words[at[1]] = 0
+            self._answers[layout.W_RECORDS // 8] = words.ctypes.data
 
     def send_replies(self, *, is_shared: bool = False) -> None:
         """Sends the replies that were written; if it is shared, other threads may have the interpreter meanwhile."""

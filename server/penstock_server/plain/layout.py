@@ -52,9 +52,12 @@ FOUND_BYTES: Final = 16 * 8
 (
     P_SKELETON, P_SIZE, P_HASH, P_LANE, P_INPUTS, P_COLUMNS, P_NUMBER, P_NEXT, P_CANARIES, P_SHARES, P_SALT,
 ) = _words(11)  # fmt: skip
-PLAN_BYTES: Final = 12 * 8
+P_ROLE: Final = 12 * 8
+P_WEIGHT: Final = 13 * 8
+PLAN_BYTES: Final = 14 * 8
 """Where canaries answer shares of the requests, `P_CANARIES` says how many. Their own plans, which no request is found by, are
-those behind this one. `P_SALT` has 16 bytes."""
+those behind this one. `P_SALT` has 16 bytes. `P_ROLE` and `P_WEIGHT`, a float64, say how its requests come to the version, as
+`labels.layout` has it."""
 
 # Who answers requests that name no version: up to which place, the next from there, and the number of the plan.
 (Q_END, Q_PLAN) = _words(2)
@@ -64,8 +67,7 @@ SHARE_BYTES: Final = 2 * 8
 HASH_ORDER: Final = 0
 HASH_INITIAL: Final = 160
 HASH_STATE: Final = HASH_INITIAL + 8 * 8
-HASH_WORK: Final = HASH_STATE + 8 * 8
-HASH_MESSAGE: Final = HASH_WORK + 16 * 8
+HASH_MESSAGE: Final = HASH_STATE + 8 * 8
 HASH_BYTES: Final = HASH_MESSAGE + 16 * 8
 
 # What a plan does with one raw tensor.
@@ -135,10 +137,11 @@ BLOCK_BYTES: Final = 4 * 8
 # A request that a lane has.
 (
     N_STATE, N_SLOT, N_LANE, N_PLAN, N_DATA, N_SIZE, N_ROWS, N_RAW_AT, N_ID_AT, N_ID_SIZE, N_ARRIVED, N_DEADLINE,
-    N_PRIORITY, N_NEXT, N_BEFORE, N_SPAN, N_TRACE_HIGH, N_TRACE_LOW, N_PARENT, N_KIND,
-) = _words(20)  # fmt: skip
+    N_PRIORITY, N_NEXT, N_BEFORE, N_SPAN, N_TRACE_HIGH, N_TRACE_LOW, N_PARENT, N_KIND, N_KEY,
+) = _words(21)  # fmt: skip
 ENTRY_BYTES: Final = 24 * 8
-"""`N_SPAN` is 0 where a request is not traced, and then the four words behind it say nothing."""
+"""`N_SPAN` is 0 where a request is not traced, and then the four words behind it say nothing. `N_KEY` is that of an answered
+request's id, where its answers are recorded, or 0 if it has none."""
 
 FREE: Final = 0
 WAITING: Final = 1
@@ -154,11 +157,23 @@ OUTPUT_BYTES: Final = 3 * 8
 # What `answer` is given, and gives back.
 (
     W_STATE, W_BATCH, W_COUNT, W_OUTPUTS, W_LAYOUTS, W_LAYOUT_COUNT, W_NAMES, W_BEGAN, W_MOST, W_ENDED, W_COMPUTED, W_ROWS,
-    W_LATENCY, W_SCRATCH, W_TOO_LARGE, W_REPEATED, W_FEATURES, W_INFER,
-) = _words(18)  # fmt: skip
-ANSWER_BYTES: Final = 18 * 8
+    W_LATENCY, W_SCRATCH, W_TOO_LARGE, W_REPEATED, W_FEATURES, W_INFER, W_RECORDS,
+) = _words(19)  # fmt: skip
+ANSWER_BYTES: Final = 19 * 8
 """`W_TOO_LARGE` are the requests whose reply is larger than `W_MOST`. Where `W_REPEATED` is 1, drift counts nothing.
-`W_FEATURES` and `W_INFER` are what both took, in nanoseconds."""
+`W_FEATURES` and `W_INFER` are what both took, in nanoseconds. `W_RECORDS` is how answers are recorded, 0 where they are not."""
+
+# How a version's answers are recorded: the worker's file, the version's place in its table, and the model's salt of 16 bytes;
+(
+    J_RING, J_VERSION, J_SALT, J_SALT_2,
+    # how the prediction is read, from which output, of which type, how wide it is, and the class for each of its texts;
+    J_HOW, J_OUTPUT, J_KIND, J_WIDTH, J_CLASS_OF_TEXT,
+    # the output with the scores, `NONE` for none, its type and how wide it is;
+    J_SCORE_OUTPUT, J_SCORE_KIND, J_SCORE_WIDTH,
+    # float64s of the batch in place of all that, where Python has read them, else 0.
+    J_PREDICTIONS, J_SCORES,
+) = _words(14)  # fmt: skip
+RECORDING_BYTES: Final = 14 * 8
 
 # The names of the parameters of a reply: their sizes, and then themselves.
 (K_COMPUTED, K_ROWS, K_QUEUE, K_NAMES) = _words(4)
@@ -239,6 +254,8 @@ NOTHING: Final = 0
 LABELS: Final = 1
 LARGEST: Final = 2
 """The class is the place of the largest score."""
+NUMBER: Final = 3
+"""There is no class, but a number."""
 
 # What became of a lane that Python is to look at.
 TOUCHED: Final = 1

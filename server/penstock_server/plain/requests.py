@@ -332,6 +332,8 @@ class PlainRequests:
         plan[layout.P_NUMBER // 8] = number
         if lane is not None and form is not None:
             lane.forms[number] = form
+            plan[layout.P_ROLE // 8] = form.route.role
+            plan.view(np.float64)[layout.P_WEIGHT // 8] = form.route.weight
         return number
 
     def forget(self) -> None:

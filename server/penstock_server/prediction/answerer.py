@@ -24,13 +24,15 @@ from penstock_server.errors import (
     PenstockError,
     RefusedByModelError,
 )
+from penstock_server.labels.prediction_file import NAMED, ROLES, KeyedRows, Route
 from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.servable import Outputs, Servable
 from penstock_server.prediction.decode import DecodedRows, Decoder
-from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id
+from penstock_server.prediction.encode import Choice, ReplyEncoder, encoded_id, id_of
 from penstock_server.prediction.failure_log import FailureLog
 from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.outputs import OutputReader, count_answers
+from penstock_server.prediction.records import Predicted, VersionRecords
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
 from penstock_server.prediction.work import Work
 from penstock_server.request_log.sampler import QUEUE_BYTES, RequestSampler
@@ -86,6 +88,7 @@ class PendingRequest:
         is_watched: it learns when the caller leaves.
         cache_key: under which its answer is kept in the response cache; empty where none is kept.
         trace: writes how it went; None if it is not traced.
+        route: how it came to the version.
     """
 
     __slots__ = (
@@ -103,6 +106,7 @@ class PendingRequest:
         "is_waiting",
         "is_watched",
         "priority",
+        "route",
         "rows",
         "size_bytes",
         "trace",
@@ -122,8 +126,10 @@ class PendingRequest:
         size_bytes: int = 0,
         cache_key: bytes = b"",
         trace: Trace | None = None,
+        route: Route = NAMED,
     ) -> None:
         self.cache_key = cache_key
+        self.route = route
         self.executor = executor
         self.trace = trace
         self.call = call
@@ -165,9 +171,11 @@ class Answerer(ABC):
         joint: counts a sample of the rows by two columns at once; None where nothing is counted so.
         responses: where its answers are kept; None if they are not.
         tracer: writes how traced requests went; None where nothing is traced.
+        records: writes what was answered, for labels; None where nothing is recorded.
 
     Attributes:
-        tracer: the same.
+        tracer, records: the same.
+        route: how requests that name no version come to it now.
         subject: what traces call the version in its role now.
         encoder: encodes replies in the version's role now.
         shadow: gets a copy of each answered batch; None when there is no shadow.
@@ -191,8 +199,11 @@ class Answerer(ABC):
         joint: JointSampler | None,
         responses: VersionResponses | None,
         tracer: Tracer | None = None,
+        records: VersionRecords | None = None,
     ) -> None:
         self.joint = joint
+        self.records = records
+        self.route = NAMED
         self.responses = responses
         self.tracer = tracer
         self._role: Role | None = None
@@ -215,8 +226,9 @@ class Answerer(ABC):
     def cancelled(self, request: PendingRequest) -> None:
         """Gives up the request of a caller that left."""
 
-    def set_role(self, role: Role | None) -> None:
-        """Sets the role that replies name, and removes the shadow."""
+    def set_role(self, role: Role | None, share: float = 0.0) -> None:
+        """Sets the role that replies name and the share of the requests that name no version, and removes the shadow."""
+        self.route = NAMED if role is None else Route(ROLES.index(role), share)
         self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
         self.shadow = None
         if self.tracer is not None and role != self._role:
@@ -279,12 +291,41 @@ class Answerer(ABC):
     ) -> None:
         """Keeps those that were drawn for the request log, and counts and copies what was answered."""
         items = batch.items
+        keyed = self._record(batch, answered, outputs)
         traced: Sequence[TracedRequest] = ()
         if self.tracer is not None:
             traced = [(at, item.trace.context) for at, item in enumerate(items) if item.trace is not None]
         if drawn and self.sampler is not None:
             self._log(self.sampler, drawn, batch, answered, outputs.arrays)
-        self.observe(work, outputs, items, traced)
+        self.observe(work, outputs, items, traced, keyed)
+
+    def _record(
+        self, batch: Batch[PendingRequest], answered: list[PendingRequest], outputs: Outputs
+    ) -> Sequence[KeyedRows]:
+        """Writes the records of those that were answered and have an id, and returns these; none where none are written."""
+        if self.records is None:
+            return ()
+        is_answered, keyed, routes, start = {*map(id, answered)}, [], [], 0
+        for place, (item, rows) in enumerate(zip(batch.items, batch.counts, strict=True)):
+            if item.id_field and id(item) in is_answered:
+                keyed.append(KeyedRows(place, self.records.key_of(id_of(item.id_field)), start, rows))
+                routes.append(item.route)
+            start += rows
+        predicted = self.predicted(outputs) if keyed else None
+        if predicted is None:
+            return ()
+        self.records.write(keyed, routes, predicted)
+        return keyed
+
+    def predicted(self, outputs: Outputs) -> Predicted | None:
+        """What is recorded of a batch's rows; None where nothing is, or if they are not as the version's outputs should be."""
+        if self.records is None:
+            return None
+        try:
+            return self.records.reader.read(outputs.arrays)
+        except Exception as error:  # noqa: BLE001 - logged; an answer counts more than its record
+            self.failures.failed("answers could not be recorded", error, with_traceback=True)
+            return None
 
     def keep(self, keys: Sequence[bytes], counts: Sequence[int], outputs: Outputs) -> None:
         """Keeps the answers to the requests of a batch that were looked for, each as a copy of its own.
@@ -322,8 +363,12 @@ class Answerer(ABC):
         features_s: float,
         infer_s: float,
         kept: Sequence[Sequence[NDArray[Any]]] | None,
+        predicted: Sequence[Predicted] = (),
     ) -> None:
-        """Answers a large request, and counts it; `kept` are the outputs of its slices, for the request log."""
+        """Answers a large request, and counts it.
+
+        `kept` are the outputs of its slices, for the request log, and `predicted` what is recorded of them.
+        """
         answered: list[PendingRequest] = []
         trace_id = "" if kept is None else _trace_id(request)
         if not request.is_over:
@@ -338,6 +383,10 @@ class Answerer(ABC):
             infer_s=infer_s,
         )
         self._trace(answered, Run(started_s, features_s, infer_s, rows), ended_s)
+        if answered and predicted and self.records is not None:
+            keyed = KeyedRows(0, self.records.key_of(id_of(request.id_field)), 0, rows)
+            whole = Predicted(*map(np.concatenate, zip(*predicted, strict=True)))
+            self.records.write([keyed], [request.route], whole)
         if answered and kept is not None and self.sampler is not None:
             decoded = request.decoded
             self.sampler.keep(
@@ -408,11 +457,17 @@ class Answerer(ABC):
         )
 
     def observe(
-        self, work: Work, outputs: Outputs, requests: Sequence[HasRows], traced: Sequence[TracedRequest] = ()
+        self,
+        work: Work,
+        outputs: Outputs,
+        requests: Sequence[HasRows],
+        traced: Sequence[TracedRequest] = (),
+        keyed: Sequence[KeyedRows] = (),
     ) -> None:
         """Counts what was predicted, and copies the batch to the shadow.
 
-        The requests are those that were joined, in order; a slice, which is a part of one, has none. Of these, some are traced.
+        The requests are those that were joined, in order; a slice, which is a part of one, has none. Of these, some are traced,
+        and some have an id by which the shadow's answers are recorded.
         """
         is_batched, is_drift = self.servable.is_batched, not work.is_repeat
         count_answers(self.report, self.reader, outputs, is_batched=is_batched, is_drift=is_drift)
@@ -422,7 +477,7 @@ class Answerer(ABC):
             each = () if self.shadow.is_batched else tuple(request.decoded for request in requests)
             copy = AnsweredBatch(
                 work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each, work.is_repeat, bool(work.given),
-                traced,
+                traced, keyed,
             )  # fmt: skip
             self.shadow.offer(copy)
 

@@ -216,6 +216,14 @@ def encoded_id(request_id: str) -> bytes:
     return _ID + varint(len(text)) + text
 
 
+def id_of(id_field: bytes) -> bytes:
+    """The id in UTF-8 that `encoded_id` has encoded; empty for none."""
+    at = 1
+    while at < len(id_field) and id_field[at] & 0x80:
+        at += 1
+    return id_field[at + 1 :]
+
+
 class IntegerParameter:
     """Encodes one integer parameter of a reply: all but the number is constant, and small numbers are cached."""
 

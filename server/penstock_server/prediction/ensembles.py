@@ -116,10 +116,10 @@ class BoundExecutors:
         if len(self.every) > 1:
             self.first.by_key = self.of_key
 
-    def set_role(self, role: Role | None) -> None:
-        """Sets the role that replies of all of them name."""
+    def set_role(self, role: Role | None, share: float = 0.0) -> None:
+        """Sets the role that replies of all of them name, and the ensemble's share of the requests that name no version."""
         for executor in self.every:
-            executor.set_role(role)
+            executor.set_role(role, share)
             if executor.sampler is not None:
                 executor.sampler.role = role or ""
 

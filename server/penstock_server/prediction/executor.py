@@ -44,6 +44,7 @@ from penstock_server.prediction.model_thread import ModelThread
 from penstock_server.prediction.outputs import OutputReader
 from penstock_server.prediction.plain_batches import PlainBatches
 from penstock_server.prediction.recent import RecentRequests
+from penstock_server.prediction.records import VersionRecords
 from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.prediction.work import Work, computed
 from penstock_server.request_log.sampler import RequestSampler
@@ -76,6 +77,7 @@ class Executor(Answerer):
         tracer: writes how traced requests went; None where nothing is traced.
         policy: what the model's files say of requests' priorities and timeouts; None where they say nothing.
         responses: where its answers are kept; None if they are not.
+        records: writes what was answered, for labels; None where nothing is recorded.
 
     Attributes:
         recent: the requests that drift counts no second time; None where it counts each.
@@ -109,6 +111,7 @@ class Executor(Answerer):
         tracer: Tracer | None = None,
         policy: RequestPolicy | None = None,
         responses: VersionResponses | None = None,
+        records: VersionRecords | None = None,
     ) -> None:
         super().__init__(
             servable,
@@ -121,6 +124,7 @@ class Executor(Answerer):
             joint=joint,
             responses=responses,
             tracer=tracer,
+            records=records,
         )
         self.is_active = False
         self.is_ending = False
@@ -532,6 +536,10 @@ class Executor(Answerer):
         self._tell_subject()
         if self.recent is not None:
             plain.lane.watch_repeats()
+        if self.records is not None:
+            for each in (plain, kept):
+                if each is not None:
+                    each.lane.record(self.records.words)
         self._fuse()
 
     def _fuse(self) -> None:
@@ -548,6 +556,7 @@ class Executor(Answerer):
             queue=self._queue,
             sampler=self.sampler,
             joint=self.joint,
+            records=self.records,
         )
         if made is not None and made.runs:
             plain.lane.fuse(made.address, self._take_over)
@@ -728,12 +737,12 @@ class Executor(Answerer):
             return self._queue.rows, self._queue.requests
         return self._queue.rows + self._large.queue.rows, self._queue.requests + self._large.queue.requests
 
-    def set_role(self, role: Role | None) -> None:
-        super().set_role(role)
+    def set_role(self, role: Role | None, share: float = 0.0) -> None:
+        super().set_role(role, share)
         self._tell_subject()
         self._fuse()
         if self.explaining is not None:
-            self.explaining.set_role(role)
+            self.explaining.set_role(role, share)
 
     def set_shadow(self, shadow: ShadowTarget | None) -> None:
         super().set_shadow(shadow)

@@ -22,6 +22,7 @@ from penstock_server.plain import layout
 from penstock_server.plain.lane import Lane
 from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.outputs import Largest, NamedLabels, OutputReader, count_arrays
+from penstock_server.prediction.records import PredictionReader, VersionRecords
 from penstock_server.request_log.sampler import RequestSampler
 
 _FEATURES, _INFER = STAGES.index("features"), STAGES.index("infer")
@@ -57,16 +58,21 @@ class Counted(NamedTuple):
         how: classes are read, as `layout` says.
         classes: from what; None where there are none.
         numbers: that are counted for drift, with the place of each among the answers.
+        number: from what the prediction of a version without classes is recorded; None where it is not.
+        score: from what scores are recorded; None where they are not.
     """
 
     how: int
     classes: OutputForm | None
     numbers: tuple[tuple[int, OutputForm], ...]
+    number: OutputForm | None = None
+    score: OutputForm | None = None
 
     @property
     def forms(self) -> tuple[OutputForm, ...]:
         """All outputs that are read."""
-        return (*(() if self.classes is None else (self.classes,)), *(form for _, form in self.numbers))
+        single = (self.classes, self.number, self.score)
+        return (*(form for form in single if form is not None), *(form for _, form in self.numbers))
 
 
 class Fused:
@@ -82,6 +88,7 @@ class Fused:
         queue: knows what batches cost.
         sampler: keeps some for the request log.
         joint: counts some by two columns at once.
+        records: writes what was answered.
 
     Attributes:
         address: of the words.
@@ -100,6 +107,7 @@ class Fused:
         queue: BatchQueue[Any],
         sampler: RequestSampler | None,
         joint: JointSampler | None,
+        records: VersionRecords | None,
     ) -> None:
         self._kept: list[Any] = [servable]
         self._words = np.zeros(layout.FUSED_BYTES // 8, np.int64)
@@ -120,6 +128,8 @@ class Fused:
         self._set_cost(queue)
         self._set_classes()
         self._set_numbers()
+        if records is not None:
+            self._set_records(records.words)
         self._set(layout.U_TO_PASS, 0 if sampler is None else sampler.to_pass.ctypes.data)
         self._set(layout.U_JOINT_DUE, 0 if joint is None else joint.due_ns.ctypes.data)
         self._set(layout.U_ANSWERS, lane.answers_at)
@@ -218,6 +228,24 @@ class Fused:
         self._set(layout.U_NUMBERS, self._own(table))
         self._set(layout.U_NUMBER_COUNT, len(numbers))
 
+    def _set_records(self, words: NDArray[np.int64]) -> None:
+        """Says how predictions and scores are read, for records."""
+        counted = self._counted
+        prediction, score = counted.classes or counted.number, counted.score
+        assert prediction is not None
+        values = [
+            (layout.J_HOW, counted.how if counted.classes is not None else layout.NUMBER),
+            (layout.J_OUTPUT, prediction.output),
+            (layout.J_KIND, _DTYPES.index(prediction.dtype)),
+            (layout.J_WIDTH, prediction.width),
+            (layout.J_CLASS_OF_TEXT, int(self._words[layout.U_CLASS_OF_TEXT // 8])),
+            (layout.J_SCORE_OUTPUT, layout.NONE if score is None else score.output),
+            (layout.J_SCORE_KIND, 0 if score is None else _DTYPES.index(score.dtype)),
+            (layout.J_SCORE_WIDTH, 0 if score is None else score.width),
+        ]
+        for at, value in values:
+            words[at // 8] = value
+
     def _place(self, place: int) -> int:
         """Where a window counts the answer with this place, in bytes."""
         counters = self._report.counters
@@ -267,16 +295,28 @@ def fused(
     queue: BatchQueue[Any],
     sampler: RequestSampler | None,
     joint: JointSampler | None,
+    records: VersionRecords | None = None,
 ) -> Fused | None:
     """What kernels answer a version's batches by, and run them by if they may; None if Python is to do it all."""
     calls = servable.kernel_calls if may_run and not queue.limits.max_delay_s else None
     if calls is not None and (len(calls.model.outputs) != len(servable.outputs) or not _takes_block(calls, lane)):
         calls = None
     counted = _counted(servable, calls, reader)
+    if counted is not None and records is not None:
+        counted = _recorded(servable, calls, counted, records.reader)
     if counted is None:
         return None
     return Fused(
-        servable, calls, counted, lane=lane, report=report, reader=reader, queue=queue, sampler=sampler, joint=joint
+        servable,
+        calls,
+        counted,
+        lane=lane,
+        report=report,
+        reader=reader,
+        queue=queue,
+        sampler=sampler,
+        joint=joint,
+        records=records,
     )
 
 
@@ -300,6 +340,18 @@ def _counted(servable: Servable, calls: KernelCalls | None, reader: OutputReader
             return None
         numbers.append((number.place, form))
     return Counted(how, classes, tuple(numbers))
+
+
+def _recorded(
+    servable: Servable, calls: KernelCalls | None, counted: Counted, reader: PredictionReader
+) -> Counted | None:
+    """The same with what is recorded of the answers; None if kernels cannot read it."""
+    places = (reader.number, reader.score)
+    number, score = (None if place is None else _form(servable, calls, place) for place in places)
+    for place, form in zip(places, (number, score), strict=True):
+        if place is not None and (form is None or form.texts is not None):
+            return None
+    return counted._replace(number=number, score=score)
 
 
 def _form(servable: Servable, calls: KernelCalls | None, at: int) -> OutputForm | None:

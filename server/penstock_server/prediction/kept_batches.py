@@ -122,7 +122,7 @@ class KeptBatches(PlainBatches):
             self.refuse_too_large(hits)
         if drawn:
             self.log(hits, drawn, outputs)
-        answerer.observe(work, outputs, self.requests_for_shadow(hits), traced)
+        answerer.observe(work, outputs, self.requests_for_shadow(hits), traced, self.keyed(hits))
 
     def _go_on(self, misses: LaneBatch, each_s: float, now_s: float) -> None:
         """Has requests wait where they run from, and leaves those to the general path on which that lane does not decide."""

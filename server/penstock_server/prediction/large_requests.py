@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from penstock_server.batching.queue import Batch, BatchQueue
 from penstock_server.clock import Clock
 from penstock_server.errors import NotReadyError
+from penstock_server.labels.layout import MOST_ROWS
+from penstock_server.labels.prediction_file import KeyedRows
 from penstock_server.models.servable import Outputs
 from penstock_server.prediction.answerer import Answerer, PendingRequest
 from penstock_server.prediction.classification import TopClasses
-from penstock_server.prediction.encode import raw_of
+from penstock_server.prediction.encode import id_of, raw_of
 from penstock_server.prediction.model_thread import ModelThread
+from penstock_server.prediction.records import Predicted
 from penstock_server.prediction.work import Work, computed
 
 _LENGTH: Final = Struct("<I")
@@ -98,6 +101,7 @@ class _LargeRun:
         "features_s",
         "infer_s",
         "kept",
+        "predicted",
         "raws",
         "request",
         "rows",
@@ -118,6 +122,7 @@ class _LargeRun:
         self.shapes: list[tuple[int, ...]] = []
         # The outputs for the request log; None when it was not drawn.
         self.kept: list[list[NDArray[Any]]] | None = [] if is_logged else None
+        self.predicted: list[Predicted] = []
 
 
 class LargeRequests:
@@ -241,7 +246,8 @@ class LargeRequests:
         if work.cells is not None:
             answerer.report.drift_added(work.cells, self._servable.counted_rows(work.rows))
         try:
-            answerer.observe(work, outputs, () if is_cut else (run.request,))
+            keyed = self._recorded(run, outputs, first, work.rows)
+            answerer.observe(work, outputs, () if is_cut else (run.request,), keyed=keyed)
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged there
             return error
         if outputs.refusal is not None:
@@ -260,6 +266,17 @@ class LargeRequests:
             return answerer.too_late(run.request)
         return None
 
+    def _recorded(self, run: _LargeRun, outputs: Outputs, first: int, rows: int) -> Sequence[KeyedRows]:
+        """Keeps what is to be recorded of a slice, whose first row of the request this is; its rows by the request's key."""
+        records, request = self._answerer.records, run.request
+        if records is None or not request.id_field or first >= MOST_ROWS:
+            return ()
+        predicted = self._answerer.predicted(outputs)
+        if predicted is None:
+            return ()
+        run.predicted.append(predicted)
+        return [KeyedRows(0, records.key_of(id_of(request.id_field)), 0, rows, first)]
+
     def _finish(self, run: _LargeRun, reply: bytes | Exception) -> None:
         if self._run is not run:
             return
@@ -272,6 +289,7 @@ class LargeRequests:
                 features_s=run.features_s,
                 infer_s=run.infer_s,
                 kept=run.kept,
+                predicted=run.predicted,
             )
         self._end(run, reply if isinstance(reply, Exception) else None)
 

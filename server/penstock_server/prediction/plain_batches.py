@@ -15,6 +15,7 @@ from penstock.tensors import join_bytes
 from penstock_server.call import Call
 from penstock_server.errors import NotReadyError, PenstockError
 from penstock_server.features.pipeline import Refusal
+from penstock_server.labels.prediction_file import KeyedRows
 from penstock_server.metrics.recorder import refusal_reason
 from penstock_server.models.servable import Outputs
 from penstock_server.plain import layout
@@ -170,7 +171,7 @@ class PlainBatches:
             self.refuse_too_large(batch)
         if drawn:
             self.log(batch, drawn, outputs)
-        answerer.observe(work, outputs, self.requests_for_shadow(batch), traced)
+        answerer.observe(work, outputs, self.requests_for_shadow(batch), traced, self.keyed(batch))
 
     def _keep(self, batch: LaneBatch, outputs: Outputs) -> None:
         """Keeps the answers of a batch, where they are to be kept."""
@@ -211,6 +212,7 @@ class PlainBatches:
             infer_s=infer_s,
             began_s=began_s,
             ended_s=ended_s,
+            predicted=self._answerer.predicted(outputs),
         )
 
     def _is_finished(self, batch: LaneBatch, work: Work, started_s: float, outputs: Outputs) -> bool:
@@ -265,6 +267,11 @@ class PlainBatches:
         if shadow is None or shadow.is_batched:
             return ()
         return [self._read(self.lane.message(number).content) for number in batch.numbers.tolist()]
+
+    def keyed(self, batch: LaneBatch) -> Sequence[KeyedRows]:
+        """The requests of a batch with an id that are answered, where the shadow's answers are recorded too."""
+        answerer = self._answerer
+        return () if answerer.records is None or answerer.shadow is None else self.lane.keyed(batch)
 
     def traced_requests(self, batch: LaneBatch) -> list[TracedRequest]:
         """The requests of a batch that are traced, for the shadow."""
@@ -343,6 +350,7 @@ class PlainBatches:
             priority=message.priority,
             size_bytes=len(message.content),
             trace=trace,
+            route=message.form.route,
         )
         pending.encoder = message.form.encoder
         return pending

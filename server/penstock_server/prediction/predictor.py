@@ -24,6 +24,7 @@ from penstock_server.errors import (
     PenstockError,
     UnsupportedError,
 )
+from penstock_server.labels.prediction_file import NAMED, Route
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.parse import OPEN_INFERENCE, parse
 from penstock_server.plain.lane import Form, Lane
@@ -175,6 +176,7 @@ class Predictor:
                 priority=priority,
                 size_bytes=len(message),
                 trace=trace,
+                route=_route(request, executor),
             )
             call.pending = pending
             executor.submit(pending)
@@ -245,6 +247,7 @@ class Predictor:
             size_bytes=len(large.message),
             cache_key=decoded.cache_key,
             trace=large.trace,
+            route=_route(request, executor),
         )
 
     def _executor_of(self, cached: CachedRequest) -> Executor:
@@ -295,7 +298,9 @@ class PlainForms:
         plan = _drawn_plan(request, routing_table)
         if plan is not None:
             self._learn_drawn(message, request, routing_table, plan)
-        elif (columns := executor.decoder.plain_columns(request)) is None or (form := _form(chosen, executor)) is None:
+        elif (columns := executor.decoder.plain_columns(request)) is None or (
+            form := _form(request, chosen, executor)
+        ) is None:
             self._requests.learn(message, (), None, None)
         elif (lane := self._lane_of(executor)) is not None:
             self._requests.learn(message, columns, lane, form)
@@ -323,7 +328,7 @@ class PlainForms:
             chosen = _chosen(request, executor) if request.outputs else None
         except PenstockError:
             return None  # the general path says why
-        form = _form(chosen, executor)
+        form = _form(request, chosen, executor)
         lane = None if columns is None or form is None else self._lane_of(executor)
         return None if columns is None or form is None or lane is None else Target(columns, lane, form)
 
@@ -372,12 +377,18 @@ def _drawn_plan(request: ModelInferRequest, routing_table: RoutingTable) -> Traf
     return plan if not request.model_version and plan is not None and plan.weighed else None
 
 
-def _form(chosen: Choice, executor: Executor) -> Form | None:
-    """What plain requests that ask for these outputs share; None if one is not to be answered as it is."""
+def _form(request: ModelInferRequest, chosen: Choice, executor: Executor) -> Form | None:
+    """What plain requests like this one share, which asks for these outputs; None if one is not to be answered as it is."""
+    route = _route(request, executor)
     if chosen is None:
-        return Form(None, executor.encoder)
+        return Form(None, executor.encoder, route)
     places = tuple(place for place in chosen if isinstance(place, int))
-    return Form(places, executor.encoder) if len(places) == len(chosen) else None
+    return Form(places, executor.encoder, route) if len(places) == len(chosen) else None
+
+
+def _route(request: ModelInferRequest, executor: Executor) -> Route:
+    """How a request came to the version of this executor."""
+    return NAMED if request.model_version else executor.route
 
 
 def _read(executor: Executor, message: bytes) -> ReadRequest:

@@ -67,6 +67,10 @@ class ServedModel:
         """A version's role now; the first of champion, canary and shadow when it has several."""
         return None if self.plan is None else next(iter(self.plan.roles(version)), None)
 
+    def share(self, version: str) -> float:
+        """With which probability a version answers a request that names none."""
+        return 0.0 if self.plan is None else self.plan.share(version)
+
     @property
     def keeps_answers(self) -> bool:
         """Whether answers of a version are kept in the response cache."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from penstock_server.clock import monotonic
 from penstock_server.features import counting
+from penstock_server.labels.prediction_file import KeyedRows
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import Servable, Shapes
 from penstock_server.prediction.block_copies import BlockCopy
@@ -28,6 +29,7 @@ from penstock_server.prediction.failure_log import FailureLog
 from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.model_thread import Post
 from penstock_server.prediction.outputs import OutputReader, agreement, count_answers
+from penstock_server.prediction.records import VersionRecords
 from penstock_server.prediction.work import Work
 from penstock_server.tracing.tracer import Run, SpanContext, TracedRequest
 
@@ -49,6 +51,7 @@ class AnsweredBatch:
         is_repeat: the rows are those of recent requests, which drift does not count.
         is_overridden: the request gave other values than the defaults of the champion's inputs, which the shadow may not have.
         traced: those of its requests that are traced.
+        keyed: those with an id whose answers are recorded.
     """
 
     blocks: Sequence[bytes]
@@ -60,6 +63,7 @@ class AnsweredBatch:
     is_repeat: bool = False
     is_overridden: bool = False
     traced: Sequence[TracedRequest] = ()
+    keyed: Sequence[KeyedRows] = ()
 
 
 class ShadowThread:
@@ -139,6 +143,7 @@ class ShadowTarget:
             then every copy is dropped as incompatible.
         champion: how to read the champion's answers.
         traced: writes that the shadow ran for some requests, and when that ended; on the reactor's thread.
+        records: writes what the shadow answered, for labels; None where nothing is recorded.
 
     Attributes:
         skips_repeats: the same.
@@ -157,8 +162,10 @@ class ShadowTarget:
         skips_repeats: bool = False,
         joint: JointSampler | None = None,
         traced: Callable[[Sequence[SpanContext], Run, float], None] | None = None,
+        records: VersionRecords | None = None,
     ) -> None:
         self._thread = thread
+        self._records = records
         self._traced = traced
         self._servable = servable
         self._report = report
@@ -219,6 +226,10 @@ class ShadowTarget:
                 champion_s=batch.took_s,
                 shadow_s=outputs.features_s + outputs.infer_s,
             )
+            if batch.keyed and self._records is not None:
+                refusal = outputs.refusal
+                keyed = [each for each in batch.keyed if refusal is None or not refusal.touches(each.start, each.rows)]
+                self._records.write_shadow(keyed, outputs.arrays)
         except Exception as error:  # noqa: BLE001 - counted, and logged at a bounded rate
             self._failures.failed("shadow failed", error, with_traceback=True)
             self._report.shadow_failed(batch.rows)
@@ -247,7 +258,15 @@ def _single(batch: AnsweredBatch) -> Iterator[AnsweredBatch]:
         arrays = [array[start:end] for array in batch.arrays]
         took_s = batch.took_s / len(batch.requests)
         traced = [(0, span) for at, span in batch.traced if at == place]
+        keyed = [each._replace(place=0, start=0) for each in batch.keyed if each.place == place]
         yield AnsweredBatch(
-            request.blocks, request.shapes, request.rows, arrays, took_s, is_repeat=batch.is_repeat, traced=traced
+            request.blocks,
+            request.shapes,
+            request.rows,
+            arrays,
+            took_s,
+            is_repeat=batch.is_repeat,
+            traced=traced,
+            keyed=keyed,
         )
         start = end

@@ -190,6 +190,12 @@ class TrafficPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     def _ends(self) -> list[int]:
         return [places.end for places in self.places]
 
+    def share(self, version: str) -> float:
+        """With which probability a version answers a request that names none; 0 for one that answers only those that do."""
+        canarys = fsum(arm.weight for arm in self.canaries if arm.version == version)
+        champions = max(0.0, 1.0 - fsum(arm.weight for arm in self.canaries)) if version == self.champion else 0.0
+        return canarys + champions
+
     def choose(self, model: str, key: str) -> tuple[str, Role]:
         """The version and role for a request with this routing key ("" for none: chosen at random).
 

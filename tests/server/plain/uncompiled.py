@@ -50,6 +50,9 @@ class Memory:
         self.now += 1
         return self.now
 
+    def unix_ns(self, place: int) -> int:
+        return 1_000_000_000 + self.clock_ns(place)
+
     def add(self, content: bytes | int) -> int:
         """The address of a new block, of these bytes or of so many zeros."""
         block = bytearray(content)
@@ -86,7 +89,10 @@ class Memory:
     def set_word(self, at: int, value: int) -> None:
         self._write(at, (value & _MASK).to_bytes(8, "little"))
 
-    publish = set_word
+    publish = publish_last = set_word
+
+    def wrapped(self, value: int) -> int:
+        return (value & _MASK ^ 1 << 63) - (1 << 63)
 
     def uint32(self, at: int) -> int:
         return int(_UINT32.unpack(self.read(at, 4))[0])
@@ -174,6 +180,6 @@ def _kernels(memory: Memory) -> dict[str, ModuleType]:
         "penstock_server.kernels.memory": memory,
         "penstock_server.kernels.clock": memory,
     }
-    for name in ("scan", "draw", "headers", "waiting", "counts", "callers", "traces", "lanes", "fused"):
+    for name in ("scan", "draw", "headers", "waiting", "counts", "callers", "traces", "records", "lanes", "fused"):
         parts[f"{_ROOM}.{name}"] = module(f"{_ROOM}.{name}", **parts)
     return {name.rpartition(".")[2]: part for name, part in parts.items() if name.startswith(_ROOM)}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from penstock_server.batching.limits import BatchLimits
 from penstock_server.call import UNARY, Metadata
 from penstock_server.errors import DeadlinePassedError, PenstockError, UnavailableError
 from penstock_server.kernels import compiled
+from penstock_server.labels import prediction_file
+from penstock_server.labels.prediction_file import AnsweredVersion, PredictionWriter
+from penstock_server.labels.ring import OwnRing
 from penstock_server.metrics.recorder import refusal_reason
 from penstock_server.models.signature import Signature
 from penstock_server.plain import layout
@@ -28,6 +31,7 @@ from penstock_server.prediction.decode import TensorDecoder, decoder_of
 from penstock_server.prediction.executor import Executor
 from penstock_server.prediction.predictor import PlainForms, Predictor
 from penstock_server.prediction.recent import RecentRequests
+from penstock_server.prediction.records import VersionRecords, prediction_reader
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.prediction.shadow import ShadowTarget
@@ -40,6 +44,8 @@ from penstock_server.transport.headers import as_received
 from penstock_server.transport.status import status_of
 
 METHOD: Final = 3
+RECORDS: Final = 8192
+"""The places of a file of records."""
 TIMED: Final = (PARAMETER_BATCH_ROWS, PARAMETER_COMPUTE_US, PARAMETER_QUEUE_US)
 
 _libc: Final = ctypes.CDLL(None)
@@ -174,6 +180,57 @@ class Collected:
         action()
 
 
+class Record(NamedTuple):
+    """What a record says but for its time; what may be NaN as bits."""
+
+    key: int
+    version: str
+    role: str
+    row: int
+    prediction: float
+    score: int
+    weight: int
+
+
+class Records:
+    """What is recorded in a world.
+
+    Args:
+        folder: of its files; made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        own, of_shadow = (OwnRing(folder, prediction_file.KIND, 0, RECORDS) for _ in range(2))
+        self.writer, self.shadow_writer = PredictionWriter(own), PredictionWriter(of_shadow)
+
+    def of(self, version: str, servable: Any) -> VersionRecords | None:
+        """What writes the records of a version."""
+        reader = prediction_reader(_reader(servable), servable.outputs)
+        named = AnsweredVersion("m", version)
+        return None if reader is None else VersionRecords(self.writer, self.shadow_writer, named, reader)
+
+    def take(self, *, of_shadow: bool = False) -> list[Record]:
+        """The records that were written since the last time, in the order of their keys."""
+        ring = (self.shadow_writer if of_shadow else self.writer).own.ring
+        versions = prediction_file.read_table(ring.path)
+        words = ring.read(ring.taken, RECORDS)
+        assert not ring.lost
+        assert ring.taken + len(words) == ring.written
+        ring.release(ring.written)
+        return sorted(
+            Record(
+                key & (1 << 64) - 1,
+                versions[subject & (1 << 32) - 1].version,
+                prediction_file.ROLES[subject >> 32],
+                row,
+                float(np.int64(prediction).view(np.float64)),
+                score,
+                weight,
+            )
+            for key, _, subject, row, prediction, score, weight, _ in words.tolist()
+        )
+
+
 class World:
     """A predictor before executors of model m, with plain requests or without."""
 
@@ -190,6 +247,7 @@ class World:
         cost: Cost | None = None,
         skips_repeats: bool = False,
         spans: Path | None = None,
+        records: Path | None = None,
         cache: ResponseCache | None = None,
         **limits: Any,
     ) -> None:
@@ -200,6 +258,7 @@ class World:
         self._connection = np.zeros(wire.CONNECTION_BYTES // 8, np.int64)
         self._headers: list[bytes] = []
         self.tracer = None if spans is None else self._traced(spans)
+        self.records = None if records is None else Records(records)
         self.scheduler = BatchScheduler(clock)
         self.scheduler.take_plain(self.requests)
         self.unrouted = report_of()
@@ -220,6 +279,7 @@ class World:
                 recent=RecentRequests() if skips_repeats else None,
                 tracer=self.tracer,
                 responses=None if cache is None else cache.version(self.reports[version]),
+                records=None if self.records is None else self.records.of(version, servable),
             )
             for version, servable in versions.items()
         }
@@ -237,7 +297,7 @@ class World:
         served = {version: self.executors[version] for version in versions or self.executors}
         model = ServedModel("m", plan, served)
         for version, executor in served.items():
-            executor.set_role(model.role(version))
+            executor.set_role(model.role(version), model.share(version))
         self.predictor.routing_table = RoutingTable({"m": model})
 
     def _traced(self, file: Path) -> Tracer:

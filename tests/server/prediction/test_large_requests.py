@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from penstock_server.errors import (
     PenstockError,
 )
 from penstock_server.features.pipeline import Refusal
+from penstock_server.labels.keys import key_of
+from penstock_server.labels.layout import MOST_ROWS
 from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.answerer import PendingRequest
 from penstock_server.prediction.classification import TopClasses
 from penstock_server.prediction.executor import LARGE_BYTES, Executor
+from tests.server.prediction.plain_world import Records
 
 NEVER = float("inf")
 TIMEOUT_S = 20.0
@@ -364,3 +368,47 @@ def test_one_too_large_for_the_log_is_counted(new: Any, ask: Any, reactor: Any, 
     ask(executor, 10, size_bytes=1 << 30)
     reactor.serve(executor)
     assert (sampler.kept, report.log_drops) == ([], {"busy": 10})
+
+
+class Offered:
+    """Stands where a shadow does, and keeps what it is offered."""
+
+    is_batched = True
+
+    def __init__(self) -> None:
+        self.taken: list[Any] = []
+
+    def offer(self, batch: Any) -> None:
+        self.taken.append(batch)
+
+
+def test_what_slices_answer_is_recorded_once_the_request_is_answered(
+    new: Any, ask: Any, reactor: Any, tmp_path: Path
+) -> None:
+    records = Records(tmp_path)
+    executor = new(max_rows=100, slice_rows=100)
+    executor.records = records.of("1", executor.servable)
+    executor.shadow = shadow = Offered()
+    call = ask(executor, 300)
+    assert records.take() == []
+    reactor.serve(executor)
+    assert call.answer
+    found = records.take()
+    assert [(each.key, each.row, each.prediction) for each in found] == [
+        (key_of("m", b"r"), row, 1.0) for row in range(MOST_ROWS)
+    ]
+    # The shadow runs slice by slice.
+    assert [[(rows.key, rows.first, rows.rows) for rows in copy.keyed] for copy in shadow.taken] == [
+        [(key_of("m", b"r"), first, 100)] for first in (0, 100, 200)
+    ]
+
+
+def test_a_large_request_that_fails_is_not_recorded(new: Any, ask: Any, reactor: Any, tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    executor = new()
+    executor.records = records.of("1", executor.servable)
+    executor.servable.fails = lambda rows: ModelFailedError("no") if rows[0, 0] > 10 else None
+    call = ask(executor, 12)
+    reactor.serve(executor)
+    assert isinstance(call.answer, ModelFailedError)
+    assert records.take() == []

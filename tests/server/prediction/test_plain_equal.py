@@ -39,13 +39,14 @@ from penstock_server.models.servable import OnnxServable
 from penstock_server.plain import layout
 from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import block_of
+from penstock_server.prediction.records import prediction_reader
 from penstock_server.prediction.shadow import ShadowTarget
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.rollout.plan import Arm, TrafficPlan
 from tests.examples import examples
 from tests.server.prediction.conftest import answers_of
-from tests.server.prediction.plain_world import Collected, World, asked, without_times
+from tests.server.prediction.plain_world import Collected, Record, World, asked, without_times
 
 NAN: Final = float("nan")
 WORDS: Final[dict[str, Any]] = {
@@ -228,8 +229,9 @@ def fused(servable: OnnxServable) -> OnnxServable:
 class Both:
     """Two worlds with one version: requests in the one are plain, in the other they take the general path."""
 
-    def __init__(self, servable: Any, clock: Any, new_counters: Any, **settings: Any) -> None:
+    def __init__(self, servable: Any, clock: Any, new_counters: Any, folder: Path, **settings: Any) -> None:
         self.servable = servable
+        self.recorded: list[Record] = []
         self._new_counters = new_counters
         self.worlds = [
             World(
@@ -237,6 +239,7 @@ class Both:
                 report_of=self.report,
                 clock=clock,
                 is_plain=is_plain,
+                records=folder / f"records-{is_plain}",
                 **{name: value for name, value in settings.items() if name != "others"},
             )
             for is_plain in (True, False)
@@ -285,8 +288,11 @@ class Both:
         return found[0]
 
     def check(self) -> None:
-        """The counts are the same, and nothing is left."""
+        """The counts and the records are the same, and nothing is left."""
         self.do(World.check_clean)
+        plain_records, general_records = (world.records.take() for world in self.worlds if world.records is not None)
+        assert plain_records == general_records
+        self.recorded += plain_records
         for name in ("unrouted", "reports"):
             plain, general = (getattr(world, name) for world in self.worlds)
             pairs = zip(plain.values(), general.values(), strict=True) if name == "reports" else [(plain, general)]
@@ -325,9 +331,9 @@ def same_counts(one: Any, other: Any, *, are_batches_alike: bool, is_fused: bool
 
 
 @pytest.fixture
-def both(servables: dict[str, OnnxServable], fake_clock: Any, new_counters: Any) -> Callable[..., Both]:
+def both(servables: dict[str, OnnxServable], fake_clock: Any, new_counters: Any, tmp_path: Path) -> Callable[..., Both]:
     def make(kind: str, **settings: Any) -> Both:
-        return Both(servables[kind], fake_clock(), new_counters, **settings)
+        return Both(servables[kind], fake_clock(), new_counters, tmp_path, **settings)
 
     return make
 
@@ -359,6 +365,10 @@ def test_answers_are_the_same_byte_for_byte(both: Callable[..., Both], kind: str
     # Whether other bytes than ASCII are text is protobuf's to say.
     pair.ask(asked(rows_of(kind, 2), id="ü" * 3))
     assert pair.plain.taken == 43
+    is_recorded = prediction_reader(pair.plain.executors["1"].reader, pair.servable.outputs) is not None
+    assert is_recorded == (kind not in {"integers", "texts"})
+    # Three forms with an id: warming, once 3 and twice 1, 2 and 7 rows each; and the last one.
+    assert len(pair.recorded) == (3 * (1 + 3 + 2 * 10) + 2 if is_recorded else 0)
 
 
 @pytest.mark.parametrize("kind", ["columns", "fused columns", "numbers", "fused numbers"])
@@ -777,6 +787,7 @@ def test_whatever_comes_is_answered_and_counted_alike(
         servables["several"],
         fake_clock(),
         lambda shape: create_counters(folder / str(len(list(folder.iterdir()))), shape),
+        folder,
         plan=TrafficPlan("1"),
     )
     for turn in turns:

@@ -204,3 +204,17 @@ def test_requests_without_a_key_are_shared_at_random(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("penstock_server.rollout.plan.getrandbits", lambda bits: int(next(draws) * 2**bits) + 1)
     plan: Any = TrafficPlan("1", (Arm("2", 0.1),))
     assert [plan.choose("churn", "")[1] for _ in range(3)] == ["canary", "champion", "champion"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "shares"),
+    [
+        (TrafficPlan("1"), {"1": 1.0, "2": 0.0}),
+        (TrafficPlan("1", (Arm("2", 0.4),), (ShadowArm("3"),), ("4",)), {"1": 0.6, "2": 0.4, "3": 0.0, "4": 0.0}),
+        (TrafficPlan("1", (Arm("2", 0.4), Arm("3", 0.6, "canary-b"))), {"1": 0.0, "2": 0.4, "3": 0.6}),
+        (TrafficPlan(None, (Arm("2", 0.0),)), {"1": 0.0, "2": 0.0}),
+        (TrafficPlan("1", (Arm("1", 0.25),)), {"1": 1.0}),
+    ],
+)
+def test_a_version_answers_with_its_share(plan: TrafficPlan, shares: dict[str, float]) -> None:
+    assert {version: plan.share(version) for version in shares} == shares

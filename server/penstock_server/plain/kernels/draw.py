@@ -9,7 +9,7 @@ Source: RFC 7693; "BLAKE2: simpler, smaller, fast as MD5" for the salt's place a
 from typing import Final
 
 from penstock_server.kernels.base import kernel
-from penstock_server.kernels.memory import copy, set_word, uint8, word
+from penstock_server.kernels.memory import copy, set_word, uint8, word, wrapped
 from penstock_server.plain.layout import (
     F_ID_AT,
     F_ID_SIZE,
@@ -19,7 +19,6 @@ from penstock_server.plain.layout import (
     HASH_MESSAGE,
     HASH_ORDER,
     HASH_STATE,
-    HASH_WORK,
     P_SALT,
     P_SHARES,
     PLAN_BYTES,
@@ -44,48 +43,70 @@ _SECOND: Final = -7723592293110705685
 @kernel
 def turned(value: int, bits: int) -> int:
     """A word with its lowest bits turned to its highest."""
-    return (value >> bits) & ((1 << (64 - bits)) - 1) | value << (64 - bits)
+    return wrapped((value >> bits) & ((1 << (64 - bits)) - 1) | value << (64 - bits))
 
 
 @kernel
-def mix(work: int, a: int, b: int, c: int, d: int, one: int, other: int) -> None:
-    """Mixes two words of the message into four of the state."""
-    at, bt, ct, dt = work + 8 * a, work + 8 * b, work + 8 * c, work + 8 * d
-    set_word(at, word(at) + word(bt) + one)
-    set_word(dt, turned(word(dt) ^ word(at), 32))
-    set_word(ct, word(ct) + word(dt))
-    set_word(bt, turned(word(bt) ^ word(ct), 24))
-    set_word(at, word(at) + word(bt) + other)
-    set_word(dt, turned(word(dt) ^ word(at), 16))
-    set_word(ct, word(ct) + word(dt))
-    set_word(bt, turned(word(bt) ^ word(ct), 63))
+def mixed(a: int, b: int, c: int, d: int, one: int, other: int) -> tuple[int, int, int, int]:
+    """Four words of the state with two words of the message mixed into them."""
+    a = wrapped(a + b + one)
+    d = turned(d ^ a, 32)
+    c = wrapped(c + d)
+    b = turned(b ^ c, 24)
+    a = wrapped(a + b + other)
+    d = turned(d ^ a, 16)
+    c = wrapped(c + d)
+    b = turned(b ^ c, 63)
+    return a, b, c, d
+
+
+@kernel
+def part(message: int, order: int, at: int) -> int:
+    """The word of the message that a round takes as its `at`th."""
+    return word(message + 8 * uint8(order + at))
+
+
+@kernel
+def flip(place: int, bits: int) -> None:
+    """Turns these bits of a word around."""
+    set_word(place, word(place) ^ bits)
 
 
 @kernel
 def compress(hashing: int, counted: int, is_last: bool) -> None:
     """Takes a block of the message into the hash; so many bytes were taken with it."""
-    state, work, message = hashing + HASH_STATE, hashing + HASH_WORK, hashing + HASH_MESSAGE
-    copy(work, state, 64)
-    copy(work + 64, hashing + HASH_INITIAL, 64)
-    set_word(work + 8 * 12, word(work + 8 * 12) ^ counted)
+    # The sixteen words of the work are variables, which stay in registers: in memory they take a third longer.
+    state, message, initial = hashing + HASH_STATE, hashing + HASH_MESSAGE, hashing + HASH_INITIAL
+    a0, a1, a2, a3 = word(state), word(state + 8), word(state + 16), word(state + 24)
+    b0, b1, b2, b3 = word(state + 32), word(state + 40), word(state + 48), word(state + 56)
+    c0, c1, c2, c3 = word(initial), word(initial + 8), word(initial + 16), word(initial + 24)
+    d0, d1, d2, d3 = word(initial + 32) ^ counted, word(initial + 40), word(initial + 48), word(initial + 56)
     if is_last:
-        set_word(work + 8 * 14, word(work + 8 * 14) ^ -1)
+        d2 ^= -1
     for step in range(_ROUNDS):
         order = hashing + HASH_ORDER + step % _ORDERS * 16
-        for column in range(8):
-            # Four columns, then four diagonals.
-            shift = column // 4
-            one = word(message + 8 * uint8(order + 2 * column))
-            other = word(message + 8 * uint8(order + 2 * column + 1))
-            at = column % 4
-            mix(work, at, 4 + (at + shift) % 4, 8 + (at + 2 * shift) % 4, 12 + (at + 3 * shift) % 4, one, other)
-    for at in range(0, 64, 8):
-        set_word(state + at, word(state + at) ^ word(work + at) ^ word(work + 64 + at))
+        # Four columns, then four diagonals.
+        a0, b0, c0, d0 = mixed(a0, b0, c0, d0, part(message, order, 0), part(message, order, 1))
+        a1, b1, c1, d1 = mixed(a1, b1, c1, d1, part(message, order, 2), part(message, order, 3))
+        a2, b2, c2, d2 = mixed(a2, b2, c2, d2, part(message, order, 4), part(message, order, 5))
+        a3, b3, c3, d3 = mixed(a3, b3, c3, d3, part(message, order, 6), part(message, order, 7))
+        a0, b1, c2, d3 = mixed(a0, b1, c2, d3, part(message, order, 8), part(message, order, 9))
+        a1, b2, c3, d0 = mixed(a1, b2, c3, d0, part(message, order, 10), part(message, order, 11))
+        a2, b3, c0, d1 = mixed(a2, b3, c0, d1, part(message, order, 12), part(message, order, 13))
+        a3, b0, c1, d2 = mixed(a3, b0, c1, d2, part(message, order, 14), part(message, order, 15))
+    flip(state, a0 ^ c0)
+    flip(state + 8, a1 ^ c1)
+    flip(state + 16, a2 ^ c2)
+    flip(state + 24, a3 ^ c3)
+    flip(state + 32, b0 ^ d0)
+    flip(state + 40, b1 ^ d1)
+    flip(state + 48, b2 ^ d2)
+    flip(state + 56, b3 ^ d3)
 
 
 @kernel
-def key_place(hashing: int, salt: int, key: int, size: int) -> int:
-    """The place of a routing key, which is not empty."""
+def digest(hashing: int, salt: int, text: int, size: int) -> int:
+    """The BLAKE2b of eight bytes of a text that is not empty, as a little-endian word."""
     state, message = hashing + HASH_STATE, hashing + HASH_MESSAGE
     copy(state, hashing + HASH_INITIAL, 64)
     set_word(state, word(state) ^ _PARAMETERS)
@@ -96,12 +117,19 @@ def key_place(hashing: int, salt: int, key: int, size: int) -> int:
         taken = min(_BLOCK_BYTES, size - at)
         for place in range(0, _BLOCK_BYTES, 8):
             set_word(message + place, 0)
-        copy(message, key + at, taken)
+        copy(message, text + at, taken)
         at += taken
         compress(hashing, at, at == size)
+    return word(state)
+
+
+@kernel
+def key_place(hashing: int, salt: int, key: int, size: int) -> int:
+    """The place of a routing key, which is not empty."""
+    digest(hashing, salt, key, size)
     place = 0
     for byte in range(8):
-        place = place << 8 | uint8(state + byte)
+        place = place << 8 | uint8(hashing + HASH_STATE + byte)
     return (place >> 11) & ((1 << 53) - 1)
 
 

@@ -6,7 +6,7 @@ Python never sees them. `gather` copies the raw contents of what a batch holds i
 """
 
 from penstock_server.kernels.base import kernel
-from penstock_server.kernels.clock import clock_ns
+from penstock_server.kernels.clock import clock_ns, unix_ns
 from penstock_server.kernels.memory import (
     compare,
     copy,
@@ -25,6 +25,7 @@ from penstock_server.kernels.memory import (
 from penstock_server.plain.kernels.callers import caller_of, filled, may_have, take_from
 from penstock_server.plain.kernels.counts import add_to_sum, count_more, latency_cell
 from penstock_server.plain.kernels.draw import drawn
+from penstock_server.plain.kernels.records import record
 from penstock_server.plain.kernels.scan import begin, hashed, scan, varint, write_varint
 from penstock_server.plain.kernels.traces import end_refused, end_span, end_unanswered, keep, look, put_exemplar
 from penstock_server.plain.kernels.waiting import (
@@ -168,6 +169,7 @@ from penstock_server.plain.layout import (
     W_MOST,
     W_NAMES,
     W_OUTPUTS,
+    W_RECORDS,
     W_ROWS,
     W_SCRATCH,
     W_STATE,
@@ -777,13 +779,27 @@ def end_traced(state: int, answers: int, entry: int) -> None:
 
 
 @kernel
-def count_answered(state: int, answers: int, entry: int, waited: int, took: int) -> None:
-    """Counts what an answered request waited and took."""
+def end_answered(state: int, answers: int, entry: int, start: int, waited: int, took: int, now: int) -> None:
+    """Counts what an answered request waited and took, and writes what is recorded and traced of it."""
     latency = word(answers + W_LATENCY)
     count_more(word(latency + H_QUEUE), latency_cell(latency, waited), 1)
     count_more(word(latency + H_TOTAL), latency_cell(latency, took), 1)
+    if word(answers + W_RECORDS):
+        record(state, word(answers + W_RECORDS), word(answers + W_OUTPUTS), entry, start, now)
     if word(entry + N_SPAN):
         end_traced(state, answers, entry)
+
+
+@kernel
+def add_reply(state: int, entry: int, at: int, size: int) -> None:
+    """Adds the operation that sends the reply which was written at this place of the block."""
+    operation = word(state + T_REPLIES) + word(state + T_REPLY_COUNT) * OPERATION_BYTES
+    set_word(operation + O_KIND, SEND_REPLY)
+    set_word(operation + O_SLOT, word(entry + N_SLOT))
+    set_word(operation + O_AT, at)
+    set_word(operation + O_SIZE, size)
+    set_word(operation + O_MORE, 0)
+    add_to(state + T_REPLY_COUNT, 1)
 
 
 @kernel
@@ -803,6 +819,7 @@ def answer(answers: int) -> int:
     )
     began, ended = word(answers + W_BEGAN), word(answers + W_ENDED)
     most, latency = word(answers + W_MOST), word(answers + W_LATENCY)
+    now = unix_ns(word(state + T_CLOCK)) if word(answers + W_RECORDS) else 0
     said = write_timing(answers)
     waited_sum = took_sum = 0
     done = start = too_large = 0
@@ -824,13 +841,7 @@ def answer(answers: int) -> int:
             place = word(state + T_BLOCK) + size
             end = write_reply(answers, place, layout, entry, start, said)
             if end - place <= most:
-                operation = word(state + T_REPLIES) + word(state + T_REPLY_COUNT) * OPERATION_BYTES
-                set_word(operation + O_KIND, SEND_REPLY)
-                set_word(operation + O_SLOT, word(entry + N_SLOT))
-                set_word(operation + O_AT, size)
-                set_word(operation + O_SIZE, end - place)
-                set_word(operation + O_MORE, 0)
-                add_to(state + T_REPLY_COUNT, 1)
+                add_reply(state, entry, size, end - place)
                 done += 1
                 size += end - place
                 set_word(state + T_BLOCK_SIZE, size)
@@ -838,7 +849,7 @@ def answer(answers: int) -> int:
                 set_word(entry + N_STATE, LEFT)
                 set_word(batch + 8 * number, -entry)
                 waited, took = began - word(entry + N_ARRIVED), ended - word(entry + N_ARRIVED)
-                count_answered(state, answers, entry, waited, took)
+                end_answered(state, answers, entry, start, waited, took, now)
                 waited_sum += waited
                 took_sum += took
             else:
