@@ -84,6 +84,7 @@ bench-ci: kernels ## Measure quickly, and fail if a threshold does not hold
 	$(BIN)/python -m bench --ci
 	$(BIN)/python -m bench.features 0.3
 	$(BIN)/python -m bench.faults --ci
+	$(BIN)/python -m bench.judges --quick
 
 faults: $(STAMP) ## Play faults against a server, and show what others felt; ARGS="--help" lists the options
 	$(BIN)/python -m bench.faults $(ARGS)

@@ -32,7 +32,7 @@ that are alike all the time.
 """
 
 from collections.abc import Iterable, Sequence
-from math import inf, lgamma, log, sqrt
+from math import exp, expm1, inf, lgamma, log, log1p, sqrt
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -173,19 +173,22 @@ def ratio_interval(splits: Iterable[Split], alpha: float, *, dispersion: Any = 1
     """
     kept = [split for split in splits if _informs(split)]
     level = -threshold(alpha) + float(_log_mean(_log_ratios(kept, _SHIFTS, 0.0, dispersion)))
+    counts = [(share, float(canary / dispersion), float(champion / dispersion)) for share, canary, champion in kept]
     most = 60.0
 
     def likelihood(at: float) -> float:
-        return float(_log_ratios(kept, np.array([at]), 0.0, dispersion)[0])
+        return sum(ours * at - (ours + theirs) * log1p(share * expm1(at)) for share, ours, theirs in counts)
 
     def slope(at: float) -> float:
-        odds = [split.share * np.exp(at) / (1 - split.share) for split in kept]
-        return float(sum((s.canary - s.champion * o) / (1 + o) for s, o in zip(kept, odds, strict=True)))
+        odds = exp(at)
+        return sum(
+            (ours * (1 - share) - theirs * share * odds) / (1 - share + share * odds) for share, ours, theirs in counts
+        )
 
     best = _root(slope, -most, most)
     low = -inf if likelihood(-most) >= level else _root(lambda at: level - likelihood(at), -most, best)
     high = inf if likelihood(most) >= level else _root(lambda at: likelihood(at) - level, best, most)
-    return Interval(float(np.exp(low)), float(np.exp(high)))
+    return Interval(exp(low), exp(high))
 
 
 def log_e_paired_worse(pairs: Pairs, margin: float = 0.0) -> Reals:
