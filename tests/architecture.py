@@ -156,7 +156,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "calibration": TOOLS_GROUND | {"publish"},
         "replay": TOOLS_GROUND | {"publish", "calibration"},
         "pipelines": {"publish"},
-        "demo": TOOLS_GROUND | {"publish", "client_commands"},
+        "demo": TOOLS_GROUND | {"publish", "client_commands", "replay"},
         "cli": TOOLS_GROUND | {"publish", "client_commands", "drift", "calibration", "demo", "replay"},
     },
 }

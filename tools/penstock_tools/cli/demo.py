@@ -1,6 +1,7 @@
 """`penstock demo`: the whole server on this machine with the flights example; `penstock demo train`: its models alone.
 
-`penstock train`, the former name of the second, still works for scripts that call it.
+`penstock demo retrain` trains them anew from a server's log. `penstock train`, the former name of the second, still works for
+scripts that call it.
 """
 
 import sys
@@ -81,6 +82,67 @@ def train(name: Name = "flights", min_auc: MinAuc = 0.65, champion: Champion = T
     for each in registered:
         typer.echo(f"{name} version {each.version} is registered: {each.title}, AUC {each.scores.auc:.3f}")
     typer.echo(f"next: penstock serve, then penstock promote {name} {last.version} --alias canary --weight 10")
+
+
+@app.command()
+def retrain(
+    log: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder of the server's request log.", show_default=False)
+    ],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Which flights were late, .csv or .parquet: id (of the request), row (in it) and label (1 or 0).",
+            show_default=False,
+        ),
+    ],
+    *,
+    name: Annotated[
+        str, typer.Option(envvar="PENSTOCK_MODEL", help="The registered model; an action of retraining names it.")
+    ] = "flights",
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Take so many of the latest rows at most.")] = 60_000,
+    min_gain: Annotated[
+        float, typer.Option(metavar="X", help="Register nothing unless the AUC is larger than the champion's by this.")
+    ] = 0.0,
+    rollout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help="The rollout that the version declares in its tag penstock.rollout; {} for the default.",
+            show_default=False,
+        ),
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(envvar="PENSTOCK_REASON", help="Why, for the run in MLflow.", show_default=False)
+    ] = "",
+    registry: Registry = None,
+) -> None:
+    """Trains the flight-delay example anew on what a server logged and what turned out.
+
+    It is what an action of retraining may run. The latest labelled requests are taken, the last quarter of them is held out,
+    and nothing is registered unless the new model ranks these better than the champion does, at no larger log loss.
+
+    Example: [bold]penstock demo retrain --log requests --labels labels.csv --rollout '{}'[/bold]
+    """
+    from penstock_tools.demo import retrain as retraining
+
+    tags = {} if rollout is None else {retraining.ROLLOUT_TAG: rollout}
+    found = retraining.retrain(
+        log,
+        labels,
+        name,
+        registry=registry,
+        rows=rows,
+        min_gain=min_gain,
+        tags=tags,
+        reason=reason,
+        report=lambda text: typer.echo(f"  {text}"),
+    )
+    typer.echo(
+        f"{name} version {found.version} is registered: {found.title}, AUC {found.scores.auc:.3f} on later flights, the "
+        f"champion's {found.champion.auc:.3f}"
+    )
 
 
 def former_train(

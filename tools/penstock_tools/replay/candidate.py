@@ -130,6 +130,21 @@ class Candidate:
         """
         yield from self._answers(inputs, logged, np.arange(rows), is_alone=is_alone)
 
+    def scores(self, inputs: Columns, rows: int) -> NDArray[np.float64]:
+        """The scores of rows, [rows, scores], such as probabilities by class.
+
+        Raises:
+            InvalidInputError: it refuses a row, or gives no scores.
+            ModelFailedError: it fails on them.
+        """
+        decoded = self._decoder.decode(self._message(inputs, np.arange(rows), is_alone=False))
+        outputs = self._servable.predict(decoded.blocks, decoded.rows, decoded.shapes, None)
+        if outputs.refusal is not None:
+            raise outputs.refusal.error(0, rows)
+        if self._reader.score is None:
+            raise InvalidInputError("the version gives no scores")
+        return outputs.arrays[self._reader.score].reshape(rows, -1).astype(np.float64)
+
     def _answers(
         self, inputs: Columns, logged: Columns, at: NDArray[np.int64], *, is_alone: bool
     ) -> Iterator[Answered | Unanswered]:
