@@ -9,6 +9,9 @@ import pytest
 
 from bench.faults import misbehaving
 from penstock_client import Client, PenstockClientError
+from penstock_server.labels.keys import key_of
+from penstock_server.labels.prediction_file import KEY, KIND, PREDICTION
+from penstock_server.labels.ring import Ring, rings_in
 from penstock_tools.publish.pipeline import publish_pipeline
 from tests.integration.conftest import starting
 
@@ -40,9 +43,17 @@ def environment_with_training_stack(environment):
 
 
 @pytest.fixture(scope="module")
-def server(registry, environment_with_training_stack, logs, tmp_path_factory):
+def labels(tmp_path_factory):
+    return tmp_path_factory.mktemp("labels")
+
+
+@pytest.fixture(scope="module")
+def server(registry, environment_with_training_stack, logs, tmp_path_factory, labels):
     config = tmp_path_factory.mktemp("config") / "penstock.toml"
-    config.write_text("[python]\nallow = true\nmemory_mib = 1024\nrun_limit_s = 2\nstart_limit_s = 300\n")
+    config.write_text(
+        "[python]\nallow = true\nmemory_mib = 1024\nrun_limit_s = 2\nstart_limit_s = 300\n"
+        f"[labels]\nenabled = true\nfolder = {str(labels)!r}\n"
+    )
     with starting(environment_with_training_stack, logs) as start:
         yield start("--registry", registry, "--config", str(config)).wait_ready()
 
@@ -63,6 +74,20 @@ def test_it_answers_as_the_pipeline_does_and_its_shadow_agrees(server, until):
             return server.total("penstock_shadow_comparisons_total", model_name="odd", result="agree") > 0
 
         until(is_compared, "the shadow was compared", timeout_s=120)
+
+
+def test_its_answers_are_recorded_for_labels(server, labels, until):
+    with Client(server.grpc) as client:
+        client.predict("odd", ROWS.head(2), request_id="recorded", version="1")
+
+    def found():
+        rings = [Ring(path) for path in rings_in(labels, KIND)]
+        records = np.concatenate([ring.read(0, ring.written) for ring in rings])
+        return records[records[:, KEY].view(np.uint64) == key_of("odd", b"recorded")]
+
+    until(lambda: len(found()) == 2, "both rows are recorded")
+    sums = (ROWS["x"] + ROWS["z"]).to_numpy()[:2]
+    np.testing.assert_allclose(found().view(np.float64)[:, PREDICTION], sums, rtol=1e-9)
 
 
 @pytest.mark.parametrize("mark", [misbehaving.CRASH, misbehaving.LOOP, misbehaving.EAT])
