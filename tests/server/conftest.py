@@ -93,6 +93,8 @@ class FakeReport:
     def __init__(self, cells: NDArray[np.int64] | None = None) -> None:
         self.cells = cells
         self.refusals: Counter[str] = Counter()
+        self.named_refusals: Counter[str] = Counter()
+        self.routed_requests = 0
         self.batches: list[dict[str, Any]] = []
         self.cache_hits: list[dict[str, Any]] = []
         self.misses = 0
@@ -106,8 +108,12 @@ class FakeReport:
         self.log_drops: Counter[str] = Counter()
         self.distances: list[float] = []
 
-    def refused(self, reason: str, requests: int = 1) -> None:
+    def refused(self, reason: str, requests: int = 1, *, is_named: bool = False) -> None:
         self.refusals[reason] += requests
+        self.named_refusals[reason] += requests * is_named
+
+    def routed(self) -> None:
+        self.routed_requests += 1
 
     def batch(self, *, arrived_s: Sequence[float], **facts: Any) -> None:
         self.batches.append({"arrived_s": list(arrived_s), **facts})

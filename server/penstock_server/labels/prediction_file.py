@@ -47,6 +47,11 @@ class Route(NamedTuple):
     role: int
     weight: float
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the request said which version it wants."""
+        return self.role == layout.NAMED
+
 
 NAMED: Final = Route(layout.NAMED, nan)
 """The request said which version it wants."""

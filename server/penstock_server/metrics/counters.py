@@ -52,6 +52,8 @@ REFUSALS: Final = (
     "limited",
     "internal",
 )
+FAILURES: Final = ("model_failed", "internal")
+"""The reasons of `REFUSALS` for which a version is to blame."""
 SHADOW_RESULTS: Final = ("agree", "disagree", "failed")
 SHADOW_DROPS: Final = ("busy", "incompatible")
 STEP_CELLS: Final = ("runs", "rows", "took_ns")
@@ -123,6 +125,9 @@ class CountersShape:
             + 2
             + 1
             + RUN_CELLS
+            + 1
+            + 1
+            + _LATENCY_CELLS
         )
         return fixed + self.joint + len(STEP_CELLS) * self.steps + self.sub_windows + prod(self.drift)
 
@@ -145,6 +150,9 @@ class SharedCounters:
         shadow, shadow_drops: rows by result and by reason of the drop.
         scores, score_sum: rows by distance between the shadow's score and the champion's; their sum [1], float64.
         pair_ns: [champion, shadow] time for the batches that both ran, float64.
+        routed: [1] requests that named no version and came here by their key or by chance, whatever became of them.
+        named_failed: [1] of those that named the version, by its number or an alias, the refusals for a reason of `FAILURES`.
+        named_latency: [buckets + 1] of the same, the answered ones by their total latency; `latency` has them too.
         waiting: [rows, requests] now in the queue.
         cache: in the order of `CACHE_CELLS`; `rows` and `requests` have the hits too.
         cache_ns: [hits, misses] sums of what the response cache took of the reactor's time, float64.
@@ -190,6 +198,9 @@ class SharedCounters:
         self.cache_ns = self._take_reals(2)
         self.beat_ns = self._take(1)
         self.running_since_ns = self._take(RUN_CELLS)
+        self.routed = self._take(1)
+        self.named_failed = self._take(1)
+        self.named_latency = self._take(_LATENCY_CELLS)
         self.joint = self._take(shape.joint)
         self.steps = self._take(shape.steps * len(STEP_CELLS)).reshape(shape.steps, len(STEP_CELLS))
         self.drift_at = self._take(1)

@@ -31,6 +31,7 @@ from penstock_server.metrics.counters import (
     STAGES,
     SharedCounters,
 )
+from penstock_server.metrics.routed import totals
 
 VERSION: Final = ["model_name", "model_version"]
 _BILLION: Final = 1e9
@@ -102,6 +103,7 @@ class MetricsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot()
         yield from _predictions(snapshot.versions, snapshot.offset_ns)
+        yield from _routed(snapshot.versions)
         yield from _queues(snapshot.versions)
         yield from _response_cache(snapshot.versions)
         yield from _steps(snapshot.versions)
@@ -217,6 +219,26 @@ def _spans(sent: int, failed: int, lost: int) -> Iterator[Metric]:
     without_room = CounterMetricFamily("penstock_spans_lost_requests", "Traced requests whose spans had no room.")
     without_room.add_metric([], lost)
     yield from (spans, without_room)
+
+
+def _routed(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "penstock_routed_requests",
+        "Requests that named no version and came to this one by key or chance.",
+        labels=VERSION,
+    )
+    failures = CounterMetricFamily(
+        "penstock_routed_failures", "Those of them that the version failed to answer, by its own fault.", labels=VERSION
+    )
+    latency = HistogramMetricFamily(
+        "penstock_routed_latency_seconds", "Time of those of them that were answered.", labels=VERSION
+    )
+    for version in versions:
+        found = totals(version.counters)
+        requests.add_metric(_labels(version), found.requests)
+        failures.add_metric(_labels(version), found.failed)
+        latency.add_metric(_labels(version), _buckets(LATENCY_EDGES_S, np.array(found.latency)), sum_value=None)
+    yield from (requests, failures, latency)
 
 
 def _queues(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:

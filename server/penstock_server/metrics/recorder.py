@@ -15,6 +15,7 @@ from penstock_server.features import counting
 from penstock_server.features.cells import AnswerCells, ClassCells
 from penstock_server.metrics.counters import (
     CACHE_CELLS,
+    FAILURES,
     LATENCY_EDGES_NS,
     LOG_DROPS,
     MAX_CLASSES,
@@ -88,6 +89,9 @@ class Recorder:
         self._rows = counters.rows.data
         self._requests = counters.requests.data
         self._refusals = counters.refusals.data
+        self._routed = counters.routed.data
+        self._named_failed = counters.named_failed.data
+        self._named_latency = counters.named_latency.data
         self._waiting = counters.waiting.data
         self._cache = counters.cache.data
         self._cache_ns = counters.cache_ns.data
@@ -119,8 +123,12 @@ class Recorder:
         ended_s: float,
         features_s: float,
         infer_s: float,
+        named_s: Sequence[float] = (),
     ) -> None:
-        """Records an answered batch: when its requests arrived, its rows, and the durations of its stages."""
+        """Records an answered batch: when its requests arrived, its rows, and the durations of its stages.
+
+        `named_s` says when those of them arrived that named the version.
+        """
         total, queue = self._latency[_TOTAL], self._latency[_QUEUE]
         total_ns = queue_ns = 0
         for arrived in arrived_s:
@@ -129,6 +137,8 @@ class Recorder:
             total[latency_bucket(took)] += 1
             queue_ns += waited
             total_ns += took
+        for arrived in named_s:
+            self._named_latency[latency_bucket(int((ended_s - arrived) * 1e9))] += 1
         self._latency_ns[_TOTAL] += total_ns
         self._latency_ns[_QUEUE] += queue_ns
         self.stages(requests=len(arrived_s), rows=rows, ended_s=ended_s, features_s=features_s, infer_s=infer_s)
@@ -148,11 +158,17 @@ class Recorder:
         self._rows[0] += rows
         self._requests[0] += requests
 
-    def hit(self, *, arrived_s: float, rows: int, started_s: float, ended_s: float) -> None:
+    def routed(self) -> None:
+        """Records a request that named no version and came to this one."""
+        self._routed[0] += 1
+
+    def hit(self, *, arrived_s: float, rows: int, started_s: float, ended_s: float, is_named: bool = False) -> None:
         """Records a request that was answered from the response cache: no batch ran for it."""
         waited, took = int((started_s - arrived_s) * 1e9), int((ended_s - arrived_s) * 1e9)
         self._latency[_QUEUE][latency_bucket(waited)] += 1
         self._latency[_TOTAL][latency_bucket(took)] += 1
+        if is_named:
+            self._named_latency[latency_bucket(took)] += 1
         self._latency_ns[_QUEUE] += waited
         self._latency_ns[_TOTAL] += took
         self.hits(requests=1, rows=rows, started_s=started_s, ended_s=ended_s)
@@ -183,12 +199,14 @@ class Recorder:
         """Where kernels count a request.
 
         First the bounds of the cells in nanoseconds, int64; then the cells of what it took in all and of what it waited,
-        int64; then both sums, float64 [1]; last the traced requests that cells show, int64.
+        int64; then both sums, float64 [1]; then the traced requests that cells show, int64; last the cells of what those took
+        that named the version, int64.
         """
         cells, sums = self.counters.latency, self.counters.latency_ns
         edges = np.array(LATENCY_EDGES_NS, np.int64)
-        exemplars = self.counters.exemplars
-        return edges, cells[_TOTAL], cells[_QUEUE], sums[_TOTAL : _TOTAL + 1], sums[_QUEUE : _QUEUE + 1], exemplars
+        exemplars, named = self.counters.exemplars, self.counters.named_latency
+        total_sum, queue_sum = sums[_TOTAL : _TOTAL + 1], sums[_QUEUE : _QUEUE + 1]
+        return edges, cells[_TOTAL], cells[_QUEUE], total_sum, queue_sum, exemplars, named
 
     def exemplify(
         self,
@@ -251,9 +269,11 @@ class Recorder:
             self.counters.class_count[0] = cell + 1
         return cell
 
-    def refused(self, reason: str, requests: int = 1) -> None:
-        """Records requests without an answer, by a reason of `REFUSALS`."""
+    def refused(self, reason: str, requests: int = 1, *, is_named: bool = False) -> None:
+        """Records requests without an answer, by a reason of `REFUSALS`; `is_named` if they named the version."""
         self._refusals[_REFUSAL_CELL[reason]] += requests
+        if is_named and reason in FAILURES:
+            self._named_failed[0] += requests
 
     def refusal_cells(self, reasons: Sequence[str]) -> list[NDArray[np.int64]]:
         """Where kernels count requests without an answer, int64 [1] for each reason."""

@@ -185,6 +185,7 @@ class Lane:
         errors: Sequence[PenstockError],
         codes: Sequence[int],
         latency: Sequence[NDArray[Any]],
+        routed: NDArray[np.int64],
         refusals: Sequence[NDArray[np.int64]],
         most_reply_bytes: int,
     ) -> None:
@@ -200,6 +201,7 @@ class Lane:
             errors: with which requests are refused, by the reasons of `layout`.
             codes: gRPC's numbers for them.
             latency: where the latencies of requests are counted, as `metrics.recorder.Recorder.latency_cells` has it.
+            routed: [1], counts the requests that name no version.
             refusals: where requests without an answer are counted, by the same reasons, and last those that are cancelled.
             most_reply_bytes: of a reply. What is larger is not answered, and still runs.
         """
@@ -214,10 +216,12 @@ class Lane:
             (address_of(ending), len(ending), code) for ending, code in zip(self._endings, codes, strict=True)
         ]
         self._latency_memory = latency
-        edges, total, queue, total_sum, queue_sum, exemplars = (each.ctypes.data for each in latency)
-        self._latency[:] = edges, len(latency[0]), total, queue, total_sum, queue_sum, exemplars
+        edges, *cells = (each.ctypes.data for each in latency)
+        self._latency[:] = edges, len(latency[0]), *cells
         self._refusals = (refusals, np.array([cell.ctypes.data for cell in refusals], np.int64))
         self._set(layout.L_COUNTS, self._refusals[1].ctypes.data)
+        self._routed = routed
+        self._set(layout.L_ROUTED, routed.ctypes.data)
         self._answers[layout.W_MOST // 8] = most_reply_bytes
         self._set(layout.L_IS_OPEN, 1)
 
@@ -442,6 +446,10 @@ class Lane:
             entry[layout.N_PRIORITY // 8],
             self.forms[entry[layout.N_PLAN // 8]],
         )
+
+    def route(self, number: int) -> Route:
+        """How a request of a batch that is not over came to the version."""
+        return self.forms[int(self._tables.entries[number, layout.N_PLAN // 8])].route
 
     def slot(self, number: int) -> int:
         """The call of a request of a batch that is not over."""

@@ -92,15 +92,15 @@ SINGLE_ROWS: Final = 6
     L_LEVELS, L_REQUESTS, L_ROWS, L_BYTES, L_MAX_REQUESTS, L_MAX_ROWS, L_MAX_BYTES, L_IS_OPEN, L_USUAL_ROWS, L_IS_TOUCHED,
     L_BLOCKS, L_BLOCK_COUNT, L_TIMED, L_BASE, L_ROW, L_BUSY_UNTIL, L_LARGEST, L_LEFT, L_OTHER_REQUESTS, L_OTHER_ROWS,
     L_OTHER_BYTES, L_PROBE_AT, L_OBJECTIVE, L_DELAY, L_DELAYED_UNTIL, L_HALFWAY, L_ENDINGS, L_TAKEN_ROWS,
-    L_COUNTS, L_FUSED, L_SEEN, L_REPEATED, L_SUBJECT,
-) = _words(33)  # fmt: skip
+    L_COUNTS, L_FUSED, L_SEEN, L_REPEATED, L_SUBJECT, L_ROUTED,
+) = _words(34)  # fmt: skip
 LANE_BYTES: Final = 40 * 8
 """The others are what waits in the version's queue: both together respect its limits. `L_BUSY_UNTIL` is 0 while nothing runs.
 `L_TAKEN_ROWS` are those of the batch that was taken last. At `L_COUNTS` are the addresses of the cells in which refused
 requests are counted by their reason, and last of the cell of those that were cancelled. `L_FUSED` is what kernels run the
 lane's batches by; 0 where Python runs them. `L_SEEN` is a table of what recent requests held, by which repeats are known; 0
 where nobody asks. `L_REPEATED` is 1 if the batch that was taken last has repeats alone. `L_SUBJECT` is what traces call the
-version."""
+version. `L_ROUTED` is the address of the cell that counts requests which name no version."""
 
 SEEN: Final = 4096
 """The recent requests among which one may be again, in sets of `WAYS`: which set follows from what a request holds."""
@@ -179,10 +179,10 @@ RECORDING_BYTES: Final = 14 * 8
 (K_COMPUTED, K_ROWS, K_QUEUE, K_NAMES) = _words(4)
 
 # Where the latencies of requests are counted: the upper bounds of the cells, the cells of what they took in all and of what
-# they waited, and the sums of both, which are float64; last, for each stage and cell, the traced request that was counted there
-# last, or 0 where none is.
-(H_EDGES, H_EDGE_COUNT, H_TOTAL, H_QUEUE, H_TOTAL_SUM, H_QUEUE_SUM, H_EXEMPLARS) = _words(7)
-LATENCY_BYTES: Final = 7 * 8
+# they waited, and the sums of both, which are float64; for each stage and cell, the traced request that was counted there last,
+# or 0 where none is; last the cells of what those took in all that named the version.
+(H_EDGES, H_EDGE_COUNT, H_TOTAL, H_QUEUE, H_TOTAL_SUM, H_QUEUE_SUM, H_EXEMPLARS, H_NAMED) = _words(8)
+LATENCY_BYTES: Final = 8 * 8
 SCRATCH_BYTES: Final = 1024
 
 # A fused lane: what kernels run its batches by. The feature kernel, what it is called with, and the batches that it takes:

@@ -46,7 +46,15 @@ _ENVELOPE_BYTES: Final = 16
 """What a stream adds to a reply."""
 
 
-def refuse(call: Call, report: Recorder, error: PenstockError, trace: Trace | None = None, subject: int = 0) -> None:
+def refuse(
+    call: Call,
+    report: Recorder,
+    error: PenstockError,
+    trace: Trace | None = None,
+    subject: int = 0,
+    *,
+    is_named: bool = False,
+) -> None:
     """Ends a call with an error, counted by its reason: the one way out for a request that gets no answer.
 
     Args:
@@ -55,9 +63,10 @@ def refuse(call: Call, report: Recorder, error: PenstockError, trace: Trace | No
         error: tells the caller why.
         trace: of the request.
         subject: what traces call the version that it asks for.
+        is_named: it named the version.
     """
     call.pending = None
-    report.refused(refusal_reason(error))
+    report.refused(refusal_reason(error), is_named=is_named)
     if trace is not None:
         trace.refused(error, subject)
     # Its frames hold the request and the call, and a call may keep the error: a cycle that the collector sees late.
@@ -257,6 +266,7 @@ class Answerer(ABC):
             ended_s=ended_s,
             features_s=outputs.features_s,
             infer_s=outputs.infer_s,
+            named_s=[item.arrived_s for item in answered if item.route.is_named],
         )
         self._trace(answered, Run(started_s, outputs.features_s, outputs.infer_s, batch.rows), ended_s)
         self._tell(batch, work, drawn, answered, outputs)
@@ -270,7 +280,13 @@ class Answerer(ABC):
         answered = self._reply(batch, outputs, started_s, 0.0)
         ended_s = self._clock()
         if answered:
-            self.report.hit(arrived_s=request.arrived_s, rows=request.rows, started_s=started_s, ended_s=ended_s)
+            self.report.hit(
+                arrived_s=request.arrived_s,
+                rows=request.rows,
+                started_s=started_s,
+                ended_s=ended_s,
+                is_named=request.route.is_named,
+            )
         self._trace(answered, Run(started_s, 0.0, 0.0, 0), ended_s)
         self._tell(batch, work, drawn, answered, outputs)
 
@@ -381,6 +397,7 @@ class Answerer(ABC):
             ended_s=ended_s,
             features_s=features_s,
             infer_s=infer_s,
+            named_s=[item.arrived_s for item in answered if item.route.is_named],
         )
         self._trace(answered, Run(started_s, features_s, infer_s, rows), ended_s)
         if answered and predicted and self.records is not None:
@@ -412,15 +429,17 @@ class Answerer(ABC):
     def now_s(self) -> float:
         return self._clock()
 
-    def refuse_call(self, call: Call, error: PenstockError, trace: Trace | None = None) -> None:
-        """Ends a call with an error."""
-        refuse(call, self.report, error, trace, self.subject)
+    def refuse_call(
+        self, call: Call, error: PenstockError, trace: Trace | None = None, *, is_named: bool = False
+    ) -> None:
+        """Ends a call with an error; `is_named` if it named the version."""
+        refuse(call, self.report, error, trace, self.subject, is_named=is_named)
 
     def refuse(self, request: PendingRequest, error: PenstockError) -> None:
         """Ends a request with an error, unless it is over."""
         if request.is_over:
             return
-        refuse(request.call, self.report, error, request.trace, self.subject)
+        refuse(request.call, self.report, error, request.trace, self.subject, is_named=request.route.is_named)
 
     def too_late(self, request: PendingRequest) -> PenstockError:
         """The error of a request that cannot be answered before its deadline."""

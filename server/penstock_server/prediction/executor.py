@@ -515,6 +515,7 @@ class Executor(Answerer):
         self._tell_cost(plain.lane)
         bounds: dict[str, Any] = {
             "latency": self.report.latency_cells(),
+            "routed": self.report.counters.routed,
             "refusals": self.report.refusal_cells([*map(refusal_reason, self.refusals()), "cancelled"]),
             "most_reply_bytes": self.reply_bytes,
             "usual_rows": int(min(self._usual_rows, self._queue.max_rows, self._sendable_rows)),

@@ -331,10 +331,11 @@ class PlainBatches:
                 call.pending = pending
                 then(pending)
             except PenstockError as refused:
-                self._answerer.refuse_call(call, refused, trace)
+                self._answerer.refuse_call(call, refused, trace, is_named=message.form.route.is_named)
             except Exception as bug:  # noqa: BLE001 - logged, and told to the caller
                 self._answerer.failures.failed("batch failed", bug, with_traceback=True)
-                self._answerer.refuse_call(call, PenstockError("the batch failed"), trace)
+                bug_error = PenstockError("the batch failed")
+                self._answerer.refuse_call(call, bug_error, trace, is_named=message.form.route.is_named)
 
     def _pending(self, message: Message, call: Call, trace: Trace | None) -> PendingRequest:
         """A request of a batch as the general path has it."""
@@ -361,14 +362,11 @@ class PlainBatches:
 
     def _end_call(self, number: int, error: PenstockError) -> None:
         """Ends the call of a running request with an error."""
-        slot = self.lane.slot(number)
+        slot, is_named = self.lane.slot(number), self.lane.route(number).is_named
         if (trace := self._trace(number)) is not None:
             trace.refused(error, self._answerer.subject)
         self.lane.let_go(number)
-        self._refuse(slot, error)
-
-    def _refuse(self, slot: int, error: PenstockError) -> None:
-        self._answerer.report.refused(refusal_reason(error))
+        self._answerer.report.refused(refusal_reason(error), is_named=is_named)
         self._port.fail(slot, error)
 
 

@@ -153,12 +153,16 @@ class Predictor:
         if len(message) > LARGE_BYTES and self._thread is not None and not self._is_quick(message):
             self._infer_large(self._thread, LargeMessage(message, call, self._report, arrived_s, trace))
             return
-        report, subject = self._report, 0
+        report, subject, is_named = self._report, 0, False
         try:
             cached = self._cache.find(message)
             request = parse(ModelInferRequest, message, OPEN_INFERENCE) if cached is None else cached.request
             executor = _executor(request, self._routing_table) if cached is None else self._executor_of(cached)
             report, subject = executor.report, executor.subject
+            route = _route(request, executor)
+            is_named = route.is_named
+            if not is_named:
+                report.routed()
             deadline_s = call.deadline_s
             priority = DEFAULT
             if deadline_s != inf or request.parameters or executor.policy is not None:
@@ -176,14 +180,14 @@ class Predictor:
                 priority=priority,
                 size_bytes=len(message),
                 trace=trace,
-                route=_route(request, executor),
+                route=route,
             )
             call.pending = pending
             executor.submit(pending)
             if self._plain is not None and len(message) <= MAX_BYTES:
                 self._plain.learn(message, executor, self._routing_table, chosen)
         except PenstockError as error:
-            refuse(call, report, error, trace, subject)
+            refuse(call, report, error, trace, subject, is_named=is_named)
 
     def take_plain(self, plain: "PlainForms") -> None:
         """Has requests that are like one before them taken by kernels from now on."""
@@ -218,18 +222,22 @@ class Predictor:
         if isinstance(decoded, PenstockError):
             refuse(call, self._report, decoded, large.trace)
             return
-        executor = decoded.executor
-        if isinstance(decoded.outcome, PenstockError):
-            refuse(call, executor.report, decoded.outcome, large.trace, executor.subject)
-        elif executor.is_ending and decoded.routing_table is not self._routing_table:
+        executor, is_refused = decoded.executor, isinstance(decoded.outcome, PenstockError)
+        if not is_refused and executor.is_ending and decoded.routing_table is not self._routing_table:
             # A promotion came between: another version answers, and may take its rows in another form.
             self._infer_large(thread, large)
+            return
+        is_named = _route(decoded.request, executor).is_named
+        if not is_named:
+            executor.report.routed()
+        if isinstance(decoded.outcome, PenstockError):
+            refuse(call, executor.report, decoded.outcome, large.trace, executor.subject, is_named=is_named)
         else:
             try:
                 call.pending = pending = self._pending(large, decoded, *decoded.outcome)
                 executor.submit(pending)
             except PenstockError as error:
-                refuse(call, executor.report, error, large.trace, executor.subject)
+                refuse(call, executor.report, error, large.trace, executor.subject, is_named=is_named)
 
     def _pending(self, large: LargeMessage, decoded: Decoded, rows: DecodedRows, chosen: Choice) -> PendingRequest:
         request, executor = decoded.request, decoded.executor

@@ -163,6 +163,22 @@ def test_roles_and_weight(new_counters: NewCounters) -> None:
     assert scrape(version_of(new_counters())).labels("penstock_canary_weight_ratio") == []
 
 
+def test_routed_requests_are_those_that_named_no_version(new_counters: NewCounters) -> None:
+    counters = new_counters()
+    recorder = Recorder(counters)
+    recorder.routed()
+    batch(counters, requests=1, rows=1)
+    facts = {"rows": 1, "started_s": 1.25, "ended_s": 1.5, "features_s": 0.0, "infer_s": 0.0}
+    recorder.batch(arrived_s=[1.0], named_s=[1.0], **facts)  # type: ignore[arg-type]
+    recorder.refused("internal")
+    recorder.refused("internal", is_named=True)
+    shown = scrape(version_of(counters))
+    assert shown("penstock_routed_requests_total", **VERSION) == 1
+    assert shown("penstock_routed_failures_total", **VERSION) == 1
+    assert shown("penstock_routed_latency_seconds_bucket", **VERSION, le="+Inf") == 1
+    assert shown("model_prediction_latency_seconds_bucket", **VERSION, stage="total", le="+Inf") == 2
+
+
 def test_shadows(new_counters: NewCounters) -> None:
     counters = new_counters()
     recorder = Recorder(counters)

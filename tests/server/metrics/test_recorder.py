@@ -51,8 +51,9 @@ def test_what_kernels_count_is_what_a_batch_counts(new_counters: NewCounters) ->
     facts: dict[str, Any] = {"rows": 3, "features_s": 0.001, "infer_s": 0.25}
     Recorder(other).batch(arrived_s=[10.0, 10.001], started_s=10.002, ended_s=10.004, **facts)
     recorder = Recorder(counters)
-    edges, total, queue, total_sum, queue_sum, exemplars = recorder.latency_cells()
+    edges, total, queue, total_sum, queue_sum, exemplars, named = recorder.latency_cells()
     assert exemplars is recorder.counters.exemplars
+    assert named is recorder.counters.named_latency
     for waited_ns in (2_000_000, 1_000_000):
         queue[np.searchsorted(edges, waited_ns)] += 1
         total[np.searchsorted(edges, waited_ns + 2_000_000)] += 1

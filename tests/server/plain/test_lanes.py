@@ -17,6 +17,7 @@ from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import BatchLimits
 from penstock_server.batching.priorities import DEFAULT
 from penstock_server.batching.queue import BatchQueue
+from penstock_server.labels.layout import CHAMPION, NAMED
 from penstock_server.plain import layout
 from penstock_server.plain.requests import _hashing
 from penstock_server.rollout.plan import key_place, places_of, salt_of
@@ -61,6 +62,7 @@ class Lanes:
         self.buckets = memory.add(8 * layout.BUCKETS)
         self.blocks = memory.add(2 * layout.BLOCK_BYTES)
         self.found = memory.add(layout.FOUND_BYTES)
+        self.routed = memory.add(8)
         self.refused = memory.add(8 * (layout.REASONS + 1))
         self.latency = memory.add(layout.LATENCY_BYTES)
         self._set(
@@ -68,7 +70,7 @@ class Lanes:
             {
                 layout.H_EDGES: memory.add(b"".join(edge.to_bytes(8, "little") for edge in EDGES)),
                 layout.H_EDGE_COUNT: len(EDGES),
-                **{at: memory.add(32) for at in (layout.H_TOTAL, layout.H_QUEUE)},
+                **{at: memory.add(32) for at in (layout.H_TOTAL, layout.H_QUEUE, layout.H_NAMED)},
                 **{at: memory.add(8) for at in (layout.H_TOTAL_SUM, layout.H_QUEUE_SUM)},
             },
         )
@@ -116,6 +118,7 @@ class Lanes:
                 layout.L_LARGEST: 4,
                 layout.L_IS_OPEN: 1,
                 layout.L_BASE: 10,
+                layout.L_ROUTED: self.routed,
                 layout.L_ROW: 5,
             },
         )
@@ -182,6 +185,9 @@ class Lanes:
             memory.word(bucket),
         )
         self._set(self.plans + number * layout.PLAN_BYTES, {8 * at: word for at, word in enumerate(plan)})
+        # The turned form names no version.
+        role = CHAMPION if is_turned else NAMED
+        memory.set_word(self.plans + number * layout.PLAN_BYTES + layout.P_ROLE, role)
         memory.set_word(bucket, number + 1)
 
     def sift(self, kind: int, slot: int, message: bytes = b"", *, now: int, deadline: int = layout.NEVER) -> bool:
@@ -349,10 +355,11 @@ class Walk(RuleBasedStateMachine):
             )
         )
         free_places = self.lanes.memory.word(self.lanes.state + layout.T_FREE_COUNT)
-        counted = sum(self.lanes.counts)
+        counted, routed = sum(self.lanes.counts), self.lanes.memory.word(self.lanes.routed)
         is_taken = self.lanes.sift(wire.CALL, slot, message, now=self.now, deadline=call["deadline"])
         refused = self.lanes.take_refused()
         assert sum(self.lanes.counts) == counted + len(refused)
+        assert self.lanes.memory.word(self.lanes.routed) == routed + (is_taken and is_turned)
         assert is_taken or (rows > 4 or not free_places or (left_ns is not None and not self.waiting))
         if is_taken and refused:
             assert refused == {slot: layout.LATE if left_ns is not None and refused[slot] else layout.FULL}

@@ -32,6 +32,7 @@ from penstock_server.features.spec.spec import (
 from penstock_server.features.spec.steps import Fill
 from penstock_server.metrics.counters import STAGES, CountersShape
 from penstock_server.metrics.recorder import Recorder
+from penstock_server.metrics.routed import totals
 from penstock_server.models.artifact import Artifact
 from penstock_server.models.kernels import kernels_of
 from penstock_server.models.onnx_model import OnnxModel
@@ -316,7 +317,7 @@ def same_end(plain: bytes | PenstockError, general: bytes | PenstockError) -> No
 def same_counts(one: Any, other: Any, *, are_batches_alike: bool, is_fused: bool) -> None:
     for name in (
         "rows", "requests", "refusals", "classes", "class_values", "class_count", "waiting", "drift_at",
-        "drift_rows", "log_rows", "log_drops", "shadow_drops",
+        "drift_rows", "log_rows", "log_drops", "shadow_drops", "routed", "named_failed",
     ):  # fmt: skip
         assert getattr(one, name).tolist() == getattr(other, name).tolist(), name
     if are_batches_alike:
@@ -327,6 +328,7 @@ def same_counts(one: Any, other: Any, *, are_batches_alike: bool, is_fused: bool
     # the system's clock.
     latency = 1 if is_fused else 0
     assert one.latency[latency:2].tolist() == other.latency[latency:2].tolist()
+    assert one.named_latency.sum() == other.named_latency.sum()
     assert one.drift.tobytes() == other.drift.tobytes()
 
 
@@ -619,6 +621,20 @@ def test_a_canary_answers_alike(servables: dict[str, OnnxServable], both: Callab
     are_canarys = [version == "2" for version in versions]
     assert are_canarys == [plan.choose("m", f"caller {at}")[0] == "2" for at in range(40)]
     assert set(are_canarys) == {True, False}
+
+
+@pytest.mark.parametrize("kind", ["several", "numbers", "fused numbers"])
+def test_requests_that_name_the_version_are_told_apart_alike(both: Callable[..., Both], kind: str) -> None:
+    pair = both(kind)
+    routed = [asked(rows_of(kind, 1), id=str(at)) for at in range(5)]
+    named = [asked(rows_of(kind, 1), id=str(at), model_version="1") for at in range(3)]
+    pair.warm(routed[0], named[0])
+    pair.ask(*routed, *named, *routed)
+    assert pair.plain.taken == 13
+    counters = pair.plain.reports["1"].counters
+    assert (counters.routed[0], counters.named_latency.sum(), counters.latency[0].sum()) == (11, 4, 15)
+    assert totals([counters, counters])[:2] == (22, 0)
+    assert totals([counters]).answered == 11
 
 
 @pytest.mark.parametrize("kind", ["several", "fused columns"])

@@ -22,6 +22,7 @@ from penstock_server.kernels.memory import (
     uint32,
     word,
 )
+from penstock_server.labels.layout import NAMED
 from penstock_server.plain.kernels.callers import caller_of, filled, may_have, take_from
 from penstock_server.plain.kernels.counts import add_to_sum, count_more, latency_cell
 from penstock_server.plain.kernels.draw import drawn
@@ -74,6 +75,7 @@ from penstock_server.plain.layout import (
     F_SIZE,
     F_TIMEOUT,
     H_EXEMPLARS,
+    H_NAMED,
     H_QUEUE,
     H_QUEUE_SUM,
     H_TOTAL,
@@ -90,6 +92,7 @@ from penstock_server.plain.layout import (
     L_LEFT,
     L_OBJECTIVE,
     L_REPEATED,
+    L_ROUTED,
     L_ROW,
     L_ROWS,
     L_SEEN,
@@ -123,6 +126,7 @@ from penstock_server.plain.layout import (
     P_LANE,
     P_NEXT,
     P_NUMBER,
+    P_ROLE,
     P_SIZE,
     P_SKELETON,
     PLAN_BYTES,
@@ -409,6 +413,9 @@ def take_call(state: int, event: int, now: int) -> bool:
         look(state, word(event + E_SLOT))
     if not enter(state, event, plan, found, now):
         return False
+    if word(plan + P_ROLE) != NAMED:
+        lane = word(state + T_LANES) + word(plan + P_LANE) * LANE_BYTES
+        add_to(word(lane + L_ROUTED), 1)
     if caller:
         take_from(caller, full)
     return True
@@ -783,7 +790,10 @@ def end_answered(state: int, answers: int, entry: int, start: int, waited: int, 
     """Counts what an answered request waited and took, and writes what is recorded and traced of it."""
     latency = word(answers + W_LATENCY)
     count_more(word(latency + H_QUEUE), latency_cell(latency, waited), 1)
-    count_more(word(latency + H_TOTAL), latency_cell(latency, took), 1)
+    cell = latency_cell(latency, took)
+    count_more(word(latency + H_TOTAL), cell, 1)
+    if word(word(state + T_PLANS) + word(entry + N_PLAN) * PLAN_BYTES + P_ROLE) == NAMED:
+        count_more(word(latency + H_NAMED), cell, 1)
     if word(answers + W_RECORDS):
         record(state, word(answers + W_RECORDS), word(answers + W_OUTPUTS), entry, start, now)
     if word(entry + N_SPAN):
