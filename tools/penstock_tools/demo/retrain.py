@@ -1,7 +1,7 @@
 """Trains the flight model anew on what a server logged and what turned out: the command of a retraining's action.
 
-The latest labelled rows count. The last of them are held out, and on them the new model must rank better than the champion does,
-and say better how likely a flight is late; else nothing is registered. What is registered declares its rollout by a tag.
+The latest labelled rows count. The last of them are held out. On these the new model must rank better than the champion does,
+at no larger log loss; else nothing is registered. What is registered declares its rollout by a tag.
 """
 
 from collections.abc import Mapping
