@@ -143,7 +143,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "app": GROUND
         | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
         | {"transport", "plain.kernel_set", "rest.kernel_set", "compiled_models.kernel_set", "access", "tracing"}
-        | {"retraining"},
+        | {"retraining", "labels"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {
@@ -196,6 +196,7 @@ DOORS: Final[dict[str, set[str]]] = {
         "penstock_server.metrics.prometheus",
         "penstock_server.drift.gauges",
         "penstock_server.retraining.gauges",
+        "penstock_server.labels.gauges",
         "penstock_server.control.http",
         "penstock_tools.demo",
     },

@@ -43,6 +43,10 @@ from penstock_server.drift import answer as drift
 from penstock_server.drift.gauges import DriftCollector
 from penstock_server.drift.keeping import DetectorKeeper
 from penstock_server.drift.monitor import DriftMonitor
+from penstock_server.labels import answer as label_answer
+from penstock_server.labels.gauges import LabelCollector
+from penstock_server.labels.report import ReportReader
+from penstock_server.labels.settings import LabelSettings, argument_of
 from penstock_server.metrics import statistics
 from penstock_server.metrics.prometheus import MetricsCollector, registry_of
 from penstock_server.metrics.store import CounterStore
@@ -69,6 +73,8 @@ log = structlog.get_logger(__name__)
 
 HURRIED_S: Final = 2.0
 """How long the end may take after a second signal; then the process ends as it is."""
+JOINER_RESTART_S: Final = 0.5
+"""The pause before labels are joined again: workers have room for those of 2.6 s."""
 RESTART_S: Final = 2.0
 """The pause before a part of the control plane that failed runs again."""
 ONE_SIGNAL_S: Final = 0.3
@@ -123,6 +129,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
         http_address = port.address_of(settings.http_host, http_socket.getsockname()[1])
         _start_compactor(stack, settings.request_log)
         counters = stack.enter_context(CounterStore())
+        labels = _start_joiner(stack, settings.labels)
         spans = _start_exporter(stack, settings, counters.folder / span_file.FILE, grpc_address)
         source = CombinedSource(_sources(settings), last_known=LastKnownState())
         stack.push_async_callback(source.close)
@@ -189,9 +196,11 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
                 MetricsCollector(status.metrics),
                 DriftCollector(lambda: status.drift().versions, settings.drift.series),
                 RetrainingCollector(retraining),
+                LabelCollector(labels.report),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             retraining=lambda: retraining().to_json(),
+            labels=lambda model: label_answer.as_json(labels.report(), model, status.expected_accuracies),
             grpc_address=grpc_address,
             rest_address=rest_address,
             connections=checks.http_connections(),
@@ -357,6 +366,17 @@ def _start_compactor(stack: AsyncExitStack, settings: RequestLogSettings) -> Non
     # Closed last, after the workers have closed their segments.
     stack.push_async_callback(helper.close)
     helper.start()
+
+
+def _start_joiner(stack: AsyncExitStack, settings: LabelSettings) -> ReportReader:
+    """Starts the process that joins labels with answers, if labels are taken; reads what it tells."""
+    if not settings.is_on:
+        return ReportReader(None)
+    helper = HelperProcess("penstock_server.labels.process", argument_of(settings), restart_after_s=JOINER_RESTART_S)
+    # Closed after the workers, which still write.
+    stack.push_async_callback(helper.close)
+    helper.start()
+    return ReportReader(settings.folder)
 
 
 def _start_exporter(

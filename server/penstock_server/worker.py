@@ -753,12 +753,15 @@ def _join(executor: Executor, closed: threading.Event) -> None:
 
 
 def _label_writer(settings: LabelSettings, slot: int) -> LabelWriter | None:
-    """What keeps this worker's labels; None if none are taken.
-
-    Raises:
-        OSError: they cannot be kept.
-    """
-    return None if settings.folder is None or not settings.is_on else LabelWriter(settings.folder, slot)
+    """What keeps this worker's labels; None if none are taken."""
+    if not settings.is_on or settings.folder is None:
+        return None
+    try:
+        return LabelWriter(settings.folder, slot)
+    except OSError as error:
+        # Answers are worth more than labels, whose senders are told.
+        log.error("labels are not taken", folder=str(settings.folder), error=str(error))
+        return None
 
 
 def _request_log(settings: RequestLogSettings) -> RequestLogWriter | None:

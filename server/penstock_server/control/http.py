@@ -44,6 +44,7 @@ class AdminServer:
         registry: the metrics.
         drift: the JSON of /v1/drift for a model and a version, "" for all; raises `NotFoundError`.
         retraining: the JSON of /v1/retraining.
+        labels: the JSON of /v1/labels for a model, "" for all; raises `NotFoundError`.
         grpc_address, rest_address: where gRPC and REST are, for clients that come to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
@@ -59,6 +60,7 @@ class AdminServer:
         registry: CollectorRegistry,
         drift: Callable[[str, str], bytes],
         retraining: Callable[[], bytes],
+        labels: Callable[[str], bytes],
         grpc_address: str = "another port",
         rest_address: str = "",
         connections: int = CONNECTIONS,
@@ -73,6 +75,7 @@ class AdminServer:
         self._registry = registry
         self._drift_of = drift
         self._retraining = retraining
+        self._labels_of = labels
         self._server = HttpServer(
             self._answer,
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
@@ -113,10 +116,12 @@ class AdminServer:
                 answer = self._drift(
                     request.path[2] if len(request.path) == 3 else "", request.query.get("version", "")
                 )
+            case ["v1", "labels"] | ["v1", "labels", _]:
+                answer = self._labels(request.path[2] if len(request.path) == 3 else "")
             case ["v1", "retraining"]:
                 answer = Reply(self._retraining(), content_type=_JSON)
             case _:
-                here = "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift and /v1/retraining"
+                here = "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels and /v1/retraining"
                 hint = self._rest_hint if request.path[0] in _REST else ""
                 answer = Reply(
                     f"there is no {'/'.join(request.path)[:200]!a} here; this port has {here}{hint}\n".encode(), 404
@@ -132,9 +137,9 @@ class AdminServer:
                 return None
             case ["metrics"] if self._opens_metrics:
                 return None
-            case ["v1", "drift", model] if model:
+            case ["v1", "drift" | "labels", model] if model:
                 about: str | None = model
-            case ["metrics"] | ["v1", "models" | "retraining"] | ["v1", "drift", *_]:
+            case ["metrics"] | ["v1", "models" | "retraining"] | ["v1", "drift" | "labels", *_]:
                 about = EVERY_MODEL
             case _:
                 about = NO_MODEL
@@ -165,6 +170,17 @@ class AdminServer:
                 return Reply(msgspec.json.encode({"error": str(error)}), 404, _JSON)
 
         return self._shared(("drift", model, version), compute)
+
+    def _labels(self, model: str) -> Any:
+        """`/v1/labels/{model}`, or of all models."""
+
+        def compute() -> Reply:
+            try:
+                return Reply(self._labels_of(model), content_type=_JSON)
+            except NotFoundError as error:
+                return Reply(msgspec.json.encode({"error": str(error)}), 404, _JSON)
+
+        return self._shared(("labels", model), compute)
 
     def _shared(self, key: tuple[str, ...], compute: Callable[[], Reply]) -> Any:
         """The answer to all that ask the same while it is computed; refused when too many others wait."""

@@ -65,6 +65,14 @@ class ServerStatus:
         self._monitor = monitor
         self._references: dict[VersionKey, tuple[Artifact, Reference, JointReference | None]] = {}
 
+    def expected_accuracies(self) -> dict[VersionKey, float]:
+        """The accuracy of each version that is expected without labels, where that can be told."""
+        return {
+            (version.model, version.version): version.expected_accuracy.value
+            for version in self.drift().versions
+            if version.expected_accuracy is not None
+        }
+
     def metrics(self) -> MetricsSnapshot:
         """What a scrape shows."""
         view = self._view()

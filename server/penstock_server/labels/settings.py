@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from penstock_server.errors import InvalidInputError
 from penstock_server.per_model import check_own, with_own
 
@@ -81,6 +83,11 @@ class LabelSettings:
     def is_on_for(self, model: str) -> bool:
         """Whether labels of this model are taken."""
         return self.of(model).enabled
+
+
+def argument_of(settings: LabelSettings) -> str:
+    """The settings for the command line of the joiner's process."""
+    return msgspec.json.encode(settings, enc_hook=str).decode()
 
 
 def _check_peer(peer: str) -> None:

@@ -40,6 +40,12 @@ def drift(model: str, version: str) -> bytes:
     return json.dumps([model, version]).encode()
 
 
+def labels(model: str) -> bytes:
+    if model == "unknown":
+        raise NotFoundError("nothing is known of labels of model 'unknown'")
+    return json.dumps([model, "labels"]).encode()
+
+
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
     admin = AdminServer(
@@ -48,6 +54,7 @@ async def address() -> AsyncIterator[str]:
         registry=CollectorRegistry(),
         drift=drift,
         retraining=lambda: b'{"enabled": false}',
+        labels=labels,
     )
     listening = reserve_http("127.0.0.1", 0)
     admin.start(listening)
@@ -68,6 +75,9 @@ async def test_retraining_is_shown(address: str) -> None:
         ("/v1/drift/fares", 200, ["fares", ""]),
         ("/v1/drift/a%20b%C3%BC?version=3", 200, ["a bü", "3"]),
         ("/v1/drift/unknown", 404, {"error": "no version of model 'unknown' is loaded"}),
+        ("/v1/labels", 200, ["", "labels"]),
+        ("/v1/labels/fares", 200, ["fares", "labels"]),
+        ("/v1/labels/unknown", 404, {"error": "nothing is known of labels of model 'unknown'"}),
     ],
 )
 async def test_drift_is_answered_for_a_model_and_a_version(
@@ -129,6 +139,7 @@ async def guarded(*, opens_metrics: bool = False) -> AsyncIterator[str]:
         registry=CollectorRegistry(),
         drift=drift,
         retraining=lambda: b'{"enabled": false}',
+        labels=labels,
         gate=gate,
         opens_metrics=opens_metrics,
     )
