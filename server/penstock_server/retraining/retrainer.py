@@ -158,13 +158,13 @@ class Retrainer:
 
     def look(self) -> None:
         """Looks at every rule, writes down what is called for, and carries out what is due."""
+        self._poll()
         decisions: dict[str, tuple[Decision, ...]] = {}
         signals = {one.model: one for one in self._signals()}
         for model, one in signals.items():
             found = tuple(name for name, rule in self._settings.rules.items() if rule.is_for(model))
             if found:
                 decisions[model] = self._decide(one, found)
-        self._poll()
         if self._save_if_due():
             for model in decisions:
                 self._carry_out(signals[model])

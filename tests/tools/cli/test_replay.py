@@ -45,3 +45,22 @@ def test_a_folder_has_no_number(log, versions):
     result = run(log, versions["1"][0], "4")
     assert result.exit_code == 2
     assert "goes without a number" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        (["--since", "2026-01-01T01:00"], 80),
+        (["--until", "2026-01-01T02:00+01:00"], 120),
+        (["--since", "2026-01-02"], 0),
+    ],
+)
+def test_times_are_iso_8601(log, versions, options, count):
+    result = run(log, versions["1"][0], *options, "--json")
+    assert json.loads(result.output)["rows"] == count
+
+
+def test_what_is_no_time_is_told(log, versions):
+    result = run(log, versions["1"][0], "--since", "yesterday")
+    assert result.exit_code == 2
+    assert "no time of ISO 8601" in result.output

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -201,6 +202,15 @@ def test_a_log_that_is_not_there_is_told(tmp_path, versions):
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(InvalidInputError, match="does not read as a file of a request log"):
         replayed(tmp_path / "a.parquet", versions["1"][0])
+
+
+def test_only_rows_of_a_time_are_replayed(log, versions):
+    """Requests of two rows, a minute apart."""
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    request = Request(log, str(versions["1"][0]), since=day + timedelta(minutes=10), until=day + timedelta(minutes=20))
+    with progress.bars() as bars:
+        found = replay(request, bars)
+    assert (found.rows, found.first, found.last) == (20, "2026-01-01T00:10:00Z", "2026-01-01T00:19:00Z")
 
 
 def test_one_file_is_a_log_too_and_a_report_is_json(log, versions):

@@ -1,5 +1,6 @@
 """`penstock replay`: a server's request log through another version."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,17 @@ def replay(
             show_default=False,
         ),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only rows answered from then on, by ISO 8601, such as 2027-01-15 or 2027-01-15T08:00; UTC without a zone.",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only rows answered before then.", show_default=False)
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Replay a version that runs Python, which can run any code.")
     ] = False,
@@ -81,8 +93,9 @@ def replay(
         )
     else:
         model = f"{name}{version}" if version.startswith("@") else f"{name}/{version}"
+    bounds = _moment("--since", since), _moment("--until", until)
     with progress.bars() as bars:
-        found = command.replay(command.Request(log, model, labels, registry, trust), bars)
+        found = command.replay(command.Request(log, model, labels, registry, trust, *bounds), bars)
     if as_json:
         typer.echo(output.as_json(found))
     else:
@@ -91,3 +104,15 @@ def replay(
         Console().print(table.overview(found))
     if max_disagreement is not None and (found.disagreement is None or found.disagreement > max_disagreement):
         raise typer.Exit(1)
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time of ISO 8601, such as 2027-01-15T08:00", param_hint=option
+        ) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

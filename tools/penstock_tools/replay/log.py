@@ -4,6 +4,7 @@ Files are read one by one, since versions have different columns. What a shadow 
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -65,6 +66,7 @@ class ReplayLog:
     Args:
         place: the log's folder, as `[request_log]` names it, a folder in it, or one of its files.
         model: the model's name; a log of one other model alone is taken too.
+        since, until: only rows that were answered from the one on and before the other; None sets no bound.
 
     Attributes:
         rows: how many all files hold.
@@ -74,16 +76,19 @@ class ReplayLog:
         NotFoundError: nothing was logged; says what to do.
     """
 
-    def __init__(self, place: Path, model: str | None) -> None:
+    def __init__(
+        self, place: Path, model: str | None, since: datetime | None = None, until: datetime | None = None
+    ) -> None:
         self.files = [place] if place.is_file() else log_files(place, model)
         if self.files[0].suffix != PARQUET:
             raise InvalidInputError(
                 f"{place} is no file of a request log; expected *{PARQUET}, or a folder of such files"
             )
+        self._bounds = since, until
         self.rows = sum(_opened(file).metadata.num_rows for file in self.files)
 
     def parts(self) -> Iterator[Part]:
-        """All rows but those of shadows, some at a time.
+        """The rows but those of shadows, some at a time.
 
         Raises:
             InvalidInputError: a file cannot be read, or is none of a request log.
@@ -91,7 +96,7 @@ class ReplayLog:
         for path in self.files:
             try:
                 for batch in _opened(path).iter_batches(PART_ROWS):
-                    yield _part(batch)
+                    yield _part(batch, *self._bounds)
             except InvalidInputError:
                 raise
             except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are of these
@@ -115,12 +120,15 @@ def _opened(path: Path) -> Any:
         raise InvalidInputError(f"{path} does not read as Parquet: {first_line(error)}") from error
 
 
-def _part(batch: Any) -> Part:
-    """A batch of a file's rows, `pyarrow.RecordBatch`, without what a shadow answered."""
+def _part(batch: Any, since: datetime | None, until: datetime | None) -> Part:
+    """A batch of a file's rows, `pyarrow.RecordBatch`, within these bounds, without what a shadow answered."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     batch = batch.filter(pc.not_equal(batch["role"].cast(pa.string()), _SHADOW))
+    for bound, keeps in ((since, pc.greater_equal), (until, pc.less)):
+        if bound is not None:
+            batch = batch.filter(keeps(batch["time"], pa.scalar(bound, batch["time"].type)))
     return Part(
         batch["request_id"].to_numpy(zero_copy_only=False),
         batch["row"].to_numpy(zero_copy_only=False).astype(np.int64),

@@ -7,6 +7,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ class Request:
     Attributes:
         model: a version, as `publish.published.version` takes it.
         allows_python: whether a version that runs Python may be replayed.
+        since, until: bounds of the time of the answers, as `ReplayLog` takes them.
     """
 
     log: Path
@@ -40,6 +42,8 @@ class Request:
     labels: Path | None = None
     registry: str | None = None
     allows_python: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 def replay(request: Request, bars: Bars, clock: Clock = monotonic) -> Replay:
@@ -50,7 +54,7 @@ def replay(request: Request, bars: Bars, clock: Clock = monotonic) -> Replay:
         NotFoundError: there is no such version, or nothing was logged.
         UnavailableError: the registry does not answer.
     """
-    log = ReplayLog(request.log, published.name_of(request.model))
+    log = ReplayLog(request.log, published.name_of(request.model), request.since, request.until)
     truth = None if request.labels is None else Truth(request.labels)
     fetching = bars.begin(f"loading {request.model}", 1)
     with published.version(request.model, request.registry) as version:
