@@ -130,7 +130,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
         | {"transport.shared_port", "transport.certificate", "transport.tls_files", "compiled_models.choice", "access"}
-        | {"response_cache.settings", "tracing.span_file", "retraining.signals"},
+        | {"response_cache.settings", "tracing.span_file", "retraining.signals", "labels"},
         "checks": GROUND
         | {"access.credentials"}
         | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"}

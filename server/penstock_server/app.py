@@ -187,7 +187,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             monitor=monitor,
             spans=spans,
         )
-        retraining = _start_retrainer(stack, settings, status, grpc_address)
+        retraining = _start_retrainer(stack, settings, status, labels, grpc_address)
         http_tls = settings.http.tls
         admin = AdminServer(
             view=supervisor.view,
@@ -330,7 +330,7 @@ def _kept_folder(settings: ServerSettings, what: str, grpc_address: str) -> Path
 
 
 def _start_retrainer(
-    stack: AsyncExitStack, settings: ServerSettings, status: ServerStatus, grpc_address: str
+    stack: AsyncExitStack, settings: ServerSettings, status: ServerStatus, labels: ReportReader, grpc_address: str
 ) -> Callable[[], RetrainingStatus]:
     """Starts the thread that has models trained anew, if there are rules for that; gives what it knows."""
     retraining, folder = settings.retraining, _kept_folder(settings, "retraining", grpc_address)
@@ -338,7 +338,7 @@ def _start_retrainer(
         return lambda: RetrainingStatus({}, {}, enabled=False)
     retrainer = Retrainer(
         retraining,
-        status.signals,
+        lambda: status.signals(labels.report()),
         None if folder is None else folder / "state.json",
         link=partial(version_page, settings.registry or ""),
     )

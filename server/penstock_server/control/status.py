@@ -18,6 +18,7 @@ from penstock_server.drift.answer import DriftReport, UnwatchedVersion
 from penstock_server.drift.dependence import JointReference, joint_reference_of
 from penstock_server.drift.monitor import DriftMonitor, Watched
 from penstock_server.drift.reference import Reference, reference_of
+from penstock_server.labels.report import Report
 from penstock_server.metrics.prometheus import MetricsSnapshot, VersionSnapshot
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
@@ -108,11 +109,11 @@ class ServerStatus:
             ),
         )
 
-    def signals(self) -> list[Signals]:
-        """What the rules of retraining look at: each model's champion."""
+    def signals(self, labels: Report | None) -> list[Signals]:
+        """What the rules of retraining look at: each model's champion, with what is known from labels, if some are taken."""
         view = self._view()
-        drift = self.drift().versions
-        return list(champion_signals(view, drift, self._loaded(view), artifact=self._artifact, identity=self._identity))
+        known = view, self.drift().versions, self._loaded(view), labels
+        return list(champion_signals(*known, artifact=self._artifact, identity=self._identity))
 
     async def watch_drift(self) -> None:
         """Checks for drift at an interval, until cancelled; its errors stop nothing else."""

@@ -187,7 +187,8 @@ class Retrainer:
             if call.is_open and (call.outcome == "running" or (call.outcome == "sending" and not is_repeatable)):
                 detail = "the server was started anew while it was under way"
                 one = one.replaced(msgspec.structs.replace(call, outcome="unknown", detail=detail))
-        return msgspec.structs.replace(one, last_rows=0, last_labels=0)
+        # Rows are counted anew by each process; labels go on.
+        return msgspec.structs.replace(one, last_rows=0)
 
     def _decide(self, signals: Signals, names: Sequence[str]) -> tuple[Decision, ...]:
         """What follows from these rules for a model; the first that calls for retraining is written down."""

@@ -35,7 +35,7 @@ class Signals:
         identity: of its files; a number may be registered anew.
         versions: all versions of the model that this server knows: another one ends a retraining.
         rows: answered since this process began to count; it may begin anew.
-        labels: that have come for its answers, by the same rule.
+        labels: that have come for its answers; None if none are taken.
         published_s: when it was published, in seconds since 1970.
         accuracy: by labels.
         expected_accuracy: without labels.

@@ -64,7 +64,7 @@ class ModelState(msgspec.Struct, frozen=True):
         version, identity: its champion.
         first_s: when it was seen first as the champion, in seconds since 1970.
         rows, labels: counted of it in all, over restarts.
-        last_rows, last_labels: what this process had counted at the last look.
+        last_rows, last_labels: what was counted at the last look.
         calls: for retraining, the latest last.
     """
 

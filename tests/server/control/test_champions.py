@@ -8,6 +8,9 @@ import numpy as np
 from penstock_server.control.champions import champion_signals
 from penstock_server.control.view import ServerView, VersionView
 from penstock_server.drift.report import DriftAlarm, ExpectedAccuracy, VersionDrift
+from penstock_server.labels.quality import Interval, Quality
+from penstock_server.labels.report import Report, VersionQuality
+from penstock_server.labels.totals import LabelTotals, SubjectTotals, VersionLabels
 from penstock_server.metrics.prometheus import VersionSnapshot
 from penstock_server.models.artifact import Artifact
 from penstock_server.retraining.signals import Alarm, Estimate, Signals
@@ -43,7 +46,7 @@ def test_signals_are_of_champions_and_leave_out_what_is_not_known() -> None:
         VersionSnapshot("fraud", "3", ("champion",), None, [counters(5), counters(7)]),
         VersionSnapshot("fraud", "4", ("canary",), 0.1, [counters(99)]),
     ]
-    found = champion_signals(VIEW, [DRIFT], counted, artifact=files.get, identity={("fraud", "3"): "abc"}.get)
+    found = champion_signals(VIEW, [DRIFT], counted, None, artifact=files.get, identity={("fraud", "3"): "abc"}.get)
     assert list(found) == [
         Signals(
             "fraud", "3", "abc", ("3", "4"), rows=12, published_s=created.timestamp(),
@@ -51,3 +54,21 @@ def test_signals_are_of_champions_and_leave_out_what_is_not_known() -> None:
         ),
         Signals("plain", "1", "", ("1",)),
     ]  # fmt: skip
+
+
+def totals(role: str, labelled: int) -> VersionLabels:
+    return VersionLabels("fraud", "3", "abc", role, None, SubjectTotals(rows=2 * labelled, labelled=labelled))
+
+
+def test_labels_tell_accuracy_and_how_many_came_for_the_champions_answers() -> None:
+    known = Report(
+        totals=LabelTotals(versions=(totals("champion", 7), totals("canary", 5))),
+        qualities=(
+            VersionQuality("fraud", "3", "former", Quality(9, 1, accuracy=Interval(0.5, 0.4, 0.6))),
+            VersionQuality("fraud", "3", "abc", Quality(9, 2, accuracy=Interval(0.9, 0.8, 0.95))),
+        ),
+    )
+    found = champion_signals(VIEW, [], [], known, artifact=lambda _: None, identity=lambda _: None)
+    fraud, plain = found
+    assert (fraud.labels, fraud.accuracy) == (7, Estimate(0.9, 0.8, 0.95))
+    assert (plain.labels, plain.accuracy) == (0, None)

@@ -226,14 +226,15 @@ def test_rows_are_written_down_once_in_a_while(tmp_path: Path) -> None:
     world = World(tmp_path / "state.json", rule=RuleSettings("act", rows=1000))
     retrainer = world.made()
     look(world, retrainer)
-    world.signals = replace(SIGNALS, rows=700)
+    world.signals = replace(SIGNALS, rows=700, labels=50)
     look(world, retrainer, later_s=1)
     assert states.read(world.file).models["fraud"].rows == 500
     look(world, retrainer, later_s=60)
     assert states.read(world.file).models["fraud"].rows == 700
     again = world.made()
-    world.signals = replace(SIGNALS, rows=400)
+    world.signals = replace(SIGNALS, rows=400, labels=60)
     look(world, again)
+    assert again.status().models["fraud"].state.labels == 60  # which outlive the process
     assert again.status().models["fraud"].state.rows == 1100
 
 
