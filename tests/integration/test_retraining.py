@@ -9,7 +9,7 @@ import pytest
 
 from penstock_client import Client
 from penstock_server.control.port import reserve
-from tests.integration.conftest import Server, Starter, _until
+from tests.integration.conftest import Server, Starter, _put_version, _until
 
 pytestmark = pytest.mark.slow
 
@@ -44,9 +44,7 @@ def call_of(server: Server) -> dict[str, object]:
 
 
 def test_a_command_is_run_once_when_a_rule_calls(start: Starter, flag_model: bytes, tmp_path: Path) -> None:
-    folder = tmp_path / "models" / "flag" / "1"
-    folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(flag_model)
+    _put_version(tmp_path / "models", "flag", "1", flag_model)
     events, settings = tmp_path / "events", tmp_path / "penstock.toml"
     settings.write_text(SETTINGS.format(python=sys.executable, file=events))
     with reserve("127.0.0.1", 0) as free:
@@ -68,3 +66,42 @@ def test_a_command_is_run_once_when_a_rule_calls(start: Starter, flag_model: byt
     again.wait_ready()
     assert call_of(again)["id"] == call["id"]
     assert len(events.read_text().splitlines()) == 1
+
+
+LABELS = """
+[labels]
+enabled = true
+folder = "{folder}"
+maturity_s = 0.5
+
+[retraining]
+look_s = 0.1
+
+[retraining.actions.train]
+kind = "command"
+command = ["true"]
+
+[retraining.rules.worse]
+accuracy_below = 0.9
+labels = 100
+combine = "all"
+action = "train"
+"""
+
+
+def test_labels_that_say_that_answers_were_wrong_call_for_retraining(
+    start: Starter, flag_model: bytes, tmp_path: Path
+) -> None:
+    _put_version(tmp_path / "models", "flag", "1", flag_model)
+    settings = tmp_path / "penstock.toml"
+    settings.write_text(LABELS.format(folder=tmp_path / "labels"))
+    server = start("--config", str(settings), "--model-repository", str(tmp_path / "models")).wait_ready()
+    with Client(server.grpc) as client:
+        for at in range(100):
+            client.predict("flag", np.ones((1, 2), np.float32), request_id=f"r{at}")
+        # All are called 1; a third was 0.
+        client.feedback("flag", {f"r{at}": int(at % 3 > 0) for at in range(100)})
+    call = call_of(server)
+    assert (call["rule"], call["outcome"]) == ("worse", "done")
+    assert "accuracy by labels is 0.66 (95 %:" in str(call["reason"])
+    assert "100 labels came" in str(call["reason"])
