@@ -201,6 +201,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             retraining=lambda: retraining().to_json(),
             labels=lambda model: label_answer.as_json(labels.report(), model, status.expected_accuracies),
+            shadows=status.shadows,
             grpc_address=grpc_address,
             rest_address=rest_address,
             connections=checks.http_connections(),

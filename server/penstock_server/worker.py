@@ -60,6 +60,7 @@ from penstock_server.prediction.records import RecordFiles, VersionRecords
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
 from penstock_server.prediction.scheduler import BatchScheduler
 from penstock_server.prediction.shadow import ShadowTarget, ShadowThread
+from penstock_server.prediction.shadows import Shadows
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.request_log.settings import RequestLogSettings
@@ -624,10 +625,11 @@ class Worker:
         if model.plan is None:
             return
         champion = model.executors.get(model.plan.champion or "")
-        shadows = (model.executors.get(arm.version) for arm in model.plan.shadows)
-        shadow = next((found for found in shadows if found is not None), None)
-        if champion is not None and shadow is not None:
-            champion.set_shadow(self._shadow_target(champion, shadow))
+        arms = [arm for arm in model.plan.shadows if arm.version in model.executors and arm.fraction > 0]
+        if champion is not None and arms:
+            targets = [self._shadow_target(champion, model.executors[arm.version]) for arm in arms]
+            fractions = (arm.fraction for arm in arms)
+            champion.set_shadows(Shadows([*zip(targets, fractions, strict=True)]))
 
     def _shadow_target(self, champion: Executor, shadow: Executor) -> ShadowTarget:
         shape = shadow.report.counters.shape

@@ -153,12 +153,14 @@ class FakeReport:
         self.cells += counts
         self.drift_rows += rows
 
-    def shadow_compared(
-        self, *, agree: NDArray[np.bool_], distance: NDArray[np.float64], champion_s: float, shadow_s: float
-    ) -> None:
+    def shadow_compared(self, *, agree: NDArray[np.bool_], distance: NDArray[np.float64], **_: Any) -> None:
         self.shadow["agree"] += int(agree.sum())
         self.shadow["disagree"] += int((~agree).sum())
         self.distances += distance.tolist()
+
+    def shadow_refused(self, rows: int) -> None:
+        if rows:
+            self.shadow["refused"] += rows
 
     def shadow_failed(self, rows: int) -> None:
         self.shadow["failed"] += rows

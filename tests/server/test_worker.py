@@ -233,10 +233,10 @@ def test_plans_give_versions_their_roles(start: Any, model: Path) -> None:
     champion, shadow = (supervised.worker._executors["m", version] for version in "12")
     supervised.serve(TrafficPlan("1", shadows=(ShadowArm("2"),)))
     assert supervised.infer().model_version == "1"
-    assert champion.shadow is not None
-    assert shadow.shadow is None
+    assert champion.shadows is not None
+    assert shadow.shadows is None
     supervised.serve(TrafficPlan("2"))
-    assert champion.shadow is None
+    assert champion.shadows is None
     assert supervised.infer().parameters["penstock_role"].string_param == "champion"
 
 

@@ -34,6 +34,10 @@ _JSON: Final = "application/json"
 _REST: Final = frozenset({"v2", "predict", "invocations", "docs", "openapi.json", ""})
 """Where the paths begin that the REST port answers."""
 
+_HERE: Final = (
+    "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels, /v1/retraining and /v1/shadows"
+)
+
 
 class AdminServer:
     """The HTTP server of the supervisor.
@@ -45,6 +49,7 @@ class AdminServer:
         drift: the JSON of /v1/drift for a model and a version, "" for all; raises `NotFoundError`.
         retraining: the JSON of /v1/retraining.
         labels: the JSON of /v1/labels for a model, "" for all; raises `NotFoundError`.
+        shadows: the JSON of /v1/shadows.
         grpc_address, rest_address: where gRPC and REST are, for clients that come to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
@@ -61,6 +66,7 @@ class AdminServer:
         drift: Callable[[str, str], bytes],
         retraining: Callable[[], bytes],
         labels: Callable[[str], bytes],
+        shadows: Callable[[], bytes],
         grpc_address: str = "another port",
         rest_address: str = "",
         connections: int = CONNECTIONS,
@@ -76,6 +82,7 @@ class AdminServer:
         self._drift_of = drift
         self._retraining = retraining
         self._labels_of = labels
+        self._shadows = shadows
         self._server = HttpServer(
             self._answer,
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
@@ -108,24 +115,31 @@ class AdminServer:
                 answer = self._ready()
             case ["metrics"]:
                 answer = self._metrics(request.headers.get("accept", ""))
-            case ["v1", "server"]:
-                answer = Reply(msgspec.json.encode(self.server()), content_type=_JSON)
-            case ["v1", "models"]:
-                answer = Reply(msgspec.json.encode(self.state()), content_type=_JSON)
-            case ["v1", "drift"] | ["v1", "drift", _]:
-                answer = self._drift(
-                    request.path[2] if len(request.path) == 3 else "", request.query.get("version", "")
-                )
-            case ["v1", "labels"] | ["v1", "labels", _]:
-                answer = self._labels(request.path[2] if len(request.path) == 3 else "")
-            case ["v1", "retraining"]:
-                answer = Reply(self._retraining(), content_type=_JSON)
+            case ["v1", *what] if (answer := self._known(what, request)) is not None:
+                pass
             case _:
-                here = "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels and /v1/retraining"
                 hint = self._rest_hint if request.path[0] in _REST else ""
                 answer = Reply(
-                    f"there is no {'/'.join(request.path)[:200]!a} here; this port has {here}{hint}\n".encode(), 404
+                    f"there is no {'/'.join(request.path)[:200]!a} here; this port has {_HERE}{hint}\n".encode(), 404
                 )
+        return answer
+
+    def _known(self, what: list[str], request: Request) -> Any:
+        """What is known, below /v1; None if there is no such thing."""
+        answer: Any = None
+        match what:
+            case ["server"]:
+                answer = Reply(msgspec.json.encode(self.server()), content_type=_JSON)
+            case ["models"]:
+                answer = Reply(msgspec.json.encode(self.state()), content_type=_JSON)
+            case ["drift", *model] if len(model) < 2:
+                answer = self._drift("".join(model), request.query.get("version", ""))
+            case ["labels", *model] if len(model) < 2:
+                answer = self._labels("".join(model))
+            case ["retraining"]:
+                answer = Reply(self._retraining(), content_type=_JSON)
+            case ["shadows"]:
+                answer = self._shared(("shadows",), lambda: Reply(self._shadows(), content_type=_JSON))
         return answer
 
     def _refusal(self, request: Request) -> Reply | None:
@@ -139,7 +153,7 @@ class AdminServer:
                 return None
             case ["v1", "drift" | "labels", model] if model:
                 about: str | None = model
-            case ["metrics"] | ["v1", "models" | "retraining"] | ["v1", "drift" | "labels", *_]:
+            case ["metrics"] | ["v1", "models" | "retraining" | "shadows"] | ["v1", "drift" | "labels", *_]:
                 about = EVERY_MODEL
             case _:
                 about = NO_MODEL

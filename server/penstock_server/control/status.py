@@ -19,6 +19,7 @@ from penstock_server.drift.dependence import JointReference, joint_reference_of
 from penstock_server.drift.monitor import DriftMonitor, Watched
 from penstock_server.drift.reference import Reference, reference_of
 from penstock_server.labels.report import Report
+from penstock_server.metrics import shadow_report
 from penstock_server.metrics.prometheus import MetricsSnapshot, VersionSnapshot
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
@@ -109,6 +110,10 @@ class ServerStatus:
             ),
         )
 
+    def shadows(self) -> bytes:
+        """What /v1/shadows shows."""
+        return shadow_report.to_json(self._loaded(self._view()))
+
     def signals(self, labels: Report | None) -> list[Signals]:
         """What the rules of retraining look at: each model's champion, with what is known from labels, if some are taken."""
         view = self._view()
@@ -143,6 +148,7 @@ class ServerStatus:
             counters=self._counters.of_version(version.key),
             class_names=_class_names(self._artifact(version.key)),
             steps=self._steps(version.key),
+            fraction=version.fraction,
         )
 
     def _steps(self, key: VersionKey) -> list[str]:

@@ -54,8 +54,13 @@ REFUSALS: Final = (
 )
 FAILURES: Final = ("model_failed", "internal")
 """The reasons of `REFUSALS` for which a version is to blame."""
-SHADOW_RESULTS: Final = ("agree", "disagree", "failed")
-SHADOW_DROPS: Final = ("busy", "incompatible")
+SHADOW_RESULTS: Final = ("agree", "disagree", "failed", "refused")
+"""What became of rows that the champion answered, and the shadow got."""
+SHADOW_DROPS: Final = ("busy", "incompatible", "sampled_out")
+MAX_PAIRED: Final = 16
+"""The most classes of which a champion's and a shadow's are counted in pairs; further ones share a cell after the last."""
+TIME_RATIO_EDGES: Final[tuple[float, ...]] = (0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+"""Upper bounds of how many times the champion's time a shadow took for the same batch."""
 STEP_CELLS: Final = ("runs", "rows", "took_ns")
 CACHE_CELLS: Final = ("hits", "hit_rows", "misses", "evictions", "bytes")
 """Of the response cache: requests, the rows of those that were answered from it, and what is kept now."""
@@ -71,6 +76,7 @@ LATENCY_EDGES_NS: Final = [int(edge * 1e9) for edge in LATENCY_EDGES_S]
 _LATENCY_CELLS: Final = len(LATENCY_EDGES_S) + 1
 _ROWS_CELLS: Final = len(ROWS_EDGES) + 1
 _SCORE_CELLS: Final = len(SCORE_EDGES) + 1
+_RATIO_CELLS: Final = len(TIME_RATIO_EDGES) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,10 @@ class CountersShape:
             + 1
             + 1
             + _LATENCY_CELLS
+            + MAX_PAIRED
+            + 1
+            + (MAX_PAIRED + 1) ** 2
+            + _RATIO_CELLS
         )
         return fixed + self.joint + len(STEP_CELLS) * self.steps + self.sub_windows + prod(self.drift)
 
@@ -149,6 +159,9 @@ class SharedCounters:
             appearance (an index into the names when the labels are not numbers).
         shadow, shadow_drops: rows by result and by reason of the drop.
         scores, score_sum: rows by distance between the shadow's score and the champion's; their sum [1], float64.
+        pairs: [champion's class, shadow's class] rows, [MAX_PAIRED + 1] each way.
+        pair_values: [MAX_PAIRED] the labels that they stand for, `pair_count` of them so far, in order of appearance.
+        time_ratios: batches by how many times the champion's time the shadow took.
         pair_ns: [champion, shadow] time for the batches that both ran, float64.
         routed: [1] requests that named no version and came here by their key or by chance, whatever became of them.
         named_failed: [1] of those that named the version, by its number or an alias, the refusals for a reason of `FAILURES`.
@@ -201,6 +214,10 @@ class SharedCounters:
         self.routed = self._take(1)
         self.named_failed = self._take(1)
         self.named_latency = self._take(_LATENCY_CELLS)
+        self.pair_values = self._take(MAX_PAIRED)
+        self.pair_count = self._take(1)
+        self.pairs = self._take((MAX_PAIRED + 1) ** 2).reshape(MAX_PAIRED + 1, MAX_PAIRED + 1)
+        self.time_ratios = self._take(_RATIO_CELLS)
         self.joint = self._take(shape.joint)
         self.steps = self._take(shape.steps * len(STEP_CELLS)).reshape(shape.steps, len(STEP_CELLS))
         self.drift_at = self._take(1)

@@ -23,12 +23,14 @@ from penstock_server.metrics.counters import (
     LATENCY_EDGES_S,
     LOG_DROPS,
     MAX_CLASSES,
+    MAX_PAIRED,
     REFUSALS,
     ROWS_EDGES,
     SCORE_EDGES,
     SHADOW_DROPS,
     SHADOW_RESULTS,
     STAGES,
+    TIME_RATIO_EDGES,
     SharedCounters,
 )
 from penstock_server.metrics.routed import totals
@@ -36,7 +38,7 @@ from penstock_server.metrics.routed import totals
 VERSION: Final = ["model_name", "model_version"]
 _BILLION: Final = 1e9
 _WORD: Final = (1 << 64) - 1
-_OTHER: Final = "other"
+OTHER: Final = "other"
 """The class of rows whose class has no name or no cell of its own."""
 
 
@@ -45,9 +47,11 @@ class VersionSnapshot:
     """A loaded version and its counters.
 
     Attributes:
+        weight: the canary's share of the keys; None for other roles.
         counters: one per worker.
         class_names: names for class labels that are indices; empty when labels are numbers.
         steps: the names of an ensemble's steps.
+        fraction: the share of the champion's batches that a shadow gets; None for other roles.
     """
 
     model: str
@@ -57,6 +61,7 @@ class VersionSnapshot:
     counters: Sequence[SharedCounters]
     class_names: Sequence[str] = ()
     steps: Sequence[str] = ()
+    fraction: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,8 @@ def registry_of(*collectors: Collector) -> CollectorRegistry:
     return registry
 
 
-def _summed(workers: Sequence[SharedCounters], name: str) -> NDArray[Any]:
+def summed(workers: Sequence[SharedCounters], name: str) -> NDArray[Any]:
+    """An array of the counters, summed over workers."""
     total: NDArray[Any] = np.sum([getattr(counters, name) for counters in workers], axis=0)
     return total
 
@@ -148,14 +154,14 @@ def _predictions(versions: Sequence[VersionSnapshot], offset_ns: int) -> Iterato
         labels = _labels(version)
         for name, count in class_counts(version):
             predictions.add_metric([*labels, name], count)
-        counts = _summed(version.counters, "latency")
-        sums = [*_summed(version.counters, "latency_ns"), *_summed(version.counters, "batch_ns").sum(axis=1)]
+        counts = summed(version.counters, "latency")
+        sums = [*summed(version.counters, "latency_ns"), *summed(version.counters, "batch_ns").sum(axis=1)]
         for at, stage in enumerate(STAGES):
             buckets = _with_exemplars(_buckets(LATENCY_EDGES_S, counts[at]), version.counters, at, offset_ns)
             latency.add_metric([*labels, stage], buckets, sum_value=sums[at] / _BILLION)
-        ran = int(_summed(version.counters, "rows")[0]) - _cache_cells(version)["hit_rows"]
-        rows.add_metric(labels, _buckets(ROWS_EDGES, _summed(version.counters, "batch_rows")), sum_value=ran)
-        requests.add_metric(labels, int(_summed(version.counters, "requests")[0]))
+        ran = int(summed(version.counters, "rows")[0]) - _cache_cells(version)["hit_rows"]
+        rows.add_metric(labels, _buckets(ROWS_EDGES, summed(version.counters, "batch_rows")), sum_value=ran)
+        requests.add_metric(labels, int(summed(version.counters, "requests")[0]))
     yield from (predictions, latency, rows, requests)
 
 
@@ -165,18 +171,41 @@ def class_counts(version: VersionSnapshot) -> list[tuple[str, int]]:
     for counters in version.counters:
         known = int(counters.class_count[0])
         for value, count in zip(counters.class_values[:known].tolist(), counters.classes[:known].tolist(), strict=True):
-            totals[_class_name(value, version.class_names)] += count
+            totals[class_name(value, version.class_names)] += count
         if more := int(counters.classes[MAX_CLASSES]):
-            totals[_OTHER] += more
+            totals[OTHER] += more
     if not totals:
-        return [("", int(_summed(version.counters, "rows")[0]))]
+        return [("", int(summed(version.counters, "rows")[0]))]
     return list(totals.items())
 
 
-def _class_name(value: int, names: Sequence[str]) -> str:
+def class_name(value: int, names: Sequence[str]) -> str:
+    """What a predicted label is called: itself where there are no names."""
     if not names:
         return str(value)
-    return names[value] if 0 <= value < len(names) else _OTHER
+    return names[value] if 0 <= value < len(names) else OTHER
+
+
+def class_pairs(version: VersionSnapshot) -> dict[tuple[str, str], int]:
+    """Rows by the names of the champion's class and the shadow's, over all workers, the most first."""
+    totals: Counter[tuple[str, str]] = Counter()
+    for counters in version.counters:
+        for champion, shadow, rows in _pairs(counters):
+            names = version.class_names
+            totals[_name(champion, names), _name(shadow, names)] += rows
+    return dict(totals.most_common())
+
+
+def _pairs(counters: SharedCounters) -> Iterator[tuple[int | None, int | None, int]]:
+    """Both labels and the rows of each pair that occurred; None for a label that has no cell of its own."""
+    labels: list[int | None] = counters.pair_values.tolist()[: int(counters.pair_count[0])]
+    labels += [None] * (MAX_PAIRED + 1 - len(labels))
+    for champion, shadow in np.argwhere(counters.pairs).tolist():
+        yield labels[champion], labels[shadow], int(counters.pairs[champion, shadow])
+
+
+def _name(label: int | None, names: Sequence[str]) -> str:
+    return OTHER if label is None else class_name(label, names)
 
 
 def _buckets(edges: Sequence[float], counts: NDArray[np.int64]) -> list[tuple[str, float]]:
@@ -248,10 +277,10 @@ def _queues(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         "penstock_refusals", "Requests without an answer, by reason.", labels=[*VERSION, "reason"]
     )
     for version in versions:
-        waiting = _summed(version.counters, "waiting")
+        waiting = summed(version.counters, "waiting")
         depth.add_metric(_labels(version), int(waiting[0]))
         requests.add_metric(_labels(version), int(waiting[1]))
-        for reason, count in zip(REFUSALS, _summed(version.counters, "refusals").tolist(), strict=True):
+        for reason, count in zip(REFUSALS, summed(version.counters, "refusals").tolist(), strict=True):
             refusals.add_metric([*_labels(version), reason], count)
     yield from (depth, requests, refusals)
 
@@ -278,7 +307,7 @@ def _response_cache(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
 
 
 def _cache_cells(version: VersionSnapshot) -> dict[str, int]:
-    return dict(zip(CACHE_CELLS, _summed(version.counters, "cache").tolist(), strict=True))
+    return dict(zip(CACHE_CELLS, summed(version.counters, "cache").tolist(), strict=True))
 
 
 def _steps(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
@@ -290,7 +319,7 @@ def _steps(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     for version in versions:
         if not version.steps:
             continue
-        for name, counts in zip(version.steps, _summed(version.counters, "steps").tolist(), strict=True):
+        for name, counts in zip(version.steps, summed(version.counters, "steps").tolist(), strict=True):
             own = [*_labels(version), name]
             runs.add_metric(own, counts[0])
             rows.add_metric(own, counts[1])
@@ -320,8 +349,18 @@ def _shadows(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         "The shadow's time for the batches it ran, over the champion's.",
         labels=VERSION,
     )
+    classes = CounterMetricFamily(
+        "penstock_shadow_classes",
+        "Rows that were compared, by the champion's class and the shadow's.",
+        labels=[*VERSION, "champion_class", "shadow_class"],
+    )
+    ratios = HistogramMetricFamily(
+        "penstock_shadow_time_ratio",
+        "The shadow's time for each batch that it ran, over the champion's.",
+        labels=VERSION,
+    )
     for version in versions:
-        counts, dropped = _summed(version.counters, "shadow"), _summed(version.counters, "shadow_drops")
+        counts, dropped = summed(version.counters, "shadow"), summed(version.counters, "shadow_drops")
         if "shadow" not in version.roles and not counts.any() and not dropped.any():
             continue
         labels = _labels(version)
@@ -331,12 +370,15 @@ def _shadows(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
             drops.add_metric([*labels, reason], count)
         if compared := int(counts[0] + counts[1]):
             agreement.add_metric(labels, counts[0] / compared)
-        scores, total = _summed(version.counters, "scores"), float(_summed(version.counters, "score_sum")[0])
+        scores, total = summed(version.counters, "scores"), float(summed(version.counters, "score_sum")[0])
         distance.add_metric(labels, _buckets(SCORE_EDGES, scores), sum_value=total)
-        champion_ns, shadow_ns = _summed(version.counters, "pair_ns").tolist()
+        champion_ns, shadow_ns = summed(version.counters, "pair_ns").tolist()
         if champion_ns:
             latency.add_metric(labels, shadow_ns / champion_ns)
-    yield from (results, drops, agreement, distance, latency)
+        for pair, count in class_pairs(version).items():
+            classes.add_metric([*labels, *pair], count)
+        ratios.add_metric(labels, _buckets(TIME_RATIO_EDGES, summed(version.counters, "time_ratios")), sum_value=None)
+    yield from (results, drops, agreement, distance, latency, classes, ratios)
 
 
 def _request_log(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
@@ -348,7 +390,7 @@ def _request_log(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         labels=[*VERSION, "reason"],
     )
     for version in versions:
-        written, dropped = int(_summed(version.counters, "log_rows")[0]), _summed(version.counters, "log_drops")
+        written, dropped = int(summed(version.counters, "log_rows")[0]), summed(version.counters, "log_drops")
         if written or dropped.any():
             rows.add_metric(_labels(version), written)
             for reason, count in zip(LOG_DROPS, dropped.tolist(), strict=True):
@@ -359,12 +401,17 @@ def _request_log(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
 def _roles(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     roles = GaugeMetricFamily("penstock_model_role", "1 for each role of a version.", labels=[*VERSION, "role"])
     weight = GaugeMetricFamily("penstock_canary_weight_ratio", "Share of keys that the canary answers.", labels=VERSION)
+    sample = GaugeMetricFamily(
+        "penstock_shadow_sample_ratio", "Share of the champion's batches that the shadow gets.", labels=VERSION
+    )
     for version in versions:
         for role in version.roles:
             roles.add_metric([*_labels(version), role], 1)
         if version.weight is not None:
             weight.add_metric(_labels(version), version.weight)
-    yield from (roles, weight)
+        if version.fraction is not None:
+            sample.add_metric(_labels(version), version.fraction)
+    yield from (roles, weight, sample)
 
 
 def _server(snapshot: MetricsSnapshot) -> Iterator[Metric]:

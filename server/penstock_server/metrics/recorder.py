@@ -3,6 +3,8 @@
 An executor reports once per batch. Single cells are written through memoryviews, which cost half as much as numpy's scalars.
 """
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,11 +21,13 @@ from penstock_server.metrics.counters import (
     LATENCY_EDGES_NS,
     LOG_DROPS,
     MAX_CLASSES,
+    MAX_PAIRED,
     REFUSALS,
     SCORE_EDGES,
     SHADOW_DROPS,
     SHADOW_RESULTS,
     STAGES,
+    TIME_RATIO_EDGES,
     SharedCounters,
     latency_bucket,
     rows_bucket,
@@ -48,7 +52,7 @@ _REFUSAL_CELL: Final = {reason: cell for cell, reason in enumerate(REFUSALS)}
 _DROP_CELL: Final = {reason: cell for cell, reason in enumerate(SHADOW_DROPS)}
 _LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
 _HITS, _HIT_ROWS, _MISSES, _EVICTIONS, _BYTES = range(len(CACHE_CELLS))
-_AGREE, _DISAGREE, _FAILED = range(len(SHADOW_RESULTS))
+_AGREE, _DISAGREE, _FAILED, _REFUSED = range(len(SHADOW_RESULTS))
 _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
 _FARTHEST: Final = 1e12
 """The most that one row adds to the sum of distances: an infinite one, of answers of other shapes, must not end the sum."""
@@ -98,6 +102,9 @@ class Recorder:
         self._classes = counters.classes.data
         self._class_cells: dict[int, int] = {
             int(value): cell for cell, value in enumerate(counters.class_values[: int(counters.class_count[0])])
+        }
+        self._pair_cells: dict[int, int] = {
+            int(value): cell for cell, value in enumerate(counters.pair_values[: int(counters.pair_count[0])])
         }
         self._sub_windows = counters.shape.sub_windows
         self._drift_at = counters.drift_at.data
@@ -318,9 +325,23 @@ class Recorder:
         return place
 
     def shadow_compared(
-        self, *, agree: NDArray[np.bool_], distance: NDArray[np.float64], champion_s: float, shadow_s: float
+        self,
+        *,
+        agree: NDArray[np.bool_],
+        distance: NDArray[np.float64],
+        champion_s: float,
+        shadow_s: float,
+        classes: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
     ) -> None:
-        """Records a batch that a shadow ran after the champion: agreement and score distance by row, and both durations."""
+        """Records a batch that a shadow ran after the champion.
+
+        Args:
+            agree: whether both gave a row the same class.
+            distance: between their scores, by row.
+            champion_s: what the champion took.
+            shadow_s: what the shadow took.
+            classes: of each row, the champion's and the shadow's; None where there are none.
+        """
         counters = self.counters
         agreeing = int(np.count_nonzero(agree))
         counters.shadow[_AGREE] += agreeing
@@ -330,6 +351,27 @@ class Recorder:
         counters.score_sum[0] += np.minimum(np.nan_to_num(distance, nan=1.0, posinf=_FARTHEST), _FARTHEST).sum()
         counters.pair_ns[0] += champion_s * 1e9
         counters.pair_ns[1] += shadow_s * 1e9
+        if champion_s > 0:
+            counters.time_ratios[bisect_left(TIME_RATIO_EDGES, shadow_s / champion_s)] += 1
+        if classes is not None:
+            pairs = Counter(zip(*(labels.tolist() for labels in classes), strict=True))
+            for (champion, shadow), rows in pairs.items():
+                counters.pairs[self._pair_cell(champion), self._pair_cell(shadow)] += rows
+
+    def _pair_cell(self, value: int) -> int:
+        cell = self._pair_cells.get(value)
+        if cell is None:
+            cell = len(self._pair_cells)
+            if cell >= MAX_PAIRED:
+                return MAX_PAIRED
+            self._pair_cells[value] = cell
+            self.counters.pair_values[cell] = value
+            self.counters.pair_count[0] = cell + 1
+        return cell
+
+    def shadow_refused(self, rows: int) -> None:
+        """Records rows that the champion answered and the shadow refuses."""
+        self.counters.shadow[_REFUSED] += rows
 
     def shadow_failed(self, rows: int) -> None:
         """Records rows on which the shadow failed."""

@@ -204,10 +204,12 @@ SCRATCH_BYTES: Final = 1024
     U_DRIFT, U_DRIFT_AT, U_DRIFT_ROWS, U_WINDOWS, U_WINDOW_BYTES, U_WINDOW_ROWS, U_CLASSES_AT,
     # the classes: how they are read, from which output, of which type, and how wide; one for each text; the known ones;
     U_PREDICTED, U_PREDICTED_OUTPUT, U_PREDICTED_KIND, U_PREDICTED_WIDTH, U_CLASS_OF_TEXT, U_CLASSES, U_CLASS_COUNT,
-    # the numbers that are counted for drift, and the bins of a row of counts.
+    # the numbers that are counted for drift, and the bins of a row of counts;
     U_NUMBERS, U_NUMBER_COUNT, U_BINS,
-) = _words(46)  # fmt: skip
-FUSED_BYTES: Final = 46 * 8
+    # how many batches pass until a shadow gets one, with the rows that have passed; 0 where none is left out for shadows.
+    U_COPIES,
+) = _words(47)  # fmt: skip
+FUSED_BYTES: Final = 47 * 8
 """The memory that stays a `Fused` keeps."""
 
 # What is known of the cost of batches, float64, as `batching.cost.CostModel` has it.

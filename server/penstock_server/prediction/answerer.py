@@ -33,7 +33,8 @@ from penstock_server.prediction.failure_log import FailureLog
 from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.outputs import OutputReader, count_answers
 from penstock_server.prediction.records import Predicted, VersionRecords
-from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget
+from penstock_server.prediction.shadow import AnsweredBatch
+from penstock_server.prediction.shadows import Shadows
 from penstock_server.prediction.work import Work
 from penstock_server.request_log.sampler import QUEUE_BYTES, RequestSampler
 from penstock_server.response_cache.responses import VersionResponses
@@ -187,7 +188,7 @@ class Answerer(ABC):
         route: how requests that name no version come to it now.
         subject: what traces call the version in its role now.
         encoder: encodes replies in the version's role now.
-        shadow: gets a copy of each answered batch; None when there is no shadow.
+        shadows: get copies of answered batches; None when there are none.
         sampler: keeps a sample of what is answered for the request log; None when nothing is logged.
         limits: of its batches and its queue.
         output_at: the position of each output by its name.
@@ -222,7 +223,7 @@ class Answerer(ABC):
         self.report = report
         self.reader = reader
         self.encoder = ReplyEncoder(servable.key, None, servable.outputs)
-        self.shadow: ShadowTarget | None = None
+        self.shadows: Shadows | None = None
         self.sampler: RequestSampler | None = None
         self.output_at = {spec.name: at for at, spec in enumerate(servable.outputs)}
         self.reply_bytes = reply_bytes - _ENVELOPE_BYTES
@@ -236,18 +237,23 @@ class Answerer(ABC):
         """Gives up the request of a caller that left."""
 
     def set_role(self, role: Role | None, share: float = 0.0) -> None:
-        """Sets the role that replies name and the share of the requests that name no version, and removes the shadow."""
+        """Sets the role that replies name and the share of the requests that name no version, and removes the shadows."""
         self.route = NAMED if role is None else Route(ROLES.index(role), share)
         self.encoder = ReplyEncoder(self.servable.key, role, self.servable.outputs)
-        self.shadow = None
+        self.shadows = None
         if self.tracer is not None and role != self._role:
             self.tracer.spans.release(self.subject)
             self.subject = self.tracer.subject(self.servable.key, role)
         self._role = role
 
-    def set_shadow(self, shadow: ShadowTarget | None) -> None:
-        """Sets the shadow, which gets a copy of each answered batch."""
-        self.shadow = shadow
+    def set_shadows(self, shadows: Shadows | None) -> None:
+        """Sets the shadows, which get copies of answered batches."""
+        self.shadows = shadows
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether a shadow gets the next batch that is answered."""
+        return self.shadows is not None and self.shadows.is_due
 
     def set_sampler(self, sampler: RequestSampler) -> None:
         """Sets what keeps a sample of the answers for the request log."""
@@ -483,22 +489,31 @@ class Answerer(ABC):
         traced: Sequence[TracedRequest] = (),
         keyed: Sequence[KeyedRows] = (),
     ) -> None:
-        """Counts what was predicted, and copies the batch to the shadow.
+        """Counts what was predicted, and copies the batch to the shadows that it is drawn for.
 
         The requests are those that were joined, in order; a slice, which is a part of one, has none. Of these, some are traced,
-        and some have an id by which the shadow's answers are recorded.
+        and some have an id by which the shadows' answers are recorded.
         """
         is_batched, is_drift = self.servable.is_batched, not work.is_repeat
         count_answers(self.report, self.reader, outputs, is_batched=is_batched, is_drift=is_drift)
         self.sample_jointly(work, outputs)
-        if self.shadow is not None:
-            compute_s = outputs.features_s + outputs.infer_s
-            each = () if self.shadow.is_batched else tuple(request.decoded for request in requests)
-            copy = AnsweredBatch(
-                work.blocks, work.shapes, work.rows, outputs.arrays, compute_s, each, work.is_repeat, bool(work.given),
-                traced, keyed,
-            )  # fmt: skip
-            self.shadow.offer(copy)
+        if self.shadows is None or not (drawn := self.shadows.draw(work.rows)):
+            return
+        copy = AnsweredBatch(
+            work.blocks,
+            work.shapes,
+            work.rows,
+            outputs.arrays,
+            outputs.features_s + outputs.infer_s,
+            refusal=outputs.refusal,
+            requests=() if self.shadows.is_batched else tuple(request.decoded for request in requests),
+            is_repeat=work.is_repeat,
+            is_overridden=bool(work.given),
+            traced=traced,
+            keyed=keyed,
+        )
+        for target in drawn:
+            target.offer(copy)
 
     def sample_jointly(self, work: Work, outputs: Outputs) -> None:
         """Counts some rows of a batch by two columns at once, if the next is due."""

@@ -45,7 +45,7 @@ from penstock_server.prediction.outputs import OutputReader
 from penstock_server.prediction.plain_batches import PlainBatches
 from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.records import VersionRecords
-from penstock_server.prediction.shadow import ShadowTarget
+from penstock_server.prediction.shadows import Shadows
 from penstock_server.prediction.work import Work, computed
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.response_cache.responses import VersionResponses
@@ -548,9 +548,10 @@ class Executor(Answerer):
         plain = self.plain_batches
         if plain is None:
             return
+        may_leave_out = self.shadows is None or self.shadows.is_sampled
         plain.fused = made = fused(
             self.servable,
-            may_run=self._thread is None and self.shadow is None and self.responses is None and not self.is_ending,
+            may_run=self._thread is None and may_leave_out and self.responses is None and not self.is_ending,
             lane=plain.lane,
             report=self.report,
             reader=self.reader,
@@ -558,6 +559,7 @@ class Executor(Answerer):
             sampler=self.sampler,
             joint=self.joint,
             records=self.records,
+            copies=None if self.shadows is None else self.shadows.passing,
         )
         if made is not None and made.runs:
             plain.lane.fuse(made.address, self._take_over)
@@ -569,7 +571,7 @@ class Executor(Answerer):
 
     @property
     def can_take_plain(self) -> bool:
-        """Whether its requests may be plain: they run together, and so do those of its shadow."""
+        """Whether its requests may be plain: they run together, and so do those of its shadows."""
         return (
             self.servable.is_batched
             and not self.encoder.narrowed
@@ -579,7 +581,7 @@ class Executor(Answerer):
             and self.by_key is None
             and self._knows_sizes
             and not self.is_ending
-            and (self.shadow is None or self.shadow.is_batched)
+            and (self.shadows is None or self.shadows.is_batched)
         )
 
     def plain_changed(self) -> None:
@@ -745,16 +747,16 @@ class Executor(Answerer):
         if self.explaining is not None:
             self.explaining.set_role(role, share)
 
-    def set_shadow(self, shadow: ShadowTarget | None) -> None:
-        super().set_shadow(shadow)
-        if shadow is not None and shadow.skips_repeats and self.recent is None and self.report.drift_cells() is None:
-            # Only its shadow has a baseline, so it looks for repeats on the shadow's behalf.
+    def set_shadows(self, shadows: Shadows | None) -> None:
+        super().set_shadows(shadows)
+        if shadows is not None and shadows.skips_repeats and self.recent is None and self.report.drift_cells() is None:
+            # Only a shadow has a baseline, so it looks for repeats on the shadow's behalf.
             self.recent = RecentRequests()
             if self.plain_batches is not None:
                 self.plain_batches.lane.watch_repeats()
         self._fuse()
         if self.explaining is not None:
-            self.explaining.set_shadow(shadow)
+            self.explaining.set_shadows(shadows)
 
     def set_sampler(self, sampler: RequestSampler) -> None:
         super().set_sampler(sampler)

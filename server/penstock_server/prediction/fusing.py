@@ -89,6 +89,7 @@ class Fused:
         sampler: keeps some for the request log.
         joint: counts some by two columns at once.
         records: writes what was answered.
+        copies: how many batches pass until a shadow gets one, as `prediction.shadows.Shadows.passing`; None without shadows.
 
     Attributes:
         address: of the words.
@@ -108,6 +109,7 @@ class Fused:
         sampler: RequestSampler | None,
         joint: JointSampler | None,
         records: VersionRecords | None,
+        copies: NDArray[np.int64] | None = None,
     ) -> None:
         self._kept: list[Any] = [servable]
         self._words = np.zeros(layout.FUSED_BYTES // 8, np.int64)
@@ -128,6 +130,7 @@ class Fused:
         self._set_cost(queue)
         self._set_classes()
         self._set_numbers()
+        self._set(layout.U_COPIES, 0 if copies is None else self._own(copies))
         if records is not None:
             self._set_records(records.words)
         self._set(layout.U_TO_PASS, 0 if sampler is None else sampler.to_pass.ctypes.data)
@@ -296,6 +299,7 @@ def fused(
     sampler: RequestSampler | None,
     joint: JointSampler | None,
     records: VersionRecords | None = None,
+    copies: NDArray[np.int64] | None = None,
 ) -> Fused | None:
     """What kernels answer a version's batches by, and run them by if they may; None if Python is to do it all."""
     calls = servable.kernel_calls if may_run and not queue.limits.max_delay_s else None
@@ -317,6 +321,7 @@ def fused(
         sampler=sampler,
         joint=joint,
         records=records,
+        copies=copies,
     )
 
 

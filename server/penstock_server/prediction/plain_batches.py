@@ -218,12 +218,7 @@ class PlainBatches:
     def _is_finished(self, batch: LaneBatch, work: Work, started_s: float, outputs: Outputs) -> bool:
         """Has a kernel answer and count a batch; false if Python is to do it."""
         answerer, fused = self._answerer, self.fused
-        if (
-            fused is None
-            or outputs.refusal is not None
-            or answerer.shadow is not None
-            or not fused.takes(outputs.arrays)
-        ):
+        if fused is None or outputs.refusal is not None or answerer.is_copied or not fused.takes(outputs.arrays):
             return False
         left = self.lane.finish(
             fused.address,
@@ -244,6 +239,8 @@ class PlainBatches:
             fused.learn_classes()
         else:
             answerer.sample_jointly(work, outputs)
+            if answerer.shadows is not None:
+                answerer.shadows.draw(work.rows)  # which gives it to nobody
         if left:
             self.refuse_too_large(batch)
         return True
@@ -262,21 +259,21 @@ class PlainBatches:
                 self._end_call(number, refusal.error(start, end - start))
 
     def requests_for_shadow(self, batch: LaneBatch) -> Sequence[ReadRequest]:
-        """The requests one by one, where the shadow runs them so: it came after they were taken."""
-        shadow = self._answerer.shadow
-        if shadow is None or shadow.is_batched:
+        """The requests one by one, where a shadow runs them so: it came after they were taken."""
+        shadows = self._answerer.shadows
+        if shadows is None or shadows.is_batched or not shadows.is_due:
             return ()
         return [self._read(self.lane.message(number).content) for number in batch.numbers.tolist()]
 
     def keyed(self, batch: LaneBatch) -> Sequence[KeyedRows]:
-        """The requests of a batch with an id that are answered, where the shadow's answers are recorded too."""
+        """The requests of a batch with an id that are answered, where a shadow's answers are recorded too."""
         answerer = self._answerer
-        return () if answerer.records is None or answerer.shadow is None else self.lane.keyed(batch)
+        return () if answerer.records is None or not answerer.is_copied else self.lane.keyed(batch)
 
     def traced_requests(self, batch: LaneBatch) -> list[TracedRequest]:
-        """The requests of a batch that are traced, for the shadow."""
+        """The requests of a batch that are traced, for the shadows."""
         tracer = self._answerer.tracer
-        if tracer is None or self._answerer.shadow is None:
+        if tracer is None or not self._answerer.is_copied:
             return []
         numbers = batch.numbers
         found = [(place, self.lane.trace_of(int(numbers[place]))) for place in self.lane.traced(batch)]

@@ -16,19 +16,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from penstock_server.clock import monotonic
 from penstock_server.features import counting
+from penstock_server.features.pipeline import Refusal
 from penstock_server.labels.prediction_file import KeyedRows
 from penstock_server.metrics.recorder import Recorder
-from penstock_server.models.servable import Servable, Shapes
+from penstock_server.models.servable import Outputs, Servable, Shapes
 from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.failure_log import FailureLog
 from penstock_server.prediction.joint_sampler import JointSampler
 from penstock_server.prediction.model_thread import Post
-from penstock_server.prediction.outputs import OutputReader, agreement, count_answers
+from penstock_server.prediction.outputs import Agreement, NamedLabels, OutputReader, agreement, count_answers
 from penstock_server.prediction.records import VersionRecords
 from penstock_server.prediction.work import Work
 from penstock_server.tracing.tracer import Run, SpanContext, TracedRequest
@@ -45,9 +47,10 @@ class AnsweredBatch:
     Attributes:
         blocks, shapes: the batch as the champion's servable took it.
         arrays: the champion's outputs.
+        refusal: the rows that the champion refused, whose outputs say nothing; None if there are none.
         took_s: the champion's time for features and graph.
-        requests: the same rows by request, for a shadow whose requests run alone, which gets no part of a request; empty
-            for any other.
+        requests: the same rows by request, for shadows whose requests run alone, which get no part of a request; empty
+            where there are none.
         is_repeat: the rows are those of recent requests, which drift does not count.
         is_overridden: the request gave other values than the defaults of the champion's inputs, which the shadow may not have.
         traced: those of its requests that are traced.
@@ -59,6 +62,7 @@ class AnsweredBatch:
     rows: int
     arrays: Sequence[NDArray[Any]]
     took_s: float
+    refusal: Refusal | None = None
     requests: Sequence[DecodedRows] = ()
     is_repeat: bool = False
     is_overridden: bool = False
@@ -67,7 +71,7 @@ class AnsweredBatch:
 
 
 class ShadowThread:
-    """Runs offered copies, oldest first; `offer` never waits.
+    """Runs offered copies, oldest first; `offer` never waits. All shadows share its time and its backlog.
 
     Args:
         post: runs an action soon on the reactor's thread.
@@ -170,7 +174,7 @@ class ShadowTarget:
         self._servable = servable
         self._report = report
         self._reader = reader
-        self._champion = champion
+        self._champion = _in_places_of(champion, reader)
         self._order = order
         self._apart = apart
         self._counted_rows = 0
@@ -191,9 +195,13 @@ class ShadowTarget:
         elif not self._thread.offer(self, batch):
             self._report.shadow_dropped("busy", batch.rows)
 
+    def left_out(self, rows: int) -> None:
+        """Counts rows that were not drawn for the shadow."""
+        self._report.shadow_dropped("sampled_out", rows)
+
     def run(self, batch: AnsweredBatch) -> None:
         """Runs the shadow on a batch and compares; on the shadow's thread. Raises nothing, which would end the thread."""
-        if len(batch.requests) > 1:
+        if len(batch.requests) > 1 and not self.is_batched:
             for request in _single(batch):
                 self.run(request)
             return
@@ -220,12 +228,7 @@ class ShadowTarget:
                 scores=(self._champion.score, self._reader.score),
                 rows=batch.rows,
             )
-            self._report.shadow_compared(
-                agree=found.agree,
-                distance=found.distance,
-                champion_s=batch.took_s,
-                shadow_s=outputs.features_s + outputs.infer_s,
-            )
+            self._compared(batch, outputs, found)
             if batch.keyed and self._records is not None:
                 refusal = outputs.refusal
                 keyed = [each for each in batch.keyed if refusal is None or not refusal.touches(each.start, each.rows)]
@@ -238,6 +241,19 @@ class ShadowTarget:
             if self._counted_rows >= self._report.sub_window_rows:
                 self.hand_over()
 
+    def _compared(self, batch: AnsweredBatch, outputs: Outputs, found: Agreement) -> None:
+        """Counts a comparison of the rows that both answered; what the champion refused is no loss of the shadow."""
+        champions, own = _answered(batch.refusal, batch.rows), _answered(outputs.refusal, batch.rows)
+        both = champions & own
+        self._report.shadow_refused(int(np.count_nonzero(champions & ~own)))
+        self._report.shadow_compared(
+            agree=found.agree[both],
+            distance=found.distance[both],
+            classes=None if found.classes is None else (found.classes[0][both], found.classes[1][both]),
+            champion_s=batch.took_s,
+            shadow_s=outputs.features_s + outputs.infer_s,
+        )
+
     def hand_over(self) -> None:
         """Has the reactor add what was counted apart to the version's counters; on the shadow's thread."""
         if self._apart is None:
@@ -248,6 +264,18 @@ class ShadowTarget:
         if rows := counting.rows_of(counts):
             self._thread.post(partial(self._report.drift_added, counts.copy(), rows))
             counts[...] = 0
+
+
+def _in_places_of(champion: OutputReader, shadow: OutputReader) -> OutputReader:
+    """How to read the champion's answers, with named classes numbered as the shadow's are."""
+    if isinstance(champion.classes, NamedLabels) and isinstance(shadow.classes, NamedLabels):
+        return champion._replace(classes=champion.classes._replace(places=shadow.classes.places))
+    return champion
+
+
+def _answered(refusal: Refusal | None, rows: int) -> NDArray[np.bool_]:
+    """Which rows a version answered, bool [rows]."""
+    return np.ones(rows, np.bool_) if refusal is None else refusal.found < 0
 
 
 def _single(batch: AnsweredBatch) -> Iterator[AnsweredBatch]:
@@ -265,6 +293,7 @@ def _single(batch: AnsweredBatch) -> Iterator[AnsweredBatch]:
             request.rows,
             arrays,
             took_s,
+            None if batch.refusal is None else Refusal(batch.refusal.found[start:end], batch.refusal.reasons),
             is_repeat=batch.is_repeat,
             traced=traced,
             keyed=keyed,

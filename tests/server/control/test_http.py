@@ -55,6 +55,7 @@ async def address() -> AsyncIterator[str]:
         drift=drift,
         retraining=lambda: b'{"enabled": false}',
         labels=labels,
+        shadows=lambda: b'{"shadows": []}',
     )
     listening = reserve_http("127.0.0.1", 0)
     admin.start(listening)
@@ -65,6 +66,11 @@ async def address() -> AsyncIterator[str]:
 async def test_retraining_is_shown(address: str) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{address}/v1/retraining") as reply:
         assert (reply.status, await reply.json()) == (200, {"enabled": False})
+
+
+async def test_shadows_are_shown(address: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/v1/shadows") as reply:
+        assert (reply.status, reply.content_type, await reply.json()) == (200, "application/json", {"shadows": []})
 
 
 @pytest.mark.parametrize(
@@ -140,6 +146,7 @@ async def guarded(*, opens_metrics: bool = False) -> AsyncIterator[str]:
         drift=drift,
         retraining=lambda: b'{"enabled": false}',
         labels=labels,
+        shadows=lambda: b'{"shadows": []}',
         gate=gate,
         opens_metrics=opens_metrics,
     )
@@ -172,6 +179,8 @@ async def status(address: str, path: str, token: str | None) -> int:
         ("/v1/models", "ops", 200),
         ("/v1/retraining", "shop", 403),
         ("/v1/retraining", "ops", 200),
+        ("/v1/shadows", "shop", 403),
+        ("/v1/shadows", "ops", 200),
         ("/v1/models", "bad", 401),
         ("/v1/drift", "shop", 403),
         ("/v1/drift/", "shop", 403),

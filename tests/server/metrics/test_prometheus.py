@@ -183,11 +183,20 @@ def test_shadows(new_counters: NewCounters) -> None:
     counters = new_counters()
     recorder = Recorder(counters)
     recorder.shadow_compared(
-        agree=np.array([True, True, False, True]), distance=np.array([0.0, 0.0, 0.4, 0.1]), champion_s=0.2, shadow_s=0.3
+        agree=np.array([True, True, False, True]),
+        distance=np.array([0.0, 0.0, 0.4, 0.1]),
+        champion_s=0.2,
+        shadow_s=0.3,
+        classes=(np.array([1, 1, 0, 0]), np.array([1, 1, 1, 0])),
     )
     recorder.shadow_failed(2)
     recorder.shadow_dropped("busy", 5)
-    shown = scrape(version_of(counters, new_counters(), roles=("shadow",)))
+    shown = scrape(version_of(counters, new_counters(), roles=("shadow",), fraction=0.25, class_names=("ham", "spam")))
+    assert shown("penstock_shadow_sample_ratio", **VERSION) == 0.25
+    assert shown("penstock_shadow_classes_total", **VERSION, champion_class="ham", shadow_class="spam") == 1
+    assert shown("penstock_shadow_classes_total", **VERSION, champion_class="spam", shadow_class="spam") == 2
+    assert shown("penstock_shadow_time_ratio_bucket", **VERSION, le="1.25") == 0
+    assert shown("penstock_shadow_time_ratio_bucket", **VERSION, le="1.5") == 1
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="agree") == 3
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="disagree") == 1
     assert shown("penstock_shadow_comparisons_total", **VERSION, result="failed") == 2

@@ -13,8 +13,10 @@ from penstock_server.features import counting
 from penstock_server.features.cells import AnswerCells, ClassCells, NumberCells
 from penstock_server.metrics.counters import (
     MAX_CLASSES,
+    MAX_PAIRED,
     REFUSALS,
     SHADOW_DROPS,
+    TIME_RATIO_EDGES,
     CountersShape,
     SharedCounters,
     create_counters,
@@ -197,10 +199,36 @@ def test_shadow_comparisons(new_counters: NewCounters) -> None:
         agree=np.array([True, False, True]), distance=np.array([0.0, 0.5, 0.001]), champion_s=0.002, shadow_s=0.004
     )
     recorder.shadow_failed(4)
-    assert counters.shadow.tolist() == [2, 1, 4]
+    recorder.shadow_refused(5)
+    assert counters.shadow.tolist() == [2, 1, 4, 5]
+    assert counters.time_ratios[TIME_RATIO_EDGES.index(2.0)] == counters.time_ratios.sum() == 1
+    assert not counters.pairs.any()
     assert counters.scores.tolist() == [1, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0]
     assert counters.score_sum[0] == pytest.approx(0.501)
     assert counters.pair_ns.tolist() == [2_000_000, 4_000_000]
+
+
+def test_classes_are_counted_in_pairs(new_counters: NewCounters) -> None:
+    counters = new_counters()
+
+    def compare(champion: list[int], shadow: list[int]) -> None:
+        same = np.array(champion) == np.array(shadow)
+        Recorder(counters).shadow_compared(
+            agree=same,
+            distance=np.zeros(len(same)),
+            champion_s=0.0,
+            shadow_s=0.1,
+            classes=(np.array(champion), np.array(shadow)),
+        )
+
+    compare([7, 7, -1], [7, -1, 7])
+    compare([7], [3])  # by a worker that took the place of another
+    assert counters.pair_values[: counters.pair_count[0]].tolist() == [7, -1, 3]
+    assert counters.pairs[:3, :3].tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
+    assert not counters.time_ratios.any()  # nothing to divide by
+    compare(list(range(100, 140)), [7] * 40)
+    assert counters.pairs[MAX_PAIRED, 0] == 40 - (MAX_PAIRED - 3)
+    assert counters.pairs.sum() == 44
 
 
 @pytest.mark.parametrize(("distance", "cell"), [(inf, -1), (1e300, -1), (1.0, -2), (nan, -1)])

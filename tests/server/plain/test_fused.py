@@ -265,6 +265,19 @@ def test_a_request_that_is_to_be_logged_is_left() -> None:
     assert lane.memory.word(to_pass) == 0
 
 
+def test_a_batch_that_a_shadow_gets_is_left() -> None:
+    lane = FusedLane()
+    passing = lane.memory.add(b"".join(word.to_bytes(8, "little") for word in (1, 4)))
+    lane._set(lane.fused, {layout.U_COPIES: passing})
+    lane.come(0, [1])
+    lane.come(1, [1, 2])
+    assert lane.serve() == 0
+    assert lane._words(passing, 2) == [0, 7]
+    lane.come(2, [1])
+    assert lane.serve() == layout.TO_RUN
+    assert lane._words(passing, 2) == [0, 7]
+
+
 def test_a_form_whose_reply_is_not_known_is_left() -> None:
     lane = FusedLane()
     lane._set(lane.answers, {layout.W_LAYOUT_COUNT: 2})

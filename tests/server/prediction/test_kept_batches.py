@@ -26,6 +26,7 @@ from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.plain.lane import Lane
+from penstock_server.prediction.shadows import Shadows
 from penstock_server.response_cache.responses import ResponseCache
 from penstock_server.rollout.plan import Arm, TrafficPlan
 from tests.examples import examples
@@ -351,7 +352,8 @@ def test_a_hit_is_counted_logged_and_copied_as_its_run_was(either: Make) -> None
     executor.sampler = SimpleNamespace(
         draw=lambda requests: [*range(requests)], keep=lambda **kept: logged.append(kept)
     )
-    executor.shadow = SimpleNamespace(is_batched=True, offer=copied.append)
+    shadow: Any = SimpleNamespace(is_batched=True, skips_repeats=False, offer=copied.append)
+    executor.shadows = Shadows([(shadow, 1.0)])
     world.send(message([1, 2], id="a"))
     world.run()
     world.send(message([1, 2], id="b"), message([0, 0], [0, 0], id="c"))

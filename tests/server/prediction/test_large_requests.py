@@ -26,6 +26,7 @@ from penstock_server.models.servable import OnnxServable
 from penstock_server.prediction.answerer import PendingRequest
 from penstock_server.prediction.classification import TopClasses
 from penstock_server.prediction.executor import LARGE_BYTES, Executor
+from penstock_server.prediction.shadows import Shadows
 from tests.server.prediction.plain_world import Records
 
 NEVER = float("inf")
@@ -374,6 +375,7 @@ class Offered:
     """Stands where a shadow does, and keeps what it is offered."""
 
     is_batched = True
+    skips_repeats = False
 
     def __init__(self) -> None:
         self.taken: list[Any] = []
@@ -388,7 +390,7 @@ def test_what_slices_answer_is_recorded_once_the_request_is_answered(
     records = Records(tmp_path)
     executor = new(max_rows=100, slice_rows=100)
     executor.records = records.of("1", executor.servable)
-    executor.shadow = shadow = Offered()
+    executor.shadows = Shadows([(shadow := Offered(), 1.0)])  # type: ignore[list-item]
     call = ask(executor, 300)
     assert records.take() == []
     reactor.serve(executor)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from penstock_server.metrics.counters import REFUSALS
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.servable import Outputs
 from penstock_server.plain import lane, layout
+from penstock_server.prediction.shadows import Shadows
 from penstock_server.rollout.plan import Arm, ShadowArm, TrafficPlan
 from tests.server.prediction.plain_world import HeldThread, World, message, values
 
@@ -414,14 +416,22 @@ class Offered:
     def __init__(self, *, is_batched: bool) -> None:
         self.is_batched = is_batched
         self.batches: list[Any] = []
+        self.rows_left_out = 0
+
+    def left_out(self, rows: int) -> None:
+        self.rows_left_out += rows
 
     def offer(self, batch: Any) -> None:
         self.batches.append(batch)
 
 
+def shadows(*offered: Any, share: float = 1.0) -> Shadows:
+    return Shadows([(each, share) for each in offered])
+
+
 def test_a_shadow_gets_what_was_answered(either: Make) -> None:
     world = either()
-    world.executors["1"].set_shadow(shadow := Offered(is_batched=True))
+    world.executors["1"].set_shadows(shadows(shadow := Offered(is_batched=True)))
     world.send(message([1, 2]), message([3, 4]))
     world.run()
     (copy,) = shadow.batches
@@ -429,10 +439,28 @@ def test_a_shadow_gets_what_was_answered(either: Make) -> None:
     assert copy.arrays[0].tolist() == [[2.0, 4.0], [6.0, 8.0]]
 
 
+def test_shadows_get_their_shares_of_the_batches(either: Make) -> None:
+    world = either()
+    few, many = Offered(is_batched=True), Offered(is_batched=True)
+    draws = Random(7).random
+    world.executors["1"].set_shadows(Shadows([(few, 0.1), (many, 0.5)], draws))
+    for number in range(400):
+        world.send(*[message([1, number])] * (1 + number % 3))
+        world.run()
+    rows = sum(1 + number % 3 for number in range(400))
+    for shadow, share in ((few, 0.1), (many, 0.5)):
+        assert abs(len(shadow.batches) - 400 * share) < 4 * (400 * share * (1 - share)) ** 0.5
+        copied = sum(copy.rows for copy in shadow.batches)
+        # What has passed since the last copy of any shadow is counted with the next.
+        passed = int(world.executors["1"].shadows.passing[1])
+        assert copied + shadow.rows_left_out + passed == rows
+    world.check_clean()
+
+
 def test_a_shadow_that_comes_later_and_takes_requests_alone_gets_them_so(either: Make) -> None:
     world = either()
     world.send(message([1, 2]), message([3, 4], [5, 6]))
-    world.executors["1"].set_shadow(shadow := Offered(is_batched=False))
+    world.executors["1"].set_shadows(shadows(shadow := Offered(is_batched=False)))
     world.run()
     (copy,) = shadow.batches
     assert [(one.rows, np.frombuffer(one.blocks[0]).tolist()) for one in copy.requests] == [
@@ -440,7 +468,7 @@ def test_a_shadow_that_comes_later_and_takes_requests_alone_gets_them_so(either:
         (2, [3.0, 4.0, 5.0, 6.0]),
     ]
     world.route(TrafficPlan("1"))
-    world.executors["1"].set_shadow(shadow)
+    world.executors["1"].set_shadows(shadows(shadow))
     for _ in range(2):
         world.send(message([1, 2]))
         world.run()

@@ -42,6 +42,7 @@ from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import block_of
 from penstock_server.prediction.records import prediction_reader
 from penstock_server.prediction.shadow import ShadowTarget
+from penstock_server.prediction.shadows import Shadows
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.rollout.plan import Arm, TrafficPlan
@@ -653,14 +654,21 @@ def test_a_shadow_compares_alike(both: Callable[..., Both], kind: str) -> None:
     targets = []
     for world in pair.worlds:
         executor, report, thread = world.executors["1"], pair.report(), Collected()
-        executor.set_shadow(
-            ShadowTarget(
-                thread,  # type: ignore[arg-type]
-                servable=pair.servable,
-                report=report,
-                reader=executor.reader,
-                champion=executor.reader,
-                order=tuple(map(BlockCopy, range(len(executor.decoder.blocks)))),
+        executor.set_shadows(
+            Shadows(
+                [
+                    (
+                        ShadowTarget(
+                            thread,  # type: ignore[arg-type]
+                            servable=pair.servable,
+                            report=report,
+                            reader=executor.reader,
+                            champion=executor.reader,
+                            order=tuple(map(BlockCopy, range(len(executor.decoder.blocks)))),
+                        ),
+                        1.0,
+                    )
+                ]
             )
         )
         targets.append((thread, report))
@@ -670,7 +678,7 @@ def test_a_shadow_compares_alike(both: Callable[..., Both], kind: str) -> None:
         ((target, copy),) = thread.copies
         target.run(copy)
     (_, plain), (_, general) = targets
-    assert plain.counters.shadow.tolist() == general.counters.shadow.tolist() == [6, 0, 0]
+    assert plain.counters.shadow.tolist() == general.counters.shadow.tolist() == [6, 0, 0, 0]
     assert plain.counters.scores.tolist() == general.counters.scores.tolist()
 
 
@@ -690,7 +698,7 @@ def test_a_shadow_counts_as_if_it_had_answered(both: Callable[..., Both], kind: 
             order=tuple(map(BlockCopy, range(len(executor.decoder.blocks)))),
             apart=pair.report(sub_windows=1),
         )
-        executor.set_shadow(target)
+        executor.set_shadows(Shadows([(target, 1.0)]))
         targets.append((target, thread, report, world.reports["1"].counters.drift.sum(axis=0)))
     again = asked(rows_of(kind, 2))
     for messages in ([again, asked(rows_of(kind, 3))], [again], [asked(rows_of(kind, 4))]):
@@ -718,15 +726,22 @@ def test_repeats_are_known_for_a_shadow(both: Callable[..., Both], kind: str) ->
     for world in pair.worlds:
         executor, thread = world.executors["1"], Collected()
         order = tuple(map(BlockCopy, range(len(executor.decoder.blocks))))
-        executor.set_shadow(
-            ShadowTarget(
-                thread,  # type: ignore[arg-type]
-                servable=pair.servable,
-                report=pair.report(),
-                reader=executor.reader,
-                champion=executor.reader,
-                order=order,
-                skips_repeats=True,
+        executor.set_shadows(
+            Shadows(
+                [
+                    (
+                        ShadowTarget(
+                            thread,  # type: ignore[arg-type]
+                            servable=pair.servable,
+                            report=pair.report(),
+                            reader=executor.reader,
+                            champion=executor.reader,
+                            order=order,
+                            skips_repeats=True,
+                        ),
+                        1.0,
+                    )
+                ]
             )
         )
         threads.append(thread)

@@ -26,6 +26,7 @@ from penstock_server.prediction.encode import encoded_id, id_of
 from penstock_server.prediction.outputs import Labels, Largest, NamedLabels, OutputReader
 from penstock_server.prediction.records import PredictionReader, RecordFiles, prediction_reader
 from penstock_server.prediction.shadow import ShadowTarget
+from penstock_server.prediction.shadows import Shadows
 from penstock_server.response_cache.responses import ResponseCache
 from penstock_server.rollout.plan import Arm, TrafficPlan
 from tests.server.prediction.plain_world import Collected, HeldThread, Record, World, message
@@ -215,15 +216,22 @@ def shadowed(world: World, servable: Any, report: Any) -> Collected:
     """Has a version be the shadow."""
     executor, thread = world.executors["1"], Collected()
     assert world.records is not None
-    executor.set_shadow(
-        ShadowTarget(
-            thread,  # type: ignore[arg-type]
-            servable=servable,
-            report=report,
-            reader=executor.reader,
-            champion=executor.reader,
-            order=(BlockCopy(0),),
-            records=world.records.of("2", servable),
+    executor.set_shadows(
+        Shadows(
+            [
+                (
+                    ShadowTarget(
+                        thread,  # type: ignore[arg-type]
+                        servable=servable,
+                        report=report,
+                        reader=executor.reader,
+                        champion=executor.reader,
+                        order=(BlockCopy(0),),
+                        records=world.records.of("2", servable),
+                    ),
+                    1.0,
+                )
+            ]
         )
     )
     return thread

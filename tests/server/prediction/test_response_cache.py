@@ -18,6 +18,7 @@ from penstock_server.prediction.decode import decoder_of
 from penstock_server.prediction.predictor import Predictor
 from penstock_server.prediction.recent import RecentRequests
 from penstock_server.prediction.routing_table import RoutingTable, ServedModel
+from penstock_server.prediction.shadows import Shadows
 from penstock_server.response_cache.responses import ResponseCache
 from penstock_server.rollout.plan import TrafficPlan
 from tests.examples import examples
@@ -165,7 +166,8 @@ def test_a_hit_is_logged_and_copied_to_the_shadow(world: World, servable: Any, i
     logged: list[dict[str, Any]] = []
     copied: list[Any] = []
     executor.sampler = SimpleNamespace(draw=lambda requests: [0], keep=lambda **fields: logged.append(fields))
-    executor.shadow = SimpleNamespace(is_batched=True, offer=copied.append)
+    shadow: Any = SimpleNamespace(is_batched=True, skips_repeats=False, offer=copied.append)
+    executor.shadows = Shadows([(shadow, 1.0)])
     for _ in range(2):
         world.ask(infer_request({"x": X}))
     assert [(one["rows"], one["blocks"], one["arrays"][0].tolist()) for one in logged] == [

@@ -13,14 +13,17 @@ from structlog.testing import capture_logs
 from penstock_server.errors import ModelFailedError
 from penstock_server.features import counting
 from penstock_server.features.cells import AnswerCells, ClassCells
+from penstock_server.features.pipeline import Refusal
 from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.recorder import Recorder
 from penstock_server.models.classes import ClassOutputs
+from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import TensorInfo
 from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import DecodedRows
-from penstock_server.prediction.outputs import OutputReader, class_reader
+from penstock_server.prediction.outputs import NamedLabels, OutputReader, class_reader
 from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget, ShadowThread
+from penstock_server.prediction.shadows import Shadows
 
 TIMEOUT_S = 20.0
 SAME = (BlockCopy(0),)
@@ -63,6 +66,42 @@ def test_the_shadow_is_compared_row_by_row(fake_servable: Any, fake_report: Any)
     assert report.distances == [0.0, 4.0, 0.0]
 
 
+def refusal(*found: int) -> Refusal:
+    return Refusal(np.array(found), ("has no value",))
+
+
+def test_rows_that_one_of_both_refused_are_not_compared(fake_servable: Any, fake_report: Any) -> None:
+    report, shadow = fake_report(), fake_servable()
+    predict = shadow.predict
+
+    def refuses_the_last(*arguments: Any) -> Any:
+        return replace(predict(*arguments), refusal=refusal(-1, -1, 0))
+
+    shadow.predict = refuses_the_last
+    batch = replace(answered(X * 2 + [[0.0], [9.0], [9.0]]), refusal=refusal(-1, 0, -1))
+    target_of(Collecting(), shadow, report).run(batch)
+    assert report.shadow == {"agree": 1, "disagree": 0, "refused": 1}
+    assert report.distances == [0.0]
+
+
+def test_named_classes_are_the_same_by_their_names(fake_report: Any, fake_servable: Any) -> None:
+    shadow: Any = SimpleNamespace(
+        key=("m", "2"),
+        is_batched=True,
+        predict=lambda *_: Outputs([np.array(["ham", "spam", "new"], object)], 0.0, 0.0),
+    )
+    report = fake_report()
+    ShadowTarget(
+        Collecting(),  # type: ignore[arg-type]
+        servable=shadow,
+        report=report,
+        reader=OutputReader(NamedLabels(0, {"ham": 0, "spam": 1}), None),
+        champion=OutputReader(NamedLabels(0, {"spam": 0, "ham": 1}), None),
+        order=SAME,
+    ).run(answered(np.array(["ham", "ham", "spam"], object)))
+    assert report.shadow == {"agree": 1, "disagree": 2}
+
+
 def test_a_shadow_whose_requests_run_alone_gets_them_one_by_one(
     executor_of: Any, fake_servable: Any, fake_report: Any, fake_call: Any, infer_request: Any
 ) -> None:
@@ -71,7 +110,8 @@ def test_a_shadow_whose_requests_run_alone_gets_them_one_by_one(
 
     shadow, report, thread = fake_servable(is_batched=False), fake_report(), Collecting()
     executor = executor_of(fake_servable())
-    target = executor.shadow = target_of(thread, shadow, report)
+    target = target_of(thread, shadow, report)
+    executor.shadows = Shadows([(target, 1.0)])
     for rows in (X[:2], X[2:]):
         decoded = executor.decoder.decode(infer_request({"x": rows}))
         executor.submit(
@@ -184,7 +224,7 @@ def test_an_executor_copies_what_it_answered(
     from penstock_server.prediction.answerer import PendingRequest
 
     executor, thread = executor_of(fake_servable()), Collecting()
-    executor.shadow = target_of(thread, fake_servable(), executor.report)
+    executor.shadows = Shadows([(target_of(thread, fake_servable(), executor.report), 1.0)])
     call = fake_call()
     rows = executor.decoder.decode(infer_request({"x": X}))
     executor.submit(PendingRequest(executor, call, rows, arrived_s=0.0, deadline_s=9.0, request_id="", chosen=None))
@@ -193,7 +233,7 @@ def test_an_executor_copies_what_it_answered(
     assert (copy.blocks, copy.rows, copy.took_s, copy.requests) == ((X.tobytes(),), 3, 0.003, ())
     np.testing.assert_array_equal(copy.arrays[0], X * 2)
     executor.set_role("canary")
-    assert executor.shadow is None
+    assert executor.shadows is None
 
 
 CLASSES = [AnswerCells(ClassCells((0, 1)))]
@@ -253,7 +293,7 @@ def test_a_copy_of_repeats_is_compared_and_not_counted(watched: Watched) -> None
     watched.target.run(replace(answered(), is_repeat=True))
     watched.target.hand_over()
     assert watched.posted.empty()
-    assert watched.counters.shadow.tolist() == [3, 0, 0]
+    assert watched.counters.shadow.tolist() == [3, 0, 0, 0]
 
 
 def test_repeats_that_run_one_by_one_are_not_counted_either(watched: Watched) -> None:
@@ -285,7 +325,7 @@ def test_rows_that_the_graph_fails_on_are_in_the_window(watched: Watched) -> Non
     watched.target.hand_over()
     watched.posted.get_nowait()()
     assert watched.window == ([3, 0, 0, 0], [[0, 3], [0, 3], [0, 0]])
-    assert watched.counters.shadow.tolist() == [0, 0, 3]
+    assert watched.counters.shadow.tolist() == [0, 0, 3, 0]
 
 
 def test_a_copy_is_counted_by_two_columns_when_one_is_due(new_counters: Any, fake_servable: Any) -> None:
@@ -341,7 +381,9 @@ def test_a_champion_without_baseline_knows_repeats_for_its_shadow(
 
     executor = executor_of(fake_servable(), report=fake_report(np.zeros((1, 9), np.int64) if has_baseline else None))
     thread = Collecting()
-    executor.set_shadow(target_of(thread, fake_servable(), executor.report, skips_repeats=skips_repeats))
+    executor.set_shadows(
+        Shadows([(target_of(thread, fake_servable(), executor.report, skips_repeats=skips_repeats), 1.0)])
+    )
     for rows in (X, X, X[:1]):
         decoded = executor.decoder.decode(infer_request({"x": rows}))
         executor.submit(

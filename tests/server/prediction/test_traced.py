@@ -12,6 +12,7 @@ from penstock_server.metrics.recorder import Recorder
 from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import block_of
 from penstock_server.prediction.shadow import ShadowTarget
+from penstock_server.prediction.shadows import Shadows
 from penstock_server.request_log.sampler import RequestSampler
 from penstock_server.request_log.segment import header_of
 from penstock_server.tracing import layout
@@ -174,15 +175,24 @@ def test_the_shadow_leaves_a_record_below_the_request(worlds: Worlds, new_counte
         executor, thread = world.executors["1"], Collected()
         tracer = world.tracer
         assert tracer is not None
-        executor.set_shadow(
-            ShadowTarget(
-                thread,  # type: ignore[arg-type]
-                servable=executor.servable,
-                report=Recorder(new_counters()),
-                reader=executor.reader,
-                champion=executor.reader,
-                order=(BlockCopy(0),),
-                traced=lambda requests, run, ended_s: tracer.shadowed(requests, executor.subject, run, world.clock.now),
+        executor.set_shadows(
+            Shadows(
+                [
+                    (
+                        ShadowTarget(
+                            thread,  # type: ignore[arg-type]
+                            servable=executor.servable,
+                            report=Recorder(new_counters()),
+                            reader=executor.reader,
+                            champion=executor.reader,
+                            order=(BlockCopy(0),),
+                            traced=lambda requests, run, ended_s: tracer.shadowed(
+                                requests, executor.subject, run, world.clock.now
+                            ),
+                        ),
+                        1.0,
+                    )
+                ]
             )
         )
         world.send(

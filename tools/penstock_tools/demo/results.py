@@ -286,7 +286,7 @@ def _samples(text: str, model: str) -> Iterator[_Sample]:
 def _shadow(by_name: Mapping[str, list[_Sample]]) -> ShadowMetrics | None:
     compared: dict[str, int] = defaultdict(int)
     for sample in by_name.get("penstock_shadow_comparisons_total", ()):
-        if sample.labels["result"] != "failed":
+        if sample.labels["result"] in ("agree", "disagree"):
             compared[sample.version] += int(sample.value)
     if not compared:
         return None

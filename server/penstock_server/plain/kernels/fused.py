@@ -77,6 +77,7 @@ from penstock_server.plain.layout import (
     U_BESIDE_REQUESTS,
     U_BESIDE_ROWS,
     U_CLASS_OF_TEXT,
+    U_COPIES,
     U_COST,
     U_DRIFT,
     U_FEATURE_SCRATCH,
@@ -161,13 +162,14 @@ def is_usual(state: int, lane: int, fused: int, count: int, rows: int, now: int)
     for limit in LIMITS:
         size += rows > limit
     to_pass, joint_due = word(fused + U_TO_PASS), word(fused + U_JOINT_DUE)
-    answers = word(fused + U_ANSWERS)
+    answers, copies = word(fused + U_ANSWERS), word(fused + U_COPIES)
     return (
         rows <= word(fused + U_MOST_ROWS)
         and (word(fused + U_SIZES) >> size & 1) != 0
         and (word(fused + U_STRINGS) == 0 or text_bytes(lane, fused) <= word(fused + U_MOST_TEXT))
         and (to_pass == 0 or word(to_pass) >= count)
         and (joint_due == 0 or word(joint_due) > now)
+        and (copies == 0 or word(copies) > 0)
         and missing_layout(word(state + T_BATCH), count, word(answers + W_LAYOUTS), word(answers + W_LAYOUT_COUNT))
         == NONE
     )
@@ -354,6 +356,9 @@ def run_batch(state: int, lane: int, fused: int, count: int, began: int, opened:
     if left != TO_FAIL:
         if word(fused + U_TO_PASS):
             add_to(word(fused + U_TO_PASS), -count)
+        if word(fused + U_COPIES):
+            add_to(word(fused + U_COPIES), -1)
+            add_to(word(fused + U_COPIES) + 8, rows)
         learn_cost(fused, lane, rows, clock_ns(clock) - opened)
     if left == 0:
         end_batch(state, batch, count)
