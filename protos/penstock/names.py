@@ -96,6 +96,8 @@ FEEDBACK_IDS, FEEDBACK_LABELS, FEEDBACK_VALUES, FEEDBACK_ROWS, FEEDBACK_MODELS =
 """Its inputs, each of one element per label."""
 FEEDBACK_TAKEN: Final = "taken"
 """Its output: how many labels were taken."""
+PASSED_ON_TYPE: Final = "application/vnd.penstock.labels"
+"""The content type of labels that a server passes on to another, as records."""
 PARAMETER_MODEL: Final = "model"
 """The parameter of a request to it that names the model of all labels."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -36,15 +37,16 @@ ROWS = np.array([[1.0, 1.0], [-1.0, -1.0]], np.float32)
 class World:
     """A folder of labels and the servers that follow each other in it."""
 
-    def __init__(self, folder: Path, start: Starter, onnx: bytes) -> None:
+    def __init__(self, folder: Path, start: Starter, onnx: bytes, settings: str = SETTINGS, rest_port: int = 0) -> None:
         self.folder = folder / "labels"
         self.repository = folder / "models"
         self.repository.mkdir()
         for model in ("flag", "silent"):
             _put_version(self.repository, model, "1", onnx)
         self.settings = folder / "penstock.toml"
-        self.settings.write_text(SETTINGS.format(folder=self.folder))
+        self.settings.write_text(settings.format(folder=self.folder))
         self._start = start
+        self._rest_port = str(rest_port)
         self.server = self.start()
         self._reader = ReportReader(self.folder)
 
@@ -55,7 +57,7 @@ class World:
             "--config",
             str(self.settings),
             "--rest-port",
-            "0",
+            self._rest_port,
             "--workers",
             "2",
         ).wait_ready()
@@ -194,3 +196,30 @@ def test_no_label_that_was_taken_is_lost_to_a_kill(world: World, victim: str) ->
     assert sum(states.values()) - taken <= 8
     assert states["matched"] >= taken
     _until(lambda: world.report.totals.of("flag", "1").labelled >= taken, "all labels count")
+
+
+def test_a_label_reaches_the_replica_that_has_the_answer(tmp_path: Path, start: Starter, flag_model: bytes) -> None:
+    worlds = []
+    ports = [_free_port(), _free_port()]
+    for at, name in enumerate("ab"):
+        folder = tmp_path / name
+        folder.mkdir()
+        peers = f'peers = ["http://127.0.0.1:{ports[1 - at]}"]\n'
+        settings = SETTINGS.replace("wait_s = 5.0\n", "wait_s = 5.0\n" + peers)
+        worlds.append(World(folder, start, flag_model, settings, ports[at]))
+    first, second = worlds
+    with Client(first.server.grpc) as client:
+        client.predict("flag", ROWS[:1], request_id="a")
+    with Client(second.server.grpc) as client:
+        client.predict("flag", ROWS[:1], request_id="b")
+        assert client.feedback("flag", {"a": 1, "b": 1}) == 2
+    _until(lambda: second.states().get("passed_on") == 1, "the label is passed on")
+    assert second.states() == {"matched": 1, "passed_on": 1}
+    assert first.report.models["flag"].from_peers == {"matched": 1}
+    assert second.report.peers[f"http://127.0.0.1:{ports[0]}"].sent == 1
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

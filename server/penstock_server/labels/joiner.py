@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from penstock_server.labels import label_file, prediction_file, report, state
 from penstock_server.labels.join import UNKNOWN, Joined, Written, join
 from penstock_server.labels.keys import word_of
+from penstock_server.labels.peers import Peers
 from penstock_server.labels.prediction_file import (
     KEY,
     PREDICTION,
@@ -42,6 +43,7 @@ SETTLE_NS: Final = 1_000_000_000
 MOST_ANSWERS: Final = 65536
 MOST_LABELS: Final = 65536
 """What a step takes at most."""
+MOST_PASSED: Final = 4096
 MOST_MATURE: Final = 1 << 20
 MOST_SUBJECTS: Final = 2048
 MOST_PAIRS: Final = 2048
@@ -57,6 +59,7 @@ class Joiner:
         folder: of the workers' files and the joiner's own.
         settings: of labels.
         now_ns: since 1970.
+        peers: get the labels that no answer here is for; None for nobody.
 
     Attributes:
         state: after the last step.
@@ -65,8 +68,9 @@ class Joiner:
         OSError: a file cannot be opened.
     """
 
-    def __init__(self, folder: Path, settings: LabelSettings, now_ns: int) -> None:
+    def __init__(self, folder: Path, settings: LabelSettings, now_ns: int, peers: Peers | None = None) -> None:
         self._folder = folder
+        self._peers = peers
         self._settings = settings
         self.state, intent = state.load(folder)
         unsure = intent.segments if intent.step > self.state.step else ()
@@ -101,6 +105,7 @@ class Joiner:
         if not has_more:
             taken = self._take_labels(now_ns, step, settle_ns=0 if is_last else SETTLE_NS)
         self._give_up(now_ns, step)
+        self._pass_on(now_ns)
         self._count_mature(now_ns)
         self._shed(now_ns)
         if self._marks() == before:
@@ -135,7 +140,8 @@ class Joiner:
             for version, quality in self._windows.qualities()
         ]
         totals = totals_of(known.step, known.counted, known.subjects, maturity_s)
-        return report.Report(now_ns, kept, totals, tuple(qualities), known.counted.models)
+        peers = {} if self._peers is None else self._peers.counts()
+        return report.Report(now_ns, kept, totals, tuple(qualities), known.counted.models, peers)
 
     def close(self) -> None:
         """Closes the store's files."""
@@ -276,21 +282,38 @@ class Joiner:
         self._store.write(written.places, f"{what}_delay_s", written.delays_s)
         self._store.write(written.places, f"{what}_step", step)
 
-    def _count_states(self, records: NDArray[np.int64], states: NDArray[np.int64]) -> None:
+    def _count_states(self, records: NDArray[np.int64], states: NDArray[np.int64] | None) -> None:
+        """Counts what became of labels; None for those that were passed on."""
         names = {word_of(subject.version.model): subject.version.model for subject in self.state.subjects}
         words = records.view(np.uint64)[:, MODEL]
         for word in np.unique(words).tolist():
             mine = words == word
             is_from_peer = (records[mine, LABEL_ROW] & PASSED_ON) != 0
-            self.state.counted.model(names.get(word, "")).count(states[mine], is_from_peer)
+            counts = self.state.counted.model(names.get(word, ""))
+            if states is None:
+                counts.add("passed_on", int(mine.sum()))
+            else:
+                counts.count(states[mine], is_from_peer)
 
     def _give_up(self, now_ns: int, step: int) -> None:
         """Gives up the labels that have waited for as long as they may."""
         places = self._waiting.since(now_ns - round(self._settings.wait_s * _BILLION))
         if len(places):
-            records = self._waiting.at(places)
-            self._count_states(records, np.full(len(records), UNKNOWN))
+            records, is_passed = self._waiting.at(places), self._waiting.is_passed(places)
+            # Whether a peer has had the answer is counted there.
+            self._count_states(records[~is_passed], np.full(int((~is_passed).sum()), UNKNOWN))
+            self._count_states(records[is_passed], None)
             self._waiting.done(places, step)
+
+    def _pass_on(self, now_ns: int) -> None:
+        """Offers labels that have waited for a moment to peers, once."""
+        if self._peers is None:
+            return
+        for places, turns in self._peers.taken():
+            self._waiting.passed(places, turns)
+        places, turns = self._waiting.to_pass(now_ns - SETTLE_NS, MOST_PASSED)
+        if len(places) and self._peers.offer(places, turns, self._waiting.at(places)):
+            self._waiting.leaves(places)
 
     def _ages(self) -> dict[str, float]:
         """The ages at which answers of some model count, as the state names them."""

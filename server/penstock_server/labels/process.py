@@ -19,6 +19,7 @@ import structlog
 from penstock_server import lifeline
 from penstock_server.labels import report
 from penstock_server.labels.joiner import Joiner
+from penstock_server.labels.peers import Peers, http_sender
 from penstock_server.labels.settings import LabelSettings
 from penstock_server.log_setup import configure_logging
 
@@ -51,10 +52,19 @@ def main() -> None:
     while (lock := _lock(settings.folder)) is None:
         if lifeline.input_has_ended(LOOK_S):
             return
-    while not _run(settings.folder, settings):
+    peers = _peers(settings)
+    while not _run(settings.folder, settings, peers):
         if lifeline.input_has_ended(_AGAIN_S):
             return
     lock.close()
+
+
+def _peers(settings: LabelSettings) -> Peers | None:
+    """Who gets the labels that no answer here is for; None for nobody."""
+    if not settings.peers:
+        return None
+    token = "" if settings.peer_token_file is None else settings.peer_token_file.read_text().strip()
+    return Peers({address: http_sender(address, token) for address in settings.peers}, wait_s=settings.wait_s)
 
 
 def _lock(folder: Path) -> BinaryIO | None:
@@ -68,11 +78,11 @@ def _lock(folder: Path) -> BinaryIO | None:
     return file
 
 
-def _run(folder: Path, settings: LabelSettings) -> bool:
+def _run(folder: Path, settings: LabelSettings, peers: Peers | None) -> bool:
     """Takes steps until standard input ends; false if a step failed, and another joiner is to go on from the last state."""
     joiner = None
     try:
-        joiner = Joiner(folder, settings, time.time_ns())
+        joiner = Joiner(folder, settings, time.time_ns(), peers)
         reported_ns = 0
         has_more = has_ended = False
         while not has_ended:

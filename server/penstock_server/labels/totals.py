@@ -134,10 +134,9 @@ class ModelCounts(msgspec.Struct):
                 if count:
                     counts[STATES[state]] = counts.get(STATES[state], 0) + count
 
-    def add(self, word: str, count: int, *, is_from_peer: bool = False) -> None:
-        """Counts labels of which something else became."""
-        counts = self.from_peers if is_from_peer else self.states
-        counts[word] = counts.get(word, 0) + count
+    def add(self, word: str, count: int) -> None:
+        """Counts callers' labels of which something else became."""
+        self.states[word] = self.states.get(word, 0) + count
 
 
 class Counted(msgspec.Struct):

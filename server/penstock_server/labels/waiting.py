@@ -12,13 +12,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock_server.labels.wire import KEY, RECORD_BYTES
+from penstock_server.labels.wire import KEY, PASSED_ON, RECORD_BYTES, ROW
 
 PLACES: Final = 262144
 """16 MiB: at 50,000 labels a second without answers, those of five seconds. Beyond that the oldest are given up."""
 NAME: Final = "waiting"
 _DONE: Final = 7
 """The word of a record that says in which step the label was done; 0 while it waits."""
+_STAYS, _LEAVES, _PASSED = range(3)
 _NEVER: Final = np.iinfo(np.int64).max
 
 
@@ -49,11 +50,15 @@ class WaitingLabels:
         self._due_ns = np.full(places, _NEVER)
         self._since_ns = np.zeros(places, np.int64)
         self._waits = np.zeros(places, bool)
+        # The number of the label in each place, and whether it is on its way to peers, or they all have it.
+        self._turns = np.zeros(places, np.int64)
+        self._passed = np.zeros(places, np.int8)
         at = np.arange(first, end) % places
         done = self._records[at, _DONE]
         self._records[at[done > step], _DONE] = 0
         at = at[(done == 0) | (done > step)]
         self._waits[at] = True
+        self._turns[np.arange(first, end) % places] = np.arange(first, end)
         # Their answers may have come meanwhile.
         self._due_ns[at] = now_ns
         self._since_ns[at] = now_ns
@@ -75,6 +80,8 @@ class WaitingLabels:
         self._waits[at] = True
         self._due_ns[at] = _NEVER
         self._since_ns[at] = now_ns
+        self._turns[at] = self.end + np.arange(len(records))
+        self._passed[at] = _STAYS
         self.end += len(records)
         self.first = max(self.first, self.end - places)
         return np.concatenate(given_up)
@@ -93,6 +100,27 @@ class WaitingLabels:
     def since(self, before_ns: int) -> NDArray[np.intp]:
         """The places of labels that wait since then or longer, the oldest first."""
         return self._in_order(np.flatnonzero(self._waits & (self._since_ns <= before_ns)))
+
+    def to_pass(self, before_ns: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+        """The places and numbers of labels to pass on, of callers, that wait since then or longer; the oldest first."""
+        is_own = (self._records[:, ROW] & PASSED_ON) == 0
+        places = self._in_order(
+            np.flatnonzero(self._waits & (self._since_ns <= before_ns) & (self._passed == _STAYS) & is_own)
+        )[:most]
+        return places, self._turns[places]
+
+    def leaves(self, places: NDArray[np.intp]) -> None:
+        """These are on their way to peers."""
+        self._passed[places] = _LEAVES
+
+    def passed(self, places: NDArray[np.intp], turns: NDArray[np.int64]) -> None:
+        """All peers have these; where another label has come to a place meanwhile, it stays."""
+        self._passed[places[self._turns[places] == turns]] = _PASSED
+
+    def is_passed(self, places: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Whether all peers have the labels in some places."""
+        is_passed: NDArray[np.bool_] = self._passed[places] == _PASSED
+        return is_passed
 
     def at(self, places: NDArray[np.intp]) -> NDArray[np.int64]:
         """The labels in some places; a copy, [N, 8]."""

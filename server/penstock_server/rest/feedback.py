@@ -14,12 +14,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from penstock.names import PASSED_ON_TYPE
 from penstock.penstock_pb2 import FeedbackRequest
 from penstock_server.errors import InvalidInputError
 from penstock_server.rest.open_inference import decoded
 
-PASSED_ON: Final = b"application/vnd.penstock.labels"
-"""The content type of labels that another server passes on."""
 Label = bool | int | float | str
 _Values = list[float | None]
 
@@ -55,7 +54,7 @@ def feedback_message(body: bytes, content_type: bytes) -> bytes:
         InvalidInputError: it says none; names what is wrong with it.
         BadRequestError: it is no JSON.
     """
-    if content_type.partition(b";")[0].strip() == PASSED_ON:
+    if content_type.partition(b";")[0].strip() == PASSED_ON_TYPE.encode():
         return FeedbackRequest(passed_on=body).SerializeToString()
     found = decoded(body, _body.decode)
     every = [found] if isinstance(found, _Body) else found

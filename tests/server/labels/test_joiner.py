@@ -397,3 +397,61 @@ def test_numbers_of_versions_that_nobody_keeps_are_given_again(world: World, mon
     world.after(65)
     assert world.totals.of("fares", "1").labelled == 1
     assert len(world.joiner.state.subjects) == 2
+
+
+class TakingPeers:
+    """Peers that take everything at once, or nothing."""
+
+    def __init__(self, *, takes: bool = True) -> None:
+        self.takes = takes
+        self.offered: list[Any] = []
+        self._taken: list[Any] = []
+
+    def offer(self, places: Any, turns: Any, records: Any) -> bool:
+        self.offered.append(records)
+        if self.takes:
+            self._taken.append((places, turns))
+        return True
+
+    def taken(self) -> list[Any]:
+        taken, self._taken = self._taken, []
+        return taken
+
+    def counts(self) -> dict[str, Any]:
+        return {}
+
+
+def with_peers(world: World, peers: TakingPeers) -> None:
+    world.joiner = Joiner(world.folder, world.settings, world.now_ns, peers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("takes", "state"), [(True, "passed_on"), (False, "unknown")])
+def test_a_label_without_an_answer_goes_to_peers_once(world: World, takes: bool, state: str) -> None:
+    peers = TakingPeers(takes=takes)
+    with_peers(world, peers)
+    world.answer("here", 1.0)
+    world.label("here", "yes")
+    world.label("there", "yes")
+    world.after(1.5)
+    assert peers.offered == []
+    world.after(1.5)
+    world.after(1.5)
+    (offered,) = peers.offered
+    assert len(offered) == 1
+    assert offered[0, 0] == keys_of("fraud", [b"there"]).astype(np.int64)[0]
+    world.after(10)
+    assert world.states() == {"matched": 1, state: 1}
+
+
+def test_labels_of_peers_are_not_passed_on(world: World) -> None:
+    peers = TakingPeers()
+    with_peers(world, peers)
+    request = FeedbackRequest(model="fraud", ids=["there"], classes=["yes"])
+    records = records_of(labels_of(request), lambda _: None, world.now_ns)
+    records[:, ROW] |= PASSED_ON
+    world.labels[0].take(records)
+    world.after(2)
+    world.after(2)
+    world.after(12)
+    assert peers.offered == []
+    assert world.joiner.state.counted.model("").from_peers == {"unknown": 1}

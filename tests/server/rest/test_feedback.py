@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock.names import PASSED_ON_TYPE
 from penstock.penstock_pb2 import FeedbackRequest
 from penstock_server.errors import InvalidInputError
-from penstock_server.rest.feedback import PASSED_ON, feedback_message
+from penstock_server.rest.feedback import feedback_message
 
 
 def message(body: Any) -> FeedbackRequest:
@@ -79,7 +80,7 @@ def test_what_is_none_is_refused(body: Any, said: str) -> None:
 
 
 def test_labels_that_are_passed_on_stay_bytes() -> None:
-    encoded = feedback_message(b"\x00" * 64, PASSED_ON + b"; v=1")
+    encoded = feedback_message(b"\x00" * 64, PASSED_ON_TYPE.encode() + b"; v=1")
     assert FeedbackRequest.FromString(encoded).passed_on == b"\x00" * 64
 
 
