@@ -63,9 +63,8 @@ those behind this one. `P_SALT` has 16 bytes. `P_ROLE` and `P_WEIGHT`, a float64
 (Q_END, Q_PLAN) = _words(2)
 SHARE_BYTES: Final = 2 * 8
 
-# What hashing a routing key takes: the order of the message's words in each round as bytes, then words.
-HASH_ORDER: Final = 0
-HASH_INITIAL: Final = 160
+# What hashing a routing key or an id takes.
+HASH_INITIAL: Final = 0
 HASH_STATE: Final = HASH_INITIAL + 8 * 8
 HASH_MESSAGE: Final = HASH_STATE + 8 * 8
 HASH_BYTES: Final = HASH_MESSAGE + 16 * 8

@@ -24,15 +24,11 @@ from penstock_server.plain.memory import Memory, Port, Tables, address_of
 
 log = structlog.get_logger(__name__)
 
-_ORDERS: Final = (
-    "0123456789abcdef", "ea489fd61c02b753", "b8c052fdae367194", "7931dcbe265a40f8", "905724afe1bc683d",
-    "2c6a0b834d75fe19", "c51fed4a0763928b", "db7ec13950f4862a", "6fe9b308c2d714a5", "a2847615fb9e3cd0",
-)  # fmt: skip
-"""RFC 7693, 2.7: the words of a message in each round."""
 _INITIAL: Final = (
     0x6A09E667F3BCC908, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1,
     0x510E527FADE682D1, 0x9B05688C2B3E6C1F, 0x1F83D9ABFB41BD6B, 0x5BE0CD19137E2179,
 )  # fmt: skip
+"""RFC 7693, 2.6: the words that a hash begins with."""
 MAX_BYTES: Final = 128 * 1024
 """Larger messages are decoded on a thread."""
 STEP_NS: Final = 500_000
@@ -43,8 +39,6 @@ _NS: Final = 1e-9
 def _hashing() -> NDArray[np.int64]:
     """What `kernels.draw` needs to hash a key."""
     area = np.zeros(layout.HASH_BYTES // 8, np.int64)
-    orders = area.view(np.uint8)[layout.HASH_ORDER : layout.HASH_INITIAL]
-    orders[:] = [int(digit, 16) for digit in "".join(_ORDERS)]
     area.view(np.uint64)[layout.HASH_INITIAL // 8 : layout.HASH_STATE // 8] = _INITIAL
     return area
 

@@ -173,7 +173,7 @@ def kernels_over(memory: Memory) -> dict[str, ModuleType]:
 
 def _kernels(memory: Memory) -> dict[str, ModuleType]:
     base = ModuleType("base")
-    base.__dict__["kernel"] = lambda function: function
+    base.__dict__["kernel"] = base.__dict__["inlined"] = lambda function: function
     base.__dict__["call"] = memory.call
     parts: dict[str, Any] = {
         "penstock_server.kernels.base": base,
