@@ -126,6 +126,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
             "python.settings",
             "response_cache.settings",
             "retraining.settings",
+            "rollout.settings",
         },
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
@@ -143,7 +144,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "app": GROUND
         | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
         | {"transport", "plain.kernel_set", "rest.kernel_set", "compiled_models.kernel_set", "access", "tracing"}
-        | {"retraining", "labels"},
+        | {"retraining", "labels", "rollout"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {
@@ -197,6 +198,7 @@ DOORS: Final[dict[str, set[str]]] = {
         "penstock_server.drift.gauges",
         "penstock_server.retraining.gauges",
         "penstock_server.labels.gauges",
+        "penstock_server.control.rollout_gauges",
         "penstock_server.control.http",
         "penstock_tools.demo",
     },

@@ -4,7 +4,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +31,11 @@ from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
 from penstock_server.control.kernels import KernelCompiler
 from penstock_server.control.loading import load
+from penstock_server.control.own_evidence import OwnEvidence, label_counts
 from penstock_server.control.proven import ProvenVersions
+from penstock_server.control.replicas import Replicas
+from penstock_server.control.rollout_gauges import RolloutCollector
+from penstock_server.control.rollouts import RolloutController
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.status import ServerStatus
 from penstock_server.control.supervisor import Supervisor
@@ -56,6 +61,8 @@ from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.rest.kernel_set import KERNELS as REST_KERNELS
 from penstock_server.retraining.gauges import RetrainingCollector
 from penstock_server.retraining.retrainer import Retrainer, RetrainingStatus
+from penstock_server.rollout.evidence import Snapshot
+from penstock_server.rollout.settings import RolloutSettings
 from penstock_server.settings import ServerSettings
 from penstock_server.sources import directory_source, messages
 from penstock_server.sources.combined_source import CombinedSource, LastKnownState
@@ -187,6 +194,24 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             monitor=monitor,
             spans=spans,
         )
+        instance, started_s = uuid.uuid4().hex, time.time()
+        own = OwnEvidence(
+            instance=instance,
+            since_s=started_s,
+            weights=supervisor.weights_in_force,
+            counters=counters,
+            labels=lambda *which: label_counts(labels.totals(), *which) if settings.labels.enabled else None,
+        )
+        rollouts = RolloutController(
+            holder=f"{grpc_address} {instance[:8]}",
+            rollouts=lambda: source.combined().rollouts,
+            registry=source,
+            refresh=lambda: watcher.refresh(),  # noqa: PLW0108 - it is made below
+            look=_evidence(settings.rollouts, own),
+            health=supervisor.health,
+            wall=time.time,
+            lease_s=settings.rollouts.lease_s,
+        )
         retraining = _start_retrainer(stack, settings, status, labels, grpc_address)
         http_tls = settings.http.tls
         admin = AdminServer(
@@ -197,11 +222,14 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
                 DriftCollector(lambda: status.drift().versions, settings.drift.series),
                 RetrainingCollector(retraining),
                 LabelCollector(labels.report),
+                RolloutCollector(rollouts.views),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             retraining=lambda: retraining().to_json(),
             labels=lambda model: label_answer.as_json(labels.report(), model, status.expected_accuracies),
             shadows=status.shadows,
+            evidence=own.snapshot,
+            rollouts=rollouts.views,
             grpc_address=grpc_address,
             rest_address=rest_address,
             connections=checks.http_connections(),
@@ -218,14 +246,28 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             desired=supervisor.on_desired,
             polled=supervisor.on_polled,
         )
+        watched = {"following the sources": watcher.run, "watching drift": status.watch_drift}
+        if settings.rollouts.enabled:
+            watched["acting on rollouts"] = partial(rollouts.run, settings.rollouts.look_s)
         await _run(
             supervisor,
-            watcher,
-            status,
+            watched,
             last_resort,
             grace_s=settings.grace_s,
             on_ready=lambda: on_ready(_addresses(grpc_address, http_address, rest_address, supervisor.view())),
         )
+
+
+def _evidence(
+    settings: RolloutSettings, own: OwnEvidence
+) -> Callable[[str, str, str], Coroutine[Any, Any, Mapping[str, Snapshot]]]:
+    """Asks this server and the others that the settings name what they counted."""
+    replicas = Replicas(settings.replicas, settings.token_file)
+
+    async def look(model: str, version: str, champion: str) -> Mapping[str, Snapshot]:
+        return {"": own.snapshot(model, version, champion), **await replicas.look(model, version, champion)}
+
+    return look
 
 
 def _on_loop(respond: Callable[[bytes], bytes]) -> Callable[[bytes], Coroutine[Any, Any, bytes]]:
@@ -430,8 +472,7 @@ async def _keep_running(what: str, run: Callable[[], Coroutine[Any, Any, None]])
 
 async def _run(
     supervisor: Supervisor,
-    watcher: Watcher,
-    status: ServerStatus,
+    watched: Mapping[str, Callable[[], Coroutine[Any, Any, None]]],
     last_resort: lifeline.LastResort,
     *,
     grace_s: float,
@@ -455,10 +496,7 @@ async def _run(
 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, on_signal, name)
-    watching = [
-        asyncio.create_task(_keep_running("following the sources", watcher.run)),
-        asyncio.create_task(_keep_running("watching drift", status.watch_drift)),
-    ]
+    watching = [asyncio.create_task(_keep_running(what, run)) for what, run in watched.items()]
     endings: set[asyncio.Task[Any]] = {
         *watching,
         asyncio.create_task(supervisor.run()),

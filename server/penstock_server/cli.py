@@ -29,6 +29,7 @@ def run(
     allow_python: bool | None = None,
     trace_endpoint: str | None = None,
     labels: bool | None = None,
+    rollouts: bool | None = None,
     config: Path | None = None,
     log_level: LogLevel | None = None,
     log_format: LogFormat | None = None,
@@ -60,6 +61,8 @@ def run(
         settings = replace(settings, tracing=replace(settings.tracing, endpoint=trace_endpoint))
     if labels is not None:
         settings = replace(settings, labels=replace(settings.labels, enabled=labels))
+    if rollouts is not None:
+        settings = replace(settings, rollouts=replace(settings.rollouts, enabled=rollouts))
     if settings.registry is None and (settings.model_repository is None or "MLFLOW_TRACKING_URI" in os.environ):
         settings = replace(settings, registry=default_registry())
     if only_check:

@@ -28,6 +28,7 @@ from penstock_server.python.settings import PythonSettings
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.response_cache.settings import ResponseCacheSettings
 from penstock_server.retraining.settings import RetrainingSettings
+from penstock_server.rollout.settings import RolloutSettings
 from penstock_server.sources.settings import CacheSettings, FetchSettings
 from penstock_server.tracing.settings import TracingSettings
 from penstock_server.transport.address import UNIX, host_of
@@ -226,6 +227,7 @@ class ServerSettings:
             differ.
         response_cache: which answers are kept for requests with the same rows; none by default.
         retraining: which models are trained anew when, and who is told; none by default.
+        rollouts: whether this server acts on rollouts, and on whose evidence.
     """
 
     registry: str | None = None
@@ -257,6 +259,7 @@ class ServerSettings:
     fetch: FetchSettings = field(default_factory=FetchSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     retraining: RetrainingSettings = field(default_factory=RetrainingSettings)
+    rollouts: RolloutSettings = field(default_factory=RolloutSettings)
 
     def __post_init__(self) -> None:
         ports = {"port": self.port, "http_port": self.http_port, "rest_port": self.rest_port or 0}

@@ -49,25 +49,32 @@ class SourceServer:
             self._lease.close()
             self._lease = None
         try:
-            match request:
-                case messages.Poll():
-                    return messages.Polled(self._source.poll())
-                case messages.Fetch(model, version, identity):
-                    found = self._source.get(model, version, identity)
-                    self._lease = found.lease
-                    return messages.Fetched(str(found.folder), found.identity)
-                case messages.Sweep():
-                    settings = CacheSettings(self._opening.cache_mib, self._opening.cache_keep)
-                    sweep(Path(self._opening.cache_dir), settings)
-                case messages.Open():
-                    pass  # only the first message, which is not handed on
+            return self._answer(request)
         except PenstockError as error:
             return messages.Failed(type(error).__name__, str(error))
         except MemoryError:
             return messages.Failed("UnavailableError", f"{self._source.name} needs more than {MAX_DATA_BYTES:,} bytes")
         except Exception as error:  # noqa: BLE001 - told to the supervisor, by its class: the text may hold anything
             return messages.Failed("UnavailableError", f"{self._source.name} failed: {type(error).__name__}")
-        return None
+
+    def _answer(self, request: messages.Request) -> messages.Answer | None:
+        answer: messages.Answer | None = None
+        match request:
+            case messages.Poll():
+                answer = messages.Polled(self._source.poll())
+            case messages.Fetch(model, version, identity):
+                found = self._source.get(model, version, identity)
+                self._lease = found.lease
+                answer = messages.Fetched(str(found.folder), found.identity)
+            case messages.Write(model, expected, changes):
+                self._source.write(model, expected, changes)
+                answer = messages.Written()
+            case messages.Sweep():
+                settings = CacheSettings(self._opening.cache_mib, self._opening.cache_keep)
+                sweep(Path(self._opening.cache_dir), settings)
+            case messages.Open():
+                pass  # only the first message, which is not handed on
+        return answer
 
 
 def _source(opening: messages.Open) -> MlflowSource | DirectorySource:

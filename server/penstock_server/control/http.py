@@ -21,8 +21,10 @@ from penstock.names import CANARY, SERVER_NAME, SHADOW
 from penstock_server.access.gate import Gate
 from penstock_server.access.policy import EVERY_MODEL, NO_MODEL
 from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request
+from penstock_server.control.rollouts import RolloutView, shown
 from penstock_server.control.view import ServerView
 from penstock_server.errors import DeniedError, LimitedError, NotFoundError, PenstockError, UnauthenticatedError
+from penstock_server.rollout.evidence import Snapshot
 from penstock_server.rollout.plan import weight_in_percent
 from penstock_server.sources.combined_source import SourceState
 
@@ -34,9 +36,7 @@ _JSON: Final = "application/json"
 _REST: Final = frozenset({"v2", "predict", "invocations", "docs", "openapi.json", ""})
 """Where the paths begin that the REST port answers."""
 
-_HERE: Final = (
-    "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels, /v1/retraining and /v1/shadows"
-)
+_HERE: Final = "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels, /v1/retraining, /v1/rollouts and /v1/shadows"
 
 
 class AdminServer:
@@ -50,6 +50,8 @@ class AdminServer:
         retraining: the JSON of /v1/retraining.
         labels: the JSON of /v1/labels for a model, "" for all; raises `NotFoundError`.
         shadows: the JSON of /v1/shadows.
+        evidence: what this server counted of a model's version and champion, for /v1/evidence.
+        rollouts: what is known of rollouts, for /v1/rollouts.
         grpc_address, rest_address: where gRPC and REST are, for clients that come to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
@@ -67,6 +69,8 @@ class AdminServer:
         retraining: Callable[[], bytes],
         labels: Callable[[str], bytes],
         shadows: Callable[[], bytes],
+        evidence: Callable[[str, str, str], Snapshot],
+        rollouts: Callable[[], list[RolloutView]],
         grpc_address: str = "another port",
         rest_address: str = "",
         connections: int = CONNECTIONS,
@@ -83,6 +87,8 @@ class AdminServer:
         self._retraining = retraining
         self._labels_of = labels
         self._shadows = shadows
+        self._evidence_of = evidence
+        self._rollouts = rollouts
         self._server = HttpServer(
             self._answer,
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
@@ -136,6 +142,11 @@ class AdminServer:
                 answer = self._drift("".join(model), request.query.get("version", ""))
             case ["labels", *model] if len(model) < 2:
                 answer = self._labels("".join(model))
+            case ["rollouts", *model] if len(model) < 2:
+                answer = self._rollout("".join(model))
+            case ["evidence", model]:
+                asked = (request.query.get(name, "") for name in ("version", "champion"))
+                answer = Reply(msgspec.json.encode(self._evidence_of(model, *asked)), content_type=_JSON)
             case ["retraining"]:
                 answer = Reply(self._retraining(), content_type=_JSON)
             case ["shadows"]:
@@ -151,9 +162,11 @@ class AdminServer:
                 return None
             case ["metrics"] if self._opens_metrics:
                 return None
-            case ["v1", "drift" | "labels", model] if model:
+            case ["v1", "drift" | "labels" | "rollouts" | "evidence", model] if model:
                 about: str | None = model
-            case ["metrics"] | ["v1", "models" | "retraining" | "shadows"] | ["v1", "drift" | "labels", *_]:
+            case (
+                ["metrics"] | ["v1", "models" | "retraining" | "shadows" | "rollouts"] | ["v1", "drift" | "labels", *_]
+            ):
                 about = EVERY_MODEL
             case _:
                 about = NO_MODEL
@@ -195,6 +208,19 @@ class AdminServer:
                 return Reply(msgspec.json.encode({"error": str(error)}), 404, _JSON)
 
         return self._shared(("labels", model), compute)
+
+    def _rollout(self, model: str) -> Any:
+        """`/v1/rollouts` and `/v1/rollouts/{model}`: what is known of each rollout."""
+
+        def compute() -> Reply:
+            found = [view for view in self._rollouts() if model in ("", view.model)]
+            if model and not found:
+                return Reply(
+                    msgspec.json.encode({"error": f"no version of model {model!r} is being rolled out"}), 404, _JSON
+                )
+            return Reply(msgspec.json.encode({"rollouts": [shown(view) for view in found]}), content_type=_JSON)
+
+        return self._shared(("rollouts", model), compute)
 
     def _shared(self, key: tuple[str, ...], compute: Callable[[], Reply]) -> Any:
         """The answer to all that ask the same while it is computed; refused when too many others wait."""

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import structlog
 from penstock_server import errors, frames, leases
 from penstock_server.clock import Clock, monotonic
 from penstock_server.errors import PenstockError, UnavailableError
+from penstock_server.rollout.registered import Change, Expected
 from penstock_server.sources import messages
 from penstock_server.sources.source import Desired, VersionFiles
 
@@ -156,6 +157,12 @@ class SourceClient:
             )
             # Taken before the process gives up its own, so that no other server's sweep comes between.
             return replace(found, lease=leases.take(found.folder))
+
+    async def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:
+        """Makes changes in the registry; see `Source.write`."""
+        answer = await self._ask_polling(messages.Write(model, expected, tuple(changes)), self._poll_timeout_s)
+        if not isinstance(answer, messages.Written):
+            raise self._unexpected(answer)
 
     async def close(self) -> None:
         """Kills every process, whatever it does."""

@@ -40,6 +40,7 @@ from penstock_server.log_setup import LogLevel, set_level
 from penstock_server.metrics.counters import CountersShape
 from penstock_server.metrics.store import CounterStore
 from penstock_server.models.artifact import Artifact
+from penstock_server.rollout.decision import Health
 from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
 from penstock_server.transport.shared_port import SharedPort
@@ -194,6 +195,29 @@ class Supervisor:
         if status.state != "UNAVAILABLE":
             status = next(failed, VersionStatus("LOADING", status.reason))
         return plan.champion, status
+
+    def weights_in_force(self, model: str, version: str) -> tuple[float, float] | None:
+        """The shares of a canary and of the champion, 0 to 1, if all workers route by them now."""
+        workers = list(self._pool.workers.values())
+        plans = {worker.plans.get(model) for worker in workers}
+        if len(plans) != 1 or any(worker.is_serve_pending for worker in workers):
+            return None
+        plan = plans.pop()
+        weight = None if plan is None else plan.weight(version)
+        if plan is None or not weight:
+            return None
+        return weight, max(0.0, 1 - sum(arm.weight for arm in plan.canaries))
+
+    def health(self, key: VersionKey) -> Health:
+        """How a version stands: ready in every worker, or refused as it is."""
+        workers = list(self._pool.workers.values())
+        if self._fetcher.failure(key) is None and (refusal := self._refusal(key)) is not None:
+            return Health(is_ready=False, is_refused=True, reason=refusal)
+        status = version_statuses(key[0], self._desired.models.get(key[0]), workers, self._standing).get(key[1])
+        if status is None:
+            return Health(is_ready=False)
+        # A version that answers may have something that is worth knowing.
+        return Health() if status.state == "READY" else Health(is_ready=False, reason=status.reason)
 
     def set_log_level(self, level: LogLevel) -> None:
         """Has the supervisor and all workers log from this level on."""

@@ -52,8 +52,8 @@ REFUSALS: Final = (
     "limited",
     "internal",
 )
-FAILURES: Final = ("model_failed", "internal")
-"""The reasons of `REFUSALS` for which a version is to blame."""
+FAILURES: Final = ("model_failed", "internal", "invalid_input")
+"""The reasons of `REFUSALS` for which a version may be to blame: one that takes other columns refuses what others take."""
 SHADOW_RESULTS: Final = ("agree", "disagree", "failed", "refused")
 """What became of rows that the champion answered, and the shadow got."""
 SHADOW_DROPS: Final = ("busy", "incompatible", "sampled_out")

@@ -110,6 +110,12 @@ class CounterStore:
             if held == key and identity in (None, counters.identity)
         ]
 
+    def generation(self, key: VersionKey) -> str:
+        """Differs between two states of a version's counters of which one began anew in some slot."""
+        return ",".join(
+            sorted(counters.path.name for (_, held), counters in list(self._versions.items()) if held == key)
+        )
+
     def of_slots(self) -> dict[int, SharedCounters]:
         """Each slot's own counters."""
         return {slot: counters.shared for slot, counters in list(self._slots.items())}

@@ -20,6 +20,7 @@ from penstock_server.rollout.plan import (
     weight_from_percent,
     weight_in_percent,
 )
+from penstock_server.rollout.progress import is_out
 
 WEIGHT_TAG: Final = "penstock.weight"
 """The tag of a version that holds its weight as canary, in percent."""
@@ -117,6 +118,9 @@ def _beside(role: Role, aliases: Mapping[str, str], champion: str, problems: lis
 
 def _weight(alias: str, version: str, tags: Mapping[str, str], left: float, problems: list[str]) -> float:
     who = f"{alias} {version}"
+    if is_out(tags):
+        problems.append(f"{who} gets no traffic: its rollout has ended")
+        return 0.0
     if WEIGHT_TAG not in tags:
         problems.append(f"{who} has no tag '{WEIGHT_TAG}' and gets no traffic; expected a percentage in it")
         return 0.0
@@ -137,6 +141,8 @@ def _weight(alias: str, version: str, tags: Mapping[str, str], left: float, prob
 
 def _fraction(alias: str, version: str, tags: Mapping[str, str], problems: list[str]) -> float:
     """A shadow's share of the batches; none where its tag cannot be read, since it may have been meant to be small."""
+    if is_out(tags):
+        return 0.0
     if SAMPLE_TAG not in tags:
         return 1.0
     try:

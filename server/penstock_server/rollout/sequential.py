@@ -407,14 +407,21 @@ def slower_by(canary: Any, champion: Any, alpha: float) -> float:
 
 
 def exceedance_edge(counts: Any, quantile: float) -> int | None:
-    """The first edge of a histogram that so many values are below, such as the champion's p99 before a rollout.
+    """The edge of a histogram that stands for a quantile, such as the champion's p99 before a rollout.
 
-    Latencies above it are events for `log_e_worse`. It must stay the same for the whole rollout. None where the quantile
-    is in the last bin, which has no upper end, or where there are no values.
+    Latencies above it are events for `log_e_worse`. It must stay the same for the whole rollout. It is the edge above which
+    the odds of values are nearest to those of the quantile. Where that is more than fourfold, as where all values lie in one
+    bin, it is the first edge that so many are below: then what is slower than ever before is an event. None where that is in
+    the last bin, which has no upper end, or where there are no values.
     """
     if not np.sum(counts):
         return None
-    reached = np.flatnonzero(_shares_below(counts) >= quantile)
+    below = _shares_below(counts)[:-1]
+    away = np.abs(np.log(np.maximum(1 - below, _TINY) / np.maximum(below, _TINY)) - log((1 - quantile) / quantile))
+    nearest = int(np.argmin(away))
+    if away[nearest] <= log(4):
+        return nearest
+    reached = np.flatnonzero(below >= quantile)
     return int(reached[0]) if len(reached) else None
 
 

@@ -18,6 +18,7 @@ from penstock_server import atomic, paths
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
 from penstock_server.models import strict_json
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.registered import Change, Expected
 from penstock_server.sources import former_state
 from penstock_server.sources.source import Desired, Source, VersionFiles
 
@@ -145,7 +146,13 @@ def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str
                 problems.setdefault(model, []).append(f"{winner} and {name} both name it; the first is followed")
     joined = {model: "; ".join(sentences) for model, sentences in problems.items()}
     known = {model: own for model, own in identities.items() if own}
-    return Desired(models=models, problems=joined, identities=known), owners
+    rollouts = {
+        model: found
+        for index, (_, desired) in enumerate(states)
+        for model, found in desired.rollouts.items()
+        if owners.get(model) == index
+    }
+    return Desired(models=models, problems=joined, identities=known, rollouts=rollouts), owners
 
 
 class CombinedSource:
@@ -198,6 +205,13 @@ class CombinedSource:
         if owner is None:
             raise NotFoundError(f"model {model!r} is not desired by {self.name}")
         return await self.members[owner].source.fetch(model, version, identity)
+
+    async def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:
+        """Writes to the source that the model comes from; see `Source.write`."""
+        owner = self._owners.get(model)
+        if owner is None:
+            raise NotFoundError(f"model {model!r} is not desired by {self.name}")
+        await self.members[owner].source.write(model, expected, changes)
 
     async def close(self) -> None:
         """Ends what the sources run."""

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from penstock.names import PIPELINE_FILE
-from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
+from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError, UnsupportedError
 from penstock_server.models import triton_config
 from penstock_server.models.triton_config import MODEL, TritonConfig
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.registered import Change, Expected
 from penstock_server.sources.source import Desired, VersionFiles
 
 MAX_FILES: Final = 10_000
@@ -113,6 +114,12 @@ class DirectorySource:
         if not is_plain or not _is_complete(folder, self._config(folder.parent)[0]):
             raise NotFoundError(f"version {version!r} of model {model!r} is not in {self.name}")
         return folder
+
+    def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:  # noqa: ARG002 - the other source's
+        """Nothing can be written to a folder of versions."""
+        raise UnsupportedError(
+            f"{self.name} is a folder: it has no aliases and tags, so nothing of model {model!r} is written"
+        )
 
     def _config(self, model: Path) -> tuple[TritonConfig | None, str]:
         """A model's configuration, and the identity of the files that it is made of, "" where there are none."""

@@ -98,6 +98,15 @@ class HttpSession:
                 if reply.length:
                     raise UnavailableError(f"the registry {self.shown} does not give {what}: its answer is cut short")
 
+    def send(self, method: str, path: str, body: Mapping[str, object], what: str) -> None:
+        """Sends JSON, and reads what is answered without using it; raises as `registered.Registry` says, about `what`."""
+        headers = {**self._headers, "Content-Type": "application/json"}
+        with self._translated(what):
+            address, raw = f"{self._base}{path}", msgspec.json.encode(body)
+            request = urllib.request.Request(address, raw, headers, method=method)  # noqa: S310 - http or https, checked before
+            with self._opener.open(request, timeout=self._timeout_s) as reply:
+                reply.read(_CHUNK_BYTES)
+
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
         try:

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from penstock_server.rollout.registered import Change, Expected
 from penstock_server.sources.source import Desired
 
 
@@ -47,6 +48,14 @@ class Fetch(msgspec.Struct, frozen=True, tag=True):
     identity: str
 
 
+class Write(msgspec.Struct, frozen=True, tag=True):
+    """Make changes in the registry: answered by `Written` or `Failed`."""
+
+    model: str
+    expected: Expected
+    changes: tuple[Change, ...]
+
+
 class Sweep(msgspec.Struct, frozen=True, tag=True):
     """Delete from the cache what nobody needs, and end; not answered."""
 
@@ -62,6 +71,10 @@ class Fetched(msgspec.Struct, frozen=True, tag=True):
     identity: str
 
 
+class Written(msgspec.Struct, frozen=True, tag=True):
+    """All of it was written."""
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """The name of the error's class, and its sentence."""
 
@@ -69,8 +82,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-Request = Open | Poll | Fetch | Sweep
-Answer = Polled | Fetched | Failed
+Request = Open | Poll | Fetch | Write | Sweep
+Answer = Polled | Fetched | Written | Failed
 
 _requests: Final[msgspec.msgpack.Decoder[Request]] = msgspec.msgpack.Decoder(Request)
 _answers: Final[msgspec.msgpack.Decoder[Answer]] = msgspec.msgpack.Decoder(Answer)

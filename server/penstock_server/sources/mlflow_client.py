@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from penstock_server.errors import InvalidInputError, NotFoundError, PenstockError, UnavailableError
+from penstock_server.rollout.registered import Change, DeleteAlias, DeleteTag, Expected, SetAlias, SetTag
 from penstock_server.sources.registered import (
     PAGE_MODELS,
     RegisteredModel,
     RegisteredVersion,
     all_pages,
+    check_expected,
     identity_of,
 )
 from penstock_server.sources.registry import redacted, without_secrets
@@ -61,6 +63,29 @@ class RegistryClient:
     def artifact_uri(self, model: str, version: str) -> str:
         with self._translated(f"the place of the files of version {version} of model {model!r}"):
             return str(self._client().get_model_version_download_uri(model, version))
+
+    def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:
+        version = self.version(model, expected.version) if expected.version else None
+        check_expected(expected, self.model(model), version)
+        with self._translated(f"a change of model {model!r}"):
+            for change in changes:
+                self._make(model, change)
+
+    def _make(self, model: str, change: Change) -> None:
+        client = self._client()
+        match change:
+            case SetAlias(alias, version):
+                client.set_registered_model_alias(model, alias, version)
+            case DeleteAlias(alias):
+                client.delete_registered_model_alias(model, alias)
+            case SetTag("", key, value):
+                client.set_registered_model_tag(model, key, value)
+            case SetTag(version, key, value):
+                client.set_model_version_tag(model, version, key, value)
+            case DeleteTag("", key):
+                client.delete_registered_model_tag(model, key)
+            case DeleteTag(version, key):
+                client.delete_model_version_tag(model, version, key)
 
     def underlying_uri(self, uri: str) -> str:
         """Where the files of a `runs:` or `models:` address are."""
@@ -112,6 +137,7 @@ class RegistryClient:
             versions,
             marker=f"{found.creation_timestamp} {found.last_updated_timestamp}",
             newest=max(versions, key=lambda version: (len(version), version), default=""),
+            tags=_texts(found.tags),
         )
 
     def _version(self, found: Any, model: str) -> RegisteredVersion:

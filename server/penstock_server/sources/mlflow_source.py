@@ -8,6 +8,7 @@ aliases, a `registered.Registry` reads the registry, and `version_cache` keeps t
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,8 @@ from penstock_server.errors import InvalidInputError, NotFoundError, Unavailable
 from penstock_server.models.version_folder import shown
 from penstock_server.rollout.aliases import aliases_of, interpret, tagged_versions
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.progress import LEASE_TAG
+from penstock_server.rollout.registered import TAG_PREFIX, Change, Expected, RegisteredRollout, candidate_of
 from penstock_server.sources import flavours, local_files, remote_files
 from penstock_server.sources.budget import Budget
 from penstock_server.sources.http_session import HttpSession, needs_mlflow
@@ -85,7 +88,7 @@ class MlflowSource:
         for model in listed:
             reading.take(model)
         self._known = reading.used
-        return Desired(reading.models, {**reading.problems, **problems}, reading.identities)
+        return Desired(reading.models, {**reading.problems, **problems}, reading.identities, reading.rollouts)
 
     def fetch(self, model: str, version: str, identity: str = "") -> Path:
         """The folder of `get`."""
@@ -123,6 +126,10 @@ class MlflowSource:
         return self._cache.find(model, version, registered.identity) or self._cache.store(
             model, version, registered.identity, lambda folder: self._download(model, version, folder)
         )
+
+    def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:
+        """Writes to the registry; see `Registry.write`."""
+        self._registry.write(model, expected, changes)
 
     @property
     def _registry(self) -> Registry:
@@ -189,6 +196,7 @@ class _Reading:
         self.models: dict[str, TrafficPlan] = {}
         self.problems: dict[str, str] = {}
         self.identities: dict[str, dict[str, str]] = {}
+        self.rollouts: dict[str, RegisteredRollout] = {}
         self.used: dict[tuple[str, str, str], RegisteredVersion] = {}
         self._registry = registry
         self._known = known
@@ -228,6 +236,18 @@ class _Reading:
             sentences.append(problem)
         if sentences:
             self.problems[name] = "; ".join(sentences)
+        self._take_rollout(model)
+
+    def _take_rollout(self, model: RegisteredModel) -> None:
+        """Adds the model's rollout, if it has one; a version that cannot be read has none for now."""
+        newest = model.versions.get(model.newest)
+        version = candidate_of(model.aliases, model.newest, newest.tags if newest is not None else {})
+        if version is None or not _VERSION.fullmatch(version):
+            return
+        with suppress(UnavailableError, NotFoundError, InvalidInputError):
+            found = self._version(model, version, is_fresh=True)
+            tags = {key: value for key, value in found.tags.items() if key.startswith(TAG_PREFIX)}
+            self.rollouts[model.name] = RegisteredRollout(version, model.aliases, tags, model.tags.get(LEASE_TAG, ""))
 
     def _versions(
         self, model: RegisteredModel, aliases: dict[str, str], sentences: list[str]

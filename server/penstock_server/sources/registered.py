@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from penstock.names import VersionKey
 from penstock_server.errors import UnavailableError
+from penstock_server.rollout.registered import Change, Expected
 
 MAX_MODELS: Final = 100_000
 """A registry that lists more is not followed: it lists without end, or more than one server should hold."""
@@ -44,6 +45,7 @@ class RegisteredModel:
     Attributes:
         aliases: the version of each alias.
         versions: those versions that came with the list; others are asked for.
+        tags: the model's own.
         marker: changes when versions come or go, so that what was asked before may be used again.
         newest: the highest version, "" if there is none.
     """
@@ -53,6 +55,7 @@ class RegisteredModel:
     versions: Mapping[str, RegisteredVersion] = field(default_factory=dict)
     marker: str = ""
     newest: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def all_pages(page_of: Callable[[str], tuple[Iterable[RegisteredModel], str]], shown: str) -> list[RegisteredModel]:
@@ -97,6 +100,24 @@ class Registry(Protocol):
     def artifact_uri(self, model: str, version: str) -> str:
         """Where the version's files are."""
         ...
+
+    def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:
+        """Makes changes in their order, if what is expected is true; `UnavailableError` when it is not.
+
+        A registry in sqlite makes all of them or none. Others make one after the other, and may stop midway.
+        """
+        ...
+
+
+def check_expected(expected: Expected, model: RegisteredModel, version: RegisteredVersion | None) -> None:
+    """Checks that nobody wrote meanwhile.
+
+    Raises:
+        UnavailableError: somebody did; says what is otherwise.
+    """
+    unmet = expected.unmet(model.tags, model.aliases, version.tags if version is not None else {})
+    if unmet:
+        raise UnavailableError(f"model {model.name!r} has changed meanwhile, so nothing is written: {unmet}")
 
 
 def identity_of(registry: str, key: VersionKey, *, created: object, source: object, run: object) -> str:

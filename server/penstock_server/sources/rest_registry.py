@@ -9,7 +9,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from penstock_server.errors import UnavailableError
+from penstock_server.errors import NotFoundError, UnavailableError
+from penstock_server.rollout.registered import Change, DeleteAlias, DeleteTag, Expected, SetAlias, SetTag
 from penstock_server.sources.http_session import HttpSession
 from penstock_server.sources.registered import (
     IS_PROMPT,
@@ -17,6 +18,7 @@ from penstock_server.sources.registered import (
     RegisteredModel,
     RegisteredVersion,
     all_pages,
+    check_expected,
     identity_of,
 )
 
@@ -108,6 +110,18 @@ class RestRegistry:
         query = {"name": model, "version": version}
         return self._get("/model-versions/get-download-uri", query, what, _addresses).artifact_uri
 
+    def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:
+        what = f"a change of model {model!r}"
+        version = self.version(model, expected.version) if expected.version else None
+        check_expected(expected, self.model(model), version)
+        for change in changes:
+            method, path, body = _request(model, change)
+            try:
+                self._session.send(method, _API + path, body, what)
+            except NotFoundError:
+                if method != "DELETE":  # what is gone already need not be deleted
+                    raise
+
     def _get(
         self, path: str, query: Mapping[str, object], what: str, decoder: msgspec.json.Decoder[_ReplyT]
     ) -> _ReplyT:
@@ -128,6 +142,7 @@ class RestRegistry:
             versions,
             marker=f"{found.creation_timestamp} {found.last_updated_timestamp}",
             newest=max(versions, key=lambda version: (len(version), version), default=""),
+            tags={tag.key: tag.value for tag in found.tags},
         )
 
     def _version(self, found: _Version, model: str) -> RegisteredVersion:
@@ -139,6 +154,25 @@ class RestRegistry:
             run=found.run_id,
         )
         return RegisteredVersion(identity, {tag.key: tag.value for tag in found.tags}, found.status)
+
+
+def _request(model: str, change: Change) -> tuple[str, str, dict[str, str]]:
+    """The method, path and body of one change."""
+    match change:
+        case SetAlias(alias, version):
+            return "POST", "/registered-models/alias", {"name": model, "alias": alias, "version": version}
+        case DeleteAlias(alias):
+            return "DELETE", "/registered-models/alias", {"name": model, "alias": alias}
+        case SetTag(version, key, value):
+            of, whose = _owner(version)
+            return "POST", f"/{of}/set-tag", {"name": model, **whose, "key": key, "value": value}
+        case DeleteTag(version, key):
+            of, whose = _owner(version)
+            return "DELETE", f"/{of}/delete-tag", {"name": model, **whose, "key": key}
+
+
+def _owner(version: str) -> tuple[str, dict[str, str]]:
+    return ("model-versions", {"version": version}) if version else ("registered-models", {})
 
 
 def _is_prompt(tags: list[_Tag]) -> bool:

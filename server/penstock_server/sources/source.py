@@ -4,7 +4,7 @@ A source always states all that it desires, so the next poll repairs a missed on
 versions are loaded for it, and `control.watcher` how often it is polled.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,10 @@ import msgspec
 
 from penstock_server.leases import Lease
 from penstock_server.rollout.plan import TrafficPlan
+from penstock_server.rollout.registered import Change, Expected, RegisteredRollout
 
 
-class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """All that one source desires at one moment.
 
     There are three cases per model. In `models`: that is the desired plan, whatever `problems` says. Only in
@@ -30,11 +31,13 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         identities: the identity of each version of the plans, by model and version. A version that is registered anew
             under the same name and number has another one. It may be missing, in files of an earlier release or where a
             source does not know it.
+        rollouts: each model's version that is being rolled out, with what the registry says of that.
     """
 
     models: Mapping[str, TrafficPlan] = msgspec.field(default_factory=dict)
     problems: Mapping[str, str] = msgspec.field(default_factory=dict)
     identities: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
+    rollouts: Mapping[str, RegisteredRollout] = msgspec.field(default_factory=dict)
 
     def identity(self, model: str, version: str) -> str:
         """The version's identity, "" if it is unknown."""
@@ -68,7 +71,13 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """This state, with the former plans of these models, unless they have a plan in it."""
         plans = {name: former.models[name] for name in names}
         identities = {name: former.identities[name] for name in names if name in former.identities}
-        return Desired({**plans, **self.models}, self.problems, {**identities, **self.identities})
+        rollouts = {name: former.rollouts[name] for name in names if name in former.rollouts}
+        return Desired(
+            {**plans, **self.models},
+            self.problems,
+            {**identities, **self.identities},
+            {**rollouts, **self.rollouts},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,16 @@ class Source(Protocol):
             NotFoundError: there is no such version.
             InvalidInputError: there is one and it cannot be used.
             UnavailableError: the source does not answer, and there is no local copy.
+        """
+        ...
+
+    async def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None:
+        """Makes changes in their order, if what is expected is true.
+
+        Raises:
+            UnavailableError: the source does not answer, or somebody else wrote meanwhile.
+            InvalidInputError: it refuses.
+            UnsupportedError: nothing can be written to such a source.
         """
         ...
 

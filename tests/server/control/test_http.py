@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import aiohttp
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -14,8 +15,12 @@ from penstock_server.access.settings import AccessSettings, RuleSettings
 from penstock_server.access.tokens import hash_of
 from penstock_server.control.http import AdminServer
 from penstock_server.control.port import reserve_http
+from penstock_server.control.rollouts import RolloutView
 from penstock_server.control.view import ServerView, VersionView, WorkerView
 from penstock_server.errors import NotFoundError
+from penstock_server.rollout.evidence import Snapshot
+from penstock_server.rollout.progress import Progress
+from penstock_server.rollout.spec import RolloutSpec
 from penstock_server.sources.combined_source import SourceState
 
 VIEW = ServerView(
@@ -46,6 +51,9 @@ def labels(model: str) -> bytes:
     return json.dumps([model, "labels"]).encode()
 
 
+ROLLOUT = RolloutView("fares", "4", Progress(spec=RolloutSpec(), champion="3", status="running", reason="5 %: begun"))
+
+
 @pytest.fixture
 async def address() -> AsyncIterator[str]:
     admin = AdminServer(
@@ -56,6 +64,8 @@ async def address() -> AsyncIterator[str]:
         retraining=lambda: b'{"enabled": false}',
         labels=labels,
         shadows=lambda: b'{"shadows": []}',
+        evidence=lambda model, version, champion: Snapshot(f"{model}/{version}/{champion}", "5"),
+        rollouts=lambda: [ROLLOUT],
     )
     listening = reserve_http("127.0.0.1", 0)
     admin.start(listening)
@@ -71,6 +81,36 @@ async def test_retraining_is_shown(address: str) -> None:
 async def test_shadows_are_shown(address: str) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{address}/v1/shadows") as reply:
         assert (reply.status, reply.content_type, await reply.json()) == (200, "application/json", {"shadows": []})
+
+
+@pytest.mark.parametrize("path", ["/v1/rollouts", "/v1/rollouts/fares"])
+async def test_rollouts_are_shown_with_what_was_declared_in_words(address: str, path: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(address + path) as reply:
+        assert reply.status == 200
+        (found,) = (await reply.json())["rollouts"]
+    assert {name: found[name] for name in ("model", "version", "champion", "status", "stage", "reason")} == {
+        "model": "fares", "version": "4", "champion": "3", "status": "running", "stage": "5 %", "reason": "5 %: begun",
+    }  # fmt: skip
+    assert "25 %" in found["in_words"]
+    assert [(gate["metric"], gate["interval"]) for gate in found["gates"]] == [
+        ("errors", [0.0, None]),
+        ("p99", [0.0, None]),
+    ]
+
+
+async def test_a_model_without_a_rollout_has_none_to_show(address: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/v1/rollouts/other") as reply:
+        assert reply.status == 404
+        assert await reply.json() == {"error": "no version of model 'other' is being rolled out"}
+
+
+async def test_evidence_is_told_to_other_servers(address: str) -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{address}/v1/evidence/a%20b?version=2&champion=1") as reply,
+    ):
+        found = msgspec.json.decode(await reply.read(), type=Snapshot)
+    assert (found.instance, found.weight) == ("a b/2/1", "5")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +187,8 @@ async def guarded(*, opens_metrics: bool = False) -> AsyncIterator[str]:
         retraining=lambda: b'{"enabled": false}',
         labels=labels,
         shadows=lambda: b'{"shadows": []}',
+        evidence=lambda model, version, champion: Snapshot(f"{model}/{version}/{champion}", "5"),
+        rollouts=lambda: [ROLLOUT],
         gate=gate,
         opens_metrics=opens_metrics,
     )
@@ -181,6 +223,11 @@ async def status(address: str, path: str, token: str | None) -> int:
         ("/v1/retraining", "ops", 200),
         ("/v1/shadows", "shop", 403),
         ("/v1/shadows", "ops", 200),
+        ("/v1/rollouts", "shop", 403),
+        ("/v1/rollouts", "ops", 200),
+        ("/v1/rollouts/fares", "shop", 200),
+        ("/v1/evidence/fares", "shop", 200),
+        ("/v1/evidence/other", "shop", 403),
         ("/v1/models", "bad", 401),
         ("/v1/drift", "shop", 403),
         ("/v1/drift/", "shop", 403),

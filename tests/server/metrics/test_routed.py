@@ -39,7 +39,9 @@ def test_what_named_the_version_is_left_out() -> None:
     assert cells == {latency_bucket(1_000_000): 2, latency_bucket(500_000_000): 2, latency_bucket(1_000_000_000): 2}
 
 
-@pytest.mark.parametrize("reason", [reason for reason in REFUSALS if reason not in ("model_failed", "internal")])
+@pytest.mark.parametrize(
+    "reason", [reason for reason in REFUSALS if reason not in ("model_failed", "internal", "invalid_input")]
+)
 def test_what_is_not_the_versions_fault_is_no_failure(reason: str) -> None:
     counters = new_counters(CountersShape())
     Recorder(counters).refused(reason)

@@ -225,7 +225,15 @@ def test_slower_only_when_the_bands_are_apart() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "quantile", "expected"),
-    [([90, 9, 1, 0], 0.9, 0), ([90, 9, 1, 0], 0.95, 1), ([90, 9, 0, 1], 0.995, None), ([0, 0, 0, 0], 0.5, None)],
+    [
+        ([90, 9, 1, 0], 0.9, 0),
+        ([90, 9, 1, 0], 0.95, 0),  # 10 % are nearer to 5 % than 1 % is
+        ([90, 9, 0, 1], 0.995, 1),
+        ([990, 1, 9, 0], 0.99, 0),  # though 0.99 is not reached below it
+        ([0, 100, 0, 0], 0.99, 1),  # all in one bin: what is slower than that
+        ([0, 0, 0, 100], 0.5, None),
+        ([0, 0, 0, 0], 0.5, None),
+    ],
 )
 def test_the_edge_to_exceed(counts: list[int], quantile: float, expected: int | None) -> None:
     assert sequential.exceedance_edge(counts, quantile) == expected

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_tools.cli import demo, token
+from penstock_tools.cli import demo, rollout, token
 from penstock_tools.cli.compile import compile_kernels
 from penstock_tools.cli.drift import drift
 from penstock_tools.cli.drift_check import drift_check
@@ -89,6 +89,7 @@ app.command(rich_help_panel=_RELEASE)(publish)
 app.command(rich_help_panel=_RELEASE)(features)
 app.command(rich_help_panel=_RELEASE)(optimize)
 app.command(rich_help_panel=_RELEASE)(promote)
+app.add_typer(rollout.app, name="rollout", rich_help_panel=_RELEASE)
 app.command("drift-check", rich_help_panel=_RELEASE)(drift_check)
 app.command(rich_help_panel=_RELEASE)(replay)
 

@@ -91,6 +91,15 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    rollouts: Annotated[
+        bool | None,
+        typer.Option(
+            "--rollouts",
+            help="Act on the rollouts that the registry declares (`penstock rollout start`): this server then writes aliases "
+            "and tags. Of several servers that may, one does. Default: no.",
+            show_default=False,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -143,6 +152,7 @@ def serve(
         allow_python=allow_python,
         trace_endpoint=trace_endpoint,
         labels=labels,
+        rollouts=rollouts,
         config=config,
         log_level=log_level,
         log_format=log_format,

@@ -22,6 +22,7 @@ from penstock.names import CANARY, CHAMPION, ROLES, SHADOW, did_you_mean, role_o
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.rollout.aliases import SAMPLE_TAG, WEIGHT_TAG, aliases_of
 from penstock_server.rollout.plan import weight_from_percent
+from penstock_server.rollout.progress import PROGRESS_TAG, is_out
 from penstock_tools.publish.registry import opened
 
 
@@ -120,7 +121,7 @@ def remove(name: str, version: str | None = None, alias: str | None = None, regi
     if alias is not None:
         _check_name(alias)
     with opened(registry) as client:
-        roles = _roles(client, name)
+        roles = roles_of(client, name)
         ended = tuple((alias, version) for role in ROLES for alias, version in aliases_of(role, roles).items())
         meant = tuple(one for one in ended if alias in (None, one[0]) and version in (None, one[1]))
         if not meant:
@@ -172,12 +173,15 @@ class _Shares(NamedTuple):
 
 
 def _promote(client: Any, name: str, version: str, alias: str, shares: _Shares, *, also: bool) -> Promotion:
-    roles = _roles(client, name)
-    _check_version(client, name, version)
+    roles = roles_of(client, name)
+    check_version(client, name, version)
     if alias != CHAMPION and roles.get(CHAMPION) == version:
         raise InvalidInputError(
             f"version {version} of {name} is its champion; promote another version to champion first"
         )
+    if is_out(client.get_model_version(name, version).tags):
+        # A rollout that failed keeps a version from all traffic; this takes it back.
+        client.delete_model_version_tag(name, version, PROGRESS_TAG)
     for tag, percent in shares.tags().items():
         client.set_model_version_tag(name, version, tag, percent)
     client.set_registered_model_alias(name, alias, version)
@@ -193,7 +197,8 @@ def _percent(weight: float) -> str:
     return f"{weight:.9f}".rstrip("0").removesuffix(".")
 
 
-def _roles(client: Any, name: str) -> dict[str, str]:
+def roles_of(client: Any, name: str) -> dict[str, str]:
+    """The version of each of a model's aliases; `NotFoundError` names the models there are."""
     try:
         aliases = client.get_registered_model(name).aliases
     except Exception as error:
@@ -205,7 +210,8 @@ def _roles(client: Any, name: str) -> dict[str, str]:
     return {str(alias): str(version) for alias, version in aliases.items()}
 
 
-def _check_version(client: Any, name: str, version: str) -> None:
+def check_version(client: Any, name: str, version: str) -> None:
+    """Checks that a model has a version; `NotFoundError` names those it has."""
     quoted = name.replace("'", "\\'")
     found = client.search_model_versions(f"name='{quoted}'", max_results=200)
     known = sorted((str(each.version) for each in found), key=int)

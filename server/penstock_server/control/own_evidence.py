@@ -1,0 +1,99 @@
+"""What this server has counted of a version and its champion, for rollouts."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from penstock.names import CANARY, CHAMPION, VersionKey
+from penstock_server.labels.totals import LabelTotals, VersionLabels
+from penstock_server.metrics import routed
+from penstock_server.metrics.store import CounterStore
+from penstock_server.rollout.evidence import LabelCounts, ShadowTotals, Snapshot, VersionTotals, weight_key
+
+
+class OwnEvidence:
+    """Reads the counters that workers write.
+
+    Args:
+        instance: differs between two runs of a server.
+        since_s: when this one began, in seconds since 1970.
+        weights: the shares of a version and of the champion in force on all workers; None while they change.
+        counters: what the workers counted.
+        labels: what labels say of a model's version and champion; None where none are taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        instance: str,
+        since_s: float,
+        weights: Callable[[str, str], tuple[float, float] | None],
+        counters: CounterStore,
+        labels: Callable[[str, str, str], LabelCounts | None] = lambda *_: None,
+    ) -> None:
+        self._instance = instance
+        self._since_s = since_s
+        self._weights = weights
+        self._counters = counters
+        self._labels = labels
+
+    def snapshot(self, model: str, version: str, champion: str) -> Snapshot:
+        """What was counted of a version and its champion since this server began."""
+        keys = (model, version), (model, champion)
+        weights = self._weights(model, version)
+        return Snapshot(
+            "/".join((self._instance, *(self._counters.generation(key) for key in keys))),
+            weight_key(*weights) if weights is not None and min(weights) > 0 else "",
+            self._since_s,
+            version=self._routed(keys[0]),
+            champion=self._routed(keys[1]),
+            shadow=self._shadow(keys[0]),
+            labels=self._labels(model, version, champion),
+        )
+
+    def _routed(self, key: VersionKey) -> VersionTotals:
+        counters = self._counters.of_version(key)
+        if not counters:
+            return VersionTotals()
+        found = routed.totals(counters)
+        return VersionTotals(found.requests, found.failed, found.latency)
+
+    def _shadow(self, key: VersionKey) -> ShadowTotals:
+        counters = self._counters.of_version(key)
+        if not counters:
+            return ShadowTotals()
+        agree, disagree, failed, refused = np.sum([one.shadow for one in counters], axis=0).tolist()
+        distances = np.sum([one.scores for one in counters], axis=0)
+        return ShadowTotals(agree, disagree, failed + refused, tuple(distances.tolist()))
+
+
+def label_counts(totals: LabelTotals, model: str, version: str, champion: str) -> LabelCounts:
+    """What labels say of a version as canary beside its champion, and as its shadow.
+
+    Answers are paired by the weights that they were given under: a canary's weight and its champion's make 1 where no other
+    canary has any.
+    """
+    ours = {
+        _weight(each): each.totals
+        for each in totals.versions
+        if (each.model, each.version, each.role) == (model, version, CANARY)
+    }
+    theirs = {
+        _weight(each): each.totals
+        for each in totals.versions
+        if (each.model, each.version, each.role) == (model, champion, CHAMPION)
+    }
+    wrong, values = {}, np.zeros(6)
+    for weight, mine in ours.items():
+        other = theirs.get(round(1 - weight, 9))
+        if 0 < weight < 1 and other is not None:
+            wrong[weight_key(weight, 1 - weight)] = (mine.labelled, mine.wrong, other.labelled, other.wrong)
+            values += [n for each in (mine, other) for n in (each.values, each.value_sum, each.value_squares)]
+    pairs = totals.pair(model, champion, version)
+    return LabelCounts(
+        wrong, (pairs.both, pairs.only_champion, pairs.only_shadow, pairs.neither), tuple(values.tolist())
+    )
+
+
+def _weight(labels: VersionLabels) -> float:
+    return -1.0 if labels.weight is None else round(labels.weight, 9)

@@ -1,0 +1,239 @@
+"""What each metric says of a version that is rolled out: whether it is proven worse, or shown to be good enough.
+
+Both are e-values that are valid however often one looks (`rollout.sequential`), from totals (`rollout.evidence`). Pure.
+"""
+
+from collections.abc import Sequence
+from math import inf
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from penstock_server.rollout import sequential
+from penstock_server.rollout.evidence import LABELLED, REQUESTS, WRONG, Evidence
+from penstock_server.rollout.sequential import Pairs, Reals, threshold
+from penstock_server.rollout.spec import QUANTILES, RATES, Metric, RolloutSpec
+
+INTERVAL_ALPHA = 0.05
+"""Intervals are for people: the truth is ever outside of one with this chance."""
+
+
+MOST_EVIDENCE = 1000.0
+"""More is shown as this."""
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """What one metric says.
+
+    Attributes:
+        metric: which.
+        margin: how much worse is tolerated, as in the specification.
+        version: the metric's value for the version, None where there is none: a share of requests or rows, a mean distance, or
+            a mean value.
+        champion: its value for the champion.
+        worse: the evidence that the version is worse, where 1 is enough.
+        within: the evidence that it is not worse by the margin, where 1 is enough.
+        sentence: the same in words.
+    """
+
+    metric: Metric
+    margin: float
+    version: float | None
+    champion: float | None
+    worse: float
+    within: float
+    sentence: str
+
+    @property
+    def is_worse(self) -> bool:
+        return self.worse >= 1
+
+    @property
+    def is_within(self) -> bool:
+        return self.within >= 1
+
+
+class _Reading(NamedTuple):
+    """What a metric shows: values, the logarithms of both e-values, and words."""
+
+    version: float | None
+    champion: float | None
+    worse: float
+    within: float
+    what: str
+    margin: str
+
+
+def gate_of(metric: Metric, spec: RolloutSpec, evidence: Evidence, distance_edges: Sequence[float]) -> Gate:
+    """What one of a rollout's metrics says.
+
+    Args:
+        metric: one of `spec.gates`.
+        spec: the rollout's.
+        evidence: what is known.
+        distance_edges: the upper ends of the cells of `Evidence.distances`.
+    """
+    margin = spec.gates[metric]
+    # Any of the gates may roll the version back, so each has its part of what may go wrong; the promotion needs all of them.
+    alarm, enough = spec.false_rollbacks / len(spec.gates), spec.false_promotions
+    if metric in RATES:
+        found = _rate(metric, margin, spec, evidence)
+    elif metric == "disagreement":
+        found = _disagreement(margin, evidence)
+    elif metric == "distance":
+        found = _distance(margin, evidence, distance_edges)
+    elif metric == "accuracy":
+        found = _accuracy(margin, evidence, spec.dispersion)
+    else:
+        found = _value(margin, evidence, alarm, enough)
+    worse, within = (
+        min(max(0.0, log_e / threshold(alpha)), MOST_EVIDENCE)
+        for log_e, alpha in ((found.worse, alarm), (found.within, enough))
+    )
+    if worse >= 1:
+        end = "proven worse"
+    elif within >= 1:
+        end = f"shown to be within {found.margin}"
+    else:
+        end = f"not shown to be within {found.margin} yet"
+    sentence = f"{metric}: {found.what}: {end}"
+    return Gate(metric, margin, found.version, found.champion, worse, within, sentence)
+
+
+def _rate(metric: Metric, margin: float, spec: RolloutSpec, evidence: Evidence) -> _Reading:
+    splits, dispersion = evidence.splits(metric), spec.dispersion
+    ours, theirs = evidence.total(metric)
+    requests, champions = evidence.total(REQUESTS)
+    worse = float(sequential.log_e_worse(splits, dispersion=dispersion)) if splits else 0.0
+    within = float(sequential.log_e_within(splits, margin, dispersion=dispersion)) if splits else 0.0
+    floor = spec.errors_floor if metric == "errors" else margin * (1 - QUANTILES[metric])
+    if 0 < floor < 1 and requests:
+        # Where next to nothing fails, or is slow, there is nothing to compare. Two tests of one thing share what may go wrong.
+        below = sequential.log_e_share_below(ours / dispersion, requests / dispersion, floor)
+        within = float(sequential.log_e_average([within, below]))
+    version, champion = _share(ours, requests), _share(theirs, champions)
+    name = "fails" if metric == "errors" else f"takes longer than the champion's {metric} did"
+    what = f"it {name} on {_percent(version)} of {requests:,} requests, the champion on {_percent(champion)}"
+    return _Reading(version, champion, worse, within, what, f"{margin:g} times the champion's")
+
+
+def _disagreement(limit: float, evidence: Evidence) -> _Reading:
+    agree, disagree, failed = evidence.shadow
+    differ, rows = disagree + failed, agree + disagree + failed
+    share = _share(differ, rows)
+    return _Reading(
+        share,
+        None,
+        float(sequential.log_e_share_above(differ, rows, limit)),
+        float(sequential.log_e_share_below(differ, rows, limit)),
+        f"answers differ from the champion's on {_percent(share)} of {rows:,} rows",
+        f"{100 * limit:g} %",
+    )
+
+
+def _distance(limit: float, evidence: Evidence, edges: Sequence[float]) -> _Reading:
+    counts, lower, upper = _cells(evidence, edges)
+    rows = counts.sum()
+    mean = float(counts @ upper / rows) if rows else None
+    return _Reading(
+        mean,
+        None,
+        float(sequential.log_e_mean_above(lower, counts, limit)),
+        float(sequential.log_e_mean_below(upper, counts, limit)),
+        f"scores are up to {_number(mean)} from the champion's on average, over {int(rows):,} rows",
+        f"{limit:g}",
+    )
+
+
+def _cells(evidence: Evidence, edges: Sequence[float]) -> tuple[Reals, Reals, Reals]:
+    """Rows by distance, and the lower and upper end of each cell. What is farther than 1 counts as 1: means need bounds."""
+    counts = np.array(evidence.distances or (0,) * (len(edges) + 1), np.float64)
+    return counts, np.minimum([0.0, *edges], 1.0), np.minimum([*edges, edges[-1]], 1.0)
+
+
+def _accuracy(points: float, evidence: Evidence, dispersion: float) -> _Reading:
+    """By rows that both answered, as shadow, and by rows that either answered, as canary: the mean of both e-values is one."""
+    margin = points / 100
+    _, only_champion, only_version, neither = evidence.pairs
+    pairs = Pairs(only_version, only_champion, sum(evidence.pairs))
+    (ours, theirs), (our_wrong, their_wrong) = evidence.total(LABELLED), evidence.total(WRONG)
+    worse, within = [0.0], [0.0]
+    if pairs.total:
+        worse = [float(sequential.log_e_paired_worse(pairs))]
+        within = [float(sequential.log_e_paired_within(pairs, margin))]
+    if our_wrong + their_wrong:
+        splits = evidence.splits(WRONG)
+        # The margin as a ratio, by the champion's rate as far as it is known: an approximation, good with many labels.
+        rate = max(their_wrong / theirs if theirs else 0.0, 1e-9)
+        canary_worse = float(sequential.log_e_worse(splits, dispersion=dispersion))
+        canary_within = float(sequential.log_e_within(splits, 1 + margin / rate, dispersion=dispersion))
+        worse = [*worse, canary_worse] if pairs.total else [canary_worse]
+        within = [*within, canary_within] if pairs.total else [canary_within]
+    ours_all, theirs_all = ours + pairs.total, theirs + pairs.total
+    version = _share(ours_all - our_wrong - only_champion - neither, ours_all)
+    champion = _share(theirs_all - their_wrong - only_version - neither, theirs_all)
+    return _Reading(
+        version,
+        champion,
+        float(sequential.log_e_average(worse)),
+        float(sequential.log_e_average(within)),
+        f"it is right on {_percent(version)} of {ours_all:,} labelled rows, the champion on {_percent(champion)} of "
+        f"{theirs_all:,}",
+        f"{points:g} {'point' if points == 1 else 'points'}",
+    )
+
+
+def _value(margin: float, evidence: Evidence, alarm: float, enough: float) -> _Reading:
+    ours, theirs = evidence.moments
+    version = ours.total / ours.size if ours.size else None
+    champion = theirs.total / theirs.size if theirs.size else None
+    is_worse = sequential.difference_interval(ours, theirs, alarm).high < 0
+    is_within = sequential.difference_interval(ours, theirs, enough).low > -margin
+    return _Reading(
+        version,
+        champion,
+        inf if is_worse else 0.0,
+        inf if is_within else 0.0,
+        f"answers are worth {_number(version)} on average, the champion's {_number(champion)}",
+        f"{margin:g}",
+    )
+
+
+def interval_of(
+    metric: Metric, spec: RolloutSpec, evidence: Evidence, distance_edges: Sequence[float]
+) -> tuple[float, float]:
+    """What the truth is between at all looks, with a chance of 95 %; for people, since it takes milliseconds.
+
+    Of a rate the ratio to the champion's; of accuracy the difference, in points, of the shadow's and the champion's on the same
+    rows, or without a shadow the ratio of what is wrong; of value the difference; of a share or a distance itself.
+    """
+    splits = evidence.splits(metric if metric in RATES else WRONG)
+    pairs = Pairs(evidence.pairs[2], evidence.pairs[1], sum(evidence.pairs))
+    rows = sum(evidence.shadow)
+    found = (0.0, inf)
+    if metric == "value":
+        found = sequential.difference_interval(*evidence.moments, INTERVAL_ALPHA)
+    elif metric == "disagreement":
+        found = sequential.share_interval(rows - evidence.shadow[0], rows, INTERVAL_ALPHA) if rows else (0.0, 1.0)
+    elif metric == "distance":
+        counts, lower, upper = _cells(evidence, distance_edges)
+        found = sequential.mean_interval(lower, counts, INTERVAL_ALPHA, upper=upper) if counts.any() else (0.0, 1.0)
+    elif metric == "accuracy" and pairs.total:
+        low, high = sequential.points_interval(pairs, INTERVAL_ALPHA)
+        found = (100 * low, 100 * high)
+    elif any(split.canary or split.champion for split in splits):
+        found = sequential.ratio_interval(splits, INTERVAL_ALPHA, dispersion=spec.dispersion)
+    return found
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.3g} %"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"

@@ -1,0 +1,97 @@
+"""What a registry says of a rollout, and what is to be written there: plain records between the sources and the controller."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from penstock.names import CHAMPION
+from penstock_server.errors import InvalidInputError
+from penstock_server.rollout.progress import (
+    CANDIDATE,
+    LEASE_TAG,
+    PROGRESS_TAG,
+    SPEC_TAG,
+    read_progress,
+)
+
+TAG_PREFIX = "penstock."
+
+
+class RegisteredRollout(msgspec.Struct, frozen=True):
+    """A model with a version that is rolled out, or declares that it is to be.
+
+    Attributes:
+        version: that version.
+        aliases: the model's aliases, each with its version.
+        tags: those of the version's tags that are Penstock's.
+        lease: the model's tag that says who acts on it.
+    """
+
+    version: str
+    aliases: Mapping[str, str]
+    tags: Mapping[str, str]
+    lease: str = ""
+
+
+class SetAlias(msgspec.Struct, frozen=True, tag=True):
+    alias: str
+    version: str
+
+
+class DeleteAlias(msgspec.Struct, frozen=True, tag=True):
+    alias: str
+
+
+class SetTag(msgspec.Struct, frozen=True, tag=True):
+    """Sets a tag of a version; of the model where `version` is ""."""
+
+    version: str
+    key: str
+    value: str
+
+
+class DeleteTag(msgspec.Struct, frozen=True, tag=True):
+    version: str
+    key: str
+
+
+Change = SetAlias | DeleteAlias | SetTag | DeleteTag
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """What must be true of a model when something is written: else somebody else wrote meanwhile, and nothing is.
+
+    Attributes:
+        lease: the tag that says who acts.
+        version: the version that the next two are about; "" where only the lease is expected.
+        progress: its record; "" for none.
+        champion: the champion; "" for none.
+    """
+
+    lease: str
+    version: str = ""
+    progress: str = ""
+    champion: str = ""
+
+    def unmet(self, model_tags: Mapping[str, str], aliases: Mapping[str, str], tags: Mapping[str, str]) -> str:
+        """What is otherwise, in a few words; "" if nothing is."""
+        if model_tags.get(LEASE_TAG, "") != self.lease:
+            return f"the model's tag '{LEASE_TAG}' is another one"
+        if self.version and tags.get(PROGRESS_TAG, "") != self.progress:
+            return f"the tag '{PROGRESS_TAG}' of version {self.version} is another one"
+        if self.version and aliases.get(CHAMPION, "") != self.champion:
+            return "the champion is another one"
+        return ""
+
+
+def candidate_of(aliases: Mapping[str, str], newest: str, newest_tags: Mapping[str, str]) -> str | None:
+    """The version that is rolled out: the one with the alias, or the newest if it declares a rollout that has not ended."""
+    if (named := aliases.get(CANDIDATE)) is not None:
+        return named
+    if SPEC_TAG not in newest_tags or newest == aliases.get(CHAMPION):
+        return None
+    try:
+        ended = PROGRESS_TAG in newest_tags and read_progress(newest_tags[PROGRESS_TAG]).has_ended
+    except InvalidInputError:
+        return newest
+    return None if ended else newest
