@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Z: Final = 1.959963984540054
 """Of 95 %."""
+MOST_ERROR: Final = 1e101
+"""The largest error of a number that is summed: larger ones, and those of answers that are no number, are left out."""
 BINS: Final = 15
 """Of the confidence, of equal width."""
 
@@ -70,7 +72,7 @@ def quality_of_classes(
     is_right = answers == truths
     seen = np.unique(np.concatenate([answers, truths]))
     is_binary = (classes or len(seen)) == 2
-    known = ~np.isnan(scores)
+    known = np.isfinite(scores)
     confidence = scores
     auc = None
     if is_binary:
@@ -88,10 +90,12 @@ def quality_of_classes(
 
 def quality_of_numbers(answers: NDArray[np.float64], truths: NDArray[np.float64], since_ns: int = 0) -> Quality:
     """Of a regression's answers, [N] each."""
-    rows = len(answers)
+    errors = answers - truths
+    # One that is infinite, or none, would be all that a mean says.
+    errors = errors[np.abs(errors) <= MOST_ERROR]
+    rows = len(errors)
     if not rows:
         return Quality(0)
-    errors = answers - truths
     return Quality(
         rows,
         since_ns,
@@ -113,10 +117,12 @@ def share(hits: int, rows: int) -> Interval:
     return Interval(rate, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def mean(values: NDArray[np.float64]) -> Interval:
-    """A mean with the interval of the normal distribution."""
+def mean(values: NDArray[np.float64]) -> Interval | None:
+    """A mean with the interval of the normal distribution; None of fewer than two."""
+    if len(values) < 2:
+        return None
     value = float(values.mean())
-    half = Z * float(values.std(ddof=1)) / sqrt(len(values)) if len(values) > 1 else float("inf")
+    half = Z * float(values.std(ddof=1)) / sqrt(len(values))
     return Interval(value, value - half, value + half)
 
 

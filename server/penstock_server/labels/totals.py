@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from penstock_server.labels.join import STATES, Joined, Pairs
 from penstock_server.labels.prediction_file import ROLES
+from penstock_server.labels.quality import MOST_ERROR
 from penstock_server.labels.segment import Rows
 from penstock_server.labels.subjects import Subject
 
@@ -23,8 +24,9 @@ class SubjectTotals(msgspec.Struct):
     Attributes:
         rows: answers, with a label or without.
         labelled: those with a label that came in time.
-        wrong: those of them whose class is another one; of numbers none.
-        error_sum, error_squares: of numbers, the sum of the absolute errors and of their squares.
+        wrong: those of them whose class is another one; of numbers, the answers that are none, or so large that an error
+            has no square.
+        error_sum, error_squares: of the other numbers, the sum of the absolute errors and of their squares.
         values, value_sum, value_squares: how many values came in time, their sum and the sum of their squares.
     """
 
@@ -167,6 +169,7 @@ class Counted(msgspec.Struct):
             answers, truths = pairs.answers[mine], pairs.truths[mine]
             if champion.kind == "number":
                 errors = np.abs(answers - truths)
+                errors = errors[(errors <= MOST_ERROR).all(axis=1)]
                 difference = errors[:, 1] - errors[:, 0]
                 totals.numbers += len(difference)
                 totals.difference_sum += float(difference.sum())
@@ -198,6 +201,9 @@ class Counted(msgspec.Struct):
             totals.labelled += int(labelled.sum())
             errors = (own["prediction"] - own["label"])[labelled]
             if subjects[subject].version.kind == "number":
+                is_fit = np.abs(errors) <= MOST_ERROR
+                totals.wrong += int((~is_fit).sum())
+                errors = errors[is_fit]
                 totals.error_sum += float(np.abs(errors).sum())
                 totals.error_squares += float((errors**2).sum())
             else:

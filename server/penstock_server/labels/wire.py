@@ -34,6 +34,8 @@ MOST_LABELS: Final = 16384
 TEXT_BYTES: Final = 1024
 """The longest id and the longest class."""
 MOST_ROW: Final = 1 << 31
+MOST_NUMBER: Final = 1e100
+"""The largest label and value, whose squares are summed: what is infinite once stays so."""
 RECORD_BYTES: Final = 64
 
 KEY, RECEIVED_NS, MODEL, ROW, NUMBER, CLASS, VALUE = range(7)
@@ -149,9 +151,13 @@ def records_of(labels: Labels, check: Check, now_ns: int) -> NDArray[np.int64]:
         records[:, ROW] = labels.rows
     numbers[:, NUMBER] = nan
     if labels.numbers is not None:
-        if not np.isfinite(labels.numbers).all():
-            at = int(np.isfinite(labels.numbers).argmin())
-            raise InvalidInputError(f"label {at} is {labels.numbers[at]}, expected a class or a finite number")
+        # Written so that NaN is refused as well.
+        is_fit = np.abs(labels.numbers) <= MOST_NUMBER
+        if not is_fit.all():
+            at = int(is_fit.argmin())
+            raise InvalidInputError(
+                f"label {at} is {labels.numbers[at]:g}, expected a class or a number of at most {MOST_NUMBER:g}"
+            )
         numbers[:, NUMBER] = labels.numbers
     elif labels.classes:
         known = [_known(each) for each in labels.classes]
@@ -159,9 +165,11 @@ def records_of(labels: Labels, check: Check, now_ns: int) -> NDArray[np.int64]:
         numbers[:, NUMBER] = [number for _, number in known]
     numbers[:, VALUE] = nan
     if labels.values is not None:
-        if np.isinf(labels.values).any():
+        is_much = np.abs(labels.values) > MOST_NUMBER
+        if is_much.any():
+            at = int(is_much.argmax())
             raise InvalidInputError(
-                f"value {int(np.isinf(labels.values).argmax())} is infinite, expected a number, or NaN for none"
+                f"value {at} is {labels.values[at]:g}, expected a number of at most {MOST_NUMBER:g}, or NaN for none"
             )
         numbers[:, VALUE] = labels.values
     return records
@@ -182,8 +190,8 @@ def passed_records(content: bytes, now_ns: int) -> NDArray[np.int64]:
     records = np.frombuffer(content, "<i8").astype(np.int64).reshape(-1, RECORD_BYTES // 8)
     numbers = records.view(np.float64)
     rows = records[:, ROW] & ~PASSED_ON
-    if np.isinf(numbers[:, [NUMBER, VALUE]]).any() or rows.min() < 0 or rows.max() >= MOST_ROW:
-        raise InvalidInputError("labels that are passed on have infinite numbers, or rows that there are not")
+    if (np.abs(numbers[:, [NUMBER, VALUE]]) > MOST_NUMBER).any() or rows.min() < 0 or rows.max() >= MOST_ROW:
+        raise InvalidInputError("labels that are passed on have numbers that are too large, or rows that there are not")
     records[:, ROW] = rows | PASSED_ON
     records[:, RECEIVED_NS] = np.clip(records[:, RECEIVED_NS], 0, now_ns)
     return records
@@ -237,7 +245,7 @@ def _known(text: str) -> tuple[int, float]:
         number = float(text)
     except ValueError:
         number = nan
-    return word_of(text), number if np.isfinite(number) else nan
+    return word_of(text), number if abs(number) <= MOST_NUMBER else nan
 
 
 def _array(tensor: Any, raw: bytes | None) -> NDArray[Any]:

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from penstock.penstock_pb2 import FeedbackRequest
 from penstock_server.labels import joiner as joiner_module
 from penstock_server.labels import prediction_file, state
+from penstock_server.labels import report as report_module
 from penstock_server.labels.joiner import Joiner
 from penstock_server.labels.keys import keys_of
 from penstock_server.labels.label_file import LabelWriter
 from penstock_server.labels.layout import CANARY, CHAMPION, NAMED, SHADOW
 from penstock_server.labels.prediction_file import AnsweredVersion, PredictionWriter
+from penstock_server.labels.report import ReportReader
 from penstock_server.labels.ring import OwnRing
 from penstock_server.labels.settings import LabelSettings, OwnLabelSettings
 from penstock_server.labels.wire import PASSED_ON, ROW, labels_of, records_of
@@ -455,3 +457,20 @@ def test_labels_of_peers_are_not_passed_on(world: World) -> None:
     world.after(12)
     assert peers.offered == []
     assert world.joiner.state.counted.model("").from_peers == {"unknown": 1}
+
+
+@pytest.mark.parametrize("answer", [float("nan"), float("inf"), 1e300])
+def test_an_answer_that_is_no_number_leaves_the_totals_finite(world: World, answer: float) -> None:
+    for identifier, prediction in (("a", answer), ("b", 3.0)):
+        world.answer(identifier, prediction, version=FARES)
+        world.answer(identifier, 1.0, version=replace_version(FARES, "2"), role=SHADOW)
+        world.label(identifier, 2.0, model="fares", values=[1e100])
+    world.after(2)
+    world.after(65)
+    found = world.totals.of("fares", "1")
+    assert (found.labelled, found.wrong, found.error_sum, found.values) == (2, 1, 1.0, 2)
+    assert np.isfinite(found.value_squares)
+    assert world.totals.pair("fares", "1", "2").numbers == 1
+    # What the server reads is whole: JSON has no word for what is infinite.
+    report_module.write(world.folder, world.joiner.report(world.now_ns))
+    assert ReportReader(world.folder).report() == world.joiner.report(world.now_ns)

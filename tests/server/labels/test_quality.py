@@ -41,6 +41,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         rate = share(int((generator.random(100) < 0.9).sum()), 100)
         held["share"] += rate.low <= 0.9 <= rate.high
         average = mean(generator.exponential(2.0, 500))
+        assert average is not None
         held["mean"] += average.low <= 2.0 <= average.high
     # Wilson's covers 93.6 % of such samples.
     assert all(915 <= count <= 970 for count in held.values()), held
@@ -96,4 +97,13 @@ def test_without_rows_nothing_is_known() -> None:
     assert quality_of_numbers(nothing, nothing).mean_error is None
     assert calibration_error(nothing, nothing.astype(bool)) is None
     assert share(0, 1).low == 0.0
-    assert mean(np.array([1.0])).high == float("inf")
+    assert mean(np.array([1.0])) is None
+
+
+@pytest.mark.parametrize("answer", [np.nan, np.inf, 1e300])
+def test_an_answer_that_is_no_number_does_not_hide_the_others(answer: float) -> None:
+    quality = quality_of_numbers(np.array([1.0, 2.0, answer]), np.array([0.0, 0.0, 0.0]))
+    assert (quality.rows, quality.mean_error) == (2, 1.5)
+    assert quality_of_numbers(np.array([answer]), np.array([0.0])).rows == 0
+    scored = quality_of_classes(np.array([0.0, 1.0]), np.array([0.0, 1.0]), np.array([0.5, min(answer, 1.0)]), 3)
+    assert scored.calibration_error is not None
