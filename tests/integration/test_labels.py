@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 
 from penstock import penstock_pb2
 from penstock_client import Client, InvalidRequestError, ModelNotFoundError, PenstockClientError
@@ -124,6 +125,23 @@ def test_labels_come_by_every_road_and_are_seen(world: World) -> None:
         1 - totals.wrong / totals.labelled
     )
     assert server.total("penstock_labels_total", model_name="flag") == 7
+
+
+def test_triton_s_client_gives_labels_as_it_asks_for_predictions(world: World) -> None:
+    with Client(world.server.grpc) as client:
+        client.predict("flag", ROWS, request_id="a")
+    ids = triton.InferInput("ids", [2], "BYTES")
+    ids.set_data_from_numpy(np.array(["a", "a"], object))
+    labels = triton.InferInput("labels", [2], "INT64")
+    labels.set_data_from_numpy(np.array([1, 0]))
+    rows = triton.InferInput("rows", [2], "INT64")
+    rows.set_data_from_numpy(np.array([0, 1]))
+    with triton.InferenceServerClient(world.server.grpc) as client:
+        assert client.is_model_ready("penstock.feedback")
+        assert client.get_model_metadata("penstock.feedback").platform == "penstock_feedback"
+        answer = client.infer("penstock.feedback", [ids, labels, rows], parameters={"model": "flag"})
+        assert answer.as_numpy("taken").tolist() == [2]
+    assert world.until_joined(2) == {"matched": 2}
 
 
 class Traffic:

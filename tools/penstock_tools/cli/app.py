@@ -16,6 +16,7 @@ from penstock_tools.cli.drift import drift
 from penstock_tools.cli.drift_check import drift_check
 from penstock_tools.cli.errors import DEBUG_VARIABLE
 from penstock_tools.cli.features import features
+from penstock_tools.cli.labels import labels
 from penstock_tools.cli.models import models
 from penstock_tools.cli.optimize import optimize
 from penstock_tools.cli.predict import predict
@@ -80,6 +81,7 @@ app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(predict)
 app.command(rich_help_panel=_RUN)(drift)
+app.command(rich_help_panel=_RUN)(labels)
 app.command(rich_help_panel=_RUN)(retraining)
 app.add_typer(token.app, name="token", rich_help_panel=_RUN)
 app.add_typer(demo.app, name="demo", rich_help_panel=_RUN)

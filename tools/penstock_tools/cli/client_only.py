@@ -19,6 +19,8 @@ OTHERS: Final = {
     "compile": "server",
     "models": "server",
     "drift": "server",
+    "labels": "server",
+    "retraining": "server",
     "token": "server",
     "drift-check": "tools",
     "rollout": "tools",
@@ -30,6 +32,7 @@ OTHERS: Final = {
     "features": "tools",
     "optimize": "tools",
     "promote": "tools",
+    "replay": "tools",
 }
 """The commands that need more than the client, and the extra that each comes with."""
 _HIDDEN: Final = ("train",)
