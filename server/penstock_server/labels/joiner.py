@@ -30,7 +30,7 @@ from penstock_server.labels.ring import NUMBER, Ring, rings_in
 from penstock_server.labels.segment import ROW as STORED
 from penstock_server.labels.segment import Rows
 from penstock_server.labels.settings import LabelSettings
-from penstock_server.labels.store import Place, Store, numbers_of
+from penstock_server.labels.store import ANSWERS, Place, Store, numbers_of
 from penstock_server.labels.subjects import ClassTable, Subject
 from penstock_server.labels.totals import totals_of
 from penstock_server.labels.waiting import WaitingLabels
@@ -75,7 +75,7 @@ class Joiner:
         self.state, intent = state.load(folder)
         unsure = intent.segments if intent.step > self.state.step else ()
         self._store = Store(
-            folder / "answers", settings.keep_bytes, self.state.segments, unsure=unsure, step=self.state.step
+            folder / ANSWERS, settings.keep_bytes, self.state.segments, unsure=unsure, step=self.state.step
         )
         first, end = self.state.waiting
         self._waiting = WaitingLabels(folder, first=first, end=end, step=self.state.step, now_ns=now_ns)

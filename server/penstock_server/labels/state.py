@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
+from penstock_server.errors import InvalidInputError
 from penstock_server.labels.store import Place, SegmentState
 from penstock_server.labels.subjects import Subject
 from penstock_server.labels.totals import Counted
@@ -65,6 +66,18 @@ def load(folder: Path) -> tuple[State, Intent]:
     A state that cannot be read is put aside, since without it nothing can be told of the files.
     """
     return _read(folder / STATE, _state, State()), _read(folder / INTENT, _intent, Intent())
+
+
+def peek(folder: Path) -> State:
+    """The last state, for a process that only reads beside the joiner.
+
+    Raises:
+        InvalidInputError: there is none, or it cannot be read.
+    """
+    try:
+        return _state.decode((folder / STATE).read_bytes())
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidInputError(f"{folder} holds no labels that a server keeps: {error}") from error
 
 
 def save(folder: Path, state: State) -> None:

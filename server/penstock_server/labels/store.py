@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from penstock_server.labels.segment import INDEX, ROW, ROW_BYTES, ROWS, Rows, Segment
 
+ANSWERS: Final = "answers"
+"""The folder of a store in that of all labels."""
 PARTS: Final = 16
 """The store has about so many segments: the more, the longer a search; the fewer, the more is deleted at once."""
 MOST_ROWS: Final = 1 << 22

@@ -92,8 +92,9 @@ def retrain(
     labels: Annotated[
         Path,
         typer.Option(
-            metavar="FILE",
-            help="Which flights were late, .csv or .parquet: id (of the request), row (in it) and label (1 or 0).",
+            metavar="PATH",
+            help="Which flights were late: the folder of labels that the server keeps; or a .csv or .parquet of id (of the "
+            "request), row (in it) and label (1 or 0).",
             show_default=False,
         ),
     ],

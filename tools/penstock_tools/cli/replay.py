@@ -38,9 +38,9 @@ def replay(
     labels: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="True answers, .csv or .parquet, with the columns id (that of the request) and label, and row where "
-            "requests have several rows.",
+            metavar="PATH",
+            help="True answers: the folder of labels that a server keeps; or a .csv or .parquet with the columns id (that of "
+            "the request) and label, and row where requests have several rows.",
             show_default=False,
         ),
     ] = None,

@@ -23,7 +23,7 @@ from penstock_tools.publish.onnx import Record
 from penstock_tools.publish.registry import opened
 from penstock_tools.replay import candidate as replayed
 from penstock_tools.replay.log import Part, ReplayLog
-from penstock_tools.replay.truth import Truth
+from penstock_tools.replay.truth import Truth, truth_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,7 @@ LEAST_ROWS: Final = 2_000
 HOLD_OUT: Final = 0.25
 ROLLOUT_TAG: Final = "penstock.rollout"
 """The tag in which a version declares its rollout, as JSON."""
+_LATE_WORDS: Final = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 _TIME: Final = "departure"
 _LATE: Final = "late"
 
@@ -81,7 +82,7 @@ def retrain(
 
     Args:
         log: the folder of the request log.
-        labels: whether flights were late, by request id and row, as `replay.truth.Truth` reads it.
+        labels: whether flights were late, by request id and row, as `replay.truth.truth_of` reads it.
         name: the registered model.
         registry: its address; None for `MLFLOW_TRACKING_URI`, else a local file.
         rows: the most rows that are taken.
@@ -98,7 +99,7 @@ def retrain(
         UnavailableError: the registry does not answer.
     """
     report("reading the requests that have labels")
-    window = _split(labelled(ReplayLog(log, name), Truth(labels), rows))
+    window = _split(labelled(ReplayLog(log, name), truth_of(labels, name), rows))
     made, columns = chosen or boosted_trees(), list(flights.COLUMNS)
     report(f"fitting the {made.title} on {len(window.training):,} flights")
     training = window.training[columns]
@@ -153,9 +154,10 @@ def _labelled(part: Part, truth: Truth) -> "pd.DataFrame":
 
 
 def _is_late(label: Any) -> bool:
-    if label in (0, 1):  # booleans too
-        return bool(label)
-    raise InvalidInputError(f"a label is {label!r}, expected 1 for a late flight and 0 for another")
+    try:
+        return _LATE_WORDS[str(label).casefold()]
+    except KeyError:
+        raise InvalidInputError(f"a label is {label!r}, expected 1 for a late flight and 0 for another") from None
 
 
 def _split(frame: "pd.DataFrame") -> Window:

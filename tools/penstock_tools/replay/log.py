@@ -70,6 +70,7 @@ class ReplayLog:
 
     Attributes:
         rows: how many all files hold.
+        model: the model that was asked.
 
     Raises:
         InvalidInputError: there is no such place, a file is none of a request log, or the log is of several models.
@@ -85,6 +86,7 @@ class ReplayLog:
                 f"{place} is no file of a request log; expected *{PARQUET}, or a folder of such files"
             )
         self._bounds = since, until
+        self.model = _model_in(self.files[0])
         self.rows = sum(_opened(file).metadata.num_rows for file in self.files)
 
     def parts(self) -> Iterator[Part]:
@@ -118,6 +120,15 @@ def _opened(path: Path) -> Any:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
         raise InvalidInputError(f"{path} does not read as Parquet: {first_line(error)}") from error
+
+
+def _model_in(path: Path) -> str:
+    """The model that a file is of."""
+    try:
+        found = _opened(path).read_row_group(0, columns=["model"])["model"][0].as_py()
+    except (OSError, ValueError, KeyError, IndexError) as error:  # pyarrow's errors are of these
+        raise InvalidInputError(f"{path} does not read as a file of a request log: {first_line(error)}") from error
+    return str(found)
 
 
 def _part(batch: Any, since: datetime | None, until: datetime | None) -> Part:

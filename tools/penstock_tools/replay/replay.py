@@ -22,7 +22,7 @@ from penstock_tools.replay import report
 from penstock_tools.replay.candidate import Answered, Candidate, ClassNames, Unanswered
 from penstock_tools.replay.log import Part, ReplayLog
 from penstock_tools.replay.report import DifferentRow, Replay
-from penstock_tools.replay.truth import Truth
+from penstock_tools.replay.truth import Truth, truth_of
 
 MOST_REASONS: Final = 20
 
@@ -55,7 +55,7 @@ def replay(request: Request, bars: Bars, clock: Clock = monotonic) -> Replay:
         UnavailableError: the registry does not answer.
     """
     log = ReplayLog(request.log, published.name_of(request.model), request.since, request.until)
-    truth = None if request.labels is None else Truth(request.labels)
+    truth = None if request.labels is None else truth_of(request.labels, log.model)
     fetching = bars.begin(f"loading {request.model}", 1)
     with published.version(request.model, request.registry) as version:
         name = published.name_of(request.model) or version.path.name

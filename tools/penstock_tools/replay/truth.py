@@ -1,17 +1,39 @@
-"""True answers by request id, from a file: what later turned out to be right."""
+"""True answers by request id: what later turned out to be right, from a file or from the labels that a server keeps."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from penstock_server.errors import InvalidInputError, first_line
+from penstock_server.labels.kept import KeptLabels
 
 ID: Final = ("id", "request_id")
 LABEL: Final = "label"
 ROW: Final = "row"
 
 
-class Truth:
+class Truth(Protocol):
+    """True answers."""
+
+    def of(self, ids: Sequence[str], rows: Sequence[int]) -> Sequence[Any]:
+        """The label of each row of these requests; None where there is none."""
+        ...
+
+
+def truth_of(path: Path, model: str) -> Truth:
+    """What is known of a model's requests.
+
+    Args:
+        path: a file, as `TruthFile` reads it, or the folder of labels of a server, as `[labels] folder` names it.
+        model: the model's name.
+
+    Raises:
+        InvalidInputError: it is neither, or does not read.
+    """
+    return KeptLabels(path, model) if path.is_dir() else TruthFile(path)
+
+
+class TruthFile:
     """The true answer of each row that has one.
 
     Args:
@@ -42,9 +64,9 @@ class Truth:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def of(self, ids: Sequence[str], places: Sequence[int]) -> list[Any]:
-        """The label of each row; None where there is none."""
-        return [self._labels.get(key) for key in zip(ids, places, strict=True)]
+    def of(self, ids: Sequence[str], rows: Sequence[int]) -> list[Any]:
+        """The label of each row of these requests; None where there is none."""
+        return [self._labels.get(key) for key in zip(ids, rows, strict=True)]
 
 
 def _read(path: Path) -> Any:
