@@ -419,6 +419,7 @@ class Answerer(ABC):
                 arrays=[np.concatenate(slices) if len(slices) > 1 else slices[0] for slices in zip(*kept, strict=True)],
                 is_whole=not self.servable.is_batched,
                 trace_id=trace_id,
+                weight=request.route.weight,
             )
 
     def failed(self, request: PendingRequest, error: Exception) -> None:
@@ -608,6 +609,7 @@ class Answerer(ABC):
                     arrays=own,
                     is_whole=is_whole,
                     trace_id=trace_id,
+                    weight=item.route.weight,
                 )
 
     def draws_for_log(self, request: PendingRequest) -> bool:

@@ -300,11 +300,19 @@ class PlainBatches:
         for place, trace_id in drawn.items():
             if place not in answered:
                 continue
-            request_id, rows = self._read(self.lane.message(int(batch.numbers[place])).content)
+            message = self.lane.message(int(batch.numbers[place]))
+            request_id, rows = self._read(message.content)
             id_field = encoded_id(request_id)
             own = [array[starts[place] : starts[place + 1]] for array in outputs.arrays]
             if sampler is not None:
-                sampler.keep(id_field=id_field, rows=rows.rows, blocks=rows.blocks, arrays=own, trace_id=trace_id)
+                sampler.keep(
+                    id_field=id_field,
+                    rows=rows.rows,
+                    blocks=rows.blocks,
+                    arrays=own,
+                    trace_id=trace_id,
+                    weight=message.form.route.weight,
+                )
 
     def _starts(self, batch: LaneBatch) -> list[int]:
         """Where the rows of each request begin, and where the last ends."""

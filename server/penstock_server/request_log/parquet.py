@@ -1,10 +1,10 @@
 """Converts a segment of the request log to Parquet: a row for each row answered, with its columns by name.
 
-Columns are `time` (UTC), `request_id`, `row` (within its request), `model`, `version`, `role` and `trace_id` (of the caller's
-trace, "" for none), then `input.NAME` for
-each raw column as the client sent it, and `output.NAME` for each output. Numbers of a feature pipeline are float64. In
-text that is not UTF-8, wrong bytes are replaced. A tensor with several elements per row is a list. The compactor calls
-it in its own process, since pyarrow takes as much memory as a worker.
+Columns are `time` (UTC), `request_id`, `row` (within its request), `model`, `version`, `role`, `trace_id` (of the caller's
+trace, "" for none) and `weight` (the share of requests that the version was to get then; null where the request named it), then
+`input.NAME` for each raw column as the client sent it, and `output.NAME` for each output. Numbers of a feature pipeline are
+float64. In text that is not UTF-8, wrong bytes are replaced. A tensor with several elements per row is a list. The compactor
+calls it in its own process, since pyarrow takes as much memory as a worker.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -101,6 +101,7 @@ def _about(header: SegmentHeader, requests: Sequence[LoggedRequest], rows: Seque
         return pa.array(np.repeat(np.array([*values], object), rows), pa.string()).dictionary_encode()
 
     micros = np.array([request.answered_s * 1e6 for request in requests]).astype("datetime64[us]")
+    weights = np.array([request.weight for request in requests], object)
     return {
         "time": pa.array(np.repeat(micros, rows), pa.timestamp("us", tz="UTC")),
         "request_id": pa.array(
@@ -111,6 +112,7 @@ def _about(header: SegmentHeader, requests: Sequence[LoggedRequest], rows: Seque
         "version": repeated([header.version] * len(requests)),
         "role": repeated(request.role for request in requests),
         "trace_id": repeated(request.trace_id for request in requests),
+        "weight": pa.array(np.repeat(weights, rows), pa.float64()),
     }
 
 

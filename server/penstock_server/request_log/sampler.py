@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from math import inf
+from math import inf, nan
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ class SampledRequest(NamedTuple):
         arrays: its part of the outputs, a copy of its own.
         size_bytes: about what it takes while it waits.
         trace_id: of the trace that it belongs to, in 32 digits, or "".
+        weight: the share of requests that the version was to get, 0 to 1; NaN if the request named it.
     """
 
     answered_s: float
@@ -48,6 +49,7 @@ class SampledRequest(NamedTuple):
     arrays: Sequence[NDArray[Any]]
     size_bytes: int
     trace_id: str = ""
+    weight: float = nan
 
     def logged(self) -> LoggedRequest:
         """The request as it is written: text and raw contents."""
@@ -59,6 +61,7 @@ class SampledRequest(NamedTuple):
             tuple(bytes(block) for block in self.blocks),
             tuple(to_raw(array) for array in self.arrays),
             self.trace_id,
+            None if math.isnan(self.weight) else self.weight,
         )
 
 
@@ -123,6 +126,7 @@ class RequestSampler:
         arrays: Sequence[NDArray[Any]],
         is_whole: bool = False,
         trace_id: str = "",
+        weight: float = nan,
     ) -> None:
         """Keeps a request that was drawn and answered, unless too much waits.
 
@@ -133,6 +137,7 @@ class RequestSampler:
             arrays: its part of the outputs, copied here; those that the header does not know are not kept.
             is_whole: it ran alone, so its tensors are one row of the log.
             trace_id: of the trace that it belongs to, in 32 digits, or "".
+            weight: the share of requests that the version was to get, 0 to 1; NaN if the request named it.
         """
         arrays = arrays[: len(self.header.outputs)]
         size = REQUEST_BYTES + sum(map(len, blocks)) + sum(array.nbytes for array in arrays)
@@ -141,8 +146,9 @@ class RequestSampler:
             return
         self._kept_bytes += size
         copies = [array.copy() for array in arrays]
+        rows = 1 if is_whole else rows
         self._waiting.append(
-            SampledRequest(self._clock(), self.role, 1 if is_whole else rows, id_field, blocks, copies, size, trace_id)
+            SampledRequest(self._clock(), self.role, rows, id_field, blocks, copies, size, trace_id, weight)
         )
         self._wake()
 

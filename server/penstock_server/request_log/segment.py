@@ -59,6 +59,7 @@ class LoggedRequest(msgspec.Struct, frozen=True, array_like=True):
         rows: how many rows its blocks hold.
         inputs, outputs: raw contents in the order of the header's blocks, as they are on the wire.
         trace_id: of the trace that it belongs to, in 32 digits, or "".
+        weight: the share of requests that this version was to get when it got this one, 0 to 1; None if the request named it.
     """
 
     answered_s: float
@@ -68,6 +69,7 @@ class LoggedRequest(msgspec.Struct, frozen=True, array_like=True):
     inputs: tuple[bytes, ...]
     outputs: tuple[bytes, ...]
     trace_id: str = ""
+    weight: float | None = None
 
 
 BlockForm = tuple[tuple[str, ...], str, tuple[int, ...], bool]

@@ -756,7 +756,7 @@ def test_repeats_are_known_for_a_shadow(both: Callable[..., Both], kind: str) ->
 @pytest.mark.parametrize("kind", ["several", "columns", "texts", "fused columns", "fused classes in words"])
 def test_the_request_log_keeps_the_same(both: Callable[..., Both], kind: str) -> None:
     pair = both(kind)
-    pair.warm(asked(rows_of(kind, 1)))
+    pair.warm(asked(rows_of(kind, 1)), asked(rows_of(kind, 1), model_version="1"))
     samplers = []
     for world in pair.worlds:
         executor = world.executors["1"]
@@ -774,8 +774,12 @@ def test_the_request_log_keeps_the_same(both: Callable[..., Both], kind: str) ->
         samplers.append(sampler)
     for turn in range(3):
         pair.ask(*(asked(rows_of(kind, rows), id=f"{turn}-{rows}" if rows != 2 else "") for rows in (1, 3, 2, 1, 4)))
+    pair.ask(*(asked(rows_of(kind, 1), model_version="1") for _ in range(5)))
     plain, general = ([record.rows for record in sampler._waiting] for sampler in samplers)
-    assert pair.plain.taken == 15
+    assert pair.plain.taken == 20
+    weights = [record.logged().weight for record in samplers[0]._waiting]
+    assert weights == [record.logged().weight for record in samplers[1]._waiting]
+    assert set(weights) == {1.0, None}  # those that name the version were not drawn
     assert len(plain) > 5
     assert [_frozen(one) for one in samplers[0]._waiting] == [_frozen(one) for one in samplers[1]._waiting]
     assert plain == general

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -38,6 +39,13 @@ def test_a_worker_does_not_pay_for_parquet() -> None:
     script = "import sys, penstock_server.worker, penstock_server.app; print('pyarrow' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"
+
+
+def test_the_weight_is_null_where_the_request_named_the_version(tmp_path: Path) -> None:
+    drawn = msgspec.structs.replace(request(1.0, "a", [1.0, 2.0], ["x", "y"], [0, 1]), weight=0.25)
+    source = segment(tmp_path / "a", HEADER, drawn, request(2.0, "b", [3.0], ["z"], [1]))
+    convert(source, tmp_path / "a.parquet")
+    assert pq.read_table(tmp_path / "a.parquet")["weight"].to_pylist() == [0.25, 0.25, None]
 
 
 @pytest.mark.parametrize("group_bytes", [1, 16 * 1024 * 1024])

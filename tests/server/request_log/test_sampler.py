@@ -1,5 +1,6 @@
 from collections import Counter
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,13 @@ def test_a_request_that_ran_alone_is_one_row_whatever_its_shape() -> None:
     keep(sampler, 5, np.arange(7, dtype=np.int64), is_whole=True)
     (found,) = taken(sampler)
     assert (found.rows, len(found.inputs[0]), len(found.outputs[0])) == (1, 40, 56)
+
+
+def test_the_weight_is_that_of_a_request_that_was_drawn() -> None:
+    sampler = sampler_of()
+    for weight in (0.25, nan):
+        keep(sampler, 1, np.zeros(1), weight=weight)
+    assert [found.weight for found in taken(sampler)] == [0.25, None]
 
 
 def test_strings_are_logged_as_they_travel() -> None:

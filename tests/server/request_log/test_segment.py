@@ -1,6 +1,9 @@
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +48,15 @@ def test_requests_come_back(path: Path, header: SegmentHeader, requests: list[Lo
     written(path, header, requests)
     found, read = read_segment(path)
     assert (found, list(read)) == (header, requests)
+
+
+def test_a_request_of_an_earlier_release_has_neither_trace_nor_weight(path: Path) -> None:
+    written(path, HEADER, [])
+    body = msgspec.msgpack.encode([1.5, "id", "champion", 1, [], []])
+    with path.open("ab") as file:
+        file.write(struct.pack("<II", len(body), zlib.crc32(body)) + body)
+    _, read = read_segment(path)
+    assert [*read] == [LoggedRequest(1.5, "id", "champion", 1, (), ())]
 
 
 @given(requests=REQUESTS, data=st.data())

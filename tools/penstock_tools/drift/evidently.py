@@ -22,7 +22,7 @@ _ADVICE: Final = "run in an environment of its own: pip install 'penstock[eviden
 MOST_ROWS: Final = 200_000
 """A longer log is read as every n-th row."""
 TIME: Final = "time"
-_ABOUT: Final = ("request_id", "row", "model", "version", "role", "trace_id")
+_ABOUT: Final = ("request_id", "row", "model", "version", "role", "trace_id", "weight")
 
 
 def write_report(
