@@ -13,7 +13,10 @@ def test_its_messages_have_ids_and_rows_as_the_loads_say() -> None:
         assert {request.inputs[0].shape[0] for request in requests} == {load.rows}
 
 
-@pytest.mark.parametrize(("name", "more", "status"), [("8x8, ids", 0.9, 0), ("8x8, ids", 1.1, 1), ("1x1, ids", 9.0, 0)])
+@pytest.mark.parametrize(
+    ("name", "more", "status"),
+    [("8x8, ids", 2.4, 0), ("8x8, ids", 2.6, 1), ("8x8, no ids", 1.1, 1), ("1x1, ids", 9.0, 0)],
+)
 def test_it_fails_above_the_cost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, more: float, status: int
 ) -> None:
