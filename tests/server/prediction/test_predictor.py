@@ -369,6 +369,21 @@ def test_a_large_message_is_decoded_on_a_thread(
     assert apart.predictor._decoding_bytes == 0
 
 
+def test_a_large_message_is_counted_by_how_it_came(
+    apart: Server, fake_call: Any, infer_request: Any, reactor: Any
+) -> None:
+    for executor in apart.executors.values():
+        executor.set_role("champion", 0.5)
+    for rows, settings in ((10_000, {}), (9_999, {"model_version": "1"}), (9_998, {}), (9_997, {"model_version": "2"})):
+        apart.ask(infer_request({"x": LARGE[:rows]}, **settings), fake_call())
+        assert sum(report.routed_requests for report in apart.reports.values()) == (rows < 10_000) + (rows < 9_998)
+        reactor.act()
+    assert sum(report.routed_requests for report in apart.reports.values()) == 2
+    apart.run()
+    named = [len(batch["named_s"]) for report in apart.reports.values() for batch in report.batches]
+    assert sum(named) == 2
+
+
 def test_a_large_message_like_one_before_is_not(
     apart: Server, fake_call: Any, infer_request: Any, outputs_of: Any, reactor: Any
 ) -> None:

@@ -96,6 +96,17 @@ def test_a_model_has_several_canaries_and_shadows(fraud):
     assert roles(fraud) == {"champion": "3", "canary": "2"}
 
 
+def test_canaries_get_no_more_than_all_requests_together(fraud):
+    promote("fraud", 1)
+    promote("fraud", 2, "canary", 60)
+    with pytest.raises(InvalidInputError, match="would get 110% of the traffic: version 2 60% and version 3 50%"):
+        promote("fraud", 3, "canary-b", 50)
+    assert roles(fraud) == {"champion": "1", "canary": "2"}
+    promote("fraud", 3, "canary-b", 40)
+    promote("fraud", 3, "canary", 100)  # in place of version 2, which is left with no role
+    assert roles(fraud) == {"champion": "1", "canary": "3"}
+
+
 def test_a_champion_is_nothing_also(fraud):
     with pytest.raises(InvalidInputError, match="a champion has no other role; --also"):
         promote("fraud", 1, also=True)

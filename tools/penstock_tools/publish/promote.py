@@ -14,14 +14,15 @@ A model has one champion. It may have several canaries and shadows, whose aliase
 Removing ends a role. Without a champion nothing of the model is served.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from penstock.names import CANARY, CHAMPION, ROLES, SHADOW, did_you_mean, role_of
 from penstock_server.errors import InvalidInputError, NotFoundError
-from penstock_server.rollout.aliases import SAMPLE_TAG, WEIGHT_TAG, aliases_of
-from penstock_server.rollout.plan import weight_from_percent
+from penstock_server.rollout.aliases import SAMPLE_TAG, WEIGHT_TAG, aliases_of, parse_weight
+from penstock_server.rollout.plan import weight_from_percent, weight_in_percent
 from penstock_server.rollout.progress import PROGRESS_TAG, is_out
 from penstock_tools.publish.registry import opened
 
@@ -91,8 +92,8 @@ def promote(
 
     Raises:
         NotFoundError: no such model or version; names those there are.
-        InvalidInputError: an unknown role, a weight missing or out of place, or the champion was to become canary or
-            shadow, which would leave the model without a champion.
+        InvalidInputError: an unknown role, a weight missing or out of place, canaries that would get more than all
+            requests together, or the champion was to become canary or shadow, which would leave the model without one.
         UnavailableError: the registry does not answer.
     """
     check_role(alias, weight, sample)
@@ -182,6 +183,8 @@ def _promote(client: Any, name: str, version: str, alias: str, shares: _Shares, 
     if is_out(client.get_model_version(name, version).tags):
         # A rollout that failed keeps a version from all traffic; this takes it back.
         client.delete_model_version_tag(name, version, PROGRESS_TAG)
+    if shares.weight is not None:
+        _check_sum(client, name, {**aliases_of(CANARY, roles), alias: version}, version, shares.weight)
     for tag, percent in shares.tags().items():
         client.set_model_version_tag(name, version, tag, percent)
     client.set_registered_model_alias(name, alias, version)
@@ -190,6 +193,19 @@ def _promote(client: Any, name: str, version: str, alias: str, shares: _Shares, 
     for one in given_up:
         client.delete_registered_model_alias(name, one)
     return Promotion(name, version, alias, shares.weight, roles.get(alias), given_up, shares.sample)
+
+
+def _check_sum(client: Any, name: str, canaries: Mapping[str, str], version: str, weight: float) -> None:
+    """Checks that the canaries get no more than all requests together; a server gives the last of them none otherwise."""
+    weights = {version: weight}
+    for other in set(canaries.values()) - {version}:
+        text = client.get_model_version(name, other).tags.get(WEIGHT_TAG, "0")
+        with suppress(InvalidInputError):  # the server tells of it
+            weights[other] = weight_in_percent(parse_weight(text))
+    total = sum(weights.values())
+    if total > 100 + 1e-6:
+        each = " and ".join(f"version {one} {share:g}%" for one, share in sorted(weights.items()))
+        raise InvalidInputError(f"the canaries of {name} would get {total:g}% of the traffic: {each}")
 
 
 def _percent(weight: float) -> str:
