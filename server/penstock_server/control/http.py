@@ -36,7 +36,10 @@ _JSON: Final = "application/json"
 _REST: Final = frozenset({"v2", "predict", "invocations", "docs", "openapi.json", ""})
 """Where the paths begin that the REST port answers."""
 
-_HERE: Final = "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels, /v1/retraining, /v1/rollouts and /v1/shadows"
+_HERE: Final = (
+    "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels, /v1/retraining, /v1/rollouts and "
+    "/v1/shadows"
+)
 
 
 class AdminServer:

@@ -24,8 +24,6 @@ OTHERS: Final = {
     "token": "server",
     "drift-check": "tools",
     "rollout": "tools",
-    "replay": "tools",
-    "retraining": "server",
     "demo": "tools",
     "train": "tools",
     "publish": "tools",
