@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.models import artifact
+from penstock_server.rollout.progress import SPEC_TAG
+from penstock_server.rollout.spec import RolloutSpec, parse
 from penstock_server.sources.mlflow_source import MlflowSource
 from penstock_tools.cli.app import app
 from penstock_tools.demo import flights, retrain
@@ -49,18 +51,23 @@ def retrained(served, registry, **options):
 
 
 def test_what_is_better_than_the_champion_is_registered_with_its_rollout(champion, client, served, tmp_path):
-    found = retrained(served, champion, tags={retrain.ROLLOUT_TAG: '{"steps": [50]}'}, reason="the summer")
+    found = retrained(served, champion, declared={"steps": [50]}, reason="the summer")
     assert found.version == "2"
     assert found.scores.auc > 0.7 > found.champion.auc
     assert found.scores.rows == found.champion.rows == 725
     version = client.get_model_version("flights", "2")
-    assert version.tags[retrain.ROLLOUT_TAG] == '{"steps": [50]}'
-    assert client.get_registered_model("flights").aliases == {"champion": 1}
+    assert parse(version.tags[SPEC_TAG]).steps == (0.5,)
+    assert client.get_registered_model("flights").aliases["champion"] == 1
     run = client.get_run(version.run_id).data
     assert (run.params["reason"], run.params["training_rows"]) == ("the summer", "2175")
     assert run.metrics["champion_auc"] == found.champion.auc
     files = artifact.read(MlflowSource(champion, cache_dir=tmp_path / "cache").fetch("flights", "2"))
     assert files.baseline.answers  # the hold-out, by which servers tell the accuracy that they expect
+
+
+def test_a_wrong_declaration_is_told_before_anything_is_read(tmp_path):
+    with pytest.raises(InvalidInputError, match="steps"):
+        retrain.retrain(tmp_path / "nowhere", tmp_path / "labels.csv", "flights", declared={"steps": [500]})
 
 
 def test_only_the_latest_rows_count(champion, served):
@@ -131,5 +138,5 @@ def test_the_command_takes_the_model_and_the_reason_of_an_action(champion, clien
     assert result.exit_code == 0, result.output
     assert "flights version 2 is registered: line, AUC 0." in result.output
     version = client.get_model_version("flights", "2")
-    assert version.tags[retrain.ROLLOUT_TAG] == "{}"
+    assert parse(version.tags[SPEC_TAG]) == RolloutSpec()
     assert client.get_run(version.run_id).data.params["reason"] == "drift"

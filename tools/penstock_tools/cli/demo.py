@@ -110,7 +110,7 @@ def retrain(
         str | None,
         typer.Option(
             metavar="JSON",
-            help="The rollout that the version declares in its tag penstock.rollout; {} for the default.",
+            help="The rollout that the version declares, as in its tag penstock.rollout; {} for the default.",
             show_default=False,
         ),
     ] = None,
@@ -126,9 +126,9 @@ def retrain(
 
     Example: [bold]penstock demo retrain --log requests --labels labels.csv --rollout '{}'[/bold]
     """
+    from penstock_server.rollout.spec import as_mapping, parse
     from penstock_tools.demo import retrain as retraining
 
-    tags = {} if rollout is None else {retraining.ROLLOUT_TAG: rollout}
     found = retraining.retrain(
         log,
         labels,
@@ -136,7 +136,7 @@ def retrain(
         registry=registry,
         rows=rows,
         min_gain=min_gain,
-        tags=tags,
+        declared=None if rollout is None else as_mapping(parse(rollout)),
         reason=reason,
         report=lambda text: typer.echo(f"  {text}"),
     )

@@ -1,7 +1,7 @@
 """Trains the flight model anew on what a server logged and what turned out: the command of a retraining's action.
 
 The latest labelled rows count. The last of them are held out. On these the new model must rank better than the champion does,
-at no larger log loss; else nothing is registered. What is registered declares its rollout by a tag.
+at no larger log loss; else nothing is registered. What is registered declares its rollout.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ import numpy as np
 
 from penstock.names import CHAMPION
 from penstock_server.errors import InvalidInputError
+from penstock_server.rollout.spec import of_mapping
 from penstock_tools.demo import flights
 from penstock_tools.demo.flights import Candidate, boosted_trees
 from penstock_tools.demo.train import QualityError, Scores, score
 from penstock_tools.progress import Report
-from penstock_tools.publish import pipeline, published
+from penstock_tools.publish import pipeline, published, rollout
 from penstock_tools.publish.holdout import HoldOut
 from penstock_tools.publish.onnx import Record
-from penstock_tools.publish.registry import opened
 from penstock_tools.replay import candidate as replayed
 from penstock_tools.replay.log import Part, ReplayLog
 from penstock_tools.replay.truth import Truth, truth_of
@@ -32,8 +32,6 @@ WINDOW_ROWS: Final = 60_000
 """The latest labelled rows that are taken: some two months of New York's flights."""
 LEAST_ROWS: Final = 2_000
 HOLD_OUT: Final = 0.25
-ROLLOUT_TAG: Final = "penstock.rollout"
-"""The tag in which a version declares its rollout, as JSON."""
 _LATE_WORDS: Final = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 _TIME: Final = "departure"
 _LATE: Final = "late"
@@ -73,7 +71,7 @@ def retrain(
     registry: str | None = None,
     rows: int = WINDOW_ROWS,
     min_gain: float = 0.0,
-    tags: Mapping[str, str] | None = None,
+    declared: Mapping[str, Any] | None = None,
     reason: str = "",
     chosen: Candidate | None = None,
     report: Report = lambda _: None,
@@ -87,17 +85,20 @@ def retrain(
         registry: its address; None for `MLFLOW_TRACKING_URI`, else a local file.
         rows: the most rows that are taken.
         min_gain: how much larger than the champion's the AUC on the later rows must be.
-        tags: what the version declares, such as its rollout; set when all else of it is there.
+        declared: the rollout of what is registered, as `rollout.spec.of_mapping` reads it; None declares none.
         reason: why it is trained anew, for the run.
         chosen: what to train; None for boosted trees.
         report: called as each step begins.
 
     Raises:
         QualityError: it is not better than the champion; nothing was registered.
-        InvalidInputError: the log or the labels are not what they should be, or too few rows have a label.
+        InvalidInputError: the log, the labels or the declaration are not what they should be, too few rows have a label, or
+            another version is being rolled out.
         NotFoundError: the model has no champion, or nothing was logged.
         UnavailableError: the registry does not answer.
     """
+    if declared is not None:
+        of_mapping(declared)  # before minutes are spent on training
     report("reading the requests that have labels")
     window = _split(labelled(ReplayLog(log, name), truth_of(labels, name), rows))
     made, columns = chosen or boosted_trees(), list(flights.COLUMNS)
@@ -120,7 +121,9 @@ def retrain(
         record=_record(made, window, scores, champion, reason),
         report=report,
     )
-    _declare(name, published_as.version, tags or {}, registry)
+    if declared is not None:
+        report("declaring its rollout")
+        rollout.start(name, published_as.version, declared, registry)
     return Retrained(published_as.version, made.title, scores, champion)
 
 
@@ -214,9 +217,3 @@ def _record(made: Candidate, window: Window, scores: Scores, champion: Scores, r
             **{f"champion_{name}": value for name, value in champion.as_metrics().items()},
         },
     )
-
-
-def _declare(name: str, version: str, tags: Mapping[str, str], registry: str | None) -> None:
-    with opened(registry) as client:
-        for key, value in tags.items():
-            client.set_model_version_tag(name, version, key, value)
