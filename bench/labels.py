@@ -6,8 +6,6 @@ acknowledged. CPU is that of the worker and of the joiner's process. At the end 
 """
 
 import argparse
-import os
-import signal
 import sys
 import tempfile
 import threading
@@ -39,8 +37,6 @@ WINDOW: Final = 32
 """Messages that may wait for their replies."""
 PAUSE_S: Final = 0.05
 """Before a stream that found no room goes on."""
-KILL_S: Final = 2.0
-"""After the first label."""
 LEAST: Final = 50_000
 """Labels a second that one worker must take."""
 _WAIT_S: Final = 60.0
@@ -73,13 +69,8 @@ class Measured:
     joiner_mib: float
 
 
-def measure(labels: int, *, victim: str = "", keep_bytes: int = 1 << 30) -> Measured:
+def measure(labels: int, keep_bytes: int = 1 << 30) -> Measured:
     """Runs a server, and sends so many labels.
-
-    Args:
-        labels: how many.
-        victim: "worker" or "joiner", a process that is killed in the midst of them; "" for none.
-        keep_bytes: the setting.
 
     Raises:
         RuntimeError: labels are not joined in time.
@@ -101,20 +92,12 @@ def measure(labels: int, *, victim: str = "", keep_bytes: int = 1 << 30) -> Meas
             answered = cpu_reader(joiner)()
             worker_cpu = cpu_reader(worker)
             worker_s, begun = worker_cpu(), time.perf_counter()
-            victims = {"worker": worker, "joiner": joiner}
-            kill = threading.Timer(KILL_S, os.kill, (victims[victim], signal.SIGKILL)) if victim else None
-            if kill is not None:
-                kill.start()
             _send(server.grpc, ids)
             acknowledged = time.perf_counter()
             worker_s = worker_cpu() - worker_s
-            report = _until(reader, lambda report: _matched(report) == labels, "labels are joined")
+            report = _until(reader, lambda report: _joined(report) == labels, "labels are joined")
             joined = time.perf_counter()
-            if kill is not None:
-                kill.join()
-                worker, joiner = (
-                    _process(server.pid, module) for module in ("penstock_server.worker", "labels.process")
-                )
+            states = report.models[_MODEL].states
             return Measured(
                 labels,
                 labels / (acknowledged - begun),
@@ -122,7 +105,7 @@ def measure(labels: int, *, victim: str = "", keep_bytes: int = 1 << 30) -> Meas
                 worker_s / labels * 1e6,
                 (answered - began) / labels * 1e6,
                 (cpu_reader(joiner)() - answered) / labels * 1e6,
-                labels - _matched(report),
+                labels - states.get("matched", 0),
                 report.kept.bytes / labels,
                 _resident_mib(joiner),
             )
@@ -175,8 +158,7 @@ def _send(address: str, ids: Sequence[str]) -> None:
                     done += 1
                     free.release()
             except grpc.RpcError as error:
-                # Of a worker that was killed, what it had acknowledged is there, and the rest is sent to the next.
-                if error.code() not in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise
                 time.sleep(PAUSE_S)
 
@@ -187,9 +169,9 @@ def _within(messages: Sequence[bytes], free: threading.Semaphore) -> Iterator[by
         yield message
 
 
-def _matched(report: Report) -> int:
+def _joined(report: Report) -> int:
     counts = report.models.get(_MODEL)
-    return 0 if counts is None else counts.states.get("matched", 0)
+    return 0 if counts is None else sum(counts.states.values())
 
 
 def _until(reader: ReportReader, condition: Callable[[Report], bool], what: str) -> Report:
@@ -213,23 +195,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "bench.labels", description="Measures what labels cost, and how many one worker takes."
     )
     parser.add_argument("--labels", type=int, default=600_000, help="how many are sent")
-    parser.add_argument(
-        "--kill", choices=("worker", "joiner"), default="", help="a process to kill in the midst of them"
+    found = measure(parser.parse_args(arguments).labels)
+    sys.stdout.write(
+        f"labels: {found.per_s:,.0f} a second acknowledged by one worker, {found.joined_per_s:,.0f} until all are joined\n"
+        f"CPU: {found.worker_us:.2f} us of the worker and {found.joiner_label_us:.2f} us of the joiner per label, "
+        f"{found.joiner_answer_us:.2f} us of the joiner per answer\n"
+        f"space: {found.bytes:.0f} bytes of disk per answer, {found.joiner_mib:.0f} MiB of the joiner\n"
+        f"lost: {found.lost} of {found.labels:,}\n"
     )
-    asked = parser.parse_args(arguments)
-    found = measure(asked.labels, victim=asked.kill)
-    lines = [
-        f"labels: {found.per_s:,.0f} a second acknowledged by one worker, {found.joined_per_s:,.0f} until all are joined"
-    ]
-    if not asked.kill:  # what was killed took its time with it
-        lines.append(
-            f"CPU: {found.worker_us:.2f} us of the worker and {found.joiner_label_us:.2f} us of the joiner per label, "
-            f"{found.joiner_answer_us:.2f} us of the joiner per answer"
-        )
-    lines.append(f"space: {found.bytes:.0f} bytes of disk per answer, {found.joiner_mib:.0f} MiB of the joiner")
-    lines.append(f"lost: {found.lost} of {found.labels:,}")
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    return int((found.per_s < LEAST and not asked.kill) or found.lost > 0)
+    return int(found.per_s < LEAST or found.lost > 0)
 
 
 if __name__ == "__main__":

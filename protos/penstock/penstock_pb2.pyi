@@ -6,6 +6,100 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class RolloutStateRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class RolloutStateResponse(_message.Message):
+    __slots__ = ("rollouts",)
+    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    rollouts: _containers.RepeatedCompositeFieldContainer[Rollout]
+    def __init__(self, rollouts: _Optional[_Iterable[_Union[Rollout, _Mapping]]] = ...) -> None: ...
+
+class Rollout(_message.Message):
+    __slots__ = ("model", "version", "champion", "status", "stage", "stages", "reason", "problem", "controller", "acting", "in_words", "began", "since", "gates", "history")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_FIELD_NUMBER: _ClassVar[int]
+    ACTING_FIELD_NUMBER: _ClassVar[int]
+    IN_WORDS_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    GATES_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    champion: str
+    status: str
+    stage: str
+    stages: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    problem: str
+    controller: str
+    acting: bool
+    in_words: str
+    began: float
+    since: float
+    gates: _containers.RepeatedCompositeFieldContainer[RolloutGate]
+    history: _containers.RepeatedCompositeFieldContainer[RolloutEvent]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., champion: _Optional[str] = ..., status: _Optional[str] = ..., stage: _Optional[str] = ..., stages: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., problem: _Optional[str] = ..., controller: _Optional[str] = ..., acting: bool = ..., in_words: _Optional[str] = ..., began: _Optional[float] = ..., since: _Optional[float] = ..., gates: _Optional[_Iterable[_Union[RolloutGate, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[RolloutEvent, _Mapping]]] = ...) -> None: ...
+
+class RolloutGate(_message.Message):
+    __slots__ = ("metric", "margin", "version", "champion", "worse", "within", "sentence", "low", "high")
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    WORSE_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    metric: str
+    margin: float
+    version: float
+    champion: float
+    worse: float
+    within: float
+    sentence: str
+    low: float
+    high: float
+    def __init__(self, metric: _Optional[str] = ..., margin: _Optional[float] = ..., version: _Optional[float] = ..., champion: _Optional[float] = ..., worse: _Optional[float] = ..., within: _Optional[float] = ..., sentence: _Optional[str] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
+
+class RolloutEvent(_message.Message):
+    __slots__ = ("at", "text")
+    AT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    at: float
+    text: str
+    def __init__(self, at: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
+
+class RolloutCommandRequest(_message.Message):
+    __slots__ = ("model", "command", "by")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    command: str
+    by: str
+    def __init__(self, model: _Optional[str] = ..., command: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+
+class RolloutCommandResponse(_message.Message):
+    __slots__ = ("version", "stage")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    stage: str
+    def __init__(self, version: _Optional[str] = ..., stage: _Optional[str] = ...) -> None: ...
+
 class FeedbackRequest(_message.Message):
     __slots__ = ("model", "ids", "classes", "numbers", "values", "rows", "models", "passed_on")
     MODEL_FIELD_NUMBER: _ClassVar[int]

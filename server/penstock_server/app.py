@@ -18,14 +18,21 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from penstock.names import DRIFT_STATE_METHOD, LOAD_METHOD, LOG_SETTINGS_METHOD, STATISTICS_METHOD
+from penstock.names import (
+    DRIFT_STATE_METHOD,
+    LOAD_METHOD,
+    LOG_SETTINGS_METHOD,
+    ROLLOUT_COMMAND_METHOD,
+    ROLLOUT_STATE_METHOD,
+    STATISTICS_METHOD,
+)
 from penstock_server import checks, lifeline
 from penstock_server.access.credentials import Credentials
 from penstock_server.access.gate import Gate
 from penstock_server.access.keeper import CredentialKeeper
 from penstock_server.access.settings import AccessSettings
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
-from penstock_server.control import log_settings, port
+from penstock_server.control import log_settings, port, rollout_calls
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
@@ -144,10 +151,14 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             {
                 DRIFT_STATE_METHOD: lambda body: drift.answer(body, status.drift),
                 STATISTICS_METHOD: lambda body: statistics.answer(body, status.versions, _since_1970_ns),
+                ROLLOUT_STATE_METHOD: lambda body: rollout_calls.state(body, rollouts.views),
             },
             {
                 LOAD_METHOD: lambda body: load(body, refresh=watcher.refresh, supervisor=supervisor),
                 LOG_SETTINGS_METHOD: _on_loop(lambda body: log_settings.answer(body, supervisor.set_log_level)),
+                ROLLOUT_COMMAND_METHOD: lambda body: rollout_calls.command(
+                    body, rollouts=lambda: source.combined().rollouts, registry=source, refresh=watcher.refresh
+                ),
             },
         )
         stack.push_async_callback(responder.close)

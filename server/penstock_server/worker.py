@@ -179,12 +179,13 @@ class Worker:
         methods: Methods = (
             inference_methods(self._predictor, self._feedback) | self._health.methods | reflection_methods()
         )
-        methods |= penstock_methods(self._forwarded.forward) | self._feedback.methods
+        allows_control = settings.grpc.allow_control or settings.access.is_on
+        methods |= penstock_methods(self._forwarded.forward, allows_control=allows_control) | self._feedback.methods
         methods |= triton_methods(
             self._predictor,
             self._forwarded.forward,
             workers=settings.workers,
-            allows_control=settings.grpc.allow_control or settings.access.is_on,
+            allows_control=allows_control,
             spans=None if self._tracer is None else self._tracer.spans.file,
             sample_ratio=settings.tracing.sample_ratio,
         )

@@ -13,7 +13,7 @@ GOOD = labels.Measured(1000, 60_000.0, 55_000.0, 2.0, 1.0, 3.0, 0, 85.0, 100.0)
 def test_it_fails_below_the_rate_or_when_labels_are_lost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], measured: labels.Measured, status: int
 ) -> None:
-    monkeypatch.setattr(labels, "measure", lambda *_, **__: measured)
+    monkeypatch.setattr(labels, "measure", lambda _: measured)
     assert labels.main([]) == status
     assert f"{measured.per_s:,.0f} a second acknowledged by one worker" in capsys.readouterr().out
 

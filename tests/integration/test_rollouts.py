@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from penstock import penstock_pb2 as pb
 from penstock_server.errors import NotFoundError, UnavailableError
 from penstock_server.rollout.progress import LEASE_TAG, PROGRESS_TAG
 from penstock_server.rollout.registered import DeleteAlias, DeleteTag, Expected, SetAlias, SetTag
@@ -17,8 +19,12 @@ from penstock_server.sources.rest_registry import RestRegistry
 from penstock_server.sources.sqlite_registry import SqliteRegistry
 from tests.integration.test_registry import Server, Traffic, roles
 
+WAIT_S = 30.0
 SETTINGS = """
 poll_interval_s = 0.2
+
+[grpc]
+allow_control = true
 
 [rollouts]
 enabled = true
@@ -47,6 +53,21 @@ def acting(
 def status(server: Server, model: str) -> str:
     found = json.loads(server.get("/v1/rollouts"))["rollouts"]
     return next((one["status"] for one in found if one["model"] == model), "")
+
+
+def of_rpc(server: Server, model: str) -> pb.Rollout:
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.unary_unary("/penstock.v1.Penstock/RolloutState")
+        reply = call(pb.RolloutStateRequest(model=model).SerializeToString(), timeout=WAIT_S)
+    (found,) = pb.RolloutStateResponse.FromString(reply).rollouts
+    return found
+
+
+def told(server: Server, **asked: str) -> pb.RolloutCommandResponse:
+    with grpc.insecure_channel(server.grpc) as channel:
+        call = channel.unary_unary("/penstock.v1.Penstock/RolloutCommand")
+        reply = call(pb.RolloutCommandRequest(**asked).SerializeToString(), timeout=WAIT_S)
+    return pb.RolloutCommandResponse.FromString(reply)
 
 
 def begin(penstock: Callable[..., tuple[int, str, str]], registry: Any, model: str, declared: str, folder: Path) -> str:
@@ -109,6 +130,18 @@ def test_somebody_advances_it_and_ends_it(
     until(lambda: recorded(penstock, shared_registry, "held")["stage"] == "10 %", "the first step")
     assert penstock("rollout", "advance", "held", "--registry", shared_registry.uri)[0] == 0
     until(lambda: recorded(penstock, shared_registry, "held")["stage"] == "30 %", "the second step")
+    assert told(acting, model="held", command="pause", by="ann").stage == "30 %"
+    until(lambda: of_rpc(acting, "held").status == "paused", "a call paused it")
+    found = of_rpc(acting, "held")
+    assert (found.version, found.champion, [gate.metric for gate in found.gates]) == ("2", "1", ["errors"])
+    assert found.history[-1].text == "paused by ann"
+    for asked, code in (
+        ({"model": "held", "command": "stop"}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"model": "nobody", "command": "pause"}, grpc.StatusCode.NOT_FOUND),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            told(acting, **asked)
+        assert refused.value.code() is code
     assert penstock("rollout", "abort", "held", "--registry", shared_registry.uri)[0] == 0
     until(lambda: roles(acting, "held") == {"champion": "1"}, "the champion answers everything")
     assert recorded(penstock, shared_registry, "held")["status"] == "aborted"

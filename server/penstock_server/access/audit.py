@@ -22,10 +22,14 @@ class Audited:
         who: the caller's name.
         action: the method's name.
         model: which it names, "" for the whole server.
+
+    Attributes:
+        who: the caller's name.
     """
 
     def __init__(self, call: Call, *, who: str, action: str, model: str) -> None:
         self._call = call
+        self.who = who
         self._said = {"who": who, "action": action, "model": model[:LONGEST]}
         self._is_written = False
         self._pending: Cancellable | None = None

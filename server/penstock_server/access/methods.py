@@ -24,6 +24,8 @@ from penstock.names import (
     LOAD_METHOD,
     PARAMETER_MODEL,
     REFLECTION_SERVICES,
+    ROLLOUT_COMMAND_METHOD,
+    ROLLOUT_STATE_METHOD,
     STATISTICS_METHOD,
 )
 from penstock.wire import BYTES, MalformedError, read_field
@@ -122,6 +124,11 @@ def _control_named(kind: Any) -> Asking:
     return need
 
 
+def _rollout_command(message: bytes) -> Need:
+    request = parse_small(penstock_pb2.RolloutCommandRequest, message, CONTROL_SERVICE)
+    return Need("control", request.model or EVERY_MODEL)
+
+
 def _trace(message: bytes) -> Need:
     request = parse_small(pb.TraceSettingRequest, message, OPEN_INFERENCE)
     return Need("control" if request.settings else "read", request.model_name or EVERY_MODEL)
@@ -158,12 +165,18 @@ NEEDS: Final[Mapping[str, Asking]] = {
     ),
     **_paths(
         CONTROL_SERVICE,
-        {DRIFT_STATE_METHOD: _read_named, FEEDBACK_METHOD: _feedback, FEEDBACK_STREAM_METHOD: _feedback},
+        {
+            DRIFT_STATE_METHOD: _read_named,
+            FEEDBACK_METHOD: _feedback,
+            FEEDBACK_STREAM_METHOD: _feedback,
+            ROLLOUT_STATE_METHOD: _read_named,
+            ROLLOUT_COMMAND_METHOD: _rollout_command,
+        },
     ),
     **_paths(HEALTH_SERVICE, {"Check": _health, "Watch": _health}),
     **{f"/{service}/ServerReflectionInfo": _read_something for service in REFLECTION_SERVICES},
 }
 CONTROLS: Final = frozenset(
     f"/{INFERENCE_SERVICE}/{name}" for name in (LOAD_METHOD, "RepositoryModelUnload", "TraceSetting", "LogSettings")
-)
+) | {f"/{CONTROL_SERVICE}/{ROLLOUT_COMMAND_METHOD}"}
 """The methods whose calls may change something, each of which leaves a line in the log then."""

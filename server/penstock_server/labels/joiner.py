@@ -282,19 +282,10 @@ class Joiner:
         self._store.write(written.places, f"{what}_delay_s", written.delays_s)
         self._store.write(written.places, f"{what}_step", step)
 
-    def _names(self, words: set[int]) -> dict[int, str]:
-        """The models that words stand for, of which versions are loaded or were."""
-        names = {word_of(subject.version.model): subject.version.model for subject in self.state.subjects}
-        if words <= names.keys():
-            return names
-        # Of a model without answers the tables tell, which workers write when they load a version.
-        tables = (read_table(path) for path in rings_in(self._folder, prediction_file.KIND))
-        return names | {word_of(version.model): version.model for table in tables for version in table}
-
     def _count_states(self, records: NDArray[np.int64], states: NDArray[np.int64] | None) -> None:
         """Counts what became of labels; None for those that were passed on."""
+        names = {word_of(subject.version.model): subject.version.model for subject in self.state.subjects}
         words = records.view(np.uint64)[:, MODEL]
-        names = self._names(set(np.unique(words).tolist()))
         for word in np.unique(words).tolist():
             mine = words == word
             is_from_peer = (records[mine, LABEL_ROW] & PASSED_ON) != 0

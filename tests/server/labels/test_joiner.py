@@ -459,15 +459,6 @@ def test_labels_of_peers_are_not_passed_on(world: World) -> None:
     assert world.joiner.state.counted.model("").from_peers == {"unknown": 1}
 
 
-def test_a_model_without_answers_has_its_name_by_the_versions_that_are_loaded(world: World) -> None:
-    world.answers[1].place_of(ONE)
-    world.label("a", "yes")
-    world.label("a", "yes", model="nobody")
-    world.after(2)
-    world.after(12)
-    assert world.states("fraud") == world.states("") == {"unknown": 1}
-
-
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), 1e300])
 def test_an_answer_that_is_no_number_leaves_the_totals_finite(world: World, answer: float) -> None:
     for identifier, prediction in (("a", answer), ("b", 3.0)):

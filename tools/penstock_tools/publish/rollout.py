@@ -14,6 +14,7 @@ from typing import Any
 from penstock.names import CHAMPION
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.metrics.counters import SCORE_EDGES
+from penstock_server.rollout.command import commanded
 from penstock_server.rollout.evidence import Evidence, read_evidence
 from penstock_server.rollout.gates import Gate, gate_of, interval_of
 from penstock_server.rollout.lease import holder_of
@@ -30,7 +31,7 @@ from penstock_server.rollout.progress import (
     read_history,
     read_progress,
 )
-from penstock_server.rollout.registered import candidate_of
+from penstock_server.rollout.registered import DeleteAlias, DeleteTag, RegisteredRollout, SetTag, candidate_of
 from penstock_server.rollout.spec import RolloutSpec, as_mapping, of_mapping
 from penstock_server.rollout.step import COMMANDS
 from penstock_tools.publish.promote import check_version, roles_of
@@ -163,21 +164,19 @@ def command(name: str, word: str, registry: str | None = None) -> str:
         raise InvalidInputError(f"there is no command {word!r}; expected {', '.join(COMMANDS)}")
     with opened(registry) as client:
         found = _found(client, name)
+        version = found.version
+        registered = RegisteredRollout(version, roles_of(client, name), _tags(client, name, version))
+        for change in commanded(name, registered, word, getpass.getuser()):
+            match change:
+                case SetTag(version, key, value):
+                    client.set_model_version_tag(name, version, key, value)
+                case DeleteTag(version, key):
+                    client.delete_model_version_tag(name, version, key)
+                case DeleteAlias(alias):
+                    client.delete_registered_model_alias(name, alias)
         if found.progress is None:
-            if word != "abort":
-                raise InvalidInputError(f"the rollout of version {found.version} of {name} has not begun")
-            client.delete_model_version_tag(name, found.version, SPEC_TAG)
-            if roles_of(client, name).get(CANDIDATE) == found.version:
-                client.delete_registered_model_alias(name, CANDIDATE)
-            return f"version {found.version}, whose rollout had not begun"
-        if found.progress.has_ended:
-            raise InvalidInputError(
-                f"the rollout of version {found.version} of {name} is over: {found.progress.status}"
-            )
-        # "advance" says from where, so that it is obeyed once.
-        at = str(found.progress.stage) if word == "advance" else ""
-        client.set_model_version_tag(name, found.version, COMMAND_TAG, f"{word} {at} {getpass.getuser()}")
-        return f"version {found.version}, which is at {found.progress.present}"
+            return f"version {version}, whose rollout had not begun"
+        return f"version {version}, which is at {found.progress.present}"
 
 
 def status(name: str, registry: str | None = None) -> Rollout:
