@@ -199,6 +199,7 @@ DOORS: Final[dict[str, set[str]]] = {
         "penstock_server.retraining.gauges",
         "penstock_server.labels.gauges",
         "penstock_server.control.rollout_gauges",
+        "penstock_server.control.experiment_gauges",
         "penstock_server.control.http",
         "penstock_tools.demo",
     },

@@ -33,6 +33,8 @@ from penstock_server.access.keeper import CredentialKeeper
 from penstock_server.access.settings import AccessSettings
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
 from penstock_server.control import log_settings, port, rollout_calls
+from penstock_server.control.experiment_gauges import ExperimentCollector
+from penstock_server.control.experiments import Experiments
 from penstock_server.control.forwarding import ControlResponder
 from penstock_server.control.helper_process import HelperProcess
 from penstock_server.control.http import AdminServer
@@ -213,6 +215,9 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             counters=counters,
             labels=lambda *which: label_counts(labels.totals(), *which) if settings.labels.enabled else None,
         )
+        experiments = Experiments(
+            plans=supervisor.plans_in_force, counted=own.counted, labels=labels.totals, wall=time.time
+        )
         rollouts = RolloutController(
             holder=f"{grpc_address} {instance[:8]}",
             rollouts=lambda: source.combined().rollouts,
@@ -234,6 +239,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
                 RetrainingCollector(retraining),
                 LabelCollector(labels.report),
                 RolloutCollector(rollouts.views),
+                ExperimentCollector(experiments.reports),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             retraining=lambda: retraining().to_json(),
@@ -241,6 +247,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             shadows=status.shadows,
             evidence=own.snapshot,
             rollouts=rollouts.views,
+            experiments=experiments.reports,
             grpc_address=grpc_address,
             rest_address=rest_address,
             connections=checks.http_connections(),
@@ -257,7 +264,11 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             desired=supervisor.on_desired,
             polled=supervisor.on_polled,
         )
-        watched = {"following the sources": watcher.run, "watching drift": status.watch_drift}
+        watched: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "following the sources": watcher.run,
+            "watching drift": status.watch_drift,
+            "following experiments": experiments.run,
+        }
         if settings.rollouts.enabled:
             watched["acting on rollouts"] = partial(rollouts.run, settings.rollouts.look_s)
         await _run(

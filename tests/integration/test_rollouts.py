@@ -70,6 +70,11 @@ def told(server: Server, **asked: str) -> pb.RolloutCommandResponse:
     return pb.RolloutCommandResponse.FromString(reply)
 
 
+def shares(server: Server, model: str) -> dict[str, float]:
+    found = json.loads(server.get("/v1/experiments"))["experiments"]
+    return {arm["version"]: round(arm["weight"], 9) for each in found if each["model"] == model for arm in each["arms"]}
+
+
 def begin(penstock: Callable[..., tuple[int, str, str]], registry: Any, model: str, declared: str, folder: Path) -> str:
     file = folder / "rollout.json"
     file.write_text(declared)
@@ -130,6 +135,7 @@ def test_somebody_advances_it_and_ends_it(
     until(lambda: recorded(penstock, shared_registry, "held")["stage"] == "10 %", "the first step")
     assert penstock("rollout", "advance", "held", "--registry", shared_registry.uri)[0] == 0
     until(lambda: recorded(penstock, shared_registry, "held")["stage"] == "30 %", "the second step")
+    until(lambda: shares(acting, "held") == {"1": 0.7, "2": 0.3}, "how both share the traffic")
     assert told(acting, model="held", command="pause", by="ann").stage == "30 %"
     until(lambda: of_rpc(acting, "held").status == "paused", "a call paused it")
     found = of_rpc(acting, "held")

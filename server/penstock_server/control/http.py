@@ -25,6 +25,7 @@ from penstock_server.control.rollouts import RolloutView, shown
 from penstock_server.control.view import ServerView
 from penstock_server.errors import DeniedError, LimitedError, NotFoundError, PenstockError, UnauthenticatedError
 from penstock_server.rollout.evidence import Snapshot
+from penstock_server.rollout.experiment import Experiment
 from penstock_server.rollout.plan import weight_in_percent
 from penstock_server.sources.combined_source import SourceState
 
@@ -37,8 +38,8 @@ _REST: Final = frozenset({"v2", "predict", "invocations", "docs", "openapi.json"
 """Where the paths begin that the REST port answers."""
 
 _HERE: Final = (
-    "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels, /v1/retraining, /v1/rollouts and "
-    "/v1/shadows"
+    "/healthz, /readyz, /metrics, /v1/server, /v1/models, /v1/drift, /v1/labels, /v1/retraining, /v1/rollouts, "
+    "/v1/experiments and /v1/shadows"
 )
 
 
@@ -55,6 +56,7 @@ class AdminServer:
         shadows: the JSON of /v1/shadows.
         evidence: what this server counted of a model's version and champion, for /v1/evidence.
         rollouts: what is known of rollouts, for /v1/rollouts.
+        experiments: what is known of versions that share traffic, for /v1/experiments.
         grpc_address, rest_address: where gRPC and REST are, for clients that come to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
@@ -74,6 +76,7 @@ class AdminServer:
         shadows: Callable[[], bytes],
         evidence: Callable[[str, str, str], Snapshot],
         rollouts: Callable[[], list[RolloutView]],
+        experiments: Callable[[], list[Experiment]],
         grpc_address: str = "another port",
         rest_address: str = "",
         connections: int = CONNECTIONS,
@@ -92,6 +95,7 @@ class AdminServer:
         self._shadows = shadows
         self._evidence_of = evidence
         self._rollouts = rollouts
+        self._experiments = experiments
         self._server = HttpServer(
             self._answer,
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
@@ -147,6 +151,8 @@ class AdminServer:
                 answer = self._labels("".join(model))
             case ["rollouts", *model] if len(model) < 2:
                 answer = self._rollout("".join(model))
+            case ["experiments", *model] if len(model) < 2:
+                answer = self._experiment("".join(model))
             case ["evidence", model]:
                 asked = (request.query.get(name, "") for name in ("version", "champion"))
                 answer = Reply(msgspec.json.encode(self._evidence_of(model, *asked)), content_type=_JSON)
@@ -165,10 +171,12 @@ class AdminServer:
                 return None
             case ["metrics"] if self._opens_metrics:
                 return None
-            case ["v1", "drift" | "labels" | "rollouts" | "evidence", model] if model:
+            case ["v1", "drift" | "labels" | "rollouts" | "experiments" | "evidence", model] if model:
                 about: str | None = model
             case (
-                ["metrics"] | ["v1", "models" | "retraining" | "shadows" | "rollouts"] | ["v1", "drift" | "labels", *_]
+                ["metrics"]
+                | ["v1", "models" | "retraining" | "shadows" | "rollouts" | "experiments"]
+                | ["v1", "drift" | "labels", *_]
             ):
                 about = EVERY_MODEL
             case _:
@@ -224,6 +232,21 @@ class AdminServer:
             return Reply(msgspec.json.encode({"rollouts": [shown(view) for view in found]}), content_type=_JSON)
 
         return self._shared(("rollouts", model), compute)
+
+    def _experiment(self, model: str) -> Any:
+        """`/v1/experiments` and `/v1/experiments/{model}`: versions that share traffic, since their weights are in force."""
+
+        def compute() -> Reply:
+            found = [report for report in self._experiments() if model in ("", report.model)]
+            if model and not found:
+                return Reply(
+                    msgspec.json.encode({"error": f"no canary of model {model!r} has a share of its traffic"}),
+                    404,
+                    _JSON,
+                )
+            return Reply(msgspec.json.encode({"experiments": found}), content_type=_JSON)
+
+        return self._shared(("experiments", model), compute)
 
     def _shared(self, key: tuple[str, ...], compute: Callable[[], Reply]) -> Any:
         """The answer to all that ask the same while it is computed; refused when too many others wait."""

@@ -51,6 +51,10 @@ class OwnEvidence:
             labels=self._labels(model, version, champion),
         )
 
+    def counted(self, key: VersionKey) -> tuple[str, VersionTotals]:
+        """What was counted of a version, and by which run: where that is another one, it began anew."""
+        return f"{self._instance}/{self._counters.generation(key)}", self._routed(key)
+
     def _routed(self, key: VersionKey) -> VersionTotals:
         counters = self._counters.of_version(key)
         if not counters:

@@ -198,15 +198,21 @@ class Supervisor:
 
     def weights_in_force(self, model: str, version: str) -> tuple[float, float] | None:
         """The shares of a canary and of the champion, 0 to 1, if all workers route by them now."""
-        workers = list(self._pool.workers.values())
-        plans = {worker.plans.get(model) for worker in workers}
-        if len(plans) != 1 or any(worker.is_serve_pending for worker in workers):
-            return None
-        plan = plans.pop()
+        plan = self.plans_in_force().get(model)
         weight = None if plan is None else plan.weight(version)
         if plan is None or not weight:
             return None
         return weight, max(0.0, 1 - sum(arm.weight for arm in plan.canaries))
+
+    def plans_in_force(self) -> dict[str, TrafficPlan]:
+        """By model, the plan that all workers route by now; none where they are being told another one."""
+        workers = list(self._pool.workers.values())
+        if not workers or any(worker.is_serve_pending for worker in workers):
+            return {}
+        first, *others = workers
+        return {
+            model: plan for model, plan in first.plans.items() if all(one.plans.get(model) == plan for one in others)
+        }
 
     def health(self, key: VersionKey) -> Health:
         """How a version stands: ready in every worker, or refused as it is."""

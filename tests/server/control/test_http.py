@@ -19,6 +19,7 @@ from penstock_server.control.rollouts import RolloutView
 from penstock_server.control.view import ServerView, VersionView, WorkerView
 from penstock_server.errors import NotFoundError
 from penstock_server.rollout.evidence import Snapshot
+from penstock_server.rollout.experiment import ArmTotals, compared
 from penstock_server.rollout.progress import Progress
 from penstock_server.rollout.spec import RolloutSpec
 from penstock_server.sources.combined_source import SourceState
@@ -36,6 +37,7 @@ VIEW = ServerView(
 )
 
 
+EXPERIMENT = compared("fares", "3", {"3": 0.75, "4": 0.25}, {"3": ArmTotals(75), "4": ArmTotals(25)}, 5.0)
 WORKER = {"slot": 0, "pid": 1234, "listening": True, "restarts": 2, "transport": "native", "connections": 7}
 
 
@@ -66,6 +68,7 @@ async def address() -> AsyncIterator[str]:
         shadows=lambda: b'{"shadows": []}',
         evidence=lambda model, version, champion: Snapshot(f"{model}/{version}/{champion}", "5"),
         rollouts=lambda: [ROLLOUT],
+        experiments=lambda: [EXPERIMENT],
     )
     listening = reserve_http("127.0.0.1", 0)
     admin.start(listening)
@@ -102,6 +105,23 @@ async def test_a_model_without_a_rollout_has_none_to_show(address: str) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{address}/v1/rollouts/other") as reply:
         assert reply.status == 404
         assert await reply.json() == {"error": "no version of model 'other' is being rolled out"}
+
+
+@pytest.mark.parametrize("path", ["/v1/experiments", "/v1/experiments/fares"])
+async def test_versions_that_share_traffic_are_shown(address: str, path: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(address + path) as reply:
+        assert reply.status == 200
+        (found,) = (await reply.json())["experiments"]
+    assert (found["model"], found["since_s"], found["mismatch"]) == ("fares", 5.0, 0.0)
+    assert [(arm["version"], arm["exposure"]) for arm in found["arms"]] == [("3", 0.75), ("4", 0.25)]
+    (errors,) = found["arms"][1]["comparisons"]
+    assert (errors["metric"], errors["version"], errors["kind"], errors["high"]) == ("errors", 0.0, "ratio", None)
+
+
+async def test_a_model_with_one_version_has_no_experiment(address: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/v1/experiments/other") as reply:
+        assert reply.status == 404
+        assert await reply.json() == {"error": "no canary of model 'other' has a share of its traffic"}
 
 
 async def test_evidence_is_told_to_other_servers(address: str) -> None:
@@ -189,6 +209,7 @@ async def guarded(*, opens_metrics: bool = False) -> AsyncIterator[str]:
         shadows=lambda: b'{"shadows": []}',
         evidence=lambda model, version, champion: Snapshot(f"{model}/{version}/{champion}", "5"),
         rollouts=lambda: [ROLLOUT],
+        experiments=lambda: [EXPERIMENT],
         gate=gate,
         opens_metrics=opens_metrics,
     )
