@@ -149,7 +149,8 @@ def wanted(progress: Progress) -> Wanted:
         # It stays candidate until the record says that it was promoted: so whoever goes on finds it.
         return Wanted(frozenset({CHAMPION, CANDIDATE}), frozenset({CANARY, SHADOW}))
     if progress.status == "promoted":
-        return Wanted(frozenset({CHAMPION}), frozenset({CANARY, SHADOW, CANDIDATE}))
+        # It has been champion. Whatever somebody makes of it afterwards is theirs.
+        return Wanted(frozenset(), frozenset({CANDIDATE}))
     if progress.has_ended:
         return Wanted(frozenset(), frozenset({CANARY, SHADOW, CANDIDATE}))
     stage = progress.present

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 import msgspec
 
 from penstock.names import CHAMPION
-from penstock_server.errors import InvalidInputError
 from penstock_server.rollout.progress import (
     CANDIDATE,
     LEASE_TAG,
     PROGRESS_TAG,
     SPEC_TAG,
-    read_progress,
 )
 
 TAG_PREFIX = "penstock."
@@ -85,13 +83,6 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 def candidate_of(aliases: Mapping[str, str], newest: str, newest_tags: Mapping[str, str]) -> str | None:
-    """The version that is rolled out: the one with the alias, or the newest if it declares a rollout that has not ended."""
-    if (named := aliases.get(CANDIDATE)) is not None:
-        return named
-    if SPEC_TAG not in newest_tags or newest == aliases.get(CHAMPION):
-        return None
-    try:
-        ended = PROGRESS_TAG in newest_tags and read_progress(newest_tags[PROGRESS_TAG]).has_ended
-    except InvalidInputError:
-        return newest
-    return None if ended else newest
+    """The version that is rolled out, or was last: the one with the alias, or the newest if it declares a rollout."""
+    named = aliases.get(CANDIDATE)
+    return named if named is not None else newest if SPEC_TAG in newest_tags else None

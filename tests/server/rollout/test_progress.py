@@ -29,7 +29,7 @@ def progress(status: str = "running", stage: int = 0, spec: RolloutSpec | None =
         ("running", 1, {"candidate", "canary"}, {"shadow"}, 5, None),
         ("paused", 3, {"candidate", "canary"}, {"shadow"}, 50, None),
         ("promoting", 3, {"champion", "candidate"}, {"canary", "shadow"}, None, None),
-        ("promoted", 3, {"champion"}, {"canary", "shadow", "candidate"}, None, None),
+        ("promoted", 3, set(), {"candidate"}, None, None),
         ("rolled_back", 2, set(), {"canary", "shadow", "candidate"}, None, None),
         ("aborted", 1, set(), {"canary", "shadow", "candidate"}, None, None),
         ("refused", 0, set(), {"canary", "shadow", "candidate"}, None, None),

@@ -231,3 +231,13 @@ def test_weights_are_written_before_aliases() -> None:
     weight = next(at for at, each in enumerate(changes) if isinstance(each, SetTag) and each.key == "penstock.weight")
     canary = next(at for at, each in enumerate(changes) if isinstance(each, SetAlias) and each.alias == "canary")
     assert weight < canary
+
+
+@pytest.mark.parametrize("alias", ["canary", "shadow"])
+def test_what_becomes_of_a_promoted_version_later_is_left_to_people(alias: str) -> None:
+    model = begun()
+    for now_s in range(1, 200, 3):
+        step(model, now_s)
+    assert model.aliases == {"champion": "2"}
+    model.make([SetAlias("champion", "1"), SetAlias(alias, "2")])  # somebody goes back, and tries it again
+    assert not step(model, 1000).changes

@@ -51,7 +51,7 @@ def test_the_first_error_of_ours_is_told_in_place_of_its_group():
 def test_a_signal_to_end_is_an_interrupt(interrupts):
     before, here = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, interrupts)
     try:
-        with pytest.raises(KeyboardInterrupt), run._termination_as_interrupt():
+        with pytest.raises(KeyboardInterrupt), run.termination_as_interrupt():
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGINT, here)

@@ -14,6 +14,9 @@ from penstock_tools.cli.options import Registry
 
 app = typer.Typer(rich_markup_mode="rich", invoke_without_command=True)
 
+LOOP_S = 300.0
+"""How long the year of the full loop takes at least."""
+
 
 @app.callback()
 def demo(
@@ -28,6 +31,17 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the server running at the end, and keep the folder.")
     ] = False,
+    full_loop: Annotated[
+        bool,
+        typer.Option(
+            "--full-loop",
+            help="Show the whole loop instead, without anybody: drift, a model trained anew, gate, shadow, ramp, promotion.",
+        ),
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --full-loop: draw what happened as SVG.", show_default=False),
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -50,6 +64,12 @@ def demo(
     from penstock_tools.demo.plan import DemoPlan
     from penstock_tools.demo.run import run
 
+    if full_loop:
+        from penstock_tools.demo import full_loop as loop
+
+        # Slower than the other, since models are trained meanwhile.
+        plan = DemoPlan(rows=rows, seconds=max(seconds, LOOP_S), workers=workers, port=port, keep=keep, folder=folder)
+        raise typer.Exit(loop.run(plan, picture))
     plan = DemoPlan(rows=rows, seconds=seconds, workers=workers, port=port, keep=keep, folder=folder)
     raise typer.Exit(run(plan))
 

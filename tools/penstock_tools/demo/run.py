@@ -37,7 +37,7 @@ def run(plan: DemoPlan) -> int:
         PenstockError: a step failed; says which and why.
     """
     console = Console(highlight=False)
-    with _termination_as_interrupt():
+    with termination_as_interrupt():
         try:
             with setup.folder_of(plan) as folder:
                 report.say_plan(console)
@@ -51,7 +51,7 @@ def run(plan: DemoPlan) -> int:
 
 
 @contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
+def termination_as_interrupt() -> Iterator[None]:
     """SIGTERM does what Ctrl-C does, so that no server is left behind; in the background too, where shells ignore Ctrl-C."""
 
     def interrupt(*_: object) -> None:
