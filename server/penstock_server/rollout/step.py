@@ -86,7 +86,8 @@ def next_step(found: RegisteredRollout, known: Known) -> Step:
     if progress.has_ended:
         return Step(_missing(found, progress), progress)
     if (why := _somebody_else(found, progress)) is not None:
-        return _end(found, progress, "promoted" if found.aliases.get(CHAMPION) == found.version else "aborted", why)
+        # Where it is champion already, only its other roles are left to be taken.
+        return _end(found, progress, "promoting" if found.aliases.get(CHAMPION) == found.version else "aborted", why)
     return _command(found, progress, known) or _go_on(found, progress, known)
 
 

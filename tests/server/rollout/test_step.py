@@ -152,6 +152,7 @@ def test_what_somebody_does_by_hand_ends_it(change: object, status: str, reason:
     model.make([change])  # type: ignore[list-item]
     others = {alias: version for alias, version in model.aliases.items() if version != "2"}
     step(model, 2)
+    step(model, 2)
     assert (model.progress.status, model.progress.reason[: len(reason)]) == (status, reason)
     assert {alias: version for alias, version in model.aliases.items() if version != "2"} == others
     assert {alias for alias, version in model.aliases.items() if version == "2"} <= {"champion"}
