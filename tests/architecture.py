@@ -154,11 +154,12 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "explain": TOOLS_GROUND | {"sklearn_compiler"},
         "publish": TOOLS_GROUND | {"sklearn_compiler", "explain"},
         "drift": TOOLS_GROUND | {"client_commands"},
+        "rollout": TOOLS_GROUND | {"client_commands"},
         "calibration": TOOLS_GROUND | {"publish"},
         "replay": TOOLS_GROUND | {"publish", "calibration"},
         "pipelines": {"publish"},
         "demo": TOOLS_GROUND | {"publish", "client_commands", "replay"},
-        "cli": TOOLS_GROUND | {"publish", "client_commands", "drift", "calibration", "demo", "replay"},
+        "cli": TOOLS_GROUND | {"publish", "client_commands", "drift", "rollout", "calibration", "demo", "replay"},
     },
 }
 """What each room may import of its own package; itself always. A place inside a room may have a rule of its own."""

@@ -139,11 +139,11 @@ def _comparisons(ours: ArmTotals, theirs: ArmTotals, share: float) -> Iterator[C
         if metric in ours.slow and metric in theirs.slow:
             slow = (ours.slow[metric], ours.measured), (theirs.slow[metric], theirs.measured)
             yield _rates(metric, *slow, share)
-    if ours.labelled or theirs.labelled:
+    if ours.labelled and theirs.labelled:
         wrong = _rates("accuracy", (ours.wrong, ours.labelled), (theirs.wrong, theirs.labelled), share)
         right = [None if rate is None else 1 - rate for rate in (wrong.version, wrong.champion)]
         yield msgspec.structs.replace(wrong, version=right[0], champion=right[1])
-    if ours.values[0] or theirs.values[0]:
+    if ours.values[0] and theirs.values[0]:
         mine, other = Moments(*ours.values), Moments(*theirs.values)
         version, champion = (each.total / each.size if each.size else None for each in (mine, other))
         between = sequential.difference_interval(mine, other, INTERVAL_ALPHA)

@@ -1,11 +1,14 @@
 """`penstock rollout`: from a registered version to the champion by steps, judged by a server on the way."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock_tools.cli.options import Json, ModelName, Registry
+from penstock_tools.cli.options import Ca, Cert, CertKey, Json, ModelName, Registry, ServerName, UseTls, encryption
+
+if TYPE_CHECKING:
+    from penstock_tools.client_commands.connection import Encryption
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -138,13 +141,43 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", help="Show it until it is over; exit with 1 unless the version is champion.")
     ] = False,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Ask this server, by its --http-port, and not the registry: it also knows how versions that share the traffic "
+            "compare.",
+            show_default=False,
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write it as one HTML page; with --http.", show_default=False),
+    ] = None,
     as_json: Json = False,
     registry: Registry = None,
+    tls: UseTls = False,
+    ca: Ca = None,
+    cert: Cert = None,
+    cert_key: CertKey = None,
+    server_name: ServerName = None,
 ) -> None:
     """Shows how far a model's rollout is, what each gate says, and what has happened.
 
+    With [bold]--http[/bold] also an experiment: versions that share the traffic by fixed weights, without a rollout too.
+
     Example: [bold]penstock rollout status fraud --watch[/bold]
+
+    Example: [bold]penstock rollout status fraud --http http://127.0.0.1:8002 --page fraud.html[/bold]
     """
+    if http is not None:
+        if watch or registry is not None:
+            raise typer.BadParameter("asks a server once, without --watch and --registry", param_hint="--http")
+        encrypted = encryption(tls=tls, ca=ca, cert=cert, cert_key=cert_key, server_name=server_name)
+        _served(name, http, encrypted, page=page, as_json=as_json)
+        return
+    if page is not None:
+        raise typer.BadParameter("is made of what a server knows; name it with --http URL", param_hint="--page")
     import time
 
     from penstock_tools import output
@@ -166,6 +199,20 @@ def status(
             time.sleep(1)
             found = command.status(name, registry)
     raise typer.Exit(found.progress.status != "promoted")
+
+
+def _served(name: str, url: str, encrypted: "Encryption", *, page: Path | None, as_json: bool) -> None:
+    from penstock_tools import output
+    from penstock_tools.rollout import fetch, table
+    from penstock_tools.rollout.page import page as page_of
+
+    served = fetch.fetch(url, name, encrypted)
+    if page is not None:
+        output.write(page, page_of(served))
+    if as_json:
+        typer.echo(output.as_json(served._asdict()))
+    elif page is None:
+        table.show(served)
 
 
 @app.command()
