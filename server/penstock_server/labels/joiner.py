@@ -78,7 +78,9 @@ class Joiner:
             folder / ANSWERS, settings.keep_bytes, self.state.segments, unsure=unsure, step=self.state.step
         )
         first, end = self.state.waiting
-        self._waiting = WaitingLabels(folder, first=first, end=end, step=self.state.step, now_ns=now_ns)
+        self._waiting = WaitingLabels(
+            folder, first=first, end=end, step=self.state.step, now_ns=now_ns, settle_ns=SETTLE_NS
+        )
         self._rings: dict[str, Ring] = {}
         self._tables: dict[str, tuple[AnsweredVersion, ...]] = {}
         self._numbers = {subject: number for number, subject in enumerate(self.state.subjects)}

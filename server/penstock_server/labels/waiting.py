@@ -31,13 +31,22 @@ class WaitingLabels:
         first, end: the numbers of the oldest that may wait and of the next, as the last state has them.
         step: the last one that came to its end.
         now_ns: since 1970.
+        settle_ns: how long those that wait already are left to wait for all of their answers.
 
     Raises:
         OSError: there is no room for the file.
     """
 
     def __init__(
-        self, folder: Path, *, first: int = 0, end: int = 0, step: int = 0, now_ns: int = 0, places: int = PLACES
+        self,
+        folder: Path,
+        *,
+        first: int = 0,
+        end: int = 0,
+        step: int = 0,
+        now_ns: int = 0,
+        settle_ns: int = 0,
+        places: int = PLACES,
     ) -> None:
         path = folder / NAME
         with path.open("a+b") as file:
@@ -59,8 +68,8 @@ class WaitingLabels:
         at = at[(done == 0) | (done > step)]
         self._waits[at] = True
         self._turns[np.arange(first, end) % places] = np.arange(first, end)
-        # Their answers may have come meanwhile.
-        self._due_ns[at] = now_ns
+        # Their answers may have come meanwhile, or come now, a champion's before its shadow's.
+        self._due_ns[at] = now_ns + settle_ns
         self._since_ns[at] = now_ns
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.penstock_pb2 import FeedbackRequest
@@ -320,6 +320,9 @@ WRITES = (("_store", "write"), ("_store", "append"), ("_waiting", "done"), ("_wa
 
 
 @settings(max_examples=150, deadline=None)
+@example(
+    [("label", 2, 0, 0), ("time", 1, 0, 0), ("answer", 2, 0, 0), ("kill", 1, 0, 0), ("answer", 2, 0, 2)]
+)  # the shadow's answer comes after the end of a joiner that had a label wait for it
 @given(st.lists(EVENTS, max_size=40))
 def test_kills_change_nothing_of_what_is_counted(tmp_path_factory: pytest.TempPathFactory, events: list[Any]) -> None:
     """Two worlds with the same events; in one the joiner is killed before or after some write, and another goes on."""
