@@ -49,7 +49,8 @@ class Comparison(msgspec.Struct, frozen=True):
         metric: errors, p50, p95, p99, accuracy or value.
         version, champion: its value for each, None where nothing is known: the share of requests that failed or were slow, the
             share of right rows, or the mean value.
-        kind: what the interval is of: the ratio of both rates (of accuracy that of wrong rows), or the difference of means.
+        kind: what the interval is of: the ratio of both rates, or the difference of means. Of accuracy it is the ratio of
+            wrong rows by weight, which takes it that labels come as often to each version's answers.
         low, high: what the truth is between, at all looks, with a chance of 95 %; None for no end.
     """
 
