@@ -74,8 +74,9 @@ class OwnEvidence:
 def label_counts(totals: LabelTotals, model: str, version: str, champion: str) -> LabelCounts:
     """What labels say of a version as canary beside its champion, and as its shadow.
 
-    Answers are paired by the weights that they were given under: a canary's weight and its champion's make 1 where no other
-    canary has any.
+    Of each request the first row counts: all its rows went to one version, and what is drawn once counts once. Answers are
+    paired by the weights that they were given under: a canary's weight and its champion's make 1 where no other canary has
+    any.
     """
     ours = {
         _weight(each): each.totals
@@ -91,12 +92,13 @@ def label_counts(totals: LabelTotals, model: str, version: str, champion: str) -
     for weight, mine in ours.items():
         other = theirs.get(round(1 - weight, 9))
         if 0 < weight < 1 and other is not None:
-            wrong[weight_key(weight, 1 - weight)] = (mine.labelled, mine.wrong, other.labelled, other.wrong)
+            wrong[weight_key(weight, 1 - weight)] = (
+                *(mine.labelled_requests, mine.wrong_requests),
+                *(other.labelled_requests, other.wrong_requests),
+            )
             values += [n for each in (mine, other) for n in (each.values, each.value_sum, each.value_squares)]
     pairs = totals.pair(model, champion, version)
-    return LabelCounts(
-        wrong, (pairs.both, pairs.only_champion, pairs.only_shadow, pairs.neither), tuple(values.tolist())
-    )
+    return LabelCounts(wrong, pairs.requests, tuple(values.tolist()))
 
 
 def _weight(labels: VersionLabels) -> float:

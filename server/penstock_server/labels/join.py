@@ -40,12 +40,14 @@ class Pairs(NamedTuple):
         champion, shadow: their subjects.
         answers: the predictions of both, [P, 2].
         truths: the label as each of them counts it, [P, 2].
+        rows: their places in their requests.
     """
 
     champion: NDArray[np.int64]
     shadow: NDArray[np.int64]
     answers: NDArray[np.float64]
     truths: NDArray[np.float64]
+    rows: NDArray[np.int64]
 
 
 class Joined(NamedTuple):
@@ -158,4 +160,5 @@ def _pairs(which: NDArray[np.intp], rows: Rows, truth: NDArray[np.float64], subj
         rows["subject"][shadows].astype(np.int64),
         rows["prediction"][both],
         truth[both],
+        rows["row"][shadows].astype(np.int64),
     )

@@ -28,6 +28,8 @@ class SubjectTotals(msgspec.Struct):
             has no square.
         error_sum, error_squares: of the other numbers, the sum of the absolute errors and of their squares.
         values, value_sum, value_squares: how many values came in time, their sum and the sum of their squares.
+        labelled_requests, wrong_requests: `labelled` and `wrong` among the first rows of requests. A request goes to one
+            version with all its rows, so these are what a test of versions may count.
     """
 
     rows: int = 0
@@ -38,6 +40,8 @@ class SubjectTotals(msgspec.Struct):
     values: int = 0
     value_sum: float = 0.0
     value_squares: float = 0.0
+    labelled_requests: int = 0
+    wrong_requests: int = 0
 
 
 class PairTotals(msgspec.Struct):
@@ -49,6 +53,7 @@ class PairTotals(msgspec.Struct):
         both, only_champion, only_shadow, neither: whose class was right.
         numbers, difference_sum, difference_squares: of numbers, how many, and the sums of the shadow's absolute error less the
             champion's, and of its square.
+        requests: the first four among the first rows of requests.
     """
 
     both: int = 0
@@ -58,6 +63,7 @@ class PairTotals(msgspec.Struct):
     numbers: int = 0
     difference_sum: float = 0.0
     difference_squares: float = 0.0
+    requests: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 class VersionLabels(msgspec.Struct, frozen=True):
@@ -176,10 +182,15 @@ class Counted(msgspec.Struct):
                 totals.difference_squares += float((difference**2).sum())
                 continue
             right = answers == truths
-            totals.both += int((right[:, 0] & right[:, 1]).sum())
-            totals.only_champion += int((right[:, 0] & ~right[:, 1]).sum())
-            totals.only_shadow += int((~right[:, 0] & right[:, 1]).sum())
-            totals.neither += int((~right[:, 0] & ~right[:, 1]).sum())
+            outcome = 2 * ~right[:, 0] + ~right[:, 1]
+            both, only_champion, only_shadow, neither = np.bincount(outcome, minlength=4).tolist()
+            totals.both += both
+            totals.only_champion += only_champion
+            totals.only_shadow += only_shadow
+            totals.neither += neither
+            firsts = np.bincount(outcome[pairs.rows[mine] == 0], minlength=4).tolist()
+            both, only_champion, only_shadow, neither = (a + b for a, b in zip(totals.requests, firsts, strict=True))
+            totals.requests = (both, only_champion, only_shadow, neither)
 
     def count_delays(self, joined: Joined, subjects: Sequence[Subject]) -> None:
         """Counts how long labels took; one that is written to several rows counts for each."""
@@ -199,6 +210,8 @@ class Counted(msgspec.Struct):
             own, labelled, valued = rows[mine], is_labelled[mine], has_value[mine]
             totals.rows += len(own)
             totals.labelled += int(labelled.sum())
+            is_first = own["row"][labelled] == 0
+            totals.labelled_requests += int(is_first.sum())
             errors = (own["prediction"] - own["label"])[labelled]
             if subjects[subject].version.kind == "number":
                 is_fit = np.abs(errors) <= MOST_ERROR
@@ -208,6 +221,7 @@ class Counted(msgspec.Struct):
                 totals.error_squares += float((errors**2).sum())
             else:
                 totals.wrong += int((errors != 0).sum())
+                totals.wrong_requests += int((errors[is_first] != 0).sum())
             values = own["value"][valued]
             totals.values += len(values)
             totals.value_sum += float(values.sum())

@@ -178,7 +178,7 @@ def _accuracy(points: float, evidence: Evidence, dispersion: float) -> _Reading:
         champion,
         float(sequential.log_e_average(worse)),
         float(sequential.log_e_average(within)),
-        f"it is right on {_percent(version)} of {ours_all:,} labelled rows, the champion on {_percent(champion)} of "
+        f"it is right on {_percent(version)} of {ours_all:,} labelled requests, the champion on {_percent(champion)} of "
         f"{theirs_all:,}",
         f"{points:g} {'point' if points == 1 else 'points'}",
     )

@@ -9,7 +9,12 @@ from penstock_server.metrics.store import CounterStore
 
 def labels(version: str, role: str, weight: float | None, labelled: int, wrong: int) -> VersionLabels:
     return VersionLabels(
-        "m", version, "id", role, weight, SubjectTotals(labelled, labelled, wrong, 0.0, 0.0, 2, 3.0, 5.0)
+        "m",
+        version,
+        "id",
+        role,
+        weight,
+        SubjectTotals(8 * labelled, 8 * labelled, 8 * wrong, 0.0, 0.0, 2, 3.0, 5.0, labelled, wrong),
     )
 
 
@@ -26,7 +31,10 @@ def test_labels_are_paired_by_the_weights_they_were_given_under() -> None:
             labels("2", "named", None, 99, 99),
             labels("3", "canary", 0.05, 99, 99),
         ),
-        (PairLabels("m", "1", "2", PairTotals(8, 1, 2, 3)), PairLabels("m", "1", "3", PairTotals(9, 9, 9, 9))),
+        (
+            PairLabels("m", "1", "2", PairTotals(80, 10, 20, 30, requests=(8, 1, 2, 3))),
+            PairLabels("m", "1", "3", PairTotals(9, 9, 9, 9)),
+        ),
     )
     found = label_counts(totals, "m", "2", "1")
     assert found.wrong == {"5": (10, 1, 190, 20), "25": (5, 0, 15, 2)}

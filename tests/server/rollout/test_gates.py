@@ -33,7 +33,7 @@ def rates(metric: str, ours: int, theirs: int, requests: int = 10_000) -> Eviden
         ("disagreement", Evidence(shadow=(9, 0, 0)), False, False, "on 0 % of 9 rows: not shown to be within 5 % yet"),
         ("distance", Evidence(distances=(500, 400, 90, 10, 0)), False, True, "on average, over 1,000 rows"),
         ("distance", Evidence(distances=(0, 0, 0, 0, 1000)), True, False, "proven worse"),
-        ("accuracy", Evidence(pairs=(9000, 100, 100, 800)), False, True, "91 % of 10,000 labelled rows"),
+        ("accuracy", Evidence(pairs=(9000, 100, 100, 800)), False, True, "91 % of 10,000 labelled requests"),
         ("accuracy", Evidence(pairs=(8000, 900, 300, 800)), True, False, "proven worse"),
         ("accuracy", Evidence({"labelled": {"50": (9000, 9000)}, "wrong": {"50": (1800, 900)}}), True, False, "80 %"),
         ("accuracy", Evidence({"labelled": {"50": (90_000, 90_000)}, "wrong": {"50": (9000, 9000)}}), False, True, "90 %"),
