@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from penstock.names import CANARY, CHAMPION, VersionKey
-from penstock_server.labels.totals import LabelTotals, VersionLabels
+from penstock_server.labels.totals import LabelTotals, SubjectTotals
 from penstock_server.metrics import routed
 from penstock_server.metrics.store import CounterStore
 from penstock_server.rollout.evidence import LabelCounts, ShadowTotals, Snapshot, VersionTotals, weight_key
@@ -78,16 +78,7 @@ def label_counts(totals: LabelTotals, model: str, version: str, champion: str) -
     paired by the weights that they were given under: a canary's weight and its champion's make 1 where no other canary has
     any.
     """
-    ours = {
-        _weight(each): each.totals
-        for each in totals.versions
-        if (each.model, each.version, each.role) == (model, version, CANARY)
-    }
-    theirs = {
-        _weight(each): each.totals
-        for each in totals.versions
-        if (each.model, each.version, each.role) == (model, champion, CHAMPION)
-    }
+    ours, theirs = (_by_weight(totals, model, *which) for which in ((version, CANARY), (champion, CHAMPION)))
     wrong, values = {}, np.zeros(6)
     for weight, mine in ours.items():
         other = theirs.get(round(1 - weight, 9))
@@ -101,5 +92,11 @@ def label_counts(totals: LabelTotals, model: str, version: str, champion: str) -
     return LabelCounts(wrong, pairs.requests, tuple(values.tolist()))
 
 
-def _weight(labels: VersionLabels) -> float:
-    return -1.0 if labels.weight is None else round(labels.weight, 9)
+def _by_weight(totals: LabelTotals, model: str, version: str, role: str) -> dict[float, SubjectTotals]:
+    """A version's totals in a role by its weight, over all files that it had; those without a weight are left out."""
+    found: dict[float, SubjectTotals] = {}
+    for each in totals.versions:
+        if (each.model, each.version, each.role) == (model, version, role) and each.weight is not None:
+            weight = round(each.weight, 9)
+            found[weight] = each.totals if weight not in found else found[weight].plus(each.totals)
+    return found

@@ -4,7 +4,6 @@ An unknown value is an absent gauge, not a zero. What was counted of a version n
 its quality the latest files' counts.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -157,9 +156,7 @@ def _totals(totals: LabelTotals) -> Iterator[Metric]:
 
 
 def _sum(first: SubjectTotals, second: SubjectTotals) -> SubjectTotals:
-    total = Counter({name: getattr(first, name) for name in SubjectTotals.__struct_fields__})
-    total.update({name: getattr(second, name) for name in SubjectTotals.__struct_fields__})
-    return SubjectTotals(**total)
+    return first.plus(second)
 
 
 def _kept(kept: Kept) -> Iterator[Metric]:

@@ -246,7 +246,10 @@ class Joiner:
             ready = records[: int(is_young.argmax())] if is_young.any() else records
             self.state.cursors[name] += len(ready)
             fresh.append(ready)
-        due = self._waiting.due(now_ns)
+        for ready in fresh:
+            self._waiting.hasten(ready.view(np.uint64)[:, KEY], now_ns)
+        # Those that are to be given up are looked at once more: their answers may have come just now.
+        due = self._waiting.due(now_ns, now_ns - round(self._settings.wait_s * _BILLION))
         fresh.append(self._waiting.at(due))
         every = np.concatenate(fresh)
         if not len(every):

@@ -43,6 +43,10 @@ class SubjectTotals(msgspec.Struct):
     labelled_requests: int = 0
     wrong_requests: int = 0
 
+    def plus(self, other: "SubjectTotals") -> "SubjectTotals":
+        """Both together."""
+        return SubjectTotals(*(getattr(self, name) + getattr(other, name) for name in self.__struct_fields__))
+
 
 class PairTotals(msgspec.Struct):
     """What was counted of rows that a champion and its shadow both answered, when their label came.
@@ -108,8 +112,7 @@ class LabelTotals(msgspec.Struct, frozen=True):
         total = SubjectTotals()
         for each in self.versions:
             if each.model == model and each.version == version and role in ("", each.role):
-                for field in SubjectTotals.__struct_fields__:
-                    setattr(total, field, getattr(total, field) + getattr(each.totals, field))
+                total = total.plus(each.totals)
         return total
 
     def pair(self, model: str, champion: str, shadow: str) -> PairTotals:

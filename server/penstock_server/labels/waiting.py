@@ -102,9 +102,16 @@ class WaitingLabels:
             mine = self._records.view(np.uint64)[at, KEY]
             self._due_ns[at[np.isin(mine, keys)]] = due_ns
 
-    def due(self, now_ns: int) -> NDArray[np.intp]:
-        """The places of labels that are to be looked at, the oldest first."""
-        return self._in_order(np.flatnonzero(self._waits & (self._due_ns <= now_ns)))
+    def hasten(self, keys: NDArray[np.uint64], now_ns: int) -> None:
+        """Has the labels of these keys looked at now: a later label of theirs is, and the first is to count."""
+        at = np.flatnonzero(self._waits & (self._due_ns > now_ns))
+        if len(at) and len(keys):
+            self._due_ns[at[np.isin(self._records.view(np.uint64)[at, KEY], keys)]] = now_ns
+
+    def due(self, now_ns: int, before_ns: int = -1) -> NDArray[np.intp]:
+        """The places of labels that are to be looked at, and of those that wait since then or longer, the oldest first."""
+        is_due = (self._due_ns <= now_ns) | (self._since_ns <= before_ns)
+        return self._in_order(np.flatnonzero(self._waits & is_due))
 
     def since(self, before_ns: int) -> NDArray[np.intp]:
         """The places of labels that wait since then or longer, the oldest first."""

@@ -23,7 +23,8 @@ def test_labels_are_paired_by_the_weights_they_were_given_under() -> None:
         1,
         (
             labels("2", "canary", 0.05, 10, 1),
-            labels("1", "champion", 0.95, 190, 20),
+            labels("1", "champion", 0.95, 100, 15),
+            labels("1", "champion", 0.95, 90, 5),  # of other files of the version
             labels("2", "canary", 0.25, 5, 0),
             labels("1", "champion", 0.75, 15, 2),
             labels("2", "canary", 0.5, 7, 0),  # no champion beside it yet
@@ -39,7 +40,7 @@ def test_labels_are_paired_by_the_weights_they_were_given_under() -> None:
     found = label_counts(totals, "m", "2", "1")
     assert found.wrong == {"5": (10, 1, 190, 20), "25": (5, 0, 15, 2)}
     assert found.pairs == (8, 1, 2, 3)
-    assert found.values == (4.0, 6.0, 10.0, 4.0, 6.0, 10.0)
+    assert found.values == (4.0, 6.0, 10.0, 6.0, 9.0, 15.0)
     assert label_counts(totals, "other", "2", "1").wrong == {}
 
 

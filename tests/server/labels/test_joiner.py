@@ -323,6 +323,15 @@ WRITES = (("_store", "write"), ("_store", "append"), ("_waiting", "done"), ("_wa
 @example(
     [("label", 2, 0, 0), ("time", 1, 0, 0), ("answer", 2, 0, 0), ("kill", 1, 0, 0), ("answer", 2, 0, 2)]
 )  # the shadow's answer comes after the end of a joiner that had a label wait for it
+@example(
+    [("label", 0, 0, 0), ("time", 1, 0, 0), ("kill", 1, 0, 0), ("answer", 0, 0, 0)]
+)  # an answer in the last moment
+@example(
+    [
+        *(("label", 0, 0, 0), ("time", 1, 0, 0), ("kill", 1, 0, 0)),
+        *(("answer", 0, 0, 0), ("label", 0, 1, 0), ("time", 1, 0, 0)),
+    ]
+)  # a second label whose turn comes before that of the first, which waited
 @given(st.lists(EVENTS, max_size=40))
 def test_kills_change_nothing_of_what_is_counted(tmp_path_factory: pytest.TempPathFactory, events: list[Any]) -> None:
     """Two worlds with the same events; in one the joiner is killed before or after some write, and another goes on."""

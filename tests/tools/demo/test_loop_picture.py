@@ -10,14 +10,14 @@ def test_the_picture_shows_who_answered_how_well_and_what_happened() -> None:
         for version, rows in (("1", 100 - 30 * part), ("2", 30 * part)):
             year.rows[part, version] = rows
             year.right[part, version] = int(0.8 * rows)
-    year.events += [Event(1.0, 5, "retraining called for: <drift> & more"), Event(2.0, 6, "x" * 400)]
+    year.events += [Event(1.0, 5, "retraining called for: <drift> & more"), Event(2.0, 6, "version 2: " + "x" * 400)]
     text = draw(year, 4.0)
     root = ET.fromstring(text)  # well formed, whatever events say
     shown = "".join(root.itertext())
     assert "version 1" in shown
     assert "version 2" in shown
     assert "retraining called for: <drift> & more" in shown
-    assert "x" * 147 + "..." in shown
+    assert "x" * 136 + "..." in shown
     assert "80 %" in shown
 
 

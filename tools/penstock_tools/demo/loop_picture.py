@@ -1,13 +1,15 @@
 """Draws a year of the full loop as SVG: the accuracy of the answers, who gave them, and what the server did when."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from penstock_tools.demo.year import Year
+from penstock_tools.demo.year import Event, Year
 
+MOST_EVENTS: Final = 12
 _WIDTH: Final = 960
-_HEIGHT: Final = 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 28, 150
+_HEIGHT: Final = 470
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 28, 200
 _COLOURS: Final = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#76b7b2")
 
 
@@ -69,16 +71,29 @@ def draw(year: Year, seconds: float) -> str:
         parts.append(
             f'<text x="{x((at + 0.5) / 9):.1f}" y="{_TOP + plot_h + 16}" text-anchor="middle" fill="#555">{name}</text>'
         )
-    shown = [event for event in year.events if not event.text.startswith("version") or "is champion" not in event.text]
-    for at, event in enumerate(shown[:8]):
+    shown = _telling(year.events)
+    for at, event in enumerate(shown[:MOST_EVENTS]):
         across = x(event.at_s / seconds)
         parts.append(
             f'<line x1="{across:.1f}" x2="{across:.1f}" y1="{_TOP}" y2="{_TOP + plot_h}" stroke="#a00" stroke-dasharray="3 3"/>'
-            f'<text x="{across + 3:.1f}" y="{_TOP + 12}" fill="#a00" font-weight="bold">{at + 1}</text>'
+            f'<text x="{across + 3:.1f}" y="{_TOP + 12 + 12 * (at % 4)}" fill="#a00" font-weight="bold">{at + 1}</text>'
             f'<text x="{_LEFT}" y="{_TOP + plot_h + 34 + 13 * at}" font-size="11">{at + 1}  '
             f"{escape(_short(event.text))}</text>"
         )
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _telling(events: Sequence[Event]) -> list[Event]:
+    """What became of versions, and the call for each that was trained."""
+    telling: list[Event] = []
+    call: Event | None = None
+    for event in events:
+        if event.text.startswith("retraining called"):
+            call = call or event
+        elif event.text.startswith("version") and not event.text.endswith("is champion"):
+            telling += [event] if call is None else [call, event]
+            call = None
+    return telling
 
 
 def _short(text: str) -> str:
