@@ -33,6 +33,7 @@ from penstock_server.access.keeper import CredentialKeeper
 from penstock_server.access.settings import AccessSettings
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
 from penstock_server.control import log_settings, port, rollout_calls
+from penstock_server.control.evidence_gauges import EvidenceCollector
 from penstock_server.control.experiment_gauges import ExperimentCollector
 from penstock_server.control.experiments import Experiments
 from penstock_server.control.forwarding import ControlResponder
@@ -41,8 +42,9 @@ from penstock_server.control.http import AdminServer
 from penstock_server.control.kernels import KernelCompiler
 from penstock_server.control.loading import load
 from penstock_server.control.own_evidence import OwnEvidence, label_counts
+from penstock_server.control.prometheus_evidence import PrometheusEvidence
 from penstock_server.control.proven import ProvenVersions
-from penstock_server.control.replicas import Replicas
+from penstock_server.control.replicas import TIMEOUT_S, Replicas
 from penstock_server.control.rollout_gauges import RolloutCollector
 from penstock_server.control.rollouts import RolloutController
 from penstock_server.control.source_client import SourceClient
@@ -234,7 +236,13 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             view=supervisor.view,
             sources=lambda: source.states,
             registry=registry_of(
-                MetricsCollector(status.metrics),
+                EvidenceCollector(
+                    MetricsCollector(status.metrics),
+                    instance=instance,
+                    versions=lambda: supervisor.view().versions,
+                    weights=supervisor.weights_in_force,
+                    generation=counters.generation,
+                ),
                 DriftCollector(lambda: status.drift().versions, settings.drift.series),
                 RetrainingCollector(retraining),
                 LabelCollector(labels.report),
@@ -283,8 +291,12 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
 def _evidence(
     settings: RolloutSettings, own: OwnEvidence
 ) -> Callable[[str, str, str], Coroutine[Any, Any, Mapping[str, Snapshot]]]:
-    """Asks this server and the others that the settings name what they counted."""
-    replicas = Replicas(settings.replicas, settings.token_file)
+    """Asks this server and the others that the settings name what they counted; or Prometheus, which knows of all of them."""
+    # Whoever waits for as long as half of its lease for one that hangs has lost it.
+    timeout_s = min(TIMEOUT_S, settings.lease_s / 8)
+    if settings.prometheus is not None:
+        return PrometheusEvidence(settings.prometheus, settings.token_file, timeout_s).look
+    replicas = Replicas(settings.replicas, settings.token_file, timeout_s)
 
     async def look(model: str, version: str, champion: str) -> Mapping[str, Snapshot]:
         return {"": own.snapshot(model, version, champion), **await replicas.look(model, version, champion)}

@@ -122,6 +122,11 @@ def _totals(totals: LabelTotals) -> Iterator[Metric]:
         "Answers that are old enough, by what their label says; unlabelled have none that came in time.",
         labels=[*_SHARE, "result"],
     )
+    requests = CounterMetricFamily(
+        "penstock_labelled_requests",
+        "The same of the first rows of requests, which versions are compared by: all rows of a request go to one version.",
+        labels=[*_SHARE, "result"],
+    )
     values = CounterMetricFamily("penstock_answer_values", "Answers whose value is known in time.", labels=_SHARE)
     # Gauges, since values may be negative.
     sums = GaugeMetricFamily("penstock_answer_value_sum", "Sum of the values of answers.", labels=_SHARE)
@@ -134,12 +139,14 @@ def _totals(totals: LabelTotals) -> Iterator[Metric]:
             each.role,
             "" if each.weight is None else f"{each.weight:.6g}",
         )
-        added[key] = each.totals if key not in added else _sum(added[key], each.totals)
+        added[key] = each.totals if key not in added else added[key].plus(each.totals)
     for key, own in sorted(added.items()):
         for result, count in (
             ("right", own.labelled - own.wrong), ("wrong", own.wrong), ("unlabelled", own.rows - own.labelled),
         ):  # fmt: skip
             answers.add_metric([*key, result], count)
+        requests.add_metric([*key, "right"], own.labelled_requests - own.wrong_requests)
+        requests.add_metric([*key, "wrong"], own.wrong_requests)
         if own.values:
             values.add_metric(key, own.values)
             sums.add_metric(key, own.value_sum)
@@ -149,14 +156,18 @@ def _totals(totals: LabelTotals) -> Iterator[Metric]:
         "Rows that a champion and its shadow both answered, by whose class was right.",
         labels=["model_name", "champion_version", "model_version", "result"],
     )
+    first_pairs = CounterMetricFamily(
+        "penstock_labelled_request_pairs",
+        "The same of the first rows of requests.",
+        labels=["model_name", "champion_version", "model_version", "result"],
+    )
     for pair in totals.pairs:
-        for result in ("both", "only_champion", "only_shadow", "neither"):
+        for result, first in zip(
+            ("both", "only_champion", "only_shadow", "neither"), pair.totals.requests, strict=True
+        ):
             pairs.add_metric([pair.model, pair.champion, pair.shadow, result], getattr(pair.totals, result))
-    yield from (answers, values, sums, squares, pairs)
-
-
-def _sum(first: SubjectTotals, second: SubjectTotals) -> SubjectTotals:
-    return first.plus(second)
+            first_pairs.add_metric([pair.model, pair.champion, pair.shadow, result], first)
+    yield from (answers, requests, values, sums, squares, pairs, first_pairs)
 
 
 def _kept(kept: Kept) -> Iterator[Metric]:
