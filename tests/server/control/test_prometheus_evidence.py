@@ -37,7 +37,10 @@ LABELS = LabelTotals(
         VersionLabels("m", "1", "z", "champion", 2 / 3, SubjectTotals(30, 20, 5, 0.0, 0.0, 1, 1.5, 2.25, 20, 5)),
         VersionLabels("m", "2", "x", "named", None, SubjectTotals(99, 99, 9)),
     ),
-    (PairLabels("m", "1", "2", PairTotals(80, 10, 20, 30, requests=(8, 1, 2, 3))), PairLabels("m", "0", "2", PairTotals(9, 9, 9, 9))),
+    (
+        PairLabels("m", "1", "2", PairTotals(80, 10, 20, 30, requests=(8, 1, 2, 3))),
+        PairLabels("m", "0", "2", PairTotals(9, 9, 9, 9)),
+    ),
 )
 
 
