@@ -74,7 +74,9 @@ class Plain:
                 *(np.zeros(_CELLS, np.int64) for _ in range(2)),
                 *(np.zeros(1) for _ in range(2)),
                 np.zeros((len(STAGES), _CELLS, EXEMPLAR_WORDS), np.int64),
+                np.zeros(_CELLS, np.int64),
             ],
+            routed=np.zeros(1, np.int64),
             refusals=[self._refused[at : at + 1] for at in range(layout.REASONS + 1)],
             most_reply_bytes=1 << 20,
         )

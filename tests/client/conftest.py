@@ -96,12 +96,18 @@ class ScriptedServer(FakeServer):
         return super().infer(request, context)
 
 
-def standard_models() -> dict[str, Model]:
-    models = {
+def take_labels(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Takes all labels, as the reserved model does."""
+    return {"taken": np.array([len(inputs["ids"])])}
+
+
+def standard_models() -> dict[str, FakeModel]:
+    models: dict[str, FakeModel] = {
         "fares": Model([("age", "INT64", (-1,)), ("city", "BYTES", (-1, 1))], fares),
         "iris": Model([("X", "FP32", (-1, 4))], iris),
         "numbers": Model([("a", "FP64", (-1,)), ("b", "INT64", (-1, 1))]),
         "stuck": Model([("x", "FP32", (-1,))]),
+        "penstock.feedback": FakeModel(take_labels),
     }
     echoes = {datatype: Model([("x", datatype, (-1, -1, -1))]) for datatype in (*NUMPY_TYPES, "BYTES")}
     return models | echoes
