@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from penstock.names import CANARY, CHAMPION, VersionKey
+from penstock_server.control.own_evidence import by_weight
 from penstock_server.labels.totals import LabelTotals, SubjectTotals
 from penstock_server.rollout.evidence import VersionTotals
 from penstock_server.rollout.experiment import ArmTotals, Experiment, compared, slow_of
 from penstock_server.rollout.plan import TrafficPlan
-from penstock_server.rollout.sequential import exceedance_edge
 from penstock_server.rollout.spec import QUANTILES
-from penstock_server.rollout.step import BOUND_REQUESTS
+from penstock_server.rollout.step import BOUND_REQUESTS, bounds_of
 
 LOOK_S: Final = 1.0
 """How often it is looked whether weights have changed."""
@@ -113,7 +113,7 @@ class Experiments:
             return _Running(champion, weights, self._wall(), runs, now, now)
         bounds, measured = known.bounds, known.measured
         if not bounds and sum(now[champion].requests.latency) >= BOUND_REQUESTS:
-            bounds, measured = _bounds(now[champion].requests), now
+            bounds, measured = bounds_of(QUANTILES, now[champion].requests.latency), now
         # A new record, so that threads which read the other one see one moment.
         return _Running(champion, weights, known.since_s, runs, known.first, now, bounds, measured)
 
@@ -123,11 +123,6 @@ class Experiments:
             for version, now in running.now.items()
         }
         return compared(model, running.champion, running.weights, totals, running.since_s)
-
-
-def _bounds(champion: VersionTotals) -> dict[str, int]:
-    cells = {metric: exceedance_edge(champion.latency, quantile) for metric, quantile in QUANTILES.items()}
-    return {metric: len(champion.latency) - 2 if cell is None else cell for metric, cell in cells.items()}
 
 
 def _since(first: _Seen, now: _Seen, measured: _Seen | None, bounds: Mapping[str, int]) -> ArmTotals:
@@ -142,8 +137,8 @@ def _since(first: _Seen, now: _Seen, measured: _Seen | None, bounds: Mapping[str
         now.requests.errors - first.requests.errors,
         count,
         slow,
-        new.labelled - old.labelled,
-        new.wrong - old.wrong,
+        new.labelled_requests - old.labelled_requests,
+        new.wrong_requests - old.wrong_requests,
         (
             float(new.values - old.values),
             new.value_sum - old.value_sum,
@@ -154,13 +149,4 @@ def _since(first: _Seen, now: _Seen, measured: _Seen | None, bounds: Mapping[str
 
 def _labels_of(labels: LabelTotals, subject: tuple[str, str, str], weight: float) -> SubjectTotals:
     """The labels of answers that a model's version gave in a role with this weight."""
-    return next(
-        (
-            each.totals
-            for each in labels.versions
-            if (each.model, each.version, each.role) == subject
-            and each.weight is not None
-            and abs(each.weight - weight) < 1e-9
-        ),
-        SubjectTotals(),
-    )
+    return by_weight(labels, *subject).get(round(weight, 9), SubjectTotals())

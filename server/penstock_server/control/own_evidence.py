@@ -78,7 +78,7 @@ def label_counts(totals: LabelTotals, model: str, version: str, champion: str) -
     paired by the weights that they were given under: a canary's weight and its champion's make 1 where no other canary has
     any.
     """
-    ours, theirs = (_by_weight(totals, model, *which) for which in ((version, CANARY), (champion, CHAMPION)))
+    ours, theirs = (by_weight(totals, model, *which) for which in ((version, CANARY), (champion, CHAMPION)))
     wrong, values = {}, np.zeros(6)
     for weight, mine in ours.items():
         other = theirs.get(round(1 - weight, 9))
@@ -92,7 +92,7 @@ def label_counts(totals: LabelTotals, model: str, version: str, champion: str) -
     return LabelCounts(wrong, pairs.requests, tuple(values.tolist()))
 
 
-def _by_weight(totals: LabelTotals, model: str, version: str, role: str) -> dict[float, SubjectTotals]:
+def by_weight(totals: LabelTotals, model: str, version: str, role: str) -> dict[float, SubjectTotals]:
     """A version's totals in a role by its weight, over all files that it had; those without a weight are left out."""
     found: dict[float, SubjectTotals] = {}
     for each in totals.versions:

@@ -6,7 +6,7 @@ what was counted while a weight changed is left out, whatever it was. Totals are
 so evidence fits into a tag of the registry. Pure.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -279,11 +279,3 @@ def _sum_of(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
     if not one or not other:
         return tuple(one or other)
     return tuple(a + b for a, b in zip(one, other, strict=True))
-
-
-def total_of(parts: Iterable[Evidence]) -> Evidence:
-    """All parts together."""
-    found = Evidence()
-    for part in parts:
-        found = found.plus(part)
-    return found

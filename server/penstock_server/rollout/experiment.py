@@ -29,7 +29,7 @@ class ArmTotals(msgspec.Struct, frozen=True):
         requests, errors: those that it got by chance or by key, and those of them that failed because of it.
         measured: those whose latency was measured since it is known what slow is.
         slow: by p50, p95 and p99, how many of these took longer than so many of the champion's did before; empty before that.
-        labelled, wrong: rows with a label, and those whose prediction was another one.
+        labelled, wrong: requests whose first row has a label, and those whose prediction there was another one.
         values: what answers were worth.
     """
 
@@ -50,7 +50,7 @@ class Comparison(msgspec.Struct, frozen=True):
         version, champion: its value for each, None where nothing is known: the share of requests that failed or were slow, the
             share of right rows, or the mean value.
         kind: what the interval is of: the ratio of both rates, or the difference of means. Of accuracy it is the ratio of
-            wrong rows by weight, which takes it that labels come as often to each version's answers.
+            wrong requests by weight, which takes it that labels come as often to each version's answers.
         low, high: what the truth is between, at all looks, with a chance of 95 %; None for no end.
     """
 

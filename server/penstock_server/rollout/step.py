@@ -5,7 +5,7 @@ a step's writes were made: the next one writes what is missing. The record is wr
 (`rollout.progress`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -26,7 +26,7 @@ from penstock_server.rollout.progress import (
 )
 from penstock_server.rollout.registered import Change, DeleteAlias, DeleteTag, RegisteredRollout, SetAlias, SetTag
 from penstock_server.rollout.sequential import exceedance_edge
-from penstock_server.rollout.spec import QUANTILES, RolloutSpec, parse
+from penstock_server.rollout.spec import QUANTILES, Metric, RolloutSpec, parse
 
 BOUND_REQUESTS = 1000
 """So many of the champion's requests say what its quantiles are."""
@@ -153,8 +153,7 @@ def _advance(found: RegisteredRollout, progress: Progress, known: Known, reason:
                 f"waits for {BOUND_REQUESTS:,} requests of the champion, to know how long they take; {seen:,} so far"
             )
             return Step(progress=None if progress.stage < 0 else progress, decision=Decision("hold", waiting))
-        cells = {metric: exceedance_edge(known.champion_latency, QUANTILES[metric]) for metric in asked}
-        bounds = {metric: len(known.champion_latency) - 2 if cell is None else cell for metric, cell in cells.items()}
+        bounds = bounds_of(asked, known.champion_latency)
     return _record(
         found,
         progress,
@@ -165,6 +164,12 @@ def _advance(found: RegisteredRollout, progress: Progress, known: Known, reason:
         since_s=known.now_s,
         reason=reason,
     )
+
+
+def bounds_of(metrics: Iterable[Metric], latency: Sequence[int]) -> dict[str, int]:
+    """By metric, the cell of a champion's histogram above which a request is slow; the last with an end where none is."""
+    cells = {metric: exceedance_edge(latency, QUANTILES[metric]) for metric in metrics}
+    return {metric: len(latency) - 2 if cell is None else cell for metric, cell in cells.items()}
 
 
 def _end(found: RegisteredRollout, progress: Progress, status: str, reason: str) -> Step:

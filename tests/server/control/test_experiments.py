@@ -121,7 +121,9 @@ def test_labels_of_these_weights_count_from_now_on(world: World) -> None:
     def labelled(*counts: tuple[str, str, float | None, int, int]) -> LabelTotals:
         return LabelTotals(
             versions=tuple(
-                VersionLabels("m", version, "", role, weight, SubjectTotals(labelled=rows, wrong=wrong))
+                VersionLabels(
+                    "m", version, "", role, weight, SubjectTotals(labelled_requests=rows, wrong_requests=wrong)
+                )
                 for version, role, weight, rows, wrong in counts
             )
         )

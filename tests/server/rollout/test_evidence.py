@@ -1,3 +1,4 @@
+from functools import reduce
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,6 @@ from penstock_server.rollout.evidence import (
     fresh,
     percent_text,
     read_evidence,
-    total_of,
     weight_key,
     write_evidence,
 )
@@ -122,7 +122,7 @@ evidences = st.builds(
 
 @given(evidences, evidences, evidences)
 def test_evidence_adds_up_in_any_order(one: Evidence, two: Evidence, three: Evidence) -> None:
-    assert total_of([one, two, three]) == total_of([three, one, two]) == one.plus(two.plus(three))
+    assert one.plus(two).plus(three) == three.plus(one).plus(two) == one.plus(two.plus(three))
 
 
 @given(evidences)
@@ -134,7 +134,7 @@ def test_evidence_is_read_as_it_was_written(evidence: Evidence) -> None:
 def test_many_looks_add_up_to_one(requests: list[int]) -> None:
     looks = [looked(each) for each in requests]
     parts = [between(a, b, {}, NOW_S) for a, b in pairwise(looks)]
-    assert total_of(parts) == between(looks[0], looks[-1], {}, NOW_S)
+    assert reduce(Evidence.plus, parts) == between(looks[0], looks[-1], {}, NOW_S)
 
 
 @pytest.mark.parametrize(
