@@ -59,6 +59,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, put_version: Any, start_sha
     return start_shared("--model-repository", str(repository)).wait_ready()
 
 
+def counted(client: Client) -> None:
+    """Waits until all that the client was answered is counted: a batch is after its answers, and before what comes next."""
+    assert client.is_live()
+
+
 @pytest.mark.parametrize(("model", "frame"), [("matrix", MATRIX), ("mixed", FRAME)])
 def test_rows_are_counted_and_drift_is_seen(server: Any, model: str, frame: pd.DataFrame) -> None:
     moved = frame.assign(**{frame.columns[0]: frame[frame.columns[0]] + np.float32(2)})
@@ -68,6 +73,7 @@ def test_rows_are_counted_and_drift_is_seen(server: Any, model: str, frame: pd.D
             client.predict(model, moved[at : at + 1])
         for at in range(200, ROWS, 300):
             client.predict(model, moved[at : at + 300])
+        counted(client)
     (version,) = json.loads(server.get(f"/v1/drift/{model}"))["versions"]
     assert version["rows"] == ROWS
     found = {column["name"]: column for column in version["columns"]}
@@ -86,6 +92,7 @@ def test_the_whole_matrix_is_taken_too(server: Any) -> None:
     with Client(server.grpc, timeout_s=30) as client:
         by_column = client.predict("matrix", MATRIX[:28])
         by_matrix = [client.predict("matrix", MATRIX[at : at + 7].to_numpy()) for at in range(0, 28, 7)]
+        counted(client)
     for name, values in by_column.outputs.items():
         np.testing.assert_array_equal(values, np.concatenate([part.outputs[name] for part in by_matrix]))
     assert json.loads(server.get("/v1/drift/matrix"))["versions"][0]["rows"] == before + 56
@@ -96,6 +103,7 @@ def test_of_a_large_request_some_rows_are_counted_and_all_answers(server: Any, m
     (before,) = json.loads(server.get(f"/v1/drift/{model}"))["versions"]
     with Client(server.grpc, timeout_s=30) as client:
         client.predict(model, pd.concat([frame] * 2, ignore_index=True))
+        counted(client)
     (version,) = json.loads(server.get(f"/v1/drift/{model}"))["versions"]
     assert 1000 <= version["rows"] - before["rows"] < 4000
     assert {column["rows"] for column in version["columns"]} == {version["rows"]}
@@ -106,6 +114,7 @@ def test_the_accuracy_is_expected_of_what_was_asked(server: Any) -> None:
     with Client(server.grpc, timeout_s=30) as client:
         for at in range(0, 400, 40):
             client.predict("matrix", MATRIX[at : at + 40])
+        counted(client)
     (version,) = json.loads(server.get("/v1/drift/matrix"))["versions"]
     expected = version["expected_accuracy"]
     assert expected["reference_rows"] == ROWS
