@@ -1,20 +1,32 @@
-"""Rollouts of several servers on one registry: their counts are added up, one of them acts, and another takes over."""
+"""Rollouts of several servers on one registry: their counts are added up, one of them acts, and another takes over.
 
+The counts come from the servers themselves, or from a Prometheus that scrapes them.
+"""
+
+import asyncio
 import json
 import os
 import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock_server.control.port import reserve
-from penstock_server.rollout.evidence import REQUESTS
+from penstock_server.control.prometheus_evidence import PrometheusEvidence
+from penstock_server.rollout.evidence import REQUESTS, Snapshot
+from tests import debian
 from tests.integration.test_registry import Server, Traffic, roles
 from tests.integration.test_rollouts import SETTINGS, begin, recorded
 
 pytestmark = pytest.mark.slow
 
+snapshot = msgspec.json.Decoder(Snapshot).decode
 SLOWLY = '{"steps": [50, 100], "hold": "5s", "requests": 200, "gates": {"errors": 1.5}, "errors_floor": 0.01}'
 
 
@@ -81,3 +93,83 @@ def test_of_two_servers_one_acts_on_the_counts_of_both_and_the_other_goes_on_whe
     assert recorded(penstock, registry, "m") == done
     texts = [line["text"].partition(":")[0] for line in done["history"]]
     assert texts.count("promoted") == texts.count("promoting") == 1
+
+
+@contextmanager
+def prometheus(program: Path, port: int, targets: list[str], folder: Path) -> Iterator[str]:
+    """A Prometheus that scrapes these, each by two jobs."""
+    scraped = json.dumps([{"targets": targets}])
+    jobs = [f"- {{job_name: {name}, static_configs: {scraped}}}" for name in ("once", "again")]
+    file = folder / "prometheus.yml"
+    file.write_text("\n".join(["global: {scrape_interval: 200ms, scrape_timeout: 200ms}", "scrape_configs:", *jobs]))
+    options = {"config.file": file, "storage.tsdb.path": folder / "tsdb", "web.listen-address": f"127.0.0.1:{port}"}
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, *(f"--{name}={value}" for name, value in options.items())], stdout=log, stderr=log
+        )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def up(address: str) -> float:
+    """How many targets answer, each by both jobs."""
+    try:
+        with urllib.request.urlopen(f"{address}/api/v1/query?query=sum(up)", timeout=5) as reply:
+            (found,) = json.load(reply)["data"]["result"] or [{"value": [0, "0"]}]
+    except OSError:
+        return 0.0
+    return float(found["value"][1])
+
+
+async def test_prometheus_tells_what_two_servers_counted_and_nothing_of_one_that_ended(
+    start: Any, registry: Any, flag_model: bytes, penstock: Any, tmp_path: Path, until: Any
+) -> None:
+    program = debian.program("prometheus", "prometheus")
+    registry.publish("m", flag_model, alias="champion")
+    registry.publish("m", flag_model, alias="canary", weight=30)
+    with reserve("127.0.0.1", 0) as reserved:
+        port = reserved.getsockname()[1]
+    settings = tmp_path / "penstock.toml"
+    settings.write_text(f'{SETTINGS}prometheus = "http://127.0.0.1:{port}"\n')
+    on = ("--registry", registry.uri, "--config", str(settings), "--workers", "1")
+    servers = [start(*on).wait_ready() for _ in range(2)]
+    for server in servers:
+        until(lambda server=server: roles(server, "m").get("canary") == "2", "it has the canary")
+    with prometheus(program, port, [server.http for server in servers], tmp_path) as address:
+        told = PrometheusEvidence(address)
+        until(lambda: up(address) == 4, "all are scraped")
+        with Traffic(servers[0].grpc, "m") as one, Traffic(servers[1].grpc, "m") as two:
+            until(lambda: routed(servers, "2") > 200, "the canary has requests")
+        assert one.failures == two.failures == []
+
+        def of(each: Snapshot) -> tuple[Any, ...]:
+            shadow = each.shadow
+            return each.weight, each.version, each.champion, (shadow.agree, shadow.disagree, shadow.failed)
+
+        async def until_found(expected: list[Snapshot]) -> None:
+            """Waits until Prometheus says this, and each once, though two jobs scrape it."""
+            wanted, seen = sorted(map(of, expected), key=repr), []
+            try:
+                async with asyncio.timeout(30):
+                    while seen != wanted:
+                        await asyncio.sleep(0.05)
+                        seen = sorted(map(of, (await told.look("m", "2", "1")).values()), key=repr)
+            except TimeoutError:
+                assert seen == wanted
+
+        counted = [snapshot(server.get("/v1/evidence/m?version=2&champion=1")) for server in servers]
+        assert [each.weight for each in counted] == ["30", "30"]
+        await until_found(counted)
+        servers[0].stop()
+        await until_found(counted[1:])
+        # The other one acts on what Prometheus says.
+        registry.forget("m", "canary")
+        begin(penstock, registry, "m", SLOWLY.replace("5s", "1s"), tmp_path)
+        with Traffic(servers[1].grpc, "m") as traffic:
+            until(lambda: recorded(penstock, registry, "m")["status"] == "promoted", "it is promoted")
+        assert traffic.failures == []
+        (done,) = json.loads(servers[1].get("/v1/rollouts"))["rollouts"]
+        assert 200 <= evidence(done) <= routed(servers[1:], "2")
