@@ -555,5 +555,6 @@ async def _run(
             task.result()
     finally:
         for task in (*endings, ready):
-            task.cancel()
+            if not task.cancelling():  # one that ends has something to write
+                task.cancel()
         await asyncio.gather(*endings, ready, return_exceptions=True)

@@ -20,6 +20,7 @@ import pytest
 from penstock_server.control.port import reserve
 from penstock_server.control.prometheus_evidence import PrometheusEvidence
 from penstock_server.rollout.evidence import REQUESTS, Snapshot
+from penstock_server.rollout.progress import EVIDENCE_TAG
 from tests import debian
 from tests.integration.test_registry import Server, Traffic, roles
 from tests.integration.test_rollouts import SETTINGS, begin, recorded
@@ -93,6 +94,63 @@ def test_of_two_servers_one_acts_on_the_counts_of_both_and_the_other_goes_on_whe
     assert recorded(penstock, registry, "m") == done
     texts = [line["text"].partition(":")[0] for line in done["history"]]
     assert texts.count("promoted") == texts.count("promoting") == 1
+
+
+@pytest.mark.parametrize("is_killed", [pytest.param(True, marks=pytest.mark.long), False])
+def test_both_end_in_the_middle_of_a_step_and_go_on_with_what_was_known(
+    is_killed: bool, start: Any, registry: Any, flag_model: bytes, penstock: Any, tmp_path: Path, until: Any
+) -> None:
+    from mlflow import MlflowClient
+
+    registry.publish("m", flag_model, alias="champion")
+    with reserve("127.0.0.1", 0) as first, reserve("127.0.0.1", 0) as second:
+        ports = [reserved.getsockname()[1] for reserved in (first, second)]
+
+    def started() -> list[Server]:
+        servers: list[Server] = []
+        for own, other in (ports, ports[::-1]):
+            settings = tmp_path / f"{own}.toml"
+            settings.write_text(f'{SETTINGS}replicas = ["http://127.0.0.1:{other}"]\n')
+            servers.append(
+                start("--registry", registry.uri, "--config", str(settings), "--http-port", str(own), "--workers", "1")
+            )
+        return [server.wait_ready() for server in servers]
+
+    def known(servers: list[Server]) -> int:
+        """How many requests of the canary the one that acts knows of; 0 while none acts."""
+        found = [
+            one for server in servers for one in json.loads(server.get("/v1/rollouts"))["rollouts"] if one["acting"]
+        ]
+        return evidence(found[0]) if found else 0
+
+    def saved() -> int:
+        tags = MlflowClient(registry.uri, registry.uri).get_model_version("m", "2").tags
+        return evidence({"evidence": json.loads(tags.get(EVIDENCE_TAG, '{"events": {}}'))})
+
+    servers = started()
+    registry.publish("m", flag_model)
+    begin(penstock, registry, "m", SLOWLY.replace("5s", "50s" if is_killed else "20s"), tmp_path)
+    with Traffic(servers[0].grpc, "m"), Traffic(servers[1].grpc, "m"):
+        until(lambda: known(servers) > 100, "it has seen requests")
+    if is_killed:
+        # What was counted in the last half minute may be lost then.
+        until(lambda: saved() > 100, "it is written", 60)
+    for server in servers:
+        if is_killed:
+            server.kill()
+        else:
+            server.stop()
+    before = saved()
+    assert before > 100
+    assert recorded(penstock, registry, "m")["stage"] == "50 %"
+    servers = started()
+    assert until(lambda: known(servers), "one acts") >= before
+    with Traffic(servers[0].grpc, "m") as one, Traffic(servers[1].grpc, "m") as two:
+        until(lambda: roles(servers[0], "m") == {"champion": "2"}, "it is champion")
+    assert one.failures == two.failures == []
+    until(lambda: recorded(penstock, registry, "m")["status"] == "promoted", "the record says so")
+    texts = [line["text"].partition(":")[0] for line in recorded(penstock, registry, "m")["history"]]
+    assert texts == ["50 %", "promoting", "promoted"]
 
 
 @contextmanager

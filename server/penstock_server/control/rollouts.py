@@ -8,6 +8,7 @@ since. Nothing waits here for longer than its deadline.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Final, Protocol
@@ -34,14 +35,17 @@ from penstock_server.rollout.progress import (
     read_progress,
     write_history,
 )
-from penstock_server.rollout.registered import Change, Expected, RegisteredRollout, SetTag
+from penstock_server.rollout.registered import Change, DeleteTag, Expected, RegisteredRollout, SetTag
 from penstock_server.rollout.spec import as_mapping
 from penstock_server.rollout.step import Known, Step, next_step
 
 log = structlog.get_logger(__name__)
 
 SAVE_S: Final = 30.0
-"""How often evidence goes into the registry while nothing else is written: so much is lost when a controller ends."""
+"""How often evidence goes into the registry while nothing else is written: so much is lost when a controller is killed."""
+
+LEAVE_S: Final = 3.0
+"""How long a server that ends may take to leave its rollouts to others."""
 
 
 class WritesRegistry(Protocol):
@@ -130,10 +134,15 @@ class RolloutController:
         self._started_s = wall()
 
     async def run(self, interval_s: float) -> None:
-        """Looks at an interval, until cancelled."""
-        while True:
-            await self.look()
-            await asyncio.sleep(interval_s)
+        """Looks at an interval, until cancelled; then leaves the rollouts to others."""
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(interval_s)
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self.leave()
 
     async def look(self) -> None:
         """Looks at every rollout once, and takes the steps that are due. One that fails holds up no other."""
@@ -152,6 +161,26 @@ class RolloutController:
                     log.warning("a rollout cannot go on", model=model, version=found.version, reason=str(error))
                 known.problem = str(error)
                 await self._refresh()
+
+    async def leave(self) -> None:
+        """Writes what is known of the rollouts that this server acts on, and gives the leases back: others act at once."""
+        for model, found in self._rollouts().items():
+            known = self._models.get(model)
+            if known is not None and known.lease.is_own:
+                try:
+                    await self._leave(model, found, known)
+                except PenstockError as error:
+                    log.warning("a rollout could not be left", model=model, version=found.version, reason=str(error))
+
+    async def _leave(self, model: str, found: RegisteredRollout, known: _Model) -> None:
+        progress, champion = _progress(found), found.aliases.get(CHAMPION, "")
+        changes: tuple[Change, ...] = (DeleteTag("", LEASE_TAG),)
+        if progress is not None and not progress.has_ended:
+            evidence = self._evidence(found, known, progress, await self._look(model, found.version, champion))
+            changes = (SetTag(found.version, EVIDENCE_TAG, write_evidence(evidence)), *changes)
+        expected = Expected(known.lease.value, found.version, found.tags.get(PROGRESS_TAG, ""), champion)
+        await self._registry.write(model, expected, changes)
+        known.lease = Lease()
 
     def views(self) -> list[RolloutView]:
         """What is known now, by model."""

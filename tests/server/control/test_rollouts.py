@@ -1,10 +1,12 @@
 """The controller against a registry in memory, on a fake clock: ramps, restarts, two controllers, registries that fail."""
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+import structlog
 
 from penstock.names import VersionKey
 from penstock_server.control.rollouts import RolloutController, RolloutView
@@ -209,6 +211,44 @@ async def test_a_restart_of_everything_goes_on_with_the_evidence_and_promotes_on
     assert grown == sum(totals[0] for totals in world.servers["a2"].counted)
     await world.run(7200, until=lambda: world.status == "promoted")
     assert world.registry.model.champions == ["1", "2"]
+
+
+async def test_one_that_ends_loses_nothing_and_another_acts_soon() -> None:
+    world = World()
+    world.registry.model.tags[SPEC_TAG] = SPEC.replace("2m", "10m")
+    server = world.server("a")
+    one, two = world.controller("one"), world.controller("two")
+    await world.run(200)
+    known, counted = world.view.evidence.total("requests")[0], server.counted[0][0]
+    server.pass_s(LOOK_S)
+    world.controllers.remove(one)
+    await one.leave()
+    assert not one.views()[0].is_acting
+    assert LEASE_TAG not in world.registry.model.model_tags
+    saved = read_evidence(world.registry.model.tags[EVIDENCE_TAG])
+    assert saved.total("requests")[0] - known == server.counted[0][0] - counted > 0
+    await world.run(LEASE_S / 4 + 2 * LOOK_S)
+    assert two.views()[0].is_acting
+    await two.leave()
+    assert read_evidence(world.registry.model.tags[EVIDENCE_TAG]).total("requests")[0] > saved.total("requests")[0]
+    writes = len(world.registry.writes)
+    await two.leave()
+    assert len(world.registry.writes) == writes
+
+
+async def test_one_that_ends_while_the_registry_is_away_says_so_and_ends() -> None:
+    world = World()
+    world.server("a")
+    controller = world.controller("one")
+    await world.run(60)
+    world.registry.fails = True
+    running = asyncio.create_task(controller.run(3600))
+    await asyncio.sleep(0)
+    with structlog.testing.capture_logs() as logs:
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert [line["event"] for line in logs][-1:] == ["a rollout could not be left"]
 
 
 async def test_a_controller_that_takes_over_counts_nothing_twice() -> None:
