@@ -64,7 +64,7 @@ from penstock_server.labels.gauges import LabelCollector
 from penstock_server.labels.report import ReportReader
 from penstock_server.labels.settings import LabelSettings, argument_of
 from penstock_server.metrics import statistics
-from penstock_server.metrics.prometheus import MetricsCollector, registry_of
+from penstock_server.metrics.prometheus import MetricsCollector, of_this_process, registry_of
 from penstock_server.metrics.store import CounterStore
 from penstock_server.paths import cache_dir, data_dir, file_name_for
 from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
@@ -248,6 +248,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
                 LabelCollector(labels.report),
                 RolloutCollector(rollouts.views),
                 ExperimentCollector(experiments.reports),
+                of_this_process(),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             retraining=lambda: retraining().to_json(),

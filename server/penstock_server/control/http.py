@@ -304,7 +304,13 @@ class AdminServer:
                 if all(version.model != model for version in view.versions)
             ],
             "sources": [
-                {"name": source.name, "state": source.state, "reason": source.reason} for source in self._sources()
+                {
+                    "name": source.name,
+                    "state": source.state,
+                    "reason": source.reason,
+                    "answered_s": source.answered_s,
+                }
+                for source in self._sources()
             ],
             "workers": _workers(view),
             "ready": view.is_ready,

@@ -40,13 +40,26 @@ class RolloutCollector(Collector):
             "How strong the evidence is that the version is worse, or within the margin; 1 is enough.",
             labels=[*_VERSION, "metric", "that"],
         )
+        since = GaugeMetricFamily(
+            "penstock_rollout_stage_since_timestamp_seconds",
+            "When the present stage of a rollout that has not ended began, in seconds since 1970.",
+            labels=_VERSION,
+        )
+        deadline = GaugeMetricFamily(
+            "penstock_rollout_deadline_timestamp_seconds",
+            "After which time a rollout that has not ended keeps its share and waits for somebody, in seconds since 1970.",
+            labels=_VERSION,
+        )
         for view in self._views():
             key = [view.model, view.version]
             acting.add_metric(key, float(view.is_acting))
             if view.progress is not None:
                 status.add_metric([*key, view.progress.champion, view.progress.status], 1.0)
                 stage.add_metric(key, view.progress.present.weight)
+            if view.progress is not None and not view.progress.has_ended:
+                since.add_metric(key, view.progress.since_s)
+                deadline.add_metric(key, view.progress.began_s + view.progress.spec.deadline_s)
             for gate in () if view.decision is None else view.decision.gates:
                 evidence.add_metric([*key, gate.metric, "worse"], gate.worse)
                 evidence.add_metric([*key, gate.metric, "within"], gate.within)
-        yield from (status, stage, acting, evidence)
+        yield from (status, stage, since, deadline, acting, evidence)

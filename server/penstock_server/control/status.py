@@ -4,6 +4,7 @@ It decides nothing, and caches only the array form of each baseline. Several thr
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ log = structlog.get_logger(__name__)
 DRIFT_INTERVAL_S: Final = 1.0
 """The pause between two checks for drift; one that finds no new window takes microseconds per version."""
 _PAGE_BYTES: Final = 4096
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class ServerStatus:
@@ -77,14 +79,18 @@ class ServerStatus:
 
     def metrics(self) -> MetricsSnapshot:
         """What a scrape shows."""
-        view = self._view()
+        view, states = self._view(), self._sources()
         return MetricsSnapshot(
             versions=self._loaded(view),
             slots=self._counters.of_slots(),
             restarts={worker.slot: worker.restarts for worker in view.workers},
             resident_bytes={worker.slot: size for worker in view.workers if (size := _resident_bytes(worker.pid))},
+            cpu_s={worker.slot: used for worker in view.workers if (used := _cpu_s(worker.pid)) is not None},
             connections={worker.slot: worker.connections for worker in view.workers if worker.connections is not None},
-            sources={state.name: state.state == "answers" for state in self._sources()},
+            sources={state.name: state.state == "answers" for state in states},
+            answered_s={state.name: state.answered_s for state in states if state.answered_s is not None},
+            states={version.key: version.state for version in view.versions},
+            is_ready=view.is_ready,
             reloads=view.reloads,
             failed_reloads=view.failed_reloads,
             quarantined=view.quarantined,
@@ -186,3 +192,13 @@ def _resident_bytes(pid: int) -> int:
     except (OSError, IndexError, ValueError):
         return 0
     return pages * _PAGE_BYTES
+
+
+def _cpu_s(pid: int) -> float | None:
+    """What a process has used of the CPU, in seconds; None if it is gone."""
+    try:
+        # The name of the command comes second, in parentheses, and may hold spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    except (OSError, IndexError, ValueError):
+        return None

@@ -7,7 +7,7 @@ first have series, and a gauge says how many were left out. An unknown value is 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from penstock_server.drift.report import DriftAlarm, PairDrift, SegmentDrift, VersionDrift, by_significance
@@ -175,6 +175,11 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
     )
     looks = GaugeMetricFamily(
         "penstock_drift_looks",
+        "As penstock_drift_checks_total, under the name that it had first.",
+        labels=_VERSION,
+    )
+    checks = CounterMetricFamily(
+        "penstock_drift_checks",
         "How often it was looked for drift alarms since the version was loaded.",
         labels=_VERSION,
     )
@@ -204,6 +209,7 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
         window.add_metric(labels, version.rows)
         tested.add_metric(labels, version.tested)
         looks.add_metric(labels, version.looks)
+        checks.add_metric(labels, version.looks)
         left_out.add_metric(labels, max(len(version.columns) - series, 0))
         _add(drifted, labels, version.drifted)
         _add(importance, labels, version.alarmed_importance)
@@ -211,7 +217,7 @@ def _of_versions(versions: Sequence[VersionDrift], series: int) -> Iterator[Metr
             _add(pairs, labels, _drifted(version.joint.pairs))
             _add(segments, labels, _drifted(version.joint.segments))
         _add(alarm, labels, None if version.alarmed is None else int(bool(version.alarmed)))
-    yield from (window, drifted, tested, looks, alarm, importance, pairs, segments, left_out)
+    yield from (window, drifted, tested, looks, checks, alarm, importance, pairs, segments, left_out)
 
 
 def _drifted(found: Sequence[PairDrift] | Sequence[SegmentDrift]) -> int | None:

@@ -129,7 +129,7 @@ def _totals(totals: LabelTotals) -> Iterator[Metric]:
     )
     values = CounterMetricFamily("penstock_answer_values", "Answers whose value is known in time.", labels=_SHARE)
     # Gauges, since values may be negative.
-    sums = GaugeMetricFamily("penstock_answer_value_sum", "Sum of the values of answers.", labels=_SHARE)
+    sums = GaugeMetricFamily("penstock_answer_value_summed", "Sum of the values of answers.", labels=_SHARE)
     squares = GaugeMetricFamily("penstock_answer_value_squares", "Sum of their squares.", labels=_SHARE)
     added: dict[tuple[str, ...], SubjectTotals] = {}
     for each in totals.versions:

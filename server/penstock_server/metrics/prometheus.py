@@ -8,16 +8,19 @@ never from a request.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version as installed_version
+from platform import python_version
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from penstock.names import VersionKey
+from penstock.names import SERVER_NAME, VersionKey, VersionState
 from penstock_server.metrics.counters import (
     CACHE_CELLS,
     LATENCY_EDGES_S,
@@ -72,8 +75,12 @@ class MetricsSnapshot:
         slots: each worker slot's own counters.
         restarts: by slot.
         resident_bytes: each worker's resident memory, by slot.
+        cpu_s: what each worker's process has used of the CPU, in seconds, by slot.
         connections: how many each worker has, by slot, where that is known.
         sources: by name, whether the source answers.
+        answered_s: by name, when the source answered last, in seconds since 1970; of those that have.
+        states: by version, the state that /v1/models shows: of all that are desired or that a worker holds.
+        is_ready: whether something can be answered.
         quarantined: desired versions that are kept out for what they do to a process.
         process_ends: how often a version ended the process of its own Python.
         offset_ns: what the monotonic clock is behind the time since 1970.
@@ -85,8 +92,12 @@ class MetricsSnapshot:
     slots: dict[int, SharedCounters]
     restarts: dict[int, int] = field(default_factory=dict)
     resident_bytes: dict[int, int] = field(default_factory=dict)
+    cpu_s: dict[int, float] = field(default_factory=dict)
     connections: dict[int, int] = field(default_factory=dict)
     sources: dict[str, bool] = field(default_factory=dict)
+    answered_s: dict[str, float] = field(default_factory=dict)
+    states: Mapping[VersionKey, VersionState] = field(default_factory=dict)
+    is_ready: bool = False
     reloads: int = 0
     failed_reloads: int = 0
     quarantined: int = 0
@@ -115,6 +126,8 @@ class MetricsCollector(Collector):
         yield from _shadows(snapshot.versions)
         yield from _request_log(snapshot.versions)
         yield from _roles(snapshot.versions)
+        yield from _states(snapshot)
+        yield from _workers(snapshot)
         yield from _server(snapshot)
         if snapshot.spans is not None:
             yield from _spans(*snapshot.spans)
@@ -126,6 +139,11 @@ def registry_of(*collectors: Collector) -> CollectorRegistry:
     for collector in collectors:
         registry.register(collector)
     return registry
+
+
+def of_this_process() -> Collector:
+    """The start, CPU, memory and files of the process that is scraped, under the names that all clients give them."""
+    return ProcessCollector(registry=None)
 
 
 def summed(workers: Sequence[SharedCounters], name: str) -> NDArray[Any]:
@@ -414,6 +432,45 @@ def _roles(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     yield from (roles, weight, sample)
 
 
+@cache
+def _build() -> tuple[str, str]:
+    return installed_version(SERVER_NAME), python_version()
+
+
+def _states(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    states = GaugeMetricFamily(
+        "penstock_version_state",
+        "1 for the state of each version that is wanted or loaded: READY, LOADING, UNLOADING or UNAVAILABLE.",
+        labels=[*VERSION, "state"],
+    )
+    for key, state in snapshot.states.items():
+        states.add_metric([*key, state], 1)
+    yield states
+
+
+def _workers(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    restarts = CounterMetricFamily(
+        "penstock_worker_restarts", "Workers that died and were replaced.", labels=["worker"]
+    )
+    resident = GaugeMetricFamily("penstock_worker_resident_bytes", "Resident memory of each worker.", labels=["worker"])
+    cpu = CounterMetricFamily(
+        "penstock_worker_cpu_seconds", "What each worker has used of the CPU; one that is replaced begins at 0.",
+        labels=["worker"],
+    )  # fmt: skip
+    connections = GaugeMetricFamily(
+        "penstock_worker_connections", "Open connections of each worker.", labels=["worker"]
+    )
+    for family, by_slot in (
+        (restarts, snapshot.restarts),
+        (resident, snapshot.resident_bytes),
+        (cpu, snapshot.cpu_s),
+        (connections, snapshot.connections),
+    ):
+        for slot, value in by_slot.items():
+            family.add_metric([str(slot)], value)
+    yield from (restarts, resident, cpu, connections)
+
+
 def _server(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     refusals = CounterMetricFamily(
         "penstock_unrouted_refusals", "Requests refused before a version was found, by reason.", labels=["reason"]
@@ -425,22 +482,16 @@ def _server(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     )
     for reason, count in zip(REFUSALS, total.tolist(), strict=True):
         refusals.add_metric([reason], count)
-    restarts = CounterMetricFamily(
-        "penstock_worker_restarts", "Workers that died and were replaced.", labels=["worker"]
-    )
-    resident = GaugeMetricFamily("penstock_worker_resident_bytes", "Resident memory of each worker.", labels=["worker"])
-    connections = GaugeMetricFamily(
-        "penstock_worker_connections", "Open connections of each worker.", labels=["worker"]
-    )
-    for slot, count in snapshot.connections.items():
-        connections.add_metric([str(slot)], count)
-    for slot, count in snapshot.restarts.items():
-        restarts.add_metric([str(slot)], count)
-    for slot, size in snapshot.resident_bytes.items():
-        resident.add_metric([str(slot)], size)
     sources = GaugeMetricFamily("penstock_source_up", "1 while the source of models answers.", labels=["source"])
     for name, is_up in snapshot.sources.items():
         sources.add_metric([name], int(is_up))
+    answered = GaugeMetricFamily(
+        "penstock_source_answered_timestamp_seconds",
+        "When the source of models answered last, in seconds since 1970; absent before it has.",
+        labels=["source"],
+    )
+    for name, at_s in snapshot.answered_s.items():
+        answered.add_metric([name], at_s)
     reloads = CounterMetricFamily("penstock_loads", "Versions loaded by workers, by result.", labels=["result"])
     reloads.add_metric(["ok"], snapshot.reloads)
     reloads.add_metric(["failed"], snapshot.failed_reloads)
@@ -456,4 +507,8 @@ def _server(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     )
     for key, count in snapshot.process_ends.items():
         process_ends.add_metric(key, count)
-    yield from (refusals, restarts, resident, connections, sources, reloads, quarantined, process_ends)
+    ready = GaugeMetricFamily("penstock_ready", "1 while the server can answer something, as /readyz says.")
+    ready.add_metric([], int(snapshot.is_ready))
+    build = GaugeMetricFamily("penstock_build_info", "1 for what runs here.", labels=["version", "python_version"])
+    build.add_metric(_build(), 1)
+    yield from (refusals, sources, answered, reloads, quarantined, process_ends, ready, build)

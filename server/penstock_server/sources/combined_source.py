@@ -8,7 +8,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -113,11 +113,18 @@ SourceCondition = Literal["starting", "answers", "away"]
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """Whether one source answers, for /v1/models and the log; `reason` is empty when nothing is wrong."""
+    """Whether one source answers, for /v1/models, metrics and the log.
+
+    Attributes:
+        reason: what is wrong; "" where nothing is.
+        answered_s: when it answered last, in seconds since 1970; None if it has not, in this run. States that differ in it
+            alone are equal.
+    """
 
     name: str
     state: SourceCondition
     reason: str = ""
+    answered_s: float | None = field(default=None, compare=False)
 
 
 def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str, int]]:
@@ -227,6 +234,7 @@ class Member:
         self.known: Desired | None = None
         self.state = SourceState(source.name, "starting")
         self._last_known = last_known
+        self._answered_s: float | None = None
         self._doubted: frozenset[str] = frozenset()
         self._unwritten = ""
 
@@ -244,16 +252,20 @@ class Member:
         try:
             found = await self.source.poll()
         except PenstockError as error:
-            self.state = SourceState(self.source.name, "away", str(error))
+            self.state = self._state("away", str(error))
             return
         except Exception as error:
-            self.state = SourceState(self.source.name, "away", f"polling it failed: {type(error).__name__}")
+            self.state = self._state("away", f"polling it failed: {type(error).__name__}")
             raise
+        self._answered_s = time.time()
         former = self.known or Desired()
         found, self._doubted = found.keeping(former).doubting(former, self._doubted)
         changed, self.known = found != self.known, found
         reason = self._remember(found, changed)
-        self.state = SourceState(self.source.name, "answers", self._doubts() or reason)
+        self.state = self._state("answers", self._doubts() or reason)
+
+    def _state(self, condition: SourceCondition, reason: str) -> SourceState:
+        return SourceState(self.source.name, condition, reason, self._answered_s)
 
     def _doubts(self) -> str:
         if not self._doubted:

@@ -60,7 +60,7 @@ ROLLOUT = RolloutView("fares", "4", Progress(spec=RolloutSpec(), champion="3", s
 async def address() -> AsyncIterator[str]:
     admin = AdminServer(
         view=lambda: VIEW,
-        sources=lambda: (SourceState("registry", "away", "it does not answer"),),
+        sources=lambda: (SourceState("registry", "away", "it does not answer", 1.5),),
         registry=CollectorRegistry(),
         drift=drift,
         retraining=lambda: b'{"enabled": false}',
@@ -168,7 +168,9 @@ async def test_models_have_a_row_per_version_and_role_with_weights_in_percent(ad
     assert [row["reason"] for row in found["models"]][3:] == [
         "its digest is wrong", "no version has the alias 'champion'",
     ]  # fmt: skip
-    assert found["sources"] == [{"name": "registry", "state": "away", "reason": "it does not answer"}]
+    assert found["sources"] == [
+        {"name": "registry", "state": "away", "reason": "it does not answer", "answered_s": 1.5}
+    ]
     assert found["workers"] == [WORKER]
     assert found["ready"] is True
 

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from penstock.names import VersionKey
+from penstock_server.control.rollout_gauges import RolloutCollector
 from penstock_server.control.rollouts import RolloutController, RolloutView
 from penstock_server.errors import UnavailableError
 from penstock_server.metrics.counters import LATENCY_EDGES_S
@@ -154,6 +155,26 @@ async def test_a_good_version_is_promoted_and_the_history_says_how() -> None:
     lines = [str(entry) for entry in world.view.history]
     assert [line.partition("Z ")[2].partition(":")[0] for line in lines] == ["10 %", "50 %", "promoting", "promoted"]
     assert world.view.evidence.total("requests")[0] > 500
+
+
+async def test_metrics_tell_since_when_a_rollout_waits_and_until_when_it_may() -> None:
+    def shown() -> dict[str, float]:
+        (view,) = world.controllers[0].views()
+        families = RolloutCollector(lambda: [view]).collect()
+        return {each.name: each.value for family in families for each in family.samples}
+
+    world = World()
+    world.server("a")
+    world.controller("one")
+    await world.run(60, until=lambda: world.status == "running")
+    found, began_s = shown(), world.clock()
+    assert found["penstock_rollout_stage_since_timestamp_seconds"] == began_s
+    assert found["penstock_rollout_deadline_timestamp_seconds"] == began_s + 6 * 3600
+    await world.run(7200, until=lambda: "50 %" in world.view.history[-1].text)
+    assert shown()["penstock_rollout_stage_since_timestamp_seconds"] == world.clock()
+    await world.run(7200, until=lambda: world.status == "promoted")
+    assert "penstock_rollout_stage_weight_ratio" in shown()
+    assert not any("timestamp" in name for name in shown())
 
 
 @pytest.mark.parametrize(("errors", "slow"), [(0.05, 0.01), (0.01, 0.05)])

@@ -1,5 +1,7 @@
 """What is known of the whole server, from a fixed view, real counters and a real baseline."""
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +39,7 @@ class Known:
             VersionView("n", "7", "READY", ("canary",), 0.25),
             VersionView("n", "8", "LOADING"),
         ]
+        self.workers = (WorkerView(0, 0, True, 3), WorkerView(1, 0, True, 0, "native", 6))
         self.identities: dict[Any, str] = {}
         self.artifacts: dict[Any, Any] = {
             KEY: Artifact(Path(), Path(), manifest=SimpleNamespace(classes=("no", "yes")), baseline=BASELINE),  # type: ignore[arg-type]
@@ -46,7 +49,7 @@ class Known:
     def view(self) -> ServerView:
         return ServerView(
             versions=tuple(self.versions), problems={},
-            workers=(WorkerView(0, 0, True, 3), WorkerView(1, 0, True, 0, "native", 6)),
+            workers=self.workers,
             reloads=5, failed_reloads=1, quarantined=2,
         )  # fmt: skip
 
@@ -82,7 +85,7 @@ def status(known: Known, counters: CounterStore) -> ServerStatus:
         artifact=known.artifact,
         identity=known.identity,
         counters=counters,
-        sources=lambda: (SourceState("models/", "answers"), SourceState("registry", "starting")),
+        sources=lambda: (SourceState("models/", "answers", answered_s=1.5), SourceState("registry", "starting")),
         monitor=DriftMonitor(lambda model: DriftRules(window_rows=500)),
     )
 
@@ -95,6 +98,18 @@ def test_a_scrape_shows_the_versions_that_count(status: ServerStatus) -> None:
     assert (found.reloads, found.failed_reloads, found.quarantined) == (5, 1, 2)
     assert (found.restarts, found.connections) == ({0: 3, 1: 0}, {1: 6})
     assert found.sources == {"models/": True, "registry": False}
+    assert found.answered_s == {"models/": 1.5}
+    assert found.states == {("m", "1"): "READY", ("n", "7"): "READY", ("n", "8"): "LOADING"}
+    assert found.is_ready
+
+
+def test_a_worker_s_memory_and_cpu_are_those_of_its_process(known: Known, status: ServerStatus) -> None:
+    assert (status.metrics().resident_bytes, status.metrics().cpu_s) == ({}, {})  # there is no process 0
+    known.workers = (WorkerView(0, os.getpid(), True, 3), WorkerView(1, 0, True, 0, "native", 6))
+    before_s, found, after_s = time.process_time(), status.metrics(), time.process_time()
+    # The kernel counts in hundredths of a second, of this process's other threads too.
+    assert before_s - 0.05 <= found.cpu_s[0] <= after_s + 0.05
+    assert found.resident_bytes.keys() == {0}
 
 
 def test_a_report_names_what_is_watched_and_what_is_not(status: ServerStatus) -> None:

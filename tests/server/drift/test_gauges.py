@@ -74,6 +74,7 @@ def test_each_figure_has_its_gauge_and_what_cannot_be_said_has_none() -> None:
     assert found["penstock_expected_accuracy_outside_ratio"] == {(): 0.01}
     assert found["penstock_drift_window_rows"] == {(): 600}
     assert found["penstock_drifted_features"] == {(): 1}
+    assert found["penstock_drift_checks"] == found["penstock_drift_looks"] == {(): VERSION.looks}
     assert found["penstock_drift_tested_features"] == {(): 2}
     assert found["penstock_drift_alarm"] == {(): 0}
     assert found["penstock_drift_series_left_out"] == {(): 0}

@@ -100,7 +100,7 @@ def test_metrics_say_what_became_of_labels() -> None:
     assert found["penstock_labelled_answers_total", "fraud", "2", "canary", "0.05", "right"] == 6
     assert found["penstock_labelled_answers_total", "fraud", "2", "canary", "0.05", "wrong"] == 3
     assert found["penstock_labelled_answers_total", "fraud", "1", "champion", "", "unlabelled"] == 50
-    assert found["penstock_answer_value_sum", "fraud", "2", "canary", "0.05"] == -1.5
+    assert found["penstock_answer_value_summed", "fraud", "2", "canary", "0.05"] == -1.5
     assert found["penstock_labelled_pairs_total", "fraud", "1", "3", "only_champion"] == 4
     assert found["penstock_kept_answer_bytes",] == 84000
     assert found["penstock_answers_not_kept_total",] == 1

@@ -1,3 +1,4 @@
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from penstock_server.metrics.prometheus import (
     MetricsSnapshot,
     VersionSnapshot,
     class_counts,
+    of_this_process,
     registry_of,
 )
 from penstock_server.metrics.recorder import Recorder
@@ -226,7 +228,8 @@ def test_the_server_itself(new_counters: NewCounters) -> None:
     shown = scrape(
         slots={0: one, 1: two}, restarts={0: 0, 1: 4}, resident_bytes={0: 10**8}, connections={1: 5},
         sources={"models/": True, "https://registry": False}, reloads=7, failed_reloads=2, quarantined=3,
-        process_ends={("m", "1"): 2},
+        process_ends={("m", "1"): 2}, cpu_s={1: 12.5}, answered_s={"models/": 1.8e9}, is_ready=True,
+        states={("m", "1"): "READY", ("n", "2"): "UNAVAILABLE"},
     )  # fmt: skip
     assert shown("penstock_unrouted_refusals_total", reason="not_found") == 5
     assert shown("penstock_unrouted_refusals_total", reason="internal") == 0
@@ -240,6 +243,25 @@ def test_the_server_itself(new_counters: NewCounters) -> None:
     assert shown("penstock_loads_total", result="failed") == 2
     assert shown("penstock_quarantined_versions") == 3
     assert shown("penstock_python_process_ends_total", **VERSION) == 2
+    assert shown("penstock_worker_cpu_seconds_total", worker="1") == 12.5
+    assert shown("penstock_source_answered_timestamp_seconds", source="models/") == 1.8e9
+    assert shown.labels("penstock_source_answered_timestamp_seconds") == [{"source": "models/"}]
+    assert shown("penstock_version_state", **VERSION, state="READY") == 1
+    assert shown("penstock_version_state", model_name="n", model_version="2", state="UNAVAILABLE") == 1
+    assert len(shown.labels("penstock_version_state")) == 2
+    assert shown("penstock_ready") == 1
+    (build,) = shown.labels("penstock_build_info")
+    assert build["python_version"] == platform.python_version()
+
+
+def test_a_server_that_can_answer_nothing_says_so() -> None:
+    assert scrape()("penstock_ready") == 0
+
+
+def test_a_process_has_the_names_that_every_client_gives() -> None:
+    text = generate_latest(registry_of(of_this_process())).decode()
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert {"process_start_time_seconds", "process_cpu_seconds", "process_resident_memory_bytes"} <= names
 
 
 def test_names_from_outside_are_escaped(new_counters: NewCounters) -> None:

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,15 @@ async def test_files_come_from_the_source_that_is_followed() -> None:
 
 
 async def test_a_source_that_goes_away_keeps_its_state_and_hurts_no_other() -> None:
+    began_s = time.time()
     first, second = Puppet("F", Desired({"a": ONE})), Puppet("S", Desired({"b": ONE}))
     combined = CombinedSource([first, second])
     (await poll(combined))
     first.desired, second.desired = None, Desired({"b": TWO})
     assert (await poll(combined)).models == {"a": ONE, "b": TWO}
     assert combined.states == (SourceState("F", "away", "F does not answer"), SourceState("S", "answers"))
+    away, answers = (state.answered_s for state in combined.states)
+    assert began_s <= (away or 0) <= (answers or 0) <= time.time()
     first.desired = Desired({"a": TrafficPlan()})
     assert (await poll(combined)).models == {"a": TrafficPlan(), "b": TWO}
     assert combined.states[0] == SourceState("F", "answers")
@@ -96,6 +100,7 @@ async def test_a_source_that_goes_away_keeps_its_state_and_hurts_no_other() -> N
 async def test_a_source_that_never_answered_leaves_the_rest() -> None:
     combined = CombinedSource([Puppet("F"), Puppet("S", Desired({"b": ONE}))])
     assert combined.states == (SourceState("F", "starting"), SourceState("S", "starting"))
+    assert [state.answered_s for state in combined.states] == [None, None]
     assert (await poll(combined)).models == {"b": ONE}
 
 
