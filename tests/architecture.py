@@ -158,8 +158,10 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "calibration": TOOLS_GROUND | {"publish"},
         "replay": TOOLS_GROUND | {"publish", "calibration"},
         "pipelines": {"publish"},
+        "config": TOOLS_GROUND,
         "demo": TOOLS_GROUND | {"publish", "client_commands", "replay"},
-        "cli": TOOLS_GROUND | {"publish", "client_commands", "drift", "rollout", "calibration", "demo", "replay"},
+        "cli": TOOLS_GROUND
+        | {"publish", "client_commands", "drift", "rollout", "calibration", "demo", "replay", "config"},
     },
 }
 """What each room may import of its own package; itself always. A place inside a room may have a rule of its own."""

@@ -119,7 +119,7 @@ class ModelSettings:
     """How models run.
 
     Attributes:
-        threads: onnxruntime's threads within one operator of one model. More than one pays only for large models. None leaves
+        threads: threads of onnxruntime within one operator of one model. More than one pays only for large models. None leaves
             it to the model's files (`intra_op_thread_count` of a config.pbtxt), and is one without them.
         inline_budget_ms: how long a batch may keep the worker's loop. A version whose batch of 64 rows takes longer has its own
             thread, for long batches and for those beside which another version is asked; batches of other versions grow as
@@ -213,7 +213,9 @@ class ServerSettings:
             nothing.
         http_port: metrics, health and state over HTTP, on the same host.
         rest_port: predictions over HTTP and JSON, on the same host; None serves none. Port 0 picks a free one.
-        workers: processes that share the gRPC port; the file may say "auto", which is one per core (`cores`).
+        transport: what serves gRPC: "native" is libnghttp2 with compiled callbacks, and where that is missing, or with
+            "completion-queue", gRPC's own core does.
+        workers: processes that share the gRPC port; the file may say "auto", which is one per core.
         poll_interval_s: the pause between two polls of the registry.
         grace_s: how long calls may take to finish when the server stops.
         watchdog_s: a worker whose loop shows no sign of life for this long is replaced.

@@ -47,7 +47,7 @@ class BatchLimits:
     """How large a batch and its queue may grow, and how soon requests are to be answered.
 
     Attributes:
-        max_rows: rows of one batch; a single request with more runs in slices. None leaves it to the cost (`resolve`).
+        max_rows: rows of one batch; a single request with more runs in slices. None leaves it to what rows cost.
         max_delay_s: how long a request may wait for others to fill its batch, at most half of the time that its deadline
             leaves after the batch's own run. 0 is work-conserving: a batch is what arrived while the last one ran, so
             batches grow with load and no request waits without reason.

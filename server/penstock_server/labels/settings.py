@@ -31,7 +31,8 @@ class LabelSettings:
 
     Attributes:
         enabled: whether labels are taken, and answers kept for them; off by default, since it writes each answer to disk.
-        folder: where; None for one of this server's address below the data folder (`paths.data_dir`).
+        folder: where; None for one of this server's address below the data folder, which is PENSTOCK_DATA_DIR, or
+            ~/.local/share/penstock.
         keep_s: how long an answer waits for its label.
         keep_bytes: the most bytes that all kept answers may take; the oldest are deleted first.
         maturity_s: how old an answer is when it counts. A label counts if it came by then: so labels that come quickly,

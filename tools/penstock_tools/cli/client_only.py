@@ -21,6 +21,7 @@ OTHERS: Final = {
     "drift": "server",
     "labels": "server",
     "retraining": "server",
+    "config": "server",
     "token": "server",
     "drift-check": "tools",
     "rollout": "tools",
