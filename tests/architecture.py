@@ -157,6 +157,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "rollout": TOOLS_GROUND | {"client_commands"},
         "calibration": TOOLS_GROUND | {"publish"},
         "replay": TOOLS_GROUND | {"publish", "calibration"},
+        "batch": TOOLS_GROUND,
         "pipelines": {"publish"},
         "config": TOOLS_GROUND,
         "demo": TOOLS_GROUND | {"publish", "client_commands", "replay"},
