@@ -87,7 +87,8 @@ def test_a_part_of_the_load_tells_about_how_much_fits(per_turn: float, turn: Tur
     worker, found = Simulated(turn=turn, rows=rows), meter()
     found.look(worker.reading())
     follow(found, worker, 30, 8_000, per_turn)
-    assert found.known().models["m"].requests_per_s == pytest.approx(worker.fits, rel=0.8)
+    # Which of the costs it pays, a load that does not change cannot tell: the guess decides.
+    assert 0.4 < found.known().models["m"].requests_per_s / worker.fits < 2.5
 
 
 @settings(max_examples=20)
