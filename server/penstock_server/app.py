@@ -5,7 +5,7 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,12 +31,8 @@ from penstock_server.access.credentials import Credentials
 from penstock_server.access.gate import Gate
 from penstock_server.access.keeper import CredentialKeeper
 from penstock_server.access.settings import AccessSettings
-from penstock_server.capacity.estimate import TurnCost
-from penstock_server.capacity.gauges import CapacityCollector
-from penstock_server.capacity.meter import CapacityMeter
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
 from penstock_server.control import log_settings, port, rollout_calls
-from penstock_server.control.capacity import follow
 from penstock_server.control.evidence_gauges import EvidenceCollector
 from penstock_server.control.experiment_gauges import ExperimentCollector
 from penstock_server.control.experiments import Experiments
@@ -51,6 +47,7 @@ from penstock_server.control.proven import ProvenVersions
 from penstock_server.control.replicas import TIMEOUT_S, Replicas
 from penstock_server.control.rollout_gauges import RolloutCollector
 from penstock_server.control.rollouts import RolloutController
+from penstock_server.control.shared_calls import SharedCalls, run_on
 from penstock_server.control.source_client import SourceClient
 from penstock_server.control.status import ServerStatus
 from penstock_server.control.supervisor import Supervisor
@@ -59,7 +56,6 @@ from penstock_server.control.verdict import TrialLimits
 from penstock_server.control.view import ServerView
 from penstock_server.control.watcher import Watcher
 from penstock_server.control.worker_process import start_worker
-from penstock_server.cores import core_share
 from penstock_server.drift import answer as drift
 from penstock_server.drift.gauges import DriftCollector
 from penstock_server.drift.keeping import DetectorKeeper
@@ -76,7 +72,10 @@ from penstock_server.plain.kernel_set import KERNELS as PLAIN_KERNELS
 from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.rest.kernel_set import KERNELS as REST_KERNELS
 from penstock_server.retraining.gauges import RetrainingCollector
+from penstock_server.retraining.record import CALLS_TAG, MAX_TAG_BYTES
+from penstock_server.retraining.record import LEASE_TAG as RETRAINING_LEASE_TAG
 from penstock_server.retraining.retrainer import Retrainer, RetrainingStatus
+from penstock_server.retraining.signals import Signals
 from penstock_server.rollout.evidence import Snapshot
 from penstock_server.rollout.settings import RolloutSettings
 from penstock_server.settings import ServerSettings
@@ -88,18 +87,12 @@ from penstock_server.tracing import span_file
 from penstock_server.tracing.settings import Service
 from penstock_server.transport.address import UNIX
 from penstock_server.transport.kernel_set import KERNELS as TRANSPORT_KERNELS
-from penstock_server.transport.settings import AIO, COMPLETION_QUEUE, NATIVE, TransportName
+from penstock_server.transport.settings import NATIVE
 from penstock_server.transport.shared_port import SharedPort
 from penstock_server.transport.tls_files import TlsContext
 
 log = structlog.get_logger(__name__)
 
-TURN_COSTS: Final[dict[TransportName, TurnCost]] = {
-    NATIVE: TurnCost(25e-6, 10e-6, 2.5e-6),
-    COMPLETION_QUEUE: TurnCost(20e-6, 5e-6, 30e-6),
-    AIO: TurnCost(20e-6, 5e-6, 300e-6),
-}
-"""What turns took over each transport on one machine: what is learned of their cost begins there."""
 HURRIED_S: Final = 2.0
 """How long the end may take after a second signal; then the process ends as it is."""
 JOINER_RESTART_S: Final = 0.5
@@ -241,13 +234,18 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             wall=time.time,
             lease_s=settings.rollouts.lease_s,
         )
-        retraining = _start_retrainer(stack, settings, status, labels, grpc_address)
-        meter = CapacityMeter(
-            TURN_COSTS[settings.transport],
-            workers=settings.workers,
-            cores=core_share(),
-            max_streams=settings.grpc.max_streams,
+        calls = SharedCalls(
+            holder=f"{grpc_address} {instance[:8]}",
+            lease_tag=RETRAINING_LEASE_TAG,
+            calls_tag=CALLS_TAG,
+            tags=lambda: source.combined().model_tags,
+            registry=source,
+            refresh=lambda: watcher.refresh(),  # noqa: PLW0108 - it is made below
+            lease_s=settings.retraining.lease_s,
+            max_bytes=MAX_TAG_BYTES,
+            run=run_on(asyncio.get_running_loop()),
         )
+        retraining = _start_retrainer(stack, settings, lambda: status.signals(labels.report()), calls, grpc_address)
         http_tls = settings.http.tls
         admin = AdminServer(
             view=supervisor.view,
@@ -266,7 +264,6 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
                 RolloutCollector(rollouts.views),
                 ExperimentCollector(experiments.reports),
                 of_this_process(),
-                CapacityCollector(meter.known),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             retraining=lambda: retraining().to_json(),
@@ -275,7 +272,6 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             evidence=own.snapshot,
             rollouts=rollouts.views,
             experiments=experiments.reports,
-            capacity=meter.known,
             grpc_address=grpc_address,
             rest_address=rest_address,
             connections=checks.http_connections(),
@@ -296,7 +292,6 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             "following the sources": watcher.run,
             "watching drift": status.watch_drift,
             "following experiments": experiments.run,
-            "following the capacity": partial(follow, meter, supervisor.view, counters),
         }
         if settings.rollouts.enabled:
             watched["acting on rollouts"] = partial(rollouts.run, settings.rollouts.look_s)
@@ -428,7 +423,11 @@ def _kept_folder(settings: ServerSettings, what: str, grpc_address: str) -> Path
 
 
 def _start_retrainer(
-    stack: AsyncExitStack, settings: ServerSettings, status: ServerStatus, labels: ReportReader, grpc_address: str
+    stack: AsyncExitStack,
+    settings: ServerSettings,
+    signals: Callable[[], Sequence[Signals]],
+    calls: SharedCalls,
+    grpc_address: str,
 ) -> Callable[[], RetrainingStatus]:
     """Starts the thread that has models trained anew, if there are rules for that; gives what it knows."""
     retraining, folder = settings.retraining, _kept_folder(settings, "retraining", grpc_address)
@@ -436,8 +435,9 @@ def _start_retrainer(
         return lambda: RetrainingStatus({}, {}, enabled=False)
     retrainer = Retrainer(
         retraining,
-        lambda: status.signals(labels.report()),
+        signals,
         None if folder is None else folder / "state.json",
+        fleet=calls if retraining.shared and settings.registry is not None else None,
         link=partial(version_page, settings.registry or ""),
     )
     # It may wait for an answer, or for the end of a command.

@@ -1,8 +1,11 @@
-"""A server whose rule calls for retraining once, by a command, over a restart; and what it shows of that."""
+"""Servers whose rule calls for retraining once, by a command, over restarts and among several; and what they show of that."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,3 +108,57 @@ def test_labels_that_say_that_answers_were_wrong_call_for_retraining(
     assert (call["rule"], call["outcome"]) == ("worse", "done")
     assert "accuracy by labels is 0.66 (95 %:" in str(call["reason"])
     assert "100 labels came" in str(call["reason"])
+
+
+SHARED = """
+[retraining]
+look_s = 0.2
+lease_s = 2
+
+[retraining.actions.train]
+kind = "command"
+command = ["{python}", "-c", '''
+import os, time
+with open("{file}", "a") as file:
+    print(os.environ["PENSTOCK_EVENT_ID"], file=file)
+while not os.path.exists("{go}"):
+    time.sleep(0.02)
+''']
+
+[retraining.rules.rows]
+rows = 3
+action = "train"
+"""
+
+
+def test_of_two_servers_one_has_a_model_trained_and_the_other_knows_when_it_hangs(
+    start: Starter, registry: Any, flag_model: bytes, tmp_path: Path
+) -> None:
+    registry.publish("m", flag_model, alias="champion")
+    events, go, settings = tmp_path / "events", tmp_path / "go", tmp_path / "penstock.toml"
+    settings.write_text(SHARED.format(python=sys.executable, file=events, go=go))
+    arguments = ("--registry", registry.uri, "--config", str(settings), "--workers", "1")
+    servers = [start(*arguments), start(*arguments)]
+    for server in servers:
+        server.wait_ready()
+        with Client(server.grpc) as client:
+            client.predict("m", np.ones((4, 2), np.float32))
+
+    def calls(server: Server) -> list[tuple[str, str]]:
+        models = json.loads(server.get("/v1/retraining"))["models"]
+        return [(call["id"], call["outcome"]) for one in models for call in one["calls"]]
+
+    _until(events.exists, "one has begun")
+    called = events.read_text().strip()
+    _until(lambda: all(calls(server) == [(called, "running")] for server in servers), "both know of it")
+    started = 'outcome="running",rule="rows"} 1.0'
+    (holder,) = [server for server in servers if started in server.get("/metrics")]
+    (other,) = [server for server in servers if server is not holder]
+    os.kill(holder.pid, signal.SIGSTOP)
+    try:
+        _until(lambda: calls(other) == [(called, "unknown")], "the other one takes over")
+    finally:
+        os.kill(holder.pid, signal.SIGCONT)
+    go.touch()
+    _until(lambda: all(calls(server) == [(called, "done")] for server in servers), "the first one tells how it ended")
+    assert events.read_text().split() == [called]

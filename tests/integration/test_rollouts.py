@@ -173,7 +173,7 @@ def test_each_kind_of_registry_is_written_to_as_mlflow_does(
         "rest": lambda: RestRegistry(HttpSession(registry_server.uri)),
         "mlflow": lambda: RegistryClient(registry.uri),
     }[kind]()
-    nothing = Expected("", "2", "", "1")
+    nothing = Expected({LEASE_TAG: ""}, "2", "", "1")
     first = [
         SetTag("", LEASE_TAG, "one 1"),
         SetTag("2", PROGRESS_TAG, "\u00e4 %"),
@@ -188,17 +188,17 @@ def test_each_kind_of_registry_is_written_to_as_mlflow_does(
     assert written.model("m").tags[LEASE_TAG] == "one 1"
     for stale, what in (
         (nothing, "controller"),
-        (Expected("one 1", "2", "", "1"), "progress"),
-        (Expected("one 1", "2", "\u00e4 %", "2"), "the champion is another one"),
+        (Expected({LEASE_TAG: "one 1"}, "2", "", "1"), "progress"),
+        (Expected({LEASE_TAG: "one 1"}, "2", "\u00e4 %", "2"), "the champion is another one"),
     ):
         with pytest.raises(UnavailableError, match=what):
             written.write("m", stale, [SetAlias("champion", "2")])
     assert str(oracle.get_registered_model("m").aliases["champion"]) == "1"
     then = [SetAlias("champion", "2"), DeleteAlias("canary"), DeleteAlias("shadow"), DeleteTag("2", "penstock.weight")]
-    written.write("m", Expected("one 1", "2", "\u00e4 %", "1"), [*then, DeleteTag("", LEASE_TAG)])
+    written.write("m", Expected({LEASE_TAG: "one 1"}, "2", "\u00e4 %", "1"), [*then, DeleteTag("", LEASE_TAG)])
     found, version = oracle.get_registered_model("m"), oracle.get_model_version("m", "2")
     assert {alias: str(each) for alias, each in found.aliases.items()} == {"champion": "2"}
     assert "penstock.weight" not in version.tags
     assert LEASE_TAG not in found.tags
     with pytest.raises((NotFoundError, UnavailableError)):
-        written.write("nobody", Expected(""), [SetTag("", LEASE_TAG, "x")])
+        written.write("nobody", Expected({LEASE_TAG: ""}), [SetTag("", LEASE_TAG, "x")])

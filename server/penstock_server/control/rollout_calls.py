@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from penstock import penstock_pb2 as pb
-from penstock_server.control.rollouts import RolloutView, WritesRegistry, shown
+from penstock_server.control.lease_keeper import WritesRegistry
+from penstock_server.control.rollouts import RolloutView, shown
 from penstock_server.errors import NotFoundError, UnavailableError
 from penstock_server.rollout.command import commanded
-from penstock_server.rollout.progress import PROGRESS_TAG, read_progress
+from penstock_server.rollout.progress import LEASE_TAG, PROGRESS_TAG, read_progress
 from penstock_server.rollout.registered import Expected, RegisteredRollout
 
 COMMAND_S: Final = 30.0
@@ -78,7 +79,7 @@ async def command(
         if found is None:
             raise _nothing(request.model)
         changes = commanded(request.model, found, request.command, request.by)
-        await registry.write(request.model, Expected(found.lease), changes)
+        await registry.write(request.model, Expected({LEASE_TAG: found.lease}), changes)
         return found
 
     try:

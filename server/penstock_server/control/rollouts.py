@@ -11,19 +11,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import structlog
 
 from penstock.names import CHAMPION, VersionKey
 from penstock_server.clock import Clock, monotonic
+from penstock_server.control.lease_keeper import LeaseKeeper, WritesRegistry
 from penstock_server.errors import PenstockError
 from penstock_server.metrics.counters import SCORE_EDGES
 from penstock_server.rollout.decision import Decision, Health
 from penstock_server.rollout.evidence import Evidence, Snapshot, between, fresh, read_evidence, write_evidence
 from penstock_server.rollout.gates import gate_of, interval_of
-from penstock_server.rollout.lease import LEASE_S, Lease, holder_of
+from penstock_server.rollout.lease import LEASE_S, holder_of
 from penstock_server.rollout.progress import (
     EVIDENCE_TAG,
     HISTORY_TAG,
@@ -46,12 +47,6 @@ SAVE_S: Final = 30.0
 
 LEAVE_S: Final = 3.0
 """How long a server that ends may take to leave its rollouts to others."""
-
-
-class WritesRegistry(Protocol):
-    """What a `sources.source.Source` offers to the controller."""
-
-    async def write(self, model: str, expected: Expected, changes: Sequence[Change]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +80,6 @@ class _Model:
     """What the controller keeps about one model between looks."""
 
     version: str
-    lease: Lease = field(default_factory=Lease)
     evidence: Evidence | None = None
     before: dict[str, Snapshot] = field(default_factory=dict)
     saved_s: float = 0.0
@@ -121,14 +115,15 @@ class RolloutController:
         lease_s: float = LEASE_S,
         clock: Clock = monotonic,
     ) -> None:
-        self._holder = holder
+        self._leases = LeaseKeeper(
+            holder=holder, tag=LEASE_TAG, registry=registry, refresh=refresh, lease_s=lease_s, clock=clock
+        )
         self._rollouts = rollouts
         self._registry = registry
         self._refresh = refresh
         self._look = look
         self._health = health
         self._wall = wall
-        self._lease_s = lease_s
         self._clock = clock
         self._models: dict[str, _Model] = {}
         self._started_s = wall()
@@ -149,10 +144,11 @@ class RolloutController:
         rollouts = self._rollouts()
         for model in self._models.keys() - rollouts.keys():
             del self._models[model]
+        self._leases.forget(rollouts.keys())
         for model, found in rollouts.items():
             known = self._models.get(model)
             if known is None or known.version != found.version:
-                known = self._models[model] = _Model(found.version, known.lease if known else Lease())
+                known = self._models[model] = _Model(found.version)
             try:
                 await self._look_at(model, found, known)
                 known.problem = ""
@@ -166,7 +162,7 @@ class RolloutController:
         """Writes what is known of the rollouts that this server acts on, and gives the leases back: others act at once."""
         for model, found in self._rollouts().items():
             known = self._models.get(model)
-            if known is not None and known.lease.is_own:
+            if known is not None and self._leases.is_held(model):
                 try:
                     await self._leave(model, found, known)
                 except PenstockError as error:
@@ -178,9 +174,13 @@ class RolloutController:
         if progress is not None and not progress.has_ended:
             evidence = self._evidence(found, known, progress, await self._look(model, found.version, champion))
             changes = (SetTag(found.version, EVIDENCE_TAG, write_evidence(evidence)), *changes)
-        expected = Expected(known.lease.value, found.version, found.tags.get(PROGRESS_TAG, ""), champion)
-        await self._registry.write(model, expected, changes)
-        known.lease = Lease()
+        await self._registry.write(model, self._expected(model, found), changes)
+        self._leases.forget(self._leases.models - {model})
+
+    def _expected(self, model: str, found: RegisteredRollout) -> Expected:
+        """That this server still holds the lease, and nobody has written since the registry was read."""
+        progress, champion = found.tags.get(PROGRESS_TAG, ""), found.aliases.get(CHAMPION, "")
+        return Expected({LEASE_TAG: self._leases.value(model)}, found.version, progress, champion)
 
     def views(self) -> list[RolloutView]:
         """What is known now, by model."""
@@ -188,7 +188,7 @@ class RolloutController:
 
     def _view(self, model: str, found: RegisteredRollout) -> RolloutView:
         known = self._models.get(model)
-        is_acting = known is not None and known.lease.is_own
+        is_acting = known is not None and self._leases.is_held(model)
         evidence = known.evidence if known is not None and is_acting else None
         return RolloutView(
             model,
@@ -203,22 +203,14 @@ class RolloutController:
         )
 
     async def _look_at(self, model: str, found: RegisteredRollout, known: _Model) -> None:
-        known.lease = known.lease.seen(found.lease, self._holder, self._clock(), self._lease_s)
+        self._leases.seen(model, found.lease)
         progress = _progress(found)
         if progress is not None and progress.has_ended and not next_step(found, _nothing(self._wall())).changes:
             return  # nothing is left to do, so nobody needs the lease
-        move = known.lease.move(self._holder, self._clock(), self._lease_s)
-        if move in {"take", "renew"}:
-            await self._write_lease(model, known)
-        if move in {"take", "wait"} or not known.lease.is_own:
+        if not await self._leases.hold(model):
             known.evidence, known.before = None, {}
             return
         await self._act(model, found, known, progress)
-
-    async def _write_lease(self, model: str, known: _Model) -> None:
-        before, after = known.lease, known.lease.written(self._holder, self._clock())
-        await self._registry.write(model, Expected(before.value), (SetTag("", LEASE_TAG, after.value),))
-        known.lease = after
 
     async def _act(self, model: str, found: RegisteredRollout, known: _Model, progress: Progress | None) -> None:
         champion = found.aliases.get(CHAMPION, "")
@@ -239,8 +231,7 @@ class RolloutController:
         changes = (*step.changes, *self._beside(found, known, step))
         if not changes:
             return
-        expected = Expected(known.lease.value, found.version, found.tags.get(PROGRESS_TAG, ""), champion)
-        await self._registry.write(model, expected, changes)
+        await self._registry.write(model, self._expected(model, found), changes)
         known.saved_s = self._clock()
         if step.event:
             log.info("rollout", model=model, version=found.version, what=step.event)

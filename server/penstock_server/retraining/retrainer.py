@@ -2,6 +2,9 @@
 
 A call is written down before it is sent. What crashed in between is sent again by those actions whose other side tells
 repetitions by the event's id, and counts as under way for the others.
+
+Of several servers with rules for a model one acts, and all know its calls (`Fleet`): whatever changes them takes that server's
+turn, and is written for all before anything is sent.
 """
 
 import threading
@@ -10,16 +13,18 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
 
-from penstock_server.errors import InvalidInputError, UnavailableError
+from penstock_server.errors import InvalidInputError, PenstockError, UnavailableError
 from penstock_server.retraining import actions, rules, state
 from penstock_server.retraining.actions import Ended
 from penstock_server.retraining.event import Event, event_of
+from penstock_server.retraining.record import read_calls, write_calls
 from penstock_server.retraining.rules import Decision
 from penstock_server.retraining.settings import ActionSettings, Kind, RetrainingSettings
 from penstock_server.retraining.signals import Signals
@@ -45,6 +50,66 @@ class Running(Protocol):
 
     def close(self) -> None:
         """Ends it."""
+
+
+class Fleet(Protocol):
+    """The servers with rules for the same models. Only the thread of the retrainer calls it; calls may block for seconds.
+
+    Attributes:
+        look_s: how often a server looks while it waits for its turn, or has it.
+        max_bytes: how long a record may be.
+    """
+
+    @property
+    def look_s(self) -> float: ...
+
+    @property
+    def max_bytes(self) -> float: ...
+
+    def records(self) -> Mapping[str, str]:
+        """The calls of each model as the servers share them, as `record.write_calls` writes them."""
+
+    def hold(self, model: str) -> str:
+        """Takes this server's turn to act for a model, or keeps it: "" if it has it, else why it has not.
+
+        Raises:
+            PenstockError: nobody knows whose turn it is.
+        """
+
+    def is_held(self, model: str) -> bool:
+        """Whether it is this server's turn at this moment."""
+
+    def write(self, model: str, before: str, after: str) -> None:
+        """Replaces a model's record, at its turn.
+
+        Raises:
+            PenstockError: it cannot be, or another one stands there than before; then nothing is written.
+        """
+
+    def release(self, model: str) -> None:
+        """Gives the turn back, if this server has it."""
+
+
+class Alone:
+    """A server that shares its models' calls with no other one."""
+
+    look_s = inf
+    max_bytes = inf
+
+    def records(self) -> Mapping[str, str]:
+        return {}
+
+    def hold(self, _model: str) -> str:
+        return ""
+
+    def is_held(self, _model: str) -> bool:
+        return True
+
+    def write(self, _model: str, _before: str, _after: str) -> None:
+        pass
+
+    def release(self, _model: str) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +165,7 @@ class Retrainer:
         settings: rules and actions.
         signals: what is known of the champion of each model now; called on this thread.
         file: where it is remembered over restarts; None forgets it.
-        may_act: whether this server, of several, acts for a model.
+        fleet: the servers that may act for the same models.
         link: the address of a version in the registry, for people; "" for none.
         clock: seconds since 1970.
         send: tells of an event by HTTP; as `actions.send`.
@@ -113,7 +178,7 @@ class Retrainer:
         signals: Callable[[], Sequence[Signals]],
         file: Path | None,
         *,
-        may_act: Callable[[str], bool] = lambda _: True,
+        fleet: Fleet | None = None,
         link: Callable[[str, str], str] = lambda *_: "",
         clock: Callable[[], float] = time.time,
         send: Callable[[ActionSettings, Event, float], str] = actions.send,
@@ -122,15 +187,18 @@ class Retrainer:
         self._settings = settings
         self._signals = signals
         self._file = file
-        self._may_act = may_act
+        self._fleet = fleet or Alone()
         self._link = link
         self._clock = clock
         self._send = send
         self._start = start
         self._running: dict[str, Running] = {}
+        self._own: set[str] = set()
+        self._turns: set[str] = set()
         self._totals: Counter[tuple[str, str, Outcome]] = Counter()
         kept = state.read(file)
-        self._models = {model: self._taken_over(one) for model, one in kept.models.items()}
+        # Rows are counted anew by each process; labels go on.
+        self._models = {model: msgspec.structs.replace(one, last_rows=0) for model, one in kept.models.items()}
         self._written = kept
         self._written_s = clock()
         self._status = RetrainingStatus({}, {}, settings.enabled)
@@ -151,6 +219,8 @@ class Retrainer:
             command.close()
         if self._models:
             self._save()
+        for model in self._turns:
+            self._fleet.release(model)
 
     def status(self) -> RetrainingStatus:
         """What the last look found; from any thread."""
@@ -161,10 +231,11 @@ class Retrainer:
         self._poll()
         decisions: dict[str, tuple[Decision, ...]] = {}
         signals = {one.model: one for one in self._signals()}
+        records = self._fleet.records()
         for model, one in signals.items():
             found = tuple(name for name, rule in self._settings.rules.items() if rule.is_for(model))
             if found:
-                decisions[model] = self._decide(one, found)
+                decisions[model] = self._look_at(one, found, records.get(model, ""))
         if self._save_if_due():
             for model in decisions:
                 self._carry_out(signals[model])
@@ -173,58 +244,101 @@ class Retrainer:
         self._status = RetrainingStatus(told, dict(self._totals), self._settings.enabled)
 
     def _run(self) -> None:
-        while not self._closed.wait(self._settings.look_s):
+        while not self._closed.wait(min(self._settings.look_s, self._fleet.look_s if self._turns else inf)):
             try:
                 self.look()
             except Exception:
                 log.exception("the rules of retraining could not be looked at")
 
+    def _look_at(self, signals: Signals, names: Sequence[str], record: str) -> tuple[Decision, ...]:
+        """What follows from these rules for a model; the first that calls is written down, at this server's turn."""
+        model = signals.model
+        try:
+            one = rules.seen(self._known(model, record), signals, self._clock())
+        except InvalidInputError as error:
+            one = rules.seen(self._models.get(model, ModelState()), signals, self._clock())
+            self._models[model] = one
+            return tuple(_held(each, str(error)) for each in self._decided(one, signals, names)[1])
+        after, made = self._decided(one, signals, names)
+        if not self._settings.enabled:
+            self._models[model] = rules.settled(one, signals, self._clock(), self._settings.flight_s)
+            return tuple(_held(each, "retraining.enabled is false") for each in made)
+        if not self._needs_turn(after, record):
+            self._give_back(model)
+            self._models[model] = after
+            return made
+        self._turns.add(model)
+        try:
+            held = self._fleet.hold(model)
+            if not held:
+                after, made = self._decided(self._taken_over(one), signals, names)
+                self._fleet.write(model, record, self._record(after.calls))
+        except PenstockError as error:
+            held = str(error)
+        if held:
+            self._models[model] = one
+            return tuple(_held(each, held) for each in made)
+        self._models[model] = after
+        self._tell(signals, one, after)
+        return made
+
+    def _known(self, model: str, record: str) -> ModelState:
+        """What is remembered, with the calls that servers share. Of its own calls this one knows more than the record."""
+        one = self._models.get(model, ModelState())
+        if not record:
+            return one
+        own = {call.id: call for call in one.calls if call.id in self._own}
+        shared = [_later(call, own.get(call.id, call)) for call in read_calls(record)]
+        known = {call.id for call in shared}
+        unwritten = [call for call in own.values() if call.is_open and call.id not in known]
+        return msgspec.structs.replace(one, calls=tuple(sorted([*shared, *unwritten], key=lambda call: call.at_s)))
+
+    def _needs_turn(self, after: ModelState, record: str) -> bool:
+        """Whether something is to be written, or somebody is needed who carries a call out."""
+        is_due = any(call.is_open and call.outcome in ("sending", "running") for call in after.calls)
+        try:
+            return is_due or self._record(after.calls) != record
+        except InvalidInputError:
+            return True
+
+    def _record(self, calls: Sequence[Call]) -> str:
+        return write_calls(calls, self._clock(), self._fleet.max_bytes)
+
+    def _give_back(self, model: str) -> None:
+        if model in self._turns:
+            self._turns.discard(model)
+            self._fleet.release(model)
+
     def _taken_over(self, one: ModelState) -> ModelState:
-        """What a former process left, as far as this one can know it."""
+        """What another server or a former process left, as far as this one can know it."""
         for call in one.calls:
             action = self._settings.actions.get(call.action)
             is_repeatable = action is not None and action.kind in _REPEATABLE
-            if call.is_open and (call.outcome == "running" or (call.outcome == "sending" and not is_repeatable)):
-                detail = "the server was started anew while it was under way"
+            is_lost = call.outcome == "running" or (call.outcome == "sending" and not is_repeatable)
+            if call.is_open and call.id not in self._own and is_lost:
+                detail = "the server that had it under way ended, or hung"
                 one = one.replaced(msgspec.structs.replace(call, outcome="unknown", detail=detail))
-        # Rows are counted anew by each process; labels go on.
-        return msgspec.structs.replace(one, last_rows=0)
+        return one
 
-    def _decide(self, signals: Signals, names: Sequence[str]) -> tuple[Decision, ...]:
-        """What follows from these rules for a model; the first that calls for retraining is written down."""
+    def _decided(
+        self, one: ModelState, signals: Signals, names: Sequence[str]
+    ) -> tuple[ModelState, tuple[Decision, ...]]:
+        """What follows from these rules for a model, and the state then, with the call of the first that calls."""
         now_s = self._clock()
-        one = rules.seen(self._models.get(signals.model, ModelState()), signals, now_s)
-        before = one.calls
         one = rules.settled(one, signals, now_s, self._settings.flight_s)
-        for call in set(one.calls) - set(before):
-            if call.outcome == "done":  # others were counted when they were sent
-                self._note(signals.model, call)
         made = []
         for name in names:
             decision = rules.decide(name, self._settings, signals, one, now_s)
             if decision.calls:
-                decision = replace(decision, held=self._prevented(signals.model))
-            if decision.calls:
                 one = one.replaced(self._call(decision, signals, now_s))
             made.append(decision)
-        self._models[signals.model] = one
-        return tuple(made)
-
-    def _prevented(self, model: str) -> str:
-        if not self._settings.enabled:
-            return "retraining.enabled is false"
-        return "" if self._may_act(model) else "another server acts for this model"
+        return one, tuple(made)
 
     def _call(self, decision: Decision, signals: Signals, now_s: float) -> Call:
-        action = self._settings.rules[decision.rule].action
-        log.warning(
-            "retraining is called for", model=signals.model, version=signals.version, rule=decision.rule,
-            reason=decision.reason, action=action,
-        )  # fmt: skip
         return Call(
             id=uuid.uuid4().hex,
             rule=decision.rule,
-            action=action,
+            action=self._settings.rules[decision.rule].action,
             version=signals.version,
             identity=signals.identity,
             known=tuple(signals.versions),
@@ -232,11 +346,35 @@ class Retrainer:
             at_s=now_s,
         )
 
+    def _tell(self, signals: Signals, before: ModelState, after: ModelState) -> None:
+        """Counts and logs what was written down."""
+        known = {call.id: call for call in before.calls}
+        for call in after.calls:
+            if call.id not in known:
+                self._own.add(call.id)
+                log.warning(
+                    "retraining is called for", model=signals.model, version=signals.version, rule=call.rule,
+                    reason=call.reason, action=call.action,
+                )  # fmt: skip
+            elif call.outcome == "done" and known[call.id].outcome != "done":
+                self._note(signals.model, call)  # others were counted when they were sent
+
     def _carry_out(self, signals: Signals) -> None:
         """Does what is due of a model's calls."""
-        for call in self._models[signals.model].calls:
-            if call.is_open and call.outcome == "sending" and call.next_s <= self._clock():
-                self._put(signals.model, self._carried_out(call, signals))
+        model = signals.model
+        before = self._models[model].calls
+        for call in before:
+            is_due = call.is_open and call.outcome == "sending" and call.next_s <= self._clock()
+            # Looked at for each: whoever hung meanwhile has lost its turn.
+            if is_due and self._fleet.is_held(model):
+                self._own.add(call.id)
+                self._put(model, self._carried_out(call, signals))
+        after = self._models[model].calls
+        if after != before:
+            try:
+                self._fleet.write(model, self._record(before), self._record(after))
+            except PenstockError as error:
+                log.warning("what became of a call is not written yet", model=model, reason=str(error))
 
     def _carried_out(self, call: Call, signals: Signals) -> Call:
         now_s = self._clock()
@@ -305,6 +443,15 @@ class Retrainer:
             return False
         self._written, self._written_s = now, self._clock()
         return True
+
+
+def _later(shared: Call, own: Call) -> Call:
+    """How far a call is by the record, if another server saw its end or may have gone on with it; else as this one knows it."""
+    return shared if not shared.is_open or own.outcome == "sending" else own
+
+
+def _held(decision: Decision, why: str) -> Decision:
+    return replace(decision, held=why) if decision.calls else decision
 
 
 def _failed(call: Call, detail: str, now_s: float, attempts: int | None = None) -> Call:

@@ -72,11 +72,19 @@ def settled(state: ModelState, signals: Signals, now_s: float, flight_s: float) 
 
 
 def _came(call: Call, signals: Signals) -> list[str]:
-    """The versions that came since a call; the one that it is about with other files too."""
+    """The versions that came since a call; the one that it is about with other files too.
+
+    A lower number came before, though the server that called may not have had it: this one may still unload it.
+    """
     is_anew = signals.version == call.version and signals.identity != call.identity
+    others = {*signals.versions, signals.version} - {*call.known, call.version}
     return sorted(
-        {*signals.versions, signals.version} - {*call.known, call.version} | ({call.version} if is_anew else set())
+        {each for each in others if not _is_lower(each, call.version)} | ({call.version} if is_anew else set())
     )
+
+
+def _is_lower(version: str, other: str) -> bool:
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
 def _ended(call: Call, outcome: Outcome, detail: str, now_s: float) -> Call:

@@ -183,6 +183,10 @@ class RetrainingSettings:
         flight_s: how long a retraining may take: no other is called for, unless another version of the model comes sooner.
         per_day: the most calls for retraining of one model within 24 hours.
         enabled: False looks at the rules and says what would be called for, and calls for nothing.
+        shared: servers that follow one registry call together: one of them acts for a model, and the registry has the
+            calls, to which it is written. False keeps them here, for the only server with rules for these models.
+        lease_s: how long it takes until another server acts in place of one that has ended; the same for all of them. A
+            quarter of it must be longer than the registry takes to answer.
     """
 
     rules: dict[str, RuleSettings] = field(default_factory=dict, hash=False)
@@ -192,13 +196,15 @@ class RetrainingSettings:
     flight_s: float = DAY_S / 4
     per_day: int = 4
     enabled: bool = True
+    shared: bool = True
+    lease_s: float = 45.0
 
     def __post_init__(self) -> None:
         for name, action in self.actions.items():
             action.check(name)
         for name, rule in self.rules.items():
             rule.check(name, self.actions)
-        for setting, least in (("look_s", 0.1), ("cooldown_s", 0), ("flight_s", 1)):
+        for setting, least in (("look_s", 0.1), ("cooldown_s", 0), ("flight_s", 1), ("lease_s", 1)):
             value = getattr(self, setting)
             if not least <= value < inf:
                 raise InvalidInputError(f"retraining.{setting} is {value}, expected {least} seconds or more")

@@ -5,12 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from penstock.names import CHAMPION
-from penstock_server.rollout.progress import (
-    CANDIDATE,
-    LEASE_TAG,
-    PROGRESS_TAG,
-    SPEC_TAG,
-)
+from penstock_server.rollout.progress import CANDIDATE, PROGRESS_TAG, SPEC_TAG
 
 TAG_PREFIX = "penstock."
 
@@ -49,6 +44,8 @@ class SetTag(msgspec.Struct, frozen=True, tag=True):
 
 
 class DeleteTag(msgspec.Struct, frozen=True, tag=True):
+    """Deletes a tag of a version; of the model where `version` is ""."""
+
     version: str
     key: str
 
@@ -60,21 +57,22 @@ class Expected(msgspec.Struct, frozen=True):
     """What must be true of a model when something is written: else somebody else wrote meanwhile, and nothing is.
 
     Attributes:
-        lease: the tag that says who acts.
-        version: the version that the next two are about; "" where only the lease is expected.
+        tags: of the model's own tags some with their values; "" for one that is not there.
+        version: the version that the next two are about; "" where only the model's tags are expected.
         progress: its record; "" for none.
         champion: the champion; "" for none.
     """
 
-    lease: str
+    tags: Mapping[str, str]
     version: str = ""
     progress: str = ""
     champion: str = ""
 
     def unmet(self, model_tags: Mapping[str, str], aliases: Mapping[str, str], tags: Mapping[str, str]) -> str:
         """What is otherwise, in a few words; "" if nothing is."""
-        if model_tags.get(LEASE_TAG, "") != self.lease:
-            return f"the model's tag '{LEASE_TAG}' is another one"
+        for key, value in self.tags.items():
+            if model_tags.get(key, "") != value:
+                return f"the model's tag '{key}' is another one"
         if self.version and tags.get(PROGRESS_TAG, "") != self.progress:
             return f"the tag '{PROGRESS_TAG}' of version {self.version} is another one"
         if self.version and aliases.get(CHAMPION, "") != self.champion:

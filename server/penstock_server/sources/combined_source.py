@@ -153,13 +153,10 @@ def combine(states: Sequence[tuple[str, Desired]]) -> tuple[Desired, Mapping[str
                 problems.setdefault(model, []).append(f"{winner} and {name} both name it; the first is followed")
     joined = {model: "; ".join(sentences) for model, sentences in problems.items()}
     known = {model: own for model, own in identities.items() if own}
-    rollouts = {
-        model: found
-        for index, (_, desired) in enumerate(states)
-        for model, found in desired.rollouts.items()
-        if owners.get(model) == index
-    }
-    return Desired(models=models, problems=joined, identities=known, rollouts=rollouts), owners
+    followed = [(model, states[index][1]) for model, index in owners.items()]
+    rollouts = {model: desired.rollouts[model] for model, desired in followed if model in desired.rollouts}
+    tags = {model: desired.model_tags[model] for model, desired in followed if model in desired.model_tags}
+    return Desired(models=models, problems=joined, identities=known, rollouts=rollouts, model_tags=tags), owners
 
 
 class CombinedSource:

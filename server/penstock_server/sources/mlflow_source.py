@@ -88,7 +88,13 @@ class MlflowSource:
         for model in listed:
             reading.take(model)
         self._known = reading.used
-        return Desired(reading.models, {**reading.problems, **problems}, reading.identities, reading.rollouts)
+        return Desired(
+            reading.models,
+            {**reading.problems, **problems},
+            reading.identities,
+            reading.rollouts,
+            reading.model_tags,
+        )
 
     def fetch(self, model: str, version: str, identity: str = "") -> Path:
         """The folder of `get`."""
@@ -197,6 +203,7 @@ class _Reading:
         self.problems: dict[str, str] = {}
         self.identities: dict[str, dict[str, str]] = {}
         self.rollouts: dict[str, RegisteredRollout] = {}
+        self.model_tags: dict[str, dict[str, str]] = {}
         self.used: dict[tuple[str, str, str], RegisteredVersion] = {}
         self._registry = registry
         self._known = known
@@ -236,6 +243,8 @@ class _Reading:
             sentences.append(problem)
         if sentences:
             self.problems[name] = "; ".join(sentences)
+        if own := {key: value for key, value in model.tags.items() if key.startswith(TAG_PREFIX)}:
+            self.model_tags[name] = own
         self._take_rollout(model)
 
     def _take_rollout(self, model: RegisteredModel) -> None:

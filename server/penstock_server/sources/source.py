@@ -32,12 +32,14 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
             under the same name and number has another one. It may be missing, in files of an earlier release or where a
             source does not know it.
         rollouts: each model's version that is being rolled out, with what the registry says of that.
+        model_tags: those of each model's own tags that are Penstock's; without models that have none.
     """
 
     models: Mapping[str, TrafficPlan] = msgspec.field(default_factory=dict)
     problems: Mapping[str, str] = msgspec.field(default_factory=dict)
     identities: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
     rollouts: Mapping[str, RegisteredRollout] = msgspec.field(default_factory=dict)
+    model_tags: Mapping[str, Mapping[str, str]] = msgspec.field(default_factory=dict)
 
     def identity(self, model: str, version: str) -> str:
         """The version's identity, "" if it is unknown."""
@@ -72,11 +74,13 @@ class Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         plans = {name: former.models[name] for name in names}
         identities = {name: former.identities[name] for name in names if name in former.identities}
         rollouts = {name: former.rollouts[name] for name in names if name in former.rollouts}
+        model_tags = {name: former.model_tags[name] for name in names if name in former.model_tags}
         return Desired(
             {**plans, **self.models},
             self.problems,
             {**identities, **self.identities},
             {**rollouts, **self.rollouts},
+            {**model_tags, **self.model_tags},
         )
 
 

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from penstock.names import CANARY, ROLES, SHADOW
 from penstock_server.errors import InvalidInputError, NotFoundError, UnavailableError
-from penstock_server.rollout.progress import CANDIDATE, LEASE_TAG, SPEC_TAG
-from penstock_server.rollout.registered import Change, DeleteAlias, DeleteTag, Expected, SetAlias, SetTag
+from penstock_server.rollout.progress import CANDIDATE, SPEC_TAG
+from penstock_server.rollout.registered import TAG_PREFIX, Change, DeleteAlias, DeleteTag, Expected, SetAlias, SetTag
 from penstock_server.sources.registered import (
     IS_PROMPT,
     MAX_MODELS,
@@ -143,11 +143,12 @@ class _Tables:
             if str(version) == newest.get(name) and str(version) not in versions.setdefault(name, {}):
                 for row in self.version(name, version):
                     versions[name][str(version)] = _registered(self._shown, row[:6], self.tags(name, version))
-        leases = self._rows(
-            f"SELECT m.name, m.value FROM registered_model_tags m WHERE {self._here('m')} {where} AND m.key = ?",
-            (*self._workspace, *values, LEASE_TAG),
-        )
-        tags = {name: {LEASE_TAG: str(value)} for name, value in leases}
+        tags: dict[str, dict[str, str]] = {}
+        for name, key, value in self._rows(
+            f"SELECT m.name, m.key, m.value FROM registered_model_tags m WHERE {self._here('m')} {where} AND m.key GLOB ?",
+            (*self._workspace, *values, f"{TAG_PREFIX}*"),
+        ):
+            tags.setdefault(name, {})[str(key)] = str(value)
         return [
             RegisteredModel(
                 name,

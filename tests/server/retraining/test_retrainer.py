@@ -13,7 +13,7 @@ from penstock_server.retraining import state as states
 from penstock_server.retraining.actions import Ended
 from penstock_server.retraining.event import Event
 from penstock_server.retraining.gauges import RetrainingCollector
-from penstock_server.retraining.retrainer import ATTEMPTS, Retrainer, RetrainingStatus
+from penstock_server.retraining.retrainer import ATTEMPTS, Alone, Retrainer, RetrainingStatus
 from penstock_server.retraining.settings import ActionSettings, Kind, RetrainingSettings, RuleSettings
 from penstock_server.retraining.signals import Signals
 from penstock_server.retraining.state import Call
@@ -41,7 +41,7 @@ class World:
     kind: Kind = "webhook"
     settings: dict[str, Any] = field(default_factory=dict)
     rule: RuleSettings = RULE
-    may_act: bool = True
+    fleet: Any = None
     now_s: float = FIRST_S
     signals: Signals = SIGNALS
     answer: Callable[[], str] = lambda: "204"
@@ -54,7 +54,7 @@ class World:
             settings,
             lambda: [self.signals],
             self.file,
-            may_act=lambda _: self.may_act,
+            fleet=self.fleet,
             link=lambda model, version: f"https://mlflow/{model}/{version}",
             clock=lambda: self.now_s,
             send=self.send,
@@ -85,6 +85,16 @@ class Puppet:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class Waiting(Alone):
+    """A fleet in which it is never this server's turn."""
+
+    def hold(self, _model: str) -> str:
+        return "another server acts for this model"
+
+    def is_held(self, _model: str) -> bool:
+        return False
 
 
 def look(world: World, retrainer: Retrainer, *, later_s: float = 0.0) -> tuple[Call, ...]:
@@ -240,7 +250,7 @@ def test_rows_are_written_down_once_in_a_while(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "held"),
-    [({"may_act": False}, "another server acts"), ({"settings": {"enabled": False}}, "retraining.enabled is false")],
+    [({"fleet": Waiting()}, "another server acts"), ({"settings": {"enabled": False}}, "retraining.enabled is false")],
 )
 def test_one_that_may_not_act_says_what_it_would(change: dict[str, Any], held: str) -> None:
     world = World(**change)

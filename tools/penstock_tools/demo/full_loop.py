@@ -65,6 +65,9 @@ enabled = true
 look_s = 1.0
 lease_s = 8.0
 
+[retraining]
+lease_s = 4.0
+
 [retraining.actions.train]
 kind = "command"
 command = {command}
