@@ -5,13 +5,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from mlflow.models import infer_signature
 from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
@@ -41,6 +39,9 @@ def address(
     start_shared: Any, shared_folder: Path, empty_registry: Path, tmp_path_factory: Any, rows: Any, classifier: Any
 ) -> str:
     """A server of a version whose MLflow signature names the columns, published as any MLflow user does."""
+    import mlflow  # takes two seconds, also of each process that runs no test of this module
+    from mlflow.models import infer_signature
+
     folder = tmp_path_factory.mktemp("columns")
     (folder / "registry.db").write_bytes(empty_registry.read_bytes())
     uri = f"sqlite:///{folder / 'registry.db'}"

@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import pytest
-import shap
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -58,6 +57,8 @@ def attributions(fitted):
 
 def by_shap(member, output=None):
     """shap's values for a member alone [rows, columns], or [rows, columns, outputs]."""
+    import shap  # with numba and matplotlib, two seconds
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if hasattr(member, "coef_"):
