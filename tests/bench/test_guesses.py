@@ -69,6 +69,7 @@ def test_guesses_are_near_and_can_be_made_again(tokens: Tokens) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # it sends load
 def test_a_server_lets_none_of_them_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert guesses.main(["--count", "3000", "--seed", "5"]) == 0
     assert "; 0 found" in capsys.readouterr().out

@@ -19,6 +19,7 @@ def test_it_fails_below_the_rate_or_when_labels_are_lost(
 
 
 @pytest.mark.slow
+@pytest.mark.long  # it measures a server for seconds
 def test_labels_of_a_real_server_are_counted() -> None:
     found = labels.measure(5000)
     assert found.lost == 0

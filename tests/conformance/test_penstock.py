@@ -12,6 +12,9 @@ from penstock_conformance.grpc_wire import GrpcWire
 from penstock_conformance.rest_wire import RestWire
 from penstock_conformance.run import tried
 
+# A dozen models are tried and served; what the cases ask is asked of each room in tests/server too.
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(300)]
+
 
 @pytest.fixture(scope="module")
 def server():
@@ -19,8 +22,6 @@ def server():
         yield found
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_every_case_of_grpc_passes(server):
     wire = GrpcWire(server.grpc, {})
     try:
@@ -33,16 +34,12 @@ def test_every_case_of_grpc_passes(server):
     assert absent <= {"schedule_policy"}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_every_case_of_rest_passes(server):
     results = tried(RestWire(server.rest, {}), cases.rest(), frozenset(), lambda _: None)
     assert report.failures(results) == ""
     assert {result.outcome for result in results} == {Outcome.PASSED}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_client_asks_by_rest_as_by_grpc(server):
     rows = {"A": np.arange(8, dtype=np.float32).reshape(2, 4), "B": np.full((2, 4), np.inf, np.float32)}
     with Client(f"http://{server.rest}") as by_rest, Client(server.grpc) as by_grpc:

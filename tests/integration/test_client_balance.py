@@ -53,6 +53,7 @@ def started(environment: dict[str, str], tmp_path: Path) -> Iterator[Started]:
         server.kill()
 
 
+@pytest.mark.long  # it sends load to three servers
 def test_a_restart_under_load_costs_no_call(started: Started) -> None:
     first, second = started.start(), started.start()
     ends: Counter[str] = Counter()

@@ -86,15 +86,8 @@ class Load:
         self._running.release()
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--workers", "1"),
-        # The same load again.
-        pytest.param(("--workers", "2"), marks=pytest.mark.long),
-        pytest.param(("--transport", "aio"), marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long  # it sends load; a drain under load of each transport alone is in tests/server/transport/test_transports.py
+@pytest.mark.parametrize("options", [("--workers", "1"), ("--workers", "2"), ("--transport", "aio")])
 def test_no_call_is_lost_but_unavailable(start: Any, plain_repository: Path, options: tuple[str, str]) -> None:
     server = start("--model-repository", str(plain_repository), *options).wait_ready()
     load = Load(server.grpc)

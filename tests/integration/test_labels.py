@@ -186,6 +186,7 @@ def joiner_of(server: Server) -> int | None:
     return None
 
 
+@pytest.mark.long  # five servers under load; tests/server/labels/test_joiner.py kills a joiner at each of its steps
 @pytest.mark.parametrize("victim", ["worker", "joiner", "supervisor"])
 def test_no_label_that_was_taken_is_lost_to_a_kill(world: World, victim: str) -> None:
     traffic = Traffic(lambda: world.server.grpc)

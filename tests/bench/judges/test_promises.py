@@ -16,6 +16,7 @@ def outcome(world: World) -> table.Outcome:
     return next(table.outcomes([world], RUNS, seed=1))
 
 
+@pytest.mark.long  # 250 hours by all judges; tests/server/rollout/test_sequential.py compares each test with an oracle
 @pytest.mark.parametrize("world", QUIET, ids=lambda world: world.name)
 def test_no_more_good_versions_are_rolled_back_than_promised(world: World) -> None:
     found = {each.judge: each for each in outcome(world).judges}
@@ -31,6 +32,7 @@ def test_the_dispersion_before_keeps_the_promise_over_retries() -> None:
     assert not found["Penstock"].is_within_alpha
 
 
+@pytest.mark.long  # 2,000 hours each
 @pytest.mark.parametrize("name", ["errors rise", "errors fall", "a day's cycle"])
 def test_a_base_rate_that_moves_is_no_reason_to_roll_back(name: str) -> None:
     world = next(world for world in QUIET if world.name == name)
