@@ -16,7 +16,7 @@ PARALLEL := -n $(WORKERS) --dist worksteal
 LEFT_OUT := -m 'not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo test coverage explore mutants lint check protos architecture kernels dist bench bench-ci bench-peers faults audit fuzz clean
+.PHONY: help install lock demo test coverage explore mutants lint check protos docs architecture kernels dist bench bench-ci bench-peers faults audit fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ kernels: $(STAMP) ## Compile the kernels that a release has, for every machine o
 
 dist: kernels ## Build the wheel and the sdist into dist/, with the kernels of this architecture
 	$(BIN)/python -m hatchling build
+
+docs: $(STAMP) ## Build the docs site into build/site; a broken link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file tools/mkdocs.yml
 
 architecture: $(STAMP) ## Write the generated parts of server/ARCHITECTURE.md
 	$(BIN)/python -m tests.architecture
