@@ -45,6 +45,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         **dict.fromkeys(GROUND, GROUND),
         "batching": GROUND,
         "rollout": GROUND,
+        "capacity": GROUND | {"batching", "metrics"},
         "kernels": GROUND,
         "features.spec": GROUND,
         "features.cells": set(),
@@ -131,7 +132,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "control": GROUND
         | {"batching", "kernels", "features", "rollout", "metrics", "drift", "models", "sources", "python"}
         | {"transport.shared_port", "transport.certificate", "transport.tls_files", "compiled_models.choice", "access"}
-        | {"response_cache.settings", "tracing.span_file", "retraining.signals", "labels"},
+        | {"response_cache.settings", "tracing.span_file", "retraining.signals", "labels", "capacity"},
         "checks": GROUND
         | {"access.credentials"}
         | {"kernels", "models.execution", "models.onnx_model", "sources", "settings", "transport"}
@@ -144,7 +145,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "app": GROUND
         | {"metrics", "drift", "request_log", "sources", "control", "settings", "checks"}
         | {"transport", "plain.kernel_set", "rest.kernel_set", "compiled_models.kernel_set", "access", "tracing"}
-        | {"retraining", "labels", "rollout"},
+        | {"retraining", "labels", "rollout", "capacity"},
         "cli": GROUND | {"sources", "settings", "checks", "app"},
     },
     "penstock_tools": {
@@ -202,6 +203,7 @@ DOORS: Final[dict[str, set[str]]] = {
         "penstock_server.drift.gauges",
         "penstock_server.retraining.gauges",
         "penstock_server.labels.gauges",
+        "penstock_server.capacity.gauges",
         "penstock_server.control.rollout_gauges",
         "penstock_server.control.experiment_gauges",
         "penstock_server.control.evidence_gauges",

@@ -31,8 +31,12 @@ from penstock_server.access.credentials import Credentials
 from penstock_server.access.gate import Gate
 from penstock_server.access.keeper import CredentialKeeper
 from penstock_server.access.settings import AccessSettings
+from penstock_server.capacity.estimate import TurnCost
+from penstock_server.capacity.gauges import CapacityCollector
+from penstock_server.capacity.meter import CapacityMeter
 from penstock_server.compiled_models.kernel_set import KERNELS as MODEL_KERNELS
 from penstock_server.control import log_settings, port, rollout_calls
+from penstock_server.control.capacity import follow
 from penstock_server.control.evidence_gauges import EvidenceCollector
 from penstock_server.control.experiment_gauges import ExperimentCollector
 from penstock_server.control.experiments import Experiments
@@ -56,6 +60,7 @@ from penstock_server.control.verdict import TrialLimits
 from penstock_server.control.view import ServerView
 from penstock_server.control.watcher import Watcher
 from penstock_server.control.worker_process import start_worker
+from penstock_server.cores import core_share
 from penstock_server.drift import answer as drift
 from penstock_server.drift.gauges import DriftCollector
 from penstock_server.drift.keeping import DetectorKeeper
@@ -87,12 +92,18 @@ from penstock_server.tracing import span_file
 from penstock_server.tracing.settings import Service
 from penstock_server.transport.address import UNIX
 from penstock_server.transport.kernel_set import KERNELS as TRANSPORT_KERNELS
-from penstock_server.transport.settings import NATIVE
+from penstock_server.transport.settings import AIO, COMPLETION_QUEUE, NATIVE, TransportName
 from penstock_server.transport.shared_port import SharedPort
 from penstock_server.transport.tls_files import TlsContext
 
 log = structlog.get_logger(__name__)
 
+TURN_COSTS: Final[dict[TransportName, TurnCost]] = {
+    NATIVE: TurnCost(25e-6, 10e-6, 2.5e-6),
+    COMPLETION_QUEUE: TurnCost(20e-6, 5e-6, 30e-6),
+    AIO: TurnCost(20e-6, 5e-6, 300e-6),
+}
+"""What turns took over each transport on one machine: what is learned of their cost begins there."""
 HURRIED_S: Final = 2.0
 """How long the end may take after a second signal; then the process ends as it is."""
 JOINER_RESTART_S: Final = 0.5
@@ -192,14 +203,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             watchdog=settings.watchdog,
         )
         stack.push_async_callback(supervisor.kernels.close)
-        of_rest = (REST_KERNELS,) if ports.rest is not None else ()
-        behind = (TRANSPORT_KERNELS, PLAIN_KERNELS, *of_rest) if wanted == NATIVE else ()
-        for kernels in (*behind, *((MODEL_KERNELS,) if settings.serving.compiled_models else ())):
-            # Without them the workers serve over gRPC's completion queue, plain requests as all others, and all graphs in
-            # onnxruntime.
-            compiler = KernelCompiler(kernels, lambda: None, is_waited_for=False)
-            compiler.require()
-            stack.push_async_callback(compiler.close)
+        _compile_kernels(stack, settings, is_native=wanted == NATIVE, has_rest=ports.rest is not None)
         keeper = DetectorKeeper(_kept_folder(settings, "drift", grpc_address))
         keeper.sweep(time.time(), settings.drift.window_hours * 3600)
         monitor = DriftMonitor(settings.drift.rules_of, keeper=keeper)
@@ -246,6 +250,12 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             run=run_on(asyncio.get_running_loop()),
         )
         retraining = _start_retrainer(stack, settings, lambda: status.signals(labels.report()), calls, grpc_address)
+        meter = CapacityMeter(
+            TURN_COSTS[settings.transport],
+            workers=settings.workers,
+            cores=core_share(),
+            max_streams=settings.grpc.max_streams,
+        )
         http_tls = settings.http.tls
         admin = AdminServer(
             view=supervisor.view,
@@ -264,6 +274,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
                 RolloutCollector(rollouts.views),
                 ExperimentCollector(experiments.reports),
                 of_this_process(),
+                CapacityCollector(meter.known),
             ),
             drift=lambda model, version: drift.as_json(status.drift().of(model, version)),
             retraining=lambda: retraining().to_json(),
@@ -272,6 +283,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             evidence=own.snapshot,
             rollouts=rollouts.views,
             experiments=experiments.reports,
+            capacity=meter.known,
             grpc_address=grpc_address,
             rest_address=rest_address,
             connections=checks.http_connections(),
@@ -292,6 +304,7 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             "following the sources": watcher.run,
             "watching drift": status.watch_drift,
             "following experiments": experiments.run,
+            "following the capacity": partial(follow, meter, supervisor.view, counters),
         }
         if settings.rollouts.enabled:
             watched["acting on rollouts"] = partial(rollouts.run, settings.rollouts.look_s)
@@ -302,6 +315,19 @@ async def serve(settings: ServerSettings, on_ready: Callable[[Addresses], None])
             grace_s=settings.grace_s,
             on_ready=lambda: on_ready(_addresses(grpc_address, http_address, rest_address, supervisor.view())),
         )
+
+
+def _compile_kernels(stack: AsyncExitStack, settings: ServerSettings, *, is_native: bool, has_rest: bool) -> None:
+    """Has kernels compiled that are not there yet, while the server starts.
+
+    Without them the workers serve over gRPC's completion queue, plain requests as all others, and all graphs in onnxruntime.
+    """
+    of_rest = (REST_KERNELS,) if has_rest else ()
+    behind = (TRANSPORT_KERNELS, PLAIN_KERNELS, *of_rest) if is_native else ()
+    for kernels in (*behind, *((MODEL_KERNELS,) if settings.serving.compiled_models else ())):
+        compiler = KernelCompiler(kernels, lambda: None, is_waited_for=False)
+        compiler.require()
+        stack.push_async_callback(compiler.close)
 
 
 def _evidence(

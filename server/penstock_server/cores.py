@@ -16,8 +16,13 @@ _GROUPS: Final = Path("/sys/fs/cgroup")
 
 def cores() -> int:
     """At least 1. A part of a core is left to what runs beside the workers: one more of them would be stopped most."""
+    return max(1, int(core_share()))
+
+
+def core_share() -> float:
+    """The same with the part of a core, which may be less than 1."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min([bound, *_limits()])))
+    return float(min([bound, *_limits()]))
 
 
 def _limits() -> Iterator[float]:

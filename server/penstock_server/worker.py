@@ -415,8 +415,22 @@ class Worker:
             self._request_log.add(loaded.sampler)
         if former is not None:
             self._retire(former, former_sampler)
-        cost_us = (cost.base_s * 1e6, cost.row_s * 1e6)
-        self._link.send(messages.Loaded(*key, loaded.took_s, executor.is_inline, *cost_us, executor.servable.engine))
+        self._link.send(
+            messages.Loaded(
+                *key,
+                loaded.took_s,
+                executor.is_inline,
+                cost.base_s * 1e6,
+                cost.row_s * 1e6,
+                executor.servable.engine,
+                max_rows=executor.limits.most_rows,
+                short_rows=executor.short_rows,
+                objective_s=executor.limits.objective_s,
+                is_joined=executor.servable.is_batched,
+                queue_requests=executor.limits.queue_requests,
+                queue_rows=executor.limits.queue_rows,
+            )
+        )
 
     def _executor(self, servable: Servable, cost: Cost, recorder: Recorder, identity: str) -> Executor:
         settings = self._settings

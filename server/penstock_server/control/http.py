@@ -20,6 +20,8 @@ from prometheus_client.exposition import choose_encoder
 from penstock.names import CANARY, SERVER_NAME, SHADOW
 from penstock_server.access.gate import Gate
 from penstock_server.access.policy import EVERY_MODEL, NO_MODEL
+from penstock_server.capacity.estimate import ServerCapacity
+from penstock_server.control.capacity import shown as shown_capacity
 from penstock_server.control.http_server import CONNECTIONS, HttpServer, Reply, Request
 from penstock_server.control.rollouts import RolloutView, shown
 from penstock_server.control.view import ServerView
@@ -57,6 +59,7 @@ class AdminServer:
         evidence: what this server counted of a model's version and champion, for /v1/evidence.
         rollouts: what is known of rollouts, for /v1/rollouts.
         experiments: what is known of versions that share traffic, for /v1/experiments.
+        capacity: how much fits, for /v1/server and /v1/models.
         grpc_address, rest_address: where gRPC and REST are, for clients that come to this port by mistake.
         connections: how many there may be at once.
         tls: the context of each new connection; None for plain text.
@@ -77,6 +80,7 @@ class AdminServer:
         evidence: Callable[[str, str, str], Snapshot],
         rollouts: Callable[[], list[RolloutView]],
         experiments: Callable[[], list[Experiment]],
+        capacity: Callable[[], ServerCapacity],
         grpc_address: str = "another port",
         rest_address: str = "",
         connections: int = CONNECTIONS,
@@ -96,6 +100,7 @@ class AdminServer:
         self._evidence_of = evidence
         self._rollouts = rollouts
         self._experiments = experiments
+        self._capacity = capacity
         self._server = HttpServer(
             self._answer,
             grpc_hint=f"this is Penstock's HTTP port; gRPC is on {grpc_address.rpartition(':')[2]}",
@@ -261,18 +266,19 @@ class AdminServer:
         return asyncio.shield(running)
 
     def server(self) -> dict[str, Any]:
-        """What /v1/server shows: the release, and each worker with its transport."""
+        """What /v1/server shows: the release, how much fits, and each worker with its transport."""
         view = self._view()
         return {
             "name": SERVER_NAME,
             "version": installed_version("penstock"),
             "ready": view.is_ready,
             "reason": view.not_ready_reason,
+            "capacity": shown_capacity(self._capacity()),
             "workers": _workers(view),
         }
 
     def state(self) -> dict[str, Any]:
-        """What /v1/models shows: a row per version and role, weights and samples in percent."""
+        """What /v1/models shows: a row per version and role, weights and samples in percent; how much fits of each model."""
         view = self._view()
         return {
             "models": [
@@ -312,6 +318,7 @@ class AdminServer:
                 }
                 for source in self._sources()
             ],
+            "capacity": {model: shown_capacity(room) for model, room in self._capacity().models.items()},
             "workers": _workers(view),
             "ready": view.is_ready,
         }

@@ -3,12 +3,15 @@
 Both ends are of the same release, so messages need no version.
 """
 
+from math import inf
 from typing import Final
 
 import msgspec
 
 from penstock_server import frames
+from penstock_server.batching.cost import Cost
 from penstock_server.batching.limits import Batching
+from penstock_server.capacity.estimate import BatchRuns
 from penstock_server.compiled_models.choice import Choice
 from penstock_server.log_setup import LogLevel
 from penstock_server.rollout.plan import ModelRoutes
@@ -99,7 +102,7 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
     """A version is loaded, warm, and gave the golden answers.
 
     Its batches run on the reactor's thread if `is_inline`, and take about `base_us + row_us * rows`. `engine` says what runs
-    its graph, and why.
+    its graph, and why. The others are those of `capacity.estimate.BatchRuns`.
     """
 
     model: str
@@ -109,6 +112,26 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
     base_us: float
     row_us: float
     engine: str = ""
+    max_rows: int = 1
+    short_rows: int = 0
+    objective_s: float = inf
+    is_joined: bool = True
+    queue_requests: int = 1 << 32
+    queue_rows: int = 1 << 32
+
+    @property
+    def runs(self) -> BatchRuns:
+        """How its batches run."""
+        return BatchRuns(
+            Cost(self.base_us / 1e6, self.row_us / 1e6),
+            is_inline=self.is_inline,
+            max_rows=self.max_rows,
+            short_rows=self.short_rows,
+            objective_s=self.objective_s,
+            is_joined=self.is_joined,
+            queue_requests=self.queue_requests,
+            queue_rows=self.queue_rows,
+        )
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag=True):

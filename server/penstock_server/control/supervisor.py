@@ -249,7 +249,7 @@ class Supervisor:
     def _on_event(self, worker: WorkerProcess, event: messages.Event) -> None:
         match event:
             case messages.Loaded(model, version):
-                identity = worker.on_loaded((model, version), event.engine)
+                identity = worker.on_loaded((model, version), event.engine, event.runs)
                 self._counters.replace(worker.slot, (model, version), identity)
                 self._reloads += 1
                 log.info(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from penstock.names import ROLES, Role, VersionKey, VersionState
+from penstock_server.capacity.estimate import BatchRuns
 from penstock_server.control.worker_process import WorkerProcess
 from penstock_server.rollout.plan import TrafficPlan, VersionStatus
 from penstock_server.sources.source import Desired
@@ -23,6 +24,7 @@ class VersionView:
         fraction: the share of the champion's batches that the shadow gets, 0 to 1; None for other roles.
         reason: why it is not ready, what is wrong with its new files, or what is wrong with its model.
         engine: what runs it, in a few words; a colon; and why. "" where no worker has it.
+        runs: how it runs its batches; None where no worker has it.
     """
 
     model: str
@@ -34,6 +36,7 @@ class VersionView:
     reason: str = ""
     wanted: tuple[Role, ...] = ()
     engine: str = ""
+    runs: BatchRuns | None = None
 
     @property
     def key(self) -> VersionKey:
@@ -161,5 +164,8 @@ def version_views(
             plan_wanted = desired.models.get(model)
             wanted = plan_wanted.roles(version) if plan_wanted else ()
             engine = next((found for worker in workers if (found := worker.engines.get((model, version)))), "")
-            views.append(VersionView(model, version, status.state, roles, weight, fraction, reason, wanted, engine))
+            runs = next((held for worker in workers if (held := worker.runs.get((model, version)))), None)
+            views.append(
+                VersionView(model, version, status.state, roles, weight, fraction, reason, wanted, engine, runs)
+            )
     return tuple(views)

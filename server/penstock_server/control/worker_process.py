@@ -13,6 +13,7 @@ import structlog
 
 from penstock.names import VersionKey
 from penstock_server import frames
+from penstock_server.capacity.estimate import BatchRuns
 from penstock_server.control import messages
 from penstock_server.control.messages import Command, Event, event, framed
 from penstock_server.control.process_end import Cause
@@ -48,6 +49,7 @@ class WorkerProcess:
         tried: the identity of the files that it last got a command to load, for each of `versions`.
         loading: the version that it loads now.
         engines: what runs each version, and why.
+        runs: how each version runs its batches.
         notes: for each version that answers although something is wrong with it, what: its new files cannot be loaded.
         plans: the plans in force.
         is_serve_pending: whether plans were sent that it has not confirmed.
@@ -74,6 +76,7 @@ class WorkerProcess:
         self.notes: dict[VersionKey, str] = {}
         self.unbound: dict[VersionKey, str] = {}
         self.engines: dict[VersionKey, str] = {}
+        self.runs: dict[VersionKey, BatchRuns] = {}
         self.plans: dict[str, TrafficPlan] = {}
         self.is_serve_pending = False
         self.has_settled = False
@@ -124,12 +127,14 @@ class WorkerProcess:
             self.versions[key] = VersionStatus("LOADING")
         self.send(command)
 
-    def on_loaded(self, key: VersionKey, engine: str = "") -> str:
-        """Records that it has loaded what it was told to, and what runs it; returns the identity of these files."""
+    def on_loaded(self, key: VersionKey, engine: str = "", runs: BatchRuns | None = None) -> str:
+        """Records that it has loaded what it was told to, and what runs it and how; returns the identity of these files."""
         self.loading = None
         identity = self.identities[key] = self.tried.get(key, "")
         self.versions[key] = VersionStatus("READY")
         self.engines[key] = engine
+        if runs is not None:
+            self.runs[key] = runs
         self.notes.pop(key, None)
         return identity
 
@@ -143,7 +148,7 @@ class WorkerProcess:
 
     def on_unloaded(self, key: VersionKey) -> None:
         """Records that it holds a version no more."""
-        for held in (self.versions, self.identities, self.tried, self.notes, self.engines, self.unbound):
+        for held in (self.versions, self.identities, self.tried, self.notes, self.engines, self.runs, self.unbound):
             held.pop(key, None)
 
     def on_bound(self, key: VersionKey, reason: str) -> None:

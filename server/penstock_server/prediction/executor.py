@@ -181,6 +181,13 @@ class Executor(Answerer):
         return self._queue.cost.cost
 
     @property
+    def short_rows(self) -> int:
+        """The rows of the largest batch that runs on the reactor although there is a thread, by its cost now."""
+        cost = self.cost
+        is_any = self._thread is not None and cost.of(1) < self._short_s
+        return cost.rows_within(self._short_s, self.limits.most_rows) if is_any else 0
+
+    @property
     def is_inline(self) -> bool:
         """Whether its batches run on the reactor's thread."""
         return self._thread is None

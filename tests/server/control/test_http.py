@@ -13,6 +13,7 @@ from penstock_server.access.gate import Gate
 from penstock_server.access.identity import Identity
 from penstock_server.access.settings import AccessSettings, RuleSettings
 from penstock_server.access.tokens import hash_of
+from penstock_server.capacity.estimate import Room, ServerCapacity
 from penstock_server.control.http import AdminServer
 from penstock_server.control.port import reserve_http
 from penstock_server.control.rollouts import RolloutView
@@ -37,6 +38,7 @@ VIEW = ServerView(
 )
 
 
+CAPACITY = ServerCapacity(0.51234567, 100_000.0, {"m": Room(80_000.0, 0.25)})
 EXPERIMENT = compared("fares", "3", {"3": 0.75, "4": 0.25}, {"3": ArmTotals(75), "4": ArmTotals(25)}, 5.0)
 WORKER = {"slot": 0, "pid": 1234, "listening": True, "restarts": 2, "transport": "native", "connections": 7}
 
@@ -69,6 +71,7 @@ async def address() -> AsyncIterator[str]:
         evidence=lambda model, version, champion: Snapshot(f"{model}/{version}/{champion}", "5"),
         rollouts=lambda: [ROLLOUT],
         experiments=lambda: [EXPERIMENT],
+        capacity=lambda: CAPACITY,
     )
     listening = reserve_http("127.0.0.1", 0)
     admin.start(listening)
@@ -171,6 +174,7 @@ async def test_models_have_a_row_per_version_and_role_with_weights_in_percent(ad
     assert found["sources"] == [
         {"name": "registry", "state": "away", "reason": "it does not answer", "answered_s": 1.5}
     ]
+    assert found["capacity"] == {"m": {"ratio": 0.25, "requests_per_s": 80_000.0}}
     assert found["workers"] == [WORKER]
     assert found["ready"] is True
 
@@ -182,6 +186,7 @@ async def test_the_server_says_what_it_is(address: str) -> None:
             "version": version("penstock"),
             "ready": True,
             "reason": "",
+            "capacity": {"ratio": 0.5123, "requests_per_s": 100_000.0},
             "workers": [WORKER],
         }
 
@@ -212,6 +217,7 @@ async def guarded(*, opens_metrics: bool = False) -> AsyncIterator[str]:
         evidence=lambda model, version, champion: Snapshot(f"{model}/{version}/{champion}", "5"),
         rollouts=lambda: [ROLLOUT],
         experiments=lambda: [EXPERIMENT],
+        capacity=lambda: CAPACITY,
         gate=gate,
         opens_metrics=opens_metrics,
     )
