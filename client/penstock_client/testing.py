@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import isnan, nan
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,7 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock import inference_pb2 as pb
-from penstock.names import HEALTH_SERVICE, INFER_METHOD, INFERENCE_SERVICE
+from penstock.names import (
+    FEEDBACK_IDS,
+    FEEDBACK_LABELS,
+    FEEDBACK_MODEL,
+    FEEDBACK_MODELS,
+    FEEDBACK_ROWS,
+    FEEDBACK_TAKEN,
+    FEEDBACK_VALUES,
+    HEALTH_SERVICE,
+    INFER_METHOD,
+    INFERENCE_SERVICE,
+    PARAMETER_MODEL,
+)
 from penstock.tensors import datatype_of, from_raw, to_raw, typed_to_raw
 from penstock_client.balance import SERVING
 from penstock_client.prediction import texts_of
@@ -102,12 +115,32 @@ class Seen:
     remaining_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class SeenLabel:
+    """One label, or value, as it arrived at the reserved model of feedback.
+
+    Attributes:
+        model: that the answer was of.
+        id: of the request that was answered.
+        label: a text or a number; None where only a value came.
+        value: what the answer was worth; None for nothing.
+        row: within its request.
+    """
+
+    model: str
+    id: str
+    label: Any = None
+    value: float | None = None
+    row: int = 0
+
+
 class FakeServer:
     """The server; it listens on a port of its own on this machine as soon as it is made.
 
     Attributes:
         models: by name; a test may change them at any time.
         seen: the calls that came, in their order.
+        labels: those that `client.feedback` gave, in their order.
         is_healthy: what grpc.health.v1 and `ServerReady` say.
         address: where it listens.
 
@@ -125,6 +158,14 @@ class FakeServer:
     ...     tried_again = client.predict("fares", {"age": 41}, headers={"x-tenant": "a"})
     ...     [call.headers["x-tenant"] for call in server.calls("ModelInfer")]
     ['a', 'a']
+
+    Labels are kept too:
+
+    >>> with FakeServer() as server, Client(server.address) as client:
+    ...     client.feedback("fares", {"a-17": 82.0})
+    ...     server.labels
+    1
+    [SeenLabel(model='fares', id='a-17', label=82.0, value=None, row=0)]
     """
 
     def __init__(
@@ -132,6 +173,7 @@ class FakeServer:
     ) -> None:
         self.models = dict(models or {})
         self.seen: list[Seen] = []
+        self.labels: list[SeenLabel] = []
         self.is_healthy = True
         self._failures: deque[tuple[grpc.StatusCode, str, Mapping[str, str]]] = deque()
         self._lock = threading.Lock()
@@ -195,6 +237,8 @@ class FakeServer:
             code, details, trailers = failure
             context.set_trailing_metadata(tuple(trailers.items()))
             context.abort(code, details)
+        if request.model_name == FEEDBACK_MODEL:
+            return self._feedback(request, context)
         model = self._model(request.model_name, context)
         if not model.is_ready:
             context.abort(grpc.StatusCode.UNAVAILABLE, f"model {request.model_name!r} is not ready")
@@ -203,6 +247,18 @@ class FakeServer:
         except ValueError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise
+
+    def _feedback(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
+        try:
+            labels = _labels_of(request)
+        except ValueError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise
+        self.labels.extend(labels)
+        reply = pb.ModelInferResponse(model_name=FEEDBACK_MODEL, model_version="1", id=request.id)
+        reply.outputs.add(name=FEEDBACK_TAKEN, datatype="INT64", shape=[1])
+        reply.raw_output_contents.append(to_raw(np.array([len(labels)])))
+        return reply
 
     def _handlers(self) -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
         methods: dict[str, tuple[Any, Callable[[Any, grpc.ServicerContext], Any]]] = {
@@ -277,6 +333,20 @@ def inputs_of(request: pb.ModelInferRequest) -> dict[str, NDArray[Any]]:
             texts_of(content, tensor.shape) if is_text else from_raw(content, tensor.datatype, tensor.shape)
         )
     return found
+
+
+def _labels_of(request: pb.ModelInferRequest) -> list[SeenLabel]:
+    columns = {name: column.tolist() for name, column in inputs_of(request).items()}
+    ids = columns.get(FEEDBACK_IDS, [])
+    lengths = {len(column) for column in columns.values()}
+    if not ids or lengths != {len(ids)}:
+        raise ValueError(f"expected {FEEDBACK_IDS!r} and as many of each other input, got {sorted(columns)}")
+    model = request.parameters[PARAMETER_MODEL].string_param
+    models = columns.get(FEEDBACK_MODELS, [model] * len(ids))
+    labels = columns.get(FEEDBACK_LABELS, [None] * len(ids))
+    values = [None if isnan(value) else value for value in columns.get(FEEDBACK_VALUES, [nan] * len(ids))]
+    rows = columns.get(FEEDBACK_ROWS, [0] * len(ids))
+    return [SeenLabel(*each) for each in zip(models, ids, labels, values, rows, strict=True)]
 
 
 def _declared(tensors: Signature) -> list[pb.ModelMetadataResponse.TensorMetadata]:

@@ -4,6 +4,7 @@ import grpc
 import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
 
 from penstock_client import (
     AsyncClient,
@@ -14,7 +15,7 @@ from penstock_client import (
     OverloadedError,
     ServerUnavailableError,
 )
-from penstock_client.testing import FakeModel, FakeServer
+from penstock_client.testing import FakeModel, FakeServer, SeenLabel
 
 
 def doubled(rows):
@@ -108,3 +109,32 @@ def test_a_foreign_client_is_answered(fake, is_raw):
     answer = client.infer("m", [tensor], outputs=[InferRequestedOutput("twice")])
     assert answer.as_numpy("twice").tolist() == [2.0, 4.0]
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "came"),
+    [
+        (
+            ({"a": 1, "b": [0, 2]}, None),
+            [SeenLabel("m", "a", 1), SeenLabel("m", "b", 0), SeenLabel("m", "b", 2, row=1)],
+        ),
+        (({"a": "x"}, {"a": 3.5}), [SeenLabel("m", "a", "x", 3.5)]),
+        ((None, {"a": 3.5}), [SeenLabel("m", "a", None, 3.5)]),
+    ],
+)
+def test_labels_are_kept(fake, client, given, came):
+    labels, values = given
+    assert client.feedback("m", labels, values=values) == len(came)
+    assert fake.labels == came
+
+
+def test_what_is_no_label_is_refused(fake):
+    client = InferenceServerClient(fake.address)
+    tensor = InferInput("ids", [2], "BYTES")
+    tensor.set_data_from_numpy(np.array(["a", "b"], object))
+    labels = InferInput("labels", [1], "FP64")
+    labels.set_data_from_numpy(np.array([1.0]))
+    with pytest.raises(InferenceServerException, match="expected 'ids' and as many of each other input"):
+        client.infer("penstock.feedback", [tensor, labels])
+    client.close()
+    assert fake.labels == []

@@ -137,7 +137,8 @@ def _totals(totals: LabelTotals) -> Iterator[Metric]:
             each.model,
             each.version,
             each.role,
-            "" if each.weight is None else f"{each.weight:.6g}",
+            # All digits: what a canary and the champion were given is paired by weights that make 1.
+            "" if each.weight is None else repr(each.weight),
         )
         added[key] = each.totals if key not in added else added[key].plus(each.totals)
     for key, own in sorted(added.items()):

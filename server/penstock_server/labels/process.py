@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -17,6 +18,7 @@ import msgspec
 import structlog
 
 from penstock_server import lifeline
+from penstock_server.clock import monotonic
 from penstock_server.labels import report
 from penstock_server.labels.joiner import Joiner
 from penstock_server.labels.peers import Peers, http_sender
@@ -28,6 +30,8 @@ log = structlog.get_logger(__name__)
 LOOK_S: Final = 0.25
 REPORT_NS: Final = 1_000_000_000
 NICENESS: Final = 10
+OTHERS_S: Final = 60.0
+"""A server that follows another one waits no longer for its end."""
 LOCK: Final = "joiner.lock"
 _AGAIN_S: Final = 2.0
 
@@ -48,10 +52,17 @@ def main() -> None:
         os.nice(NICENESS)
     assert settings.folder is not None
     settings.folder.mkdir(parents=True, exist_ok=True)
-    lock = None
+    lock, began_s = None, monotonic()
     while (lock := _lock(settings.folder)) is None:
         if lifeline.input_has_ended(LOOK_S):
             return
+        if monotonic() - began_s > OTHERS_S:
+            began_s = inf
+            log.warning(
+                "another server joins the labels of this folder, and counts for both: give each server its own, and name "
+                "the others in labels.peers",
+                folder=str(settings.folder),
+            )
     peers = _peers(settings)
     while not _run(settings.folder, settings, peers):
         if lifeline.input_has_ended(_AGAIN_S):

@@ -3,6 +3,9 @@
 The supervisor starts it when requests are logged, and again if it ends. Nothing is lost then, since a segment is
 deleted only when its Parquet file is whole. It runs at a low priority. It ends when its standard input does, after a
 last step, so it outlives the workers but not the server.
+
+Several servers may log to one folder: the compactor of one has the folder's lock and converts the segments of all, and that
+of another goes on when it ends.
 """
 
 import fcntl
@@ -104,6 +107,9 @@ def main() -> None:
     has_ended = False
     while not has_ended:
         has_ended = lifeline.input_has_ended(LOOK_S)
+        if lock is not None and not _is_there(lock, Path(folder)):
+            lock.close()
+            lock = None
         if lock is None and (lock := _lock(Path(folder))) is not None:
             log_folder.tidy()
         if lock is not None:
@@ -123,6 +129,14 @@ def _lock(folder: Path) -> BinaryIO | None:
         file.close()
         return None
     return file
+
+
+def _is_there(lock: BinaryIO, folder: Path) -> bool:
+    """Whether the lock is that of the folder as it is now: somebody may have deleted it, and another server made it anew."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), (folder / LOCK).stat())
+    except OSError:
+        return False
 
 
 def _guarded_step(log_folder: RequestLogFolder) -> None:

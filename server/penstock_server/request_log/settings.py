@@ -13,7 +13,7 @@ class RequestLogSettings:
     """Which answered requests are kept as Parquet files: their raw columns and their outputs.
 
     Attributes:
-        directory: where; None logs nothing.
+        directory: where; None logs nothing. Servers on machines that share file locks may share it, and max_bytes too.
         sample_ratio: the share of requests that are kept, each with all its rows.
         max_bytes: the most bytes that all files may take together; the oldest are deleted first.
         rotate_bytes, rotate_s: a file is closed, and can be read, at this size or this age.

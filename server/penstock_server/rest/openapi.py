@@ -55,6 +55,7 @@ def document(models: Sequence[pb.ModelMetadataResponse], version: str) -> dict[s
         ("/v2/repository/index", "Each version with its state and the reason"),
     ):
         paths[path] = {"get": _get("server", summary, {"type": "array"} if path.endswith("index") else _OBJECT)}
+    paths["/v1/feedback"] = {"post": _feedback()}
     return {
         "openapi": "3.0.3",
         "info": {
@@ -197,6 +198,23 @@ def _instances(name: str, signature: RowSignature) -> dict[str, Any]:
     return _post(name, summary, _OBJECT, {"one row": {"value": value}}, answer=f"{_REF}Predictions")
 
 
+def _feedback() -> dict[str, Any]:
+    one = {"$ref": f"{_REF}Feedback"}
+    examples = {
+        "one": {"value": {"model": "fares", "id": "a-17", "label": 82.0, "value": 3.5}},
+        "by id": {"value": {"model": "species", "labels": {"a-17": "setosa", "a-18": ["virginica", "setosa"]}}},
+        "lists": {
+            "value": {"model": "species", "ids": ["a-17", "a-18"], "labels": ["setosa", "virginica"], "rows": [0, 0]}
+        },
+    }
+    schema = {"oneOf": [one, {"type": "array", "items": one}]}
+    operation = _post("server", "Say what was true of answers", schema, examples, answer=f"{_REF}Taken")
+    about = (
+        "Where the server takes labels. A request is named by its id; several labels of one id are those of its rows."
+    )
+    return {**operation, "description": about}
+
+
 def _post(
     tag: str, summary: str, schema: Any, examples: Any, *, answer: str, parameters: Sequence[Any] = ()
 ) -> dict[str, Any]:
@@ -252,6 +270,7 @@ _TENSOR: Final[dict[str, Any]] = {
         "data": {"type": "array", "items": {}, "description": "Flat or nested, in row-major order"},
     },
 }
+_LABEL: Final[dict[str, Any]] = {"anyOf": [{"type": "boolean"}, {"type": "number"}, {"type": "string"}]}
 _SCHEMAS: Final[dict[str, Any]] = {
     "Error": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
     "Prediction": {
@@ -267,6 +286,38 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "attributions": {"type": "object"},
             "outputs": {"type": "object", "description": "The model's other outputs"},
         },
+    },
+    "Feedback": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "model": {"type": "string"},
+            "id": {"type": "string", "description": "Of the request that was answered"},
+            "label": _LABEL,
+            "value": {"type": "number", "description": "What the answer was worth"},
+            "row": {"type": "integer", "minimum": 0, "description": "Within its request"},
+            "ids": {"type": "array", "items": {"type": "string"}, "description": "In place of `id`"},
+            "labels": {
+                "description": "A list beside `ids`, or an object by id, whose lists are those of the rows of a request",
+                "oneOf": [
+                    {"type": "array", "items": _LABEL},
+                    {"type": "object", "additionalProperties": {"oneOf": [_LABEL, {"type": "array", "items": _LABEL}]}},
+                ],
+            },
+            "values": {
+                "oneOf": [
+                    {"type": "array", "items": {"type": "number", "nullable": True}},
+                    {"type": "object", "additionalProperties": {"type": "number"}},
+                ]
+            },
+            "rows": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+            "models": {"type": "array", "items": {"type": "string"}, "description": "In place of `model`"},
+        },
+    },
+    "Taken": {
+        "type": "object",
+        "required": ["taken"],
+        "properties": {"taken": {"type": "integer", "description": "How many labels the server has kept"}},
     },
     "Predictions": {"type": "object", "properties": {"predictions": {"type": "array", "items": {}}}},
     "Metadata": {

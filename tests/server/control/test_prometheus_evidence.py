@@ -33,8 +33,10 @@ Weights = tuple[float, float] | None
 LABELS = LabelTotals(
     1,
     (
-        VersionLabels("m", "2", "x", "canary", 1 / 3, SubjectTotals(12, 10, 1, 0.0, 0.0, 2, -3.5, 7.25, 10, 1)),
-        VersionLabels("m", "1", "z", "champion", 2 / 3, SubjectTotals(30, 20, 5, 0.0, 0.0, 1, 1.5, 2.25, 20, 5)),
+        VersionLabels("m", "2", "x", "canary", 0.0012345678, SubjectTotals(12, 10, 1, 0.0, 0.0, 2, -3.5, 7.25, 10, 1)),
+        VersionLabels(
+            "m", "1", "z", "champion", 1 - 0.0012345678, SubjectTotals(30, 20, 5, 0.0, 0.0, 1, 1.5, 2.25, 20, 5)
+        ),
         VersionLabels("m", "2", "x", "named", None, SubjectTotals(99, 99, 9)),
     ),
     (
@@ -133,8 +135,7 @@ def test_what_was_counted_is_read_back_as_a_replica_would_tell_it(server: Server
     if server.labels is None:
         assert mine[4] is None
     else:
-        # The metric names a weight by six digits.
-        assert {"33.3333": own[4].wrong["33.3333333"]} == mine[4].wrong == {"33.3333": (10, 1, 20, 5)}
+        assert own[4].wrong == mine[4].wrong == {"0.1234568": (10, 1, 20, 5)}
         assert (mine[4].pairs, mine[4].values) == (own[4].pairs, own[4].values)
 
 

@@ -3,14 +3,16 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 
-from penstock_server.request_log.compactor import RequestLogFolder
+from penstock_server.request_log.compactor import RequestLogFolder, _is_there, _lock
 from penstock_server.request_log.files import (
     CLOSED,
     DAMAGED,
+    LOCK,
     PARQUET,
     SPOOL,
     UNFINISHED,
@@ -115,3 +117,71 @@ def test_one_process_a_folder(tmp_path: Path) -> None:
         first.stdin.close()
         assert first.wait(60) == 0
     assert (second.returncode, second.stderr) == (0, b"")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from penstock_server.request_log.files import SPOOL, open_segment
+from penstock_server.request_log.segment import LoggedRequest, LoggedTensor, SegmentHeader
+
+header = SegmentHeader("m", "1", (LoggedTensor(("x",), "FP64"),), ())
+sys.stdin.readline()
+for number in range(30):
+    segment = open_segment(Path(sys.argv[1]) / SPOOL, header, 0.0)
+    for row in range(20):
+        segment.append(LoggedRequest(0.0, f"{sys.argv[2]}-{number}-{row}", "champion", 1, (bytes(8),), ()))
+        segment.flush()
+    segment.finish() if number % 10 else segment.abandon()
+"""
+
+
+def ids_in(folder: Path) -> list[str]:
+    """The ids of all rows; each file can be read whole at any time."""
+    return [each for path in parquet_in(folder) for each in pq.read_table(path, columns=["request_id"])[0].to_pylist()]
+
+
+@pytest.mark.slow
+def test_servers_that_share_a_folder_write_each_row_once_though_one_is_killed(tmp_path: Path) -> None:
+    argument = json.dumps([str(tmp_path), 10**9])
+    compactor = [sys.executable, "-m", "penstock_server.request_log.compactor", argument, str(os.getpid())]
+    expected = sorted(f"{name}-{number}-{row}" for name in "ab" for number in range(30) for row in range(20))
+    with ExitStack() as stack:
+
+        def begun(command: list[str]) -> "subprocess.Popen[bytes]":
+            found = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE))
+            stack.callback(found.kill)
+            return found
+
+        compactors = [begun(compactor), begun(compactor)]
+        writers = [begun([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "ab"]
+        for writer in writers:
+            assert writer.stdin is not None
+            writer.stdin.close()
+        held = threading.Event()
+        while not parquet_in(tmp_path):
+            held.wait(0.02)
+        ids_in(tmp_path)
+        compactors[0].kill()  # which may be the one that works, or the one that waits
+        compactors[0].wait(60)
+        assert [writer.wait(60) for writer in writers] == [0, 0]
+        seen = ids_in(tmp_path)
+        assert len(seen) == len(set(seen))
+        assert compactors[1].stdin is not None
+        compactors[1].stdin.close()
+        assert compactors[1].wait(60) == 0
+    assert sorted(ids_in(tmp_path)) == expected
+    assert list((tmp_path / SPOOL).iterdir()) == []
+
+
+def test_a_folder_that_was_deleted_and_made_anew_has_one_process_again(tmp_path: Path) -> None:
+    (tmp_path / LOCK).touch()
+    lock = _lock(tmp_path)
+    assert lock is not None
+    assert _is_there(lock, tmp_path)
+    (tmp_path / LOCK).unlink()
+    assert not _is_there(lock, tmp_path)
+    with lock, _lock(tmp_path) or nullcontext() as other:  # another server made it
+        assert other is not None
+        assert not _is_there(lock, tmp_path)
+        assert _is_there(other, tmp_path)

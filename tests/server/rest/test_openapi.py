@@ -5,6 +5,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from penstock_server.errors import NotFoundError
+from penstock_server.rest.feedback import _Body, feedback_message
 from penstock_server.rest.openapi import ASSETS, asset, docs_page, document, index_page
 from penstock_server.rest.paths import find
 from penstock_server.rest.predictions import instance_rows, invocation_rows, predict_rows
@@ -69,3 +70,11 @@ def test_the_docs_take_only_files_that_are_there() -> None:
         assert kind == ASSETS[name]
     with pytest.raises(NotFoundError, match=r"there is no '../openapi.py' here"):
         asset("../openapi.py")
+
+
+def test_labels_are_described_as_they_are_read() -> None:
+    found = document([], "1")
+    operation = found["paths"]["/v1/feedback"]["post"]
+    for example in operation["requestBody"]["content"]["application/json"]["examples"].values():
+        assert feedback_message(json.dumps(example["value"]).encode(), b"application/json")
+    assert set(found["components"]["schemas"]["Feedback"]["properties"]) == set(_Body.__struct_fields__)
