@@ -1,6 +1,7 @@
 """Everything at once against a real server, for seconds: streams, failures, cancellations, deadlines, priorities, promotions.
 
-Every answer is compared with the row that was asked. `python -m bench.faults --only mix` runs the same for minutes.
+Every answer is compared with the row that was asked. `python -m bench.faults --only mix` runs the same for minutes,
+and so does the nightly job (`PENSTOCK_MIX_S`).
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from bench.faults.mix import run as mix
 from bench.faults.registry import FaultRegistry
 from bench.faults.served import ServerState, switch_threads_often
 
-DURATION_S = float(os.environ.get("PENSTOCK_MIX_S", "20"))
+DURATION_S = float(os.environ.get("PENSTOCK_MIX_S", "10"))
 MAX_GROWTH = 1.5
 """Caches and batches of new sizes still grow in the first seconds."""
 
