@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,18 +161,21 @@ def _tracebacks_are_plain() -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_registry(shared_folder: Path) -> Path:
-    """The database of an empty registry, to be copied: mlflow takes seconds to make one."""
+def empty_registry(shared_folder: Path, pytestconfig: pytest.Config) -> Path:
+    """The database of an empty registry, to be copied: mlflow takes seconds to make one, so pytest's cache keeps it."""
     from mlflow.store.db import utils
 
     # Each registry that is opened is compared with the last of mlflow's 60 migrations, which are all imported for it.
     utils._get_latest_schema_revision = cache(utils._get_latest_schema_revision)
-    path = shared_folder / "empty-registry.db"
-    with _locked(shared_folder / "empty-registry.lock"):
+    kept = getattr(pytestconfig, "cache", None)  # None with -p no:cacheprovider
+    folder = shared_folder if kept is None else kept.mkdir("empty-registry")
+    path = folder / f"{version('mlflow')}.db"
+    with _locked(folder / "lock"):
         if not path.exists():
             from mlflow import MlflowClient
 
             unfinished = path.with_suffix(".unfinished")
+            unfinished.unlink(missing_ok=True)
             MlflowClient(f"sqlite:///{unfinished}", f"sqlite:///{unfinished}").search_registered_models()
             unfinished.rename(path)
     return path
