@@ -16,7 +16,7 @@ PARALLEL := -n $(WORKERS) --dist worksteal
 LEFT_OUT := -m 'not long'
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo test coverage explore mutants lint check protos docs architecture kernels dist bench bench-ci bench-peers faults audit fuzz clean
+.PHONY: help install lock demo test coverage explore mutants lint check protos dashboards docs architecture kernels dist bench bench-ci bench-peers faults audit fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,7 @@ lint: $(STAMP) ## Format, lint, types, and whether the generated code is fresh
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m penstock.generate --check
+	$(BIN)/python -m penstock_tools.dashboards --check
 
 check: LEFT_OUT :=
 # As many examples as CI draws.
@@ -67,6 +68,9 @@ check: lint test ## Prove everything: lint and all tests, also the long ones
 
 protos: $(STAMP) ## Write the generated code from the .proto files
 	$(BIN)/python -m penstock.generate
+
+dashboards: $(STAMP) ## Write Grafana's dashboards, and the list of their panels in tools/docs/monitoring.md
+	$(BIN)/python -m penstock_tools.dashboards
 
 kernels: $(STAMP) ## Compile the kernels that a release has, for every machine of this architecture
 	$(BIN)/penstock compile --baseline

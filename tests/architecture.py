@@ -161,6 +161,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "batch": TOOLS_GROUND,
         "pipelines": {"publish"},
         "config": TOOLS_GROUND,
+        "dashboards": TOOLS_GROUND,
         "demo": TOOLS_GROUND | {"publish", "client_commands", "replay"},
         "cli": TOOLS_GROUND
         | {"publish", "client_commands", "drift", "rollout", "calibration", "demo", "replay", "config"},
@@ -209,6 +210,7 @@ DOORS: Final[dict[str, set[str]]] = {
         "penstock_server.control.evidence_gauges",
         "penstock_server.control.http",
         "penstock_tools.demo",
+        "penstock_tools.client_commands.top",
     },
     "pyarrow": {"penstock_server.request_log.parquet", "penstock_tools"},
     "uvloop": {"penstock_server.transport", "penstock_server.cli", "penstock_server.app"},
@@ -222,6 +224,7 @@ DOORS: Final[dict[str, set[str]]] = {
     "cryptography": {"penstock_server.access.jwt_tokens"},
     "opentelemetry": {"penstock_server.tracing.otlp", "penstock_server.tracing.collector", "penstock_client.headers"},
     "typer": {"penstock_tools", "penstock_server.cli"},
+    "grafana_foundation_sdk": {"penstock_tools.dashboards.grafana"},
 }
 """The modules and packages through which each library comes in."""
 

@@ -25,6 +25,7 @@ from penstock_tools.cli.publish import publish
 from penstock_tools.cli.replay import replay
 from penstock_tools.cli.retraining import retraining
 from penstock_tools.cli.serve import serve
+from penstock_tools.cli.top import top
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -79,6 +80,7 @@ _RELEASE = "Train and release"
 
 app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
+app.command(rich_help_panel=_RUN)(top)
 app.command(rich_help_panel=_RUN)(predict)
 app.command(rich_help_panel=_RUN)(drift)
 app.command(rich_help_panel=_RUN)(labels)

@@ -18,6 +18,7 @@ OTHERS: Final = {
     "serve": "server",
     "compile": "server",
     "models": "server",
+    "top": "server",
     "drift": "server",
     "labels": "server",
     "retraining": "server",
