@@ -123,27 +123,27 @@ def costs(load: VersionLoad, turn: TurnCost, *, connections: float, most_request
     """
     runs, rows = load.runs, max(load.request_rows, 0.0)
     turn_s = TURN_S if runs.objective_s == inf else runs.objective_s / 2
-    on_model = _on_model(runs, rows, turn_s)
+    batch = _batch_of(runs, rows, turn_s)
+    on_model = runs.cost.row_s * rows + (runs.cost.base_s / batch if rows else 0.0)
     inline_s = on_model if runs.is_inline else 0.0
     requests = _requests_of(turn, turn_s, turn.request_s + inline_s, connections)
-    requests = max(1.0, min(requests, most_requests, runs.queue_requests, runs.queue_rows / max(rows, 1e-9)))
+    # A turn is told by its batch: the next one of the same version costs as much again.
+    requests = max(1.0, min(requests, batch, most_requests, runs.queue_requests, runs.queue_rows / max(rows, 1e-9)))
     reactor_s = turn.request_s + inline_s + (turn.turn_s + turn.connection_s * min(connections, requests)) / requests
     if runs.is_inline:
         return {REACTOR: reactor_s, CORES: reactor_s}
     return {REACTOR: reactor_s, (load.model, load.version): on_model, CORES: reactor_s + on_model}
 
 
-def _on_model(runs: BatchRuns, rows: float, turn_s: float) -> float:
-    """What running the model takes of a request, in batches as large as they may be."""
-    cost = runs.cost
+def _batch_of(runs: BatchRuns, rows: float, turn_s: float) -> float:
+    """How many requests share the largest batch that there may be; less than 1 where one runs in slices."""
     if rows == 0:
-        return 0.0
+        return inf
     if not runs.is_joined:
-        return cost.of(0) + cost.row_s * rows
-    largest = batch_rows(cost, 2 * turn_s, max(1, runs.max_rows))
+        return 1.0
+    largest = batch_rows(runs.cost, 2 * turn_s, max(1, runs.max_rows))
     # Requests are not cut to fill a batch, but those that are larger than one run in slices.
-    batch = largest // rows * rows if rows <= largest else rows / ceil(rows / largest)
-    return cost.row_s * rows + cost.base_s * rows / batch
+    return largest // rows if rows <= largest else 1 / ceil(rows / largest)
 
 
 def _requests_of(turn: TurnCost, turn_s: float, request_s: float, connections: float) -> float:

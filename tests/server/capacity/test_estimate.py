@@ -67,7 +67,12 @@ loads = st.lists(
         # As many connections as requests: each pays for its own.
         (VersionLoad("m", "1", BatchRuns(Cost(0, 0))), TurnCost(0, 10e-6, 4e-6), inf, {REACTOR: 14e-6}),
         # One connection, and turns of 20 ms: what it costs is shared by all that come in one.
-        (VersionLoad("m", "1", BatchRuns(Cost(0, 0))), TurnCost(0, 1e-3, 4e-6), 1, {REACTOR: 20e-3 / (19e-3 / 4e-6)}),
+        (
+            VersionLoad("m", "1", BatchRuns(Cost(0, 0), max_rows=10_000)),
+            TurnCost(0, 1e-3, 4e-6),
+            1,
+            {REACTOR: 20e-3 / (19e-3 / 4e-6)},
+        ),
     ],
 )
 def test_what_a_request_takes_at_full_load(
@@ -82,6 +87,13 @@ def test_few_requests_in_flight_keep_turns_short_and_dear() -> None:
     free = costs(VersionLoad("m", "1", INLINE), TURN, connections=8)
     bound = costs(VersionLoad("m", "1", INLINE), TURN, connections=8, most_requests=16)
     assert bound[REACTOR] == pytest.approx(free[REACTOR] + 100e-6 / 16, rel=0.05)
+
+
+def test_a_full_batch_ends_a_turn() -> None:
+    """Requests of 64 rows fill a batch soon, and each batch has its turn's costs."""
+    load = VersionLoad("m", "1", replace(INLINE, max_rows=4096), request_rows=64)
+    per_batch = TURN.turn_s + 8 * TURN.connection_s + 10e-6
+    assert costs(load, TURN, connections=8)[REACTOR] == pytest.approx(4e-6 + 64e-6 + per_batch / 64)
 
 
 def test_a_queue_bounds_how_many_share_a_turn() -> None:
