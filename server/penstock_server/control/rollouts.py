@@ -30,6 +30,7 @@ from penstock_server.rollout.progress import (
     HISTORY_TAG,
     LEASE_TAG,
     PROGRESS_TAG,
+    SPEC_TAG,
     Entry,
     Progress,
     read_history,
@@ -37,7 +38,7 @@ from penstock_server.rollout.progress import (
     write_history,
 )
 from penstock_server.rollout.registered import Change, DeleteTag, Expected, RegisteredRollout, SetTag
-from penstock_server.rollout.spec import as_mapping
+from penstock_server.rollout.spec import RolloutSpec, as_mapping, parse
 from penstock_server.rollout.step import Known, Step, next_step
 
 log = structlog.get_logger(__name__)
@@ -62,6 +63,7 @@ class RolloutView:
         evidence: what this server knows; that of the registry where another one acts.
         decision: what was decided at the last look; None where another server acts.
         problem: why nothing can be written now; "" where nothing is wrong.
+        declared: what it is to do, while there is no record; None where that cannot be read either.
     """
 
     model: str
@@ -73,6 +75,12 @@ class RolloutView:
     evidence: Evidence = field(default_factory=Evidence)
     decision: Decision | None = None
     problem: str = ""
+    declared: RolloutSpec | None = None
+
+    @property
+    def spec(self) -> RolloutSpec | None:
+        """What it is to do, as far as that is known."""
+        return self.declared if self.progress is None else self.progress.spec
 
 
 @dataclass(slots=True)
@@ -200,6 +208,7 @@ class RolloutController:
             _saved_evidence(found) if evidence is None else evidence,
             known.decision if known is not None and is_acting else None,
             "" if known is None else known.problem,
+            _declared(found),
         )
 
     async def _look_at(self, model: str, found: RegisteredRollout, known: _Model) -> None:
@@ -285,6 +294,13 @@ def _progress(found: RegisteredRollout) -> Progress | None:
         return None
 
 
+def _declared(found: RegisteredRollout) -> RolloutSpec | None:
+    try:
+        return parse(found.tags[SPEC_TAG])
+    except (PenstockError, KeyError):
+        return None
+
+
 def _saved_evidence(found: RegisteredRollout) -> Evidence:
     try:
         return read_evidence(found.tags[EVIDENCE_TAG])
@@ -298,9 +314,8 @@ def _sum_cells(parts: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 def shown(view: RolloutView) -> dict[str, Any]:
-    """What /v1/rollouts shows of one rollout: percent and words where people read them."""
-    progress, evidence = view.progress, view.evidence
-    spec = None if progress is None else progress.spec
+    """One rollout for people, as /v1/rollouts and `penstock rollout status --json` show it: percent and words."""
+    progress, evidence, spec = view.progress, view.evidence, view.spec
     gates = [] if spec is None else [gate_of(metric, spec, evidence, SCORE_EDGES) for metric in spec.gates]
     return {
         "model": view.model,

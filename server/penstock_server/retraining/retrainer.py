@@ -446,8 +446,13 @@ class Retrainer:
 
 
 def _later(shared: Call, own: Call) -> Call:
-    """How far a call is by the record, if another server saw its end or may have gone on with it; else as this one knows it."""
-    return shared if not shared.is_open or own.outcome == "sending" else own
+    """How far a call is by the record, if another server saw its end or may have gone on with it; else as this one knows it.
+
+    Of the same end this one may know more, since texts in a record are cut.
+    """
+    if not shared.is_open:
+        return own if not own.is_open and own.outcome == shared.outcome else shared
+    return shared if own.outcome == "sending" else own
 
 
 def _held(decision: Decision, why: str) -> Decision:

@@ -17,7 +17,7 @@ from penstock_server.control.shared_calls import SharedCalls, run_on
 from penstock_server.errors import InvalidInputError, UnavailableError, UnsupportedError
 from penstock_server.retraining.actions import Ended
 from penstock_server.retraining.event import Event
-from penstock_server.retraining.record import CALLS_TAG, LEASE_TAG, MAX_TAG_BYTES, read_calls
+from penstock_server.retraining.record import CALLS_TAG, LEASE_TAG, MAX_TAG_BYTES, MAX_TEXT, read_calls
 from penstock_server.retraining.retrainer import Retrainer
 from penstock_server.retraining.settings import DAY_S, ActionSettings, RetrainingSettings, RuleSettings
 from penstock_server.retraining.signals import Signals
@@ -179,6 +179,18 @@ def test_another_server_goes_on_with_what_one_that_hangs_had_begun(kind: str) ->
     # It told how its command ended, so the rule may call again.
     assert world.calls()[0].outcome == ("done" if kind == "command" else "sent")
     assert len(world.calls()) == len(world.sent) == (2 if kind == "command" else 1)
+
+
+def test_the_server_that_ran_a_command_shows_all_that_it_wrote() -> None:
+    world = World("command")
+    server = world.server()
+    while not world.commands:
+        server.look()
+    world.commands[0].ended = Ended(True, "a" * 300)
+    for _ in range(5):
+        server.look()
+    assert len(world.calls()[0].detail) == MAX_TEXT
+    assert server.retrainer.status().models["m"].state.calls[0].detail == "a" * 300
 
 
 def test_a_registry_that_cannot_be_written_calls_for_nothing_and_a_folder_is_nobody_elses() -> None:

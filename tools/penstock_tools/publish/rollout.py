@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.names import CHAMPION
+from penstock_server.control.rollouts import RolloutView, shown
 from penstock_server.errors import InvalidInputError, NotFoundError
 from penstock_server.metrics.counters import SCORE_EDGES
 from penstock_server.rollout.command import commanded
@@ -68,29 +69,18 @@ class Rollout:
         ]
 
     def as_record(self) -> dict[str, Any]:
-        """The same for `--json`."""
-        progress = self.progress
-        return {
-            "model": self.name,
-            "version": self.version,
-            "champion": None if progress is None else progress.champion,
-            "status": "declared" if progress is None else progress.status,
-            "stage": None if progress is None else str(progress.present),
-            "reason": "" if progress is None else progress.reason,
-            "controller": self.holder,
-            "declared": as_mapping(self.spec),
-            "gates": [
-                {
-                    "metric": gate.metric,
-                    "sentence": gate.sentence,
-                    "worse": gate.worse,
-                    "within": gate.within,
-                    "interval": list(between),
-                }
-                for gate, between in self.gates
-            ],
-            "history": [{"at": entry.at_s, "text": entry.text} for entry in self.history],
-        }
+        """The same for `--json`, with the names that a server shows it by."""
+        return shown(
+            RolloutView(
+                self.name,
+                self.version,
+                self.progress,
+                self.history,
+                self.holder,
+                evidence=self.evidence,
+                declared=self.spec,
+            )
+        )
 
 
 def read_file(file: Path) -> dict[str, Any]:
