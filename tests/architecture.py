@@ -60,7 +60,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "features": GROUND | {"kernels"},
         "tracing.layout": {"call"},
         "tracing": GROUND,
-        "metrics": GROUND | {"features", "tracing.layout"},
+        "metrics": GROUND | {"features", "tracing.layout", "rollout.shares"},
         "drift": GROUND | {"features", "metrics"},
         "kernel_sets": {
             "kernels",

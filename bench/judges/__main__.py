@@ -26,7 +26,7 @@ README: Final = _ROOM / "README.md"
 PICTURE: Final = _ROOM.parent.parent / ".github" / "images" / "judges.svg"
 _BEGIN: Final = "<!-- generated: python -m bench.judges --write -->"
 _END: Final = "<!-- end -->"
-_PROMISES: Final = ("Penstock", "Penstock, by key")
+_PROMISES: Final = ("Penstock, every error", "Penstock")
 """The second counts what the router draws, so that its promise holds in every world; the first where nothing repeats."""
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bench.judges.worlds import EDGES_MS, MINUTES, Counts, Reals, Seen
 from penstock_server.rollout import sequential
+from penstock_server.rollout.gates import FIRST_AND_FOURTH
 from penstock_server.rollout.sequential import Pairs, Split, threshold
 
 ALPHA: Final = 0.03
@@ -44,21 +45,24 @@ class Judge:
 
 
 def penstock(seen: Seen) -> Reals:
-    """Errors, and latencies above the champion's p99 of the hour before, each with half of alpha; or labelled pairs."""
+    """Errors, and latencies above the champion's p99 of the hour before, each with half of alpha; or labelled pairs.
+
+    Of the errors of each key its first counts, and apart from these its fourth; without keys each is both.
+    """
+    first_errors, fourth_errors, _ = _by_key(seen)
+    evidence = [log_e_worse(seen, each) for each in (first_errors, fourth_errors)]
+    return _penstock(seen, sequential.log_e_average(evidence, FIRST_AND_FOURTH))
+
+
+def penstock_by_error(seen: Seen) -> Reals:
+    """As `penstock`, with every error."""
     return _penstock(seen, log_e_worse(seen, seen.errors))
 
 
 def penstock_by_time(seen: Seen) -> Reals:
-    """As `penstock`, with errors divided by how much they came together in the hour before."""
+    """The same, with errors divided by how much they came together in the hour before."""
     dispersion = sequential.dispersion_over_time(seen.errors_before)
     return _penstock(seen, log_e_worse(seen, seen.errors, dispersion[:, None]))
-
-
-def penstock_by_key(seen: Seen) -> Reals:
-    """As `penstock`; where requests have keys, of each key the first error, and the fifth, instead of all."""
-    if seen.nth_errors is None:
-        return penstock(seen)
-    return _penstock(seen, sequential.log_e_average([log_e_worse(seen, each) for each in seen.nth_errors]))
 
 
 def _penstock(seen: Seen, of_errors: Reals) -> Reals:
@@ -71,15 +75,24 @@ def _penstock(seen: Seen, of_errors: Reals) -> Reals:
 def promoted(seen: Seen) -> Reals:
     """The minute after which an equal canary is shown to be within Penstock's default margins, each with a risk of 5 %.
 
-    Half as many errors again, and twice as many requests above the champion's p99; for a shadow two points of accuracy.
+    Half as many errors again, of keys and in all, few of each key, and twice as many requests above the champion's p99; for a
+    shadow two points of accuracy.
     """
     if seen.pairs is not None:
         return first(sequential.log_e_paired_within(_pairs(seen.pairs), 0.02) >= threshold(BETA))
+    first_errors, _, counted_errors = _by_key(seen)
     evidence = [
         sequential.log_e_within(splits(seen, events), margin)
-        for events, margin in ((seen.errors, 1.5), (_slow(seen), 2.0))
+        for events, margin in ((first_errors, 1.5), (counted_errors, 1.5), (_slow(seen), 2.0))
     ]
-    return first(np.minimum(*evidence) >= threshold(BETA))
+    return first(np.min(evidence, axis=0) >= threshold(BETA))
+
+
+def _by_key(seen: Seen) -> Counts:
+    """Errors of [3, sides, runs, minutes], as `Seen` has them by key."""
+    if seen.errors_by_key is not None:
+        return seen.errors_by_key
+    return np.stack([seen.errors] * 3)
 
 
 def log_e_worse(seen: Seen, events: Counts, dispersion: Any = 1.0) -> Reals:
@@ -169,11 +182,12 @@ def z_test(seen: Seen) -> Reals:
 JUDGES: Final = (
     Judge(
         "Penstock",
-        "`rollout.sequential` on errors, and on latencies above the champion's p99, each at 1.5 %; on pairs at 3 %",
+        "`rollout.sequential` on each key's first and fourth error, and on latencies above the champion's p99, each at 1.5 %; "
+        "on pairs at 3 %",
         penstock,
     ),
-    Judge("Penstock, dispersion", "the same, with errors divided by `dispersion_over_time`", penstock_by_time),
-    Judge("Penstock, by key", "the same, with each key's first and fifth error alone", penstock_by_key),
+    Judge("Penstock, every error", "the same, with every error", penstock_by_error),
+    Judge("Penstock, dispersion", "that, with errors divided by `dispersion_over_time`", penstock_by_time),
     Judge(
         "Argo Rollouts, example",
         "docs/features/analysis.md, background analysis: 5m, success >= 0.95, failureLimit 3",

@@ -1,10 +1,11 @@
-"""Simulated hours of a champion and a canary: twelve in which both are equally good, and ten with a fault.
+"""Simulated hours of a champion and a canary: thirteen in which both are equally good, and twelve with a fault.
 
 A minute is a look. The canary gets 5 % of the requests for twenty minutes, then 25 %, then 50 %. Unless a world says
 otherwise, there are 100 requests a second, of which 0.5 % fail, and latencies are log-normal with a median of 85 ms and a
 99th percentile of 272 ms. Judges see what monitoring would show them: counts per version and minute.
 """
 
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from penstock_server.metrics.counters import LATENCY_EDGES_S
+from penstock_server.metrics.counters import LATENCY_EDGES_S, MOST_OF_A_KEY, NTH_FAILURE
+from penstock_server.metrics.failed_keys import TABLE_BYTES, FailedKeys
 
 MINUTES: Final = 60
 RAMP: Final = np.repeat([0.05, 0.25, 0.5], MINUTES // 3)
@@ -38,11 +40,12 @@ class Seen:
         shares: [minutes] the canary's design probability.
         requests: [sides, runs, minutes].
         errors: [sides, runs, minutes].
-        nth_errors: [2, sides, runs, minutes] errors that are their key's first in the rollout, and its fifth; None
-        without keys. latency: [sides, runs, minutes, cells] requests between the server's edges of latency.
-        latency_before: [cells] the champion's, in the hour before. errors_before: [runs, minutes] the champion's, in the
-        hour before. pairs: [runs, minutes, 3] labelled pairs that only the shadow got right, only the champion, both or
-        neither; or None.
+        errors_by_key: [3, sides, runs, minutes] errors that are their key's first in the rollout, those that are its fourth,
+            and all but what a key has had beyond 32, as the server counts them; None without keys.
+        latency: [sides, runs, minutes, cells] requests between the server's edges of latency.
+        latency_before: [cells] the champion's, in the hour before.
+        errors_before: [runs, minutes] the champion's, in the hour before.
+        pairs: [runs, minutes, 3] labelled pairs that only the shadow got right, only the champion, both or neither; or None.
     """
 
     shares: Reals
@@ -51,7 +54,7 @@ class Seen:
     latency: Counts
     latency_before: Counts
     errors_before: Counts
-    nth_errors: Counts | None = None
+    errors_by_key: Counts | None = None
     pairs: Counts | None = None
 
 
@@ -82,7 +85,8 @@ class World:
     @property
     def is_repeating(self) -> bool:
         """Whether some keys fail over and over without a fault: errors are not what the router draws then."""
-        return isinstance(self.simulate, Keyed) and (self.simulate.retries > 0 or self.simulate.failing_keys < 1)
+        keyed = self.simulate
+        return isinstance(keyed, Keyed) and (keyed.retries > 0 or keyed.failing_keys < 1 or keyed.broken > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,8 @@ class Keyed:
         failing_keys: the share of keys that make nine tenths of the errors, for both versions alike.
         retries: how often a failed request is sent again at once, to fail again.
         affected: the share of keys whose every request the canary fails.
+        broken: how many requests of one key more fail, from some minute on.
+        worse: by how much more the canary's requests fail.
     """
 
     keys: int = 5000
@@ -160,51 +166,59 @@ class Keyed:
     failing_keys: float = 1.0
     retries: int = 0
     affected: float = 0.0
+    broken: int = 0
+    worse: float = 1.0
 
     def __call__(self, rng: np.random.Generator, runs: int) -> Seen:
         requests, errors = np.zeros((2, 2, runs, MINUTES), np.int64)
-        nth, before = np.zeros((2, 2, runs, MINUTES), np.int64), np.zeros((runs, MINUTES), np.int64)
+        by_key, before = np.zeros((3, 2, runs, MINUTES), np.int64), np.zeros((runs, MINUTES), np.int64)
         for run in range(runs):
-            requests[:, run], errors[:, run], nth[:, :, run], before[run] = self._run(rng)
+            requests[:, run], errors[:, run], by_key[:, :, run], before[run] = self._run(rng)
         usual = Traffic()
-        return Seen(RAMP, requests, errors, usual.latency(rng, requests), usual.latency_before(rng), before, nth)
+        return Seen(RAMP, requests, errors, usual.latency(rng, requests), usual.latency_before(rng), before, by_key)
 
     def _run(self, rng: np.random.Generator) -> tuple[Counts, Counts, Counts, Counts]:
-        """Requests and errors of [sides, minutes], the first and fifth of [2, sides, minutes], errors before of [minutes]."""
+        """Requests and errors of [sides, minutes], those by key of [3, sides, minutes], errors before of [minutes]."""
         place, together = rng.random(self.keys), 1 + self.retries
         asks = np.exp(self.uneven * rng.standard_normal(self.keys))
         asks /= asks.sum()
         prone = asks * np.where(rng.random(self.keys) < self.failing_keys, 1.0, 0.1 * self.failing_keys)
         failures = PER_MINUTE * MINUTES * FAILING / together
         _, before = self._events(rng, failures, prone)
-        key, minute = self._events(rng, failures, prone)
+        key, minute = self._events(rng, failures * self.worse, prone)
+        if self.worse > 1:
+            kept = (place[key] < RAMP[minute]) | (rng.random(len(key)) * self.worse < 1)
+            key, minute = key[kept], minute[kept]
         if self.affected:
             hit = asks * (rng.random(self.keys) < self.affected)
             more, when = self._events(rng, PER_MINUTE * MINUTES * float(hit.sum()), hit)
             on_canary = place[more] < RAMP[when]
             key, minute = np.concatenate([key, more[on_canary]]), np.concatenate([minute, when[on_canary]])
-        on_canary, rank = place[key] < RAMP[minute], _ranks(key, minute)
-        chosen = (np.ones(len(key), np.bool_), rank == 0, rank == 4 // together)
-        errors, first, fifth = (
+        if self.broken:
+            start = rng.integers(0, MINUTES)
+            key = np.concatenate([key, np.full(self.broken, rng.integers(0, self.keys))])
+            minute = np.concatenate([minute, rng.integers(start, MINUTES, self.broken)])
+        order = np.argsort(minute, kind="stable")
+        key, minute = (np.repeat(each[order], together) for each in (key, minute))
+        on_canary, nth = place[key] < RAMP[minute], _counted(key)
+        chosen = (np.ones(len(key), np.bool_), nth == 1, nth == NTH_FAILURE, nth <= MOST_OF_A_KEY)
+        errors, *by_key = (
             np.stack([np.bincount(minute[one & (on_canary == side)], minlength=MINUTES) for side in (False, True)])
             for one in chosen
         )
         served = np.array([asks[place < share].sum() for share in RAMP])
-        requests = np.maximum(rng.poisson(PER_MINUTE * np.stack([1 - served, served])), together * errors)
-        return requests, together * errors, np.stack([first, fifth]), together * np.bincount(before, minlength=MINUTES)
+        requests = np.maximum(rng.poisson(PER_MINUTE * np.stack([1 - served, served])), errors)
+        return requests, errors, np.stack(by_key), together * np.bincount(before, minlength=MINUTES)
 
     def _events(self, rng: np.random.Generator, mean: float, weights: Reals) -> tuple[Counts, Counts]:
         count = rng.poisson(mean)
         return rng.choice(self.keys, count, p=weights / weights.sum()), rng.integers(0, MINUTES, count)
 
 
-def _ranks(key: Counts, minute: Counts) -> Counts:
-    """How many events of the same key were before each."""
-    order = np.lexsort((minute, key))
-    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
-    ranks = np.empty(len(key), np.int64)
-    ranks[order] = np.arange(len(key)) - np.repeat(starts, np.diff(starts, append=len(key)))
-    return ranks
+def _counted(key: Counts) -> Counts:
+    """How many failures a key has had with each of these, in order, as the server counts them."""
+    table = FailedKeys(mmap.mmap(-1, TABLE_BYTES), 1)
+    return np.array([table.count(str(each)) for each in key.tolist()], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +277,15 @@ WORLDS: Final = (
     World("sticky users", "5,000 users, some of whom ask far more than others", Keyed()),
     World("retries", "a failed request is sent five times more, with its key", Keyed(keys=20_000, retries=5)),
     World("failing users", "1 % of 5,000 users make nine tenths of the errors", Keyed(failing_keys=0.01)),
+    World("broken client", "one of 5,000 users fails 2,000 times more, from some minute on", Keyed(broken=2000)),
     World("equal shadow", "2 % of answers only right here, 2 % only there", Shadow(0.02, 0.02)),
     World("errors x 1.5", "half as many errors again", Traffic(worse=1.5), _ALWAYS),
     World("errors x 2", "twice the errors", Traffic(worse=2.0), _ALWAYS),
     World("errors x 5", "five times the errors", Traffic(worse=5.0), _ALWAYS),
     World("p99 x 2", "3 % of requests take five times as long", Traffic(tail=0.03), _ALWAYS),
     World("10 % slower", "all requests", Traffic(slower=1.1), _ALWAYS),
+    World("users' errors x 2", "twice the errors, of 5,000 users", Keyed(worse=2.0), _ALWAYS),
+    World("few users", "twice the errors, of 300 users, of whom most fail anyway", Keyed(keys=300, worse=2.0), _ALWAYS),
     World("some users", "every request of 2 % of the users fails", Keyed(affected=0.02), _ALWAYS),
     World("later", "three times the errors, from minute 30 on", Traffic(worse=np.where(_MINUTE < 30, 1.0, 3.0)), _MINUTE
     >= 30), World("leak", "errors grow from once to four times as many", Traffic(worse=np.linspace(1, 4, MINUTES)),

@@ -40,6 +40,7 @@ from penstock_server.labels.settings import LabelSettings
 from penstock_server.log_setup import configure_logging, set_level
 from penstock_server.memory import MemoryReturn, return_memory
 from penstock_server.metrics.counters import CountersShape, SharedCounters, new_counters, open_counters
+from penstock_server.metrics.failed_keys import FailedKeys, FailureTables
 from penstock_server.metrics.recorder import Recorder, refusal_reason
 from penstock_server.models.artifact import Artifact, is_ensemble, read
 from penstock_server.models.ensemble_servable import BoundStep, EnsembleServable
@@ -67,7 +68,7 @@ from penstock_server.request_log.settings import RequestLogSettings
 from penstock_server.request_log.writer import RequestLogWriter
 from penstock_server.response_cache.responses import ResponseCache, VersionResponses
 from penstock_server.response_cache.verdict import caching_verdict
-from penstock_server.rollout.plan import ModelRoutes, VersionStatus
+from penstock_server.rollout.plan import ModelRoutes, TrafficPlan, VersionStatus
 from penstock_server.services.feedback import Feedback
 from penstock_server.services.health import Health
 from penstock_server.services.inference import MODEL_INFER, inference_methods
@@ -166,6 +167,7 @@ class Worker:
         most_bytes = settings.response_cache.max_bytes
         self._responses = ResponseCache(most_bytes) if most_bytes else None
         self._records = _record_files(settings.labels, slot)
+        self._failures = FailureTables(counters.parent)
         self._samplers: dict[VersionKey, RequestSampler] = {}
         self._ensembles: dict[VersionKey, _LoadedEnsemble] = {}
         self._bound: dict[VersionKey, BoundExecutors] = {}
@@ -557,11 +559,13 @@ class Worker:
         }
         replaced = self._bind_ensembles(models)
         bound = [(*key, executors) for key, executors in self._bound.items()]
+        self._failures.keep(models)
+        failed_keys = {name: self._failures.of(name, _sharing(model.plan)) for name, model in models.items()}
         routing_table = RoutingTable(models, self._serving.is_settled)
 
         def swap() -> None:
             for model in models.values():
-                self._assign_roles(model)
+                self._assign_roles(model, failed_keys[model.name])
             for name, version, executors in bound:
                 executors.set_role(models[name].role(version), models[name].share(version))
             self._predictor.routing_table = routing_table
@@ -631,8 +635,9 @@ class Worker:
         executors = {version: executor for (model, version), executor in self._executors.items() if model == name}
         return ServedModel(name, routes.plan, executors, routes.statuses, routes.problem)
 
-    def _assign_roles(self, model: ServedModel) -> None:
+    def _assign_roles(self, model: ServedModel, failed_keys: FailedKeys | None) -> None:
         for version, executor in model.executors.items():
+            executor.report.failed_keys = failed_keys
             role = model.role(version)
             executor.set_role(role, model.share(version))
             if (sampler := self._samplers.get(executor.servable.key)) is not None:
@@ -742,6 +747,13 @@ def _tracer(settings: TracingSettings, file: Path, slot: int) -> Tracer | None:
         return None
     writer = span_file.SpanWriter(span_file.SpanFile(file), slot)
     return Tracer(writer, code_of=lambda error: status_of(error).number, now_s=monotonic)
+
+
+def _sharing(plan: TrafficPlan | None) -> tuple[str, ...]:
+    """The versions that share a model's requests; none where one has them all."""
+    if plan is None or plan.champion is None or not plan.weighed:
+        return ()
+    return (plan.champion, *(arm.version for arm in plan.weighed))
 
 
 def _record_files(settings: LabelSettings, slot: int) -> RecordFiles | None:

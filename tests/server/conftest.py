@@ -107,10 +107,15 @@ class FakeReport:
         self.shadow: Counter[str] = Counter()
         self.log_drops: Counter[str] = Counter()
         self.distances: list[float] = []
+        self.shadow_shares: list[float] = []
+        self.shadow_means: list[float] = []
+        self.failed_keys: object = None
+        self.keys: list[str] = []
 
-    def refused(self, reason: str, requests: int = 1, *, is_named: bool = False) -> None:
-        self.refusals[reason] += requests
-        self.named_refusals[reason] += requests * is_named
+    def refused(self, reason: str, *, is_named: bool = False, key: str = "") -> None:
+        self.refusals[reason] += 1
+        self.named_refusals[reason] += is_named
+        self.keys.append(key)
 
     def routed(self) -> None:
         self.routed_requests += 1
@@ -157,6 +162,10 @@ class FakeReport:
         self.shadow["agree"] += int(agree.sum())
         self.shadow["disagree"] += int((~agree).sum())
         self.distances += distance.tolist()
+
+    def shadow_requests(self, differing: NDArray[np.float64], distances: NDArray[np.float64]) -> None:
+        self.shadow_shares += differing.tolist()
+        self.shadow_means += distances.tolist()
 
     def shadow_refused(self, rows: int) -> None:
         if rows:

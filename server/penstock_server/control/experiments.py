@@ -140,10 +140,11 @@ def _since(first: _Seen, now: _Seen, measured: _Seen | None, bounds: Mapping[str
         new.labelled_requests - old.labelled_requests,
         new.wrong_requests - old.wrong_requests,
         (
-            float(new.values - old.values),
-            new.value_sum - old.value_sum,
-            new.value_squares - old.value_squares,
+            float(new.request_values - old.request_values),
+            new.request_value_sum - old.request_value_sum,
+            new.request_value_squares - old.request_value_squares,
         ),
+        now.requests.units[0] - first.requests.units[0],
     )
 
 

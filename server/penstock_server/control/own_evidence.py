@@ -60,15 +60,19 @@ class OwnEvidence:
         if not counters:
             return VersionTotals()
         found = routed.totals(counters)
-        return VersionTotals(found.requests, found.failed, found.latency)
+        first, fourth, counted = found.by_key
+        return VersionTotals(found.requests, found.failed, found.latency, (first, fourth, counted))
 
     def _shadow(self, key: VersionKey) -> ShadowTotals:
         counters = self._counters.of_version(key)
         if not counters:
             return ShadowTotals()
         agree, disagree, failed, refused = np.sum([one.shadow for one in counters], axis=0).tolist()
-        distances = np.sum([one.scores for one in counters], axis=0)
-        return ShadowTotals(agree, disagree, failed + refused, tuple(distances.tolist()))
+        distances, differing = (
+            tuple(np.sum([getattr(one, name) for one in counters], axis=0).tolist())
+            for name in ("request_scores", "differing")
+        )
+        return ShadowTotals(agree, disagree, failed + refused, distances, differing)
 
 
 def label_counts(totals: LabelTotals, model: str, version: str, champion: str) -> LabelCounts:
@@ -87,9 +91,13 @@ def label_counts(totals: LabelTotals, model: str, version: str, champion: str) -
                 *(mine.labelled_requests, mine.wrong_requests),
                 *(other.labelled_requests, other.wrong_requests),
             )
-            values += [n for each in (mine, other) for n in (each.values, each.value_sum, each.value_squares)]
+            values += [n for each in (mine, other) for n in _values(each)]
     pairs = totals.pair(model, champion, version)
     return LabelCounts(wrong, pairs.requests, tuple(values.tolist()))
+
+
+def _values(totals: SubjectTotals) -> tuple[float, float, float]:
+    return totals.request_values, totals.request_value_sum, totals.request_value_squares
 
 
 def by_weight(totals: LabelTotals, model: str, version: str, role: str) -> dict[float, SubjectTotals]:

@@ -24,7 +24,8 @@ from penstock_server.control.own_evidence import label_counts
 from penstock_server.control.replicas import TIMEOUT_S, get
 from penstock_server.errors import InvalidInputError
 from penstock_server.labels.totals import LabelTotals, PairLabels, PairTotals, SubjectTotals, VersionLabels
-from penstock_server.metrics.counters import LATENCY_EDGES_S, SCORE_EDGES, SHADOW_RESULTS
+from penstock_server.metrics.counters import KEY_FAILURES, LATENCY_EDGES_S, SCORE_EDGES, SHADOW_RESULTS
+from penstock_server.rollout import shares
 from penstock_server.rollout.evidence import LabelCounts, ShadowTotals, Snapshot, VersionTotals, weight_key
 
 log = structlog.get_logger(__name__)
@@ -36,19 +37,22 @@ RUN: Final = "penstock_counters_info"
 SHARE: Final = "penstock_routed_share_ratio"
 REQUESTS: Final = "penstock_routed_requests_total"
 FAILURES: Final = "penstock_routed_failures_total"
+BY_KEY: Final = "penstock_routed_key_failures_total"
 LATENCY: Final = "penstock_routed_latency_seconds_bucket"
 SHADOW: Final = "penstock_shadow_comparisons_total"
-DISTANCE: Final = "penstock_shadow_score_distance_bucket"
+DISTANCE: Final = "penstock_shadow_request_score_distance_bucket"
+DIFFERING: Final = "penstock_shadow_request_differing_ratio_bucket"
 LABELLED: Final = "penstock_labelled_requests_total"
-VALUES: Final = "penstock_answer_values_total"
-VALUE_SUM: Final = "penstock_answer_value_summed"
-VALUE_SQUARES: Final = "penstock_answer_value_squares"
+VALUES: Final = "penstock_request_values_total"
+VALUE_SUM: Final = "penstock_request_value_summed"
+VALUE_SQUARES: Final = "penstock_request_value_squares"
 PAIRS: Final = "penstock_labelled_request_pairs_total"
 METRICS: Final = (
-    RUN, SHARE, REQUESTS, FAILURES, LATENCY, SHADOW, DISTANCE, LABELLED, VALUES, VALUE_SUM, VALUE_SQUARES, PAIRS,
+    RUN, SHARE, REQUESTS, FAILURES, BY_KEY, LATENCY, SHADOW, DISTANCE, DIFFERING, LABELLED,
+    VALUES, VALUE_SUM, VALUE_SQUARES, PAIRS,
 )  # fmt: skip
 _OF_METRICS: Final = {
-    "__name__", "model_name", "model_version", "champion_version", "run", "le", "result", "role", "weight",
+    "__name__", "model_name", "model_version", "champion_version", "run", "le", "result", "role", "weight", "which",
 }  # fmt: skip
 """Labels of the metrics; all others say which target was scraped."""
 _MOST: Final = 2.0**53
@@ -189,13 +193,23 @@ class _Target:
             _count(self._sum(REQUESTS, version)),
             _count(self._sum(FAILURES, version)),
             self._cells(LATENCY, version, LATENCY_EDGES_S),
+            self._by_key(version),
         )
+
+    def _by_key(self, version: str) -> tuple[int, int, int] | None:
+        """Failures by key; None where the server is older and does not tell."""
+        if not self._of(BY_KEY, version):
+            return None
+        first, fourth, counted = (_count(self._sum(BY_KEY, version, which=which)) for which in KEY_FAILURES)
+        return first, fourth, counted
 
     def _shadow(self, version: str) -> ShadowTotals:
         agree, disagree, failed, refused = (
             _count(self._sum(SHADOW, version, result=result)) for result in SHADOW_RESULTS
         )
-        return ShadowTotals(agree, disagree, failed + refused, self._cells(DISTANCE, version, SCORE_EDGES))
+        distances = self._cells(DISTANCE, version, SCORE_EDGES)
+        differing = self._cells(DIFFERING, version, shares.EDGES)[:-1]
+        return ShadowTotals(agree, disagree, failed + refused, distances, differing)
 
     def _labels(self, model: str, version: str, champion: str) -> LabelCounts | None:
         if not self._held[LABELLED] and not self._held[PAIRS]:
@@ -222,9 +236,9 @@ class _Target:
         return SubjectTotals(
             labelled_requests=right + wrong,
             wrong_requests=wrong,
-            values=_count(self._sum(VALUES, version, **of)),
-            value_sum=self._sum(VALUE_SUM, version, **of),
-            value_squares=self._sum(VALUE_SQUARES, version, **of),
+            request_values=_count(self._sum(VALUES, version, **of)),
+            request_value_sum=self._sum(VALUE_SUM, version, **of),
+            request_value_squares=self._sum(VALUE_SQUARES, version, **of),
         )
 
     def _cells(self, name: str, version: str, edges: Sequence[float]) -> tuple[int, ...]:

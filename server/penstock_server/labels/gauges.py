@@ -127,10 +127,14 @@ def _totals(totals: LabelTotals) -> Iterator[Metric]:
         "The same of the first rows of requests, which versions are compared by: all rows of a request go to one version.",
         labels=[*_SHARE, "result"],
     )
-    values = CounterMetricFamily("penstock_answer_values", "Answers whose value is known in time.", labels=_SHARE)
+    values = CounterMetricFamily(
+        "penstock_request_values",
+        "Requests whose first row has a value that was known in time, by which versions are compared.",
+        labels=_SHARE,
+    )
     # Gauges, since values may be negative.
-    sums = GaugeMetricFamily("penstock_answer_value_summed", "Sum of the values of answers.", labels=_SHARE)
-    squares = GaugeMetricFamily("penstock_answer_value_squares", "Sum of their squares.", labels=_SHARE)
+    sums = GaugeMetricFamily("penstock_request_value_summed", "Sum of these values.", labels=_SHARE)
+    squares = GaugeMetricFamily("penstock_request_value_squares", "Sum of their squares.", labels=_SHARE)
     added: dict[tuple[str, ...], SubjectTotals] = {}
     for each in totals.versions:
         key: tuple[str, ...] = (
@@ -148,10 +152,10 @@ def _totals(totals: LabelTotals) -> Iterator[Metric]:
             answers.add_metric([*key, result], count)
         requests.add_metric([*key, "right"], own.labelled_requests - own.wrong_requests)
         requests.add_metric([*key, "wrong"], own.wrong_requests)
-        if own.values:
-            values.add_metric(key, own.values)
-            sums.add_metric(key, own.value_sum)
-            squares.add_metric(key, own.value_squares)
+        if own.request_values:
+            values.add_metric(key, own.request_values)
+            sums.add_metric(key, own.request_value_sum)
+            squares.add_metric(key, own.request_value_squares)
     pairs = CounterMetricFamily(
         "penstock_labelled_pairs",
         "Rows that a champion and its shadow both answered, by whose class was right.",

@@ -30,6 +30,7 @@ class SubjectTotals(msgspec.Struct):
         values, value_sum, value_squares: how many values came in time, their sum and the sum of their squares.
         labelled_requests, wrong_requests: `labelled` and `wrong` among the first rows of requests. A request goes to one
             version with all its rows, so these are what a test of versions may count.
+        request_values, request_value_sum, request_value_squares: the same of values.
     """
 
     rows: int = 0
@@ -42,6 +43,9 @@ class SubjectTotals(msgspec.Struct):
     value_squares: float = 0.0
     labelled_requests: int = 0
     wrong_requests: int = 0
+    request_values: int = 0
+    request_value_sum: float = 0.0
+    request_value_squares: float = 0.0
 
     def plus(self, other: "SubjectTotals") -> "SubjectTotals":
         """Both together."""
@@ -229,6 +233,10 @@ class Counted(msgspec.Struct):
             totals.values += len(values)
             totals.value_sum += float(values.sum())
             totals.value_squares += float((values**2).sum())
+            values = values[own["row"][valued] == 0]
+            totals.request_values += len(values)
+            totals.request_value_sum += float(values.sum())
+            totals.request_value_squares += float((values**2).sum())
 
     def _by_subject(self, rows: Rows) -> Iterator[tuple[int, SubjectTotals, NDArray[np.bool_]]]:
         for subject in np.unique(rows["subject"]).tolist():

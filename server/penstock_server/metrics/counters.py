@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock_server.rollout import shares
 from penstock_server.tracing.layout import EXEMPLAR_WORDS
 
 Integers = NDArray[np.int64]
@@ -54,6 +55,11 @@ REFUSALS: Final = (
 )
 FAILURES: Final = ("model_failed", "internal", "invalid_input")
 """The reasons of `REFUSALS` for which a version may be to blame: one that takes other columns refuses what others take."""
+KEY_FAILURES: Final = ("first", "fourth", "counted")
+"""Of the failures of requests that named no version, those that are the first of their routing key, those that are its fourth,
+and all but what a key has had beyond `MOST_OF_A_KEY`. Those without a key are in each. See `metrics.failed_keys`."""
+NTH_FAILURE: Final = 4
+MOST_OF_A_KEY: Final = 32
 SHADOW_RESULTS: Final = ("agree", "disagree", "failed", "refused")
 """What became of rows that the champion answered, and the shadow got."""
 SHADOW_DROPS: Final = ("busy", "incompatible", "sampled_out")
@@ -134,6 +140,9 @@ class CountersShape:
             + 1
             + 1
             + _LATENCY_CELLS
+            + len(KEY_FAILURES)
+            + len(shares.EDGES)
+            + _SCORE_CELLS
             + MAX_PAIRED
             + 1
             + (MAX_PAIRED + 1) ** 2
@@ -159,6 +168,8 @@ class SharedCounters:
             appearance (an index into the names when the labels are not numbers).
         shadow, shadow_drops: rows by result and by reason of the drop.
         scores, score_sum: rows by distance between the shadow's score and the champion's; their sum [1], float64.
+        differing: requests by the share of their rows that do not agree, in the cells of `rollout.shares`.
+        request_scores: requests by the mean distance of their rows' scores, each of which is at most 1.
         pairs: [champion's class, shadow's class] rows, [MAX_PAIRED + 1] each way.
         pair_values: [MAX_PAIRED] the labels that they stand for, `pair_count` of them so far, in order of appearance.
         time_ratios: batches by how many times the champion's time the shadow took.
@@ -166,6 +177,7 @@ class SharedCounters:
         routed: [1] requests that named no version and came here by their key or by chance, whatever became of them.
         named_failed: [1] of those that named the version, by its number or an alias, the refusals for a reason of `FAILURES`.
         named_latency: [buckets + 1] of the same, the answered ones by their total latency; `latency` has them too.
+        key_failures: of those that named none, the failures by the order of `KEY_FAILURES`, while canaries share the requests.
         waiting: [rows, requests] now in the queue.
         cache: in the order of `CACHE_CELLS`; `rows` and `requests` have the hits too.
         cache_ns: [hits, misses] sums of what the response cache took of the reactor's time, float64.
@@ -214,6 +226,9 @@ class SharedCounters:
         self.routed = self._take(1)
         self.named_failed = self._take(1)
         self.named_latency = self._take(_LATENCY_CELLS)
+        self.key_failures = self._take(len(KEY_FAILURES))
+        self.differing = self._take(len(shares.EDGES))
+        self.request_scores = self._take(_SCORE_CELLS)
         self.pair_values = self._take(MAX_PAIRED)
         self.pair_count = self._take(1)
         self.pairs = self._take((MAX_PAIRED + 1) ** 2).reshape(MAX_PAIRED + 1, MAX_PAIRED + 1)

@@ -23,6 +23,7 @@ from prometheus_client.samples import Exemplar
 from penstock.names import SERVER_NAME, VersionKey, VersionState
 from penstock_server.metrics.counters import (
     CACHE_CELLS,
+    KEY_FAILURES,
     LATENCY_EDGES_S,
     LOG_DROPS,
     MAX_CLASSES,
@@ -37,6 +38,7 @@ from penstock_server.metrics.counters import (
     SharedCounters,
 )
 from penstock_server.metrics.routed import totals
+from penstock_server.rollout import shares
 
 VERSION: Final = ["model_name", "model_version"]
 _BILLION: Final = 1e9
@@ -277,6 +279,12 @@ def _routed(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
     failures = CounterMetricFamily(
         "penstock_routed_failures", "Those of them that the version failed to answer, by its own fault.", labels=VERSION
     )
+    by_key = CounterMetricFamily(
+        "penstock_routed_key_failures",
+        "Those of the failures, while canaries share the requests, that are their routing key's first, that are its fourth, "
+        "and that are counted, which leaves out what one key has had beyond 32. Those without a key are in each.",
+        labels=[*VERSION, "which"],
+    )
     latency = HistogramMetricFamily(
         "penstock_routed_latency_seconds", "Time of those of them that were answered.", labels=VERSION
     )
@@ -284,8 +292,10 @@ def _routed(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         found = totals(version.counters)
         requests.add_metric(_labels(version), found.requests)
         failures.add_metric(_labels(version), found.failed)
+        for which, count in zip(KEY_FAILURES, found.by_key, strict=True):
+            by_key.add_metric([*_labels(version), which], count)
         latency.add_metric(_labels(version), _buckets(LATENCY_EDGES_S, np.array(found.latency)), sum_value=None)
-    yield from (requests, failures, latency)
+    yield from (requests, failures, by_key, latency)
 
 
 def _queues(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
@@ -362,6 +372,16 @@ def _shadows(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
         "Largest difference between a row's scores and the champion's.",
         labels=VERSION,
     )
+    differing = HistogramMetricFamily(
+        "penstock_shadow_request_differing_ratio",
+        "Share of each request's rows, of those that the champion answered, that the shadow did not answer alike.",
+        labels=VERSION,
+    )
+    request_distance = HistogramMetricFamily(
+        "penstock_shadow_request_score_distance",
+        "Mean over each request's rows of the largest difference between a row's scores, up to 1.",
+        labels=VERSION,
+    )
     latency = GaugeMetricFamily(
         "penstock_shadow_latency_ratio",
         "The shadow's time for the batches it ran, over the champion's.",
@@ -390,13 +410,17 @@ def _shadows(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:
             agreement.add_metric(labels, counts[0] / compared)
         scores, total = summed(version.counters, "scores"), float(summed(version.counters, "score_sum")[0])
         distance.add_metric(labels, _buckets(SCORE_EDGES, scores), sum_value=total)
+        by_share = np.append(summed(version.counters, "differing"), 0)
+        differing.add_metric(labels, _buckets(shares.EDGES, by_share), sum_value=None)
+        by_distance = summed(version.counters, "request_scores")
+        request_distance.add_metric(labels, _buckets(SCORE_EDGES, by_distance), sum_value=None)
         champion_ns, shadow_ns = summed(version.counters, "pair_ns").tolist()
         if champion_ns:
             latency.add_metric(labels, shadow_ns / champion_ns)
         for pair, count in class_pairs(version).items():
             classes.add_metric([*labels, *pair], count)
         ratios.add_metric(labels, _buckets(TIME_RATIO_EDGES, summed(version.counters, "time_ratios")), sum_value=None)
-    yield from (results, drops, agreement, distance, latency, classes, ratios)
+    yield from (results, drops, agreement, distance, differing, request_distance, latency, classes, ratios)
 
 
 def _request_log(versions: Sequence[VersionSnapshot]) -> Iterator[Metric]:

@@ -18,10 +18,13 @@ from penstock_server.features.cells import AnswerCells, ClassCells
 from penstock_server.metrics.counters import (
     CACHE_CELLS,
     FAILURES,
+    KEY_FAILURES,
     LATENCY_EDGES_NS,
     LOG_DROPS,
     MAX_CLASSES,
     MAX_PAIRED,
+    MOST_OF_A_KEY,
+    NTH_FAILURE,
     REFUSALS,
     SCORE_EDGES,
     SHADOW_DROPS,
@@ -32,7 +35,9 @@ from penstock_server.metrics.counters import (
     latency_bucket,
     rows_bucket,
 )
+from penstock_server.metrics.failed_keys import FailedKeys
 from penstock_server.metrics.prediction_counts import ClassCounts, NumberCounts
+from penstock_server.rollout import shares
 
 _REASONS: Final[dict[type[PenstockError], str]] = {
     errors.InvalidInputError: "invalid_input",
@@ -54,6 +59,7 @@ _LOG_DROP_CELL: Final = {reason: cell for cell, reason in enumerate(LOG_DROPS)}
 _HITS, _HIT_ROWS, _MISSES, _EVICTIONS, _BYTES = range(len(CACHE_CELLS))
 _AGREE, _DISAGREE, _FAILED, _REFUSED = range(len(SHADOW_RESULTS))
 _TOTAL, _QUEUE, _FEATURES, _INFER = range(len(STAGES))
+_FIRST, _NTH, _COUNTED = range(len(KEY_FAILURES))
 _FARTHEST: Final = 1e12
 """The most that one row adds to the sum of distances: an infinite one, of answers of other shapes, must not end the sum."""
 
@@ -75,6 +81,7 @@ class Recorder:
         counters: the version's.
         sub_window_rows: rows of a sub-window.
         number_counts: counts numbers, each by its place among the answers.
+        failed_keys: how often each routing key has failed; None while no canary shares the model's requests.
     """
 
     def __init__(
@@ -96,6 +103,8 @@ class Recorder:
         self._routed = counters.routed.data
         self._named_failed = counters.named_failed.data
         self._named_latency = counters.named_latency.data
+        self._key_failures = counters.key_failures.data
+        self.failed_keys: FailedKeys | None = None
         self._waiting = counters.waiting.data
         self._cache = counters.cache.data
         self._cache_ns = counters.cache_ns.data
@@ -276,11 +285,24 @@ class Recorder:
             self.counters.class_count[0] = cell + 1
         return cell
 
-    def refused(self, reason: str, requests: int = 1, *, is_named: bool = False) -> None:
-        """Records requests without an answer, by a reason of `REFUSALS`; `is_named` if they named the version."""
-        self._refusals[_REFUSAL_CELL[reason]] += requests
-        if is_named and reason in FAILURES:
-            self._named_failed[0] += requests
+    def refused(self, reason: str, *, is_named: bool = False, key: str = "") -> None:
+        """Records a request without an answer, by a reason of `REFUSALS`.
+
+        Args:
+            reason: why.
+            is_named: it named the version.
+            key: by which it came to the version if it named none; "" if by chance.
+        """
+        self._refusals[_REFUSAL_CELL[reason]] += 1
+        if reason not in FAILURES:
+            return
+        if is_named:
+            self._named_failed[0] += 1
+        elif self.failed_keys is not None:
+            count = self.failed_keys.count(key) if key else 1
+            self._key_failures[_FIRST] += count == 1
+            self._key_failures[_NTH] += not key or count == NTH_FAILURE
+            self._key_failures[_COUNTED] += count <= MOST_OF_A_KEY
 
     def refusal_cells(self, reasons: Sequence[str]) -> list[NDArray[np.int64]]:
         """Where kernels count requests without an answer, int64 [1] for each reason."""
@@ -346,8 +368,7 @@ class Recorder:
         agreeing = int(np.count_nonzero(agree))
         counters.shadow[_AGREE] += agreeing
         counters.shadow[_DISAGREE] += len(agree) - agreeing
-        cells = np.searchsorted(SCORE_EDGES, distance, side="left")
-        counters.scores += np.bincount(cells, minlength=len(counters.scores))
+        counters.scores += _cells_of(distance, SCORE_EDGES, len(counters.scores))
         counters.score_sum[0] += np.minimum(np.nan_to_num(distance, nan=1.0, posinf=_FARTHEST), _FARTHEST).sum()
         counters.pair_ns[0] += champion_s * 1e9
         counters.pair_ns[1] += shadow_s * 1e9
@@ -357,6 +378,17 @@ class Recorder:
             pairs = Counter(zip(*(labels.tolist() for labels in classes), strict=True))
             for (champion, shadow), rows in pairs.items():
                 counters.pairs[self._pair_cell(champion), self._pair_cell(shadow)] += rows
+
+    def shadow_requests(self, differing: NDArray[np.float64], distances: NDArray[np.float64]) -> None:
+        """Records requests that a shadow ran after the champion.
+
+        Args:
+            differing: the share of each one's rows that do not agree, of those that the champion answered.
+            distances: of each one of which both answered a row, the mean distance of its scores, none of which is above 1.
+        """
+        counters = self.counters
+        counters.differing += _cells_of(differing, shares.EDGES, len(counters.differing))
+        counters.request_scores += _cells_of(distances, SCORE_EDGES, len(counters.request_scores))
 
     def _pair_cell(self, value: int) -> int:
         cell = self._pair_cells.get(value)
@@ -388,3 +420,8 @@ class Recorder:
     def request_log_dropped(self, reason: str, rows: int) -> None:
         """Records sampled rows that were not written, by a reason of `LOG_DROPS`."""
         self.counters.log_drops[_LOG_DROP_CELL[reason]] += rows
+
+
+def _cells_of(values: NDArray[np.float64], edges: Sequence[float], cells: int) -> NDArray[np.int64]:
+    """How many values are in each of so many cells, whose upper ends these are."""
+    return np.bincount(np.searchsorted(edges, values, side="left"), minlength=cells)

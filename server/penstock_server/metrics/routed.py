@@ -22,11 +22,13 @@ class RoutedTotals(NamedTuple):
     Attributes:
         requests: those that came to the version by their key or by chance, whatever became of them; some may wait still.
         failed: those that it failed to answer, by its own fault.
+        by_key: of these, while canaries share the model's requests, as `counters.KEY_FAILURES` tells them apart.
         latency: those that it answered, by the cells of `counters.LATENCY_EDGES_S` and one for all that took longer.
     """
 
     requests: int
     failed: int
+    by_key: tuple[int, ...]
     latency: tuple[int, ...]
 
     @property
@@ -43,7 +45,8 @@ def totals(workers: Sequence[SharedCounters]) -> RoutedTotals:
     named_failed, named = _sum(workers, "named_failed"), _sum(workers, "named_latency")
     latency = np.maximum(0, _sum(workers, "latency")[_TOTAL] - named)
     failed = max(0, int(_sum(workers, "refusals")[_FAILED].sum() - named_failed[0]))
-    return RoutedTotals(int(_sum(workers, "routed")[0]), failed, tuple(latency.tolist()))
+    by_key = tuple(_sum(workers, "key_failures").tolist())
+    return RoutedTotals(int(_sum(workers, "routed")[0]), failed, by_key, tuple(latency.tolist()))
 
 
 def _sum(workers: Sequence[SharedCounters], name: str) -> NDArray[Any]:

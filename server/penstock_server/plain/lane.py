@@ -447,10 +447,6 @@ class Lane:
             self.forms[entry[layout.N_PLAN // 8]],
         )
 
-    def route(self, number: int) -> Route:
-        """How a request of a batch that is not over came to the version."""
-        return self.forms[int(self._tables.entries[number, layout.N_PLAN // 8])].route
-
     def slot(self, number: int) -> int:
         """The call of a request of a batch that is not over."""
         return int(self._tables.entries[number, layout.N_SLOT // 8])

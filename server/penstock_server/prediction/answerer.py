@@ -55,6 +55,7 @@ def refuse(
     subject: int = 0,
     *,
     is_named: bool = False,
+    key: str = "",
 ) -> None:
     """Ends a call with an error, counted by its reason: the one way out for a request that gets no answer.
 
@@ -65,9 +66,10 @@ def refuse(
         trace: of the request.
         subject: what traces call the version that it asks for.
         is_named: it named the version.
+        key: by which it came to the version if it named none; "" if by chance.
     """
     call.pending = None
-    report.refused(refusal_reason(error), is_named=is_named)
+    report.refused(refusal_reason(error), is_named=is_named, key=key)
     if trace is not None:
         trace.refused(error, subject)
     # Its frames hold the request and the call, and a call may keep the error: a cycle that the collector sees late.
@@ -99,6 +101,7 @@ class PendingRequest:
         cache_key: under which its answer is kept in the response cache; empty where none is kept.
         trace: writes how it went; None if it is not traced.
         route: how it came to the version.
+        routing_key: by which, if it named no version; "" if by chance.
     """
 
     __slots__ = (
@@ -117,6 +120,7 @@ class PendingRequest:
         "is_watched",
         "priority",
         "route",
+        "routing_key",
         "rows",
         "size_bytes",
         "trace",
@@ -137,9 +141,11 @@ class PendingRequest:
         cache_key: bytes = b"",
         trace: Trace | None = None,
         route: Route = NAMED,
+        routing_key: str = "",
     ) -> None:
         self.cache_key = cache_key
         self.route = route
+        self.routing_key = routing_key
         self.executor = executor
         self.trace = trace
         self.call = call
@@ -319,7 +325,7 @@ class Answerer(ABC):
             traced = [(at, item.trace.context) for at, item in enumerate(items) if item.trace is not None]
         if drawn and self.sampler is not None:
             self._log(self.sampler, drawn, batch, answered, outputs.arrays)
-        self.observe(work, outputs, items, traced, keyed)
+        self.observe(work, outputs, items, traced, keyed=keyed, counts=batch.counts)
 
     def _record(
         self, batch: Batch[PendingRequest], answered: list[PendingRequest], outputs: Outputs
@@ -437,16 +443,16 @@ class Answerer(ABC):
         return self._clock()
 
     def refuse_call(
-        self, call: Call, error: PenstockError, trace: Trace | None = None, *, is_named: bool = False
+        self, call: Call, error: PenstockError, trace: Trace | None = None, *, is_named: bool = False, key: str = ""
     ) -> None:
-        """Ends a call with an error; `is_named` if it named the version."""
-        refuse(call, self.report, error, trace, self.subject, is_named=is_named)
+        """Ends a call with an error; `is_named` if it named the version, and by which `key` it came if it did not."""
+        refuse(call, self.report, error, trace, self.subject, is_named=is_named, key=key)
 
     def refuse(self, request: PendingRequest, error: PenstockError) -> None:
         """Ends a request with an error, unless it is over."""
         if request.is_over:
             return
-        refuse(request.call, self.report, error, request.trace, self.subject, is_named=request.route.is_named)
+        self.refuse_call(request.call, error, request.trace, is_named=request.route.is_named, key=request.routing_key)
 
     def too_late(self, request: PendingRequest) -> PenstockError:
         """The error of a request that cannot be answered before its deadline."""
@@ -488,12 +494,15 @@ class Answerer(ABC):
         outputs: Outputs,
         requests: Sequence[HasRows],
         traced: Sequence[TracedRequest] = (),
+        *,
         keyed: Sequence[KeyedRows] = (),
+        counts: Sequence[int] = (),
     ) -> None:
         """Counts what was predicted, and copies the batch to the shadows that it is drawn for.
 
         The requests are those that were joined, in order; a slice, which is a part of one, has none. Of these, some are traced,
-        and some have an id by which the shadows' answers are recorded.
+        and some have an id by which the shadows' answers are recorded. `counts` are the rows of each, and none for a further
+        slice of a request.
         """
         is_batched, is_drift = self.servable.is_batched, not work.is_repeat
         count_answers(self.report, self.reader, outputs, is_batched=is_batched, is_drift=is_drift)
@@ -512,6 +521,7 @@ class Answerer(ABC):
             is_overridden=bool(work.given),
             traced=traced,
             keyed=keyed,
+            counts=counts,
         )
         for target in drawn:
             target.offer(copy)

@@ -28,7 +28,7 @@ class KeptBatches(PlainBatches):
     """The plain requests of one executor as they come.
 
     Args:
-        answerer, lane, port, read, give_back: as `PlainBatches` has them.
+        answerer, lane, port, read, key_of, give_back: as `PlainBatches` has them.
         queue: has a request wait in the executor's queue.
         onward: takes what is not kept.
         responses: what is kept.
@@ -42,13 +42,14 @@ class KeptBatches(PlainBatches):
         port: PlainPort,
         *,
         read: Reader,
+        key_of: Callable[[bytes], str],
         queue: Callable[[PendingRequest], None],
         give_back: Callable[[Lane], None],
         onward: PlainBatches,
         responses: VersionResponses,
         recent: Callable[[], RecentRequests | None],
     ) -> None:
-        super().__init__(answerer, lane, port, read=read, run_alone=queue, give_back=give_back)
+        super().__init__(answerer, lane, port, read=read, key_of=key_of, run_alone=queue, give_back=give_back)
         lane.forms = onward.lane.forms
         # Each number is written anew when a request comes that has it.
         self._keys: dict[int, bytes] = {}
@@ -122,7 +123,7 @@ class KeptBatches(PlainBatches):
             self.refuse_too_large(hits)
         if drawn:
             self.log(hits, drawn, outputs)
-        answerer.observe(work, outputs, self.requests_for_shadow(hits), traced, self.keyed(hits))
+        self.observe(hits, work, outputs, traced)
 
     def _go_on(self, misses: LaneBatch, each_s: float, now_s: float) -> None:
         """Has requests wait where they run from, and leaves those to the general path on which that lane does not decide."""

@@ -247,7 +247,8 @@ class LargeRequests:
             answerer.report.drift_added(work.cells, self._servable.counted_rows(work.rows))
         try:
             keyed = self._recorded(run, outputs, first, work.rows)
-            answerer.observe(work, outputs, () if is_cut else (run.request,), keyed=keyed)
+            counts = () if first else (work.rows,)
+            answerer.observe(work, outputs, () if is_cut else (run.request,), keyed=keyed, counts=counts)
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged there
             return error
         if outputs.refusal is not None:

@@ -36,6 +36,7 @@ class ReadRequest(NamedTuple):
     """A message as the general path reads it."""
 
     request_id: str
+    routing_key: str
     decoded: DecodedRows
 
 
@@ -51,6 +52,7 @@ class PlainBatches:
         lane: where they wait.
         port: the transport that has their calls.
         read: reads a message in the general way.
+        key_of: reads the routing key of a message, "" for none.
         run_alone: has a request run alone.
         give_back: takes the lane back.
         is_threaded: its batches run on a thread, which has the next one while this one is answered.
@@ -68,6 +70,7 @@ class PlainBatches:
         port: PlainPort,
         *,
         read: Reader,
+        key_of: Callable[[bytes], str],
         run_alone: Callable[[PendingRequest], None],
         give_back: Callable[[Lane], None],
         is_threaded: bool = False,
@@ -76,6 +79,7 @@ class PlainBatches:
         self.lane = lane
         self._port = port
         self._read = read
+        self._key_of = key_of
         self._give_back = give_back
         self._is_threaded = is_threaded
         self.fused: Fused | None = None
@@ -171,7 +175,7 @@ class PlainBatches:
             self.refuse_too_large(batch)
         if drawn:
             self.log(batch, drawn, outputs)
-        answerer.observe(work, outputs, self.requests_for_shadow(batch), traced, self.keyed(batch))
+        self.observe(batch, work, outputs, traced)
 
     def _keep(self, batch: LaneBatch, outputs: Outputs) -> None:
         """Keeps the answers of a batch, where they are to be kept."""
@@ -265,6 +269,12 @@ class PlainBatches:
             return ()
         return [self._read(self.lane.message(number).content) for number in batch.numbers.tolist()]
 
+    def observe(self, batch: LaneBatch, work: Work, outputs: Outputs, traced: Sequence[TracedRequest]) -> None:
+        """Has a batch that was answered counted, and copied to the shadows; some of its requests are traced."""
+        counts = self.lane.row_counts(batch).tolist() if self._answerer.is_copied else ()
+        requests, keyed = self.requests_for_shadow(batch), self.keyed(batch)
+        self._answerer.observe(work, outputs, requests, traced, keyed=keyed, counts=counts)
+
     def keyed(self, batch: LaneBatch) -> Sequence[KeyedRows]:
         """The requests of a batch with an id that are answered, where a shadow's answers are recorded too."""
         answerer = self._answerer
@@ -301,7 +311,7 @@ class PlainBatches:
             if place not in answered:
                 continue
             message = self.lane.message(int(batch.numbers[place]))
-            request_id, rows = self._read(message.content)
+            request_id, _, rows = self._read(message.content)
             id_field = encoded_id(request_id)
             own = [array[starts[place] : starts[place + 1]] for array in outputs.arrays]
             if sampler is not None:
@@ -336,15 +346,24 @@ class PlainBatches:
                 call.pending = pending
                 then(pending)
             except PenstockError as refused:
-                self._answerer.refuse_call(call, refused, trace, is_named=message.form.route.is_named)
+                self._refuse_call(message, call, refused, trace)
             except Exception as bug:  # noqa: BLE001 - logged, and told to the caller
                 self._answerer.failures.failed("batch failed", bug, with_traceback=True)
-                bug_error = PenstockError("the batch failed")
-                self._answerer.refuse_call(call, bug_error, trace, is_named=message.form.route.is_named)
+                self._refuse_call(message, call, PenstockError("the batch failed"), trace)
+
+    def _refuse_call(self, message: Message, call: Call, error: PenstockError, trace: Trace | None) -> None:
+        self._answerer.refuse_call(
+            call, error, trace, is_named=message.form.route.is_named, key=self._counted_key(message)
+        )
+
+    def _counted_key(self, message: Message) -> str:
+        """The routing key of a request that ends with an error, if it matters; "" if not."""
+        is_drawn = self._answerer.report.failed_keys is not None and not message.form.route.is_named
+        return self._key_of(message.content) if is_drawn else ""
 
     def _pending(self, message: Message, call: Call, trace: Trace | None) -> PendingRequest:
         """A request of a batch as the general path has it."""
-        request_id, rows = self._read(message.content)
+        request_id, key, rows = self._read(message.content)
         pending = PendingRequest(
             self._answerer,
             call,
@@ -357,6 +376,7 @@ class PlainBatches:
             size_bytes=len(message.content),
             trace=trace,
             route=message.form.route,
+            routing_key=key,
         )
         pending.encoder = message.form.encoder
         return pending
@@ -367,12 +387,13 @@ class PlainBatches:
 
     def _end_call(self, number: int, error: PenstockError) -> None:
         """Ends the call of a running request with an error."""
-        slot, is_named = self.lane.slot(number), self.lane.route(number).is_named
+        message = self.lane.message(number)
         if (trace := self._trace(number)) is not None:
             trace.refused(error, self._answerer.subject)
+        key = self._counted_key(message)
         self.lane.let_go(number)
-        self._answerer.report.refused(refusal_reason(error), is_named=is_named)
-        self._port.fail(slot, error)
+        self._answerer.report.refused(refusal_reason(error), is_named=message.form.route.is_named, key=key)
+        self._port.fail(message.slot, error)
 
 
 def tails(outputs: Outputs) -> list[tuple[int, ...]]:

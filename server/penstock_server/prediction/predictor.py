@@ -94,6 +94,7 @@ class Decoded:
     Attributes:
         routing_table: by which it was routed.
         executor: of the version that it asks for.
+        routing_key: by which it was routed; "" for none.
         outcome: its rows and chosen outputs, or why it is refused.
         cache_key: under which its answer is kept; empty where none is kept.
     """
@@ -101,6 +102,7 @@ class Decoded:
     routing_table: RoutingTable
     request: ModelInferRequest
     executor: Executor
+    routing_key: str
     outcome: tuple[DecodedRows, Choice] | PenstockError
     cache_key: bytes = b""
 
@@ -153,11 +155,15 @@ class Predictor:
         if len(message) > LARGE_BYTES and self._thread is not None and not self._is_quick(message):
             self._infer_large(self._thread, LargeMessage(message, call, self._report, arrived_s, trace))
             return
-        report, subject, is_named = self._report, 0, False
+        report, subject, is_named, key = self._report, 0, False, ""
         try:
             cached = self._cache.find(message)
             request = parse(ModelInferRequest, message, OPEN_INFERENCE) if cached is None else cached.request
-            executor = _executor(request, self._routing_table) if cached is None else self._executor_of(cached)
+            if cached is None:
+                key = _routing_key(request)
+                executor = _executor(request, key, self._routing_table)
+            else:
+                executor = self._executor_of(cached)
             report, subject = executor.report, executor.subject
             route = _route(request, executor)
             is_named = route.is_named
@@ -181,13 +187,14 @@ class Predictor:
                 size_bytes=len(message),
                 trace=trace,
                 route=route,
+                routing_key=key,
             )
             call.pending = pending
             executor.submit(pending)
             if self._plain is not None and len(message) <= MAX_BYTES:
                 self._plain.learn(message, executor, self._routing_table, chosen)
         except PenstockError as error:
-            refuse(call, report, error, trace, subject, is_named=is_named)
+            refuse(call, report, error, trace, subject, is_named=is_named, key=key)
 
     def take_plain(self, plain: "PlainForms") -> None:
         """Has requests that are like one before them taken by kernels from now on."""
@@ -230,14 +237,15 @@ class Predictor:
         is_named = _route(decoded.request, executor).is_named
         if not is_named:
             executor.report.routed()
-        if isinstance(decoded.outcome, PenstockError):
-            refuse(call, executor.report, decoded.outcome, large.trace, executor.subject, is_named=is_named)
-        else:
+        refused = decoded.outcome
+        if not isinstance(refused, PenstockError):
             try:
-                call.pending = pending = self._pending(large, decoded, *decoded.outcome)
+                call.pending = pending = self._pending(large, decoded, *refused)
                 executor.submit(pending)
+                return
             except PenstockError as error:
-                refuse(call, executor.report, error, large.trace, executor.subject, is_named=is_named)
+                refused = error
+        executor.refuse_call(call, refused, large.trace, is_named=is_named, key=decoded.routing_key)
 
     def _pending(self, large: LargeMessage, decoded: Decoded, rows: DecodedRows, chosen: Choice) -> PendingRequest:
         request, executor = decoded.request, decoded.executor
@@ -256,6 +264,7 @@ class Predictor:
             cache_key=decoded.cache_key,
             trace=large.trace,
             route=_route(request, executor),
+            routing_key=decoded.routing_key,
         )
 
     def _executor_of(self, cached: CachedRequest) -> Executor:
@@ -353,6 +362,7 @@ class PlainForms:
             lane,
             self._port,
             read=read,
+            key_of=_key_of,
             run_alone=executor.run_alone,
             give_back=give_back,
             is_threaded=not executor.is_inline,
@@ -369,6 +379,7 @@ class PlainForms:
             first,
             self._port,
             read=read,
+            key_of=_key_of,
             queue=executor.queue_up,
             give_back=give_back,
             onward=plain,
@@ -402,13 +413,20 @@ def _route(request: ModelInferRequest, executor: Executor) -> Route:
 def _read(executor: Executor, message: bytes) -> ReadRequest:
     """A request of a plain form, as the general path reads it."""
     request = parse(ModelInferRequest, message, OPEN_INFERENCE)
-    return ReadRequest(request.id, executor.decoder.decode(request))
+    return ReadRequest(request.id, _routing_key(request), executor.decoder.decode(request))
 
 
-def _executor(request: ModelInferRequest, routing_table: RoutingTable) -> Executor:
-    key = request.id
-    if request.parameters:
-        key = _checked_parameters(request.parameters) or key
+def _key_of(message: bytes) -> str:
+    """The routing key of a request of a plain form."""
+    return _routing_key(parse(ModelInferRequest, message, OPEN_INFERENCE))
+
+
+def _routing_key(request: ModelInferRequest) -> str:
+    """By what a request is routed: its key, else its id, "" for none; refuses parameters that ask for what is not served."""
+    return (_checked_parameters(request.parameters) if request.parameters else "") or request.id
+
+
+def _executor(request: ModelInferRequest, key: str, routing_table: RoutingTable) -> Executor:
     executor = routing_table.model(request.model_name).resolve(request.model_version, key)
     return _explaining(executor) if _explains(request) else executor
 
@@ -434,14 +452,15 @@ def _decoded(message: bytes, routing_table: RoutingTable) -> Decoded | PenstockE
     """What a large message asks for, on a thread; raises nothing."""
     try:
         request = parse(ModelInferRequest, message, OPEN_INFERENCE)
-        executor = _executor(request, routing_table)
+        routing_key = _routing_key(request)
+        executor = _executor(request, routing_key, routing_table)
         try:
             chosen = _chosen(request, executor) if request.outputs else None
             rows, responses = executor.decoder.decode(request), executor.responses
             key = b"" if responses is None else responses.key(*rows)
-            return Decoded(routing_table, request, executor, (rows, chosen), key)
+            return Decoded(routing_table, request, executor, routing_key, (rows, chosen), key)
         except PenstockError as error:
-            return Decoded(routing_table, request, executor, error)
+            return Decoded(routing_table, request, executor, routing_key, error)
     except PenstockError as error:
         return error
     except Exception:

@@ -55,6 +55,7 @@ class AnsweredBatch:
         is_overridden: the request gave other values than the defaults of the champion's inputs, which the shadow may not have.
         traced: those of its requests that are traced.
         keyed: those with an id whose answers are recorded.
+        counts: the rows of each request; none for a further part of a large request, which counts with its first.
     """
 
     blocks: Sequence[bytes]
@@ -68,6 +69,7 @@ class AnsweredBatch:
     is_overridden: bool = False
     traced: Sequence[TracedRequest] = ()
     keyed: Sequence[KeyedRows] = ()
+    counts: Sequence[int] = ()
 
 
 class ShadowThread:
@@ -236,6 +238,7 @@ class ShadowTarget:
         except Exception as error:  # noqa: BLE001 - counted, and logged at a bounded rate
             self._failures.failed("shadow failed", error, with_traceback=True)
             self._report.shadow_failed(batch.rows)
+            self._report.shadow_requests(np.ones(len(batch.counts)), np.empty(0))
         if apart is not None:
             self._counted_rows += self._servable.counted_rows(batch.rows)
             if self._counted_rows >= self._report.sub_window_rows:
@@ -253,6 +256,8 @@ class ShadowTarget:
             champion_s=batch.took_s,
             shadow_s=outputs.features_s + outputs.infer_s,
         )
+        if batch.counts:
+            self._report.shadow_requests(*by_request(batch.counts, champions, own & found.agree, both, found.distance))
 
     def hand_over(self) -> None:
         """Has the reactor add what was counted apart to the version's counters; on the shadow's thread."""
@@ -271,6 +276,35 @@ def _in_places_of(champion: OutputReader, shadow: OutputReader) -> OutputReader:
     if isinstance(champion.classes, NamedLabels) and isinstance(shadow.classes, NamedLabels):
         return champion._replace(classes=champion.classes._replace(places=shadow.classes.places))
     return champion
+
+
+def by_request(
+    counts: Sequence[int],
+    answered: NDArray[np.bool_],
+    agree: NDArray[np.bool_],
+    both: NDArray[np.bool_],
+    distance: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What a batch's rows say of each request, as the unit that tests count: its rows are one draw.
+
+    Args:
+        counts: the rows of each request, which add up to N.
+        answered: [N] rows that the champion answered.
+        agree: [N] those of them that the shadow answered alike.
+        both: [N] rows that both answered.
+        distance: [N] of their scores.
+
+    Returns:
+        Of requests of which the champion answered a row, the share of those rows that do not agree; and of requests of which
+        both answered a row, the mean distance of those rows, each of which is at most 1.
+    """
+    request = np.repeat(np.arange(len(counts)), counts)
+    of_champion, of_both = (np.bincount(request, rows, len(counts)) for rows in (answered, both))
+    differing = np.bincount(request, answered & ~agree, len(counts))
+    near = np.minimum(np.nan_to_num(distance, nan=1.0, posinf=1.0), 1.0)
+    far = np.bincount(request, np.where(both, near, 0.0), len(counts))
+    has_champion, has_both = of_champion > 0, of_both > 0
+    return differing[has_champion] / of_champion[has_champion], far[has_both] / of_both[has_both]
 
 
 def _answered(refusal: Refusal | None, rows: int) -> NDArray[np.bool_]:
@@ -297,5 +331,6 @@ def _single(batch: AnsweredBatch) -> Iterator[AnsweredBatch]:
             is_repeat=batch.is_repeat,
             traced=traced,
             keyed=keyed,
+            counts=(request.rows,),
         )
         start = end

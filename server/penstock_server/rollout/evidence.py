@@ -13,9 +13,12 @@ import msgspec
 
 from penstock_server.errors import InvalidInputError
 from penstock_server.rollout.sequential import Moments, Split
+from penstock_server.rollout.shares import all_or_none
 
 REQUESTS: Final = "requests"
 ERRORS: Final = "errors"
+FIRST_ERRORS: Final = "first_errors"
+FOURTH_ERRORS: Final = "fourth_errors"
 LABELLED: Final = "labelled"
 WRONG: Final = "wrong"
 
@@ -26,12 +29,21 @@ class VersionTotals(msgspec.Struct, frozen=True):
     Attributes:
         requests: those that were answered or failed.
         errors: those that failed because of the version.
+        errors_by_key: of these, those that are the first of their routing key, those that are its fourth, and all but what a
+            key has had beyond some, counted while canaries share the requests; those without a key are in each. None if the
+            server is older and does not say.
         latency: how many took how long: the cells of `metrics.counters.LATENCY_EDGES_S` and one above, or none.
     """
 
     requests: int = 0
     errors: int = 0
     latency: tuple[int, ...] = ()
+    errors_by_key: tuple[int, int, int] | None = None
+
+    @property
+    def units(self) -> tuple[int, int, int]:
+        """`errors_by_key`; where they are not known, each error counts as one without a key."""
+        return (self.errors,) * 3 if self.errors_by_key is None else self.errors_by_key
 
 
 class ShadowTotals(msgspec.Struct, frozen=True):
@@ -39,13 +51,17 @@ class ShadowTotals(msgspec.Struct, frozen=True):
 
     Attributes:
         agree, disagree, failed: rows.
-        distances: how many rows differ by how much in their scores: the cells of `metrics.counters.SCORE_EDGES` and one above.
+        distances: how many requests differ by how much in their scores, on average over their rows: the cells of
+            `metrics.counters.SCORE_EDGES` and one above. Rows if the server is older.
+        differing: how many requests have which share of rows that do not agree: the cells of `rollout.shares`;
+            none if the server is older and does not say.
     """
 
     agree: int = 0
     disagree: int = 0
     failed: int = 0
     distances: tuple[int, ...] = ()
+    differing: tuple[int, ...] = ()
 
 
 class LabelCounts(msgspec.Struct, frozen=True):
@@ -55,7 +71,8 @@ class LabelCounts(msgspec.Struct, frozen=True):
         wrong: by the weight in force when it answered (`weight_key`): the version's labelled and wrong rows, the champion's.
         pairs: of rows that both answered, the champion's being the answer: both right, only the champion, only the version,
             neither.
-        values: number, sum and sum of squares of what answers were worth: the version's, the champion's.
+        values: number, sum and sum of squares of what answers were worth, of each request that of its first row: the version's,
+            the champion's.
     """
 
     wrong: Mapping[str, tuple[int, int, int, int]] = msgspec.field(default_factory=dict)
@@ -91,9 +108,11 @@ class Evidence(msgspec.Struct, frozen=True):
 
     Attributes:
         events: by metric, and by the weight in force (`weight_key`): the version's events, the champion's. "requests" are those
-            routed to them, "labelled" and "wrong" rows.
+            routed to them, "labelled" and "wrong" those of which the first row has a label. "errors" are all but what a key has
+            had beyond some; "first_errors" and "fourth_errors" are those that are their key's first and fourth, or have none.
         shadow: rows that agreed, disagreed, failed.
-        distances: rows by distance of scores.
+        distances: requests by distance of scores, as `ShadowTotals` has them.
+        differing: requests by the share of rows that do not agree, as `ShadowTotals` has them.
         pairs: labelled rows that both answered, as `LabelCounts` has them.
         values: as `LabelCounts` has them.
         updated_s: when something was added last, in seconds since 1970.
@@ -105,6 +124,7 @@ class Evidence(msgspec.Struct, frozen=True):
     pairs: tuple[int, int, int, int] = (0, 0, 0, 0)
     values: tuple[float, ...] = (0.0,) * 6
     updated_s: float = 0.0
+    differing: tuple[int, ...] = ()
 
     def splits(self, metric: str) -> list[Split]:
         """A metric's events, for the tests."""
@@ -145,6 +165,7 @@ class Evidence(msgspec.Struct, frozen=True):
             (pairs[0], pairs[1], pairs[2], pairs[3]),
             tuple(a + b for a, b in zip(self.values, other.values, strict=True)),
             max(self.updated_s, other.updated_s),
+            _sum_of(self.differing, other.differing),
         )
 
 
@@ -152,7 +173,7 @@ _evidence: Final = msgspec.json.Decoder(Evidence)
 
 
 def read_evidence(text: str) -> Evidence:
-    """The evidence in a tag.
+    """The evidence in a tag. In one of earlier servers each error counts as one without a key, and each row as a request.
 
     Raises:
         InvalidInputError: it is none.
@@ -162,6 +183,13 @@ def read_evidence(text: str) -> Evidence:
         _ = [found.splits(metric) for metric in found.events], found.moments
     except (msgspec.DecodeError, RecursionError, ValueError, TypeError) as error:
         raise InvalidInputError(f"the tag holds no evidence of a rollout: {str(error)[:200]}") from error
+    if ERRORS in found.events and FIRST_ERRORS not in found.events:
+        errors = found.events[ERRORS]
+        events = {**found.events, FIRST_ERRORS: errors, FOURTH_ERRORS: errors}
+        found = msgspec.structs.replace(found, events=events)
+    if sum(found.shadow) and not found.differing:
+        agree, disagree, failed = found.shadow
+        found = msgspec.structs.replace(found, differing=all_or_none(agree, disagree + failed))
     return found
 
 
@@ -222,7 +250,9 @@ def _requests(before: Snapshot, after: Snapshot, bounds: Mapping[str, int]) -> E
     ours, theirs = _since(before.version, after.version), _since(before.champion, after.champion)
     if ours is None or theirs is None:
         return Evidence()
-    counts = {REQUESTS: (ours.requests, theirs.requests), ERRORS: (ours.errors, theirs.errors)}
+    counts = {REQUESTS: (ours.requests, theirs.requests)}
+    of_errors = zip((FIRST_ERRORS, FOURTH_ERRORS, ERRORS), ours.units, theirs.units, strict=True)
+    counts |= {metric: (mine, other) for metric, mine, other in of_errors}
     for metric, cell in bounds.items():
         counts[metric] = (sum(ours.latency[cell + 1 :]), sum(theirs.latency[cell + 1 :]))
     return Evidence({metric: {weight: pair} for metric, pair in counts.items()})
@@ -231,17 +261,23 @@ def _requests(before: Snapshot, after: Snapshot, bounds: Mapping[str, int]) -> E
 def _since(before: VersionTotals, after: VersionTotals) -> VersionTotals | None:
     """What was counted in between; None if counts went down, as where a version was unloaded and loaded again."""
     latency = _difference(before.latency, after.latency)
-    if latency is None or after.requests < before.requests or after.errors < before.errors:
+    units = _difference(before.units, after.units)
+    if latency is None or units is None or after.requests < before.requests or after.errors < before.errors:
         return None
-    return VersionTotals(after.requests - before.requests, after.errors - before.errors, latency)
+    requests, errors = after.requests - before.requests, after.errors - before.errors
+    return VersionTotals(requests, errors, latency, (units[0], units[1], units[2]))
 
 
 def _shadow(before: ShadowTotals, after: ShadowTotals) -> Evidence:
     rows = _difference((before.agree, before.disagree, before.failed), (after.agree, after.disagree, after.failed))
     distances = _difference(before.distances, after.distances)
-    if rows is None or distances is None:
+    differing = _difference(before.differing, after.differing)
+    if rows is None or distances is None or differing is None:
         return Evidence()
-    return Evidence(shadow=(rows[0], rows[1], rows[2]), distances=distances)
+    agree, disagree, failed = rows
+    if any(rows) and not differing:
+        differing = all_or_none(agree, disagree + failed)
+    return Evidence(shadow=(agree, disagree, failed), distances=distances, differing=differing)
 
 
 def _labels(before: LabelCounts, after: LabelCounts) -> Evidence:

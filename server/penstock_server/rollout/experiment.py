@@ -30,7 +30,8 @@ class ArmTotals(msgspec.Struct, frozen=True):
         measured: those whose latency was measured since it is known what slow is.
         slow: by p50, p95 and p99, how many of these took longer than so many of the champion's did before; empty before that.
         labelled, wrong: requests whose first row has a label, and those whose prediction there was another one.
-        values: what answers were worth.
+        values: what answers were worth, of each request that of its first row.
+        first_errors: errors that are the first of their routing key; None if each is.
     """
 
     requests: int = 0
@@ -40,13 +41,15 @@ class ArmTotals(msgspec.Struct, frozen=True):
     labelled: int = 0
     wrong: int = 0
     values: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    first_errors: int | None = None
 
 
 class Comparison(msgspec.Struct, frozen=True):
     """One metric of a canary beside the champion.
 
     Attributes:
-        metric: errors, p50, p95, p99, accuracy or value.
+        metric: errors, first_errors, p50, p95, p99, accuracy or value. The interval of errors takes requests for independent of
+            each other; that of first errors, which is there once a routing key has failed again, takes keys for it.
         version, champion: its value for each, None where nothing is known: the share of requests that failed or were slow, the
             share of right rows, or the mean value.
         kind: what the interval is of: the ratio of both rates, or the difference of means. Of accuracy it is the ratio of
@@ -136,6 +139,9 @@ def compared(
 
 def _comparisons(ours: ArmTotals, theirs: ArmTotals, share: float) -> Iterator[Comparison]:
     yield _rates("errors", (ours.errors, ours.requests), (theirs.errors, theirs.requests), share)
+    first = [each.errors if each.first_errors is None else each.first_errors for each in (ours, theirs)]
+    if first != [ours.errors, theirs.errors]:
+        yield _rates("first_errors", (first[0], ours.requests), (first[1], theirs.requests), share)
     for metric in QUANTILES:
         if metric in ours.slow and metric in theirs.slow:
             slow = (ours.slow[metric], ours.measured), (theirs.slow[metric], theirs.measured)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from penstock_server.rollout import sequential
-from penstock_server.rollout.evidence import LABELLED, REQUESTS, WRONG, Evidence
+from penstock_server.rollout import sequential, shares
+from penstock_server.rollout.evidence import FIRST_ERRORS, FOURTH_ERRORS, LABELLED, REQUESTS, WRONG, Evidence
 from penstock_server.rollout.sequential import Pairs, Reals, threshold
 from penstock_server.rollout.spec import QUANTILES, RATES, Metric, RolloutSpec
 
@@ -21,6 +21,8 @@ INTERVAL_ALPHA = 0.05
 
 MOST_EVIDENCE = 1000.0
 """More is shown as this."""
+FIRST_AND_FOURTH = (0.8, 0.2)
+"""How much the first errors of keys weigh, and their fourth. Errors without a key are in both, and lose nothing."""
 
 
 class Gate(msgspec.Struct, frozen=True):
@@ -80,9 +82,9 @@ def gate_of(metric: Metric, spec: RolloutSpec, evidence: Evidence, distance_edge
     if metric in RATES:
         found = _rate(metric, margin, spec, evidence)
     elif metric == "disagreement":
-        found = _disagreement(margin, evidence)
+        found = _disagreement(margin, evidence, spec.dispersion)
     elif metric == "distance":
-        found = _distance(margin, evidence, distance_edges)
+        found = _distance(margin, evidence, distance_edges, spec.dispersion)
     elif metric == "accuracy":
         found = _accuracy(margin, evidence, spec.dispersion)
     else:
@@ -107,6 +109,8 @@ def _rate(metric: Metric, margin: float, spec: RolloutSpec, evidence: Evidence) 
     requests, champions = evidence.total(REQUESTS)
     worse = float(sequential.log_e_worse(splits, dispersion=dispersion)) if splits else 0.0
     within = float(sequential.log_e_within(splits, margin, dispersion=dispersion)) if splits else 0.0
+    if metric == "errors" and splits:
+        worse, within = _errors_by_key(evidence, margin, dispersion, within)
     floor = spec.errors_floor if metric == "errors" else margin * (1 - QUANTILES[metric])
     if 0 < floor < 1 and requests:
         # Where next to nothing fails, or is slow, there is nothing to compare. Two tests of one thing share what may go wrong.
@@ -118,36 +122,56 @@ def _rate(metric: Metric, margin: float, spec: RolloutSpec, evidence: Evidence) 
     return _Reading(version, champion, worse, within, what, f"{margin:g} times the champion's")
 
 
-def _disagreement(limit: float, evidence: Evidence) -> _Reading:
-    agree, disagree, failed = evidence.shadow
-    differ, rows = disagree + failed, agree + disagree + failed
-    share = _share(differ, rows)
+def _errors_by_key(evidence: Evidence, margin: float, dispersion: float, within: float) -> tuple[float, float]:
+    """That more keys fail, and that neither more keys nor more requests do; `within` is the latter's.
+
+    The router draws keys, so the first errors of keys are what can be tested, and their fourth, which sees keys that fail every
+    time. For the promotion that is not enough: of keys that all fail sooner or later, as many do whatever the version. So
+    errors must be shown to be within too, however few of a key.
+    """
+    first, fourth = (evidence.splits(metric) for metric in (FIRST_ERRORS, FOURTH_ERRORS))
+    of_keys = [sequential.log_e_worse(each, dispersion=dispersion) for each in (first, fourth)]
+    worse = float(sequential.log_e_average(of_keys, FIRST_AND_FOURTH))
+    keys = float(sequential.log_e_within(first, margin, dispersion=dispersion))
+    return worse, min(keys, within)
+
+
+def _disagreement(limit: float, evidence: Evidence, dispersion: float) -> _Reading:
+    counts, lower, upper = _share_cells(evidence)
+    requests = counts.sum()
+    mean = float(counts @ upper / requests) if requests else None
     return _Reading(
-        share,
+        mean,
         None,
-        float(sequential.log_e_share_above(differ, rows, limit)),
-        float(sequential.log_e_share_below(differ, rows, limit)),
-        f"answers differ from the champion's on {_percent(share)} of {rows:,} rows",
+        float(sequential.log_e_shares_above(lower, counts / dispersion, limit)),
+        float(sequential.log_e_shares_below(upper, counts / dispersion, limit)),
+        f"answers differ from the champion's on up to {_percent(mean)} of the rows, over {int(requests):,} requests",
         f"{100 * limit:g} %",
     )
 
 
-def _distance(limit: float, evidence: Evidence, edges: Sequence[float]) -> _Reading:
+def _distance(limit: float, evidence: Evidence, edges: Sequence[float], dispersion: float) -> _Reading:
     counts, lower, upper = _cells(evidence, edges)
-    rows = counts.sum()
-    mean = float(counts @ upper / rows) if rows else None
+    requests = counts.sum()
+    mean = float(counts @ upper / requests) if requests else None
     return _Reading(
         mean,
         None,
-        float(sequential.log_e_mean_above(lower, counts, limit)),
-        float(sequential.log_e_mean_below(upper, counts, limit)),
-        f"scores are up to {_number(mean)} from the champion's on average, over {int(rows):,} rows",
+        float(sequential.log_e_mean_above(lower, counts / dispersion, limit)),
+        float(sequential.log_e_mean_below(upper, counts / dispersion, limit)),
+        f"scores are up to {_number(mean)} from the champion's on average, over {int(requests):,} requests",
         f"{limit:g}",
     )
 
 
+def _share_cells(evidence: Evidence) -> tuple[Reals, Reals, Reals]:
+    """Requests by the share of rows that differ, and the lower and upper end of each cell."""
+    counts = np.array(evidence.differing or (0,) * len(shares.EDGES), np.float64)
+    return counts, np.array([0.0, *shares.EDGES[:-1]]), np.array(shares.EDGES)
+
+
 def _cells(evidence: Evidence, edges: Sequence[float]) -> tuple[Reals, Reals, Reals]:
-    """Rows by distance, and the lower and upper end of each cell. What is farther than 1 counts as 1: means need bounds."""
+    """Requests by distance, and the lower and upper end of each cell. What is farther than 1 counts as 1: means need bounds."""
     counts = np.array(evidence.distances or (0,) * (len(edges) + 1), np.float64)
     return counts, np.minimum([0.0, *edges], 1.0), np.minimum([*edges, edges[-1]], 1.0)
 
@@ -209,26 +233,32 @@ def interval_of(
 ) -> tuple[float, float]:
     """What the truth is between at all looks, with a chance of 95 %; for people, since it takes milliseconds.
 
-    Of a rate the ratio to the champion's; of accuracy the difference, in points, of the shadow's and the champion's on the same
-    rows, or without a shadow the ratio of what is wrong; of value the difference; of a share or a distance itself.
+    Of a rate the ratio to the champion's, of errors that of keys' first ones; of accuracy the difference, in points, of the
+    shadow's and the champion's on the same requests, or without a shadow the ratio of what is wrong; of value the difference;
+    of a share or a distance itself.
     """
-    splits = evidence.splits(metric if metric in RATES else WRONG)
+    rate = FIRST_ERRORS if metric == "errors" else metric
+    splits = evidence.splits(rate if metric in RATES else WRONG)
     pairs = Pairs(evidence.pairs[2], evidence.pairs[1], sum(evidence.pairs))
-    rows = sum(evidence.shadow)
     found = (0.0, inf)
     if metric == "value":
         found = sequential.difference_interval(*evidence.moments, INTERVAL_ALPHA)
     elif metric == "disagreement":
-        found = sequential.share_interval(rows - evidence.shadow[0], rows, INTERVAL_ALPHA) if rows else (0.0, 1.0)
+        found = _mean_interval(*_share_cells(evidence), spec.dispersion)
     elif metric == "distance":
-        counts, lower, upper = _cells(evidence, distance_edges)
-        found = sequential.mean_interval(lower, counts, INTERVAL_ALPHA, upper=upper) if counts.any() else (0.0, 1.0)
+        found = _mean_interval(*_cells(evidence, distance_edges), spec.dispersion)
     elif metric == "accuracy" and pairs.total:
         low, high = sequential.points_interval(pairs, INTERVAL_ALPHA)
         found = (100 * low, 100 * high)
     elif any(split.canary or split.champion for split in splits):
         found = sequential.ratio_interval(splits, INTERVAL_ALPHA, dispersion=spec.dispersion)
     return found
+
+
+def _mean_interval(counts: Reals, lower: Reals, upper: Reals, dispersion: float) -> tuple[float, float]:
+    if not counts.any():
+        return 0.0, 1.0
+    return sequential.mean_interval(lower, counts / dispersion, INTERVAL_ALPHA, upper=upper)
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -16,16 +16,18 @@ that was fixed before (`exceedance_edge`). One `Split` per weight that was in fo
 
 A shadow beside the champion that it copies, each pair of answers compared with its label: `Pairs`, `log_e_paired_worse`,
 `log_e_paired_within`, `points_interval`. One share against a bound, such as the share of answers that differ:
-`log_e_share_above`, `log_e_share_below`, `share_interval`. A mean of something bounded, such as a distance of scores from
+`log_e_share_above`, `log_e_share_below`, `share_interval`; the mean of a share of each request's rows:
+`log_e_shares_above`, `log_e_shares_below`. A mean of something bounded, such as a distance of scores from
 0 to 1: `log_e_mean_above`, `log_e_mean_below`, `mean_interval`. Business value: `difference_interval`. Latencies:
 `cdf_radius`, `quantile_interval`, `slower_by`. Several metrics, versions or canaries: `log_e_average`, `e_bh`. Whether
 the router kept its weights: `log_e_mismatch`.
 
 **One thing must be true: the unit that is counted is what the router drew for.** Requests without a key are drawn anew
 each, retries too. With a key, the key is drawn, once, and one that fails a hundred times is one draw. What then is exact
-is to count each key's first event of the whole rollout; and each key's fifth, as a metric of its own, which sees a fault
-that hits some keys every time. `dispersion`, by which counts are divided, is an approximation: `dispersion_over_time`
-sees retries, `dispersion_over_keys` also keys that always fail. `python -m bench.judges` simulates what each is worth.
+is to count each key's first event of the whole rollout; and each key's fourth, as a metric of its own, which sees a fault
+that hits some keys every time. Servers count errors like this. `dispersion`, by which counts are divided, is an approximation
+for the rest: `dispersion_over_time` sees retries, `dispersion_over_keys` also keys that always fail. `python -m bench.judges`
+simulates what each is worth. The rows of one request are one draw too: the unit is the request.
 
 Exact at every look: all but `difference_interval`, which is asymptotic, and the quantile bands, which hold for latencies
 that are alike all the time.
@@ -46,6 +48,9 @@ _WORSE: Final = np.geomspace(1.05, 20.0, 40)
 """The ratios that are looked for: from 5 % more events than the champion's to twenty times as many."""
 _BELIEF: Final = np.exp(-0.5 * (np.log(_WORSE / 2.0) / 0.7) ** 2)
 """How likely each is, before anything is seen: around twice as many. Ratios near 20 need few events anyway."""
+_NEAREST, _FARTHEST = 0.034, 1.61
+_BELOW: Final = np.geomspace(_NEAREST, _FARTHEST, 40)
+"""The logarithms by which ratios lie below a margin, from just below it to a fifth."""
 _BETS: Final = np.geomspace(0.005, 0.95, 40)
 """The shares of what is at stake that are bet on a mean: small ones find small differences in many values."""
 _LARGEST: Final = 3.0
@@ -155,8 +160,8 @@ def log_e_within(splits: Iterable[Split], margin: float, *, dispersion: Any = 1.
     if not 0 < margin < inf:
         raise InvalidInputError(f"the margin is {margin:g} times the champion's rate, expected a ratio above 0")
     at = log(margin)
-    nearest = min(0.034, at / 4) if margin > 1 else 0.034
-    below = at - np.geomspace(nearest, 1.61, 40)
+    nearest = min(_NEAREST, at / 4) if margin > 1 else _NEAREST
+    below = at - np.geomspace(nearest, _FARTHEST, 40)
     gained = _log_ratios(splits, below, at, dispersion)
     spread = _log_mean(gained)
     if margin <= 1:
@@ -251,6 +256,35 @@ def log_e_share_below(count: Any, total: Any, limit: float) -> Reals:
     """Against the null that something happens with a probability of `limit` or more; arguments as `log_e_share_above`."""
     _check_share(limit)
     return log_e_within([Split(limit, _real(count), _real(total) - count)], 1.0)
+
+
+def log_e_shares_above(values: Sequence[float] | Reals, counts: Any, limit: float) -> Reals:
+    """Against the null that shares, such as of a request's rows, have a mean of at most `limit`.
+
+    As `log_e_share_above`, which it is where all shares are 0 or 1: what is bet on a ratio r grows by (1 + x (r - 1)) /
+    (1 + limit (r - 1)), which is linear in the share x and so is 1 on average under the null, whatever its distribution
+    (Waudby-Smith and Ramdas, JRSS B 2024).
+
+    Args:
+        values: the shares, [values]; of cells the **lower** ends.
+        counts: how often each was, [..., values].
+        limit: above 0 and below 1.
+    """
+    _check_share(limit)
+    return _log_sum(_log_share_ratios(values, counts, limit, np.log(_WORSE)) + np.log(_BELIEF / _BELIEF.sum()))
+
+
+def log_e_shares_below(values: Sequence[float] | Reals, counts: Any, limit: float) -> Reals:
+    """Against the null that shares have a mean of `limit` or more; of cells the **upper** ends, the rest alike."""
+    _check_share(limit)
+    return _log_mean(_log_share_ratios(values, counts, limit, -_BELOW))
+
+
+def _log_share_ratios(values: Sequence[float] | Reals, counts: Any, limit: float, log_ratios: Reals) -> Reals:
+    """The log of what is won by a bet on each ratio, [..., ratios]."""
+    gains = np.expm1(log_ratios)
+    won = np.log1p(np.multiply.outer(np.asarray(values, np.float64), gains)) - np.log1p(limit * gains)
+    return _real(_real(counts) @ won)
 
 
 def share_interval(count: float, total: float, alpha: float) -> Interval:

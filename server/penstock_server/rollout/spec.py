@@ -21,16 +21,17 @@ MAX_SPEC_BYTES: Final = 4096
 Metric = Literal["errors", "p50", "p95", "p99", "disagreement", "distance", "accuracy", "value"]
 """What a rollout can be judged by.
 
-- errors: requests that the version failed on.
+- errors: requests that the version failed on. Of one routing key the first counts, and apart from that the fourth.
 - p50, p95, p99: requests that took longer than so many of the champion's did before the rollout.
-- disagreement, distance: rows on which the shadow's answer is another one than the champion's, and how far scores differ.
-- accuracy: rows whose label was another one than the prediction.
-- value: the mean of what callers said an answer was worth.
+- disagreement, distance: on which share of a request's rows the shadow's answer is another one than the champion's, and how
+  far scores differ, on average over requests.
+- accuracy: requests whose first row's label was another one than the prediction.
+- value: the mean of what callers said a request's first answer was worth.
 """
 RATES: Final[tuple[Metric, ...]] = ("errors", "p50", "p95", "p99")
 """Margins of these are ratios to the champion's rate: 1.5 tolerates half as many again."""
 SHARES: Final[tuple[Metric, ...]] = ("disagreement", "distance")
-"""Margins of these are shares of rows and mean distances, 0 to 1."""
+"""Margins of these are mean shares of requests' rows and mean distances, 0 to 1."""
 QUANTILES: Final[Mapping[Metric, float]] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -83,8 +84,9 @@ class RolloutSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         false_rollbacks: the most likely that a version no worse than the champion is rolled back, however long it takes.
         false_promotions: the most likely that a version worse by the margin of a gate passes it.
         errors_floor: a version whose share of errors is proven below this passes the gate of errors whatever the champion's is.
-        dispersion: how much more counts vary than those of independent requests. Where requests bring routing keys it is about
-            how many requests of one key fail or are slow together: counts are divided by it.
+        dispersion: how much more counts vary than those of independent requests, by which they are divided. Where requests
+            bring routing keys it is about how many requests of one key are slow, or answered wrong, together; errors are
+            counted by key.
     """
 
     steps: tuple[float, ...] = (0.05, 0.25, 0.5, 1.0)
@@ -324,7 +326,7 @@ def _gate_in_words(metric: Metric, margin: float) -> str:
     if metric in QUANTILES:
         return f"requests that take longer than the champion's {metric} did are less than {margin:g} times as many"
     return {
-        "disagreement": f"it differs from the champion on less than {100 * margin:g} % of the rows",
+        "disagreement": f"it differs from the champion on less than {100 * margin:g} % of a request's rows on average",
         "distance": f"its scores are less than {margin:g} from the champion's on average",
         "accuracy": f"it loses less than {margin:g} {'point' if margin == 1 else 'points'} of accuracy",
         "value": f"its answers are worth less than {margin:g} below the champion's on average, or more",

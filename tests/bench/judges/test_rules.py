@@ -56,15 +56,15 @@ def test_a_rule_without_requests_says_nothing() -> None:
         assert judge.rule(nothing).tolist() == [NEVER], judge.name
 
 
-def test_errors_by_key_are_the_first_and_the_fifth() -> None:
+def test_errors_by_key_are_the_first_and_the_fourth() -> None:
     hour = seen([40, 40, 40])
-    one_key = np.zeros((2, *hour.errors.shape), np.int64)
-    one_key[:, 1, 0, 0] = 1
+    one_key = np.zeros((3, *hour.errors.shape), np.int64)
+    one_key[:, 1, 0, 0] = 1, 1, 32
     by_key = Seen(
         hour.shares, hour.requests, hour.errors, hour.latency, hour.latency_before, hour.errors_before, one_key
     )
-    assert rules.penstock(by_key).tolist() == [1]
-    assert rules.penstock_by_key(by_key).tolist() == [NEVER]
+    assert rules.penstock_by_error(by_key).tolist() == [1]
+    assert rules.penstock(by_key).tolist() == [NEVER]
 
 
 def test_errors_that_come_together_count_less() -> None:

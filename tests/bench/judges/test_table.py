@@ -58,7 +58,7 @@ def test_a_promise_is_broken_by_too_many_false_roll_backs() -> None:
     retries = next(each for each in WORLDS if each.name == "retries")
     found = command.broken_promises([outcome(STEADY), outcome(retries)])
     assert [(each.judge, each.world) for each in found] == [
-        ("Penstock", "steady"), ("Penstock, by key", "steady"), ("Penstock, by key", "retries"),
+        ("Penstock", "steady"), ("Penstock, every error", "steady"), ("Penstock", "retries"),
     ]  # fmt: skip
 
 

@@ -11,8 +11,8 @@ def world(name: str) -> World:
 
 def test_there_are_enough_worlds() -> None:
     assert len({each.name for each in WORLDS}) == len(WORLDS)
-    assert sum(each.has_fault for each in WORLDS) == 10
-    assert sum(not each.has_fault for each in WORLDS) == 12
+    assert sum(each.has_fault for each in WORLDS) == 12
+    assert sum(not each.has_fault for each in WORLDS) == 13
 
 
 @pytest.mark.parametrize("each", WORLDS, ids=lambda each: each.name)
@@ -51,18 +51,33 @@ def test_latencies_are_as_described() -> None:
     assert heavy[-1] > 100 * cells[-1]
 
 
-def test_events_are_ranked_within_their_key_in_the_order_of_time() -> None:
-    key, minute = np.array([7, 3, 7, 7, 3]), np.array([5, 1, 2, 9, 0])
-    assert worlds._ranks(key, minute).tolist() == [1, 1, 0, 2, 0]
-    assert worlds._ranks(np.array([], np.int64), np.array([], np.int64)).tolist() == []
+def test_failures_of_keys_are_counted_as_the_server_does() -> None:
+    assert worlds._counted(np.array([7, 3, 7, 7, 3])).tolist() == [1, 1, 2, 3, 2]
+    assert worlds._counted(np.array([], np.int64)).tolist() == []
 
 
 def test_each_key_has_one_first_error_and_keeps_its_side() -> None:
     seen = Keyed(keys=50, failing_keys=1.0)(np.random.default_rng(0), 20)
-    assert seen.nth_errors is not None
-    assert (seen.nth_errors.sum(axis=(1, 3)) <= 50).all()
-    assert (seen.nth_errors[0].sum(axis=(0, 2)) >= 45).all()
-    assert (seen.nth_errors.sum(axis=0) <= 2 * seen.errors).all()
+    assert seen.errors_by_key is not None
+    first, fourth, counted = seen.errors_by_key
+    assert (first.sum(axis=(0, 2)) <= 50).all()
+    assert (first.sum(axis=(0, 2)) >= 45).all()
+    assert (fourth.sum(axis=(0, 2)) <= first.sum(axis=(0, 2))).all()
+    assert (first + fourth <= counted).all()
+    assert (counted <= seen.errors).all()
+
+
+def test_of_a_broken_client_few_errors_count() -> None:
+    without, seen = (Keyed(broken=broken)(np.random.default_rng(0), 20) for broken in (0, 2000))
+    assert (without.errors.sum(axis=(0, 2)) < 2000).all()
+    assert (seen.errors.sum(axis=(0, 2)) > 3000).all()
+    assert seen.errors_by_key is not None
+    assert (seen.errors_by_key[2].sum(axis=(0, 2)) < 2100).all()
+
+
+def test_of_a_worse_canary_only_its_own_requests_fail_more() -> None:
+    usual, worse = (Keyed(worse=factor)(np.random.default_rng(0), 20).errors.sum(axis=(1, 2)) for factor in (1.0, 3.0))
+    assert (worse / usual).tolist() == pytest.approx([1.0, 3.0], rel=0.1)
 
 
 def test_retries_come_together() -> None:

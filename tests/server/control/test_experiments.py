@@ -44,7 +44,8 @@ class World:
         _, version = key
         requests, slow = self.requests[version], self.slow[version]
         latency = (0,) * 5 + (requests - slow,) + (0,) * (CELLS - 7) + (slow,)
-        return self.run, VersionTotals(requests, self.errors[version], latency)
+        errors = self.errors[version]
+        return self.run, VersionTotals(requests, errors, latency, (min(errors, 3), 0, errors))
 
     def more(self, champion: int, first: int, second: int) -> None:
         for version, count in zip("123", (champion, first, second), strict=True):
@@ -151,4 +152,6 @@ def test_it_shows_as_metrics(world: World) -> None:
     assert 'penstock_experiment_mismatch_evidence{model_name="m"} 0.0' in text
     of = '{champion="1",metric="errors",model_name="m",model_version="2",of="ratio"}'
     assert f"penstock_experiment_interval_low{of}" in text
+    # Two of the five errors are of keys that have failed before.
+    assert f"penstock_experiment_interval_low{of.replace('errors', 'first_errors')}" in text
     assert 'model_name="n"' not in text

@@ -14,7 +14,7 @@ def labels(version: str, role: str, weight: float | None, labelled: int, wrong: 
         "id",
         role,
         weight,
-        SubjectTotals(8 * labelled, 8 * labelled, 8 * wrong, 0.0, 0.0, 2, 3.0, 5.0, labelled, wrong),
+        SubjectTotals(8 * labelled, 8 * labelled, 8 * wrong, 0.0, 0.0, 9, 9.0, 9.0, labelled, wrong, 2, 3.0, 5.0),
     )
 
 

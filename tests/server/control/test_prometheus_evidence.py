@@ -33,9 +33,16 @@ Weights = tuple[float, float] | None
 LABELS = LabelTotals(
     1,
     (
-        VersionLabels("m", "2", "x", "canary", 0.0012345678, SubjectTotals(12, 10, 1, 0.0, 0.0, 2, -3.5, 7.25, 10, 1)),
         VersionLabels(
-            "m", "1", "z", "champion", 1 - 0.0012345678, SubjectTotals(30, 20, 5, 0.0, 0.0, 1, 1.5, 2.25, 20, 5)
+            "m", "2", "x", "canary", 0.0012345678, SubjectTotals(12, 10, 1, 0.0, 0.0, 9, 9.0, 9.0, 10, 1, 2, -3.5, 7.25)
+        ),
+        VersionLabels(
+            "m",
+            "1",
+            "z",
+            "champion",
+            1 - 0.0012345678,
+            SubjectTotals(30, 20, 5, 0.0, 0.0, 9, 9.0, 9.0, 20, 5, 1, 1.5, 2.25),
         ),
         VersionLabels("m", "2", "x", "named", None, SubjectTotals(99, 99, 9)),
     ),
@@ -67,7 +74,9 @@ class Server:
                 one.refusals += rng.integers(0, 1000, len(REFUSALS))
                 one.named_failed += rng.integers(0, 3)
                 one.shadow += rng.integers(0, 10**7, one.shadow.size)
-                one.scores += rng.integers(0, 10**7, one.scores.size)
+                one.differing += rng.integers(0, 10**7, one.differing.size)
+                one.request_scores += rng.integers(0, 10**7, one.request_scores.size)
+                one.key_failures += rng.integers(0, 10**7, one.key_failures.size)
 
     def told(self, *_: str) -> Weights:
         return self.weights.pop(0) if len(self.weights) > 1 else self.weights[0]
@@ -329,11 +338,11 @@ async def test_prometheus_is_asked_once_a_look_with_its_token(fake: Fake, server
 async def test_a_prometheus_that_fails_tells_of_nothing_and_is_told_of_once(
     fake: Fake, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prometheus_evidence, "MAX_REPLY_BYTES", 100_000)
+    monkeypatch.setattr(prometheus_evidence, "MAX_REPLY_BYTES", 200_000)
     evidence = PrometheusEvidence(fake.address)
     for status, body, problem in (
         (503, b"", "503"),
-        (200, b"x" * 100_001, "more than 100,000 bytes"),
+        (200, b"x" * 200_001, "more than 200,000 bytes"),
         (200, b"x", "none of Prometheus"),
     ):
         fake.status, fake.body = status, body

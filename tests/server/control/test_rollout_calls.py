@@ -21,7 +21,7 @@ from tests.server.rollout.tagged import TaggedModel
 PROGRESS = Progress(
     spec=RolloutSpec(gates={"errors": 1.5}), champion="1", status="running", stage=1, began_s=5.0, since_s=7.0
 )
-EVIDENCE = Evidence({"requests": {"5": (1000, 19000)}, "errors": {"5": (5, 95)}})
+EVIDENCE = Evidence({"requests": {"5": (1000, 19000)}, "errors": {"5": (5, 95)}, "first_errors": {"5": (5, 95)}})
 VIEW = RolloutView(
     "m", "2", PROGRESS, (Entry(6.0, "5 %: begun"),), "here", is_acting=True, evidence=EVIDENCE,
     decision=Decision("hold", "waits"), problem="",

@@ -186,6 +186,17 @@ def test_numbers_have_errors(world: World) -> None:
     assert quality["1"].mean_error == -2.0
 
 
+def test_of_the_values_of_a_request_s_rows_the_first_compares_versions(world: World) -> None:
+    world.answer("a", 1.0, 0.0, 1.0, version=TWO, role=CANARY, weight=0.5)
+    for row, value in ((1, 5.0), (0, 2.0), (2, 9.0)):
+        world.label("a", None, values=[value], row=row)
+    world.after(2)
+    world.after(65)
+    found = world.totals.of("fraud", "2")
+    assert (found.values, found.value_sum) == (3, 16.0)
+    assert (found.request_values, found.request_value_sum, found.request_value_squares) == (1, 2.0, 4.0)
+
+
 def replace_version(version: AnsweredVersion, number: str) -> AnsweredVersion:
     return AnsweredVersion(version.model, number, version.identity, version.kind, version.class_names)
 
@@ -205,6 +216,8 @@ def test_values_are_summed_by_the_share_of_the_traffic(world: World) -> None:
     assert found["canary", 0.05].value_sum == 3.0
     assert found["canary", 0.05].value_squares == 5.0
     assert found["canary", 0.25].value_sum == 3.0
+    assert found["canary", 0.05].request_values == 2
+    assert found["canary", 0.05].request_value_squares == 5.0
     assert found["canary", 0.25].labelled == 0
     assert found["named", None].value_sum == 9.0
 

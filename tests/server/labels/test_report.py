@@ -25,7 +25,12 @@ TOTALS = LabelTotals(
     7,
     (
         VersionLabels(
-            "fraud", "2", "old", "canary", 0.05, SubjectTotals(10, 8, 2, values=3, value_sum=-1.5, value_squares=2.0)
+            "fraud",
+            "2",
+            "old",
+            "canary",
+            0.05,
+            SubjectTotals(10, 8, 2, request_values=3, request_value_sum=-1.5, request_value_squares=2.0),
         ),
         VersionLabels("fraud", "2", "new", "canary", 0.05, SubjectTotals(1, 1, 1)),
         VersionLabels("fraud", "1", "a", "champion", None, SubjectTotals(100, 50, 5)),
@@ -100,7 +105,7 @@ def test_metrics_say_what_became_of_labels() -> None:
     assert found["penstock_labelled_answers_total", "fraud", "2", "canary", "0.05", "right"] == 6
     assert found["penstock_labelled_answers_total", "fraud", "2", "canary", "0.05", "wrong"] == 3
     assert found["penstock_labelled_answers_total", "fraud", "1", "champion", "", "unlabelled"] == 50
-    assert found["penstock_answer_value_summed", "fraud", "2", "canary", "0.05"] == -1.5
+    assert found["penstock_request_value_summed", "fraud", "2", "canary", "0.05"] == -1.5
     assert found["penstock_labelled_pairs_total", "fraud", "1", "3", "only_champion"] == 4
     assert found["penstock_kept_answer_bytes",] == 84000
     assert found["penstock_answers_not_kept_total",] == 1

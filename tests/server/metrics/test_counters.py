@@ -23,7 +23,8 @@ PARTS = [
     "latency", "latency_ns", "exemplars", "batch_rows", "batch_ns", "compute_ns", "answered_ns", "rows", "requests", "refusals",
     "classes", "class_values", "class_count", "shadow", "shadow_drops", "scores", "score_sum", "pair_ns", "waiting",
     "log_rows", "log_drops", "cache", "cache_ns", "drift_at", "beat_ns", "running_since_ns", "routed", "named_failed",
-    "named_latency", "pairs", "pair_values", "pair_count", "time_ratios", "drift_rows", "drift",
+    "named_latency", "key_failures", "differing", "request_scores",
+    "pairs", "pair_values", "pair_count", "time_ratios", "drift_rows", "drift",
 ]  # fmt: skip
 SHAPES = [CountersShape(), CountersShape(3, 9), CountersShape(1, 7, 2)]
 

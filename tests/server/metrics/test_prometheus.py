@@ -86,7 +86,8 @@ def test_totals_are_sums_over_workers(new_counters: NewCounters) -> None:
     batch(two, requests=1, rows=64)
     Recorder(one).waiting(4, 2)
     Recorder(two).waiting(1, 1)
-    Recorder(one).refused("deadline", 2)
+    for _ in range(2):
+        Recorder(one).refused("deadline")
     Recorder(two).refused("deadline")
     shown = scrape(version_of(one, two))
     assert shown("penstock_requests_total", **VERSION) == 4
@@ -223,8 +224,8 @@ def test_a_version_that_was_never_a_shadow_has_no_shadow_series(new_counters: Ne
 
 def test_the_server_itself(new_counters: NewCounters) -> None:
     one, two = new_counters(), new_counters()
-    Recorder(one).refused("not_found", 2)
-    Recorder(two).refused("not_found", 3)
+    for counters in (one, one, two, two, two):
+        Recorder(counters).refused("not_found")
     shown = scrape(
         slots={0: one, 1: two}, restarts={0: 0, 1: 4}, resident_bytes={0: 10**8}, connections={1: 5},
         sources={"models/": True, "https://registry": False}, reloads=7, failed_reloads=2, quarantined=3,

@@ -78,8 +78,8 @@ def test_refusals_by_reason(new_counters: NewCounters, reason: str) -> None:
     counters = new_counters()
     recorder = Recorder(counters)
     recorder.refused(reason)
-    recorder.refused(reason, 2)
-    assert dict(zip(REFUSALS, counters.refusals.tolist(), strict=True)) == {**dict.fromkeys(REFUSALS, 0), reason: 3}
+    recorder.refused(reason)
+    assert dict(zip(REFUSALS, counters.refusals.tolist(), strict=True)) == {**dict.fromkeys(REFUSALS, 0), reason: 2}
 
 
 @pytest.mark.parametrize("kind", [*PenstockError.__subclasses__(), PenstockError])
@@ -294,7 +294,7 @@ def test_counters_are_right_after_a_year_at_full_load(new_counters: NewCounters)
         recorder.shadow_compared(
             agree=np.zeros(5000, bool), distance=np.full(5000, 20_000.0), champion_s=0.01, shadow_s=0.02
         )
-        recorder.refused("overloaded", 3)
+        recorder.refused("overloaded")
     grown = {part: (getattr(counters, part) - was).tolist() for part, was in before.items()}
     assert grown["latency_ns"] == pytest.approx([50 * 20e6 * times, 50 * 10e6 * times], rel=0.02)
     assert grown["compute_ns"] == pytest.approx([50 * 1e6 * times, 50 * 2e6 * times], rel=0.02)
@@ -304,7 +304,7 @@ def test_counters_are_right_after_a_year_at_full_load(new_counters: NewCounters)
     assert grown["rows"] == [64 * times]
     full = YEAR_S * ROWS_PER_S
     assert (counters.scores[-1] - full, counters.shadow[1] - full) == (5000 * times, 5000 * times)
-    assert counters.refusals[REFUSALS.index("overloaded")] - full == 3 * times
+    assert counters.refusals[REFUSALS.index("overloaded")] - full == times
 
 
 def test_answers_of_other_shapes_do_not_end_the_sum(new_counters: NewCounters) -> None:

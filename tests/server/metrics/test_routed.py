@@ -34,7 +34,7 @@ def test_what_named_the_version_is_left_out() -> None:
     recorder.refused("internal", is_named=True)
     recorder.refused("model_failed")
     found = totals([counters, counters])
-    assert (found.requests, found.failed, found.answered) == (8, 2, 6)
+    assert (found.requests, found.failed, found.answered, found.by_key) == (8, 2, 6, (0, 0, 0))
     cells = {at: count for at, count in enumerate(found.latency) if count}
     assert cells == {latency_bucket(1_000_000): 2, latency_bucket(500_000_000): 2, latency_bucket(1_000_000_000): 2}
 
@@ -65,7 +65,7 @@ STEPS: list[Callable[[Recorder, bool], None]] = [
 @given(st.lists(st.tuples(st.sampled_from(STEPS), st.booleans())))
 def test_totals_are_those_of_the_routed_alone(steps: list[tuple[Callable[[Recorder, bool], None], bool]]) -> None:
     every, routed = new_counters(CountersShape()), new_counters(CountersShape())
-    before = RoutedTotals(0, 0, ())
+    before = RoutedTotals(0, 0, (), ())
     for step, is_named in steps:
         step(Recorder(every), is_named)
         if not is_named:

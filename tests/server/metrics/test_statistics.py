@@ -37,7 +37,8 @@ def test_workers_are_added_up(new_counters: NewCounters) -> None:
     batch(one, requests=2, rows=5)
     batch(two, requests=3, rows=6, ended_s=19.0)
     batch(two, requests=1, rows=1, ended_s=20.0)
-    Recorder(one).refused("deadline", 2)
+    for _ in range(2):
+        Recorder(one).refused("deadline")
     Recorder(two).refused("invalid_input")
     found = statistics(version_of(one, two), since_1970_ns=1000 * MS_NS)
     assert (found.name, found.version, found.inference_count, found.execution_count) == ("m", "1", 12, 3)

@@ -1,5 +1,6 @@
 """The life of plain requests: whatever happens to their callers and versions, each call ends once, and nothing is left."""
 
+import mmap
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +23,9 @@ from penstock_server.errors import (
 )
 from penstock_server.features.pipeline import Refusal
 from penstock_server.metrics.counters import REFUSALS
+from penstock_server.metrics.failed_keys import TABLE_BYTES, FailedKeys
 from penstock_server.metrics.recorder import Recorder
+from penstock_server.metrics.routed import totals
 from penstock_server.models.servable import Outputs
 from penstock_server.plain import lane, layout
 from penstock_server.prediction.shadows import Shadows
@@ -432,11 +435,12 @@ def shadows(*offered: Any, share: float = 1.0) -> Shadows:
 def test_a_shadow_gets_what_was_answered(either: Make) -> None:
     world = either()
     world.executors["1"].set_shadows(shadows(shadow := Offered(is_batched=True)))
-    world.send(message([1, 2]), message([3, 4]))
+    world.send(message([1, 2]), message([3, 4], [5, 6]))
     world.run()
     (copy,) = shadow.batches
-    assert (copy.rows, copy.requests, np.frombuffer(copy.blocks[0]).tolist()) == (2, (), [1.0, 2.0, 3.0, 4.0])
-    assert copy.arrays[0].tolist() == [[2.0, 4.0], [6.0, 8.0]]
+    assert (copy.rows, copy.requests, [*copy.counts]) == (3, (), [1, 2])
+    assert np.frombuffer(copy.blocks[0]).tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert copy.arrays[0].tolist() == [[2.0, 4.0], [6.0, 8.0], [10.0, 12.0]]
 
 
 def test_shadows_get_their_shares_of_the_batches(either: Make) -> None:
@@ -534,6 +538,40 @@ def test_refused_rows_refuse_their_requests(either: Make, fake_servable: Any) ->
     assert isinstance(world.port.ends[slots[1]], InvalidInputError)
     assert str(world.port.ends[slots[1]]) == "row 1 is 13"
     assert (answered(world), refusals(world)) == (2, {"invalid_input": 1})
+    world.check_clean()
+
+
+@pytest.mark.parametrize("is_plain", [True, False])
+@pytest.mark.parametrize("how", ["refused", "failed", "too large"])
+def test_failures_are_counted_by_the_key_that_drew_the_version(
+    either: Make, fake_servable: Any, is_plain: bool, how: str
+) -> None:
+    """However a request of a key fails, whichever version it meets; what names its version is nobody's draw."""
+
+    class Failing(fake_servable):  # type: ignore[misc]
+        def predict(self, blocks: Any, rows: int, *rest: Any) -> Outputs:
+            is_bad = np.frombuffer(blocks[0], "<f8").reshape(rows, 2)[:, 0] == 13
+            if how == "failed" and is_bad.any():
+                raise ModelFailedError("13 fails")
+            outputs = super().predict(blocks, rows, *rest)
+            found = np.where(is_bad, 0, -1)
+            is_refused = how == "refused" and is_bad.any()
+            return replace(outputs, refusal=Refusal(found, ("is 13",)) if is_refused else None)
+
+    keys = ["", "seven", "seven", "a" * 300, "seven", "other", "", "seven", "seven"]
+    rows, reply_bytes = ([[13.0, 1.0]] * 70, 1000) if how == "too large" else ([[13.0, 1.0]], 1 << 20)
+    plan = TrafficPlan("1", (Arm("2", 0.5),))
+    world = either(Failing, plan=plan, reply_bytes=reply_bytes, is_plain=is_plain)
+    table = FailedKeys(mmap.mmap(-1, TABLE_BYTES), 1)
+    for report in world.reports.values():
+        report.failed_keys = table
+    for key in keys:
+        world.send(message(*rows, parameters={"routing_key": key} if key else {}))
+        world.run()
+    world.send(message(*rows, parameters={"routing_key": "named"}, model_version="2"), message([1, 1], id="fine"))
+    world.run()
+    found = totals([report.counters for report in world.reports.values()])
+    assert (found.failed, found.by_key) == (len(keys), (5, 3, len(keys)))
     world.check_clean()
 
 

@@ -384,6 +384,18 @@ def test_a_large_message_is_counted_by_how_it_came(
     assert sum(named) == 2
 
 
+@pytest.mark.parametrize(("settings", "key"), [({"id": "seven"}, "seven"), ({}, ""), ({"model_version": "1"}, "")])
+def test_a_large_message_that_fails_is_counted_by_its_key(
+    apart: Server, fake_call: Any, infer_request: Any, reactor: Any, settings: dict[str, str], key: str
+) -> None:
+    for executor in apart.executors.values():
+        executor.set_role("champion", 0.5)
+    apart.ask(infer_request({"x": LARGE}, outputs=["none"], **settings), fake_call())
+    reactor.act()
+    ((found,),) = [report.keys for report in apart.reports.values() if report.keys]
+    assert found == key
+
+
 def test_a_large_message_like_one_before_is_not(
     apart: Server, fake_call: Any, infer_request: Any, outputs_of: Any, reactor: Any
 ) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from penstock_server.errors import ModelFailedError
@@ -22,7 +24,7 @@ from penstock_server.models.signature import TensorInfo
 from penstock_server.prediction.block_copies import BlockCopy
 from penstock_server.prediction.decode import DecodedRows
 from penstock_server.prediction.outputs import NamedLabels, OutputReader, class_reader
-from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget, ShadowThread
+from penstock_server.prediction.shadow import AnsweredBatch, ShadowTarget, ShadowThread, by_request
 from penstock_server.prediction.shadows import Shadows
 
 TIMEOUT_S = 20.0
@@ -64,6 +66,47 @@ def test_the_shadow_is_compared_row_by_row(fake_servable: Any, fake_report: Any)
     target_of(Collecting(), fake_servable(), report).run(answered(other))
     assert report.shadow == {"agree": 2, "disagree": 1}
     assert report.distances == [0.0, 4.0, 0.0]
+
+
+def test_the_rows_of_a_request_count_as_one(fake_servable: Any, fake_report: Any) -> None:
+    report = fake_report()
+    other = X * 2
+    other[1] = [0.0, 1.0]
+    target_of(Collecting(), fake_servable(), report).run(replace(answered(other), counts=(2, 1)))
+    assert report.shadow_shares == [0.5, 0.0]
+    assert report.shadow_means == [0.5, 0.0]  # a distance counts as 1 at most
+
+
+def test_a_further_part_of_a_request_does_not_count_again(fake_servable: Any, fake_report: Any) -> None:
+    report = fake_report()
+    target_of(Collecting(), fake_servable(), report).run(answered())
+    assert (report.shadow["agree"], report.shadow_shares) == (3, [])
+
+
+def test_every_request_of_a_batch_that_fails_differs(fake_servable: Any, fake_report: Any) -> None:
+    servable, report = fake_servable(), fake_report()
+    servable.fails = lambda rows: RuntimeError("a bug")
+    target_of(Collecting(), servable, report).run(replace(answered(), counts=(1, 2)))
+    assert (report.shadow_shares, report.shadow_means) == ([1.0, 1.0], [])
+
+
+@given(st.data(), st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_what_rows_say_of_each_request(data: st.DataObject, counts: list[int]) -> None:
+    rows = sum(counts)
+    flags = st.lists(st.booleans(), min_size=rows, max_size=rows).map(lambda found: np.array(found, np.bool_))
+    answered_rows, own, agree = data.draw(flags), data.draw(flags), data.draw(flags)
+    distance = np.array(data.draw(st.lists(st.sampled_from([0.0, 0.25, 3.0, inf]), min_size=rows, max_size=rows)))
+    shares, means = by_request(counts, answered_rows, own & agree, answered_rows & own, distance)
+    expected_shares, expected_means, start = [], [], 0
+    for count in counts:
+        mine = range(start, start + count)
+        start += count
+        asked = [at for at in mine if answered_rows[at]]
+        both = [at for at in asked if own[at]]
+        expected_shares += [sum(not (own[at] and agree[at]) for at in asked) / len(asked)] if asked else []
+        expected_means += [sum(min(distance[at], 1.0) for at in both) / len(both)] if both else []
+    assert shares.tolist() == pytest.approx(expected_shares)
+    assert means.tolist() == pytest.approx(expected_means)
 
 
 def refusal(*found: int) -> Refusal:
@@ -121,6 +164,7 @@ def test_a_shadow_whose_requests_run_alone_gets_them_one_by_one(
     (copy,) = thread.taken
     target.run(copy)
     assert shadow.runs == [2, 1]
+    assert (report.shadow_shares, report.shadow_means) == ([0.0, 0.0], [0.0, 0.0])
     assert report.shadow == {"agree": 3, "disagree": 0}
     assert report.distances == [0.0, 0.0, 0.0]
 

@@ -20,6 +20,7 @@ from penstock_server.rollout.evidence import (
     write_evidence,
 )
 from penstock_server.rollout.sequential import Split
+from penstock_server.rollout.shares import all_or_none
 
 NOW_S = 1000.0
 
@@ -28,15 +29,22 @@ def looked(requests: int, errors: int = 0, slow: int = 0, weight: str = "5", ins
     """A server that sent so many requests to the version, and twenty times as many to the champion."""
 
     def totals(times: int) -> VersionTotals:
-        return VersionTotals(times * requests, times * errors, (times * (requests - slow), times * slow, 0))
+        by_key = times * errors // 2, times * errors // 3, times * errors
+        return VersionTotals(times * requests, times * errors, (times * (requests - slow), times * slow, 0), by_key)
 
     return Snapshot(instance, weight, 0.0, totals(1), totals(20))
 
 
 def test_what_was_counted_between_two_looks_is_evidence_for_the_weight_in_force() -> None:
-    found = between(looked(100, 2, 3), looked(150, 5, 9), {"p99": 0}, NOW_S)
-    assert found.events == {"requests": {"5": (50, 1000)}, "errors": {"5": (3, 60)}, "p99": {"5": (6, 120)}}
-    assert found.splits("errors") == [Split(0.05, 3, 60)]
+    found = between(looked(100, 2, 3), looked(150, 8, 9), {"p99": 0}, NOW_S)
+    assert found.events == {
+        "requests": {"5": (50, 1000)},
+        "errors": {"5": (6, 120)},
+        "first_errors": {"5": (3, 60)},
+        "fourth_errors": {"5": (2, 40)},
+        "p99": {"5": (6, 120)},
+    }
+    assert found.splits("errors") == [Split(0.05, 6, 120)]
     assert found.at("requests", 0.05) == (50, 1000)
     assert found.updated_s == NOW_S
 
@@ -61,12 +69,34 @@ def test_a_server_that_has_just_started_counted_nothing_before() -> None:
 
 
 def test_the_shadow_counts_whatever_the_weight() -> None:
-    before = Snapshot("a", "", shadow=ShadowTotals(10, 1, 0, (9, 2)))
-    after = Snapshot("a", "", shadow=ShadowTotals(30, 4, 2, (20, 14)))
+    before = Snapshot("a", "", shadow=ShadowTotals(10, 1, 0, (9, 2), (1, 1, 0)))
+    after = Snapshot("a", "", shadow=ShadowTotals(30, 4, 2, (20, 14), (3, 1, 1)))
     found = between(before, after, {}, NOW_S)
-    assert (found.shadow, found.distances) == ((20, 3, 2), (11, 12))
+    assert (found.shadow, found.distances, found.differing) == ((20, 3, 2), (11, 12), (2, 0, 1))
     started = Snapshot("b", "", shadow=ShadowTotals(5, 0, 0, (5, 0)))
     assert between(before, started, {}, NOW_S).shadow == (0, 0, 0)
+
+
+def test_what_an_older_server_does_not_tell_by_key_and_by_request_counts_one_by_one() -> None:
+    older = [
+        Snapshot("a", "5", version=VersionTotals(n, e), champion=VersionTotals(n, e), shadow=ShadowTotals(n, e, e))
+        for n, e in ((10, 1), (30, 5))
+    ]
+    found = between(*older, {}, NOW_S)
+    assert found.events["first_errors"] == found.events["fourth_errors"] == found.events["errors"] == {"5": (4, 4)}
+    assert found.differing == all_or_none(20, 8)
+
+
+def test_a_record_of_an_earlier_server_goes_on_with_what_it_holds() -> None:
+    found = read_evidence(
+        '{"events":{"requests":{"5":[100,1900]},"errors":{"5":[3,40]}},"shadow":[90,8,2],"distances":[50,50],'
+        '"pairs":[1,2,3,4],"values":[0.0,0.0,0.0,0.0,0.0,0.0],"updated_s":5.0}'
+    )
+    assert found.events["first_errors"] == found.events["fourth_errors"] == found.events["errors"] == {"5": (3, 40)}
+    assert (found.shadow, found.distances, found.differing) == ((90, 8, 2), (50, 50), all_or_none(90, 10))
+    more = found.plus(between(looked(100, 2), looked(150, 8), {}, NOW_S))
+    assert more.events["first_errors"] == {"5": (6, 100)}
+    assert read_evidence(write_evidence(more)) == more
 
 
 def test_labels_count_by_the_weight_when_it_answered_and_outlive_the_server() -> None:
@@ -108,7 +138,7 @@ counts = st.integers(0, 10**6)
 evidences = st.builds(
     Evidence,
     st.dictionaries(
-        st.sampled_from(["requests", "errors", "p99"]),
+        st.sampled_from(["requests", "first_errors", "p99"]),
         st.dictionaries(st.sampled_from(["5", "25", "25:30"]), st.tuples(counts, counts), max_size=3),
         max_size=3,
     ),
@@ -117,6 +147,7 @@ evidences = st.builds(
     st.tuples(counts, counts, counts, counts),
     st.tuples(*[counts.map(float)] * 6),
     st.floats(0, 1e9),
+    st.lists(counts, min_size=24, max_size=24).map(tuple),
 )
 
 

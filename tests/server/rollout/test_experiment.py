@@ -81,3 +81,12 @@ def test_nothing_is_compared_with_a_champion_that_gets_nothing() -> None:
 
 def test_slow_requests_are_those_above_a_cell() -> None:
     assert slow_of(VersionTotals(10, 0, (1, 2, 3, 4)), {"p50": 1, "p99": 3}) == {"p50": 7, "p99": 0}
+
+
+def test_errors_of_keys_that_fail_again_have_an_interval_of_their_own() -> None:
+    ours, theirs = ArmTotals(1000, 400, first_errors=10), ArmTotals(1000, 10, first_errors=10)
+    errors, first = of({"1": theirs, "2": ours}, {"1": 0.5, "2": 0.5}).arms[1].comparisons
+    assert (errors.metric, first.metric, first.version, first.champion) == ("errors", "first_errors", 0.01, 0.01)
+    assert errors.low is not None
+    assert first.low is not None
+    assert first.low < 1 < errors.low

@@ -20,7 +20,7 @@ def test_a_declaration_is_read_as_people_write_it() -> None:
     assert spec.is_promoted_after
     words = spec.in_words()
     for part in ("shadow for 1 hour", "10 % of the champion's answers", "5 %, 25 % and 98 %", "5 minutes", "200 requests",
-                 "1.3 times the champion's", "p95", "1 point of accuracy", "2 % of the rows", "after 2 days"):  # fmt: skip
+                 "1.3 times the champion's", "p95", "1 point of accuracy", "2 % of a request", "after 2 days"):  # fmt: skip
         assert part in words
 
 

@@ -22,12 +22,13 @@ GOOD = Evidence(
     {
         "requests": {"5": (5000, 95_000), "20": (9000, 36_000), "50": (9000, 9000)},
         "errors": {"5": (50, 950), "50": (90, 90), "20": (90, 360)},
+        "first_errors": {"5": (50, 950), "50": (90, 90), "20": (90, 360)},
         "p99": {"5": (50, 950), "50": (90, 90)},
     },
     (90, 0, 0),
 )
 READY = Health()
-BAD = Evidence({"requests": {"5": (5000, 95_000)}, "errors": {"5": (500, 950)}})
+BAD = Evidence({"requests": {"5": (5000, 95_000)}, "errors": {"5": (500, 950)}, "first_errors": {"5": (500, 950)}})
 
 
 def known(now_s: float, evidence: Evidence = GOOD, health: Health = READY, latency: tuple[int, ...] = LATENCY) -> Known:

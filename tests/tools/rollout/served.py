@@ -6,6 +6,7 @@ from penstock_server.control.rollouts import RolloutView, shown
 from penstock_server.rollout.evidence import Evidence
 from penstock_server.rollout.experiment import ArmTotals, compared
 from penstock_server.rollout.progress import Entry, Progress
+from penstock_server.rollout.shares import all_or_none
 from penstock_server.rollout.spec import RolloutSpec
 from penstock_tools.rollout.fetch import Served
 
@@ -14,7 +15,11 @@ PROGRESS = Progress(
     spec=RolloutSpec(gates={"errors": 1.5, "disagreement": 0.1, "value": 1.0}, shadow_s=60.0),
     champion="3", status="running", stage=2, began_s=0.0, since_s=60.0, reason="25 %: <script>",
 )  # fmt: skip
-EVIDENCE = Evidence({"requests": {"5": (1000, 19000)}, "errors": {"5": (80, 95)}}, shadow=(950, 50, 0))
+EVIDENCE = Evidence(
+    {"requests": {"5": (1000, 19000)}, "errors": {"5": (80, 95)}, "first_errors": {"5": (80, 95)}},
+    shadow=(950, 50, 0),
+    differing=all_or_none(950, 50),
+)
 ROLLOUT = shown(RolloutView(NAME, "4", PROGRESS, (Entry(0.0, "shadow: begun <i>"),), "here", evidence=EVIDENCE))
 SLOW = {"p50": 500, "p95": 50, "p99": 10}
 EXPERIMENT = msgspec.to_builtins(
