@@ -93,6 +93,18 @@ class Taken:
         """A row's value is a list."""
         return self.width != 1
 
+    @property
+    def holding(self) -> pa.DataType:
+        """A type of Arrow that holds every value that its columns may have."""
+        if self.is_time:
+            return pa.timestamp("ns", "UTC")
+        dtype = None if self.block.datatype == "BYTES" else NUMPY_TYPES[self.block.datatype]
+        wide = {"f": pa.float64(), "b": pa.bool_(), "u": pa.uint64(), "i": pa.int64()}
+        kind = pa.string() if dtype is None else wide[dtype.kind]
+        if not self.is_list:
+            return kind
+        return pa.list_(kind) if self.width == ANY else pa.list_(kind, self.width)
+
     def raw(self, columns: Mapping[str, pa.Array], rows: int, faults: Faults) -> bytes:
         """The block of some rows; where a row is faulty it means nothing."""
         if self.is_list:

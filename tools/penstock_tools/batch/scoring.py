@@ -31,7 +31,7 @@ from penstock_server.models.loader import load
 from penstock_server.models.servable import Outputs
 from penstock_server.models.signature import ANY, TensorInfo
 from penstock_server.prediction.decode import decoder_of
-from penstock_server.prediction.outputs import count_answers, reader_of
+from penstock_server.prediction.outputs import OutputReader, count_answers, reader_of
 from penstock_server.python.settings import PythonSettings
 from penstock_tools.batch import columns as taking
 from penstock_tools.batch.columns import Faults
@@ -76,10 +76,12 @@ class Scored:
     Attributes:
         answers: of the rows that are not bad, in their order.
         bad: the others, in theirs.
+        outputs: the same answers as the version gave them, one array per output.
     """
 
     answers: pa.RecordBatch
     bad: tuple[BadRow, ...]
+    outputs: tuple[NDArray[Any], ...] = ()
 
 
 class Scorer:
@@ -138,6 +140,16 @@ class Scorer:
     def engine(self) -> str:
         """What runs the version's graph, and why; "" where that goes without saying."""
         return self._servable.engine
+
+    @property
+    def reader(self) -> OutputReader:
+        """Reads classes and scores from its outputs."""
+        return self._reader
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The columns that it reads, with types that hold every value that they may have."""
+        return pa.schema([(name, each.holding) for each in self._taken for name in each.columns])
 
     def schema(self, given: pa.Schema) -> pa.Schema:
         """What comes out of rows of a schema: the columns that are kept, then the answers.
@@ -201,7 +213,8 @@ class Scorer:
             for array in answer.arrays([part[place] for part in parts])
         ]
         bad.sort(key=lambda each: each.row)
-        return Scored(pa.RecordBatch.from_arrays([*kept, *answers], schema=schema), tuple(bad))
+        outputs = tuple(np.concatenate(each) for each in zip(*parts, strict=True))
+        return Scored(pa.RecordBatch.from_arrays([*kept, *answers], schema=schema), tuple(bad), outputs)
 
     def take_counts(self) -> "Counted":
         """What was counted since the last call, and starts anew."""
