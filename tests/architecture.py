@@ -163,8 +163,10 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "config": TOOLS_GROUND,
         "dashboards": TOOLS_GROUND,
         "demo": TOOLS_GROUND | {"publish", "client_commands", "replay"},
+        "stream": TOOLS_GROUND | {"batch"},
         "cli": TOOLS_GROUND
-        | {"publish", "client_commands", "drift", "rollout", "calibration", "demo", "replay", "config"},
+        | {"publish", "client_commands", "drift", "rollout", "calibration", "demo", "replay", "config"}
+        | {"stream"},
     },
 }
 """What each room may import of its own package; itself always. A place inside a room may have a rule of its own."""
@@ -211,7 +213,15 @@ DOORS: Final[dict[str, set[str]]] = {
         "penstock_server.control.http",
         "penstock_tools.demo",
         "penstock_tools.client_commands.top",
+        "penstock_tools.stream.meter",
+        "penstock_tools.stream.status",
     },
+    "confluent_kafka": {
+        "penstock_tools.stream.kafka",
+        "penstock_tools.stream.schemas",
+        "penstock_tools.stream.command",
+    },
+    "fastavro": {"penstock_tools.stream.schemas", "penstock_tools.stream.avro_rows"},
     "pyarrow": {"penstock_server.request_log.parquet", "penstock_tools"},
     "uvloop": {"penstock_server.transport", "penstock_server.cli", "penstock_server.app"},
     "onnx": {"penstock_tools", "penstock_conformance.contract"},

@@ -228,7 +228,7 @@ where a worker was replaced. The series of a version end with the version.
 
 
 def metrics_page() -> str:
-    """The reference of /metrics, from the places where metrics are made."""
+    """The reference of /metrics, of servers and streams, from the places where metrics are made."""
     found = {name: (kind, meaning) for name, kind, meaning in metrics()}
     lines = [
         "# Metrics",
@@ -255,7 +255,7 @@ _NAME: Final = re.compile(r"(penstock|model)_[a-z0-9_]+")
 
 def metrics() -> Iterator[tuple[str, str, str]]:
     """The name, kind and meaning of each metric: of those made where they are named, and of those that tables name."""
-    for file in sorted((ROOT / "server").rglob("*.py")):
+    for file in sorted([*(ROOT / "server").rglob("*.py"), *(ROOT / "tools/penstock_tools/stream").rglob("*.py")]):
         if "MetricFamily(" not in (text := file.read_text()):
             continue
         tree = ast.parse(text)

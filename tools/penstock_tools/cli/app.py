@@ -25,6 +25,7 @@ from penstock_tools.cli.publish import publish
 from penstock_tools.cli.replay import replay
 from penstock_tools.cli.retraining import retraining
 from penstock_tools.cli.serve import serve
+from penstock_tools.cli.stream import stream
 from penstock_tools.cli.top import top
 
 app = typer.Typer(
@@ -82,6 +83,7 @@ app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(top)
 app.command(rich_help_panel=_RUN)(predict)
+app.command(rich_help_panel=_RUN)(stream)
 app.command(rich_help_panel=_RUN)(drift)
 app.command(rich_help_panel=_RUN)(labels)
 app.command(rich_help_panel=_RUN)(retraining)

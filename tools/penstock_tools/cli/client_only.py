@@ -24,6 +24,7 @@ OTHERS: Final = {
     "retraining": "server",
     "config": "server",
     "token": "server",
+    "stream": "stream",
     "drift-check": "tools",
     "rollout": "tools",
     "demo": "tools",

@@ -1,0 +1,1 @@
+"""Answers the rows of a Kafka topic into another topic: `penstock stream`."""
