@@ -47,3 +47,8 @@ def test_tracebacks_are_shown_on_demand(monkeypatch, capsys, value, shown):
     monkeypatch.setenv("PENSTOCK_DEBUG", value)
     errors.report(ZeroDivisionError("division by zero"))
     assert ("ZeroDivisionError: division by zero\n" in capsys.readouterr().err.split("penstock: ")[0]) is shown
+
+
+def test_names_the_extra_that_a_stream_needs():
+    told = errors.sentence(ModuleNotFoundError("No module named 'confluent_kafka'", name="confluent_kafka"))
+    assert told.endswith("run: pip install 'penstock[stream]'")

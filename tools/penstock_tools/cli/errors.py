@@ -28,7 +28,8 @@ _SERVER_MODULES: Final = frozenset(
         "yaml",
     }
 )
-"""What the extra `server` installs; everything else comes with `tools`."""
+"""What the extra `server` installs; what neither it nor `stream` does comes with `tools`."""
+_STREAM_MODULES: Final = frozenset({"confluent_kafka", "fastavro"})
 
 
 def report(error: Exception) -> int:
@@ -54,7 +55,7 @@ def sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("penstock"):
         root = error.name.partition(".")[0]
-        extra = "server" if root in _SERVER_MODULES else "tools"
+        extra = "server" if root in _SERVER_MODULES else "stream" if root in _STREAM_MODULES else "tools"
         return f"this command needs {root}, which is not installed; run: pip install 'penstock[{extra}]'"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
