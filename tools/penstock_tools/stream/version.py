@@ -99,8 +99,8 @@ class StreamVersion:
             self._recorder.stages(
                 requests=part.answered, rows=rows, ended_s=ended_s, features_s=0.0, infer_s=ended_s - began_s
             )
-        if part.dead:
-            self._recorder.refused("invalid_input", sum(part.dead.values()))
+        for _ in range(sum(part.dead.values())):
+            self._recorder.refused("invalid_input")
         self.add_counts(now_s)
 
     def add_counts(self, now_s: float) -> None:
