@@ -127,17 +127,35 @@ class Group:
         self.topic = topic
         self.sent = 0
         self._broker = broker
+        self._folder = folder
         self._most = str(most)
         self._instances = instances
-        self._log = (folder / "members.log").open("w")
         self._producer = broker.producer()
+        self._started = 0
+        self._logs = [folder, folder]
         self.processes = [self.start(0), self.start(1)]
+        for slot in (0, 1):
+            self.until_given(slot, 1)
 
     def start(self, slot: int) -> subprocess.Popen:
         name = f"member-{slot}" if self._instances else ""
         command = [sys.executable, str(Path(__file__).parent / "member.py")]
         arguments = [self._broker.address, self.topic, self.topic, name, self._most]
-        return subprocess.Popen([*command, *arguments], stdout=self._log, stderr=self._log)
+        self._started += 1
+        self._logs[slot] = self._folder / f"member-{self._started}.log"
+        with self._logs[slot].open("w") as log:
+            return subprocess.Popen([*command, *arguments], stdout=log, stderr=log)
+
+    def given(self, slot: int) -> int:
+        """How often a member was given partitions."""
+        events = [json.loads(line) for line in self._logs[slot].read_text().splitlines() if line.startswith("{")]
+        return sum(each["event"] == "partitions taken over" and bool(each["partitions"]) for each in events)
+
+    def until_given(self, slot: int, times: int) -> None:
+        deadline = time.monotonic() + 60
+        while self.given(slot) < times:
+            assert time.monotonic() < deadline, self._logs[slot].read_text()
+            time.sleep(0.05)
 
     def feed(self, messages: int) -> None:
         for key, value in rows(self.sent, self.sent + messages):
@@ -152,35 +170,38 @@ class Group:
         deadline = time.monotonic() + 60
         while len(self.answered()) < messages:
             assert time.monotonic() < deadline, f"{len(self.answered())} of {messages} answered"
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     def end(self) -> list[int]:
         for process in self.processes:
             process.send_signal(signal.SIGCONT)
             process.terminate()
-        codes = [process.wait(30) for process in self.processes]
-        self._log.close()
-        return codes
+        return [process.wait(30) for process in self.processes]
 
 
-def disturb(group: Group, events: int, draw: random.Random) -> int:
-    """Kills, stops, freezes and starts members while they answer; returns how many records were aborted."""
+def disturb(group: Group, events: int, draw: random.Random) -> None:
+    """Kills, stops, freezes and starts members while they answer, each when both have partitions.
+
+    Tansu sometimes never goes on with a group of which a member is gone before it was given some.
+    """
     for _ in range(events):
         group.feed(3000)
         group.until_answered(group.sent - draw.randrange(500, 3000))
         slot = draw.randrange(2)
-        process = group.processes[slot]
+        process, given = group.processes[slot], group.given(slot)
         how = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
         process.send_signal(how)
         if how == signal.SIGSTOP:
-            # Longer than a session: its partitions go to the other one, and then it wakes up with messages in its hands.
+            # Longer than a session: all of these are answered once its partitions have gone to the other one. Then it wakes up.
+            group.feed(500)
             group.until_answered(group.sent)
             process.send_signal(signal.SIGCONT)
+            group.until_given(slot, given + 1)
         else:
             process.wait(30)
             group.processes[slot] = group.start(slot)
+            group.until_given(slot, 1)
     group.until_answered(group.sent)
-    return group._broker.committed(f"{group.topic}.out")[1]
 
 
 @pytest.mark.parametrize("instances", [False, True], ids=["no names", "names that stay"])
@@ -192,8 +213,7 @@ def test_nothing_is_lost_or_doubled_over_kills_and_rebalances(broker, tmp_path, 
         disturb(group, 10, random.Random(instances))
     finally:
         codes = group.end()
-    # One that was started a moment ago may not have come to handle signals.
-    assert set(codes) <= {0, -signal.SIGTERM}
+    assert codes == [0, 0]
     found = group.answered()
     assert len(found) == len(set(found)) == group.sent
 
