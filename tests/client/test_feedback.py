@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from penstock.tensors import from_raw
 from penstock_client import Client, InvalidRequestError, UnsupportedError
 from penstock_client.errors import ServerError
 from penstock_client.feedback import CHUNK, feedback_of, payloads, taken
-from penstock_client.testing import FakeModel, FakeServer
+from penstock_client.testing import FakeServer
 
 
 def columns(payload: bytes) -> dict[str, list[Any]]:
@@ -74,25 +75,18 @@ def test_long_lists_go_in_several_requests() -> None:
 
 
 def test_a_client_says_how_many_were_taken() -> None:
-    took: list[int] = []
-
-    def take(inputs: dict[str, Any]) -> dict[str, Any]:
-        took.append(len(inputs["ids"]))
-        return {"taken": np.array([len(inputs["ids"])])}
-
-    with FakeServer({"penstock.feedback": FakeModel(take)}) as server, Client(server.address) as client:
+    with FakeServer() as server, Client(server.address) as client:
         assert client.feedback("m", {"a": 1, "b": 2}) == 2
         assert client.feedback("m", np.zeros(CHUNK + 2), ids=["x"] * (CHUNK + 2)) == CHUNK + 2
-    assert took == [2, CHUNK, 2]
+        assert len(server.labels) == 2 + CHUNK + 2
+        assert len(server.calls("ModelInfer")) == 3
 
 
 def test_a_server_that_takes_no_labels_is_called_that() -> None:
-    with (
-        FakeServer({"m": FakeModel(lambda _: {})}) as server,
-        Client(server.address) as client,
-        pytest.raises(UnsupportedError, match="the server takes no labels"),
-    ):
-        client.feedback("m", {"a": 1})
+    with FakeServer() as server, Client(server.address) as client:
+        server.fail(grpc.StatusCode.NOT_FOUND, "model 'penstock.feedback' is not known")
+        with pytest.raises(UnsupportedError, match="the server takes no labels"):
+            client.feedback("m", {"a": 1})
 
 
 def test_an_answer_without_a_count_is_the_server_s_fault() -> None:

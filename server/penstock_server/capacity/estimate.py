@@ -205,10 +205,9 @@ def _room(
     cost = {place: cost_s for place, cost_s in cost.items() if cost_s > 0}
     most_used = max((used[place] for place in cost), default=0.0)
     if most_used >= 1:
-        fit = asked / most_used
-    else:
-        fit = asked + min(((1 - used[place]) / cost_s for place, cost_s in cost.items()), default=0.0)
-    return Room(fit, min(asked / fit, MOST_RATIO) if asked else 0.0)
+        return Room(asked / most_used, min(most_used, MOST_RATIO) if asked else 0.0)
+    fit = asked + min(((1 - used[place]) / cost_s for place, cost_s in cost.items()), default=0.0)
+    return Room(fit, asked / fit if asked else 0.0)
 
 
 def distinct(connections: float, requests: float) -> float:
