@@ -148,8 +148,7 @@ def test_of_two_servers_one_has_a_model_trained_and_the_other_knows_when_it_hang
         models = json.loads(server.get("/v1/retraining"))["models"]
         return [(call["id"], call["outcome"]) for one in models for call in one["calls"]]
 
-    _until(events.exists, "one has begun")
-    called = events.read_text().strip()
+    called = _until(lambda: events.exists() and events.read_text().strip(), "one has begun")
     _until(lambda: all(calls(server) == [(called, "running")] for server in servers), "both know of it")
     started = 'outcome="running",rule="rows"} 1.0'
     (holder,) = [server for server in servers if started in server.get("/metrics")]
