@@ -228,8 +228,9 @@ class Command:
             os.killpg(self._process.pid, number)
 
     def _tail(self) -> str:
-        """The end of what it wrote."""
+        """The last line that it wrote, which says how it went: before it come its progress or a traceback."""
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - _SHOWN))
-        text = " ".join(self._output.read().decode("utf-8", "replace").split())
+        lines = self._output.read().decode("utf-8", "replace").strip().splitlines()
+        text = " ".join(lines[-1].split()) if lines else ""
         return f": {''.join(filter(str.isprintable, text))}" if text else ""
