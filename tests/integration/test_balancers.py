@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Self
 
 import grpc
-import numpy as np
 import pytest
 
-from penstock import inference_pb2 as pb
 from penstock_server.control.port import reserve
 from tests import debian
 from tests.integration.conftest import Server, Starter, _put_version, _until
+from tests.integration.test_drain import request
 
 BALANCING = Path(__file__).resolve().parents[2] / "tools" / "deploy" / "balancing"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -30,14 +29,6 @@ TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 FILES = {"haproxy": "haproxy.cfg", "nginx": "nginx.conf"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-
-
-def request() -> bytes:
-    asked = pb.ModelInferRequest(model_name="flag")
-    asked.inputs.add(name="X", datatype="FP32", shape=[1, 2])
-    asked.raw_input_contents.append(np.zeros((1, 2), np.float32).tobytes())
-    encoded: bytes = asked.SerializeToString()
-    return encoded
 
 
 RETRIES = {

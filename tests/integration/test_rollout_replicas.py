@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,27 @@ snapshot = msgspec.json.Decoder(Snapshot).decode
 SLOWLY = '{"steps": [50, 100], "hold": "5s", "requests": 200, "gates": {"errors": 1.5}, "errors_floor": 0.01}'
 
 
+StartBoth = Callable[[], list[Server]]
+
+
+@pytest.fixture
+def start_both(start: Any, registry: Any, tmp_path: Path) -> Iterator[StartBoth]:
+    """Starts two servers, each of which is told of the other; they have the same HTTP ports each time."""
+    with reserve("127.0.0.1", 0) as first, reserve("127.0.0.1", 0) as second:
+        ports = [reserved.getsockname()[1] for reserved in (first, second)]
+
+        def started() -> list[Server]:
+            servers: list[Server] = []
+            for own, other in (ports, ports[::-1]):
+                settings = tmp_path / f"{own}.toml"
+                settings.write_text(f'{SETTINGS}replicas = ["http://127.0.0.1:{other}"]\n')
+                http = ("--http-port", str(own))
+                servers.append(start("--registry", registry.uri, "--config", str(settings), *http, "--workers", "1"))
+            return [server.wait_ready() for server in servers]
+
+        yield started
+
+
 def acting(servers: list[Server]) -> list[Server]:
     return [
         server for server in servers if any(one["acting"] for one in json.loads(server.get("/v1/rollouts"))["rollouts"])
@@ -49,20 +70,10 @@ def evidence(found: dict[str, Any]) -> int:
 
 
 def test_of_two_servers_one_acts_on_the_counts_of_both_and_the_other_goes_on_when_it_hangs(
-    start: Any, registry: Any, flag_model: bytes, penstock: Any, tmp_path: Path, until: Any
+    start_both: StartBoth, registry: Any, flag_model: bytes, penstock: Any, tmp_path: Path, until: Any
 ) -> None:
     registry.publish("m", flag_model, alias="champion")
-    with reserve("127.0.0.1", 0) as first, reserve("127.0.0.1", 0) as second:
-        ports = [reserved.getsockname()[1] for reserved in (first, second)]
-        servers: list[Server] = []
-        for own, other in (ports, ports[::-1]):
-            settings = tmp_path / f"{own}.toml"
-            settings.write_text(f'{SETTINGS}replicas = ["http://127.0.0.1:{other}"]\n')
-            servers.append(
-                start("--registry", registry.uri, "--config", str(settings), "--http-port", str(own), "--workers", "1")
-            )
-        for server in servers:
-            server.wait_ready()
+    servers = start_both()
     registry.publish("m", flag_model)
     begin(penstock, registry, "m", SLOWLY, tmp_path)
     with Traffic(servers[0].grpc, "m", threads=2) as one, Traffic(servers[1].grpc, "m", threads=2) as two:
@@ -98,23 +109,11 @@ def test_of_two_servers_one_acts_on_the_counts_of_both_and_the_other_goes_on_whe
 
 @pytest.mark.parametrize("is_killed", [pytest.param(True, marks=pytest.mark.long), False])
 def test_both_end_in_the_middle_of_a_step_and_go_on_with_what_was_known(
-    is_killed: bool, start: Any, registry: Any, flag_model: bytes, penstock: Any, tmp_path: Path, until: Any
+    is_killed: bool, start_both: StartBoth, registry: Any, flag_model: bytes, penstock: Any, tmp_path: Path, until: Any
 ) -> None:
     from mlflow import MlflowClient
 
     registry.publish("m", flag_model, alias="champion")
-    with reserve("127.0.0.1", 0) as first, reserve("127.0.0.1", 0) as second:
-        ports = [reserved.getsockname()[1] for reserved in (first, second)]
-
-    def started() -> list[Server]:
-        servers: list[Server] = []
-        for own, other in (ports, ports[::-1]):
-            settings = tmp_path / f"{own}.toml"
-            settings.write_text(f'{SETTINGS}replicas = ["http://127.0.0.1:{other}"]\n')
-            servers.append(
-                start("--registry", registry.uri, "--config", str(settings), "--http-port", str(own), "--workers", "1")
-            )
-        return [server.wait_ready() for server in servers]
 
     def known(servers: list[Server]) -> int:
         """How many requests of the canary the one that acts knows of; 0 while none acts."""
@@ -127,7 +126,7 @@ def test_both_end_in_the_middle_of_a_step_and_go_on_with_what_was_known(
         tags = MlflowClient(registry.uri, registry.uri).get_model_version("m", "2").tags
         return evidence({"evidence": json.loads(tags.get(EVIDENCE_TAG, '{"events": {}}'))})
 
-    servers = started()
+    servers = start_both()
     registry.publish("m", flag_model)
     begin(penstock, registry, "m", SLOWLY.replace("5s", "50s" if is_killed else "20s"), tmp_path)
     with Traffic(servers[0].grpc, "m"), Traffic(servers[1].grpc, "m"):
@@ -143,7 +142,7 @@ def test_both_end_in_the_middle_of_a_step_and_go_on_with_what_was_known(
     before = saved()
     assert before > 100
     assert recorded(penstock, registry, "m")["stage"] == "50 %"
-    servers = started()
+    servers = start_both()
     assert until(lambda: known(servers), "one acts") >= before
     with Traffic(servers[0].grpc, "m") as one, Traffic(servers[1].grpc, "m") as two:
         until(lambda: roles(servers[0], "m") == {"champion": "2"}, "it is champion")
