@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -158,6 +159,31 @@ def _tracebacks_are_plain() -> None:
     if structlog is not None and not structlog.is_configured():
         renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
         structlog.configure(processors=[*structlog.get_config()["processors"][:-1], renderer])
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_as_before() -> Iterator[None]:
+    """A command that a test runs in this process sets logging up for itself, with the stderr that this test alone has.
+
+    A logger keeps the first configuration that it meets: one of another module would write to that file ever after.
+    """
+    structlog = sys.modules.get("structlog")
+    if structlog is None:
+        yield
+        return
+    root = logging.getLogger()
+    handlers, level, former, configure = root.handlers[:], root.level, structlog.get_config(), structlog.configure
+
+    def configure_for_now(**options: Any) -> None:
+        configure(**options | {"cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", configure_for_now)
+        yield
+    if structlog.get_config()["logger_factory"] is not former["logger_factory"]:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        configure(**former)
 
 
 @pytest.fixture(scope="session")

@@ -25,14 +25,8 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _configuration_is_put_back() -> Iterator[None]:
-    former, was_configured = structlog.get_config(), structlog.is_configured()
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     yield
     configure_logging()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**former) if was_configured else structlog.reset_defaults()
 
 
 def test_programs_read_one_json_object_per_line(monkeypatch: pytest.MonkeyPatch) -> None:
