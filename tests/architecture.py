@@ -158,7 +158,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "rollout": TOOLS_GROUND | {"client_commands"},
         "calibration": TOOLS_GROUND | {"publish"},
         "replay": TOOLS_GROUND | {"publish", "calibration"},
-        "batch": TOOLS_GROUND,
+        "batch": TOOLS_GROUND | {"publish", "drift"},
         "pipelines": {"publish"},
         "config": TOOLS_GROUND,
         "dashboards": TOOLS_GROUND,
@@ -166,7 +166,7 @@ ROOMS: Final[dict[str, dict[str, set[str]]]] = {
         "stream": TOOLS_GROUND | {"batch"},
         "cli": TOOLS_GROUND
         | {"publish", "client_commands", "drift", "rollout", "calibration", "demo", "replay", "config"}
-        | {"stream"},
+        | {"stream", "batch"},
     },
 }
 """What each room may import of its own package; itself always. A place inside a room may have a rule of its own."""

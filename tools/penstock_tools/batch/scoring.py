@@ -151,28 +151,34 @@ class Scorer:
         """The columns that it reads, with types that hold every value that they may have."""
         return pa.schema([(name, each.holding) for each in self._taken for name in each.columns])
 
-    def schema(self, given: pa.Schema) -> pa.Schema:
+    def schema(self, given: pa.Schema, keep: Sequence[str] | None = None) -> pa.Schema:
         """What comes out of rows of a schema: the columns that are kept, then the answers.
+
+        Args:
+            given: of the rows.
+            keep: other columns to keep than the scorer was made with.
 
         Raises:
             InvalidInputError: a column is missing or of another kind, or two that come out would have the same name.
         """
-        if self._known is not None and self._known[0].equals(given):
+        if keep is None and self._known is not None and self._known[0].equals(given):
             return self._known[1]
+        kept = self._keep if keep is None else keep
         taking.check(given, self._taken)
-        lacking = [name for name in self._keep if name not in given.names]
+        lacking = [name for name in kept if name not in given.names]
         if lacking:
             raise InvalidInputError(f"the input has no column {lacking[0]!r} to keep; it has {', '.join(given.names)}")
         own = {field.name for answer in self._answers for field in answer.fields}
-        taken = [name for name in self._keep if name in own]
+        taken = [name for name in kept if name in own]
         if taken:
             raise InvalidInputError(
                 f"column {taken[0]!r} is kept, and an answer has the same name; give the answers a prefix, or keep it not"
             )
-        fields = [given.field(name) for name in self._keep]
+        fields = [given.field(name) for name in kept]
         fields += [field for answer in self._answers for field in answer.fields]
         found = pa.schema(fields, {"penstock.model": self.key[0], "penstock.version": self.key[1]})
-        self._known = (given, found)
+        if keep is None:
+            self._known = (given, found)
         return found
 
     def __call__(self, batch: pa.RecordBatch) -> pa.RecordBatch:

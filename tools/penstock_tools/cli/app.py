@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from penstock_tools.cli import config, demo, rollout, token
+from penstock_tools.cli.batch import batch
 from penstock_tools.cli.compile import compile_kernels
 from penstock_tools.cli.drift import drift
 from penstock_tools.cli.drift_check import drift_check
@@ -83,6 +84,7 @@ app.command(rich_help_panel=_RUN)(serve)
 app.command(rich_help_panel=_RUN)(models)
 app.command(rich_help_panel=_RUN)(top)
 app.command(rich_help_panel=_RUN)(predict)
+app.command(rich_help_panel=_RUN)(batch)
 app.command(rich_help_panel=_RUN)(stream)
 app.command(rich_help_panel=_RUN)(drift)
 app.command(rich_help_panel=_RUN)(labels)
