@@ -3,6 +3,9 @@
 import multiprocessing
 import os
 import signal
+from pathlib import Path
+
+from penstock_tools.batch.files import FilesOutput
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
@@ -47,3 +50,28 @@ def attempt(moment, *arguments):
         f"it ended with {process.exitcode}; its error is in what it printed"
     )
     return process.exitcode == 0
+
+
+class DeadlyOutput(FilesOutput):
+    """Files whose first writers are killed, one after they wrote a part, the others before."""
+
+    def __init__(self, marks, address, *, deaths, overwrites=False):
+        super().__init__(address, overwrites=overwrites)
+        self._marks, self._deaths = marks, deaths
+
+    def write(self, answers, result):
+        number = len(list(self._marks.iterdir()))
+        dies = number < self._deaths and self._is_first(self._marks / str(number))
+        if dies and number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().write(answers, result)
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @staticmethod
+    def _is_first(mark: Path):
+        try:
+            mark.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True

@@ -49,6 +49,10 @@ def test_tracebacks_are_shown_on_demand(monkeypatch, capsys, value, shown):
     assert ("ZeroDivisionError: division by zero\n" in capsys.readouterr().err.split("penstock: ")[0]) is shown
 
 
-def test_names_the_extra_that_a_stream_needs():
-    told = errors.sentence(ModuleNotFoundError("No module named 'confluent_kafka'", name="confluent_kafka"))
-    assert told.endswith("run: pip install 'penstock[stream]'")
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("confluent_kafka", "stream"), ("fsspec.core", "batch"), ("sqlalchemy", "batch"), ("ray", "ray")],
+)
+def test_names_the_extra_that_a_command_needs(module, extra):
+    told = errors.sentence(ModuleNotFoundError(f"No module named {module!r}", name=module))
+    assert told.endswith(f"run: pip install 'penstock[{extra}]'")

@@ -1,6 +1,7 @@
 """The manifests: valid for Kubernetes, made of the chart, and true of the server that they run."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from tests.tools.deploy import render
 from tests.tools.deploy.crds import SCHEMAS
 
 DEPLOY = render.DEPLOY
-FILES = sorted([*(DEPLOY / "kubernetes").glob("*.yaml"), *(DEPLOY / "kserve").glob("*.yaml")])
+FILES = sorted([*DEPLOY.glob("*.yaml"), *(DEPLOY / "kubernetes").glob("*.yaml"), *(DEPLOY / "kserve").glob("*.yaml")])
 VERSIONS = ("1.28", "1.37")
 EVERYTHING: dict[str, Any] = {
     "ports": {"rest": 8000},
@@ -150,6 +151,17 @@ def test_the_server_has_these_options(container: dict[str, Any]) -> None:
     command = get_command(app).commands["serve"]  # type: ignore[attr-defined]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {each.partition("=")[0] for each in container["args"]} <= known
+
+
+def test_the_job_of_each_night_calls_a_command_that_there_is() -> None:
+    (job,) = committed("batch-cronjob.yaml")
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    called = shlex.split(container["args"][0].partition("exec penstock ")[2])
+    command = get_command(app).commands[called[0]]  # type: ignore[attr-defined]
+    assert command.make_context("batch", called[1:]).params["key"] == ("id",)
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert {each["mountPath"] for each in container["volumeMounts"]} == {"/scratch", "/tmp"}
 
 
 def test_settings_are_the_server_s_and_calls_have_time_to_end() -> None:

@@ -8,6 +8,7 @@ from penstock_tools.drift import sentences
 from penstock_tools.formatting import safe
 
 MOST_CLASSES: Final = 10
+_LONGEST: Final = 1000
 
 
 def lines(report: Report, run_id: str | None = None) -> Iterator[str]:
@@ -32,6 +33,6 @@ def lines(report: Report, run_id: str | None = None) -> Iterator[str]:
         yield "predicted: " + ", ".join(f"{safe(label)} {rows / max(report.rows, 1):.1%}" for label, rows in told)
     if report.drift is not None:
         yield sentences.verdict(report.drift)
-    yield f"the answers are in {safe(report.output)}"
+    yield f"the answers are in {safe(report.output, _LONGEST)}"
     if run_id is not None:
         yield f"MLflow's run is {run_id}"

@@ -25,6 +25,7 @@ OTHERS: Final = {
     "config": "server",
     "token": "server",
     "stream": "stream",
+    "batch": "batch",
     "drift-check": "tools",
     "rollout": "tools",
     "demo": "tools",

@@ -28,8 +28,15 @@ _SERVER_MODULES: Final = frozenset(
         "yaml",
     }
 )
-"""What the extra `server` installs; what neither it nor `stream` does comes with `tools`."""
-_STREAM_MODULES: Final = frozenset({"confluent_kafka", "fastavro"})
+"""What the extra `server` installs; what no extra below does comes with `tools`."""
+_EXTRAS: Final = {
+    "confluent_kafka": "stream",
+    "fastavro": "stream",
+    "fsspec": "batch",
+    "sqlalchemy": "batch",
+    "ray": "ray",
+}
+"""Modules that few commands need, and the extra that installs each."""
 
 
 def report(error: Exception) -> int:
@@ -55,7 +62,7 @@ def sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("penstock"):
         root = error.name.partition(".")[0]
-        extra = "server" if root in _SERVER_MODULES else "stream" if root in _STREAM_MODULES else "tools"
+        extra = "server" if root in _SERVER_MODULES else _EXTRAS.get(root, "tools")
         return f"this command needs {root}, which is not installed; run: pip install 'penstock[{extra}]'"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
